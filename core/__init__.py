@@ -1,0 +1,1 @@
+"""Pure ground floor: types, errors, ports, fusion, search and indexing, on numpy and pydantic alone."""

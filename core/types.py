@@ -1,0 +1,151 @@
+"""The values that travel between the rooms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import VitrineError
+
+Vector = NDArray[np.float32]
+Modality = Literal["image", "text"]
+EncoderInput = bytes | str
+"""What an encoder takes: the bytes of a picture file, or words."""
+
+Attributes = Mapping[str, Any]
+"""What a shop knows of a product: JSON values under names of its choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """What an encoder says of itself.
+
+    `fingerprint` is 12 lower-case hex digits over everything that moves a vector: weights, revision,
+    preprocessing, pooling, precision and dimension.
+    """
+
+    name: str
+    family: str
+    checkpoint: str
+    fingerprint: str
+    dimension: int
+    modalities: tuple[Modality, ...]
+    precision: str
+    device: str
+
+    @property
+    def collection(self) -> str:
+        """The Milvus collection that holds this version's vectors."""
+        return f"{self.name}_{self.fingerprint}"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One encoder's answer: a float32 unit vector of shape (dimension,) or an error, in input order."""
+
+    info: EncoderInfo
+    vectors: list[Vector | VitrineError]
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a product as the catalog keeps it.
+
+    `revision` changes whenever anything that a search sees of the picture changes, and never repeats.
+    """
+
+    image_id: str
+    product_id: str
+    position: int
+    sha256: str
+    media_type: str
+    width: int
+    height: int
+    bytes: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product with its pictures in their order."""
+
+    product_id: str
+    title: str
+    description: str
+    attributes: Attributes
+    pictures: tuple[Picture, ...]
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewPicture:
+    """A decodable picture file on its way into the catalog."""
+
+    data: bytes
+    media_type: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexItem:
+    """A picture at one revision with what its vector row repeats of the product."""
+
+    image_id: str
+    revision: int
+    product_id: str
+    sha256: str
+    attributes: Attributes
+
+    @property
+    def key(self) -> str:
+        """Primary key of its row in every collection; a row is never changed once written."""
+        return row_key(self.image_id, self.revision)
+
+
+def row_key(image_id: str, revision: int) -> str:
+    """The primary key of a picture at one revision: rows of different revisions never overwrite each other."""
+    return f"{image_id}:{revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRow:
+    """A row of a collection: an indexed picture and its float32 unit vector of shape (dimension,)."""
+
+    item: IndexItem
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A found picture; `score` is the cosine similarity in [-1, 1], or what a fusion makes of it."""
+
+    image_id: str
+    revision: int
+    product_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection as Milvus reports it."""
+
+    name: str
+    dimension: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerCounts:
+    """How far a collection has come: pictures in the catalog, indexed, failed (quarantine) and missing."""
+
+    pictures: int
+    indexed: int
+    failed: int
+    missing: int
