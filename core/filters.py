@@ -10,12 +10,8 @@ with an attribute that is missing or of another type is false. `milvus/filters.p
 an expression; `matches` here is its meaning in Python.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from core.errors import InvalidInput
-from core.types import Attributes
+from typing import Literal
 
 Scalar = str | bool | int | float
 RangeOperator = Literal["gt", "gte", "lt", "lte"]

@@ -22,10 +22,12 @@ def fuse_rrf(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, float]) -
     Each list holds distinct products, best first. The picture shown for a product is the one from the
     list that contributes most. Best first, ties by product id.
     """
-    return _fuse({
-        name: [(hit, weights[name] / (RRF_K + rank)) for rank, hit in enumerate(hits, start=1)]
-        for name, hits in lists.items()
-    })
+    return _fuse(
+        {
+            name: [(hit, weights[name] / (RRF_K + rank)) for rank, hit in enumerate(hits, start=1)]
+            for name, hits in lists.items()
+        }
+    )
 
 
 def fuse_weighted(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, float]) -> list[Hit]:
@@ -35,10 +37,12 @@ def fuse_weighted(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, floa
     models have different ranges; a product that a list does not hold gets 0 from it. Best first, ties
     by product id.
     """
-    return _fuse({
-        name: [(hit, weights[name] * scaled) for hit, scaled in zip(hits, _min_max(hits), strict=True)]
-        for name, hits in lists.items()
-    })
+    return _fuse(
+        {
+            name: [(hit, weights[name] * scaled) for hit, scaled in zip(hits, _min_max(hits), strict=True)]
+            for name, hits in lists.items()
+        }
+    )
 
 
 def _min_max(hits: Sequence[Hit]) -> list[float]:

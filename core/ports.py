@@ -1,8 +1,9 @@
 """What the pure rooms ask of the others, as Protocols; fakes and real things implement them alike."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from core.errors import VitrineError
 from core.filters import Filter
 from core.types import (
     Attributes,
@@ -19,7 +20,6 @@ from core.types import (
     Vector,
     VectorRow,
 )
-from core.errors import VitrineError
 
 
 class EncoderClient(Protocol):
@@ -88,7 +88,11 @@ class VectorStore(Protocol):
         ...
 
     def search_products(
-        self, collection: str, vector: Vector, limit: int, filter: Filter | None = None,
+        self,
+        collection: str,
+        vector: Vector,
+        limit: int,
+        filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
     ) -> list[Hit]:
         """Find the `limit` nearest distinct products, each by its best picture.
@@ -120,7 +124,11 @@ class Products(Protocol):
     """The catalog's products. Blocking; safe to call from several threads and processes."""
 
     def put(
-        self, product_id: str, title: str, description: str, attributes: Attributes,
+        self,
+        product_id: str,
+        title: str,
+        description: str,
+        attributes: Attributes,
         pictures: Sequence[NewPicture] | None,
     ) -> tuple[Product, bool]:
         """Create or replace a product durably; returns it and whether it is new.
@@ -187,7 +195,7 @@ class Ledger(Protocol):
         """Record that these rows are in; returns those whose open row has vanished (obsolete meanwhile)."""
         ...
 
-    def fail(self, collection: str, errors: Mapping[IndexItem, VitrineError]) -> None:
+    def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
         """Put these pictures into quarantine with their errors."""
         ...
 

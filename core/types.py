@@ -110,7 +110,7 @@ class IndexItem:
 
 
 def row_key(image_id: str, revision: int) -> str:
-    """The primary key of a picture at one revision: rows of different revisions never overwrite each other."""
+    """The primary key of a picture at one revision: revisions never overwrite each other."""
     return f"{image_id}:{revision}"
 
 
