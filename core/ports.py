@@ -207,6 +207,10 @@ class Ledger(Protocol):
         """Drop ledger rows by row key, after their vectors have been deleted."""
         ...
 
+    def reset(self, collection: str) -> None:
+        """Drop all rows of a collection that Milvus does not hold any more."""
+        ...
+
     def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:
         """Of these row keys, those that are settled without an error."""
         ...
