@@ -199,6 +199,10 @@ class Ledger(Protocol):
         """Put these pictures into quarantine with their errors."""
         ...
 
+    def retry(self, collection: str) -> int:
+        """Take all pictures of the collection out of quarantine, so that they are missing; counts them."""
+        ...
+
     def obsolete(self, collection: str, limit: int, grace_s: float = 0.0) -> list[str]:
         """Row keys whose picture is gone or has a newer revision, except rows opened within `grace_s`."""
         ...

@@ -1,0 +1,84 @@
+"""Picture files by the sha256 of their bytes, on any file system that fsspec knows."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from catalog.durable import write_durably
+from core.errors import ConfigError, InvalidInput, NotFound, Unavailable
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class FsspecBlobs:
+    """A content-addressed store: `ab/cd/abcd…`, each file written once and never changed.
+
+    On a local file system a file is complete and durable before it has its name. An object store gives
+    the same promise for a single put. A writer that is killed can leave a `.tmp` file that nothing reads.
+
+    Raises:
+        ConfigError: the URL names a file system that is unknown or whose package is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._files, self._root = url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"blobs_url cannot be opened: {error}") from error
+        self._is_local = isinstance(self._files, LocalFileSystem)
+
+    def put(self, data: bytes) -> str:
+        """Store durably and return the lower-case hex sha256; storing the same bytes again writes nothing.
+
+        Raises:
+            Unavailable: the file system does not take it.
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self._path(sha256)
+        with _outages_told():
+            if self._is_local:
+                write_durably(path, data)
+            elif self._size(path) != len(data):
+                self._files.pipe_file(path, data)
+        return sha256
+
+    def get(self, sha256: str) -> bytes:
+        """Read a file back, any number of times.
+
+        Raises:
+            InvalidInput: the argument is not 64 lower-case hex digits.
+            NotFound: there is no such file.
+            Unavailable: the file system does not answer.
+        """
+        if not _SHA256.fullmatch(sha256):
+            raise InvalidInput("a sha256 is 64 lower-case hex digits").at("sha256")
+        with _outages_told():
+            try:
+                data: bytes = self._files.cat_file(self._path(sha256))
+            except FileNotFoundError:
+                raise NotFound(f"there is no picture file {sha256}") from None
+        return data
+
+    def _path(self, sha256: str) -> str:
+        # Two levels of 256 folders keep each folder small up to some ten million files.
+        return f"{self._root.rstrip('/')}/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+
+    def _size(self, path: str) -> int | None:
+        try:
+            info: dict[str, Any] = self._files.info(path)
+        except FileNotFoundError:
+            return None
+        return int(info["size"])
+
+
+@contextmanager
+def _outages_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable("the store of picture files does not answer; try again") from error

@@ -1,0 +1,15 @@
+"""Batches small enough for one SQL statement."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# SQLite takes 32,766 parameters in a statement; a key has two.
+_ROWS_PER_STATEMENT = 5_000
+
+
+def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut the rows into batches whose keys fit into one statement."""
+    for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+        yield rows[start : start + _ROWS_PER_STATEMENT]

@@ -1,0 +1,51 @@
+"""A local file that is whole and on disk before it has its name."""
+
+import os
+import uuid
+from pathlib import Path
+
+
+def write_durably(path: str, data: bytes) -> None:
+    """Write `path` unless it is there with that size; a crash leaves all of it or nothing.
+
+    After the return the file survives a loss of power, whoever wrote it.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    target = Path(path)
+    _make_folders(target.parent)
+    if not (target.is_file() and target.stat().st_size == len(data)):
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            _write_and_sync(temporary, data)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    # Also for a file that was there: its writer may have been killed between the rename and this.
+    _sync_folder(target.parent)
+
+
+def _make_folders(folder: Path) -> None:
+    missing = [level for level in (folder, *folder.parents) if not level.is_dir()]
+    folder.mkdir(parents=True, exist_ok=True)
+    # A new folder is durable when the folder around it is.
+    for level in reversed(missing):
+        _sync_folder(level.parent)
+
+
+def _write_and_sync(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

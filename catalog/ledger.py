@@ -1,0 +1,166 @@
+"""The embeddings ledger in SQL: what is in which collection, what is missing, what is obsolete."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine, and_, delete, func, not_, or_, select, update
+
+from catalog.chunks import chunks
+from catalog.clock import utc_now
+from catalog.ledger_rows import (
+    IS_OPEN,
+    ITEMS,
+    in_flight,
+    locked,
+    of_current_revision,
+    parse_keys,
+    rows_of,
+    storable,
+    upsert,
+)
+from catalog.model_versions import read_versions, write_version
+from catalog.tables import EmbeddingRow, ImageRow
+from catalog.transactions import reading, writing
+from catalog.validation import is_product_id
+from core.errors import VitrineError
+from core.types import EncoderInfo, IndexItem, LedgerCounts, row_key
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class SqlLedger:
+    """Implements `core.ports.Ledger`; every method may raise Unavailable.
+
+    A row is open, then settled or in quarantine. Opening it again puts it back to open, whatever it was;
+    a failure never takes a settled row back, for its vector is in.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def register(self, info: EncoderInfo) -> None:
+        """Remember a model version, or renew what is known of it."""
+        with writing(self._engine) as connection:
+            write_version(connection, info, self._clock())
+
+    def versions(self) -> list[EncoderInfo]:
+        """List all registered model versions, oldest first."""
+        with reading(self._engine) as connection:
+            return read_versions(connection)
+
+    def missing(self, collection: str, limit: int, grace_s: float = 0.0) -> list[IndexItem]:
+        """Pictures whose current revision is neither settled nor in quarantine, oldest revision first.
+
+        Those that are open since less than `grace_s` seconds are left to whoever opened them.
+        """
+        statement = (
+            ITEMS.outerjoin(EmbeddingRow, of_current_revision(collection))
+            .where(
+                or_(
+                    EmbeddingRow.image_id.is_(None),
+                    and_(IS_OPEN, not_(in_flight(self._clock(), grace_s))),
+                )
+            )
+            .order_by(ImageRow.revision, ImageRow.id)
+            .limit(limit)
+        )
+        with reading(self._engine) as connection:
+            return [IndexItem(*row) for row in connection.execute(statement)]
+
+    def items(self, product_id: str) -> list[IndexItem]:
+        """The pictures of one product in their order; empty when the product is missing."""
+        if not is_product_id(product_id):
+            return []
+        statement = ITEMS.where(ImageRow.product_id == product_id).order_by(ImageRow.position)
+        with reading(self._engine) as connection:
+            return [IndexItem(*row) for row in connection.execute(statement)]
+
+    def open(self, collection: str, items: Sequence[IndexItem]) -> None:
+        """Announce that these rows are about to be written; a former error or settlement is cleared."""
+        keys = {(item.image_id, item.revision): None for item in items}
+        with writing(self._engine) as connection:
+            upsert(connection, collection, self._clock(), keys)
+
+    def settle(self, collection: str, items: Sequence[IndexItem]) -> list[IndexItem]:
+        """Record that these rows are in; returns those whose open row has vanished (obsolete meanwhile)."""
+        settled: set[tuple[str, int]] = set()
+        with writing(self._engine) as connection:
+            for keys in chunks([(item.image_id, item.revision) for item in items]):
+                rows = connection.execute(
+                    update(EmbeddingRow)
+                    .where(locked(rows_of(collection, keys)))
+                    .values(embedded_at=self._clock(), error=None)
+                    .returning(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+                )
+                settled.update((row.image_id, row.image_revision) for row in rows)
+        return [item for item in items if (item.image_id, item.revision) not in settled]
+
+    def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
+        """Put these pictures into quarantine with their errors; those that are settled stay so."""
+        texts = {
+            (item.image_id, item.revision): storable(f"{type(error).__name__}: {error.message}")
+            for item, error in errors
+        }
+        with writing(self._engine) as connection:
+            upsert(connection, collection, self._clock(), texts, where=EmbeddingRow.embedded_at.is_(None))
+
+    def retry(self, collection: str) -> int:
+        """Take all pictures out of quarantine, so that they are missing again; returns how many."""
+        # The rows stay, open since long ago: a vector whose write failed halfway still has its row.
+        failed = and_(EmbeddingRow.collection == collection, EmbeddingRow.error.is_not(None))
+        with writing(self._engine) as connection:
+            return connection.execute(
+                update(EmbeddingRow).where(locked(failed)).values(begun_at=_LONG_AGO, error=None)
+            ).rowcount
+
+    def obsolete(self, collection: str, limit: int, grace_s: float = 0.0) -> list[str]:
+        """Row keys whose picture is gone or has another revision, in their order.
+
+        Those that are open since less than `grace_s` seconds are left to whoever opened them.
+        """
+        statement = (
+            select(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+            .outerjoin(ImageRow, of_current_revision(collection))
+            .where(
+                EmbeddingRow.collection == collection,
+                ImageRow.id.is_(None),
+                not_(in_flight(self._clock(), grace_s)),
+            )
+            .order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+            .limit(limit)
+        )
+        with reading(self._engine) as connection:
+            return [row_key(*row) for row in connection.execute(statement)]
+
+    def forget(self, collection: str, keys: Sequence[str]) -> None:
+        """Drop ledger rows by row key, after their vectors have been deleted; missing ones are fine."""
+        with writing(self._engine) as connection:
+            for some in chunks(parse_keys(keys)):
+                connection.execute(delete(EmbeddingRow).where(locked(rows_of(collection, some))))
+
+    def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:
+        """Of these row keys, those that are settled without an error."""
+        settled: set[str] = set()
+        with reading(self._engine) as connection:
+            for some in chunks(parse_keys(keys)):
+                rows = select(EmbeddingRow.image_id, EmbeddingRow.image_revision).where(
+                    rows_of(collection, some), EmbeddingRow.embedded_at.is_not(None)
+                )
+                settled.update(row_key(*row) for row in connection.execute(rows))
+        return settled
+
+    def counts(self, collection: str) -> LedgerCounts:
+        """Count pictures, indexed, failed and missing (whatever is open) for one collection."""
+        statement = (
+            select(
+                func.count(ImageRow.id),
+                func.count(EmbeddingRow.embedded_at),
+                func.count(EmbeddingRow.error),
+            )
+            .select_from(ImageRow)
+            .outerjoin(EmbeddingRow, of_current_revision(collection))
+        )
+        with reading(self._engine) as connection:
+            pictures, indexed, failed = connection.execute(statement).one()
+        return LedgerCounts(pictures, indexed, failed, missing=pictures - indexed - failed)

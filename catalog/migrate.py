@@ -1,0 +1,33 @@
+"""Bring a database to the tables of this version."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, func, select
+
+from catalog.transactions import writing
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK = (0x7669, 0x7472)
+"""The advisory lock's key on PostgreSQL: two numbers, a space apart from the locks of products."""
+
+
+def migrate(engine: Engine) -> None:
+    """Apply the missing migrations in one transaction; processes that start at once take turns.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    # On SQLite the transaction itself begins with the write lock.
+    with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(*_LOCK)))
+        command.upgrade(alembic_config(connection), "head")
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Configure alembic in code, on a connection that the caller owns."""
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    return config

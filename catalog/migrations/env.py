@@ -1,0 +1,15 @@
+"""What alembic runs: migrations on the connection and inside the transaction of `catalog.migrate`."""
+
+from alembic import context
+
+from catalog.tables import Base
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=Base.metadata,
+    transactional_ddl=True,
+    # SQLite cannot alter a column: alembic rebuilds the table instead.
+    render_as_batch=connection.dialect.name == "sqlite",
+)
+context.run_migrations()

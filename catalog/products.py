@@ -1,0 +1,143 @@
+"""The catalogue's products in SQL, their picture files in the blob store."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from sqlalchemy import Engine, delete, func, select
+
+from catalog.clock import utc_now
+from catalog.product_rows import (
+    PICTURES,
+    lock_product,
+    raise_revision_floor,
+    read_products,
+    revision_floor,
+    write_product,
+)
+from catalog.tables import ImageRow, ProductRow
+from catalog.transactions import reading, writing
+from catalog.validation import check_attributes, check_product_id, check_texts, is_product_id
+from catalog.versioning import Wanted, next_revision, succeed
+from core.errors import NotFound
+from core.ports import Blobs
+from core.types import Attributes, NewPicture, Picture, Product
+
+_IMAGE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class SqlProducts:
+    """Implements `core.ports.Products`; every method may raise Unavailable."""
+
+    def __init__(self, engine: Engine, blobs: Blobs, clock: Callable[[], datetime] = utc_now) -> None:
+        self._engine = engine
+        self._blobs = blobs
+        self._clock = clock
+
+    def put(
+        self,
+        product_id: str,
+        title: str,
+        description: str,
+        attributes: Attributes,
+        pictures: Sequence[NewPicture] | None,
+    ) -> tuple[Product, bool]:
+        """Create or replace a product durably; returns it and whether it is new.
+
+        The picture files are durable before the transaction begins. `pictures=None` keeps the pictures,
+        an empty sequence removes them all; the same file twice counts once, where it came first. An
+        identical put changes nothing, neither a revision nor `updated_at`.
+
+        Raises:
+            InvalidInput: the id, a text or an attribute cannot be kept; the message says which and why.
+        """
+        check_product_id(product_id)
+        check_texts(title, description)
+        check_attributes(attributes)
+        stored = None if pictures is None else [(self._blobs.put(each.data), each) for each in pictures]
+        wanted = Wanted(product_id, title, description, json.loads(json.dumps(dict(attributes))), stored)
+        with writing(self._engine) as connection:
+            lock_product(connection, product_id)
+            previous = read_products(connection, [product_id]).get(product_id)
+            last = revision_floor(connection) if previous is None else previous.revision
+            now = self._clock()
+            product = succeed(previous, wanted, next_revision(last, now), now)
+            if product is not previous:
+                write_product(connection, previous, product)
+        return product, previous is None
+
+    def get(self, product_id: str) -> Product:
+        """Read one product.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        product = self.get_many([product_id]).get(product_id)
+        if product is None:
+            raise _no_product(product_id)
+        return product
+
+    def get_many(self, product_ids: Sequence[str]) -> dict[str, Product]:
+        """Read those of the products that exist, in the order of the ids asked for."""
+        wanted = [each for each in dict.fromkeys(product_ids) if is_product_id(each)]
+        with reading(self._engine) as connection:
+            found = read_products(connection, wanted)
+        return {each: found[each] for each in wanted if each in found}
+
+    def page(self, limit: int, after: str | None = None) -> list[Product]:
+        """Read up to `limit` products in the order of their ids (by code point), those beyond `after`.
+
+        Raises:
+            InvalidInput: `after` cannot be a product id.
+        """
+        ids = select(ProductRow.id).order_by(ProductRow.id).limit(limit)
+        if after is not None:
+            check_product_id(after, "after")
+            ids = ids.where(ProductRow.id > after)
+        with reading(self._engine) as connection:
+            page = list(connection.scalars(ids))
+            # Both statements see one state of the database.
+            found = read_products(connection, page)
+        return [found[each] for each in page]
+
+    def delete(self, product_id: str) -> None:
+        """Remove a product and its pictures durably; its rows in the ledger become obsolete.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        if not is_product_id(product_id):
+            raise _no_product(product_id)
+        with writing(self._engine) as connection:
+            lock_product(connection, product_id)
+            revision = connection.scalar(select(ProductRow.revision).where(ProductRow.id == product_id))
+            if revision is None:
+                raise _no_product(product_id)
+            raise_revision_floor(connection, revision)
+            connection.execute(delete(ProductRow).where(ProductRow.id == product_id))
+
+    def picture(self, image_id: str) -> Picture:
+        """Read one picture.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        if _IMAGE_ID.fullmatch(image_id):
+            with reading(self._engine) as connection:
+                row = connection.execute(PICTURES.where(ImageRow.id == image_id)).one_or_none()
+            if row is not None:
+                return Picture(*row)
+        raise NotFound(f"there is no image {image_id!r:.60}")
+
+    def counts(self) -> tuple[int, int]:
+        """Count products and pictures, both at the same moment."""
+        products = select(func.count()).select_from(ProductRow).scalar_subquery()
+        pictures = select(func.count()).select_from(ImageRow).scalar_subquery()
+        with reading(self._engine) as connection:
+            row = connection.execute(select(products, pictures)).one()
+        return row[0], row[1]
+
+
+def _no_product(product_id: str) -> NotFound:
+    return NotFound(f"there is no product {product_id!r:.220}")
