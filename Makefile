@@ -1,0 +1,40 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := $(shell sed -n 's/^uv==//p' constraints.txt)
+MILVUS_VENV := .venv-milvus
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## make .venv with pinned versions
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; say where it is with make PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# The package of the Milvus server has a module named like our room, so it lives on its own.
+$(MILVUS_VENV)/.installed:
+	$(PYTHON) -m venv $(MILVUS_VENV)
+	$(MILVUS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check milvus==2.3.5
+	@touch $@
+
+demo: setup ## start the service with the synthetic catalogue; Ctrl-C ends it
+	@exec $(BIN)/python -m demo.run $(DEMO_OPTIONS)
+
+test: setup $(MILVUS_VENV)/.installed lint ## lint, types and all tests
+	$(BIN)/python -m pytest $(TEST_OPTIONS)
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove environments and the demo's data
+	rm -rf $(VENV) $(MILVUS_VENV) .demo

@@ -1,0 +1,79 @@
+"""`make demo`: the service with the synthetic catalogue, in the foreground until Ctrl-C."""
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+
+from demo.catalog import demo_products
+from demo.loading import pending, put_products, stored_ids
+from demo.service import DemoService
+
+SEED = 7
+READY_TIMEOUT_S = 240.0
+INDEX_TIMEOUT_S = 300.0
+
+console = Console()
+
+
+def main() -> None:
+    """Start, index what is missing, say where it is, and wait."""
+    options = _options()
+    signal.signal(signal.SIGTERM, _interrupt)
+    with DemoService(options.home, options.port) as service:
+        try:
+            with _stage("service started and ready"):
+                service.wait_until_ready(READY_TIMEOUT_S)
+            _index(service.base_url, options.products)
+            console.print(f"\nVitrine answers at [bold]{service.base_url}[/] — Ctrl-C ends it.")
+            console.print(f"data and log in {options.home}")
+            signal.pause()
+        except KeyboardInterrupt:
+            console.print("\nstopping …")
+        except (RuntimeError, httpx.HTTPError) as error:
+            console.print(f"[red]{error}[/]")
+            sys.exit(1)
+
+
+def _index(base_url: str, count: int) -> None:
+    with httpx.Client(base_url=base_url, timeout=60) as client:
+        known = stored_ids(client)
+        with _stage(f"catalogue of {count} products indexed ({min(len(known), count)} were there)"):
+            fresh = (product for product in demo_products(SEED, count) if product.product_id not in known)
+            if len(known) < count:
+                asyncio.run(put_products(base_url, fresh))
+            deadline = time.monotonic() + INDEX_TIMEOUT_S
+            while pending(client) != 0:
+                if time.monotonic() > deadline:
+                    raise RuntimeError("some pictures are still not indexed; GET /v1/stats says which model")
+                time.sleep(0.5)
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    console.print(f"{time.perf_counter() - started:7.1f} s  {name}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, default=Path(".demo"), help="folder for data (default: .demo)")
+    parser.add_argument("--port", type=int, default=8000, help="port on loopback (default: 8000)")
+    parser.add_argument("--products", type=int, default=500, help="products in the catalogue (default: 500)")
+    return parser.parse_args()
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The service as a child process that leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import psutil
+
+STOP_TIMEOUT_S = 40.0
+CONFIG = Path(__file__).with_name("serve_config.demo.yaml")
+WEIGHTS = Path(__file__).with_name("weights")
+
+
+class DemoService:
+    """`vitrine serve` on the demo's configuration, its data in `home`; a context manager."""
+
+    def __init__(self, home: Path, port: int, config: Path = CONFIG, quiet: bool = True) -> None:
+        self.base_url = f"http://127.0.0.1:{port}"
+        self._home = home.resolve()
+        self._command = [sys.executable, "-m", "cli.main", "serve", str(config), "--port", str(port)]
+        self._quiet = quiet
+        self._process: psutil.Popen | None = None
+
+    @property
+    def log_file(self) -> Path:
+        """Where the service writes what it has to say."""
+        return self._home / "service.log"
+
+    def __enter__(self) -> Self:
+        """Start the service; `wait_until_ready` says when it can be used."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("ab") as log:
+            self._process = psutil.Popen(
+                self._command,
+                env=self._environment(os.environ),
+                stdout=log if self._quiet else None,
+                stderr=subprocess.STDOUT if self._quiet else None,
+                # Ctrl-C reaches the parent only, which ends the child in order.
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the service and every process that it started."""
+        assert self._process is not None
+        family = self._family()
+        self._process.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs([self._process], timeout=STOP_TIMEOUT_S)
+        for process in [*alive, *family]:
+            _kill(process)
+        psutil.wait_procs(family, timeout=10)
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Return once every model has answered a real picture.
+
+        Raises:
+            RuntimeError: the service ended, or was not ready in time; the log says more.
+        """
+        assert self._process is not None
+        deadline = time.monotonic() + timeout_s
+        problem = "no answer yet"
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the service ended; see {self.log_file}")
+            try:
+                answer = httpx.get(f"{self.base_url}/health/ready", timeout=10)
+                if answer.status_code == 200:
+                    return
+                problem = answer.text
+            except httpx.HTTPError as error:
+                problem = type(error).__name__
+            time.sleep(0.25)
+        raise RuntimeError(f"not ready after {timeout_s:g} s ({problem}); see {self.log_file}")
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Find processes of this service by a part of their title."""
+        return [process for process in self._family() if title in " ".join(_title(process))]
+
+    def _family(self) -> list[psutil.Process]:
+        assert self._process is not None
+        try:
+            return list(self._process.children(recursive=True))
+        except psutil.NoSuchProcess:
+            return []
+
+    def _environment(self, current: Mapping[str, str]) -> dict[str, str]:
+        return {**current, "VITRINE_HOME": str(self._home), "VITRINE_WEIGHTS": str(WEIGHTS)}
+
+
+def _title(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return

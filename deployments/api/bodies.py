@@ -1,0 +1,108 @@
+"""Reading requests: JSON or multipart, base64 or files, each mistake named."""
+
+import base64
+import binascii
+import json
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData, UploadFile
+
+from core.errors import InvalidInput
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def read_json(request: Request, model: type[M]) -> M:
+    """Read a JSON body.
+
+    Raises:
+        InvalidInput: it is not JSON, or not of this form; `param` names the field.
+    """
+    return parse(await request.body(), model)
+
+
+def parse(data: bytes | str, model: type[M]) -> M:
+    """Check JSON text against a model; same errors as `read_json`."""
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"the request is not valid JSON: {error}") from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidInput(_lower_first(first["msg"])).at(_path(first["loc"]) or "body") from None
+
+
+def is_multipart(request: Request) -> bool:
+    """Tell whether the request carries a form with files."""
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+async def read_form(request: Request, max_files: int) -> FormData:
+    """Read a multipart form.
+
+    Raises:
+        InvalidInput: it cannot be parsed or has too many files.
+    """
+    form: FormData = await request.form(max_files=max_files, max_fields=100)
+    return form
+
+
+async def files_of(form: FormData, field: str) -> list[bytes]:
+    """Read all files of a form field, in order."""
+    files = []
+    for index, value in enumerate(form.getlist(field)):
+        if not isinstance(value, UploadFile):
+            raise InvalidInput("send pictures as files").at(f"{field}[{index}]")
+        files.append(await value.read())
+    return files
+
+
+def text_of(form: FormData, field: str) -> str | None:
+    """Read a text field of a form, None when it is missing."""
+    value = form.get(field)
+    if isinstance(value, UploadFile):
+        raise InvalidInput("send this field as text, not as a file").at(field)
+    return value
+
+
+def refuse_unknown(form: FormData, known: set[str]) -> None:
+    """Refuse form fields that nothing reads."""
+    for name in form:
+        if name not in known:
+            raise InvalidInput(f"unknown form field; fields: {', '.join(sorted(known))}").at(name)
+
+
+def decode_base64(value: str, param: str) -> bytes:
+    """Decode base64 or a base64 data URI.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    encoded = value
+    if value.startswith("data:"):
+        head, comma, encoded = value.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise InvalidInput("a data URI must look like data:image/jpeg;base64,…").at(param)
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidInput("not valid base64").at(param) from None
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,0 +1,139 @@
+"""Products: put, get, list, delete, more like this; and their pictures."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from core.errors import InputTooLarge, InvalidInput, VitrineError
+from core.indexing import IndexState
+from core.search import QueryPart
+from core.types import NewPicture
+from deployments.api.bodies import (
+    decode_base64,
+    files_of,
+    is_multipart,
+    parse,
+    read_form,
+    read_json,
+    refuse_unknown,
+    text_of,
+)
+from deployments.api.schemas import ModelIndex, ProductBody, ProductView, SearchView, WrittenView
+from deployments.searches import Request as SearchRequest
+from deployments.services import services
+from models.images import ImageLimits, inspect_image
+
+router = APIRouter(prefix="/v1", tags=["products"])
+
+
+@router.put("/products/{product_id}", summary="Create or replace a product", response_model=WrittenView)
+async def put_product(product_id: str, request: Request, response: Response) -> WrittenView:
+    """Store a product with its pictures, durably, and index it.
+
+    JSON with base64 pictures, or multipart with a JSON field `metadata` and files `images`. Without
+    pictures in the request the product keeps those it has; an empty list of JSON `images` removes them.
+    The answer says per model whether the pictures are `indexed`, still `pending` or have `failed`.
+    """
+    service = services(request)
+    body, files = await _read_product(request, service.max_images_per_product)
+    pictures = None if files is None else await _check_pictures(files, service.image_limits)
+    written = await service.writes.put(product_id, body.title, body.description, body.attributes, pictures)
+    response.status_code = 201 if written.created else 200
+    return WrittenView(
+        product=ProductView.of(written.product),
+        created=written.created,
+        index={
+            model: ModelIndex(state=_overall(states), images=states)
+            for model, states in written.index.items()
+        },
+    )
+
+
+@router.get("/products/{product_id}", summary="Read a product")
+async def get_product(product_id: str, request: Request) -> ProductView:
+    """Return a product with its pictures."""
+    products = services(request).catalog.products
+    return ProductView.of(await asyncio.to_thread(products.get, product_id))
+
+
+@router.get("/products", summary="List products")
+async def list_products(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str | None, Query(description="Last id of the page before.")] = None,
+) -> list[ProductView]:
+    """List products by id, a page at a time."""
+    page = await asyncio.to_thread(services(request).catalog.products.page, limit, after)
+    return [ProductView.of(product) for product in page]
+
+
+@router.delete("/products/{product_id}", summary="Delete a product", status_code=204)
+async def delete_product(product_id: str, request: Request) -> None:
+    """Remove a product, its pictures and its vectors."""
+    await services(request).writes.delete(product_id)
+
+
+@router.get("/products/{product_id}/similar", summary="More like this")
+async def similar_products(
+    product_id: str,
+    request: Request,
+    model: str = "ensemble",
+    limit: Annotated[int, Query(ge=1)] = 10,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> SearchView:
+    """Find products that look like this one, by all its pictures; the product itself is left out."""
+    service = services(request)
+    service.check_page(limit, offset)
+    part = await service.search.stored_part(product_id)
+    found = await service.search.search(
+        SearchRequest((QueryPart(part),), model, limit, offset, exclude_products=(product_id,))
+    )
+    return SearchView.of(found, request.state.request_id)
+
+
+@router.get("/images/{image_id}", summary="Read a picture file", response_class=Response)
+async def get_image(image_id: str, request: Request) -> Response:
+    """Return the picture file as it was sent."""
+    catalog = services(request).catalog
+    picture = await asyncio.to_thread(catalog.products.picture, image_id)
+    data = await asyncio.to_thread(catalog.blobs.get, picture.sha256)
+    # An image id is derived from the bytes, so what it names never changes.
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "ETag": f'"{picture.sha256}"'}
+    return Response(data, media_type=picture.media_type, headers=headers)
+
+
+async def _read_product(request: Request, max_images: int) -> tuple[ProductBody, list[bytes] | None]:
+    if is_multipart(request):
+        form = await read_form(request, max_images)
+        refuse_unknown(form, {"metadata", "images"})
+        body = parse(text_of(form, "metadata") or "{}", ProductBody)
+        if body.images is not None:
+            raise InvalidInput("send pictures as files of the form field `images`").at("metadata.images")
+        return body, await files_of(form, "images") or None
+    body = await read_json(request, ProductBody)
+    if body.images is None:
+        return body, None
+    if len(body.images) > max_images:
+        raise InputTooLarge(f"a product may have at most {max_images} pictures").at("images")
+    return body, [decode_base64(value, f"images[{index}]") for index, value in enumerate(body.images)]
+
+
+async def _check_pictures(files: list[bytes], limits: ImageLimits) -> list[NewPicture]:
+    return list(
+        await asyncio.gather(*(_check_picture(index, data, limits) for index, data in enumerate(files)))
+    )
+
+
+async def _check_picture(index: int, data: bytes, limits: ImageLimits) -> NewPicture:
+    try:
+        facts = await asyncio.to_thread(inspect_image, data, limits)
+    except VitrineError as error:
+        raise error.at(f"images[{index}]") from None
+    return NewPicture(data, facts.media_type, facts.width, facts.height)
+
+
+def _overall(states: dict[str, IndexState]) -> IndexState:
+    """The state that still needs attention most."""
+    order: list[IndexState] = ["failed", "pending"]
+    return next((state for state in order if state in states.values()), "indexed")

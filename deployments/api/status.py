@@ -1,0 +1,134 @@
+"""Health, models and numbers."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from core.types import EncoderInfo, LedgerCounts
+from deployments.services import services
+
+router = APIRouter(tags=["status"])
+
+
+class CountsView(BaseModel):
+    """How far a collection has come; `failed` pictures are in quarantine."""
+
+    pictures: int
+    indexed: int
+    failed: int
+    missing: int
+
+
+class VersionView(BaseModel):
+    """A model version and its collection."""
+
+    model: str
+    family: str
+    checkpoint: str
+    fingerprint: str
+    collection: str
+    dimension: int
+    modalities: list[str]
+    precision: str
+    device: str
+    live: bool
+    counts: CountsView
+
+    @classmethod
+    def of(cls, info: EncoderInfo, counts: LedgerCounts, live: bool) -> "VersionView":
+        """Show a version."""
+        return cls(
+            model=info.name,
+            family=info.family,
+            checkpoint=info.checkpoint,
+            fingerprint=info.fingerprint,
+            collection=info.collection,
+            dimension=info.dimension,
+            modalities=list(info.modalities),
+            precision=info.precision,
+            device=info.device,
+            live=live,
+            counts=CountsView(
+                pictures=counts.pictures, indexed=counts.indexed, failed=counts.failed, missing=counts.missing
+            ),
+        )
+
+
+class ModelView(BaseModel):
+    """A configured model: the version that serves, or the problem it has."""
+
+    model: str
+    serving: VersionView | None
+    problem: str | None
+
+
+class StatsView(BaseModel):
+    """Numbers of the whole service."""
+
+    products: int
+    pictures: int
+    models: dict[str, CountsView | None]
+
+
+class ReadyView(BaseModel):
+    """Whether the service is ready, and what stands in the way."""
+
+    ready: bool
+    problems: dict[str, str]
+    timings_ms: dict[str, float]
+
+
+@router.get("/health/live", summary="The process answers")
+async def live() -> dict[str, str]:
+    """Answer as long as the process runs."""
+    return {"status": "live"}
+
+
+@router.get("/health/ready", summary="Everything works, seen by one real pass", response_model=ReadyView)
+async def ready(request: Request, response: Response) -> ReadyView:
+    """Run one picture through every encoder and ask catalog and store; 503 names what is not ready."""
+    readiness = await services(request).status.ready()
+    response.status_code = 503 if readiness.problems else 200
+    timings = {name: round(ms, 3) for name, ms in readiness.timings_ms.items()}
+    return ReadyView(ready=not readiness.problems, problems=readiness.problems, timings_ms=timings)
+
+
+@router.get("/v1/models", summary="What is served")
+async def models(request: Request) -> list[ModelView]:
+    """List the configured models with the versions that serve."""
+    views = []
+    for status in await services(request).status.models():
+        serving = None
+        if status.info is not None and status.counts is not None:
+            serving = VersionView.of(status.info, status.counts, status.live)
+        views.append(ModelView(model=status.name, serving=serving, problem=status.problem))
+    return views
+
+
+@router.get("/v1/models/{model}/versions", summary="All versions of a model")
+async def versions(model: str, request: Request) -> list[VersionView]:
+    """List the versions of a model that have a collection, oldest first."""
+    known = await services(request).status.versions(model)
+    return [VersionView.of(info, counts, live) for info, counts, live in known]
+
+
+@router.get("/v1/stats", summary="Numbers")
+async def stats(request: Request) -> StatsView:
+    """Count products, pictures and what each model has indexed."""
+    status = services(request).status
+    products, pictures = await status.counts()
+    counts: dict[str, Any] = {
+        model.name: CountsView(**_as_dict(model.counts)) if model.counts else None
+        for model in await status.models()
+    }
+    return StatsView(products=products, pictures=pictures, models=counts)
+
+
+def _as_dict(counts: LedgerCounts) -> dict[str, int]:
+    return {
+        "pictures": counts.pictures,
+        "indexed": counts.indexed,
+        "failed": counts.failed,
+        "missing": counts.missing,
+    }

@@ -1,0 +1,71 @@
+"""Arguments and user configuration of the applications, as they stand in serve_config.yaml."""
+
+from pydantic import Field
+
+from catalog.config import CatalogConfig
+from core.config import Config
+from core.ensemble import Fusion
+from milvus.config import MilvusConfig
+from models.images import ImageLimits
+
+
+class ServedModels(Config):
+    """`user_config` of the gateway and of the repair: which encoders there are. Changed in place."""
+
+    models: tuple[str, ...] = Field(
+        description="Names of the encoders; each is a Serve application of that name."
+    )
+
+
+class EnsembleSettings(Config):
+    """`user_config` of the ensemble: its members. Changed in place."""
+
+    weights: dict[str, float] = Field(
+        description="Members and their default weights; weight 0: only on request."
+    )
+    fusion: Fusion = Field("rrf", description="How lists are fused unless the request says: rrf or weighted.")
+
+
+class EnsembleArgs(Config):
+    """Arguments of the ensemble's application."""
+
+    milvus: MilvusConfig = Field(description="Where the collections are.")
+    member_deadline_s: float = Field(3.0, gt=0, description="How long one member may take, in seconds.")
+
+
+class GatewayArgs(Config):
+    """Arguments of the gateway's application."""
+
+    catalog: CatalogConfig = Field(description="Where products and pictures are kept.")
+    milvus: MilvusConfig = Field(description="Where the collections are.")
+    images: ImageLimits = Field(ImageLimits(), description="What pictures are taken.")
+    max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body, in bytes.")
+    max_images_per_product: int = Field(50, gt=0, description="Most pictures a product may have.")
+    max_page: int = Field(1000, gt=0, description="Largest sum of offset and limit of a search.")
+    encode_deadline_s: float = Field(30.0, gt=0, description="How long an encoder may take, in seconds.")
+    index_wait_s: float = Field(
+        10.0, gt=0, description="How long a write waits for its embeddings before it answers `pending`."
+    )
+    ready_coverage: float = Field(
+        0.9, ge=0, le=1, description="Share of the pictures that a ready model must have indexed."
+    )
+
+
+class RepairArgs(Config):
+    """Arguments of the application that completes what is pending."""
+
+    catalog: CatalogConfig = Field(description="Where products and pictures are kept.")
+    milvus: MilvusConfig = Field(description="Where the collections are.")
+    interval_s: float = Field(2.0, gt=0, description="Pause between two passes, in seconds.")
+    grace_s: float = Field(
+        15.0, ge=0, description="Age at which an unfinished write counts as abandoned, in seconds."
+    )
+    batch_size: int = Field(64, gt=0, description="Pictures per call to an encoder.")
+    encode_deadline_s: float = Field(30.0, gt=0, description="How long an encoder may take, in seconds.")
+
+
+class MilvusLiteArgs(Config):
+    """Arguments of the application that owns a Milvus Lite folder."""
+
+    folder: str = Field(description="The folder of the database; made when missing.")
+    address: str = Field(description="Where the owner listens: unix:/path/to.sock or 127.0.0.1:port.")

@@ -1,0 +1,69 @@
+"""The encoders that the gateway offers, by name."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from core.errors import InvalidInput, ModelUnavailable, NotFound, Unavailable
+from core.ports import EncoderClient
+from core.search import unsupported
+from core.types import EncoderInput, Modality
+
+ENSEMBLE = "ensemble"
+
+
+class EncoderSet:
+    """The configured encoders; replaced as a whole when the configuration changes."""
+
+    def __init__(self, names: Iterable[str], connect: Callable[[str], EncoderClient]) -> None:
+        self._encoders = {name: connect(name) for name in names}
+
+    def __iter__(self) -> Iterator[EncoderClient]:
+        return iter(self._encoders.values())
+
+    def get(self, name: str) -> EncoderClient:
+        """Return the encoder; NotFound names those that exist."""
+        if name not in self._encoders:
+            known = ", ".join(sorted(self._encoders)) or "none"
+            raise NotFound(f"there is no model {name!r}; models: {known}").at("model")
+        return self._encoders[name]
+
+    async def require(self, name: str, inputs: Iterable[EncoderInput]) -> None:
+        """Check that the model can encode these inputs.
+
+        Raises:
+            UnsupportedModality: it cannot; the message names the models that can.
+        """
+        info = await self.get(name).describe()
+        needed: set[Modality] = {"text" if isinstance(item, str) else "image" for item in inputs}
+        for modality in sorted(needed - set(info.modalities)):
+            raise unsupported(
+                name, "words" if modality == "text" else "pictures", await self._capable(modality)
+            )
+
+    async def _capable(self, modality: Modality) -> list[str]:
+        capable = []
+        for encoder in self:
+            try:
+                if modality in (await encoder.describe()).modalities:
+                    capable.append(encoder.name)
+            except Unavailable:
+                continue
+        return capable
+
+    def searchable(self, name: str) -> bool:
+        """Tell whether `name` is an encoder rather than the ensemble.
+
+        Raises:
+            NotFound: it is neither.
+            ModelUnavailable: there are no encoders at all.
+        """
+        if not self._encoders:
+            raise ModelUnavailable("no encoder is configured")
+        if name == ENSEMBLE:
+            return False
+        self.get(name)
+        return True
+
+    def refuse_ensemble_options(self, name: str, given: Iterable[str]) -> None:
+        """Refuse options that only the ensemble understands."""
+        for option in given:
+            raise InvalidInput(f"{option!r} applies to the ensemble only, not to model {name!r}").at(option)

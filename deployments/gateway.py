@@ -1,0 +1,37 @@
+"""One replica of the gateway: the FastAPI ingress over catalog, Milvus and the encoders' handles."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from catalog.opening import open_catalog
+from deployments.config import GatewayArgs, ServedModels
+from deployments.handles import HandleEncoder, HandleEnsemble
+from deployments.ingress import create_app
+from deployments.services import Services, assemble
+from milvus.store import MilvusStore
+
+
+class GatewayReplica:
+    """Answers HTTP; knows products, never pixels or tensors."""
+
+    def __init__(self, args: GatewayArgs) -> None:
+        self._args = args
+        self._catalog = open_catalog(args.catalog)
+        self._store = MilvusStore(args.milvus)
+        self._ensemble = HandleEnsemble(args.encode_deadline_s)
+        self._app = create_app(args.max_body_bytes)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Hand the application to Serve."""
+        return self._app
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take over the list of models, in place."""
+        self._app.state.services = self._services(ServedModels.model_validate(user_config))
+
+    def _services(self, served: ServedModels) -> Services:
+        return assemble(self._args, served, self._catalog, self._store, self._connect, self._ensemble)
+
+    def _connect(self, name: str) -> HandleEncoder:
+        return HandleEncoder(name, self._args.encode_deadline_s)

@@ -1,0 +1,108 @@
+"""The deployments as the pure rooms know them: ports over Serve handles, with deadlines and one retry."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayTaskError
+from ray.serve.exceptions import BackPressureError
+
+from core.ensemble import EnsembleResult, Fusion
+from core.errors import DeadlineExceeded, ModelUnavailable, VitrineError
+from core.search import Query
+from core.types import Encoded, EncoderInfo, EncoderInput
+
+INFO_TTL_S = 2.0
+"""How long an encoder's description is believed; every answer of it refreshes the description."""
+
+
+class DeploymentHandle:
+    """One deployment of another application, looked up at the first call.
+
+    A handle may hang for ever on an application that failed to deploy, so every call has a deadline.
+    A replica that dies takes its requests with it; what Vitrine asks of replicas is idempotent, so such
+    a call is repeated once.
+    """
+
+    def __init__(self, app_name: str, deployment: str, deadline_s: float) -> None:
+        self._app_name = app_name
+        self._deployment = deployment
+        self._deadline_s = deadline_s
+        self._handle: Any = None
+
+    async def call(self, method: str, *args: object) -> Any:
+        """Call a method of some replica.
+
+        Raises:
+            VitrineError: whatever the replica raised of ours.
+            ModelUnavailable: no replica answers, or all are busy.
+            DeadlineExceeded: the call took too long.
+        """
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                try:
+                    return await self._call_once(method, *args)
+                except (VitrineError, BackPressureError, asyncio.CancelledError):
+                    raise
+                except Exception:
+                    return await self._call_once(method, *args)
+        except TimeoutError:
+            raise DeadlineExceeded(f"{self._app_name} did not answer within {self._deadline_s:g} s") from None
+        except VitrineError:
+            raise
+        except BackPressureError:
+            raise ModelUnavailable(f"{self._app_name} is busy; try again shortly") from None
+        except Exception as error:
+            raise ModelUnavailable(f"{self._app_name} is not available") from error
+
+    async def _call_once(self, method: str, *args: object) -> Any:
+        if self._handle is None:
+            self._handle = serve.get_deployment_handle(self._deployment, app_name=self._app_name)
+        try:
+            return await getattr(self._handle, method).remote(*args)
+        except RayTaskError as error:
+            # The cause is the error as the replica raised it, without the remote traceback in its text.
+            raise error.cause if isinstance(error.cause, VitrineError) else error from None
+
+
+class HandleEncoder:
+    """`core.ports.EncoderClient` over an encoder's application."""
+
+    def __init__(self, name: str, deadline_s: float) -> None:
+        self.name = name
+        self._replicas = DeploymentHandle(name, "Encoder", deadline_s)
+        self._info: EncoderInfo | None = None
+        self._known_until = 0.0
+
+    async def describe(self) -> EncoderInfo:
+        """Say which version serves, at most `INFO_TTL_S` late."""
+        if self._info is None or time.monotonic() > self._known_until:
+            self._remember(await self._replicas.call("describe"))
+        assert self._info is not None
+        return self._info
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        """Embed pictures and words on some replica."""
+        encoded: Encoded = await self._replicas.call("encode", list(inputs))
+        self._remember(encoded.info)
+        return encoded
+
+    def _remember(self, info: EncoderInfo) -> None:
+        self._info = info
+        self._known_until = time.monotonic() + INFO_TTL_S
+
+
+class HandleEnsemble:
+    """The ensemble's application."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._replicas = DeploymentHandle("ensemble", "Ensemble", deadline_s)
+
+    async def search(
+        self, query: Query, weights: Mapping[str, float] | None = None, fusion: Fusion | None = None
+    ) -> EnsembleResult:
+        """Search with all members; weights and fusion default to the ensemble's configuration."""
+        result: EnsembleResult = await self._replicas.call("search", query, weights, fusion)
+        return result

@@ -1,0 +1,63 @@
+"""The background repair: completes what is pending and removes what is obsolete, from the start on."""
+
+import asyncio
+import logging
+from typing import Any
+
+from catalog.opening import open_catalog
+from core.errors import VitrineError
+from core.indexing import Indexer, SweepReport
+from deployments.config import RepairArgs, ServedModels
+from deployments.handles import HandleEncoder
+from milvus.store import MilvusStore
+
+logger = logging.getLogger("ray.serve")
+
+
+class RepairReplica:
+    """Sweeps every model's collection in turn; one replica is enough, several do no harm."""
+
+    def __init__(self, args: RepairArgs) -> None:
+        self._args = args
+        self._catalog = open_catalog(args.catalog)
+        self._store = MilvusStore(args.milvus)
+        self._indexers: dict[str, Indexer] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take over the list of models, in place; the first call starts the loop."""
+        self._indexers = {
+            name: self._indexer(name) for name in ServedModels.model_validate(user_config).models
+        }
+        if self._loop is None:
+            self._loop = asyncio.create_task(self._run())
+
+    async def check_health(self) -> None:
+        """Fail when the loop has ended; Serve then replaces the replica."""
+        if self._loop is not None and self._loop.done():
+            self._loop.result()
+
+    async def sweep(self) -> dict[str, SweepReport | str]:
+        """Make one pass now; returns what was done, or what stood in the way, by model."""
+        return {name: await self._sweep(name, indexer) for name, indexer in self._indexers.items()}
+
+    def _indexer(self, name: str) -> Indexer:
+        encoder = HandleEncoder(name, self._args.encode_deadline_s)
+        return Indexer(encoder, self._store, self._catalog.ledger, self._catalog.blobs)
+
+    async def _run(self) -> None:
+        while True:
+            await self.sweep()
+            await asyncio.sleep(self._args.interval_s)
+
+    async def _sweep(self, name: str, indexer: Indexer) -> SweepReport | str:
+        try:
+            report = await indexer.sweep(self._args.batch_size, self._args.grace_s)
+        except VitrineError as error:
+            return error.message
+        except Exception:
+            logger.exception("repair of %s failed", name)
+            return "internal error; see the logs"
+        if report != SweepReport():
+            logger.info("repair of %s: %s", name, report)
+        return report

@@ -1,0 +1,105 @@
+"""Reading serve_config.yaml strictly: Serve itself accepts unknown keys in silence."""
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from ray._common.utils import import_attr
+from ray.serve.schema import ServeDeploySchema
+
+from core.errors import ConfigError
+from deployments.app import USER_CONFIGS
+
+
+def read_serve_file(path: Path) -> ServeDeploySchema:
+    """Read and check a Serve configuration: every key known, every value of its type, arguments too.
+
+    References to the environment are followed, so what they name must be set.
+
+    Raises:
+        ConfigError: all that is wrong, a line each, with the path of the key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    problems = list(_problems(content))
+    if problems:
+        raise ConfigError(f"{path}:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return ServeDeploySchema.model_validate(content)
+
+
+def _problems(content: Any) -> Iterator[str]:
+    yield from _unknown_keys(ServeDeploySchema, content, "")
+    yield from _violations(ServeDeploySchema, content, "")
+    for index, application in enumerate(_list_of(content, "applications")):
+        yield from _application_problems(application, f"applications[{index}]")
+
+
+def _application_problems(application: dict[str, Any], path: str) -> Iterator[str]:
+    try:
+        builder: Callable[..., Any] = import_attr(application.get("import_path", ""))
+    except (ImportError, AttributeError, ValueError) as error:
+        yield f"{path}.import_path: {error}"
+        return
+    (parameter,) = inspect.signature(builder).parameters.values()
+    yield from _violations(parameter.annotation, application.get("args", {}), f"{path}.args")
+    for index, deployment in enumerate(_list_of(application, "deployments")):
+        where, name = f"{path}.deployments[{index}]", deployment.get("name")
+        if name not in USER_CONFIGS:
+            yield f"{where}.name: there is no deployment {name!r}{_suggestion(str(name), USER_CONFIGS)}"
+        elif settings := USER_CONFIGS[name]:
+            yield from _violations(settings, deployment.get("user_config", {}), f"{where}.user_config")
+
+
+def _violations(model: type[BaseModel], value: Any, path: str) -> Iterator[str]:
+    try:
+        model.model_validate(value)
+    except ConfigError as error:
+        yield f"{path}: {error.message}"
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            location = ".".join(str(part) for part in (path, *detail["loc"]) if part != "")
+            yield f"{location}: {detail['msg']}"
+
+
+def _unknown_keys(annotation: Any, value: Any, path: str) -> Iterator[str]:
+    """Compare the keys of a nested value with the fields of the models that its type names."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            for inner in typing.get_args(annotation):
+                yield from _unknown_keys(inner, item, f"{path}[{index}]")
+        return
+    model = _model_in(annotation)
+    if model is None or not isinstance(value, dict):
+        return
+    for key, item in value.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key not in model.model_fields:
+            yield f"{where}: unknown key{_suggestion(str(key), model.model_fields)}"
+        else:
+            yield from _unknown_keys(model.model_fields[key].annotation, item, where)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next((model for part in typing.get_args(annotation) if (model := _model_in(part))), None)
+    return None
+
+
+def _list_of(value: Any, key: str) -> list[dict[str, Any]]:
+    items = value.get(key) if isinstance(value, dict) else None
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
+def _suggestion(key: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

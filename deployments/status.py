@@ -1,0 +1,116 @@
+"""What is served, how far each collection has come, and whether the service is ready."""
+
+import asyncio
+import io
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from catalog.opening import Catalog
+from core.errors import VitrineError
+from core.ports import EncoderClient, VectorStore
+from core.types import EncoderInfo, LedgerCounts
+from deployments.encoders import EncoderSet
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model: which version serves and how much of the catalog it covers, or why it is not ready."""
+
+    name: str
+    info: EncoderInfo | None
+    counts: LedgerCounts | None
+    live: bool
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The outcome of one real pass through everything; `problems` is empty when the service is ready."""
+
+    problems: dict[str, str]
+    timings_ms: dict[str, float]
+
+
+class Status:
+    """Asks every part of the service how it is."""
+
+    def __init__(
+        self, catalog: Catalog, store: VectorStore, encoders: EncoderSet, ready_coverage: float
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._encoders = encoders
+        self._ready_coverage = ready_coverage
+        self._probe = _grey_picture()
+
+    async def models(self) -> list[ModelStatus]:
+        """Describe every configured encoder."""
+        return list(await asyncio.gather(*(self._model(encoder) for encoder in self._encoders)))
+
+    async def versions(self, model: str) -> list[tuple[EncoderInfo, LedgerCounts, bool]]:
+        """List the versions of a model that the catalog knows, oldest first: what, how far, and whether live.
+
+        Raises:
+            NotFound: the model is not configured.
+        """
+        self._encoders.get(model)
+        return await asyncio.to_thread(self._versions, model)
+
+    async def counts(self) -> tuple[int, int]:
+        """Count products and pictures."""
+        return await asyncio.to_thread(self._catalog.products.counts)
+
+    async def ready(self) -> Readiness:
+        """Run one picture through every encoder and ask catalog and store a real question."""
+        names = ["catalog", "milvus", *(encoder.name for encoder in self._encoders)]
+        checks = [self.counts(), asyncio.to_thread(self._store.ping)]
+        passes = [self._pass(encoder) for encoder in self._encoders]
+        outcomes = await asyncio.gather(*(_timed(check) for check in [*checks, *passes]))
+        return Readiness(
+            problems={name: problem for name, (problem, _) in zip(names, outcomes, strict=True) if problem},
+            timings_ms={name: ms for name, (_, ms) in zip(names, outcomes, strict=True)},
+        )
+
+    async def _pass(self, encoder: EncoderClient) -> None:
+        encoded = await encoder.encode([self._probe])
+        if isinstance(encoded.vectors[0], VitrineError):
+            raise encoded.vectors[0]
+        counts = await asyncio.to_thread(self._catalog.ledger.counts, encoded.info.collection)
+        if counts.missing > (1 - self._ready_coverage) * counts.pictures:
+            raise VitrineError(
+                f"collection {encoded.info.collection} holds {counts.indexed} of {counts.pictures} pictures"
+            )
+
+    async def _model(self, encoder: EncoderClient) -> ModelStatus:
+        try:
+            info = await encoder.describe()
+            counts = await asyncio.to_thread(self._catalog.ledger.counts, info.collection)
+            live = await asyncio.to_thread(self._store.alias_target, info.name) == info.collection
+        except VitrineError as error:
+            return ModelStatus(encoder.name, None, None, False, error.message)
+        return ModelStatus(encoder.name, info, counts, live, None)
+
+    def _versions(self, model: str) -> list[tuple[EncoderInfo, LedgerCounts, bool]]:
+        live = self._store.alias_target(model)
+        known = [info for info in self._catalog.ledger.versions() if info.name == model]
+        return [(i, self._catalog.ledger.counts(i.collection), i.collection == live) for i in known]
+
+
+async def _timed(check: Coroutine[Any, Any, object]) -> tuple[str | None, float]:
+    started = time.perf_counter()
+    try:
+        await check
+        problem = None
+    except VitrineError as error:
+        problem = error.message
+    return problem, (time.perf_counter() - started) * 1e3
+
+
+def _grey_picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), (127, 127, 127)).save(buffer, "PNG")
+    return buffer.getvalue()

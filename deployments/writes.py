@@ -1,0 +1,107 @@
+"""Writing products: durable first, then searchable."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from catalog.opening import Catalog
+from core.errors import NotFound, VitrineError
+from core.indexing import Indexer, IndexState
+from core.ports import VectorStore
+from core.types import Attributes, IndexItem, NewPicture, Product, row_key
+from deployments.encoders import EncoderSet
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A product as stored, and for each model the state of each of its pictures."""
+
+    product: Product
+    created: bool
+    index: dict[str, dict[str, IndexState]]
+
+
+class ProductWrites:
+    """Put and delete products.
+
+    A write is acknowledged once blobs and SQL are durable. Embedding follows at once and within the same
+    request where time allows; whatever is not done by then stays on the ledger as missing, and the
+    repair completes it.
+    """
+
+    def __init__(self, catalog: Catalog, store: VectorStore, encoders: EncoderSet, wait_s: float) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._wait_s = wait_s
+        self._indexers = {
+            encoder.name: Indexer(encoder, store, catalog.ledger, catalog.blobs) for encoder in encoders
+        }
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def put(
+        self,
+        product_id: str,
+        title: str,
+        description: str,
+        attributes: Attributes,
+        pictures: Sequence[NewPicture] | None,
+    ) -> Written:
+        """Create or replace a product and index its pictures with every model."""
+        before = await asyncio.to_thread(self._catalog.products.get_many, [product_id])
+        product, created = await asyncio.to_thread(
+            self._catalog.products.put, product_id, title, description, attributes, pictures
+        )
+        items = await asyncio.to_thread(self._catalog.ledger.items, product_id)
+        index: dict[str, dict[str, IndexState]] = {
+            name: {item.image_id: "pending" for item in items} for name in self._indexers
+        }
+        stale = sorted(_keys(before.get(product_id)) - {item.key for item in items})
+        await self._within_time(self._index(items, index, stale))
+        return Written(product, created, index)
+
+    async def delete(self, product_id: str) -> None:
+        """Remove a product; its vectors go at once where Milvus answers, else with the next repair."""
+        product = await asyncio.to_thread(self._catalog.products.get, product_id)
+        await asyncio.to_thread(self._catalog.products.delete, product_id)
+        await self._within_time(self._remove(sorted(_keys(product))))
+
+    async def _within_time(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for the work, but not for ever: it goes on after the answer."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.wait([task], timeout=self._wait_s)
+
+    async def _index(
+        self, items: Sequence[IndexItem], states: Mapping[str, dict[str, IndexState]], stale: Sequence[str]
+    ) -> None:
+        await asyncio.gather(*(self._index_with(name, items, states[name]) for name in self._indexers))
+        await self._remove(stale)
+
+    async def _index_with(self, name: str, items: Sequence[IndexItem], states: dict[str, IndexState]) -> None:
+        indexer = self._indexers[name]
+        try:
+            info = await indexer.describe()
+            done = await asyncio.to_thread(
+                self._catalog.ledger.indexed, info.collection, [item.key for item in items]
+            )
+            states.update({item.image_id: "indexed" for item in items if item.key in done})
+            states.update(await indexer.index([item for item in items if item.key not in done]))
+        except VitrineError:
+            # The product is safe in the catalog; what is not indexed is on the ledger as missing.
+            return
+
+    async def _remove(self, keys: Sequence[str]) -> None:
+        if not keys:
+            return
+        try:
+            for version in await asyncio.to_thread(self._catalog.ledger.versions):
+                await asyncio.to_thread(self._store.delete, version.collection, keys)
+                await asyncio.to_thread(self._catalog.ledger.forget, version.collection, keys)
+        except (VitrineError, NotFound):
+            return
+
+
+def _keys(product: Product | None) -> set[str]:
+    return {row_key(p.image_id, p.revision) for p in product.pictures} if product else set()

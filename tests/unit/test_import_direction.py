@@ -1,0 +1,87 @@
+"""The rooms import downward only, each heavy library has one keeper, and the import names are ours."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import milvus
+
+ROOT = Path(__file__).parents[2]
+ALLOWED: dict[str, set[str]] = {
+    "core": set(),
+    "models": {"core"},
+    "catalog": {"core"},
+    "milvus": {"core"},
+    "deployments": {"core", "models", "catalog", "milvus"},
+    "cli": {"core"},
+    "demo": {"core", "models"},
+}
+KEEPERS = {
+    "torch": {"models", "demo"},
+    "open_clip": {"models", "demo"},
+    "transformers": {"models", "demo"},
+    "timm": {"models", "demo"},
+    "bitsandbytes": {"models"},
+    "pymilvus": {"milvus"},
+    "sqlalchemy": {"catalog"},
+    "fastapi": {"deployments"},
+    "ray": {"deployments"},
+}
+
+
+def imports(room: str, at_import_time: bool = False) -> Iterator[tuple[Path, str]]:
+    for path in sorted((ROOT / room).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        for node in tree.body if at_import_time else ast.walk(tree):
+            if isinstance(node, ast.Import):
+                yield from ((path, alias.name.split(".")[0]) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                yield path, node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_imports_only_rooms_below_it(room: str) -> None:
+    # The command line starts things in the rooms above, but only when a command asks for it.
+    upward = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path, name in imports(room, at_import_time=room == "cli")
+        if name in ALLOWED and name != room and name not in ALLOWED[room]
+    ]
+    assert upward == []
+
+
+@pytest.mark.parametrize("room", [room for room in ALLOWED if room != "cli"])
+def test_a_heavy_library_stays_with_its_keeper(room: str) -> None:
+    strays = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path, name in imports(room)
+        if name in KEEPERS and room not in KEEPERS[name]
+    ]
+    assert strays == []
+
+
+def test_the_room_milvus_is_ours() -> None:
+    assert Path(milvus.__file__).parent == ROOT / "milvus"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "deployments.gateway",
+        "deployments.ensemble",
+        "deployments.repair",
+        "deployments.lite",
+        "deployments.app",
+    ],
+)
+def test_what_runs_no_model_imports_no_torch(module: str) -> None:
+    heavy = "{'torch', 'transformers', 'open_clip', 'timm'}"
+    program = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
