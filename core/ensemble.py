@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from core.errors import DeadlineExceeded, ModelUnavailable, UnsupportedModality, VitrineError
+from core.errors import (
+    DeadlineExceeded,
+    ModelUnavailable,
+    Unavailable,
+    UnsupportedModality,
+    VitrineError,
+)
 from core.fusion import fuse_rrf, fuse_weighted, normalised_weights
 from core.search import ModelSearch, Query, SearchResult
 from core.types import EncoderInfo, Hit
@@ -80,7 +86,13 @@ class EnsembleSearch:
 
 
 def _most_telling(failed: Mapping[str, VitrineError]) -> VitrineError:
-    """What the caller can mend comes first; an outage is named only when that was all."""
+    """What the caller can mend comes first, then what waiting can mend, then what no member can do."""
     if not failed:
         return ModelUnavailable("the ensemble has no member with a weight above 0")
-    return min(failed.values(), key=lambda error: isinstance(error, UnsupportedModality | ModelUnavailable))
+    return min(failed.values(), key=_rank)
+
+
+def _rank(error: VitrineError) -> int:
+    if isinstance(error, UnsupportedModality):
+        return 2
+    return 1 if isinstance(error, Unavailable) else 0

@@ -1,14 +1,4 @@
-"""Typed filters on a product's attributes: the JSON that a caller sends, and what it means.
-
-A filter is an object. Each key is an attribute name and each value a condition; all must hold:
-
-    {"color": "red", "price": {"gte": 10, "lt": 50}, "brand": ["a", "b"]}
-
-Conditions: a scalar (equal), a list (any of), or an object of `eq`, `in`, `gt`, `gte`, `lt`, `lte`,
-`prefix`, `exists`. The keys `and`, `or` (lists of filters) and `not` (a filter) combine. A comparison
-with an attribute that is missing or of another type is false. `milvus/filters.py` compiles the tree to
-an expression; `matches` here is its meaning in Python.
-"""
+"""The tree that a filter is: conditions on attributes and their combinations."""
 
 from dataclasses import dataclass
 from typing import Literal

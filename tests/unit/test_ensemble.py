@@ -1,0 +1,86 @@
+"""The ensemble combiner: parallel members, deadlines, members that are away."""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from core.ensemble import EnsembleResult, EnsembleSearch
+from core.errors import ModelUnavailable, UnsupportedModality, VitrineError
+from core.search import ModelSearch, Query, QueryPart, SearchResult
+from core.types import EncoderInfo, Hit
+
+
+def info(name: str) -> EncoderInfo:
+    return EncoderInfo(name, "fake", "", "0" * 12, 4, ("image", "text"), "fp32", "cpu")
+
+
+class Member:
+    def __init__(self, name: str, products: str, delay_s: float = 0.0) -> None:
+        self.name, self.products, self.delay_s = name, products, delay_s
+        self.asked = 0
+
+    async def search(self, query: Query) -> SearchResult:
+        self.asked += 1
+        await asyncio.sleep(self.delay_s)
+        hits = [Hit(f"i-{p}", 1, p, 1.0 - n / 10) for n, p in enumerate(self.products)]
+        return SearchResult(info(self.name), hits[: query.limit], {"search": 1.0})
+
+
+class Failing(Member):
+    def __init__(self, name: str, error: VitrineError) -> None:
+        super().__init__(name, "")
+        self.error = error
+
+    async def search(self, query: Query) -> SearchResult:
+        raise self.error
+
+
+def run(*members: Member, weights: dict[str, float] | None = None, deadline_s: float = 1.0) -> EnsembleResult:
+    searches = {member.name: cast(ModelSearch, member) for member in members}
+    query = Query((QueryPart("red"),), limit=3)
+    return asyncio.run(EnsembleSearch(searches, deadline_s).search(query, weights or {}, "rrf"))
+
+
+def test_members_are_fused_and_named() -> None:
+    result = run(Member("a", "xyz"), Member("b", "yxw"))
+    assert [hit.product_id for hit in result.hits] == ["x", "y", "w"]
+    assert [used.name for used in result.infos] == ["a", "b"]
+    assert not result.degraded
+
+
+def test_a_late_member_is_left_out_and_the_answer_says_so() -> None:
+    result = run(Member("a", "xyz"), Member("slow", "wvu", delay_s=5), deadline_s=0.05)
+    assert [hit.product_id for hit in result.hits] == ["x", "y", "z"]
+    assert result.degraded
+    assert "0.05 s" in result.skipped["slow"]
+    assert result.weights == {"a": 1.0}
+
+
+def test_a_member_that_cannot_read_words_is_skipped_without_degrading() -> None:
+    result = run(Member("a", "xyz"), Failing("pictures", UnsupportedModality("pictures only")))
+    assert result.skipped == {"pictures": "pictures only"}
+    assert not result.degraded
+
+
+def test_a_member_with_weight_zero_is_not_asked() -> None:
+    idle = Member("idle", "w")
+    run(Member("a", "x"), idle, weights={"idle": 0.0})
+    assert idle.asked == 0
+
+
+@pytest.mark.parametrize(
+    "order", [lambda members: members, lambda members: members[::-1]], ids=["as given", "reversed"]
+)
+def test_when_nobody_answers_the_error_is_the_most_telling(
+    order: Callable[[list[Member]], list[Member]],
+) -> None:
+    members = [Failing("a", ModelUnavailable("away")), Failing("b", UnsupportedModality("no words"))]
+    with pytest.raises(ModelUnavailable, match="away"):
+        run(*order(members))
+
+
+def test_an_ensemble_without_weight_says_so() -> None:
+    with pytest.raises(ModelUnavailable, match="weight above 0"):
+        run(Member("a", "x"), weights={"a": 0.0})
