@@ -1,0 +1,89 @@
+"""What the configuration says of one encoder."""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from core.config import Config
+from models.images import ImageLimits
+
+Family = Literal["openclip", "dinov2", "blip2", "timm", "fake"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Pooling = Literal["cls", "mean", "cls+mean"]
+
+_POOLINGS: Mapping[Family, tuple[Pooling, ...]] = {"dinov2": ("cls", "mean", "cls+mean"), "blip2": ("mean",)}
+_EIGHT_BIT: tuple[Family, ...] = ("blip2",)
+
+
+class EncoderConfig(Config):
+    """One encoder: which checkpoint, how it is run, and what it accepts."""
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$",
+        max_length=48,
+        description="Name of the model in the API; collections are called {name}_{fingerprint}.",
+    )
+    family: Family = Field(
+        description="Which library loads it; `fake` needs no weights and is meant for tests."
+    )
+    checkpoint: str = Field(
+        "",
+        description="A local directory, a hub id such as facebook/dinov2-large, or for openclip and timm an "
+        "architecture such as ViT-H-14 or resnet50.a1_in1k.",
+    )
+    pretrained: str | None = Field(
+        None,
+        description="Tag of the weights, such as laion2b_s32b_b79k; needed when an openclip checkpoint is an "
+        "architecture, and only then.",
+    )
+    revision: str | None = Field(
+        None, description="Commit, branch or tag of a hub id; pin one in production."
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="Number format of the weights. bf16 is about twice as fast where the hardware has it; "
+        "int8 (blip2 only, through bitsandbytes) saves memory, not time.",
+    )
+    pooling: Pooling | None = Field(
+        None,
+        description="How token states become one vector. dinov2: cls (default), mean of the patches, or "
+        "cls+mean (twice the dimension); blip2: mean of the queries; the other families pool on their own.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the model runs; auto takes the GPU if there is one."
+    )
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of one replica for the forward pass; all cores if not set."
+    )
+    max_batch_size: int = Field(
+        32, ge=1, le=1024, description="Most inputs that go through the model together."
+    )
+    batch_wait_timeout_s: float = Field(
+        0.005, ge=0, le=1, description="How long the first input of a batch waits for company, in seconds."
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the image tower with CUDA graphs before the replica is ready; ignored on CPU, "
+        "where it gains nothing.",
+    )
+    draft: bool = Field(
+        True, description="Let JPEG files decode at a reduced size of at least twice what the model sees."
+    )
+    limits: ImageLimits = Field(default_factory=ImageLimits, description="What a picture file may cost.")
+
+    @model_validator(mode="after")
+    def _fits_the_family(self) -> Self:
+        if self.family != "fake" and not self.checkpoint:
+            raise ValueError(f"family {self.family} needs a checkpoint: a local directory or a hub id")
+        if self.pretrained is not None and self.family != "openclip":
+            raise ValueError(
+                f"pretrained is for family openclip; {self.family} takes a directory or a hub id"
+            )
+        if self.precision == "int8" and self.family not in _EIGHT_BIT:
+            raise ValueError(f"int8 is for {', '.join(_EIGHT_BIT)}; {self.family} runs in fp32, bf16 or fp16")
+        allowed = _POOLINGS.get(self.family, ())
+        if self.pooling is not None and self.pooling not in allowed:
+            right = f"one of {', '.join(allowed)}" if allowed else "no pooling: the checkpoint decides"
+            raise ValueError(f"pooling {self.pooling} does not fit family {self.family}, which takes {right}")
+        return self

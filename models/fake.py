@@ -1,0 +1,70 @@
+"""An encoder without weights: a colour histogram for pictures, and for words the same space.
+
+For tests of the rooms above: deterministic, fast, no torch, and colour words find pictures of that colour.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
+
+from core.types import EncoderInfo
+from models.config import EncoderConfig
+from models.encoder import Encoder, Pixels
+from models.fingerprint import fingerprint
+
+_SIDE = 16
+_LEVELS = 4
+_COLOURS = _LEVELS**3
+_WORDS = 32
+_DIMENSION = _COLOURS + _WORDS
+_WORD_WEIGHT = 0.1
+
+
+class FakeEncoder(Encoder):
+    """64 numbers for the share of each coarse colour, 32 for other words."""
+
+    def preprocess(self, image: Image.Image) -> Pixels:
+        """Squash to 16 x 16."""
+        return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).transpose(2, 0, 1)
+
+    def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Count coarse colours; float32 (n, 96)."""
+        bins = (batch.astype(np.int64) * _LEVELS) // 256
+        codes = (bins[:, 0] * _LEVELS + bins[:, 1]) * _LEVELS + bins[:, 2]
+        rows = [np.bincount(code.ravel(), minlength=_DIMENSION) for code in codes]
+        return np.asarray(np.stack(rows) / _SIDE**2, dtype=np.float32)
+
+    def forward_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Put colour words where pictures of that colour are, others by their hash; float32 (n, 96)."""
+        return np.stack([_words(text) for text in texts])
+
+
+def load(config: EncoderConfig) -> FakeEncoder:
+    """Make one; the checkpoint, if given, only changes the fingerprint."""
+    settings = {"family": "fake", "checkpoint": config.checkpoint, "dimension": _DIMENSION}
+    info = EncoderInfo(
+        name=config.name,
+        family=config.family,
+        checkpoint=config.checkpoint,
+        fingerprint=fingerprint((), settings),
+        dimension=_DIMENSION,
+        modalities=("image", "text"),
+        precision=config.precision,
+        device="cpu",
+    )
+    return FakeEncoder(info, config.limits, _SIDE if config.draft else None)
+
+
+def _words(text: str) -> NDArray[np.float32]:
+    row = np.zeros(_DIMENSION, np.float32)
+    for word in text.lower().split() or [""]:
+        if word in ImageColor.colormap:
+            red, green, blue = (level * _LEVELS // 256 for level in ImageColor.getrgb(word)[:3])
+            row[(red * _LEVELS + green) * _LEVELS + blue] += 1.0
+        else:
+            digest = hashlib.sha256(word.encode()).digest()
+            row[_COLOURS + digest[0] % _WORDS] += _WORD_WEIGHT
+    return row

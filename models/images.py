@@ -1,0 +1,160 @@
+"""Picture files to RGB images: what they are, whether they are whole, and the pixels.
+
+The only part of this room that the ingress loads, so it needs Pillow and numpy alone.
+"""
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+from pydantic import Field
+
+from core.config import Config
+from core.errors import InputTooLarge, InvalidImage
+from models.colours import to_rgb
+
+# Pillow's own guard raises before the header can be read, with a message that names no limit of ours;
+# ImageLimits takes its place.
+Image.MAX_IMAGE_PIXELS = None
+
+_MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "AVIF": "image/avif",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+}
+_FORMATS = [name for name in _MEDIA_TYPES if name != "MPO"]
+_READS = "JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF are read"
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_DRAFT_MARGIN = 2
+"""A draft keeps at least twice the target, so that the resize after it still averages."""
+
+
+class ImageLimits(Config):
+    """What a picture file may cost; checked before anything is decoded."""
+
+    max_bytes: int = Field(25 * 2**20, gt=0, description="Largest picture file, in bytes.")
+    max_pixels: int = Field(64_000_000, gt=0, description="Largest width times height, in pixels.")
+    max_side: int = Field(20_000, gt=0, description="Largest width or height, in pixels.")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What a picture file is: its media type by content, and its size in pixels as a viewer shows it."""
+
+    media_type: str
+    width: int
+    height: int
+
+
+def inspect_image(data: bytes, limits: ImageLimits) -> ImageFacts:
+    """Say what a picture file is, after proving that it decodes to its end.
+
+    Raises:
+        InputTooLarge: the file or its pixels exceed the limits.
+        InvalidImage: the bytes are no picture, of an unknown format, damaged or cut off.
+    """
+    image = _open(data, limits)
+    media_type, (width, height) = _MEDIA_TYPES[str(image.format)], image.size
+    # The smallest DCT scale still reads every coded byte of a JPEG, so damage shows at an eighth of the cost.
+    image.draft(image.mode, (1, 1))
+    _load(image)
+    if media_type == "image/tiff":
+        width, height = image.size
+    if _orientation(image) in _SIDEWAYS:
+        width, height = height, width
+    return ImageFacts(media_type, width, height)
+
+
+def decode_image(data: bytes, limits: ImageLimits, target: int | None = None) -> Image.Image:
+    """Decode the first frame to RGB: upright by EXIF, transparency on white.
+
+    With `target`, the pixels of the side that the caller will resize to, a larger JPEG may come back
+    reduced by 2, 4 or 8 (DCT scaling), never below twice the target.
+
+    Raises:
+        InputTooLarge: the file or its pixels exceed the limits.
+        InvalidImage: the bytes are no picture, of an unknown format, damaged or cut off.
+    """
+    image = _open(data, limits)
+    if target is not None:
+        image.draft(image.mode, (_DRAFT_MARGIN * target, _DRAFT_MARGIN * target))
+    _load(image)
+    orientation = _orientation(image)
+    try:
+        upright = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return to_rgb(upright)
+    except ValueError as error:
+        raise InvalidImage(f"pictures in colour mode {image.mode} are not supported; send RGB") from error
+
+
+def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+    if not data:
+        raise InvalidImage("the picture is empty (0 bytes)")
+    if len(data) > limits.max_bytes:
+        raise InputTooLarge(f"the picture has {len(data):,} bytes; the limit is {limits.max_bytes:,}")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise InvalidImage(f"the bytes are not a picture{_likely(data)}; {_READS}") from error
+    except Exception as error:  # parsers of hostile bytes raise whatever they stumble over
+        raise _damaged(error) from error
+    width, height = image.size
+    if max(width, height) > limits.max_side:
+        raise InputTooLarge(
+            f"the picture is {width} x {height}; the limit is {limits.max_side:,} pixels a side"
+        )
+    if width * height > limits.max_pixels:
+        raise InputTooLarge(
+            f"the picture is {width} x {height} = {width * height:,} pixels; "
+            f"the limit is {limits.max_pixels:,}"
+        )
+    return image
+
+
+def _load(image: Image.Image) -> None:
+    try:
+        image.load()
+    except Exception as error:  # decoders of hostile bytes raise whatever they stumble over
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> InvalidImage:
+    reason = str(error).lower()
+    if isinstance(error, EOFError) or "truncated" in reason or "end of file" in reason:
+        return InvalidImage("the picture is truncated: the file ends before its last row")
+    return InvalidImage("the picture is damaged or cut off: its header can be read, its pixels cannot")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # damaged metadata must not refuse a picture whose pixels are fine
+        return 1
+
+
+def _likely(data: bytes) -> str:
+    head = data[:512]
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
+        return " in a format that is read here (it looks like HEIC)"
+    if b"<svg" in head:
+        return " made of pixels (it looks like SVG)"
+    if head.startswith(b"%PDF"):
+        return " (it looks like PDF)"
+    if all(byte >= 32 or byte in b"\t\r\n" for byte in head):
+        return " (it looks like text)"
+    return " or their header is damaged"

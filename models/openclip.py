@@ -1,0 +1,112 @@
+"""OpenCLIP: any architecture and tag, hub id or local directory; pictures and words in one space."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from torch import Tensor
+
+from core.errors import ConfigError
+from models.checkpoint import locate, read_config, version_files
+from models.config import EncoderConfig
+from models.placement import Placement, place
+from models.preprocessing import Preprocessing
+from models.torch_encoder import TorchEncoder, Towers
+
+_PURE = {"fp32": "fp32", "bf16": "pure_bf16", "fp16": "pure_fp16"}
+_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+_RESIZES = {"squash": "squash", "longest": "contain", "shortest": "shortest"}
+
+
+def load(config: EncoderConfig) -> TorchEncoder:
+    """Load both towers with open_clip's own loaders."""
+    placement = place(config)
+    name, files = _resolve_tag(config) if config.pretrained else _resolve_directory(config)
+    model = open_clip.create_model(
+        name,
+        pretrained=config.pretrained,
+        precision=_PURE[config.precision],
+        device=placement.device,
+        require_pretrained=True,
+    ).eval()
+    towers = Towers(
+        image=model.encode_image,
+        text=_text_tower(model, open_clip.get_tokenizer(name), placement),
+        preprocessing=preprocessing(model.visual.preprocess_cfg),
+        files=files,
+        architecture="local" if not config.pretrained else config.checkpoint,
+        pooling="own",
+    )
+    return TorchEncoder(config, towers, placement)
+
+
+def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
+    """Read open_clip's preprocess_cfg as its `image_transform` does for inference."""
+    size = _pair(settings["size"])
+    mode = settings["resize_mode"] or "shortest"
+    fill = int(settings["fill_color"] or 0)
+    return Preprocessing(
+        # open_clip keeps the ratio differently when the target is not square.
+        resize="cover" if mode == "shortest" and size[0] != size[1] else _RESIZES[mode],  # type: ignore[arg-type]
+        size=size,
+        crop=size,
+        interpolation=settings["interpolation"] or "bicubic",
+        mean=_rgb(settings["mean"]),
+        std=_rgb(settings["std"]),
+        fill=(fill, fill, fill) if mode == "longest" else (0, 0, 0),
+    )
+
+
+def _text_tower(model: Any, tokenizer: Any, placement: Placement) -> Callable[[Sequence[str]], Tensor]:
+    def embed(texts: Sequence[str]) -> Tensor:
+        embedded: Tensor = model.encode_text(tokenizer(list(texts)).to(placement.device))
+        return embedded
+
+    return embed
+
+
+def _resolve_directory(config: EncoderConfig) -> tuple[str, tuple[Path, ...]]:
+    if config.checkpoint in open_clip.list_models():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(config.checkpoint)) or "none known"
+        raise ConfigError(f"openclip architecture {config.checkpoint} needs `pretrained`, one of: {tags}")
+    directory = locate(config.checkpoint, config.revision, *_WEIGHTS)
+    if "model_cfg" not in read_config(directory, "open_clip_config.json"):
+        raise ConfigError(f"{directory}/open_clip_config.json has no model_cfg")
+    weights = next((directory / name for name in _WEIGHTS if (directory / name).is_file()), None)
+    if weights is None:
+        raise ConfigError(f"{directory} holds none of {', '.join(_WEIGHTS)}")
+    return f"local-dir:{directory}", version_files(directory, [weights])
+
+
+def _resolve_tag(config: EncoderConfig) -> tuple[str, tuple[Path, ...]]:
+    if config.checkpoint not in open_clip.list_models():
+        raise ConfigError(
+            f"open_clip knows no architecture {config.checkpoint}; `pretrained` goes with an architecture"
+        )
+    tag = open_clip.get_pretrained_cfg(config.checkpoint, config.pretrained)
+    if not tag:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(config.checkpoint))
+        raise ConfigError(f"{config.checkpoint} has no weights tagged {config.pretrained}; known: {tags}")
+    trained_quick = bool(tag.get("quick_gelu"))
+    if trained_quick != bool(open_clip.get_model_config(config.checkpoint).get("quick_gelu")):
+        right = (
+            f"{config.checkpoint}-quickgelu"
+            if trained_quick
+            else config.checkpoint.removesuffix("-quickgelu")
+        )
+        raise ConfigError(
+            f"the weights {config.pretrained} were trained with another activation: use {right}"
+        )
+    return config.checkpoint, (Path(open_clip.download_pretrained(tag)),)
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _rgb(value: float | Sequence[float]) -> tuple[float, float, float]:
+    if isinstance(value, int | float):
+        return (value, value, value)
+    red, green, blue = value
+    return (red, green, blue)

@@ -1,0 +1,35 @@
+"""Where and in which number format a model runs."""
+
+from dataclasses import dataclass
+
+import torch
+
+from core.errors import ConfigError
+from models.config import EncoderConfig
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
+"""With int8 the matrices are 8 bit, and this is what stays around them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A device and the dtype of activations; with `eight_bit` the large matrices are int8."""
+
+    device: torch.device
+    dtype: torch.dtype
+    eight_bit: bool
+
+
+def place(config: EncoderConfig) -> Placement:
+    """Choose the device of this process and the dtype of the model.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if config.device == "cuda" and not has_gpu:
+        raise ConfigError(
+            f"encoder {config.name} is set to device cuda, but this host shows no GPU; use auto or cpu"
+        )
+    device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
+    return Placement(torch.device(device), _DTYPES[config.precision], config.precision == "int8")

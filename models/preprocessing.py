@@ -1,0 +1,107 @@
+"""Resize, crop and normalisation as the checkpoint was trained, several times faster than the libraries.
+
+torchvision's antialiased resize of uint8 tensors equals Pillow's within one level and takes a tenth of
+the time. Pixels stay uint8 until they are on the device, where `normalise` is nearly free.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torchvision.transforms.v2.functional as functional
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+
+from models.encoder import Pixels
+
+Rgb = tuple[float, float, float]
+Size = tuple[int, int]
+
+_LARGEST_WASTE = 8
+"""A panorama whose resized side exceeds the crop so many times is cropped before it is resized."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What happens to an RGB image before the model sees it. Sizes are (height, width) in pixels.
+
+    `resize` is `squash` (exactly to `size`), `shortest` (short side to size[0], long side rounded down as
+    torchvision does), `cover` or `contain` (keep the ratio, cover or fit within `size`, rounded to nearest
+    as timm does). Then the centre `crop` is cut, or padded with `fill`. `scale`, `mean` and `std` make the
+    model's values: (pixel * scale - mean) / std.
+    """
+
+    resize: Literal["squash", "shortest", "cover", "contain"]
+    size: Size
+    crop: Size
+    interpolation: str
+    mean: Rgb
+    std: Rgb
+    scale: float = 1 / 255
+    fill: tuple[int, int, int] = (0, 0, 0)
+    crop_rounds: bool = True
+    """Whether an odd margin is rounded to the nearest even pixel (torchvision) or down (transformers)."""
+
+    def facts(self) -> dict[str, object]:
+        """All that moves a vector, as JSON values, for the fingerprint."""
+        return asdict(self)
+
+    def apply(self, image: Image.Image) -> Pixels:
+        """Resize and crop an RGB image; uint8 (3, crop height, crop width)."""
+        height, width = self._resized(image.height, image.width)
+        if max(height / self.crop[0], width / self.crop[1]) > _LARGEST_WASTE:
+            return self._apply_to_panorama(image, (height, width))
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        mode = InterpolationMode(self.interpolation)
+        resized = functional.resize(pixels, [height, width], interpolation=mode, antialias=True)
+        return np.ascontiguousarray(self._centre(resized).numpy())
+
+    def normalise(self, batch: Tensor, dtype: torch.dtype) -> Tensor:
+        """Turn uint8 (n, 3, h, w) into the model's values of the same shape, in float32, then `dtype`."""
+        mean = torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1)
+        return batch.float().mul_(self.scale).sub_(mean).div_(std).to(dtype)
+
+    def _resized(self, height: int, width: int) -> Size:
+        if self.resize == "squash":
+            return self.size
+        if self.resize == "shortest":
+            edge = self.size[0]
+            return (
+                (int(edge * height / width), edge) if width <= height else (edge, int(edge * width / height))
+            )
+        ratios = (height / self.size[0], width / self.size[1])
+        ratio = min(ratios) if self.resize == "cover" else max(ratios)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+    def _margins(self, height: int, width: int) -> Size:
+        """Rows above and columns left of the crop; negative where it must be padded."""
+        return self._margin(height - self.crop[0]), self._margin(width - self.crop[1])
+
+    def _margin(self, surplus: int) -> int:
+        if surplus < 0:
+            return -(-surplus // 2)
+        return round(surplus / 2) if self.crop_rounds else surplus // 2
+
+    def _centre(self, pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[-2:]
+        top, left = self._margins(height, width)
+        cut = pixels[:, max(top, 0) : max(top, 0) + self.crop[0], max(left, 0) : max(left, 0) + self.crop[1]]
+        if cut.shape[-2:] == self.crop:
+            return cut
+        page = torch.tensor(self.fill, dtype=torch.uint8).view(3, 1, 1).repeat(1, *self.crop)
+        down, right = max(-top, 0), max(-left, 0)
+        page[:, down : down + cut.shape[1], right : right + cut.shape[2]] = cut
+        return page
+
+    def _apply_to_panorama(self, image: Image.Image, resized: Size) -> Pixels:
+        """Resize only what the crop will keep: a line of 1 x 20,000 pixels would grow to gigabytes."""
+        height, width = resized
+        top, left = (max(margin, 0) for margin in self._margins(height, width))
+        rows, columns = min(self.crop[0], height), min(self.crop[1], width)
+        to_y, to_x = image.height / height, image.width / width
+        box = (left * to_x, top * to_y, (left + columns) * to_x, (top + rows) * to_y)
+        part = image.resize((columns, rows), Image.Resampling[self.interpolation.upper()], box=box)
+        return np.ascontiguousarray(self._centre(torch.from_numpy(np.array(part)).permute(2, 0, 1)).numpy())
