@@ -1,0 +1,157 @@
+"""Collections and aliases of a Milvus server: make, list, drop, point."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from pymilvus import MilvusClient, MilvusException
+
+from core.errors import Conflict, NotFound
+from core.types import CollectionInfo
+from milvus.config import MilvusConfig
+from milvus.connection import NOT_LOADED, Connection
+from milvus.creation import create_collection
+from milvus.schema import check_dimension, check_name
+
+Result = TypeVar("Result")
+Work = Callable[[MilvusClient, float], Result]
+
+
+class MilvusCollections:
+    """The part of the store that deals in whole collections."""
+
+    def __init__(self, config: MilvusConfig) -> None:
+        self._config = config
+        self._connection = Connection(config)
+        self._facts: dict[str, tuple[int, str]] = {}
+        self._lite: bool | None = None
+
+    def ensure_collection(self, name: str, dimension: int) -> None:
+        """Create, index and load the collection unless it is there; Conflict if its dimension differs."""
+        check_name(name)
+        check_dimension(dimension)
+        self._refuse_alias(name)
+        lite = self._is_lite()
+
+        def create(client: MilvusClient, left_s: float) -> None:
+            create_collection(client, name, dimension, self._config.index, lite, left_s)
+
+        self._connection.call(create, self._config.build_timeout_s)
+        self._facts.pop(name, None)
+        if (there := self._describe(name)[0]) != dimension:
+            raise Conflict(f"{name} has dimension {there}, not {dimension}")
+
+    def drop_collection(self, name: str) -> None:
+        """Drop the collection and its aliases; Conflict when the name is an alias."""
+        check_name(name)
+        self._refuse_alias(name)
+        self._facts.pop(name, None)
+        self._connection.call(lambda client, left_s: _drop(client, name, left_s))
+
+    def collections(self) -> list[CollectionInfo]:
+        """List the collections by name, with the rows that a search finds."""
+        found = []
+        for name in sorted(self._names()):
+            try:
+                found.append(CollectionInfo(name, self._describe(name)[0], self._count(name)))
+            except NotFound:
+                self._facts.pop(name, None)
+        return found
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Point the alias at the collection, wherever it pointed before."""
+        check_name(alias)
+        names = self._names()
+        if alias in names:
+            raise Conflict(f"{alias} is a collection, so it cannot be an alias")
+        if collection not in names:
+            raise NotFound(f"there is no collection {collection}")
+
+        def point(client: MilvusClient, left_s: float) -> None:
+            try:
+                client.alter_alias(collection, alias, timeout=left_s)
+            except MilvusException:
+                client.create_alias(collection, alias, timeout=left_s)
+
+        self._connection.call(point)
+
+    def alias_target(self, alias: str) -> str | None:
+        """Name the collection behind the alias."""
+        check_name(alias)
+        try:
+            found = self._connection.call(lambda client, left_s: client.describe_alias(alias, timeout=left_s))
+        except NotFound:
+            return None
+        return str(found["collection_name"]) or None
+
+    def ping(self) -> None:
+        """Return when Milvus answers a call that reads its collections."""
+        self._names()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _names(self) -> list[str]:
+        return list(self._connection.call(lambda client, left_s: client.list_collections(timeout=left_s)))
+
+    def _refuse_alias(self, name: str) -> None:
+        if self.alias_target(name) is not None:
+            raise Conflict(f"{name} is an alias, not a collection")
+
+    def _describe(self, name: str) -> tuple[int, str]:
+        """The dimension and index type of a collection; neither ever changes."""
+        if name not in self._facts:
+            self._facts[name] = self._connection.call(lambda client, left_s: _facts(client, name, left_s))
+        return self._facts[name]
+
+    def _count(self, collection: str) -> int:
+        return int(self._query(collection, "", ["count(*)"])[0]["count(*)"])
+
+    def _query(self, collection: str, expression: str, fields: Sequence[str], **options: Any) -> list[Any]:
+        settings = {"consistency_level": self._config.consistency, **options}
+
+        def query(client: MilvusClient, left_s: float) -> list[Any]:
+            found = client.query(
+                collection, filter=expression, output_fields=list(fields), timeout=left_s, **settings
+            )
+            return list(found)
+
+        return self._read(collection, query)
+
+    def _read(self, collection: str, work: Work[Result]) -> Result:
+        """Read, and load the collection when a restart has left it unloaded."""
+
+        def loaded(client: MilvusClient, left_s: float) -> Result:
+            try:
+                return work(client, left_s)
+            except MilvusException as error:
+                if error.code != NOT_LOADED:
+                    raise
+                client.load_collection(collection, timeout=left_s)
+                return work(client, left_s)
+
+        return self._connection.call(loaded)
+
+    def _is_lite(self) -> bool:
+        if self._lite is None:
+            version = self._connection.call(
+                lambda client, left_s: str(client.get_server_version(timeout=left_s))
+            )
+            self._lite = version.startswith("milvus_lite")
+        return self._lite
+
+
+def _facts(client: MilvusClient, name: str, left_s: float) -> tuple[int, str]:
+    fields = client.describe_collection(name, timeout=left_s)["fields"]
+    index = client.describe_index(name, "embedding", timeout=left_s) or {}
+    dimension = next(int(field["params"]["dim"]) for field in fields if field["name"] == "embedding")
+    return dimension, str(index.get("index_type", ""))
+
+
+def _drop(client: MilvusClient, name: str, left_s: float) -> None:
+    """Drop the aliases first: a server keeps them, pointing nowhere."""
+    if not client.has_collection(name, timeout=left_s):
+        return
+    for alias in client.list_aliases(name, timeout=left_s)["aliases"]:
+        client.drop_alias(alias, timeout=left_s)
+    client.drop_collection(name, timeout=left_s)

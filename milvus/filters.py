@@ -1,0 +1,134 @@
+"""Compile a filter to a Milvus boolean expression; the one place that escapes values.
+
+The expressions stay in the subset that Milvus 2.3 and Milvus Lite evaluate alike: every part in
+parentheses, no `in` on JSON paths, no `like` (they escape `_` and `%` differently: a prefix is a range
+of code points), no constants, and no `not` around what may be unknown, since Lite has three-valued
+logic. Negation is pushed down to the conditions. `milvus/attributes.py` says what the paths hold.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import assert_never
+
+from core.filters import All, Any_, AnyOf, Compare, Exists, Filter, Kind, Not, Prefix, Scalar, kind_of
+from milvus.attributes import NAMES, elements_key, single_key
+
+_FIELD = "attributes"
+_ALWAYS = '(key != "")'
+_NEVER = '(key == "")'
+_ORDER = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+_OPPOSITE = {"gt": "<=", "gte": "<", "lt": ">=", "lte": ">"}
+_UNKNOWN_TO_LITE = re.compile(r"(?<!\\)((?:\\\\)*)\\(u00[0-9a-f]{2}|b|f)")
+
+
+def compile_filter(filter: Filter | None, exclude_products: Sequence[str] = ()) -> str:
+    """Write the filter, and the products to leave out, as one expression; empty when all rows pass."""
+    parts = [] if filter is None or filter == All(()) else [_compile(filter, True)]
+    if exclude_products:
+        parts.append(f"(product_id not in {literals(exclude_products)})")
+    return " and ".join(parts)
+
+
+def key_in(keys: Sequence[str]) -> str:
+    """Write the expression for rows with these primary keys."""
+    return f"key in {literals(keys)}"
+
+
+def key_after(last: str) -> str:
+    """Write the expression for rows with a greater primary key."""
+    return f"key > {_literal(last)}"
+
+
+def literals(values: Sequence[Scalar]) -> str:
+    """Write a list of literals."""
+    return f"[{', '.join(_literal(value) for value in values)}]"
+
+
+def _compile(filter: Filter, wanted: bool) -> str:
+    match filter:
+        case AnyOf(name, values):
+            return _any_of(name, values, wanted)
+        case Compare(name, order, value):
+            return _compare(name, order, value, wanted)
+        case Prefix(name, prefix):
+            return _prefix(name, prefix, wanted)
+        case Exists(name, there):
+            return _contains(NAMES, [name], there == wanted)
+        case All(parts):
+            return _join("and" if wanted else "or", [_compile(part, wanted) for part in parts])
+        case Any_(parts):
+            return _join("or" if wanted else "and", [_compile(part, wanted) for part in parts])
+        case Not(part):
+            return _compile(part, not wanted)
+        case _:
+            assert_never(filter)
+
+
+def _any_of(name: str, values: Sequence[Scalar], wanted: bool) -> str:
+    by_kind: dict[Kind, list[Scalar]] = {}
+    for value in values:
+        if found := kind_of(value):
+            by_kind.setdefault(found[0], []).append(found[1])
+    parts = [_contains(elements_key(kind, name), same, wanted) for kind, same in by_kind.items()]
+    return _join("or" if wanted else "and", parts)
+
+
+def _contains(key: str, values: Sequence[Scalar], wanted: bool) -> str:
+    found = f"json_contains_any({_path(key)}, {literals(values)})"
+    return f"({found})" if wanted else f"(not ({found}))"
+
+
+def _compare(name: str, order: str, value: str | int | float, wanted: bool) -> str:
+    found = kind_of(value)
+    if found is None or found[0] == "bool":
+        return _NEVER if wanted else _ALWAYS
+    path, literal = _path(single_key(found[0], name)), _literal(found[1])
+    if wanted:
+        return f"({path} {_ORDER[order]} {literal})"
+    return f"({_missing(path)} or ({path} {_OPPOSITE[order]} {literal}))"
+
+
+def _prefix(name: str, prefix: str, wanted: bool) -> str:
+    path, end = _path(single_key("string", name)), _successor(prefix)
+    first = f"({path} >= {_literal(prefix)})" if wanted else f"({path} < {_literal(prefix)})"
+    bounds = [first] if wanted else [_missing(path), first]
+    if end is not None:
+        bounds.append(f"({path} {'<' if wanted else '>='} {_literal(end)})")
+    return _join("and" if wanted else "or", bounds)
+
+
+def _successor(prefix: str) -> str | None:
+    """The smallest string above all that begin with the prefix; None when there is none."""
+    kept = prefix.rstrip("\U0010ffff")
+    if not kept:
+        return None
+    following = ord(kept[-1]) + 1
+    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)
+
+
+def _missing(path: str) -> str:
+    return f"(not (exists {path}))"
+
+
+def _join(word: str, parts: Sequence[str]) -> str:
+    if not parts:
+        return _ALWAYS if word == "and" else _NEVER
+    return parts[0] if len(parts) == 1 else f"({f' {word} '.join(parts)})"
+
+
+def _path(key: str) -> str:
+    return f"{_FIELD}[{_literal(key)}]"
+
+
+def _literal(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _UNKNOWN_TO_LITE.sub(_unescape, json.dumps(value, ensure_ascii=False))
+    return repr(float(value))
+
+
+def _unescape(match: re.Match[str]) -> str:
+    """Put the control character itself: Lite's tokenizer knows no escape for it."""
+    return match[1] + str(json.loads(f'"\\{match[2]}"'))

@@ -1,0 +1,189 @@
+"""The one owner process of a Milvus Lite folder.
+
+Milvus Lite takes one process a folder, loses rows when writers race, and keeps going after a full disk.
+The owner opens the folder once, loads every collection before it listens, lets one write in at a time
+and none during reads that could miss rows of a flush, flushes early, and ends the process at the first
+storage error: going on would acknowledge rows that are lost, while a new owner replays the log.
+
+    python -m milvus.lite --folder data/milvus --address unix:/run/vitrine/milvus.sock
+"""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+from milvus_lite.adapter.grpc.servicer import MilvusServicer
+from milvus_lite.exceptions import DataDirLockedError
+from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
+
+from core.errors import ConfigError, StoreUnavailable
+from milvus.config import check_uri, socket_path
+from milvus.gate import Gate
+from milvus.lite_calls import OneWriter
+from milvus.lite_engine import GuardedLite
+
+logger = logging.getLogger(__name__)
+
+_MAX_CALL_BYTES = 256 * 1024 * 1024
+_WORKERS = 16
+_PROBE_S = 5.0
+
+
+class LiteOwner:
+    """Serves a Milvus Lite folder at an address until it is stopped or its storage fails."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        address: str,
+        *,
+        flush_rows: int = 500,
+        flush_interval_s: float = 1.0,
+        exit: Callable[[int], object] = os._exit,
+    ) -> None:
+        check_uri(address)
+        self._folder = Path(folder)
+        self.address = address
+        self._flush_rows = flush_rows
+        self._flush_interval_s = flush_interval_s
+        self._exit = exit
+        self._gate = Gate()
+        self._stopping = threading.Event()
+        self._engine: GuardedLite | None = None
+        self._server: grpc.Server | None = None
+        self._flusher: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Open the folder, load every collection, and listen.
+
+        Raises:
+            StoreUnavailable: another living process owns the folder or listens at the address.
+            ConfigError: the folder or the address cannot be used.
+        """
+        self._stopping.clear()
+        self._engine = self._open()
+        try:
+            self._engine.preload()
+            self._server = self._listen(self._engine)
+        except BaseException:
+            self._engine.close()
+            raise
+        self._flusher = threading.Thread(target=self._flush_regularly, name="lite-flush", daemon=True)
+        self._flusher.start()
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Finish the calls in flight, flush, and give the folder back."""
+        self._stopping.set()
+        if self._server is not None:
+            self._server.stop(grace_s).wait()
+            self._server = None
+        if self._flusher is not None:
+            self._flusher.join()
+            self._flusher = None
+        if self._engine is not None:
+            with self._gate.writing():
+                self._engine.close()
+            self._engine = None
+        if self.address.startswith("unix:"):
+            Path(socket_path(self.address)).unlink(missing_ok=True)
+
+    def healthy(self) -> bool:
+        """Whether a real call through the address is answered."""
+        with grpc.insecure_channel(_grpc_target(self.address)) as channel:
+            stub = milvus_pb2_grpc.MilvusServiceStub(channel)
+            try:
+                answer = stub.ShowCollections(milvus_pb2.ShowCollectionsRequest(), timeout=_PROBE_S)
+            except grpc.RpcError:
+                return False
+        return bool(answer.status.code == 0)
+
+    def _open(self) -> GuardedLite:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return GuardedLite(str(self._folder), self._fail)
+        except DataDirLockedError as error:
+            raise StoreUnavailable(
+                f"another process owns the Milvus Lite folder {self._folder}; only one can"
+            ) from error
+        except OSError as error:
+            raise ConfigError(f"the folder {self._folder} cannot be used: {error.strerror}") from error
+
+    def _listen(self, engine: GuardedLite) -> grpc.Server:
+        if self.address.startswith("unix:"):
+            _clear_stale_socket(Path(socket_path(self.address)))
+        sizes = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
+        server = grpc.server(
+            ThreadPoolExecutor(_WORKERS, "lite"),
+            options=[*((size, _MAX_CALL_BYTES) for size in sizes), ("grpc.so_reuseport", 0)],
+            interceptors=[OneWriter(self._gate, lambda: engine.flush_all(self._flush_rows))],
+        )
+        milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(engine), server)
+        try:
+            bound = server.add_insecure_port(_grpc_target(self.address))
+        except RuntimeError as error:
+            raise ConfigError(f"cannot listen at {self.address}: {error}") from error
+        if not bound:
+            raise ConfigError(f"cannot listen at {self.address}")
+        server.start()
+        return server
+
+    def _flush_regularly(self) -> None:
+        while not self._stopping.wait(self._flush_interval_s):
+            try:
+                with self._gate.writing():
+                    if self._engine is not None and not self._stopping.is_set():
+                        self._engine.flush_all(1)
+            except Exception as error:
+                return self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        logger.critical("the storage of %s failed, so its owner ends: %s", self._folder, error)
+        self._exit(1)
+
+
+def _clear_stale_socket(path: Path) -> None:
+    """Remove the socket file of a dead owner, but never that of a living one."""
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(_PROBE_S)
+            probe.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        path.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return
+    raise StoreUnavailable(f"another process listens at {path}")
+
+
+def _grpc_target(address: str) -> str:
+    return address if address.startswith("unix:") else address.split("://", 1)[-1]
+
+
+def main() -> None:
+    """Own a folder until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="python -m milvus.lite", description=main.__doc__)
+    parser.add_argument("--folder", required=True, help="folder of the Milvus Lite data")
+    parser.add_argument("--address", required=True, help="unix:/path/to.sock or http://host:port")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        owner = LiteOwner(options.folder, options.address)
+        owner.start()
+    except (ConfigError, StoreUnavailable) as error:
+        raise SystemExit(error.message) from None
+    logger.info("own %s, listen at %s", options.folder, options.address)
+    stopped.wait()
+    owner.stop()
+
+
+if __name__ == "__main__":
+    main()

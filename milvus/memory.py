@@ -1,0 +1,145 @@
+"""The in-memory twin of the Milvus store: same checks, exact search in numpy, for unit tests."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from threading import RLock
+
+import numpy as np
+
+from core.errors import Conflict, InvalidInput, NotFound
+from core.filters import Filter, matches
+from core.types import CollectionInfo, Hit, Vector, VectorRow
+from milvus.pages import comparable_score
+from milvus.schema import check_dimension, check_name, check_vector, encode_rows
+
+
+@dataclass
+class _Collection:
+    dimension: int
+    rows: dict[str, VectorRow] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """A `VectorStore` that lives and dies with its process."""
+
+    def __init__(self) -> None:
+        self._collections: dict[str, _Collection] = {}
+        self._aliases: dict[str, str] = {}
+        self._lock = RLock()
+
+    def ensure_collection(self, name: str, dimension: int) -> None:
+        """Create the collection unless it is there; Conflict if its dimension differs."""
+        check_name(name)
+        check_dimension(dimension)
+        with self._lock:
+            if name in self._aliases:
+                raise Conflict(f"{name} is an alias, not a collection")
+            there = self._collections.setdefault(name, _Collection(dimension))
+            if there.dimension != dimension:
+                raise Conflict(f"{name} has dimension {there.dimension}, not {dimension}")
+
+    def drop_collection(self, name: str) -> None:
+        """Drop the collection and its aliases; Conflict when the name is an alias."""
+        check_name(name)
+        with self._lock:
+            if name in self._aliases:
+                raise Conflict(f"{name} is an alias, not a collection")
+            self._collections.pop(name, None)
+            self._aliases = {alias: to for alias, to in self._aliases.items() if to != name}
+
+    def collections(self) -> list[CollectionInfo]:
+        """List the collections by name."""
+        with self._lock:
+            return [
+                CollectionInfo(name, found.dimension, len(found.rows))
+                for name, found in sorted(self._collections.items())
+            ]
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Point the alias at the collection, wherever it pointed before."""
+        check_name(alias)
+        with self._lock:
+            if alias in self._collections:
+                raise Conflict(f"{alias} is a collection, so it cannot be an alias")
+            if collection not in self._collections:
+                raise NotFound(f"there is no collection {collection}")
+            self._aliases[alias] = collection
+
+    def alias_target(self, alias: str) -> str | None:
+        """Name the collection behind the alias."""
+        with self._lock:
+            return self._aliases.get(check_name(alias))
+
+    def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
+        """Write rows by key, all or none."""
+        with self._lock:
+            found = self._find(collection)
+            encoded = encode_rows(rows, found.dimension)
+            for row, stored in zip(rows, encoded, strict=True):
+                found.rows[row.item.key] = VectorRow(row.item, stored["embedding"].copy())
+
+    def delete(self, collection: str, keys: Sequence[str]) -> None:
+        """Remove rows by key; missing keys are fine."""
+        with self._lock:
+            found = self._find(collection)
+            for key in keys:
+                found.rows.pop(key, None)
+
+    def fetch(self, collection: str, keys: Sequence[str]) -> dict[str, Vector]:
+        """Read vectors by row key; missing keys are left out."""
+        with self._lock:
+            rows = self._find(collection).rows
+            return {key: rows[key].vector.copy() for key in keys if key in rows}
+
+    def keys(self, collection: str) -> Iterator[str]:
+        """Walk all row keys of the collection as it is now."""
+        with self._lock:
+            return iter(list(self._find(collection).rows))
+
+    def search_products(
+        self,
+        collection: str,
+        vector: Vector,
+        limit: int,
+        filter: Filter | None = None,
+        exclude_products: Sequence[str] = (),
+    ) -> list[Hit]:
+        """Find the `limit` nearest distinct products, each by its best picture; exact."""
+        if limit < 1:
+            raise InvalidInput(f"the limit {limit} is not positive").at("limit")
+        with self._lock:
+            found = self._find(collection)
+            query = check_vector(vector, found.dimension)
+            excluded = set(exclude_products)
+            rows = [
+                row
+                for row in found.rows.values()
+                if row.item.product_id not in excluded
+                and (filter is None or matches(filter, row.item.attributes))
+            ]
+        return _best_products(rows, query)[:limit]
+
+    def ping(self) -> None:
+        """Return at once: memory always answers."""
+
+    def _find(self, name: str) -> _Collection:
+        found = self._collections.get(self._aliases.get(name, name))
+        if found is None:
+            raise NotFound(f"there is no collection {name}")
+        return found
+
+
+def _best_products(rows: Sequence[VectorRow], query: Vector) -> list[Hit]:
+    if not rows:
+        return []
+    matrix = np.stack([row.vector for row in rows]).astype(np.float64)
+    scores = matrix @ query.astype(np.float64)
+    scores /= np.linalg.norm(matrix, axis=1) * np.linalg.norm(query.astype(np.float64))
+    hits = [
+        Hit(row.item.image_id, row.item.revision, row.item.product_id, comparable_score(float(score)))
+        for row, score in zip(rows, scores, strict=True)
+    ]
+    best: dict[str, Hit] = {}
+    for hit in sorted(hits, key=lambda hit: (-hit.score, hit.image_id)):
+        best.setdefault(hit.product_id, hit)
+    return sorted(best.values(), key=lambda hit: (-hit.score, hit.product_id))

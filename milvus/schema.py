@@ -1,0 +1,130 @@
+"""The one schema of every collection, and the checks that Milvus Lite leaves out."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from core.errors import InputTooLarge, InvalidInput
+from core.types import Vector, VectorRow
+from milvus.attributes import encode_attributes
+
+MAX_NAME = 255
+MAX_DIMENSION = 32768
+MAX_ID_BYTES = 512
+MAX_KEY_BYTES = MAX_ID_BYTES + 24
+MAX_JSON_BYTES = 65536
+MAX_CALL_BYTES = 16 * 1024 * 1024
+"""A quarter of the 64 MB that a Milvus server takes in one call, since encoding inflates rows."""
+
+FIELDS = ("key", "image_id", "revision", "product_id", "attributes", "embedding")
+HIT_FIELDS = ["image_id", "revision", "product_id"]
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+def check_name(name: str) -> str:
+    """Return the name of a collection or alias, or refuse it.
+
+    Raises:
+        InvalidInput: not of [a-z0-9_], empty, beginning with a digit, or too long.
+    """
+    if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
+        shown = name.encode("utf-8", "replace").decode()[:80]
+        raise InvalidInput(
+            f"{shown!r} is no collection name: expected at most {MAX_NAME} of a-z, 0-9 and _, no digit first"
+        )
+    return name
+
+
+def check_dimension(dimension: int) -> int:
+    """Return the dimension, or refuse what Milvus cannot index.
+
+    Raises:
+        InvalidInput: below 2 or above 32768.
+    """
+    if not 2 <= dimension <= MAX_DIMENSION:
+        raise InvalidInput(f"the dimension {dimension} is not between 2 and {MAX_DIMENSION}")
+    return dimension
+
+
+def check_vector(vector: Vector, dimension: int) -> Vector:
+    """Return the vector as float32 of shape (dimension,), or refuse it.
+
+    Raises:
+        InvalidInput: another shape, a value that is not finite, or a length of zero (no direction).
+    """
+    checked = np.asarray(vector, dtype=np.float32)
+    if checked.shape != (dimension,):
+        raise InvalidInput(f"the vector has shape {checked.shape}, the collection takes ({dimension},)")
+    if not np.isfinite(checked).all():
+        raise InvalidInput("the vector holds a value that is not finite")
+    if not checked.any():
+        raise InvalidInput("the vector is zero, so it has no direction to compare")
+    return checked
+
+
+def encode_rows(rows: Sequence[VectorRow], dimension: int) -> list[dict[str, Any]]:
+    """Turn rows into what Milvus stores, all checked before any is written.
+
+    Raises:
+        InvalidInput: a wrong vector, id or attribute, or one key twice.
+        InputTooLarge: attributes beyond the 64 KB of a JSON field.
+    """
+    encoded = [_encode_row(row, dimension) for row in rows]
+    seen: set[str] = set()
+    for row in encoded:
+        if row["key"] in seen:
+            raise InvalidInput(f"the key {row['key']!r} comes twice in one batch")
+        seen.add(row["key"])
+    return encoded
+
+
+def chunks(rows: Sequence[dict[str, Any]], dimension: int) -> Iterator[list[dict[str, Any]]]:
+    """Split rows so that each call stays far below what a server takes."""
+    chunk: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        row_bytes = dimension * 4 + len(json.dumps(row["attributes"])) + 4 * MAX_ID_BYTES
+        if chunk and size + row_bytes > MAX_CALL_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(row)
+        size += row_bytes
+    if chunk:
+        yield chunk
+
+
+def _encode_row(row: VectorRow, dimension: int) -> dict[str, Any]:
+    item = row.item
+    attributes = encode_attributes(item.attributes)
+    if (size := len(json.dumps(attributes, ensure_ascii=False).encode())) > MAX_JSON_BYTES:
+        raise InputTooLarge(
+            f"the attributes of {item.product_id!r} take {size} bytes in the index, "
+            f"at most {MAX_JSON_BYTES} are possible"
+        )
+    return {
+        "key": _check_id(item.key, MAX_KEY_BYTES),
+        "image_id": _check_id(item.image_id, MAX_ID_BYTES),
+        "revision": _check_revision(item.revision),
+        "product_id": _check_id(item.product_id, MAX_ID_BYTES),
+        "attributes": attributes,
+        "embedding": check_vector(row.vector, dimension),
+    }
+
+
+def _check_id(value: str, max_bytes: int) -> str:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidInput("an id holds a lone surrogate, which is no character") from None
+    if not 1 <= size <= max_bytes:
+        raise InvalidInput(f"an id has {size} bytes, expected 1 to {max_bytes}")
+    return value
+
+
+def _check_revision(revision: int) -> int:
+    if not -(2**63) <= revision < 2**63:
+        raise InvalidInput(f"the revision {revision} does not fit in 64 bits")
+    return revision
