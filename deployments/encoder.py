@@ -23,7 +23,6 @@ class EncoderReplica:
 
     def __init__(self, config: EncoderConfig) -> None:
         self._encoder = load_encoder(config)
-        self._encoder.warm_up()
         self._decoders = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         for batched in (self._embed_image, self._embed_text):

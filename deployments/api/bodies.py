@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -41,14 +42,13 @@ def is_multipart(request: Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
-async def read_form(request: Request, max_files: int) -> FormData:
-    """Read a multipart form.
+def open_form(request: Request, max_files: int) -> AbstractAsyncContextManager[FormData]:
+    """Read a multipart form; the context holds its files open.
 
     Raises:
-        InvalidInput: it cannot be parsed or has too many files.
+        HTTPException: it cannot be parsed or has too many files.
     """
-    form: FormData = await request.form(max_files=max_files, max_fields=100)
-    return form
+    return request.form(max_files=max_files, max_fields=100)
 
 
 async def files_of(form: FormData, field: str) -> list[bytes]:
@@ -94,9 +94,13 @@ def decode_base64(value: str, param: str) -> bytes:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
+    """Write a location as a caller would; tags of unions begin with a colon and are left out."""
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not part.startswith(":"):
+            text += f".{part}" if text else part
     return text
 
 

@@ -13,8 +13,8 @@ from deployments.api.bodies import (
     decode_base64,
     files_of,
     is_multipart,
+    open_form,
     parse,
-    read_form,
     read_json,
     refuse_unknown,
     text_of,
@@ -105,12 +105,12 @@ async def get_image(image_id: str, request: Request) -> Response:
 
 async def _read_product(request: Request, max_images: int) -> tuple[ProductBody, list[bytes] | None]:
     if is_multipart(request):
-        form = await read_form(request, max_images)
-        refuse_unknown(form, {"metadata", "images"})
-        body = parse(text_of(form, "metadata") or "{}", ProductBody)
-        if body.images is not None:
-            raise InvalidInput("send pictures as files of the form field `images`").at("metadata.images")
-        return body, await files_of(form, "images") or None
+        async with open_form(request, max_images) as form:
+            refuse_unknown(form, {"metadata", "images"})
+            body = parse(text_of(form, "metadata") or "{}", ProductBody)
+            if body.images is not None:
+                raise InvalidInput("send pictures as files of the form field `images`").at("metadata.images")
+            return body, await files_of(form, "images") or None
     body = await read_json(request, ProductBody)
     if body.images is None:
         return body, None

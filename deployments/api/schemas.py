@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag
 
 from core.types import Hit, Picture, Product
 from deployments.searches import Found
@@ -40,13 +40,35 @@ class ProductPart(Body):
     weight: FiniteFloat = Field(1.0, description="Negative pushes away.")
 
 
-Part = Annotated[TextPart | ImagePart | ProductPart, Field(discriminator="type")]
+def _kind_of_part(value: Any) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return f":{kind}"
+
+
+def _kind_of_query(value: Any) -> str:
+    return ":words" if isinstance(value, str) else ":parts"
+
+
+# Tags that begin with a colon cannot be taken for field names when an error's location is shown.
+Part = Annotated[
+    Annotated[TextPart, Tag(":text")]
+    | Annotated[ImagePart, Tag(":image")]
+    | Annotated[ProductPart, Tag(":product_id")],
+    Discriminator(
+        _kind_of_part,
+        custom_error_type="part",
+        custom_error_message="a part is an object with `type`: text, image or product_id",
+    ),
+]
+Parts = Annotated[
+    Annotated[str, Tag(":words")] | Annotated[list[Part], Tag(":parts")], Discriminator(_kind_of_query)
+]
 
 
 class SearchBody(Body):
     """A search."""
 
-    query: str | list[Part] = Field([], description="Words, or weighted parts.")
+    query: Parts = Field([], description="Words, or weighted parts.")
     model: str = Field("ensemble", description="An encoder's name, or `ensemble`.")
     weights: dict[str, Annotated[FiniteFloat, Field(ge=0)]] | None = Field(
         None, description="Ensemble only: weights of members, replacing the configured ones."

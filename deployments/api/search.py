@@ -6,7 +6,7 @@ from core.errors import InvalidInput, VitrineError
 from core.filters import parse_filter
 from core.search import QueryPart
 from core.types import EncoderInput
-from deployments.api.bodies import decode_base64, files_of, is_multipart, parse, read_form, read_json, text_of
+from deployments.api.bodies import decode_base64, files_of, is_multipart, open_form, parse, read_json, text_of
 from deployments.api.schemas import (
     EmbedBody,
     EmbeddingView,
@@ -73,12 +73,12 @@ async def embed(model: str, request: Request) -> EmbeddingView:
 async def _read_search(request: Request) -> tuple[SearchBody, dict[str, bytes]]:
     if not is_multipart(request):
         return await read_json(request, SearchBody), {}
-    form = await read_form(request, MAX_PARTS)
-    body = parse(text_of(form, "request") or "{}", SearchBody)
     uploads = {}
-    for field in dict.fromkeys(name for name in form if name != "request"):
-        for index, data in enumerate(await files_of(form, field)):
-            uploads[f"{field}[{index}]" if index else field] = data
+    async with open_form(request, MAX_PARTS) as form:
+        body = parse(text_of(form, "request") or "{}", SearchBody)
+        for field in dict.fromkeys(name for name in form if name != "request"):
+            for index, data in enumerate(await files_of(form, field)):
+                uploads[f"{field}[{index}]" if index else field] = data
     return body, uploads
 
 
@@ -117,11 +117,11 @@ def _picture(part: ImagePart, param: str, uploads: dict[str, bytes]) -> bytes:
 
 async def _read_embed(request: Request) -> EncoderInput:
     if is_multipart(request):
-        form = await read_form(request, 1)
-        files = await files_of(form, "image")
-        if len(form) != 1 or not files:
-            raise InvalidInput("send one file in the form field `image`").at("image")
-        return files[0]
+        async with open_form(request, 1) as form:
+            files = await files_of(form, "image")
+            if len(form) != 1 or not files:
+                raise InvalidInput("send one file in the form field `image`").at("image")
+            return files[0]
     body = await read_json(request, EmbedBody)
     if body.text is not None and body.image is None:
         return body.text

@@ -1,0 +1,188 @@
+"""Indexing against a real ledger: what is missing is written, what is obsolete goes, nothing is lost."""
+
+import asyncio
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from catalog.config import CatalogConfig
+from catalog.opening import Catalog, open_catalog
+from core.errors import StoreUnavailable
+from core.indexing import Indexer, SweepReport
+from core.types import Encoded, EncoderInfo, EncoderInput, NewPicture, VectorRow
+from milvus.memory import MemoryStore
+from tests.local_encoder import LocalEncoder
+
+
+class FlakyStore(MemoryStore):
+    """Fails upserts on demand, before or after the rows are written."""
+
+    fail: str | None = None
+
+    def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
+        if self.fail == "before":
+            raise StoreUnavailable("down")
+        super().upsert(collection, rows)
+        if self.fail == "after":
+            raise StoreUnavailable("down")
+
+
+def picture(colour: str) -> NewPicture:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(buffer, "PNG")
+    return NewPicture(buffer.getvalue(), "image/png", 40, 30)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    config = CatalogConfig(
+        database_url=f"sqlite:///{tmp_path}/catalog.sqlite", blobs_url=str(tmp_path / "blobs")
+    )
+    opened = open_catalog(config)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store() -> FlakyStore:
+    return FlakyStore()
+
+
+@pytest.fixture
+def encoder() -> LocalEncoder:
+    return LocalEncoder()
+
+
+@pytest.fixture
+def indexer(catalog: Catalog, store: FlakyStore, encoder: LocalEncoder) -> Indexer:
+    return Indexer(encoder, store, catalog.ledger, catalog.blobs)
+
+
+def expected_keys(catalog: Catalog) -> set[str]:
+    return {f"{p.image_id}:{p.revision}" for product in catalog.products.page(1000) for p in product.pictures}
+
+
+def keys_in(store: MemoryStore, info: EncoderInfo) -> set[str]:
+    return set(store.keys(info.collection))
+
+
+def test_a_sweep_brings_collection_and_catalog_in_step(
+    catalog: Catalog, store: FlakyStore, indexer: Indexer
+) -> None:
+    for number, colour in enumerate(["red", "green", "blue", "white", "black"]):
+        catalog.products.put(f"p{number}", "", "", {}, [picture(colour)])
+    report = asyncio.run(indexer.sweep(batch_size=2))
+    info = asyncio.run(indexer.describe())
+    assert report == SweepReport(indexed=5)
+    assert keys_in(store, info) == expected_keys(catalog)
+    assert store.alias_target("fake") == info.collection
+    assert asyncio.run(indexer.sweep()) == SweepReport()
+
+
+def test_changed_and_deleted_products_are_followed(
+    catalog: Catalog, store: FlakyStore, indexer: Indexer
+) -> None:
+    for name in ("keep", "change", "drop"):
+        catalog.products.put(name, "", "", {"colour": "red"}, [picture("red")])
+    asyncio.run(indexer.sweep())
+    catalog.products.put("change", "", "", {"colour": "rust"}, None)
+    catalog.products.delete("drop")
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1, removed=2)
+    info = asyncio.run(indexer.describe())
+    assert keys_in(store, info) == expected_keys(catalog)
+    hit_colours = store.search_products(info.collection, np.ones(info.dimension, np.float32), 5)
+    assert {hit.product_id for hit in hit_colours} == {"keep", "change"}
+
+
+def test_a_missing_blob_goes_to_quarantine_and_spares_its_neighbours(
+    catalog: Catalog, indexer: Indexer, tmp_path: Path
+) -> None:
+    broken, _ = catalog.products.put("broken", "", "", {}, [picture("red")])
+    catalog.products.put("fine", "", "", {}, [picture("blue")])
+    sha256 = broken.pictures[0].sha256
+    (blob,) = (tmp_path / "blobs").rglob(f"{sha256}*")
+    blob.unlink()
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1, failed=1)
+    info = asyncio.run(indexer.describe())
+    counts = catalog.ledger.counts(info.collection)
+    assert (counts.indexed, counts.failed, counts.missing) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_store_that_fails_leaves_the_picture_pending(
+    moment: str, catalog: Catalog, store: FlakyStore, indexer: Indexer
+) -> None:
+    catalog.products.put("p", "", "", {}, [picture("red")])
+    items = catalog.ledger.items("p")
+    store.fail = moment
+    assert set(asyncio.run(indexer.index(items)).values()) == {"pending"}
+    store.fail = None
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1)
+
+
+def test_an_encoder_that_is_away_leaves_the_picture_pending(
+    catalog: Catalog, encoder: LocalEncoder, indexer: Indexer
+) -> None:
+    catalog.products.put("p", "", "", {}, [picture("red")])
+    encoder.away = True
+    assert set(asyncio.run(indexer.index(catalog.ledger.items("p"))).values()) == {"pending"}
+    encoder.away = False
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1)
+
+
+def test_a_product_deleted_while_it_is_encoded_leaves_no_orphan(
+    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
+) -> None:
+    catalog.products.put("p", "", "", {}, [picture("red")])
+    items = catalog.ledger.items("p")
+    info = asyncio.run(indexer.describe())
+    catalog.ledger.open(info.collection, items)
+    catalog.products.delete("p")
+    asyncio.run(indexer.remove_obsolete(info.collection))
+    asyncio.run(indexer._write(info.collection, [VectorRow(items[0], np.ones(info.dimension, np.float32))]))
+    assert keys_in(store, info) == set()
+
+
+def test_a_collection_that_was_lost_is_rebuilt(catalog: Catalog, store: FlakyStore, indexer: Indexer) -> None:
+    catalog.products.put("p", "", "", {}, [picture("red")])
+    asyncio.run(indexer.sweep())
+    info = asyncio.run(indexer.describe())
+    store.drop_collection(info.collection)
+    reopened = Indexer(LocalEncoder(), store, catalog.ledger, catalog.blobs)
+    assert asyncio.run(reopened.sweep()) == SweepReport(indexed=1)
+    assert keys_in(store, info) == expected_keys(catalog)
+
+
+def test_versions_keep_to_their_own_collections(
+    catalog: Catalog, store: FlakyStore, indexer: Indexer
+) -> None:
+    catalog.products.put("p", "", "", {}, [picture("red")])
+    other = Indexer(LocalEncoder(checkpoint="other"), store, catalog.ledger, catalog.blobs)
+    asyncio.run(indexer.sweep())
+    asyncio.run(other.sweep())
+    first, second = asyncio.run(indexer.describe()), asyncio.run(other.describe())
+    assert first.collection != second.collection
+    assert keys_in(store, first) == keys_in(store, second) == expected_keys(catalog)
+    assert store.alias_target("fake") == first.collection
+
+
+def test_a_replica_with_other_weights_writes_to_its_own_collection(
+    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
+) -> None:
+    catalog.products.put("p", "", "", {}, [picture("red")])
+    info = asyncio.run(indexer.describe())
+    rolled = replace(info, fingerprint="f" * 12)
+    encode = encoder.encode
+
+    async def encode_rolled(inputs: Sequence[EncoderInput]) -> Encoded:
+        return replace(await encode(inputs), info=rolled)
+
+    encoder.encode = encode_rolled  # type: ignore[method-assign]
+    asyncio.run(indexer.index(catalog.ledger.items("p")))
+    assert keys_in(store, info) == set()
+    assert keys_in(store, rolled) == expected_keys(catalog)
