@@ -1,0 +1,120 @@
+"""What every database must bear: many processes that start, migrate and write at once, and kill -9."""
+
+import hashlib
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect
+
+from catalog.config import CatalogConfig
+from catalog.engine import open_engine
+from catalog.migrate import alembic_config, migrate
+from catalog.opening import Catalog, open_catalog
+from catalog.tables import Base
+from catalog.transactions import writing
+from tests.contracts.catalog_things import RED
+
+_WRITER = Path(__file__).parent / "catalog_writer.py"
+
+
+class DatabaseContract:
+    """Run by a class that defines the fixture `database_url`."""
+
+    def test_the_migrations_make_exactly_the_tables_of_the_code(self, catalog: Catalog) -> None:
+        with catalog.engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, Base.metadata) == []
+
+    def test_the_migrations_can_be_undone_and_repeated(self, catalog: Catalog) -> None:
+        with writing(catalog.engine) as connection:
+            command.downgrade(alembic_config(connection), "base")
+        assert inspect(catalog.engine).get_table_names() == ["alembic_version"]
+        migrate(catalog.engine)
+        migrate(catalog.engine)
+        assert catalog.products.counts() == (0, 0)
+
+    def test_a_migration_that_fails_leaves_nothing_behind(
+        self, catalog_config: CatalogConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_args: object) -> None:
+            raise RuntimeError("no more power")
+
+        engine = open_engine(catalog_config)
+        with monkeypatch.context() as patch:
+            patch.setattr("alembic.operations.Operations.bulk_insert", fail)
+            with pytest.raises(RuntimeError, match="no more power"):
+                migrate(engine)
+        assert inspect(engine).get_table_names() == []
+        migrate(engine)
+        assert "products" in inspect(engine).get_table_names()
+        engine.dispose()
+
+    def test_a_write_that_raises_is_undone(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+        before, _ = catalog.products.put("p", "t", "", {}, [])
+
+        def fail(*_args: object) -> None:
+            raise RuntimeError("no more power")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("catalog.product_rows._image_values", fail)
+            with pytest.raises(RuntimeError, match="no more power"):
+                catalog.products.put("p", "other", "", {}, [RED])
+        assert catalog.products.get("p") == before
+
+    def test_processes_that_start_and_write_at_once_never_fail(self, catalog_config: CatalogConfig) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            writers = list(pool.map(lambda n: _run_writer(catalog_config, f"w{n}", 15), range(4)))
+        assert [(each.returncode, each.stderr) for each in writers] == [(0, "")] * 4
+        catalog = open_catalog(catalog_config)
+        assert catalog.products.counts() == (61, 61)
+        acknowledged = {line for each in writers for line in each.stdout.split()}
+        assert set(catalog.products.get_many(sorted(acknowledged))) == acknowledged
+        assert len(acknowledged) == 60
+        catalog.close()
+
+    def test_a_killed_writer_loses_nothing_that_it_acknowledged(self, catalog_config: CatalogConfig) -> None:
+        acknowledged = set()
+        for round_ in range(3):
+            acknowledged |= _write_and_kill(catalog_config, f"r{round_}", after=4 + round_)
+        catalog = open_catalog(catalog_config)
+        assert set(catalog.products.get_many(sorted(acknowledged))) == acknowledged
+        assert len(acknowledged) >= 15
+        for product in catalog.products.page(10_000):
+            for picture in product.pictures:
+                assert _sha256(catalog.blobs.get(picture.sha256)) == picture.sha256
+        for file in Path(catalog_config.blobs_url).rglob("*"):
+            if file.is_file() and file.suffix != ".tmp":
+                assert _sha256(file.read_bytes()) == file.name
+        catalog.close()
+
+
+def _run_writer(config: CatalogConfig, name: str, count: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(_writer(config, name, count, 100), capture_output=True, text=True, timeout=60)
+
+
+def _write_and_kill(config: CatalogConfig, name: str, after: int) -> set[str]:
+    with subprocess.Popen(
+        _writer(config, name, 10_000, 3_000_000), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        acknowledged = {process.stdout.readline().strip() for _ in range(after)}
+        process.kill()
+        # What it had printed before the kill counts as well; a line cut short was not told to anybody.
+        acknowledged |= {line.strip() for line in process.stdout if line.endswith("\n")}
+    assert "" not in acknowledged, "the writer ended by itself"
+    return acknowledged
+
+
+def _writer(config: CatalogConfig, name: str, count: int, size: int) -> list[str]:
+    arguments = [config.database_url, config.blobs_url, name, str(count), str(size)]
+    return [sys.executable, str(_WRITER), *arguments]
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,255 @@
+"""What every database of the catalogue must do with the ledger."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import event, select
+
+from catalog.ledger import SqlLedger
+from catalog.opening import Catalog
+from catalog.tables import EmbeddingRow
+from core.errors import InvalidImage, NotFound
+from core.types import IndexItem, LedgerCounts
+from tests.contracts.catalog_things import BLUE, RED, Clock, encoder
+
+LIVE = "openclip_0123456789ab"
+NEXT = "openclip_ba9876543210"
+
+
+class LedgerContract:
+    """Run by a class that defines the fixture `database_url`."""
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def ledger(self, catalog: Catalog, clock: Clock) -> SqlLedger:
+        return SqlLedger(catalog.engine, clock)
+
+    @pytest.fixture
+    def shirt(self, catalog: Catalog, ledger: SqlLedger) -> list[IndexItem]:
+        """A product with two pictures."""
+        catalog.products.put("shirt", "A shirt", "", {"color": "red", "sizes": [1, 2]}, [RED, BLUE])
+        return ledger.items("shirt")
+
+    def test_items_hold_what_a_vector_row_repeats(self, catalog: Catalog, shirt: list[IndexItem]) -> None:
+        pictures = catalog.products.get("shirt").pictures
+        assert [each.key for each in shirt] == [f"{each.image_id}:{each.revision}" for each in pictures]
+        assert [each.sha256 for each in shirt] == [each.sha256 for each in pictures]
+        assert {each.product_id for each in shirt} == {"shirt"}
+        assert [each.attributes for each in shirt] == [{"color": "red", "sizes": [1, 2]}] * 2
+        assert catalog.ledger.items("missing") == catalog.ledger.items("nul\0") == []
+
+    def test_a_first_indexing_finds_everything_and_then_nothing(
+        self, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        assert ledger.counts(LIVE) == LedgerCounts(pictures=2, indexed=0, failed=0, missing=2)
+        assert sorted(ledger.missing(LIVE, 10), key=lambda item: item.key) == sorted(
+            shirt, key=lambda item: item.key
+        )
+        ledger.open(LIVE, shirt)
+        assert ledger.settle(LIVE, shirt) == []
+        assert ledger.missing(LIVE, 10) == []
+        assert ledger.obsolete(LIVE, 10) == []
+        assert ledger.indexed(LIVE, [*(each.key for each in shirt), "f" * 32 + ":1", "odd", ":", "a:²"]) == {
+            each.key for each in shirt
+        }
+        assert ledger.counts(LIVE) == LedgerCounts(pictures=2, indexed=2, failed=0, missing=0)
+
+    def test_missing_comes_oldest_first_and_stops_at_its_limit(
+        self, catalog: Catalog, ledger: SqlLedger
+    ) -> None:
+        for name in "cab":
+            catalog.products.put(name, "", "", {}, [RED])
+        assert [each.product_id for each in ledger.missing(LIVE, 10)] == ["c", "a", "b"]
+        assert [each.product_id for each in ledger.missing(LIVE, 2)] == ["c", "a"]
+        catalog.products.put("c", "", "", {"new": True}, None)
+        assert [each.product_id for each in ledger.missing(LIVE, 10)] == ["a", "b", "c"]
+
+    def test_an_open_row_is_left_alone_for_the_grace(
+        self, ledger: SqlLedger, shirt: list[IndexItem], clock: Clock
+    ) -> None:
+        ledger.open(LIVE, shirt[:1])
+        clock.move(59)
+        assert ledger.missing(LIVE, 10, grace_s=60) == shirt[1:]
+        assert set_of(ledger.missing(LIVE, 10)) == set_of(shirt)
+        clock.move(2)
+        assert set_of(ledger.missing(LIVE, 10, grace_s=60)) == set_of(shirt)
+
+    def test_no_grace_is_none_even_when_a_clock_is_set_back(
+        self, ledger: SqlLedger, shirt: list[IndexItem], clock: Clock
+    ) -> None:
+        ledger.open(LIVE, shirt)
+        clock.move(-3600)
+        assert set_of(ledger.missing(LIVE, 10)) == set_of(shirt)
+
+    def test_changed_attributes_make_the_old_rows_obsolete_and_the_new_missing(
+        self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        ledger.open(LIVE, shirt)
+        ledger.settle(LIVE, shirt)
+        catalog.products.put("shirt", "A shirt", "", {"color": "blue"}, None)
+        assert ledger.obsolete(LIVE, 10) == sorted(each.key for each in shirt)
+        assert ledger.obsolete(LIVE, 1) == [min(each.key for each in shirt)]
+        assert set_of(ledger.missing(LIVE, 10)) == set_of(ledger.items("shirt"))
+        assert ledger.counts(LIVE) == LedgerCounts(pictures=2, indexed=0, failed=0, missing=2)
+        ledger.forget(LIVE, [*ledger.obsolete(LIVE, 10), "odd"])
+        assert ledger.obsolete(LIVE, 10) == []
+
+    def test_a_deleted_product_leaves_obsolete_rows(
+        self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem], clock: Clock
+    ) -> None:
+        ledger.open(LIVE, shirt)
+        ledger.settle(LIVE, shirt[:1])
+        catalog.products.delete("shirt")
+        assert ledger.missing(LIVE, 10) == []
+        assert ledger.obsolete(LIVE, 10) == sorted(each.key for each in shirt)
+        assert ledger.obsolete(LIVE, 10, grace_s=60) == [shirt[0].key], "the other is being written"
+        clock.move(61)
+        assert ledger.obsolete(LIVE, 10, grace_s=60) == sorted(each.key for each in shirt)
+
+    def test_settling_a_vanished_row_returns_it(
+        self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        ledger.open(LIVE, shirt)
+        catalog.products.put("shirt", "A shirt", "", {"color": "red", "sizes": [1, 2]}, [RED])
+        gone = ledger.obsolete(LIVE, 10)
+        assert gone == [shirt[1].key]
+        ledger.forget(LIVE, gone)
+        assert ledger.settle(LIVE, shirt) == [shirt[1]]
+        assert ledger.indexed(LIVE, [each.key for each in shirt]) == {shirt[0].key}
+
+    def test_a_failure_stays_in_quarantine_with_its_error(
+        self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        ledger.open(LIVE, shirt)
+        ledger.settle(LIVE, shirt[:1])
+        ledger.fail(LIVE, [(shirt[1], InvalidImage("not a picture: \0 \ud800"))])
+        assert ledger.missing(LIVE, 10) == []
+        assert ledger.obsolete(LIVE, 10) == []
+        assert ledger.indexed(LIVE, [each.key for each in shirt]) == {shirt[0].key}
+        assert ledger.counts(LIVE) == LedgerCounts(pictures=2, indexed=1, failed=1, missing=0)
+        with catalog.engine.connect() as connection:
+            errors = connection.scalars(select(EmbeddingRow.error).where(EmbeddingRow.error.is_not(None)))
+            assert errors.all() == ["InvalidImage: not a picture: � ?"]
+
+    def test_quarantine_ends_when_asked(self, ledger: SqlLedger, shirt: list[IndexItem]) -> None:
+        ledger.fail(LIVE, [(each, NotFound("no such file")) for each in shirt])
+        ledger.fail(NEXT, [(each, NotFound("no such file")) for each in shirt])
+        assert ledger.retry(LIVE) == 2
+        assert ledger.retry(LIVE) == 0
+        assert set_of(ledger.missing(LIVE, 10, grace_s=60)) == set_of(shirt)
+        assert ledger.counts(NEXT).failed == 2
+
+    def test_quarantine_ends_when_the_row_is_opened_or_the_picture_changes(
+        self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        ledger.fail(LIVE, [(each, NotFound("no such file")) for each in shirt])
+        ledger.open(LIVE, shirt[:1])
+        assert ledger.missing(LIVE, 10) == shirt[:1]
+        catalog.products.put("shirt", "A shirt", "", {}, None)
+        assert set_of(ledger.missing(LIVE, 10)) == set_of(ledger.items("shirt"))
+        assert ledger.obsolete(LIVE, 10) == sorted(each.key for each in shirt)
+
+    def test_a_failure_does_not_take_a_settled_row_back(
+        self, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        ledger.open(LIVE, shirt)
+        ledger.settle(LIVE, shirt)
+        ledger.fail(LIVE, [(shirt[0], NotFound("late"))])
+        assert ledger.counts(LIVE) == LedgerCounts(pictures=2, indexed=2, failed=0, missing=0)
+
+    def test_a_settled_row_that_is_opened_again_is_in_doubt(
+        self, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        ledger.open(LIVE, shirt)
+        ledger.settle(LIVE, shirt)
+        ledger.open(LIVE, shirt[:1])
+        assert ledger.missing(LIVE, 10) == shirt[:1]
+
+    def test_collections_are_independent(self, ledger: SqlLedger, shirt: list[IndexItem]) -> None:
+        ledger.open(LIVE, shirt)
+        ledger.settle(LIVE, shirt)
+        ledger.open(NEXT, shirt)
+        assert set_of(ledger.missing(NEXT, 10)) == set_of(shirt)
+        assert ledger.counts(LIVE).indexed == 2
+        ledger.reset(LIVE)
+        assert ledger.counts(LIVE).missing == 2
+        assert ledger.settle(LIVE, shirt) == shirt
+        assert ledger.settle(NEXT, shirt) == []
+
+    def test_a_batch_may_name_a_row_twice_or_be_empty(
+        self, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        twice = [*shirt, *shirt]
+        ledger.open(LIVE, twice)
+        assert ledger.settle(LIVE, twice) == []
+        ledger.fail(NEXT, [(each, NotFound("x")) for each in twice])
+        assert ledger.counts(NEXT).failed == 2
+        ledger.open(LIVE, [])
+        ledger.fail(LIVE, [])
+        ledger.forget(LIVE, [])
+        assert ledger.settle(LIVE, []) == []
+        assert ledger.indexed(LIVE, []) == set()
+        assert ledger.counts(LIVE).indexed == 2
+
+    def test_large_batches_take_few_statements(
+        self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        items = [replace(shirt[0], revision=number) for number in range(1, 12_001)]
+        keys = [each.key for each in items]
+        statements: list[str] = []
+        event.listen(
+            catalog.engine, "before_cursor_execute", lambda _c, _cu, sql, *_: statements.append(sql)
+        )
+        ledger.open(LIVE, items)
+        assert ledger.settle(LIVE, items) == []
+        assert ledger.indexed(LIVE, keys) == set(keys)
+        assert len(ledger.obsolete(LIVE, 20_000)) == 12_000
+        ledger.forget(LIVE, keys)
+        assert ledger.obsolete(LIVE, 10) == []
+        assert len(statements) < 40
+
+    def test_the_answers_about_a_collection_are_one_statement_each(
+        self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        statements: list[str] = []
+        event.listen(
+            catalog.engine, "before_cursor_execute", lambda _c, _cu, sql, *_: statements.append(sql)
+        )
+        ledger.missing(LIVE, 10, grace_s=1)
+        ledger.obsolete(LIVE, 10, grace_s=1)
+        ledger.counts(LIVE)
+        assert len([each for each in statements if each.startswith("SELECT")]) == 3
+
+    def test_writers_of_the_same_rows_never_deadlock(self, ledger: SqlLedger, shirt: list[IndexItem]) -> None:
+        items = [replace(shirt[0], revision=number) for number in range(1, 301)]
+
+        def write(number: int) -> None:
+            mine = items if number % 2 else items[::-1]
+            for _ in range(8):
+                ledger.open(LIVE, mine)
+                ledger.settle(LIVE, mine)
+                ledger.fail(LIVE, [(each, NotFound("x")) for each in mine])
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(4)))
+        assert len(ledger.indexed(LIVE, [each.key for each in items])) == 300
+
+    def test_versions_are_listed_oldest_first_and_renewed(self, ledger: SqlLedger, clock: Clock) -> None:
+        old, new = encoder(), encoder("dinov2", "aaaaaaaaaaaa")
+        ledger.register(old)
+        clock.move(1)
+        ledger.register(new)
+        clock.move(1)
+        ledger.register(replace(old, device="cuda:0"))
+        assert ledger.versions() == [replace(old, device="cuda:0"), new]
+
+
+def set_of(items: list[IndexItem]) -> set[str]:
+    """The keys of the items."""
+    return {item.key for item in items}
+
+
