@@ -201,9 +201,7 @@ class LedgerContract:
         items = [replace(shirt[0], revision=number) for number in range(1, 12_001)]
         keys = [each.key for each in items]
         statements: list[str] = []
-        event.listen(
-            catalog.engine, "before_cursor_execute", lambda _c, _cu, sql, *_: statements.append(sql)
-        )
+        event.listen(catalog.engine, "before_cursor_execute", lambda _c, _cu, sql, *_: statements.append(sql))
         ledger.open(LIVE, items)
         assert ledger.settle(LIVE, items) == []
         assert ledger.indexed(LIVE, keys) == set(keys)
@@ -216,9 +214,7 @@ class LedgerContract:
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
     ) -> None:
         statements: list[str] = []
-        event.listen(
-            catalog.engine, "before_cursor_execute", lambda _c, _cu, sql, *_: statements.append(sql)
-        )
+        event.listen(catalog.engine, "before_cursor_execute", lambda _c, _cu, sql, *_: statements.append(sql))
         ledger.missing(LIVE, 10, grace_s=1)
         ledger.obsolete(LIVE, 10, grace_s=1)
         ledger.counts(LIVE)
@@ -251,5 +247,3 @@ class LedgerContract:
 def set_of(items: list[IndexItem]) -> set[str]:
     """The keys of the items."""
     return {item.key for item in items}
-
-

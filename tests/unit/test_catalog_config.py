@@ -1,0 +1,84 @@
+"""Where the catalogue lives."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from catalog.config import CatalogConfig
+from catalog.engine import open_engine
+from catalog.opening import open_catalog
+from catalog.transactions import reading, writing
+from core.errors import ConfigError, Unavailable
+
+
+@pytest.mark.parametrize(
+    ("given", "driver"),
+    [
+        ("sqlite:///x.db", "sqlite+pysqlite"),
+        ("postgresql://u:p@h/n", "postgresql+psycopg"),
+        ("postgres://u:p@h/n", "postgresql+psycopg"),
+        ("postgresql+psycopg://u:p@h/n", "postgresql+psycopg"),
+    ],
+)
+def test_a_plain_url_gets_its_driver(given: str, driver: str) -> None:
+    assert CatalogConfig(database_url=given, blobs_url="b").sqlalchemy_url.drivername == driver
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["", "nonsense", "mysql://u:secret@h/n", "sqlite://", "sqlite:///:memory:", "sqlite:///x?mode=memory"],
+)
+def test_a_database_that_cannot_serve_is_refused_without_showing_the_url(bad: str) -> None:
+    with pytest.raises(ConfigError, match="database_url") as refused:
+        CatalogConfig(database_url=bad, blobs_url="b")
+    assert "secret" not in refused.value.message
+
+
+def test_a_password_is_not_printed() -> None:
+    config = CatalogConfig(database_url="postgresql://u:secret@h/n", blobs_url="b")
+    assert "secret" not in repr(config)
+    assert config.sqlalchemy_url.password == "secret"
+
+
+def test_every_field_is_described() -> None:
+    assert [name for name, each in CatalogConfig.model_fields.items() if not each.description] == []
+
+
+def test_every_sqlite_connection_is_durable_and_checked(sqlite_url: str) -> None:
+    engine = open_engine(CatalogConfig(database_url=sqlite_url, blobs_url="b"))
+    with reading(engine) as one, reading(engine) as two:
+        for connection in (one, two):
+            pragmas = {
+                name: connection.scalar(text(f"PRAGMA {name}"))
+                for name in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
+            }
+            assert pragmas == {
+                "journal_mode": "wal",
+                "synchronous": 2,
+                "busy_timeout": 30_000,
+                "foreign_keys": 1,
+            }
+    engine.dispose()
+
+
+def test_a_reader_does_not_wait_for_a_writer(sqlite_url: str) -> None:
+    engine = open_engine(CatalogConfig(database_url=sqlite_url, blobs_url="b"))
+    with writing(engine) as writer:
+        writer.execute(text("CREATE TABLE t (n INTEGER)"))
+        with reading(engine) as reader:
+            assert reader.scalar(text("SELECT count(*) FROM sqlite_master")) == 0
+    with reading(engine) as reader:
+        assert reader.scalar(text("SELECT count(*) FROM sqlite_master")) == 1
+    engine.dispose()
+
+
+def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for url in (
+        f"sqlite:///{tmp_path}/file/catalog.db",
+        f"postgresql://u:secret@/n?host={tmp_path}/nobody&connect_timeout=2",
+    ):
+        with pytest.raises(Unavailable) as away:
+            open_catalog(CatalogConfig(database_url=url, blobs_url=f"{tmp_path}/blobs"))
+        assert "secret" not in away.value.message
