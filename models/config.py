@@ -56,6 +56,9 @@ class EncoderConfig(Config):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of one replica for the forward pass; all cores if not set."
     )
+    decode_threads: int = Field(
+        4, ge=1, le=64, description="Threads of one replica that decode pictures beside the forward pass."
+    )
     max_batch_size: int = Field(
         32, ge=1, le=1024, description="Most inputs that go through the model together."
     )

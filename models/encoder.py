@@ -43,10 +43,10 @@ class Encoder(ABC):
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run uint8 (n, 3, height, width) through the model; float32 (n, dimension), not yet normalised."""
 
-    def forward_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def forward_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:  # noqa: ARG002
         """Run texts through the text tower; float32 (n, dimension), not yet normalised."""
         raise UnsupportedModality(
-            f"{self.info.name} reads pictures only, not words such as {texts[0]!r}; use a model with a text tower"
+            f"{self.info.name} reads pictures only; send words to a model with a text tower"
         )
 
     def decode(self, data: bytes) -> Pixels:

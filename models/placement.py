@@ -21,7 +21,7 @@ class Placement:
 
 
 def place(config: EncoderConfig) -> Placement:
-    """Choose the device of this process and the dtype of the model.
+    """Choose the device and dtype of the model, and set the CPU threads of this process.
 
     Raises:
         ConfigError: a GPU is asked for and there is none.
@@ -31,5 +31,7 @@ def place(config: EncoderConfig) -> Placement:
         raise ConfigError(
             f"encoder {config.name} is set to device cuda, but this host shows no GPU; use auto or cpu"
         )
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
     return Placement(torch.device(device), _DTYPES[config.precision], config.precision == "int8")

@@ -81,7 +81,7 @@ class TorchEncoder(Encoder):
             self.forward(np.repeat(self._sample()[None], size, axis=0))
 
     def _in_chunks(self, run: Callable[[Batch], Tensor], inputs: Batch) -> NDArray[np.float32]:
-        """Run at most `_chunk` inputs at a time; half as many from then on where GPU memory does not suffice."""
+        """Run at most `_chunk` inputs at a time; half as many once GPU memory did not suffice."""
         rows: list[Tensor] = []
         start = 0
         while start < len(inputs):
