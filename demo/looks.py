@@ -10,6 +10,8 @@ TYPES = ("dress", "shirt", "trousers", "skirt", "coat", "shorts", "shoe", "bag",
 COLOURS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple", "pink", "brown")
 PATTERNS = ("plain", "striped", "dotted", "checked", "floral")
 BACKGROUNDS = ("white", "grey", "beige", "wooden")
+PAIRS = ("trousers", "shorts")
+"""Types that are plural already."""
 
 _SPLIT_SEED = 7
 _NEVER_TRAINED = 0.1
