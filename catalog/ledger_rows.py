@@ -51,8 +51,13 @@ def parse_keys(keys: Iterable[str]) -> list[RowKey]:
 
 def rows_of(collection: str, keys: Sequence[RowKey]) -> ColumnElement[bool]:
     """The rows with these keys in the collection."""
-    key = tuple_(EmbeddingRow.image_id, EmbeddingRow.image_revision)
-    return and_(EmbeddingRow.collection == collection, key.in_(keys))
+    # SQLite looks up no index for a list of pairs and would read the whole collection: the list of ids
+    # lets it, and PostgreSQL likewise, go straight to the few rows that the pairs then choose from.
+    return and_(
+        EmbeddingRow.collection == collection,
+        EmbeddingRow.image_id.in_({image_id for image_id, _ in keys}),
+        tuple_(EmbeddingRow.image_id, EmbeddingRow.image_revision).in_(keys),
+    )
 
 
 def locked(condition: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -91,8 +91,8 @@ class EmbeddingRow(Base):
     __table_args__ = (
         # The anti-join runs both ways. From a picture to its row (`missing`, `counts`) it is one look-up by
         # the primary key. From the rows of one collection to the pictures (`obsolete`) it needs that
-        # collection's rows together, in the order that the answer has; the look-up on the other side is the
-        # primary key of images.
+        # collection's rows together, in the order that the answer has; the look-up on the other side is one
+        # by the picture's revision and id.
         Index(None, "collection", "image_id", "image_revision"),
         # Clustered by its key on SQLite, which saves every look-up a second tree.
         {"sqlite_with_rowid": False},

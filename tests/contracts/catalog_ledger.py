@@ -208,7 +208,7 @@ class LedgerContract:
         assert len(ledger.obsolete(LIVE, 20_000)) == 12_000
         ledger.forget(LIVE, keys)
         assert ledger.obsolete(LIVE, 10) == []
-        assert len(statements) < 40
+        assert len(statements) < 60
 
     def test_the_answers_about_a_collection_are_one_statement_each(
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
@@ -222,6 +222,9 @@ class LedgerContract:
 
     def test_writers_of_the_same_rows_never_deadlock(self, ledger: SqlLedger, shirt: list[IndexItem]) -> None:
         items = [replace(shirt[0], revision=number) for number in range(1, 301)]
+        # The rows lie on disk in another order than that of their keys, and a plan may follow either.
+        for start in range(0, 300, 20):
+            ledger.open(LIVE, items[280 - start : 300 - start])
 
         def write(number: int) -> None:
             mine = items if number % 2 else items[::-1]

@@ -1,10 +1,14 @@
 """The ledger on SQLite."""
 
+from typing import Any
+
 import pytest
+from sqlalchemy import event
 
 from catalog.opening import Catalog
-from tests.contracts.catalog_ledger import LedgerContract
+from tests.contracts.catalog_ledger import LIVE, LedgerContract
 from tests.contracts.catalog_model import check_any_sequence
+from tests.contracts.catalog_things import BLUE, RED
 
 
 class TestLedgerOnSqlite(LedgerContract):
@@ -14,3 +18,25 @@ class TestLedgerOnSqlite(LedgerContract):
 
     def test_any_sequence_of_calls_agrees_with_the_model(self, catalog: Catalog) -> None:
         check_any_sequence(catalog, max_examples=40)
+
+    def test_a_batch_is_looked_up_and_not_searched_for_in_the_whole_collection(
+        self, catalog: Catalog
+    ) -> None:
+        plans: list[str] = []
+
+        def explain(_connection: Any, cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
+            if sql.startswith(("SELECT", "UPDATE", "DELETE")):
+                plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
+                plans.extend(row[3] for row in plan)
+
+        catalog.products.put("shirt", "", "", {}, [RED, BLUE])
+        items = catalog.ledger.items("shirt")
+        keys = [item.key for item in items]
+        catalog.ledger.open(LIVE, items)
+        event.listen(catalog.engine, "before_cursor_execute", explain)
+        catalog.ledger.settle(LIVE, items)
+        catalog.ledger.indexed(LIVE, keys)
+        catalog.ledger.forget(LIVE, keys)
+        reads = [plan for plan in plans if "embeddings" in plan]
+        assert len(reads) == 5
+        assert [plan for plan in reads if "image_id=?" not in plan] == []
