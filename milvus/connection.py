@@ -6,6 +6,7 @@ client, looks at the address ten times a second, and runs again as soon as someb
 the store may be repeated, so a call that was cut short is run again.
 """
 
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -28,6 +29,8 @@ _TRANSIENT = frozenset({1, 2, 4, 8, 103, 500, 501, 502, 503, 600, 601, 602, 603,
 """Codes of a server that starts, balances or is overloaded (milvus/pkg/util/merr/errors.go)."""
 _LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 _PAUSE_S = 0.1
+logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
+"""It logs each error with its traceback and raises it as well; here every error is handled or raised."""
 _PROBE_S = 1.0
 _CHANNEL_OPTIONS = {
     "grpc.use_local_subchannel_pool": 1,

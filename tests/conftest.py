@@ -2,6 +2,6 @@
 
 import pytest
 
-pytest_plugins = ["tests.fixtures_catalog"]
+pytest_plugins = ["tests.fixtures_catalog", "tests.fixtures_milvus"]
 
 pytest.register_assert_rewrite("tests.contracts")

@@ -1,0 +1,197 @@
+"""The owner of a Milvus Lite folder loses no acknowledged row, and clients come back by themselves."""
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import StoreUnavailable
+from milvus.config import MilvusConfig
+from milvus.lite import LiteOwner
+from milvus.store import MilvusStore
+from tests.fixtures_milvus import LiteProcess, wait_for
+from tests.vector_rows import row, unit
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="vitrine-lite-") as name:
+        yield Path(name)
+
+
+def test_no_acknowledged_row_is_lost_in_kills_while_writing(lite_process: LiteProcess) -> None:
+    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=20))
+    outcome = _Outcome()
+    for attempt in range(4):
+        lite_process.start()
+        wait_for(store, 20)
+        for name in ("one", "two"):
+            store.ensure_collection(name, 8)
+        stop = threading.Event()
+        writers = [
+            threading.Thread(target=_write, args=(lite_process.uri, f"{attempt}-{n}", outcome, stop))
+            for n in range(3)
+        ]
+        for writer in writers:
+            writer.start()
+        time.sleep(0.5 + 0.3 * attempt)
+        stop.set()
+        lite_process.kill()
+        for writer in writers:
+            writer.join()
+    lite_process.start()
+    found = {name: set(store.keys(name)) for name in ("one", "two")}
+    kept = outcome.written - outcome.deleting
+    assert len(kept) > 200
+    for name in ("one", "two"):
+        assert kept <= found[name]
+        assert not outcome.deleted & found[name]
+    key = max(kept)
+    assert store.search_products("one", store.fetch("one", [key])[key], 1)[0].score == pytest.approx(1.0)
+
+
+def test_a_call_fails_in_time_and_works_again_within_a_second(lite_process: LiteProcess) -> None:
+    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=1.5))
+    patient = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=20))
+    lite_process.start()
+    wait_for(store, 20)
+    store.ensure_collection("one", 8)
+    store.upsert("one", [row("a", unit(1))])
+    lite_process.kill()
+    for call in (store.ping, lambda: store.search_products("one", unit(1), 1)):
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            call()
+        assert time.monotonic() - began < 2.5
+    waiting = threading.Thread(target=patient.ping)
+    waiting.start()
+    time.sleep(1)
+    lite_process.start()
+    waiting.join(timeout=20)
+    back_at = time.monotonic()
+    assert store.search_products("one", unit(1), 1)[0].image_id == "a"
+    assert time.monotonic() - back_at < 1
+
+
+def test_a_failing_disk_ends_the_owner_and_nothing_acknowledged_is_lost(lite_process: LiteProcess) -> None:
+    lite_process.start(max_file_bytes=300_000)
+    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=1))
+    wait_for(store, 20)
+    store.ensure_collection("one", 1024)
+    vectors = np.random.default_rng(1).normal(size=(200, 10, 1024)).astype(np.float32)
+    acknowledged: list[str] = []
+
+    def write() -> None:
+        for number, batch in enumerate(vectors):
+            rows = [row(f"i{number}-{n}", vector) for n, vector in enumerate(batch)]
+            store.upsert("one", rows)
+            acknowledged.extend(each.item.key for each in rows)
+
+    with pytest.raises(StoreUnavailable):
+        write()
+    assert lite_process.wait() == 1
+    lite_process.start()
+    wait_for(store, 20)
+    assert acknowledged
+    assert set(acknowledged) <= set(store.keys("one"))
+
+
+def test_a_storage_error_in_the_regular_flush_ends_the_owner(folder: Path) -> None:
+    exits: list[int] = []
+    owner = LiteOwner(folder / "data", f"unix:{folder}/m.sock", flush_interval_s=0.2, exit=exits.append)
+    owner.start()
+    store = MilvusStore(MilvusConfig(uri=owner.address, timeout_s=5))
+    store.ensure_collection("one", 8)
+    files = folder / "data" / "collections" / "one" / "partitions"
+    files.write_text("a file where the folder has to be")
+    store.upsert("one", [row("a", unit(1))])
+    deadline = time.monotonic() + 5
+    while not exits and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert exits
+    assert set(exits) == {1}
+    files.unlink()
+    owner.stop()
+
+
+def test_a_folder_has_one_living_owner(folder: Path) -> None:
+    first = LiteOwner(folder / "data", f"unix:{folder}/m.sock")
+    first.start()
+    with pytest.raises(StoreUnavailable, match="another process owns"):
+        LiteOwner(folder / "data", f"unix:{folder}/other.sock").start()
+    with pytest.raises(StoreUnavailable, match="another process listens"):
+        LiteOwner(folder / "other", f"unix:{folder}/m.sock").start()
+    assert first.healthy()
+    first.stop()
+    assert not first.healthy()
+    assert not (folder / "m.sock").exists()
+
+
+def test_an_owner_in_a_process_keeps_its_rows_over_a_restart(folder: Path) -> None:
+    store = MilvusStore(MilvusConfig(uri=f"unix:{folder}/m.sock", timeout_s=10))
+    for number in range(3):
+        owner = LiteOwner(folder / "data", f"unix:{folder}/m.sock")
+        owner.start()
+        store.ensure_collection("one", 8)
+        store.set_alias("live", "one")
+        store.upsert("one", [row(f"i{number}", unit(1, number))])
+        store.delete("one", [f"i{number - 1}:1"])
+        assert sorted(store.keys("one")) == [f"i{number}:1"]
+        assert store.alias_target("live") == "one"
+        owner.stop()
+
+
+def test_readers_miss_no_row_while_rows_are_flushed(folder: Path) -> None:
+    owner = LiteOwner(folder / "data", f"unix:{folder}/m.sock", flush_rows=20, flush_interval_s=0.05)
+    owner.start()
+    writer = MilvusStore(MilvusConfig(uri=owner.address))
+    reader = MilvusStore(MilvusConfig(uri=owner.address))
+    writer.ensure_collection("one", 8)
+    written: list[str] = []
+
+    def write() -> None:
+        for number in range(150):
+            writer.upsert("one", [row(f"i{number}", unit(1, number), f"p{number}")])
+            written.append(f"p{number}")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    while thread.is_alive():
+        expected = set(written)
+        found = {hit.product_id for hit in reader.search_products("one", unit(1), 200)}
+        assert expected <= found
+    thread.join()
+    owner.stop()
+
+
+@dataclass
+class _Outcome:
+    """Keys by what was acknowledged; a deletion that was cut short may have happened or not."""
+
+    written: set[str] = field(default_factory=set)
+    deleting: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+
+
+def _write(uri: str, name: str, outcome: _Outcome, stop: threading.Event) -> None:
+    store = MilvusStore(MilvusConfig(uri=uri, timeout_s=0.5))
+    rng = np.random.default_rng(len(name))
+    batch = 0
+    try:
+        while not stop.is_set():
+            rows = [row(f"{name}-{batch}-{n}", rng.normal(size=8).astype(np.float32)) for n in range(7)]
+            for collection in ("one", "two"):
+                store.upsert(collection, rows)
+            outcome.written.update(each.item.key for each in rows)
+            outcome.deleting.add(rows[0].item.key)
+            for collection in ("one", "two"):
+                store.delete(collection, [rows[0].item.key])
+            outcome.deleted.add(rows[0].item.key)
+            batch += 1
+    except StoreUnavailable:
+        return

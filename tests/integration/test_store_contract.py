@@ -1,0 +1,130 @@
+"""What every vector store does, on memory, on Milvus Lite and on a real Milvus server."""
+
+import uuid
+
+import numpy as np
+import pytest
+
+from core.errors import Conflict, InputTooLarge, InvalidInput, NotFound
+from core.ports import VectorStore
+from core.types import CollectionInfo
+from tests.vector_rows import row, unit
+
+
+def test_a_written_row_is_found_by_the_next_search(store: VectorStore, collection: str) -> None:
+    for number in range(5):
+        vector = unit(1, number)
+        store.upsert(collection, [row(f"i{number}", vector, f"p{number}", revision=2**60)])
+        best = store.search_products(collection, 3 * vector, 1)[0]
+        assert (best.image_id, best.revision, best.product_id) == (f"i{number}", 2**60, f"p{number}")
+        assert best.score == pytest.approx(1.0, abs=1e-5)
+
+
+def test_writing_and_deleting_again_changes_nothing(store: VectorStore, collection: str) -> None:
+    rows = [row("a", unit(1), revision=1), row("a", unit(0, 1), revision=2)]
+    store.upsert(collection, rows)
+    store.upsert(collection, rows)
+    assert sorted(store.keys(collection)) == ["a:1", "a:2"]
+    store.delete(collection, ["a:1", "missing:1"])
+    store.delete(collection, ["a:1"])
+    store.delete(collection, [])
+    assert list(store.keys(collection)) == ["a:2"]
+    assert CollectionInfo(collection, 8, 1) in store.collections()
+    assert store.search_products(collection, unit(1), 5)[0].revision == 2
+
+
+def test_a_deleted_row_may_be_written_again(store: VectorStore, collection: str) -> None:
+    store.upsert(collection, [row("a", unit(1))])
+    store.delete(collection, ["a:1"])
+    assert store.search_products(collection, unit(1), 5) == []
+    store.upsert(collection, [row("a", unit(1))])
+    assert len(store.search_products(collection, unit(1), 5)) == 1
+
+
+def test_fetch_returns_what_was_written(store: VectorStore, collection: str) -> None:
+    vectors = np.random.default_rng(1).normal(size=(1200, 8)).astype(np.float32)
+    strange = 'it\'s "quoted" \\ %_[]\n\x01 ü漢😀'
+    store.upsert(collection, [row(f"{strange}{i}", vector) for i, vector in enumerate(vectors)])
+    found = store.fetch(collection, [f"{strange}{i}:1" for i in range(1200)] + ["missing:1"])
+    assert len(found) == 1200
+    assert all(np.allclose(found[f"{strange}{i}:1"], vectors[i], atol=1e-6) for i in range(1200))
+    assert set(store.keys(collection)) == set(found)
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(store: VectorStore, collection: str) -> None:
+    good = row("good", unit(1))
+    bad_rows = {
+        "not finite": row("a", np.array([np.nan, *range(7)], dtype=np.float32)),
+        "infinite": row("a", np.array([np.inf, *range(7)], dtype=np.float32)),
+        "zero": row("a", np.zeros(8, dtype=np.float32)),
+        "dimension": row("a", np.ones(9, dtype=np.float32)),
+        "twice": row("good", unit(1)),
+        "long id": row("i" * 600, unit(1)),
+        "empty id": row("a", unit(1), product_id=""),
+        "surrogate": row("a", unit(1), colour="\ud800"),
+        "revision": row("a", unit(1), revision=2**63),
+    }
+    for wrong in bad_rows.values():
+        with pytest.raises(InvalidInput):
+            store.upsert(collection, [good, wrong])
+    with pytest.raises(InputTooLarge):
+        store.upsert(collection, [good, row("a", unit(1), text="x" * 70_000)])
+    assert list(store.keys(collection)) == []
+    for vector in (np.full(8, np.nan, dtype=np.float32), np.zeros(8, dtype=np.float32), unit(1)[:7]):
+        with pytest.raises(InvalidInput):
+            store.search_products(collection, vector, 1)
+    with pytest.raises(InvalidInput):
+        store.search_products(collection, unit(1), 0)
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "1digit", "dash-ed", "sp ace", "x" * 256, "ü"])
+def test_a_name_that_a_server_would_refuse_is_refused(store: VectorStore, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        store.ensure_collection(name, 8)
+    with pytest.raises(InvalidInput):
+        store.set_alias(name, "anything")
+
+
+def test_a_collection_keeps_its_dimension(store: VectorStore, collection: str) -> None:
+    store.ensure_collection(collection, 8)
+    with pytest.raises(Conflict):
+        store.ensure_collection(collection, 16)
+    for dimension in (0, 1, 32769):
+        with pytest.raises(InvalidInput):
+            store.ensure_collection("model_x", dimension)
+
+
+def test_an_alias_points_at_one_collection_and_never_drops_it(store: VectorStore, collection: str) -> None:
+    alias, other = f"alias_{uuid.uuid4().hex[:8]}", f"other_{uuid.uuid4().hex[:8]}"
+    store.ensure_collection(other, 8)
+    assert store.alias_target(alias) is None
+    assert store.alias_target(collection) is None
+    for target in (collection, collection, other):
+        store.set_alias(alias, target)
+        assert store.alias_target(alias) == target
+    with pytest.raises(Conflict):
+        store.drop_collection(alias)
+    with pytest.raises(Conflict):
+        store.ensure_collection(alias, 8)
+    with pytest.raises(Conflict):
+        store.set_alias(collection, other)
+    with pytest.raises(NotFound):
+        store.set_alias(alias, "missing")
+    assert {collection, other} <= {info.name for info in store.collections()}
+    store.drop_collection(other)
+    assert store.alias_target(alias) is None
+    store.drop_collection(other)
+    store.set_alias(alias, collection)
+    assert store.alias_target(alias) == collection
+
+
+def test_a_missing_collection_is_named(store: VectorStore) -> None:
+    for call in (
+        lambda: store.upsert("missing", [row("a", unit(1))]),
+        lambda: store.delete("missing", ["a:1"]),
+        lambda: store.fetch("missing", ["a:1"]),
+        lambda: list(store.keys("missing")),
+        lambda: store.search_products("missing", unit(1), 1),
+    ):
+        with pytest.raises(NotFound, match="missing"):
+            call()
