@@ -36,7 +36,6 @@ class MilvusCollections:
             create_collection(client, name, dimension, self._config.index, lite, left_s)
 
         self._connection.call(create, self._config.build_timeout_s)
-        self._facts.pop(name, None)
         if (there := self._describe(name)[0]) != dimension:
             raise Conflict(f"{name} has dimension {there}, not {dimension}")
 
@@ -52,7 +51,8 @@ class MilvusCollections:
         found = []
         for name in sorted(self._names()):
             try:
-                found.append(CollectionInfo(name, self._describe(name)[0], self._count(name)))
+                dimension, index_type = self._describe(name)
+                found.append(CollectionInfo(name, dimension, self._count(name) if index_type else 0))
             except NotFound:
                 self._facts.pop(name, None)
         return found
@@ -99,10 +99,13 @@ class MilvusCollections:
             raise Conflict(f"{name} is an alias, not a collection")
 
     def _describe(self, name: str) -> tuple[int, str]:
-        """The dimension and index type of a collection; neither ever changes."""
-        if name not in self._facts:
-            self._facts[name] = self._connection.call(lambda client, left_s: _facts(client, name, left_s))
-        return self._facts[name]
+        """The dimension and index type of a collection; the type is empty while it is being made."""
+        if name in self._facts:
+            return self._facts[name]
+        facts = self._connection.call(lambda client, left_s: _facts(client, name, left_s))
+        if facts[1]:
+            self._facts[name] = facts
+        return facts
 
     def _count(self, collection: str) -> int:
         return int(self._query(collection, "", ["count(*)"])[0]["count(*)"])
@@ -143,7 +146,8 @@ class MilvusCollections:
 
 def _facts(client: MilvusClient, name: str, left_s: float) -> tuple[int, str]:
     fields = client.describe_collection(name, timeout=left_s)["fields"]
-    index = client.describe_index(name, "embedding", timeout=left_s) or {}
+    made = client.list_indexes(name, timeout=left_s)
+    index = client.describe_index(name, made[0], timeout=left_s) if made else {}
     dimension = next(int(field["params"]["dim"]) for field in fields if field["name"] == "embedding")
     return dimension, str(index.get("index_type", ""))
 

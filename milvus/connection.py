@@ -79,12 +79,17 @@ class Connection:
             client.close()
 
     def _connect(self, deadline: float) -> MilvusClient:
-        with self._lock:
+        left_s = max(deadline - time.monotonic(), 0.001)
+        if not self._lock.acquire(timeout=left_s):
+            raise TimeoutError("another thread is still connecting")
+        try:
             if self._client is None:
                 left_s = max(deadline - time.monotonic(), 0.001)
                 _probe(self._config.uri, min(left_s, _PROBE_S))
                 self._client = self._open(min(left_s, self._config.timeout_s))
             client = self._client
+        finally:
+            self._lock.release()
         return client
 
     def _open(self, timeout_s: float) -> MilvusClient:

@@ -20,11 +20,15 @@ def create_collection(
         try:
             client.create_collection(name, schema=_schema(dimension), timeout=timeout_s)
         except MilvusException:
-            # Another process may have been faster; whose schema it has is checked by the caller.
+            # Another process may have been faster; whose dimension it has is checked by the caller.
             if not client.has_collection(name, timeout=timeout_s):
                 raise
     if not client.list_indexes(name, timeout=timeout_s):
-        client.create_index(name, _index(client, index, lite), timeout=timeout_s)
+        try:
+            client.create_index(name, _index(client, index, lite), timeout=timeout_s)
+        except MilvusException:
+            if not client.list_indexes(name, timeout=timeout_s):
+                raise
     client.load_collection(name, timeout=timeout_s)
 
 

@@ -41,8 +41,8 @@ def key_after(last: str) -> str:
 
 
 def literals(values: Sequence[Scalar]) -> str:
-    """Write a list of literals."""
-    return f"[{', '.join(_literal(value) for value in values)}]"
+    """Write a list of literals, without strings that are no text, since no row can hold them."""
+    return f"[{', '.join(_literal(value) for value in values if _is_text(value))}]"
 
 
 def _compile(filter: Filter, wanted: bool) -> str:
@@ -127,6 +127,10 @@ def _literal(value: Scalar) -> str:
     if isinstance(value, str):
         return _UNKNOWN_TO_LITE.sub(_unescape, json.dumps(value, ensure_ascii=False))
     return repr(float(value))
+
+
+def _is_text(value: Scalar) -> bool:
+    return not isinstance(value, str) or not any("\ud800" <= each <= "\udfff" for each in value)
 
 
 def _unescape(match: re.Match[str]) -> str:

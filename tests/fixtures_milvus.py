@@ -2,12 +2,14 @@
 
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,16 @@ class LiteProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Hold the owner still: it accepts connections and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def wait(self) -> int:
         """Wait until the owner ends by itself and return its exit status."""
@@ -126,6 +138,10 @@ def server_uri() -> Iterator[str]:
             server.kill()
             server.wait()
             log.close()
+            # The one file that the server writes outside its folder, wherever TMPDIR points.
+            Path(f"/tmp/milvus/server_id_{server.pid}").unlink(missing_ok=True)
+            with suppress(OSError):
+                Path("/tmp/milvus").rmdir()
 
 
 @pytest.fixture(params=["memory", "lite", "server"])

@@ -28,10 +28,7 @@ def main(binaries: str, data: str, proxy_port: str) -> None:
     etcd.write_text(_etcd_configuration(Path(data) / "etcd", etcd_port, etcd_peer_port))
     os.chdir(data)
     binary = str(Path(binaries) / "bin" / "milvus")
-    scratch = Path(data) / "tmp"
-    scratch.mkdir()
     settings = {
-        "TMPDIR": str(scratch),
         "DEPLOY_MODE": "STANDALONE",
         "ETCD_CONFIG_PATH": str(etcd),
         "METRICS_PORT": str(metrics_port),

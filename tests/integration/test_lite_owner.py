@@ -78,6 +78,21 @@ def test_a_call_fails_in_time_and_works_again_within_a_second(lite_process: Lite
     assert time.monotonic() - back_at < 1
 
 
+def test_a_call_to_an_owner_that_hangs_fails_in_time(lite_process: LiteProcess) -> None:
+    lite_process.start()
+    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=1))
+    wait_for(store, 20)
+    with lite_process.frozen():
+        for each in (store, MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=1))):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                each.ping()
+            assert time.monotonic() - began < 2
+    began = time.monotonic()
+    store.ping()
+    assert time.monotonic() - began < 1
+
+
 def test_a_failing_disk_ends_the_owner_and_nothing_acknowledged_is_lost(lite_process: LiteProcess) -> None:
     lite_process.start(max_file_bytes=300_000)
     store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=1))
@@ -101,22 +116,17 @@ def test_a_failing_disk_ends_the_owner_and_nothing_acknowledged_is_lost(lite_pro
     assert set(acknowledged) <= set(store.keys("one"))
 
 
-def test_a_storage_error_in_the_regular_flush_ends_the_owner(folder: Path) -> None:
-    exits: list[int] = []
-    owner = LiteOwner(folder / "data", f"unix:{folder}/m.sock", flush_interval_s=0.2, exit=exits.append)
-    owner.start()
-    store = MilvusStore(MilvusConfig(uri=owner.address, timeout_s=5))
+def test_a_storage_error_in_the_regular_flush_ends_the_owner(lite_process: LiteProcess) -> None:
+    lite_process.start()
+    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=20))
     store.ensure_collection("one", 8)
-    files = folder / "data" / "collections" / "one" / "partitions"
+    files = lite_process.data / "collections" / "one" / "partitions"
     files.write_text("a file where the folder has to be")
     store.upsert("one", [row("a", unit(1))])
-    deadline = time.monotonic() + 5
-    while not exits and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert exits
-    assert set(exits) == {1}
+    assert lite_process.wait() == 1
     files.unlink()
-    owner.stop()
+    lite_process.start()
+    assert list(store.keys("one")) == ["a:1"]
 
 
 def test_a_folder_has_one_living_owner(folder: Path) -> None:

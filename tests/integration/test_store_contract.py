@@ -1,6 +1,7 @@
 """What every vector store does, on memory, on Milvus Lite and on a real Milvus server."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from core.errors import Conflict, InputTooLarge, InvalidInput, NotFound
 from core.ports import VectorStore
 from core.types import CollectionInfo
+from milvus.config import MilvusConfig
+from milvus.store import MilvusStore
 from tests.vector_rows import row, unit
 
 
@@ -18,6 +21,21 @@ def test_a_written_row_is_found_by_the_next_search(store: VectorStore, collectio
         best = store.search_products(collection, 3 * vector, 1)[0]
         assert (best.image_id, best.revision, best.product_id) == (f"i{number}", 2**60, f"p{number}")
         assert best.score == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["lite", "server"])
+def test_a_written_row_is_found_by_every_reader(engine: str, request: pytest.FixtureRequest) -> None:
+    uri = request.getfixturevalue(f"{engine}_uri")
+    writer = MilvusStore(MilvusConfig(uri=uri))
+    readers = [MilvusStore(MilvusConfig(uri=uri, consistency=level)) for level in ("Session", "Eventually")]
+    writer.ensure_collection("contract", 8)
+    for number in range(5):
+        writer.upsert("contract", [row(f"i{number}", unit(1, number), f"p{number}")])
+        assert {len(reader.search_products("contract", unit(1), 9)) for reader in readers} == {number + 1}
+    writer.delete("contract", list(writer.keys("contract")))
+    assert {len(reader.search_products("contract", unit(1), 9)) for reader in readers} == {0}
+    for each in (writer, *readers):
+        each.close()
 
 
 def test_writing_and_deleting_again_changes_nothing(store: VectorStore, collection: str) -> None:
@@ -116,6 +134,23 @@ def test_an_alias_points_at_one_collection_and_never_drops_it(store: VectorStore
     store.drop_collection(other)
     store.set_alias(alias, collection)
     assert store.alias_target(alias) == collection
+
+
+def test_several_processes_may_make_the_same_collection_at_once(store: VectorStore) -> None:
+    name = f"race_{uuid.uuid4().hex[:8]}"
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: store.ensure_collection(name, 8), range(4))) == [None] * 4
+    store.upsert(name, [row("a", unit(1))])
+    assert len(store.search_products(name, unit(1), 1)) == 1
+    store.drop_collection(name)
+
+
+def test_ids_that_are_no_text_are_in_no_row(store: VectorStore, collection: str) -> None:
+    store.upsert(collection, [row("a", unit(1))])
+    assert store.fetch(collection, ["\ud800:1", "a:1"]).keys() == {"a:1"}
+    assert store.fetch(collection, ["\ud800:1"]) == {}
+    store.delete(collection, ["\ud800:1"])
+    assert len(store.search_products(collection, unit(1), 1, exclude_products=["\ud800"])) == 1
 
 
 def test_a_missing_collection_is_named(store: VectorStore) -> None:
