@@ -51,8 +51,17 @@ def demo_products(seed: int, count: int) -> Iterator[DemoProduct]:
         yield _product(seed, number)
 
 
-def demo_look(seed: int, number: int) -> Look:
-    """The look of product `number` of the catalogue with this seed."""
+def demo_looks(seed: int, count: int) -> dict[str, Look]:
+    """The looks of the same products by product id, without drawing them."""
+    looks = [_look(seed, number) for number in range(count)]
+    return {_product_id(look, number): look for number, look in enumerate(looks)}
+
+
+def _product_id(look: Look, number: int) -> str:
+    return f"{look.type}-{look.colour}-{look.pattern}-{number:04d}"
+
+
+def _look(seed: int, number: int) -> Look:
     pair_order = np.random.default_rng((seed, 0)).permutation(len(TYPES) * len(COLOURS))
     turn, place = divmod(number, len(pair_order))
     garment_type, colour = list(pairs(TYPES, COLOURS))[pair_order[place]]
@@ -63,11 +72,11 @@ def demo_look(seed: int, number: int) -> Look:
 
 
 def _product(seed: int, number: int) -> DemoProduct:
-    look = demo_look(seed, number)
+    look = _look(seed, number)
     rng = np.random.default_rng((seed, 3, number))
     brand = str(rng.choice(_BRANDS))
     return DemoProduct(
-        product_id=f"{look.type}-{look.colour}-{look.pattern}-{number:04d}",
+        product_id=_product_id(look, number),
         title=title(look, brand),
         description=description(look, rng),
         attributes={
@@ -89,6 +98,11 @@ def _picture(look: Look, seed: int, number: int, view: int) -> bytes:
         np.random.SeedSequence((seed, 4, number)),
         np.random.SeedSequence((seed, 5, number, view)),
     )
+    return jpeg(look, item, photograph)
+
+
+def jpeg(look: Look, item: np.random.SeedSequence, photograph: np.random.SeedSequence) -> bytes:
+    """Draw a picture at the catalogue's size as a JPEG file; `draw` says what the two seeds decide."""
     file = io.BytesIO()
     draw(look, PICTURE_SIZE, item, photograph).save(file, "JPEG", quality=_JPEG_QUALITY)
     return file.getvalue()

@@ -108,7 +108,7 @@ def save(model: CLIP, settings: dict[str, Any], words: PreTrainedTokenizerFast, 
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, save and judge."""
-    training = options("Train the demo's OpenCLIP model.", steps=3000, arguments=arguments)
+    training = options("Train the demo's OpenCLIP model.", steps=1500, arguments=arguments)
     run(training, "openclip", lambda pictures, steps: train(pictures, steps, training.out))
 
 

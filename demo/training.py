@@ -37,7 +37,7 @@ def options(description: str, steps: int, arguments: list[str] | None = None) ->
     parser.add_argument(
         "--held-out", type=int, default=20, help="to judge by, a garment (default %(default)s)"
     )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default %(default)s)")
     return Training(**vars(parser.parse_args(arguments)))
 
 
@@ -51,8 +51,8 @@ def run(training: Training, family: Family, train: Callable[[LabelledPictures, i
     training.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     # Both before torch starts its threads, which a forked process would not have.
-    pictures = training_pictures(training.pictures, SEED, training.threads)
-    gallery = held_out_pictures(training.held_out, SEED, training.threads)
+    pictures = training_pictures(training.pictures, SEED)
+    gallery = held_out_pictures(training.held_out, SEED)
     say(f"drew {len(pictures)} + {len(gallery)} pictures in {time.monotonic() - started:.0f} s")
     started = time.monotonic()
     train(pictures, training.steps)
