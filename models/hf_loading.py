@@ -21,12 +21,14 @@ def load_model(model_class: Any, directory: Path, placement: Placement, in_full:
     if placement.eight_bit:
         settings["device_map"] = {"": placement.device}
         settings["quantization_config"] = BitsAndBytesConfig(
-            load_in_8bit=True, llm_int8_skip_modules=list(in_full)
+            load_in_8bit=True,
+            llm_int8_threshold=placement.int8_threshold,
+            llm_int8_skip_modules=list(in_full),
         )
     model, report = model_class.from_pretrained(directory, **settings)
     missing = sorted(report["missing_keys"])
     if missing:
         raise ConfigError(
-            f"{directory} lacks {len(missing)} tensors of {model_class.__name__}, such as {missing[0]}"
+            f"{directory} lacks {len(missing)} tensors of {type(model).__name__}, such as {missing[0]}"
         )
     return model.eval() if placement.eight_bit else model.to(placement.device).eval()

@@ -13,11 +13,15 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16,
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device and the dtype of activations; with `eight_bit` the large matrices are int8."""
+    """A device and the dtype of activations; with `eight_bit` the large matrices are int8.
+
+    Columns with activations beyond a positive `int8_threshold` are multiplied in `dtype` all the same.
+    """
 
     device: torch.device
     dtype: torch.dtype
     eight_bit: bool
+    int8_threshold: float
 
 
 def place(config: EncoderConfig) -> Placement:
@@ -34,4 +38,6 @@ def place(config: EncoderConfig) -> Placement:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
-    return Placement(torch.device(device), _DTYPES[config.precision], config.precision == "int8")
+    return Placement(
+        torch.device(device), _DTYPES[config.precision], config.precision == "int8", config.int8_threshold
+    )

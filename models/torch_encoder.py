@@ -141,6 +141,7 @@ def _version(config: EncoderConfig, towers: Towers, dimension: int) -> str:
             "architecture": towers.architecture,
             "revision": config.revision,
             "precision": config.precision,
+            "int8_threshold": config.int8_threshold,
             "pooling": towers.pooling,
             "preprocessing": towers.preprocessing.facts(),
             "draft": config.draft,

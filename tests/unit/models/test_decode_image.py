@@ -84,7 +84,9 @@ def test_float_grey_between_nought_and_one_fills_the_range() -> None:
 
 
 def test_one_bit_becomes_black_and_white() -> None:
-    decoded = decode_image(file(halves(16, 16).convert("L").point(lambda v: 255 * (v > 50), mode="1")), LIMITS)
+    decoded = decode_image(
+        file(halves(16, 16).convert("L").point(lambda v: 255 * (v > 50), mode="1")), LIMITS
+    )
     assert colour_at(decoded, 0, 0) == (255, 255, 255)
     assert colour_at(decoded, 0, 15) == (0, 0, 0)
 

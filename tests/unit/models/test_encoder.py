@@ -1,0 +1,146 @@
+"""What the base class promises, whatever the family."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.errors import ConfigError, InvalidInput, ModelUnavailable
+from core.types import EncoderInfo
+from models.config import EncoderConfig
+from models.encoder import Encoder, Pixels
+from models.images import ImageLimits
+from models.placement import Placement
+from models.preprocessing import Preprocessing
+from models.registry import load_encoder
+from models.torch_encoder import TorchEncoder, Towers
+from tests.unit.models.picture_files import file, smooth
+
+INFO = EncoderInfo("tested", "fake", "", "0" * 12, 2, ("image",), "fp32", "cpu")
+
+
+class FirstPixel(Encoder):
+    """Answers with the first two values of a picture, and odd ones where they are odd."""
+
+    def preprocess(self, image: Image.Image) -> Pixels:
+        return np.asarray(image.resize((2, 2))).transpose(2, 0, 1)
+
+    def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        rows = batch[:, 0, 0, :].astype(np.float32)
+        rows[rows[:, 0] == 13] = np.nan
+        rows[rows[:, 0] == 14] = np.inf
+        return rows
+
+
+def picture(first: int) -> Pixels:
+    return np.full((3, 2, 2), first, np.uint8)
+
+
+@pytest.fixture
+def encoder() -> FirstPixel:
+    return FirstPixel(INFO, ImageLimits(), None)
+
+
+def test_vectors_have_length_one(encoder: FirstPixel) -> None:
+    (vector,) = encoder.encode_images([picture(200)])
+    assert isinstance(vector, np.ndarray)
+    assert vector.dtype == np.float32
+    assert np.linalg.norm(vector) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("bad", [0, 13, 14])
+def test_a_vector_without_length_or_meaning_is_an_error_of_its_input_alone(
+    encoder: FirstPixel, bad: int
+) -> None:
+    before, broken, after = encoder.encode_images([picture(200), picture(bad), picture(9)])
+    assert isinstance(before, np.ndarray)
+    assert isinstance(broken, InvalidInput)
+    assert isinstance(after, np.ndarray)
+
+
+class Tower(torch.nn.Module):
+    """Averages pixels; like a small GPU, it has room for `room` pictures at a time."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.sizes = room, list[int]()
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(pixels))
+        if len(pixels) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        return pixels.mean(dim=(2, 3))
+
+
+def tower_encoder(tower: Tower, **settings: Any) -> TorchEncoder:
+    preprocessing = Preprocessing("squash", (4, 4), (4, 4), "bicubic", (0.0,) * 3, (1.0,) * 3)
+    config = EncoderConfig(name="tested", family="timm", checkpoint="any/thing", **settings)
+    placement = Placement(torch.device("cpu"), torch.float32, eight_bit=False, int8_threshold=0)
+    return TorchEncoder(config, Towers(tower, None, preprocessing, (), "tower", "mean"), placement)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_stays_so() -> None:
+    tower = Tower(room=3)
+    encoder = tower_encoder(tower, max_batch_size=8)
+    pixels = [encoder.decode(file(smooth(9, 9, seed))) for seed in range(8)]
+    tower.sizes.clear()
+    vectors = encoder.encode_images(pixels)
+    assert all(isinstance(vector, np.ndarray) for vector in vectors)
+    assert tower.sizes == [8, 4, 2, 2, 2, 2]
+    tower.sizes.clear()
+    encoder.encode_images(pixels)
+    assert max(tower.sizes) == 2
+
+
+def test_no_room_for_one_picture_is_the_models_fault() -> None:
+    tower = Tower(room=4)
+    encoder = tower_encoder(tower)
+    pixels = encoder.decode(file(smooth(9, 9)))
+    tower.room = 0
+    assert isinstance(encoder.encode_images([pixels])[0], ModelUnavailable)
+
+
+def test_the_fake_finds_colours_by_their_names() -> None:
+    fake = load_encoder(EncoderConfig(name="fake", family="fake"))
+    colours = ["red", "blue", "white"]
+    pixels = [fake.decode(file(Image.new("RGB", (50, 40), colour))) for colour in colours]
+    seen = np.stack([np.asarray(vector) for vector in fake.encode_images(pixels)])
+    read = np.stack([np.asarray(vector) for vector in fake.encode_texts([f"a {c} dress" for c in colours])])
+    assert (read @ seen.T).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"family": "dinov2"}, "needs a checkpoint"),
+        (
+            {"family": "dinov2", "checkpoint": "a/b", "pretrained": "openai"},
+            "pretrained is for family openclip",
+        ),
+        ({"family": "timm", "checkpoint": "resnet50", "precision": "int8"}, "int8 is for blip2"),
+        ({"family": "openclip", "checkpoint": "a/b", "pooling": "mean"}, "takes no pooling"),
+        ({"family": "blip2", "checkpoint": "a/b", "pooling": "cls"}, "takes one of mean"),
+        ({"family": "blip2", "checkpoint": "a/b", "int8_threshold": 6.0}, "goes with precision int8"),
+        ({"family": "fake", "name": "Nine-Lives"}, "pattern"),
+        ({"family": "fake", "batch_size": 4}, "batch_size"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else str(value),
+)
+def test_a_configuration_that_cannot_work_says_why(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EncoderConfig(**{"name": "tested", **settings})
+
+
+def test_every_setting_is_described() -> None:
+    for config in (EncoderConfig, ImageLimits):
+        assert all(field.description for field in config.model_fields.values())
+
+
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this host has a GPU")
+    with pytest.raises(ConfigError, match="shows no GPU"):
+        load_encoder(EncoderConfig(name="tested", family="dinov2", checkpoint="a/b", device="cuda"))

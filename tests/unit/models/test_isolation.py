@@ -1,0 +1,48 @@
+from collections.abc import Sequence
+
+import numpy as np
+
+from core.errors import InvalidInput, ModelUnavailable, VitrineError
+from core.types import Vector
+from models.isolation import embed_each
+
+VECTOR = np.ones(2, np.float32)
+
+
+class Model:
+    def __init__(self, poison: set[int], healthy: bool = True) -> None:
+        self.poison, self.healthy, self.calls = poison, healthy, 0
+
+    def embed(self, inputs: Sequence[int]) -> list[Vector | VitrineError]:
+        self.calls += 1
+        if self.poison & set(inputs):
+            raise RuntimeError("kernel failed")
+        return [VECTOR for _ in inputs]
+
+
+def answers(model: Model, count: int) -> list[Vector | VitrineError]:
+    return embed_each(model.embed, range(count), lambda: model.healthy)
+
+
+def test_an_input_that_breaks_the_batch_fails_alone() -> None:
+    model = Model(poison={5, 6})
+    broken = [isinstance(answer, InvalidInput) for answer in answers(model, 32)]
+    assert [at for at, is_broken in enumerate(broken) if is_broken] == [5, 6]
+
+
+def test_a_whole_batch_runs_once() -> None:
+    model = Model(poison=set())
+    assert len(answers(model, 32)) == 32
+    assert model.calls == 1
+
+
+def test_one_poison_costs_a_few_more_runs_only() -> None:
+    model = Model(poison={17})
+    answers(model, 32)
+    assert model.calls <= 2 * 5 + 1
+
+
+def test_a_broken_device_is_not_blamed_on_the_inputs() -> None:
+    model = Model(poison=set(range(8)), healthy=False)
+    assert all(isinstance(answer, ModelUnavailable) for answer in answers(model, 8))
+    assert model.calls == 1
