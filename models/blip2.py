@@ -23,7 +23,7 @@ from models.torch_encoder import TorchEncoder, Towers
 
 _RETRIEVAL = "Blip2ForImageTextRetrieval"
 _CAPTIONING = "Blip2ForConditionalGeneration"
-_IN_FULL = ("vision_projection", "text_projection", "itm_head")
+IN_FULL = ("vision_projection", "text_projection", "itm_head")
 """Modules that never become 8 bit: activations are cast to their dtype, which must not be int8."""
 
 
@@ -39,7 +39,7 @@ def load(config: EncoderConfig) -> TorchEncoder:
 
 
 def _load_retrieval(directory: Path, placement: Placement) -> Towers:
-    model = load_model(Blip2ForImageTextRetrieval, directory, placement, in_full=_IN_FULL)
+    model = load_model(Blip2ForImageTextRetrieval, directory, placement, in_full=IN_FULL)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     return Towers(
         image=QueryStates(model, model.vision_projection).eval(),

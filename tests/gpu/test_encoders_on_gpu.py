@@ -1,0 +1,45 @@
+"""The encoders on a GPU: the same vectors as on the CPU, compiled or not."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.config import EncoderConfig
+from models.registry import load_encoder
+from tests.unit.models.picture_files import file, smooth
+from tests.unit.models.tiny_checkpoints import DEMO
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this host shows no GPU")
+
+PICTURES = [file(smooth(80 + seed, 120, seed)) for seed in range(11)]
+
+
+def vectors(family: str, **settings: Any) -> np.ndarray:
+    checkpoint = str(Path(DEMO / family))
+    encoder = load_encoder(EncoderConfig(name="tested", family=family, checkpoint=checkpoint, **settings))  # type: ignore[arg-type]
+    answers = encoder.encode_images([encoder.decode(picture) for picture in PICTURES])
+    return np.stack([np.asarray(answer) for answer in answers])
+
+
+@pytest.mark.parametrize("family", ["openclip", "dinov2", "blip2"])
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.9999), ("bf16", 0.995), ("fp16", 0.999)])
+def test_the_device_does_not_move_a_vector(family: str, precision: str, least: float) -> None:
+    on_cpu = vectors(family, device="cpu")
+    on_gpu = vectors(family, device="cuda", precision=precision)
+    assert (on_cpu * on_gpu).sum(axis=1).min() >= least
+
+
+@pytest.mark.parametrize("threshold", [0.0, 6.0])
+def test_eight_bit_stays_close(threshold: float) -> None:
+    on_gpu = vectors("blip2", device="cuda", precision="int8", int8_threshold=threshold)
+    assert (vectors("blip2", device="cpu") * on_gpu).sum(axis=1).min() >= 0.99
+
+
+@pytest.mark.parametrize("family", ["openclip", "dinov2"])
+def test_a_compiled_tower_with_padded_batches_gives_the_same(family: str) -> None:
+    eager = vectors(family, device="cuda")
+    compiled = vectors(family, device="cuda", compile=True, max_batch_size=8)
+    assert (eager * compiled).sum(axis=1).min() >= 0.9999
