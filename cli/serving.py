@@ -23,11 +23,14 @@ def run(config: Path, host: str | None, port: int | None) -> None:
         from deployments.serve_file import read_serve_file
 
         read_serve_file(config)
+        import ray
         from ray.serve.scripts import cli as ray_serve
 
+        ray.init(address="local", namespace="serve")
+        # After Ray, which would die of the signal without ending what it started.
         signal.signal(signal.SIGTERM, _interrupt)
         changed = _with_address(config, host, port, Path(scratch))
-        ray_serve.main(["run", "--address", "local", str(changed)], standalone_mode=False)
+        ray_serve.main(["run", str(changed)], standalone_mode=False)
 
 
 def _with_address(config: Path, host: str | None, port: int | None, scratch: Path) -> Path:

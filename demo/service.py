@@ -67,18 +67,15 @@ class DemoService:
         """
         assert self._process is not None
         deadline = time.monotonic() + timeout_s
-        problem = "no answer yet"
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"the service ended; see {self.log_file}")
-            try:
-                answer = httpx.get(f"{self.base_url}/health/ready", timeout=10)
-                if answer.status_code == 200:
+        problem: str | None = "no answer yet"
+        with httpx.Client(base_url=self.base_url, timeout=10) as client:
+            while time.monotonic() < deadline:
+                if self._process.poll() is not None:
+                    raise RuntimeError(f"the service ended; see {self.log_file}")
+                problem = _problem(client)
+                if problem is None:
                     return
-                problem = answer.text
-            except httpx.HTTPError as error:
-                problem = type(error).__name__
-            time.sleep(0.25)
+                time.sleep(0.5)
         raise RuntimeError(f"not ready after {timeout_s:g} s ({problem}); see {self.log_file}")
 
     def processes(self, title: str) -> list[psutil.Process]:
@@ -94,6 +91,14 @@ class DemoService:
 
     def _environment(self, current: Mapping[str, str]) -> dict[str, str]:
         return {**current, "VITRINE_HOME": str(self._home), "VITRINE_WEIGHTS": str(WEIGHTS)}
+
+
+def _problem(client: httpx.Client) -> str | None:
+    try:
+        answer = client.get("/health/ready")
+    except httpx.HTTPError as error:
+        return type(error).__name__
+    return None if answer.status_code == 200 else answer.text
 
 
 def _title(process: psutil.Process) -> list[str]:

@@ -1,6 +1,8 @@
 """The builders that serve_config.yaml names: here, and only here, classes become deployments.
 
 Serve validates the arguments of a builder by its annotation at run time, so annotations must be real.
+Each builder imports its own replica's class, so that a replica loads only what it runs: imports are
+most of the time that a start takes.
 """
 
 from ray import serve
@@ -15,36 +17,41 @@ from deployments.config import (
     RepairArgs,
     ServedModels,
 )
-from deployments.encoder import EncoderReplica
-from deployments.ensemble import EnsembleReplica
-from deployments.gateway import GatewayReplica
-from deployments.lite import MilvusLiteReplica
-from deployments.repair import RepairReplica
 from models.config import EncoderConfig
 
 
 def build_encoder(args: EncoderConfig) -> Application:
     """One encoder; the application must carry the encoder's name."""
+    from deployments.encoder import EncoderReplica
+
     return serve.deployment(EncoderReplica, name="Encoder").bind(args)
 
 
 def build_ensemble(args: EnsembleArgs) -> Application:
     """The ensemble combiner."""
+    from deployments.ensemble import EnsembleReplica
+
     return serve.deployment(EnsembleReplica, name="Ensemble").bind(args)
 
 
 def build_gateway(args: GatewayArgs) -> Application:
     """The FastAPI ingress."""
+    from deployments.gateway import GatewayReplica
+
     return serve.deployment(serve.ingress()(GatewayReplica), name="Gateway").bind(args)
 
 
 def build_repair(args: RepairArgs) -> Application:
     """The background repair."""
+    from deployments.repair import RepairReplica
+
     return serve.deployment(RepairReplica, name="Repair").bind(args)
 
 
 def build_milvus_lite(args: MilvusLiteArgs) -> Application:
     """The one owner of a Milvus Lite folder."""
+    from deployments.lite import MilvusLiteReplica
+
     return serve.deployment(MilvusLiteReplica, name="MilvusLite").bind(args)
 
 

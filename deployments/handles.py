@@ -1,6 +1,7 @@
 """The deployments as the pure rooms know them: ports over Serve handles, with deadlines and one retry."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from core.ensemble import EnsembleResult, Fusion
 from core.errors import DeadlineExceeded, ModelUnavailable, VitrineError
 from core.search import Query
 from core.types import Encoded, EncoderInfo, EncoderInput
+
+logger = logging.getLogger("ray.serve")
 
 INFO_TTL_S = 2.0
 """How long an encoder's description is believed; every answer of it refreshes the description."""
@@ -55,6 +58,7 @@ class DeploymentHandle:
         except BackPressureError:
             raise ModelUnavailable(f"{self._app_name} is busy; try again shortly") from None
         except Exception as error:
+            logger.warning("%s failed: %s: %s", self._app_name, type(error).__name__, error)
             raise ModelUnavailable(f"{self._app_name} is not available") from error
 
     async def _call_once(self, method: str, *args: object) -> Any:
