@@ -28,7 +28,8 @@ def run(config: Path, host: str | None, port: int | None) -> None:
 
         ray.init(address="local", namespace="serve")
         # After Ray, which would die of the signal without ending what it started.
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
         changed = _with_address(config, host, port, Path(scratch))
         ray_serve.main(["run", str(changed)], standalone_mode=False)
 

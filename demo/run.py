@@ -26,7 +26,9 @@ console = Console()
 def main() -> None:
     """Start, index what is missing, say where it is, and wait."""
     options = _options()
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Both, since a process that a script starts in the background inherits SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     with DemoService(options.home, options.port) as service:
         try:
             with _stage("service started and ready"):

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_CALL_BYTES = 256 * 1024 * 1024
 _WORKERS = 16
+_PINGS = (("grpc.http2.min_recv_ping_interval_without_data_ms", 1000), ("grpc.http2.max_ping_strikes", 0))
+"""The ordinary client keeps its connection alive with more pings than a gRPC server takes by default."""
 _PROBE_S = 5.0
 
 
@@ -121,7 +123,7 @@ class LiteOwner:
         sizes = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
         server = grpc.server(
             ThreadPoolExecutor(_WORKERS, "lite"),
-            options=[*((size, _MAX_CALL_BYTES) for size in sizes), ("grpc.so_reuseport", 0)],
+            options=[*((size, _MAX_CALL_BYTES) for size in sizes), ("grpc.so_reuseport", 0), *_PINGS],
             interceptors=[OneWriter(self._gate, lambda: engine.flush_all(self._flush_rows))],
         )
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(engine), server)

@@ -17,7 +17,7 @@ def write(database_url: str, blobs_url: str, name: str, count: int, size: int) -
     for number in range(count):
         picture = NewPicture(os.urandom(size), "image/png", 1, 1)
         product, _ = catalog.products.put(f"{name}-{number}", name, "", {"number": number}, [picture])
-        print(product.product_id, flush=True)  # noqa: T201
+        print(product.product_id, flush=True)
         catalog.products.put("shared", f"{name}-{number}", "", {"by": name}, [picture])
     catalog.close()
 

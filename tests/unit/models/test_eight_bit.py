@@ -56,7 +56,7 @@ def test_vectors_stay_close(wide: Path) -> None:
         del encoder
         gc.collect()
     cosine = float((embedded[0] * embedded[1]).sum(axis=1).min())
-    print(f"int8_cosine_min {cosine:.5f}")  # noqa: T201
+    print(f"int8_cosine_min {cosine:.5f}")
     assert cosine >= 0.99
 
 
@@ -66,5 +66,5 @@ def test_memory_shrinks_to_little_more_than_a_quarter(wide: Path) -> None:
         placement = place(config(wide, precision))
         model = load_model(Blip2ForImageTextRetrieval, wide, placement, in_full=blip2.IN_FULL)
         sizes.append(model.get_memory_footprint())
-    print(f"int8_memory_ratio {sizes[1] / sizes[0]:.3f}")  # noqa: T201
+    print(f"int8_memory_ratio {sizes[1] / sizes[0]:.3f}")
     assert sizes[1] <= 0.36 * sizes[0]

@@ -76,7 +76,7 @@ def test_openclip_equals_the_library() -> None:
         seen = model.eval().encode_image(torch.stack([transform(picture) for picture in pictures()]))
         read = model.encode_text(tokenizer(TEXTS))
     cosine = least_cosine(embed(encoder, pictures()), seen)
-    print(f"openclip: least cosine {cosine:.6f}")  # noqa: T201
+    print(f"openclip: least cosine {cosine:.6f}")
     assert cosine >= 0.9999
     assert least_cosine(vectors(encoder.encode_texts(TEXTS)), read) >= 0.99999
 
@@ -155,7 +155,7 @@ def test_lower_precision_stays_close(family: str, precision: str) -> None:
     exact = embed(load(family, DEMO / family), pictures(16))
     rounded = embed(load(family, DEMO / family, precision=precision), pictures(16))
     cosine = float((exact * rounded).sum(axis=1).min())
-    print(f"{family} {precision}: least cosine to fp32 {cosine:.5f}")  # noqa: T201
+    print(f"{family} {precision}: least cosine to fp32 {cosine:.5f}")
     assert cosine >= 0.99
 
 
@@ -168,7 +168,7 @@ def test_a_vector_does_not_depend_on_its_neighbours(family: str, precision: str)
     alone = np.concatenate([embed(encoder, [picture]) for picture in many[:4]])
     together = embed(encoder, many)[:4]
     cosine = float((alone * together).sum(axis=1).min())
-    print(f"{family} {precision}: alone against 32 together {cosine:.7f}")  # noqa: T201
+    print(f"{family} {precision}: alone against 32 together {cosine:.7f}")
     assert cosine >= 0.99999
 
 

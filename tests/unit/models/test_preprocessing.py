@@ -41,7 +41,7 @@ def assert_same(ours: Preprocessing, theirs: Transform, pictures: list[Image.Ima
         step = ours.scale / torch.tensor(ours.std).view(3, 1, 1)
         levels.append(((a - b).abs() / step).max().item())
         cosines.append(torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).item())
-    print(f"at most {max(levels):.2f} levels apart, least cosine {min(cosines):.6f}")  # noqa: T201
+    print(f"at most {max(levels):.2f} levels apart, least cosine {min(cosines):.6f}")
     assert max(levels) <= LEVELS
     assert min(cosines) >= COSINE
 

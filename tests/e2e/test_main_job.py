@@ -1,0 +1,91 @@
+"""The main job through every real component: products in over HTTP, out of a search."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from demo.catalog import demo_products
+from demo.service import DemoService
+from tests.e2e.conftest import PRODUCTS, SEED
+
+MODELS = ("openclip", "dinov2", "blip2")
+
+
+def search(client: httpx.Client, body: dict[str, Any], picture: bytes | None = None) -> dict[str, Any]:
+    if picture is None:
+        answer = client.post("/v1/search", json=body)
+    else:
+        files = {"image": ("query.jpg", picture, "image/jpeg")}
+        answer = client.post("/v1/search", data={"request": json.dumps(body)}, files=files)
+    assert answer.status_code == 200, answer.text
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+def test_every_model_holds_every_picture(client: httpx.Client) -> None:
+    stats = client.get("/v1/stats").json()
+    assert stats["products"] >= PRODUCTS
+    assert set(stats["models"]) == set(MODELS)
+    for counts in stats["models"].values():
+        assert counts["indexed"] == counts["pictures"] == stats["pictures"]
+
+
+def test_models_are_the_trained_ones_in_their_formats(client: httpx.Client) -> None:
+    serving = {model["model"]: model["serving"] for model in client.get("/v1/models").json()}
+    assert {name: version["modalities"] for name, version in serving.items()} == {
+        "openclip": ["image", "text"],
+        "dinov2": ["image"],
+        "blip2": ["image", "text"],
+    }
+    assert serving["blip2"]["precision"] == "int8"
+    assert all(version["live"] for version in serving.values())
+
+
+@pytest.mark.parametrize("model", [*MODELS, "ensemble"])
+def test_a_picture_finds_its_product_first(client: httpx.Client, model: str) -> None:
+    for product in list(demo_products(SEED, PRODUCTS))[::20]:
+        for picture in product.pictures:
+            found = search(client, {"model": model, "limit": 3}, picture)
+            assert found["results"][0]["product_id"] == product.product_id
+
+
+@pytest.mark.parametrize("model", ["openclip", "blip2", "ensemble"])
+def test_words_find_garments_of_that_colour_and_type(client: httpx.Client, model: str) -> None:
+    product = next(iter(demo_products(SEED, PRODUCTS)))
+    wanted = {key: product.attributes[key] for key in ("type", "colour")}
+    found = search(client, {"query": f"a {wanted['colour']} {wanted['type']}", "model": model, "limit": 1})
+    shown = found["results"][0]["product"]["attributes"]
+    assert {key: shown[key] for key in wanted} == wanted
+
+
+def test_a_picture_and_words_together_move_the_result(client: httpx.Client) -> None:
+    product = next(iter(demo_products(SEED, PRODUCTS)))
+    part = {"type": "text", "text": "a photo of a hat"}
+    found = search(client, {"query": [part | {"weight": 3}], "model": "openclip"}, product.pictures[0])
+    assert found["results"][0]["product"]["attributes"]["type"] == "hat"
+
+
+def test_words_for_a_model_without_words_name_those_that_can(client: httpx.Client) -> None:
+    answer = client.post("/v1/search", json={"query": "a red dress", "model": "dinov2"})
+    assert answer.status_code == 422
+    assert "blip2, openclip" in answer.json()["error"]["message"]
+
+
+def test_no_replica_without_a_model_has_torch_in_memory(service: DemoService) -> None:
+    with_torch = {
+        name for process in service.processes("ray::") for name in _role(process) if _has_torch(process)
+    }
+    assert with_torch == set(MODELS)
+
+
+def _role(process: psutil.Process) -> list[str]:
+    title = " ".join(process.cmdline())
+    return [title.split(":")[3]] if "ServeReplica" in title else []
+
+
+def _has_torch(process: psutil.Process) -> bool:
+    return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()

@@ -1,0 +1,91 @@
+"""Every odd picture gets its right answer; nothing dies, and neighbours are unharmed."""
+
+import io
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from PIL import Image
+
+from demo.catalog import demo_products
+from tests.e2e.conftest import SEED
+
+
+def saved(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def gradient(mode: str = "RGB", size: tuple[int, int] = (60, 40)) -> Image.Image:
+    return Image.linear_gradient("L").resize(size).convert(mode)
+
+
+def bomb(side: int) -> bytes:
+    """A PNG header that promises side x side pixels, and no pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+def rotated_by_exif() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return saved(gradient(), "JPEG", exif=exif.tobytes())
+
+
+FINE = {
+    "1x1": saved(Image.new("RGB", (1, 1), "red"), "PNG"),
+    "CMYK": saved(gradient("CMYK"), "JPEG"),
+    "alpha": saved(gradient("RGBA"), "PNG"),
+    "EXIF": rotated_by_exif(),
+}
+REFUSED = {
+    "truncated": (saved(gradient(size=(400, 300)), "JPEG")[:900], 422, "truncated"),
+    "words": (b"these are words, not a picture", 422, "not a picture"),
+    "empty": (b"", 422, "empty"),
+    "bomb": (bomb(20_000), 413, "pixels"),
+}
+
+
+@pytest.mark.parametrize("kind", FINE)
+def test_an_odd_picture_is_embedded_by_every_model(client: httpx.Client, kind: str) -> None:
+    for model in ("openclip", "dinov2", "blip2"):
+        answer = client.post(f"/v1/embed/{model}", files={"image": ("odd.jpg", FINE[kind], "image/jpeg")})
+        assert answer.status_code == 200, answer.text
+        assert sum(value**2 for value in answer.json()["embedding"]) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_bad_picture_is_told_what_is_wrong(client: httpx.Client, kind: str) -> None:
+    data, status, word = REFUSED[kind]
+    files = {"image": ("odd.jpg", data, "image/jpeg")}
+    answers = [
+        client.post("/v1/embed/openclip", files=files),
+        client.put("/v1/products/odd", files={"images": files["image"]}),
+    ]
+    for answer in answers:
+        assert answer.status_code == status, answer.text
+        assert word in answer.json()["error"]["message"]
+    assert client.get("/v1/products/odd").status_code == 404
+
+
+def test_neighbours_in_the_batch_are_unharmed(client: httpx.Client) -> None:
+    good = [product.pictures[0] for product in demo_products(SEED, 12)]
+    bad = [data for data, _, _ in REFUSED.values()]
+    alone = [_embed(client, data).json()["embedding"] for data in good]
+    with ThreadPoolExecutor(16) as pool:
+        mixed = list(pool.map(lambda data: _embed(client, data), [*good, *bad] * 2))
+    for index, answer in enumerate(mixed):
+        place = index % (len(good) + len(bad))
+        if place >= len(good):
+            assert answer.status_code in (413, 422)
+        else:
+            similarity = sum(a * b for a, b in zip(answer.json()["embedding"], alone[place], strict=True))
+            assert similarity >= 0.99999
+
+
+def _embed(client: httpx.Client, data: bytes) -> httpx.Response:
+    return client.post("/v1/embed/blip2", files={"image": ("a.jpg", data, "image/jpeg")})
