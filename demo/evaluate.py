@@ -36,7 +36,7 @@ Fusion = Callable[[Mapping[str, Sequence[Hit]], Mapping[str, float]], list[Hit]]
 def main() -> None:
     """Print one table for words and one for pictures."""
     options = _options()
-    encoders = [_load(options.weights, name) for name in FAMILIES if (options.weights / name).is_dir()]
+    encoders = [_load(options.weights, name) for name in options.models if (options.weights / name).is_dir()]
     products = list(demo_products(options.seed, options.products))
     files = [picture for product in products for picture in product.pictures]
     owners = [product.product_id for product in products for _ in product.pictures]
@@ -127,6 +127,7 @@ def _load(weights: Path, name: str) -> Encoder:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=Path(__file__).parent / "weights")
+    parser.add_argument("--models", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--products", type=int, default=500, help="of the catalogue (default %(default)s)")
     parser.add_argument("--seed", type=int, default=7, help="of the catalogue (default %(default)s)")
     return parser.parse_args()
