@@ -53,18 +53,21 @@ def main() -> None:
             for encoder in encoders
             if title == "pictures" or "text" in encoder.info.modalities
         }
-        Console().print(_table(title, lists, queries))
+        if lists:
+            Console().print(_table(title, lists, queries))
 
 
 def _table(title: str, lists: Lists, queries: Sequence[DemoQuery]) -> Table:
     """Figures over every second query; the weights of the last line were tuned on the others."""
     tuning, judged = slice(0, None, 2), slice(1, None, 2)
-    tuned = _tune(_part(lists, tuning), queries[tuning])
     even = dict.fromkeys(lists, 1.0)
     rows = {name: {name: found} for name, found in lists.items()}
     table = Table("model", "P@10", "nDCG@10", title=f"{len(queries[judged])} queries by {title}")
     for name, alone in rows.items():
         table.add_row(name, *_figures(_part(alone, judged), queries[judged], fuse_rrf, even))
+    if len(lists) < 2:
+        return table
+    tuned = _tune(_part(lists, tuning), queries[tuning])
     told = ", ".join(
         f"{name} {weight:.2f}" for name, weight in normalised_weights(tuned, list(tuned)).items()
     )

@@ -62,9 +62,8 @@ def train(pictures: LabelledPictures, steps: int, out: Path, shape: Shape = SMAL
 
     def objective(batch: NDArray[np.int64], progress: float) -> Tensor:
         values = normalised(pictures.pixels[batch], IMAGENET_MEAN, IMAGENET_STD)
-        with torch.autocast("cpu", torch.bfloat16):
-            features = _class_token(model, values, sparse=progress < _SPARSE_UNTIL)
-        loss: Tensor = heads(features.float(), labels[batch])
+        features = _class_token(model, values, sparse=progress < _SPARSE_UNTIL)
+        loss: Tensor = heads(features, labels[batch])
         return loss
 
     parameters = [*model.parameters(), *heads.parameters()]
@@ -108,7 +107,7 @@ def _position_table(width: int) -> Tensor:
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
 
 
-def main(arguments: list[str] | None = None, shape: Shape = SMALL, steps: int = 9000) -> None:
+def main(arguments: list[str] | None = None, shape: Shape = SMALL, steps: int = 5000) -> None:
     """Train, save and judge."""
     training = options("Train a DINOv2 model for the demo.", steps, arguments)
     run(training, "dinov2", lambda pictures, steps: train(pictures, steps, training.out, shape))

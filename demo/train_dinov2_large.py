@@ -5,4 +5,4 @@ from demo.train_dinov2 import Shape, main
 LARGE = Shape(width=144, layers=5, heads=4)
 
 if __name__ == "__main__":
-    main(shape=LARGE, steps=9000)
+    main(shape=LARGE, steps=5000)
