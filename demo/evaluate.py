@@ -27,6 +27,7 @@ FAMILIES: Mapping[str, Family] = {
 }
 _CANDIDATE_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 _TUNING_ROUNDS = 2
+_TUNING, _JUDGED = slice(0, None, 2), slice(1, None, 2)
 
 Lists = Mapping[str, Sequence[Sequence[Hit]]]
 """Each model's ranked products, one list a query."""
@@ -59,25 +60,24 @@ def main() -> None:
 
 def _table(title: str, lists: Lists, queries: Sequence[DemoQuery]) -> Table:
     """Figures over every second query; the weights of the last line were tuned on the others."""
-    tuning, judged = slice(0, None, 2), slice(1, None, 2)
+    table = Table("model", "P@10", "nDCG@10", title=f"{len(queries[_JUDGED])} queries by {title}")
+    for name, found in lists.items():
+        table.add_row(name, *_figures({name: found[_JUDGED]}, queries[_JUDGED], fuse_rrf, {name: 1.0}))
+    if len(lists) > 1:
+        _add_ensembles(table, lists, queries)
+    return table
+
+
+def _add_ensembles(table: Table, lists: Lists, queries: Sequence[DemoQuery]) -> None:
     even = dict.fromkeys(lists, 1.0)
-    rows = {name: {name: found} for name, found in lists.items()}
-    table = Table("model", "P@10", "nDCG@10", title=f"{len(queries[judged])} queries by {title}")
-    for name, alone in rows.items():
-        table.add_row(name, *_figures(_part(alone, judged), queries[judged], fuse_rrf, even))
-    if len(lists) < 2:
-        return table
-    tuned = _tune(_part(lists, tuning), queries[tuning])
-    told = ", ".join(
-        f"{name} {weight:.2f}" for name, weight in normalised_weights(tuned, list(tuned)).items()
-    )
+    tuned = normalised_weights(_tune(_part(lists, _TUNING), queries[_TUNING]), list(lists))
+    told = ", ".join(f"{name} {weight:.2f}" for name, weight in tuned.items())
     for name, fusion, weights in (
         ("RRF of all", fuse_rrf, even),
         ("weighted, all alike", fuse_weighted, even),
         (f"weighted, tuned: {told}", fuse_weighted, tuned),
     ):
-        table.add_row(name, *_figures(_part(lists, judged), queries[judged], fusion, weights))
-    return table
+        table.add_row(name, *_figures(_part(lists, _JUDGED), queries[_JUDGED], fusion, weights))
 
 
 def _figures(
