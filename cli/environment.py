@@ -1,5 +1,6 @@
 """The environment that Ray must start with; it cannot be set afterwards."""
 
+import random
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,22 +20,42 @@ RAY_DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+REPLICA_PORTS = 100
+"""Ports that the replicas of one service may use."""
+
 
 def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]:
     """Return what Vitrine needs of Ray, for one service on this machine; what is set already stays.
 
-    HAProxy's files go to `scratch` and its side ports are free ones, so that services on one machine
-    keep out of each other's way.
+    HAProxy's files go to `scratch`, and the ports beside the service's own are free ones, so that
+    services on one machine keep out of each other's way: Serve's listeners share a port that another
+    service listens on, and would answer its requests.
     """
+    http, grpc = free_ports(REPLICA_PORTS), free_ports(REPLICA_PORTS)
     own = {
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http.start),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http.stop - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc.start),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc.stop - 1),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "haproxy.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "haproxy.state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
     }
     return {**RAY_DEFAULTS, **own, **current}
+
+
+def free_ports(count: int) -> range:
+    """Find that many TCP ports in a row that nothing listens on, below those the system hands out itself."""
+    while True:
+        ports = range(start := random.randrange(10_000, 32_000 - count), start + count)
+        if all(_is_free(port) for port in ports):
+            return ports
 
 
 def free_port() -> int:
@@ -43,3 +64,8 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0

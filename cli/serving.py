@@ -26,7 +26,7 @@ def run(config: Path, host: str | None, port: int | None) -> None:
         import ray
         from ray.serve.scripts import cli as ray_serve
 
-        ray.init(address="local", namespace="serve")
+        ray.init(address="local", namespace="serve", include_dashboard=False)
         # After Ray, which would die of the signal without ending what it started.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupt)
