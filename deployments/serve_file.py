@@ -38,8 +38,25 @@ def read_serve_file(path: Path) -> ServeDeploySchema:
 def _problems(content: Any) -> Iterator[str]:
     yield from _unknown_keys(ServeDeploySchema, content, "")
     yield from _violations(ServeDeploySchema, content, "")
-    for index, application in enumerate(_list_of(content, "applications")):
+    applications = _list_of(content, "applications")
+    for index, application in enumerate(applications):
         yield from _application_problems(application, f"applications[{index}]")
+    yield from _disagreements(applications)
+
+
+def _disagreements(applications: list[dict[str, Any]]) -> Iterator[str]:
+    """What each application may say alone, but not beside the others."""
+    encoders = {a.get("name") for a in applications if str(a.get("import_path")).endswith(":build_encoder")}
+    for index, application in enumerate(applications):
+        name, own = application.get("name"), (application.get("args") or {}).get("name")
+        if name in encoders and own != name:
+            yield f"applications[{index}].args.name: must be {name!r}, the name of the application"
+        for place, deployment in enumerate(_list_of(application, "deployments")):
+            settings = deployment.get("user_config") or {}
+            for model in [*settings.get("models", []), *settings.get("weights", {})]:
+                if model not in encoders:
+                    where = f"applications[{index}].deployments[{place}].user_config"
+                    yield f"{where}: there is no encoder {model!r}{_suggestion(str(model), encoders)}"
 
 
 def _application_problems(application: dict[str, Any], path: str) -> Iterator[str]:
@@ -100,6 +117,6 @@ def _list_of(value: Any, key: str) -> list[dict[str, Any]]:
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
-def _suggestion(key: str, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, list(known), n=1)
+def _suggestion(key: str, known: typing.Iterable[object]) -> str:
+    close = difflib.get_close_matches(key, [str(name) for name in known], n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

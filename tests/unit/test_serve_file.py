@@ -1,0 +1,115 @@
+"""The strict check of Serve configurations, and the two files that the repository ships."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from core.errors import ConfigError
+from deployments.serve_file import read_serve_file
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "demo" / "serve_config.demo.yaml"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITRINE_HOME", "/srv/vitrine")
+    monkeypatch.setenv("VITRINE_WEIGHTS", "/srv/weights")
+    monkeypatch.setenv("VITRINE_DATABASE_URL", "postgresql://vitrine@db/vitrine")
+    monkeypatch.setenv("VITRINE_BLOBS_URL", "s3://pictures")
+    monkeypatch.setenv("VITRINE_MILVUS_URI", "http://milvus:19530")
+
+
+def test_the_demo_configuration_is_sound() -> None:
+    names = [application.name for application in read_serve_file(DEMO).applications]
+    assert names == ["milvus-lite", "openclip", "dinov2", "blip2", "ensemble", "repair", "gateway"]
+
+
+def test_the_production_configuration_is_sound() -> None:
+    config = read_serve_file(ROOT / "serve_config.yaml")
+    encoders = {a.name: a for a in config.applications if a.import_path.endswith(":build_encoder")}
+    assert encoders["openclip"].args["checkpoint"] == "ViT-H-14"
+    assert encoders["openclip"].args["pretrained"] == "laion2b_s32b_b79k"
+    assert encoders["dinov2"].args["checkpoint"] == "facebook/dinov2-large"
+    assert encoders["blip2"].args["precision"] == "int8"
+    for application in config.applications:
+        for deployment in application.deployments:
+            given = deployment.model_fields_set
+            assert {"max_ongoing_requests", "max_queued_requests", "ray_actor_options"} <= given
+            assert {"autoscaling_config", "num_replicas"} & given
+    for encoder in encoders.values():
+        assert encoder.deployments[0].ray_actor_options.num_gpus
+
+
+def encoder(config: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(a for a in config["applications"] if a["name"] == "openclip")
+    return found
+
+
+def typo_in_deployment(config: dict[str, Any]) -> None:
+    encoder(config)["deployments"][0]["max_ongoing_request"] = 5
+
+
+def typo_in_autoscaling(config: dict[str, Any]) -> None:
+    encoder(config)["deployments"][0]["autoscaling_config"] = {"min_replica": 1}
+
+
+def typo_in_args(config: dict[str, Any]) -> None:
+    encoder(config)["args"]["checkpoints"] = "x"
+
+
+def typo_at_the_top(config: dict[str, Any]) -> None:
+    config["http_option"] = {}
+
+
+def wrong_type(config: dict[str, Any]) -> None:
+    encoder(config)["deployments"][0]["max_ongoing_requests"] = "many"
+
+
+def wrong_builder(config: dict[str, Any]) -> None:
+    encoder(config)["import_path"] = "deployments.app:build_encodr"
+
+
+def wrong_deployment(config: dict[str, Any]) -> None:
+    encoder(config)["deployments"][0]["name"] = "Encodr"
+
+
+def other_name(config: dict[str, Any]) -> None:
+    encoder(config)["args"]["name"] = "clip"
+
+
+def unknown_member(config: dict[str, Any]) -> None:
+    config["applications"][4]["deployments"][0]["user_config"]["weights"] = {"opnclip": 1.0}
+
+
+MISTAKES: dict[Callable[[dict[str, Any]], None], str] = {
+    typo_in_deployment: "deployments[0].max_ongoing_request: unknown key; did you mean 'max_ongoing_requests'?",
+    typo_in_autoscaling: "autoscaling_config.min_replica: unknown key; did you mean 'min_replicas'?",
+    typo_in_args: "applications[1].args.checkpoints: Extra inputs are not permitted",
+    typo_at_the_top: "http_option: unknown key; did you mean 'http_options'?",
+    wrong_type: "max_ongoing_requests: Input should be a valid integer",
+    wrong_builder: "applications[1].import_path:",
+    wrong_deployment: "there is no deployment 'Encodr'; did you mean 'Encoder'?",
+    other_name: "applications[1].args.name: must be 'openclip'",
+    unknown_member: "there is no encoder 'opnclip'; did you mean 'openclip'?",
+}
+
+
+@pytest.mark.parametrize("spoil", MISTAKES, ids=lambda spoil: spoil.__name__)
+def test_a_mistake_is_named_with_its_place(spoil: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
+    config = yaml.safe_load(DEMO.read_text())
+    spoil(config)
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError) as caught:
+        read_serve_file(file)
+    assert MISTAKES[spoil] in caught.value.message
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VITRINE_HOME")
+    with pytest.raises(ConfigError, match="VITRINE_HOME"):
+        read_serve_file(DEMO)
