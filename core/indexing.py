@@ -1,7 +1,7 @@
 """Bring pictures into a model's collection, and keep collection, ledger and catalog in step."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -11,6 +11,8 @@ from core.types import Encoded, EncoderInfo, IndexItem, VectorRow
 
 T = TypeVar("T")
 IndexState = Literal["indexed", "pending", "failed"]
+MAX_ENCODE_BYTES = 16 * 2**20
+"""Picture files of one call to an encoder: what carries the call takes 64 MB at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Indexer:
             return {}
         try:
             return await self._index(items)
-        except Unavailable:
+        except (Unavailable, NotFound):
             return {item.image_id: "pending" for item in items}
 
     async def sweep(self, batch_size: int = 64, grace_s: float = 0.0) -> SweepReport:
@@ -63,9 +65,13 @@ class Indexer:
         Raises:
             Unavailable: the encoder or the store is away; what was done until then is done.
         """
-        info = await self.describe()
         report = SweepReport()
-        while items := await _call(self._ledger.missing, info.collection, batch_size, grace_s):
+        while True:
+            # Anew for each batch: when other weights begin to serve, what the old ones lack stays missing.
+            info = await self.describe()
+            items = await _call(self._ledger.missing, info.collection, batch_size, grace_s)
+            if not items:
+                break
             states = await self._index(items)
             counts = list(states.values())
             report += SweepReport(indexed=counts.count("indexed"), failed=counts.count("failed"))
@@ -93,8 +99,8 @@ class Indexer:
         await _call(self._ledger.fail, announced.collection, unreadable)
         states: dict[str, IndexState] = {item.image_id: "pending" for item in items}
         states |= {item.image_id: "failed" for item, _ in unreadable}
-        if readable:
-            states |= await self._encode(announced, readable)
+        for portion in _portions(readable):
+            states |= await self._encode(announced, portion)
         return states
 
     async def _encode(
@@ -107,10 +113,10 @@ class Indexer:
             await self._prepare(encoded.info)
             await _call(self._ledger.open, encoded.info.collection, items)
         rows, broken = _split(items, encoded)
-        await self._write(encoded.info.collection, rows)
-        await _call(self._ledger.fail, encoded.info.collection, broken)
-        states: dict[str, IndexState] = {item.image_id: "failed" for item, _ in broken}
-        return states | {row.item.image_id: "indexed" for row in rows}
+        written, refused = await self._write(encoded.info, rows)
+        await _call(self._ledger.fail, encoded.info.collection, [*broken, *refused])
+        states: dict[str, IndexState] = {item.image_id: "failed" for item, _ in [*broken, *refused]}
+        return states | {item.image_id: "indexed" for item in written}
 
     async def _read(
         self, items: Sequence[IndexItem]
@@ -124,13 +130,34 @@ class Indexer:
                 failures.append((item, error))
         return readable, failures
 
-    async def _write(self, collection: str, rows: Sequence[VectorRow]) -> None:
+    async def _write(
+        self, info: EncoderInfo, rows: Sequence[VectorRow]
+    ) -> tuple[list[IndexItem], list[tuple[IndexItem, VitrineError]]]:
+        """Write rows; returns what is in, and what the store refuses for good."""
         if not rows:
-            return
-        await _call(self._store.upsert, collection, rows)
-        vanished = await _call(self._ledger.settle, collection, [row.item for row in rows])
+            return [], []
+        try:
+            await _call(self._store.upsert, info.collection, rows)
+        except NotFound:
+            # The collection was lost; the next call makes it again.
+            self._prepared.discard(info.fingerprint)
+            raise
+        except InvalidInput as error:
+            if len(rows) == 1:
+                return [], [(rows[0].item, error)]
+            # One row that cannot be stored must not keep its neighbours out.
+            answers = [await self._write(info, [row]) for row in rows]
+            return [item for ins, _ in answers for item in ins], [
+                each for _, outs in answers for each in outs
+            ]
+        items = [row.item for row in rows]
+        vanished = await _call(self._ledger.settle, info.collection, items)
         if vanished:
-            await _call(self._store.delete, collection, [item.key for item in vanished])
+            # Announced again first: should another writer settle the same row now, it becomes missing.
+            await _call(self._ledger.open, info.collection, vanished)
+            await self.remove(info.collection, [item.key for item in vanished])
+        gone = {item.key for item in vanished}
+        return [item for item in items if item.key not in gone], []
 
     async def _prepare(self, info: EncoderInfo) -> None:
         if info.fingerprint in self._prepared:
@@ -146,6 +173,21 @@ class Indexer:
         self._ledger.register(info)
         if self._store.alias_target(info.name) is None:
             self._store.set_alias(info.name, info.collection)
+
+
+def _portions(
+    readable: Sequence[tuple[IndexItem, bytes]],
+) -> Iterator[list[tuple[IndexItem, bytes]]]:
+    portion: list[tuple[IndexItem, bytes]] = []
+    size = 0
+    for item, data in readable:
+        if portion and size + len(data) > MAX_ENCODE_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append((item, data))
+        size += len(data)
+    if portion:
+        yield portion
 
 
 def _split(

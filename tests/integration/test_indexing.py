@@ -144,7 +144,7 @@ def test_a_product_deleted_while_it_is_encoded_leaves_no_orphan(
     catalog.ledger.open(info.collection, items)
     catalog.products.delete("p")
     asyncio.run(indexer.remove_obsolete(info.collection))
-    asyncio.run(indexer._write(info.collection, [VectorRow(items[0], np.ones(info.dimension, np.float32))]))
+    asyncio.run(indexer._write(info, [VectorRow(items[0], np.ones(info.dimension, np.float32))]))
     assert keys_in(store, info) == set()
 
 
@@ -155,6 +155,66 @@ def test_a_collection_that_was_lost_is_rebuilt(catalog: Catalog, store: FlakySto
     store.drop_collection(info.collection)
     reopened = Indexer(LocalEncoder(), store, catalog.ledger, catalog.blobs)
     assert asyncio.run(reopened.sweep()) == SweepReport(indexed=1)
+    assert keys_in(store, info) == expected_keys(catalog)
+
+
+def test_a_collection_that_is_lost_while_it_is_written_is_rebuilt(
+    catalog: Catalog, store: FlakyStore, indexer: Indexer
+) -> None:
+    catalog.products.put("before", "", "", {}, [picture("red")])
+    asyncio.run(indexer.sweep())
+    info = asyncio.run(indexer.describe())
+    store.drop_collection(info.collection)
+    catalog.products.put("after", "", "", {}, [picture("blue")])
+    assert set(asyncio.run(indexer.index(catalog.ledger.items("after"))).values()) == {"pending"}
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=2)
+    assert keys_in(store, info) == expected_keys(catalog)
+
+
+def test_a_product_that_the_store_refuses_spares_its_neighbours(
+    catalog: Catalog, store: FlakyStore, indexer: Indexer
+) -> None:
+    catalog.products.put("huge", "", "", {"sizes": [1] * 16_000}, [picture("red")])
+    catalog.products.put("fine", "", "", {}, [picture("blue")])
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1, failed=1)
+    info = asyncio.run(indexer.describe())
+    assert len(keys_in(store, info)) == 1
+
+
+def test_pictures_go_to_the_encoder_in_portions_that_a_call_can_carry(
+    catalog: Catalog, encoder: LocalEncoder, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    encode = encoder.encode
+
+    async def counted(inputs: Sequence[EncoderInput]) -> Encoded:
+        calls.append(len(inputs))
+        return await encode(inputs)
+
+    encoder.encode = counted  # type: ignore[method-assign]
+    pictures = [picture(colour) for colour in ("red", "green", "blue")]
+    catalog.products.put("p", "", "", {}, pictures)
+    monkeypatch.setattr("core.indexing.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in pictures))
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=3)
+    assert calls == [2, 1]
+
+
+def test_a_sweep_ends_when_other_weights_begin_to_serve_meanwhile(
+    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
+) -> None:
+    for number, colour in enumerate(["red", "green", "blue"]):
+        catalog.products.put(f"p{number}", "", "", {}, [picture(colour)])
+    other = LocalEncoder(checkpoint="other")
+    encode = encoder.encode
+
+    async def encode_and_roll(inputs: Sequence[EncoderInput]) -> Encoded:
+        encoded = await encode(inputs)
+        encoder.describe, encoder.encode = other.describe, other.encode  # type: ignore[method-assign]
+        return encoded
+
+    encoder.encode = encode_and_roll  # type: ignore[method-assign]
+    asyncio.run(asyncio.wait_for(indexer.sweep(batch_size=1), timeout=30))
+    info = asyncio.run(other.describe())
     assert keys_in(store, info) == expected_keys(catalog)
 
 
