@@ -8,7 +8,7 @@ from typing import Literal
 
 from core.errors import (
     DeadlineExceeded,
-    ModelUnavailable,
+    InvalidInput,
     Unavailable,
     UnsupportedModality,
     VitrineError,
@@ -48,7 +48,8 @@ class EnsembleSearch:
         one that is away or late is skipped too and makes the answer `degraded`.
 
         Raises:
-            VitrineError: no member could answer; the error is the one of the first member.
+            InvalidInput: no member has a weight above 0.
+            VitrineError: no member could answer; the error is the one that tells the caller most.
         """
         deep = replace(query, limit=max(2 * query.limit, MINIMUM_DEPTH))
         asked = [name for name in self._members if weights.get(name, 1.0) > 0]
@@ -88,7 +89,7 @@ class EnsembleSearch:
 def _most_telling(failed: Mapping[str, VitrineError]) -> VitrineError:
     """What the caller can mend comes first, then what waiting can mend, then what no member can do."""
     if not failed:
-        return ModelUnavailable("the ensemble has no member with a weight above 0")
+        return InvalidInput("no member of the ensemble has a weight above 0").at("weights")
     return min(failed.values(), key=_rank)
 
 

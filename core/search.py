@@ -2,15 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
-from core.errors import Conflict, InvalidInput, UnsupportedModality, VitrineError
+from core.errors import (
+    Conflict,
+    InvalidInput,
+    ModelUnavailable,
+    NotFound,
+    UnsupportedModality,
+    VitrineError,
+)
 from core.filters import Filter
 from core.ports import EncoderClient, VectorStore
 from core.types import EncoderInfo, EncoderInput, Hit, Vector
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,8 @@ class ModelSearch:
         info, vectors, timings = await self._vectors(query.parts)
         vector = weighted_mean(vectors, [part.weight for part in query.parts])
         encoded = time.perf_counter()
-        hits = await asyncio.to_thread(
+        hits = await _read_of(
+            info,
             self._store.search_products,
             info.collection,
             vector,
@@ -102,10 +113,18 @@ class ModelSearch:
         return info, vectors, timings
 
     async def _stored_vector(self, info: EncoderInfo, part: StoredPart) -> Vector:
-        found = await asyncio.to_thread(self._store.fetch, info.collection, part.keys)
+        found = await _read_of(info, self._store.fetch, info.collection, part.keys)
         if not found:
             raise Conflict(f"{part.label} has no embedding from model {info.name!r} yet; try again shortly")
         return weighted_mean(list(found.values()), [1.0] * len(found))
+
+
+async def _read_of(info: EncoderInfo, read: Callable[..., T], *args: object) -> T:
+    """Read from the version's collection; one that is not there yet is a matter of time, not of the request."""
+    try:
+        return await asyncio.to_thread(read, *args)
+    except NotFound:
+        raise ModelUnavailable(f"the collection of model {info.name!r} is not there yet") from None
 
 
 def weighted_mean(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector:

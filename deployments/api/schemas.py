@@ -15,11 +15,14 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+Words = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
 class TextPart(Body):
     """Words."""
 
     type: Literal["text"]
-    text: str = Field(min_length=1, max_length=2000)
+    text: Words
     weight: FiniteFloat = Field(1.0, description="Negative pushes away.")
 
 
@@ -61,7 +64,7 @@ Part = Annotated[
     ),
 ]
 Parts = Annotated[
-    Annotated[str, Tag(":words")] | Annotated[list[Part], Tag(":parts")], Discriminator(_kind_of_query)
+    Annotated[Words, Tag(":words")] | Annotated[list[Part], Tag(":parts")], Discriminator(_kind_of_query)
 ]
 
 
@@ -94,7 +97,7 @@ class ProductBody(Body):
 class EmbedBody(Body):
     """One picture or one text to embed."""
 
-    text: str | None = Field(None, min_length=1, max_length=2000)
+    text: Words | None = None
     image: str | None = Field(None, min_length=1, description="Base64 or a data URI.")
 
 

@@ -268,6 +268,9 @@ async def test_a_picture_is_served_as_it_was_sent(service: Service) -> None:
 
 BAD_SEARCHES: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "empty": ({}, 422, "query"),
+    "no words": ({"query": ""}, 422, "query"),
+    "too many words": ({"query": "x" * 3000}, 422, "query"),
+    "no weight": ({"query": "x", "weights": {"first": 0, "second": 0}}, 422, "weights"),
     "unknown field": ({"query": "x", "color": "red"}, 422, "color"),
     "unknown model": ({"query": "x", "model": "nope"}, 404, "model"),
     "unknown part": ({"query": [{"type": "sound"}]}, 422, "query[0]"),
@@ -303,6 +306,13 @@ async def test_a_bad_search_is_told_what_is_wrong(service: Service, case: str) -
     assert (answer.status_code, error["param"]) == (status, param), answer.text
     assert len(error["message"]) > 10
     assert error["request_id"] == answer.headers["x-request-id"] == "me-1"
+
+
+async def test_a_search_before_anything_is_indexed_is_told_to_try_again(service: Service) -> None:
+    for model in ("first", "ensemble"):
+        answer = await service.client.post("/v1/search", json={"query": "red", "model": model})
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
 
 
 async def test_a_refused_product_is_not_stored(service: Service) -> None:

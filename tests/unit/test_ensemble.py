@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from core.ensemble import EnsembleResult, EnsembleSearch
-from core.errors import ModelUnavailable, UnsupportedModality, VitrineError
+from core.errors import InvalidInput, ModelUnavailable, UnsupportedModality, VitrineError
 from core.search import ModelSearch, Query, QueryPart, SearchResult
 from core.types import EncoderInfo, Hit
 
@@ -82,5 +82,5 @@ def test_when_nobody_answers_the_error_is_the_most_telling(
 
 
 def test_an_ensemble_without_weight_says_so() -> None:
-    with pytest.raises(ModelUnavailable, match="weight above 0"):
+    with pytest.raises(InvalidInput, match="weight above 0"):
         run(Member("a", "x"), weights={"a": 0.0})
