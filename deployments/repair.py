@@ -15,7 +15,7 @@ logger = logging.getLogger("ray.serve")
 
 
 class RepairReplica:
-    """Sweeps every model's collection in turn; one replica is enough, several do no harm."""
+    """Sweeps the collections of all models; one replica is enough, several do no harm."""
 
     def __init__(self, args: RepairArgs) -> None:
         self._args = args
@@ -39,7 +39,10 @@ class RepairReplica:
 
     async def sweep(self) -> dict[str, SweepReport | str]:
         """Make one pass now; returns what was done, or what stood in the way, by model."""
-        return {name: await self._sweep(name, indexer) for name, indexer in self._indexers.items()}
+        indexers = dict(self._indexers)
+        # Side by side: a model that is away, and hangs until its deadline, must not hold up the others.
+        reports = await asyncio.gather(*(self._sweep(name, indexer) for name, indexer in indexers.items()))
+        return dict(zip(indexers, reports, strict=True))
 
     def _indexer(self, name: str) -> Indexer:
         encoder = HandleEncoder(name, self._args.encode_deadline_s)

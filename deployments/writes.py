@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.opening import Catalog
-from core.errors import NotFound, VitrineError
+from core.errors import Unavailable, VitrineError
 from core.indexing import Indexer, IndexState
 from core.ports import VectorStore
 from core.types import Attributes, IndexItem, NewPicture, Product, row_key
@@ -96,11 +96,18 @@ class ProductWrites:
         if not keys:
             return
         try:
-            for version in await asyncio.to_thread(self._catalog.ledger.versions):
+            versions = await asyncio.to_thread(self._catalog.ledger.versions)
+        except Unavailable:
+            return
+        for version in versions:
+            try:
                 await asyncio.to_thread(self._store.delete, version.collection, keys)
                 await asyncio.to_thread(self._catalog.ledger.forget, version.collection, keys)
-        except (VitrineError, NotFound):
-            return
+            except Unavailable:
+                return
+            except VitrineError:
+                # An old version's collection may be dropped, which is no reason to leave out the others.
+                continue
 
 
 def _keys(product: Product | None) -> set[str]:
