@@ -36,19 +36,17 @@ class LiteProcess:
 
     def start(self, max_file_bytes: int | None = None) -> None:
         """Start the owner without waiting for it; beyond `max_file_bytes` its writes fail."""
-
-        def limit_files() -> None:
-            if max_file_bytes is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
-
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "milvus.lite", "--folder", self.data, "--address", self.uri],
                 cwd=_ROOT,
                 stdout=log,
                 stderr=log,
-                preexec_fn=limit_files,
             )
+        if max_file_bytes is not None:
+            # Not in a preexec_fn: a fork beside gRPC's threads can hang before the program starts.
+            limits = (max_file_bytes, max_file_bytes)
+            resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, limits)
 
     def kill(self) -> None:
         """End the owner as a crash would, with SIGKILL."""

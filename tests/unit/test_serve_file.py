@@ -49,6 +49,19 @@ def encoder(config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def models_left_empty(config: dict[str, Any]) -> None:
+    gateway = next(a for a in config["applications"] if a["name"] == "gateway")
+    gateway["deployments"][0]["user_config"]["models"] = None
+
+
+def settings_of_the_wrong_type(config: dict[str, Any]) -> None:
+    encoder(config)["deployments"][0]["user_config"] = ["openclip"]
+
+
+def no_builder(config: dict[str, Any]) -> None:
+    encoder(config)["import_path"] = "deployments.app:USER_CONFIGS"
+
+
 def typo_in_deployment(config: dict[str, Any]) -> None:
     encoder(config)["deployments"][0]["max_ongoing_request"] = 5
 
