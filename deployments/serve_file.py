@@ -37,11 +37,13 @@ def read_serve_file(path: Path) -> ServeDeploySchema:
 
 def _problems(content: Any) -> Iterator[str]:
     yield from _unknown_keys(ServeDeploySchema, content, "")
-    yield from _violations(ServeDeploySchema, content, "")
+    wrong = list(_violations(ServeDeploySchema, content, ""))
     applications = _list_of(content, "applications")
-    for index, application in enumerate(applications):
-        yield from _application_problems(application, f"applications[{index}]")
-    yield from _disagreements(applications)
+    # Each check relies on the types that the one before has made sure of.
+    if not wrong:
+        for index, application in enumerate(applications):
+            wrong += _application_problems(application, f"applications[{index}]")
+    yield from wrong or _disagreements(applications)
 
 
 def _disagreements(applications: list[dict[str, Any]]) -> Iterator[str]:
@@ -65,7 +67,11 @@ def _application_problems(application: dict[str, Any], path: str) -> Iterator[st
     except (ImportError, AttributeError, ValueError) as error:
         yield f"{path}.import_path: {error}"
         return
-    (parameter,) = inspect.signature(builder).parameters.values()
+    parameters = list(inspect.signature(builder).parameters.values()) if callable(builder) else []
+    if len(parameters) != 1 or _model_in(parameters[0].annotation) is None:
+        yield f"{path}.import_path: expected a builder, a function of one configuration"
+        return
+    (parameter,) = parameters
     yield from _violations(parameter.annotation, application.get("args", {}), f"{path}.args")
     for index, deployment in enumerate(_list_of(application, "deployments")):
         where, name = f"{path}.deployments[{index}]", deployment.get("name")

@@ -107,6 +107,9 @@ MISTAKES: dict[Callable[[dict[str, Any]], None], str] = {
     wrong_builder: "applications[1].import_path:",
     wrong_deployment: "there is no deployment 'Encodr'; did you mean 'Encoder'?",
     other_name: "applications[1].args.name: must be 'openclip'",
+    models_left_empty: "applications[6].deployments[0].user_config.models: Input should be a valid tuple",
+    settings_of_the_wrong_type: "deployments.0.user_config: Input should be a valid dictionary",
+    no_builder: "applications[1].import_path: expected a builder",
     unknown_member: "there is no encoder 'opnclip'; did you mean 'openclip'?",
 }
 
