@@ -36,10 +36,14 @@ def main() -> None:
             _index(service.base_url, options.products)
             console.print(f"\nVitrine answers at [bold]{service.base_url}[/] — Ctrl-C ends it.")
             console.print(f"data and log in {options.home}")
-            signal.pause()
+            service.wait()
+            raise RuntimeError(f"the service ended; see {service.log_file}")
         except KeyboardInterrupt:
+            # A second Ctrl-C must not cut short what ends the service.
+            _ignore_interrupts()
             console.print("\nstopping …")
         except (RuntimeError, httpx.HTTPError) as error:
+            _ignore_interrupts()
             console.print(f"[red]{error}[/]")
             sys.exit(1)
 
@@ -71,6 +75,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8000, help="port on loopback (default: 8000)")
     parser.add_argument("--products", type=int, default=500, help="products in the catalogue (default: 500)")
     return parser.parse_args()
+
+
+def _ignore_interrupts() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

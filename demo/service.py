@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,7 +54,8 @@ class DemoService:
         """End the service and every process that it started."""
         assert self._process is not None
         family = self._family()
-        self._process.send_signal(signal.SIGTERM)
+        with suppress(psutil.NoSuchProcess):
+            self._process.send_signal(signal.SIGTERM)
         _, alive = psutil.wait_procs([self._process], timeout=STOP_TIMEOUT_S)
         for process in [*alive, *family]:
             _kill(process)
@@ -77,6 +79,11 @@ class DemoService:
                     return
                 time.sleep(0.5)
         raise RuntimeError(f"not ready after {timeout_s:g} s ({problem}); see {self.log_file}")
+
+    def wait(self) -> None:
+        """Return when the service has ended by itself."""
+        assert self._process is not None
+        self._process.wait()
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Find processes of this service by a part of their title."""
@@ -109,7 +116,5 @@ def _title(process: psutil.Process) -> list[str]:
 
 
 def _kill(process: psutil.Process) -> None:
-    try:
+    with suppress(psutil.NoSuchProcess):
         process.kill()
-    except psutil.NoSuchProcess:
-        return
