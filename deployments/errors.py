@@ -41,7 +41,8 @@ def status_of(error: VitrineError) -> int:
 
 def error_body(error: VitrineError, request_id: str) -> dict[str, Any]:
     """The one shape of errors, also used for single items of a batch."""
-    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+    name = "Internal" if type(error) is VitrineError else type(error).__name__
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
     return {"error": {"type": kind, "message": error.message, "param": error.param, "request_id": request_id}}
 
 
@@ -81,4 +82,6 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.exception("request %s failed", request.state.request_id, exc_info=error)
     internal = VitrineError("an internal error; the logs hold it under this request id")
-    return JSONResponse(error_body(internal, request.state.request_id), 500)
+    # This answer is made outside of the middleware that puts the id on all others.
+    headers = {"X-Request-ID": request.state.request_id}
+    return JSONResponse(error_body(internal, request.state.request_id), 500, headers)

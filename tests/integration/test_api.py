@@ -351,6 +351,20 @@ async def test_malformed_requests_get_the_one_error_shape(service: Service) -> N
         assert set(answer.json()["error"]) == {"type", "message", "param", "request_id"}
 
 
+async def test_a_failure_of_our_own_hides_its_cause_and_keeps_the_id(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(type(service.catalog.products), "get", fail)
+    answer = await service.client.get("/v1/products/p", headers={"X-Request-ID": "me-2"})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (500, "internal")
+    assert "secret" not in answer.text
+    assert error["request_id"] == answer.headers["x-request-id"] == "me-2"
+
+
 async def test_a_stream_without_a_length_is_cut_at_the_limit(service: Service) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(100):
