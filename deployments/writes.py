@@ -11,6 +11,7 @@ from core.indexing import Indexer, IndexState
 from core.ports import VectorStore
 from core.types import Attributes, IndexItem, NewPicture, Product, row_key
 from deployments.encoders import EncoderSet
+from milvus.schema import index_attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,15 @@ class ProductWrites:
         attributes: Attributes,
         pictures: Sequence[NewPicture] | None,
     ) -> Written:
-        """Create or replace a product and index its pictures with every model."""
+        """Create or replace a product and index its pictures with every model.
+
+        Raises:
+            InvalidInput: something cannot be kept, or not be indexed; nothing is stored then.
+        """
+        try:
+            index_attributes(attributes)
+        except VitrineError as error:
+            raise error.at("attributes") from None
         before = await asyncio.to_thread(self._catalog.products.get_many, [product_id])
         product, created = await asyncio.to_thread(
             self._catalog.products.put, product_id, title, description, attributes, pictures

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import InputTooLarge, InvalidInput
-from core.types import Vector, VectorRow
+from core.types import Attributes, Vector, VectorRow
 from milvus.attributes import encode_attributes
 
 MAX_NAME = 255
@@ -81,6 +81,21 @@ def encode_rows(rows: Sequence[VectorRow], dimension: int) -> list[dict[str, Any
     return encoded
 
 
+def index_attributes(attributes: Attributes) -> dict[str, Any]:
+    """Turn a product's attributes into what its rows hold.
+
+    Raises:
+        InvalidInput: a name or string holds a lone surrogate.
+        InputTooLarge: they take more than the 64 KB of a JSON field.
+    """
+    stored = encode_attributes(attributes)
+    if (size := len(json.dumps(stored, ensure_ascii=False).encode())) > MAX_JSON_BYTES:
+        raise InputTooLarge(
+            f"the attributes take {size} bytes in the index; at most {MAX_JSON_BYTES} are possible"
+        )
+    return stored
+
+
 def chunks(rows: Sequence[dict[str, Any]], dimension: int) -> Iterator[list[dict[str, Any]]]:
     """Split rows so that each call stays far below what a server takes."""
     chunk: list[dict[str, Any]] = []
@@ -98,18 +113,12 @@ def chunks(rows: Sequence[dict[str, Any]], dimension: int) -> Iterator[list[dict
 
 def _encode_row(row: VectorRow, dimension: int) -> dict[str, Any]:
     item = row.item
-    attributes = encode_attributes(item.attributes)
-    if (size := len(json.dumps(attributes, ensure_ascii=False).encode())) > MAX_JSON_BYTES:
-        raise InputTooLarge(
-            f"the attributes of {item.product_id!r} take {size} bytes in the index, "
-            f"at most {MAX_JSON_BYTES} are possible"
-        )
     return {
         "key": _check_id(item.key, MAX_KEY_BYTES),
         "image_id": _check_id(item.image_id, MAX_ID_BYTES),
         "revision": _check_revision(item.revision),
         "product_id": _check_id(item.product_id, MAX_ID_BYTES),
-        "attributes": attributes,
+        "attributes": index_attributes(item.attributes),
         "embedding": check_vector(row.vector, dimension),
     }
 

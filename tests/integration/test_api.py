@@ -323,6 +323,7 @@ async def test_a_refused_product_is_not_stored(service: Service) -> None:
         ({"images": [""]}, 422, "images[0]"),
         ({"colour": "red"}, 422, "colour"),
         ({"attributes": {"a": {"b": 1}}}, 422, None),
+        ({"attributes": {"sizes": [1] * 16_000}}, 413, "attributes"),
         ({"title": 5}, 422, "title"),
     ]
     for body, status, param in cases:
