@@ -18,7 +18,7 @@ from core.search import ModelSearch, Query, SearchResult
 from core.types import EncoderInfo, Hit
 
 Fusion = Literal["rrf", "weighted"]
-MINIMUM_DEPTH = 50
+MINIMUM_DEPTH = 64
 """Products asked of each member at least: fusion is poor when lists barely overlap."""
 
 
@@ -51,7 +51,7 @@ class EnsembleSearch:
             InvalidInput: no member has a weight above 0.
             VitrineError: no member could answer; the error is the one that tells the caller most.
         """
-        deep = replace(query, limit=max(2 * query.limit, MINIMUM_DEPTH))
+        deep = replace(query, limit=_depth(query.limit))
         asked = [name for name in self._members if weights.get(name, 1.0) > 0]
         answers = await asyncio.gather(*(self._ask(name, deep) for name in asked))
         answered = {name: a for name, a in zip(asked, answers, strict=True) if isinstance(a, SearchResult)}
@@ -84,6 +84,14 @@ class EnsembleSearch:
             return DeadlineExceeded(f"model {name!r} did not answer within {self._deadline_s:g} s")
         except VitrineError as error:
             return error
+
+
+def _depth(limit: int) -> int:
+    """Grow in steps: ranks would change between pages if each page fused lists of its own length."""
+    depth = MINIMUM_DEPTH
+    while depth < 2 * limit:
+        depth *= 4
+    return depth
 
 
 def _most_telling(failed: Mapping[str, VitrineError]) -> VitrineError:

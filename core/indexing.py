@@ -66,6 +66,8 @@ class Indexer:
             Unavailable: the encoder or the store is away; what was done until then is done.
         """
         report = SweepReport()
+        # A collection that was lost since the last sweep must be noticed although the ledger is content.
+        self._prepared.clear()
         while True:
             # Anew for each batch: when other weights begin to serve, what the old ones lack stays missing.
             info = await self.describe()

@@ -27,6 +27,7 @@ class DemoService:
         self._home = home.resolve()
         self._command = [sys.executable, "-m", "cli.main", "serve", str(config), "--port", str(port)]
         self._quiet = quiet
+        self._started: list[psutil.Process] = []
         self._process: psutil.Popen | None = None
 
     @property
@@ -53,7 +54,8 @@ class DemoService:
     ) -> None:
         """End the service and every process that it started."""
         assert self._process is not None
-        family = self._family()
+        # What is left of a service that died by itself is no child of anything any more.
+        family = list({*self._started, *self._family()})
         with suppress(psutil.NoSuchProcess):
             self._process.send_signal(signal.SIGTERM)
         _, alive = psutil.wait_procs([self._process], timeout=STOP_TIMEOUT_S)
@@ -76,6 +78,7 @@ class DemoService:
                     raise RuntimeError(f"the service ended; see {self.log_file}")
                 problem = _problem(client)
                 if problem is None:
+                    self._started = self._family()
                     return
                 time.sleep(0.5)
         raise RuntimeError(f"not ready after {timeout_s:g} s ({problem}); see {self.log_file}")

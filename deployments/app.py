@@ -5,6 +5,8 @@ Each builder imports its own replica's class, so that a replica loads only what 
 most of the time that a start takes.
 """
 
+from collections.abc import Callable
+
 from ray import serve
 from ray.serve import Application
 
@@ -55,11 +57,11 @@ def build_milvus_lite(args: MilvusLiteArgs) -> Application:
     return serve.deployment(MilvusLiteReplica, name="MilvusLite").bind(args)
 
 
-USER_CONFIGS: dict[str, type[Config] | None] = {
-    "Encoder": None,
-    "Ensemble": EnsembleSettings,
-    "Gateway": ServedModels,
-    "Repair": ServedModels,
-    "MilvusLite": None,
+DEPLOYMENTS: dict[Callable[..., Application], tuple[str, type[Config] | None]] = {
+    build_encoder: ("Encoder", None),
+    build_ensemble: ("Ensemble", EnsembleSettings),
+    build_gateway: ("Gateway", ServedModels),
+    build_repair: ("Repair", ServedModels),
+    build_milvus_lite: ("MilvusLite", None),
 }
-"""The deployments by name, and what the `user_config` of each must be."""
+"""The deployment that each builder makes, and what its `user_config` must be."""

@@ -39,7 +39,11 @@ class GatewayArgs(Config):
     catalog: CatalogConfig = Field(description="Where products and pictures are kept.")
     milvus: MilvusConfig = Field(description="Where the collections are.")
     images: ImageLimits = Field(ImageLimits(), description="What pictures are taken.")
-    max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body, in bytes.")
+    max_body_bytes: int = Field(
+        48 * 2**20,
+        gt=0,
+        description="Largest request body, in bytes; a call to an encoder carries at most 64 MiB.",
+    )
     max_images_per_product: int = Field(50, gt=0, description="Most pictures a product may have.")
     max_page: int = Field(1000, gt=0, description="Largest sum of offset and limit of a search.")
     encode_deadline_s: float = Field(30.0, gt=0, description="How long an encoder may take, in seconds.")

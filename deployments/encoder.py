@@ -8,10 +8,13 @@ from typing import Any
 
 from ray import serve
 
-from core.errors import ConfigError, VitrineError
+from core.errors import ModelUnavailable, VitrineError
 from core.types import Encoded, EncoderInfo, EncoderInput, Vector
 from models.config import EncoderConfig
 from models.registry import load_encoder
+
+DEAD_BATCHES = 3
+"""Batches in a row without one answer after which a replica asks to be replaced."""
 
 
 class EncoderReplica:
@@ -24,6 +27,7 @@ class EncoderReplica:
     def __init__(self, config: EncoderConfig) -> None:
         self._encoder = load_encoder(config)
         self._decoders = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
+        self._dead_batches = 0
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         for batched in (self._embed_image, self._embed_text):
             batched.set_max_batch_size(config.max_batch_size)
@@ -40,9 +44,9 @@ class EncoderReplica:
         return Encoded(self._encoder.info, list(vectors), {"replica": (time.perf_counter() - started) * 1e3})
 
     async def check_health(self) -> None:
-        """Fail when the model's thread is gone; Serve then replaces the replica."""
-        if self._model_thread._shutdown:
-            raise ConfigError("the model's thread has stopped")
+        """Fail when the model has stopped to answer, as after a GPU error; Serve then replaces the replica."""
+        if self._dead_batches >= DEAD_BATCHES:
+            raise ModelUnavailable(f"the model failed on {self._dead_batches} batches in a row")
 
     async def _encode_one(self, item: EncoderInput) -> Vector | VitrineError:
         try:
@@ -60,7 +64,10 @@ class EncoderReplica:
     @serve.batch  # type: ignore[untyped-decorator]
     async def _embed_image(self, batch: list[Any]) -> list[Vector | VitrineError]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._model_thread, self._encoder.encode_images, batch)
+        answers = await loop.run_in_executor(self._model_thread, self._encoder.encode_images, batch)
+        dead = all(isinstance(answer, ModelUnavailable) for answer in answers)
+        self._dead_batches = self._dead_batches + 1 if dead else 0
+        return answers
 
     @serve.batch  # type: ignore[untyped-decorator]
     async def _embed_text(self, batch: list[str]) -> list[Vector | VitrineError]:

@@ -8,6 +8,7 @@ from core.errors import InvalidInput, ModelUnavailable
 from core.search import ModelSearch, Query
 from deployments.config import EnsembleArgs, EnsembleSettings
 from deployments.handles import HandleEncoder
+from deployments.threads import widen_thread_pool
 from milvus.store import MilvusStore
 
 
@@ -20,8 +21,9 @@ class EnsembleReplica:
         self._settings = EnsembleSettings(weights={})
         self._ensemble = EnsembleSearch({}, args.member_deadline_s)
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take over the members and weights of the configuration, in place."""
+        widen_thread_pool()
         self._settings = EnsembleSettings.model_validate(user_config)
         members = {
             name: ModelSearch(HandleEncoder(name, self._args.member_deadline_s), self._store)

@@ -9,6 +9,7 @@ from deployments.config import GatewayArgs, ServedModels
 from deployments.handles import HandleEncoder, HandleEnsemble
 from deployments.ingress import create_app
 from deployments.services import Services, assemble
+from deployments.threads import widen_thread_pool
 from milvus.store import MilvusStore
 
 
@@ -26,8 +27,9 @@ class GatewayReplica:
         """Hand the application to Serve."""
         return self._app
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take over the list of models, in place."""
+        widen_thread_pool()
         self._app.state.services = self._services(ServedModels.model_validate(user_config))
 
     def _services(self, served: ServedModels) -> Services:

@@ -63,7 +63,10 @@ class DeploymentHandle:
 
     async def _call_once(self, method: str, *args: object) -> Any:
         if self._handle is None:
-            self._handle = serve.get_deployment_handle(self._deployment, app_name=self._app_name)
+            # In a thread: it waits for the controller, and must not keep the event loop meanwhile.
+            self._handle = await asyncio.to_thread(
+                serve.get_deployment_handle, self._deployment, app_name=self._app_name
+            )
         try:
             return await getattr(self._handle, method).remote(*args)
         except RayTaskError as error:

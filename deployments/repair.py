@@ -9,6 +9,7 @@ from core.errors import VitrineError
 from core.indexing import Indexer, SweepReport
 from deployments.config import RepairArgs, ServedModels
 from deployments.handles import HandleEncoder
+from deployments.threads import widen_thread_pool
 from milvus.store import MilvusStore
 
 logger = logging.getLogger("ray.serve")
@@ -26,6 +27,7 @@ class RepairReplica:
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take over the list of models, in place; the first call starts the loop."""
+        widen_thread_pool()
         self._indexers = {
             name: self._indexer(name) for name in ServedModels.model_validate(user_config).models
         }

@@ -15,8 +15,8 @@ from core.search import ModelSearch, Query, QueryPart, StoredPart
 from core.types import EncoderInfo, Hit, Product, row_key
 from deployments.encoders import EncoderSet
 
-MOST_WIDENINGS = 4
-"""Rounds after which a page may stay short although rows of vanished products keep turning up."""
+SPARES = (0, 64, 512, 4096)
+"""Products asked for beyond the page, round by round, while rows of vanished products turn up in it."""
 
 
 class Ensemble(Protocol):
@@ -75,7 +75,8 @@ class ProductSearch:
         await self._check(request)
         wanted = request.offset + request.limit
         query = Query(request.parts, wanted, request.filter, request.exclude_products)
-        for _ in range(MOST_WIDENINGS):
+        for spare in SPARES:
+            query = replace(query, limit=wanted + spare)
             answer = await self._ask(query, request)
             started = time.perf_counter()
             kept, gone = await self._hydrate(answer.hits, request.filter)

@@ -14,7 +14,7 @@ from ray._common.utils import import_attr
 from ray.serve.schema import ServeDeploySchema
 
 from core.errors import ConfigError
-from deployments.app import USER_CONFIGS
+from deployments.app import DEPLOYMENTS
 
 
 def read_serve_file(path: Path) -> ServeDeploySchema:
@@ -73,12 +73,24 @@ def _application_problems(application: dict[str, Any], path: str) -> Iterator[st
         return
     (parameter,) = parameters
     yield from _violations(parameter.annotation, application.get("args", {}), f"{path}.args")
-    for index, deployment in enumerate(_list_of(application, "deployments")):
-        where, name = f"{path}.deployments[{index}]", deployment.get("name")
-        if name not in USER_CONFIGS:
-            yield f"{where}.name: there is no deployment {name!r}{_suggestion(str(name), USER_CONFIGS)}"
-        elif settings := USER_CONFIGS[name]:
-            yield from _violations(settings, deployment.get("user_config", {}), f"{where}.user_config")
+    if builder in DEPLOYMENTS:
+        yield from _deployment_problems(application, path, *DEPLOYMENTS[builder])
+
+
+def _deployment_problems(
+    application: dict[str, Any], path: str, name: str, settings: type[BaseModel] | None
+) -> Iterator[str]:
+    """Each of our applications has one deployment, which must be configured."""
+    given = _list_of(application, "deployments")
+    if len(given) != 1 or given[0].get("name") != name:
+        found = ", ".join(repr(deployment.get("name")) for deployment in given) or "none"
+        yield f"{path}.deployments: must hold one deployment, {name!r}, and holds {found}"
+        return
+    user_config, where = given[0].get("user_config"), f"{path}.deployments[0].user_config"
+    if settings is not None:
+        yield from _violations(settings, user_config or {}, where)
+    elif user_config is not None:
+        yield f"{where}: {name} takes none"
 
 
 def _violations(model: type[BaseModel], value: Any, path: str) -> Iterator[str]:

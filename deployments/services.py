@@ -50,7 +50,7 @@ def assemble(
         encoders=encoders,
         search=ProductSearch(catalog, store, encoders, ensemble),
         writes=ProductWrites(catalog, store, encoders, args.index_wait_s),
-        status=Status(catalog, store, encoders, args.ready_coverage),
+        status=Status(catalog, store, encoders, ensemble, args.ready_coverage),
         image_limits=args.images,
         max_images_per_product=args.max_images_per_product,
         max_page=args.max_page,

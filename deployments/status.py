@@ -10,10 +10,12 @@ from typing import Any
 from PIL import Image
 
 from catalog.opening import Catalog
-from core.errors import VitrineError
+from core.errors import Unavailable, VitrineError
 from core.ports import EncoderClient, VectorStore
+from core.search import Query, QueryPart
 from core.types import EncoderInfo, LedgerCounts
-from deployments.encoders import EncoderSet
+from deployments.encoders import ENSEMBLE, EncoderSet
+from deployments.searches import Ensemble
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,18 @@ class Status:
     """Asks every part of the service how it is."""
 
     def __init__(
-        self, catalog: Catalog, store: VectorStore, encoders: EncoderSet, ready_coverage: float
+        self,
+        catalog: Catalog,
+        store: VectorStore,
+        encoders: EncoderSet,
+        ensemble: Ensemble,
+        ready_coverage: float,
     ) -> None:
         self._catalog = catalog
         self._store = store
         self._encoders = encoders
         self._ready_coverage = ready_coverage
+        self._ensemble = ensemble
         self._probe = _grey_picture()
 
     async def models(self) -> list[ModelStatus]:
@@ -65,9 +73,9 @@ class Status:
         return await asyncio.to_thread(self._catalog.products.counts)
 
     async def ready(self) -> Readiness:
-        """Run one picture through every encoder and ask catalog and store a real question."""
-        names = ["catalog", "milvus", *(encoder.name for encoder in self._encoders)]
-        checks = [self.counts(), asyncio.to_thread(self._store.ping)]
+        """Search by one picture with every encoder and with the ensemble, and ask the catalog."""
+        names = ["catalog", "milvus", ENSEMBLE, *(encoder.name for encoder in self._encoders)]
+        checks = [self.counts(), asyncio.to_thread(self._store.ping), self._fused_search()]
         passes = [self._pass(encoder) for encoder in self._encoders]
         outcomes = await asyncio.gather(*(_timed(check) for check in [*checks, *passes]))
         return Readiness(
@@ -75,15 +83,19 @@ class Status:
             timings_ms={name: ms for name, (_, ms) in zip(names, outcomes, strict=True)},
         )
 
+    async def _fused_search(self) -> None:
+        # Members that are away are named by their own checks.
+        await self._ensemble.search(Query((QueryPart(self._probe),), limit=1), None, None)
+
     async def _pass(self, encoder: EncoderClient) -> None:
         encoded = await encoder.encode([self._probe])
-        if isinstance(encoded.vectors[0], VitrineError):
-            raise encoded.vectors[0]
-        counts = await asyncio.to_thread(self._catalog.ledger.counts, encoded.info.collection)
+        vector, collection = encoded.vectors[0], encoded.info.collection
+        if isinstance(vector, VitrineError):
+            raise vector
+        await asyncio.to_thread(self._store.search_products, collection, vector, 1)
+        counts = await asyncio.to_thread(self._catalog.ledger.counts, collection)
         if counts.missing > (1 - self._ready_coverage) * counts.pictures:
-            raise VitrineError(
-                f"collection {encoded.info.collection} holds {counts.indexed} of {counts.pictures} pictures"
-            )
+            raise Unavailable(f"collection {collection} holds {counts.indexed} of {counts.pictures} pictures")
 
     async def _model(self, encoder: EncoderClient) -> ModelStatus:
         try:

@@ -78,16 +78,18 @@ def writing(base_url: str, prefix: str) -> Iterator[Writer]:
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
-def test_nothing_acknowledged_is_lost(service: DemoService, client: httpx.Client, victim: str) -> None:
+def test_nothing_acknowledged_is_lost(
+    service: DemoService, client: httpx.Client, victim: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (process,) = service.processes(VICTIMS[victim])
     with writing(service.base_url, VICTIMS[victim].rsplit(":", 1)[1].lower()) as writer:
         time.sleep(BEFORE_S)
         process.kill()
         time.sleep(AFTER_S)
     seconds = _recovered(client)
-    print(
-        f"{victim}: {len(writer.acknowledged)} acknowledged, {writer.failures} refused, whole in {seconds:.1f} s"
-    )
+    counts = f"{len(writer.acknowledged)} acknowledged, {writer.failures} refused"
+    with capsys.disabled():
+        print(f"\n{victim}: {counts}, whole in {seconds:.1f} s")
     assert len(writer.acknowledged) > 10
     for sku, data in writer.acknowledged.items():
         for model in ("openclip", "dinov2", "blip2"):

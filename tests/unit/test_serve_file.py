@@ -59,7 +59,7 @@ def settings_of_the_wrong_type(config: dict[str, Any]) -> None:
 
 
 def no_builder(config: dict[str, Any]) -> None:
-    encoder(config)["import_path"] = "deployments.app:USER_CONFIGS"
+    encoder(config)["import_path"] = "deployments.app:DEPLOYMENTS"
 
 
 def typo_in_deployment(config: dict[str, Any]) -> None:
@@ -90,6 +90,14 @@ def wrong_deployment(config: dict[str, Any]) -> None:
     encoder(config)["deployments"][0]["name"] = "Encodr"
 
 
+def no_deployments(config: dict[str, Any]) -> None:
+    del config["applications"][6]["deployments"]
+
+
+def stray_user_config(config: dict[str, Any]) -> None:
+    encoder(config)["deployments"][0]["user_config"] = {"models": []}
+
+
 def other_name(config: dict[str, Any]) -> None:
     encoder(config)["args"]["name"] = "clip"
 
@@ -105,7 +113,9 @@ MISTAKES: dict[Callable[[dict[str, Any]], None], str] = {
     typo_at_the_top: "http_option: unknown key; did you mean 'http_options'?",
     wrong_type: "max_ongoing_requests: Input should be a valid integer",
     wrong_builder: "applications[1].import_path:",
-    wrong_deployment: "there is no deployment 'Encodr'; did you mean 'Encoder'?",
+    wrong_deployment: "must hold one deployment, 'Encoder', and holds 'Encodr'",
+    no_deployments: "applications[6].deployments: must hold one deployment, 'Gateway', and holds none",
+    stray_user_config: "applications[1].deployments[0].user_config: Encoder takes none",
     other_name: "applications[1].args.name: must be 'openclip'",
     models_left_empty: "applications[6].deployments[0].user_config.models: Input should be a valid tuple",
     settings_of_the_wrong_type: "deployments.0.user_config: Input should be a valid dictionary",
