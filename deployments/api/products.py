@@ -9,6 +9,7 @@ from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.indexing import IndexState
 from core.search import QueryPart
 from core.types import NewPicture
+from deployments.api.answers import ModelIndex, ProductView, SearchView, WrittenView
 from deployments.api.bodies import (
     decode_base64,
     files_of,
@@ -19,7 +20,7 @@ from deployments.api.bodies import (
     refuse_unknown,
     text_of,
 )
-from deployments.api.schemas import ModelIndex, ProductBody, ProductView, SearchView, WrittenView
+from deployments.api.requests import ProductBody
 from deployments.searches import Request as SearchRequest
 from deployments.services import services
 from models.images import ImageLimits, inspect_image

@@ -6,16 +6,9 @@ from core.errors import InvalidInput, VitrineError
 from core.filters import parse_filter
 from core.search import QueryPart
 from core.types import EncoderInput
+from deployments.api.answers import EmbeddingView, SearchView
 from deployments.api.bodies import decode_base64, files_of, is_multipart, open_form, parse, read_json, text_of
-from deployments.api.schemas import (
-    EmbedBody,
-    EmbeddingView,
-    ImagePart,
-    Part,
-    SearchBody,
-    SearchView,
-    TextPart,
-)
+from deployments.api.requests import EmbedBody, ImagePart, Part, SearchBody, TextPart
 from deployments.searches import Request as SearchRequest
 from deployments.services import Services, services
 
