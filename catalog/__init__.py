@@ -1,1 +1,1 @@
-"""The catalogue: products, pictures, the embeddings ledger and the picture files."""
+"""The catalog: products, pictures, the embeddings ledger and the picture files."""

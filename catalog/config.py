@@ -1,4 +1,4 @@
-"""Where the catalogue lives."""
+"""Where the catalog lives."""
 
 from pydantic import Field, field_validator
 from sqlalchemy.engine import URL, make_url
@@ -17,7 +17,7 @@ _DRIVERS = {
 
 
 class CatalogConfig(Config):
-    """The database of the catalogue and the store of its picture files."""
+    """The database of the catalog and the store of its picture files."""
 
     database_url: str = Field(
         description="SQLAlchemy URL: `sqlite:///path` or `postgresql://user:password@host/name`.",
@@ -62,7 +62,7 @@ def _sqlalchemy_url(value: str) -> URL:
             "database_url is no URL; use sqlite:///path or postgresql://user:password@host/name"
         ) from None
     if url.drivername not in _DRIVERS:
-        raise ConfigError(f"database_url names {url.drivername!r}; the catalogue needs sqlite or postgresql")
+        raise ConfigError(f"database_url names {url.drivername!r}; the catalog needs sqlite or postgresql")
     if url.get_backend_name() == "sqlite" and (url.database in (None, "", ":memory:") or "mode" in url.query):
         raise ConfigError("database_url needs the path of a file: every process and thread opens it again")
     return url.set(drivername=_DRIVERS[url.drivername])

@@ -29,7 +29,7 @@ def open_engine(config: CatalogConfig) -> Engine:
         try:
             _create_with_wal(Path(url.database))
         except (OSError, sqlite3.Error) as error:
-            raise Unavailable(f"the catalogue's file cannot be opened: {error}") from error
+            raise Unavailable(f"the catalog's file cannot be opened: {error}") from error
         connect_args["timeout"] = BUSY_TIMEOUT_S
     engine = create_engine(
         url,

@@ -1,4 +1,4 @@
-"""Open the catalogue that the configuration names."""
+"""Open the catalog that the configuration names."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from catalog.products import SqlProducts
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The catalogue's parts on one engine; safe to use from several threads."""
+    """The catalog's parts on one engine; safe to use from several threads."""
 
     products: SqlProducts
     ledger: SqlLedger
@@ -27,7 +27,7 @@ class Catalog:
 
 
 def open_catalog(config: CatalogConfig) -> Catalog:
-    """Open the catalogue, created or migrated to this version; several processes may do so at once.
+    """Open the catalog, created or migrated to this version; several processes may do so at once.
 
     Raises:
         ConfigError: the URL of the picture files names an unknown file system.

@@ -1,4 +1,4 @@
-"""The catalogue's products in SQL, their picture files in the blob store."""
+"""The catalog's products in SQL, their picture files in the blob store."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Transactions of the catalogue, with the database's outages told in our own words."""
+"""Transactions of the catalog, with the database's outages told in our own words."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,4 +41,4 @@ def _outages_told() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, TimeoutError) as error:
-        raise Unavailable("the catalogue's database does not answer; try again") from error
+        raise Unavailable("the catalog's database does not answer; try again") from error

@@ -1,4 +1,4 @@
-"""A catalogue on each database that it supports."""
+"""A catalog on each database that it supports."""
 
 import tempfile
 import uuid
@@ -57,7 +57,7 @@ def catalog_config(database_url: str, tmp_path: Path) -> CatalogConfig:
 
 @pytest.fixture
 def catalog(catalog_config: CatalogConfig) -> Iterator[Catalog]:
-    """An empty catalogue."""
+    """An empty catalog."""
     opened = open_catalog(catalog_config)
     yield opened
     opened.close()

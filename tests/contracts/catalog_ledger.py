@@ -1,4 +1,4 @@
-"""What every database of the catalogue must do with the ledger."""
+"""What every database of the catalog must do with the ledger."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Any sequence of calls on the catalogue, held against a small model of it."""
+"""Any sequence of calls on the catalog, held against a small model of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ steps: st.SearchStrategy[list[Step]] = st.lists(
 
 @dataclass
 class Model:
-    """What the catalogue should say."""
+    """What the catalog should say."""
 
     products: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
     current: dict[str, int] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Model:
 
 
 def check_any_sequence(catalog: Catalog, max_examples: int) -> None:
-    """Run random sequences; after every step all answers of the catalogue equal the model's."""
+    """Run random sequences; after every step all answers of the catalog equal the model's."""
 
     @settings(max_examples=max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(steps)

@@ -1,4 +1,4 @@
-"""What every database of the catalogue must do with products."""
+"""What every database of the catalog must do with products."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

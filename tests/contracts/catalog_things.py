@@ -1,4 +1,4 @@
-"""What the suites of the catalogue put into it."""
+"""What the suites of the catalog put into it."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""The database of the catalogue on a real PostgreSQL."""
+"""The database of the catalog on a real PostgreSQL."""
 
 import pytest
 

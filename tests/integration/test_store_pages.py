@@ -13,7 +13,7 @@ from tests.vector_rows import best_scores, row, unit
 def test_pages_equal_brute_force(store: VectorStore, collection: str) -> None:
     rng = np.random.default_rng(7)
     sizes = [200, 200, 150, 1, 1, *rng.integers(1, 200, 20), *rng.integers(1, 4, 100)]
-    rows = _catalogue(rng, [int(size) for size in sizes])
+    rows = _catalog(rng, [int(size) for size in sizes])
     store.upsert(collection, rows)
     filters = [None, parse_filter({"group": 3}), parse_filter({"group": {"lt": 2}})]
     for number in range(9):
@@ -33,7 +33,7 @@ def test_one_product_with_hundreds_of_pictures_hides_no_other(store: VectorStore
 
 def test_a_page_of_a_thousand_products_is_full(store: VectorStore, collection: str) -> None:
     rng = np.random.default_rng(9)
-    rows = _catalogue(rng, [int(size) for size in rng.integers(1, 9, 1300)])
+    rows = _catalog(rng, [int(size) for size in rng.integers(1, 9, 1300)])
     store.upsert(collection, rows)
     query = rng.normal(size=8).astype(np.float32)
     for limit in (1000, 1100, 1300):
@@ -55,7 +55,7 @@ def test_excluded_products_are_left_out(store: VectorStore, collection: str) -> 
     assert [hit.image_id for hit in hits] == ["i1", "i2", "i4", "i5", "i6", "i7", "i8"]
 
 
-def _catalogue(rng: np.random.Generator, sizes: Sequence[int]) -> list[VectorRow]:
+def _catalog(rng: np.random.Generator, sizes: Sequence[int]) -> list[VectorRow]:
     rows = []
     for number, size in enumerate(sizes):
         centre = rng.normal(size=8)

@@ -1,4 +1,4 @@
-"""Where the catalogue lives."""
+"""Where the catalog lives."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The database of the catalogue on SQLite."""
+"""The database of the catalog on SQLite."""
 
 import pytest
 
