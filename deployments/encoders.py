@@ -58,10 +58,10 @@ class EncoderSet:
         """
         if not self._encoders:
             raise ModelUnavailable("no encoder is configured")
-        if name == ENSEMBLE:
-            return False
-        self.get(name)
-        return True
+        if name != ENSEMBLE and name not in self._encoders:
+            known = ", ".join(sorted([*self._encoders, ENSEMBLE]))
+            raise NotFound(f"there is no model {name!r}; models: {known}").at("model")
+        return name != ENSEMBLE
 
     def refuse_ensemble_options(self, name: str, given: Iterable[str]) -> None:
         """Refuse options that only the ensemble understands."""

@@ -1,9 +1,10 @@
 """The FastAPI application: middleware, routes and error table over the services."""
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from deployments import errors
 from deployments.api import products, search, status
+from deployments.api.bodies import known_query
 from deployments.middleware import BodyLimit, RequestId
 
 
@@ -20,5 +21,5 @@ def create_app(max_body_bytes: int) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
     app.add_middleware(RequestId)
     for group in (products, search, status):
-        app.include_router(group.router)
+        app.include_router(group.router, dependencies=[Depends(known_query)])
     return app

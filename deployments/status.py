@@ -17,6 +17,9 @@ from core.types import EncoderInfo, LedgerCounts
 from deployments.encoders import ENSEMBLE, EncoderSet
 from deployments.searches import Ensemble
 
+READY_TIMEOUT_S = 5.0
+"""How long one check of readiness may take: probes give up soon after."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
@@ -115,8 +118,11 @@ class Status:
 async def _timed(check: Coroutine[Any, Any, object]) -> tuple[str | None, float]:
     started = time.perf_counter()
     try:
-        await check
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            await check
         problem = None
+    except TimeoutError:
+        problem = f"no answer within {READY_TIMEOUT_S:g} s"
     except VitrineError as error:
         problem = error.message
     return problem, (time.perf_counter() - started) * 1e3

@@ -15,6 +15,19 @@ from core.errors import InvalidInput
 M = TypeVar("M", bound=BaseModel)
 
 
+def known_query(request: Request) -> None:
+    """Refuse query parameters that the route does not read; a dependency of every route.
+
+    Raises:
+        InvalidInput: one is unknown.
+    """
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            choice = f"parameters: {', '.join(sorted(known))}" if known else "this call takes none"
+            raise InvalidInput(f"unknown query parameter; {choice}").at(name)
+
+
 async def read_json(request: Request, model: type[M]) -> M:
     """Read a JSON body.
 
@@ -24,17 +37,21 @@ async def read_json(request: Request, model: type[M]) -> M:
     return parse(await request.body(), model)
 
 
-def parse(data: bytes | str, model: type[M]) -> M:
+def parse(data: bytes | str, model: type[M], param: str = "body") -> M:
     """Check JSON text against a model; same errors as `read_json`."""
     try:
         value = json.loads(data, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the request is not valid JSON: {error}") from None
+    except RecursionError:
+        raise InvalidInput("the JSON is nested too deeply").at(param) from None
+    except ValueError as error:
+        raise InvalidInput(f"this is not valid JSON: {error}").at(param) from None
+    if not isinstance(value, dict):
+        raise InvalidInput("send a JSON object").at(param)
     try:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise InvalidInput(_lower_first(first["msg"])).at(_path(first["loc"]) or "body") from None
+        raise InvalidInput(_lower_first(first["msg"])).at(_path(first["loc"]) or param) from None
 
 
 def is_multipart(request: Request) -> bool:

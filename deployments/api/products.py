@@ -108,7 +108,9 @@ async def _read_product(request: Request, max_images: int) -> tuple[ProductBody,
     if is_multipart(request):
         async with open_form(request, max_images) as form:
             refuse_unknown(form, {"metadata", "images"})
-            body = parse(text_of(form, "metadata") or "{}", ProductBody)
+            if not form:
+                raise InvalidInput("the form is empty; send `metadata`, files `images`, or both").at("body")
+            body = parse(text_of(form, "metadata") or "{}", ProductBody, "metadata")
             if body.images is not None:
                 raise InvalidInput("send pictures as files of the form field `images`").at("metadata.images")
             return body, await files_of(form, "images") or None

@@ -68,7 +68,7 @@ async def _read_search(request: Request) -> tuple[SearchBody, dict[str, bytes]]:
         return await read_json(request, SearchBody), {}
     uploads = {}
     async with open_form(request, MAX_PARTS) as form:
-        body = parse(text_of(form, "request") or "{}", SearchBody)
+        body = parse(text_of(form, "request") or "{}", SearchBody, "request")
         for field in dict.fromkeys(name for name in form if name != "request"):
             for index, data in enumerate(await files_of(form, field)):
                 uploads[f"{field}[{index}]" if index else field] = data
