@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
@@ -16,13 +17,15 @@ from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 from demo.dataset import INPUT_SIZE, LabelledPictures
 from demo.objectives import AttributeHeads
 from demo.optimisation import Schedule, optimise
-from demo.pixels import IMAGENET_MEAN, IMAGENET_STD, normalised
+from demo.pixels import IMAGENET_MEAN, IMAGENET_STD, augmented, normalised
 from demo.training import SEED, options, run
 
 _PATCH = 8
 _PATCHES_ACROSS = INPUT_SIZE // _PATCH
-_ATTRIBUTE_WEIGHTS = (1.5, 1.0, 1.0, 0.1)
+# The background is left to be forgotten: any share of it comes between like garments.
+_ATTRIBUTE_WEIGHTS = (1.5, 1.0, 1.0, 0.0)
 _SPARSE_UNTIL = 0.6
+_FEATURE_LENGTH = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,13 @@ def build_model(shape: Shape) -> Dinov2Model:
 def train(pictures: LabelledPictures, steps: int, out: Path, shape: Shape = SMALL) -> None:
     """Train from scratch to tell the attributes apart, and save without the classifiers."""
     model, heads = build_model(shape).train(), AttributeHeads(shape.width, _ATTRIBUTE_WEIGHTS)
-    labels = torch.from_numpy(pictures.labels)
+    rng, labels = np.random.default_rng(SEED), torch.from_numpy(pictures.labels)
 
     def objective(batch: NDArray[np.int64], progress: float) -> Tensor:
-        values = normalised(pictures.pixels[batch], IMAGENET_MEAN, IMAGENET_STD)
+        values = augmented(normalised(pictures.pixels[batch], IMAGENET_MEAN, IMAGENET_STD), rng)
         features = _class_token(model, values, sparse=progress < _SPARSE_UNTIL)
-        loss: Tensor = heads(features, labels[batch])
+        # Only the direction may tell attributes apart, since a search compares nothing else.
+        loss: Tensor = heads(_FEATURE_LENGTH * F.normalize(features, dim=-1), labels[batch])
         return loss
 
     parameters = [*model.parameters(), *heads.parameters()]
