@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from core.errors import InvalidInput, ModelUnavailable, NotFound, Unavailable
+from core.errors import ModelUnavailable, NotFound, Unavailable
 from core.ports import EncoderClient
 from core.search import unsupported
 from core.types import EncoderInput, Modality
@@ -62,8 +62,3 @@ class EncoderSet:
             known = ", ".join(sorted([*self._encoders, ENSEMBLE]))
             raise NotFound(f"there is no model {name!r}; models: {known}").at("model")
         return name != ENSEMBLE
-
-    def refuse_ensemble_options(self, name: str, given: Iterable[str]) -> None:
-        """Refuse options that only the ensemble understands."""
-        for option in given:
-            raise InvalidInput(f"{option!r} applies to the ensemble only, not to model {name!r}").at(option)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from catalog.opening import Catalog
 from core.ensemble import EnsembleResult, Fusion
-from core.errors import Conflict
+from core.errors import Conflict, InvalidInput
 from core.filters import Filter, matches
 from core.ports import VectorStore
 from core.search import ModelSearch, Query, QueryPart, StoredPart
@@ -108,10 +108,10 @@ class ProductSearch:
 
     async def _check(self, request: Request) -> None:
         if self._encoders.searchable(request.model):
-            given = {"weights": request.weights, "fusion": request.fusion}
-            self._encoders.refuse_ensemble_options(
-                request.model, [name for name, value in given.items() if value is not None]
-            )
+            for option, value in (("weights", request.weights), ("fusion", request.fusion)):
+                if value is not None:
+                    message = f"{option!r} applies to the ensemble only, not to model {request.model!r}"
+                    raise InvalidInput(message).at(option)
             fresh = [part.content for part in request.parts if not isinstance(part.content, StoredPart)]
             await self._encoders.require(request.model, fresh)
 

@@ -1,7 +1,5 @@
 """Health, models and numbers."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
@@ -18,6 +16,13 @@ class CountsView(BaseModel):
     indexed: int
     failed: int
     missing: int
+
+    @classmethod
+    def of(cls, counts: LedgerCounts) -> "CountsView":
+        """Show the counts of a collection."""
+        return cls(
+            pictures=counts.pictures, indexed=counts.indexed, failed=counts.failed, missing=counts.missing
+        )
 
 
 class VersionView(BaseModel):
@@ -49,9 +54,7 @@ class VersionView(BaseModel):
             precision=info.precision,
             device=info.device,
             live=live,
-            counts=CountsView(
-                pictures=counts.pictures, indexed=counts.indexed, failed=counts.failed, missing=counts.missing
-            ),
+            counts=CountsView.of(counts),
         )
 
 
@@ -118,17 +121,7 @@ async def stats(request: Request) -> StatsView:
     """Count products, pictures and what each model has indexed."""
     status = services(request).status
     products, pictures = await status.counts()
-    counts: dict[str, Any] = {
-        model.name: CountsView(**_as_dict(model.counts)) if model.counts else None
-        for model in await status.models()
+    counts = {
+        model.name: CountsView.of(model.counts) if model.counts else None for model in await status.models()
     }
     return StatsView(products=products, pictures=pictures, models=counts)
-
-
-def _as_dict(counts: LedgerCounts) -> dict[str, int]:
-    return {
-        "pictures": counts.pictures,
-        "indexed": counts.indexed,
-        "failed": counts.failed,
-        "missing": counts.missing,
-    }
