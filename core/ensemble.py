@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from core.completion import complete
 from core.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -14,17 +15,21 @@ from core.errors import (
     VitrineError,
 )
 from core.fusion import fuse_rrf, fuse_weighted, normalised_weights
+from core.matching import matching
 from core.search import ModelSearch, Query, SearchResult
+from core.steps import beginnings, candidates, fuse_in_steps, fusion_depth
 from core.types import EncoderInfo, Hit
 
 Fusion = Literal["rrf", "weighted"]
-MINIMUM_DEPTH = 64
-"""Products asked of each member at least: fusion is poor when lists barely overlap."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleResult:
-    """Fused products, best first; which versions answered, which members are away and why."""
+    """Fused products, best first; which versions answered, which members are away and why.
+
+    `lexical_weight` is the share that the words' own ranking had in the order, 0 to 1. `incomplete` says
+    which members took part without their scores of some candidates, and why.
+    """
 
     hits: list[Hit]
     infos: list[EncoderInfo]
@@ -32,6 +37,8 @@ class EnsembleResult:
     skipped: dict[str, str]
     degraded: bool
     timings_ms: dict[str, float] = field(default_factory=dict)
+    lexical_weight: float = 0.0
+    incomplete: dict[str, str] = field(default_factory=dict)
 
 
 class EnsembleSearch:
@@ -45,56 +52,77 @@ class EnsembleSearch:
         """Find the `query.limit` best distinct products by the fused opinion of the members.
 
         Members with weight 0 are not asked. A member that cannot encode a part of the query is skipped;
-        one that is away or late is skipped too and makes the answer `degraded`.
+        one that is away or late is skipped too and makes the answer `degraded`. Smallest scores of a
+        match choose what is shown, not its order.
+
+        With `weighted`, a member is asked for its score of what only others have found, in what is left
+        of its time. When it cannot say, it contributes what it has and the answer is `degraded`.
 
         Raises:
             InvalidInput: no member has a weight above 0.
             VitrineError: no member could answer; the error is the one that tells the caller most.
         """
-        deep = replace(query, limit=_depth(query.limit))
+        deep = replace(query, limit=fusion_depth(query.limit))
         asked = [name for name in self._members if weights.get(name, 1.0) > 0]
-        answers = await asyncio.gather(*(self._ask(name, deep) for name in asked))
-        answered = {name: a for name, a in zip(asked, answers, strict=True) if isinstance(a, SearchResult)}
-        failed = {name: a for name, a in zip(asked, answers, strict=True) if isinstance(a, VitrineError)}
+        outcomes = await asyncio.gather(*(self._ask(name, deep) for name in asked))
+        answers = {name: answer for name, (answer, _) in zip(asked, outcomes, strict=True)}
+        answered = {name: answer for name, answer in answers.items() if isinstance(answer, SearchResult)}
+        failed = {name: answer for name, answer in answers.items() if isinstance(answer, VitrineError)}
         if not answered:
-            raise _most_telling(failed)
+            raise most_telling(failed)
         used = normalised_weights(weights, list(answered))
+        asked_for = {name: result.hits for name, result in answered.items()}
+        partial: dict[str, VitrineError] = {}
+        if fusion == "weighted":
+            left_s = {name: left for name, (_, left) in zip(asked, outcomes, strict=True)}
+            answered, partial = await complete(self._members, answered, query.filter, left_s)
         started = time.perf_counter()
-        fuse = fuse_rrf if fusion == "rrf" else fuse_weighted
-        hits = fuse({name: result.hits for name, result in answered.items()}, used)[: query.limit]
+        scored = {name: result.hits for name, result in answered.items()}
+        if fusion == "rrf":
+            hits = fuse_in_steps(
+                query.limit, lambda depth: beginnings(scored, depth), lambda lists: fuse_rrf(lists, used)
+            )
+        else:
+            hits = fuse_in_steps(
+                query.limit,
+                lambda depth: candidates(asked_for, scored, depth),
+                lambda lists: fuse_weighted(lists, used),
+            )
+        if query.minimum_scores is not None:
+            found = {name: (result.info.collection, result.hits) for name, result in answered.items()}
+            hits = matching(hits, found, used, query.minimum_scores)
         timings = {
             f"{name}.{stage}": ms
             for name, result in answered.items()
             for stage, ms in result.timings_ms.items()
         }
         return EnsembleResult(
-            hits=hits,
+            hits=hits[: query.limit],
             infos=[result.info for result in answered.values()],
             weights=used,
             skipped={name: error.message for name, error in failed.items()},
-            degraded=any(not isinstance(error, UnsupportedModality) for error in failed.values()),
+            degraded=bool(partial)
+            or any(not isinstance(error, UnsupportedModality) for error in failed.values()),
             timings_ms=timings | {"fuse": (time.perf_counter() - started) * 1e3},
+            incomplete={name: error.message for name, error in partial.items()},
         )
 
-    async def _ask(self, name: str, query: Query) -> SearchResult | VitrineError:
+    async def _ask(self, name: str, query: Query) -> tuple[SearchResult | VitrineError, float]:
+        """Return the member's answer and how many seconds are left of its time."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._deadline_s
+        answer: SearchResult | VitrineError
         try:
-            async with asyncio.timeout(self._deadline_s):
-                return await self._members[name].search(query)
+            async with asyncio.timeout_at(until):
+                answer = await self._members[name].search(query)
         except TimeoutError:
-            return DeadlineExceeded(f"model {name!r} did not answer within {self._deadline_s:g} s")
+            answer = DeadlineExceeded(f"model {name!r} did not answer within {self._deadline_s:g} s")
         except VitrineError as error:
-            return error
+            answer = error
+        return answer, until - loop.time()
 
 
-def _depth(limit: int) -> int:
-    """Grow in steps: ranks would change between pages if each page fused lists of its own length."""
-    depth = MINIMUM_DEPTH
-    while depth < 2 * limit:
-        depth *= 4
-    return depth
-
-
-def _most_telling(failed: Mapping[str, VitrineError]) -> VitrineError:
+def most_telling(failed: Mapping[str, VitrineError]) -> VitrineError:
     """What the caller can mend comes first, then what waiting can mend, then what no member can do."""
     if not failed:
         return InvalidInput("no member of the ensemble has a weight above 0").at("weights")

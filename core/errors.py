@@ -4,14 +4,21 @@
     ├── InvalidInput              the caller sent something that can never work
     │   ├── InvalidImage          … a picture that cannot be decoded
     │   ├── InputTooLarge         … bytes, pixels or counts beyond a limit
-    │   └── UnsupportedModality   … words for a model that only sees pictures
+    │   ├── UnsupportedModality   … words for a model that only sees pictures
+    │   ├── UnsupportedMediaType  … a body of a kind that the call does not take
+    │   └── UnfetchableUrl        … a URL that is not fetched, or leads to nothing
+    ├── Unauthenticated           no API key, or one that is not known
+    ├── Forbidden                 a known caller who may not do this
+    ├── RateLimited               too many requests from one caller; `retry_after_s` says when to come again
     ├── NotFound                  a product, image, model or collection that does not exist
     ├── Conflict                  the request contradicts what is stored
     ├── ConfigError               the configuration is wrong; raised before anything serves
+    ├── FetchFailed               a server that the caller's URL names failed; it may work later
     └── Unavailable               right now not; the same call may work later
         ├── ModelUnavailable      … an encoder is away, loading or has failed to load
         ├── StoreUnavailable      … Milvus does not answer
-        └── DeadlineExceeded      … the work did not end within its time
+        ├── DeadlineExceeded      … the work did not end within its time
+        └── Overloaded            … the replica has as many requests in work as it may
 
 The tree carries no HTTP status: `deployments/errors.py` holds the one table. Messages are safe to show
 to a client. Errors travel between processes by pickle, so each takes one message and optional plain
@@ -33,13 +40,7 @@ class VitrineError(Exception):
         return self
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.message, self.param))
-
-
-def _rebuild(kind: type[VitrineError], message: str, param: str | None) -> VitrineError:
-    error = kind(message)
-    error.param = param
-    return error
+        return (type(self), (self.message,), self.__dict__.copy())
 
 
 class InvalidInput(VitrineError):
@@ -56,6 +57,39 @@ class InputTooLarge(InvalidInput):
 
 class UnsupportedModality(InvalidInput):
     """The model has no tower for this kind of input."""
+
+
+class UnsupportedMediaType(InvalidInput):
+    """A body that says it is of a kind that the call does not take."""
+
+
+class UnfetchableUrl(InvalidInput):
+    """A URL that is not fetched, or behind which there is nothing; `status` is what its server answered."""
+
+    status: int | None = None
+
+
+class FetchFailed(VitrineError):
+    """A server that the caller's URL names failed or was too slow; the same call may work later.
+
+    `retry_after_s` is when the server asked to come again, if it did, in seconds.
+    """
+
+    retry_after_s: float | None = None
+
+
+class Unauthenticated(VitrineError):
+    """The request carries no API key, or one that is not known."""
+
+
+class Forbidden(VitrineError):
+    """The caller is known, or need not be, and may not do this."""
+
+
+class RateLimited(VitrineError):
+    """One caller sends more requests than it may; `retry_after_s` seconds later one more is taken."""
+
+    retry_after_s: float = 1.0
 
 
 class NotFound(VitrineError):
@@ -84,3 +118,7 @@ class StoreUnavailable(Unavailable):
 
 class DeadlineExceeded(Unavailable):
     """The work did not end within its time."""
+
+
+class Overloaded(Unavailable):
+    """The replica has as many requests in work as it may."""

@@ -34,8 +34,9 @@ def fuse_weighted(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, floa
     """Fuse by the weighted sum of min-max normalised scores (convex combination, arXiv 2210.11934).
 
     Each list's scores are scaled to [0, 1] within the list, because cosine similarities of different
-    models have different ranges; a product that a list does not hold gets 0 from it. Best first, ties
-    by product id.
+    models have different ranges. When every list scores every candidate, the sum is exact: scaling is a
+    linear map per model and query, the same for all candidates. A candidate that a list does not hold
+    counts as its last. Best first, ties by product id.
     """
     return _fuse(
         {

@@ -2,32 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import numpy as np
-
-from core.errors import (
-    Conflict,
-    InvalidInput,
-    ModelUnavailable,
-    NotFound,
-    UnsupportedModality,
-    VitrineError,
-)
+from core.errors import Conflict, ModelUnavailable, NotFound, VitrineError
 from core.filters import Filter
 from core.ports import EncoderClient, VectorStore
 from core.types import EncoderInfo, EncoderInput, Hit, Vector
+from core.vectors import weighted_mean
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """A part of a query that is in the catalog already: the row keys of its pictures."""
+    """A part of a query that is in the catalog already: whose it is, and the row keys of its pictures."""
 
     label: str
+    product_id: str
     keys: tuple[str, ...]
 
 
@@ -40,6 +33,15 @@ class QueryPart:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryVector:
+    """What a model version makes of a query: a float32 unit vector (dimension,), and how long it took, in ms."""
+
+    info: EncoderInfo
+    vector: Vector
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """What to look for, and how many products of it."""
 
@@ -47,15 +49,24 @@ class Query:
     limit: int
     filter: Filter | None = None
     exclude_products: tuple[str, ...] = ()
+    minimum_scores: Mapping[str, float] | None = None
+    """Smallest cosine of a match by collection; None: everything that is found is shown."""
+    embedded: Mapping[str, QueryVector] = field(default_factory=dict)
+    """What models, by name, have made of the parts already; such a model is not asked again."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Distinct products, best first, from one model version; how long each stage took, in ms."""
+    """Distinct products, best first, near a query's vector; how long each stage took, in ms."""
 
-    info: EncoderInfo
+    embedded: QueryVector
     hits: list[Hit]
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def info(self) -> EncoderInfo:
+        """The model version that they are from."""
+        return self.embedded.info
 
 
 class ModelSearch:
@@ -74,22 +85,38 @@ class ModelSearch:
             Conflict: a stored part has no vector from this model version yet.
             ModelUnavailable, StoreUnavailable, DeadlineExceeded: not now.
         """
+        embedded = query.embedded.get(self._encoder.name) or await self.embed(query.parts)
         started = time.perf_counter()
-        info, vectors, timings = await self._vectors(query.parts)
-        vector = weighted_mean(vectors, [part.weight for part in query.parts])
-        encoded = time.perf_counter()
         hits = await _read_of(
-            info,
+            embedded.info,
             self._store.search_products,
-            info.collection,
-            vector,
+            embedded.info.collection,
+            embedded.vector,
             query.limit,
             query.filter,
             query.exclude_products,
         )
-        searched = time.perf_counter()
-        timings |= {"encode": (encoded - started) * 1e3, "search": (searched - encoded) * 1e3}
-        return SearchResult(info, hits, timings)
+        elapsed_ms = (time.perf_counter() - started) * 1e3
+        return SearchResult(embedded, hits, embedded.timings_ms | {"search": elapsed_ms})
+
+    async def embed(self, parts: Sequence[QueryPart]) -> QueryVector:
+        """Turn the parts into one vector: their weighted mean; same errors as `search`."""
+        started = time.perf_counter()
+        info, vectors, timings = await self._vectors(parts)
+        vector = weighted_mean(vectors, [part.weight for part in parts])
+        return QueryVector(info, vector, timings | {"encode": (time.perf_counter() - started) * 1e3})
+
+    async def score(
+        self, embedded: QueryVector, products: Sequence[str], filter: Filter | None = None
+    ) -> list[Hit]:
+        """Score given products, each by its best picture; those that the collection lacks are left out.
+
+        Raises:
+            ModelUnavailable, StoreUnavailable: not now.
+        """
+        collection = embedded.info.collection
+        score = self._store.score_products
+        return await _read_of(embedded.info, score, collection, embedded.vector, products, filter)
 
     async def _vectors(
         self, parts: Sequence[QueryPart]
@@ -125,23 +152,3 @@ async def _read_of(info: EncoderInfo, read: Callable[..., T], *args: object) -> 
         return await asyncio.to_thread(read, *args)
     except NotFound:
         raise ModelUnavailable(f"the collection of model {info.name!r} is not there yet") from None
-
-
-def weighted_mean(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector:
-    """Combine unit vectors into one: float32 (dimension,), the L2-normalised weighted sum.
-
-    Raises:
-        InvalidInput: the weighted vectors cancel out and point nowhere.
-    """
-    total = np.einsum("n,nd->d", np.asarray(weights, np.float64), np.stack(vectors).astype(np.float64))
-    norm = float(np.linalg.norm(total))
-    if norm < 1e-6:
-        raise InvalidInput("the weighted parts of the query cancel out; change a weight")
-    unit: Vector = (total / norm).astype(np.float32)
-    return unit
-
-
-def unsupported(model: str, modality: str, capable: Sequence[str]) -> UnsupportedModality:
-    """Say that a model cannot encode this kind of input and which models can."""
-    others = ", ".join(sorted(capable)) if capable else "none of the configured models"
-    return UnsupportedModality(f"model {model!r} cannot encode {modality}; these can: {others}")

@@ -12,8 +12,34 @@ from core.errors import VitrineError
 
 Vector = NDArray[np.float32]
 Modality = Literal["image", "text"]
-EncoderInput = bytes | str
-"""What an encoder takes: the bytes of a picture file, or words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of a picture in shares of its width and height, as a viewer shows it: upright, from the top left.
+
+    All four are in [0, 1], `width` and `height` above 0, and the part ends within the picture.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cropped:
+    """The part `box` of the picture in the bytes of a file; it travels whole and is cut where it is decoded."""
+
+    data: bytes
+    box: Box
+
+
+PictureInput = bytes | Cropped
+"""A picture that an encoder takes: the bytes of a file, whole or a part of what they show."""
+
+EncoderInput = PictureInput | str
+"""What an encoder takes: a picture, or words."""
 
 Attributes = Mapping[str, Any]
 """What a shop knows of a product: JSON values under names of its choice."""
@@ -24,7 +50,9 @@ class EncoderInfo:
     """What an encoder says of itself.
 
     `fingerprint` is 12 lower-case hex digits over everything that moves a vector: weights, revision,
-    preprocessing, pooling, precision and dimension.
+    preprocessing, pooling, precision and dimension. `captions` is the like over everything that moves a
+    caption, language model and settings included, or None where the encoder writes none; vectors do not
+    depend on it, so it is no part of the version that the catalog registers.
     """
 
     name: str
@@ -35,6 +63,7 @@ class EncoderInfo:
     modalities: tuple[Modality, ...]
     precision: str
     device: str
+    captions: str | None = None
 
     @property
     def collection(self) -> str:
@@ -52,10 +81,20 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Captioned:
+    """One encoder's captions of pictures: a text or an error each, in input order."""
+
+    info: EncoderInfo
+    texts: list[str | VitrineError]
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """A picture of a product as the catalog keeps it.
 
     `revision` changes whenever anything that a search sees of the picture changes, and never repeats.
+    `caption` is the newest that a model has written, if any; it is no part of what makes a picture the same.
     """
 
     image_id: str
@@ -67,6 +106,7 @@ class Picture:
     height: int
     bytes: int
     revision: int
+    caption: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +131,15 @@ class NewPicture:
     media_type: str
     width: int
     height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """What a model has written about a picture."""
+
+    model: str
+    text: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,5 +196,15 @@ class LedgerCounts:
 
     pictures: int
     indexed: int
+    failed: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionCounts:
+    """How far a version's captions have come: pictures in the catalog, captioned, failed and missing."""
+
+    pictures: int
+    captioned: int
     failed: int
     missing: int

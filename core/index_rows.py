@@ -1,0 +1,79 @@
+"""The rows of a collection, written and removed in the one order that loses nothing."""
+
+from collections.abc import Sequence
+
+from core.errors import InvalidInput, NotFound, VitrineError
+from core.ports import Ledger, VectorStore
+from core.types import EncoderInfo, IndexItem, VectorRow
+
+Failure = tuple[IndexItem, VitrineError]
+
+
+class IndexRows:
+    """Keeps a store and the ledger in step. Blocking; safe to use from several threads.
+
+    The ledger announces a row before Milvus may hold it and settles it after Milvus does, so a crash at
+    any point leaves either a missing row, which is written again, or an obsolete one, which is removed.
+    """
+
+    def __init__(self, store: VectorStore, ledger: Ledger) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._prepared: set[str] = set()
+
+    def prepare(self, info: EncoderInfo) -> None:
+        """Have the version's collection ready to be written and searched; looks once a version."""
+        if info.fingerprint in self._prepared:
+            return
+        if info.collection not in {known.name for known in self._store.collections()}:
+            # Whatever the ledger says of a collection that is not there was lost with it.
+            self._ledger.reset(info.collection)
+        self._store.ensure_collection(info.collection, info.dimension)
+        self._ledger.register(info)
+        if self._store.alias_target(info.name) is None:
+            self._store.set_alias(info.name, info.collection)
+        self._prepared.add(info.fingerprint)
+
+    def look_again(self) -> None:
+        """Forget what is prepared: a collection may be lost although the ledger is content."""
+        self._prepared.clear()
+
+    def write(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> tuple[list[IndexItem], list[Failure]]:
+        """Write announced rows; returns what is in, and what the store refuses for good."""
+        if not rows:
+            return [], []
+        try:
+            self._store.upsert(info.collection, rows)
+        except NotFound:
+            # The collection was lost; the next call makes it again.
+            self._prepared.discard(info.fingerprint)
+            raise
+        except InvalidInput as error:
+            if len(rows) == 1:
+                return [], [(rows[0].item, error)]
+            # One row that cannot be stored must not keep its neighbours out.
+            answers = [self.write(info, [row]) for row in rows]
+            return [item for ins, _ in answers for item in ins], [
+                each for _, outs in answers for each in outs
+            ]
+        items = [row.item for row in rows]
+        vanished = self._ledger.settle(info.collection, items)
+        if vanished:
+            # Announced again first: should another writer settle the same row now, it becomes missing.
+            self._ledger.open(info.collection, vanished)
+            self.remove(info.collection, [item.key for item in vanished])
+        gone = {item.key for item in vanished}
+        return [item for item in items if item.key not in gone], []
+
+    def remove(self, collection: str, keys: Sequence[str]) -> None:
+        """Delete rows from Milvus first, then from the ledger: the other order could leave orphans."""
+        self._store.delete(collection, keys)
+        self._ledger.forget(collection, keys)
+
+    def remove_obsolete(self, collection: str, batch_size: int = 64, grace_s: float = 0.0) -> int:
+        """Delete the rows of pictures that are gone or have changed; returns how many."""
+        removed = 0
+        while keys := self._ledger.obsolete(collection, batch_size, grace_s):
+            self.remove(collection, keys)
+            removed += len(keys)
+        return removed

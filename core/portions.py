@@ -1,0 +1,36 @@
+"""Inputs of an encoder, cut into calls that can be carried."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from core.types import EncoderInput
+
+T = TypeVar("T")
+MAX_ENCODE_BYTES = 16 * 2**20
+"""Bytes of the inputs of one call to an encoder: what carries the call takes 64 MB at most."""
+MAX_ENCODE_INPUTS = 256
+"""Inputs of one call: several replicas share a larger batch, and each call keeps within its deadline."""
+
+
+def portions(items: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Cut items, in order, into calls to an encoder; one that is too large by itself goes alone.
+
+    `size` gives the bytes of an item.
+    """
+    portion: list[T] = []
+    total = 0
+    for item in items:
+        if portion and (total + size(item) > MAX_ENCODE_BYTES or len(portion) == MAX_ENCODE_INPUTS):
+            yield portion
+            portion, total = [], 0
+        portion.append(item)
+        total += size(item)
+    if portion:
+        yield portion
+
+
+def input_bytes(item: EncoderInput) -> int:
+    """Bytes that an input takes in a call."""
+    if isinstance(item, str):
+        return len(item.encode())
+    return len(item if isinstance(item, bytes) else item.data)

@@ -1,0 +1,73 @@
+"""Which picture is in which collection."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from core.errors import VitrineError
+from core.types import EncoderInfo, IndexItem, LedgerCounts
+
+
+class Ledger(Protocol):
+    """Which picture, at which revision, is in which collection. Blocking; safe from anywhere.
+
+    A row is opened before the vector is written and settled after it, so every vector that may exist
+    in Milvus has a row here; one anti-join against the pictures finds all that is missing or obsolete.
+    """
+
+    def register(self, info: EncoderInfo) -> None:
+        """Remember a model version, so that its collection is counted and cleaned."""
+        ...
+
+    def versions(self) -> list[EncoderInfo]:
+        """List all registered model versions, oldest first."""
+        ...
+
+    def missing(self, collection: str, limit: int, grace_s: float = 0.0) -> list[IndexItem]:
+        """Pictures whose current revision has no settled row, except those opened within `grace_s`."""
+        ...
+
+    def missing_between(
+        self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
+    ) -> list[IndexItem]:
+        """What is missing of the pictures with `first <= image id < beyond`, in the order of their ids."""
+        ...
+
+    def items(self, product_id: str) -> list[IndexItem]:
+        """The pictures of one product as they should be indexed; empty when the product is missing."""
+        ...
+
+    def open(self, collection: str, items: Sequence[IndexItem]) -> None:
+        """Announce that these rows are about to be written."""
+        ...
+
+    def settle(self, collection: str, items: Sequence[IndexItem]) -> list[IndexItem]:
+        """Record that these rows are in; returns those whose open row has vanished (obsolete meanwhile)."""
+        ...
+
+    def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
+        """Put these pictures into quarantine with their errors."""
+        ...
+
+    def retry(self, collection: str) -> int:
+        """Take all pictures of the collection out of quarantine, so that they are missing; counts them."""
+        ...
+
+    def obsolete(self, collection: str, limit: int, grace_s: float = 0.0) -> list[str]:
+        """Row keys whose picture is gone or has a newer revision, except rows opened within `grace_s`."""
+        ...
+
+    def forget(self, collection: str, keys: Sequence[str]) -> None:
+        """Drop ledger rows by row key, after their vectors have been deleted."""
+        ...
+
+    def reset(self, collection: str) -> None:
+        """Drop all rows of a collection that Milvus does not hold any more."""
+        ...
+
+    def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:
+        """Of these row keys, those that are settled without an error."""
+        ...
+
+    def counts(self, collection: str) -> LedgerCounts:
+        """Count pictures, indexed, failed and missing for one collection."""
+        ...

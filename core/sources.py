@@ -1,0 +1,95 @@
+"""Where a catalogue can be imported from, as a caller describes it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TOKEN_PREFIX = "VITRINE_IMPORT_TOKEN"
+"""Only variables of this prefix are sent to remote catalogues: the environment holds other secrets too."""
+
+
+class _Description(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fields(_Description):
+    """Which columns of a manifest, or fields of a remote catalogue's items, hold what.
+
+    A field of a nested object is written `media.url`; through a list it names that field of each item.
+    """
+
+    product_id: str = Field("product_id", description="The product's id; it must be there.")
+    title: str | None = Field(None, description="The title; by default `title` where there is one.")
+    description: str | None = Field(
+        None, description="The description; by default `description` where there is one."
+    )
+    images: tuple[str, ...] | None = Field(
+        None,
+        description="Pictures, in this order: paths or URLs, one or a list each; by default `images` or "
+        "`image` where there is one. Where there is none, products keep the pictures that they have.",
+    )
+    images_separator: str = Field(
+        "|", min_length=1, description="What stands between the pictures of a text that names several."
+    )
+    attributes: str | None = Field(
+        None, description="An object of attributes, or its JSON; by default `attributes` where there is one."
+    )
+    rest_as_attributes: bool = Field(
+        False, description="Whether all columns that are not named above become attributes."
+    )
+
+
+class FolderSource(_Description):
+    """A folder: each sub-folder is a product of that name, each picture beside them one of its file's name."""
+
+    kind: Literal["folder"]
+    path: str = Field(min_length=1, description="The folder.")
+
+
+class ManifestSource(_Description):
+    """A table, one row a product; relative paths of pictures begin at its folder and stay inside of it."""
+
+    kind: Literal["manifest"]
+    path: str = Field(min_length=1, description="The file: .csv, .tsv, .jsonl, .ndjson or .parquet.")
+    fields: Fields = Field(Fields(), description="Which columns hold what.")
+    encoding: Literal["utf-8", "utf-16", "cp1252", "latin-1"] = Field(
+        "utf-8", description="How CSV is encoded."
+    )
+    delimiter: Literal[",", ";", "|", "tab"] | None = Field(
+        None, description="What stands between CSV cells; by default what the first line holds most of."
+    )
+
+
+class RemoteSource(_Description):
+    """A catalogue behind HTTP that answers page by page in JSON."""
+
+    kind: Literal["remote"]
+    url: str = Field(min_length=1, description="The first page's URL, without the parameters below.")
+    token_env: str | None = Field(
+        None,
+        pattern=rf"^{TOKEN_PREFIX}(_[A-Z0-9_]+)?$",
+        description="Variable of the job's environment that holds a bearer token.",
+    )
+    fields: Fields = Field(Fields(), description="Which fields of an item hold what.")
+    items_field: str | None = Field(
+        "items", description="The answer's field that lists the items; null: the answer is the list."
+    )
+    total_field: str | None = Field(
+        "total", description="The answer's field with the number of all items, where there is one."
+    )
+    paging: Literal["number", "link", "cursor"] = Field(
+        "number",
+        description="How the next page is named: by its number until a page is empty, or by a link or a "
+        "cursor in the answer until there is none.",
+    )
+    start_page: int = Field(1, ge=0, description="Number of the first page.")
+    page_size: int = Field(100, ge=1, le=10_000, description="Items asked for in a page.")
+    page_param: str = Field("page", min_length=1, description="Parameter of the page's number.")
+    page_size_param: str | None = Field(
+        "page_size", min_length=1, description="Parameter of the page size; null: it is not sent."
+    )
+    cursor_param: str = Field("cursor", min_length=1, description="Parameter of the cursor.")
+    next_field: str = Field("next", description="The answer's field with the next page's link or cursor.")
+
+
+SourceDescription = Annotated[FolderSource | ManifestSource | RemoteSource, Field(discriminator="kind")]
