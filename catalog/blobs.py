@@ -64,6 +64,15 @@ class FsspecBlobs:
                 raise NotFound(f"there is no picture file {sha256}") from None
         return data
 
+    def size(self, sha256: str) -> int | None:
+        """Tell how many bytes a file has, without reading it; None where there is none.
+
+        Raises:
+            Unavailable: the file system does not answer.
+        """
+        with _outages_told():
+            return self._size(self._path(sha256))
+
     def _path(self, sha256: str) -> str:
         # Two levels of 256 folders keep each folder small up to some ten million files.
         return f"{self._root.rstrip('/')}/{sha256[:2]}/{sha256[2:4]}/{sha256}"

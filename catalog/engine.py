@@ -12,6 +12,9 @@ from catalog.config import CatalogConfig
 from core.errors import Unavailable
 
 BUSY_TIMEOUT_S = 30.0
+_POSTGRES_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
+"""In seconds and milliseconds, unless the URL says otherwise: a server that vanished without a word would
+keep a call waiting for a quarter of an hour (libpq, connection parameters)."""
 WRITES = "catalog_writes"
 """Execution option of connections whose transactions write."""
 
@@ -31,6 +34,8 @@ def open_engine(config: CatalogConfig) -> Engine:
         except (OSError, sqlite3.Error) as error:
             raise Unavailable(f"the catalog's file cannot be opened: {error}") from error
         connect_args["timeout"] = BUSY_TIMEOUT_S
+    else:
+        connect_args = {name: limit for name, limit in _POSTGRES_LIMITS.items() if name not in url.query}
     engine = create_engine(
         url,
         pool_size=config.pool_size,

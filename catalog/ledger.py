@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Engine, and_, delete, func, not_, or_, select, update
+from sqlalchemy import Engine, Select, and_, delete, func, not_, or_, select, update
 
 from catalog.chunks import chunks
 from catalog.clock import utc_now
@@ -54,19 +55,29 @@ class SqlLedger:
 
         Those that are open since less than `grace_s` seconds are left to whoever opened them.
         """
-        statement = (
-            ITEMS.outerjoin(EmbeddingRow, of_current_revision(collection))
-            .where(
-                or_(
-                    EmbeddingRow.image_id.is_(None),
-                    and_(IS_OPEN, not_(in_flight(self._clock(), grace_s))),
-                )
-            )
-            .order_by(ImageRow.revision, ImageRow.id)
-            .limit(limit)
-        )
+        statement = self._gap(collection, grace_s).order_by(ImageRow.revision, ImageRow.id).limit(limit)
         with reading(self._engine) as connection:
             return [IndexItem(*row) for row in connection.execute(statement)]
+
+    def missing_between(
+        self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
+    ) -> list[IndexItem]:
+        """What is missing of the pictures with `first <= image id < beyond`, in the order of their ids.
+
+        Readers of ranges that do not overlap never get the same picture.
+        """
+        between = and_(ImageRow.id >= first, ImageRow.id < beyond)
+        statement = self._gap(collection, grace_s).where(between).order_by(ImageRow.id).limit(limit)
+        with reading(self._engine) as connection:
+            return [IndexItem(*row) for row in connection.execute(statement)]
+
+    def _gap(self, collection: str, grace_s: float) -> Select[Any]:
+        return ITEMS.outerjoin(EmbeddingRow, of_current_revision(collection)).where(
+            or_(
+                EmbeddingRow.image_id.is_(None),
+                and_(IS_OPEN, not_(in_flight(self._clock(), grace_s))),
+            )
+        )
 
     def items(self, product_id: str) -> list[IndexItem]:
         """The pictures of one product in their order; empty when the product is missing."""

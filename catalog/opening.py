@@ -4,12 +4,21 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from catalog.api_keys import SqlApiKeys
+from catalog.audit import SqlAudit
 from catalog.blobs import FsspecBlobs
+from catalog.captions import SqlCaptions
 from catalog.config import CatalogConfig
 from catalog.engine import open_engine
+from catalog.imported_pictures import SqlImportedPictures
+from catalog.imports import SqlImports
+from catalog.jobs import SqlJobs
 from catalog.ledger import SqlLedger
+from catalog.lexical.index import SqlLexicalIndex
 from catalog.migrate import migrate
 from catalog.products import SqlProducts
+from catalog.quarantine import SqlQuarantine
+from catalog.versions import SqlVersions
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +27,17 @@ class Catalog:
 
     products: SqlProducts
     ledger: SqlLedger
+    quarantine: SqlQuarantine
+    versions: SqlVersions
+    audit: SqlAudit
+    captions: SqlCaptions
+    lexical: SqlLexicalIndex
+    jobs: SqlJobs
+    imports: SqlImports
+    imported_pictures: SqlImportedPictures
+    api_keys: SqlApiKeys
     blobs: FsspecBlobs
+    reports: FsspecBlobs
     engine: Engine
 
     def close(self) -> None:
@@ -40,4 +59,20 @@ def open_catalog(config: CatalogConfig) -> Catalog:
     except BaseException:
         engine.dispose()
         raise
-    return Catalog(SqlProducts(engine, blobs), SqlLedger(engine), blobs, engine)
+    return Catalog(
+        products=SqlProducts(engine, blobs),
+        ledger=SqlLedger(engine),
+        quarantine=SqlQuarantine(engine),
+        versions=SqlVersions(engine),
+        audit=SqlAudit(engine),
+        captions=SqlCaptions(engine),
+        lexical=SqlLexicalIndex(engine),
+        jobs=SqlJobs(engine),
+        imports=SqlImports(engine),
+        imported_pictures=SqlImportedPictures(engine),
+        api_keys=SqlApiKeys(engine),
+        blobs=blobs,
+        # Beside the pictures, and apart from them: what jobs have written is nobody's picture.
+        reports=FsspecBlobs(f"{config.blobs_url.rstrip('/')}/reports"),
+        engine=engine,
+    )

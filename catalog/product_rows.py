@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, update
 
+from catalog.caption_rows import newest_captions
 from catalog.chunks import chunks
+from catalog.lexical.documents import write_documents
 from catalog.tables import ImageRow, ProductRow, RevisionFloor
 from core.types import Picture, Product
 
@@ -24,6 +26,13 @@ PICTURES = select(
 )
 """The columns in the order of `Picture`'s fields."""
 
+# Written once: every search reads products, and to build a statement takes as long as to run it.
+_SOME: BindParameter[Sequence[str]] = bindparam("product_ids", expanding=True)
+_PICTURES_OF_SOME = PICTURES.where(ImageRow.product_id.in_(_SOME)).order_by(
+    ImageRow.product_id, ImageRow.position
+)
+_SOME_PRODUCTS = select(*ProductRow.__table__.columns).where(ProductRow.id.in_(_SOME))
+
 
 def lock_product(connection: Connection, product_id: str) -> None:
     """Let writers of one product take turns, also while it does not exist, until the transaction ends."""
@@ -37,13 +46,10 @@ def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[st
     products: dict[str, Product] = {}
     for some in chunks(product_ids):
         pictures: dict[str, list[Picture]] = defaultdict(list)
-        images = PICTURES.where(ImageRow.product_id.in_(some)).order_by(
-            ImageRow.product_id, ImageRow.position
-        )
-        for image in connection.execute(images):
-            pictures[image.product_id].append(Picture(*image))
-        rows = select(*ProductRow.__table__.columns).where(ProductRow.id.in_(some))
-        for row in connection.execute(rows):
+        captions = newest_captions(connection, some)
+        for image in connection.execute(_PICTURES_OF_SOME, {"product_ids": some}):
+            pictures[image.product_id].append(Picture(*image, caption=captions.get(image.id)))
+        for row in connection.execute(_SOME_PRODUCTS, {"product_ids": some}):
             products[row.id] = Product(
                 product_id=row.id,
                 title=row.title,
@@ -58,7 +64,7 @@ def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[st
 
 
 def write_product(connection: Connection, previous: Product | None, product: Product) -> None:
-    """Store the product in the place of `previous`."""
+    """Store the product in the place of `previous`, with what it is found by."""
     values = {
         "title": product.title,
         "description": product.description,
@@ -71,11 +77,11 @@ def write_product(connection: Connection, previous: Product | None, product: Pro
         connection.execute(insert(ProductRow).values(id=product.product_id, **values))
     else:
         connection.execute(update(ProductRow).where(ProductRow.id == product.product_id).values(**values))
-    if previous is not None and previous.pictures == product.pictures:
-        return
-    connection.execute(delete(ImageRow).where(ImageRow.product_id == product.product_id))
-    if product.pictures:
-        connection.execute(insert(ImageRow), [_image_values(picture) for picture in product.pictures])
+    if previous is None or previous.pictures != product.pictures:
+        connection.execute(delete(ImageRow).where(ImageRow.product_id == product.product_id))
+        if product.pictures:
+            connection.execute(insert(ImageRow), [_image_values(picture) for picture in product.pictures])
+    write_documents(connection, [product.product_id])
 
 
 def revision_floor(connection: Connection) -> int:
@@ -93,4 +99,5 @@ def raise_revision_floor(connection: Connection, revision: int) -> None:
 def _image_values(picture: Picture) -> dict[str, Any]:
     values = asdict(picture)
     values["id"] = values.pop("image_id")
+    del values["caption"]
     return values

@@ -33,6 +33,20 @@ def next_revision(previous: int, now: datetime) -> int:
     return max(previous + 1, (now - _EPOCH) // timedelta(microseconds=1))
 
 
+def is_same(
+    product: Product, title: str, description: str, attributes: Attributes, sha256s: Sequence[str] | None
+) -> bool:
+    """Tell whether a put of these would change nothing; `sha256s=None` keeps the pictures."""
+    return (
+        (title, description) == (product.title, product.description)
+        and _canonical(attributes) == _canonical(product.attributes)
+        and (
+            sha256s is None
+            or list(dict.fromkeys(sha256s)) == [picture.sha256 for picture in product.pictures]
+        )
+    )
+
+
 def succeed(previous: Product | None, wanted: Wanted, revision: int, now: datetime) -> Product:
     """Return the product after the put: `previous` itself when nothing changes.
 
@@ -71,7 +85,9 @@ def succeed(previous: Product | None, wanted: Wanted, revision: int, now: dateti
 
 def _kept(previous: Product, wanted: Wanted, same_attributes: bool, revision: int) -> tuple[Picture, ...]:
     if wanted.pictures is not None:
-        return _pictures(wanted, _settled_revisions(previous) if same_attributes else {}, revision)
+        captions = {picture.image_id: picture.caption for picture in previous.pictures}
+        pictures = _pictures(wanted, _settled_revisions(previous) if same_attributes else {}, revision)
+        return tuple(replace(picture, caption=captions.get(picture.image_id)) for picture in pictures)
     if same_attributes:
         return previous.pictures
     return tuple(replace(picture, revision=revision) for picture in previous.pictures)

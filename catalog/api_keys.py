@@ -1,0 +1,84 @@
+"""API keys in SQL: made, listed, revoked; a row is never deleted, so that it stays known who was let in."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine, func, insert, select, update
+
+from catalog.clock import utc_now
+from catalog.tables import ApiKeyRow
+from catalog.transactions import reading, writing
+from core.errors import Conflict, NotFound
+from core.keys import ApiKey
+
+_LOCK = (0x7669, 0x6B65)
+"""PostgreSQL's advisory lock under which keys change, so that two revocations cannot both spare the other."""
+
+
+class SqlApiKeys:
+    """The register of keys; every method may raise Unavailable."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def add(self, key: ApiKey, other_admin: bool) -> None:
+        """Keep a new key.
+
+        Raises:
+            Conflict: it would be a key without any admin key, `other_admin` being none outside of the table.
+        """
+        with writing(self._engine) as connection:
+            _take_turns(connection)
+            values = {name: getattr(key, name) for name in ApiKeyRow.__table__.columns.keys()}  # noqa: SIM118
+            connection.execute(insert(ApiKeyRow).values(values | {"scopes": list(key.scopes)}))
+            if not other_admin and not _has_admin(connection):
+                raise Conflict("the first key must have the scope admin, or nobody could make another")
+
+    def revoke(self, key_id: str, other_admin: bool) -> None:
+        """End a key for good; nothing happens when that was done before.
+
+        Raises:
+            NotFound: there is no such key.
+            Conflict: it is the last admin key, and there is no `other_admin` outside of the table.
+        """
+        # PostgreSQL takes no NUL, not even to look for it.
+        if "\0" in key_id:
+            raise NotFound("there is no such key")
+        with writing(self._engine) as connection:
+            _take_turns(connection)
+            ended = func.coalesce(ApiKeyRow.revoked_at, self._clock())
+            done = connection.execute(
+                update(ApiKeyRow).where(ApiKeyRow.key_id == key_id).values(revoked_at=ended)
+            )
+            if done.rowcount == 0:
+                raise NotFound(f"there is no key {key_id!r}")
+            if not other_admin and not _has_admin(connection):
+                raise Conflict("this is the last admin key; make another one before you revoke it")
+
+    def all(self) -> list[ApiKey]:
+        """List all keys, revoked ones too, oldest first."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(
+                select(*ApiKeyRow.__table__.columns).order_by(ApiKeyRow.created_at, ApiKeyRow.key_id)
+            )
+            return [ApiKey(**{**row._mapping, "scopes": tuple(row.scopes)}) for row in rows]
+
+    def used(self, times: Mapping[str, datetime]) -> None:
+        """Remember when keys were used last, by key id."""
+        with writing(self._engine) as connection:
+            for key_id, time in times.items():
+                connection.execute(
+                    update(ApiKeyRow).where(ApiKeyRow.key_id == key_id).values(last_used_at=time)
+                )
+
+
+def _has_admin(connection: Connection) -> bool:
+    active = connection.execute(select(ApiKeyRow.scopes).where(ApiKeyRow.revoked_at.is_(None)))
+    return any("admin" in row.scopes for row in active)
+
+
+def _take_turns(connection: Connection) -> None:
+    # On SQLite the transaction itself begins with the write lock.
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(*_LOCK)))

@@ -1,0 +1,180 @@
+"""Imports in SQL: how far the last one from each source has come, and what it delivered."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine, Table, delete, func, insert, select, update
+
+from catalog.chunks import chunks
+from catalog.clock import utc_now
+from catalog.dialects import insert_or_replace
+from catalog.ledger_rows import storable
+from catalog.tables import ImportedProductRow, ImportErrorRow, ImportRow
+from catalog.transactions import reading, writing
+from catalog.validation import is_product_id
+from core.errors import NotFound
+
+_PRODUCTS: Table = ImportRow.metadata.tables[ImportedProductRow.__tablename__]
+_ERRORS: Table = ImportRow.metadata.tables[ImportErrorRow.__tablename__]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportState:
+    """Where an import is: `position=None` before its first row."""
+
+    source: str
+    generation: int
+    position: str | None
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """What was wrong with a row of a source."""
+
+    row: int
+    product_id: str | None
+    error: str
+
+
+class SqlImports:
+    """The register of imports; every method may raise Unavailable."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def begin(self, source: str, plan: str, job_id: str) -> ImportState:
+        """Go on with the last import from a source where it is unfinished and of this plan, or begin anew."""
+        with writing(self._engine) as connection:
+            last = connection.execute(
+                select(*ImportRow.__table__.columns).where(ImportRow.source == source)
+            ).one_or_none()
+            if last is not None and last.finished_at is None and last.plan == plan:
+                connection.execute(update(ImportRow).where(ImportRow.source == source).values(job_id=job_id))
+                return ImportState(source, last.generation, last.position, last.counts)
+            generation = 1 if last is None else last.generation + 1
+            connection.execute(delete(ImportRow).where(ImportRow.source == source))
+            connection.execute(delete(ImportErrorRow).where(ImportErrorRow.source == source))
+            connection.execute(
+                insert(ImportRow).values(
+                    source=source,
+                    plan=plan,
+                    generation=generation,
+                    position=None,
+                    counts={},
+                    job_id=job_id,
+                    started_at=self._clock(),
+                )
+            )
+        return ImportState(source, generation, None, {})
+
+    def save(self, state: ImportState, products: Mapping[str, int], errors: Sequence[RowError]) -> None:
+        """Record durably how far the import is, with the rows of products and the errors up to there."""
+        known = {each: row for each, row in products.items() if is_product_id(each)}
+        with writing(self._engine) as connection:
+            if known:
+                statement = insert_or_replace(connection, _PRODUCTS)
+                changes = {name: statement.excluded[name] for name in ("generation", "row_number")}
+                connection.execute(
+                    statement.on_conflict_do_update(index_elements=["source", "product_id"], set_=changes),
+                    [
+                        {
+                            "source": state.source,
+                            "product_id": product_id,
+                            "generation": state.generation,
+                            "row_number": row,
+                        }
+                        for product_id, row in sorted(known.items())
+                    ],
+                )
+            if errors:
+                statement = insert_or_replace(connection, _ERRORS)
+                connection.execute(
+                    statement.on_conflict_do_update(
+                        index_elements=["source", "row_number"],
+                        set_={name: statement.excluded[name] for name in ("product_id", "error")},
+                    ),
+                    [_error_values(state.source, each) for each in errors],
+                )
+            connection.execute(
+                update(ImportRow)
+                .where(ImportRow.source == state.source)
+                .values(position=state.position, counts=dict(state.counts))
+            )
+
+    def finish(self, source: str, counts: Mapping[str, int]) -> None:
+        """Record that the import is through; the next one begins anew."""
+        values = {"finished_at": self._clock(), "counts": dict(counts)}
+        with writing(self._engine) as connection:
+            connection.execute(update(ImportRow).where(ImportRow.source == source).values(**values))
+
+    def rows_of(self, state: ImportState, product_ids: Sequence[str]) -> dict[str, int]:
+        """Of these products, those that this import has had already, with their rows."""
+        found: dict[str, int] = {}
+        with reading(self._engine) as connection:
+            for some in chunks([each for each in product_ids if is_product_id(each)]):
+                rows = select(ImportedProductRow.product_id, ImportedProductRow.row_number).where(
+                    ImportedProductRow.source == state.source,
+                    ImportedProductRow.generation == state.generation,
+                    ImportedProductRow.product_id.in_(some),
+                )
+                found.update((row.product_id, row.row_number) for row in connection.execute(rows))
+        return found
+
+    def vanished(self, state: ImportState) -> tuple[list[str], int]:
+        """The products that the source delivered before and not in this import; and how many it ever did."""
+        of_source = ImportedProductRow.source == state.source
+        gone = (
+            select(ImportedProductRow.product_id)
+            .where(of_source, ImportedProductRow.generation < state.generation)
+            .order_by(ImportedProductRow.product_id)
+        )
+        with reading(self._engine) as connection:
+            known = connection.scalars(select(func.count()).select_from(_PRODUCTS).where(of_source)).one()
+            return list(connection.scalars(gone)), known
+
+    def forget(self, source: str, product_ids: Sequence[str]) -> None:
+        """Drop products from what the source has delivered."""
+        with writing(self._engine) as connection:
+            for some in chunks(product_ids):
+                connection.execute(
+                    delete(ImportedProductRow).where(
+                        ImportedProductRow.source == source, ImportedProductRow.product_id.in_(some)
+                    )
+                )
+
+    def errors(self, job_id: str, limit: int, after: int = 0) -> list[RowError]:
+        """Read what was wrong with rows, those behind row `after`, in the import that this job did last.
+
+        Raises:
+            NotFound: the job was no import, or another has imported from its source since.
+        """
+        with reading(self._engine) as connection:
+            source = connection.scalar(select(ImportRow.source).where(ImportRow.job_id == job_id))
+            if source is None:
+                raise NotFound(f"job {job_id!r:.80} is not the last import of any source")
+            rows = (
+                select(ImportErrorRow.row_number, ImportErrorRow.product_id, ImportErrorRow.error)
+                .where(ImportErrorRow.source == source, ImportErrorRow.row_number > after)
+                .order_by(ImportErrorRow.row_number)
+                .limit(limit)
+            )
+            return [RowError(*row) for row in connection.execute(rows)]
+
+
+def stable_hash(value: object) -> str:
+    """Name a JSON value by the lower-case hex sha256 of its canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _error_values(source: str, error: RowError) -> dict[str, object]:
+    return {
+        "source": source,
+        "row_number": error.row,
+        "product_id": None if error.product_id is None else storable(error.product_id),
+        "error": storable(error.error),
+    }

@@ -1,0 +1,1 @@
+"""Where catalogues are imported from: each source yields entries, one a product."""

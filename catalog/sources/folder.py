@@ -1,0 +1,101 @@
+"""A folder of pictures as a source.
+
+Each sub-folder is a product: its name is the product's id, its pictures in the order of their names are the
+product's; a `metadata.json` in it may hold title, description and attributes. Each picture that lies in the
+folder itself is a product too: its name without the suffix is the id, and `NAME.json` beside it may hold
+the same. Hidden files and what is no picture are passed over.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from catalog.sources.entries import Entry, Record
+from catalog.sources.folder_paths import inside, is_picture
+from core.errors import InvalidInput, VitrineError
+from core.sources import FolderSource
+
+_METADATA = "metadata.json"
+_MAX_METADATA_BYTES = 2**20
+_KEYS = {"title": str, "description": str, "attributes": dict}
+
+
+class Folder:
+    """Implements `Source`, in the order of the names."""
+
+    version = ""
+
+    def __init__(self, source: FolderSource) -> None:
+        self._root = Path(source.path)
+        if not self._root.is_dir():
+            raise InvalidInput(f"there is no folder {source.path!r:.300}").at("source.path")
+        self._names: list[str] | None = None
+
+    def total(self) -> int:
+        """Count the sub-folders and pictures."""
+        return len(self._products())
+
+    def entries(self, after: str | None) -> Iterator[Entry]:
+        """Yield the products; the position is the name."""
+        last = None if after is None else json.loads(after)
+        for row, name in enumerate(self._products(), start=1):
+            if last is None or name > last:
+                yield self._entry(row, name)
+
+    def _products(self) -> list[str]:
+        if self._names is None:
+            found = (path for path in self._root.iterdir() if not path.name.startswith("."))
+            self._names = sorted(path.name for path in found if path.is_dir() or is_picture(path))
+        return self._names
+
+    def _entry(self, row: int, name: str) -> Entry:
+        path = self._root / name
+        product_id = name if path.is_dir() else path.stem
+        try:
+            content: Record | VitrineError = self._record(path, product_id)
+        except VitrineError as error:
+            content = error
+        except OSError as error:
+            content = InvalidInput(f"{name!r:.200} cannot be read: {error.strerror}")
+        # As JSON, for a name may hold bytes that no database takes as text.
+        return Entry(row, json.dumps(name), product_id, content)
+
+    def _record(self, path: Path, product_id: str) -> Record:
+        if path.is_dir():
+            # Before it is looked into: a link may lead out of the source.
+            inside(self._root, path.name)
+            names = sorted(each.name for each in path.iterdir() if is_picture(each))
+            if not names:
+                raise InvalidInput(f"the folder {path.name!r:.200} holds no picture")
+            pictures = tuple(inside(self._root, f"{path.name}/{each}") for each in names)
+            metadata = self._metadata(f"{path.name}/{_METADATA}")
+        else:
+            pictures = (inside(self._root, path.name),)
+            metadata = self._metadata(path.with_suffix(".json").name)
+        return Record(
+            product_id,
+            metadata.get("title", ""),
+            metadata.get("description", ""),
+            metadata.get("attributes", {}),
+            pictures,
+        )
+
+    def _metadata(self, name: str) -> dict[str, Any]:
+        path = inside(self._root, name)
+        if not path.is_file():
+            return {}
+        if path.stat().st_size > _MAX_METADATA_BYTES:
+            raise InvalidInput(f"{name!r:.200} is larger than {_MAX_METADATA_BYTES:,} bytes")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError):
+            raise InvalidInput(f"{name!r:.200} is not JSON in UTF-8") from None
+        if not isinstance(found, dict) or any(
+            key not in _KEYS or not isinstance(value, _KEYS[key]) for key, value in found.items()
+        ):
+            raise InvalidInput(
+                f"{name!r:.200} must hold an object with title and description (texts) and attributes "
+                "(an object), and nothing else"
+            )
+        return found

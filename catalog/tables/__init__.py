@@ -1,0 +1,28 @@
+"""The tables of the catalog."""
+
+from catalog.tables.api_keys import ApiKeyRow
+from catalog.tables.base import Base
+from catalog.tables.captions import CaptionRow
+from catalog.tables.documents import DocumentRow
+from catalog.tables.imports import ImportedPictureRow, ImportedProductRow, ImportErrorRow, ImportRow
+from catalog.tables.jobs import JobRow
+from catalog.tables.ledger import EmbeddingRow
+from catalog.tables.products import ImageRow, ProductRow, RevisionFloor
+from catalog.tables.versions import ModelVersionRow
+
+__all__ = [
+    "ApiKeyRow",
+    "Base",
+    "CaptionRow",
+    "DocumentRow",
+    "EmbeddingRow",
+    "ImageRow",
+    "ImportErrorRow",
+    "ImportRow",
+    "ImportedPictureRow",
+    "ImportedProductRow",
+    "JobRow",
+    "ModelVersionRow",
+    "ProductRow",
+    "RevisionFloor",
+]
