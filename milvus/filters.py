@@ -22,11 +22,20 @@ _OPPOSITE = {"gt": "<=", "gte": "<", "lt": ">=", "lte": ">"}
 _UNKNOWN_TO_LITE = re.compile(r"(?<!\\)((?:\\\\)*)\\(u00[0-9a-f]{2}|b|f)")
 
 
-def compile_filter(filter: Filter | None, exclude_products: Sequence[str] = ()) -> str:
-    """Write the filter, and the products to leave out, as one expression; empty when all rows pass."""
+def compile_filter(
+    filter: Filter | None,
+    exclude_products: Sequence[str] = (),
+    only_products: Sequence[str] | None = None,
+) -> str:
+    """Write the filter, the products to leave out and those to stay with as one expression.
+
+    It is empty when all rows pass.
+    """
     parts = [] if filter is None or filter == All(()) else [_compile(filter, True)]
     if exclude_products:
         parts.append(f"(product_id not in {literals(exclude_products)})")
+    if only_products is not None:
+        parts.append(f"(product_id in {literals(only_products)})")
     return " and ".join(parts)
 
 

@@ -1,6 +1,6 @@
 """The in-memory twin of the Milvus store: same checks, exact search in numpy, for unit tests."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 
@@ -9,7 +9,7 @@ import numpy as np
 from core.errors import Conflict, InvalidInput, NotFound
 from core.filters import Filter, matches
 from core.types import CollectionInfo, Hit, Vector, VectorRow
-from milvus.pages import comparable_score
+from milvus.pages import comparable_score, in_order
 from milvus.schema import check_dimension, check_name, check_vector, encode_rows
 
 
@@ -107,20 +107,30 @@ class MemoryStore:
         """Find the `limit` nearest distinct products, each by its best picture; exact."""
         if limit < 1:
             raise InvalidInput(f"the limit {limit} is not positive").at("limit")
-        with self._lock:
-            found = self._find(collection)
-            query = check_vector(vector, found.dimension)
-            excluded = set(exclude_products)
-            rows = [
-                row
-                for row in found.rows.values()
-                if row.item.product_id not in excluded
-                and (filter is None or matches(filter, row.item.attributes))
-            ]
-        return _best_products(rows, query)[:limit]
+        excluded = set(exclude_products)
+        return self._best(collection, vector, filter, lambda product_id: product_id not in excluded)[:limit]
+
+    def score_products(
+        self, collection: str, vector: Vector, products: Sequence[str], filter: Filter | None = None
+    ) -> list[Hit]:
+        """Score these products, each by its best picture; exact."""
+        return self._best(collection, vector, filter, set(products).__contains__)
 
     def ping(self) -> None:
         """Return at once: memory always answers."""
+
+    def _best(
+        self, collection: str, vector: Vector, filter: Filter | None, takes: Callable[[str], bool]
+    ) -> list[Hit]:
+        with self._lock:
+            found = self._find(collection)
+            query = check_vector(vector, found.dimension)
+            rows = [
+                row
+                for row in found.rows.values()
+                if takes(row.item.product_id) and (filter is None or matches(filter, row.item.attributes))
+            ]
+        return _best_products(rows, query)
 
     def _find(self, name: str) -> _Collection:
         found = self._collections.get(self._aliases.get(name, name))
@@ -142,4 +152,4 @@ def _best_products(rows: Sequence[VectorRow], query: Vector) -> list[Hit]:
     best: dict[str, Hit] = {}
     for hit in sorted(hits, key=lambda hit: (-hit.score, hit.image_id)):
         best.setdefault(hit.product_id, hit)
-    return sorted(best.values(), key=lambda hit: (-hit.score, hit.product_id))
+    return in_order(best.values())

@@ -5,7 +5,7 @@ no search returns more than 16384 hits. So a page is filled in rounds: each roun
 that are already found and asks for more hits than the round before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from core.errors import InvalidInput
 from core.types import Hit
@@ -31,6 +31,7 @@ def full_page(
 ) -> list[Hit]:
     """Find the `limit` best distinct products, each by its best picture; best first, ties by product id.
 
+    Of equally good pictures the one with the smallest id is shown, however deep the page is.
     `search(count, excluded)` returns up to `count` pictures, best first, of products that are not
     excluded. With an `exact` engine fewer than `count` means that there are no more; with an approximate
     one only an empty answer does.
@@ -44,10 +45,21 @@ def full_page(
     count = min(MAX_HITS, 3 * limit + 20)
     while True:
         hits = search(count, [*exclude_products, *found])
-        _keep_best(found, hits)
+        _keep_best(found, _settled(hits, count))
         if not hits or (exact and len(hits) < count) or _is_full(found, limit, hits[-1].score):
-            return _ranked(found)[:limit]
+            return in_order(found.values())[:limit]
         count = min(MAX_HITS, count * _GROWTH)
+
+
+def _settled(hits: Sequence[Hit], count: int) -> Sequence[Hit]:
+    """Without the end of a full answer: what ties with it may go on beyond it, with a better image id.
+
+    When everything ties, the next answer shows more, unless the engine cannot give more.
+    """
+    if len(hits) < count:
+        return hits
+    above = [hit for hit in hits if hit.score > hits[-1].score]
+    return above or (hits if count == MAX_HITS else [])
 
 
 def _keep_best(found: dict[str, Hit], hits: Sequence[Hit]) -> None:
@@ -59,8 +71,9 @@ def _keep_best(found: dict[str, Hit], hits: Sequence[Hit]) -> None:
 
 def _is_full(found: dict[str, Hit], limit: int, last_score: float) -> bool:
     """A page is full when what was not seen can no longer tie with its last product."""
-    return len(found) >= limit and last_score < _ranked(found)[limit - 1].score
+    return len(found) >= limit and last_score < in_order(found.values())[limit - 1].score
 
 
-def _ranked(found: dict[str, Hit]) -> list[Hit]:
-    return sorted(found.values(), key=lambda hit: (-hit.score, hit.product_id))
+def in_order(hits: Iterable[Hit]) -> list[Hit]:
+    """Sort best first, ties by product id."""
+    return sorted(hits, key=lambda hit: (-hit.score, hit.product_id))

@@ -13,11 +13,12 @@ from milvus.administration import MilvusCollections
 from milvus.config import EXACT_INDEXES, MilvusConfig
 from milvus.creation import search_parameters
 from milvus.filters import compile_filter, key_after, key_in
-from milvus.pages import comparable_score, full_page
+from milvus.pages import comparable_score, full_page, in_order
 from milvus.schema import HIT_FIELDS, MAX_CALL_BYTES, check_vector, chunks, encode_rows
 
 _KEYS_A_CALL = 1000
 _KEYS_A_PAGE = 10_000
+_PRODUCTS_A_CALL = 1000
 _ROWS_FRESH_S = 30.0
 _IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": True}
 """What pymilvus' own iterator sends so that a page is the smallest keys, in Lite and in a server."""
@@ -83,6 +84,25 @@ class MilvusStore(MilvusCollections):
             return self._search(collection, query, count, compile_filter(filter, excluded))
 
         return full_page(search, limit, exclude_products, exact=index_type in EXACT_INDEXES)
+
+    def score_products(
+        self, collection: str, vector: Vector, products: Sequence[str], filter: Filter | None = None
+    ) -> list[Hit]:
+        """Score these products, each by its best picture; those that the collection lacks are left out."""
+        dimension, index_type = self._describe(collection)
+        query = check_vector(vector, dimension)
+        hits: list[Hit] = []
+        for part in _parts(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
+
+            def search(count: int, found: Sequence[str], part: Sequence[str] = part) -> list[Hit]:
+                known = set(found)
+                left = [product_id for product_id in part if product_id not in known]
+                if not left:
+                    return []
+                return self._search(collection, query, count, compile_filter(filter, only_products=left))
+
+            hits += full_page(search, len(part), exact=index_type in EXACT_INDEXES)
+        return in_order(hits)
 
     def _search(self, collection: str, query: Vector, count: int, expression: str) -> list[Hit]:
         index_type = self._describe(collection)[1]
