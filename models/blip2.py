@@ -2,7 +2,8 @@
 
 Retrieval checkpoints (Blip2ForImageTextRetrieval) embed pictures and words in one space: the mean of the
 projected query states, against the projected first text token. Captioning checkpoints embed pictures by
-the mean of their Q-Former states; their language model is neither loaded nor read.
+the mean of their Q-Former states; their language model is neither loaded nor read unless captions are
+asked for.
 Li et al., BLIP-2 (arXiv 2301.12597).
 """
 
@@ -12,14 +13,16 @@ from pathlib import Path
 from transformers import AutoTokenizer, Blip2ForImageTextRetrieval
 
 from core.errors import ConfigError
+from models.blip2_language import load_whole_model, load_writer, locate_whole
 from models.blip2_partial import is_seeing_key, load_seeing_model, locate_seeing
 from models.blip2_towers import QueryStates, TextProjection
 from models.checkpoint import read_config, version_files, weight_files
-from models.config import EncoderConfig
+from models.config import CaptionConfig, EncoderConfig
 from models.hf_images import load_preprocessing
 from models.hf_loading import load_model
 from models.placement import Placement, place
-from models.torch_encoder import TorchEncoder, Towers
+from models.torch_encoder import TorchEncoder
+from models.towers import Towers, Writing
 
 _RETRIEVAL = "Blip2ForImageTextRetrieval"
 _CAPTIONING = "Blip2ForConditionalGeneration"
@@ -32,10 +35,23 @@ def load(config: EncoderConfig) -> TorchEncoder:
     # bitsandbytes warns at every product of matrices that it casts activations, which is meant here.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     placement = place(config)
-    directory = locate_seeing(config.checkpoint, config.revision)
-    architecture = _architecture(directory)
-    load_towers = _load_retrieval if architecture == _RETRIEVAL else _load_captioning
-    return TorchEncoder(config, load_towers(directory, placement), placement)
+    find = locate_seeing if config.captions is None else locate_whole
+    directory = find(config.checkpoint, config.revision)
+    towers = _load_towers(_architecture(directory), directory, placement, config.captions)
+    return TorchEncoder(config, towers, placement)
+
+
+def _load_towers(
+    architecture: str, directory: Path, placement: Placement, captions: CaptionConfig | None
+) -> Towers:
+    if architecture == _CAPTIONING:
+        return _load_captioning(directory, placement, captions)
+    if captions is not None:
+        raise ConfigError(
+            f"{directory} is a retrieval checkpoint and has no language model; captions need one of "
+            f"architecture {_CAPTIONING}, such as Salesforce/blip2-opt-2.7b"
+        )
+    return _load_retrieval(directory, placement)
 
 
 def _load_retrieval(directory: Path, placement: Placement) -> Towers:
@@ -51,8 +67,14 @@ def _load_retrieval(directory: Path, placement: Placement) -> Towers:
     )
 
 
-def _load_captioning(directory: Path, placement: Placement) -> Towers:
-    model = load_seeing_model(directory, placement)
+def _load_captioning(directory: Path, placement: Placement, captions: CaptionConfig | None) -> Towers:
+    writing = None
+    if captions is None:
+        model = load_seeing_model(directory, placement)
+    else:
+        model = load_whole_model(directory, placement)
+        files = version_files(directory, weight_files(directory))
+        writing = Writing(load_writer(model, directory, captions), files, captions.max_batch_size)
     return Towers(
         image=QueryStates(model, None).eval(),
         text=None,
@@ -60,6 +82,7 @@ def _load_captioning(directory: Path, placement: Placement) -> Towers:
         files=version_files(directory, weight_files(directory, is_seeing_key)),
         architecture=_CAPTIONING,
         pooling="mean of query states",
+        writing=writing,
     )
 
 

@@ -14,6 +14,42 @@ Pooling = Literal["cls", "mean", "cls+mean"]
 
 _POOLINGS: Mapping[Family, tuple[Pooling, ...]] = {"dinov2": ("cls", "mean", "cls+mean"), "blip2": ("mean",)}
 _EIGHT_BIT: tuple[Family, ...] = ("blip2",)
+_CAPTIONING: tuple[Family, ...] = ("blip2", "fake")
+
+VERSION_FIELDS = (
+    "family",
+    "checkpoint",
+    "pretrained",
+    "revision",
+    "precision",
+    "int8_threshold",
+    "pooling",
+    "draft",
+)
+"""The fields of `EncoderConfig` that vectors depend on; the others say how the encoder is run."""
+
+
+class CaptionConfig(Config):
+    """How an encoder writes captions; decoding is deterministic."""
+
+    prompt: str | None = Field(
+        None,
+        min_length=1,
+        max_length=500,
+        description="Words that the caption continues, or answers, as `a photo of` or "
+        "`Question: what is shown? Answer:`; not repeated in it.",
+    )
+    max_new_tokens: int = Field(30, ge=1, le=256, description="Longest caption, in tokens.")
+    num_beams: int = Field(
+        1, ge=1, le=16, description="Beams of the search; 1 is greedy, more cost as many times the memory."
+    )
+    max_batch_size: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="Most pictures that are captioned together. While they are, embeddings of the same "
+        "replica wait.",
+    )
 
 
 class EncoderConfig(Config):
@@ -66,10 +102,24 @@ class EncoderConfig(Config):
         4, ge=1, le=64, description="Threads of one replica that decode pictures beside the forward pass."
     )
     max_batch_size: int = Field(
-        32, ge=1, le=1024, description="Most inputs that go through the model together."
+        32,
+        ge=1,
+        le=1024,
+        description="Most inputs that go through the model together. ViT-B-32 on two cores gains nothing "
+        "beyond 32 (benchmarks/README.md); a GPU may want more.",
     )
     batch_wait_timeout_s: float = Field(
-        0.005, ge=0, le=1, description="How long the first input of a batch waits for company, in seconds."
+        0.002,
+        ge=0,
+        le=1,
+        description="How long an input waits for company while the model is idle, in seconds; under load "
+        "batches fill while the model is busy, whatever this says.",
+    )
+    cache_max_bytes: int = Field(
+        32 * 2**20,
+        ge=0,
+        description="Memory of one replica for the vectors of inputs that it has seen, in bytes, taken when it "
+        "starts; 32 MiB are 8,192 vectors of dimension 1024. 0 turns the cache off.",
     )
     compile: bool = Field(
         False,
@@ -77,7 +127,14 @@ class EncoderConfig(Config):
         "where it gains nothing.",
     )
     draft: bool = Field(
-        True, description="Let JPEG files decode at a reduced size of at least twice what the model sees."
+        True,
+        description="Let JPEG files decode at a reduced size of at least three times what the model sees.",
+    )
+    captions: CaptionConfig | None = Field(
+        None,
+        description="Also write captions (blip2 only, with a captioning checkpoint such as "
+        "Salesforce/blip2-opt-2.7b): `{}` or settings. If not set, the language model is neither "
+        "downloaded nor loaded. The vectors are the same either way.",
     )
     limits: ImageLimits = Field(default_factory=ImageLimits, description="What a picture file may cost.")
 
@@ -91,6 +148,8 @@ class EncoderConfig(Config):
             )
         if self.precision == "int8" and self.family not in _EIGHT_BIT:
             raise ValueError(f"int8 is for {', '.join(_EIGHT_BIT)}; {self.family} runs in fp32, bf16 or fp16")
+        if self.captions is not None and self.family not in _CAPTIONING:
+            raise ValueError(f"captions are for family blip2; {self.family} has no language model")
         if self.int8_threshold and self.precision != "int8":
             raise ValueError(f"int8_threshold goes with precision int8, not {self.precision}")
         allowed = _POOLINGS.get(self.family, ())

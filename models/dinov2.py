@@ -13,7 +13,8 @@ from models.config import EncoderConfig, Pooling
 from models.hf_images import load_preprocessing
 from models.hf_loading import load_model
 from models.placement import place
-from models.torch_encoder import TorchEncoder, Towers
+from models.torch_encoder import TorchEncoder
+from models.towers import Towers
 
 _MODEL_TYPES = ("dinov2", "dinov2_with_registers")
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")

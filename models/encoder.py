@@ -2,16 +2,16 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import InvalidInput, UnsupportedModality, VitrineError
-from core.types import EncoderInfo, Vector
+from core.types import Cropped, EncoderInfo, PictureInput, Vector
 from models.images import ImageLimits, decode_image
-from models.isolation import embed_each
+from models.isolation import answer_each
 
 Pixels = NDArray[np.uint8]
 """A picture ready for the model: uint8, (3, height, width), RGB; the same shape for every picture."""
@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 class Encoder(ABC):
     """A loaded model. `decode` may run in many threads; the rest wants one thread at a time.
 
-    A family implements `preprocess`, `forward` and, with a text tower, `forward_texts`; all else is here.
+    A family implements `preprocess`, `forward` and, with a text tower, `forward_texts`, with a language
+    model `write`; all else is here.
     """
 
     info: EncoderInfo
@@ -49,18 +50,23 @@ class Encoder(ABC):
             f"{self.info.name} reads pictures only; send words to a model with a text tower"
         )
 
-    def decode(self, data: bytes) -> Pixels:
-        """Turn a picture file into model input, on the CPU.
+    def write(self, batch: NDArray[np.uint8]) -> list[str]:
+        """Describe uint8 (n, 3, height, width) in words, a text a picture."""
+        raise NotImplementedError(f"{type(self).__name__} has no language model")
+
+    def decode(self, picture: PictureInput) -> Pixels:
+        """Turn a picture file, or what its box leaves of it, into model input, on the CPU.
 
         Raises:
             InvalidImage: the bytes do not decode.
             InputTooLarge: bytes or pixels exceed the limits.
         """
-        return self.preprocess(decode_image(data, self._limits, self._draft_target))
+        data, box = (picture.data, picture.box) if isinstance(picture, Cropped) else (picture, None)
+        return self.preprocess(decode_image(data, self._limits, self._draft_target, box))
 
     def encode_images(self, pictures: Sequence[Pixels]) -> list[Vector | VitrineError]:
         """Embed decoded pictures, in order: float32 unit vectors of shape (dimension,), or errors."""
-        return embed_each(self._embed_images, pictures, self._is_healthy) if pictures else []
+        return answer_each(self._embed_images, pictures, self._is_healthy) if pictures else []
 
     def encode_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         """Embed texts, in order: float32 unit vectors of shape (dimension,), or errors.
@@ -70,10 +76,22 @@ class Encoder(ABC):
         """
         if "text" not in self.info.modalities:
             self.forward_texts(texts)
-        return embed_each(self._embed_texts, texts, self._is_healthy) if texts else []
+        return answer_each(self._embed_texts, texts, self._is_healthy) if texts else []
+
+    def caption(self, pictures: Sequence[Pixels]) -> list[str | VitrineError]:
+        """Describe decoded pictures in words, in order: captions, or errors.
+
+        Raises:
+            UnsupportedModality: the model writes no captions.
+        """
+        if self.info.captions is None:
+            raise UnsupportedModality(
+                f"{self.info.name} writes no captions: its configuration does not ask for them"
+            )
+        return answer_each(self._describe, pictures, self._can_write) if pictures else []
 
     def warm_up(self) -> None:
-        """Run one real picture, and one real text where there is a text tower, through the model.
+        """Run one real picture through all that the model can do with it, and one real text where it reads.
 
         Raises:
             VitrineError: the model does not answer with a usable vector.
@@ -84,6 +102,8 @@ class Encoder(ABC):
         for answer in answers:
             if isinstance(answer, VitrineError):
                 raise answer
+        if self.info.captions is not None:
+            self.write(self._sample()[None])
 
     def _sample(self) -> Pixels:
         # Grey with one bright half: a flat picture may have a vector of zero norm in some families.
@@ -92,8 +112,14 @@ class Encoder(ABC):
         return self.preprocess(image)
 
     def _is_healthy(self) -> bool:
+        return self._runs(self.forward)
+
+    def _can_write(self) -> bool:
+        return self._runs(self.write)
+
+    def _runs(self, model: Callable[[NDArray[np.uint8]], object]) -> bool:
         try:
-            self.forward(self._sample()[None])
+            model(self._sample()[None])
         except Exception:  # whatever it raises, the answer is no
             _log.exception("%s does not run", self.info.name)
             return False
@@ -104,6 +130,10 @@ class Encoder(ABC):
 
     def _embed_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         return _unit(self.forward_texts(texts))
+
+    def _describe(self, pictures: Sequence[Pixels]) -> list[str | VitrineError]:
+        nothing = "the model finds no words for this picture"
+        return [text or InvalidInput(nothing) for text in self.write(np.stack(pictures))]
 
 
 def _unit(rows: NDArray[np.float32]) -> list[Vector | VitrineError]:

@@ -1,5 +1,7 @@
 """An encoder without weights: a colour histogram for pictures, and for words the same space.
 
+Asked for captions, it names the colour nearest to a picture's mean.
+
 For tests of the rooms above: deterministic, fast, no torch, and colour words find pictures of that colour.
 """
 
@@ -41,6 +43,10 @@ class FakeEncoder(Encoder):
         """Put colour words where pictures of that colour are, others by their hash; float32 (n, 96)."""
         return np.stack([_words(text) for text in texts])
 
+    def write(self, batch: NDArray[np.uint8]) -> list[str]:
+        """Name the nearest colour of CSS, a text a picture."""
+        return [f"a {_colour(mean)} thing" for mean in batch.mean(axis=(2, 3))]
+
 
 def load(config: EncoderConfig) -> FakeEncoder:
     """Make one; the checkpoint, if given, only changes the fingerprint."""
@@ -54,8 +60,15 @@ def load(config: EncoderConfig) -> FakeEncoder:
         modalities=("image", "text"),
         precision=config.precision,
         device="cpu",
+        captions=fingerprint((), settings | {"captions": "colour"}) if config.captions else None,
     )
     return FakeEncoder(info, config.limits, _SIDE if config.draft else None)
+
+
+def _colour(mean: NDArray[np.float64]) -> str:
+    names = list(ImageColor.colormap)
+    colours = np.array([ImageColor.getrgb(name)[:3] for name in names])
+    return names[int(np.square(colours - mean).sum(axis=1).argmin())]
 
 
 def _words(text: str) -> NDArray[np.float32]:

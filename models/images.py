@@ -11,7 +11,9 @@ from pydantic import Field
 
 from core.config import Config
 from core.errors import InputTooLarge, InvalidImage
+from core.types import Box
 from models.colours import to_rgb
+from models.cropping import crop, side_for
 
 # Pillow's own guard raises before the header can be read, with a message that names no limit of ours;
 # ImageLimits takes its place.
@@ -28,6 +30,8 @@ _MEDIA_TYPES = {
     "TIFF": "image/tiff",
 }
 _FORMATS = [name for name in _MEDIA_TYPES if name != "MPO"]
+MEDIA_TYPES = tuple(dict.fromkeys(_MEDIA_TYPES.values()))
+"""Of picture files that are taken, and so of those that are served."""
 _READS = "JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF are read"
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -40,8 +44,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-_DRAFT_MARGIN = 2
-"""A draft keeps at least twice the target, so that the resize after it still averages."""
+DRAFT_MARGIN = 3
+"""A draft keeps at least so many times the target: with twice, vectors of some pictures that look like
+photographs moved to a cosine of 0.998; three times keeps 0.999 and costs no more on 12 megapixels."""
 
 
 class ImageLimits(Config):
@@ -80,11 +85,13 @@ def inspect_image(data: bytes, limits: ImageLimits) -> ImageFacts:
     return ImageFacts(media_type, width, height)
 
 
-def decode_image(data: bytes, limits: ImageLimits, target: int | None = None) -> Image.Image:
-    """Decode the first frame to RGB: upright by EXIF, transparency on white.
+def decode_image(
+    data: bytes, limits: ImageLimits, target: int | None = None, box: Box | None = None
+) -> Image.Image:
+    """Decode the first frame to RGB: upright by EXIF, transparency on white, cut to the box.
 
     With `target`, the pixels of the side that the caller will resize to, a larger JPEG may come back
-    reduced by 2, 4 or 8 (DCT scaling), never below twice the target.
+    reduced by 2, 4 or 8 (DCT scaling), what the box leaves of it never below three times the target.
 
     Raises:
         InputTooLarge: the file or its pixels exceed the limits.
@@ -92,14 +99,25 @@ def decode_image(data: bytes, limits: ImageLimits, target: int | None = None) ->
     """
     image = _open(data, limits)
     if target is not None:
-        image.draft(image.mode, (_DRAFT_MARGIN * target, _DRAFT_MARGIN * target))
+        image.draft(image.mode, _draft_size(image, DRAFT_MARGIN * target, box))
     _load(image)
     orientation = _orientation(image)
     try:
         upright = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-        return to_rgb(upright)
+        whole = to_rgb(upright)
     except ValueError as error:
         raise InvalidImage(f"pictures in colour mode {image.mode} are not supported; send RGB") from error
+    return whole if box is None else crop(whole, box)
+
+
+def _draft_size(image: Image.Image, target: int, box: Box | None) -> tuple[int, int]:
+    """The least width and height, as stored, of which the box leaves `target` pixels a side."""
+    if box is None:
+        return target, target
+    sideways = _orientation(image) in _SIDEWAYS
+    shares = (box.height, box.width) if sideways else (box.width, box.height)
+    width, height = (side_for(target, share, side) for share, side in zip(shares, image.size, strict=True))
+    return width, height
 
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:

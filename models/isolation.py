@@ -5,25 +5,25 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from core.errors import InvalidInput, ModelUnavailable, VitrineError
-from core.types import Vector
 
 Input = TypeVar("Input")
+Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)
 
 
-def embed_each(
-    embed: Callable[[Sequence[Input]], list[Vector | VitrineError]],
+def answer_each(
+    answer: Callable[[Sequence[Input]], list[Answer | VitrineError]],
     inputs: Sequence[Input],
     is_healthy: Callable[[], bool],
-) -> list[Vector | VitrineError]:
-    """Embed all inputs, in order; one that makes `embed` raise costs only its own answer.
+) -> list[Answer | VitrineError]:
+    """Answer all inputs, in order; one that makes `answer` raise costs only its own answer.
 
     An input that fails alone is InvalidInput when `is_healthy` says that the model still works, so that
     a broken device is never blamed on the pictures: then every answer that is missing is
     ModelUnavailable, and the batch is not split further.
     """
     try:
-        return embed(inputs)
+        return answer(inputs)
     except ModelUnavailable as error:
         return [error for _ in inputs]
     except Exception as error:  # the libraries below raise what they like, and neighbours must not suffer
@@ -34,6 +34,6 @@ def embed_each(
             return [InvalidInput(f"the encoder fails on this input ({type(error).__name__})")]
         middle = len(inputs) // 2
         return [
-            *embed_each(embed, inputs[:middle], is_healthy),
-            *embed_each(embed, inputs[middle:], is_healthy),
+            *answer_each(answer, inputs[:middle], is_healthy),
+            *answer_each(answer, inputs[middle:], is_healthy),
         ]

@@ -1,9 +1,7 @@
 """An encoder whose towers are torch modules: batches to the device and back."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TypeVar
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,33 +9,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from core.errors import ModelUnavailable
 from core.types import EncoderInfo
+from models.chunks import Batch, Chunks
 from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels
 from models.fingerprint import fingerprint
+from models.images import DRAFT_MARGIN
 from models.placement import Placement
-from models.preprocessing import Preprocessing
+from models.towers import Towers
 
-Batch = TypeVar("Batch", NDArray[np.uint8], Sequence[str])
 _GRAPH_SIZES = (1, 8, 32, 128)
 """Batch sizes that a compiled model is recorded for; others are padded to the next."""
-
-
-@dataclass(frozen=True, slots=True)
-class Towers:
-    """A loaded checkpoint, ready to run.
-
-    `image` takes the model's values (n, 3, h, w) on the device; `text` takes words. Both give (n, dimension)
-    there. `files` are what the vectors depend on, `architecture` and `pooling` how they are used.
-    """
-
-    image: Callable[[Tensor], Tensor]
-    text: Callable[[Sequence[str]], Tensor] | None
-    preprocessing: Preprocessing
-    files: tuple[Path, ...]
-    architecture: str
-    pooling: str
 
 
 class TorchEncoder(Encoder):
@@ -49,10 +31,17 @@ class TorchEncoder(Encoder):
         super().__init__(_undescribed(config, towers, placement), config.limits, target)
         self._preprocessing, self._placement = towers.preprocessing, placement
         self._image, self._text = towers.image, towers.text
-        self._chunk = config.max_batch_size
+        self._writing = towers.writing
+        self._chunks = Chunks(config.name, config.max_batch_size)
+        self._caption_chunks = Chunks(config.name, towers.writing.batch_size if towers.writing else 1)
         self._graph_sizes: tuple[int, ...] = ()
         dimension = self.forward(self._sample()[None]).shape[1]
-        self.info = replace(self.info, dimension=dimension, fingerprint=_version(config, towers, dimension))
+        self.info = replace(
+            self.info,
+            dimension=dimension,
+            fingerprint=_version(config, towers, dimension),
+            captions=_caption_version(config, towers),
+        )
         if config.compile and placement.device.type == "cuda":
             self._compile()
 
@@ -66,13 +55,24 @@ class TorchEncoder(Encoder):
         Raises:
             ModelUnavailable: the device has no memory for even one picture.
         """
-        return self._in_chunks(self._run_images, batch)
+        return self._rows(self._run_images, batch)
 
     def forward_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Run texts through the text tower; float32 (n, dimension), not normalised."""
         if self._text is None:
             return super().forward_texts(texts)
-        return self._in_chunks(self._run_texts, texts)
+        return self._rows(self._run_texts, texts)
+
+    def write(self, batch: NDArray[np.uint8]) -> list[str]:
+        """Describe uint8 (n, 3, h, w) in words, a text a picture.
+
+        Raises:
+            ModelUnavailable: the device has no memory for even one picture.
+        """
+        if self._writing is None:
+            return super().write(batch)
+        with torch.inference_mode():
+            return [text for some in self._caption_chunks.run(self._run_writing, batch) for text in some]
 
     def warm_up(self) -> None:
         """Run one real input through each tower; a compiled tower records all its batch sizes."""
@@ -80,25 +80,10 @@ class TorchEncoder(Encoder):
         for size in self._graph_sizes:
             self.forward(np.repeat(self._sample()[None], size, axis=0))
 
-    def _in_chunks(self, run: Callable[[Batch], Tensor], inputs: Batch) -> NDArray[np.float32]:
-        """Run at most `_chunk` inputs at a time; half as many once GPU memory did not suffice."""
-        rows: list[Tensor] = []
-        start = 0
-        while start < len(inputs):
-            chunk = inputs[start : start + self._chunk]
-            try:
-                # Normalising in less than float32 costs neighbours: cast before anything else happens.
-                with torch.inference_mode():
-                    rows.append(run(chunk).float().cpu())
-            except torch.OutOfMemoryError as error:
-                if len(chunk) == 1:
-                    raise ModelUnavailable(
-                        f"{self.info.name} has not enough GPU memory for one input"
-                    ) from error
-                self._chunk = len(chunk) // 2
-                torch.cuda.empty_cache()
-                continue
-            start += len(chunk)
+    def _rows(self, run: Callable[[Batch], Tensor], inputs: Batch) -> NDArray[np.float32]:
+        # Normalising in less than float32 costs neighbours: cast before anything else happens.
+        with torch.inference_mode():
+            rows = self._chunks.run(lambda chunk: run(chunk).float().cpu(), inputs)
         return np.asarray(torch.cat(rows).numpy(), dtype=np.float32)
 
     def _run_images(self, batch: NDArray[np.uint8]) -> Tensor:
@@ -106,17 +91,26 @@ class TorchEncoder(Encoder):
         size = next((size for size in self._graph_sizes if size >= count), count)
         if size > count:
             batch = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
-        pixels = torch.from_numpy(np.ascontiguousarray(batch))
-        if self._placement.device.type == "cuda":
-            pixels = pixels.pin_memory().to(self._placement.device, non_blocking=True)
-        return self._image(self._preprocessing.normalise(pixels, self._placement.dtype))[:count]
+        return self._image(self._values(batch))[:count]
 
     def _run_texts(self, texts: Sequence[str]) -> Tensor:
         assert self._text is not None
         return self._text(texts)
 
+    def _run_writing(self, batch: NDArray[np.uint8]) -> list[str]:
+        assert self._writing is not None
+        return self._writing.write(self._values(batch))
+
+    def _values(self, batch: NDArray[np.uint8]) -> Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(batch))
+        if self._placement.device.type == "cuda":
+            pixels = pixels.pin_memory().to(self._placement.device, non_blocking=True)
+        return self._preprocessing.normalise(pixels, self._placement.dtype)
+
     def _compile(self) -> None:
-        self._graph_sizes = tuple(sorted({*(s for s in _GRAPH_SIZES if s < self._chunk), self._chunk}))
+        self._graph_sizes = tuple(
+            sorted({*(s for s in _GRAPH_SIZES if s < self._chunks.size), self._chunks.size})
+        )
         self._image = torch.compile(self._image, mode="reduce-overhead", dynamic=False)
 
 
@@ -135,16 +129,24 @@ def _undescribed(config: EncoderConfig, towers: Towers, placement: Placement) ->
 
 def _version(config: EncoderConfig, towers: Towers, dimension: int) -> str:
     return fingerprint(
-        towers.files,
-        {
-            "family": config.family,
-            "architecture": towers.architecture,
-            "revision": config.revision,
-            "precision": config.precision,
-            "int8_threshold": config.int8_threshold,
-            "pooling": towers.pooling,
-            "preprocessing": towers.preprocessing.facts(),
-            "draft": config.draft,
-            "dimension": dimension,
-        },
+        towers.files, _facts(config, towers) | {"pooling": towers.pooling, "dimension": dimension}
     )
+
+
+def _caption_version(config: EncoderConfig, towers: Towers) -> str | None:
+    if towers.writing is None or config.captions is None:
+        return None
+    settings = config.captions.model_dump(exclude={"max_batch_size"})
+    return fingerprint(towers.writing.files, _facts(config, towers) | {"captions": settings})
+
+
+def _facts(config: EncoderConfig, towers: Towers) -> dict[str, object]:
+    return {
+        "family": config.family,
+        "architecture": towers.architecture,
+        "revision": config.revision,
+        "precision": config.precision,
+        "int8_threshold": config.int8_threshold,
+        "preprocessing": towers.preprocessing.facts(),
+        "draft": DRAFT_MARGIN if config.draft else None,
+    }
