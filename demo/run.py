@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
+from core.keys import NO_KEYS_NOTICE
 from demo.catalog import demo_products
 from demo.loading import pending, put_products, stored_ids
 from demo.service import DemoService
@@ -35,7 +36,7 @@ def main() -> None:
                 service.wait_until_ready(READY_TIMEOUT_S)
             _index(service.base_url, options.products)
             console.print(f"\nVitrine answers at [bold]{service.base_url}[/] — Ctrl-C ends it.")
-            console.print(f"data and log in {options.home}")
+            console.print(f"data and log in {options.home}\n{NO_KEYS_NOTICE}")
             service.wait()
             raise RuntimeError(f"the service ended; see {service.log_file}")
         except KeyboardInterrupt:

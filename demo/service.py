@@ -74,7 +74,7 @@ class DemoService:
         problem: str | None = "no answer yet"
         with httpx.Client(base_url=self.base_url, timeout=10) as client:
             while time.monotonic() < deadline:
-                if self._process.poll() is not None:
+                if not self.is_running():
                     raise RuntimeError(f"the service ended; see {self.log_file}")
                 problem = _problem(client)
                 if problem is None:
@@ -82,6 +82,11 @@ class DemoService:
                     return
                 time.sleep(0.5)
         raise RuntimeError(f"not ready after {timeout_s:g} s ({problem}); see {self.log_file}")
+
+    def is_running(self) -> bool:
+        """Tell whether the service has not ended by itself."""
+        assert self._process is not None
+        return self._process.poll() is None
 
     def wait(self) -> None:
         """Return when the service has ended by itself."""

@@ -23,7 +23,9 @@ from demo.training import SEED, options, run
 _PATCH = 8
 _PATCHES_ACROSS = INPUT_SIZE // _PATCH
 # The background is left to be forgotten: any share of it comes between like garments.
-_ATTRIBUTE_WEIGHTS = (1.5, 1.0, 1.0, 0.0)
+_ATTRIBUTE_WEIGHTS = (2.0, 1.0, 1.3, 0.0)
+# A transformer learns a quarter of these by heart: precision at 10 was 0.74 with 24,000, 0.89 with these.
+_PICTURES = 96_000
 _SPARSE_UNTIL = 0.6
 _FEATURE_LENGTH = 10.0
 
@@ -65,7 +67,8 @@ def train(pictures: LabelledPictures, steps: int, out: Path, shape: Shape = SMAL
 
     def objective(batch: NDArray[np.int64], progress: float) -> Tensor:
         values = augmented(normalised(pictures.pixels[batch], IMAGENET_MEAN, IMAGENET_STD), rng)
-        features = _class_token(model, values, sparse=progress < _SPARSE_UNTIL)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            features = _class_token(model, values, sparse=progress < _SPARSE_UNTIL).float()
         # Only the direction may tell attributes apart, since a search compares nothing else.
         loss: Tensor = heads(_FEATURE_LENGTH * F.normalize(features, dim=-1), labels[batch])
         return loss
@@ -111,9 +114,9 @@ def _position_table(width: int) -> Tensor:
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
 
 
-def main(arguments: list[str] | None = None, shape: Shape = SMALL, steps: int = 5000) -> None:
+def main(arguments: list[str] | None = None, shape: Shape = SMALL, steps: int = 7000) -> None:
     """Train, save and judge."""
-    training = options("Train a DINOv2 model for the demo.", steps, arguments)
+    training = options("Train a DINOv2 model for the demo.", steps, arguments, _PICTURES)
     run(training, "dinov2", lambda pictures, steps: train(pictures, steps, training.out, shape))
 
 

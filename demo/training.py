@@ -28,12 +28,14 @@ class Training:
     threads: int
 
 
-def options(description: str, steps: int, arguments: list[str] | None = None) -> Training:
-    """Read the command line."""
+def options(
+    description: str, steps: int, arguments: list[str] | None = None, pictures: int = 24_000
+) -> Training:
+    """Read the command line; `steps` and `pictures` are the defaults."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--steps", type=int, default=steps, help="optimiser steps (default %(default)s)")
-    parser.add_argument("--pictures", type=int, default=24_000, help="to train on (default %(default)s)")
+    parser.add_argument("--pictures", type=int, default=pictures, help="to train on (default %(default)s)")
     parser.add_argument(
         "--held-out", type=int, default=20, help="to judge by, a garment (default %(default)s)"
     )
