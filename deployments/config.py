@@ -3,8 +3,15 @@
 from pydantic import Field
 
 from catalog.config import CatalogConfig
+from catalog.fetching.config import FetchLimits
 from core.config import Config
 from core.ensemble import Fusion
+from core.null_samples import CalibrationConfig
+from deployments.captions_config import IngestCaptions
+from deployments.door_config import DoorConfig
+from deployments.jobs_config import JobsConfig
+from deployments.lexical_config import LexicalConfig
+from deployments.thumbnails_config import ThumbnailsConfig
 from milvus.config import MilvusConfig
 from models.images import ImageLimits
 
@@ -39,6 +46,19 @@ class GatewayArgs(Config):
     catalog: CatalogConfig = Field(description="Where products and pictures are kept.")
     milvus: MilvusConfig = Field(description="Where the collections are.")
     images: ImageLimits = Field(ImageLimits(), description="What pictures are taken.")
+    thumbnails: ThumbnailsConfig = Field(ThumbnailsConfig(), description="How thumbnails are made.")
+    lexical: LexicalConfig = Field(LexicalConfig(), description="How much the words of products count.")
+    calibration: CalibrationConfig = Field(
+        CalibrationConfig(), description="How false match rates become scores."
+    )
+    door: DoorConfig = Field(DoorConfig(), description="Who is let in, how much at once and for how long.")
+    jobs: JobsConfig = Field(JobsConfig(), description="How bulk work is started.")
+    fetch: FetchLimits = Field(FetchLimits(), description="What URLs of pictures are fetched.")
+    embedding_model: str | None = Field(
+        None,
+        description="The model of POST /vectorize, and of POST /v1/embeddings where the request names none; "
+        "by default the first that takes both words and pictures.",
+    )
     max_body_bytes: int = Field(
         48 * 2**20,
         gt=0,
@@ -66,6 +86,9 @@ class RepairArgs(Config):
     )
     batch_size: int = Field(64, gt=0, description="Pictures per call to an encoder.")
     encode_deadline_s: float = Field(30.0, gt=0, description="How long an encoder may take, in seconds.")
+    captions: IngestCaptions | None = Field(
+        None, description="Caption the pictures of the catalog; if not set, none are written."
+    )
 
 
 class MilvusLiteArgs(Config):

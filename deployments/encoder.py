@@ -2,16 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-from ray import serve
+from typing import TypeVar
 
 from core.errors import ModelUnavailable, VitrineError
-from core.types import Encoded, EncoderInfo, EncoderInput, Vector
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, PictureInput, Vector
+from deployments.batching import Batches
+from deployments.cached import CachedEmbeddings
 from models.config import EncoderConfig
+from models.encoder import Pixels
 from models.registry import load_encoder
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 DEAD_BATCHES = 3
 """Batches in a row without one answer after which a replica asks to be replaced."""
@@ -26,12 +30,17 @@ class EncoderReplica:
 
     def __init__(self, config: EncoderConfig) -> None:
         self._encoder = load_encoder(config)
+        self._embed = self._encode_one
+        if config.cache_max_bytes:
+            self._embed = CachedEmbeddings(self._encoder.info, config.cache_max_bytes, self._encode_one).embed
         self._decoders = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
         self._dead_batches = 0
+        self._wait_s = config.batch_wait_timeout_s
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        for batched in (self._embed_image, self._embed_text):
-            batched.set_max_batch_size(config.max_batch_size)
-            batched.set_batch_wait_timeout_s(config.batch_wait_timeout_s)
+        self._images = self._batches(self._embed_images, config.max_batch_size)
+        self._texts = self._batches(self._embed_texts, config.max_batch_size)
+        captions = config.captions.max_batch_size if config.captions is not None else 1
+        self._captions = self._batches(self._write_captions, captions)
 
     async def describe(self) -> EncoderInfo:
         """Say which version this replica runs."""
@@ -40,8 +49,19 @@ class EncoderReplica:
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Embed pictures and words; each input succeeds or fails alone, in input order."""
         started = time.perf_counter()
-        vectors = await asyncio.gather(*(self._encode_one(item) for item in inputs))
+        vectors = await asyncio.gather(*(self._embed(item) for item in inputs))
         return Encoded(self._encoder.info, list(vectors), {"replica": (time.perf_counter() - started) * 1e3})
+
+    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+        """Describe picture files in words; each succeeds or fails alone, in input order.
+
+        Raises:
+            UnsupportedModality: this model writes no captions.
+        """
+        self._encoder.caption([])
+        started = time.perf_counter()
+        texts = await asyncio.gather(*(self._caption_one(data) for data in pictures))
+        return Captioned(self._encoder.info, list(texts), {"replica": (time.perf_counter() - started) * 1e3})
 
     async def check_health(self) -> None:
         """Fail when the model has stopped to answer, as after a GPU error; Serve then replaces the replica."""
@@ -51,25 +71,34 @@ class EncoderReplica:
     async def _encode_one(self, item: EncoderInput) -> Vector | VitrineError:
         try:
             if isinstance(item, str):
-                answer = await self._embed_text(item)
-            else:
-                loop = asyncio.get_running_loop()
-                pixels = await loop.run_in_executor(self._decoders, self._encoder.decode, item)
-                answer = await self._embed_image(pixels)
+                return await self._texts.submit(item)
+            return await self._images.submit(await self._decode(item))
         except VitrineError as error:
             return error
-        result: Vector | VitrineError = answer
-        return result
 
-    @serve.batch  # type: ignore[untyped-decorator]
-    async def _embed_image(self, batch: list[Any]) -> list[Vector | VitrineError]:
+    async def _caption_one(self, data: bytes) -> str | VitrineError:
+        try:
+            return await self._captions.submit(await self._decode(data))
+        except VitrineError as error:
+            return error
+
+    async def _decode(self, picture: PictureInput) -> Pixels:
         loop = asyncio.get_running_loop()
-        answers = await loop.run_in_executor(self._model_thread, self._encoder.encode_images, batch)
+        return await loop.run_in_executor(self._decoders, self._encoder.decode, picture)
+
+    def _batches(
+        self, run: Callable[[Sequence[Input]], Sequence[Output]], max_size: int
+    ) -> Batches[Input, Output]:
+        return Batches(run, self._model_thread, max_size, self._wait_s)
+
+    def _embed_images(self, batch: Sequence[Pixels]) -> list[Vector | VitrineError]:
+        answers = self._encoder.encode_images(batch)
         dead = all(isinstance(answer, ModelUnavailable) for answer in answers)
         self._dead_batches = self._dead_batches + 1 if dead else 0
         return answers
 
-    @serve.batch  # type: ignore[untyped-decorator]
-    async def _embed_text(self, batch: list[str]) -> list[Vector | VitrineError]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._model_thread, self._encoder.encode_texts, batch)
+    def _embed_texts(self, batch: Sequence[str]) -> list[Vector | VitrineError]:
+        return self._encoder.encode_texts(batch)
+
+    def _write_captions(self, batch: Sequence[Pixels]) -> list[str | VitrineError]:
+        return self._encoder.caption(batch)

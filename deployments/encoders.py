@@ -1,10 +1,9 @@
 """The encoders that the gateway offers, by name."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from core.errors import ModelUnavailable, NotFound, Unavailable
+from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModality
 from core.ports import EncoderClient
-from core.search import unsupported
 from core.types import EncoderInput, Modality
 
 ENSEMBLE = "ensemble"
@@ -35,7 +34,7 @@ class EncoderSet:
         info = await self.get(name).describe()
         needed: set[Modality] = {"text" if isinstance(item, str) else "image" for item in inputs}
         for modality in sorted(needed - set(info.modalities)):
-            raise unsupported(
+            raise _unsupported(
                 name, "words" if modality == "text" else "pictures", await self._capable(modality)
             )
 
@@ -62,3 +61,8 @@ class EncoderSet:
             known = ", ".join(sorted([*self._encoders, ENSEMBLE]))
             raise NotFound(f"there is no model {name!r}; models: {known}").at("model")
         return name != ENSEMBLE
+
+
+def _unsupported(model: str, modality: str, capable: Sequence[str]) -> UnsupportedModality:
+    others = ", ".join(sorted(capable)) if capable else "none of the configured models"
+    return UnsupportedModality(f"model {model!r} cannot encode {modality}; these can: {others}")

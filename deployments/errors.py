@@ -1,6 +1,7 @@
 """From errors to HTTP: one table, one shape."""
 
 import logging
+import math
 import re
 from typing import Any
 
@@ -12,10 +13,15 @@ from starlette.exceptions import HTTPException
 from core.errors import (
     ConfigError,
     Conflict,
+    FetchFailed,
+    Forbidden,
     InputTooLarge,
     InvalidInput,
     NotFound,
+    RateLimited,
+    Unauthenticated,
     Unavailable,
+    UnsupportedMediaType,
     VitrineError,
 )
 
@@ -23,15 +29,22 @@ logger = logging.getLogger("ray.serve")
 
 STATUS: dict[type[VitrineError], int] = {
     InputTooLarge: 413,
+    UnsupportedMediaType: 415,
     InvalidInput: 422,
+    Unauthenticated: 401,
+    Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    RateLimited: 429,
+    # Not a 5xx: neither this service nor a gateway of its own is at fault, and an alarm would mislead.
+    FetchFailed: 424,
     ConfigError: 500,
     Unavailable: 503,
 }
 """The nearest ancestor of an error in this table gives its status."""
 
-RETRY_AFTER_S = "1"
+RETRY_AFTER_S = 1
+"""Seconds after which a caller may try again what did not work just now."""
 
 
 def status_of(error: VitrineError) -> int:
@@ -39,11 +52,30 @@ def status_of(error: VitrineError) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
+def kind_of(error: type[VitrineError]) -> str:
+    """Name a kind of error as answers do."""
+    name = "Internal" if error is VitrineError else error.__name__
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
 def error_body(error: VitrineError, request_id: str) -> dict[str, Any]:
     """The one shape of errors, also used for single items of a batch."""
-    name = "Internal" if type(error) is VitrineError else type(error).__name__
-    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    kind = kind_of(type(error))
     return {"error": {"type": kind, "message": error.message, "param": error.param, "request_id": request_id}}
+
+
+def answer(error: VitrineError, request_id: str) -> JSONResponse:
+    """Answer with an error of ours; also for middleware, which no exception handler sees."""
+    status = status_of(error)
+    headers = {}
+    if isinstance(error, RateLimited):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    elif status == 503:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    elif status == 401:
+        # RFC 9110, 11.6.1: a 401 names at least one way to authenticate.
+        headers["WWW-Authenticate"] = 'Bearer realm="vitrine"'
+    return JSONResponse(error_body(error, request_id), status, headers)
 
 
 def install(app: FastAPI) -> None:
@@ -56,9 +88,7 @@ def install(app: FastAPI) -> None:
 
 async def _answer_ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, VitrineError)
-    status = status_of(error)
-    headers = {"Retry-After": RETRY_AFTER_S} if status == 503 else None
-    return JSONResponse(error_body(error, request.state.request_id), status, headers)
+    return answer(error, request.state.request_id)
 
 
 async def _answer_validation(request: Request, error: Exception) -> JSONResponse:

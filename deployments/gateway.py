@@ -1,16 +1,20 @@
 """One replica of the gateway: the FastAPI ingress over catalog, Milvus and the encoders' handles."""
 
+import logging
 from typing import Any
 
 from fastapi import FastAPI
 
 from catalog.opening import open_catalog
+from core.keys import NO_KEYS_NOTICE
 from deployments.config import GatewayArgs, ServedModels
 from deployments.handles import HandleEncoder, HandleEnsemble
 from deployments.ingress import create_app
 from deployments.services import Services, assemble
 from deployments.threads import widen_thread_pool
 from milvus.store import MilvusStore
+
+logger = logging.getLogger("ray.serve")
 
 
 class GatewayReplica:
@@ -21,7 +25,9 @@ class GatewayReplica:
         self._catalog = open_catalog(args.catalog)
         self._store = MilvusStore(args.milvus)
         self._ensemble = HandleEnsemble(args.encode_deadline_s)
-        self._app = create_app(args.max_body_bytes)
+        self._app = create_app(args)
+        if not args.door.admin_key_sha256 and not self._catalog.api_keys.all():
+            logger.warning(NO_KEYS_NOTICE)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Hand the application to Serve."""

@@ -13,7 +13,8 @@ from ray.serve.exceptions import BackPressureError
 from core.ensemble import EnsembleResult, Fusion
 from core.errors import DeadlineExceeded, ModelUnavailable, VitrineError
 from core.search import Query
-from core.types import Encoded, EncoderInfo, EncoderInput
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
+from deployments.deadlines import within_deadline
 
 logger = logging.getLogger("ray.serve")
 
@@ -43,8 +44,9 @@ class DeploymentHandle:
             ModelUnavailable: no replica answers, or all are busy.
             DeadlineExceeded: the call took too long.
         """
+        limit_s = within_deadline(self._deadline_s)
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(limit_s):
                 try:
                     return await self._call_once(method, *args)
                 except (VitrineError, BackPressureError, asyncio.CancelledError):
@@ -52,7 +54,7 @@ class DeploymentHandle:
                 except Exception:
                     return await self._call_once(method, *args)
         except TimeoutError:
-            raise DeadlineExceeded(f"{self._app_name} did not answer within {self._deadline_s:g} s") from None
+            raise DeadlineExceeded(f"{self._app_name} did not answer within {limit_s:.3g} s") from None
         except VitrineError:
             raise
         except BackPressureError:
@@ -67,8 +69,13 @@ class DeploymentHandle:
             self._handle = await asyncio.to_thread(
                 serve.get_deployment_handle, self._deployment, app_name=self._app_name
             )
+        response = getattr(self._handle, method).remote(*args)
         try:
-            return await getattr(self._handle, method).remote(*args)
+            return await response
+        except asyncio.CancelledError:
+            # Serve lets the replica go on when only the wait for it is cancelled.
+            response.cancel()
+            raise
         except RayTaskError as error:
             # The cause is the error as the replica raised it, without the remote traceback in its text.
             raise error.cause if isinstance(error.cause, VitrineError) else error from None
@@ -95,6 +102,12 @@ class HandleEncoder:
         encoded: Encoded = await self._replicas.call("encode", list(inputs))
         self._remember(encoded.info)
         return encoded
+
+    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+        """Describe picture files in words on some replica."""
+        captioned: Captioned = await self._replicas.call("caption", list(pictures))
+        self._remember(captioned.info)
+        return captioned
 
     def _remember(self, info: EncoderInfo) -> None:
         self._info = info

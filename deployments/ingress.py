@@ -2,24 +2,80 @@
 
 from fastapi import Depends, FastAPI
 
-from deployments import errors
-from deployments.api import products, search, status
+from deployments import errors, pages
+from deployments.admission import Admission
+from deployments.api import (
+    attributes,
+    captions,
+    compare,
+    embed,
+    embeddings,
+    gaps,
+    jobs,
+    keys,
+    products,
+    search,
+    status,
+    thumbnails,
+    vectorize,
+)
 from deployments.api.bodies import known_query
+from deployments.config import GatewayArgs
+from deployments.deadlines import Deadline
+from deployments.door import Door
+from deployments.methods import Methods
 from deployments.middleware import BodyLimit, RequestId
+from deployments.openapi.document import Document, DocumentedApp
+
+GROUPS = (
+    products,
+    thumbnails,
+    search,
+    compare,
+    attributes,
+    embed,
+    embeddings,
+    vectorize,
+    captions,
+    status,
+    gaps,
+    keys,
+    jobs,
+)
 
 
-def create_app(max_body_bytes: int) -> FastAPI:
+def create_app(args: GatewayArgs) -> FastAPI:
     """Build the application; `app.state.services` must be set before the first request."""
-    app = FastAPI(
+    app = _bare_app()
+    errors.install(app)
+    # What is added last sees the request first.
+    app.add_middleware(Methods, routes=[route for group in (*GROUPS, pages) for route in group.router.routes])
+    app.add_middleware(BodyLimit, max_bytes=args.max_body_bytes)
+    app.add_middleware(Door)
+    app.add_middleware(
+        Admission, max_in_flight=args.door.max_in_flight, search_slowdown=args.door.search_slowdown
+    )
+    app.add_middleware(Deadline, limit_s=args.door.request_deadline_s)
+    app.add_middleware(RequestId)
+    return app
+
+
+def describe() -> Document:
+    """The OpenAPI document, without a service behind it."""
+    return _bare_app().openapi()
+
+
+def _bare_app() -> FastAPI:
+    app = DocumentedApp(
         title="Vitrine",
         summary="Visual search for product catalogues",
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        generate_unique_id_function=lambda route: route.name,
     )
-    errors.install(app)
-    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
-    app.add_middleware(RequestId)
-    for group in (products, search, status):
+    for group in GROUPS:
         app.include_router(group.router, dependencies=[Depends(known_query)])
+    # The page keeps its query in its own URL.
+    app.include_router(pages.router)
     return app

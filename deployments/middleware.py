@@ -3,11 +3,10 @@
 import re
 import uuid
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import InputTooLarge
-from deployments.errors import error_body, status_of
+from deployments.errors import answer
 
 _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -49,7 +48,7 @@ class BodyLimit:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
-            await self._refuse(scope, receive, send)
+            await answer(self._error(), scope["state"]["request_id"])(scope, receive, send)
             return
         received = 0
 
@@ -65,8 +64,3 @@ class BodyLimit:
 
     def _error(self) -> InputTooLarge:
         return InputTooLarge(f"the request body is larger than the limit of {self._max_bytes} bytes")
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = self._error()
-        answer = JSONResponse(error_body(error, scope["state"]["request_id"]), status_of(error))
-        await answer(scope, receive, send)

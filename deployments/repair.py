@@ -1,12 +1,19 @@
-"""The background repair: completes what is pending and removes what is obsolete, from the start on."""
+"""The background repair: completes what is pending and removes what is obsolete, from the start on.
+
+Where the configuration asks for it, it also captions the pictures of the catalog.
+"""
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from catalog.opening import open_catalog
+from core.captioning import Captioning
 from core.errors import VitrineError
 from core.indexing import Indexer, SweepReport
+from deployments.caption_sweeps import CaptionSweeps
+from deployments.captions_config import IngestCaptions
 from deployments.config import RepairArgs, ServedModels
 from deployments.handles import HandleEncoder
 from deployments.threads import widen_thread_pool
@@ -23,21 +30,25 @@ class RepairReplica:
         self._catalog = open_catalog(args.catalog)
         self._store = MilvusStore(args.milvus)
         self._indexers: dict[str, Indexer] = {}
-        self._loop: asyncio.Task[None] | None = None
+        self._captions = None if args.captions is None else self._captioning(args.captions)
+        self._loops: list[asyncio.Task[None]] = []
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take over the list of models, in place; the first call starts the loop."""
+        """Take over the list of models, in place; the first call starts the loops."""
         widen_thread_pool()
         self._indexers = {
             name: self._indexer(name) for name in ServedModels.model_validate(user_config).models
         }
-        if self._loop is None:
-            self._loop = asyncio.create_task(self._run())
+        if not self._loops:
+            # Apart from each other: captions take long, and must not hold up what a search needs.
+            steps = [self.sweep] if self._captions is None else [self.sweep, self._captions.sweep]
+            self._loops = [asyncio.create_task(self._repeat(step)) for step in steps]
 
     async def check_health(self) -> None:
-        """Fail when the loop has ended; Serve then replaces the replica."""
-        if self._loop is not None and self._loop.done():
-            self._loop.result()
+        """Fail when a loop has ended; Serve then replaces the replica."""
+        for loop in self._loops:
+            if loop.done():
+                loop.result()
 
     async def sweep(self) -> dict[str, SweepReport | str]:
         """Make one pass now; returns what was done, or what stood in the way, by model."""
@@ -50,9 +61,14 @@ class RepairReplica:
         encoder = HandleEncoder(name, self._args.encode_deadline_s)
         return Indexer(encoder, self._store, self._catalog.ledger, self._catalog.blobs)
 
-    async def _run(self) -> None:
+    def _captioning(self, settings: IngestCaptions) -> CaptionSweeps:
+        encoder = HandleEncoder(settings.model, settings.deadline_s)
+        captioning = Captioning(encoder, self._catalog.captions, self._catalog.blobs)
+        return CaptionSweeps(settings.model, captioning, settings.batch_size)
+
+    async def _repeat(self, step: Callable[[], Awaitable[object]]) -> None:
         while True:
-            await self.sweep()
+            await step()
             await asyncio.sleep(self._args.interval_s)
 
     async def _sweep(self, name: str, indexer: Indexer) -> SweepReport | str:

@@ -4,16 +4,21 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from catalog.opening import Catalog
 from core.ensemble import EnsembleResult, Fusion
-from core.errors import Conflict, InvalidInput
+from core.errors import InvalidInput
 from core.filters import Filter, matches
+from core.hybrid import HybridSearch, is_words_only, positive_words
+from core.matching import matching
 from core.ports import VectorStore
-from core.search import ModelSearch, Query, QueryPart, StoredPart
-from core.types import EncoderInfo, Hit, Product, row_key
-from deployments.encoders import EncoderSet
+from core.search import ModelSearch, Query, QueryPart, QueryVector, StoredPart
+from core.types import EncoderInfo, Hit, Product
+from deployments.encoders import ENSEMBLE, EncoderSet
+from deployments.lexical_config import LexicalConfig
+from deployments.thresholds import Threshold, Thresholds
 
 SPARES = (0, 64, 512, 4096)
 """Products asked for beyond the page, round by round, while rows of vanished products turn up in it."""
@@ -34,13 +39,16 @@ class Request:
     """A search as the caller means it: parts, a model or the ensemble, and a page."""
 
     parts: tuple[QueryPart, ...]
-    model: str
+    model: str = ENSEMBLE
     limit: int = 10
     offset: int = 0
     filter: Filter | None = None
     exclude_products: tuple[str, ...] = ()
     weights: Mapping[str, float] | None = None
     fusion: Fusion | None = None
+    lexical_weight: float | None = None
+    threshold: Threshold = field(default_factory=Threshold)
+    embedded: Mapping[str, QueryVector] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +61,29 @@ class Found:
     skipped: dict[str, str] = field(default_factory=dict)
     degraded: bool = False
     timings_ms: dict[str, float] = field(default_factory=dict)
+    lexical_weight: float = 0.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    incomplete: dict[str, str] = field(default_factory=dict)
 
 
 class ProductSearch:
     """Search by one model or the ensemble; every page is full when the catalog has the products."""
 
     def __init__(
-        self, catalog: Catalog, store: VectorStore, encoders: EncoderSet, ensemble: Ensemble
+        self,
+        catalog: Catalog,
+        store: VectorStore,
+        encoders: EncoderSet,
+        ensemble: Ensemble,
+        lexical: LexicalConfig,
+        thresholds: Thresholds,
     ) -> None:
         self._catalog = catalog
         self._encoders = encoders
         self._ensemble = ensemble
+        self._hybrid = HybridSearch(catalog.lexical, lexical.deadline_s)
+        self._words_weight = lexical.weight
+        self._thresholds = thresholds
         self._searches = {encoder.name: ModelSearch(encoder, store) for encoder in encoders}
 
     async def search(self, request: Request) -> Found:
@@ -72,12 +92,15 @@ class ProductSearch:
         Raises:
             VitrineError: as `ModelSearch.search` and `EnsembleSearch.search`.
         """
-        await self._check(request)
+        lexical_weight = self._check(request)
         wanted = request.offset + request.limit
-        query = Query(request.parts, wanted, request.filter, request.exclude_products)
+        minimum_scores = await self._minimum_scores(request)
+        query = Query(
+            request.parts, wanted, request.filter, request.exclude_products, minimum_scores, request.embedded
+        )
         for spare in SPARES:
             query = replace(query, limit=wanted + spare)
-            answer = await self._ask(query, request)
+            answer = await self._ask(query, request, lexical_weight)
             started = time.perf_counter()
             kept, gone = await self._hydrate(answer.hits, request.filter)
             if not gone or len(answer.hits) < query.limit:
@@ -91,37 +114,74 @@ class ProductSearch:
             answer.skipped,
             answer.degraded,
             timings,
+            answer.lexical_weight,
+            {i.name: minimum_scores[i.collection] for i in answer.infos if i.collection in minimum_scores}
+            if minimum_scores
+            else {},
+            answer.incomplete,
         )
 
-    async def stored_part(self, product_id: str) -> StoredPart:
-        """Refer to a product of the catalog as a part of a query.
+    async def embed(self, model: str, parts: Sequence[QueryPart]) -> QueryVector:
+        """Make one encoder's vector of a query, for searches that are `embedded` by it.
 
         Raises:
-            NotFound: there is no such product.
-            Conflict: it has no picture.
+            VitrineError: as `ModelSearch.embed`.
         """
-        product = await asyncio.to_thread(self._catalog.products.get, product_id)
-        if not product.pictures:
-            raise Conflict(f"product {product_id!r} has no picture to search by")
-        keys = tuple(row_key(picture.image_id, picture.revision) for picture in product.pictures)
-        return StoredPart(f"product {product_id!r}", keys)
+        fresh = [part.content for part in parts if not isinstance(part.content, StoredPart)]
+        await self._encoders.require(model, fresh)
+        return await self._searches[model].embed(parts)
 
-    async def _check(self, request: Request) -> None:
+    def _check(self, request: Request) -> float:
+        """Check what the options apply to, and return the share of the ranking by words."""
         if self._encoders.searchable(request.model):
             for option, value in (("weights", request.weights), ("fusion", request.fusion)):
                 if value is not None:
                     message = f"{option!r} applies to the ensemble only, not to model {request.model!r}"
                     raise InvalidInput(message).at(option)
+        request.threshold.check(request.model)
+        if request.threshold:
+            if request.lexical_weight:
+                raise InvalidInput("a threshold is about vectors: leave `lexical_weight` out, or 0").at(
+                    "lexical_weight"
+                )
+            return 0.0
+        if request.lexical_weight is None:
+            # Pictures and stored products say what to look for better than the words beside them.
+            by_words = request.model == ENSEMBLE and is_words_only(request.parts)
+            return self._words_weight if by_words else 0.0
+        if request.lexical_weight > 0 and not positive_words(request.parts):
+            raise InvalidInput("a lexical weight needs words of a positive weight in the query").at(
+                "lexical_weight"
+            )
+        return request.lexical_weight
+
+    async def _ask(self, query: Query, request: Request, lexical_weight: float) -> EnsembleResult:
+        by_vectors = partial(self._by_vectors, request)
+        if lexical_weight == 0:
+            return await by_vectors(query)
+        return await self._hybrid.search(query, lexical_weight, request.model, by_vectors)
+
+    async def _by_vectors(self, request: Request, query: Query) -> EnsembleResult:
+        if not self._encoders.searchable(request.model):
+            return await self._ensemble.search(query, request.weights, request.fusion)
+        embedded = query.embedded.get(request.model) or await self.embed(request.model, query.parts)
+        result = await self._searches[request.model].search(
+            replace(query, embedded={request.model: embedded})
+        )
+        hits = result.hits
+        if query.minimum_scores is not None:
+            found = {request.model: (result.info.collection, result.hits)}
+            hits = matching(hits, found, {request.model: 1.0}, query.minimum_scores)
+        return EnsembleResult(hits, [result.info], {request.model: 1.0}, {}, False, result.timings_ms)
+
+    async def _minimum_scores(self, request: Request) -> dict[str, float] | None:
+        if not request.threshold:
+            return None
+        without = [name for name, weight in (request.weights or {}).items() if weight == 0]
+        if request.model != ENSEMBLE:
             fresh = [part.content for part in request.parts if not isinstance(part.content, StoredPart)]
             await self._encoders.require(request.model, fresh)
-
-    async def _ask(self, query: Query, request: Request) -> EnsembleResult:
-        if self._encoders.searchable(request.model):
-            result = await self._searches[request.model].search(query)
-            return EnsembleResult(
-                result.hits, [result.info], {request.model: 1.0}, {}, False, result.timings_ms
-            )
-        return await self._ensemble.search(query, request.weights, request.fusion)
+        return await self._thresholds.minimum_scores(request.threshold, request.model, request.parts, without)
 
     async def _hydrate(
         self, hits: Sequence[Hit], filter: Filter | None

@@ -15,12 +15,15 @@ from ray.serve.schema import ServeDeploySchema
 
 from core.errors import ConfigError
 from deployments.app import DEPLOYMENTS
+from deployments.serve_captions import caption_problems
+from deployments.serve_doors import door_problems
 
 
-def read_serve_file(path: Path) -> ServeDeploySchema:
+def read_serve_file(path: Path, host: str | None = None) -> ServeDeploySchema:
     """Read and check a Serve configuration: every key known, every value of its type, arguments too.
 
-    References to the environment are followed, so what they name must be set.
+    References to the environment are followed, so what they name must be set. `host` takes the place of
+    the file's, where it is given.
 
     Raises:
         ConfigError: all that is wrong, a line each, with the path of the key.
@@ -29,6 +32,8 @@ def read_serve_file(path: Path) -> ServeDeploySchema:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    if host is not None and isinstance(content, dict):
+        content["http_options"] = {**(content.get("http_options") or {}), "host": host}
     problems = list(_problems(content))
     if problems:
         raise ConfigError(f"{path}:\n" + "\n".join(f"  {problem}" for problem in problems))
@@ -43,7 +48,8 @@ def _problems(content: Any) -> Iterator[str]:
     if not wrong:
         for index, application in enumerate(applications):
             wrong += _application_problems(application, f"applications[{index}]")
-    yield from wrong or _disagreements(applications)
+    wrong = wrong or list(_disagreements(applications))
+    yield from wrong or door_problems(ServeDeploySchema.model_validate(content))
 
 
 def _disagreements(applications: list[dict[str, Any]]) -> Iterator[str]:
@@ -53,6 +59,7 @@ def _disagreements(applications: list[dict[str, Any]]) -> Iterator[str]:
         name, own = application.get("name"), (application.get("args") or {}).get("name")
         if name in encoders and own != name:
             yield f"applications[{index}].args.name: must be {name!r}, the name of the application"
+        yield from caption_problems(application, f"applications[{index}].args.captions", applications)
         for place, deployment in enumerate(_list_of(application, "deployments")):
             settings = deployment.get("user_config") or {}
             for model in [*settings.get("models", []), *settings.get("weights", {})]:

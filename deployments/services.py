@@ -5,13 +5,25 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from catalog.fetching.fetcher import Fetcher
 from catalog.opening import Catalog
 from core.errors import InputTooLarge
+from core.null_samples import NullSamples
 from core.ports import EncoderClient, VectorStore
+from deployments.attributes import AttributeSummaries
+from deployments.bulk_jobs import BulkJobs
+from deployments.captioner import Captioner
+from deployments.comparison import Comparison
 from deployments.config import GatewayArgs, ServedModels
+from deployments.embedder import Embedder
 from deployments.encoders import EncoderSet
+from deployments.keyring import Keyring
+from deployments.ray_jobs import RayJobs
 from deployments.searches import Ensemble, ProductSearch
 from deployments.status import Status
+from deployments.stored import StoredParts
+from deployments.thresholds import Thresholds
+from deployments.thumbnails import Thumbnails
 from deployments.writes import ProductWrites
 from models.images import ImageLimits
 
@@ -22,10 +34,19 @@ class Services:
 
     catalog: Catalog
     encoders: EncoderSet
+    embedder: Embedder
+    captioner: Captioner
+    fetcher: Fetcher
     search: ProductSearch
+    comparison: Comparison
+    stored: StoredParts
     writes: ProductWrites
     status: Status
+    attributes: AttributeSummaries
+    thumbnails: Thumbnails
+    jobs: BulkJobs
     image_limits: ImageLimits
+    keyring: Keyring
     max_images_per_product: int
     max_page: int
 
@@ -45,13 +66,24 @@ def assemble(
 ) -> Services:
     """Wire the services; `connect` gives the client of an encoder by its name."""
     encoders = EncoderSet(served.models, connect)
+    thresholds = Thresholds(encoders, NullSamples(catalog.products, store, args.calibration))
+    search = ProductSearch(catalog, store, encoders, ensemble, args.lexical, thresholds)
     return Services(
         catalog=catalog,
         encoders=encoders,
-        search=ProductSearch(catalog, store, encoders, ensemble),
+        embedder=Embedder(encoders, args.embedding_model),
+        captioner=Captioner(encoders, catalog.captions),
+        fetcher=Fetcher(args.fetch),
+        search=search,
+        comparison=Comparison(search, encoders),
+        stored=StoredParts(catalog),
         writes=ProductWrites(catalog, store, encoders, args.index_wait_s),
         status=Status(catalog, store, encoders, ensemble, args.ready_coverage),
+        attributes=AttributeSummaries(catalog.products),
+        thumbnails=Thumbnails(catalog, args.images, args.thumbnails),
+        jobs=BulkJobs(catalog.jobs, RayJobs(args.jobs.dashboard_url), args.jobs.deadline_s),
         image_limits=args.images,
+        keyring=Keyring(catalog.api_keys, args.door),
         max_images_per_product=args.max_images_per_product,
         max_page=args.max_page,
     )

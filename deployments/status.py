@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ from core.errors import Unavailable, VitrineError
 from core.ports import EncoderClient, VectorStore
 from core.search import Query, QueryPart
 from core.types import EncoderInfo, LedgerCounts
+from deployments.deadlines import ending_at
 from deployments.encoders import ENSEMBLE, EncoderSet
 from deployments.searches import Ensemble
 
 READY_TIMEOUT_S = 5.0
 """How long one check of readiness may take: probes give up soon after."""
+
+_PROBE_SIDE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class Status:
         self._encoders = encoders
         self._ready_coverage = ready_coverage
         self._ensemble = ensemble
-        self._probe = _grey_picture()
+        self._checking: asyncio.Task[Readiness] | None = None
 
     async def models(self) -> list[ModelStatus]:
         """Describe every configured encoder."""
@@ -76,29 +80,40 @@ class Status:
         return await asyncio.to_thread(self._catalog.products.counts)
 
     async def ready(self) -> Readiness:
-        """Search by one picture with every encoder and with the ensemble, and ask the catalog."""
+        """Search by one picture with every encoder and with the ensemble, and ask the catalog.
+
+        Whoever asks while a check is under way gets its outcome: checks need no key, and must not add up.
+        """
+        if self._checking is None or self._checking.done():
+            with ending_at(None):
+                self._checking = asyncio.create_task(self._check())
+        return await asyncio.shield(self._checking)
+
+    async def _check(self) -> Readiness:
         names = ["catalog", "milvus", ENSEMBLE, *(encoder.name for encoder in self._encoders)]
-        checks = [self.counts(), asyncio.to_thread(self._store.ping), self._fused_search()]
-        passes = [self._pass(encoder) for encoder in self._encoders]
+        probe = _new_picture()
+        checks = [self.counts(), asyncio.to_thread(self._store.ping), self._fused_search(probe)]
+        passes = [self._pass(encoder, probe) for encoder in self._encoders]
         outcomes = await asyncio.gather(*(_timed(check) for check in [*checks, *passes]))
         return Readiness(
             problems={name: problem for name, (problem, _) in zip(names, outcomes, strict=True) if problem},
             timings_ms={name: ms for name, (_, ms) in zip(names, outcomes, strict=True)},
         )
 
-    async def _fused_search(self) -> None:
+    async def _fused_search(self, probe: bytes) -> None:
         # Members that are away are named by their own checks.
-        await self._ensemble.search(Query((QueryPart(self._probe),), limit=1), None, None)
+        await self._ensemble.search(Query((QueryPart(probe),), limit=1), None, None)
 
-    async def _pass(self, encoder: EncoderClient) -> None:
-        encoded = await encoder.encode([self._probe])
+    async def _pass(self, encoder: EncoderClient, probe: bytes) -> None:
+        encoded = await encoder.encode([probe])
         vector, collection = encoded.vectors[0], encoded.info.collection
         if isinstance(vector, VitrineError):
             raise vector
-        await asyncio.to_thread(self._store.search_products, collection, vector, 1)
         counts = await asyncio.to_thread(self._catalog.ledger.counts, collection)
         if counts.missing > (1 - self._ready_coverage) * counts.pictures:
-            raise Unavailable(f"collection {collection} holds {counts.indexed} of {counts.pictures} pictures")
+            live = await asyncio.to_thread(self._store.alias_target, encoder.name)
+            raise Unavailable(_incomplete(encoded.info, counts, live))
+        await asyncio.to_thread(self._store.search_products, collection, vector, 1)
 
     async def _model(self, encoder: EncoderClient) -> ModelStatus:
         try:
@@ -128,7 +143,19 @@ async def _timed(check: Coroutine[Any, Any, object]) -> tuple[str | None, float]
     return problem, (time.perf_counter() - started) * 1e3
 
 
-def _grey_picture() -> bytes:
+def _incomplete(info: EncoderInfo, counts: LedgerCounts, live: str | None) -> str:
+    held = f"collection {info.collection} holds {counts.indexed} of {counts.pictures} pictures"
+    if live is None or live == info.collection:
+        return held
+    return (
+        f"{info.name} serves fingerprint {info.fingerprint}, but {held}; the live collection is {live}, "
+        "of other weights or settings: build the new collection, or go back to what the live one was made with"
+    )
+
+
+def _new_picture() -> bytes:
+    """Noise that no encoder has seen, so that none can answer from its cache."""
+    noise = Image.frombytes("RGB", (_PROBE_SIDE, _PROBE_SIDE), os.urandom(3 * _PROBE_SIDE**2))
     buffer = io.BytesIO()
-    Image.new("RGB", (32, 32), (127, 127, 127)).save(buffer, "PNG")
+    noise.save(buffer, "PNG")
     return buffer.getvalue()

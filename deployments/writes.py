@@ -10,6 +10,7 @@ from core.errors import Unavailable, VitrineError
 from core.indexing import Indexer, IndexState
 from core.ports import VectorStore
 from core.types import Attributes, IndexItem, NewPicture, Product, row_key
+from deployments.deadlines import ending_at
 from deployments.encoders import EncoderSet
 from milvus.schema import index_attributes
 
@@ -77,7 +78,8 @@ class ProductWrites:
 
     async def _within_time(self, work: Coroutine[Any, Any, None]) -> None:
         """Wait for the work, but not for ever: it goes on after the answer."""
-        task = asyncio.create_task(work)
+        with ending_at(None):
+            task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         await asyncio.wait([task], timeout=self._wait_s)

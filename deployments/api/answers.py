@@ -19,6 +19,7 @@ class PictureView(BaseModel):
     height: int
     bytes: int
     revision: int
+    caption: str | None = Field(description="What a model has written about the picture, if any has.")
 
     @classmethod
     def of(cls, picture: Picture) -> "PictureView":
@@ -31,6 +32,7 @@ class PictureView(BaseModel):
             height=picture.height,
             bytes=picture.bytes,
             revision=picture.revision,
+            caption=picture.caption,
         )
 
 
@@ -100,22 +102,30 @@ class ResultView(BaseModel):
         return cls(product_id=hit.product_id, score=hit.score, image_id=hit.image_id, product=view)
 
 
-class SearchView(BaseModel):
-    """A page of results, and which models and versions made it."""
+class ListFacts(BaseModel):
+    """How a list of results came about."""
 
-    results: list[ResultView]
     models_used: list[ModelUsed]
-    skipped: dict[str, str] = Field(description="Members of the ensemble that did not take part, and why.")
-    degraded: bool = Field(description="True when a member that should have answered did not.")
+    lexical_weight: float = Field(
+        description="Share of the ranking by words: 0 when it took no part, 1 when no model did."
+    )
+    skipped: dict[str, str] = Field(description="Models, or `lexical`, that did not take part, and why.")
+    incomplete: dict[str, str] = Field(
+        description="Members that took part without their scores of some candidates, and why."
+    )
+    thresholds: dict[str, float] = Field(
+        description="Smallest cosine that each model called a match; empty when no threshold was asked for."
+    )
+    degraded: bool = Field(
+        description="True when a member that should have answered did not, or not in full."
+    )
     timings_ms: dict[str, float]
-    request_id: str
 
-    @classmethod
-    def of(cls, found: Found, request_id: str) -> "SearchView":
-        """Show a page."""
-        return cls(
-            results=[ResultView.of(hit, product) for hit, product in found.results],
-            models_used=[
+    @staticmethod
+    def facts(found: Found) -> dict[str, Any]:
+        """The values of these fields."""
+        return {
+            "models_used": [
                 ModelUsed(
                     model=info.name,
                     fingerprint=info.fingerprint,
@@ -124,11 +134,26 @@ class SearchView(BaseModel):
                 )
                 for info in found.infos
             ],
-            skipped=found.skipped,
-            degraded=found.degraded,
-            timings_ms={stage: round(ms, 3) for stage, ms in found.timings_ms.items()},
-            request_id=request_id,
-        )
+            "lexical_weight": found.lexical_weight,
+            "skipped": found.skipped,
+            "incomplete": found.incomplete,
+            "thresholds": found.thresholds,
+            "degraded": found.degraded,
+            "timings_ms": {stage: round(ms, 3) for stage, ms in found.timings_ms.items()},
+        }
+
+
+class SearchView(ListFacts):
+    """A page of results, and which models and versions made it."""
+
+    results: list[ResultView]
+    request_id: str
+
+    @classmethod
+    def of(cls, found: Found, request_id: str) -> "SearchView":
+        """Show a page."""
+        results = [ResultView.of(hit, product) for hit, product in found.results]
+        return cls(results=results, request_id=request_id, **cls.facts(found))
 
 
 class EmbeddingView(BaseModel):

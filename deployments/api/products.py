@@ -1,43 +1,61 @@
 """Products: put, get, list, delete, more like this; and their pictures."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from catalog.fetching.fetcher import Fetcher
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.indexing import IndexState
 from core.search import QueryPart
 from core.types import NewPicture
 from deployments.api.answers import ModelIndex, ProductView, SearchView, WrittenView
-from deployments.api.bodies import (
-    decode_base64,
-    files_of,
-    is_multipart,
-    open_form,
-    parse,
-    read_json,
-    refuse_unknown,
-    text_of,
-)
+from deployments.api.bodies import parse
+from deployments.api.fails import fails
+from deployments.api.forms import files_of, text_of
+from deployments.api.pictures import read_pictures
 from deployments.api.requests import ProductBody
+from deployments.api.taken import Form, Taken
+from deployments.scopes import READ, WRITE
 from deployments.searches import Request as SearchRequest
 from deployments.services import services
-from models.images import ImageLimits, inspect_image
+from models.images import MEDIA_TYPES, ImageLimits, inspect_image
 
-router = APIRouter(prefix="/v1", tags=["products"])
+router = APIRouter(prefix="/v1", tags=["products"], dependencies=[READ])
+PICTURE_FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file.",
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES},
+    }
+}
+PRODUCT = Taken(
+    ProductBody,
+    Form(
+        json={"metadata": ProductBody},
+        file_lists={"images": "Picture files, in order; without any the product keeps those it has."},
+    ),
+)
 
 
-@router.put("/products/{product_id}", summary="Create or replace a product", response_model=WrittenView)
+@router.put(
+    "/products/{product_id}",
+    summary="Create or replace a product",
+    response_model=WrittenView,
+    dependencies=[WRITE],
+    openapi_extra=PRODUCT.described,
+    responses={201: {"model": WrittenView, "description": "Created."}, **fails(424)},
+)
 async def put_product(product_id: str, request: Request, response: Response) -> WrittenView:
     """Store a product with its pictures, durably, and index it.
 
-    JSON with base64 pictures, or multipart with a JSON field `metadata` and files `images`. Without
-    pictures in the request the product keeps those it has; an empty list of JSON `images` removes them.
+    JSON with pictures as base64, data URIs or http(s) URLs, or multipart with a JSON field `metadata` and
+    files `images`. Without pictures in the request the product keeps those it has; an empty list of JSON
+    `images` removes them.
     The answer says per model whether the pictures are `indexed`, still `pending` or have `failed`.
     """
     service = services(request)
-    body, files = await _read_product(request, service.max_images_per_product)
+    body, files = await _read_product(request, service.max_images_per_product, service.fetcher)
     pictures = None if files is None else await _check_pictures(files, service.image_limits)
     written = await service.writes.put(product_id, body.title, body.description, body.attributes, pictures)
     response.status_code = 201 if written.created else 200
@@ -51,7 +69,7 @@ async def put_product(product_id: str, request: Request, response: Response) -> 
     )
 
 
-@router.get("/products/{product_id}", summary="Read a product")
+@router.get("/products/{product_id}", summary="Read a product", responses=fails(404))
 async def get_product(product_id: str, request: Request) -> ProductView:
     """Return a product with its pictures."""
     products = services(request).catalog.products
@@ -69,13 +87,19 @@ async def list_products(
     return [ProductView.of(product) for product in page]
 
 
-@router.delete("/products/{product_id}", summary="Delete a product", status_code=204)
+@router.delete(
+    "/products/{product_id}",
+    summary="Delete a product",
+    status_code=204,
+    dependencies=[WRITE],
+    responses=fails(404),
+)
 async def delete_product(product_id: str, request: Request) -> None:
     """Remove a product, its pictures and its vectors."""
     await services(request).writes.delete(product_id)
 
 
-@router.get("/products/{product_id}/similar", summary="More like this")
+@router.get("/products/{product_id}/similar", summary="More like this", responses=fails(404, 409, 413))
 async def similar_products(
     product_id: str,
     request: Request,
@@ -86,14 +110,19 @@ async def similar_products(
     """Find products that look like this one, by all its pictures; the product itself is left out."""
     service = services(request)
     service.check_page(limit, offset)
-    part = await service.search.stored_part(product_id)
+    part = await service.stored.product(product_id)
     found = await service.search.search(
         SearchRequest((QueryPart(part),), model, limit, offset, exclude_products=(product_id,))
     )
     return SearchView.of(found, request.state.request_id)
 
 
-@router.get("/images/{image_id}", summary="Read a picture file", response_class=Response)
+@router.get(
+    "/images/{image_id}",
+    summary="Read a picture file",
+    response_class=Response,
+    responses=PICTURE_FILE | fails(404),
+)
 async def get_image(image_id: str, request: Request) -> Response:
     """Return the picture file as it was sent."""
     catalog = services(request).catalog
@@ -104,22 +133,28 @@ async def get_image(image_id: str, request: Request) -> Response:
     return Response(data, media_type=picture.media_type, headers=headers)
 
 
-async def _read_product(request: Request, max_images: int) -> tuple[ProductBody, list[bytes] | None]:
-    if is_multipart(request):
-        async with open_form(request, max_images) as form:
-            refuse_unknown(form, {"metadata", "images"})
+async def _read_product(
+    request: Request, max_images: int, fetcher: Fetcher
+) -> tuple[ProductBody, list[bytes] | None]:
+    if PRODUCT.is_form(request):
+        async with PRODUCT.form(request, max_images) as form:
             if not form:
                 raise InvalidInput("the form is empty; send `metadata`, files `images`, or both").at("body")
             body = parse(text_of(form, "metadata") or "{}", ProductBody, "metadata")
             if body.images is not None:
                 raise InvalidInput("send pictures as files of the form field `images`").at("metadata.images")
             return body, await files_of(form, "images") or None
-    body = await read_json(request, ProductBody)
+    body = await PRODUCT.json(request)
     if body.images is None:
         return body, None
     if len(body.images) > max_images:
         raise InputTooLarge(f"a product may have at most {max_images} pictures").at("images")
-    return body, [decode_base64(value, f"images[{index}]") for index, value in enumerate(body.images)]
+    files = []
+    for index, picture in enumerate(await read_pictures(body.images, fetcher)):
+        if isinstance(picture, VitrineError):
+            raise picture.at(f"images[{index}]")
+        files.append(picture)
+    return body, files
 
 
 async def _check_pictures(files: list[bytes], limits: ImageLimits) -> list[NewPicture]:

@@ -1,9 +1,13 @@
 """Health, models and numbers."""
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from core.types import EncoderInfo, LedgerCounts
+from deployments.api.fails import fails
+from deployments.scopes import READ
 from deployments.services import services
 
 router = APIRouter(tags=["status"])
@@ -62,8 +66,18 @@ class ModelView(BaseModel):
     """A configured model: the version that serves, or the problem it has."""
 
     model: str
+    captions: bool = Field(description="Whether it writes captions.")
     serving: VersionView | None
     problem: str | None
+
+
+class CaptionCountsView(BaseModel):
+    """How far the captions of a model have come; `failed` pictures are in quarantine."""
+
+    pictures: int
+    captioned: int
+    failed: int
+    missing: int
 
 
 class StatsView(BaseModel):
@@ -72,6 +86,7 @@ class StatsView(BaseModel):
     products: int
     pictures: int
     models: dict[str, CountsView | None]
+    captions: dict[str, CaptionCountsView] = Field(description="By those models that write captions.")
 
 
 class ReadyView(BaseModel):
@@ -88,7 +103,12 @@ async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.get("/health/ready", summary="Everything works, seen by one real pass", response_model=ReadyView)
+@router.get(
+    "/health/ready",
+    summary="Everything works, seen by one real pass",
+    response_model=ReadyView,
+    responses={503: {"model": ReadyView, "description": "What is not ready."}},
+)
 async def ready(request: Request, response: Response) -> ReadyView:
     """Run one picture through every encoder and ask catalog and store; 503 names what is not ready."""
     readiness = await services(request).status.ready()
@@ -97,7 +117,7 @@ async def ready(request: Request, response: Response) -> ReadyView:
     return ReadyView(ready=not readiness.problems, problems=readiness.problems, timings_ms=timings)
 
 
-@router.get("/v1/models", summary="What is served")
+@router.get("/v1/models", summary="What is served", dependencies=[READ])
 async def models(request: Request) -> list[ModelView]:
     """List the configured models with the versions that serve."""
     views = []
@@ -105,23 +125,36 @@ async def models(request: Request) -> list[ModelView]:
         serving = None
         if status.info is not None and status.counts is not None:
             serving = VersionView.of(status.info, status.counts, status.live)
-        views.append(ModelView(model=status.name, serving=serving, problem=status.problem))
+        writes = status.info is not None and status.info.captions is not None
+        views.append(ModelView(model=status.name, captions=writes, serving=serving, problem=status.problem))
     return views
 
 
-@router.get("/v1/models/{model}/versions", summary="All versions of a model")
+@router.get(
+    "/v1/models/{model}/versions",
+    summary="All versions of a model",
+    dependencies=[READ],
+    responses=fails(404),
+)
 async def versions(model: str, request: Request) -> list[VersionView]:
     """List the versions of a model that have a collection, oldest first."""
     known = await services(request).status.versions(model)
     return [VersionView.of(info, counts, live) for info, counts, live in known]
 
 
-@router.get("/v1/stats", summary="Numbers")
+@router.get("/v1/stats", summary="Numbers", dependencies=[READ])
 async def stats(request: Request) -> StatsView:
-    """Count products, pictures and what each model has indexed."""
-    status = services(request).status
-    products, pictures = await status.counts()
-    counts = {
-        model.name: CountsView.of(model.counts) if model.counts else None for model in await status.models()
-    }
-    return StatsView(products=products, pictures=pictures, models=counts)
+    """Count products, pictures, what each model has indexed, and what those that can have captioned."""
+    service = services(request)
+    products, pictures = await service.status.counts()
+    models = await service.status.models()
+    return StatsView(
+        products=products,
+        pictures=pictures,
+        models={each.name: CountsView.of(each.counts) if each.counts else None for each in models},
+        captions={
+            each.name: CaptionCountsView(**asdict(counts))
+            for each in models
+            if (counts := await service.captioner.counts(each.info)) is not None
+        },
+    )

@@ -1,0 +1,65 @@
+"""Asking a model once for inputs that are the same: those that it has seen, and those that wait together."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from ray.serve import metrics
+
+from core.errors import VitrineError
+from core.types import EncoderInfo, EncoderInput, Vector
+from models.cache import EmbeddingCache, content_key
+
+Answer = Vector | VitrineError
+Embed = Callable[[EncoderInput], Awaitable[Answer]]
+
+
+class CachedEmbeddings:
+    """Embeddings of one model version, from the cache where it holds them; errors are never kept."""
+
+    def __init__(self, info: EncoderInfo, max_bytes: int, embed: Embed) -> None:
+        self._fingerprint = info.fingerprint
+        self._cache = EmbeddingCache(max_bytes, info.dimension)
+        self._embed = embed
+        self._running: dict[bytes, asyncio.Future[Answer]] = {}
+        self._hits = _counter("hits", "Inputs that were answered without the model.", info.name)
+        self._misses = _counter("misses", "Inputs that the model had to embed.", info.name)
+
+    async def embed(self, item: EncoderInput) -> Answer:
+        """Return what the model answers, or has answered to the same content before."""
+        if isinstance(item, str):
+            key = content_key(self._fingerprint, item)
+        else:
+            key = await asyncio.to_thread(content_key, self._fingerprint, item)
+        held = self._cache.get(key)
+        if held is not None:
+            self._hits.inc()
+            return held
+        if key in self._running:
+            self._hits.inc()
+        else:
+            self._misses.inc()
+            self._running[key] = self._start(key, item)
+        # A caller that goes away must not take the answer from the others.
+        return await asyncio.shield(self._running[key])
+
+    def _start(self, key: bytes, item: EncoderInput) -> asyncio.Future[Answer]:
+        running = asyncio.ensure_future(self._embed(item))
+        running.add_done_callback(partial(self._finish, key))
+        return running
+
+    def _finish(self, key: bytes, done: asyncio.Future[Answer]) -> None:
+        del self._running[key]
+        if done.cancelled() or done.exception() is not None:
+            return
+        answer = done.result()
+        if not isinstance(answer, VitrineError):
+            self._cache.put(key, answer)
+
+
+def _counter(outcome: str, description: str, model: str) -> metrics.Counter:
+    counter = metrics.Counter(
+        f"vitrine_embedding_cache_{outcome}_total", description=description, tag_keys=("model",)
+    )
+    counter.set_default_tags({"model": model})
+    return counter

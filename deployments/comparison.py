@@ -1,0 +1,124 @@
+"""One query, one result list per model, side by side."""
+
+import asyncio
+import math
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any, TypeVar
+
+from core.ensemble import most_telling
+from core.errors import DeadlineExceeded, InvalidInput, VitrineError
+from core.search import QueryPart, QueryVector
+from deployments.agreement import Agreement, agreement
+from deployments.deadlines import within_deadline
+from deployments.encoders import ENSEMBLE, EncoderSet
+from deployments.searches import Found, ProductSearch, Request
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The lists by model in the order asked, how far each two agree, and which models have none and why."""
+
+    lists: dict[str, Found]
+    agreements: list[Agreement]
+    skipped: dict[str, str]
+    degraded: bool
+
+
+class Comparison:
+    """Searches with several models at once; each encoder makes its vector of the query once."""
+
+    def __init__(self, search: ProductSearch, encoders: EncoderSet) -> None:
+        self._search = search
+        self._encoders = encoders
+
+    async def compare(self, request: Request, models: Sequence[str] | None) -> Compared:
+        """Search with these models; None: with every encoder and the ensemble.
+
+        A model that cannot answer is skipped. Options of the ensemble apply to its list alone.
+
+        Raises:
+            NotFound: there is no such model.
+            VitrineError: no model could answer; the error is the one that tells the caller most.
+        """
+        names = self._names(models)
+        if ENSEMBLE not in names and (request.weights is not None or request.fusion is not None):
+            option = "fusion" if request.weights is None else "weights"
+            raise InvalidInput(f"{option!r} applies to the ensemble, which is not among `models`").at(option)
+        # Half of the time, so that a model which hangs does not take the lists of the others with it.
+        limit_s = within_deadline(math.inf) / 2
+        vectors = await _outcomes(
+            {name: self._embed(name, request.parts, limit_s) for name in names if name != ENSEMBLE}
+        )
+        embedded, failed = _parted(vectors)
+        outcomes = await _outcomes(
+            {
+                name: self._search.search(_request_for(name, request, embedded))
+                for name in names
+                if name not in failed
+            }
+        )
+        lists, unanswered = _parted(outcomes)
+        failed |= unanswered
+        if not lists:
+            raise most_telling(failed)
+        pages = {name: [hit.product_id for hit, _ in found.results] for name, found in lists.items()}
+        return Compared(
+            lists,
+            await asyncio.to_thread(_agreements, pages),
+            {name: failed[name].message for name in names if name in failed},
+            any(found.degraded for found in lists.values())
+            or any(not isinstance(error, InvalidInput) for error in failed.values()),
+        )
+
+    async def _embed(self, model: str, parts: Sequence[QueryPart], limit_s: float) -> QueryVector:
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._search.embed(model, parts)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"model {model!r} did not embed the query within {limit_s:.3g} s"
+            ) from None
+
+    def _names(self, models: Sequence[str] | None) -> list[str]:
+        if models is None:
+            self._encoders.searchable(ENSEMBLE)
+            return [*(encoder.name for encoder in self._encoders), ENSEMBLE]
+        for index, name in enumerate(models):
+            try:
+                self._encoders.searchable(name)
+            except VitrineError as error:
+                raise error.at(f"models[{index}]") from None
+        return list(dict.fromkeys(models))
+
+
+def _request_for(name: str, request: Request, embedded: Mapping[str, QueryVector]) -> Request:
+    if name == ENSEMBLE:
+        return replace(request, model=name, embedded=embedded)
+    return replace(request, model=name, embedded={name: embedded[name]}, weights=None, fusion=None)
+
+
+def _agreements(pages: Mapping[str, Sequence[str]]) -> list[Agreement]:
+    return [agreement(pair, (pages[pair[0]], pages[pair[1]])) for pair in combinations(pages, 2)]
+
+
+async def _outcomes(work: Mapping[str, Coroutine[Any, Any, T]]) -> dict[str, T | VitrineError]:
+    answers = await asyncio.gather(*(_outcome(each) for each in work.values()))
+    return dict(zip(work, answers, strict=True))
+
+
+async def _outcome(work: Coroutine[Any, Any, T]) -> T | VitrineError:
+    try:
+        return await work
+    except VitrineError as error:
+        return error
+
+
+def _parted(outcomes: Mapping[str, T | VitrineError]) -> tuple[dict[str, T], dict[str, VitrineError]]:
+    """Tell answers from errors."""
+    failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, VitrineError)}
+    answered = {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, VitrineError)}
+    return answered, failed

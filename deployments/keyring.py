@@ -1,0 +1,132 @@
+"""The keys that the gateway knows: those of the database as of a moment ago, and one of the configuration."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from catalog.api_keys import SqlApiKeys
+from catalog.clock import utc_now
+from core.errors import Unauthenticated
+from core.keys import ApiKey, Scope, digest, key_id_of, matches, new_secret
+from deployments.door_config import DoorConfig
+
+CONFIGURED = "configured"
+"""Key id of the admin key that stands in the configuration."""
+USED_EVERY_S = 60.0
+"""How often the last uses are written: they are for people, who need no more."""
+_NO_KEY = digest("")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request; a rate of None: not limited."""
+
+    key_id: str
+    scopes: tuple[Scope, ...]
+    requests_per_s: float | None
+    burst: int
+
+
+EVERYONE = Caller("none", ("admin",), None, 1)
+"""Whoever calls while there is no key."""
+
+
+class Keyring:
+    """Tells who holds a key.
+
+    All keys are read at once and believed for a moment, so that no request, whatever key it shows, costs
+    a query of its own; a new or revoked key counts everywhere after that moment.
+    """
+
+    def __init__(self, keys: SqlApiKeys, config: DoorConfig) -> None:
+        self._keys = keys
+        self._config = config
+        self._known: dict[str, ApiKey] = {}
+        self._known_until = float("-inf")
+        self._lock = asyncio.Lock()
+        self._last_used_written = float("-inf")
+        self._used: set[str] = set()
+
+    async def open(self) -> bool:
+        """Tell whether everyone may do everything, as no key was ever made."""
+        if self._config.admin_key_sha256:
+            return False
+        return not await self._current()
+
+    async def caller(self, shown: str | None) -> Caller:
+        """Find out who shows this key.
+
+        Raises:
+            Unauthenticated: none is shown, or one that is not known or revoked.
+            Unavailable: the database does not answer.
+        """
+        if shown is None:
+            raise Unauthenticated("an API key is needed; send it as `Authorization: Bearer …`")
+        configured = self._config.admin_key_sha256
+        if configured and matches(shown, configured):
+            return Caller(CONFIGURED, ("admin",), None, 1)
+        key = (await self._current()).get(key_id_of(shown) or "")
+        # Compared in any case, so that the time does not tell which ids exist.
+        right = matches(shown, key.sha256 if key else _NO_KEY)
+        if key is None or key.revoked_at is not None or not right:
+            raise Unauthenticated("this API key is not known, or it is revoked")
+        self._used.add(key.key_id)
+        return Caller(
+            key.key_id,
+            key.scopes,
+            key.requests_per_s or self._config.requests_per_s,
+            key.burst or self._config.burst,
+        )
+
+    async def make(
+        self, name: str, scopes: Sequence[Scope], requests_per_s: float | None, burst: int | None
+    ) -> tuple[ApiKey, str]:
+        """Make a key; returns what is kept of it, and the key itself, which nothing can show again.
+
+        Raises:
+            Conflict: it is the first and not an admin's.
+        """
+        key_id, secret = new_secret()
+        key = ApiKey(key_id, name, tuple(scopes), digest(secret), requests_per_s, burst, utc_now())
+        await asyncio.to_thread(self._keys.add, key, self._has_configured_admin)
+        self._known_until = float("-inf")
+        return key, secret
+
+    async def revoke(self, key_id: str) -> None:
+        """End a key, here at once and elsewhere after a moment.
+
+        Raises:
+            NotFound: there is no such key.
+            Conflict: it is the last admin key.
+        """
+        await asyncio.to_thread(self._keys.revoke, key_id, self._has_configured_admin)
+        self._known_until = float("-inf")
+
+    async def all(self) -> list[ApiKey]:
+        """List all keys of the database, oldest first."""
+        return await asyncio.to_thread(self._keys.all)
+
+    @property
+    def _has_configured_admin(self) -> bool:
+        return bool(self._config.admin_key_sha256)
+
+    async def _current(self) -> dict[str, ApiKey]:
+        if time.monotonic() >= self._known_until:
+            # One reads for all who wait.
+            async with self._lock:
+                if time.monotonic() >= self._known_until:
+                    await self._read()
+        return self._known
+
+    async def _read(self) -> None:
+        await self._write_used()
+        self._known = {key.key_id: key for key in await self.all()}
+        self._known_until = time.monotonic() + self._config.keys_ttl_s
+
+    async def _write_used(self) -> None:
+        now = time.monotonic()
+        if self._used and now >= self._last_used_written + USED_EVERY_S:
+            used, self._used = self._used, set()
+            self._last_used_written = now
+            await asyncio.to_thread(self._keys.used, dict.fromkeys(used, utc_now()))

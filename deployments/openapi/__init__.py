@@ -1,0 +1,1 @@
+"""The OpenAPI document of the API, with examples, and the page that is made from it."""

@@ -1,0 +1,57 @@
+"""What a Serve configuration says of the gateway's doors, held against where and how Serve listens."""
+
+import ipaddress
+from collections.abc import Iterator
+
+from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
+
+from deployments.config import GatewayArgs
+from deployments.door_config import DoorConfig
+
+SPARE_REQUESTS = 2
+"""Serve must let in this many times what the gateway works on, so that the gateway itself can refuse the rest."""
+
+
+def has_admin_key(config: ServeDeploySchema) -> bool:
+    """Tell whether every gateway of a sound configuration names an admin key."""
+    return all(door.admin_key_sha256 for _, _, door in _gateways(config))
+
+
+def door_problems(config: ServeDeploySchema) -> Iterator[str]:
+    """Name what would leave the service open, or let Serve answer in place of the gateway."""
+    for index, application, door in _gateways(config):
+        where = f"applications[{index}]"
+        host = config.http_options.host
+        if not door.admin_key_sha256 and not _is_loopback(host):
+            yield (
+                f"{where}.args.door.admin_key_sha256: needed to listen on {host}, or everyone could do everything; "
+                "set it, or let http_options.host be 127.0.0.1"
+            )
+        timeout_s = config.http_options.request_timeout_s
+        if timeout_s is not None and timeout_s <= door.request_deadline_s:
+            yield (
+                f"http_options.request_timeout_s: must be above the {door.request_deadline_s:g} s of "
+                f"{where}.args.door.request_deadline_s, and is {timeout_s:g}"
+            )
+        allowed = application.deployments[0].max_ongoing_requests
+        needed = SPARE_REQUESTS * door.max_in_flight
+        if not isinstance(allowed, int) or allowed < needed:
+            yield (
+                f"{where}.deployments[0].max_ongoing_requests: must be at least {needed}, {SPARE_REQUESTS} times "
+                f"{where}.args.door.max_in_flight, so that the gateway itself refuses what is too much"
+            )
+
+
+def _gateways(config: ServeDeploySchema) -> Iterator[tuple[int, ServeApplicationSchema, DoorConfig]]:
+    for index, application in enumerate(config.applications):
+        if application.import_path.endswith(":build_gateway"):
+            yield index, application, GatewayArgs.model_validate(application.args).door
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False

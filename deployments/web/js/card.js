@@ -1,0 +1,46 @@
+/** A product in a list of results. */
+
+import { showDetails } from "./details.js";
+import { h } from "./dom.js";
+import { thumbnail } from "./thumbnail.js";
+
+/** @typedef {import("./query.js").QueryStore} QueryStore */
+/** @typedef {{product_id: string, title: string, attributes: Object<string, any>, images: {image_id: string}[]}} Product */
+
+/**
+ * @param {QueryStore} store
+ * @param {Product} product
+ * @param {{imageId?: string, score?: number, note?: string}} [hit]
+ * @returns {HTMLElement}
+ */
+export function card(store, product, { imageId, score, note } = {}) {
+  const name = product.title || product.product_id;
+  const picture = imageId ?? product.images[0]?.image_id;
+  const like = (/** @type {number} */ weight) => {
+    store.addPart("product", product.product_id, { weight });
+    document.getElementById("status")?.scrollIntoView({ block: "nearest" });
+  };
+  return h(
+    "li",
+    { class: "card", "data-product": product.product_id },
+    h(
+      "button",
+      { type: "button", class: "open", onclick: () => showDetails(store, product) },
+      picture ? thumbnail(picture, "") : h("span", { class: "nothing" }, "no picture"),
+      h("span", { class: "name" }, name),
+    ),
+    h(
+      "p",
+      { class: "facts" },
+      score !== undefined && h("span", { class: "score", title: "Score" }, score.toFixed(3)),
+      note && h("span", { class: "note" }, note),
+      "price" in product.attributes && h("span", { class: "price" }, `price ${product.attributes.price}`),
+    ),
+    h(
+      "div",
+      { class: "likes" },
+      h("button", { type: "button", "aria-label": `More like ${name}`, onclick: () => like(1) }, "More"),
+      h("button", { type: "button", "aria-label": `Less like ${name}`, onclick: () => like(-0.5) }, "Less"),
+    ),
+  );
+}

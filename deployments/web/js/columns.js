@@ -1,0 +1,102 @@
+/** Results of several models side by side; products that several have found are joined by a colour. */
+
+import { card } from "./card.js";
+import { h } from "./dom.js";
+import { notes, problems } from "./notes.js";
+import { more, nothing } from "./results.js";
+import { timings } from "./timings.js";
+
+/** @typedef {import("./query.js").QueryStore} QueryStore */
+
+const COLOURS = 12;
+
+/** @param {QueryStore} store @param {any} answer of a comparison @returns {HTMLElement[]} */
+export function columns(store, answer) {
+  const joined = colours(answer.lists);
+  const lists = answer.lists.map((/** @type {any} */ list) => column(store, list, answer.products, joined));
+  const board = h(
+    "div",
+    { class: "columns", role: "group", "aria-label": "Results side by side", tabindex: "0" },
+    lists,
+  );
+  lightUp(board);
+  const longest = Math.max(0, ...answer.lists.map((/** @type {any} */ list) => list.results.length));
+  return [
+    ...problems(answer.skipped, "left out"),
+    board,
+    more(store, longest),
+    agreements(answer.agreements),
+  ].filter(Boolean);
+}
+
+/** Number the products that stand in several lists, best places first. @param {any[]} lists */
+function colours(lists) {
+  /** @type {Map<string, number>} */
+  const seen = new Map();
+  for (const list of lists)
+    for (const { product_id: id } of list.results) seen.set(id, (seen.get(id) ?? 0) + 1);
+  const shared = [...seen].filter(([, times]) => times > 1).map(([id]) => id);
+  return new Map(shared.map((id, index) => [id, index]));
+}
+
+/** @param {QueryStore} store @param {any} list @param {any} products @param {Map<string, number>} joined */
+function column(store, list, products, joined) {
+  const cards = list.results.map((/** @type {any} */ hit) => {
+    const index = joined.get(hit.product_id);
+    const note = index === undefined ? undefined : `shared ${index + 1}`;
+    const made = card(store, products[hit.product_id], { imageId: hit.image_id, score: hit.score, note });
+    if (index !== undefined) made.classList.add("shared", `shared-${index % COLOURS}`);
+    return made;
+  });
+  const title = `column-${list.model}`;
+  return h(
+    "section",
+    { class: "column", "aria-labelledby": title },
+    h("h2", { id: title }, list.model),
+    notes(list),
+    cards.length ? h("ol", {}, cards) : nothing(store),
+    timings(list.timings_ms),
+  );
+}
+
+/** Light up a product in all columns while one of its cards is pointed at or has the focus. @param {HTMLElement} board */
+function lightUp(board) {
+  const light = (/** @type {Event} */ event) => {
+    const here = /** @type {Element} */ (event.target)
+      .closest("[data-product]")
+      ?.getAttribute("data-product");
+    for (const each of board.querySelectorAll("[data-product]")) {
+      each.classList.toggle(
+        "lit",
+        each.getAttribute("data-product") === here && each.classList.contains("shared"),
+      );
+    }
+  };
+  for (const name of ["pointerover", "focusin"]) board.addEventListener(name, light);
+}
+
+/** @param {{models: string[], shared: number, jaccard: number | null, rank_correlation: number | null}[]} pairs */
+function agreements(pairs) {
+  if (pairs.length === 0) return null;
+  const figure = (/** @type {number | null} */ value) =>
+    h("td", { class: "number" }, value === null ? "–" : value.toFixed(2));
+  const rows = pairs.map((pair) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, pair.models.join(" and ")),
+      h("td", { class: "number" }, pair.shared),
+      figure(pair.jaccard),
+      figure(pair.rank_correlation),
+    ),
+  );
+  const heads = ["Models", "Shared", "Overlap (Jaccard)", "Order (Kendall's tau)"].map((text) =>
+    h("th", { scope: "col" }, text),
+  );
+  return h(
+    "details",
+    { class: "timings" },
+    h("summary", {}, "Agreement"),
+    h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows)),
+  );
+}

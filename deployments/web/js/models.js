@@ -1,0 +1,138 @@
+/** Which model answers, and how much each counts in the ensemble. */
+
+import { byId, fill, h } from "./dom.js";
+import { ALL_MODELS } from "./query.js";
+import { slider } from "./slider.js";
+
+/** @typedef {import("./query.js").QueryStore} QueryStore */
+/** @typedef {import("./query.js").Query} Query */
+/** @typedef {{model: string, serving: {modalities: string[]} | null, problem: string | null}} Model */
+
+/** The selector and the sliders. */
+export class ModelPanel {
+  /** @param {QueryStore} store @param {Model[]} models */
+  constructor(store, models) {
+    this.store = store;
+    this.models = models;
+    /** @type {Object<string, number>} */
+    this.configured = {};
+    this.answeredLexical = 0;
+    this.shown = "";
+    store.listen(() => this.update());
+    this.update();
+  }
+
+  /**
+   * Take over the weights that an answer of the ensemble was made with, unless it had fewer members than
+   * one before: weights are shares, so those of different members do not go together.
+   * @param {{model: string, weight: number}[]} used
+   */
+  takeWeights(used) {
+    if (Object.keys(this.store.query.weights).length || used.length < 2) return;
+    if (used.length < Object.keys(this.configured).length) return;
+    this.configured = Object.fromEntries(used.map(({ model, weight }) => [model, weight]));
+    this.update();
+  }
+
+  /** Take over the share of the words as written, where the service has chosen it. @param {number} share */
+  takeLexical(share) {
+    this.answeredLexical = share;
+    this.update();
+  }
+
+  update() {
+    const { model, weights, fusion, lexical, words } = this.store.query;
+    const touched = Object.keys(weights).length > 0;
+    const now = JSON.stringify([
+      model,
+      touched,
+      touched || this.configured,
+      fusion,
+      lexical ?? this.answeredLexical,
+      Boolean(words),
+    ]);
+    const hasFocus =
+      byId("models").contains(document.activeElement) && document.activeElement?.tagName === "INPUT";
+    if (now === this.shown || hasFocus) return;
+    this.shown = now;
+    fill(byId("models"), this.selector(), this.fuses() && this.weights(), Boolean(words) && this.lexical());
+  }
+
+  fuses() {
+    return ["ensemble", ALL_MODELS].includes(this.store.query.model);
+  }
+
+  selector() {
+    const { model } = this.store.query;
+    const option = (/** @type {string} */ value, /** @type {string} */ text) =>
+      h("option", { value, selected: value === model }, text);
+    const known = ["ensemble", ALL_MODELS, ...this.models.map((each) => each.model)].includes(model);
+    const select = h(
+      "select",
+      { id: "model", onchange: () => this.store.change({ model: select.value }) },
+      option("ensemble", "All, as one ensemble"),
+      option(ALL_MODELS, "All, side by side"),
+      this.models.map((each) => option(each.model, named(each))),
+      !known && option(model, model),
+    );
+    return h("div", { class: "field" }, h("label", { for: "model" }, "Model"), select);
+  }
+
+  weights() {
+    const { weights, fusion } = this.store.query;
+    const change = (/** @type {string} */ model, /** @type {number} */ weight) =>
+      this.store.change({ weights: { ...this.current(), [model]: weight } }, false);
+    const select = h(
+      "select",
+      { id: "fusion", onchange: () => this.store.change({ fusion: select.value }) },
+      [
+        ["", "as configured"],
+        ["rrf", "by ranks"],
+        ["weighted", "by scores"],
+      ].map(([value, text]) => h("option", { value, selected: value === fusion }, text)),
+    );
+    const reset = () => this.store.change({ weights: {} });
+    return h(
+      "details",
+      { open: Object.keys(weights).length > 0 || this.isOpen() },
+      h("summary", {}, "Weights in the ensemble"),
+      Object.entries(this.current()).map(([model, value]) =>
+        slider({
+          label: model,
+          name: `Weight of ${model}`,
+          value,
+          min: 0,
+          max: 2,
+          onchange: (weight) => change(model, weight),
+        }),
+      ),
+      h("div", { class: "field" }, h("label", { for: "fusion" }, "Fused"), select),
+      Object.keys(weights).length > 0 && h("button", { type: "button", onclick: reset }, "As configured"),
+    );
+  }
+
+  lexical() {
+    const { lexical } = this.store.query;
+    const change = (/** @type {number} */ value) => this.store.change({ lexical: value }, false);
+    const label = lexical === null ? "Words as written (auto)" : "Words as written";
+    return slider({ label, value: lexical ?? this.answeredLexical, min: 0, max: 1, onchange: change });
+  }
+
+  isOpen() {
+    return byId("models").querySelector("details")?.open ?? false;
+  }
+
+  current() {
+    const usual = Math.min(1, ...Object.values(this.configured));
+    const known = Object.fromEntries(
+      this.models.map(({ model }) => [model, this.configured[model] ?? usual]),
+    );
+    return { ...known, ...this.store.query.weights };
+  }
+}
+
+/** @param {Model} model */
+function named({ model, serving, problem }) {
+  if (problem !== null || serving === null) return `${model} (not ready)`;
+  return serving.modalities.includes("text") ? model : `${model} (pictures only)`;
+}

@@ -1,0 +1,91 @@
+/** The query that the page shows, and who wants to know when it changes. */
+
+/**
+ * @typedef {{x: number, y: number, width: number, height: number}} Box shares of the picture, from the top left
+ * @typedef {"upload" | "url" | "product" | "image"} PartKind
+ * @typedef {{key: string, kind: PartKind, value: string, weight: number, box: Box | null,
+ *   file?: File, preview?: string}} Part
+ * @typedef {Object<string, any[] | {gte?: number, lte?: number}>} Filter
+ * @typedef {{words: string, wordsWeight: number, parts: Part[], model: string,
+ *   weights: Object<string, number>, fusion: string, lexical: number | null, filter: Filter, count: number}} Query
+ */
+
+export const PAGE = 12;
+export const MAX_COUNT = 96;
+export const ALL_MODELS = "all";
+
+/** @returns {Query} */
+export function emptyQuery() {
+  return {
+    words: "",
+    wordsWeight: 1,
+    parts: [],
+    model: "ensemble",
+    weights: {},
+    fusion: "",
+    lexical: null,
+    filter: {},
+    count: PAGE,
+  };
+}
+
+/** @param {Query} query */
+export function isEmpty(query) {
+  return !query.words.trim() && query.parts.length === 0;
+}
+
+/** Holds the query; each change is told to all listeners. */
+export class QueryStore {
+  /** @param {Query} query */
+  constructor(query) {
+    this.query = query;
+    /** @type {((query: Query, isStep: boolean) => void)[]} */
+    this.listeners = [];
+  }
+
+  /** @param {(query: Query, isStep: boolean) => void} listener */
+  listen(listener) {
+    this.listeners.push(listener);
+  }
+
+  /**
+   * Change the query, back to its first page unless the change says otherwise.
+   * @param {Partial<Query>} change
+   * @param {boolean} [isStep] whether "back" should lead to before it; not so for every move of a slider
+   */
+  change(change, isStep = true) {
+    this.query = { ...this.query, count: PAGE, ...change };
+    for (const listener of this.listeners) listener(this.query, isStep);
+  }
+
+  /** @param {PartKind} kind @param {string} value @param {Partial<Part>} [more] */
+  addPart(kind, value, more = {}) {
+    const others = this.query.parts.filter(
+      (part) => part.kind === "upload" || part.kind !== kind || part.value !== value,
+    );
+    this.change({ parts: [...others, newPart(kind, value, more)] });
+  }
+
+  /** @param {string} key @param {Partial<Part>} change @param {boolean} [isStep] */
+  changePart(key, change, isStep = true) {
+    const parts = this.query.parts.map((part) => (part.key === key ? { ...part, ...change } : part));
+    this.change({ parts }, isStep);
+  }
+
+  /** @param {string} key */
+  removePart(key) {
+    this.change({ parts: this.query.parts.filter((part) => part.key !== key) });
+  }
+}
+
+/** @param {PartKind} kind @param {string} value @param {Partial<Part>} [more] @returns {Part} */
+export function newPart(kind, value, more = {}) {
+  return {
+    key: crypto.getRandomValues(new Uint32Array(2)).join("-"),
+    kind,
+    value,
+    weight: 1,
+    box: null,
+    ...more,
+  };
+}

@@ -1,0 +1,38 @@
+/** Results of one model or of the ensemble. */
+
+import { card } from "./card.js";
+import { h } from "./dom.js";
+import { notes } from "./notes.js";
+import { MAX_COUNT, PAGE } from "./query.js";
+import { timings } from "./timings.js";
+
+/** @typedef {import("./query.js").QueryStore} QueryStore */
+
+/** @param {QueryStore} store @param {any} answer of a search @returns {HTMLElement[]} */
+export function resultList(store, answer) {
+  const cards = answer.results.map((/** @type {any} */ hit) =>
+    card(store, hit.product, { imageId: hit.image_id, score: hit.score }),
+  );
+  if (cards.length === 0) return [...notes(answer), nothing(store)];
+  return [
+    ...notes(answer),
+    h("ol", { class: "grid" }, cards),
+    more(store, cards.length),
+    timings(answer.timings_ms),
+  ].filter(Boolean);
+}
+
+/** @param {QueryStore} store @returns {HTMLElement} */
+export function nothing(store) {
+  const hasFilter = Object.keys(store.query.filter).length > 0;
+  const advice = hasFilter ? "No product passes the filters: take one away." : "No product was found.";
+  return h("p", { class: "empty" }, advice);
+}
+
+/** @param {QueryStore} store @param {number} shown @returns {any} */
+export function more(store, shown) {
+  const { count } = store.query;
+  if (shown < count || count >= MAX_COUNT) return null;
+  const onclick = () => store.change({ count: Math.min(MAX_COUNT, count + PAGE) }, false);
+  return h("button", { type: "button", class: "more", onclick }, "Show more");
+}
