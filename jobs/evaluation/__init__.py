@@ -1,0 +1,1 @@
+"""Comparing models and ensembles on queries whose answers are known."""

@@ -1,0 +1,161 @@
+"""A batch of a source's entries, put into the catalog side by side."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from catalog.fetching.fetcher import Fetcher
+from catalog.imported_pictures import KnownPicture
+from catalog.imports import RowError
+from catalog.opening import Catalog
+from catalog.sources.entries import Entry, Record
+from catalog.versioning import is_same
+from core.errors import FetchFailed, InputTooLarge, InvalidInput, VitrineError
+from core.types import Product
+from jobs.import_pictures import Found, PictureReader, ReadBounds
+
+Outcome = Literal["created", "updated", "unchanged"]
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """What became of a batch; `products` holds the row of each product id that it had."""
+
+    products: dict[str, int] = field(default_factory=dict)
+    errors: list[RowError] = field(default_factory=list)
+    pictures: dict[str, KnownPicture] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a count."""
+        self.counts[name] = self.counts.get(name, 0) + number
+
+
+class BatchImport:
+    """Puts batches into the catalog: each product succeeds or fails alone, and an unchanged one costs no write."""
+
+    def __init__(
+        self, catalog: Catalog, fetcher: Fetcher, bounds: ReadBounds, max_pictures: int, ask_again: bool
+    ) -> None:
+        self._catalog = catalog
+        self._fetcher = fetcher
+        self._bounds = bounds
+        self._max_pictures = max_pictures
+        self._ask_again = ask_again
+
+    def put(self, entries: Sequence[Entry], earlier: Mapping[str, int]) -> BatchResult:
+        """Import entries; `earlier` holds the rows of products that this import had before.
+
+        Raises:
+            Unavailable: the catalog does not answer; the same batch may be put again.
+        """
+        return asyncio.run(self._put(entries, earlier))
+
+    async def _put(self, entries: Sequence[Entry], earlier: Mapping[str, int]) -> BatchResult:
+        result = BatchResult()
+        records = self._wanted(entries, earlier, result)
+        ids = [record.product_id for _, record in records]
+        references = [str(each) for _, record in records for each in record.pictures or ()]
+        previous, known = await asyncio.gather(
+            asyncio.to_thread(self._catalog.products.get_many, ids),
+            asyncio.to_thread(self._catalog.imported_pictures.find, references),
+        )
+        reader = PictureReader(self._fetcher, self._catalog.blobs, self._bounds, self._ask_again)
+        places = asyncio.Semaphore(self._bounds.imports.products_at_once)
+
+        async def one(entry: Entry, record: Record) -> None:
+            try:
+                async with places:
+                    outcome = await self._product(
+                        reader, record, previous.get(record.product_id), known, result
+                    )
+            except (InvalidInput, FetchFailed) as error:
+                _fail(result, entry, error)
+            else:
+                result.count(outcome)
+
+        await asyncio.gather(*(one(entry, record) for entry, record in records))
+        await asyncio.to_thread(self._catalog.imported_pictures.remember, result.pictures)
+        return result
+
+    def _wanted(
+        self, entries: Sequence[Entry], earlier: Mapping[str, int], result: BatchResult
+    ) -> list[tuple[Entry, Record]]:
+        """The entries that hold a product and are the first of its id; the others are errors."""
+        wanted: list[tuple[Entry, Record]] = []
+        for entry in entries:
+            result.count("rows")
+            first = None
+            if entry.product_id is None:
+                result.count("nameless")
+            else:
+                first = earlier.get(entry.product_id) or result.products.get(entry.product_id)
+            if first is not None:
+                _fail(result, entry, InvalidInput(f"the product id stands in row {first} already"))
+                continue
+            if entry.product_id is not None:
+                result.products[entry.product_id] = entry.row
+            if isinstance(entry.content, VitrineError):
+                _fail(result, entry, entry.content)
+            else:
+                wanted.append((entry, entry.content))
+        return wanted
+
+    async def _product(
+        self,
+        reader: PictureReader,
+        record: Record,
+        previous: Product | None,
+        known: Mapping[str, KnownPicture],
+        result: BatchResult,
+    ) -> Outcome:
+        found = await self._pictures(reader, record, known, result)
+        outcome = await self._write(reader, record, previous, found)
+        # After the put: what is remembered must be in the store of pictures.
+        fresh = {str(each.reference): each.known for each in found or () if each.data is not None}
+        result.pictures.update(fresh)
+        return outcome
+
+    async def _write(
+        self, reader: PictureReader, record: Record, previous: Product | None, found: list[Found] | None
+    ) -> Outcome:
+        sha256s = None if found is None else [each.known.sha256 for each in found]
+        if previous is not None and is_same(
+            previous, record.title, record.description, record.attributes, sha256s
+        ):
+            return "unchanged"
+        pictures = None if found is None else await reader.load(found)
+        _, is_new = await asyncio.to_thread(
+            self._catalog.products.put,
+            record.product_id,
+            record.title,
+            record.description,
+            record.attributes,
+            pictures,
+        )
+        return "created" if is_new else "updated"
+
+    async def _pictures(
+        self,
+        reader: PictureReader,
+        record: Record,
+        known: Mapping[str, KnownPicture],
+        result: BatchResult,
+    ) -> list[Found] | None:
+        if record.pictures is None:
+            return None
+        if len(record.pictures) > self._max_pictures:
+            raise InputTooLarge(
+                f"the product has {len(record.pictures)} pictures; at most {self._max_pictures} are kept"
+            )
+        found = await reader.find(record.pictures, known)
+        unchanged = sum(each.data is None for each in found)
+        result.count("pictures_unchanged", unchanged)
+        result.count("pictures_read", len(found) - unchanged)
+        return found
+
+
+def _fail(result: BatchResult, entry: Entry, error: VitrineError) -> None:
+    result.count("failed")
+    result.errors.append(RowError(entry.row, entry.product_id, error.message))

@@ -1,0 +1,172 @@
+"""What a job needs to know, read from the Serve configuration: the file, or the one that is running."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from catalog.config import CatalogConfig
+from catalog.fetching.config import FetchLimits
+from core.bulk import BulkConfig
+from core.errors import ConfigError, InvalidInput, Unavailable
+from core.evaluation import EvaluationConfig
+from core.importing import ImportConfig
+from core.jobs import EnsembleArgs
+from milvus.config import MilvusConfig
+from models.config import VERSION_FIELDS, EncoderConfig
+from models.images import ImageLimits
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """An encoder as it is configured, and what one replica of it takes."""
+
+    config: EncoderConfig
+    num_cpus: float
+    num_gpus: float
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments as they stand in the Serve configuration, references to the environment included."""
+
+    @property
+    def version(self) -> dict[str, Any]:
+        """Those of the stated arguments that make it this version of the model and no other."""
+        return {name: self.stated[name] for name in VERSION_FIELDS if name in self.stated}
+
+    def resources(self, bulk: BulkConfig) -> dict[str, float]:
+        """What Ray is to reserve for one copy in a bulk job."""
+        cpus, gpus = bulk.cpus_per_actor, bulk.gpus_per_actor
+        return {
+            "num_cpus": self.num_cpus if cpus is None else cpus,
+            "num_gpus": self.num_gpus if gpus is None else gpus,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The parts of a Serve configuration that jobs work with."""
+
+    catalog: CatalogConfig
+    milvus: MilvusConfig
+    bulk: BulkConfig
+    encoders: Mapping[str, EncoderSettings]
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    ensemble: EnsembleArgs | None = None
+    imports: ImportConfig = field(default_factory=ImportConfig)
+    images: ImageLimits = field(default_factory=ImageLimits)
+    fetch: FetchLimits = field(default_factory=FetchLimits)
+    max_images_per_product: int = 50
+
+    def encoder(self, name: str, changes: Mapping[str, str]) -> EncoderSettings:
+        """Return the configured encoder with these fields changed.
+
+        Raises:
+            InvalidInput: there is no such encoder, or the changes do not fit it.
+        """
+        if name not in self.encoders:
+            known = ", ".join(sorted(self.encoders)) or "none"
+            raise InvalidInput(f"there is no model {name!r:.80}; models: {known}").at("model")
+        found = self.encoders[name]
+        try:
+            config = EncoderConfig.model_validate(found.config.model_dump() | dict(changes))
+        except ValidationError as error:
+            raise InvalidInput(f"this candidate cannot be: {_first(error)}").at("args") from None
+        return replace(found, config=config, stated={**found.stated, **changes})
+
+
+def settings_of_file(path: Path) -> Settings:
+    """Read a Serve configuration file.
+
+    Raises:
+        ConfigError: it cannot be read, or lacks what jobs need.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    applications = content.get("applications") if isinstance(content, dict) else None
+    return settings_of(applications or [])
+
+
+def running_settings() -> Settings:
+    """Read the configuration that Serve runs on the cluster of RAY_ADDRESS, or on this machine.
+
+    References to the environment are followed here: what Serve tells still holds `${NAME}`, never a secret.
+
+    Raises:
+        Unavailable: the cluster's dashboard does not answer.
+        ConfigError: Serve runs nothing that jobs could work for.
+    """
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+    from ray.dashboard.utils import get_address_for_submission_client
+
+    try:
+        details = ServeSubmissionClient(get_address_for_submission_client(None)).get_serve_details()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise Unavailable(f"the configuration of the running service cannot be read: {error}") from error
+    running = [found["deployed_app_config"] for found in details.get("applications", {}).values()]
+    return settings_of([each for each in running if each])
+
+
+def settings_of(applications: Iterable[Mapping[str, Any]]) -> Settings:
+    """Pick what jobs need out of the applications of a Serve configuration.
+
+    Raises:
+        ConfigError: there is no gateway, or something is wrong with what it or an encoder says.
+    """
+    by_builder: dict[str, list[Mapping[str, Any]]] = {}
+    for application in applications:
+        builder = str(application.get("import_path")).rpartition(":")[2]
+        by_builder.setdefault(builder, []).append(application)
+    if "build_gateway" not in by_builder:
+        raise ConfigError("the Serve configuration has no gateway, which says where the catalog is")
+    gateway = by_builder["build_gateway"][0].get("args") or {}
+    try:
+        encoders = [_encoder(each) for each in by_builder.get("build_encoder", [])]
+        return Settings(
+            catalog=CatalogConfig.model_validate(gateway.get("catalog")),
+            milvus=MilvusConfig.model_validate(gateway.get("milvus")),
+            bulk=BulkConfig.model_validate((gateway.get("jobs") or {}).get("bulk") or {}),
+            encoders={each.config.name: each for each in encoders},
+            evaluation=EvaluationConfig.model_validate((gateway.get("jobs") or {}).get("evaluation") or {}),
+            ensemble=_ensemble(by_builder.get("build_ensemble", [])),
+            **_of_imports(gateway),
+        )
+    except ValidationError as error:
+        raise ConfigError(f"the Serve configuration is wrong: {_first(error)}") from None
+
+
+def _of_imports(gateway: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "imports": ImportConfig.model_validate((gateway.get("jobs") or {}).get("imports") or {}),
+        "images": ImageLimits.model_validate(gateway.get("images") or {}),
+        "fetch": FetchLimits.model_validate(gateway.get("fetch") or {}),
+    }
+    most = gateway.get("max_images_per_product")
+    return found if most is None else found | {"max_images_per_product": int(most)}
+
+
+def _encoder(application: Mapping[str, Any]) -> EncoderSettings:
+    deployments = application.get("deployments") or [{}]
+    options = deployments[0].get("ray_actor_options") or {}
+    return EncoderSettings(
+        EncoderConfig.model_validate(application.get("args")),
+        num_cpus=float(options.get("num_cpus", 1)),
+        num_gpus=float(options.get("num_gpus", 0)),
+        stated=application.get("args") or {},
+    )
+
+
+def _ensemble(applications: Sequence[Mapping[str, Any]]) -> EnsembleArgs | None:
+    for application in applications:
+        deployments = application.get("deployments") or [{}]
+        settings = deployments[0].get("user_config") or {}
+        return EnsembleArgs.model_validate(settings | {"name": application.get("name")})
+    return None
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors(include_url=False)[0]
+    return f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}".removeprefix(": ")

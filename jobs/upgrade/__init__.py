@@ -1,0 +1,1 @@
+"""Moving a model to another version while it serves."""

@@ -1,0 +1,144 @@
+"""The jobs that let a version take over: `promote` a candidate, `rollback` to the version before."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from core.errors import Conflict
+from core.jobs import JobArgs, PromoteArgs, RollbackArgs
+from core.types import EncoderInfo
+from jobs.context import JobContext
+from jobs.evaluation.gate import GateDecision
+from jobs.reindex import complete, describe
+from jobs.settings import EncoderSettings, settings_of
+from jobs.upgrade.change import change
+from jobs.upgrade.judgement import judge
+from jobs.upgrade.serving import RunningServe, Serving
+from jobs.upgrade.takeover import Surroundings, Takeover
+from jobs.upgrade.targets import as_it_was, version_to_return_to
+from milvus.store import MilvusStore
+
+Judge = Callable[[JobContext, EncoderSettings, EncoderSettings], GateDecision | None]
+_TOLERATED = 0.1
+"""Share of the pictures that a candidate may lack at most, however few they are."""
+
+
+def promote(context: JobContext, args: JobArgs) -> dict[str, Any]:
+    """Let the candidate take over from the live version.
+
+    Raises:
+        Conflict: the gate refuses it, its collection is not complete, or another upgrade is under way.
+        VitrineError: as `Takeover.proceed`.
+    """
+    assert isinstance(args, PromoteArgs)
+    upgrade = begin(context, RunningServe(), args.model)
+    candidate = context.settings.encoder(args.model, args.candidate)
+    context.run.report(stage="loading the model")
+    info = describe(candidate, context.settings.bulk)
+    upgrade.require_complete(info)
+    verdict = upgrade.verdict(candidate, info, args.force, judge)
+    return {"gate": verdict, **upgrade.take_over(candidate, info, args.apply, args.wait_s)}
+
+
+def rollback(context: JobContext, args: JobArgs) -> dict[str, Any]:
+    """Let an earlier version take over again, brought up to date first.
+
+    Raises:
+        NotFound: there is no earlier version.
+        Conflict: how it was configured is not known, or gives other weights today.
+        VitrineError: as `Takeover.proceed`.
+    """
+    assert isinstance(args, RollbackArgs)
+    upgrade = begin(context, RunningServe(), args.model)
+    target = version_to_return_to(context.catalog, context.run.job, upgrade.live)
+    encoder = as_it_was(context.catalog, upgrade.current, target)
+    context.run.report(stage="loading the model")
+    info = describe(encoder, context.settings.bulk)
+    if info.collection != target.collection:
+        raise Conflict(f"{target.collection} cannot come back: its checkpoint is {info.fingerprint} today")
+    return upgrade.take_over(encoder, info, args.apply, args.wait_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """An upgrade under way: what runs, and what is live."""
+
+    context: JobContext
+    around: Surroundings
+    running: dict[str, Any]
+    current: EncoderSettings
+    live: str | None
+
+    def require_complete(self, info: EncoderInfo) -> None:
+        """Refuse a candidate whose collection lacks more than live traffic has added since its build.
+
+        Raises:
+            Conflict: it does; the message holds the numbers.
+        """
+        counts = self.context.catalog.ledger.counts(info.collection)
+        allowed = min(self.context.settings.bulk.gap_threshold, int(counts.pictures * _TOLERATED))
+        there = {known.name for known in self.around.store.collections()}
+        if info.collection not in there or counts.missing > allowed:
+            missing = counts.missing if info.collection in there else counts.pictures
+            raise Conflict(
+                f"{info.collection} lacks {missing} of {counts.pictures} pictures, and may lack {allowed}; "
+                "build it first"
+            )
+
+    def verdict(self, candidate: EncoderSettings, info: EncoderInfo, force: str | None, judge: Judge) -> str:
+        """Have the candidate judged unless it is forced or runs already; returns the gate's words.
+
+        Raises:
+            Conflict: the gate refuses it.
+        """
+        runs = not change(self.running, info.name, candidate.version)
+        if runs or self.around.serving.describe(info.name).collection == info.collection:
+            return "not asked: this version runs already"
+        if force is not None:
+            return f"not asked: {force}"
+        decision = judge(self.context, self.current, candidate)
+        if decision is None:
+            return "not asked: there is nothing to compare with"
+        if not decision.passed:
+            # For scripts, which should not have to read the message.
+            self.context.run.result = {"gate": asdict(decision)}
+            raise Conflict(f"the gate does not let {info.collection} take over: {decision.reason}")
+        return decision.reason
+
+    def take_over(
+        self, encoder: EncoderSettings, info: EncoderInfo, apply: bool, wait_s: float
+    ) -> dict[str, Any]:
+        """Let a version take over; returns what changed."""
+
+        def build() -> object:
+            context = self.context
+            return complete(context.run, context.settings, context.catalog, encoder, info)
+
+        tolerated = self.context.settings.bulk.gap_threshold
+        changed = Takeover(self.around, info, build, tolerated, wait_s).proceed(encoder.version, apply)
+        return {
+            "model": info.name,
+            "from": self.live,
+            "to": info.collection,
+            "fingerprint": info.fingerprint,
+            "dimension": info.dimension,
+            "remaining": self.context.catalog.ledger.counts(info.collection).missing,
+            # The whole configuration may hold secrets, and whoever may search reads results of jobs.
+            "diff": changed.diff,
+        }
+
+
+def begin(context: JobContext, serving: Serving, model: str) -> Upgrade:
+    """Keep other upgrades of the model away, and look at what runs.
+
+    Raises:
+        Conflict: another upgrade is under way; the message holds its id.
+        InvalidInput: there is no such encoder.
+    """
+    context.settings.encoder(model, {})
+    context.run.claim(f"the upgrade of {model}")
+    running = serving.config()
+    store = MilvusStore(context.settings.milvus)
+    around = Surroundings(context.run, context.catalog, store, serving)
+    current = settings_of(running["applications"]).encoder(model, {})
+    return Upgrade(context, around, running, current, store.alias_target(model))

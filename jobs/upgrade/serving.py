@@ -1,0 +1,128 @@
+"""The running service as an upgrade sees it: its configuration, and what its replicas serve."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from core.errors import ConfigError, Unavailable
+from core.types import EncoderInfo
+
+_ANSWER_S = 10.0
+_KEPT = ("proxy_location", "http_options", "grpc_options", "target_capacity")
+"""What a configuration holds beside its applications, as Serve tells it of itself."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How far an application is: Serve's word for its status, and what Serve says of it."""
+
+    status: str
+    message: str
+
+
+class Serving(Protocol):
+    """A running service. Blocking; each method raises Unavailable when it does not answer."""
+
+    def config(self) -> dict[str, Any]:
+        """Read the whole configuration that runs, references to the environment unresolved."""
+        ...
+
+    def apply(self, config: Mapping[str, Any]) -> None:
+        """Run this configuration; applications that it says the same of are left alone."""
+        ...
+
+    def rollout(self, model: str) -> Rollout:
+        """Say how far an encoder's application is."""
+        ...
+
+    def describe(self, model: str) -> EncoderInfo:
+        """Ask some replica of an encoder which version it serves."""
+        ...
+
+
+class RunningServe:
+    """Implements `Serving` over Serve's REST API, as `serve deploy` does, and the encoder's handle."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def config(self) -> dict[str, Any]:
+        """Read the whole configuration that runs.
+
+        Raises:
+            Unavailable: the dashboard does not answer.
+            ConfigError: an application was started otherwise than by a configuration.
+        """
+        details = self._details()
+        applications = details.get("applications", {})
+        strange = sorted(name for name, each in applications.items() if not each.get("deployed_app_config"))
+        if strange:
+            raise ConfigError(
+                f"application {strange[0]!r} was not started from a Serve configuration, so none can be changed"
+            )
+        config = {name: details[name] for name in _KEPT if details.get(name) is not None}
+        return config | {"applications": [each["deployed_app_config"] for each in applications.values()]}
+
+    def apply(self, config: Mapping[str, Any]) -> None:
+        """Hand the configuration to Serve.
+
+        Raises:
+            Unavailable: the dashboard does not answer, or refuses it.
+        """
+        try:
+            self._client().deploy_applications(dict(config))
+        except (RuntimeError, ValueError, OSError) as error:
+            raise Unavailable(f"Serve does not take the configuration: {error}") from error
+
+    def rollout(self, model: str) -> Rollout:
+        """Say how far an encoder's application is; Unavailable where there is none."""
+        found = self._details().get("applications", {}).get(model)
+        if found is None:
+            raise Unavailable(f"Serve runs no application {model!r}")
+        reasons = [str(found.get("message") or "")]
+        reasons += [str(each.get("message") or "") for each in found.get("deployments", {}).values()]
+        return Rollout(str(found["status"]), " ".join(reason for reason in reasons if reason))
+
+    def describe(self, model: str) -> EncoderInfo:
+        """Ask some replica of an encoder which version it serves."""
+        if self._loop is None:
+            # One for all calls: in throughput mode a handle's router lives and dies with the loop it began in.
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="handles", daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(_ask(model), self._loop).result()
+
+    def _details(self) -> dict[str, Any]:
+        try:
+            details: dict[str, Any] = self._client().get_serve_details()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise Unavailable(f"the running service cannot be read: {error}") from error
+        return details
+
+    def _client(self) -> Any:
+        # Made anew for each call: the dashboard may have moved with the head of the cluster.
+        from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+        from ray.dashboard.utils import get_address_for_submission_client
+
+        try:
+            return ServeSubmissionClient(get_address_for_submission_client(None))
+        except (RuntimeError, ValueError, OSError) as error:
+            raise Unavailable(f"Ray's dashboard, which takes configurations, is away: {error}") from error
+
+
+async def _ask(model: str) -> EncoderInfo:
+    # The one call of a job to a deployment: only the replicas know what they serve.
+    from ray import serve
+
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            handle = await asyncio.to_thread(serve.get_deployment_handle, "Encoder", app_name=model)
+            info: EncoderInfo = await handle.describe.remote()
+    except Exception as error:  # a handle fails in many ways, and all of them pass
+        logger.debug("no answer from %s", model, exc_info=True)
+        raise Unavailable(f"no replica of {model!r} says what it serves: {error}") from error
+    return info

@@ -1,0 +1,171 @@
+"""One version takes over from another while both can be searched, step by step.
+
+Every step looks first at what is done already, so a take-over that was killed anywhere is done again from
+its beginning. Replicas search the collection of their own version throughout; the alias, which moves last,
+only tells people and tools which version is live.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from catalog.opening import Catalog
+from core.errors import ModelUnavailable, Unavailable
+from core.ports import VectorStore
+from core.types import EncoderInfo
+from jobs.run import JobRun
+from jobs.upgrade.change import Change, arguments, change
+from jobs.upgrade.serving import Serving
+from models.config import VERSION_FIELDS
+
+logger = logging.getLogger(__name__)
+
+_ROUNDS = 5
+_GRACE_S = 15.0
+"""Pictures that somebody has begun to write since so long are not missing."""
+_LOOK_S = 0.5
+_ANSWERS = 3
+"""Replicas are asked that often, each time another by chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a take-over works with."""
+
+    run: JobRun
+    catalog: Catalog
+    store: VectorStore
+    serving: Serving
+
+
+class Takeover:
+    """Lets the version `target` take over.
+
+    `build` completes its collection as far as it can at once; it may lack `tolerated` pictures when the
+    replicas change.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        target: EncoderInfo,
+        build: Callable[[], object],
+        tolerated: int,
+        wait_s: float,
+    ) -> None:
+        self._run = around.run
+        self._ledger = around.catalog.ledger
+        self._versions = around.catalog.versions
+        self._store = around.store
+        self._serving = around.serving
+        self._target = target
+        self._build = build
+        self._tolerated = tolerated
+        self._wait_s = wait_s
+
+    def proceed(self, version: Mapping[str, Any], apply: bool) -> Change:
+        """Do whatever is not done yet; returns what was changed once the version serves, is complete and live.
+
+        `version` are the fields that make the encoder the target.
+
+        Raises:
+            ModelUnavailable: the new replicas do not start; the old version serves on.
+            Unavailable: Serve, store or replicas were away for too long; asked anew it goes on.
+            Conflict: the job was cancelled.
+        """
+        # Before the replicas change, so that hardly anything is missing from what they are about to search.
+        self._catch_up("before the replicas change", self._tolerated)
+        # Read only now: whatever else somebody has changed meanwhile stays.
+        changed = change(self._serving.config(), self._target.name, version)
+        self._remember(changed)
+        self._roll(changed, apply)
+        # From now on live traffic writes to this version, so what is missing does not grow any more.
+        self._catch_up("after the replicas have changed", 0)
+        self._move_alias()
+        return changed
+
+    def _catch_up(self, when: str, tolerated: int) -> None:
+        if not self._lacks_more_than(0):
+            return
+        for _ in range(_ROUNDS):
+            self._run.report(stage=f"catching up {when}")
+            self._build()
+            self._run.check()
+            if not self._lacks_more_than(tolerated):
+                return
+        # The rest is what the repair follows up.
+        logger.info("%s still lacks pictures %s", self._target.collection, when)
+
+    def _lacks_more_than(self, count: int) -> bool:
+        return len(self._ledger.missing(self._target.collection, count + 1, _GRACE_S)) > count
+
+    def _remember(self, changed: Change) -> None:
+        live = self._store.alias_target(self._target.name)
+        # The live version's way back is what runs now, unless it has been left already.
+        if changed and live is not None and live == self._serving.describe(self._target.name).collection:
+            self._versions.keep_settings(live, _version(changed.before, self._target.name))
+        self._versions.keep_settings(self._target.collection, _version(changed.after, self._target.name))
+        self._versions.choose(self._target.collection)
+
+    def _roll(self, changed: Change, apply: bool) -> None:
+        if changed:
+            logger.info("the change of the configuration:\n%s", changed.diff)
+        if changed and apply:
+            self._serving.apply(changed.after)
+        elif changed:
+            logger.info("the same as a patch of a RayService:\n%s", changed.rayservice_patch)
+        self._run.report(
+            stage="waiting for the replicas" if apply or not changed else "waiting for the change to be made"
+        )
+        deadline = time.monotonic() + self._wait_s
+        while not self._serves(apply):
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"{self._target.name} does not serve {self._target.fingerprint} within {self._wait_s:g} s; "
+                    "asked for again, the promotion goes on"
+                )
+            self._run.pause(_LOOK_S)
+
+    def _serves(self, apply: bool) -> bool:
+        name = self._target.name
+        try:
+            rollout = self._serving.rollout(name)
+            if rollout.status == "DEPLOY_FAILED":
+                self._give_up(rollout.message, apply)
+            # Serve calls an application running when no replica of an older version is left.
+            return rollout.status == "RUNNING" and all(
+                self._serving.describe(name).collection == self._target.collection for _ in range(_ANSWERS)
+            )
+        except ModelUnavailable:
+            raise
+        except Unavailable:
+            return False
+
+    def _give_up(self, reason: str, apply: bool) -> None:
+        name = self._target.name
+        live = self._store.alias_target(name)
+        settings = None if live is None else self._versions.settings(live)
+        restored = ""
+        if apply and settings is not None and live != self._target.collection:
+            back = change(self._serving.config(), name, settings)
+            self._serving.apply(back.after)
+            restored = "; the configuration is back to the live version's"
+        raise ModelUnavailable(
+            f"the replicas of {self._target.collection} do not start{restored}: {reason[-1000:]}"
+        )
+
+    def _move_alias(self) -> None:
+        name, collection = self._target.name, self._target.collection
+        live = self._store.alias_target(name)
+        if live == collection:
+            return
+        if live is not None:
+            self._versions.retire(live)
+        self._store.set_alias(name, collection)
+
+
+def _version(config: Mapping[str, Any], model: str) -> dict[str, Any]:
+    stated = arguments(config, model)
+    return {name: stated[name] for name in VERSION_FIELDS if name in stated}

@@ -1,0 +1,99 @@
+"""The commands of `python -m jobs` around a model upgrade, and `verify`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.options import Address, ConfigFile, Field, Model
+
+Start = Callable[[str, Mapping[str, Any], Path | None, str | None], None]
+Apply = Annotated[
+    bool,
+    typer.Option(help="Change the running configuration, or tell the change and wait for it to be made."),
+]
+ServiceAddress = Annotated[
+    str, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster of the service; default: that of this machine.")
+]
+Wait = Annotated[float, typer.Option("--wait-s", help="How long to wait for the replicas, in seconds.")]
+
+
+def add_upgrade_commands(app: typer.Typer, start: Start) -> None:
+    """Add the commands; `start` does a job of a kind with arguments, by a configuration file, on a cluster."""
+
+    @app.command()
+    def plan(
+        model: Model,
+        percent: Annotated[float, typer.Option(help="Share of the pictures to measure by.")] = 2.0,
+        config: ConfigFile = None,
+        checkpoint: Field = None,
+        pretrained: Field = None,
+        revision: Field = None,
+        precision: Field = None,
+        pooling: Field = None,
+        address: Address = None,
+    ) -> None:
+        """Say what a candidate would change, what it lacks and how long its build takes; write nothing."""
+        args = {"checkpoint": checkpoint, "pretrained": pretrained, "revision": revision}
+        args |= {"precision": precision, "pooling": pooling}
+        start("plan", {"model": model, "percent": percent, **args}, config, address)
+
+    @app.command()
+    def promote(
+        model: Model,
+        force: Annotated[
+            str | None, typer.Option(help="Why to promote it whatever the evaluation says.")
+        ] = None,
+        apply: Apply = True,
+        wait_s: Wait = 1800.0,
+        config: ConfigFile = None,
+        checkpoint: Field = None,
+        pretrained: Field = None,
+        revision: Field = None,
+        precision: Field = None,
+        pooling: Field = None,
+        address: ServiceAddress = "auto",
+    ) -> None:
+        """Let a built candidate take over from the live version, without an hour of downtime."""
+        args = {"checkpoint": checkpoint, "pretrained": pretrained, "revision": revision}
+        args |= {"precision": precision, "pooling": pooling, "force": force}
+        start("promote", {"model": model, "apply": apply, "wait_s": wait_s, **args}, config, address)
+
+    @app.command()
+    def rollback(
+        model: Model,
+        to: Annotated[str | None, typer.Option(help="Fingerprint; default: the version before.")] = None,
+        apply: Apply = True,
+        wait_s: Wait = 1800.0,
+        config: ConfigFile = None,
+        address: ServiceAddress = "auto",
+    ) -> None:
+        """Go back to the version that was live before, brought up to date first."""
+        start("rollback", {"model": model, "to": to, "apply": apply, "wait_s": wait_s}, config, address)
+
+    @app.command()
+    def prune(
+        model: Model,
+        keep: Annotated[int, typer.Option(help="Earlier versions to keep, the latest first.")] = 1,
+        yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+        config: ConfigFile = None,
+        address: ServiceAddress = "auto",
+    ) -> None:
+        """Drop the collections of versions that nobody goes back to."""
+        args = {"model": model, "keep": keep}
+        if not yes:
+            start("prune", {**args, "dry_run": True}, config, address)
+            typer.confirm("Drop these collections?", abort=True, err=True)
+        start("prune", args, config, address)
+
+    @app.command()
+    def verify(
+        model: Annotated[str | None, typer.Option(help="A configured encoder; default: all.")] = None,
+        percent: Annotated[float, typer.Option(help="Share of the pictures to encode anew.")] = 5.0,
+        repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
+        config: ConfigFile = None,
+        address: Address = None,
+    ) -> None:
+        """Compare catalogue, ledger and Milvus, list each difference, and repair on request."""
+        start("verify", {"model": model, "percent": percent, "repair": repair}, config, address)

@@ -1,0 +1,1 @@
+"""Whether catalog, ledger and Milvus agree."""
