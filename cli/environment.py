@@ -5,11 +5,15 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from cli.haproxy import write_launcher
+
 RAY_DEFAULTS = {
     # HAProxy in place of the Python proxy, and handles that skip a thread hop: 10 to 20 times the
     # requests per second. Both are read when Ray starts.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # The latter would keep 1000 lines of a replica's log in memory, and lose them with the replica.
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     # Handles refuse messages above 4 MB without it; pictures and batches of them are larger.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 2**20),
     # Ray makes and uses a token of its own accord unless the mode is said.
@@ -37,6 +41,7 @@ def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http.stop - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc.start),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc.stop - 1),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_launcher(scratch)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "haproxy.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),

@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from cli import importing, jobs, keys, products, search, status, upgrade
+from cli.exits import Exit
 from core.errors import VitrineError
 
-app = typer.Typer(no_args_is_help=True, help="Visual search for product catalogues.")
+app = typer.Typer(
+    no_args_is_help=True, help="Visual search for product catalogues.", pretty_exceptions_enable=False
+)
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
-app.add_typer(config_app, name="config")
 
 ConfigFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A Serve configuration.")]
 
@@ -35,13 +38,32 @@ def check(config: ConfigFile) -> None:
     typer.echo(f"{config}: no mistakes")
 
 
+app.command("search")(search.search)
+app.add_typer(products.app, name="products")
+app.command("import")(importing.import_products)
+app.command("models")(status.models)
+app.command("stats")(status.stats)
+app.command("ready")(status.ready)
+app.command("plan")(upgrade.plan)
+app.command("build")(upgrade.build)
+app.command("sample")(upgrade.sample)
+app.command("evaluate")(upgrade.evaluate)
+app.command("promote")(upgrade.promote)
+app.command("rollback")(upgrade.rollback)
+app.command("prune")(upgrade.prune)
+app.command("verify")(upgrade.verify)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(keys.app, name="keys")
+app.add_typer(config_app, name="config")
+
+
 def main() -> None:
-    """Run the command line; an error of ours is one message and exit code 2."""
+    """Run the command line; an error of ours is one message and an exit code."""
     try:
         app()
     except VitrineError as error:
         typer.echo(error.message, err=True)
-        raise SystemExit(2) from None
+        raise SystemExit(Exit.USAGE) from None
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 import os
 import signal
 import tempfile
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import typer
 import yaml
 
-from cli.environment import ray_environment
+from cli.environment import free_port, ray_environment
+from cli.node_kinds import node_kinds
+from core.keys import NO_KEYS_NOTICE
 
 
 def run(config: Path, host: str | None, port: int | None) -> None:
@@ -20,18 +24,41 @@ def run(config: Path, host: str | None, port: int | None) -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as scratch:
         os.environ.update(ray_environment(os.environ, Path(scratch)))
         # Ray reads the environment when it is imported, so it must not be imported earlier.
+        from deployments.serve_doors import has_admin_key
         from deployments.serve_file import read_serve_file
 
-        read_serve_file(config)
-        import ray
+        if not has_admin_key(read_serve_file(config, host)):
+            typer.echo(NO_KEYS_NOTICE, err=True)
         from ray.serve.scripts import cli as ray_serve
 
-        ray.init(address="local", namespace="serve", include_dashboard=False)
+        _start_ray(node_kinds(yaml.safe_load(config.read_text())))
         # After Ray, which would die of the signal without ending what it started.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupt)
         changed = _with_address(config, host, port, Path(scratch))
         ray_serve.main(["run", str(changed)], standalone_mode=False)
+
+
+def _start_ray(resources: dict[str, float]) -> None:
+    import ray
+    from ray._private import parameter
+
+    # The agent, which starts the processes of jobs, listens on one port of all Rays of a machine and does
+    # without when it is taken; `ray start` has an option for it, `ray.init` has none (2.60).
+    given = parameter.RayParams
+    parameter.RayParams = partial(given, dashboard_agent_listen_port=None)
+    try:
+        # The dashboard takes the jobs of the API. On loopback and a free port: it runs whatever it is told.
+        ray.init(
+            address="local",
+            namespace="serve",
+            resources=resources,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            dashboard_port=free_port(),
+        )
+    finally:
+        parameter.RayParams = given
 
 
 def _with_address(config: Path, host: str | None, port: int | None, scratch: Path) -> Path:

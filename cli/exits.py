@@ -1,0 +1,47 @@
+"""Exit codes, for scripts."""
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vitrine import ServiceError
+
+
+class Exit(IntEnum):
+    """How a command ended."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    TRY_LATER = 4
+    REFUSED = 5
+    NOT_ALLOWED = 6
+    INTERRUPTED = 130
+
+
+MEANINGS = {
+    Exit.OK: "it is done, or with `--detach` submitted",
+    Exit.FAILED: "the service or a job failed, or a job was cancelled",
+    Exit.USAGE: "the command, or what it sends, is wrong",
+    Exit.NOT_FOUND: "what it names does not exist",
+    Exit.TRY_LATER: "not now: the service, a model, or a server behind a URL is away or busy",
+    Exit.REFUSED: "the gate refuses the candidate, a verification finds differences that stay, or it "
+    "contradicts what is stored, such as an equal job that is at work",
+    Exit.NOT_ALLOWED: "the API key is missing, unknown, or may not do this",
+    Exit.INTERRUPTED: "interrupted by Ctrl-C",
+}
+
+
+def exit_of(error: "ServiceError") -> Exit:
+    """Choose the exit code of an error of the service."""
+    from vitrine import Conflict, Forbidden, InvalidRequest, NotFound, TryLater, Unauthenticated
+
+    table: list[tuple[tuple[type[ServiceError], ...], Exit]] = [
+        ((InvalidRequest,), Exit.USAGE),
+        ((NotFound,), Exit.NOT_FOUND),
+        ((TryLater,), Exit.TRY_LATER),
+        ((Conflict,), Exit.REFUSED),
+        ((Unauthenticated, Forbidden), Exit.NOT_ALLOWED),
+    ]
+    return next((code for kinds, code in table if isinstance(error, kinds)), Exit.FAILED)

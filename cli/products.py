@@ -1,0 +1,114 @@
+"""`vitrine products`."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.connection import Service, asks
+from cli.json_option import json_object
+
+app = typer.Typer(no_args_is_help=True, help="Keep the products of the catalogue.")
+ProductId = Annotated[str, typer.Argument(help="The product's id.")]
+
+
+@app.command("list")
+@asks
+def list_products(
+    limit: Annotated[int, typer.Option(min=0, help="Products to list; 0: all.")] = 20,
+    after: Annotated[str | None, typer.Option(help="Begin behind this id.")] = None,
+    *,
+    service: Service,
+) -> None:
+    """List products by id."""
+    from cli.tables import table
+
+    with service.client() as client:
+        page = min(limit, 1000) or 1000
+        products = list(islice(client.products(page, after), limit or None))
+    rows = [(each.product_id, each.title, len(each.images), each.updated_at) for each in products]
+    service.show(products, lambda: table(("product", "title", "pictures", "updated"), rows))
+
+
+@app.command()
+@asks
+def get(product_id: ProductId, *, service: Service) -> None:
+    """Show a product with its pictures."""
+    from cli.tables import facts
+
+    with service.client() as client:
+        product = client.product(product_id)
+    shown = {
+        **dict(product),
+        "images": [f"{each.image_id} {each.width}x{each.height}" for each in product.images],
+    }
+    service.show(product, lambda: facts(shown))
+
+
+@app.command()
+@asks
+def put(
+    product_id: ProductId,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(help="Picture files or URLs, in order; without any the product keeps those it has."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="The title.")] = "",
+    description: Annotated[str, typer.Option(help="The description.")] = "",
+    attributes: Annotated[
+        str | None, typer.Option(help='Attributes as JSON: {"colour": "red", "price": 49}.')
+    ] = None,
+    remove_pictures: Annotated[
+        bool, typer.Option("--remove-pictures", help="Leave the product without pictures.")
+    ] = False,
+    *,
+    service: Service,
+) -> None:
+    """Create or replace a product: title, description and attributes are what this command says."""
+    from cli.tables import facts
+
+    if pictures and remove_pictures:
+        raise typer.BadParameter("give pictures, or this, not both", param_hint="--remove-pictures")
+    with service.client() as client:
+        written = client.put_product(
+            product_id,
+            title=title,
+            description=description,
+            attributes=json_object(attributes, "--attributes"),
+            pictures=pictures or ([] if remove_pictures else None),
+        )
+    shown = {
+        "product": written.product.product_id,
+        "created": written.created,
+        "pictures": len(written.product.images),
+        **{model: each.state for model, each in written.index.items()},
+    }
+    service.show(written, lambda: facts(shown))
+
+
+@app.command()
+@asks
+def delete(
+    product_ids: Annotated[list[str], typer.Argument(help="Ids of products.")], *, service: Service
+) -> None:
+    """Remove products with their pictures; stops at the first that does not exist."""
+    with service.client() as client:
+        for product_id in product_ids:
+            client.delete_product(product_id)
+    service.show({"deleted": product_ids}, lambda: f"deleted {', '.join(product_ids)}")
+
+
+@app.command()
+@asks
+def image(
+    image_id: Annotated[str, typer.Argument(help="Id of a picture, as a product shows it.")],
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it.")],
+    *,
+    service: Service,
+) -> None:
+    """Write a picture file as it was sent."""
+    with service.client() as client:
+        data = client.image(image_id)
+    file.write_bytes(data)
+    service.show({"file": str(file), "bytes": len(data)}, lambda: f"{file}: {len(data):,} bytes")

@@ -1,0 +1,93 @@
+"""`vitrine models`, `vitrine stats` and `vitrine ready`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.connection import Service, asks
+from cli.exits import Exit
+
+if TYPE_CHECKING:
+    from vitrine.operations import Counts, Model, Version
+
+
+@asks
+def models(
+    model: Annotated[str | None, typer.Argument(help="List the versions of this model.")] = None,
+    *,
+    service: Service,
+) -> None:
+    """List the models that serve, or all versions of one."""
+    from cli.tables import table
+
+    with service.client() as client:
+        if model is not None:
+            versions = client.versions(model)
+            rows = [(each.live, *_version(each)) for each in versions]
+            service.show(versions, lambda: table(("live", *_VERSION), rows))
+            return
+        served = client.models()
+    rows = [(each.model, *_serving(each)) for each in served]
+    service.show(served, lambda: table(("model", *_VERSION), rows))
+
+
+@asks
+def stats(*, service: Service) -> None:
+    """Count products, pictures, and how far each model has come."""
+    from rich.console import Group
+
+    from cli.tables import facts, table
+
+    with service.client() as client:
+        answer = client.stats()
+    rows = [(name, *_counts(counts)) for name, counts in answer.models.items()]
+    totals = {"products": answer.products, "pictures": answer.pictures}
+    columns = ("model", "indexed", "missing", "failed")
+    service.show(answer, lambda: Group(facts(totals), table(columns, rows)))
+
+
+@asks
+def ready(*, service: Service) -> None:
+    """Ask whether everything works, by a real pass through every model; exit code 4 where it does not."""
+    from cli.tables import facts
+
+    with service.client() as client:
+        answer = client.ready()
+    service.show(answer, lambda: facts({"ready": answer.ready, **answer.problems}))
+    if not answer.ready:
+        raise typer.Exit(Exit.TRY_LATER)
+
+
+_VERSION = (
+    "version",
+    "dimension",
+    "takes",
+    "precision",
+    "device",
+    "indexed",
+    "missing",
+    "failed",
+    "checkpoint",
+)
+
+
+def _version(version: "Version") -> tuple[Any, ...]:
+    return (
+        version.fingerprint,
+        version.dimension,
+        ", ".join(version.modalities),
+        version.precision,
+        version.device,
+        *_counts(version.counts),
+        version.checkpoint,
+    )
+
+
+def _serving(model: "Model") -> tuple[Any, ...]:
+    if model.serving is None:
+        return (model.problem or "does not serve",)
+    return _version(model.serving)
+
+
+def _counts(counts: "Counts | None") -> tuple[Any, ...]:
+    return (None,) * 3 if counts is None else (counts.indexed, counts.missing, counts.failed)

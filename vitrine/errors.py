@@ -1,0 +1,98 @@
+"""What a call may raise.
+
+ServiceError               the service answered with an error
+├── InvalidRequest         413, 415, 422: what was sent can never work; `param` names the field
+├── Unauthenticated        401: no key, or one that is not known
+├── Forbidden              403: the key lacks a scope
+├── NotFound               404
+├── Conflict               409: it contradicts what is stored, or an equal job is at work
+└── TryLater               the same call may work later
+    ├── FetchFailed        424: the server behind a URL failed
+    ├── RateLimited        429: too many requests with this key
+    ├── Unavailable        503: a model, the store or the time is missing
+    └── Unreachable        nothing answered at all
+"""
+
+
+class ServiceError(Exception):
+    """An error of the service.
+
+    `type` is the service's word for it, `param` the field of the request that it is about, `request_id` what
+    the service's logs call the request, `status` the HTTP status, 0 when there was no answer, and
+    `retry_after_s` when to come again in seconds, as far as the service has said.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str = "unreachable",
+        param: str | None = None,
+        request_id: str | None = None,
+        status: int = 0,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.type = type
+        self.param = param
+        self.request_id = request_id
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(ServiceError):
+    """What was sent can never work."""
+
+
+class Unauthenticated(ServiceError):
+    """The request carries no key, or one that is not known."""
+
+
+class Forbidden(ServiceError):
+    """The key may not do this."""
+
+
+class NotFound(ServiceError):
+    """What the request names does not exist."""
+
+
+class Conflict(ServiceError):
+    """The request contradicts what is stored, or an equal job is at work."""
+
+
+class TryLater(ServiceError):
+    """Not now: the same call may work later."""
+
+
+class FetchFailed(TryLater):
+    """The server behind a URL that the request names failed."""
+
+
+class RateLimited(TryLater):
+    """More requests than the key may send."""
+
+
+class Unavailable(TryLater):
+    """A model, the store or the time is missing."""
+
+
+class Unreachable(TryLater):
+    """Nothing answered, or the answer broke off."""
+
+
+BY_STATUS: dict[int, type[ServiceError]] = {
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    413: InvalidRequest,
+    415: InvalidRequest,
+    422: InvalidRequest,
+    424: FetchFailed,
+    429: RateLimited,
+    502: Unavailable,
+    503: Unavailable,
+    504: Unavailable,
+}
+"""Other statuses are a plain ServiceError. 502 and 504 come from proxies in front of the service."""
