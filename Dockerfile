@@ -1,0 +1,69 @@
+# syntax=docker/dockerfile:1
+# Vitrine for pods of Ray. Targets: `cpu` (the demo's weights are in it), `gpu`, and `gpu-with-weights`, which downloads
+# the checkpoints of serve_config.yaml while it is built and afterwards needs neither the hub nor a volume of weights.
+#   docker build --target gpu --tag registry.example/vitrine:0.1.0-gpu .
+ARG PYTHON=3.11-slim-bookworm
+
+FROM python:${PYTHON} AS build
+WORKDIR /opt/vitrine/app
+COPY constraints.txt ./
+RUN pip install --no-cache-dir "uv==$(sed -n 's/^uv==//p' constraints.txt)" \
+    && uv venv /opt/vitrine/venv
+ENV PATH=/opt/vitrine/venv/bin:$PATH
+COPY pyproject.toml README.md ./
+COPY core core
+COPY models models
+COPY catalog catalog
+COPY milvus milvus
+COPY deployments deployments
+COPY jobs jobs
+COPY cli cli
+COPY vitrine vitrine
+COPY demo demo
+# An index of PyTorch's own leaves out CUDA for the target `cpu`, which is some 5 GB smaller then.
+ARG TORCH_INDEX=""
+ARG STORES=s3,gcs,azure
+# Editable: pods import the application from where it lies, with the files beside its modules.
+RUN uv pip install --no-cache --compile-bytecode --python /opt/vitrine/venv/bin/python \
+        ${TORCH_INDEX:+--index "$TORCH_INDEX"} --constraint constraints.txt --editable ".[${STORES}]"
+# The HAProxy that Ray brings, without splicing: see docs/doors.md.
+RUN mkdir /opt/vitrine/bin \
+    && python -c "from pathlib import Path; from cli.haproxy import write_launcher; write_launcher(Path('/opt/vitrine/bin'))"
+
+FROM build AS weights
+ENV HF_HOME=/weights
+RUN hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K --include '*.json' '*.txt' open_clip_model.safetensors \
+    && hf download facebook/dinov2-large --include '*.json' '*.safetensors' \
+    && hf download Salesforce/blip2-itm-vit-g --include '*.json' '*.txt' '*.safetensors'
+
+FROM python:${PYTHON} AS runtime
+# KubeRay calls bash and wget in the pods; a login shell would forget the path.
+# hadolint ignore=DL3008,SC2016
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates wget \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 vitrine \
+    && useradd --uid 10001 --gid vitrine --create-home --home-dir /home/vitrine --shell /bin/bash vitrine \
+    && echo 'PATH=/opt/vitrine/venv/bin:$PATH' > /etc/profile.d/vitrine.sh
+COPY --from=build /opt/vitrine /opt/vitrine
+COPY serve_config.yaml /opt/vitrine/app/
+WORKDIR /opt/vitrine/app
+ENV PATH=/opt/vitrine/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/home/vitrine \
+    HF_HOME=/weights \
+    HF_HUB_OFFLINE=1 \
+    RAY_SERVE_HAPROXY_BINARY_PATH=/opt/vitrine/bin/haproxy
+EXPOSE 8000
+CMD ["vitrine", "--help"]
+USER 10001:10001
+
+FROM runtime AS cpu
+
+FROM runtime AS gpu
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+FROM gpu AS gpu-with-weights
+COPY --from=weights /weights /weights
