@@ -1,0 +1,68 @@
+"""ViT-B-32 with random weights in open_clip's own format, and the model alone in a loop."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+
+ARCHITECTURE = "ViT-B-32"
+BATCHES = (8, 16, 32, 64)
+THREADS = (1, 2)
+
+
+def write_checkpoint(directory: Path) -> Path:
+    """Write the architecture with random weights to a directory that `openclip` loads."""
+    torch.manual_seed(0)
+    model = open_clip.create_model(ARCHITECTURE)
+    settings = {
+        "model_cfg": open_clip.get_model_config(ARCHITECTURE),
+        "preprocess_cfg": {
+            "mean": open_clip.OPENAI_DATASET_MEAN,
+            "std": open_clip.OPENAI_DATASET_STD,
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    }
+    directory.mkdir(parents=True)
+    (directory / "open_clip_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    save_file(model.state_dict(), directory / "open_clip_model.safetensors")
+    return directory
+
+
+class BareModel:
+    """The image tower in pure bf16, nothing around it: tensors go in that were made before."""
+
+    def __init__(self, directory: Path) -> None:
+        self._model = open_clip.create_model(f"local-dir:{directory}", precision="pure_bf16").eval()
+
+    def best_batches(self, seconds: float) -> dict[int, int]:
+        """Try every batch size for some seconds; returns the fastest for each number of CPU threads."""
+        return {
+            threads: max(BATCHES, key=lambda batch: self.images_per_s(batch, threads, seconds))
+            for threads in THREADS
+        }
+
+    def fastest(self, batches: Mapping[int, int], seconds: float) -> float:
+        """Images per second of the better number of threads, each with its batch size, for half the time."""
+        return max(self.images_per_s(batch, threads, seconds / 2) for threads, batch in batches.items())
+
+    def images_per_s(self, batch: int, threads: int, seconds: float) -> float:
+        """Run batch after batch for at least so many seconds."""
+        torch.set_num_threads(threads)
+        pixels = torch.rand(batch, 3, 224, 224).to(torch.bfloat16)
+        with torch.inference_mode():
+            self._model.encode_image(pixels)
+            runs, start = 0, time.perf_counter()
+            while (elapsed := time.perf_counter() - start) < seconds:
+                self._model.encode_image(pixels)
+                runs += 1
+        return batch * runs / elapsed
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value, for figures of a noisy machine."""
+    return float(torch.tensor(values, dtype=torch.float64).quantile(0.5))

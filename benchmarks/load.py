@@ -1,0 +1,129 @@
+"""A light client: connections that send prepared requests as fast as they are answered.
+
+It shares the cores with what it measures, so it writes prepared bytes and reads no more of an answer
+than its status and its length.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+_BOUNDARY = b"vitrine-benchmark"
+_SETTLE_S = 2.0
+
+
+def multipart_requests(path: str, pictures: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """Yield requests without end, in parts that go out one after another; no two carry the same picture.
+
+    A number after the end of the JPEG makes each file another one, which decodes to the same pixels.
+    """
+    opening = (
+        b'--%b\r\nContent-Disposition: form-data; name="image"; filename="picture.jpg"\r\n'
+        b"Content-Type: image/jpeg\r\n\r\n" % _BOUNDARY
+    )
+    closing = b"\r\n--%b--\r\n" % _BOUNDARY
+    for number in itertools.count():
+        picture, mark = pictures[number % len(pictures)], b"%016d" % number
+        length = len(opening) + len(picture) + len(mark) + len(closing)
+        head = (
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=%b\r\n"
+            b"Content-Length: %d\r\n\r\n" % (path.encode(), _BOUNDARY, length)
+        )
+        yield [head + opening, picture, mark + closing]
+
+
+async def throughput(port: int, requests: Iterator[list[bytes]], connections: int, seconds: float) -> float:
+    """Keep `connections` busy and return the requests answered per second, at a steady state.
+
+    The rate is the slope of a line through all answers of the time: answers come in batches, and what
+    lies at either end would count too much otherwise.
+
+    Raises:
+        RuntimeError: an answer was not 200.
+    """
+    answered: list[float] = []
+    made = await _connect(port, requests, connections, answered)
+    await asyncio.sleep(_SETTLE_S)
+    start = time.perf_counter()
+    await asyncio.sleep(seconds)
+    for transport, _ in made:
+        transport.close()
+    _check(made)
+    times = np.array([moment for moment in answered if moment >= start])
+    return float(np.polyfit(times - start, np.arange(len(times)), 1)[0])
+
+
+async def send_all(port: int, requests: Iterator[list[bytes]], connections: int) -> int:
+    """Send what `requests` yields, `connections` at a time; returns how many were answered.
+
+    Raises:
+        RuntimeError: an answer was not 200.
+    """
+    answered: list[float] = []
+    made = await _connect(port, requests, connections, answered)
+    await asyncio.gather(*(connection.closed for _, connection in made))
+    _check(made)
+    return len(answered)
+
+
+async def _connect(
+    port: int, requests: Iterator[list[bytes]], count: int, answered: list[float]
+) -> list[tuple[asyncio.Transport, "_Connection"]]:
+    loop = asyncio.get_running_loop()
+    return [
+        await loop.create_connection(lambda: _Connection(requests, answered), "127.0.0.1", port)
+        for _ in range(count)
+    ]
+
+
+def _check(made: Sequence[tuple[asyncio.Transport, "_Connection"]]) -> None:
+    for _, connection in made:
+        if connection.problem is not None:
+            raise RuntimeError(connection.problem)
+
+
+class _Connection(asyncio.Protocol):
+    """Sends the next request when the answer to the one before is in."""
+
+    def __init__(self, requests: Iterator[list[bytes]], answered: list[float]) -> None:
+        self._requests, self._answered = requests, answered
+        self._received = b""
+        self.problem: str | None = None
+        self.closed = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        if not end or len(body) < _length(head):
+            return
+        if not head.startswith(b"HTTP/1.1 200"):
+            self.problem = self._received[:500].decode(errors="replace")
+            self._transport.close()
+            return
+        self._answered.append(time.perf_counter())
+        self._received = b""
+        self._send()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.closed.set_result(None)
+
+    def _send(self) -> None:
+        request = next(self._requests, None)
+        if request is None:
+            self._transport.close()
+        else:
+            self._transport.writelines(request)
+
+
+def _length(head: bytes) -> int:
+    lowered = head.lower()
+    at = lowered.index(b"content-length:") + len(b"content-length:")
+    return int(lowered[at:].partition(b"\r\n")[0])

@@ -1,0 +1,29 @@
+"""Picture files as the benchmarks send them."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def small_jpegs(count: int) -> list[bytes]:
+    """Make distinct JPEG files of 224 x 224 pixels and about 100 KB each."""
+    return [_jpeg(224, 224, seed, grain=40, quality=97) for seed in range(count)]
+
+
+def camera_jpeg() -> bytes:
+    """Make a JPEG file of 12 megapixels, 4000 x 3000, with the detail and size of a camera's."""
+    return _jpeg(4000, 3000, seed=0, grain=8, quality=90)
+
+
+def _jpeg(width: int, height: int, seed: int, grain: int, quality: int) -> bytes:
+    """Soft shapes under grain, which is what makes a photograph's file large."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    shapes = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noisy = np.asarray(shapes, np.int16) + random.integers(-grain, grain + 1, (height, width, 3))
+    stream = io.BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(
+        stream, "JPEG", quality=quality, subsampling="4:4:4"
+    )
+    return stream.getvalue()

@@ -1,0 +1,106 @@
+"""The real service around a model that computes next to nothing, over a catalogue of many products."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from benchmarks.service import application
+from catalog.config import CatalogConfig
+from catalog.opening import open_catalog
+from cli.environment import free_port
+from core.types import IndexItem, NewPicture, VectorRow
+from demo.service import DemoService
+from milvus.config import MilvusConfig
+from milvus.store import MilvusStore
+from models.config import EncoderConfig
+from models.encoder import Encoder
+from models.registry import load_encoder
+
+ROWS_A_CALL = 2000
+_START_S = 180.0
+
+
+def null_encoder() -> Encoder:
+    """Load the model, for what the bare call needs: its vectors and the name of its collection."""
+    return load_encoder(null_config())
+
+
+def null_config() -> EncoderConfig:
+    """The model: it has nothing to gain from batches, so it waits for none."""
+    return EncoderConfig(name="null", family="fake", device="cpu", batch_wait_timeout_s=0.0)
+
+
+def fill(home: Path, milvus_uri: str, products: int) -> None:
+    """Put products with a picture each into the catalogue, and random vectors for them into Milvus."""
+    catalog = open_catalog(CatalogConfig(**_catalog(home)))
+    rows = []
+    random = np.random.default_rng(0)
+    info = null_encoder().info
+    for number in range(products):
+        picture = NewPicture(b"%d" % (number % 100), "image/jpeg", 224, 224)
+        attributes = {"price": number % 100, "colour": "red"}
+        product, _ = catalog.products.put(f"p{number}", f"Product {number}", "", attributes, [picture])
+        image = product.pictures[0]
+        item = IndexItem(image.image_id, image.revision, product.product_id, image.sha256, attributes)
+        vector = random.standard_normal(info.dimension).astype(np.float32)
+        rows.append(VectorRow(item, vector / np.linalg.norm(vector)))
+    catalog.close()
+    store = MilvusStore(MilvusConfig(uri=milvus_uri))
+    store.ensure_collection(info.collection, info.dimension)
+    for start in range(0, products, ROWS_A_CALL):
+        store.upsert(info.collection, rows[start : start + ROWS_A_CALL])
+    store.close()
+
+
+@contextmanager
+def searching(home: Path, milvus_uri: str) -> Iterator[tuple[DemoService, int]]:
+    """Run gateway, ensemble and model, a replica each, until the context ends; yields the service and its port."""
+    port = free_port()
+    config = home / "serve_config.json"
+    config.write_text(json.dumps(_configuration(home, milvus_uri)), encoding="utf-8")
+    with DemoService(home, port, config) as service:
+        _wait(service, port)
+        yield service, port
+
+
+def _configuration(home: Path, milvus_uri: str) -> dict[str, object]:
+    encoder = null_config()
+    milvus = {"uri": milvus_uri}
+    # The gateway's limits are not set here: what they are by default is what is measured.
+    gateway = {"catalog": _catalog(home), "milvus": milvus}
+    models, weights = {"models": [encoder.name]}, {"weights": {encoder.name: 1.0}}
+    arguments = encoder.model_dump(exclude_defaults=True)
+    return {
+        "http_options": {"host": "127.0.0.1"},
+        "logging_config": {"log_level": "WARNING", "enable_access_log": False},
+        "applications": [
+            application(encoder.name, None, "build_encoder", arguments, "Encoder"),
+            application("ensemble", None, "build_ensemble", {"milvus": milvus}, "Ensemble", weights),
+            application("gateway", "/", "build_gateway", gateway, "Gateway", models),
+        ],
+    }
+
+
+def _catalog(home: Path) -> dict[str, str]:
+    return {"database_url": f"sqlite:///{home}/catalog.sqlite", "blobs_url": str(home / "blobs")}
+
+
+def _wait(service: DemoService, port: int) -> None:
+    deadline = time.monotonic() + _START_S
+    said = "no answer"
+    while time.monotonic() < deadline and service.is_running():
+        try:
+            answer = httpx.post(f"http://127.0.0.1:{port}/v1/search", json={"query": "red"}, timeout=30)
+        except httpx.HTTPError as error:
+            said = type(error).__name__
+        else:
+            if answer.status_code == 200 and not answer.json()["degraded"]:
+                return
+            said = answer.text
+        time.sleep(0.5)
+    raise RuntimeError(f"the service did not start ({said}); see {service.log_file}")

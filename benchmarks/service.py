@@ -1,0 +1,93 @@
+"""The real service with one encoder: `vitrine serve`, so HAProxy, gateway and replica, as in production."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from cli.environment import free_port
+from demo.service import DemoService
+
+MODEL = "openclip"
+_START_S = 180.0
+
+
+@contextmanager
+def serving(home: Path, encoder: dict[str, Any], probe: bytes) -> Iterator[tuple[DemoService, int]]:
+    """Run the gateway and an encoder until the context ends; yields the service and its port.
+
+    `probe` is a picture; the service is there once it was embedded.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    config = home / "serve_config.json"
+    config.write_text(json.dumps(_configuration(home, encoder)), encoding="utf-8")
+    with DemoService(home, port, config) as service:
+        _wait(service, port, probe)
+        yield service, port
+
+
+def _configuration(home: Path, encoder: dict[str, Any]) -> dict[str, Any]:
+    gateway_args = {
+        "catalog": {"database_url": f"sqlite:///{home}/catalog.sqlite", "blobs_url": str(home / "blobs")},
+        # Embedding alone asks nothing of Milvus.
+        "milvus": {"uri": "http://127.0.0.1:1"},
+        "door": {"max_in_flight": 256},
+    }
+    return {
+        "http_options": {"host": "127.0.0.1"},
+        "logging_config": {"log_level": "WARNING", "enable_access_log": False},
+        "applications": [
+            application(MODEL, None, "build_encoder", encoder, "Encoder"),
+            application("gateway", "/", "build_gateway", gateway_args, "Gateway", {"models": [MODEL]}),
+        ],
+    }
+
+
+def application(
+    name: str,
+    route: str | None,
+    builder: str,
+    args: dict[str, Any],
+    deployment: str,
+    user_config: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """One replica of what the builder makes, as it stands in a Serve configuration."""
+    settings: dict[str, Any] = {
+        "name": deployment,
+        "num_replicas": 1,
+        "max_ongoing_requests": 512,
+        "max_queued_requests": 512,
+        "graceful_shutdown_timeout_s": 2,
+        "ray_actor_options": {"num_cpus": 0.5},
+    }
+    if user_config is not None:
+        settings["user_config"] = user_config
+    return {
+        "name": name,
+        "route_prefix": route,
+        "import_path": f"deployments.app:{builder}",
+        "args": args,
+        "deployments": [settings],
+    }
+
+
+def _wait(service: DemoService, port: int, probe: bytes) -> None:
+    deadline = time.monotonic() + _START_S
+    url = f"http://127.0.0.1:{port}/v1/embed/{MODEL}"
+    said = "no answer"
+    while time.monotonic() < deadline and service.is_running():
+        try:
+            answer = httpx.post(url, files={"image": ("probe.jpg", probe)}, timeout=30)
+        except httpx.HTTPError as error:
+            said = type(error).__name__
+        else:
+            if answer.status_code == 200:
+                return
+            said = answer.text
+        time.sleep(0.5)
+    raise RuntimeError(f"the service did not start ({said}); see {service.log_file}")

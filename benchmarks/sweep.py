@@ -1,0 +1,34 @@
+"""Batch sizes and waits of a replica, measured at saturation and with one caller alone."""
+
+import asyncio
+from pathlib import Path
+
+from rich.table import Table
+
+from benchmarks.bare import write_checkpoint
+from benchmarks.load import multipart_requests, throughput
+from benchmarks.pictures import small_jpegs
+from benchmarks.served import CONNECTIONS, encoder_settings
+from benchmarks.service import MODEL, serving
+
+BATCH_SIZES = (8, 16, 32, 64)
+WAITS_S = (0.0, 0.005, 0.02)
+SECONDS = 6.0
+
+
+def sweep(scratch: Path) -> Table:
+    """Start the service anew for each combination; images/s with many callers, ms a picture with one."""
+    checkpoint = write_checkpoint(scratch / "checkpoint")
+    pictures = small_jpegs(64)
+    table = Table(
+        "max_batch_size", "batch_wait_timeout_s", f"images/s, {CONNECTIONS} callers", "ms, 1 caller"
+    )
+    for size in BATCH_SIZES:
+        for wait_s in WAITS_S:
+            settings = encoder_settings(checkpoint, max_batch_size=size, batch_wait_timeout_s=wait_s)
+            with serving(scratch / f"{size}-{wait_s}", settings, pictures[0]) as (_, port):
+                requests = multipart_requests(f"/v1/embed/{MODEL}", pictures)
+                many = asyncio.run(throughput(port, requests, CONNECTIONS, SECONDS))
+                alone = asyncio.run(throughput(port, requests, 1, SECONDS / 2))
+            table.add_row(str(size), f"{wait_s:g}", f"{many:.1f}", f"{1e3 / alone:.1f}")
+    return table
