@@ -1,28 +1,23 @@
 """A vector store on everything that it runs on: memory, Milvus Lite and a real Milvus server."""
 
-import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from core.errors import StoreUnavailable
 from core.ports import VectorStore
 from milvus.config import IndexConfig, MilvusConfig
 from milvus.memory import MemoryStore
 from milvus.store import MilvusStore
+from tests.milvus_process import INSTALL, is_installed, milvus_server, wait_for
 
 _ROOT = Path(__file__).parent.parent
-_SERVER_HOME = _ROOT / ".venv-milvus"
-_INSTALL = "python3 -m venv .venv-milvus && .venv-milvus/bin/pip install milvus==2.3.5"
 
 
 class LiteProcess:
@@ -76,17 +71,6 @@ class LiteProcess:
         return self.wait()
 
 
-def wait_for(store: MilvusStore, within_s: float) -> None:
-    """Return when the store answers."""
-    deadline = time.monotonic() + within_s
-    while True:
-        try:
-            return store.ping()
-        except StoreUnavailable:
-            if time.monotonic() > deadline:
-                raise
-
-
 @pytest.fixture
 def lite_process() -> Iterator[LiteProcess]:
     """An owner of its own folder, not started; its socket path is short enough for the kernel."""
@@ -112,34 +96,10 @@ def lite_uri() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def server_uri() -> Iterator[str]:
     """The address of a real Milvus server that the whole session shares."""
-    python = _SERVER_HOME / "bin" / "python"
-    if not python.exists():
-        pytest.skip(f"no Milvus server; make one with: {_INSTALL}")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="vitrine-milvus-", ignore_cleanup_errors=True) as folder:
-        log = (Path(folder) / "server.log").open("wb")
-        arguments = [_SERVER_HOME / "server", Path(folder) / "data", str(port)]
-        server = subprocess.Popen(
-            [python, _ROOT / "tests" / "milvus_server.py", *arguments],
-            stdout=log,
-            stderr=log,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        )
-        try:
-            store = MilvusStore(MilvusConfig(uri=f"http://127.0.0.1:{port}"))
-            wait_for(store, 120)
-            store.close()
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.kill()
-            server.wait()
-            log.close()
-            # The one file that the server writes outside its folder, wherever TMPDIR points.
-            Path(f"/tmp/milvus/server_id_{server.pid}").unlink(missing_ok=True)
-            with suppress(OSError):
-                Path("/tmp/milvus").rmdir()
+    if not is_installed():
+        pytest.skip(f"no Milvus server; make one with: {INSTALL}")
+    with milvus_server() as uri:
+        yield uri
 
 
 @pytest.fixture(params=["memory", "lite", "server"])

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 
-from core.errors import ModelUnavailable, VitrineError
-from core.types import Encoded, EncoderInfo, EncoderInput, Vector
-from models.config import EncoderConfig
+from core.errors import InvalidInput, ModelUnavailable, VitrineError
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Vector
+from models.config import CaptionConfig, EncoderConfig
 from models.registry import load_encoder
 
 
 class LocalEncoder:
-    def __init__(self, name: str = "fake", checkpoint: str = "") -> None:
+    def __init__(
+        self, name: str = "fake", checkpoint: str = "", captions: CaptionConfig | None = None
+    ) -> None:
         self.name = name
         self.away = False
-        self._encoder = load_encoder(EncoderConfig(name=name, family="fake", checkpoint=checkpoint))
+        config = EncoderConfig(name=name, family="fake", checkpoint=checkpoint, captions=captions)
+        self._encoder = load_encoder(config)
 
     async def describe(self) -> EncoderInfo:
         if self.away:
@@ -22,6 +25,17 @@ class LocalEncoder:
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         info = await self.describe()
         return Encoded(info, [self._one(item) for item in inputs])
+
+    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+        info = await self.describe()
+        self._encoder.caption([])
+        return Captioned(info, [self._caption_one(data) for data in pictures])
+
+    def _caption_one(self, data: bytes) -> str | VitrineError:
+        try:
+            return self._encoder.caption([self._encoder.decode(data)])[0]
+        except InvalidInput as error:
+            return error
 
     def _one(self, item: EncoderInput) -> Vector | VitrineError:
         try:

@@ -34,6 +34,8 @@ def main(binaries: str, data: str, proxy_port: str) -> None:
         "METRICS_PORT": str(metrics_port),
         "MILVUS_RUN_DIR": str(Path(data) / "run"),
         "LD_LIBRARY_PATH": str(Path(binaries) / "bin"),
+        # As in k8s/milvus: what was written lately is searched exactly, not by a coarse index.
+        "QUERYNODE_SEGCORE_INTERIMINDEX_ENABLEINDEX": "false",
     }
     os.execve(binary, [binary, "run", "standalone"], {**os.environ, **settings})
 

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import event, select
@@ -67,6 +68,19 @@ class LedgerContract:
         assert [each.product_id for each in ledger.missing(LIVE, 2)] == ["c", "a"]
         catalog.products.put("c", "", "", {"new": True}, None)
         assert [each.product_id for each in ledger.missing(LIVE, 10)] == ["a", "b", "c"]
+
+    def test_ranges_of_ids_share_what_is_missing_without_overlap(
+        self, catalog: Catalog, ledger: SqlLedger
+    ) -> None:
+        for number in range(40):
+            catalog.products.put(f"p{number}", "", "", {}, [RED])
+        bounds = ["", "3", "8", "8f", "c", "g"]
+        parts = [ledger.missing_between(LIVE, first, beyond, 100) for first, beyond in pairwise(bounds)]
+        ids = [item.image_id for part in parts for item in part]
+        assert ids == sorted(item.image_id for item in ledger.missing(LIVE, 100))
+        assert ledger.missing_between(LIVE, "3", "8", 2) == parts[1][:2]
+        ledger.open(LIVE, parts[1][:1])
+        assert ledger.missing_between(LIVE, "3", "8", 100, grace_s=60) == parts[1][1:]
 
     def test_an_open_row_is_left_alone_for_the_grace(
         self, ledger: SqlLedger, shirt: list[IndexItem], clock: Clock

@@ -126,6 +126,18 @@ class ProductsContract:
             seen += [each.product_id for each in page]
         assert seen == sorted(ids)
 
+    def test_a_sample_is_of_products_with_pictures_and_stays(self, products: SqlProducts) -> None:
+        for number in range(12):
+            pictures = [RED, BLUE, GREEN] if number % 2 else [RED]
+            products.put(f"p{number}", "t", "d", {}, pictures if number < 10 else [])
+        first = products.sample(4)
+        assert len({each.product_id for each in first}) == 4
+        assert first == products.sample(4) == products.sample(7)[:4]
+        assert sorted(each.product_id for each in products.sample(99)) == [f"p{n}" for n in range(10)]
+        kept = products.sample(3)[1:]
+        products.delete(products.sample(1)[0].product_id)
+        assert products.sample(2) == kept
+
     def test_many_are_read_in_the_order_asked_for(self, products: SqlProducts) -> None:
         for each in "abc":
             products.put(each, each, "", {}, [RED])

@@ -93,7 +93,7 @@ async def service(catalog: Catalog, tmp_path: Path) -> AsyncIterator[Service]:
         max_body_bytes=300_000,
         max_images_per_product=3,
     )
-    app = create_app(args.max_body_bytes)
+    app = create_app(args)
     app.state.services = assemble(
         args,
         ServedModels(models=tuple(encoders)),
@@ -103,7 +103,7 @@ async def service(catalog: Catalog, tmp_path: Path) -> AsyncIterator[Service]:
         LocalEnsemble(EnsembleSearch(searches, deadline_s=5)),
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield Service(client, encoders, catalog, store)
 
 
@@ -213,7 +213,9 @@ async def test_a_product_is_a_part_of_a_query(service: Service) -> None:
     for colour in COLOURS:
         await service.put(colour, colour)
     query = [{"type": "product_id", "product_id": "lime"}, {"type": "text", "text": "red", "weight": -0.2}]
-    assert (await service.search(query=query, model="first", limit=1)) == ["lime"]
+    body = {"query": query, "model": "first", "limit": 5}
+    assert "lime" not in await service.search(**body)
+    assert (await service.search(**body, include_query_products=True))[0] == "lime"
 
 
 async def test_embed_returns_a_unit_vector(service: Service) -> None:
@@ -309,8 +311,9 @@ async def test_a_bad_search_is_told_what_is_wrong(service: Service, case: str) -
 
 
 async def test_a_search_before_anything_is_indexed_is_told_to_try_again(service: Service) -> None:
+    query = [{"type": "image", "image": b64(png("red"))}]
     for model in ("first", "ensemble"):
-        answer = await service.client.post("/v1/search", json={"query": "red", "model": model})
+        answer = await service.client.post("/v1/search", json={"query": query, "model": model})
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
 
@@ -357,7 +360,7 @@ async def test_malformed_requests_get_the_one_error_shape(service: Service) -> N
         422,
         422,
         422,
-        400,
+        422,
         413,
         404,
         405,

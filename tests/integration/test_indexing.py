@@ -13,6 +13,7 @@ from PIL import Image
 from catalog.config import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import StoreUnavailable
+from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
 from core.types import Encoded, EncoderInfo, EncoderInput, NewPicture, VectorRow
 from milvus.memory import MemoryStore
@@ -143,8 +144,9 @@ def test_a_product_deleted_while_it_is_encoded_leaves_no_orphan(
     info = asyncio.run(indexer.describe())
     catalog.ledger.open(info.collection, items)
     catalog.products.delete("p")
-    asyncio.run(indexer.remove_obsolete(info.collection))
-    asyncio.run(indexer._write(info, [VectorRow(items[0], np.ones(info.dimension, np.float32))]))
+    rows = IndexRows(store, catalog.ledger)
+    rows.remove_obsolete(info.collection)
+    rows.write(info, [VectorRow(items[0], np.ones(info.dimension, np.float32))])
     assert keys_in(store, info) == set()
 
 
@@ -194,7 +196,7 @@ def test_pictures_go_to_the_encoder_in_portions_that_a_call_can_carry(
     encoder.encode = counted  # type: ignore[method-assign]
     pictures = [picture(colour) for colour in ("red", "green", "blue")]
     catalog.products.put("p", "", "", {}, pictures)
-    monkeypatch.setattr("core.indexing.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in pictures))
+    monkeypatch.setattr("core.portions.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in pictures))
     assert asyncio.run(indexer.sweep()) == SweepReport(indexed=3)
     assert calls == [2, 1]
 

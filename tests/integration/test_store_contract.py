@@ -160,6 +160,7 @@ def test_a_missing_collection_is_named(store: VectorStore) -> None:
         lambda: store.fetch("missing", ["a:1"]),
         lambda: list(store.keys("missing")),
         lambda: store.search_products("missing", unit(1), 1),
+        lambda: store.score_products("missing", unit(1), ["p"]),
     ):
         with pytest.raises(NotFound, match="missing"):
             call()

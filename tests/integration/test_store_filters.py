@@ -75,7 +75,7 @@ def test_recall_under_a_selective_filter_is_near_exact(engine: str, request: pyt
     store.ensure_collection("recall", 32)
     rows = [
         row(f"i{n}", vector, f"p{n}", rare=n % 50, half=n % 2)
-        for n, vector in enumerate(rng.normal(size=(6000, 32)).astype(np.float32))
+        for n, vector in enumerate(rng.normal(size=(20_000, 32)).astype(np.float32))
     ]
     store.upsert("recall", rows)
     for json in ({"rare": 7}, {"half": 1}, {"rare": {"lt": 5}}):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -82,3 +83,20 @@ def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
         with pytest.raises(Unavailable) as away:
             open_catalog(CatalogConfig(database_url=url, blobs_url=f"{tmp_path}/blobs"))
         assert "secret" not in away.value.message
+
+
+@pytest.mark.parametrize(("query", "seconds"), [("", 10), ("?connect_timeout=3", "3")])
+def test_a_postgresql_server_that_vanishes_without_a_word_is_given_up(
+    query: str, seconds: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def connect(**parameters: object) -> None:
+        asked.update(parameters)
+        raise psycopg.OperationalError("nobody answers")
+
+    monkeypatch.setattr(psycopg, "connect", connect)
+    engine = open_engine(CatalogConfig(database_url=f"postgresql://u:p@h/n{query}", blobs_url="b"))
+    with pytest.raises(Unavailable), reading(engine):
+        pass
+    assert (asked["connect_timeout"], asked["tcp_user_timeout"]) == (seconds, 30_000)

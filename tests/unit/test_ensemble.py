@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
 import pytest
 
 from core.ensemble import EnsembleResult, EnsembleSearch
 from core.errors import InvalidInput, ModelUnavailable, UnsupportedModality, VitrineError
-from core.search import ModelSearch, Query, QueryPart, SearchResult
+from core.search import ModelSearch, Query, QueryPart, QueryVector, SearchResult
 from core.types import EncoderInfo, Hit
 
 
@@ -25,7 +26,9 @@ class Member:
         self.asked += 1
         await asyncio.sleep(self.delay_s)
         hits = [Hit(f"i-{p}", 1, p, 1.0 - n / 10) for n, p in enumerate(self.products)]
-        return SearchResult(info(self.name), hits[: query.limit], {"search": 1.0})
+        return SearchResult(
+            QueryVector(info(self.name), np.ones(4, np.float32)), hits[: query.limit], {"search": 1.0}
+        )
 
 
 class Failing(Member):

@@ -40,6 +40,9 @@ def test_a_page_holds_the_best_distinct_products(
     expected = sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
     page = full_page(engine.search, limit, exact=exact)
     assert [(hit.product_id, hit.score) for hit in page] == expected
+    for shown in page:
+        equals = [h for h in engine.hits if (h.product_id, h.score) == (shown.product_id, shown.score)]
+        assert shown.image_id == min(hit.image_id for hit in equals)
 
 
 def test_an_ordinary_page_takes_one_call() -> None:

@@ -17,8 +17,10 @@ ALLOWED: dict[str, set[str]] = {
     "catalog": {"core"},
     "milvus": {"core"},
     "deployments": {"core", "models", "catalog", "milvus"},
-    "cli": {"core"},
+    "jobs": {"core", "models", "catalog", "milvus"},
+    "cli": {"core", "vitrine"},
     "demo": {"core", "models"},
+    "vitrine": set(),
 }
 KEEPERS = {
     "torch": {"models", "demo"},
@@ -28,8 +30,9 @@ KEEPERS = {
     "bitsandbytes": {"models"},
     "pymilvus": {"milvus"},
     "sqlalchemy": {"catalog"},
+    "httpcore": {"catalog"},
     "fastapi": {"deployments"},
-    "ray": {"deployments"},
+    "ray": {"deployments", "jobs"},
 }
 
 

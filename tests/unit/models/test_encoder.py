@@ -16,7 +16,8 @@ from models.images import ImageLimits
 from models.placement import Placement
 from models.preprocessing import Preprocessing
 from models.registry import load_encoder
-from models.torch_encoder import TorchEncoder, Towers
+from models.torch_encoder import TorchEncoder
+from models.towers import Towers
 from tests.unit.models.picture_files import file, smooth
 
 INFO = EncoderInfo("tested", "fake", "", "0" * 12, 2, ("image",), "fp32", "cpu")

@@ -1,5 +1,6 @@
 """The families with real weights in the libraries' formats: same vectors as the library, item by item."""
 
+import asyncio
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from models.blip2_partial import is_seeing_key
 from models.checkpoint import weight_files
 from models.config import EncoderConfig
 from models.encoder import Encoder
+from models.local import LocalEncoder
 from models.registry import load_encoder
 from tests.unit.models import tiny_checkpoints
 from tests.unit.models.picture_files import ODD_SIZES, file, smooth
@@ -160,7 +162,8 @@ def test_lower_precision_stays_close(family: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "precision"), [("openclip", "fp32"), ("dinov2", "fp32"), ("blip2", "fp32"), ("blip2", "int8")]
+    ("family", "precision"),
+    [("openclip", "fp32"), ("dinov2", "fp32"), ("timm", "fp32"), ("blip2", "fp32"), ("blip2", "int8")],
 )
 def test_a_vector_does_not_depend_on_its_neighbours(family: str, precision: str) -> None:
     encoder = load(family, DEMO / family, precision=precision)
@@ -172,14 +175,15 @@ def test_a_vector_does_not_depend_on_its_neighbours(family: str, precision: str)
     assert cosine >= 0.99999
 
 
-@pytest.mark.parametrize("family", ["openclip", "dinov2", "blip2"])
+@pytest.mark.parametrize("family", ["openclip", "dinov2", "timm", "blip2"])
 def test_a_broken_picture_leaves_its_neighbours_alone(family: str) -> None:
-    encoder = load(family, DEMO / family)
-    good = file(smooth(120, 80), "JPEG")
-    with pytest.raises(InvalidImage):
-        encoder.decode(good[: len(good) // 2])
-    again = vectors(encoder.encode_images([encoder.decode(good)] * 2))
-    assert float(again[0] @ again[1]) >= 0.99999
+    encoder = LocalEncoder(load(family, DEMO / family), decode_threads=2)
+    good, other = (file(smooth(120, 80, seed), "JPEG") for seed in (0, 1))
+    (alone,) = vectors(asyncio.run(encoder.encode([good])).vectors)
+    before, broken, after = asyncio.run(encoder.encode([good, good[: len(good) // 2], other])).vectors
+    assert isinstance(broken, InvalidImage)
+    assert float(alone @ vectors([before])[0]) >= 0.99999
+    assert isinstance(after, np.ndarray)
 
 
 @pytest.mark.parametrize("family", ["openclip", "dinov2", "blip2", "fake"])

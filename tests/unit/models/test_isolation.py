@@ -4,7 +4,7 @@ import numpy as np
 
 from core.errors import InvalidInput, ModelUnavailable, VitrineError
 from core.types import Vector
-from models.isolation import embed_each
+from models.isolation import answer_each
 
 VECTOR = np.ones(2, np.float32)
 
@@ -21,7 +21,7 @@ class Model:
 
 
 def answers(model: Model, count: int) -> list[Vector | VitrineError]:
-    return embed_each(model.embed, range(count), lambda: model.healthy)
+    return answer_each(model.embed, range(count), lambda: model.healthy)
 
 
 def test_an_input_that_breaks_the_batch_fails_alone() -> None:

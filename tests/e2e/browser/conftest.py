@@ -1,0 +1,72 @@
+"""Debian's Chromium, steered by Playwright; a page whose console must stay silent."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from demo.service import DemoService
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SCREENSHOTS = Path(__file__).parents[3] / "out" / "screenshots"
+WIDE, NARROW = 1280, 390
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Ended with its module: while Playwright is open, its event loop is in the way of other tests'."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is on this machine's path; on Debian: apt-get install chromium")
+    # Chromium's sandbox does not work for root, as who containers run.
+    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield opened
+        opened.close()
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[OpenPage]:
+    """Open pages in a context of their own; none may write an error to the console."""
+    problems: list[str] = []
+    contexts = []
+
+    def opened(base_url: str, width: int = WIDE, expected: str = "") -> Page:
+        context = browser.new_context(
+            base_url=base_url, viewport={"width": width, "height": 844}, reduced_motion="reduce"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+
+        def listen(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning") and not (expected and expected in message.text):
+                problems.append(f"{message.type}: {message.text}")
+
+        page.on("console", listen)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+# The service comes first: its fixture runs an event loop, which it could not while Playwright is open.
+@pytest.fixture
+def page(service: DemoService, open_page: OpenPage) -> Page:
+    return open_page(service.base_url)
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Keep how the page looks, for people."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    assert page.viewport_size is not None
+    page.screenshot(path=SCREENSHOTS / f"{name}-{page.viewport_size['width']}.png", full_page=True)

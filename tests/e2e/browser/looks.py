@@ -1,0 +1,38 @@
+"""What a visitor sees of the search page."""
+
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect
+
+PICTURE = Path(__file__).parents[3] / "demo" / "samples" / "dress.jpg"
+
+
+def open_search(page: Page, address: str = "/") -> None:
+    """Open the page and wait until it shows products and models."""
+    page.goto(address)
+    expect(page.locator(".card").first).to_be_visible()
+    expect(page.get_by_label("Model", exact=True)).to_be_visible()
+
+
+def search_words(page: Page, words: str) -> list[str]:
+    """Search by words as a visitor does."""
+    page.get_by_label("Words", exact=True).fill(words)
+    page.get_by_role("button", name="Search", exact=True).click()
+    return found(page)
+
+
+def found(page: Page) -> list[str]:
+    """Wait for an answer and read the ids of the products that it shows."""
+    expect(page.locator("#results .score").first).to_be_visible()
+    expect(page.locator("#results[aria-busy]")).to_have_count(0)
+    return shown(page.locator("#results"))
+
+
+def shown(place: Locator) -> list[str]:
+    """The ids of the products in a place."""
+    return [str(card.get_attribute("data-product")) for card in place.locator(".card").all()]
+
+
+def answered(page: Page) -> "str | None":
+    """What the page tells of the last answer."""
+    return page.locator("#status").text_content()

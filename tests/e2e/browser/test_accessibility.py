@@ -1,0 +1,59 @@
+"""What axe-core finds on the pages."""
+
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from demo.service import DemoService
+from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage
+from tests.e2e.browser.looks import PICTURE, found, open_search, search_words
+
+SERIOUS = ("serious", "critical")
+
+
+def searched(page: Page) -> None:
+    open_search(page)
+    page.get_by_label("choose pictures").set_input_files(PICTURE)
+    search_words(page, "a green dress")
+    for panel in ("#models", "#filters", "#saved"):
+        page.locator(f"{panel} summary").first.click()
+
+
+def side_by_side(page: Page) -> None:
+    """Three columns: the model that sees only pictures is left out."""
+    searched(page)
+    page.get_by_label("Model", exact=True).select_option("all")
+    expect(page.locator(".column")).to_have_count(3)
+
+
+def box(page: Page) -> None:
+    searched(page)
+    page.get_by_role("button", name="Draw a box").click()
+
+
+def details(page: Page) -> None:
+    searched(page)
+    found(page)
+    page.locator(".card .open").first.click()
+
+
+def operations(page: Page) -> None:
+    page.goto("/operations")
+    expect(page.locator(".list")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("state", [searched, side_by_side, box, details, operations])
+def test_axe_finds_no_serious_violation(
+    service: DemoService, open_page: OpenPage, state: Callable[[Page], None], width: int, scheme: str
+) -> None:
+    page = open_page(service.base_url, width)
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    state(page)
+    results = Axe().run(page).response
+    assert results["passes"]
+    serious = [each for each in results["violations"] if each["impact"] in SERIOUS]
+    assert [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in serious] == []

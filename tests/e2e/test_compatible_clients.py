@@ -1,0 +1,67 @@
+"""Other people's clients against the whole service, over HTTP."""
+
+import base64
+import io
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from openai import OpenAI
+from PIL import Image
+
+from demo.service import DemoService
+
+
+def noise(seed: int) -> bytes:
+    """A JPEG of some 400 kB that is like no other."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (420, 420, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=98)
+    return buffer.getvalue()
+
+
+def uri(data: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+@pytest.fixture
+def official(service: DemoService) -> OpenAI:
+    return OpenAI(base_url=f"{service.base_url}/v1", api_key="unused", max_retries=0, timeout=60)
+
+
+def test_the_official_client_embeds_64_large_pictures_and_one_fails_alone(official: OpenAI) -> None:
+    pictures = [noise(seed) for seed in range(64)]
+    # More than one call to an encoder may carry.
+    assert sum(map(len, pictures)) > 16 * 2**20
+    pictures[5] = pictures[5][:1000]
+    answer = official.embeddings.create(model="openclip", input=[uri(picture) for picture in pictures])
+    vectors = [item.embedding for item in answer.data]
+    assert [index for index, vector in enumerate(vectors) if vector is None] == [5]
+    norms = [np.linalg.norm(vector) for vector in vectors if vector is not None]
+    assert norms == pytest.approx([1.0] * 63, abs=1e-4)
+    again = official.embeddings.create(model="openclip", input=uri(pictures[63]))
+    assert again.data[0].embedding == pytest.approx(vectors[63], abs=1e-3)
+
+
+def test_texts_and_pictures_land_in_one_space(official: OpenAI) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
+    answer = official.embeddings.create(model="openclip", input=["a red dress", uri(buffer.getvalue())])
+    assert len({len(item.embedding) for item in answer.data}) == 1
+    with pytest.raises(openai.UnprocessableEntityError, match="openclip"):
+        official.embeddings.create(model="dinov2", input="a red dress")
+
+
+def test_weaviate_can_be_pointed_here(client: httpx.Client) -> None:
+    assert client.get("/.well-known/ready").status_code == 204
+    meta = client.get("/meta").json()
+    body = {"texts": ["a red dress"], "images": [base64.b64encode(noise(1)).decode()]}
+    answer = client.post("/vectorize", json=body).json()
+    assert len(answer["textVectors"][0]) == len(answer["imageVectors"][0]) == meta["dimension"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]"])
+def test_the_service_fetches_nothing_from_its_own_machine(client: httpx.Client, host: str) -> None:
+    answer = client.post("/v1/embed/openclip", json={"image_url": f"http://{host}/"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (422, "unfetchable_url")

@@ -1,0 +1,197 @@
+"""A bulk build on Ray Data and a real Milvus Lite: killed anywhere, it goes on where it was."""
+
+import io
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from catalog.jobs import SqlJobs
+from catalog.opening import Catalog, open_catalog
+from core.jobs import Job
+from core.types import NewPicture
+from milvus.config import MilvusConfig
+from milvus.store import MilvusStore
+from tests.bulk_driver import LEASE_S, settings
+from tests.fixtures_milvus import LiteProcess, wait_for
+
+ROOT = Path(__file__).parents[2]
+PRODUCTS, PICTURES_A_PRODUCT = 150, 10
+PICTURES = PRODUCTS * PICTURES_A_PRODUCT
+KILLS = 10
+_BATCH_S = 0.05
+_CLUSTER = (
+    "import ray, sys; c = ray.init(address='local', num_cpus=2, include_dashboard=False); "
+    "print('at', c.address_info['gcs_address'], flush=True); sys.stdin.read()"
+)
+_ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@dataclass
+class Bench:
+    """A catalog with pictures, a Milvus Lite and a Ray on which builds run in processes of their own."""
+
+    folder: Path
+    catalog: Catalog
+    store: MilvusStore
+    lite: LiteProcess
+    address: str
+
+    def build(self) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "tests.bulk_driver", self.folder, self.lite.uri, self.address]
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **_ENVIRONMENT},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def collection(self) -> str:
+        return self.catalog.ledger.versions()[0].collection
+
+    @property
+    def indexed(self) -> int:
+        versions = self.catalog.ledger.versions()
+        return self.catalog.ledger.counts(versions[0].collection).indexed if versions else 0
+
+    @property
+    def encoded(self) -> int:
+        return (self.folder / "encoded").stat().st_size
+
+    def latest_job(self) -> Job:
+        return SqlJobs(self.catalog.engine).page(1)[0]
+
+    def wait_until_indexed(self, count: int, process: "subprocess.Popen[str]") -> None:
+        deadline = time.monotonic() + 60
+        while self.indexed < count and process.poll() is None:
+            assert time.monotonic() < deadline, f"{self.indexed} of {count} after a minute"
+            time.sleep(0.01)
+
+    def assert_complete(self) -> None:
+        expected = {
+            f"{picture.image_id}:{picture.revision}"
+            for product in self.catalog.products.page(1000)
+            for picture in product.pictures
+        }
+        keys = list(self.store.keys(self.collection))
+        assert len(keys) == len(set(keys))
+        assert set(keys) == expected
+        counts = self.catalog.ledger.counts(self.collection)
+        assert (counts.indexed, counts.failed, counts.missing) == (len(expected), 0, 0)
+        assert self.catalog.ledger.obsolete(self.collection, 1) == []
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    with subprocess.Popen(
+        [sys.executable, "-c", _CLUSTER],
+        cwd=ROOT,
+        env={**os.environ, **_ENVIRONMENT},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        address = next(line.split()[1] for line in process.stdout if line.startswith("at "))
+        yield address
+        process.stdin.close()
+        process.stdout.read()
+
+
+@pytest.fixture
+def bench(cluster: str, lite_process: LiteProcess) -> Iterator[Bench]:
+    lite_process.start()
+    store = MilvusStore(MilvusConfig(uri=lite_process.uri))
+    wait_for(store, 30)
+    with tempfile.TemporaryDirectory(prefix="vitrine-bulk-") as name:
+        catalog = open_catalog(settings(Path(name), lite_process.uri).catalog)
+        pictures = [picture(number) for number in range(PICTURES_A_PRODUCT)]
+        for number in range(PRODUCTS):
+            catalog.products.put(f"p{number}", "", "", {"number": number}, pictures)
+        yield Bench(Path(name), catalog, store, lite_process, cluster)
+        store.close()
+        catalog.close()
+
+
+def picture(number: int) -> NewPicture:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (number * 20, 255 - number * 20, 128)).save(buffer, "PNG")
+    return NewPicture(buffer.getvalue(), "image/png", 16, 16)
+
+
+def test_a_build_killed_at_ten_points_leaves_no_gap_no_duplicate_and_little_done_twice(
+    bench: Bench,
+) -> None:
+    rng = random.Random(5)
+    for _ in range(KILLS):
+        process = bench.build()
+        bench.wait_until_indexed(bench.indexed + rng.randrange(1, PICTURES // (KILLS + 1)), process)
+        assert process.poll() is None, "the build was over before it could be killed"
+        time.sleep(rng.random() * _BATCH_S)
+        process.kill()
+        process.communicate()
+        print(f"killed at {bench.indexed} indexed, {bench.encoded} encoded")
+    assert bench.latest_job().state != "succeeded"
+    last = bench.build()
+    _, log = last.communicate(timeout=60)
+    assert last.returncode == 0, log
+    bench.assert_complete()
+    assert bench.latest_job().state == "succeeded"
+    print(f"{bench.encoded} encoded for {PICTURES} pictures in {KILLS + 1} runs")
+    assert PICTURES <= bench.encoded <= 1.2 * PICTURES
+
+
+def test_a_second_build_is_refused_with_the_id_of_the_first_and_a_cancelled_one_stops(bench: Bench) -> None:
+    first = bench.build()
+    bench.wait_until_indexed(100, first)
+    job = bench.latest_job()
+    second = bench.build()
+    _, refusal = second.communicate(timeout=60)
+    assert second.returncode != 0
+    assert job.job_id in refusal
+    SqlJobs(bench.catalog.engine).cancel(job.job_id)
+    first.communicate(timeout=60)
+    assert first.returncode != 0
+    assert bench.latest_job().state == "cancelled"
+    assert bench.indexed < PICTURES
+
+
+def test_a_build_outlives_the_owner_of_milvus_and_one_of_its_actors(bench: Bench) -> None:
+    process = bench.build()
+    bench.wait_until_indexed(200, process)
+    bench.lite.kill()
+    time.sleep(LEASE_S)
+    bench.lite.start()
+    bench.wait_until_indexed(600, process)
+    kill_actor(process.pid)
+    _, log = process.communicate(timeout=90)
+    assert process.returncode == 0, log
+    bench.assert_complete()
+
+
+def kill_actor(_driver: int) -> None:
+    """Kill a process that holds the model; the cluster is this test's own."""
+    titles = {process.pid: " ".join(process.cmdline()) for process in psutil.process_iter() if owned(process)}
+    (pid, *_) = [pid for pid, title in titles.items() if "MapWorker" in title]
+    psutil.Process(pid).kill()
+
+
+def owned(process: psutil.Process) -> bool:
+    try:
+        return any(parent.pid == os.getpid() for parent in process.parents())
+    except psutil.Error:
+        return False

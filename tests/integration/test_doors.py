@@ -1,0 +1,391 @@
+"""Keys, scopes, rates, deadlines and admission, over the whole application in this process."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from catalog.config import CatalogConfig
+from catalog.opening import Catalog, open_catalog
+from core.ensemble import EnsembleSearch
+from core.keys import digest
+from core.types import Encoded, EncoderInput
+from deployments.config import GatewayArgs, ServedModels
+from deployments.door_config import DoorConfig
+from deployments.ingress import create_app
+from deployments.search_limit import FIRST
+from deployments.services import assemble
+from milvus.config import MilvusConfig
+from milvus.memory import MemoryStore
+from tests.local_encoder import LocalEncoder
+
+pytestmark = pytest.mark.anyio
+ADMIN_KEY = "a key of the configuration"
+HEALTH = ("/health/", "/.well-known/")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class SlowEncoder(LocalEncoder):
+    """Answers when it is told to, and notes who was cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__("slow")
+        self.go_on = asyncio.Event()
+        self.cancelled = 0
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return await super().encode(inputs)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    opened = open_catalog(_catalog_config(tmp_path))
+    yield opened
+    opened.close()
+
+
+def _catalog_config(folder: Path) -> CatalogConfig:
+    return CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs"))
+
+
+def build(catalog: Catalog, folder: Path, encoder: LocalEncoder | None = None, **door: Any) -> FastAPI:
+    args = GatewayArgs(
+        catalog=_catalog_config(folder),
+        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
+        door=DoorConfig(**({"keys_ttl_s": 0.0} | door)),
+    )
+    app = create_app(args)
+    local = encoder or LocalEncoder("fake")
+    served = ServedModels(models=(local.name,))
+    ensemble: Any = EnsembleSearch({}, 5)
+    app.state.services = assemble(args, served, catalog, MemoryStore(), lambda _: local, ensemble)
+    return app
+
+
+@asynccontextmanager
+async def client_of(
+    app: FastAPI, key: str | None = None, peer: str = "127.0.0.1", host: str = "localhost"
+) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=(peer, 5000))
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}", headers=headers) as client:
+        yield client
+
+
+@pytest.fixture
+def closed(catalog: Catalog, tmp_path: Path) -> FastAPI:
+    return build(catalog, tmp_path, admin_key_sha256=digest(ADMIN_KEY))
+
+
+async def make_key(app: FastAPI, *scopes: str, **limits: Any) -> str:
+    async with client_of(app, ADMIN_KEY) as admin:
+        made = await admin.post("/v1/keys", json={"name": "test", "scopes": list(scopes), **limits})
+        assert made.status_code == 201, made.text
+        key: str = made.json()["key"]
+        return key
+
+
+def routes(app: Any) -> Iterator[tuple[str, str]]:
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            yield from ((method, route.path) for method in sorted(route.methods))
+        elif hasattr(route, "original_router"):
+            yield from routes(route.original_router)
+
+
+async def test_every_route_but_health_checks_and_pages_needs_a_key_and_a_scope(closed: FastAPI) -> None:
+    guarded = [
+        (method, path)
+        for method, path in routes(closed)
+        if not path.startswith((*HEALTH, "/web/")) and path not in ("/", "/operations")
+    ]
+    assert ("POST", "/v1/search") in guarded
+    assert len(guarded) > 10
+    paths = closed.openapi()["paths"]
+    for method, path in guarded:
+        async with client_of(closed) as stranger:
+            answer = await stranger.request(method, path)
+        assert answer.status_code == 401, f"{method} {path}: {answer.text}"
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert answer.json()["error"]["type"] == "unauthenticated"
+        scopes = [
+            scope
+            for security in paths[path][method.lower()]["security"]
+            for scope in security.get("ApiKey", [])
+        ]
+        assert set(scopes) & {"read", "write", "admin"}, f"{method} {path} demands no scope"
+
+
+async def test_health_checks_need_no_key(closed: FastAPI) -> None:
+    async with client_of(closed, peer="10.1.2.3", host="vitrine.example") as probe:
+        assert (await probe.get("/health/live")).status_code == 200
+
+
+async def test_a_route_lets_in_its_scope_and_those_above(closed: FastAPI) -> None:
+    calls = {
+        "read": ("GET", "/v1/products"),
+        "write": ("DELETE", "/v1/products/none"),
+        "admin": ("GET", "/v1/keys"),
+    }
+    let_in = {"read": ["read"], "write": ["read", "write"], "admin": ["read", "write", "admin"]}
+    for scope, expected in let_in.items():
+        async with client_of(closed, await make_key(closed, scope)) as client:
+            answers = {needed: await client.request(*call) for needed, call in calls.items()}
+        assert [needed for needed, answer in answers.items() if answer.status_code != 403] == expected
+        for needed, answer in answers.items():
+            if needed not in expected:
+                assert answer.json()["error"]["type"] == "forbidden"
+                assert f"scope {needed}" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-API-Key"])
+async def test_a_key_is_taken_from_either_header(closed: FastAPI, header: str) -> None:
+    key = await make_key(closed, "read")
+    async with client_of(closed) as client:
+        for value, status in ((key, 200), (key[:-1] + "x", 401), ("", 401)):
+            sent = f"Bearer {value}" if header == "Authorization" else value
+            assert (await client.get("/v1/products", headers={header: sent})).status_code == status
+
+
+async def test_keys_are_made_listed_and_revoked_and_never_shown_again(closed: FastAPI) -> None:
+    key = await make_key(closed, "read")
+    async with client_of(closed, key) as client, client_of(closed, ADMIN_KEY) as admin:
+        assert (await client.get("/v1/products")).status_code == 200
+        listed = await admin.get("/v1/keys")
+        assert key not in listed.text
+        assert digest(key) not in listed.text
+        (entry,) = listed.json()
+        assert (entry["name"], entry["scopes"], entry["revoked_at"]) == ("test", ["read"], None)
+        assert (await admin.delete(f"/v1/keys/{entry['key_id']}")).status_code == 204
+        assert (await client.get("/v1/products")).status_code == 401
+        assert (await admin.get("/v1/keys")).json()[0]["revoked_at"] is not None
+        assert (await admin.delete("/v1/keys/unknown")).status_code == 404
+
+
+async def test_a_key_that_another_replica_made_counts_here(
+    closed: FastAPI, catalog: Catalog, tmp_path: Path
+) -> None:
+    other = build(catalog, tmp_path, admin_key_sha256=digest(ADMIN_KEY), keys_ttl_s=0.05)
+    async with client_of(other, ADMIN_KEY) as admin:
+        assert (await admin.get("/v1/products")).status_code == 200
+    key = await make_key(closed, "read")
+    await asyncio.sleep(0.06)
+    async with client_of(other, key) as client:
+        assert (await client.get("/v1/products")).status_code == 200
+
+
+async def test_no_query_runs_for_a_request_while_keys_are_believed(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = build(catalog, tmp_path, admin_key_sha256=digest(ADMIN_KEY), keys_ttl_s=60)
+    key = await make_key(app, "read")
+    reads = []
+    read_all = catalog.api_keys.all
+    monkeypatch.setattr(type(catalog.api_keys), "all", lambda _: reads.append(1) or read_all())
+    for shown in [key, "unknown", "vitrine_000000000000_" + "0" * 64] * 5:
+        async with client_of(app, shown) as client:
+            await client.get("/v1/nowhere")
+    assert len(reads) <= 1
+
+
+async def test_without_a_key_only_this_machine_is_answered(catalog: Catalog, tmp_path: Path) -> None:
+    app = build(catalog, tmp_path)
+    cases = [
+        ("127.0.0.1", "localhost", 200),
+        ("127.0.0.1", "127.0.0.1:8000", 200),
+        ("::1", "[::1]:8000", 200),
+        ("::ffff:127.0.0.1", "localhost", 200),
+        ("127.0.0.1", "LOCALHOST", 200),
+        ("10.1.2.3", "localhost", 403),
+        ("127.0.0.1", "shop.example", 403),
+        ("127.0.0.1", "localhost.shop.example", 403),
+    ]
+    for peer, host, status in cases:
+        async with client_of(app, peer=peer, host=host) as client:
+            answer = await client.get("/v1/products")
+        assert answer.status_code == status, (peer, host, answer.text)
+        if status == 403:
+            assert "VITRINE_ADMIN_KEY_SHA256" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("host", ["", "[", "]", "[::1", ":", "localhost:x:y", "[::1]]", "\xff"])
+async def test_a_host_that_is_none_is_no_failure_of_ours(catalog: Catalog, tmp_path: Path, host: str) -> None:
+    async with client_of(build(catalog, tmp_path)) as client:
+        answer = await client.get("/v1/products", headers={"Host": host.encode("latin-1")})
+    assert answer.status_code in (200, 403)
+
+
+async def test_the_first_key_closes_the_door_and_must_be_an_admins(catalog: Catalog, tmp_path: Path) -> None:
+    app = build(catalog, tmp_path)
+    async with client_of(app) as client:
+        refused = await client.post("/v1/keys", json={"name": "shop", "scopes": ["read"]})
+        assert refused.status_code == 409
+        made = (await client.post("/v1/keys", json={"name": "boss", "scopes": ["admin"]})).json()
+        assert (await client.get("/v1/products")).status_code == 401
+    async with client_of(app, made["key"], peer="10.1.2.3", host="shop.example") as boss:
+        assert (await boss.get("/v1/products")).status_code == 200
+        last = await boss.delete(f"/v1/keys/{made['details']['key_id']}")
+        assert last.status_code == 409
+        assert (await boss.get("/v1/products")).status_code == 200
+
+
+async def test_a_bad_key_request_is_told_what_is_wrong(closed: FastAPI) -> None:
+    bodies: dict[str, dict[str, Any]] = {
+        "scopes": {"name": "a", "scopes": []},
+        "scopes[0]": {"name": "a", "scopes": ["root"]},
+        "name": {"scopes": ["read"]},
+        "burst": {"name": "a", "scopes": ["read"], "burst": 0},
+        "colour": {"name": "a", "scopes": ["read"], "colour": 1},
+    }
+    async with client_of(closed, ADMIN_KEY) as admin:
+        for param, body in bodies.items():
+            answer = await admin.post("/v1/keys", json=body)
+            assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
+
+
+async def test_a_key_that_comes_too_often_is_told_when_to_come_again(closed: FastAPI) -> None:
+    slow = await make_key(closed, "read", requests_per_s=0.1, burst=3)
+    other = await make_key(closed, "read")
+    async with client_of(closed, slow) as client:
+        answers = [await client.get("/v1/products") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[3].json()["error"]["type"] == "rate_limited"
+    assert 1 <= int(answers[3].headers["retry-after"]) <= 10
+    async with client_of(closed, other) as client:
+        assert (await client.get("/v1/products")).status_code == 200
+
+
+async def test_a_request_ends_within_its_deadline_and_its_work_is_cancelled(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    encoder = SlowEncoder()
+    app = build(catalog, tmp_path, encoder, request_deadline_s=0.3)
+    loop = asyncio.get_running_loop()
+    async with client_of(app) as client:
+        for headers, at_most in (({}, 0.45), ({"X-Request-Timeout-Seconds": "0.1"}, 0.25)):
+            started = loop.time()
+            answer = await client.post("/v1/embed/slow", json={"text": "red"}, headers=headers)
+            assert loop.time() - started < at_most
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert answer.json()["error"]["type"] == "deadline_exceeded"
+    assert encoder.cancelled == 2
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", ""])
+async def test_a_timeout_that_is_none_is_refused(catalog: Catalog, tmp_path: Path, value: str) -> None:
+    async with client_of(build(catalog, tmp_path)) as client:
+        answer = await client.get("/v1/products", headers={"X-Request-Timeout-Seconds": value})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "X-Request-Timeout-Seconds")
+
+
+async def test_a_body_that_never_ends_does_not_hold_a_place_for_ever(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    async def trickle() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.02)
+
+    async with client_of(build(catalog, tmp_path, request_deadline_s=0.2)) as client:
+        answer = await client.post("/v1/search", content=trickle())
+    assert answer.json()["error"]["type"] == "deadline_exceeded"
+
+
+async def test_what_is_too_much_at_once_is_refused_at_once_and_checks_are_let_in(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    encoder = SlowEncoder()
+    app = build(catalog, tmp_path, encoder, max_in_flight=2)
+    loop = asyncio.get_running_loop()
+    async with client_of(app) as client:
+        held = [asyncio.create_task(client.post("/v1/embed/slow", json={"text": "red"})) for _ in range(2)]
+        await asyncio.sleep(0.2)
+        started = loop.time()
+        refused = await client.get("/v1/products")
+        assert loop.time() - started < 0.1
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["error"]["type"] == "overloaded"
+        assert (await client.get("/health/live")).status_code == 200
+        encoder.go_on.set()
+        assert [answer.status_code for answer in await asyncio.gather(*held)] == [200, 200]
+        assert (await client.get("/v1/products")).status_code == 200
+
+
+async def test_too_many_searches_are_refused_while_other_requests_are_let_in(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    encoder = SlowEncoder()
+    search = {"query": "red", "model": "slow"}
+    async with client_of(build(catalog, tmp_path, encoder)) as client:
+        held = [asyncio.create_task(client.post("/v1/search", json=search)) for _ in range(FIRST)]
+        await asyncio.sleep(0.2)
+        for method, path in (
+            ("POST", "/v1/search"),
+            ("POST", "/v1/compare"),
+            ("GET", "/v1/products/p/similar"),
+        ):
+            refused = await client.request(method, path)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["error"]["type"] == "overloaded"
+        assert (await client.get("/v1/products")).status_code == 200
+        encoder.go_on.set()
+        await asyncio.gather(*held)
+        assert (await client.post("/v1/search")).status_code == 422
+
+
+async def test_head_options_and_allow_say_what_a_path_takes(catalog: Catalog, tmp_path: Path) -> None:
+    async with client_of(build(catalog, tmp_path)) as client:
+        get, head = await client.get("/v1/products"), await client.head("/v1/products")
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == get.headers["content-length"]
+        options = await client.request("OPTIONS", "/v1/products/p")
+        assert options.status_code == 204
+        refused = await client.post("/v1/products/p")
+        assert refused.status_code == 405
+        for answer in (options, refused):
+            allowed = answer.headers["allow"].split(", ")
+            assert {"DELETE", "GET", "HEAD", "OPTIONS", "PUT"} <= set(allowed)
+            assert "POST" not in allowed
+        assert (await client.request("OPTIONS", "/v1/nowhere")).status_code == 404
+
+
+async def test_only_a_large_body_is_parsed_beside_the_event_loop(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def note_thread(data: bytes, **_: Any) -> Any:
+        threads.append(threading.current_thread())
+        return json.loads(data)
+
+    monkeypatch.setattr("deployments.api.bodies.from_json", note_thread)
+    async with client_of(build(catalog, tmp_path)) as client:
+        for size in (1_000, 1_000_000):
+            answer = await client.put("/v1/products/p", json={"images": ["%" * size]})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (422, "images[0]")
+    assert threads[0] is threading.current_thread()
+    assert threads[1] is not threading.current_thread()
+
+
+@pytest.mark.parametrize("body", [b'{"query": "\\ud800"}', b'{"query": NaN}', b'{"query": "a', b"\xff", b""])
+async def test_text_that_is_no_json_is_told_so(catalog: Catalog, tmp_path: Path, body: bytes) -> None:
+    async with client_of(build(catalog, tmp_path)) as client:
+        answer = await client.post("/v1/search", content=body)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (422, "invalid_input")

@@ -1,0 +1,400 @@
+"""Imports into a real catalog: what they write, fetch and delete, and how they survive SIGKILL."""
+
+import csv
+import io
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from catalog.fetching.config import FetchLimits
+from catalog.jobs import SqlJobs
+from catalog.opening import Catalog, open_catalog
+from catalog.products import SqlProducts
+from core.errors import Conflict, FetchFailed, InvalidInput, Unavailable
+from demo.catalog import demo_products
+from jobs.settings import Settings
+from tests.import_driver import run_import, settings
+from tests.shop_server import TOKEN, Shop, shop_server
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Bench:
+    """A catalog, a folder to import from, and a shop that serves pictures."""
+
+    folder: Path
+    catalog: Catalog
+    shop: Shop
+    settings: Settings
+
+    @property
+    def source(self) -> Path:
+        return self.folder / "shop"
+
+    def manifest(self, rows: list[dict[str, Any]], name: str = "shop.jsonl") -> dict[str, Any]:
+        path = self.source / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {"source": {"kind": "manifest", "path": str(path)}}
+
+    def run(self, args: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return run_import(self.catalog, self.settings, {**args, **more})
+
+    def process(self, args: dict[str, Any]) -> "subprocess.Popen[str]":
+        arguments = [str(self.folder), self.shop.limits.model_dump_json(), json.dumps(args)]
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.import_driver", *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    (tmp_path / "shop").mkdir()
+    with shop_server() as shop:
+        known = settings(tmp_path, shop.limits)
+        catalog = open_catalog(known.catalog)
+        yield Bench(tmp_path, catalog, shop, known)
+        catalog.close()
+
+
+def png(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (number % 256, number // 256, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def numbers(result: dict[str, Any]) -> dict[str, int]:
+    names = ("created", "updated", "unchanged", "failed", "deleted")
+    return {name: result[name] for name in names if result[name]}
+
+
+def test_the_demos_catalogue_comes_over_whole_as_csv_and_pictures(bench: Bench) -> None:
+    products = list(demo_products(seed=3, count=40))
+    with open(bench.source / "demo.csv", "w", newline="", encoding="utf-8-sig") as file:
+        writer: csv.DictWriter[str] | None = None
+        for each in products:
+            names = [f"{each.product_id}-{view}.jpg" for view in range(len(each.pictures))]
+            for name, data in zip(names, each.pictures, strict=True):
+                (bench.source / name).write_bytes(data)
+            row = {"sku": each.product_id, "name": each.title, "text": each.description}
+            row |= {"files": "|".join(names), **each.attributes}
+            writer = writer or csv.DictWriter(file, list(row))
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
+    fields = {
+        "product_id": "sku", "title": "name", "description": "text", "images": ["files"],
+        "rest_as_attributes": True,
+    }  # fmt: skip
+    args = {"source": {"kind": "manifest", "path": str(bench.source / "demo.csv"), "fields": fields}}
+    first = bench.run(args)
+    assert numbers(first) == {"created": 40}
+    for each in products:
+        stored = bench.catalog.products.get(each.product_id)
+        assert (stored.title, stored.description) == (each.title, each.description)
+        assert stored.attributes == each.attributes
+        assert [bench.catalog.blobs.get(picture.sha256) for picture in stored.pictures] == list(each.pictures)
+    second = bench.run(args)
+    assert numbers(second) == {"unchanged": 40}
+    assert (second["pictures_read"], second["pictures_unchanged"]) == (0, first["pictures_read"])
+
+
+def test_an_unchanged_picture_is_never_fetched_again(bench: Bench) -> None:
+    urls = [bench.shop.add(f"{n}.png", png(n)) for n in range(6)]
+    args = bench.manifest([{"product_id": f"p{n}", "images": urls[2 * n : 2 * n + 2]} for n in range(3)])
+    assert numbers(bench.run(args)) == {"created": 3}
+    revisions = [each.revision for each in bench.catalog.products.page(10)]
+    assert (bench.shop.count(200), bench.shop.count(304)) == (6, 0)
+    assert numbers(bench.run(args)) == {"unchanged": 3}
+    assert (bench.shop.count(200), bench.shop.count(304)) == (6, 6)
+    assert numbers(bench.run(args, ask_again=False)) == {"unchanged": 3}
+    assert len(bench.shop.requests) == 12
+    assert [each.revision for each in bench.catalog.products.page(10)] == revisions
+
+
+def test_a_changed_picture_and_a_changed_title_are_taken_over_with_what_stays(bench: Bench) -> None:
+    urls = [bench.shop.add(f"{n}.png", png(n)) for n in range(3)]
+    rows = [{"product_id": f"p{n}", "images": [urls[n]], "title": "old"} for n in range(3)]
+    bench.run(bench.manifest(rows))
+    before = bench.catalog.products.get("p1").pictures
+    bench.shop.add("0.png", png(9), '"2"')
+    rows[1]["title"] = "new"
+    result = bench.run(bench.manifest(rows))
+    assert numbers(result) == {"updated": 2, "unchanged": 1}
+    assert result["pictures_read"] == 1
+    assert bench.catalog.blobs.get(bench.catalog.products.get("p0").pictures[0].sha256) == png(9)
+    assert bench.catalog.products.get("p1").title == "new"
+    assert bench.catalog.products.get("p1").pictures == before
+
+
+def test_a_server_without_etags_costs_a_fetch_but_no_write(bench: Bench) -> None:
+    args = bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1), None)]}])
+    bench.run(args)
+    revision = bench.catalog.products.get("p").revision
+    assert numbers(bench.run(args)) == {"unchanged": 1}
+    assert bench.shop.count(200) == 2
+    assert bench.catalog.products.get("p").revision == revision
+
+
+def test_a_picture_that_the_store_has_lost_is_fetched_again(bench: Bench) -> None:
+    url = bench.shop.add("a.png", png(1))
+    bench.run(bench.manifest([{"product_id": "p", "images": [url]}]))
+    sha256 = bench.catalog.products.get("p").pictures[0].sha256
+    next((bench.folder / "blobs").rglob(sha256)).unlink()
+    bench.run(bench.manifest([{"product_id": "other", "images": [url]}]))
+    assert bench.catalog.blobs.get(sha256) == png(1)
+
+
+def test_broken_rows_are_reported_and_stop_nothing(bench: Bench) -> None:
+    good = bench.shop.add("good.png", png(1))
+    bench.shop.add("text.png", b"no picture at all")
+    (bench.source / "cut.png").write_bytes(png(1)[:45])
+    bench.shop.failures["/down.png"] = [(503, {})] * 9
+    rows: list[dict[str, Any]] = [
+        {"product_id": "a", "images": [good]},
+        {"product_id": "b", "images": [good, bench.shop.url("/text.png")]},
+        {"product_id": "c", "images": ["cut.png"]},
+        {"product_id": "d", "images": ["../../etc/passwd"]},
+        {"product_id": "e", "images": [bench.shop.url("/gone.png")]},
+        {"product_id": "f", "images": [bench.shop.url("/down.png")]},
+        {"product_id": "a", "images": []},
+        {"title": "nameless"},
+        {"product_id": "x/y", "images": [good]},
+        {"product_id": "g", "attributes": {"price": {"eur": 1}}},
+        {"product_id": "h", "images": ["missing.png"]},
+        {"product_id": "i", "images": ["http://192.0.2.1:81/x.png"]},
+        {"product_id": "z", "images": [good]},
+    ]
+    result = bench.run(bench.manifest(rows))
+    assert numbers(result) == {"created": 2, "failed": 11}
+    assert [product.product_id for product in bench.catalog.products.page(20)] == ["a", "z"]
+    errors = {each["row"]: each for each in result["errors"]}
+    assert sorted(errors) == list(range(2, 13))
+    assert (errors[2]["product_id"], errors[8]["product_id"]) == ("b", None)
+    expected = {
+        2: "text.png", 3: "truncated", 4: "outside", 5: "404", 6: "503", 7: "row 1 already",
+        8: "no product id", 9: "product id", 10: "price", 11: "missing.png", 12: "port",
+    }  # fmt: skip
+    assert {row: text in errors[row]["error"] for row, text in expected.items()} == dict.fromkeys(
+        expected, True
+    )
+    job = SqlJobs(bench.catalog.engine).page(1)[0]
+    assert (job.state, job.progress.total, job.progress.done, job.progress.failed) == (
+        "succeeded",
+        13,
+        13,
+        11,
+    )
+    assert [each.row for each in bench.catalog.imports.errors(job.job_id, 3, after=4)] == [5, 6, 7]
+
+
+def test_a_picture_that_fails_leaves_the_product_as_it_was(bench: Bench) -> None:
+    args = bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1))]}])
+    bench.run(args)
+    before = bench.catalog.products.get("p")
+    bench.shop.failures["/a.png"] = [(500, {})] * 3
+    assert numbers(bench.run(args)) == {"failed": 1}
+    assert bench.catalog.products.get("p") == before
+
+
+def test_products_of_too_many_or_too_large_pictures_are_refused(bench: Bench) -> None:
+    urls = [bench.shop.add(f"{n}.png", png(n)) for n in range(4)]
+    args = bench.manifest([{"product_id": "many", "images": urls}, {"product_id": "few", "images": urls[:2]}])
+    bench.settings = replace(
+        bench.settings,
+        max_images_per_product=3,
+        fetch=bench.shop.limits.model_copy(update={"max_total_bytes": len(png(1)) + 9}),
+    )
+    result = bench.run(args)
+    assert numbers(result) == {"failed": 2}
+    assert "at most 3" in result["errors"][0]["error"]
+    assert "together" in result["errors"][1]["error"]
+
+
+def test_what_vanished_is_deleted_when_asked_and_when_it_is_not_too_much(bench: Bench) -> None:
+    rows = [{"product_id": f"p{n}"} for n in range(10)]
+    bench.catalog.products.put("by-hand", "", "", {}, None)
+    bench.run(bench.manifest(rows))
+    fewer = bench.manifest(rows[:7])
+    assert numbers(bench.run(fewer)) == {"unchanged": 7}
+    assert bench.catalog.products.counts()[0] == 11
+    refused = bench.run(fewer, delete_missing=True)
+    assert numbers(refused) == {"unchanged": 7}
+    assert "3 of 10 products (30.0 %)" in refused["deletion_refused"]
+    broken = bench.manifest([*rows[:7], {"title": "nameless"}])
+    nameless = bench.run(broken, delete_missing=True, max_delete_percent=30)
+    assert "no product id" in nameless["deletion_refused"]
+    assert bench.catalog.products.counts()[0] == 11
+    done = bench.run(bench.manifest(rows[:7]), delete_missing=True, max_delete_percent=30)
+    assert numbers(done) == {"unchanged": 7, "deleted": 3}
+    left = [product.product_id for product in bench.catalog.products.page(20)]
+    assert left == ["by-hand", *(f"p{n}" for n in range(7))]
+
+
+def test_a_row_that_fails_now_has_not_vanished(bench: Bench) -> None:
+    bench.run(bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1))]}]))
+    args = bench.manifest([{"product_id": "p", "images": ["missing.png"]}])
+    result = bench.run(args, delete_missing=True, max_delete_percent=100)
+    assert numbers(result) == {"failed": 1}
+    assert bench.catalog.products.get("p")
+
+
+def test_an_import_killed_again_and_again_goes_on_where_it_was(bench: Bench) -> None:
+    products, kills, rng = 120, 4, random.Random(7)
+    urls = [bench.shop.add(f"{n}.png", png(n)) for n in range(products)]
+    args = bench.manifest([{"product_id": f"p{n:03}", "images": [urls[n]]} for n in range(products)])
+    for _ in range(kills):
+        target = bench.catalog.products.counts()[0] + rng.randrange(8, 20)
+        process = bench.process(args)
+        deadline = time.monotonic() + 60
+        while bench.catalog.products.counts()[0] < target:
+            assert process.poll() is None, "the import was over before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+    last = bench.process(args)
+    out, log = last.communicate(timeout=60)
+    assert last.returncode == 0, log
+    result = json.loads(out)
+    assert result["rows"] == products
+    assert result["created"] + result["unchanged"] == products
+    stored = bench.catalog.products.page(1000)
+    assert [each.product_id for each in stored] == [f"p{n:03}" for n in range(products)]
+    assert [bench.catalog.blobs.get(each.pictures[0].sha256) for each in stored] == [
+        png(n) for n in range(products)
+    ]
+    print(f"{bench.shop.count(200)} fetches for {products} pictures in {kills + 1} runs")
+    # A batch of five is in hand when the process dies.
+    assert products <= bench.shop.count(200) <= products + kills * 5
+    assert numbers(bench.run(args)) == {"unchanged": products}
+
+
+def test_a_remote_catalogue_comes_over_and_goes_on_at_its_page(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITRINE_IMPORT_TOKEN_SHOP", TOKEN)
+    bench.shop.items = [
+        {"product_id": f"p{n:02}", "title": f"No {n}", "images": [bench.shop.add(f"{n}.png", png(n))]}
+        for n in range(30)
+    ]
+    source = {"kind": "remote", "url": bench.shop.url("/items"), "token_env": "VITRINE_IMPORT_TOKEN_SHOP"}
+    args = {"source": {**source, "page_size": 10}}
+    bench.shop.failures["/items?page_size=10&page=3"] = [(429, {"Retry-After": "0"}), *[(500, {})] * 2]
+    with pytest.raises(FetchFailed, match="500"):
+        bench.run(args)
+    assert bench.catalog.products.counts() == (20, 20)
+    assert numbers(bench.run(args)) == {"created": 30}
+    assert bench.shop.count(200, "/items") == 2 + 2 + 1
+    assert bench.shop.count(200) - bench.shop.count(200, "/items") == 30
+    kept = [
+        json.dumps([dict(job.args), job.error, job.result]) for job in SqlJobs(bench.catalog.engine).page(9)
+    ]
+    assert all(TOKEN not in each for each in kept)
+    assert TOKEN.encode() not in (bench.folder / "catalog.sqlite").read_bytes()
+
+
+def test_two_imports_from_one_source_do_not_mix(bench: Bench) -> None:
+    args = bench.manifest([{"product_id": "p"}])
+    jobs = SqlJobs(bench.catalog.engine)
+    other = jobs.begin(jobs.create("import", {"source": "another way to read it"}).job_id)
+    path = str(bench.source / "shop.jsonl")
+    with pytest.raises(Conflict, match=other.job_id):
+        _while_claimed(bench, other.job_id, path, args)
+
+
+def _while_claimed(bench: Bench, job_id: str, path: str, args: dict[str, Any]) -> None:
+    from catalog.imports import stable_hash
+    from core.jobs import Progress
+    from jobs.run import JobRun
+
+    jobs = SqlJobs(bench.catalog.engine)
+    jobs.beat(job_id, Progress("importing"))
+    with JobRun(jobs, jobs.get(job_id)) as first:
+        first.claim(f"source {path:.200} {stable_hash(['manifest', path])[:12]}")
+        bench.run(args)
+
+
+def test_a_caller_of_the_api_reads_open_folders_only(bench: Bench) -> None:
+    args = bench.manifest([{"product_id": "p"}])
+    with pytest.raises(InvalidInput, match=r"jobs\.imports\.folders"):
+        run_import(bench.catalog, bench.settings, args, at_shell=False)
+    opened = bench.settings.imports.model_copy(update={"folders": (str(bench.source),)})
+    known = replace(bench.settings, imports=opened)
+    outside = {"source": {"kind": "folder", "path": f"{bench.source}/../"}}
+    with pytest.raises(InvalidInput, match=r"jobs\.imports\.folders"):
+        run_import(bench.catalog, known, outside, at_shell=False)
+    assert numbers(run_import(bench.catalog, known, args, at_shell=False)) == {"created": 1}
+
+
+def test_a_folder_of_pictures_comes_over(bench: Bench) -> None:
+    (bench.source / "dress").mkdir()
+    for number, name in enumerate(("dress/a.png", "dress/b.png", "hat.png")):
+        (bench.source / name).write_bytes(png(number))
+    (bench.source / "dress/metadata.json").write_text('{"title": "A dress", "attributes": {"price": 5}}')
+    args = {"source": {"kind": "folder", "path": str(bench.source)}}
+    assert numbers(bench.run(args)) == {"created": 2}
+    dress = bench.catalog.products.get("dress")
+    assert (dress.title, dress.attributes, len(dress.pictures)) == ("A dress", {"price": 5}, 2)
+    (bench.source / "hat.png").write_bytes(png(99))
+    assert numbers(bench.run(args)) == {"updated": 1, "unchanged": 1}
+
+
+def test_pictures_at_private_addresses_are_not_fetched(bench: Bench) -> None:
+    bench.settings = replace(bench.settings, fetch=FetchLimits(ports=(bench.shop.port,)))
+    result = bench.run(bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1))]}]))
+    assert numbers(result) == {"failed": 1}
+    assert bench.shop.requests == []
+
+
+def test_an_import_waits_for_a_catalog_that_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, refusals = SqlProducts.put, [Unavailable("the catalog's database does not answer")] * 2
+
+    def put_later(self: SqlProducts, *args: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return put(self, *args)
+
+    monkeypatch.setattr("jobs.importing._BACKOFF_S", 0.01)
+    monkeypatch.setattr(SqlProducts, "put", put_later)
+    result = bench.run(bench.manifest([{"product_id": f"p{n}"} for n in range(7)]))
+    assert numbers(result)["created"] + result["unchanged"] == 7
+    assert result["failed"] == 0
+    assert bench.catalog.products.counts() == (7, 0)
+    refusals.extend([Unavailable("the catalog's database does not answer")] * 999)
+    bulk = bench.settings.bulk.model_copy(update={"patience_s": 0.05})
+    bench.settings = replace(bench.settings, bulk=bulk)
+    with pytest.raises(Unavailable):
+        bench.run(bench.manifest([{"product_id": "another"}]))
+
+
+def test_a_cancelled_import_stops_and_goes_on_when_asked_again(bench: Bench) -> None:
+    url = bench.shop.add("a.png", png(1))
+    args = bench.manifest([{"product_id": f"p{n:03}", "images": [url]} for n in range(300)])
+    process = bench.process(args)
+    while not bench.catalog.products.counts()[0]:
+        assert process.poll() is None
+        time.sleep(0.002)
+    jobs = SqlJobs(bench.catalog.engine)
+    jobs.cancel(jobs.page(1)[0].job_id)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "cancelled" in log
+    done = bench.catalog.products.counts()[0]
+    assert done < 300
+    assert numbers(bench.run(args))["created"] == 300
+    # The first batch of five asks for it before any of them can remember it.
+    assert bench.shop.count(200) == 5

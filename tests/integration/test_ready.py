@@ -1,0 +1,134 @@
+"""Readiness: every encoder does real work, and none takes over before its collection is complete."""
+
+import asyncio
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from catalog.config import CatalogConfig
+from catalog.opening import Catalog, open_catalog
+from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
+from core.indexing import Indexer
+from core.search import ModelSearch, Query
+from core.types import Encoded, EncoderInput, NewPicture
+from deployments.encoders import EncoderSet
+from deployments.status import Readiness, Status
+from milvus.memory import MemoryStore
+from tests.local_encoder import LocalEncoder
+
+COLOURS = ("red", "lime", "blue", "white")
+
+
+class WatchedEncoder(LocalEncoder):
+    """Remembers the pictures that it was asked to embed."""
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__("fake", checkpoint)
+        self.asked: list[EncoderInput] = []
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        self.asked += inputs
+        return await super().encode(inputs)
+
+
+class LocalEnsemble:
+    def __init__(self, encoder: LocalEncoder, store: MemoryStore) -> None:
+        self._search = EnsembleSearch({encoder.name: ModelSearch(encoder, store)}, deadline_s=5)
+
+    async def search(
+        self, query: Query, weights: Mapping[str, float] | None, fusion: Fusion | None
+    ) -> EnsembleResult:
+        return await self._search.search(query, weights or {}, fusion or "rrf")
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    opened = open_catalog(
+        CatalogConfig(database_url=f"sqlite:///{tmp_path}/catalog.sqlite", blobs_url=str(tmp_path / "blobs"))
+    )
+    for colour in COLOURS:
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
+        opened.products.put(colour, colour, "", {}, [NewPicture(buffer.getvalue(), "image/png", 8, 8)])
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+def index_all(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> None:
+    asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).sweep())
+
+
+def ready(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> Readiness:
+    encoders = EncoderSet(["fake"], lambda _name: encoder)
+    status = Status(catalog, store, encoders, LocalEnsemble(encoder, store), ready_coverage=0.9)
+    return asyncio.run(status.ready())
+
+
+def test_an_encoder_whose_collection_is_complete_is_ready(catalog: Catalog, store: MemoryStore) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    assert ready(encoder, catalog, store).problems == {}
+
+
+def test_new_weights_without_a_complete_collection_are_not_ready_and_both_versions_are_named(
+    catalog: Catalog, store: MemoryStore
+) -> None:
+    old, new = WatchedEncoder("old"), WatchedEncoder("new")
+    index_all(old, catalog, store)
+    problem = ready(new, catalog, store).problems["fake"]
+    old_info, new_info = asyncio.run(old.describe()), asyncio.run(new.describe())
+    assert old_info.fingerprint != new_info.fingerprint
+    assert f"{new_info.collection} holds 0 of 4 pictures" in problem
+    assert f"the live collection is {old_info.collection}" in problem
+
+
+def test_new_weights_are_ready_once_their_own_collection_is_complete(
+    catalog: Catalog, store: MemoryStore
+) -> None:
+    for checkpoint in ("old", "new"):
+        index_all(WatchedEncoder(checkpoint), catalog, store)
+    new = WatchedEncoder("new")
+    assert asyncio.run(new.describe()).collection != store.alias_target("fake")
+    assert ready(new, catalog, store).problems == {}
+
+
+def test_a_collection_that_lacks_pictures_says_how_many(catalog: Catalog, store: MemoryStore) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 9), "black").save(buffer, "PNG")
+    catalog.products.put("late", "", "", {}, [NewPicture(buffer.getvalue(), "image/png", 9, 9)])
+    problem = ready(encoder, catalog, store).problems["fake"]
+    assert "holds 4 of 5 pictures" in problem
+    assert "live" not in problem
+
+
+def test_checks_at_the_same_time_are_one(catalog: Catalog, store: MemoryStore) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    encoder.asked.clear()
+    encoders = EncoderSet(["fake"], lambda _name: encoder)
+    status = Status(catalog, store, encoders, LocalEnsemble(encoder, store), ready_coverage=0.9)
+
+    async def many() -> list[Readiness]:
+        return await asyncio.gather(*(status.ready() for _ in range(20)))
+
+    assert [each.problems for each in asyncio.run(many())] == [{}] * 20
+    assert len(set(encoder.asked)) == 1
+
+
+def test_every_check_brings_a_picture_that_no_cache_can_hold(catalog: Catalog, store: MemoryStore) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    encoder.asked.clear()
+    for _ in range(3):
+        ready(encoder, catalog, store)
+    assert len(set(encoder.asked)) == 3

@@ -1,0 +1,180 @@
+"""Pages and filters of every engine against brute force, on catalogues and filters that hypothesis makes up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from core.filters import matches, parse_filter
+from core.ports import VectorStore
+from core.types import Hit, IndexItem, VectorRow
+from tests.vector_rows import best_scores, row, unit
+
+BOUNDED = settings(
+    deadline=None,
+    database=None,
+    # Each example writes a catalogue: making a failing one smaller would take minutes.
+    phases=[Phase.generate],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+)
+
+sizes = st.lists(
+    st.one_of(st.integers(1, 3), st.integers(1, 3), st.integers(1, 200)), min_size=1, max_size=60
+)
+spreads = st.sampled_from([0.0, 1e-7, 1e-3, 0.3])
+"""How far pictures of a product lie apart; 0 makes them equal, so that scores tie."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Products of 1 to 200 near-identical pictures, and a tail of single ones to fill deep pages."""
+
+    seed: int
+    sizes: list[int]
+    tail: int
+    spread: float
+    twins: bool
+
+    def rows(self) -> list[VectorRow]:
+        """Draw the pictures; the second of twins lies where the first does."""
+        rng = np.random.default_rng(self.seed)
+        counts = [*self.sizes, *[1] * self.tail]
+        centres = rng.normal(size=(len(counts), 8))
+        if self.twins:
+            centres[1::2] = centres[: 2 * (len(counts) // 2) : 2]
+        vectors = [
+            (c, (centre + rng.normal(0, self.spread, (n, 8))).astype(np.float32))
+            for c, (centre, n) in enumerate(zip(centres, counts, strict=True))
+        ]
+        return [
+            row(f"i{number}-{view}", vector, f"p{number}", g=number % 3)
+            for number, views in vectors
+            for view, vector in enumerate(views)
+        ]
+
+
+seeds = st.integers(0, 2**32 - 1)
+catalogues = st.builds(Catalogue, seeds, sizes, st.sampled_from([0, 40, 1100]), spreads, st.booleans())
+
+
+def replace_rows(store: VectorStore, collection: str, rows: Sequence[VectorRow]) -> None:
+    store.delete(collection, list(store.keys(collection)))
+    store.upsert(collection, rows)
+
+
+def test_any_page_is_what_brute_force_finds(store: VectorStore, collection: str) -> None:
+    @settings(BOUNDED, max_examples=12)
+    @given(catalogues, st.integers(0, 1000), st.integers(1, 100), st.integers(0, 3), seeds)
+    def agree(catalogue: Catalogue, offset: int, limit: int, group: int, seed: int) -> None:
+        rows = catalogue.rows()
+        replace_rows(store, collection, rows)
+        rng = np.random.default_rng(seed)
+        query = rows[seed % len(rows)].vector if seed % 2 else rng.normal(size=8).astype(np.float32)
+        filter = parse_filter({"g": group}) if group < 3 else None
+        truth = best_scores(rows, query, filter)
+        deep = store.search_products(collection, query, offset + limit, filter)
+        check_page(deep, rows, truth, query, offset + limit)
+        shallow = store.search_products(collection, query, limit, filter)
+        assert shallow == deep[:limit]
+
+    agree()
+
+
+def check_page(
+    hits: Sequence[Hit], rows: Sequence[VectorRow], truth: dict[str, float], query: Any, limit: int
+) -> None:
+    ranked = sorted(truth.values(), reverse=True)[:limit]
+    assert len(hits) == len({hit.product_id for hit in hits}) == len(ranked)
+    assert list(hits) == sorted(hits, key=lambda hit: (-hit.score, hit.product_id))
+    np.testing.assert_allclose([hit.score for hit in hits], ranked, atol=3e-6)
+    np.testing.assert_allclose([truth[hit.product_id] for hit in hits], ranked, atol=3e-6)
+    pictures = {each.item.image_id: each for each in rows}
+    own = [best_scores([pictures[hit.image_id]], query)[hit.product_id] for hit in hits]
+    np.testing.assert_allclose(own, ranked, atol=3e-6)
+
+
+ODD_NAMES = (
+    "and", "or", "not", "in", "like", "exists", "is", "null", "true", "json_contains", "attributes", "key",
+    "embedding", "$meta", "a b", "a.b", "a/b", "a~1b", 'a"b', "a'b", "a\\b", "a[0]", "ü", "漢", "😀", "%41", "",
+    "names", "one_string_x", " ", "\n", "Price", "price",
+)  # fmt: skip
+characters = st.characters(codec="utf-8")
+names = st.one_of(st.sampled_from(ODD_NAMES), st.text(characters, max_size=8))
+texts = st.one_of(
+    st.sampled_from(["", "red", "Red", "re", "%", "_", "\\", '"', "\x00"]), st.text(characters, max_size=6)
+)
+numbers = st.one_of(
+    st.integers(-3, 3), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.just(2**53 + 1)
+).filter(lambda value: abs(value) < 1e308)
+scalars = st.one_of(texts, numbers, st.booleans())
+values = st.one_of(
+    scalars,
+    scalars,
+    st.lists(st.one_of(scalars, st.none(), st.just({"nested": 1})), max_size=4),
+    st.none(),
+    st.just({"nested": [1]}),
+)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Attributes of some products, and filters that mostly speak of what these products have."""
+    used = draw(st.lists(names, min_size=1, max_size=3, unique=True))
+    products = draw(
+        st.lists(st.dictionaries(st.sampled_from(used), values, min_size=1), min_size=10, max_size=25)
+    )
+    found = [v for p in products for each in p.values() for v in (each if isinstance(each, list) else [each])]
+    known = [v for v in found if isinstance(v, str | bool | int | float)]
+    scalar = st.one_of(st.sampled_from(known), st.sampled_from(known), scalars) if known else scalars
+    ordered = scalar.filter(lambda value: not isinstance(value, bool))
+    strings = scalar.filter(lambda value: isinstance(value, str)).map(lambda text: text[: len(text) // 2 + 1])
+    condition = st.one_of(
+        scalar,
+        st.lists(scalar, max_size=4),
+        st.fixed_dictionaries({"eq": scalar}),
+        st.fixed_dictionaries({"in": st.lists(scalar, max_size=4)}),
+        st.fixed_dictionaries({"exists": st.booleans()}),
+        st.fixed_dictionaries({"prefix": st.one_of(strings, texts)}),
+        st.dictionaries(st.sampled_from(["gt", "gte", "lt", "lte"]), ordered, min_size=1, max_size=2),
+    )
+    name = st.sampled_from([*used, *used, draw(names)]).map(lambda each: f"\\{each}")
+    filters = st.recursive(
+        st.dictionaries(name, condition, min_size=1, max_size=2),
+        lambda inner: st.one_of(
+            st.fixed_dictionaries({"not": inner}),
+            st.fixed_dictionaries({"and": st.lists(inner, max_size=3)}),
+            st.fixed_dictionaries({"or": st.lists(inner, max_size=3)}),
+        ),
+        max_leaves=5,
+    )
+    return products, draw(st.lists(filters, min_size=8, max_size=8))
+
+
+def test_any_filter_means_the_same_everywhere(store: VectorStore, collection: str) -> None:
+    telling = []
+
+    @settings(BOUNDED, max_examples=30)
+    @given(cases())
+    def agree(case: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> None:
+        products, filters = case
+        rows = [
+            VectorRow(IndexItem(f"i{n}", 1, f"p{n}", "0" * 64, attributes), unit(1, n))
+            for n, attributes in enumerate(products)
+        ]
+        replace_rows(store, collection, rows)
+        for json in filters:
+            filter = parse_filter(json)
+            expected = {each.item.product_id for each in rows if matches(filter, each.item.attributes)}
+            hits = store.search_products(collection, unit(1), len(rows), filter)
+            assert {hit.product_id for hit in hits} == expected, json
+            telling.append(0 < len(expected) < len(rows))
+
+    agree()
+    assert sum(telling) > len(telling) / 20, "too few filters tell rows apart"

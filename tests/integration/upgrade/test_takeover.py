@@ -1,0 +1,134 @@
+"""A take-over, killed before and after each of its steps, and under traffic."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import ModelUnavailable, Unavailable
+from jobs.upgrade.change import arguments
+from tests.upgrade_stage import BROKEN, MODEL, Killed, Stage, info, stage
+
+
+class Spy:
+    """Passes calls on and counts those that change something, until it is time to die before or after one."""
+
+    def __init__(self, part: Any, deaths: "Deaths") -> None:
+        self._part = part
+        self._deaths = deaths
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._part, name)
+        if not callable(method):
+            return method
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._deaths.step()
+            answer = method(*args, **kwargs)
+            self._deaths.step()
+            return answer
+
+        return call
+
+
+class Deaths:
+    """Dies at the given step; `steps` counts them."""
+
+    def __init__(self, at: int) -> None:
+        self.steps = 0
+        self._at = at
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self._at:
+            raise Killed
+
+    def __call__(self, part: Any) -> Spy:
+        return Spy(part, self)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Stage]:
+    with stage(tmp_path) as made:
+        yield made
+
+
+def assert_taken_over(shop: Stage, old: str, new: str) -> None:
+    assert shop.live == info(new).collection
+    assert shop.serve.describe(MODEL) == info(new)
+    assert arguments(shop.serve.config(), MODEL)["checkpoint"] == new
+    assert shop.keys(new) == shop.expected_keys()
+    assert shop.catalog.versions.retired(MODEL)[0] == info(old)
+    assert shop.catalog.versions.settings(info(old).collection) == {"family": "fake", "checkpoint": old}
+    assert shop.catalog.versions.settings(info(new).collection) == {"family": "fake", "checkpoint": new}
+
+
+def test_a_version_takes_over_and_back(shop: Stage) -> None:
+    shop.build("new")
+    shop.put("written meanwhile")
+    shop.promote("new")
+    assert_taken_over(shop, "old", "new")
+    assert len(shop.serve.applied) == 1
+    shop.put("written since")
+    shop.build("new")
+    shop.promote("old")
+    assert_taken_over(shop, "new", "old")
+
+
+def test_a_takeover_killed_anywhere_is_completed_by_the_next(tmp_path: Path) -> None:
+    at, killed = 0, True
+    while killed:
+        at += 1
+        with stage(tmp_path / str(at), products=3) as shop:
+            shop.build("new")
+            shop.put("meanwhile")
+            try:
+                shop.promote("new", Deaths(at))
+                killed = False
+            except Killed:
+                # Whatever serves is served from a collection of its own.
+                assert shop.serve.describe(MODEL).collection in {
+                    known.name for known in shop.store.collections()
+                }
+                shop.promote("new")
+            assert_taken_over(shop, "old", "new")
+            assert len(shop.serve.applied) == 1
+    assert at > 20
+
+
+def test_repeated_it_changes_nothing(shop: Stage) -> None:
+    shop.build("new")
+    shop.promote("new")
+    shop.promote("new")
+    assert_taken_over(shop, "old", "new")
+    assert len(shop.serve.applied) == 1
+
+
+def test_replicas_that_do_not_start_leave_the_old_version_configured_and_live(shop: Stage) -> None:
+    shop.build(BROKEN)
+    with pytest.raises(ModelUnavailable, match="the weights do not load"):
+        shop.promote(BROKEN)
+    assert shop.live == info("old").collection
+    assert arguments(shop.serve.config(), MODEL)["checkpoint"] == "old"
+    shop.build("new")
+    shop.promote("new")
+    assert_taken_over(shop, "old", "new")
+
+
+def test_without_applying_it_waits_for_somebody_to_change_the_configuration(shop: Stage) -> None:
+    shop.build("new")
+    with pytest.raises(Unavailable, match="asked for again"):
+        shop.promote("new", apply=False, wait_s=1)
+    assert shop.serve.applied == []
+    assert shop.live == info("old").collection
+    shop.serve.apply(
+        {
+            "applications": [
+                {**each, "args": {**each["args"], "checkpoint": "new"}} if "args" in each else each
+                for each in shop.serve.config()["applications"]
+            ]
+        }
+    )
+    shop.promote("new", apply=False)
+    assert_taken_over(shop, "old", "new")

@@ -1,0 +1,183 @@
+"""Which version a rollback goes back to, what a promotion refuses, and what a prune drops."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.bulk import BulkConfig
+from core.errors import Conflict, NotFound, Unavailable
+from core.jobs import Progress
+from core.types import EncoderInfo
+from jobs.context import JobContext
+from jobs.evaluation.gate import GateDecision
+from jobs.run import JobRun
+from jobs.settings import EncoderSettings, Settings
+from jobs.upgrade.promote import Upgrade
+from jobs.upgrade.prune import drop, sort_out
+from jobs.upgrade.takeover import Surroundings
+from jobs.upgrade.targets import as_it_was, version_to_return_to
+from milvus.config import MilvusConfig
+from models.config import EncoderConfig
+from tests.upgrade_stage import MODEL, Stage, info, stage
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Stage]:
+    with stage(tmp_path) as made:
+        yield made
+
+
+def target(shop: Stage, **args: Any) -> str:
+    with shop.job("rollback", **args) as run:
+        return version_to_return_to(shop.catalog, run.job, shop.live).checkpoint
+
+
+def encoder(checkpoint: str) -> EncoderSettings:
+    stated = {"name": MODEL, "family": "fake", "checkpoint": checkpoint, "threads": 2}
+    return EncoderSettings(EncoderConfig.model_validate(stated), num_cpus=1, num_gpus=0, stated=stated)
+
+
+def upgrade(shop: Stage, run: JobRun) -> Upgrade:
+    settings = Settings(
+        catalog=None,  # type: ignore[arg-type]
+        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
+        bulk=BulkConfig(),
+        encoders={MODEL: encoder("old")},
+    )
+    return Upgrade(
+        JobContext(run, settings, shop.catalog),
+        Surroundings(run, shop.catalog, shop.store, shop.serve),
+        shop.serve.config(),
+        encoder("old"),
+        shop.live,
+    )
+
+
+def test_a_rollback_goes_to_the_version_before_and_then_forward_again(shop: Stage) -> None:
+    with pytest.raises(NotFound, match="no version that was live before"):
+        target(shop)
+    shop.build("new")
+    shop.promote("new")
+    assert target(shop) == "old"
+    shop.promote("old")
+    assert target(shop) == "new"
+
+
+def test_a_rollback_goes_to_the_version_that_it_names(shop: Stage) -> None:
+    shop.build("candidate")
+    assert target(shop, to=info("candidate").fingerprint) == "candidate"
+    with pytest.raises(NotFound, match="no version 000000000000"):
+        target(shop, to="0" * 12)
+
+
+def test_a_rollback_that_died_after_the_alias_moved_does_not_go_forward_when_asked_again(shop: Stage) -> None:
+    shop.build("new")
+    shop.promote("new")
+    jobs = shop.catalog.jobs
+    died = jobs.begin(jobs.create("rollback", {"model": MODEL}).job_id)
+    shop.catalog.versions.choose(info("old").collection)
+    shop.catalog.versions.retire(info("new").collection)
+    shop.store.set_alias(MODEL, info("old").collection)
+    assert version_to_return_to(shop.catalog, died, shop.live).checkpoint == "old"
+    jobs.finish(died.job_id, "interrupted", Progress())
+    assert target(shop) == "old"
+
+
+def test_what_does_not_make_a_version_stays_as_it_is_run_now(shop: Stage) -> None:
+    version = info("old")
+    with pytest.raises(Conflict, match="not known"):
+        as_it_was(shop.catalog, encoder("new"), version)
+    shop.catalog.versions.keep_settings(version.collection, {"family": "fake", "checkpoint": "old"})
+    current = replace(encoder("new"), stated={**encoder("new").stated, "precision": "bf16", "threads": 8})
+    restored = as_it_was(shop.catalog, current, version)
+    assert restored.stated == {"name": MODEL, "family": "fake", "checkpoint": "old", "threads": 8}
+    assert (restored.config.checkpoint, restored.config.precision, restored.config.threads) == (
+        "old",
+        "fp32",
+        8,
+    )
+
+
+def test_an_incomplete_candidate_is_refused_with_its_gap(shop: Stage) -> None:
+    with shop.job() as run:
+        with pytest.raises(Conflict, match="lacks 6 of 6 pictures, and may lack 0; build it first"):
+            upgrade(shop, run).require_complete(info("new"))
+        shop.build("new")
+        upgrade(shop, run).require_complete(info("new"))
+
+
+def test_a_worse_candidate_is_refused_with_the_figures_unless_it_is_forced(shop: Stage) -> None:
+    def judge(_context: JobContext, live: EncoderSettings, candidate: EncoderSettings) -> GateDecision | None:
+        assert (live.config.checkpoint, candidate.config.checkpoint) == ("old", "new")
+        return GateDecision(False, "refused: map goes from 0.9 to 0.5", "map", None)
+
+    with shop.job() as run:
+        begun = upgrade(shop, run)
+        with pytest.raises(Conflict, match=r"does not let .* take over: refused: map goes from 0.9 to 0.5"):
+            begun.verdict(encoder("new"), info("new"), None, judge)
+        assert run.result is not None
+        assert run.result["gate"]["passed"] is False
+        assert begun.verdict(encoder("new"), info("new"), "a trial", judge) == "not asked: a trial"
+        assert "runs already" in begun.verdict(encoder("old"), info("old"), None, judge)
+
+
+def test_a_better_candidate_passes_with_the_figures(shop: Stage) -> None:
+    decision = GateDecision(True, "passed: map goes from 0.5 to 0.9", "map", None)
+    with shop.job() as run:
+        assert (
+            upgrade(shop, run).verdict(encoder("new"), info("new"), None, lambda *_: decision)
+            == decision.reason
+        )
+
+
+def test_a_prune_keeps_what_is_live_serves_was_live_before_or_is_being_built(shop: Stage) -> None:
+    for checkpoint in ("older", "new", "abandoned", "building"):
+        shop.build(checkpoint)
+    shop.promote("older")
+    shop.promote("new")
+    with shop.job("build", checkpoint="building") as run:
+        run.claim(f"collection {info('building').collection}")
+        doomed, kept = sort_out(shop.catalog, shop.store, shop.serve, MODEL, keep=1)
+    assert {found.checkpoint: why for found, why in kept} == {
+        "new": "live",
+        "older": "was live before",
+        "building": "is being built",
+    }
+    assert {found.checkpoint for found in doomed} == {"old", "abandoned"}
+    for found in doomed:
+        drop(shop.catalog, shop.store, found)
+        drop(shop.catalog, shop.store, found)
+    left = {info(each).collection for each in ("new", "older", "building")}
+    assert {known.name for known in shop.store.collections()} == left
+    assert {known.collection for known in shop.catalog.ledger.versions()} == left
+    assert shop.catalog.ledger.counts(info("old").collection).indexed == 0
+
+
+def test_a_prune_keeps_the_version_that_serves_though_another_is_live(shop: Stage) -> None:
+    shop.build("new")
+    shop.store.set_alias(MODEL, info("new").collection)
+    doomed, kept = sort_out(shop.catalog, shop.store, shop.serve, MODEL, keep=0)
+    assert doomed == []
+    assert {found.checkpoint: why for found, why in kept} == {"new": "live", "old": "serves"}
+
+
+def test_a_prune_drops_nothing_while_no_replica_says_what_it_serves(
+    shop: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_model: str) -> EncoderInfo:
+        raise Unavailable("no replica answers")
+
+    shop.build("new")
+    monkeypatch.setattr(shop.serve, "describe", away)
+    with pytest.raises(Unavailable):
+        sort_out(shop.catalog, shop.store, shop.serve, MODEL, keep=0)
+
+
+def test_nothing_is_dropped_through_an_alias(shop: Stage) -> None:
+    shop.build("new")
+    with pytest.raises(Conflict, match="alias"):
+        shop.store.drop_collection(MODEL)
+    assert shop.keys("old") == shop.expected_keys()

@@ -1,0 +1,62 @@
+"""The HTTP API with everything in this process: a real catalog, a store in memory, local encoders."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+
+from catalog.config import CatalogConfig
+from catalog.fetching.config import FetchLimits
+from catalog.fetching.fetcher import Fetcher
+from catalog.opening import open_catalog
+from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
+from core.search import ModelSearch, Query
+from deployments.config import GatewayArgs, ServedModels
+from deployments.ingress import create_app
+from deployments.services import assemble
+from milvus.config import MilvusConfig
+from milvus.memory import MemoryStore
+from tests.hostile_server import HostileServer
+from tests.local_encoder import LocalEncoder
+
+
+class LocalEnsemble:
+    def __init__(self, encoders: Mapping[str, LocalEncoder], store: MemoryStore) -> None:
+        members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
+        self._ensemble = EnsembleSearch(members, deadline_s=5)
+
+    async def search(self, query: Query, weights: Any, fusion: Fusion | None) -> EnsembleResult:
+        return await self._ensemble.search(query, weights or {}, fusion or "rrf")
+
+
+@contextmanager
+def local_service(folder: Path, encoders: Mapping[str, LocalEncoder]) -> Iterator[FastAPI]:
+    args = GatewayArgs(
+        catalog=CatalogConfig(
+            database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
+        ),
+        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
+    )
+    catalog = open_catalog(args.catalog)
+    served = ServedModels(models=tuple(encoders))
+    store = MemoryStore()
+    app = create_app(args)
+    app.state.services = assemble(
+        args, served, catalog, store, lambda name: encoders[name], LocalEnsemble(encoders, store)
+    )
+    yield app
+    catalog.close()
+
+
+def open_fetching(app: FastAPI, server: HostileServer, **limits: Any) -> None:
+    """Let the service fetch from this one server on loopback, whatever name a URL has."""
+    settings = {"allowed_networks": ("127.0.0.1/32",), "ports": (server.port,), "max_bytes": 100_000}
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    fetcher = Fetcher(FetchLimits.model_validate(settings | limits), resolve)
+    app.state.services = replace(app.state.services, fetcher=fetcher)

@@ -1,0 +1,105 @@
+"""Batches gather while the function is busy, and an answer goes to who asked for it."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from core.errors import InvalidInput
+from deployments.batching import Batches
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+class Doubling:
+    """Doubles numbers, slowly once told to wait; remembers its batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, batch: Sequence[int]) -> list[int]:
+        self.batches.append(list(batch))
+        assert self.go_on.wait(5)
+        if -1 in batch:
+            raise InvalidInput("no negative numbers")
+        return [2 * number for number in batch]
+
+
+@pytest.fixture
+def doubling() -> Doubling:
+    return Doubling()
+
+
+async def test_answers_come_back_in_order(doubling: Doubling, thread: ThreadPoolExecutor) -> None:
+    batches = Batches[int, int](doubling, thread, max_size=4, wait_s=0.05)
+    assert await asyncio.gather(*(batches.submit(n) for n in range(10))) == [2 * n for n in range(10)]
+    assert doubling.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+async def test_what_comes_while_the_function_is_busy_makes_one_batch(
+    doubling: Doubling, thread: ThreadPoolExecutor
+) -> None:
+    batches = Batches[int, int](doubling, thread, max_size=8, wait_s=0.0)
+    doubling.go_on.clear()
+    waiting = [asyncio.create_task(batches.submit(0))]
+    for number in range(1, 7):
+        await asyncio.sleep(0.01)
+        waiting.append(asyncio.create_task(batches.submit(number)))
+    await asyncio.sleep(0.01)
+    doubling.go_on.set()
+    await asyncio.gather(*waiting)
+    assert doubling.batches == [[0], [1, 2, 3, 4, 5, 6]]
+
+
+async def test_a_full_batch_does_not_wait(doubling: Doubling, thread: ThreadPoolExecutor) -> None:
+    batches = Batches[int, int](doubling, thread, max_size=3, wait_s=30)
+    started = time.monotonic()
+    await asyncio.gather(*(batches.submit(n) for n in range(3)))
+    assert time.monotonic() - started < 5
+
+
+async def test_an_input_alone_waits_no_longer_than_said(
+    doubling: Doubling, thread: ThreadPoolExecutor
+) -> None:
+    batches = Batches[int, int](doubling, thread, max_size=3, wait_s=0.05)
+    started = time.monotonic()
+    assert await batches.submit(1) == 2
+    assert 0.04 < time.monotonic() - started < 5
+    assert doubling.batches == [[1]]
+
+
+async def test_a_batch_that_raises_fails_its_own_inputs_only(
+    doubling: Doubling, thread: ThreadPoolExecutor
+) -> None:
+    batches = Batches[int, int](doubling, thread, max_size=2, wait_s=0.01)
+    answers = await asyncio.gather(*(batches.submit(n) for n in (1, -1, 3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [InvalidInput, InvalidInput, int]
+    assert await batches.submit(5) == 10
+
+
+async def test_an_input_whose_caller_has_gone_is_left_out(
+    doubling: Doubling, thread: ThreadPoolExecutor
+) -> None:
+    batches = Batches[int, int](doubling, thread, max_size=2, wait_s=0.05)
+    gone, staying = (asyncio.create_task(batches.submit(n)) for n in (1, 2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await staying == 4
+    assert doubling.batches == [[2]]
+    assert await batches.submit(7) == 14

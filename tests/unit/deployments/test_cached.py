@@ -1,0 +1,84 @@
+"""Inputs that are the same reach the model once."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from core.errors import InvalidImage, VitrineError
+from core.types import EncoderInfo, EncoderInput, Vector
+from deployments.cached import CachedEmbeddings
+
+pytestmark = pytest.mark.anyio
+INFO = EncoderInfo("tested", "fake", "", "0" * 12, 4, ("image", "text"), "fp32", "cpu")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Model:
+    """Answers with the length of its input, slowly; says how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[EncoderInput] = []
+
+    async def embed(self, item: EncoderInput) -> Vector | VitrineError:
+        self.asked.append(item)
+        await asyncio.sleep(0.01)
+        if item == b"broken":
+            return InvalidImage("broken")
+        if item == b"raises":
+            raise InvalidImage("raised")
+        return np.full(4, len(item), np.float32)
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def cached(model: Model) -> CachedEmbeddings:
+    return CachedEmbeddings(INFO, 1024, model.embed)
+
+
+async def test_the_same_content_is_embedded_once(model: Model, cached: CachedEmbeddings) -> None:
+    first, second = await cached.embed(b"seen"), await cached.embed(b"seen")
+    assert isinstance(first, np.ndarray)
+    assert isinstance(second, np.ndarray)
+    assert first.tolist() == second.tolist() == [4.0] * 4
+    assert model.asked == [b"seen"]
+
+
+async def test_inputs_that_wait_together_are_embedded_once(model: Model, cached: CachedEmbeddings) -> None:
+    answers = await asyncio.gather(*(cached.embed("words") for _ in range(8)))
+    assert len(answers) == 8
+    assert model.asked == ["words"]
+
+
+async def test_words_are_not_taken_for_a_picture(model: Model, cached: CachedEmbeddings) -> None:
+    await cached.embed("same")
+    await cached.embed(b"same")
+    assert model.asked == ["same", b"same"]
+
+
+async def test_errors_are_not_kept(model: Model, cached: CachedEmbeddings) -> None:
+    for _ in range(2):
+        assert isinstance(await cached.embed(b"broken"), InvalidImage)
+        with pytest.raises(InvalidImage, match="raised"):
+            await cached.embed(b"raises")
+    assert model.asked == [b"broken", b"raises"] * 2
+
+
+async def test_a_caller_that_goes_away_leaves_the_answer_to_the_others(
+    model: Model, cached: CachedEmbeddings
+) -> None:
+    impatient = asyncio.create_task(cached.embed("words"))
+    patient = asyncio.create_task(cached.embed("words"))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert isinstance(await patient, np.ndarray)
+    assert impatient.cancelled()
+    assert model.asked == ["words"]

@@ -1,0 +1,60 @@
+"""A replica's captions: batches that gather across requests, and items that fail alone."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from PIL import Image
+
+from core.errors import InvalidImage, UnsupportedModality, VitrineError
+from deployments.encoder import EncoderReplica
+from models.config import CaptionConfig, EncoderConfig
+from models.encoder import Pixels
+from tests.unit.models.picture_files import file
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def png(colour: str) -> bytes:
+    return file(Image.new("RGB", (30, 20), colour), "PNG")
+
+
+def replica(captions: CaptionConfig | None) -> EncoderReplica:
+    return EncoderReplica(
+        EncoderConfig(name="tested", family="fake", captions=captions, batch_wait_timeout_s=0.1)
+    )
+
+
+async def test_pictures_of_all_requests_share_batches_and_fail_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = replica(CaptionConfig(max_batch_size=3))
+    sizes: list[int] = []
+    caption = served._encoder.caption
+
+    def counted(pictures: Sequence[Pixels]) -> list[str | VitrineError]:
+        sizes.append(len(pictures))
+        return caption(pictures)
+
+    monkeypatch.setattr(served._encoder, "caption", counted)
+    red, blue, encoded = await asyncio.gather(
+        served.caption([png("red"), b"words", png("navy")]),
+        served.caption([png("blue")] * 4),
+        served.encode([png("red")]),
+    )
+    assert (red.texts[0], red.texts[2]) == ("a red thing", "a navy thing")
+    assert isinstance(red.texts[1], InvalidImage)
+    assert red.timings_ms["replica"] > 0
+    assert blue.texts == ["a blue thing"] * 4
+    assert len(encoded.vectors) == 1
+    assert [size for size in sizes if size] == [3, 3]
+
+
+async def test_a_replica_without_captions_refuses_the_call() -> None:
+    with pytest.raises(UnsupportedModality, match="tested writes no captions"):
+        await replica(None).caption([png("red")])

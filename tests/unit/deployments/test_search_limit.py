@@ -1,0 +1,101 @@
+from deployments.search_limit import FIRST, FORGET_S, LEAST, ROUND, Entry, SearchLimit
+
+SLOWDOWN = 2.0
+
+
+class Replica:
+    """Works on one search after another, each for `each_s`, and waits `away_s` for another process besides."""
+
+    def __init__(self, each_s: float, away_s: float = 0.0, most: int = 64) -> None:
+        self.limit = SearchLimit(SLOWDOWN, most, lambda: self.now)
+        self.each_s = each_s
+        self.away_s = away_s
+        self.now = 0.0
+        self.times_s: list[float] = []
+
+    def alone(self, answers: int) -> None:
+        """Let one caller search again and again."""
+        for _ in range(answers):
+            entry = self.limit.enter()
+            assert entry is not None
+            self.now += self.each_s + self.away_s
+            self.limit.leave(entry)
+
+    def crowd(self, callers: int, answers: int) -> int:
+        """Let so many callers ask again and again; returns how often one was refused."""
+        refused, in_work = 0, list[Entry]()
+        for _ in range(answers):
+            while len(in_work) < callers:
+                entry = self.limit.enter()
+                if entry is None:
+                    refused += 1
+                    break
+                in_work.append(entry)
+            first = in_work.pop(0)
+            self.now = max(self.now + self.each_s, first.began + self.each_s + self.away_s)
+            self.times_s.append(self.now - first.began)
+            self.limit.leave(first)
+        for entry in in_work:
+            self.limit.leave(entry)
+        return refused
+
+
+def test_too_many_searches_are_cut_to_what_takes_little_longer_than_one_alone() -> None:
+    busy = Replica(each_s=0.01, away_s=0.02)
+    busy.alone(ROUND)
+    assert busy.crowd(callers=50, answers=500) > 0
+    recent = busy.times_s[-100:]
+    assert 1.3 < sum(recent) / len(recent) / 0.03 < 1.2 * SLOWDOWN
+
+
+def test_a_replica_that_works_side_by_side_takes_ever_more_up_to_the_bound() -> None:
+    wide = Replica(each_s=0.0001, away_s=0.05, most=40)
+    wide.alone(ROUND)
+    wide.crowd(callers=100, answers=60 * ROUND)
+    assert wide.limit.limit == 40
+
+
+def test_slow_searches_that_are_few_refuse_nobody() -> None:
+    slow = Replica(each_s=0.5)
+    slow.alone(ROUND)
+    assert slow.crowd(callers=FIRST // 2, answers=10 * ROUND) == 0
+    assert slow.limit.limit == FIRST
+
+
+def test_searches_that_become_slower_for_good_are_cut_until_the_new_time_is_learned() -> None:
+    wide = Replica(each_s=0.0001, away_s=0.01)
+    wide.alone(ROUND)
+    wide.away_s = 1.0
+    wide.crowd(callers=50, answers=5 * ROUND)
+    assert wide.limit.limit == LEAST
+    wide.crowd(callers=50, answers=60 * ROUND)
+    assert wide.limit.limit > FIRST
+
+
+def test_nothing_is_cut_before_it_is_known_how_long_one_alone_takes() -> None:
+    new = Replica(each_s=0.01)
+    new.crowd(callers=50, answers=20 * ROUND)
+    assert new.limit.limit == FIRST
+
+
+def test_one_slow_search_alone_does_not_stretch_what_is_allowed() -> None:
+    cold = Replica(each_s=3.0)
+    cold.alone(1)
+    cold.each_s = 0.01
+    cold.alone(2 * ROUND)
+    cold.crowd(callers=50, answers=20 * ROUND)
+    assert cold.limit.limit < 5
+
+
+def test_what_was_learned_is_forgotten_after_a_quiet_while() -> None:
+    busy = Replica(each_s=0.01)
+    busy.alone(ROUND)
+    busy.crowd(callers=50, answers=500)
+    assert busy.limit.limit < FIRST
+    busy.now += FORGET_S + 1
+    assert busy.crowd(callers=FIRST, answers=1) == 0
+
+
+def test_the_first_limit_keeps_within_the_bound_of_all_requests() -> None:
+    small = Replica(each_s=0.01, most=2)
+    assert [small.limit.enter() is not None for _ in range(3)] == [True, True, False]

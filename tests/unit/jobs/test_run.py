@@ -1,0 +1,108 @@
+"""A process's hold on a job."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from catalog.config import CatalogConfig
+from catalog.jobs import SqlJobs
+from catalog.opening import open_catalog
+from core.errors import Conflict, InvalidInput
+from jobs.run import JobRun, take_up
+
+ARGS = {"model": "fake"}
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[SqlJobs]:
+    catalog = open_catalog(
+        CatalogConfig(database_url=f"sqlite:///{tmp_path}/c.sqlite", blobs_url=str(tmp_path / "blobs"))
+    )
+    yield SqlJobs(catalog.engine, lease_s=0.6)
+    catalog.close()
+
+
+def test_a_run_ends_as_succeeded_with_its_result_and_progress(jobs: SqlJobs) -> None:
+    with take_up(jobs, "build", ARGS) as run:
+        run.report(stage="indexing", total=10, done=10)
+        run.result = {"indexed": 10}
+    job = jobs.get(run.job.job_id)
+    assert (job.state, job.result, job.progress.done) == ("succeeded", {"indexed": 10}, 10)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(InvalidInput("no such model"), "no such model"), (KeyError("x"), "KeyError")]
+)
+def test_a_run_that_raises_is_a_failed_job(jobs: SqlJobs, error: Exception, message: str) -> None:
+    with pytest.raises(type(error)), take_up(jobs, "build", ARGS) as run:
+        raise error
+    job = jobs.get(run.job.job_id)
+    assert (job.state, job.error, job.result) == ("failed", message, None)
+
+
+def test_a_run_that_fails_keeps_what_it_has_found(jobs: SqlJobs) -> None:
+    run = take_up(jobs, "build", ARGS)
+    run.result = {"gate": {"passed": False}}
+    with pytest.raises(Conflict), run:
+        raise Conflict("refused")
+    job = jobs.get(run.job.job_id)
+    assert (job.state, job.error, job.result) == ("failed", "refused", {"gate": {"passed": False}})
+
+
+def test_a_long_run_keeps_its_lease(jobs: SqlJobs) -> None:
+    with take_up(jobs, "build", ARGS) as run:
+        time.sleep(1.5)
+        assert jobs.get(run.job.job_id).state == "running"
+
+
+def test_a_living_equal_job_is_refused_with_its_id_before_its_lease_is_out(jobs: SqlJobs) -> None:
+    with take_up(jobs, "build", ARGS) as first:
+        began = time.monotonic()
+        with pytest.raises(Conflict, match=first.job.job_id):
+            take_up(jobs, "build", ARGS)
+        assert time.monotonic() - began < 0.6
+
+
+def test_a_dead_job_is_succeeded_once_its_lease_is_out(jobs: SqlJobs) -> None:
+    dead = jobs.create("build", ARGS)
+    jobs.begin(dead.job_id)
+    jobs.claim(dead.job_id, "collection a")
+    with take_up(jobs, "build", ARGS) as run:
+        run.claim("collection a")
+    assert jobs.get(dead.job_id).state == "interrupted"
+    assert jobs.get(run.job.job_id).state == "succeeded"
+
+
+def test_a_cancelled_run_is_told(jobs: SqlJobs) -> None:
+    def work(run: JobRun) -> None:
+        jobs.cancel(run.job.job_id)
+        run.pause(5)
+
+    with pytest.raises(Conflict, match="cancelled"), take_up(jobs, "build", ARGS) as run:
+        work(run)
+    assert jobs.get(run.job.job_id).state == "cancelled"
+
+
+def test_a_run_that_can_give_no_more_signs_of_life_stops(
+    jobs: SqlJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beat(*_: object) -> bool:
+        raise KeyError("progress")
+
+    monkeypatch.setattr(jobs, "beat", beat)
+    run = take_up(jobs, "build", ARGS)
+    with pytest.raises(Conflict), run:
+        run.pause(5)
+
+
+def test_a_run_whose_claim_went_to_another_stops(jobs: SqlJobs) -> None:
+    late = jobs.create("build", ARGS)
+    jobs.begin(late.job_id)
+    jobs.claim(late.job_id, "collection a")
+    time.sleep(0.7)
+    with take_up(jobs, "sample", ARGS) as other:
+        other.claim("collection a")
+        with pytest.raises(Conflict), JobRun(jobs, late) as overtaken:
+            overtaken.pause(5)

@@ -1,0 +1,80 @@
+"""What jobs read of a Serve configuration."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import ConfigError, InvalidInput
+from jobs.settings import settings_of, settings_of_file
+
+ROOT = Path(__file__).parents[3]
+ENVIRONMENT = {
+    "VITRINE_DATABASE_URL": "sqlite:///c.sqlite",
+    "VITRINE_BLOBS_URL": "blobs",
+    "VITRINE_MILVUS_URI": "http://milvus:19530",
+    "VITRINE_HOME": "/home/vitrine",
+    "VITRINE_WEIGHTS": "/weights",
+}
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("file", ["serve_config.yaml", "demo/serve_config.demo.yaml"])
+def test_the_configurations_of_the_house_say_what_jobs_need(file: str) -> None:
+    settings = settings_of_file(ROOT / file)
+    assert {"openclip", "dinov2", "blip2"} <= set(settings.encoders)
+    assert settings.bulk.max_actors >= 1
+
+
+def test_an_actor_takes_what_a_replica_takes() -> None:
+    encoder = settings_of_file(ROOT / "serve_config.yaml").encoder("openclip", {})
+    assert (encoder.num_cpus, encoder.num_gpus) == (4, 1)
+
+
+def test_a_candidate_differs_in_what_it_names() -> None:
+    settings = settings_of_file(ROOT / "demo/serve_config.demo.yaml")
+    candidate = settings.encoder("dinov2", {"checkpoint": "other", "pooling": "mean"})
+    assert (candidate.config.checkpoint, candidate.config.pooling) == ("other", "mean")
+    assert candidate.config.threads == settings.encoders["dinov2"].config.threads
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [("none", {}, "there is no model 'none'; models: blip2"), ("dinov2", {"precision": "fp8"}, "precision")],
+)
+def test_a_candidate_that_cannot_be_is_refused(model: str, changes: dict[str, str], message: str) -> None:
+    settings = settings_of_file(ROOT / "demo/serve_config.demo.yaml")
+    with pytest.raises(InvalidInput, match=message):
+        settings.encoder(model, changes)
+
+
+@pytest.mark.parametrize(
+    ("applications", "message"),
+    [
+        ([], "no gateway"),
+        ([{"import_path": "deployments.app:build_gateway", "args": {}}], "catalog|valid"),
+        (
+            [
+                {
+                    "import_path": "deployments.app:build_gateway",
+                    "args": {
+                        "catalog": {"database_url": "sqlite:///c", "blobs_url": "b"},
+                        "milvus": {"uri": "http://milvus:19530"},
+                        "jobs": {"bulk": {"actors": 3}},
+                    },
+                }
+            ],
+            "actors",
+        ),
+    ],
+)
+def test_a_configuration_without_what_jobs_need_is_refused(
+    applications: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings_of(applications)

@@ -1,0 +1,60 @@
+"""The Dockerfile is sound, and copies what is there and what the pods expect."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.unit.k8s.rendering import ROOT, ray_pods
+
+TEXT = (ROOT / "Dockerfile").read_text()
+
+
+def copied() -> list[str]:
+    """What the image takes out of the repository."""
+    lines = re.findall(r"(?m)^COPY (?!--from)(.+)$", TEXT)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def test_hadolint_finds_nothing(tmp_path: Path) -> None:
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if hadolint is None:
+        pytest.skip("there is no hadolint beside this Python")
+    settings = tmp_path / "none.yaml"
+    settings.write_text("failure-threshold: style\n")
+    command = [hadolint, "--config", str(settings), str(ROOT / "Dockerfile")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_is_copied_is_there_and_not_ignored() -> None:
+    admitted = {
+        line.removeprefix("!")
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    assert set(copied()) == admitted
+    assert [name for name in copied() if not (ROOT / name).exists()] == []
+
+
+def test_every_room_that_is_installed_is_copied() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    rooms = {name.rstrip(".*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert rooms <= set(copied())
+
+
+def test_the_image_runs_as_the_user_of_the_pods() -> None:
+    (user,) = re.findall(r"(?m)^USER (\d+):(\d+)$", TEXT)
+    for name, pod in ray_pods():
+        context = pod["spec"]["securityContext"]
+        assert (str(context["runAsUser"]), str(context["runAsGroup"])) == user, name
+
+
+def test_the_extras_for_object_stores_exist() -> None:
+    (stores,) = re.findall(r"(?m)^ARG STORES=(.+)$", TEXT)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(stores.split(",")) <= extras.keys()

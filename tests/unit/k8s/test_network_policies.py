@@ -1,0 +1,68 @@
+"""Ray's ports are for Vitrine's own pods, and only the gateway's is for others."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.k8s.rendering import of_kind, ray_pods
+
+OVERLAYS = ["overlays/gpu", "overlays/demo"]
+
+
+def policies(overlay: str) -> dict[str, dict[str, Any]]:
+    return {each["metadata"]["name"]: each["spec"] for each in of_kind(overlay, "NetworkPolicy")}
+
+
+def ports(rules: list[dict[str, Any]]) -> set[int]:
+    return {port["port"] for rule in rules for port in rule.get("ports", [])}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_nothing_goes_in_or_out_that_is_not_listed(overlay: str) -> None:
+    nothing = policies(overlay)["vitrine-nothing-else"]
+    assert nothing == {
+        "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "vitrine"}},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+
+
+def test_every_pod_of_ray_is_under_the_policies() -> None:
+    for name, pod in ray_pods():
+        assert pod["metadata"]["labels"]["app.kubernetes.io/part-of"] == "vitrine", name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_others_reach_only_the_ports_that_are_meant_for_them(overlay: str) -> None:
+    reached: dict[str, set[int]] = {}
+    for name, policy in policies(overlay).items():
+        if name == "vitrine-among-itself":
+            continue
+        for rule in policy.get("ingress", []):
+            assert rule["from"], "an empty list lets everyone in"
+            for peer in rule["from"]:
+                (namespace,) = peer["namespaceSelector"]["matchLabels"].values()
+                reached.setdefault(namespace, set()).update(ports([rule]))
+    assert reached == {"ingress": {8000}, "kuberay-system": {8265, 52365, 8000}, "monitoring": {8080}}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_only_vitrines_pods_reach_all_ports_of_each_other(overlay: str) -> None:
+    among = policies(overlay)["vitrine-among-itself"]
+    own = [{"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "vitrine"}}}]
+    assert among["ingress"] == [{"from": own}]
+    assert among["egress"] == [{"to": own}]
+
+
+def test_production_reaches_its_stores_and_public_addresses() -> None:
+    found = policies("overlays/gpu")
+    assert ports(found["vitrine-stores"]["egress"]) == {19530, 5432, 6379}
+    assert ports(found["vitrine-names"]["egress"]) == {53}
+    (outside,) = found["vitrine-outside"]["egress"]
+    private = outside["to"][0]["ipBlock"]["except"]
+    # The address of a cloud's metadata service, which hands out credentials.
+    assert "169.254.0.0/16" in private
+    assert ports([outside]) == {80, 443}
+
+
+def test_the_demo_reaches_nothing_outside() -> None:
+    assert not {"vitrine-outside", "vitrine-stores"} & policies("overlays/demo").keys()

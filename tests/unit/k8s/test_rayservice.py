@@ -1,0 +1,196 @@
+"""The RayServices run the configurations of the repository, on pods that can hold them, and have no rights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from cli.environment import RAY_DEFAULTS
+from deployments.serve_doors import has_admin_key
+from deployments.serve_file import read_serve_file
+from k8s.generate import DEMO_CHANGES, generated
+from tests.unit.k8s.rendering import ROOT, Manifest, cluster_of, clusters, of_kind, ray_pods, rayservice
+
+NEEDED_BY_SERVE = (
+    "RAY_SERVE_ENABLE_HA_PROXY",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH",
+)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITRINE_HOME", "/data")
+    monkeypatch.setenv("VITRINE_WEIGHTS", "/weights")
+    monkeypatch.setenv("VITRINE_DATABASE_URL", "postgresql://vitrine@db/vitrine")
+    monkeypatch.setenv("VITRINE_BLOBS_URL", "s3://pictures")
+    monkeypatch.setenv("VITRINE_MILVUS_URI", "http://milvus:19530")
+    monkeypatch.setenv("VITRINE_ADMIN_KEY_SHA256", "0" * 64)
+
+
+def deployments(config: ServeDeploySchema) -> list[Any]:
+    return [deployment for application in config.applications for deployment in application.deployments]
+
+
+def most_replicas(deployment: Any) -> int:
+    scaling = deployment.autoscaling_config
+    return int(scaling["max_replicas"] if isinstance(scaling, dict) else deployment.num_replicas)
+
+
+def offered(group: Manifest) -> dict[str, float]:
+    """The resources that Ray sees on one pod of a group."""
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    kinds: dict[str, float] = json.loads(json.loads(group["rayStartParams"]["resources"]))
+    return {"CPU": float(limits["cpu"]), "GPU": float(limits.get("nvidia.com/gpu", 0)), **kinds}
+
+
+def env_of(pod: Manifest) -> dict[str, str]:
+    return {each["name"]: each.get("value", "") for each in pod["spec"]["containers"][0]["env"]}
+
+
+def test_generated_files_are_what_their_sources_say() -> None:
+    stale = [str(path) for path, text in generated().items() if path.read_text() != text]
+    assert stale == [], "run `make generate`"
+
+
+def test_production_runs_exactly_the_configuration_of_the_repository() -> None:
+    running = yaml.safe_load(rayservice("overlays/gpu")["spec"]["serveConfigV2"])
+    assert running == yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+
+
+def test_the_demo_differs_only_in_how_it_listens() -> None:
+    running = yaml.safe_load(rayservice("overlays/demo")["spec"]["serveConfigV2"])
+    kept = yaml.safe_load((ROOT / "demo" / "serve_config.demo.yaml").read_text())
+    assert running["proxy_location"] == "EveryNode"
+    assert running["http_options"]["host"] == "0.0.0.0"
+    assert [a["name"] for a in running["applications"]] == [a["name"] for a in kept["applications"]]
+    changed = [
+        a["name"] for a, b in zip(running["applications"], kept["applications"], strict=True) if a != b
+    ]
+    assert changed == ["gateway"]
+    assert len(DEMO_CHANGES) == 3
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "demo"])
+def test_ray_and_the_strict_check_accept_what_runs(overlay: str, tmp_path: Path) -> None:
+    text = rayservice(f"overlays/{overlay}")["spec"]["serveConfigV2"]
+    ServeDeploySchema.model_validate(yaml.safe_load(text))
+    path = tmp_path / "serve_config.yaml"
+    path.write_text(text)
+    assert has_admin_key(read_serve_file(path))
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "demo"])
+def test_each_deployment_fits_on_exactly_one_kind_of_pod(overlay: str) -> None:
+    service = rayservice(f"overlays/{overlay}")
+    groups = cluster_of(service)["workerGroupSpecs"]
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    for deployment in deployments(config):
+        options = deployment.ray_actor_options
+        asked = {"CPU": options.num_cpus, "GPU": options.num_gpus or 0.0, **options.resources}
+        fitting = [
+            group["groupName"]
+            for group in groups
+            if all(offered(group).get(name, 0.0) >= amount for name, amount in asked.items())
+        ]
+        assert len(fitting) == 1, (deployment.name, asked, fitting)
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "demo"])
+def test_a_group_may_grow_until_it_holds_all_replicas_of_its_deployments(overlay: str) -> None:
+    service = rayservice(f"overlays/{overlay}")
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    for group in cluster_of(service)["workerGroupSpecs"]:
+        there = offered(group)
+        mine = [d for d in deployments(config) if set(d.ray_actor_options.resources) <= set(there)]
+        assert mine
+        for name, amount in (("CPU", there["CPU"]), ("GPU", there["GPU"])):
+            options = "num_cpus" if name == "CPU" else "num_gpus"
+            needed = sum(most_replicas(d) * (getattr(d.ray_actor_options, options) or 0.0) for d in mine)
+            assert group["maxReplicas"] * amount >= needed, (group["groupName"], name)
+
+
+def test_an_encoder_may_have_one_pod_more_to_roll_its_replicas() -> None:
+    service = rayservice("overlays/gpu")
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    for group in cluster_of(service)["workerGroupSpecs"]:
+        for deployment in deployments(config):
+            options = deployment.ray_actor_options
+            if options.num_gpus and set(options.resources) <= set(offered(group)):
+                assert group["maxReplicas"] >= most_replicas(deployment) * options.num_gpus + 1
+
+
+def test_the_head_does_no_work_and_gets_no_requests() -> None:
+    for folder, cluster in clusters():
+        assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", folder
+        assert cluster["authOptions"]["mode"] == "token"
+    for overlay in ("overlays/gpu", "overlays/demo"):
+        assert rayservice(overlay)["spec"]["excludeHeadPodFromServeSvc"] is True
+
+
+def test_production_survives_its_head_and_an_upgrade() -> None:
+    service = rayservice("overlays/gpu")
+    cluster = cluster_of(service)
+    assert cluster["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]["secretKeyRef"]["name"]
+    assert service["spec"]["upgradeStrategy"] == {"type": "NewCluster"}
+    assert cluster["enableInTreeAutoscaling"] is True
+    assert cluster["autoscalerOptions"]["version"] == "v2"
+    for group in cluster["workerGroupSpecs"]:
+        assert 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    # KubeRay refuses any other policy beside this autoscaler.
+    assert {pod["spec"].get("restartPolicy", "Never") for _, pod in ray_pods()} == {"Never"}
+
+
+def test_every_pod_of_the_service_starts_ray_with_what_serve_needs() -> None:
+    for overlay in ("overlays/gpu", "overlays/demo"):
+        pods = [(name, pod) for name, pod in ray_pods() if name.startswith(overlay)]
+        assert pods
+        for name, pod in pods:
+            found = env_of(pod)
+            assert {key: found.get(key) for key in NEEDED_BY_SERVE} == {
+                key: RAY_DEFAULTS[key] for key in NEEDED_BY_SERVE
+            }, name
+            assert found["RAY_SERVE_HAPROXY_BINARY_PATH"] == "/opt/vitrine/bin/haproxy"
+
+
+def test_pods_have_no_rights_and_write_only_where_they_must() -> None:
+    for name, pod in ray_pods():
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert {"/tmp", "/home/vitrine"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
+            assert {"livenessProbe", "readinessProbe", "resources"} <= container.keys()
+
+
+def test_only_heads_whose_autoscaler_needs_it_get_a_token_for_kubernetes() -> None:
+    for folder, cluster in clusters():
+        head = cluster["headGroupSpec"]["template"]["spec"]
+        assert head["automountServiceAccountToken"] is bool(cluster.get("enableInTreeAutoscaling")), folder
+        for group in cluster["workerGroupSpecs"]:
+            assert group["template"]["spec"]["automountServiceAccountToken"] is False
+
+
+def test_secrets_are_referred_to_and_nowhere_written() -> None:
+    for folder in ("overlays/gpu", "overlays/demo", "jobs/build"):
+        assert of_kind(folder, "Secret") == []
+    for name, pod in ray_pods():
+        container = pod["spec"]["containers"][0]
+        assert container["envFrom"] == [{"secretRef": {"name": "vitrine"}}], name
+        assert not any(
+            word in key for key in env_of(pod) for word in ("TOKEN", "PASSWORD", "DATABASE", "KEY")
+        )
+
+
+def test_the_version_of_ray_is_the_one_that_is_installed() -> None:
+    import ray
+
+    assert {cluster["rayVersion"] for _, cluster in clusters()} == {ray.__version__}

@@ -1,0 +1,85 @@
+"""Every manifest is what its schema says: Kubernetes' own, and KubeRay's."""
+
+import gzip
+import json
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.unit.k8s.rendering import K8S, RENDERED, Manifest, render
+
+UNKNOWN_HERE = {"monitoring.coreos.com/v1", "milvus.io/v1beta1"}
+"""Resources of other operators, whose schemas the repository does not have."""
+
+
+def strict(schema: Any) -> Any:
+    """Refuse unknown keys, which the API server drops in silence."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: strict(value) for key, value in schema.items()}
+    open_ended = "additionalProperties" in schema or schema.get("x-kubernetes-preserve-unknown-fields")
+    if schema.get("type") == "object" and isinstance(schema.get("properties"), dict) and not open_ended:
+        closed["additionalProperties"] = False
+    return closed
+
+
+def check_ray(manifest: Manifest) -> None:
+    schema = json.loads(
+        gzip.decompress((K8S / "crds" / f"{manifest['kind'].lower()}.v1.json.gz").read_bytes())
+    )
+    jsonschema.Draft202012Validator(strict(schema)).validate(manifest)
+
+
+def check(manifest: Manifest) -> None:
+    if manifest["apiVersion"] == "ray.io/v1":
+        check_ray(manifest)
+    elif manifest["apiVersion"] not in UNKNOWN_HERE:
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("folder", RENDERED)
+def test_every_manifest_is_what_its_schema_says(folder: str) -> None:
+    manifests = render(folder)
+    assert manifests
+    for manifest in manifests:
+        check(manifest)
+
+
+def test_a_misspelt_key_of_a_rayservice_is_noticed() -> None:
+    (service,) = (dict(each) for each in render("overlays/gpu") if each["kind"] == "RayService")
+    service["spec"] = {**service["spec"], "serveConfigv2": ""}
+    with pytest.raises(jsonschema.ValidationError, match="serveConfigv2"):
+        check(service)
+
+
+def test_a_misspelt_key_of_a_core_resource_is_noticed() -> None:
+    with pytest.raises(kubernetes_validate.ValidationError, match="minimumAvailable"):
+        check(
+            {
+                "apiVersion": "policy/v1",
+                "kind": "PodDisruptionBudget",
+                "metadata": {"name": "a"},
+                "spec": {"minimumAvailable": 1},
+            }
+        )
+
+
+def test_every_file_is_yaml_that_says_what_it_is() -> None:
+    for path in sorted(K8S.rglob("*.yaml")):
+        if path.name in ("serve_config.yaml", "encoders.yaml", "one_pod.yaml"):
+            continue
+        for document in yaml.safe_load_all(path.read_text()):
+            assert {"apiVersion", "kind"} <= document.keys(), path
+
+
+def test_nothing_is_left_out_of_the_kustomizations() -> None:
+    for folder in {path.parent for path in K8S.rglob("*.yaml")}:
+        kustomization = (folder / "kustomization.yaml").read_text()
+        for path in folder.iterdir():
+            if path.is_file() and path.name != "kustomization.yaml":
+                assert path.name in kustomization, f"{path} is not part of its kustomization"

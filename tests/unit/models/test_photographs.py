@@ -1,0 +1,96 @@
+"""Pictures with the statistics of photographs: a reduced decode, and 16 bits a channel."""
+
+import struct
+import zlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.config import EncoderConfig
+from models.encoder import Encoder
+from models.images import ImageLimits, decode_image
+from models.registry import load_encoder
+from tests.unit.models.picture_files import file
+from tests.unit.models.tiny_checkpoints import DEMO
+
+
+def photograph(width: int, height: int, seed: int) -> Image.Image:
+    """Noise whose amplitude falls with one over the spatial frequency (Field 1987), and hard edges.
+
+    Colour varies a third as much as brightness, as it does outdoors.
+    """
+    random = np.random.default_rng(seed)
+    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    frequency = np.maximum(np.hypot(rows, columns), 1 / max(width, height))
+    planes = []
+    for _ in range(4):
+        spectrum = np.fft.rfft2(random.standard_normal((height, width))) / frequency
+        plane = np.fft.irfft2(spectrum, (height, width))
+        planes.append((plane - plane.mean()) / plane.std())
+    pixels: NDArray[np.float64] = 128 + 45 * planes[0][..., None] + 15 * np.stack(planes[1:], axis=-1)
+    for _ in range(6):
+        x, y = int(random.integers(width * 3 // 4)), int(random.integers(height * 3 // 4))
+        pixels[y : y + height // 4, x : x + width // 4] += random.integers(-90, 90, 3)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@cache
+def load(family: str, draft: bool) -> Encoder:
+    return load_encoder(
+        EncoderConfig(
+            name="tested",
+            family=family,  # type: ignore[arg-type]
+            checkpoint=str(DEMO / family),
+            device="cpu",
+            draft=draft,
+        )
+    )
+
+
+@pytest.mark.parametrize("family", ["openclip", "dinov2", "blip2", "timm"])
+def test_a_reduced_decode_of_a_photograph_hardly_moves_its_vector(family: str) -> None:
+    cosines = []
+    for seed, (width, height) in enumerate([(800, 600), (1201, 901), (900, 1600), (2000, 1500)]):
+        data = file(photograph(width, height, seed), "JPEG", quality=90)
+        full, reduced = (
+            encoder.encode_images([encoder.decode(data)])[0]
+            for encoder in (load(family, draft=False), load(family, draft=True))
+        )
+        cosines.append(float(np.asarray(full) @ np.asarray(reduced)))
+    print(f"{family}: least cosine to the full decode {min(cosines):.6f}")
+    assert min(cosines) >= 0.999
+
+
+def sixteen_bit_png(pixels: NDArray[np.uint16]) -> bytes:
+    """Pillow writes no 16-bit colour, so the file is put together by hand; pixels (height, width, 3)."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_sixteen_bit_colour_is_scaled_not_clipped() -> None:
+    ramp = np.linspace(0, 65_535, 256).astype(np.uint16)
+    pixels = np.stack([ramp, ramp[::-1], np.full_like(ramp, 40_000)], axis=-1)[None].repeat(4, axis=0)
+    decoded = np.asarray(decode_image(sixteen_bit_png(pixels), ImageLimits()), dtype=int)
+    assert np.abs(decoded - pixels / 257).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "WEBP"])
+def test_a_modern_format_looks_like_its_original(kind: str, tmp_path: Path) -> None:
+    original = photograph(320, 240, 3)
+    path = tmp_path / f"picture.{kind.lower()}"
+    original.save(path, kind, quality=90)
+    decoded = decode_image(path.read_bytes(), ImageLimits())
+    assert decoded.size == original.size
+    difference = np.abs(np.asarray(decoded, dtype=int) - np.asarray(original, dtype=int))
+    assert difference.mean() < 6

@@ -1,0 +1,86 @@
+"""A folder of pictures as a source."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from catalog.sources.entries import Entry, Record
+from catalog.sources.folder import Folder
+from core.errors import InvalidInput
+from core.sources import FolderSource
+
+
+def read(folder: Path, after: str | None = None) -> list[Entry]:
+    return list(Folder(FolderSource(kind="folder", path=str(folder))).entries(after))
+
+
+def record(entry: Entry) -> Record:
+    assert isinstance(entry.content, Record), entry.content
+    return entry.content
+
+
+def error(entry: Entry) -> str:
+    assert isinstance(entry.content, InvalidInput), entry.content
+    return entry.content.message
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    folder = tmp_path / "shop"
+    (folder / "dress").mkdir(parents=True)
+    for name in ("dress/b.jpg", "dress/a.PNG", "dress/notes.txt", "dress/.hidden.jpg", "hat.jpg", "list.txt"):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def test_a_sub_folder_and_a_picture_are_a_product_each(shop: Path) -> None:
+    dress, hat = read(shop)
+    assert (dress.row, dress.product_id, hat.row, hat.product_id) == (1, "dress", 2, "hat")
+    assert record(dress).pictures == (shop / "dress/a.PNG", shop / "dress/b.jpg")
+    assert record(hat) == Record("hat", "", "", {}, (shop / "hat.jpg",))
+
+
+def test_metadata_lies_beside_the_pictures(shop: Path) -> None:
+    (shop / "dress/metadata.json").write_text(json.dumps({"title": "A dress", "attributes": {"price": 5}}))
+    (shop / "hat.json").write_text("\ufeff" + json.dumps({"description": "warm"}), encoding="utf-8")
+    dress, hat = read(shop)
+    assert (record(dress).title, record(dress).attributes) == ("A dress", {"price": 5})
+    assert record(hat).description == "warm"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"price": 5}', '{"title": 5}', "[" * 100_000])
+def test_metadata_that_is_none_fails_alone(shop: Path, text: str) -> None:
+    (shop / "dress/metadata.json").write_text(text)
+    dress, hat = read(shop)
+    assert "metadata.json" in error(dress)
+    assert record(hat).product_id == "hat"
+
+
+def test_an_import_goes_on_behind_its_position(shop: Path) -> None:
+    (shop / "shoe.jpg").write_bytes(b"x")
+    entries = read(shop)
+    assert read(shop, entries[0].position) == entries[1:]
+    assert read(shop, entries[-1].position) == []
+
+
+def test_a_link_out_of_the_folder_is_refused(shop: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "key.jpg").write_bytes(b"x")
+    (shop / "dress/c.jpg").symlink_to(secret / "key.jpg")
+    (shop / "away").symlink_to(secret)
+    away, dress, hat = read(shop)
+    assert "outside" in error(away)
+    assert "outside" in error(dress)
+    assert record(hat)
+
+
+def test_a_folder_without_pictures_is_an_error(shop: Path) -> None:
+    (shop / "empty").mkdir()
+    assert "no picture" in error(read(shop)[1])
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no folder"):
+        read(tmp_path / "nowhere")

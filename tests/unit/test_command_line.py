@@ -1,0 +1,60 @@
+"""The command line as a whole: its help is fast, documented, and names each exit code."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from cli.exits import MEANINGS, Exit
+from cli.main import app
+from cli.reference import filled
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"httpx", "pydantic", "PIL", "rich.progress", "ray", "torch", "numpy", "yaml", "vitrine"}
+
+
+def test_the_page_about_the_command_line_is_as_the_commands_say() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert "## `vitrine search`" in page
+    assert page == filled(page), "run python -m cli.reference docs/cli.md"
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(Exit)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = f"import sys, cli.main; print(sorted({HEAVY} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "cli.main", "--help"], check=True, cwd=ROOT, capture_output=True)
+    after = os.times()
+    # The processor's time, since other work on the machine makes the clock's longer.
+    taken = after.children_user - before.children_user + after.children_system - before.children_system
+    assert taken < 0.5
+
+
+def test_the_commands_are_these() -> None:
+    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert list(listed) == [
+        "serve", "search", "import", "models", "stats", "ready", "plan", "build", "sample", "evaluate", "promote",
+        "rollback", "prune", "verify", "products", "jobs", "keys", "config",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete(shell: str) -> None:
+    environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-m", "cli.main", "--show-completion", shell]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "_COMPLETE" in done.stdout

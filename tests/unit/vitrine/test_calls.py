@@ -1,0 +1,77 @@
+"""The client's calls, options and answers are those of the service's OpenAPI document."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, get_type_hints
+
+import pytest
+
+import vitrine.answers
+import vitrine.operations
+from deployments.ingress import describe
+from vitrine.answers import Answer
+from vitrine.call import Call
+from vitrine.calls import embeddings, jobs, keys, products, searches, status
+from vitrine.calls.searches import Options
+
+DOCUMENT = describe()
+FOR_OTHER_CLIENTS = {
+    ("post", "/v1/embeddings"),
+    ("post", "/vectorize"),
+    ("get", "/meta"),
+    ("get", "/health/live"),
+    ("get", "/.well-known/live"),
+    ("get", "/.well-known/ready"),
+}
+OTHERWISE_NAMED = {
+    "Image": "PictureView", "IndexedIn": "ModelIndex", "Written": "WrittenView", "ModelUsed": "ModelUsed",
+    "Hit": "ResultView", "Page": "SearchView", "ModelList": "ListView",
+    "Comparison": "CompareView", "AttributeValue": "ValueView", "MissingPicture": "MissingView",
+    "FailedPicture": "FailedView", "NewKey": "MadeView",
+}  # fmt: skip
+
+
+def builders() -> Iterator[Callable[..., Call[Any]]]:
+    for module in (products, searches, embeddings, status, jobs, keys):
+        for function in vars(module).values():
+            own = inspect.isfunction(function) and function.__module__ == module.__name__
+            if own and not function.__name__.startswith("_"):
+                yield function
+
+
+def built(build: Callable[..., Call[Any]]) -> Call[Any]:
+    """A call with a placeholder for each argument that it needs."""
+    given = {
+        name: b"{}" if name == "picture" else f"{{{name}}}"
+        for name, each in inspect.signature(build).parameters.items()
+        if each.default is each.empty and each.kind is not each.VAR_KEYWORD
+    }
+    return build(**given)
+
+
+def template(path: str) -> str:
+    return path.replace("%7B", "{").replace("%7D", "}")
+
+
+def test_every_call_of_the_service_is_one_of_the_client() -> None:
+    called = {(call.method.lower(), template(call.path)) for call in map(built, builders())}
+    offered = {(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert called == offered - FOR_OTHER_CLIENTS
+
+
+def answers() -> list[type[Answer]]:
+    named = [*vars(vitrine.answers).values(), *vars(vitrine.operations).values()]
+    kinds = dict.fromkeys(kind for kind in named if inspect.isclass(kind) and issubclass(kind, Answer))
+    return [kind for kind in kinds if kind not in (Answer, vitrine.answers.Facts)]
+
+
+@pytest.mark.parametrize("kind", answers(), ids=lambda kind: kind.__name__)
+def test_an_answer_has_the_fields_that_the_service_sends(kind: type[Answer]) -> None:
+    name = OTHERWISE_NAMED.get(kind.__name__, f"{kind.__name__}View")
+    assert set(kind.model_fields) == set(DOCUMENT["components"]["schemas"][name]["properties"])
+
+
+def test_a_search_takes_the_options_that_the_service_takes() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert set(get_type_hints(Options)) | {"query", "model"} == set(schemas["SearchBody"]["properties"])
+    assert set(get_type_hints(Options)) | {"query", "models"} == set(schemas["CompareBody"]["properties"])
