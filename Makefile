@@ -5,7 +5,7 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' constraints.txt)
 MILVUS_VENV := .venv-milvus
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint generate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,11 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+generate: setup ## what is made from code and configuration: manifests, tables in the docs
+	$(BIN)/python -m k8s.generate
+	$(BIN)/python -m deployments.config_table docs/operations.md
+	$(BIN)/python -m deployments.openapi docs/api.md
 
 clean: ## remove environments and the demo's data
 	rm -rf $(VENV) $(MILVUS_VENV) .demo
