@@ -130,8 +130,14 @@ def cases(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     products = draw(
         st.lists(st.dictionaries(st.sampled_from(used), values, min_size=1), min_size=10, max_size=25)
     )
-    found = [v for p in products for each in p.values() for v in (each if isinstance(each, list) else [each])]
-    known = [v for v in found if isinstance(v, str | bool | int | float)]
+    pairs = [
+        (name, value)
+        for product in products
+        for name, each in product.items()
+        for value in (each if isinstance(each, list) else [each])
+        if isinstance(value, str | bool | int | float)
+    ]
+    known = [value for _, value in pairs]
     scalar = st.one_of(st.sampled_from(known), st.sampled_from(known), scalars) if known else scalars
     ordered = scalar.filter(lambda value: not isinstance(value, bool))
     strings = scalar.filter(lambda value: isinstance(value, str)).map(lambda text: text[: len(text) // 2 + 1])
@@ -145,8 +151,11 @@ def cases(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         st.dictionaries(st.sampled_from(["gt", "gte", "lt", "lte"]), ordered, min_size=1, max_size=2),
     )
     name = st.sampled_from([*used, *used, draw(names)]).map(lambda each: f"\\{each}")
+    some = st.dictionaries(name, condition, min_size=1, max_size=2)
+    # What some product has is what tells it from the others.
+    of_one = st.sampled_from(pairs or [(used[0], 1)]).map(lambda pair: {f"\\{pair[0]}": pair[1]})
     filters = st.recursive(
-        st.dictionaries(name, condition, min_size=1, max_size=2),
+        st.one_of(some, of_one),
         lambda inner: st.one_of(
             st.fixed_dictionaries({"not": inner}),
             st.fixed_dictionaries({"and": st.lists(inner, max_size=3)}),

@@ -28,11 +28,10 @@ let waiting;
 
 /** @param {boolean} [isStep] whether the visitor waits for the results, rather than moves a slider */
 async function search(isStep = false) {
-  running.abort();
+  outdate();
   running = new AbortController();
   const { signal } = running;
   const results = byId("results");
-  results.setAttribute("aria-busy", "true");
   say("Searching …");
   try {
     const started = performance.now();
@@ -49,6 +48,12 @@ async function search(isStep = false) {
   } finally {
     if (!signal.aborted) results.removeAttribute("aria-busy");
   }
+}
+
+/** What is shown no longer answers the query, and what is under way never will. */
+function outdate() {
+  running.abort();
+  byId("results").setAttribute("aria-busy", "true");
 }
 
 /** Nothing is asked for: show what there is. @param {AbortSignal} signal */
@@ -126,6 +131,7 @@ async function start() {
   showParts(store);
   showSaved(store);
   store.listen((_, isStep) => {
+    outdate();
     clearTimeout(waiting);
     waiting = setTimeout(search, isStep ? 0 : SETTLE_MS, isStep);
   });
