@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import importing, jobs, keys, products, search, status, upgrade
+from cli import comparison, embedding, importing, jobs, keys, products, search, status, upgrade
 from cli.exits import Exit
 from core.errors import VitrineError
 
@@ -39,9 +39,13 @@ def check(config: ConfigFile) -> None:
 
 
 app.command("search")(search.search)
+app.command("compare")(comparison.compare)
+app.command("embed")(embedding.embed)
+app.command("caption")(embedding.caption)
 app.add_typer(products.app, name="products")
 app.command("import")(importing.import_products)
 app.command("models")(status.models)
+app.command("gaps")(status.gaps)
 app.command("stats")(status.stats)
 app.command("ready")(status.ready)
 app.command("plan")(upgrade.plan)

@@ -2,12 +2,15 @@
 
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cli.connection import Service, asks
 from cli.json_option import json_object
+
+if TYPE_CHECKING:
+    from vitrine.answers import Attribute
 
 app = typer.Typer(no_args_is_help=True, help="Keep the products of the catalogue.")
 ProductId = Annotated[str, typer.Argument(help="The product's id.")]
@@ -104,11 +107,35 @@ def delete(
 def image(
     image_id: Annotated[str, typer.Argument(help="Id of a picture, as a product shows it.")],
     file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it.")],
+    thumbnail: Annotated[
+        Literal["small", "large"] | None,
+        typer.Option(help="As WebP of at most 320 or 960 pixels a side; default: the file as it was sent."),
+    ] = None,
     *,
     service: Service,
 ) -> None:
-    """Write a picture file as it was sent."""
+    """Write a picture file."""
     with service.client() as client:
-        data = client.image(image_id)
+        data = client.image(image_id) if thumbnail is None else client.thumbnail(image_id, thumbnail)
     file.write_bytes(data)
     service.show({"file": str(file), "bytes": len(data)}, lambda: f"{file}: {len(data):,} bytes")
+
+
+@app.command()
+@asks
+def attributes(*, service: Service) -> None:
+    """List the attributes that products have: what a filter can ask for."""
+    from cli.tables import table
+
+    with service.client() as client:
+        told = client.attributes()
+    rows = [(each.name, each.products, _values(each)) for each in told.attributes]
+    title = f"of {told.products_read:,} products"
+    service.show(told, lambda: table(("attribute", "products", "values"), rows, title=title))
+
+
+def _values(attribute: "Attribute") -> str:
+    if attribute.minimum is not None:
+        return f"{attribute.minimum:g} to {attribute.maximum:g}"
+    listed: list[Any] = [f"{each.value} ({each.products:,})" for each in attribute.values]
+    return ", ".join([*listed, *(["…"] if attribute.more_values else [])])

@@ -1,4 +1,4 @@
-"""`vitrine models`, `vitrine stats` and `vitrine ready`."""
+"""`vitrine models`, `vitrine gaps`, `vitrine stats` and `vitrine ready`."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +8,7 @@ from cli.connection import Service, asks
 from cli.exits import Exit
 
 if TYPE_CHECKING:
+    from vitrine import Vitrine
     from vitrine.operations import Counts, Model, Version
 
 
@@ -29,6 +30,26 @@ def models(
         served = client.models()
     rows = [(each.model, *_serving(each)) for each in served]
     service.show(served, lambda: table(("model", *_VERSION), rows))
+
+
+@asks
+def gaps(
+    model: Annotated[str, typer.Argument(help="A configured encoder.")],
+    version: Annotated[
+        str | None, typer.Option(help="Fingerprint of a version; default: the one that serves.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each kind to list.")] = 50,
+    *,
+    service: Service,
+) -> None:
+    """List the pictures that a version of a model lacks, and those that it could not take, with the reason."""
+    from cli.tables import table
+
+    with service.client() as client:
+        told = client.gaps(model, version or _served(client, model), limit)
+    rows = [(each.product_id, each.image_id, "missing") for each in told.missing]
+    rows += [(each.product_id, each.image_id, each.error) for each in told.failed]
+    service.show(told, lambda: table(("product", "picture", "why"), rows, title=told.collection))
 
 
 @asks
@@ -69,6 +90,17 @@ _VERSION = (
     "failed",
     "checkpoint",
 )
+
+
+def _served(client: "Vitrine", model: str) -> str:
+    from vitrine import NotFound, Unavailable
+
+    for each in client.models():
+        if each.model == model:
+            if each.serving is None:
+                raise Unavailable(f"{model} does not serve: {each.problem}; name a version by --version")
+            return each.serving.fingerprint
+    raise NotFound(f"there is no model {model!r}")
 
 
 def _version(version: "Version") -> tuple[Any, ...]:

@@ -42,6 +42,8 @@ class AsyncVitrine:
     compare = sent(searches.compare)
     similar = sent(searches.similar)
     embed = sent(embeddings.embed)
+    embed_texts = sent(embeddings.embed_texts)
+    embed_pictures = sent(embeddings.embed_pictures)
     caption = sent(embeddings.caption)
     models = sent(status.models)
     versions = sent(status.versions)

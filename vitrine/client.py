@@ -48,6 +48,8 @@ class Vitrine:
     compare = sent(searches.compare)
     similar = sent(searches.similar)
     embed = sent(embeddings.embed)
+    embed_texts = sent(embeddings.embed_texts)
+    embed_pictures = sent(embeddings.embed_pictures)
     caption = sent(embeddings.caption)
     models = sent(status.models)
     versions = sent(status.versions)

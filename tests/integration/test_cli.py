@@ -22,6 +22,7 @@ from cli.exits import Exit
 from cli.main import app as commands
 from core.jobs import Progress
 from deployments.bulk_jobs import BulkJobs
+from models.config import CaptionConfig
 from tests.documented_service import Cluster, picture
 from tests.local_encoder import LocalEncoder
 from tests.local_service import local_service
@@ -267,10 +268,15 @@ def test_a_service_that_is_not_there_is_told_in_one_sentence() -> None:
     assert CliRunner().invoke(commands, ["stats", "--url", "nowhere"]).exit_code == Exit.USAGE
 
 
+def _obey_ctrl_c() -> None:
+    """As at a terminal: what a script starts in the background inherits SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("options", "state"), [([], "queued"), (["--cancel-on-interrupt"], "cancelled")])
 def test_ctrl_c_leaves_the_job_alone_or_cancels_it(stand: Stand, options: list[str], state: str) -> None:
     command = [sys.executable, "-m", "cli.main", "build", "--model", "first", "--url", stand.url, *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_obey_ctrl_c) as process:
         while not stand.jobs.page(1):
             time.sleep(0.02)
         time.sleep(0.5)
@@ -311,3 +317,70 @@ def test_an_evaluation_is_a_table_of_figures_with_their_intervals(stand: Stand) 
     assert shown.exit_code == 0, shown.output
     assert "0.867 (0.733 to 0.967)" in shown.stdout
     assert "passed: no worse" in shown.stdout
+
+
+def test_models_are_compared_side_by_side(stocked: Stand, tmp_path: Path) -> None:
+    file = str(tmp_path / "red.png")
+    compared = stocked.told("compare", file, "--model", "first", "--model", "ensemble", "--limit", "2")
+    assert [next(each["product_id"] for each in found["results"]) for found in compared["lists"]] == [
+        "red",
+        "red",
+    ]
+    shown = stocked.run("compare", file, "--limit", "2").stdout
+    assert "red (1)" in shown
+    assert "first and ensemble" in shown
+    assert stocked.run("compare").exit_code == Exit.USAGE
+
+
+def test_words_and_pictures_are_embedded_and_one_mistake_costs_the_others_nothing(
+    stocked: Stand, tmp_path: Path
+) -> None:
+    red, broken = str(tmp_path / "red.png"), tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    told = stocked.told("embed", "first", red, "a red shirt", red)["embeddings"]
+    assert [each["input"] for each in told] == [red, "a red shirt", red]
+    assert told[0]["embedding"] == told[2]["embedding"] != told[1]["embedding"]
+    assert sum(number**2 for number in told[1]["embedding"]) == pytest.approx(1, abs=1e-5)
+    partly = stocked.run("embed", "first", red, str(broken), "--json")
+    answers = json.loads(partly.stdout)["embeddings"]
+    assert (partly.exit_code, ["error" in each for each in answers]) == (Exit.USAGE, [False, True])
+    assert "+" in stocked.run("embed", "first", red).stdout
+    alone = stocked.run("embed", "first", str(broken))
+    assert (alone.exit_code, alone.stdout) == (Exit.USAGE, "")
+
+
+def test_a_model_without_captions_says_so_and_one_with_them_writes_them(stand: Stand, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(picture(COLOURS["red"]))
+    file = str(tmp_path / "red.png")
+    assert stand.run("caption", file).exit_code == Exit.USAGE
+    encoders = {"first": LocalEncoder("first", captions=CaptionConfig())}
+    (tmp_path / "other").mkdir()
+    with local_service(tmp_path / "other", encoders) as app, served(app) as url:
+        able = replace(stand, url=url)
+        (told,) = able.told("caption", file)
+        assert told["caption"] in able.run("caption", file, "--model", "first").stdout
+
+
+def test_what_filters_can_ask_for_is_listed(stocked: Stand) -> None:
+    (colour,) = stocked.told("products", "attributes")["attributes"]
+    assert (colour["name"], colour["products"]) == ("colour", 3)
+    assert "green (1)" in stocked.run("products", "attributes").stdout
+
+
+def test_a_thumbnail_is_written_in_its_size(stocked: Stand, tmp_path: Path) -> None:
+    (image,) = stocked.told("products", "get", "red")["images"]
+    file = tmp_path / "small.webp"
+    stocked.told("products", "image", image["image_id"], str(file), "--thumbnail", "small")
+    assert file.read_bytes()[8:12] == b"WEBP"
+
+
+def test_the_gaps_of_a_version_are_listed(stocked: Stand, tmp_path: Path) -> None:
+    assert stocked.told("gaps", "first")["missing"] == []
+    fingerprint = stocked.told("models", "first")[0]["fingerprint"]
+    stocked.encoder.away = True
+    stocked.told("products", "put", "late", str(tmp_path / "red.png"))
+    assert stocked.run("gaps", "first").exit_code == Exit.TRY_LATER
+    told = stocked.told("gaps", "first", "--version", fingerprint)
+    assert [each["product_id"] for each in told["missing"]] == ["late"]
+    assert "late" in stocked.run("gaps", "first", "--version", fingerprint).stdout
+    assert stocked.run("gaps", "none").exit_code == Exit.NOT_FOUND

@@ -1,8 +1,6 @@
 """The client against the HTTP API over a real connection."""
 
 import asyncio
-import re
-import shlex
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,9 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from typer.testing import CliRunner
 
-from cli.main import app as commands
 from core.jobs import Progress
 from deployments.bulk_jobs import BulkJobs
 from models.config import CaptionConfig
@@ -35,6 +31,7 @@ from vitrine import (
     Words,
 )
 from vitrine import InvalidRequest as Invalid
+from vitrine.batches import FailedItem
 
 ROOT = Path(__file__).parents[2]
 COLOURS = {"red": "#c02020", "green": "#20c020", "blue": "#2020c0"}
@@ -155,6 +152,33 @@ def test_pictures_and_words_are_embedded_and_captioned(shop: Vitrine) -> None:
         shop.embed("first", text="red", picture=picture("#c02020"))
 
 
+def test_many_inputs_are_embedded_and_one_that_cannot_be_costs_the_others_nothing(shop: Vitrine) -> None:
+    alone = shop.embed("first", picture=picture("#c02020"))
+    many = shop.embed_pictures("first", [picture("#c02020"), b"no picture"])
+    assert (many.fingerprint, [item.index for item in many.data]) == (alone.fingerprint, [0, 1])
+    assert many.data[0].embedding == pytest.approx(alone.embedding)
+    assert isinstance(many.data[1], FailedItem)
+    assert many.data[1].error["type"] == "invalid_image"
+    words = shop.embed_texts("first", ["red", "green"])
+    assert words.data[0].embedding == pytest.approx(shop.embed("first", text="red").embedding)
+    with pytest.raises(Invalid):
+        shop.embed_pictures("first", [b"no picture"])
+
+
+def test_thumbnails_attributes_and_gaps_are_read(stocked: Vitrine, stand: Stand) -> None:
+    (image,) = stocked.product("red").images
+    assert stocked.thumbnail(image.image_id, "large")[8:12] == b"WEBP"
+    told = {each.name: each for each in stocked.attributes().attributes}
+    assert [each.value for each in told["colour"].values] == ["blue", "green", "red"]
+    assert (told["price"].minimum, told["price"].maximum) == (0, 20)
+    (version,) = stocked.versions("first")
+    assert stocked.gaps("first", version.fingerprint).missing == []
+    stand.encoders["first"].away = True
+    stocked.put_product("late", pictures=[picture("#112233")])
+    missing = stocked.gaps("first", version.fingerprint, limit=5).missing
+    assert [each.product_id for each in missing] == ["late"]
+
+
 def test_models_versions_numbers_and_readiness_are_told(stocked: Vitrine, stand: Stand) -> None:
     assert [model.model for model in stocked.models()] == ["first", "second"]
     assert [version.counts.indexed for version in stocked.versions("first")] == [3]
@@ -239,20 +263,3 @@ def test_pictures_may_stand_behind_urls(shop: Vitrine) -> None:
     with pytest.raises(Invalid) as caught:
         shop.put_product("p", pictures=[picture("#102030"), "http://127.0.0.1/a.png"])
     assert caught.value.param == "images[1]"
-
-
-def test_the_lines_of_the_readme_lead_from_pictures_to_results(
-    stand: Stand, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    readme = (ROOT / "README.md").read_text()
-    (program,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len([line for line in program.splitlines() if line]) == 4
-    names: dict[str, Any] = {}
-    exec(program.replace("http://localhost:8000", stand.url), names)
-    assert [hit.product.title for hit in names["page"].results] == ["My dress"]
-    names["shop"].close()
-    (command,) = re.findall(r"```sh\n\.venv/bin/vitrine (search .*?)\n```", readme)
-    result = CliRunner().invoke(commands, [*shlex.split(command), "--url", stand.url])
-    assert result.exit_code == 0, result.output
-    assert "My dress" in result.stdout

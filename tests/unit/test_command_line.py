@@ -46,8 +46,9 @@ def test_help_takes_less_than_half_a_second() -> None:
 def test_the_commands_are_these() -> None:
     listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert list(listed) == [
-        "serve", "search", "import", "models", "stats", "ready", "plan", "build", "sample", "evaluate", "promote",
-        "rollback", "prune", "verify", "products", "jobs", "keys", "config",
+        "serve", "search", "compare", "embed", "caption", "import", "models", "gaps", "stats", "ready", "plan",
+        "build", "sample", "evaluate", "promote", "rollback", "prune", "verify", "products", "jobs", "keys",
+        "config",
     ]  # fmt: skip
 
 

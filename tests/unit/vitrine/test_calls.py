@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import vitrine.answers
+import vitrine.batches
 import vitrine.operations
 from deployments.ingress import describe
 from vitrine.answers import Answer
@@ -16,18 +17,19 @@ from vitrine.calls.searches import Options
 
 DOCUMENT = describe()
 FOR_OTHER_CLIENTS = {
-    ("post", "/v1/embeddings"),
     ("post", "/vectorize"),
     ("get", "/meta"),
     ("get", "/health/live"),
     ("get", "/.well-known/live"),
     ("get", "/.well-known/ready"),
 }
+PLACEHOLDERS: dict[str, Any] = {"picture": b"{}", "pictures": [b"{}"], "texts": ["{}"]}
 OTHERWISE_NAMED = {
     "Image": "PictureView", "IndexedIn": "ModelIndex", "Written": "WrittenView", "ModelUsed": "ModelUsed",
     "Hit": "ResultView", "Page": "SearchView", "ModelList": "ListView",
     "Comparison": "CompareView", "AttributeValue": "ValueView", "MissingPicture": "MissingView",
-    "FailedPicture": "FailedView", "NewKey": "MadeView",
+    "FailedPicture": "FailedView", "NewKey": "MadeView", "EmbeddingItem": "EmbeddingItem",
+    "FailedItem": "FailedItem", "Usage": "Usage",
 }  # fmt: skip
 
 
@@ -42,7 +44,7 @@ def builders() -> Iterator[Callable[..., Call[Any]]]:
 def built(build: Callable[..., Call[Any]]) -> Call[Any]:
     """A call with a placeholder for each argument that it needs."""
     given = {
-        name: b"{}" if name == "picture" else f"{{{name}}}"
+        name: PLACEHOLDERS.get(name, f"{{{name}}}")
         for name, each in inspect.signature(build).parameters.items()
         if each.default is each.empty and each.kind is not each.VAR_KEYWORD
     }
@@ -60,7 +62,8 @@ def test_every_call_of_the_service_is_one_of_the_client() -> None:
 
 
 def answers() -> list[type[Answer]]:
-    named = [*vars(vitrine.answers).values(), *vars(vitrine.operations).values()]
+    modules = (vitrine.answers, vitrine.operations, vitrine.batches)
+    named = [each for module in modules for each in vars(module).values()]
     kinds = dict.fromkeys(kind for kind in named if inspect.isclass(kind) and issubclass(kind, Answer))
     return [kind for kind in kinds if kind not in (Answer, vitrine.answers.Facts)]
 
