@@ -1,0 +1,192 @@
+"""The HAProxy that Serve starts, on the configuration that Serve writes, before replicas that die."""
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions
+
+from cli.environment import free_port
+from cli.haproxy import REPEATABLE_POSTS, write_launcher
+from deployments.ingress import describe
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+
+@dataclass
+class Backend:
+    """Takes whole requests; answers the health checks, and the others once `answers` is set."""
+
+    answers: bool
+    taken: list[str] = field(default_factory=list)
+    port: int = 0
+
+    @contextmanager
+    def running(self) -> Iterator["Backend"]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port = listener.getsockname()[1]
+            thread = threading.Thread(target=self._run, args=(listener,), daemon=True)
+            thread.start()
+            yield self
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+
+    def _run(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                line = self._read(connection)
+                is_check = "/-/healthz" in line
+                if not is_check:
+                    self.taken.append(line.rpartition(" ")[0])
+                if is_check or self.answers:
+                    connection.sendall(ANSWER)
+
+    def _read(self, connection: socket.socket) -> str:
+        with connection.makefile("rb") as stream:
+            line = stream.readline().decode().strip()
+            length = 0
+            while header := stream.readline().strip():
+                name, _, value = header.partition(b":")
+                if name.lower() == b"content-length":
+                    length = int(value)
+            stream.read(length)
+        return line
+
+
+@dataclass
+class Proxied:
+    """HAProxy before one backend that dies of every request and, where there is one, another that answers."""
+
+    url: str
+    dying: Backend
+    sound: Backend | None
+
+    def send(self, method: str, path: str, content: bytes = b"") -> httpx.Response:
+        return httpx.request(method, self.url + path, content=content, timeout=20)
+
+
+@contextmanager
+def proxied(backends: list[Backend]) -> Iterator[str]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vitrine-")))
+        servers = [
+            ServerConfig(f"replica-{n}", "127.0.0.1", stack.enter_context(backend.running()).port)
+            for n, backend in enumerate(backends)
+        ]
+        config = _serves_own(folder, port := free_port(), servers)
+        haproxy = subprocess.Popen([write_launcher(folder), "-db", "-f", config], cwd=folder)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/-/routes")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            haproxy.send_signal(signal.SIGKILL)
+            haproxy.wait()
+
+
+def _serves_own(folder: Path, port: int, servers: list[ServerConfig]) -> Path:
+    """Let Serve write its configuration."""
+    config = HAProxyConfig(
+        http_options=HTTPOptions(host="127.0.0.1", port=port),
+        socket_path=str(folder / "admin.sock"),
+        server_state_base=str(folder),
+        server_state_file=str(folder / "state"),
+        metrics_enabled=False,
+        metrics_port=free_port(),
+        stats_port=free_port(),
+        observe_mark_down_enabled=False,
+        # By turns, so that of two backends both are met.
+        balance_algorithm="roundrobin",
+        has_received_routes=True,
+        has_received_servers=True,
+    )
+    backend = BackendConfig(name="http-gateway", path_prefix="/", servers=servers, app_name="gateway")
+    api = HAProxyApi(config, {"gateway": backend}, config_file_path=str(folder / "haproxy.cfg"))
+    api._generate_config_file_internal()
+    return folder / "haproxy.cfg"
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(url, timeout=1)
+            return
+        except httpx.TransportError:
+            time.sleep(0.05)
+    pytest.fail(f"no answer from {url}")
+
+
+@pytest.fixture(scope="module")
+def with_another() -> Iterator[Proxied]:
+    dying, sound = Backend(answers=False), Backend(answers=True)
+    with proxied([dying, sound]) as url:
+        yield Proxied(url, dying, sound)
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Proxied]:
+    dying = Backend(answers=False)
+    with proxied([dying]) as url:
+        yield Proxied(url, dying, None)
+
+
+REPEATABLE = [
+    ("GET", "/v1/products/p"),
+    ("PUT", "/v1/products/p"),
+    ("POST", "/v1/embed/openclip"),
+    *(("POST", path) for path in REPEATABLE_POSTS),
+]
+ONCE_ONLY = [("POST", "/v1/jobs"), ("POST", "/v1/keys"), ("DELETE", "/v1/jobs/j")]
+
+
+@pytest.mark.parametrize(("method", "path"), REPEATABLE)
+def test_a_repeatable_request_that_dies_with_its_replica_is_answered_by_another(
+    with_another: Proxied, method: str, path: str
+) -> None:
+    body = b"" if method == "GET" else os.urandom(200_000)
+    with_another.dying.taken.clear()
+    # By turns, so one of two is met by the backend that dies.
+    answers = [with_another.send(method, path, body) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert with_another.dying.taken
+
+
+@pytest.mark.parametrize(("method", "path"), ONCE_ONLY)
+def test_other_requests_are_sent_once(with_another: Proxied, method: str, path: str) -> None:
+    assert with_another.sound is not None
+    with_another.dying.taken.clear()
+    with_another.sound.taken.clear()
+    answers = [with_another.send(method, path) for _ in range(2)]
+    assert sorted(answer.status_code for answer in answers) == [200, 503]
+    assert len(with_another.dying.taken) == len(with_another.sound.taken) == 1
+
+
+def test_who_gets_no_answer_is_told_when_to_come_again(alone: Proxied) -> None:
+    answer = alone.send("POST", "/v1/jobs")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"]["type"] == "unavailable"
+
+
+def test_a_request_beyond_the_buffer_is_told_so_too(with_another: Proxied) -> None:
+    answers = [with_another.send("POST", "/v1/search", os.urandom(2_000_000)) for _ in range(2)]
+    assert sorted(answer.status_code for answer in answers) == [200, 503]
+
+
+def test_the_calls_that_are_repeated_exist() -> None:
+    paths = describe()["paths"]
+    assert all("post" in paths[path] for path in REPEATABLE_POSTS)

@@ -1,0 +1,92 @@
+"""What an encoder that was scaled to zero is woken for."""
+
+import asyncio
+import time
+
+import pytest
+
+from core.types import EncoderInfo
+from deployments import sleep
+from deployments.sleep import Rest, Rests, SleepingEncoder
+from tests.local_encoder import LocalEncoder
+
+
+class Counted(LocalEncoder):
+    def __init__(self) -> None:
+        super().__init__("model")
+        self.described = 0
+
+    async def describe(self) -> EncoderInfo:
+        self.described += 1
+        return await super().describe()
+
+
+class Serve:
+    rest = Rest()
+
+    async def of(self, name: str) -> Rest:
+        return self.rest
+
+
+def described(encoder: SleepingEncoder, times: int = 3) -> None:
+    async def describe() -> None:
+        for _ in range(times):
+            assert (await encoder.describe()).name == "model"
+
+    asyncio.run(describe())
+
+
+def test_who_is_awake_is_asked() -> None:
+    inner, serve = Counted(), Serve()
+    serve.rest = Rest(asleep=False, deployed_at=1.0)
+    described(SleepingEncoder(inner, serve.of))
+    assert inner.described == 3
+
+
+def test_who_sleeps_is_asked_once_and_again_after_a_deployment() -> None:
+    inner, serve = Counted(), Serve()
+    encoder = SleepingEncoder(inner, serve.of)
+    serve.rest = Rest(asleep=True, deployed_at=1.0)
+    described(encoder)
+    assert inner.described == 1
+    serve.rest = Rest(asleep=True, deployed_at=2.0)
+    described(encoder)
+    assert inner.described == 2
+
+
+def test_what_was_said_during_a_deployment_is_not_believed() -> None:
+    inner, serve = Counted(), Serve()
+    serve.rest = Rest(asleep=True, deployed_at=None)
+    described(SleepingEncoder(inner, serve.of))
+    assert inner.described == 3
+
+
+def test_work_goes_through() -> None:
+    serve = Serve()
+    serve.rest = Rest(asleep=True, deployed_at=1.0)
+    encoded = asyncio.run(SleepingEncoder(Counted(), serve.of).encode(["red"]))
+    assert len(encoded.vectors) == 1
+
+
+def test_without_serve_everyone_is_awake() -> None:
+    assert asyncio.run(Rests().of("model")) == Rest()
+
+
+def test_a_controller_that_hangs_keeps_nobody_and_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def read() -> dict[str, Rest]:
+        asked.append(time.monotonic())
+        time.sleep(0.3)
+        return {"model": Rest(asleep=True, deployed_at=1.0)}
+
+    async def ask() -> None:
+        rests = Rests()
+        assert [await rests.of("model") for _ in range(3)] == [Rest()] * 3
+        await asyncio.sleep(0.3)
+        assert (await rests.of("model")).asleep
+        assert len(asked) == 1
+
+    monkeypatch.setattr(sleep, "_read_rests", read)
+    monkeypatch.setattr(sleep, "PATIENCE_S", 0.05)
+    asyncio.run(ask())
