@@ -52,6 +52,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert list(broken(page)) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_of_the_repository_that_is_named_is_there(page: Path) -> None:
+    named = re.findall(
+        r"`([a-z0-9_]+/[\w./-]*)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    )
+    ours = [path for path in named if (ROOT / path.partition("/")[0]).is_dir()]
+    assert [path for path in ours if not (ROOT / path).exists() and not (page.parent / path).exists()] == []
+
+
 def test_the_pages_are_all_reached_from_the_readme() -> None:
     reached, ahead = set(), [ROOT / "README.md"]
     while ahead:
