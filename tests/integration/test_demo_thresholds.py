@@ -32,7 +32,7 @@ def load(name: Family) -> Encoder:
     return load_encoder(EncoderConfig(name=name, family=name, checkpoint=str(WEIGHTS / name), threads=2))
 
 
-def catalogue_without(encoder: Encoder, types: Sequence[str]) -> NullSample:
+def catalog_without(encoder: Encoder, types: Sequence[str]) -> NullSample:
     """Every product of other types, by its first two pictures."""
     products = [each for each in demo_products(SEED, PRODUCTS) if each.look.type not in types]
     return NullSample(
@@ -50,24 +50,24 @@ def noise(seed: int) -> bytes:
     return file.getvalue()
 
 
-def answered(catalogue: NullSample, queries: NDArray[np.float32], form: Form, rate: float) -> float:
+def answered(catalog: NullSample, queries: NDArray[np.float32], form: Form, rate: float) -> float:
     """The share of queries that find anything."""
-    minimum = smallest_match(null_scores(catalogue, form, 0.01), rate)
-    return float(np.mean((queries @ catalogue.pictures.T).max(axis=1) >= minimum))
+    minimum = smallest_match(null_scores(catalog, form, 0.01), rate)
+    return float(np.mean((queries @ catalog.pictures.T).max(axis=1) >= minimum))
 
 
 def test_pictures_of_what_the_catalogue_lacks_find_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     encoder = load("openclip")
-    catalogue = catalogue_without(encoder, HELD_OUT)
+    catalog = catalog_without(encoder, HELD_OUT)
     queries = picture_queries(SEED, PRODUCTS, 120)
     kinds = [next(iter(query.relevant)).split("-")[0] for query in queries]
     vectors = embed_pictures(encoder, [query.picture or b"" for query in queries])
     stranger = np.array([kind in HELD_OUT for kind in kinds])
     noisy = embed_pictures(encoder, [noise(seed) for seed in range(20)])
     for rate in (0.1, 0.01):
-        own = answered(catalogue, vectors[~stranger], PICTURE, rate)
-        held_out = answered(catalogue, vectors[stranger], PICTURE, rate)
-        of_noise = answered(catalogue, noisy, PICTURE, rate)
+        own = answered(catalog, vectors[~stranger], PICTURE, rate)
+        held_out = answered(catalog, vectors[stranger], PICTURE, rate)
+        of_noise = answered(catalog, noisy, PICTURE, rate)
         with capsys.disabled():
             print(f"\nrate {rate}: answered {own:.2f} of pictures like the catalogue's, ", end="")
             print(f"{held_out:.2f} of {stranger.sum()} of types that it lacks, {of_noise:.2f} of noise")
@@ -80,12 +80,12 @@ def test_pictures_of_what_the_catalogue_lacks_find_nothing(capsys: pytest.Captur
 def test_words_of_another_world_find_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     # Not OpenCLIP: to its demo tokenizer all unknown words are one, which lies among the garments.
     encoder = load("blip2")
-    catalogue = catalogue_without(encoder, HELD_OUT)
+    catalog = catalog_without(encoder, HELD_OUT)
     words = [query.words or "" for query in word_queries(SEED, PRODUCTS)]
     held_out = [each for each in words if any(kind in each for kind in HELD_OUT)]
     own = [each for each in words if each not in held_out]
     shares = [
-        answered(catalogue, embed_words(encoder, some), WORDS, 0.1) for some in (own, held_out, list(FOREIGN))
+        answered(catalog, embed_words(encoder, some), WORDS, 0.1) for some in (own, held_out, list(FOREIGN))
     ]
     with capsys.disabled():
         print("\nrate 0.1: answered {:.2f} of words for the catalogue's garments, ".format(*shares), end="")

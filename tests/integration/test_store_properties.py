@@ -33,7 +33,7 @@ spreads = st.sampled_from([0.0, 1e-7, 1e-3, 0.3])
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """Products of 1 to 200 near-identical pictures, and a tail of single ones to fill deep pages."""
 
     seed: int
@@ -61,7 +61,7 @@ class Catalogue:
 
 
 seeds = st.integers(0, 2**32 - 1)
-catalogues = st.builds(Catalogue, seeds, sizes, st.sampled_from([0, 40, 1100]), spreads, st.booleans())
+catalogs = st.builds(Catalog, seeds, sizes, st.sampled_from([0, 40, 1100]), spreads, st.booleans())
 
 
 def replace_rows(store: VectorStore, collection: str, rows: Sequence[VectorRow]) -> None:
@@ -71,9 +71,9 @@ def replace_rows(store: VectorStore, collection: str, rows: Sequence[VectorRow])
 
 def test_any_page_is_what_brute_force_finds(store: VectorStore, collection: str) -> None:
     @settings(BOUNDED, max_examples=12)
-    @given(catalogues, st.integers(0, 1000), st.integers(1, 100), st.integers(0, 3), seeds)
-    def agree(catalogue: Catalogue, offset: int, limit: int, group: int, seed: int) -> None:
-        rows = catalogue.rows()
+    @given(catalogs, st.integers(0, 1000), st.integers(1, 100), st.integers(0, 3), seeds)
+    def agree(catalog: Catalog, offset: int, limit: int, group: int, seed: int) -> None:
+        rows = catalog.rows()
         replace_rows(store, collection, rows)
         rng = np.random.default_rng(seed)
         query = rows[seed % len(rows)].vector if seed % 2 else rng.normal(size=8).astype(np.float32)

@@ -45,11 +45,11 @@ def test_strangers_match_at_most_at_the_rate_and_kin_always(rate: float) -> None
     shares = []
     for _ in range(20):
         centres = directions(rng, 100)
-        catalogue = sample(rng, centres, kin=5, titled=0)
-        minimum = smallest_match(null_scores(catalogue, PICTURE, RELATED_SHARE), rate)
-        best = (directions(rng, 200) @ catalogue.pictures.T).max(axis=1)
+        catalog = sample(rng, centres, kin=5, titled=0)
+        minimum = smallest_match(null_scores(catalog, PICTURE, RELATED_SHARE), rate)
+        best = (directions(rng, 200) @ catalog.pictures.T).max(axis=1)
         shares.append(float(np.mean(best >= minimum)))
-        kin = (near(rng, centres) @ catalogue.pictures.T).max(axis=1)
+        kin = (near(rng, centres) @ catalog.pictures.T).max(axis=1)
         assert np.mean(kin >= minimum) == 1
     print(f"rate {rate}: strangers answered {np.mean(shares):.4f}")
     assert rate / 4 <= np.mean(shares) <= rate * 1.15
@@ -63,10 +63,10 @@ def test_a_smaller_rate_asks_for_more() -> None:
 
 
 def test_words_are_measured_against_words() -> None:
-    catalogue = _small()
-    pictures = smallest_match(null_scores(catalogue, PICTURE, RELATED_SHARE), 0.1)
-    words = smallest_match(null_scores(catalogue, WORDS, RELATED_SHARE), 0.1)
-    both = smallest_match(null_scores(catalogue, (*PICTURE, ("text", 1.0)), RELATED_SHARE), 0.1)
+    catalog = _small()
+    pictures = smallest_match(null_scores(catalog, PICTURE, RELATED_SHARE), 0.1)
+    words = smallest_match(null_scores(catalog, WORDS, RELATED_SHARE), 0.1)
+    both = smallest_match(null_scores(catalog, (*PICTURE, ("text", 1.0)), RELATED_SHARE), 0.1)
     assert words < both < pictures
 
 

@@ -26,7 +26,7 @@ def anyio_backend() -> str:
 
 
 @dataclass
-class Catalogue:
+class Catalog:
     """As many products as said, two pictures each; counts how often it is asked."""
 
     size: int
@@ -76,48 +76,48 @@ def store_of(size: int) -> MemoryStore:
 
 
 async def test_a_sample_is_drawn_once_for_many_questions() -> None:
-    catalogue, encoder = Catalogue(200), TitleEncoder()
-    samples = NullSamples(catalogue, store_of(200), CalibrationConfig(sample_products=150))
+    catalog, encoder = Catalog(200), TitleEncoder()
+    samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150))
     found = await asyncio.gather(*(samples.smallest_match(encoder, PICTURE, 0.1) for _ in range(8)))
     assert len(set(found)) == 1
     assert found[0][0] == INFO.collection
     assert (await samples.smallest_match(encoder, PICTURE, 0.01))[1] > found[0][1]
-    assert (catalogue.asked, encoder.texts) == (1, [])
+    assert (catalog.asked, encoder.texts) == (1, [])
 
 
 async def test_titles_are_embedded_when_words_ask() -> None:
     encoder = TitleEncoder()
-    samples = NullSamples(Catalogue(200), store_of(200), CalibrationConfig(sample_products=150))
+    samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig(sample_products=150))
     await samples.smallest_match(encoder, WORDS, 0.1)
     assert encoder.texts == [f"title {n}" for n in range(150)]
 
 
 async def test_an_old_sample_serves_while_the_next_is_drawn() -> None:
-    catalogue, encoder = Catalogue(200), TitleEncoder()
-    samples = NullSamples(catalogue, store_of(200), CalibrationConfig(sample_products=150, renew_s=0.001))
+    catalog, encoder = Catalog(200), TitleEncoder()
+    samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150, renew_s=0.001))
     first = await samples.smallest_match(encoder, PICTURE, 0.1)
     await asyncio.sleep(0.01)
     assert await samples.smallest_match(encoder, PICTURE, 0.1) == first
     async with asyncio.timeout(5):
-        while catalogue.asked < 2:
+        while catalog.asked < 2:
             await asyncio.sleep(0.01)
 
 
 async def test_a_catalogue_that_was_too_small_is_looked_at_again() -> None:
-    catalogue = Catalogue(20)
-    samples = NullSamples(catalogue, store_of(200), CalibrationConfig(sample_products=150, renew_s=0.001))
+    catalog = Catalog(20)
+    samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150, renew_s=0.001))
     with pytest.raises(Conflict, match="there are 20"):
         await samples.smallest_match(TitleEncoder(), PICTURE, 0.1)
-    catalogue.size = 200
+    catalog.size = 200
     await asyncio.sleep(0.01)
     assert (await samples.smallest_match(TitleEncoder(), PICTURE, 0.1))[1] < 1
 
 
 async def test_a_missing_collection_and_a_change_of_version_are_a_matter_of_time() -> None:
-    samples = NullSamples(Catalogue(200), MemoryStore(), CalibrationConfig())
+    samples = NullSamples(Catalog(200), MemoryStore(), CalibrationConfig())
     with pytest.raises(ModelUnavailable):
         await samples.smallest_match(TitleEncoder(), PICTURE, 0.1)
     other = EncoderInfo("m", "fake", "", "ba9876543210", 8, ("image", "text"), "float32", "cpu")
-    samples = NullSamples(Catalogue(200), store_of(200), CalibrationConfig())
+    samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig())
     with pytest.raises(ModelUnavailable, match="changing its version"):
         await samples.smallest_match(TitleEncoder(info=other), WORDS, 0.1)
