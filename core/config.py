@@ -41,6 +41,14 @@ def expand_environment(value: Any) -> Any:
     return value
 
 
+def unset_names(value: Any) -> list[str]:
+    """List the names without a fallback that a string refers to and that are not set."""
+    if not isinstance(value, str):
+        return []
+    found = _REFERENCE.finditer(value)
+    return [each["name"] for each in found if each["default"] is None and each["name"] not in os.environ]
+
+
 def _lookup(match: re.Match[str]) -> str:
     name, default = match["name"], match["default"]
     found = os.environ.get(name, default)

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from deployments.checking.problem import Place, Problem, nearest
+
 
 def caption_problems(
-    application: dict[str, Any], path: str, applications: Sequence[dict[str, Any]]
-) -> Iterator[str]:
-    """Check the repair's `captions`, which stand at `path`, against the encoders beside it."""
+    application: dict[str, Any], place: Place, applications: Sequence[dict[str, Any]]
+) -> Iterator[Problem]:
+    """Check the repair's `captions`, which stand at `place`, against the encoders beside it."""
     wanted = (application.get("args") or {}).get("captions")
     if wanted is None or not str(application.get("import_path")).endswith(":build_repair"):
         return
@@ -17,7 +19,11 @@ def caption_problems(
         if str(other.get("import_path")).endswith(":build_encoder")
     }
     model = str(wanted["model"])
+    where = (*place, "model")
     if model not in encoders:
-        yield f"{path}.model: there is no encoder {model!r}; encoders: {', '.join(sorted(encoders))}"
+        right = f"Encoders here: {', '.join(sorted(encoders)) or 'none'}."
+        yield Problem(where, f"there is no encoder {model!r}", right, nearest(model, encoders))
     elif encoders[model].get("captions") is None:
-        yield f"{path}.model: encoder {model!r} writes no captions; give its args `captions: {{}}`"
+        yield Problem(
+            where, f"encoder {model!r} writes no captions", "give that encoder's args `captions: {}`"
+        )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
+from deployments.checking.problem import Problem
 from deployments.config import GatewayArgs
 from deployments.door_config import DoorConfig
 
@@ -17,28 +18,31 @@ def has_admin_key(config: ServeDeploySchema) -> bool:
     return all(door.admin_key_sha256 for _, _, door in _gateways(config))
 
 
-def door_problems(config: ServeDeploySchema) -> Iterator[str]:
+def door_problems(config: ServeDeploySchema) -> Iterator[Problem]:
     """Name what would leave the service open, or let Serve answer in place of the gateway."""
     for index, application, door in _gateways(config):
-        where = f"applications[{index}]"
+        place = ("applications", index)
         host = config.http_options.host
         if not door.admin_key_sha256 and not _is_loopback(host):
-            yield (
-                f"{where}.args.door.admin_key_sha256: needed to listen on {host}, or everyone could do everything; "
-                "set it, or let http_options.host be 127.0.0.1"
+            yield Problem(
+                (*place, "args", "door", "admin_key_sha256"),
+                f"is needed to listen on {host}, or everyone could do everything",
+                "the sha256 of a key, or 127.0.0.1 as http_options.host",
             )
         timeout_s = config.http_options.request_timeout_s
         if timeout_s is not None and timeout_s <= door.request_deadline_s:
-            yield (
-                f"http_options.request_timeout_s: must be above the {door.request_deadline_s:g} s of "
-                f"{where}.args.door.request_deadline_s, and is {timeout_s:g}"
+            yield Problem(
+                ("http_options", "request_timeout_s"),
+                f"is {timeout_s:g}, so that Serve would give up before the gateway does",
+                f"more than the {door.request_deadline_s:g} s of applications[{index}].args.door.request_deadline_s",
             )
         allowed = application.deployments[0].max_ongoing_requests
         needed = SPARE_REQUESTS * door.max_in_flight
         if not isinstance(allowed, int) or allowed < needed:
-            yield (
-                f"{where}.deployments[0].max_ongoing_requests: must be at least {needed}, {SPARE_REQUESTS} times "
-                f"{where}.args.door.max_in_flight, so that the gateway itself refuses what is too much"
+            yield Problem(
+                (*place, "deployments", 0, "max_ongoing_requests"),
+                f"is {allowed}, so that Serve would refuse requests before the gateway does",
+                f"at least {needed}, {SPARE_REQUESTS} times args.door.max_in_flight",
             )
 
 

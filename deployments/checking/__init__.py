@@ -1,0 +1,1 @@
+"""The strict check of Serve configurations, and each mistake in words."""
