@@ -73,6 +73,19 @@ class FsspecBlobs:
         with _outages_told():
             return self._size(self._path(sha256))
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """List the files whose names begin with these two hex digits, with their bytes.
+
+        Raises:
+            Unavailable: the file system does not answer.
+        """
+        folder = f"{self._root.rstrip('/')}/{prefix}"
+        with _outages_told():
+            self._files.invalidate_cache()
+            found = self._files.find(folder, detail=True)
+        names = {path.rpartition("/")[2]: int(info["size"]) for path, info in found.items()}
+        return {name: size for name, size in names.items() if _SHA256.fullmatch(name)}
+
     def _path(self, sha256: str) -> str:
         # Two levels of 256 folders keep each folder small up to some ten million files.
         return f"{self._root.rstrip('/')}/{sha256[:2]}/{sha256[2:4]}/{sha256}"

@@ -27,6 +27,20 @@ def write_durably(path: str, data: bytes) -> None:
     _sync_folder(target.parent)
 
 
+def sync_file(path: str) -> None:
+    """Bring a file that somebody has written, and its name, to disk.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    _sync_folder(Path(path).parent)
+
+
 def _make_folders(folder: Path) -> None:
     missing = [level for level in (folder, *folder.parents) if not level.is_dir()]
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, func, select
 
 from catalog.transactions import writing
@@ -24,6 +26,26 @@ def migrate(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(*_LOCK)))
         command.upgrade(alembic_config(connection), "head")
+
+
+def drop_tables(engine: Engine) -> None:
+    """Take back every migration, and with the tables all that they hold.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    with writing(engine) as connection:
+        command.downgrade(alembic_config(connection), "base")
+
+
+def revision_of(connection: Connection) -> str:
+    """Read which migration the tables are at; empty where there are none."""
+    return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def is_known(revision: str) -> bool:
+    """Tell whether this version of Vitrine can work on, or migrate from, tables at that migration."""
+    return revision in {each.revision for each in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}
 
 
 def alembic_config(connection: Connection) -> Config:

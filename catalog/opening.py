@@ -72,7 +72,15 @@ def open_catalog(config: CatalogConfig) -> Catalog:
         imported_pictures=SqlImportedPictures(engine),
         api_keys=SqlApiKeys(engine),
         blobs=blobs,
-        # Beside the pictures, and apart from them: what jobs have written is nobody's picture.
-        reports=FsspecBlobs(f"{config.blobs_url.rstrip('/')}/reports"),
+        reports=open_reports(config),
         engine=engine,
     )
+
+
+def open_reports(config: CatalogConfig) -> FsspecBlobs:
+    """Open the store of what jobs have written: beside the pictures, and apart, for it is nobody's picture.
+
+    Raises:
+        ConfigError: the URL of the picture files names an unknown file system.
+    """
+    return FsspecBlobs(f"{config.blobs_url.rstrip('/')}/reports")

@@ -5,14 +5,25 @@ from typing import Annotated
 
 import typer
 
-from cli import comparison, embedding, importing, jobs, keys, products, search, status, upgrade
-from cli.exits import Exit
+from cli import (
+    backup,
+    comparison,
+    configuration,
+    embedding,
+    importing,
+    jobs,
+    keys,
+    products,
+    search,
+    status,
+    upgrade,
+)
+from cli.exits import exit_of_own
 from core.errors import VitrineError
 
 app = typer.Typer(
     no_args_is_help=True, help="Visual search for product catalogues.", pretty_exceptions_enable=False
 )
-config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 
 ConfigFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A Serve configuration.")]
 
@@ -27,15 +38,6 @@ def serve(
     from cli.serving import run
 
     run(config, host, port)
-
-
-@config_app.command("check")
-def check(config: ConfigFile) -> None:
-    """Check a Serve configuration and name each mistake."""
-    from deployments.serve_file import read_serve_file
-
-    read_serve_file(config)
-    typer.echo(f"{config}: no mistakes")
 
 
 app.command("search")(search.search)
@@ -56,9 +58,12 @@ app.command("promote")(upgrade.promote)
 app.command("rollback")(upgrade.rollback)
 app.command("prune")(upgrade.prune)
 app.command("verify")(upgrade.verify)
+app.command("backup")(backup.backup)
+app.command("backups")(backup.backups)
+app.command("restore")(backup.restore)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
-app.add_typer(config_app, name="config")
+app.add_typer(configuration.app, name="config")
 
 
 def main() -> None:
@@ -67,7 +72,7 @@ def main() -> None:
         app()
     except VitrineError as error:
         typer.echo(error.message, err=True)
-        raise SystemExit(Exit.USAGE) from None
+        raise SystemExit(exit_of_own(error)) from None
 
 
 if __name__ == "__main__":

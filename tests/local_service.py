@@ -13,6 +13,7 @@ from catalog.fetching.config import FetchLimits
 from catalog.fetching.fetcher import Fetcher
 from catalog.opening import open_catalog
 from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
+from core.ports import VectorStore
 from core.search import ModelSearch, Query
 from deployments.config import GatewayArgs, ServedModels
 from deployments.ingress import create_app
@@ -24,7 +25,7 @@ from tests.local_encoder import LocalEncoder
 
 
 class LocalEnsemble:
-    def __init__(self, encoders: Mapping[str, LocalEncoder], store: MemoryStore) -> None:
+    def __init__(self, encoders: Mapping[str, LocalEncoder], store: VectorStore) -> None:
         members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
         self._ensemble = EnsembleSearch(members, deadline_s=5)
 
@@ -33,7 +34,9 @@ class LocalEnsemble:
 
 
 @contextmanager
-def local_service(folder: Path, encoders: Mapping[str, LocalEncoder]) -> Iterator[FastAPI]:
+def local_service(
+    folder: Path, encoders: Mapping[str, LocalEncoder], store: VectorStore | None = None
+) -> Iterator[FastAPI]:
     args = GatewayArgs(
         catalog=CatalogConfig(
             database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
@@ -42,7 +45,7 @@ def local_service(folder: Path, encoders: Mapping[str, LocalEncoder]) -> Iterato
     )
     catalog = open_catalog(args.catalog)
     served = ServedModels(models=tuple(encoders))
-    store = MemoryStore()
+    store = store or MemoryStore()
     app = create_app(args)
     app.state.services = assemble(
         args, served, catalog, store, lambda name: encoders[name], LocalEnsemble(encoders, store)

@@ -1,0 +1,121 @@
+"""Make a backup while the service goes on, and bring one back into an empty place."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import inspect, select
+
+from catalog.backup import postgresql, sqlite
+from catalog.backup.archive import DUMP, Archive, Snapshot, fingerprint
+from catalog.backup.files import Copied, copy_files
+from catalog.backup.listing import PICTURES, REPORTS, Contents, read_list
+from catalog.blobs import FsspecBlobs
+from catalog.clock import utc_now
+from catalog.config import CatalogConfig
+from catalog.engine import open_engine
+from catalog.migrate import is_known
+from catalog.opening import open_catalog, open_reports
+from catalog.tables import ProductRow
+from catalog.transactions import reading
+from core.errors import Conflict
+
+Stores = tuple[FsspecBlobs, FsspecBlobs]
+"""Picture files, and reports."""
+_DUMP: dict[str, Callable[[CatalogConfig, Path], Contents]] = {
+    "sqlite": sqlite.dump,
+    "postgresql": postgresql.dump,
+}
+_RESTORE: dict[str, Callable[[CatalogConfig, Path], None]] = {
+    "sqlite": sqlite.restore,
+    "postgresql": postgresql.restore,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A snapshot that was written or brought back, and what became of its files."""
+
+    snapshot: Snapshot
+    pictures: Copied = field(default_factory=Copied)
+    reports: Copied = field(default_factory=Copied)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every file is where it should be."""
+        return self.pictures.whole and self.reports.whole
+
+
+def back_up(config: CatalogConfig, url: str, clock: Callable[[], datetime] = utc_now) -> Transfer:
+    """Store the database and every file that it refers to, as of one moment, beside earlier backups.
+
+    A file is durable before a row names it and is never deleted, so those of the rows that were dumped
+    are all there, however much is written meanwhile.
+
+    Raises:
+        ConfigError: the place cannot be opened, or PostgreSQL's programs are not at hand.
+        NotFound: there is no catalog.
+        Unavailable: the database or one of the stores does not answer.
+    """
+    archive, name = Archive(url), Archive.name(clock())
+    database = config.sqlalchemy_url.get_backend_name()
+    with tempfile.TemporaryDirectory(prefix="vitrine-backup-") as scratch:
+        folder = Path(scratch)
+        contents = _DUMP[database](config, folder / DUMP)
+        sha256, size = fingerprint(folder / DUMP)
+        done = Transfer(Snapshot(id=name, database=database, sha256=sha256, bytes=size, **asdict(contents)))
+        _copy(folder, (FsspecBlobs(config.blobs_url), open_reports(config)), archive.stores, done)
+        archive.keep(done.snapshot, folder)
+    return done
+
+
+def restore(config: CatalogConfig, url: str, snapshot: str | None = None) -> Transfer:
+    """Bring a snapshot back, by default the latest: the files first, then the database.
+
+    A service that runs on the empty catalog goes on with what was restored, and fills its collections.
+
+    Raises:
+        NotFound: there is no such backup.
+        Conflict: the catalog holds products, or the backup does not fit this database or this version.
+        ConfigError: the place cannot be opened, or PostgreSQL's programs are not at hand.
+        Unavailable: the dump is damaged, or the database or one of the stores does not answer.
+    """
+    archive = Archive(url)
+    found = archive.find(snapshot)
+    _check(config, found)
+    done = Transfer(found)
+    with tempfile.TemporaryDirectory(prefix="vitrine-restore-") as scratch:
+        folder = Path(scratch)
+        archive.fetch(found, folder)
+        _copy(folder, archive.stores, (FsspecBlobs(config.blobs_url), open_reports(config)), done)
+        _RESTORE[found.database](config, folder / DUMP)
+    # The tables of an earlier version become those of this one.
+    open_catalog(config).close()
+    return done
+
+
+def _copy(folder: Path, source: Stores, target: Stores, done: Transfer) -> None:
+    for name, here, there, copied in zip(
+        (PICTURES, REPORTS), source, target, (done.pictures, done.reports), strict=True
+    ):
+        copy_files(here, there, read_list(folder / name), copied)
+
+
+def _check(config: CatalogConfig, snapshot: Snapshot) -> None:
+    database = config.sqlalchemy_url.get_backend_name()
+    if snapshot.database != database:
+        raise Conflict(f"backup {snapshot.id} is of {snapshot.database}; database_url names {database}")
+    if not is_known(snapshot.tables):
+        raise Conflict(f"backup {snapshot.id} was made by a newer version of Vitrine: restore with that one")
+    engine = open_engine(config)
+    try:
+        with reading(engine) as connection:
+            made = inspect(connection).has_table(ProductRow.__tablename__)
+            if made and connection.execute(select(ProductRow.id).limit(1)).first() is not None:
+                raise Conflict(
+                    "the catalog holds products: restore into an empty database, or move this one away"
+                )
+    finally:
+        engine.dispose()

