@@ -37,10 +37,14 @@ RUN hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K --include '*.json' '*.txt'
     && hf download Salesforce/blip2-itm-vit-g --include '*.json' '*.txt' '*.safetensors'
 
 FROM python:${PYTHON} AS runtime
-# KubeRay calls bash and wget in the pods; a login shell would forget the path.
+# KubeRay calls bash and wget in the pods; a login shell would forget the path. `vitrine backup` calls pg_dump, which
+# must not be older than the server: from PostgreSQL's own packages, for Debian's stay behind.
+ARG POSTGRESQL=18
 # hadolint ignore=DL3008,SC2016
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates wget \
+    && apt-get install --yes --no-install-recommends ca-certificates wget postgresql-common \
+    && /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y \
+    && apt-get install --yes --no-install-recommends "postgresql-client-${POSTGRESQL}" \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 vitrine \
     && useradd --uid 10001 --gid vitrine --create-home --home-dir /home/vitrine --shell /bin/bash vitrine \

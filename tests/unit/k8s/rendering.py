@@ -18,6 +18,8 @@ RENDERED = (
     "jobs/build",
     "jobs/evaluate",
     "jobs/verify",
+    "jobs/backup",
+    "jobs/restore",
     "jobs/weights",
     "milvus",
 )

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from jobs.__main__ import app
-from tests.unit.k8s.rendering import rayservice, render
+from tests.unit.k8s.rendering import ROOT, rayservice, render
 
 
 def entrypoint(folder: str) -> list[str]:
@@ -58,3 +58,16 @@ def test_the_weights_that_are_downloaded_are_those_that_the_configuration_names(
 
     tag = open_clip.get_pretrained_cfg("ViT-H-14", "laion2b_s32b_b79k")
     assert f"hf download {tag['hf_hub'].strip('/')} " in script
+
+
+def downloads(text: str) -> list[str]:
+    """The checkpoints that a script fetches, and which of their files."""
+    return [line.strip(" &\\").replace("'", "") for line in text.splitlines() if "hf download " in line]
+
+
+def test_the_image_with_weights_has_the_same_as_the_claim() -> None:
+    (job,) = (each for each in render("jobs/weights") if each["kind"] == "Job")
+    script = job["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    baked = [each.removeprefix("RUN ") for each in downloads((ROOT / "Dockerfile").read_text())]
+    assert downloads(script) == baked
+    assert len(baked) == 3
