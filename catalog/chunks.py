@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from core.portions import parts
+
 T = TypeVar("T")
 
 # SQLite takes 32,766 parameters in a statement. PostgreSQL compares every row it finds with every pair of
@@ -12,5 +14,4 @@ _ROWS_PER_STATEMENT = 1_000
 
 def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut the rows into batches whose keys fit into one statement."""
-    for start in range(0, len(rows), _ROWS_PER_STATEMENT):
-        yield rows[start : start + _ROWS_PER_STATEMENT]
+    return parts(rows, _ROWS_PER_STATEMENT)

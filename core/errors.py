@@ -25,6 +25,9 @@ to a client. Errors travel between processes by pickle, so each takes one messag
 attributes that pickle keeps.
 """
 
+from copy import copy
+from typing import Self
+
 
 class VitrineError(Exception):
     """Base of all errors; `message` says what was wrong and what would be right."""
@@ -38,6 +41,12 @@ class VitrineError(Exception):
         """Name the request field that the error is about and return the error, for `raise error.at(…)`."""
         self.param = param
         return self
+
+    def reworded(self, message: str) -> Self:
+        """Return the same error, with all that it carries, under another message."""
+        told = copy(self)
+        told.message, told.args = message, (message,)
+        return told
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.message,), self.__dict__.copy())

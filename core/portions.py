@@ -1,4 +1,4 @@
-"""Inputs of an encoder, cut into calls that can be carried."""
+"""Long inputs, cut into calls that can be carried."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -10,6 +10,11 @@ MAX_ENCODE_BYTES = 16 * 2**20
 """Bytes of the inputs of one call to an encoder: what carries the call takes 64 MB at most."""
 MAX_ENCODE_INPUTS = 256
 """Inputs of one call: several replicas share a larger batch, and each call keeps within its deadline."""
+
+
+def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut items, in order, into parts of `size`; the last one may have fewer."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def portions(items: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:

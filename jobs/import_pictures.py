@@ -58,7 +58,7 @@ class PictureReader:
         found = await asyncio.gather(*reads, return_exceptions=True)
         for each, reference in zip(found, references, strict=True):
             if isinstance(each, VitrineError):
-                raise type(each)(f"picture {str(reference)!r:.300}: {each.message}")
+                raise each.reworded(f"picture {str(reference)!r:.300}: {each.message}")
             if isinstance(each, BaseException):
                 raise each
         return [each for each in found if isinstance(each, Found)]

@@ -87,5 +87,5 @@ def _refuse_failures(encoded: Encoded, together: bool) -> None:
     index, error = failures[0]
     if len(encoded.vectors) > 1:
         count = f"{len(failures)} of {len(encoded.vectors)} inputs failed"
-        error = type(error)(f"{error.message} ({count})")
+        error = error.reworded(f"{error.message} ({count})")
     raise error.at(f"input[{index}]")

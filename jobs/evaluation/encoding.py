@@ -7,6 +7,7 @@ import ray
 
 from core.bulk import BulkConfig
 from core.errors import UnsupportedModality, VitrineError
+from core.portions import parts
 from core.ports import EncoderClient
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Vector
 from jobs.cluster import own_errors
@@ -62,6 +63,6 @@ def encode_here(config: EncoderConfig, inputs: Sequence[EncoderInput]) -> Encode
 
 async def _in_batches(client: EncoderClient, inputs: Sequence[EncoderInput], size: int) -> Encoded:
     vectors: list[Vector | VitrineError] = []
-    for start in range(0, len(inputs), size):
-        vectors += (await client.encode(inputs[start : start + size])).vectors
+    for some in parts(inputs, size):
+        vectors += (await client.encode(some)).vectors
     return Encoded(await client.describe(), vectors)

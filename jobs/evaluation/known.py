@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from catalog.opening import Catalog
 from core.errors import InvalidInput
 from core.evaluation import EvaluationConfig
+from core.portions import parts
 from jobs.evaluation.labels import read_labels
 from jobs.evaluation.queries import JudgedQuery
 from jobs.evaluation.self_retrieval import changed_pictures
@@ -32,8 +33,8 @@ def labels_of(url: str, catalog: Catalog, relevant_from: int) -> Labels:
     read = read_labels(url)
     named = sorted({product_id for query in read for product_id in query.grades})
     existing: set[str] = set()
-    for start in range(0, len(named), _PRODUCTS_A_READ):
-        existing |= set(catalog.products.get_many(named[start : start + _PRODUCTS_A_READ]))
+    for some in parts(named, _PRODUCTS_A_READ):
+        existing |= set(catalog.products.get_many(some))
     kept = _restricted(read, existing, relevant_from)
     notes = []
     if len(existing) < len(named) or len(kept) < len(read):

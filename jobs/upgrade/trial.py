@@ -9,6 +9,7 @@ import ray
 
 from catalog.opening import Catalog, open_catalog
 from core.errors import NotFound
+from core.portions import parts
 from core.types import EncoderInfo, IndexItem
 from jobs.cluster import own_errors
 from jobs.settings import EncoderSettings, Settings
@@ -69,8 +70,7 @@ async def _encode(
             await client.encode(readable)
             return len(readable)
 
-    batches = [items[start : start + size] for start in range(0, len(items), size)]
-    return sum(await asyncio.gather(*(encode(batch) for batch in batches)))
+    return sum(await asyncio.gather(*(encode(batch) for batch in parts(items, size))))
 
 
 def _read(catalog: Catalog, item: IndexItem) -> bytes | None:
