@@ -1,0 +1,31 @@
+"""The values that travel between the rooms."""
+
+from core.types.counts import CaptionCounts, LedgerCounts
+from core.types.encoders import Captioned, Encoded, EncoderInfo, Modality, Vector
+from core.types.inputs import Box, Cropped, EncoderInput, PictureInput
+from core.types.products import Attributes, Caption, NewPicture, Picture, Product
+from core.types.rows import CollectionInfo, Hit, IndexItem, VectorRow, row_key
+
+__all__ = [
+    "Attributes",
+    "Box",
+    "Caption",
+    "CaptionCounts",
+    "Captioned",
+    "CollectionInfo",
+    "Cropped",
+    "Encoded",
+    "EncoderInfo",
+    "EncoderInput",
+    "Hit",
+    "IndexItem",
+    "LedgerCounts",
+    "Modality",
+    "NewPicture",
+    "Picture",
+    "PictureInput",
+    "Product",
+    "Vector",
+    "VectorRow",
+    "row_key",
+]

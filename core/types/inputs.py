@@ -1,0 +1,32 @@
+"""What encoders take."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of a picture in shares of its width and height, as a viewer shows it: upright, from the top left.
+
+    All four are in [0, 1], `width` and `height` above 0, and the part ends within the picture.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cropped:
+    """The part `box` of the picture in the bytes of a file; it travels whole and is cut where it is decoded."""
+
+    data: bytes
+    box: Box
+
+
+PictureInput = bytes | Cropped
+"""A picture that an encoder takes: the bytes of a file, whole or a part of what they show."""
+
+
+EncoderInput = PictureInput | str
+"""What an encoder takes: a picture, or words."""
