@@ -7,6 +7,10 @@ from sqlalchemy.exc import ArgumentError
 from core.config import Config
 from core.errors import ConfigError
 
+MAX_IMAGES_PER_PRODUCT = 50
+"""Most pictures a product may have, unless the configuration says otherwise."""
+KEEP_JOBS_DAYS = 90.0
+"""How long the record of a job is kept, unless the configuration says otherwise."""
 _DRIVERS = {
     "sqlite": "sqlite+pysqlite",
     "sqlite+pysqlite": "sqlite+pysqlite",
@@ -39,6 +43,11 @@ class CatalogConfig(Config):
         default=1800,
         gt=0,
         description="Age in seconds after which a connection is replaced, below the idle limit of firewalls.",
+    )
+    keep_jobs_days: float = Field(
+        default=KEEP_JOBS_DAYS,
+        ge=1,
+        description="Days after which the record of a job that has ended goes, once another job begins.",
     )
 
     @field_validator("database_url")

@@ -67,7 +67,7 @@ def open_catalog(config: CatalogConfig) -> Catalog:
         audit=SqlAudit(engine),
         captions=SqlCaptions(engine),
         lexical=SqlLexicalIndex(engine),
-        jobs=SqlJobs(engine),
+        jobs=SqlJobs(engine, keep_days=config.keep_jobs_days),
         imports=SqlImports(engine),
         imported_pictures=SqlImportedPictures(engine),
         api_keys=SqlApiKeys(engine),

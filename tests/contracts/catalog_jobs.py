@@ -125,6 +125,24 @@ class JobsContract:
             clock.move(1)
         assert [job.job_id for job in jobs.page(2)] == [ids[2], ids[1]]
 
+    def test_what_ended_long_ago_goes_when_another_job_begins(
+        self, catalog: Catalog, jobs: SqlJobs, clock: Clock
+    ) -> None:
+        kept = SqlJobs(catalog.engine, clock, keep_days=2)
+        old, dead, living = (kept.create("build", {"model": f"m{number}"}).job_id for number in range(3))
+        kept.begin(living)
+        kept.finish(old, "succeeded", Progress())
+        clock.move(3600)
+        late = kept.create("build", ARGS).job_id
+        kept.finish(late, "failed", Progress(), error="no room")
+        clock.move(2 * 86400 - 3600 + 1)
+        kept.beat(living, Progress())
+        assert len(kept.page(10)) == 4, "nothing goes by itself"
+        new = kept.create("build", ARGS).job_id
+        assert {job.job_id for job in kept.page(10)} == {late, living, new}
+        with pytest.raises(NotFound):
+            kept.get(dead)
+
     def test_a_job_that_does_not_exist_is_not_found(self, jobs: SqlJobs) -> None:
         for call in (jobs.get, jobs.begin, jobs.cancel):
             with pytest.raises(NotFound, match="no job 'none'"):
