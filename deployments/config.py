@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from catalog.config import CatalogConfig
+from catalog.config import MAX_IMAGES_PER_PRODUCT, CatalogConfig
 from catalog.fetching.config import FetchLimits
 from core.config import Config
 from core.ensemble import Fusion
@@ -64,7 +64,9 @@ class GatewayArgs(Config):
         gt=0,
         description="Largest request body, in bytes; a call to an encoder carries at most 64 MiB.",
     )
-    max_images_per_product: int = Field(50, gt=0, description="Most pictures a product may have.")
+    max_images_per_product: int = Field(
+        MAX_IMAGES_PER_PRODUCT, gt=0, description="Most pictures a product may have."
+    )
     max_page: int = Field(1000, gt=0, description="Largest sum of offset and limit of a search.")
     encode_deadline_s: float = Field(30.0, gt=0, description="How long an encoder may take, in seconds.")
     index_wait_s: float = Field(

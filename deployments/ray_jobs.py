@@ -28,8 +28,9 @@ class JobRunner(Protocol):
 class RayJobs:
     """Implements `JobRunner` over the job server of Ray's dashboard."""
 
-    def __init__(self, dashboard_url: str | None) -> None:
+    def __init__(self, dashboard_url: str | None, answer_s: float) -> None:
         self._dashboard_url = dashboard_url
+        self._answer_s = answer_s
 
     def start(self, job_id: str) -> None:
         """Submit `python -m jobs run …`, which reads the rest from the catalog and from Serve."""
@@ -67,8 +68,16 @@ class RayJobs:
         # Imported here and made anew for each call: both are cheap, and the dashboard may have moved.
         from ray.job_submission import JobSubmissionClient
 
+        answer_s = self._answer_s
+
+        class Client(JobSubmissionClient):  # type: ignore[misc]
+            """Waits for no answer forever, as the one of Ray does."""
+
+            def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+                return super()._do_request(method, endpoint, **{"timeout": answer_s, **options})
+
         try:
-            return JobSubmissionClient(self._dashboard_url or ray.get_runtime_context().gcs_address)
+            return Client(self._dashboard_url or ray.get_runtime_context().gcs_address)
         except (RuntimeError, ValueError, OSError) as error:
             raise _unreachable(error) from error
 

@@ -81,7 +81,9 @@ def assemble(
         status=Status(catalog, store, encoders, ensemble, args.ready_coverage),
         attributes=AttributeSummaries(catalog.products),
         thumbnails=Thumbnails(catalog, args.images, args.thumbnails),
-        jobs=BulkJobs(catalog.jobs, RayJobs(args.jobs.dashboard_url), args.jobs.deadline_s),
+        jobs=BulkJobs(
+            catalog.jobs, RayJobs(args.jobs.dashboard_url, args.jobs.deadline_s), args.jobs.deadline_s
+        ),
         image_limits=args.images,
         keyring=Keyring(catalog.api_keys, args.door),
         max_images_per_product=args.max_images_per_product,

@@ -8,13 +8,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from catalog.config import CatalogConfig
+from catalog.config import MAX_IMAGES_PER_PRODUCT, CatalogConfig
 from catalog.fetching.config import FetchLimits
 from core.bulk import BulkConfig
-from core.errors import ConfigError, InvalidInput, Unavailable
+from core.errors import ConfigError, InvalidInput
 from core.evaluation import EvaluationConfig
 from core.importing import ImportConfig
 from core.jobs import EnsembleArgs
+from jobs.dashboard import serve_details
 from milvus.config import MilvusConfig
 from models.config import VERSION_FIELDS, EncoderConfig
 from models.images import ImageLimits
@@ -57,7 +58,7 @@ class Settings:
     imports: ImportConfig = field(default_factory=ImportConfig)
     images: ImageLimits = field(default_factory=ImageLimits)
     fetch: FetchLimits = field(default_factory=FetchLimits)
-    max_images_per_product: int = 50
+    max_images_per_product: int = MAX_IMAGES_PER_PRODUCT
 
     def encoder(self, name: str, changes: Mapping[str, str]) -> EncoderSettings:
         """Return the configured encoder with these fields changed.
@@ -99,14 +100,7 @@ def running_settings() -> Settings:
         Unavailable: the cluster's dashboard does not answer.
         ConfigError: Serve runs nothing that jobs could work for.
     """
-    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
-    from ray.dashboard.utils import get_address_for_submission_client
-
-    try:
-        details = ServeSubmissionClient(get_address_for_submission_client(None)).get_serve_details()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise Unavailable(f"the configuration of the running service cannot be read: {error}") from error
-    running = [found["deployed_app_config"] for found in details.get("applications", {}).values()]
+    running = [found["deployed_app_config"] for found in serve_details().get("applications", {}).values()]
     return settings_of([each for each in running if each])
 
 

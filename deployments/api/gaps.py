@@ -35,7 +35,8 @@ class GapsView(BaseModel):
     collection: str
     missing: list[MissingView]
     failed: list[FailedView] = Field(
-        description="Pictures in quarantine: they are tried again when they change."
+        description="Pictures in quarantine: they are tried again when they change, and by "
+        "`vitrine verify --repair`."
     )
 
 

@@ -1,6 +1,7 @@
 """The jobs that let a version take over: `promote` a candidate, `rollback` to the version before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,13 +32,13 @@ def promote(context: JobContext, args: JobArgs) -> dict[str, Any]:
         VitrineError: as `Takeover.proceed`.
     """
     assert isinstance(args, PromoteArgs)
-    upgrade = begin(context, RunningServe(), args.model)
-    candidate = context.settings.encoder(args.model, args.candidate)
-    context.run.report(stage="loading the model")
-    info = describe(candidate, context.settings.bulk)
-    upgrade.require_complete(info)
-    verdict = upgrade.verdict(candidate, info, args.force, judge)
-    return {"gate": verdict, **upgrade.take_over(candidate, info, args.apply, args.wait_s)}
+    with begun(context, RunningServe(), args.model) as upgrade:
+        candidate = context.settings.encoder(args.model, args.candidate)
+        context.run.report(stage="loading the model")
+        info = describe(candidate, context.settings.bulk)
+        upgrade.require_complete(info)
+        verdict = upgrade.verdict(candidate, info, args.force, judge)
+        return {"gate": verdict, **upgrade.take_over(candidate, info, args.apply, args.wait_s)}
 
 
 def rollback(context: JobContext, args: JobArgs) -> dict[str, Any]:
@@ -49,14 +50,16 @@ def rollback(context: JobContext, args: JobArgs) -> dict[str, Any]:
         VitrineError: as `Takeover.proceed`.
     """
     assert isinstance(args, RollbackArgs)
-    upgrade = begin(context, RunningServe(), args.model)
-    target = version_to_return_to(context.catalog, context.run.job, upgrade.live)
-    encoder = as_it_was(context.catalog, upgrade.current, target)
-    context.run.report(stage="loading the model")
-    info = describe(encoder, context.settings.bulk)
-    if info.collection != target.collection:
-        raise Conflict(f"{target.collection} cannot come back: its checkpoint is {info.fingerprint} today")
-    return upgrade.take_over(encoder, info, args.apply, args.wait_s)
+    with begun(context, RunningServe(), args.model) as upgrade:
+        target = version_to_return_to(context.catalog, context.run.job, upgrade.live)
+        encoder = as_it_was(context.catalog, upgrade.current, target)
+        context.run.report(stage="loading the model")
+        info = describe(encoder, context.settings.bulk)
+        if info.collection != target.collection:
+            raise Conflict(
+                f"{target.collection} cannot come back: its checkpoint is {info.fingerprint} today"
+            )
+        return upgrade.take_over(encoder, info, args.apply, args.wait_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,8 @@ class Upgrade:
         }
 
 
-def begin(context: JobContext, serving: Serving, model: str) -> Upgrade:
+@contextmanager
+def begun(context: JobContext, serving: Serving, model: str) -> Iterator[Upgrade]:
     """Keep other upgrades of the model away, and look at what runs.
 
     Raises:
@@ -138,7 +142,10 @@ def begin(context: JobContext, serving: Serving, model: str) -> Upgrade:
     context.settings.encoder(model, {})
     context.run.claim(f"the upgrade of {model}")
     running = serving.config()
-    store = MilvusStore(context.settings.milvus)
-    around = Surroundings(context.run, context.catalog, store, serving)
     current = settings_of(running["applications"]).encoder(model, {})
-    return Upgrade(context, around, running, current, store.alias_target(model))
+    store = MilvusStore(context.settings.milvus)
+    try:
+        around = Surroundings(context.run, context.catalog, store, serving)
+        yield Upgrade(context, around, running, current, store.alias_target(model))
+    finally:
+        store.close()

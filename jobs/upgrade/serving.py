@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from core.errors import ConfigError, Unavailable
 from core.types import EncoderInfo
+from jobs.dashboard import deploy, serve_details
 
 _ANSWER_S = 10.0
 _KEPT = ("proxy_location", "http_options", "grpc_options", "target_capacity")
@@ -58,7 +59,7 @@ class RunningServe:
             Unavailable: the dashboard does not answer.
             ConfigError: an application was started otherwise than by a configuration.
         """
-        details = self._details()
+        details = serve_details()
         applications = details.get("applications", {})
         strange = sorted(name for name, each in applications.items() if not each.get("deployed_app_config"))
         if strange:
@@ -74,14 +75,11 @@ class RunningServe:
         Raises:
             Unavailable: the dashboard does not answer, or refuses it.
         """
-        try:
-            self._client().deploy_applications(dict(config))
-        except (RuntimeError, ValueError, OSError) as error:
-            raise Unavailable(f"Serve does not take the configuration: {error}") from error
+        deploy(config)
 
     def rollout(self, model: str) -> Rollout:
         """Say how far an encoder's application is; Unavailable where there is none."""
-        found = self._details().get("applications", {}).get(model)
+        found = serve_details().get("applications", {}).get(model)
         if found is None:
             raise Unavailable(f"Serve runs no application {model!r}")
         reasons = [str(found.get("message") or "")]
@@ -95,23 +93,6 @@ class RunningServe:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="handles", daemon=True).start()
         return asyncio.run_coroutine_threadsafe(_ask(model), self._loop).result()
-
-    def _details(self) -> dict[str, Any]:
-        try:
-            details: dict[str, Any] = self._client().get_serve_details()
-        except (RuntimeError, ValueError, OSError) as error:
-            raise Unavailable(f"the running service cannot be read: {error}") from error
-        return details
-
-    def _client(self) -> Any:
-        # Made anew for each call: the dashboard may have moved with the head of the cluster.
-        from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
-        from ray.dashboard.utils import get_address_for_submission_client
-
-        try:
-            return ServeSubmissionClient(get_address_for_submission_client(None))
-        except (RuntimeError, ValueError, OSError) as error:
-            raise Unavailable(f"Ray's dashboard, which takes configurations, is away: {error}") from error
 
 
 async def _ask(model: str) -> EncoderInfo:

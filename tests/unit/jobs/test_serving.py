@@ -25,9 +25,8 @@ DETAILS: dict[str, Any] = {
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> RunningServe:
-    running = RunningServe()
-    monkeypatch.setattr(running, "_details", lambda: DETAILS)
-    return running
+    monkeypatch.setattr("jobs.upgrade.serving.serve_details", lambda: DETAILS)
+    return RunningServe()
 
 
 def test_what_runs_is_told_as_serve_takes_it(serve: RunningServe) -> None:
@@ -42,7 +41,7 @@ def test_an_application_without_a_configuration_cannot_be_handed_back(
     serve: RunningServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imperative = {"applications": {**DETAILS["applications"], "other": {"deployed_app_config": None}}}
-    monkeypatch.setattr(serve, "_details", lambda: imperative)
+    monkeypatch.setattr("jobs.upgrade.serving.serve_details", lambda: imperative)
     with pytest.raises(ConfigError, match="'other' was not started from a Serve configuration"):
         serve.config()
 
