@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Engine, Select, select, tuple_
+from sqlalchemy import ColumnElement, Engine, Select, and_, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
 
 from catalog.chunks import chunks
 from catalog.ledger_rows import parse_keys, rows_of
@@ -35,21 +36,23 @@ class SqlAudit:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def pictures(self) -> Iterator[StoredPicture]:
-        """Walk all pictures in the order of their ids."""
+    def pictures(self, first: str = "", beyond: str | None = None) -> Iterator[StoredPicture]:
+        """Walk the pictures with `first <= image id < beyond` in the order of their ids, by default all."""
         columns = (ImageRow.id, ImageRow.revision, ImageRow.product_id, ImageRow.sha256, ImageRow.bytes)
+        within = select(*columns).where(_between(ImageRow.id, first, beyond))
+        ordered = within.order_by(ImageRow.id).limit(_PAGE)
         after = ""
-        while page := self._read(
-            select(*columns).where(ImageRow.id > after).order_by(ImageRow.id).limit(_PAGE)
-        ):
+        while page := self._read(ordered.where(ImageRow.id > after)):
             yield from (
                 StoredPicture(row_key(row.id, row.revision), row.product_id, row.sha256, row.bytes)
                 for row in page
             )
             after = page[-1].id
 
-    def rows(self, collection: str) -> Iterator[tuple[str, RowState]]:
-        """Walk the ledger rows of a collection, each row key with its state."""
+    def rows(
+        self, collection: str, first: str = "", beyond: str | None = None
+    ) -> Iterator[tuple[str, RowState]]:
+        """Walk the ledger rows of a collection, by default all, each row key with its state."""
         columns = (
             EmbeddingRow.image_id,
             EmbeddingRow.image_revision,
@@ -58,7 +61,7 @@ class SqlAudit:
         )
         ordered = (
             select(*columns)
-            .where(EmbeddingRow.collection == collection)
+            .where(EmbeddingRow.collection == collection, _between(EmbeddingRow.image_id, first, beyond))
             .order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
             .limit(_PAGE)
         )
@@ -80,6 +83,10 @@ class SqlAudit:
     def _read(self, statement: Select[*tuple[Any, ...]]) -> Sequence[Any]:
         with reading(self._engine) as connection:
             return connection.execute(statement).all()
+
+
+def _between(column: InstrumentedAttribute[str], first: str, beyond: str | None) -> ColumnElement[bool]:
+    return column >= first if beyond is None else and_(column >= first, column < beyond)
 
 
 def _state(row: Any) -> RowState:

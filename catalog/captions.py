@@ -53,6 +53,17 @@ class SqlCaptions:
         texts = {image_id: storable(f"{type(error).__name__}: {error.message}") for image_id, error in errors}
         self._write(model, fingerprint, "error", texts, replaced=("error",))
 
+    def quarantined(self, model: str, limit: int) -> tuple[int, dict[str, str]]:
+        """Count the pictures that the model has failed on; with the products of the first by image id."""
+        failed = and_(CaptionRow.model == model, CaptionRow.error.is_not(None))
+        rows = select(ImageRow.id, ImageRow.product_id).join(CaptionRow, CaptionRow.image_id == ImageRow.id)
+        number = select(func.count()).select_from(ImageRow)
+        number = number.join(CaptionRow, CaptionRow.image_id == ImageRow.id)
+        with reading(self._engine) as connection:
+            some = connection.execute(rows.where(failed).order_by(ImageRow.id).limit(limit))
+            products = {row.id: row.product_id for row in some}
+            return connection.scalars(number.where(failed)).one(), products
+
     def retry(self, model: str) -> int:
         """Take all pictures of the model out of quarantine, so that they are missing; counts them."""
         failed = and_(CaptionRow.model == model, CaptionRow.error.is_not(None))

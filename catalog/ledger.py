@@ -134,7 +134,21 @@ class SqlLedger:
 
         Those that are open since less than `grace_s` seconds are left to whoever opened them.
         """
-        statement = (
+        statement = self._obsolete(collection, grace_s).limit(limit)
+        with reading(self._engine) as connection:
+            return [row_key(*row) for row in connection.execute(statement)]
+
+    def obsolete_between(
+        self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
+    ) -> list[str]:
+        """What is obsolete of the rows with `first <= image id < beyond`, in their order."""
+        between = and_(EmbeddingRow.image_id >= first, EmbeddingRow.image_id < beyond)
+        statement = self._obsolete(collection, grace_s).where(between).limit(limit)
+        with reading(self._engine) as connection:
+            return [row_key(*row) for row in connection.execute(statement)]
+
+    def _obsolete(self, collection: str, grace_s: float) -> Select[str, int]:
+        return (
             select(EmbeddingRow.image_id, EmbeddingRow.image_revision)
             .outerjoin(ImageRow, of_current_revision(collection))
             .where(
@@ -143,10 +157,7 @@ class SqlLedger:
                 not_(in_flight(self._clock(), grace_s)),
             )
             .order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
-            .limit(limit)
         )
-        with reading(self._engine) as connection:
-            return [row_key(*row) for row in connection.execute(statement)]
 
     def forget(self, collection: str, keys: Sequence[str]) -> None:
         """Drop ledger rows by row key, after their vectors have been deleted; missing ones are fine."""

@@ -166,10 +166,11 @@ def prune(
 def verify(
     model: Annotated[str | None, typer.Option(help="A configured encoder; default: all.")] = None,
     percent: Annotated[float, typer.Option(help="Share of the pictures to encode anew.")] = 5.0,
+    seed: Annotated[int | None, typer.Option(help="Of the drawing; default: another each time.")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
     *,
     waiting: Waiting,
     service: Service,
 ) -> None:
     """Compare catalogue, ledger and Milvus; exit code 5 where differences stay."""
-    waiting.do(service, "verify", model=model, percent=percent, repair=repair)
+    waiting.do(service, "verify", model=model, percent=percent, seed=seed, repair=repair)

@@ -1,7 +1,7 @@
 """The commands of `python -m jobs` around imports."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,13 +13,13 @@ from catalog.opening import open_catalog
 from core.errors import InvalidInput
 from jobs.options import ConfigFile
 from jobs.settings import running_settings, settings_of_file
+from jobs.starting import start
 
-Start = Callable[[str, Mapping[str, Any], Path | None, str | None], None]
 _PAGE = 1000
 
 
-def add_import_commands(app: typer.Typer, start: Start) -> None:
-    """Add the commands; `start` does a job of a kind with arguments, by a configuration file, on a cluster."""
+def add_import_commands(app: typer.Typer) -> None:
+    """Add `import` and `import-errors`."""
 
     @app.command("import")
     def import_products(

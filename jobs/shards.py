@@ -16,6 +16,11 @@ class Shard:
     first: str
     beyond: str
 
+    @property
+    def end(self) -> str | None:
+        """The same as `beyond`, but None in the last shard, for keys that need not be image ids."""
+        return None if self.beyond == _BEYOND_ALL else self.beyond
+
 
 def cut(pictures: int, shard_pictures: int, share: float = 1.0) -> list[Shard]:
     """Cut the first `share` (0 to 1) of all ids so that about `shard_pictures` of `pictures` fall to each."""

@@ -1,14 +1,12 @@
 """The commands of `python -m jobs` around a model upgrade, and `verify`."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from jobs.options import Address, ConfigFile, Field, Model
+from jobs.starting import start
 
-Start = Callable[[str, Mapping[str, Any], Path | None, str | None], None]
 Apply = Annotated[
     bool,
     typer.Option(help="Change the running configuration, or tell the change and wait for it to be made."),
@@ -19,8 +17,8 @@ ServiceAddress = Annotated[
 Wait = Annotated[float, typer.Option("--wait-s", help="How long to wait for the replicas, in seconds.")]
 
 
-def add_upgrade_commands(app: typer.Typer, start: Start) -> None:
-    """Add the commands; `start` does a job of a kind with arguments, by a configuration file, on a cluster."""
+def add_upgrade_commands(app: typer.Typer) -> None:
+    """Add `plan`, `promote`, `rollback`, `prune` and `verify`."""
 
     @app.command()
     def plan(
@@ -91,9 +89,11 @@ def add_upgrade_commands(app: typer.Typer, start: Start) -> None:
     def verify(
         model: Annotated[str | None, typer.Option(help="A configured encoder; default: all.")] = None,
         percent: Annotated[float, typer.Option(help="Share of the pictures to encode anew.")] = 5.0,
+        seed: Annotated[int | None, typer.Option(help="Of the drawing; default: another each time.")] = None,
         repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
         config: ConfigFile = None,
         address: Address = None,
     ) -> None:
         """Compare catalogue, ledger and Milvus, list each difference, and repair on request."""
-        start("verify", {"model": model, "percent": percent, "repair": repair}, config, address)
+        args = {"model": model, "percent": percent, "seed": seed, "repair": repair}
+        start("verify", args, config, address)

@@ -49,6 +49,16 @@ def key_after(last: str) -> str:
     return f"key > {_literal(last)}"
 
 
+def key_from(first: str) -> str:
+    """Write the expression for rows with this primary key or a greater one."""
+    return f"key >= {_literal(first)}"
+
+
+def key_before(beyond: str) -> str:
+    """Write the expression for rows with a smaller primary key."""
+    return f"key < {_literal(beyond)}"
+
+
 def literals(values: Sequence[Scalar]) -> str:
     """Write a list of literals, without strings that are no text, since no row can hold them."""
     return f"[{', '.join(_literal(value) for value in values if _is_text(value))}]"

@@ -91,10 +91,11 @@ class MemoryStore:
             rows = self._find(collection).rows
             return {key: rows[key].vector.copy() for key in keys if key in rows}
 
-    def keys(self, collection: str) -> Iterator[str]:
-        """Walk all row keys of the collection as it is now."""
+    def keys(self, collection: str, first: str = "", beyond: str | None = None) -> Iterator[str]:
+        """Walk the row keys with `first <= key < beyond`, by default all, of the collection as it is now."""
         with self._lock:
-            return iter(list(self._find(collection).rows))
+            keys = sorted(self._find(collection).rows)
+        return iter([key for key in keys if first <= key and (beyond is None or key < beyond)])
 
     def search_products(
         self,

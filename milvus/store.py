@@ -8,11 +8,12 @@ import numpy as np
 from pymilvus import MilvusClient
 
 from core.filters import Filter
+from core.portions import parts
 from core.types import Hit, Vector, VectorRow
 from milvus.administration import MilvusCollections
 from milvus.config import EXACT_INDEXES, MilvusConfig
 from milvus.creation import search_parameters
-from milvus.filters import compile_filter, key_after, key_in
+from milvus.filters import compile_filter, key_after, key_before, key_from, key_in
 from milvus.pages import comparable_score, full_page, in_order
 from milvus.schema import HIT_FIELDS, MAX_CALL_BYTES, check_vector, chunks, encode_rows
 
@@ -46,7 +47,7 @@ class MilvusStore(MilvusCollections):
     def delete(self, collection: str, keys: Sequence[str]) -> None:
         """Remove rows by key; missing keys are fine."""
         self._describe(collection)
-        for part in _parts(keys, _KEYS_A_CALL):
+        for part in parts(keys, _KEYS_A_CALL):
             self._delete(collection, key_in(part))
         if keys:
             self._wait_until_seen(collection)
@@ -55,18 +56,19 @@ class MilvusStore(MilvusCollections):
         """Read vectors by row key; missing keys are left out."""
         dimension = self._describe(collection)[0]
         found: dict[str, Vector] = {}
-        for part in _parts(keys, min(_KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
+        for part in parts(keys, min(_KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
             rows = self._query(collection, key_in(part), ["key", "embedding"])
             found |= {row["key"]: np.asarray(row["embedding"], dtype=np.float32) for row in rows}
         return found
 
-    def keys(self, collection: str) -> Iterator[str]:
-        """Walk all row keys of the collection, a page a call."""
+    def keys(self, collection: str, first: str = "", beyond: str | None = None) -> Iterator[str]:
+        """Walk the row keys with `first <= key < beyond`, by default all, a page a call."""
         self._describe(collection)
-        last = ""
-        while page := self._keys_after(collection, last):
+        below = "" if beyond is None else f" and {key_before(beyond)}"
+        where = key_from(first)
+        while page := self._first_keys(collection, where + below):
             yield from page
-            last = page[-1]
+            where = key_after(page[-1])
 
     def search_products(
         self,
@@ -92,7 +94,7 @@ class MilvusStore(MilvusCollections):
         dimension, index_type = self._describe(collection)
         query = check_vector(vector, dimension)
         hits: list[Hit] = []
-        for part in _parts(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
+        for part in parts(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
 
             def search(count: int, found: Sequence[str], part: Sequence[str] = part) -> list[Hit]:
                 known = set(found)
@@ -131,9 +133,9 @@ class MilvusStore(MilvusCollections):
             lambda client, left_s: client.delete(collection, filter=expression, timeout=left_s)
         )
 
-    def _keys_after(self, collection: str, last: str) -> list[str]:
-        """The next keys in order; pages by a cursor survive a lost connection, an iterator does not."""
-        rows = self._query(collection, key_after(last), ["key"], limit=_KEYS_A_PAGE, **_IN_KEY_ORDER)
+    def _first_keys(self, collection: str, expression: str) -> list[str]:
+        """The first keys in order; pages by a cursor survive a lost connection, an iterator does not."""
+        rows = self._query(collection, expression, ["key"], limit=_KEYS_A_PAGE, **_IN_KEY_ORDER)
         return sorted(row["key"] for row in rows)
 
     def _recent_rows(self, collection: str) -> int:
@@ -154,7 +156,3 @@ def _hit(hit: Any) -> Hit:
     return Hit(
         entity["image_id"], int(entity["revision"]), entity["product_id"], comparable_score(hit["distance"])
     )
-
-
-def _parts(keys: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (keys[start : start + size] for start in range(0, len(keys), size))

@@ -26,6 +26,10 @@ class Captions(Protocol):
         """Put these pictures, by image id, into quarantine for this version; a former caption stays."""
         ...
 
+    def quarantined(self, model: str, limit: int) -> tuple[int, dict[str, str]]:
+        """Count the pictures that the model has failed on; with the products of the first by image id."""
+        ...
+
     def retry(self, model: str) -> int:
         """Take all pictures of the model out of quarantine, so that they are missing; counts them."""
         ...

@@ -56,6 +56,12 @@ class Ledger(Protocol):
         """Row keys whose picture is gone or has a newer revision, except rows opened within `grace_s`."""
         ...
 
+    def obsolete_between(
+        self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
+    ) -> list[str]:
+        """What is obsolete of the rows with `first <= image id < beyond`."""
+        ...
+
     def forget(self, collection: str, keys: Sequence[str]) -> None:
         """Drop ledger rows by row key, after their vectors have been deleted."""
         ...

@@ -45,8 +45,8 @@ class VectorStore(Protocol):
         """Read vectors by row key; missing keys are left out."""
         ...
 
-    def keys(self, collection: str) -> Iterator[str]:
-        """Walk all row keys of the collection."""
+    def keys(self, collection: str, first: str = "", beyond: str | None = None) -> Iterator[str]:
+        """Walk the row keys with `first <= key < beyond` in their order, by default all."""
         ...
 
     def search_products(

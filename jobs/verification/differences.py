@@ -1,6 +1,6 @@
 """What can differ between catalog, ledger, Milvus and picture files."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,11 +11,14 @@ Kind = Literal[
     "changed_vector",
     "missing_picture",
     "quarantined_picture",
+    "quarantined_caption",
     "obsolete_row",
     "unchecked_version",
     "missing_file",
     "damaged_file",
 ]
+Differences = dict[Kind, list[str]]
+"""Row keys by how they differ, of one range of image ids."""
 _MEANINGS: Mapping[Kind, tuple[str, bool]] = {
     "missing_collection": ("the ledger has rows of a collection that Milvus does not hold", True),
     "lost_vector": ("the ledger says that a vector is in, and Milvus does not hold it", True),
@@ -23,6 +26,7 @@ _MEANINGS: Mapping[Kind, tuple[str, bool]] = {
     "changed_vector": ("a vector is not what its picture is encoded to", True),
     "missing_picture": ("a picture is not in the collection of the configured version", True),
     "quarantined_picture": ("a picture could not be indexed; a repair tries it once more", True),
+    "quarantined_caption": ("a model could not caption a picture; a repair has it tried once more", True),
     "obsolete_row": ("a picture is gone or has changed, and its old vector is still there", True),
     "unchecked_version": ("vectors were not compared: this version's encoder cannot be loaded", False),
     "missing_file": ("a product's picture file is gone; store the product with its pictures again", False),
@@ -32,21 +36,46 @@ EXAMPLES = 10
 
 
 @dataclass
+class _Difference:
+    count: int = 0
+    examples: list[dict[str, str | None]] = field(default_factory=list)
+
+
 class Findings:
-    """The differences that were found, by kind and collection; files of pictures belong to none."""
+    """The differences that were found, counted by kind and collection; memory does not grow with them."""
 
-    found: dict[tuple[Kind, str], list[str]] = field(default_factory=dict)
-    products: dict[str, str] = field(default_factory=dict)
-    """The product of each row key that is named, where the catalog knows it."""
+    def __init__(self) -> None:
+        self._found: dict[tuple[Kind, str], _Difference] = {}
 
-    def add(self, kind: Kind, collection: str, keys: Iterable[str]) -> None:
-        """Take in differences; none are fine."""
-        if keys := list(keys):
-            self.found[kind, collection] = sorted({*self.of(kind, collection), *keys})
+    def __bool__(self) -> bool:
+        return bool(self._found)
 
-    def of(self, kind: Kind, collection: str) -> list[str]:
-        """Return the keys that differ so in a collection."""
-        return self.found.get((kind, collection), [])
+    def add(
+        self,
+        kind: Kind,
+        collection: str,
+        keys: Collection[str],
+        products: Mapping[str, str] | None = None,
+        number: int | None = None,
+    ) -> None:
+        """Count differences; none are fine.
+
+        `collection` is empty for what belongs to none. `products` names the products of keys where the
+        catalog knows them. `number` is how many there are where `keys` are but some of them.
+        """
+        if not keys:
+            return
+        difference = self._found.setdefault((kind, collection), _Difference())
+        difference.count += len(keys) if number is None else number
+        room = EXAMPLES - len(difference.examples)
+        named = products or {}
+        difference.examples += [
+            {"key": key, "product_id": named.get(key)} for key in sorted(keys)[:room] if room > 0
+        ]
+
+    def concern(self, collection: str) -> bool:
+        """Tell whether anything of this collection differs."""
+        return any(of == collection for _, of in self._found)
 
     def told(self) -> list[dict[str, Any]]:
         """List the differences with numbers and examples, as a job's result holds them."""
@@ -56,8 +85,8 @@ class Findings:
                 "collection": collection or None,
                 "meaning": _MEANINGS[kind][0],
                 "repairable": _MEANINGS[kind][1],
-                "count": len(keys),
-                "examples": [{"key": key, "product_id": self.products.get(key)} for key in keys[:EXAMPLES]],
+                "count": difference.count,
+                "examples": difference.examples,
             }
-            for (kind, collection), keys in sorted(self.found.items())
+            for (kind, collection), difference in sorted(self._found.items())
         ]

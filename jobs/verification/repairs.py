@@ -1,34 +1,29 @@
 """Repairs of what differs: never more is dropped than what can be made again from catalog and files."""
 
-from collections.abc import Iterable
-
 from catalog.opening import Catalog
 from core.index_rows import IndexRows
+from core.portions import parts
 from core.ports import VectorStore
 from core.types import IndexItem
-from jobs.verification.differences import Findings
-from jobs.verification.rows import GRACE_S
+from jobs.verification.differences import Differences
 
 _KEYS_A_CALL = 500
 
 
-def repair_rows(catalog: Catalog, store: VectorStore, collection: str, findings: Findings) -> None:
+def repair_rows(catalog: Catalog, store: VectorStore, collection: str, found: Differences) -> None:
     """Bring ledger and collection in step; what is then missing, a build or the repair encodes anew."""
-    if findings.of("missing_collection", collection):
-        catalog.ledger.reset(collection)
-        return
     rows = IndexRows(store, catalog.ledger)
-    for keys in _portions(findings.of("lost_vector", collection) + findings.of("changed_vector", collection)):
+    for keys in parts([*found.get("lost_vector", []), *found.get("changed_vector", [])], _KEYS_A_CALL):
         # Open rows are missing: the vector is written again under the same key.
         catalog.ledger.open(collection, [_item(key) for key in keys])
-    for keys in _portions(findings.of("orphan_vector", collection)):
+    for keys in parts(found.get("orphan_vector", []), _KEYS_A_CALL):
         # Announced first: should the service write the same row now, it becomes missing, and is not lost.
         catalog.ledger.open(collection, [_item(key) for key in keys if _is_row_key(key)])
         rows.remove(collection, keys)
-    if findings.of("quarantined_picture", collection):
+    for keys in parts(found.get("obsolete_row", []), _KEYS_A_CALL):
+        rows.remove(collection, keys)
+    if found.get("quarantined_picture"):
         catalog.ledger.retry(collection)
-    if findings.of("obsolete_row", collection):
-        rows.remove_obsolete(collection, grace_s=GRACE_S)
 
 
 def _item(key: str) -> IndexItem:
@@ -41,7 +36,3 @@ def _is_row_key(key: str) -> bool:
     """Tell whether somebody of this service can have written the row."""
     revision = key.rpartition(":")[2]
     return revision.isascii() and revision.isdecimal() and int(revision) < 2**63
-
-
-def _portions(keys: list[str]) -> Iterable[list[str]]:
-    return (keys[start : start + _KEYS_A_CALL] for start in range(0, len(keys), _KEYS_A_CALL))

@@ -9,6 +9,7 @@ import numpy as np
 
 from catalog.opening import Catalog
 from core.errors import NotFound, VitrineError
+from core.portions import parts
 from core.ports import EncoderClient, VectorStore
 from core.types import EncoderInfo, Vector
 
@@ -19,23 +20,16 @@ MIN_COSINE_ROUNDED = 0.99
 _UNIT_TOLERANCE = 1e-3
 _BATCH = 32
 
+KeyedFile = tuple[str, str]
+"""A row key with the sha256 of the picture's file."""
+
 
 @dataclass
 class Compared:
-    """How many vectors were compared, which differ, and which pictures' files are gone or damaged."""
+    """How many vectors were compared, and the keys of those that differ."""
 
     vectors: int = 0
     changed: list[str] = field(default_factory=list)
-    missing_files: list[str] = field(default_factory=list)
-    damaged_files: list[str] = field(default_factory=list)
-
-    def __add__(self, other: "Compared") -> "Compared":
-        return Compared(
-            self.vectors + other.vectors,
-            self.changed + other.changed,
-            self.missing_files + other.missing_files,
-            self.damaged_files + other.damaged_files,
-        )
 
 
 async def compare_vectors(
@@ -43,43 +37,25 @@ async def compare_vectors(
     info: EncoderInfo,
     catalog: Catalog,
     store: VectorStore,
-    files: Sequence[tuple[str, str]],
+    files: Sequence[KeyedFile],
 ) -> Compared:
-    """Encode pictures, each a row key with the sha256 of its file, and compare with what Milvus holds.
+    """Encode pictures and compare with what Milvus holds.
 
-    A picture that changes or goes meanwhile, and one that cannot be encoded, says nothing.
+    A picture that changes or goes meanwhile, that cannot be encoded, or whose file is missing or damaged,
+    says nothing.
     """
     compared = Compared()
-    for start in range(0, len(files), _BATCH):
-        compared += await _compare(encoder, info, catalog, store, files[start : start + _BATCH])
-    return compared
-
-
-async def _compare(
-    encoder: EncoderClient,
-    info: EncoderInfo,
-    catalog: Catalog,
-    store: VectorStore,
-    files: Sequence[tuple[str, str]],
-) -> Compared:
-    compared = Compared()
-    contents = await asyncio.gather(*(asyncio.to_thread(_read, catalog, sha256) for _, sha256 in files))
-    sound: dict[str, bytes] = {}
-    for (key, sha256), data in zip(files, contents, strict=True):
-        if data is None:
-            compared.missing_files.append(key)
-        elif hashlib.sha256(data).hexdigest() != sha256:
-            compared.damaged_files.append(key)
-        else:
-            sound[key] = data
-    stored = await asyncio.to_thread(store.fetch, info.collection, list(sound))
-    fresh = await encoder.encode([data for key, data in sound.items() if key in stored])
-    keys = [key for key in sound if key in stored]
-    for key, vector in zip(keys, fresh.vectors, strict=True):
-        if not isinstance(vector, VitrineError):
-            compared.vectors += 1
-            if not is_same(stored[key], vector, info.precision):
-                compared.changed.append(key)
+    for batch in parts(files, _BATCH):
+        contents = await asyncio.gather(*(asyncio.to_thread(_read, catalog, sha256) for _, sha256 in batch))
+        sound = {key: data for (key, _), data in zip(batch, contents, strict=True) if data is not None}
+        stored = await asyncio.to_thread(store.fetch, info.collection, list(sound))
+        keys = [key for key in sound if key in stored]
+        fresh = await encoder.encode([sound[key] for key in keys])
+        for key, vector in zip(keys, fresh.vectors, strict=True):
+            if not isinstance(vector, VitrineError):
+                compared.vectors += 1
+                if not is_same(stored[key], vector, info.precision):
+                    compared.changed.append(key)
     return compared
 
 
@@ -95,6 +71,7 @@ def is_same(stored: Vector, fresh: Vector, precision: str) -> bool:
 
 def _read(catalog: Catalog, sha256: str) -> bytes | None:
     try:
-        return catalog.blobs.get(sha256)
+        data = catalog.blobs.get(sha256)
     except NotFound:
         return None
+    return data if hashlib.sha256(data).hexdigest() == sha256 else None

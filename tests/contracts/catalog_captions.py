@@ -64,6 +64,12 @@ class CaptionsContract:
         red, blue, green = pictures
         captions.put(MODEL, OLD, [(red.image_id, "red"), (green.image_id, "green")])
         captions.fail(MODEL, NEW, [(red.image_id, InvalidInput("no")), (blue.image_id, InvalidInput("no"))])
+        assert captions.quarantined(MODEL, 10) == (
+            2,
+            {each.image_id: each.product_id for each in sorted((red, blue), key=lambda each: each.image_id)},
+        )
+        assert captions.quarantined(MODEL, 1)[0] == 2
+        assert captions.quarantined("another", 10) == (0, {})
         assert captions.retry("another") == 0
         assert captions.retry(MODEL) == 2
         assert self.missing(captions, OLD) == {red.image_id, blue.image_id}

@@ -82,6 +82,19 @@ class LedgerContract:
         ledger.open(LIVE, parts[1][:1])
         assert ledger.missing_between(LIVE, "3", "8", 100, grace_s=60) == parts[1][1:]
 
+    def test_ranges_of_ids_share_what_is_obsolete_without_overlap(
+        self, catalog: Catalog, ledger: SqlLedger
+    ) -> None:
+        for number in range(40):
+            catalog.products.put(f"p{number}", "", "", {}, [RED])
+            ledger.open(LIVE, ledger.items(f"p{number}"))
+            catalog.products.delete(f"p{number}")
+        bounds = ["", "3", "8", "8f", "c", "g"]
+        ranges = [ledger.obsolete_between(LIVE, first, beyond, 100) for first, beyond in pairwise(bounds)]
+        assert [key for part in ranges for key in part] == ledger.obsolete(LIVE, 100)
+        assert ledger.obsolete_between(LIVE, "3", "8", 2) == ranges[1][:2]
+        assert ledger.obsolete_between(LIVE, "", "g", 100, grace_s=60) == []
+
     def test_an_open_row_is_left_alone_for_the_grace(
         self, ledger: SqlLedger, shirt: list[IndexItem], clock: Clock
     ) -> None:

@@ -76,8 +76,11 @@ class VersionsContract:
         items = [item for number in range(5) for item in catalog.ledger.items(f"p{number}")]
         told = {each.key: (each.product_id, each.sha256, each.bytes) for each in catalog.audit.pictures()}
         assert told == {item.key: (item.product_id, item.sha256, len(RED.data)) for item in items}
+        some = [each.key for each in catalog.audit.pictures("4", "c")]
+        assert some == sorted(item.key for item in items if "4" <= item.image_id < "c")
         catalog.ledger.open(OLD.collection, items)
         catalog.ledger.settle(OLD.collection, items[:2])
+        assert [key for key, _ in catalog.audit.rows(OLD.collection, "4", "c")] == some
         catalog.ledger.fail(OLD.collection, [(items[2], InvalidImage("broken"))])
         states = dict(catalog.audit.rows(OLD.collection))
         assert [states[item.key] for item in items] == ["settled", "settled", "failed", "open", "open"]

@@ -368,7 +368,7 @@ def test_an_import_waits_for_a_catalog_that_is_away(bench: Bench, monkeypatch: p
             raise refusals.pop()
         return put(self, *args)
 
-    monkeypatch.setattr("jobs.importing._BACKOFF_S", 0.01)
+    monkeypatch.setattr("jobs.import_run._BACKOFF_S", 0.01)
     monkeypatch.setattr(SqlProducts, "put", put_later)
     result = bench.run(bench.manifest([{"product_id": f"p{n}"} for n in range(7)]))
     assert numbers(result)["created"] + result["unchanged"] == 7

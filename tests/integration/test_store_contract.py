@@ -59,6 +59,17 @@ def test_a_deleted_row_may_be_written_again(store: VectorStore, collection: str)
     assert len(store.search_products(collection, unit(1), 5)) == 1
 
 
+def test_keys_come_in_order_and_within_bounds(
+    store: VectorStore, collection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("milvus.store._KEYS_A_PAGE", 3)
+    store.upsert(collection, [row(name, unit(1)) for name in ("08", "1f", "20", "2f", "80", "a0", "zz")])
+    assert list(store.keys(collection)) == ["08:1", "1f:1", "20:1", "2f:1", "80:1", "a0:1", "zz:1"]
+    assert list(store.keys(collection, "1f", "a0")) == ["1f:1", "20:1", "2f:1", "80:1"]
+    assert list(store.keys(collection, "", "1f:1")) == ["08:1"]
+    assert list(store.keys(collection, "80:1")) == ["80:1", "a0:1", "zz:1"]
+
+
 def test_fetch_returns_what_was_written(store: VectorStore, collection: str) -> None:
     vectors = np.random.default_rng(1).normal(size=(1200, 8)).astype(np.float32)
     strange = 'it\'s "quoted" \\ %_[]\n\x01 ü漢😀'

@@ -1,7 +1,9 @@
 """What a verification finds and repairs, over a real catalog: each difference is made, found and repaired."""
 
 import asyncio
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,17 @@ from core.errors import InvalidImage
 from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.context import JobContext
 from jobs.settings import EncoderSettings, Settings
-from jobs.verification.vectors import Compared, compare_vectors
-from jobs.verification.verify import Verification
+from jobs.verification.checker import Compare
+from jobs.verification.differences import Findings
+from jobs.verification.sample import Sample
+from jobs.verification.vectors import Compared, KeyedFile, compare_vectors
+from jobs.verification.verification import Verification
 from milvus.config import MilvusConfig
+from milvus.store import MilvusStore
 from models.config import EncoderConfig
+from tests.fixtures_milvus import LiteProcess
 from tests.local_encoder import LocalEncoder
+from tests.milvus_process import wait_for
 from tests.upgrade_stage import MODEL, Stage, info, stage
 
 LIVE = info("old").collection
@@ -30,13 +38,17 @@ class Checked:
     verification: Verification
     folder: Path
 
+    def look(self, percent: float = 100, repair: bool = False) -> Findings:
+        self.verification._sample = Sample(percent, seed=1)
+        return self.verification.look(None, repair)
+
     def kinds(self, percent: float = 100) -> dict[str, int]:
-        return {each["kind"]: each["count"] for each in self.verification.compare(None, percent).told()}
+        return {each["kind"]: each["count"] for each in self.look(percent).told()}
 
     def repair(self) -> None:
-        self.verification.repair(
-            self.verification.compare(None, 100),
-            lambda found, encoder: self.shop.build(encoder.config.checkpoint),
+        findings = self.look(repair=True)
+        self.verification.rebuild(
+            findings, lambda _found, encoder: self.shop.build(encoder.config.checkpoint)
         )
 
     def assert_repaired(self) -> None:
@@ -65,18 +77,20 @@ def checked(tmp_path: Path) -> Iterator[Checked]:
             encoders={MODEL: encoder},
         )
 
-        def compare(
-            settings: EncoderSettings, version: EncoderInfo, files: Sequence[tuple[str, str]]
-        ) -> Compared | None:
+        @contextmanager
+        def opened(settings: EncoderSettings, version: EncoderInfo) -> Iterator[Compare | None]:
             client = LocalEncoder(checkpoint=settings.config.checkpoint)
-            if asyncio.run(client.describe()) != version:
-                return None
-            return asyncio.run(compare_vectors(client, version, shop.catalog, shop.store, files))
+
+            def compare(files: Sequence[KeyedFile]) -> Compared:
+                return asyncio.run(compare_vectors(client, version, shop.catalog, shop.store, files))
+
+            yield compare if asyncio.run(client.describe()) == version else None
 
         with shop.job("verify") as run:
             context = JobContext(run, settings, shop.catalog)
             configured = {LIVE: (info("old"), encoder)}
-            yield Checked(shop, Verification(context, shop.store, configured, compare), tmp_path)
+            verification = Verification(context, shop.store, configured, opened, Sample(100, seed=1))
+            yield Checked(shop, verification, tmp_path)
 
 
 def test_a_sound_service_agrees_and_says_what_was_looked_at(checked: Checked) -> None:
@@ -94,6 +108,26 @@ def test_a_lost_collection_is_built_again(checked: Checked) -> None:
     assert checked.kinds() == {"missing_collection": 6}
     checked.assert_repaired()
     assert checked.shop.live == LIVE
+
+
+def test_a_deleted_folder_of_milvus_lite_is_found_and_built_again(
+    checked: Checked, lite_process: LiteProcess
+) -> None:
+    shop = checked.shop
+    lite_process.start()
+    store = MilvusStore(MilvusConfig(uri=lite_process.uri))
+    wait_for(store, 30)
+    shop.store = checked.verification._store = store  # type: ignore[assignment]
+    shop.build("old")
+    assert checked.kinds() == {}
+    lite_process.kill()
+    shutil.rmtree(lite_process.data)
+    lite_process.start()
+    wait_for(store, 30)
+    assert checked.kinds() == {"missing_collection": 6}
+    checked.assert_repaired()
+    assert shop.live == LIVE
+    store.close()
 
 
 def test_a_lost_vector_is_encoded_again(checked: Checked) -> None:
@@ -115,8 +149,7 @@ def test_a_changed_vector_is_found_and_encoded_again(checked: Checked, damage: s
         vector[0] = np.nan
     stored = checked.shop.store._collections[LIVE].rows
     stored[row.item.key] = VectorRow(row.item, vector)
-    findings = checked.verification.compare(None, 100)
-    (told,) = findings.told()
+    (told,) = checked.look().told()
     assert (told["kind"], told["count"], told["repairable"]) == ("changed_vector", 1, True)
     assert told["examples"] == [{"key": row.item.key, "product_id": "p0"}]
     checked.assert_repaired()
@@ -165,7 +198,7 @@ def test_a_missing_or_damaged_file_is_told_with_its_product_and_stays(checked: C
     flipped = bytearray(files["p4"].read_bytes())
     flipped[-1] ^= 1
     files["p4"].write_bytes(flipped)
-    found = {each["kind"]: each for each in checked.verification.compare(None, 100).told()}
+    found = {each["kind"]: each for each in checked.look().told()}
     assert set(found) == {"missing_file", "damaged_file"}
     assert not found["missing_file"]["repairable"]
     assert [each["product_id"] for each in found["missing_file"]["examples"]] == ["p2"]
@@ -185,6 +218,65 @@ def test_an_earlier_version_is_checked_by_the_settings_that_made_it(checked: Che
     checked.repair()
     assert checked.kinds() == {}
     assert earlier not in {known.name for known in shop.store.collections()}
+
+
+def test_the_same_is_found_however_the_catalog_is_cut(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, row = checked.shop, checked.first()
+    for number in range(6, 40):
+        shop.put(f"p{number}")
+    shop.build("old")
+    keys = sorted(shop.expected_keys())
+    turned, lost, gone = keys[3], keys[17], keys[30]
+    shop.store.delete(LIVE, [lost])
+    stored = shop.store._collections[LIVE].rows
+    stored[turned] = VectorRow(stored[turned].item, np.roll(stored[turned].vector, 1))
+    stored["zz"] = VectorRow(_with(row.item, image_id="zz"), row.vector)
+    shop.catalog.products.delete(shop.catalog.products.picture(gone.partition(":")[0]).product_id)
+    whole = checked.look().told()
+    monkeypatch.setattr("jobs.verification.verification._PICTURES_A_RANGE", 3)
+    assert checked.look().told() == whole
+    assert {each["kind"]: [row["key"] for row in each["examples"]] for each in whole} == {
+        "changed_vector": [turned],
+        "lost_vector": [lost],
+        "obsolete_row": [gone],
+        "orphan_vector": ["zz"],
+    }
+    checked.assert_repaired()
+
+
+def test_what_differs_everywhere_is_counted_and_shown_by_examples(checked: Checked) -> None:
+    for number in range(6, 30):
+        checked.shop.put(f"p{number}")
+    checked.shop.build("old")
+    checked.shop.store.delete(LIVE, sorted(checked.shop.expected_keys()))
+    (told,) = checked.look().told()
+    assert (told["kind"], told["count"], len(told["examples"])) == ("lost_vector", 30, 10)
+    checked.assert_repaired()
+
+
+def test_captions_in_quarantine_are_told_and_tried_once_more(checked: Checked) -> None:
+    captions = checked.shop.catalog.captions
+    (first, second) = (checked.shop.catalog.products.get(name).pictures[0] for name in ("p0", "p1"))
+    captions.put(MODEL, "c" * 12, [(first.image_id, "a red shirt")])
+    captions.fail(MODEL, "c" * 12, [(second.image_id, InvalidImage("the memory was full"))])
+    (told,) = checked.look().told()
+    assert (told["kind"], told["count"]) == ("quarantined_caption", 1)
+    assert told["examples"] == [{"key": second.image_id, "product_id": "p1"}]
+    checked.assert_repaired()
+    assert [each.image_id for each in captions.missing(MODEL, "c" * 12, 100) if each == second] != []
+    assert captions.of([first.image_id])[first.image_id][0].text == "a red shirt"
+
+
+def test_a_seed_draws_the_same_share_again_and_another_seed_another() -> None:
+    keys = [f"{number:032x}:1" for number in range(4000)]
+    drawn = [key for key in keys if key in Sample(5, seed=1)]
+    assert drawn == [key for key in keys if key in Sample(5, seed=1)]
+    assert drawn != [key for key in keys if key in Sample(5, seed=2)]
+    assert 120 < len(drawn) < 280
+    assert [key for key in keys if key in Sample(0, seed=1)] == []
+    assert [key for key in keys if key in Sample(100, seed=1)] == keys
 
 
 def _with(item: IndexItem, **changes: Any) -> IndexItem:
