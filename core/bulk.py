@@ -7,6 +7,30 @@ from pydantic import Field, model_validator
 from core.config import Config
 
 
+class FileImportConfig(Config):
+    """Builds write files that Milvus imports by itself, in place of upserts; needs a Milvus server."""
+
+    url: str = Field(
+        min_length=1,
+        description="Folder of the files in the object store that Milvus reads, as fsspec names it: "
+        "`s3://bucket/vitrine-import`.",
+    )
+    milvus_path: str = Field(
+        min_length=1,
+        description="The same folder as Milvus names it: its path within Milvus's own bucket, `vitrine-import`.",
+    )
+    file_pictures: int = Field(
+        20_000,
+        ge=1,
+        description="Pictures of one file, and of one unit of work: what is lost when a copy of the model is "
+        "killed.",
+    )
+    files_at_once: int = Field(8, ge=1, le=256, description="Files that Milvus imports at once.")
+    wait_s: float = Field(
+        3600.0, gt=0, description="How long Milvus may take for the files of one round, in seconds."
+    )
+
+
 class BulkConfig(Config):
     """Resources and sizes of a bulk job; what is not set follows the encoder's own deployment."""
 
@@ -39,6 +63,12 @@ class BulkConfig(Config):
     )
     patience_s: float = Field(
         600.0, gt=0, description="How long a build waits for a store that is away, in seconds."
+    )
+
+    file_import: FileImportConfig | None = Field(
+        None,
+        description="Have Milvus import files that builds write; by default builds upsert. For large "
+        "collections that nobody searches yet.",
     )
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ class IndexRows:
         if not rows:
             return [], []
         try:
-            self._store.upsert(info.collection, rows)
+            return self._put(info, rows), []
         except NotFound:
             # The collection was lost; the next call makes it again.
             self._prepared.discard(info.fingerprint)
@@ -56,14 +56,16 @@ class IndexRows:
             return [item for ins, _ in answers for item in ins], [
                 each for _, outs in answers for each in outs
             ]
-        items = [row.item for row in rows]
-        vanished = self._ledger.settle(info.collection, items)
+
+    def settle(self, collection: str, items: Sequence[IndexItem]) -> list[IndexItem]:
+        """Record rows that Milvus holds; those that became obsolete meanwhile go, the others are returned."""
+        vanished = self._ledger.settle(collection, items)
         if vanished:
             # Announced again first: should another writer settle the same row now, it becomes missing.
-            self._ledger.open(info.collection, vanished)
-            self.remove(info.collection, [item.key for item in vanished])
+            self._ledger.open(collection, vanished)
+            self.remove(collection, [item.key for item in vanished])
         gone = {item.key for item in vanished}
-        return [item for item in items if item.key not in gone], []
+        return [item for item in items if item.key not in gone]
 
     def remove(self, collection: str, keys: Sequence[str]) -> None:
         """Delete rows from Milvus first, then from the ledger: the other order could leave orphans."""
@@ -77,3 +79,7 @@ class IndexRows:
             self.remove(collection, keys)
             removed += len(keys)
         return removed
+
+    def _put(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> list[IndexItem]:
+        self._store.upsert(info.collection, rows)
+        return self.settle(info.collection, [row.item for row in rows])

@@ -32,9 +32,16 @@ class SweepReport:
 class Indexer:
     """Index pictures with one encoder; `IndexRows` says why nothing is lost."""
 
-    def __init__(self, encoder: EncoderClient, store: VectorStore, ledger: Ledger, blobs: Blobs) -> None:
+    def __init__(
+        self,
+        encoder: EncoderClient,
+        store: VectorStore,
+        ledger: Ledger,
+        blobs: Blobs,
+        rows: IndexRows | None = None,
+    ) -> None:
         self._encoder = encoder
-        self._rows = IndexRows(store, ledger)
+        self._rows = IndexRows(store, ledger) if rows is None else rows
         self._ledger = ledger
         self._blobs = blobs
 

@@ -5,7 +5,8 @@ picture through the object store; blocks hold nothing but ranges and counts, so 
 the size of the catalog, and the pool takes up a range only when it has room.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +22,7 @@ from jobs.shard_indexer import ShardIndexer, ShardWork
 from jobs.shards import Shard, cut
 from jobs.speed import Speed
 
-_CALLS_AT_ONCE = 2
+CALLS_AT_ONCE = 2
 """Ranges that one actor has in hand: the next one begins while the last batches of the first are written."""
 _BACKOFF_S = 2.0
 
@@ -30,8 +31,15 @@ class Passes:
     """Indexes what is missing of one collection; counts and speed add up over the passes."""
 
     def __init__(
-        self, run: JobRun, work: ShardWork, ledger: Ledger, bulk: BulkConfig, resources: dict[str, float]
+        self,
+        run: JobRun,
+        work: ShardWork,
+        ledger: Ledger,
+        bulk: BulkConfig,
+        resources: dict[str, float],
+        take_in: Callable[[], int],
     ) -> None:
+        """`take_in` completes what actors have only put into files; returns how many rows those held."""
         self.speed = Speed(run.started)
         self.indexed = self.failed = 0
         self._run = run
@@ -39,6 +47,9 @@ class Passes:
         self._ledger = ledger
         self._bulk = bulk
         self._resources = resources
+        self._take_in = take_in
+        files = work.files
+        self._shard_pictures = bulk.shard_pictures if files is None else files.file_pictures
 
     def run_until_complete(self, share: float) -> None:
         """Go round until what is missing is no more than live traffic has added meanwhile.
@@ -48,8 +59,12 @@ class Passes:
             Unavailable: encoder or store were away for longer than the configured patience.
         """
         waited_s = 0.0
+        # An earlier build may have been killed between its encoding and the end of this.
+        self._take_in()
         while gap := self.gap():
-            done, pending = self._pass(cut(gap, self._bulk.shard_pictures, share), round(gap * share))
+            done, pending = self._pass(cut(gap, self._shard_pictures, share), round(gap * share))
+            if self._take_in():
+                self.speed.lasted_until(time.time())
             if not pending and (share < 1 or self.gap() <= self._bulk.gap_threshold):
                 return
             if pending and not done:
@@ -92,8 +107,8 @@ class Passes:
             compute=ActorPoolStrategy(
                 min_size=bulk.min_actors,
                 max_size=max(bulk.min_actors, min(bulk.max_actors, len(shards))),
-                max_concurrent_calls_per_actor=_CALLS_AT_ONCE,
-                max_tasks_in_flight_per_actor=2 * _CALLS_AT_ONCE,
+                max_concurrent_calls_per_actor=CALLS_AT_ONCE,
+                max_tasks_in_flight_per_actor=2 * CALLS_AT_ONCE,
                 enable_true_multi_threading=True,
             ),
             **self._resources,

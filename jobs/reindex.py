@@ -3,19 +3,23 @@
 There is no checkpoint but the ledger: what is in it is done, so a build that was killed goes on there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import ray
 
 from catalog.opening import Catalog
-from core.bulk import BulkConfig
+from core.bulk import BulkConfig, FileImportConfig
 from core.index_rows import IndexRows
 from core.types import EncoderInfo
 from jobs.cluster import own_errors
+from jobs.file_imports import FileImports
 from jobs.passes import Passes
 from jobs.run import JobRun
 from jobs.settings import EncoderSettings, Settings
 from jobs.shard_indexer import Load, ShardWork
+from jobs.staging import Staging
+from milvus.imports import MilvusImports
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
 from models.registry import load_encoder
@@ -58,7 +62,7 @@ def reindex(
     run.report(stage="loading the model")
     info = describe(encoder, settings.bulk, load)
     run.claim(f"collection {info.collection}")
-    return complete(run, settings, catalog, encoder, info, share, load)
+    return complete(run, settings, catalog, encoder, info, share, load, settings.bulk.file_import)
 
 
 def complete(
@@ -69,13 +73,42 @@ def complete(
     info: EncoderInfo,
     share: float = 1.0,
     load: Load = load_encoder,
+    files: FileImportConfig | None = None,
 ) -> Reindexed:
-    """Do the work of `reindex` for a known version, whoever else may be at it; same errors."""
-    rows = IndexRows(MilvusStore(settings.milvus), catalog.ledger)
-    rows.prepare(info)
-    if catalog.versions.settings(info.collection) is None:
-        catalog.versions.keep_settings(info.collection, encoder.version)
-    work = ShardWork(
+    """Do the work of `reindex` for a known version, whoever else may be at it; same errors.
+
+    `files` is for whoever has claimed the collection: two that take in the same files would disturb each other.
+    """
+    store = MilvusStore(settings.milvus) if files is None else MilvusImports(settings.milvus)
+    try:
+        rows = IndexRows(store, catalog.ledger)
+        rows.prepare(info)
+        if catalog.versions.settings(info.collection) is None:
+            catalog.versions.keep_settings(info.collection, encoder.version)
+        passes = Passes(
+            run,
+            _work(settings, encoder, info, load, files),
+            catalog.ledger,
+            settings.bulk,
+            encoder.resources(settings.bulk),
+            _take_in(run, store, rows, info, files),
+        )
+        passes.run_until_complete(share)
+        run.report(stage="removing obsolete rows")
+        removed = rows.remove_obsolete(info.collection, grace_s=_OBSOLETE_GRACE_S)
+    finally:
+        store.close()
+    return _summary(passes, info, catalog.ledger.counts(info.collection).pictures, removed)
+
+
+def _work(
+    settings: Settings,
+    encoder: EncoderSettings,
+    info: EncoderInfo,
+    load: Load,
+    files: FileImportConfig | None,
+) -> ShardWork:
+    return ShardWork(
         catalog=settings.catalog,
         milvus=settings.milvus,
         encoder=encoder.config,
@@ -83,12 +116,17 @@ def complete(
         batch_size=settings.bulk.batch_size or encoder.config.max_batch_size,
         batches_in_flight=settings.bulk.batches_in_flight,
         load=load,
+        files=files,
     )
-    passes = Passes(run, work, catalog.ledger, settings.bulk, encoder.resources(settings.bulk))
-    passes.run_until_complete(share)
-    run.report(stage="removing obsolete rows")
-    removed = rows.remove_obsolete(info.collection, grace_s=_OBSOLETE_GRACE_S)
-    return _summary(passes, info, catalog.ledger.counts(info.collection).pictures, removed)
+
+
+def _take_in(
+    run: JobRun, store: MilvusStore, rows: IndexRows, info: EncoderInfo, files: FileImportConfig | None
+) -> Callable[[], int]:
+    if files is None or not isinstance(store, MilvusImports):
+        return lambda: 0
+    store.require_server()
+    return FileImports(run, store, Staging(files, info.collection), rows, files, info.collection).take_in
 
 
 def _summary(passes: Passes, info: EncoderInfo, pictures: int, removed: int) -> Reindexed:

@@ -3,18 +3,27 @@
 import asyncio
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from catalog.config import CatalogConfig
 from catalog.opening import open_catalog
+from core.bulk import FileImportConfig
 from core.errors import ConfigError, Unavailable
+from core.index_rows import IndexRows
 from core.indexing import Indexer, IndexState
+from core.portions import parts
 from core.types import EncoderInfo, IndexItem
+from jobs.staged_rows import StagedRows
+from jobs.staging import Staging
 from milvus.config import MilvusConfig
+from milvus.row_files import RowFile
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
 from models.encoder import Encoder
@@ -39,6 +48,8 @@ class ShardWork:
     batch_size: int
     batches_in_flight: int
     load: Load
+    files: FileImportConfig | None = None
+    """Where rows are put for Milvus to import, in place of upserts."""
 
 
 class ShardIndexer:
@@ -60,10 +71,10 @@ class ShardIndexer:
                 f"{work.info.fingerprint} is built; pin its revision"
             )
         self._work = work
-        catalog = open_catalog(work.catalog)
-        self._ledger = catalog.ledger
-        client = LocalEncoder(encoder, work.encoder.decode_threads)
-        self._indexer = Indexer(client, MilvusStore(work.milvus), catalog.ledger, catalog.blobs)
+        self._catalog = open_catalog(work.catalog)
+        self._store = MilvusStore(work.milvus)
+        self._client = LocalEncoder(encoder, work.encoder.decode_threads)
+        self._upserting = self._indexer(IndexRows(self._store, self._catalog.ledger))
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "blocking"))
         self._room = asyncio.Semaphore(work.batches_in_flight)
@@ -72,38 +83,78 @@ class ShardIndexer:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Index what is missing of the range `first`, `beyond`; returns the counts by state and the times."""
         began = time.time()
-        counts = self._wait(self._index_range(row["first"], row["beyond"]))
+        index = self._index_range if self._work.files is None else self._stage_range
+        done = self._wait(index(row["first"], row["beyond"]))
         return {
-            "indexed": counts["indexed"],
-            "failed": counts["failed"],
-            "pending": counts["pending"],
+            "indexed": done.counts["indexed"],
+            "failed": done.counts["failed"],
+            "pending": done.counts["pending"],
             "began": began,
+            "warm_up": done.warm_up,
+            "warmed": done.warmed,
             "ended": time.time(),
         }
 
-    def _wait(self, work: Coroutine[Any, Any, Counter[IndexState]]) -> Counter[IndexState]:
+    def _wait(self, work: Coroutine[Any, Any, "_Done"]) -> "_Done":
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def _index_range(self, first: str, beyond: str) -> Counter[IndexState]:
-        counts: Counter[IndexState] = Counter()
+    def _indexer(self, rows: IndexRows) -> Indexer:
+        return Indexer(self._client, self._store, self._catalog.ledger, self._catalog.blobs, rows)
+
+    async def _index_range(self, first: str, beyond: str) -> "_Done":
+        return await self._index_with(self._upserting, first, beyond)
+
+    async def _stage_range(self, first: str, beyond: str) -> "_Done":
+        """Put the range into one file, which is there when all of it is."""
+        assert self._work.files is not None
+        staging = Staging(self._work.files, self._work.info.collection)
+        with TemporaryDirectory(prefix="vitrine-rows-") as folder:
+            file = RowFile(Path(folder) / "rows.parquet", self._work.info.dimension)
+            rows = StagedRows(self._store, self._catalog.ledger, file)
+            done = await self._index_with(self._indexer(rows), first, beyond)
+            await asyncio.to_thread(file.close)
+            try:
+                if file.rows:
+                    # Never a name twice: Milvus may be reading an earlier file of this range.
+                    await asyncio.to_thread(staging.put, file.path, f"{uuid.uuid4().hex}.parquet")
+            except Unavailable:
+                done.counts["pending"] += done.counts.pop("indexed")
+        return done
+
+    async def _index_with(self, indexer: Indexer, first: str, beyond: str) -> "_Done":
+        done = _Done()
         size = self._work.batch_size
         try:
             while items := await self._missing(first, beyond):
-                batches = [items[start : start + size] for start in range(0, len(items), size)]
-                for states in await asyncio.gather(*(self._index(batch) for batch in batches)):
-                    counts.update(states.values())
+                await asyncio.gather(*(self._index(indexer, batch, done) for batch in parts(items, size)))
                 # Beyond the last id that was read, all of which have as many digits: what could not be done
                 # now is left to the next pass.
                 first = f"{items[-1].image_id}0"
         except Unavailable:
-            counts["pending"] += 1
-        return counts
+            done.counts["pending"] += 1
+        return done
 
     async def _missing(self, first: str, beyond: str) -> list[IndexItem]:
         limit = self._work.batch_size * _READ_BATCHES
         collection = self._work.info.collection
-        return await asyncio.to_thread(self._ledger.missing_between, collection, first, beyond, limit)
+        missing = self._catalog.ledger.missing_between
+        return await asyncio.to_thread(missing, collection, first, beyond, limit)
 
-    async def _index(self, batch: Sequence[IndexItem]) -> dict[str, IndexState]:
+    async def _index(self, indexer: Indexer, batch: Sequence[IndexItem], done: "_Done") -> None:
         async with self._room:
-            return await self._indexer.index(batch)
+            done.add(await indexer.index(batch))
+
+
+@dataclass
+class _Done:
+    """What became of a range. Its first batch is told apart: it waits for connections and caches to be made."""
+
+    counts: Counter[IndexState] = field(default_factory=Counter)
+    warm_up: int = 0
+    warmed: float | None = None
+
+    def add(self, states: dict[str, IndexState]) -> None:
+        if self.warmed is None:
+            self.warm_up = sum(state != "pending" for state in states.values())
+            self.warmed = time.time()
+        self.counts.update(states.values())

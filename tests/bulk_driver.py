@@ -1,6 +1,6 @@
 """A bulk build in a process that a test may kill, with an encoder that counts what it encodes on disk.
 
-python -m tests.bulk_driver FOLDER MILVUS_URI RAY_ADDRESS
+python -m tests.bulk_driver FOLDER MILVUS_URI RAY_ADDRESS [FOLDER_OF_FILES_TO_IMPORT]
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from catalog.config import CatalogConfig
 from catalog.jobs import SqlJobs
 from catalog.opening import open_catalog
-from core.bulk import BulkConfig
+from core.bulk import BulkConfig, FileImportConfig
 from core.errors import VitrineError
 from core.types import Vector
 from jobs.cluster import connected
@@ -27,6 +27,7 @@ from models.encoder import Pixels
 
 LEASE_S = 2.0
 ARGS = {"model": "fake"}
+FILE_PICTURES = 250
 BULK = BulkConfig(batch_size=8, batches_in_flight=3, shard_pictures=100)
 _SECONDS_A_PICTURE = 0.002
 
@@ -50,21 +51,27 @@ def load_counting(count_file: Path, config: EncoderConfig) -> CountingEncoder:
     return encoder
 
 
-def settings(folder: Path, milvus_uri: str) -> Settings:
+def files_in(folder: str) -> BulkConfig:
+    """Build by files, which a Milvus on this machine's disk reads under the same path."""
+    files = FileImportConfig(url=folder, milvus_path=folder, file_pictures=FILE_PICTURES)
+    return BULK.model_copy(update={"file_import": files})
+
+
+def settings(folder: Path, milvus_uri: str, bulk: BulkConfig = BULK) -> Settings:
     encoder = EncoderSettings(EncoderConfig(name="fake", family="fake"), num_cpus=0.5, num_gpus=0)
     return Settings(
         catalog=CatalogConfig(
             database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
         ),
         milvus=MilvusConfig(uri=milvus_uri),
-        bulk=BULK,
+        bulk=bulk,
         encoders={"fake": encoder},
     )
 
 
 def main() -> None:
     folder, milvus_uri, address = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    known = settings(folder, milvus_uri)
+    known = settings(folder, milvus_uri, *(files_in(path) for path in sys.argv[4:]))
     catalog = open_catalog(known.catalog)
     load = partial(load_counting, folder / "encoded")
     try:

@@ -7,6 +7,7 @@ from core.jobs import JobArgs, PruneArgs
 from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.context import JobContext
+from jobs.staging import Staging
 from jobs.upgrade.serving import RunningServe, Serving
 from milvus.store import MilvusStore
 
@@ -29,6 +30,7 @@ def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
             for info in doomed:
                 context.run.report(stage=f"dropping {info.collection}")
                 drop(context.catalog, store, info)
+                forget_files(context, info)
     finally:
         store.close()
     return {
@@ -36,6 +38,15 @@ def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
         "dropped" if not args.dry_run else "would_drop": [info.collection for info in doomed],
         "kept": {info.collection: reason for info, reason in kept},
     }
+
+
+def forget_files(context: JobContext, info: EncoderInfo) -> None:
+    """Remove what a build has left for Milvus to import into the collection that is gone."""
+    files = context.settings.bulk.file_import
+    if files is not None:
+        staging = Staging(files, info.collection)
+        for name in staging.names():
+            staging.remove(name)
 
 
 def sort_out(

@@ -8,7 +8,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -19,9 +20,11 @@ from catalog.jobs import SqlJobs
 from catalog.opening import Catalog, open_catalog
 from core.jobs import Job
 from core.types import NewPicture
+from jobs.passes import CALLS_AT_ONCE
 from milvus.config import MilvusConfig
+from milvus.imports import MilvusImports
 from milvus.store import MilvusStore
-from tests.bulk_driver import LEASE_S, settings
+from tests.bulk_driver import FILE_PICTURES, LEASE_S, settings
 from tests.fixtures_milvus import LiteProcess, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -43,11 +46,13 @@ class Bench:
     folder: Path
     catalog: Catalog
     store: MilvusStore
-    lite: LiteProcess
+    uri: str
     address: str
+    files: tuple[Path, ...] = ()
 
     def build(self) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "tests.bulk_driver", self.folder, self.lite.uri, self.address]
+        command = [sys.executable, "-m", "tests.bulk_driver", self.folder, self.uri, self.address]
+        command += self.files
         return subprocess.Popen(
             command,
             cwd=ROOT,
@@ -115,14 +120,20 @@ def cluster() -> Iterator[str]:
 @pytest.fixture
 def bench(cluster: str, lite_process: LiteProcess) -> Iterator[Bench]:
     lite_process.start()
-    store = MilvusStore(MilvusConfig(uri=lite_process.uri))
+    with a_bench(cluster, lite_process.uri) as made:
+        yield made
+
+
+@contextmanager
+def a_bench(cluster: str, uri: str) -> Iterator[Bench]:
+    store = MilvusStore(MilvusConfig(uri=uri))
     wait_for(store, 30)
     with tempfile.TemporaryDirectory(prefix="vitrine-bulk-") as name:
-        catalog = open_catalog(settings(Path(name), lite_process.uri).catalog)
+        catalog = open_catalog(settings(Path(name), uri).catalog)
         pictures = [picture(number) for number in range(PICTURES_A_PRODUCT)]
         for number in range(PRODUCTS):
             catalog.products.put(f"p{number}", "", "", {"number": number}, pictures)
-        yield Bench(Path(name), catalog, store, lite_process, cluster)
+        yield Bench(Path(name), catalog, store, uri, cluster)
         store.close()
         catalog.close()
 
@@ -170,12 +181,45 @@ def test_a_second_build_is_refused_with_the_id_of_the_first_and_a_cancelled_one_
     assert bench.indexed < PICTURES
 
 
-def test_a_build_outlives_the_owner_of_milvus_and_one_of_its_actors(bench: Bench) -> None:
+def test_a_build_by_files_that_is_killed_goes_on_with_its_files_and_takes_each_in_once(
+    cluster: str, server_uri: str
+) -> None:
+    with a_bench(cluster, server_uri) as made:
+        staged = made.folder / "import"
+        bench = replace(made, files=(staged,))
+        first = bench.build()
+        deadline = time.monotonic() + 60
+        while len(list(staged.rglob("*.parquet"))) < 2 and first.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert first.poll() is None, "the build was over before it could be killed"
+        first.kill()
+        first.communicate()
+        assert bench.indexed == 0, "what is in no collection yet is in no ledger"
+        waiting = next(staged.rglob("*.parquet"))
+        imports = MilvusImports(MilvusConfig(uri=server_uri))
+        for _ in range(2):
+            # As a build does that is killed behind it, and is killed there again.
+            imports.begin_import(bench.collection, str(waiting))
+        last = bench.build()
+        _, log = last.communicate(timeout=200)
+        assert last.returncode == 0, log
+        bench.assert_complete()
+        assert list(staged.rglob("*.parquet")) == []
+        assert imports.count_rows(bench.collection, list(imports.keys(bench.collection))) == PICTURES
+        assert bench.encoded <= PICTURES + 2 * FILE_PICTURES * CALLS_AT_ONCE
+        imports.drop_collection(bench.collection)
+        imports.close()
+
+
+def test_a_build_outlives_the_owner_of_milvus_and_one_of_its_actors(
+    bench: Bench, lite_process: LiteProcess
+) -> None:
     process = bench.build()
     bench.wait_until_indexed(200, process)
-    bench.lite.kill()
+    lite_process.kill()
     time.sleep(LEASE_S)
-    bench.lite.start()
+    lite_process.start()
     bench.wait_until_indexed(600, process)
     kill_actor(process.pid)
     _, log = process.communicate(timeout=90)

@@ -5,29 +5,46 @@ import pytest
 from jobs.speed import Speed
 
 
-def result(began: float, ended: float, indexed: int, failed: int = 0) -> dict[str, float]:
-    return {"began": began, "ended": ended, "indexed": indexed, "failed": failed}
+def result(warmed: float, ended: float, indexed: int, failed: int = 0) -> dict[str, float]:
+    began = warmed - 4
+    return {
+        "began": began, "warmed": warmed, "warm_up": 10, "ended": ended, "indexed": indexed, "failed": failed
+    }  # fmt: skip
 
 
-def test_shards_that_overlap_add_up() -> None:
+def test_shards_that_overlap_add_up_behind_the_first_batch() -> None:
     speed = Speed(started=100.0)
-    speed.add(result(110.0, 120.0, 90, 10))
     speed.add(result(112.0, 130.0, 100))
+    speed.add(result(110.0, 120.0, 90, 10))
     assert speed.startup_s == 10.0
-    assert speed.images_per_s == 10.0
-    assert speed.seconds_for(50) == 5.0
+    assert speed.images_per_s == 9.5
+    assert speed.seconds_for(19) == 2.0
 
 
 def test_nothing_is_known_before_the_first_pictures() -> None:
     speed = Speed(started=100.0)
-    speed.add(result(101.0, 150.0, 0))
+    speed.add({"began": 101.0, "warmed": None, "warm_up": 0, "ended": 150.0, "indexed": 0, "failed": 0})
     assert (speed.images_per_s, speed.seconds_for(10), speed.startup_s) == (None, None, 0.0)
 
 
-def test_the_prediction_of_a_share_is_that_of_the_whole_at_equal_speed() -> None:
+def test_a_single_batch_is_all_that_there_is_to_measure_by() -> None:
+    speed = Speed(started=100.0)
+    speed.add(result(109.0, 110.0, 10))
+    assert (speed.images_per_s, speed.startup_s) == (2.0, 5.0)
+
+
+def test_what_comes_behind_the_last_shard_counts_as_time() -> None:
+    speed = Speed(started=100.0)
+    speed.add(result(110.0, 120.0, 110))
+    assert speed.images_per_s == 10.0
+    speed.lasted_until(130.0)
+    assert speed.images_per_s == 5.0
+
+
+def test_the_prediction_of_a_share_is_that_of_the_whole_though_the_first_batch_is_slow() -> None:
     share, whole = Speed(0.0), Speed(0.0)
-    share.add(result(20.0, 25.0, 100))
+    share.add(result(22.0, 26.5, 100))
     for number in range(10):
-        whole.add(result(20.0 + 5 * number, 25.0 + 5 * number, 100))
-    took = 20.0 + 1000 / (whole.images_per_s or 0)
-    assert share.startup_s + (share.seconds_for(1000) or 0) == pytest.approx(took)
+        whole.add(result(22.0 + 5 * number, 26.5 + 5 * number, 100))
+    took = 22.0 + 990 / (whole.images_per_s or 0)
+    assert share.startup_s + (share.seconds_for(1000 - 10) or 0) == pytest.approx(took, rel=0.01)

@@ -1,0 +1,20 @@
+"""Rows that are written into a file, which Milvus imports later."""
+
+from collections.abc import Sequence
+
+from core.index_rows import IndexRows
+from core.ports import Ledger, VectorStore
+from core.types import EncoderInfo, IndexItem, VectorRow
+from milvus.row_files import RowFile
+
+
+class StagedRows(IndexRows):
+    """Takes rows into a file; the ledger is told of them when Milvus has imported it, and not before."""
+
+    def __init__(self, store: VectorStore, ledger: Ledger, file: RowFile) -> None:
+        super().__init__(store, ledger)
+        self._file = file
+
+    def _put(self, _info: EncoderInfo, rows: Sequence[VectorRow]) -> list[IndexItem]:
+        self._file.append(rows)
+        return [row.item for row in rows]
