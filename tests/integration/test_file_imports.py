@@ -20,8 +20,8 @@ from core.ports import VectorStore
 from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.context import JobContext
 from jobs.file_imports import FileImports
-from jobs.shard_indexer import ShardIndexer, ShardWork
 from jobs.settings import Settings
+from jobs.shard_indexer import ShardIndexer, ShardWork
 from jobs.staging import Staging
 from jobs.upgrade.prune import forget_files
 from milvus.config import MilvusConfig
