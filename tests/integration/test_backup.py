@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +95,30 @@ def test_all_that_was_there_comes_back_with_a_search_by_words(shop: Shop) -> Non
     assert shop.catalog.jobs.get(job.job_id).state == "succeeded"
     shop.put("scarf")
     assert shop.products() == ["dress", "hat", "scarf"]
+
+
+def test_a_backup_beside_a_writer_is_one_moment_of_the_catalog(shop: Shop) -> None:
+    stopped, written = threading.Event(), []
+
+    def write() -> None:
+        while not stopped.is_set():
+            shop.put(f"p{len(written)}")
+            written.append(f"p{len(written)}")
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(write)
+        while len(written) < 5 and not writer.done():
+            stopped.wait(0.01)
+        before = len(written)
+        done = back_up(shop.config, shop.place)
+        stopped.set()
+        writer.result()
+    assert done.whole
+    assert len(written) >= done.snapshot.products >= before >= 5
+    shop.lose()
+    assert restore(shop.config, shop.place).whole
+    shop.reopen()
+    assert set(shop.products()) == set(written[: done.snapshot.products])
 
 
 def test_the_next_backup_copies_only_what_is_new_and_each_can_be_brought_back(shop: Shop) -> None:
