@@ -71,6 +71,7 @@ class FileImports:
         self._rows = rows
         self._config = config
         self._collection = collection
+        self._caught_up = False
 
     def take_in(self) -> int:
         """Import every file that waits, record its rows, and remove it; returns how many rows there were.
@@ -81,11 +82,11 @@ class FileImports:
             Unavailable: Milvus or the store of the files was away, or took too long.
         """
         names = self._staging.names()
-        if not names:
-            return 0
-        # What a killed build has begun must end first: nothing else tells whether it brought a file's rows.
-        self._wait_until(lambda: not self._importer.imports_under_way(self._collection))
-        self._importer.show_imported(self._collection)
+        if names and not self._caught_up:
+            # What a killed build has begun must end first: nothing else tells whether it brought their rows.
+            self._wait_until(self._is_idle)
+            self._importer.show_imported(self._collection)
+        self._caught_up = True
         taken = 0
         for some in parts(names, self._config.files_at_once):
             self._run.report(stage=f"importing {len(names)} files")
@@ -107,8 +108,11 @@ class FileImports:
             if failure is not None:
                 raise VitrineError(f"Milvus does not import {self._staging.milvus_path(name)}: {failure}")
         # A call that was cut short and repeated may have begun one more.
-        self._wait_until(lambda: not self._importer.imports_under_way(self._collection))
+        self._wait_until(self._is_idle)
         self._importer.show_imported(self._collection)
+
+    def _is_idle(self) -> bool:
+        return self._importer.imports_under_way(self._collection) == 0
 
     def _has_ended(self, task: int) -> bool:
         return self._importer.import_state(task).ended
