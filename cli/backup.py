@@ -53,16 +53,20 @@ def restore(
     config: ConfigFile,
     place: Place,
     snapshot: Annotated[str | None, typer.Option(help="Id of a backup; default: the latest.")] = None,
+    keep_index: Annotated[
+        bool,
+        typer.Option(help="Milvus is whole: encode nothing anew. Afterwards run `vitrine verify --repair`."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring a backup back into an empty database, with the picture files that are not there.
 
-    The service may run, and then fills its collections by itself. Exit code 5 where the catalogue holds
+    The service may run; it then encodes every picture anew. Exit code 5 where the catalogue holds
     products, or picture files are missing or damaged in the backup.
     """
     from catalog.backup.backup import restore as bring_back
 
-    _show(bring_back(_catalog(config), place, snapshot), as_json)
+    _show(bring_back(_catalog(config), place, snapshot, keep_index), as_json)
 
 
 def _catalog(config: Path) -> "CatalogConfig":

@@ -71,10 +71,13 @@ def back_up(config: CatalogConfig, url: str, clock: Callable[[], datetime] = utc
     return done
 
 
-def restore(config: CatalogConfig, url: str, snapshot: str | None = None) -> Transfer:
+def restore(
+    config: CatalogConfig, url: str, snapshot: str | None = None, keep_index: bool = False
+) -> Transfer:
     """Bring a snapshot back, by default the latest: the files first, then the database.
 
-    A service that runs on the empty catalog goes on with what was restored, and fills its collections.
+    The ledger forgets what is indexed, for Milvus may hold none of it, so that the service, which may
+    run on the empty catalog, fills its collections. `keep_index` believes the ledger: Milvus is whole.
 
     Raises:
         NotFound: there is no such backup.
@@ -91,9 +94,19 @@ def restore(config: CatalogConfig, url: str, snapshot: str | None = None) -> Tra
         archive.fetch(found, folder)
         _copy(folder, archive.stores, (FsspecBlobs(config.blobs_url), open_reports(config)), done)
         _RESTORE[found.database](config, folder / DUMP)
-    # The tables of an earlier version become those of this one.
-    open_catalog(config).close()
+    _begin_anew(config, keep_index)
     return done
+
+
+def _begin_anew(config: CatalogConfig, keep_index: bool) -> None:
+    # Opening makes the tables of an earlier version those of this one.
+    catalog = open_catalog(config)
+    try:
+        # A service on the empty catalog has made empty collections, which nothing tells from full ones.
+        for info in [] if keep_index else catalog.ledger.versions():
+            catalog.ledger.reset(info.collection)
+    finally:
+        catalog.close()
 
 
 def _copy(folder: Path, source: Stores, target: Stores, done: Transfer) -> None:

@@ -16,7 +16,7 @@ from catalog.backup.backup import back_up, restore
 from catalog.config import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import ConfigError, Conflict, NotFound, Unavailable
-from tests.upgrade_stage import picture
+from tests.upgrade_stage import info, picture
 
 
 @dataclass
@@ -144,6 +144,22 @@ def test_an_empty_catalog_in_use_takes_a_backup_and_one_with_products_does_not(s
     assert shop.products() == []
     restore(shop.config, shop.place)
     assert shop.products() == ["dress"]
+
+
+@pytest.mark.parametrize("keep_index", [False, True])
+def test_what_is_indexed_is_believed_only_when_asked(shop: Shop, keep_index: bool) -> None:
+    shop.put("dress", "hat")
+    version = info("old")
+    shop.catalog.ledger.register(version)
+    items = shop.catalog.ledger.missing(version.collection, 10)
+    shop.catalog.ledger.open(version.collection, items)
+    shop.catalog.ledger.settle(version.collection, items)
+    back_up(shop.config, shop.place)
+    shop.lose()
+    restore(shop.config, shop.place, keep_index=keep_index)
+    shop.reopen()
+    counts = shop.catalog.ledger.counts(version.collection)
+    assert (counts.indexed, counts.missing) == ((2, 0) if keep_index else (0, 2))
 
 
 def test_missing_and_damaged_files_are_told_and_the_others_kept(shop: Shop) -> None:
