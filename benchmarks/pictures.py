@@ -11,6 +11,11 @@ def small_jpegs(count: int) -> list[bytes]:
     return [_jpeg(224, 224, seed, grain=40, quality=97) for seed in range(count)]
 
 
+def shop_jpeg() -> bytes:
+    """Make a JPEG file as shops keep them: 1000 x 1000 pixels, about 200 KB."""
+    return _jpeg(1000, 1000, seed=0, grain=8, quality=87)
+
+
 def camera_jpeg() -> bytes:
     """Make a JPEG file of 12 megapixels, 4000 x 3000, with the detail and size of a camera's."""
     return _jpeg(4000, 3000, seed=0, grain=8, quality=90)

@@ -27,6 +27,13 @@ class IndexConfig(Config):
     search_params: dict[str, Any] = Field(
         default_factory=dict, description="Search parameters that replace the computed ones, such as nprobe."
     )
+    shards: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Channels that writes to a new collection go through side by side; one more for each 100 GB "
+        "of vectors. Milvus Lite has one.",
+    )
     min_ef: int = Field(256, ge=1, description="Smallest ef of an HNSW search.")
     max_ef: int = Field(16384, ge=1, le=32768, description="Largest ef of an HNSW search under a filter.")
 

@@ -18,7 +18,8 @@ def create_collection(
     """Create, index and load the collection; what is already done stays as it is."""
     if not client.has_collection(name, timeout=timeout_s):
         try:
-            client.create_collection(name, schema=_schema(dimension), timeout=timeout_s)
+            shards = {} if lite else {"num_shards": index.shards}
+            client.create_collection(name, schema=_schema(dimension), timeout=timeout_s, **shards)
         except MilvusException:
             # Another process may have been faster; whose dimension it has is checked by the caller.
             if not client.has_collection(name, timeout=timeout_s):

@@ -1,0 +1,1 @@
+"""What many pictures take, on paper: docs/scale.md."""
