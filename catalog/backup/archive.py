@@ -94,7 +94,9 @@ class Archive:
         """Store the dump and the lists that lie in a local folder, then say that the snapshot is complete."""
         place = f"{self._root}/snapshots/{snapshot.id}"
         with _outages_told():
-            self._files.makedirs(place, exist_ok=True)
+            if self._is_local:
+                # An object store has no folders, and might make a bucket instead.
+                self._files.makedirs(place, exist_ok=True)
             for name in _PARTS:
                 self._files.put_file(str(folder / name), f"{place}/{name}")
                 self._sync(f"{place}/{name}")
