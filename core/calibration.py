@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from core.errors import Conflict
 from core.types import Modality, Vector
+from core.vectors import relative_weights
 
 Form = tuple[tuple[Modality, float], ...]
 """What a query is made of: the modality and the weight of each part."""
@@ -87,7 +88,8 @@ def smallest_match(null: Scores, rate: float) -> float:
 def _queries(sample: NullSample, askers: NDArray[np.int64], form: Form) -> Vector:
     """Ask in the form with each product; what a query pushes away is another product."""
     total = np.zeros((len(askers), sample.pictures.shape[1]))
-    for modality, weight in form:
+    weights = relative_weights([weight for _, weight in form])
+    for (modality, _), weight in zip(form, weights, strict=True):
         who = askers if weight >= 0 else np.roll(askers, len(askers) // 2)
         rows = sample.words[who] if modality == "text" else sample.pictures[sample.starts[who]]
         total += weight * rows

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from core.types import Hit
+from core.vectors import relative_weights
 
 RRF_K = 60
 """The constant of Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion …", SIGIR 2009."""
@@ -11,9 +12,9 @@ RRF_K = 60
 
 def normalised_weights(weights: Mapping[str, float], members: Sequence[str]) -> dict[str, float]:
     """Scale the members' weights to sum to 1; a member without a weight counts as 1."""
-    chosen = {name: weights.get(name, 1.0) for name in members}
-    total = sum(chosen.values())
-    return {name: weight / total for name, weight in chosen.items()} if total > 0 else chosen
+    chosen = relative_weights([weights.get(name, 1.0) for name in members])
+    shares = chosen / total if (total := chosen.sum()) > 0 else chosen
+    return dict(zip(members, shares.tolist(), strict=True))
 
 
 def fuse_rrf(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, float]) -> list[Hit]:

@@ -97,3 +97,10 @@ def test_a_rate_below_what_the_sample_can_tell_is_refused() -> None:
 def _small() -> NullSample:
     rng = np.random.default_rng(3)
     return sample(rng, directions(rng, 60), kin=2, titled=120)
+
+
+def test_only_the_proportions_of_weights_mean_something() -> None:
+    null = null_scores(_small(), (("image", 1.0), ("text", -0.5)), RELATED_SHARE)
+    for scale in (1e-300, 1e39, 1e308):
+        scaled: Form = (("image", scale), ("text", -0.5 * scale))
+        assert null_scores(_small(), scaled, RELATED_SHARE) == pytest.approx(null, abs=1e-6)

@@ -40,3 +40,8 @@ def test_the_picture_comes_from_the_list_that_contributes_most() -> None:
 
 def test_weights_of_the_members_that_answered_sum_to_one() -> None:
     assert normalised_weights({"a": 1.0, "b": 3.0, "c": 9.0}, ["a", "b"]) == {"a": 0.25, "b": 0.75}
+
+
+@pytest.mark.parametrize("weight", [1e308, 5e-324])
+def test_the_largest_and_the_smallest_weights_have_shares_too(weight: float) -> None:
+    assert normalised_weights({"a": weight, "b": weight}, ["a", "b"]) == {"a": 0.5, "b": 0.5}
