@@ -4,6 +4,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import FiniteFloat
 
 from catalog.fetching.fetcher import Fetcher
 from core.errors import InputTooLarge, InvalidInput, VitrineError
@@ -15,11 +16,13 @@ from deployments.api.bodies import parse
 from deployments.api.fails import fails
 from deployments.api.forms import files_of, text_of
 from deployments.api.pictures import read_pictures
+from deployments.api.query_bodies import MAX_FALSE_MATCH_RATE, SCORE_THRESHOLD
 from deployments.api.requests import ProductBody
 from deployments.api.taken import Form, Taken
 from deployments.scopes import READ, WRITE
 from deployments.searches import Request as SearchRequest
 from deployments.services import services
+from deployments.thresholds import Threshold
 from models.images import MEDIA_TYPES, ImageLimits, inspect_image
 
 router = APIRouter(prefix="/v1", tags=["products"], dependencies=[READ])
@@ -106,13 +109,24 @@ async def similar_products(
     model: str = "ensemble",
     limit: Annotated[int, Query(ge=1)] = 10,
     offset: Annotated[int, Query(ge=0)] = 0,
+    score_threshold: Annotated[FiniteFloat | None, Query(ge=-1, le=1, description=SCORE_THRESHOLD)] = None,
+    max_false_match_rate: Annotated[
+        FiniteFloat | None, Query(gt=0, lt=1, description=MAX_FALSE_MATCH_RATE)
+    ] = None,
 ) -> SearchView:
     """Find products that look like this one, by all its pictures; the product itself is left out."""
     service = services(request)
     service.check_page(limit, offset)
     part = await service.stored.product(product_id)
     found = await service.search.search(
-        SearchRequest((QueryPart(part),), model, limit, offset, exclude_products=(product_id,))
+        SearchRequest(
+            (QueryPart(part),),
+            model,
+            limit,
+            offset,
+            exclude_products=(product_id,),
+            threshold=Threshold(score_threshold, max_false_match_rate),
+        )
     )
     return SearchView.of(found, request.state.request_id)
 

@@ -7,6 +7,13 @@ from pydantic import Field, FiniteFloat
 from deployments.api.parts import Parts
 from deployments.api.requests import Body
 
+SCORE_THRESHOLD = "Smallest score of a result: a cosine similarity, so not for the ensemble."
+MAX_FALSE_MATCH_RATE = (
+    "Leaves out what is not near enough: a query that is as strange to the catalogue as a product without "
+    "its nearest hundredth is answered with anything at most this often. In the ensemble, members with more "
+    "than half of the weight have to agree."
+)
+
 
 class QueryBody(Body):
     """What to look for, and which page of it."""
@@ -23,20 +30,8 @@ class QueryBody(Body):
         description="Share of the ranking by the query's own words, fused with the one by vectors: 0 vectors "
         "alone, 1 words alone. Left out: as configured for words to the ensemble, else 0.",
     )
-    score_threshold: FiniteFloat | None = Field(
-        None,
-        ge=-1,
-        le=1,
-        description="Smallest score of a result: a cosine similarity, so not for the ensemble.",
-    )
-    max_false_match_rate: FiniteFloat | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Leaves out what is not near enough: a query that is as strange to the catalogue as a "
-        "product without its nearest hundredth is answered with anything at most this often. In the "
-        "ensemble, members with more than half of the weight have to agree.",
-    )
+    score_threshold: FiniteFloat | None = Field(None, ge=-1, le=1, description=SCORE_THRESHOLD)
+    max_false_match_rate: FiniteFloat | None = Field(None, gt=0, lt=1, description=MAX_FALSE_MATCH_RATE)
     limit: int = Field(10, ge=1, description="Distinct products to return.")
     offset: int = Field(0, ge=0, description="Products to skip.")
     filter: dict[str, Any] | None = Field(None, description="Conditions on attributes.")

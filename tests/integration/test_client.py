@@ -141,6 +141,7 @@ def test_products_are_compared_and_likened(stocked: Vitrine) -> None:
     alike = stocked.similar("red", model="second", limit=1)
     assert len(alike.results) == 1
     assert alike.results[0].product_id != "red"
+    assert stocked.similar("red", model="second", score_threshold=1).results == []
 
 
 def test_pictures_and_words_are_embedded_and_captioned(shop: Vitrine) -> None:

@@ -150,6 +150,34 @@ async def test_strangers_find_nothing_and_products_find_themselves(
         assert 0 < min(found["thresholds"].values()) < 1
 
 
+async def alike(client: httpx.AsyncClient, number: int, **options: Any) -> dict[str, Any]:
+    answer = await client.get(f"/v1/products/p{number}/similar", params=options)
+    assert answer.status_code == 200, answer.text
+    content: dict[str, Any] = answer.json()
+    return content
+
+
+async def test_more_like_this_takes_thresholds_too(client: httpx.AsyncClient) -> None:
+    whole = await alike(client, 3, model="first", limit=PRODUCTS)
+    smallest = whole["results"][4]["score"]
+    cut = await alike(client, 3, model="first", limit=PRODUCTS, score_threshold=smallest)
+    kept = [result for result in whole["results"] if result["score"] >= smallest]
+    assert (cut["results"], cut["thresholds"]) == (kept, {"first": smallest})
+    part = {"type": "product_id", "product_id": "p3"}
+    for model in ("first", "ensemble"):
+        options: dict[str, Any] = {"model": model, "max_false_match_rate": 0.3, "limit": PRODUCTS}
+        searched = await client.post("/v1/search", json={"query": [part], **options})
+        near = await alike(client, 3, **options)
+        assert (near["results"], near["thresholds"]) == (
+            searched.json()["results"],
+            searched.json()["thresholds"],
+        )
+        assert len(near["results"]) < PRODUCTS - 1
+    for bad in ({"score_threshold": 0.5}, {"max_false_match_rate": 1}, {"score_threshold": "nan"}):
+        answer = await client.get("/v1/products/p3/similar", params=bad)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, next(iter(bad)))
+
+
 async def test_a_smaller_rate_asks_for_a_higher_score(
     client: httpx.AsyncClient, pictures: list[bytes]
 ) -> None:

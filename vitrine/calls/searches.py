@@ -11,17 +11,22 @@ from vitrine.parts import Query, written
 _PAGE, _COMPARISON = reader(Page), reader(Comparison)
 
 
-class Options(TypedDict, total=False):
-    """What a search may say beside its query; what is left out is for the service to decide."""
+class PageOptions(TypedDict, total=False):
+    """Which page of what is near enough; what is left out is for the service to decide."""
 
-    filter: Mapping[str, Any] | None
     limit: int | None
     offset: int | None
+    score_threshold: float | None
+    max_false_match_rate: float | None
+
+
+class Options(PageOptions, total=False):
+    """What a search may say beside its query."""
+
+    filter: Mapping[str, Any] | None
     weights: Mapping[str, float] | None
     fusion: Literal["rrf", "weighted"] | None
     lexical_weight: float | None
-    score_threshold: float | None
-    max_false_match_rate: float | None
     exclude: Sequence[str] | None
     include_query_products: bool | None
 
@@ -46,9 +51,7 @@ def compare(
     return Call("POST", path("compare"), _COMPARISON, json=body)
 
 
-def similar(
-    product_id: str, *, model: str | None = None, limit: int | None = None, offset: int | None = None
-) -> Call[Page]:
+def similar(product_id: str, *, model: str | None = None, **options: Unpack[PageOptions]) -> Call[Page]:
     """Find products that look like this one; NotFound when there is none."""
-    params = given(model=model, limit=limit, offset=offset)
+    params = given(model=model, **options)
     return Call("GET", path("products", product_id, "similar"), _PAGE, params=params)
