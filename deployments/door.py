@@ -1,5 +1,6 @@
 """The door: who calls, and how often."""
 
+import base64
 import ipaddress
 
 from starlette.requests import Request
@@ -56,10 +57,21 @@ async def _caller(request: Request, keyring: Keyring) -> Caller:
 
 
 def _shown_key(request: Request) -> str | None:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and key.strip():
-        return key.strip()
-    return request.headers.get("x-api-key")
+    scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+    key = ""
+    if scheme.lower() == "bearer":
+        key = shown.strip()
+    elif scheme.lower() == "basic":
+        key = _password(shown.strip())
+    return key or request.headers.get("x-api-key")
+
+
+def _password(credentials: str) -> str:
+    """The password of HTTP Basic (RFC 7617): what callers send that can put a key only into a URL."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _check_local(request: Request) -> None:

@@ -16,10 +16,11 @@ from fastapi.routing import APIRoute
 from catalog.config import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.ensemble import EnsembleSearch
-from core.keys import digest
+from core.keys import NO_KEYS_NOTICE, digest
 from core.types import Encoded, EncoderInput
 from deployments.config import GatewayArgs, ServedModels
 from deployments.door_config import DoorConfig
+from deployments.gateway import GatewayReplica
 from deployments.ingress import create_app
 from deployments.search_limit import FIRST
 from deployments.services import assemble
@@ -164,6 +165,19 @@ async def test_a_key_is_taken_from_either_header(closed: FastAPI, header: str) -
             assert (await client.get("/v1/products", headers={header: sent})).status_code == status
 
 
+async def test_a_key_in_a_url_is_the_password_of_basic(closed: FastAPI) -> None:
+    key = await make_key(closed, "read")
+    async with client_of(closed) as client:
+        for password, status in ((key, 200), (f"{key}:", 401), ("", 401)):
+            url = f"http://weaviate:{password}@localhost/meta"
+            assert (await client.get(url)).status_code == status
+        for value in ("Basic", "Basic %%%", "Basic /w==", "Basic Og=="):
+            answer = await client.get("/meta", headers={"Authorization": value})
+            assert answer.status_code == 401
+            # Only a challenge for Basic makes a browser ask for a password, and keep it.
+            assert "basic" not in answer.headers["www-authenticate"].lower()
+
+
 async def test_keys_are_made_listed_and_revoked_and_never_shown_again(closed: FastAPI) -> None:
     key = await make_key(closed, "read")
     async with client_of(closed, key) as client, client_of(closed, ADMIN_KEY) as admin:
@@ -223,6 +237,19 @@ async def test_without_a_key_only_this_machine_is_answered(catalog: Catalog, tmp
         assert answer.status_code == status, (peer, host, answer.text)
         if status == 403:
             assert "VITRINE_ADMIN_KEY_SHA256" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("configured", "told"), [("", True), (digest(ADMIN_KEY), False)])
+async def test_a_gateway_without_keys_says_so_when_it_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, configured: str, told: bool
+) -> None:
+    args = GatewayArgs(
+        catalog=_catalog_config(tmp_path),
+        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
+        door=DoorConfig(admin_key_sha256=configured),
+    )
+    GatewayReplica(args)._catalog.close()
+    assert (NO_KEYS_NOTICE in caplog.messages) == told
 
 
 @pytest.mark.parametrize("host", ["", "[", "]", "[::1", ":", "localhost:x:y", "[::1]]", "\xff"])
