@@ -66,6 +66,11 @@ def parse(data: bytes | str, model: type[M], param: str = "body") -> M:
         raise InvalidInput(_lower_first(first["msg"])).at(_path(first["loc"]) or param) from None
 
 
+def is_data_uri(value: str) -> bool:
+    """Tell a data URI from other text; schemes are the same in either case (RFC 3986, 3.1)."""
+    return value[:5].lower() == "data:"
+
+
 def decode_base64(value: str, param: str) -> bytes:
     """Decode base64 or a base64 data URI.
 
@@ -73,9 +78,9 @@ def decode_base64(value: str, param: str) -> bytes:
         InvalidInput: it is neither.
     """
     encoded = value
-    if value.startswith("data:"):
+    if is_data_uri(value):
         head, comma, encoded = value.partition(",")
-        if not comma or not head.endswith(";base64"):
+        if not comma or not head.lower().endswith(";base64"):
             raise InvalidInput("a data URI must look like data:image/jpeg;base64,…").at(param)
     try:
         return base64.b64decode(encoded, validate=True)

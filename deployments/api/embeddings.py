@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from catalog.fetching.fetcher import Fetcher
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.types import Encoded, EncoderInput
+from deployments.api.bodies import is_data_uri
 from deployments.api.embeddings_shape import EmbeddingsBody, EmbeddingsView, Modality
 from deployments.api.fails import fails
 from deployments.api.pictures import read_pictures
@@ -68,7 +69,7 @@ async def _read(
 
 def _is_picture(item: str, modality: Modality) -> bool:
     if modality == "auto":
-        return item.startswith("data:") and ";base64," in item[:100]
+        return is_data_uri(item) and ";base64," in item[:100].lower()
     return modality == "image"
 
 

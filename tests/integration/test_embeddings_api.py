@@ -146,6 +146,14 @@ async def test_inputs_of_the_official_client_fail_alone(official: OpenAI) -> Non
     assert answer.data[1].model_extra["error"]["type"] == "invalid_image"
 
 
+async def test_the_case_of_a_data_uri_means_nothing(client: httpx.AsyncClient) -> None:
+    small = uri(png("red"))
+    large = small.replace("data:image/png;base64", "DATA:image/PNG;Base64")
+    answer = await client.post("/v1/embeddings", json={"model": "both", "input": [small, large]})
+    first, second = (item["embedding"] for item in answer.json()["data"])
+    assert first == second
+
+
 async def test_of_64_pictures_each_fails_alone(client: httpx.AsyncClient) -> None:
     pictures = [uri(png("red"))] * 64
     pictures[7], pictures[40] = uri(png("red")[:50]), "data:image/png;base64,%%%"
