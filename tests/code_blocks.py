@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def run_blocks(blocks: list[str], url: str, scratch: Path, timeout_s: float) -> 
         try:
             code = shell.wait(timeout_s)
         finally:
-            os.killpg(shell.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
             shell.wait()
         told = (scratch / "output").read_text()
     assert code == 0, told
