@@ -43,7 +43,7 @@ def check_serve_file(path: Path, host: str | None = None) -> list[Mistake]:
     found = [*lines.repeated_keys(), *problems(content)]
     mistakes: dict[tuple[object, str], Mistake] = {}
     for problem in found:
-        # What an anchor holds is wrong once, wherever its aliases stand.
+        # What an anchor holds is wrong once, wherever its aliases stand; the first to tell it says most.
         once = (lines.identity(problem.at), problem.wrong)
         mistakes.setdefault(once, located(problem, path, lines.of(problem.at), content))
     return sorted(mistakes.values(), key=lambda each: each.line or 0)

@@ -4,7 +4,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from deployments.checking.problem import Place, Problem, nearest
+from deployments.checking.problem import NO_SUCH_KEY, Place, Problem, nearest
 from deployments.type_words import model_in
 
 
@@ -22,6 +22,6 @@ def unknown_keys(annotation: Any, value: Any, place: Place) -> Iterator[Problem]
     for key, item in value.items():
         if key not in model.model_fields:
             right = f"Keys here: {', '.join(known)}."
-            yield Problem((*place, key), "there is no such key", right, nearest(key, known))
+            yield Problem((*place, key), NO_SUCH_KEY, right, nearest(key, known))
         else:
             yield from unknown_keys(model.model_fields[key].annotation, item, (*place, key))

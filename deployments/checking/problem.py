@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+NO_SUCH_KEY = "there is no such key"
 Place = tuple[str | int, ...]
 """The keys and positions that lead to a value."""
 

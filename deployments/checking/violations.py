@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from core.errors import ConfigError
-from deployments.checking.problem import Place, Problem, nearest
+from deployments.checking.problem import NO_SUCH_KEY, Place, Problem, nearest
 from deployments.type_words import bounds_in_words, model_in, type_in_words
 
 _LONGEST = 60
@@ -26,7 +26,7 @@ _KINDS: dict[type, str] = {
 
 
 def violations(model: type[BaseModel], value: Any, place: Place) -> Iterator[Problem]:
-    """Hold a value against the model of its settings; unknown keys are told elsewhere."""
+    """Hold a value against the model of its settings."""
     try:
         model.model_validate(value)
     except ConfigError as error:
@@ -36,7 +36,7 @@ def violations(model: type[BaseModel], value: Any, place: Place) -> Iterator[Pro
         for detail in error.errors(include_url=False):
             inner = _inner(detail["loc"], value, detail["type"])
             # A value that fits none of several types is refused once for each.
-            if inner not in told and detail["type"] != "extra_forbidden":
+            if inner not in told:
                 told.add(inner)
                 yield _problem(detail, _field(model, inner), (*place, *inner))
 
@@ -55,6 +55,8 @@ def _problem(detail: ErrorDetails, field: FieldInfo | None, place: Place) -> Pro
     right = ("" if place else "a map of settings") if field is None else expected(field)
     if detail["type"] == "missing":
         return Problem(place, "is needed, and is not there", right)
+    if detail["type"] == "extra_forbidden":
+        return Problem(place, NO_SUCH_KEY)
     if detail["type"] in _OWN_WORDS:
         return Problem(place, str(detail["ctx"]["error"]) if "ctx" in detail else detail["msg"], right)
     given, key = detail["input"], str(place[-1]) if place else ""
