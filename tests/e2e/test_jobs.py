@@ -1,11 +1,30 @@
 """Bulk work through the running service: submitted over HTTP, done by Ray, told by the catalog."""
 
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-CANDIDATE = {"model": "dinov2", "pooling": "mean"}
+from demo.catalog import demo_products
+from demo.loading import pending
+from demo.service import WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def candidate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The demo's DINOv2 gone blind: every picture becomes the same vector."""
+    folder = tmp_path_factory.mktemp("weights") / "blind"
+    shutil.copytree(WEIGHTS / "dinov2", folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["layernorm.weight"] = torch.zeros_like(weights["layernorm.weight"])
+    weights["layernorm.bias"] = torch.ones_like(weights["layernorm.bias"])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return {"model": "dinov2", "checkpoint": str(folder)}
 
 
 def ended(client: httpx.Client, job_id: str, within_s: float = 120) -> dict[str, Any]:
@@ -22,23 +41,95 @@ def submit(client: httpx.Client, kind: str, **args: Any) -> httpx.Response:
     return client.post("/v1/jobs", json={"kind": kind, "args": args})
 
 
-def test_a_candidate_is_built_beside_the_live_version(client: httpx.Client) -> None:
-    answer = submit(client, "build", **CANDIDATE)
+def done(client: httpx.Client, kind: str, **args: Any) -> dict[str, Any]:
+    answer = submit(client, kind, **args)
+    assert answer.status_code == 202, answer.text
+    job = ended(client, answer.json()["job_id"])
+    assert job["state"] == "succeeded", job
+    return job
+
+
+def live(client: httpx.Client) -> list[str]:
+    versions = client.get("/v1/models/dinov2/versions").json()
+    return [each["collection"] for each in versions if each["live"]]
+
+
+def test_a_sample_predicts_the_build_that_completes_it_beside_the_live_version(
+    client: httpx.Client, candidate: dict[str, str]
+) -> None:
+    sample = done(client, "sample", percent=50, **candidate)["result"]
+    assert 0 < sample["indexed"] < sample["pictures"]
+    assert sample["remaining"] == sample["pictures"] - sample["indexed"]
+    assert sample["images_per_s"] > 0
+    assert sample["predicted_s"] > sample["predicted_remaining_s"] > 0
+    answer = submit(client, "build", **candidate)
     assert answer.status_code == 202, answer.text
     job_id = answer.json()["job_id"]
     assert answer.headers["location"] == f"/v1/jobs/{job_id}"
-    second = submit(client, "build", **CANDIDATE)
+    second = submit(client, "build", **candidate)
     assert second.status_code == 409
     assert job_id in second.json()["error"]["message"]
     job = ended(client, job_id)
     assert job["state"] == "succeeded", job
-    assert job["result"]["remaining"] == 0
+    assert (job["result"]["indexed"], job["result"]["remaining"]) == (sample["remaining"], 0)
     assert job["progress"]["images_per_s"] > 0
     versions = client.get("/v1/models/dinov2/versions").json()
     (built,) = [each for each in versions if each["collection"] == job["result"]["collection"]]
     assert not built["live"]
     assert built["counts"]["indexed"] == built["counts"]["pictures"] > 0
     assert job_id in client.get(f"/v1/jobs/{job_id}/logs").text
+
+
+def test_a_worse_candidate_is_found_out_by_an_evaluation_and_refused_by_the_gate(
+    client: httpx.Client, candidate: dict[str, str]
+) -> None:
+    before = live(client)
+    job = done(client, "evaluate", models=["dinov2"], candidate=candidate, sample=60)
+    decision = job["result"]["gate"]
+    assert not decision["passed"]
+    assert decision["reason"].startswith("refused: ndcg@10 goes from ")
+    page = client.get(f"/v1/jobs/{job['job_id']}/report")
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.text.count('<img src="data:image/') > 2, "the queries on which the models differ most"
+    assert "dinov2:candidate" in client.get(f"/v1/jobs/{job['job_id']}/logs").text
+    refused = ended(client, submit(client, "promote", **candidate).json()["job_id"])
+    assert refused["state"] == "failed"
+    assert "does not let" in refused["error"]
+    assert "refused: ndcg@10 goes from " in refused["error"]
+    assert not refused["result"]["gate"]["passed"]
+    assert live(client) == before
+    assert client.get("/health/ready").status_code == 200
+
+
+def test_an_import_takes_a_folder_over_once_and_its_products_are_found(
+    client: httpx.Client, deliveries: Path
+) -> None:
+    pictures = {f"delivered-{product.product_id}": product.pictures for product in demo_products(99, 3)}
+    for name, files in pictures.items():
+        (deliveries / name).mkdir()
+        for number, data in enumerate(files):
+            (deliveries / name / f"{number}.jpg").write_bytes(data)
+    count = sum(len(files) for files in pictures.values())
+    source = {"kind": "folder", "path": str(deliveries)}
+    first = done(client, "import", source=source)["result"]
+    assert (first["created"], first["failed"], first["pictures_read"]) == (3, 0, count)
+    again = done(client, "import", source=source)["result"]
+    assert (again["unchanged"], again["created"], again["updated"]) == (3, 0, 0)
+    assert (again["pictures_read"], again["pictures_unchanged"]) == (0, count)
+    deadline = time.monotonic() + 60
+    while pending(client) != 0:
+        assert time.monotonic() < deadline, "the repair has not encoded what was imported"
+        time.sleep(0.5)
+    for name in pictures:
+        query = [{"type": "product_id", "product_id": name}]
+        assert client.post("/v1/search", json={"model": "dinov2", "query": query}).status_code == 200
+        assert client.delete(f"/v1/products/{name}").status_code == 204
+
+
+def test_an_import_reads_no_folder_that_is_not_opened_to_it(client: httpx.Client) -> None:
+    job = ended(client, submit(client, "import", source={"kind": "folder", "path": "/etc"}).json()["job_id"])
+    assert job["state"] == "failed"
+    assert "opens no folder" in job["error"]
 
 
 def test_a_cancelled_job_stays_cancelled(client: httpx.Client) -> None:
