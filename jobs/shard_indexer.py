@@ -2,12 +2,10 @@
 
 import asyncio
 import threading
-import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,9 +15,10 @@ from catalog.opening import open_catalog
 from core.bulk import FileImportConfig
 from core.errors import ConfigError, Unavailable
 from core.index_rows import IndexRows
-from core.indexing import Indexer, IndexState
+from core.indexing import Indexer
 from core.portions import parts
 from core.types import EncoderInfo, IndexItem
+from jobs.shard_done import ShardDone
 from jobs.staged_rows import StagedRows
 from jobs.staging import Staging
 from milvus.config import MilvusConfig
@@ -82,29 +81,20 @@ class ShardIndexer:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Index what is missing of the range `first`, `beyond`; returns the counts by state and the times."""
-        began = time.time()
         index = self._index_range if self._work.files is None else self._stage_range
         done = self._wait(index(row["first"], row["beyond"]))
-        return {
-            "indexed": done.counts["indexed"],
-            "failed": done.counts["failed"],
-            "pending": done.counts["pending"],
-            "began": began,
-            "warm_up": done.warm_up,
-            "warmed": done.warmed,
-            "ended": time.time(),
-        }
+        return done.row()
 
-    def _wait(self, work: Coroutine[Any, Any, "_Done"]) -> "_Done":
+    def _wait(self, work: Coroutine[Any, Any, ShardDone]) -> ShardDone:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _indexer(self, rows: IndexRows) -> Indexer:
         return Indexer(self._client, self._store, self._catalog.ledger, self._catalog.blobs, rows)
 
-    async def _index_range(self, first: str, beyond: str) -> "_Done":
+    async def _index_range(self, first: str, beyond: str) -> ShardDone:
         return await self._index_with(self._upserting, first, beyond)
 
-    async def _stage_range(self, first: str, beyond: str) -> "_Done":
+    async def _stage_range(self, first: str, beyond: str) -> ShardDone:
         """Put the range into one file, which is there when all of it is."""
         assert self._work.files is not None
         staging = Staging(self._work.files, self._work.info.collection)
@@ -118,11 +108,11 @@ class ShardIndexer:
                     # Never a name twice: Milvus may be reading an earlier file of this range.
                     await asyncio.to_thread(staging.put, file.path, f"{uuid.uuid4().hex}.parquet")
             except Unavailable:
-                done.counts["pending"] += done.counts.pop("indexed")
+                done.put_off()
         return done
 
-    async def _index_with(self, indexer: Indexer, first: str, beyond: str) -> "_Done":
-        done = _Done()
+    async def _index_with(self, indexer: Indexer, first: str, beyond: str) -> ShardDone:
+        done = ShardDone()
         size = self._work.batch_size
         try:
             while items := await self._missing(first, beyond):
@@ -140,21 +130,6 @@ class ShardIndexer:
         missing = self._catalog.ledger.missing_between
         return await asyncio.to_thread(missing, collection, first, beyond, limit)
 
-    async def _index(self, indexer: Indexer, batch: Sequence[IndexItem], done: "_Done") -> None:
+    async def _index(self, indexer: Indexer, batch: Sequence[IndexItem], done: ShardDone) -> None:
         async with self._room:
             done.add(await indexer.index(batch))
-
-
-@dataclass
-class _Done:
-    """What became of a range. Its first batch is told apart: it waits for connections and caches to be made."""
-
-    counts: Counter[IndexState] = field(default_factory=Counter)
-    warm_up: int = 0
-    warmed: float | None = None
-
-    def add(self, states: dict[str, IndexState]) -> None:
-        if self.warmed is None:
-            self.warm_up = sum(state != "pending" for state in states.values())
-            self.warmed = time.time()
-        self.counts.update(states.values())
