@@ -13,7 +13,8 @@ from milvus.attributes import encode_attributes
 
 MAX_NAME = 255
 MAX_DIMENSION = 32768
-MAX_ID_BYTES = 512
+MAX_ID_BYTES = 800
+"""A catalog takes ids of 200 characters, of up to four bytes each."""
 MAX_KEY_BYTES = MAX_ID_BYTES + 24
 MAX_JSON_BYTES = 65536
 MAX_CALL_BYTES = 16 * 1024 * 1024

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from catalog.validation import MAX_ID_CHARS
 from core.errors import Conflict, InputTooLarge, InvalidInput, NotFound
 from core.ports import VectorStore
 from core.types import CollectionInfo
@@ -21,6 +22,13 @@ def test_a_written_row_is_found_by_the_next_search(store: VectorStore, collectio
         best = store.search_products(collection, 3 * vector, 1)[0]
         assert (best.image_id, best.revision, best.product_id) == (f"i{number}", 2**60, f"p{number}")
         assert best.score == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_longest_id_of_a_catalog_is_indexed(store: VectorStore, collection: str) -> None:
+    longest = "🧥" * MAX_ID_CHARS
+    store.upsert(collection, [row("i", unit(1), longest)])
+    assert [hit.product_id for hit in store.search_products(collection, unit(1), 1)] == [longest]
+    assert store.search_products(collection, unit(1), 1, exclude_products=[longest]) == []
 
 
 @pytest.mark.parametrize("engine", ["lite", "server"])
@@ -88,7 +96,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(store: VectorSto
         "zero": row("a", np.zeros(8, dtype=np.float32)),
         "dimension": row("a", np.ones(9, dtype=np.float32)),
         "twice": row("good", unit(1)),
-        "long id": row("i" * 600, unit(1)),
+        "long id": row("i" * 801, unit(1)),
         "empty id": row("a", unit(1), product_id=""),
         "surrogate": row("a", unit(1), colour="\ud800"),
         "revision": row("a", unit(1), revision=2**63),
