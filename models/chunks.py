@@ -38,7 +38,9 @@ class Chunks:
                         f"{self._model} has not enough GPU memory for one input"
                     ) from error
                 self.size = len(chunk) // 2
-                torch.cuda.empty_cache()
+            else:
+                start += len(chunk)
                 continue
-            start += len(chunk)
+            # Not where the error is handled: its traceback holds what the failed pass had allocated.
+            torch.cuda.empty_cache()
         return answers

@@ -146,6 +146,8 @@ class EncoderConfig(Config):
             raise ValueError(
                 f"pretrained is for family openclip; {self.family} takes a directory or a hub id"
             )
+        if self.pretrained is not None and self.revision is not None:
+            raise ValueError("revision is for hub ids: the weights that `pretrained` names have none")
         if self.precision == "int8" and self.family not in _EIGHT_BIT:
             raise ValueError(f"int8 is for {', '.join(_EIGHT_BIT)}; {self.family} runs in fp32, bf16 or fp16")
         if self.captions is not None and self.family not in _CAPTIONING:

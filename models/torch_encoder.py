@@ -20,6 +20,9 @@ from models.towers import Towers
 
 _GRAPH_SIZES = (1, 8, 32, 128)
 """Batch sizes that a compiled model is recorded for; others are padded to the next."""
+_RUNS_UNTIL_RECORDED = 2
+"""torch compiles and runs a new shape eagerly at first, records a CUDA graph of it at the second run, and
+only replays from the third on (torch/_inductor/cudagraph_trees.py)."""
 
 
 class TorchEncoder(Encoder):
@@ -78,7 +81,8 @@ class TorchEncoder(Encoder):
         """Run one real input through each tower; a compiled tower records all its batch sizes."""
         super().warm_up()
         for size in self._graph_sizes:
-            self.forward(np.repeat(self._sample()[None], size, axis=0))
+            for _ in range(_RUNS_UNTIL_RECORDED):
+                self.forward(np.repeat(self._sample()[None], size, axis=0))
 
     def _rows(self, run: Callable[[Batch], Tensor], inputs: Batch) -> NDArray[np.float32]:
         # Normalising in less than float32 costs neighbours: cast before anything else happens.

@@ -31,6 +31,19 @@ def test_the_orientation_of_a_camera_is_applied(orientation: int) -> None:
     assert difference.mean() < 3
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF"])
+def test_the_orientation_is_applied_in_every_format_that_holds_one(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = smooth(96, 64)
+    stored = upright.transpose(Image.Transpose({3: 3, 6: 2}[orientation]))
+    decoded = decode_image(file(stored, kind, exif=exif), LIMITS)
+    assert decoded.size == upright.size
+    difference = np.abs(np.asarray(decoded, dtype=int) - np.asarray(upright, dtype=int))
+    assert difference.mean() < 3
+
+
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF", "TIFF"])
 def test_transparency_becomes_white(kind: str) -> None:
     image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))

@@ -1,5 +1,6 @@
 """What the base class promises, whatever the family."""
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,12 @@ class Tower(torch.nn.Module):
     def __init__(self, room: int) -> None:
         super().__init__()
         self.room, self.sizes = room, list[int]()
+        self.activations = weakref.ref(self)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         self.sizes.append(len(pixels))
+        activations = pixels.clone()
+        self.activations = weakref.ref(activations)
         if len(pixels) > self.room:
             raise torch.OutOfMemoryError("no room")
         return pixels.mean(dim=(2, 3))
@@ -94,6 +98,35 @@ def test_a_batch_that_does_not_fit_is_halved_and_stays_so() -> None:
     tower.sizes.clear()
     encoder.encode_images(pixels)
     assert max(tower.sizes) == 2
+
+
+def test_what_a_pass_without_room_had_taken_is_free_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = Tower(room=3)
+    encoder = tower_encoder(tower, max_batch_size=4)
+    pixels = [encoder.decode(file(smooth(9, 9, seed))) for seed in range(4)]
+    held: list[object] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(tower.activations()))
+    encoder.encode_images(pixels)
+    assert held == [None]
+
+
+def test_a_compiled_tower_has_recorded_every_batch_size_before_it_is_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tower, asked = Tower(room=20), dict[str, object]()
+    plain, compiled = (tower_encoder(tower, max_batch_size=20) for _ in range(2))
+    monkeypatch.setattr(torch, "compile", lambda model, **how: asked.update(how) or model)
+    compiled._compile()
+    tower.sizes.clear()
+    compiled.warm_up()
+    # The first run of a size compiles, the second records its graph.
+    assert {size: tower.sizes.count(size) >= 2 for size in set(tower.sizes)} == {1: True, 8: True, 20: True}
+    assert asked == {"mode": "reduce-overhead", "dynamic": False}
+    pixels = [compiled.decode(file(smooth(9, 9, seed))) for seed in range(33)]
+    tower.sizes.clear()
+    padded = np.stack([np.asarray(vector) for vector in compiled.encode_images(pixels)])
+    assert tower.sizes == [20, 20]
+    assert np.array_equal(padded, np.stack([np.asarray(v) for v in plain.encode_images(pixels)]))
 
 
 def test_no_room_for_one_picture_is_the_models_fault() -> None:
@@ -120,6 +153,10 @@ def test_the_fake_finds_colours_by_their_names() -> None:
         (
             {"family": "dinov2", "checkpoint": "a/b", "pretrained": "openai"},
             "pretrained is for family openclip",
+        ),
+        (
+            {"family": "openclip", "checkpoint": "RN50", "pretrained": "openai", "revision": "main"},
+            "revision is for hub ids",
         ),
         ({"family": "timm", "checkpoint": "resnet50", "precision": "int8"}, "int8 is for blip2"),
         ({"family": "openclip", "checkpoint": "a/b", "pooling": "mean"}, "takes no pooling"),

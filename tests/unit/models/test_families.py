@@ -29,6 +29,7 @@ from models.config import EncoderConfig
 from models.encoder import Encoder
 from models.local import LocalEncoder
 from models.registry import load_encoder
+from models.torch_encoder import TorchEncoder
 from tests.unit.models import tiny_checkpoints
 from tests.unit.models.picture_files import ODD_SIZES, file, smooth
 from tests.unit.models.tiny_checkpoints import DEMO
@@ -159,11 +160,22 @@ def test_lower_precision_stays_close(family: str, precision: str) -> None:
     cosine = float((exact * rounded).sum(axis=1).min())
     print(f"{family} {precision}: least cosine to fp32 {cosine:.5f}")
     assert cosine >= 0.99
+    if family != "dinov2":
+        exact, rounded = (
+            vectors(load(family, DEMO / family, **how).encode_texts(TEXTS))
+            for how in ({}, {"precision": precision})
+        )
+        assert (exact * rounded).sum(axis=1).min() >= 0.99
 
 
 @pytest.mark.parametrize(
     ("family", "precision"),
-    [("openclip", "fp32"), ("dinov2", "fp32"), ("timm", "fp32"), ("blip2", "fp32"), ("blip2", "int8")],
+    [
+        (family, precision)
+        for family in ("openclip", "dinov2", "timm", "blip2")
+        for precision in ("fp32", "bf16")
+    ]
+    + [("blip2", "int8")],
 )
 def test_a_vector_does_not_depend_on_its_neighbours(family: str, precision: str) -> None:
     encoder = load(family, DEMO / family, precision=precision)
@@ -173,6 +185,18 @@ def test_a_vector_does_not_depend_on_its_neighbours(family: str, precision: str)
     cosine = float((alone * together).sum(axis=1).min())
     print(f"{family} {precision}: alone against 32 together {cosine:.7f}")
     assert cosine >= 0.99999
+
+
+@pytest.mark.parametrize("family", ["dinov2", "blip2"])
+def test_attention_is_fused(family: str) -> None:
+    configs = [module.config for module in modules(load(family, DEMO / family)) if hasattr(module, "config")]
+    assert {config._attn_implementation for config in configs} == {"sdpa"}
+
+
+def modules(encoder: Encoder) -> list[torch.nn.Module]:
+    assert isinstance(encoder, TorchEncoder)
+    assert isinstance(encoder._image, torch.nn.Module)
+    return [*encoder._image.modules()]
 
 
 @pytest.mark.parametrize("family", ["openclip", "dinov2", "timm", "blip2"])

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from models.config import EncoderConfig
 from models.fingerprint import fingerprint
+from models.placement import place
+from models.preprocessing import Preprocessing
 from models.registry import load_encoder
+from models.torch_encoder import TorchEncoder
+from models.towers import Towers
 from tests.unit.models import tiny_checkpoints
 
 
@@ -97,13 +102,41 @@ def test_bookkeeping_of_the_library_and_other_files_do_not_change_it(checkpoint:
     assert of(checkpoint) == before
 
 
-def test_int8_differs_from_bf16() -> None:
+def test_quantisation_changes_it() -> None:
     blip2 = {"name": "tested", "family": "blip2", "checkpoint": str(tiny_checkpoints.DEMO / "blip2")}
+    ways = ({"precision": "bf16"}, {"precision": "int8"}, {"precision": "int8", "int8_threshold": 6.0})
     prints = {
-        load_encoder(EncoderConfig(**blip2, precision=precision, device="cpu")).info.fingerprint  # type: ignore[arg-type]
-        for precision in ("bf16", "int8")
+        load_encoder(EncoderConfig.model_validate({**blip2, **way, "device": "cpu"})).info.fingerprint
+        for way in ways
     }
-    assert len(prints) == 2
+    assert len(prints) == len(ways)
+
+
+def test_the_dimension_changes_it() -> None:
+    config = EncoderConfig(name="tested", family="timm", checkpoint="any/thing", device="cpu")
+    preprocessing = Preprocessing("squash", (4, 4), (4, 4), "bicubic", (0.0,) * 3, (1.0,) * 3)
+
+    def version(dimension: int) -> str:
+        towers = Towers(
+            lambda pixels: pixels.flatten(1)[:, :dimension], None, preprocessing, (), "tower", "own"
+        )
+        return TorchEncoder(config, towers, place(config)).info.fingerprint
+
+    assert version(8) == version(8) != version(9)
+
+
+def test_the_tokenizer_changes_it(tmp_path: Path) -> None:
+    directory = tmp_path / "clip"
+    shutil.copytree(tiny_checkpoints.DEMO / "openclip", directory)
+    settings = {"name": "tested", "family": "openclip", "checkpoint": str(directory), "device": "cpu"}
+    config = EncoderConfig.model_validate(settings)
+    before = load_encoder(config).info.fingerprint
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    words = tokenizer["model"]["vocab"]
+    one, other = sorted(words)[-2:]
+    words[one], words[other] = words[other], words[one]
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert load_encoder(config).info.fingerprint != before
 
 
 def test_the_hash_in_the_name_of_a_cached_download_stands_for_its_content(tmp_path: Path) -> None:

@@ -24,13 +24,13 @@ _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 def dinov2(directory: Path, registers: int = 0) -> Path:
     torch.manual_seed(1)
+    # As with the published ones, positions are of a larger picture than the processor makes.
+    sizes = {"image_size": 42, "patch_size": 7}
     if registers:
-        config = Dinov2WithRegistersConfig(
-            **_SMALL, image_size=28, patch_size=7, num_register_tokens=registers
-        )
+        config = Dinov2WithRegistersConfig(**_SMALL, **sizes, num_register_tokens=registers)
         Dinov2WithRegistersModel(config).save_pretrained(directory)
     else:
-        Dinov2Model(Dinov2Config(**_SMALL, image_size=28, patch_size=7)).save_pretrained(directory)
+        Dinov2Model(Dinov2Config(**_SMALL, **sizes)).save_pretrained(directory)
     BitImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 28, "width": 28}).save_pretrained(
         directory
     )
