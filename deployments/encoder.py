@@ -29,14 +29,15 @@ class EncoderReplica:
     """
 
     def __init__(self, config: EncoderConfig) -> None:
-        self._encoder = load_encoder(config)
+        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        # torch keeps the CUDA graphs of a compiled model by thread, so the one that runs it records them.
+        self._encoder = self._model_thread.submit(load_encoder, config).result()
         self._embed = self._encode_one
         if config.cache_max_bytes:
             self._embed = CachedEmbeddings(self._encoder.info, config.cache_max_bytes, self._encode_one).embed
         self._decoders = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
         self._dead_batches = 0
         self._wait_s = config.batch_wait_timeout_s
-        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._images = self._batches(self._embed_images, config.max_batch_size)
         self._texts = self._batches(self._embed_texts, config.max_batch_size)
         captions = config.captions.max_batch_size if config.captions is not None else 1

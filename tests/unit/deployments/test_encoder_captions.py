@@ -1,15 +1,15 @@
 """A replica's captions: batches that gather across requests, and items that fail alone."""
 
 import asyncio
-from collections.abc import Sequence
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from core.errors import InvalidImage, UnsupportedModality, VitrineError
+from core.errors import InvalidImage, UnsupportedModality
 from deployments.encoder import EncoderReplica
 from models.config import CaptionConfig, EncoderConfig
-from models.encoder import Pixels
 from tests.unit.models.picture_files import file
 
 pytestmark = pytest.mark.anyio
@@ -35,13 +35,13 @@ async def test_pictures_of_all_requests_share_batches_and_fail_alone(
 ) -> None:
     served = replica(CaptionConfig(max_batch_size=3))
     sizes: list[int] = []
-    caption = served._encoder.caption
+    write = served._encoder.write
 
-    def counted(pictures: Sequence[Pixels]) -> list[str | VitrineError]:
-        sizes.append(len(pictures))
-        return caption(pictures)
+    def counted(batch: NDArray[np.uint8]) -> list[str]:
+        sizes.append(len(batch))
+        return write(batch)
 
-    monkeypatch.setattr(served._encoder, "caption", counted)
+    monkeypatch.setattr(served._encoder, "write", counted)
     red, blue, encoded = await asyncio.gather(
         served.caption([png("red"), b"words", png("navy")]),
         served.caption([png("blue")] * 4),
@@ -52,7 +52,7 @@ async def test_pictures_of_all_requests_share_batches_and_fail_alone(
     assert red.timings_ms["replica"] > 0
     assert blue.texts == ["a blue thing"] * 4
     assert len(encoded.vectors) == 1
-    assert [size for size in sizes if size] == [3, 3]
+    assert sizes == [3, 3]
 
 
 async def test_a_replica_without_captions_refuses_the_call() -> None:
