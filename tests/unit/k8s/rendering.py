@@ -19,6 +19,7 @@ RENDERED = (
     "jobs/evaluate",
     "jobs/verify",
     "jobs/backup",
+    "jobs/repair",
     "jobs/restore",
     "jobs/weights",
     "milvus",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import typer
 
+from cli.main import app as commands
 from jobs.__main__ import app
 from tests.unit.k8s.rendering import ROOT, rayservice, render
 
@@ -58,6 +59,21 @@ def test_the_weights_that_are_downloaded_are_those_that_the_configuration_names(
 
     tag = open_clip.get_pretrained_cfg("ViT-H-14", "laion2b_s32b_b79k")
     assert f"hf download {tag['hf_hub'].strip('/')} " in script
+
+
+def test_the_repair_on_schedule_calls_a_command_of_the_service() -> None:
+    (job,) = (each for each in render("jobs/repair") if each["kind"] == "CronJob")
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    program, command, *options = container["command"]
+    found = typer.main.get_command(commands).commands[command]  # type: ignore[attr-defined]
+    known = {name for parameter in found.params for name in parameter.opts}
+    assert program == "vitrine"
+    assert {option for option in options if option.startswith("--")} <= known
+    env = {each["name"]: each for each in container["env"]}
+    # KubeRay calls the service of a RayService so.
+    service = rayservice("overlays/gpu")["metadata"]["name"]
+    assert env["VITRINE_URL"]["value"] == f"http://{service}-serve-svc:8000"
+    assert "value" not in env["VITRINE_KEY"]
 
 
 def downloads(text: str) -> list[str]:

@@ -44,6 +44,7 @@ def test_the_pods_of_every_kind_are_looked_at() -> None:
         "overlays/gpu",
         "overlays/demo",
         "jobs/build",
+        "jobs/repair",
         "jobs/backup",
         "jobs/restore",
         "jobs/weights",
