@@ -1,32 +1,83 @@
-"""The calls that the README shows work as written."""
+"""The commands and programs of README.md and docs/upgrade.md work as written, on a running service."""
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
+
 from demo.service import DemoService
+from tests.code_blocks import README_URL, ROOT, code_blocks, run_blocks
 
-ROOT = Path(__file__).parents[2]
-
-
-def test_the_curl_calls_of_the_readme_work_as_written(service: DemoService) -> None:
-    readme = (ROOT / "README.md").read_text()
-    calls = [block for block in re.findall(r"```sh\n(.*?)```", readme, re.DOTALL) if block.startswith("curl")]
-    assert len(calls) == 3
-    answers = [
-        _run(call.replace("localhost:8000", service.base_url.removeprefix("http://"))) for call in calls
-    ]
-    assert "dress" in answers[0]["results"][0]["product"]["title"]
-    assert {model["state"] for model in answers[1]["index"].values()} == {"indexed"}
-    assert len(answers[2]["results"]) == 3
-    assert answers[2]["results"][0]["product"]["attributes"]["colour"] == "green"
+README, UPGRADE = "README.md", "docs/upgrade.md"
+NOT_HERE = {
+    "make demo": "test_demo.py starts what it starts",
+    ".venv/bin/python -m jobs build --config serve_config.yaml": "needs GPUs and stores",
+    ".venv/bin/vitrine config check serve_config.yaml": "needs a cluster; test_serve_file.py checks the file",
+}
+WALK_S = 420
 
 
-def _run(command: str) -> dict[str, Any]:
-    done = subprocess.run(
-        command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+def shell_blocks(page: str) -> list[str]:
+    return [block.text for block in code_blocks(page) if block.language == "sh"]
+
+
+def test_the_calls_and_commands_of_the_readme_work_as_written(service: DemoService, tmp_path: Path) -> None:
+    calls = [block for block in shell_blocks(README) if not block.startswith(tuple(NOT_HERE))]
+    assert len(calls) == 4
+    *answered, printed = run_blocks(calls, service.base_url, tmp_path, timeout_s=120)
+    words, stored, mixed = (json.loads(answer) for answer in answered)
+    assert "dress" in words["results"][0]["product"]["title"]
+    assert {model["state"] for model in stored["index"].values()} == {"indexed"}
+    assert len(mixed["results"]) == 3
+    assert mixed["results"][0]["product"]["attributes"]["colour"] == "green"
+    assert "green" in printed
+
+
+def test_the_program_of_the_readme_works_as_written(
+    service: DemoService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (program,) = [block.text for block in code_blocks(README) if block.language == "python"]
+    assert len([line for line in program.splitlines() if line]) == 4
+    names: dict[str, Any] = {}
+    exec(program.replace(README_URL, service.base_url), names)
+    assert any(hit.product.attributes.get("colour") == "green" for hit in names["page"].results)
+    names["shop"].close()
+
+
+def test_no_block_is_left_out() -> None:
+    kinds = {block.language for page in (README, UPGRADE) for block in code_blocks(page)}
+    assert kinds == {"sh", "python", "json", "yaml", "mermaid", "text"}
+    assert all(any(block.startswith(each) for block in shell_blocks(README)) for each in NOT_HERE)
+
+
+def test_the_walk_through_an_upgrade_leads_there_and_back(
+    service: DemoService, client: httpx.Client, tmp_path: Path
+) -> None:
+    before = live(client)
+    told = dict(
+        zip(
+            shell_blocks(UPGRADE),
+            run_blocks(shell_blocks(UPGRADE), service.base_url, tmp_path, WALK_S),
+            strict=True,
+        )
     )
-    content: dict[str, Any] = json.loads(done.stdout)
-    return content
+    after_promotion = next(text for block, text in told.items() if "vitrine promote" in block)
+    assert re.search(r"yes +[0-9a-f]{12} +144", after_promotion)
+    brought_up = next(text for block, text in told.items() if "vitrine rollback" in block)
+    assert "walk-dress" in brought_up
+    statuses = next(text for block, text in told.items() if "uniq -c" in block).split()
+    assert statuses[1:] == ["200"]
+    assert int(statuses[0]) > 20
+    (report,) = tmp_path.glob("*.html")
+    assert "dinov2:candidate" in report.read_text()
+    assert live(client) == before
+    assert [each["live"] for each in client.get("/v1/models/dinov2/versions").json()] == [True]
+
+
+def live(client: httpx.Client) -> list[str]:
+    known = client.get("/v1/models/dinov2/versions").json()
+    return [each["fingerprint"] for each in known if each["live"]]
