@@ -1,6 +1,7 @@
 """The command line as a whole: its help is fast, documented, and names each exit code."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import typer
 from cli.exits import MEANINGS, Exit
 from cli.main import app
 from cli.reference import filled
+from vitrine import Vitrine
+from vitrine.jobs import Jobs
+from vitrine.keys import Keys
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"httpx", "pydantic", "PIL", "rich.progress", "ray", "torch", "numpy", "yaml", "vitrine"}
@@ -50,6 +54,23 @@ def test_the_commands_are_these() -> None:
         "build", "sample", "evaluate", "promote", "rollback", "prune", "verify", "backup", "backups", "restore",
         "products", "jobs", "keys", "config",
     ]  # fmt: skip
+
+
+def test_every_call_of_the_client_has_a_command() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "cli").glob("*.py"))
+    calls = {
+        f"client.{prefix}{name}"
+        for prefix, kind in (("", Vitrine), ("jobs.", Jobs), ("keys.", Keys))
+        for name, value in vars(kind).items()
+        if callable(value) and not name.startswith("_")
+    }
+    unused = {call for call in calls if not re.search(rf"\b{re.escape(call)}\b", source)}
+    # `search --like` finds what is similar, `embed` sends many inputs, `products list` and `jobs errors` go
+    # through pages, `jobs wait` follows, and a client is closed by its context.
+    assert unused == {
+        "client.similar", "client.product_page", "client.jobs.error_page", "client.jobs.wait",
+        "client.embed", "client.close",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
