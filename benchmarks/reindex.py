@@ -2,7 +2,7 @@
 
     python -m benchmarks.reindex [--speed 600] [--small 2000] [--large 20000]
 
-Prints one JSON object:
+Prints a table and, as its last line, one JSON object:
 
 - `end_to_end_over_bare`: images/s of a build once it runs ÷ images/s of a loop that decodes and encodes the
   same files from memory, with the same encoder, threads and batches; ViT-B-32 with random weights.
@@ -70,7 +70,7 @@ def main() -> None:
         sample = _job(config, "sample", *candidate, "--percent", str(SAMPLE_PERCENT))
         large = _job(config, "build", *candidate)
     predicted = sample["predicted_remaining_s"]
-    figures = {
+    figures: dict[str, Any] = {
         "end_to_end_over_bare": speed["images_per_s"] / bare,
         "tiny_end_to_end_over_bare": small["images_per_s"] / tiny_bare,
         "peak_memory_ratio": large["peak_bytes"] / small["peak_bytes"],
@@ -84,7 +84,14 @@ def main() -> None:
         "load_before": load_before,
         "load_after": os.getloadavg(),
     }
-    print(json.dumps(figures, indent=2))
+    for name in (
+        "end_to_end_over_bare",
+        "tiny_end_to_end_over_bare",
+        "peak_memory_ratio",
+        "prediction_error",
+    ):
+        print(f"{name:28} {figures[name]:.3f}")
+    print(json.dumps(figures))
 
 
 def _options() -> argparse.Namespace:
