@@ -67,13 +67,13 @@ export function askForBox(preview, box) {
       canvas,
       h(
         "div",
-        { class: "row numbers" },
+        { class: "numbers" },
         inputs.map(({ label }) => label),
       ),
       h(
         "div",
         { class: "row" },
-        h("button", { class: "primary", value: "box" }, "Use this part"),
+        h("button", { class: "primary", value: "box", autofocus: true }, "Use this part"),
         h("button", { value: "whole" }, "Whole picture"),
         h("button", { value: "", formnovalidate: true }, "Cancel"),
       ),

@@ -10,10 +10,10 @@ import { thumbnail } from "./thumbnail.js";
 /**
  * @param {QueryStore} store
  * @param {Product} product
- * @param {{imageId?: string, score?: number, note?: string}} [hit]
+ * @param {{imageId?: string, score?: number, join?: string}} [hit] `join` names it across columns
  * @returns {HTMLElement}
  */
-export function card(store, product, { imageId, score, note } = {}) {
+export function card(store, product, { imageId, score, join } = {}) {
   const name = product.title || product.product_id;
   const picture = imageId ?? product.images[0]?.image_id;
   const like = (/** @type {number} */ weight) => {
@@ -32,9 +32,10 @@ export function card(store, product, { imageId, score, note } = {}) {
     h(
       "p",
       { class: "facts" },
-      score !== undefined && h("span", { class: "score", title: "Score" }, score.toFixed(3)),
-      note && h("span", { class: "note" }, note),
-      "price" in product.attributes && h("span", { class: "price" }, `price ${product.attributes.price}`),
+      join !== undefined && h("span", { class: "join" }, join),
+      score !== undefined && h("span", { class: "score" }, h("span", { class: "unseen" }, "Score "), score.toFixed(3)),
+      "price" in product.attributes &&
+        h("span", { class: "price" }, h("span", { class: "unseen" }, "Price "), money(product.attributes.price)),
     ),
     h(
       "div",
@@ -43,4 +44,11 @@ export function card(store, product, { imageId, score, note } = {}) {
       h("button", { type: "button", "aria-label": `Less like ${name}`, onclick: () => like(-0.5) }, "Less"),
     ),
   );
+}
+
+/** A price of a catalogue that names no currency. @param {any} price */
+function money(price) {
+  if (typeof price !== "number") return String(price);
+  const minimumFractionDigits = Number.isInteger(price) ? 0 : 2;
+  return price.toLocaleString(undefined, { minimumFractionDigits, maximumFractionDigits: 2 });
 }

@@ -2,7 +2,7 @@
 
 import { card } from "./card.js";
 import { h } from "./dom.js";
-import { notes, problems } from "./notes.js";
+import { notes, remarks } from "./notes.js";
 import { more, nothing } from "./results.js";
 import { timings } from "./timings.js";
 
@@ -13,7 +13,11 @@ const COLOURS = 12;
 /** @param {QueryStore} store @param {any} answer of a comparison @returns {HTMLElement[]} */
 export function columns(store, answer) {
   const joined = colours(answer.lists);
-  const lists = answer.lists.map((/** @type {any} */ list) => column(store, list, answer.products, joined));
+  const lists = answer.lists.map((/** @type {any} */ list) => {
+    // What was left out of all is said once, above.
+    const skipped = Object.entries(list.skipped).filter(([model]) => !(model in answer.skipped));
+    return column(store, { ...list, skipped: Object.fromEntries(skipped) }, answer.products, joined);
+  });
   const board = h(
     "div",
     { class: "columns", role: "group", "aria-label": "Results side by side", tabindex: "0" },
@@ -22,7 +26,7 @@ export function columns(store, answer) {
   lightUp(board);
   const longest = Math.max(0, ...answer.lists.map((/** @type {any} */ list) => list.results.length));
   return [
-    ...problems(answer.skipped, "left out"),
+    ...remarks(answer.skipped, "left out", answer.degraded),
     board,
     more(store, longest),
     agreements(answer.agreements),
@@ -43,8 +47,8 @@ function colours(lists) {
 function column(store, list, products, joined) {
   const cards = list.results.map((/** @type {any} */ hit) => {
     const index = joined.get(hit.product_id);
-    const note = index === undefined ? undefined : `shared ${index + 1}`;
-    const made = card(store, products[hit.product_id], { imageId: hit.image_id, score: hit.score, note });
+    const join = index === undefined ? "" : `shared ${index + 1}`;
+    const made = card(store, products[hit.product_id], { imageId: hit.image_id, score: hit.score, join });
     if (index !== undefined) made.classList.add("shared", `shared-${index % COLOURS}`);
     return made;
   });
@@ -53,7 +57,7 @@ function column(store, list, products, joined) {
     "section",
     { class: "column", "aria-labelledby": title },
     h("h2", { id: title }, list.model),
-    notes(list),
+    notes(list, list.model),
     cards.length ? h("ol", {}, cards) : nothing(store),
     timings(list.timings_ms),
   );

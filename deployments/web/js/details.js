@@ -71,11 +71,17 @@ function figure(image, index, product, search) {
 
 /** @param {any} product @returns {[string, string][]} */
 function facts(product) {
-  const attributes = Object.entries(product.attributes).map(([name, value]) => [name, text(value)]);
+  const attributes = Object.entries(product.attributes).map(([name, value]) => [
+    name.replaceAll("_", " "),
+    text(value),
+  ]);
   return /** @type {[string, string][]} */ ([
     ["id", product.product_id],
     ...attributes,
-    ["changed", new Date(product.updated_at).toLocaleString()],
+    [
+      "changed",
+      new Date(product.updated_at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }),
+    ],
   ]);
 }
 

@@ -40,7 +40,7 @@ function clearButton(store, panel) {
 
 /** @param {QueryStore} store @param {Attribute} attribute */
 function field(store, attribute) {
-  const title = h("legend", {}, attribute.name);
+  const title = h("legend", {}, attribute.name.replaceAll("_", " "));
   if (attribute.values.length) return h("fieldset", {}, title, values(store, attribute));
   return h("fieldset", {}, title, span(store, attribute));
 }
@@ -66,8 +66,8 @@ function values(store, { name, values: known, more_values: more }) {
           checked: isChosen(value),
           onchange: (/** @type {any} */ event) => toggle(value, event.target.checked),
         }),
-        value === true ? "yes" : value === false ? "no" : value,
-        h("span", { class: "hint" }, ` ${products}`),
+        h("span", {}, value === true ? "yes" : value === false ? "no" : value),
+        h("span", { class: "hint", title: "Products" }, products),
       ),
     ),
     more && h("span", { class: "hint" }, "… and more"),
@@ -94,9 +94,9 @@ function span(store, { name, minimum, maximum }) {
       const { [bound]: _, ...others } = /** @type {any} */ (store.query.filter[name] ?? {});
       setFilter(store, name, field.value === "" ? others : { ...others, [bound]: Number(field.value) });
     });
-    return h("label", {}, `${label} `, field);
+    return h("label", {}, label, field);
   };
-  return h("div", { class: "row" }, input("gte", "from", minimum), input("lte", "to", maximum));
+  return h("div", { class: "span" }, input("gte", "from", minimum), input("lte", "to", maximum));
 }
 
 /** @param {QueryStore} store @param {string} name @param {any} condition */

@@ -5,20 +5,34 @@ import { byId, fill, h } from "./dom.js";
 import { showFailure } from "./failure.js";
 import { thumbnail } from "./thumbnail.js";
 
-/** @param {string} model @param {string} fingerprint */
-export async function showGaps(model, fingerprint) {
+const MOST = 50;
+
+/**
+ * @param {string} model
+ * @param {string} fingerprint
+ * @param {() => void} closed
+ */
+export async function showGaps(model, fingerprint, closed) {
   const place = byId("gaps");
   try {
     const gaps = await callJson(
-      `v1/models/${encodeURIComponent(model)}/versions/${fingerprint}/gaps?limit=50`,
+      `v1/models/${encodeURIComponent(model)}/versions/${fingerprint}/gaps?limit=${MOST}`,
     );
     const title = h("h3", { tabindex: "-1" }, `Gaps of ${model} ${fingerprint}`);
+    const close = () => {
+      fill(place);
+      closed();
+    };
     fill(
       place,
-      title,
-      list("In quarantine", gaps.failed),
-      list("Missing", gaps.missing),
-      h("button", { type: "button", onclick: () => fill(place) }, "Close"),
+      h(
+        "div",
+        { class: "gaps" },
+        title,
+        list("In quarantine, tried again when they change", gaps.failed),
+        list("Missing", gaps.missing),
+        h("button", { type: "button", onclick: close }, "Close"),
+      ),
     );
     title.focus();
   } catch (error) {
@@ -34,11 +48,9 @@ function list(title, pictures) {
       "li",
       {},
       thumbnail(id, ""),
-      h("span", {}, h("strong", {}, product), error && h("span", { class: "bad" }, ` ${error}`)),
+      h("span", {}, h("strong", {}, product), error && h("span", { class: "bad" }, error)),
     ),
   );
-  return [
-    h("p", {}, `${title}${pictures.length === 50 ? ", the first 50" : ""}:`),
-    h("ul", { class: "gap-list" }, items),
-  ];
+  const told = h("p", {}, `${title}${pictures.length === MOST ? `, the first ${MOST}` : ""}:`);
+  return h("div", {}, told, h("ul", { class: "gap-list" }, items));
 }

@@ -3,9 +3,9 @@
 import { call, callJson } from "./api.js";
 import { fill, h } from "./dom.js";
 import { showFailure } from "./failure.js";
+import { outcome } from "./outcome.js";
+import { AT_WORK, progress, told, when } from "./progress.js";
 import { openReport } from "./report.js";
-
-const AT_WORK = ["queued", "running"];
 
 /** Shows jobs; each keeps its element, so that what is unfolded or has the focus stays so. */
 export class JobList {
@@ -61,32 +61,23 @@ export class JobList {
         "header",
         {},
         h("h3", {}, job.kind),
-        h("span", { class: tone }, job.state),
-        h("span", { class: "hint" }, `${job.job_id} · ${new Date(job.created_at).toLocaleString()}`),
+        h("span", { class: `state ${tone}` }, job.state),
+        Object.keys(job.args).length > 0 && h("span", {}, told(job.args)),
+        h("span", { class: "hint" }, h("code", {}, job.job_id), ` · ${when(job)}`),
       ),
       progress(job),
       job.error && h("p", { class: "problem" }, job.error),
-      Object.keys(job.args).length > 0 && h("p", { class: "hint" }, h("code", {}, JSON.stringify(job.args))),
-      h(
-        "div",
-        { class: "row" },
-        isReport && h("button", { type: "button", onclick: report }, "Evaluation report"),
-        AT_WORK.includes(job.state) &&
-          h(
-            "button",
-            { type: "button", "aria-label": `Cancel ${job.job_id}`, onclick: () => this.cancel(job.job_id) },
-            "Cancel",
-          ),
-      ),
-      logs(job.job_id),
-      job.result &&
-        h(
-          "details",
-          { "data-kind": "result" },
-          h("summary", {}, "Result"),
-          h("pre", { tabindex: "0" }, JSON.stringify(job.result, null, 1)),
-        ),
+      ...outcome(job),
+      isReport && h("div", {}, h("button", { type: "button", onclick: report }, "Evaluation report")),
+      AT_WORK.includes(job.state) && h("div", {}, this.cancelButton(job.job_id)),
+      h("div", { class: "folds" }, logs(job.job_id), job.result && inFull(job.result)),
     ];
+  }
+
+  /** @param {string} id */
+  cancelButton(id) {
+    const onclick = () => this.cancel(id);
+    return h("button", { type: "button", "aria-label": `Cancel ${id}`, onclick }, "Cancel");
   }
 
   /** @param {string} id */
@@ -100,22 +91,10 @@ export class JobList {
   }
 }
 
-/** @param {any} job */
-function progress({ state, progress: now }) {
-  if (!now.total && !AT_WORK.includes(state)) return null;
-  const bar = h("progress", {
-    max: Math.max(1, now.total),
-    value: now.total ? now.done : null,
-    "aria-label": now.stage || state,
-  });
-  const facts = [
-    now.stage,
-    now.total ? `${now.done.toLocaleString()} of ${now.total.toLocaleString()}` : "",
-    now.failed ? `${now.failed} failed` : "",
-    now.images_per_s ? `${now.images_per_s.toFixed(0)} pictures/s` : "",
-    now.eta_s && state === "running" ? `${Math.ceil(now.eta_s)} s to go` : "",
-  ];
-  return h("div", {}, bar, h("p", { class: "hint" }, facts.filter(Boolean).join(" · ")));
+/** @param {any} result */
+function inFull(result) {
+  const text = h("pre", { tabindex: "0" }, JSON.stringify(result, null, 1));
+  return h("details", { "data-kind": "result" }, h("summary", {}, "Result in full"), text);
 }
 
 /** @param {string} id */

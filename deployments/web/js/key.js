@@ -33,6 +33,7 @@ export function askForKey(reason) {
 /** @param {string} reason @returns {Promise<boolean>} */
 function ask(reason) {
   const input = h("input", { id: "key", type: "password", autocomplete: "off", required: true });
+  const wrong = key() !== null && reason.charAt(0).toUpperCase() + reason.slice(1);
   const dialog = h("dialog", { class: "small", "aria-labelledby": "key-title" });
   fill(
     dialog,
@@ -40,9 +41,8 @@ function ask(reason) {
       "form",
       { method: "dialog" },
       h("h2", { id: "key-title" }, "An API key, please"),
-      h("p", {}, reason),
-      h("label", { for: "key" }, "Key"),
-      input,
+      h("p", {}, wrong || "This service answers only who shows one."),
+      h("div", { class: "field" }, h("label", { for: "key" }, "Key"), input),
       h("p", { class: "hint" }, "It is kept until this tab closes, and sent to this service only."),
       h(
         "div",

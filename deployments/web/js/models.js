@@ -22,6 +22,14 @@ export class ModelPanel {
     this.update();
   }
 
+  /** Take over what an answer was made with. @param {any} answer of a search or a comparison */
+  take(answer) {
+    const lists = answer.lists ?? [{ model: this.store.query.model, ...answer }];
+    const ensemble = lists.find((/** @type {any} */ list) => list.model === "ensemble");
+    if (ensemble) this.takeWeights(ensemble.models_used);
+    if (!answer.lists) this.takeLexical(answer.lexical_weight);
+  }
+
   /**
    * Take over the weights that an answer of the ensemble was made with, unless it had fewer members than
    * one before: weights are shares, so those of different members do not go together.

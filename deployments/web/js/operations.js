@@ -35,10 +35,12 @@ async function refresh() {
     known = String(names);
     isBusy = jobs.show(latest);
     clearFailure();
+    document.querySelector("main")?.classList.remove("waiting");
     const at = new Date().toLocaleTimeString();
     byId("status").textContent = isBusy ? "Jobs are at work." : "No job is at work.";
     byId("status").title = `as of ${at}`;
   } catch (error) {
+    byId("status").textContent = "";
     showFailure(error, refresh);
   }
   // A page that nobody looks at asks for nothing.

@@ -1,7 +1,7 @@
 /** The search page: a change of the query becomes a call, its answer the results. */
 
 import { fromAddress } from "./address.js";
-import { callJson } from "./api.js";
+import { ApiError, callJson } from "./api.js";
 import { card } from "./card.js";
 import { columns } from "./columns.js";
 import { byId, fill, h } from "./dom.js";
@@ -12,9 +12,10 @@ import { ModelPanel } from "./models.js";
 import { showParts } from "./parts.js";
 import { ALL_MODELS, PAGE, QueryStore, isEmpty } from "./query.js";
 import { toRequest } from "./request.js";
-import { resultList } from "./results.js";
+import { ghosts, resultList, showResults } from "./results.js";
 import { showSaved } from "./saved.js";
 import { takeUploads } from "./uploads.js";
+import { takeWords } from "./words.js";
 
 const SETTLE_MS = 200;
 
@@ -22,6 +23,10 @@ const { query, lostUploads } = fromAddress(new URLSearchParams(location.search))
 const store = new QueryStore(query);
 /** @type {ModelPanel | null} */
 let models = null;
+/** @type {Promise<void> | null} */
+let panels = null;
+/** The latest answer of a search or a comparison. @type {any} */
+let answered = null;
 let running = new AbortController();
 /** @type {number | undefined} */
 let waiting;
@@ -33,15 +38,20 @@ async function search(isStep = false) {
   const { signal } = running;
   const results = byId("results");
   say("Searching …");
+  if (!results.firstChild) fill(results, ghosts());
   try {
     const started = performance.now();
     const shown = isEmpty(store.query) ? await browse(signal) : await ask(signal);
     clearFailure();
-    fill(results, shown.elements);
+    showResults(results, shown.elements);
+    document.title = store.query.words ? `${store.query.words} · Vitrine` : "Vitrine: search";
     say(`${shown.told}, ${Math.round(performance.now() - started)} ms`);
     if (isStep && !isEmpty(store.query)) bringIntoView();
+    showPanels();
   } catch (error) {
     if (signal.aborted) return;
+    // Who has no key is not asked for it twice.
+    if (!(error instanceof ApiError && error.status === 401)) showPanels();
     fill(results);
     say("");
     showFailure(error, () => search());
@@ -82,14 +92,10 @@ async function ask(signal) {
   const compares = store.query.model === ALL_MODELS;
   const { path, body } = toRequest(store.query);
   const answer = await callJson(path, { body, signal });
-  if (compares) {
-    models?.takeWeights(
-      answer.lists.find((/** @type {any} */ list) => list.model === "ensemble")?.models_used ?? [],
-    );
+  answered = answer;
+  models?.take(answer);
+  if (compares)
     return { elements: columns(store, answer), told: `${answer.lists.length} lists side by side` };
-  }
-  if (store.query.model === "ensemble") models?.takeWeights(answer.models_used);
-  models?.takeLexical(answer.lexical_weight);
   const count = answer.results.length;
   return { elements: resultList(store, answer), told: count === 1 ? "1 product" : `${count} products` };
 }
@@ -105,27 +111,8 @@ function say(text) {
   byId("status").textContent = text;
 }
 
-function takeWords() {
-  const words = byId("words");
-  let taken = store.query.words;
-  words.value = taken;
-  byId("query").addEventListener("submit", (/** @type {Event} */ event) => {
-    event.preventDefault();
-    store.change({ words: words.value });
-  });
-  // Emptied by its cross.
-  words.addEventListener("search", () => {
-    if (words.value !== store.query.words) store.change({ words: words.value });
-  });
-  store.listen(({ words: now }) => {
-    // What is being typed stays, whatever else of the query changes meanwhile.
-    if (now !== taken) words.value = now;
-    taken = now;
-  });
-}
-
 async function start() {
-  takeWords();
+  takeWords(store);
   takeUploads(store);
   keepHistory(store);
   showParts(store);
@@ -141,13 +128,21 @@ async function start() {
       ` · ${lostUploads} uploaded picture(s) of this link stay on the machine that made it`,
     );
   }
-  try {
-    const [served, summary] = await Promise.all([callJson("v1/models"), callJson("v1/attributes")]);
-    models = new ModelPanel(store, served);
-    showFilters(store, summary.attributes);
-  } catch (error) {
-    showFailure(error);
-  }
+}
+
+/** Models and filters, once; tried again with the next answer where they cannot be had. */
+function showPanels() {
+  panels ??= readPanels().catch((error) => {
+    panels = null;
+    showFailure(error, () => search());
+  });
+}
+
+async function readPanels() {
+  const [served, summary] = await Promise.all([callJson("v1/models"), callJson("v1/attributes")]);
+  models = new ModelPanel(store, served);
+  if (answered) models.take(answered);
+  showFilters(store, summary.attributes);
 }
 
 void start();

@@ -9,13 +9,13 @@ import { submit } from "./jobs.js";
 /** @typedef {{kind: string, label: string, what: string, options?: Option[],
  *   of: "candidate" | "inner" | "model"}} Step with `options` it asks first */
 
-/** @type {[string, string][]} */
+/** Names, labels, and values that are usual. @type {[string, string, string[]][]} */
 const CANDIDATE = [
-  ["checkpoint", "Checkpoint"],
-  ["revision", "Revision"],
-  ["pretrained", "Pretrained tag (openclip)"],
-  ["precision", "Precision"],
-  ["pooling", "Pooling"],
+  ["checkpoint", "Checkpoint", []],
+  ["revision", "Revision", []],
+  ["pretrained", "Pretrained tag (openclip)", []],
+  ["precision", "Precision", ["fp32", "bf16", "fp16", "int8"]],
+  ["pooling", "Pooling", ["cls", "mean", "cls+mean"]],
 ];
 
 /** @type {Step[]} */
@@ -71,8 +71,16 @@ export function showUpgrade(models, started) {
     { id: "candidate-model", name: "model" },
     models.map((each) => h("option", {}, each)),
   );
-  const inputs = CANDIDATE.map(([name, label]) =>
-    field(name, label, h("input", { id: `candidate-${name}`, name, autocomplete: "off" })),
+  const inputs = CANDIDATE.map(([name, label, usual]) =>
+    field(name, label, [
+      h("input", { id: `candidate-${name}`, name, autocomplete: "off", list: `usual-${name}` }),
+      usual.length > 0 &&
+        h(
+          "datalist",
+          { id: `usual-${name}` },
+          usual.map((value) => h("option", { value })),
+        ),
+    ]),
   );
   const run = async (/** @type {Step} */ step, /** @type {HTMLButtonElement} */ button) => {
     const { label, what, options } = step;

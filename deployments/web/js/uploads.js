@@ -1,6 +1,6 @@
 /** Pictures that come in: dropped, pasted, chosen, or by their address. */
 
-import { byId } from "./dom.js";
+import { byId, fill, h } from "./dom.js";
 
 /** @typedef {import("./query.js").QueryStore} QueryStore */
 
@@ -39,8 +39,11 @@ export function takeUploads(store) {
 
 /** @param {QueryStore} store @param {Iterable<File>} files */
 function addFiles(store, files) {
-  for (const file of files) {
-    if (!file.type.startsWith("image/")) continue;
+  const isPicture = (/** @type {File} */ { type }) => type.startsWith("image/");
+  const others = [...files].filter((file) => !isPicture(file)).map(({ name }) => name || "a file");
+  const told = others.length > 0 && h("p", { class: "problem" }, `Not a picture: ${others.join(", ")}`);
+  fill(byId("refused"), told);
+  for (const file of [...files].filter(isPicture)) {
     store.addPart("upload", file.name || "pasted picture", { file, preview: URL.createObjectURL(file) });
   }
 }

@@ -59,8 +59,9 @@ function row(name, version, serves) {
     h("th", { scope: "row" }, name),
     cell("Version", h("code", {}, version.fingerprint)),
     cell("State", h("span", { class: version.live ? "good" : "" }, state)),
-    cell(
-      "Indexed",
+    h(
+      "td",
+      { "data-label": "Indexed", class: "wide count" },
       h("progress", {
         max: Math.max(1, counts.pictures),
         value: counts.indexed,
@@ -68,8 +69,8 @@ function row(name, version, serves) {
       }),
       ` ${counts.indexed.toLocaleString()} of ${counts.pictures.toLocaleString()}`,
     ),
-    cell("Missing", counts.missing),
-    cell("Quarantine", h("span", { class: counts.failed ? "bad" : "" }, counts.failed)),
+    cell("Missing", counts.missing.toLocaleString()),
+    cell("Quarantine", h("span", { class: counts.failed ? "bad" : "" }, counts.failed.toLocaleString())),
     cell("Gaps", gaps ? gapsButton(name, version.fingerprint) : "none"),
     cell("Dimension", `${version.dimension}, ${version.precision}`),
     cell("Weights", h("code", {}, version.checkpoint.split("/").slice(-2).join("/"))),
@@ -78,10 +79,8 @@ function row(name, version, serves) {
 
 /** @param {string} name @param {string} fingerprint */
 function gapsButton(name, fingerprint) {
-  const onclick = () => showGaps(name, fingerprint);
-  return h(
-    "button",
-    { type: "button", "aria-label": `Show the gaps of ${name} ${fingerprint}`, onclick },
-    "Show",
-  );
+  const label = `Show the gaps of ${name} ${fingerprint}`;
+  const button = h("button", { type: "button", "aria-label": label }, "Show");
+  button.addEventListener("click", () => showGaps(name, fingerprint, () => button.focus()));
+  return button;
 }

@@ -1,16 +1,14 @@
-"""Debian's Chromium, steered by Playwright; a page whose console must stay silent."""
+"""Pages in a real browser, whose console must stay silent."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from demo.service import DemoService
+from tests.e2e.browser.chromium import CHROMIUM, MISSING, chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOTS = Path(__file__).parents[3] / "out" / "screenshots"
 WIDE, NARROW = 1280, 390
 
@@ -19,13 +17,9 @@ WIDE, NARROW = 1280, 390
 def browser() -> Iterator[Browser]:
     """Ended with its module: while Playwright is open, its event loop is in the way of other tests'."""
     if CHROMIUM is None:
-        pytest.skip("no Chromium is on this machine's path; on Debian: apt-get install chromium")
-    # Chromium's sandbox does not work for root, as who containers run.
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        pytest.skip(MISSING)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 OpenPage = Callable[..., Page]

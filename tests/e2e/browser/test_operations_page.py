@@ -1,7 +1,5 @@
 """The operations page in a real browser, on the demo's service."""
 
-import json
-
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -43,22 +41,6 @@ def test_models_versions_and_counts_are_shown(service: DemoService, open_page: O
     expect(page.locator("#health")).to_contain_text("60")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     screenshot(page, "operations")
-
-
-def test_gaps_and_quarantine_are_shown_with_thumbnails(page: Page) -> None:
-    known = page.request.get("/v1/products?limit=1").json()[0]["images"][0]["image_id"]
-    picture = {"image_id": known, "product_id": "a-hat", "revision": 1}
-    gaps = {"collection": "c", "missing": [picture], "failed": [{**picture, "error": "the file is cut off"}]}
-    versions = page.request.get(f"/v1/models/{MODEL}/versions").json()
-    versions[0]["counts"] |= {"missing": 1, "failed": 1}
-    # A demo has neither, so the answers are made up; tests of the API make them for real.
-    page.route(f"**/v1/models/{MODEL}/versions", lambda route: route.fulfill(body=json.dumps(versions)))
-    page.route("**/gaps?*", lambda route: route.fulfill(body=json.dumps(gaps)))
-    open_operations(page)
-    page.get_by_role("button", name=f"Show the gaps of {MODEL}").click()
-    expect(page.locator("#gaps")).to_contain_text("the file is cut off")
-    page.wait_for_function("() => document.querySelector('#gaps img').naturalWidth > 0")
-    screenshot(page, "gaps")
 
 
 def test_a_refused_step_says_why(service: DemoService, open_page: OpenPage) -> None:

@@ -1,0 +1,95 @@
+"""What the operations page shows of gaps and jobs; encoders in this process, so no Ray."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import expect
+
+from core.errors import InvalidImage
+from core.jobs import Progress
+from core.types import NewPicture
+from deployments.bulk_jobs import BulkJobs
+from tests.documented_service import Cluster, picture
+from tests.e2e.browser.conftest import NARROW, OpenPage, screenshot
+from tests.local_encoder import LocalEncoder
+from tests.local_service import local_service
+from tests.served import served
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[FastAPI]:
+    with local_service(tmp_path, {"first": LocalEncoder("first")}) as running:
+        services = running.state.services
+        jobs = BulkJobs(services.catalog.jobs, Cluster(), deadline_s=5)
+        running.state.services = replace(services, jobs=jobs)
+        yield running
+
+
+def put(base_url: str, product_id: str, colour: str) -> None:
+    files = {"images": ("a.png", picture(colour))}
+    httpx.put(f"{base_url}/v1/products/{product_id}", files=files).raise_for_status()
+
+
+def test_gaps_and_quarantine_are_shown_with_thumbnails(app: FastAPI, open_page: OpenPage) -> None:
+    catalog = app.state.services.catalog
+    with served(app) as base_url:
+        put(base_url, "a-hat", "red")
+        (info,) = catalog.ledger.versions()
+        broken = catalog.ledger.items("a-hat")
+        catalog.ledger.open(info.collection, broken)
+        catalog.ledger.fail(info.collection, [(each, InvalidImage("the file is cut off")) for each in broken])
+        catalog.products.put("b-hat", "", "", {}, [NewPicture(picture("blue"), "image/png", 8, 8)])
+        # With gaps the service is not ready, which the browser writes down.
+        page = open_page(base_url, NARROW, expected="503")
+        page.goto("/operations")
+        page.get_by_role("button", name="Show the gaps of first").click()
+        gaps = page.locator(".gap-list li")
+        expect(gaps).to_have_text(["a-hatInvalidImage: the file is cut off", "b-hat"])
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('.gap-list img')].every((each) => each.naturalWidth > 0)"
+        )
+        screenshot(page, "gaps")
+        page.get_by_role("button", name="Close").click()
+        expect(page.get_by_role("button", name="Show the gaps of first")).to_be_focused()
+
+
+def test_a_running_job_shows_a_bar_and_can_be_cancelled(app: FastAPI, open_page: OpenPage) -> None:
+    jobs = app.state.services.catalog.jobs
+    with served(app) as base_url:
+        put(base_url, "a-hat", "red")
+        job = jobs.begin(jobs.create("build", {"model": "first"}).job_id)
+        jobs.beat(job.job_id, Progress("indexing", total=200, done=50, images_per_s=25.0, eta_s=6.0))
+        page = open_page(base_url)
+        page.goto("/operations")
+        bar = page.get_by_role("progressbar", name="indexing")
+        expect(bar).to_have_js_property("position", 0.25)
+        expect(page.locator(".job")).to_contain_text("50 of 200 · 25 pictures/s · 6 s to go")
+        page.get_by_role("button", name=f"Cancel {job.job_id}").click()
+        expect(page.locator(".job .state")).to_have_text("cancelled")
+
+
+def test_a_job_that_has_failed_says_why_and_one_that_has_succeeded_what_came_of_it(
+    app: FastAPI, open_page: OpenPage
+) -> None:
+    jobs = app.state.services.catalog.jobs
+    refusal = {"gate": {"passed": False, "reason": "refused: ndcg@10 goes from 0.9 to 0.8"}}
+    for kind, state, result, error in (
+        ("promote", "failed", refusal, "the gate refuses it"),
+        ("plan", "succeeded", {"missing": 1200, "predicted_s": 61.26}, None),
+    ):
+        job = jobs.begin(jobs.create(kind, {"model": "first"}).job_id)
+        jobs.finish(job.job_id, state, Progress("done"), result, error)
+    with served(app) as base_url:
+        put(base_url, "a-hat", "red")
+        page = open_page(base_url)
+        page.goto("/operations")
+        expect(page.locator(".job")).to_have_count(2)
+        plan, promotion = page.locator(".job").all()
+        expect(plan).to_contain_text("1,200")
+        expect(plan).to_contain_text("61.3")
+        expect(promotion).to_contain_text("the gate refuses it")
+        expect(promotion).to_contain_text("Gate refused: ndcg@10 goes from 0.9 to 0.8")
