@@ -11,6 +11,17 @@ from demo.catalog import DemoProduct
 ATTEMPTS = 5
 
 
+def key_headers(key: str | None) -> dict[str, str]:
+    """Show an API key, if there is one."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def is_open(base_url: str) -> bool:
+    """Tell whether the service answers without an API key, as it does while none was ever made."""
+    answer = httpx.get(f"{base_url}/v1/products", params={"limit": 1}, timeout=60)
+    return answer.status_code != httpx.codes.UNAUTHORIZED
+
+
 def stored_ids(client: httpx.Client) -> set[str]:
     """List the ids of all products that the service holds."""
     ids: list[str] = []
@@ -28,14 +39,16 @@ def pending(client: httpx.Client) -> int | None:
     return None if None in models else sum(counts["missing"] for counts in models)
 
 
-async def put_products(base_url: str, products: Iterable[DemoProduct], concurrency: int = 6) -> int:
+async def put_products(
+    base_url: str, products: Iterable[DemoProduct], key: str | None = None, concurrency: int = 6
+) -> int:
     """Put products with a bounded number of requests at once; returns how many.
 
     Raises:
         httpx.HTTPStatusError: the service refused one.
     """
     queue = iter(products)
-    async with httpx.AsyncClient(base_url=base_url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=base_url, timeout=60, headers=key_headers(key)) as client:
         return sum(await asyncio.gather(*(_worker(client, queue) for _ in range(concurrency))))
 
 
@@ -58,7 +71,7 @@ async def _put(client: httpx.AsyncClient, product: DemoProduct) -> None:
         response = await client.put(
             f"/v1/products/{product.product_id}", data={"metadata": json.dumps(metadata)}, files=files
         )
-        if response.status_code != 503:
+        if response.status_code not in (429, 503):
             break
         await asyncio.sleep(2**attempt / 4)
     response.raise_for_status()

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -14,12 +15,18 @@ from rich.console import Console
 
 from core.keys import NO_KEYS_NOTICE
 from demo.catalog import demo_products
-from demo.loading import pending, put_products, stored_ids
+from demo.loading import is_open, key_headers, pending, put_products, stored_ids
 from demo.service import DemoService
 
 SEED = 7
 READY_TIMEOUT_S = 240.0
 INDEX_TIMEOUT_S = 300.0
+KEY = "VITRINE_KEY"
+"""Names an API key in the environment, as for the command line."""
+LOCKED_NOTICE = (
+    "API keys were made for this data, so the catalogue was left as it is, and the page asks for a key. "
+    f"With {KEY} set to a key of scope write, `make demo` completes the catalogue too."
+)
 
 console = Console()
 
@@ -34,9 +41,9 @@ def main() -> None:
         try:
             with _stage("service started and ready"):
                 service.wait_until_ready(READY_TIMEOUT_S)
-            _index(service.base_url, options.products)
+            notice = fill(service.base_url, options.products, os.environ.get(KEY))
             console.print(f"\nVitrine answers at [bold]{service.base_url}[/] — Ctrl-C ends it.")
-            console.print(f"data and log in {options.home}\n{NO_KEYS_NOTICE}")
+            console.print(f"data and log in {options.home}\n{notice}")
             service.wait()
             raise RuntimeError(f"the service ended; see {service.log_file}")
         except KeyboardInterrupt:
@@ -49,13 +56,34 @@ def main() -> None:
             sys.exit(1)
 
 
-def _index(base_url: str, count: int) -> None:
-    with httpx.Client(base_url=base_url, timeout=60) as client:
+def fill(base_url: str, count: int, key: str | None) -> str:
+    """Complete the catalogue of a running service, if it lets us; returns what there is to know of its keys.
+
+    Raises:
+        RuntimeError: the service does not take this key, or does not index everything in time.
+    """
+    if is_open(base_url):
+        _index(base_url, count, None)
+        return NO_KEYS_NOTICE
+    if not key:
+        return LOCKED_NOTICE
+    try:
+        _index(base_url, count, key)
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code not in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise
+        told = error.response.json()["error"]["message"]
+        raise RuntimeError(f"the API key in {KEY} was not taken: {told}") from None
+    return f"The key in {KEY} was used; the page asks for a key too."
+
+
+def _index(base_url: str, count: int, key: str | None) -> None:
+    with httpx.Client(base_url=base_url, timeout=60, headers=key_headers(key)) as client:
         known = stored_ids(client)
         with _stage(f"catalogue of {count} products indexed ({min(len(known), count)} were there)"):
             fresh = (product for product in demo_products(SEED, count) if product.product_id not in known)
             if len(known) < count:
-                asyncio.run(put_products(base_url, fresh))
+                asyncio.run(put_products(base_url, fresh, key))
             deadline = time.monotonic() + INDEX_TIMEOUT_S
             while pending(client) != 0:
                 if time.monotonic() > deadline:
