@@ -1,8 +1,5 @@
-import pytest
-
 from demo.catalog import demo_looks, demo_products
 from demo.queries import picture_queries, word_queries
-from demo.ranking import ndcg, precision
 
 PRODUCTS = 120
 
@@ -35,15 +32,3 @@ def test_a_query_picture_is_not_in_the_catalog() -> None:
     asked = {query.picture for query in picture_queries(1, 5, count=5)}
     assert len(asked) == 5
     assert asked.isdisjoint(catalog)
-
-
-def test_precision_counts_as_many_places_as_there_are_answers() -> None:
-    assert precision(["a", "x", "b"], {"a", "b"}) == 0.5
-
-
-def test_ndcg_is_one_for_the_best_order_and_less_for_another() -> None:
-    grades = {"a": 3, "b": 2, "c": 1}
-    assert ndcg(["a", "b", "c"], grades) == pytest.approx(1)
-    assert ndcg(["c", "b", "a"], grades) == pytest.approx(
-        (1 + 3 / 1.58496 + 7 / 2) / (7 + 3 / 1.58496 + 0.5), rel=1e-4
-    )
