@@ -1,9 +1,11 @@
 """Inputs that are the same reach the model once."""
 
 import asyncio
+from collections import Counter
 
 import numpy as np
 import pytest
+from ray.serve import metrics
 
 from core.errors import InvalidImage, VitrineError
 from core.types import EncoderInfo, EncoderInput, Vector
@@ -82,3 +84,19 @@ async def test_a_caller_that_goes_away_leaves_the_answer_to_the_others(
     assert isinstance(await patient, np.ndarray)
     assert impatient.cancelled()
     assert model.asked == ["words"]
+
+
+async def test_every_input_counts_as_a_hit_or_as_a_miss(
+    cached: CachedEmbeddings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counter[str]()
+
+    def count(counter: metrics.Counter, value: float = 1.0, tags: dict[str, str] | None = None) -> None:
+        counted[counter.info["name"]] += int(value)
+
+    monkeypatch.setattr(metrics.Counter, "inc", count)
+    await asyncio.gather(*(cached.embed("together") for _ in range(3)))
+    for item in ("together", "other", b"broken", b"broken"):
+        await cached.embed(item)
+    hits, misses = (f"vitrine_embedding_cache_{name}_total" for name in ("hits", "misses"))
+    assert counted == {hits: 3, misses: 4}
