@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, Select, and_, delete, func, not_, or_, select, update
+from sqlalchemy import Engine, Select, and_, delete, not_, or_, select, update
 
 from catalog.chunks import chunks
 from catalog.clock import utc_now
+from catalog.index_progress import SqlIndexProgress
 from catalog.ledger_rows import (
     IS_OPEN,
     ITEMS,
@@ -183,15 +184,4 @@ class SqlLedger:
 
     def counts(self, collection: str) -> LedgerCounts:
         """Count pictures, indexed, failed and missing (whatever is open) for one collection."""
-        statement = (
-            select(
-                func.count(ImageRow.id),
-                func.count(EmbeddingRow.embedded_at),
-                func.count(EmbeddingRow.error),
-            )
-            .select_from(ImageRow)
-            .outerjoin(EmbeddingRow, of_current_revision(collection))
-        )
-        with reading(self._engine) as connection:
-            pictures, indexed, failed = connection.execute(statement).one()
-        return LedgerCounts(pictures, indexed, failed, missing=pictures - indexed - failed)
+        return SqlIndexProgress(self._engine).of(collection).counts

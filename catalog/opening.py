@@ -12,6 +12,7 @@ from catalog.config import CatalogConfig
 from catalog.engine import open_engine
 from catalog.imported_pictures import SqlImportedPictures
 from catalog.imports import SqlImports
+from catalog.index_progress import SqlIndexProgress
 from catalog.jobs import SqlJobs
 from catalog.ledger import SqlLedger
 from catalog.lexical.index import SqlLexicalIndex
@@ -28,6 +29,7 @@ class Catalog:
     products: SqlProducts
     ledger: SqlLedger
     quarantine: SqlQuarantine
+    index_progress: SqlIndexProgress
     versions: SqlVersions
     audit: SqlAudit
     captions: SqlCaptions
@@ -63,6 +65,7 @@ def open_catalog(config: CatalogConfig) -> Catalog:
         products=SqlProducts(engine, blobs),
         ledger=SqlLedger(engine),
         quarantine=SqlQuarantine(engine),
+        index_progress=SqlIndexProgress(engine),
         versions=SqlVersions(engine),
         audit=SqlAudit(engine),
         captions=SqlCaptions(engine),

@@ -33,6 +33,11 @@ def next_revision(previous: int, now: datetime) -> int:
     return max(previous + 1, (now - _EPOCH) // timedelta(microseconds=1))
 
 
+def seconds_since(revision: int, now: datetime) -> float:
+    """Tell how long ago a revision was made, as near as its number tells, and never less than 0."""
+    return max(0.0, (now - _EPOCH) / timedelta(seconds=1) - revision / 1e6)
+
+
 def is_same(
     product: Product, title: str, description: str, attributes: Attributes, sha256s: Sequence[str] | None
 ) -> bool:

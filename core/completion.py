@@ -1,13 +1,13 @@
 """What each member of an ensemble thinks of the products that only others have found."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from core.errors import DeadlineExceeded, VitrineError
 from core.filters import Filter
 from core.search import ModelSearch, SearchResult
+from core.stages import Stage
 from core.types import Hit
 
 
@@ -49,15 +49,14 @@ async def _scores(
     unknown = [product_id for product_id in candidates if product_id not in held]
     if not unknown:
         return result
-    started = time.perf_counter()
     try:
-        async with asyncio.timeout(left_s):
-            scored: list[Hit] = await member.score(result.embedded, unknown, filter)
+        with Stage("score", result.info.name) as stage:
+            async with asyncio.timeout(left_s):
+                scored: list[Hit] = await member.score(result.embedded, unknown, filter)
     except TimeoutError:
         model = result.info.name
         return DeadlineExceeded(f"model {model!r} did not score {len(unknown)} candidates in the time left")
     except VitrineError as error:
         return error
     hits = sorted([*result.hits, *scored], key=lambda hit: (-hit.score, hit.product_id))
-    timings = result.timings_ms | {"score": (time.perf_counter() - started) * 1e3}
-    return replace(result, hits=hits, timings_ms=timings)
+    return replace(result, hits=hits, timings_ms=result.timings_ms | {"score": stage.ms})

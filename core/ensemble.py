@@ -1,7 +1,6 @@
 """Search with several models at once and fuse what they find."""
 
 import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -18,10 +17,14 @@ from core.fusion import fuse_rrf, fuse_weighted, normalised_weights
 from core.matching import matching
 from core.search import ModelSearch, Query, SearchResult
 from core.steps import beginnings, candidates, fuse_in_steps, fusion_depth
+from core.stages import Stage
 from core.types import EncoderInfo, Hit
 
 Fusion = Literal["rrf", "weighted"]
 
+
+ENSEMBLE = "ensemble"
+"""The name that stands for all members together where a model is named."""
 
 @dataclass(frozen=True, slots=True)
 class EnsembleResult:
@@ -76,21 +79,21 @@ class EnsembleSearch:
         if fusion == "weighted":
             left_s = {name: left for name, (_, left) in zip(asked, outcomes, strict=True)}
             answered, partial = await complete(self._members, answered, query.filter, left_s)
-        started = time.perf_counter()
-        scored = {name: result.hits for name, result in answered.items()}
-        if fusion == "rrf":
-            hits = fuse_in_steps(
-                query.limit, lambda depth: beginnings(scored, depth), lambda lists: fuse_rrf(lists, used)
-            )
-        else:
-            hits = fuse_in_steps(
-                query.limit,
-                lambda depth: candidates(asked_for, scored, depth),
-                lambda lists: fuse_weighted(lists, used),
-            )
-        if query.minimum_scores is not None:
-            found = {name: (result.info.collection, result.hits) for name, result in answered.items()}
-            hits = matching(hits, found, used, query.minimum_scores)
+        with Stage("fuse", ENSEMBLE) as stage:
+            scored = {name: result.hits for name, result in answered.items()}
+            if fusion == "rrf":
+                hits = fuse_in_steps(
+                    query.limit, lambda depth: beginnings(scored, depth), lambda lists: fuse_rrf(lists, used)
+                )
+            else:
+                hits = fuse_in_steps(
+                    query.limit,
+                    lambda depth: candidates(asked_for, scored, depth),
+                    lambda lists: fuse_weighted(lists, used),
+                )
+            if query.minimum_scores is not None:
+                found = {name: (result.info.collection, result.hits) for name, result in answered.items()}
+                hits = matching(hits, found, used, query.minimum_scores)
         timings = {
             f"{name}.{stage}": ms
             for name, result in answered.items()
@@ -103,7 +106,7 @@ class EnsembleSearch:
             skipped={name: error.message for name, error in failed.items()},
             degraded=bool(partial)
             or any(not isinstance(error, UnsupportedModality) for error in failed.values()),
-            timings_ms=timings | {"fuse": (time.perf_counter() - started) * 1e3},
+            timings_ms=timings | {"fuse": stage.ms},
             incomplete={name: error.message for name, error in partial.items()},
         )
 

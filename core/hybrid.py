@@ -1,7 +1,6 @@
 """Search by vectors and by words at once: two rankings of products, fused by reciprocal rank."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ from core.errors import DeadlineExceeded, Unavailable, UnsupportedModality, Vitr
 from core.fusion import fuse_rrf
 from core.ports import LexicalIndex
 from core.search import Query, QueryPart
+from core.stages import Stage
 from core.steps import beginnings, fuse_in_steps, fusion_depth
 
 LEXICAL = "lexical"
@@ -60,16 +60,15 @@ class HybridSearch:
         return _fused(vectors, words, weight, query.limit)
 
     async def _by_words(self, query: Query, every_word: bool) -> EnsembleResult:
-        started = time.perf_counter()
         words = positive_words(query.parts)
         arguments = (words, query.limit, query.filter, query.exclude_products, every_word)
         try:
-            async with asyncio.timeout(self._deadline_s):
-                hits = await asyncio.to_thread(self._lexical.search, *arguments)
+            with Stage("lexical", LEXICAL) as stage:
+                async with asyncio.timeout(self._deadline_s):
+                    hits = await asyncio.to_thread(self._lexical.search, *arguments)
         except TimeoutError:
             raise DeadlineExceeded(f"the search by words did not end within {self._deadline_s:g} s") from None
-        timings = {LEXICAL: (time.perf_counter() - started) * 1e3}
-        return EnsembleResult(hits, [], {}, {}, False, timings, lexical_weight=1.0)
+        return EnsembleResult(hits, [], {}, {}, False, {LEXICAL: stage.ms}, lexical_weight=1.0)
 
 
 def positive_words(parts: Sequence[QueryPart]) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from core.errors import Conflict, ModelUnavailable, NotFound, VitrineError
 from core.filters import Filter
 from core.ports import EncoderClient, VectorStore
+from core.stages import Stage
 from core.types import EncoderInfo, EncoderInput, Hit, Vector
 from core.vectors import weighted_mean
 
@@ -86,18 +87,21 @@ class ModelSearch:
             ModelUnavailable, StoreUnavailable, DeadlineExceeded: not now.
         """
         embedded = query.embedded.get(self._encoder.name) or await self.embed(query.parts)
-        started = time.perf_counter()
-        hits = await _read_of(
-            embedded.info,
-            self._store.search_products,
-            embedded.info.collection,
-            embedded.vector,
-            query.limit,
-            query.filter,
-            query.exclude_products,
-        )
-        elapsed_ms = (time.perf_counter() - started) * 1e3
-        return SearchResult(embedded, hits, embedded.timings_ms | {"search": elapsed_ms})
+        with Stage("search", embedded.info.name) as stage:
+            hits = await _read_of(
+                embedded.info,
+                self._store.search_products,
+                embedded.info.collection,
+                embedded.vector,
+                query.limit,
+                query.filter,
+                query.exclude_products,
+            )
+        return SearchResult(embedded, hits, embedded.timings_ms | {"search": stage.ms})
+
+    async def reach(self) -> None:
+        """Return once the encoder answers at all; same errors as `EncoderClient.describe`."""
+        await self._encoder.describe()
 
     async def embed(self, parts: Sequence[QueryPart]) -> QueryVector:
         """Turn the parts into one vector: their weighted mean; same errors as `search`."""

@@ -2,11 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 from sqlalchemy import event, select
 
+from catalog.clock import utc_now
+from catalog.index_progress import SqlIndexProgress
 from catalog.ledger import SqlLedger
 from catalog.opening import Catalog
 from catalog.tables import EmbeddingRow
@@ -42,6 +45,21 @@ class LedgerContract:
         assert {each.product_id for each in shirt} == {"shirt"}
         assert [each.attributes for each in shirt] == [{"color": "red", "sizes": [1, 2]}] * 2
         assert catalog.ledger.items("missing") == catalog.ledger.items("nul\0") == []
+
+    def test_the_lag_is_that_of_the_picture_which_is_missing_longest(
+        self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        later = SqlIndexProgress(catalog.engine, lambda: utc_now() + timedelta(seconds=100))
+        assert 100 <= later.of(LIVE).age_s < 200
+        first, second = shirt
+        ledger.open(LIVE, shirt)
+        ledger.settle(LIVE, [first])
+        assert later.of(LIVE).age_s >= 100
+        ledger.fail(LIVE, [(second, InvalidImage("no picture"))])
+        progress = later.of(LIVE)
+        assert progress.counts == ledger.counts(LIVE) == LedgerCounts(2, 1, 1, 0)
+        assert progress.age_s == 0
+        assert SqlIndexProgress(catalog.engine, Clock()).of(NEXT).age_s == 0, "a clock that is behind"
 
     def test_a_first_indexing_finds_everything_and_then_nothing(
         self, ledger: SqlLedger, shirt: list[IndexItem]
