@@ -1,11 +1,12 @@
 """Batches that gather across requests while the model is busy."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -16,6 +17,20 @@ class _Waiting(Generic[Input, Output]):
     item: Input
     answer: asyncio.Future[Output]
     since_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    begun_s: float = math.inf
+    """When its batch was closed; the times are of the loop's clock."""
+
+
+class BatchWatch(Protocol):
+    """Is told of batches and of what is in them; times are in seconds of the running loop's clock."""
+
+    def batch(self, size: int, since_s: float, begun_s: float, ended_s: float) -> None:
+        """Learn that a batch is through whose first input came at `since_s`."""
+        ...
+
+    def item(self, since_s: float, begun_s: float, ended_s: float) -> None:
+        """Learn, where its caller waits, that an input is through."""
+        ...
 
 
 class Batches(Generic[Input, Output]):
@@ -32,8 +47,10 @@ class Batches(Generic[Input, Output]):
         thread: Executor,
         max_size: int,
         wait_s: float,
+        watch: BatchWatch,
     ) -> None:
         """`run` answers a batch in order, in `thread`; an input waits at most `wait_s` for company."""
+        self._watch = watch
         self._run, self._thread = run, thread
         self._max_size, self._wait_s = max_size, wait_s
         self._queue: deque[_Waiting[Input, Output]] = deque()
@@ -48,7 +65,12 @@ class Batches(Generic[Input, Output]):
             self._full.set()
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._run_all())
-        return await waiting.answer
+        try:
+            return await waiting.answer
+        finally:
+            now_s = asyncio.get_running_loop().time()
+            if waiting.begun_s <= now_s:
+                self._watch.item(waiting.since_s, waiting.begun_s, now_s)
 
     async def _run_all(self) -> None:
         while self._queue:
@@ -79,6 +101,9 @@ class Batches(Generic[Input, Output]):
 
     async def _run_one(self, batch: list[_Waiting[Input, Output]]) -> None:
         loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        for each in batch:
+            each.begun_s = begun_s
         try:
             answers = await loop.run_in_executor(self._thread, self._run, [each.item for each in batch])
         except Exception as error:  # it belongs to the callers, whatever it is
@@ -86,6 +111,8 @@ class Batches(Generic[Input, Output]):
                 if not each.answer.done():
                     each.answer.set_exception(error)
             return
+        finally:
+            self._watch.batch(len(batch), batch[0].since_s, begun_s, loop.time())
         for each, answer in zip(batch, answers, strict=True):
             if not each.answer.done():
                 each.answer.set_result(answer)

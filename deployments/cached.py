@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from ray.serve import metrics
-
 from core.errors import VitrineError
 from core.types import EncoderInfo, EncoderInput, Vector
+from deployments.metrics import CACHE_HITS, CACHE_MISSES
 from models.cache import EmbeddingCache, content_key
 
 Answer = Vector | VitrineError
@@ -22,8 +21,7 @@ class CachedEmbeddings:
         self._cache = EmbeddingCache(max_bytes, info.dimension)
         self._embed = embed
         self._running: dict[bytes, asyncio.Future[Answer]] = {}
-        self._hits = _counter("hits", "Inputs that were answered without the model.", info.name)
-        self._misses = _counter("misses", "Inputs that the model had to embed.", info.name)
+        self._model = info.name
 
     async def embed(self, item: EncoderInput) -> Answer:
         """Return what the model answers, or has answered to the same content before."""
@@ -33,12 +31,12 @@ class CachedEmbeddings:
             key = await asyncio.to_thread(content_key, self._fingerprint, item)
         held = self._cache.get(key)
         if held is not None:
-            self._hits.inc()
+            CACHE_HITS.add(model=self._model)
             return held
         if key in self._running:
-            self._hits.inc()
+            CACHE_HITS.add(model=self._model)
         else:
-            self._misses.inc()
+            CACHE_MISSES.add(model=self._model)
             self._running[key] = self._start(key, item)
         # A caller that goes away must not take the answer from the others.
         return await asyncio.shield(self._running[key])
@@ -55,11 +53,3 @@ class CachedEmbeddings:
         answer = done.result()
         if not isinstance(answer, VitrineError):
             self._cache.put(key, answer)
-
-
-def _counter(outcome: str, description: str, model: str) -> metrics.Counter:
-    counter = metrics.Counter(
-        f"vitrine_embedding_cache_{outcome}_total", description=description, tag_keys=("model",)
-    )
-    counter.set_default_tags({"model": model})
-    return counter

@@ -5,7 +5,7 @@ import logging
 from core.captioning import Captioning, CaptionReport
 from core.errors import VitrineError
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger(__name__)
 
 
 class CaptionSweeps:

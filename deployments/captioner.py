@@ -6,6 +6,7 @@ from core.errors import ModelUnavailable, Unavailable, UnsupportedModality
 from core.ports import Captions, EncoderClient
 from core.types import CaptionCounts, Captioned, EncoderInfo
 from deployments.encoders import EncoderSet
+from deployments.request_record import note_model
 
 
 class Captioner:
@@ -26,6 +27,7 @@ class Captioner:
             ModelUnavailable, DeadlineExceeded: not now.
         """
         encoder = await self._encoder(model)
+        note_model(encoder.name)
         return await encoder.caption([picture])
 
     async def counts(self, info: EncoderInfo | None) -> CaptionCounts | None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
-from core.ensemble import most_telling
+from core.ensemble import ENSEMBLE, most_telling
 from core.errors import DeadlineExceeded, InvalidInput, VitrineError
 from core.search import QueryPart, QueryVector
 from deployments.agreement import Agreement, agreement
 from deployments.deadlines import within_deadline
-from deployments.encoders import ENSEMBLE, EncoderSet
+from deployments.encoders import EncoderSet
 from deployments.searches import Found, ProductSearch, Request
 
 T = TypeVar("T")

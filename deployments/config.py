@@ -75,6 +75,12 @@ class GatewayArgs(Config):
     ready_coverage: float = Field(
         0.9, ge=0, le=1, description="Share of the pictures that a ready model must have indexed."
     )
+    counts_ttl_s: float = Field(
+        2.0,
+        ge=0,
+        description="How long counts of indexed pictures are believed, in seconds: each counting reads the whole "
+        "ledger. Longer, where counting takes above a twentieth of it; 0: not at all.",
+    )
 
 
 class RepairArgs(Config):
@@ -88,6 +94,12 @@ class RepairArgs(Config):
     )
     batch_size: int = Field(64, gt=0, description="Pictures per call to an encoder.")
     encode_deadline_s: float = Field(30.0, gt=0, description="How long an encoder may take, in seconds.")
+    sample_interval_s: float = Field(
+        30.0,
+        gt=0,
+        description="Pause between two samples of the ledger for the metrics of gap, quarantine and age of the "
+        "index, in seconds; longer, where a sample takes above a twentieth of it.",
+    )
     captions: IngestCaptions | None = Field(
         None, description="Caption the pictures of the catalog; if not set, none are written."
     )

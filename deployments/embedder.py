@@ -8,6 +8,7 @@ from core.portions import input_bytes, portions
 from core.ports import EncoderClient
 from core.types import Encoded, EncoderInput
 from deployments.encoders import EncoderSet
+from deployments.request_record import note_model
 
 _ATTEMPTS = 4
 """Calls until the replica that answers runs the version that the batch began with."""
@@ -47,6 +48,7 @@ class Embedder:
             UnsupportedModality: the model cannot encode some of the inputs.
             ModelUnavailable, DeadlineExceeded: not now.
         """
+        note_model(encoder.name)
         sound = {index: item for index, item in enumerate(inputs) if not isinstance(item, VitrineError)}
         await self._encoders.require(encoder.name, sound.values())
         if not sound:

@@ -4,12 +4,16 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from core.errors import ModelUnavailable, VitrineError
+from core.stages import Stage
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, PictureInput, Vector
+from deployments.batch_metrics import BatchMetrics
 from deployments.batching import Batches
 from deployments.cached import CachedEmbeddings
+from deployments.calls import called
+from deployments.telemetry import start_telemetry
 from models.config import EncoderConfig
 from models.encoder import Pixels
 from models.registry import load_encoder
@@ -29,6 +33,7 @@ class EncoderReplica:
     """
 
     def __init__(self, config: EncoderConfig) -> None:
+        start_telemetry()
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         # torch keeps the CUDA graphs of a compiled model by thread, so the one that runs it records them.
         self._encoder = self._model_thread.submit(load_encoder, config).result()
@@ -38,10 +43,10 @@ class EncoderReplica:
         self._decoders = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
         self._dead_batches = 0
         self._wait_s = config.batch_wait_timeout_s
-        self._images = self._batches(self._embed_images, config.max_batch_size)
-        self._texts = self._batches(self._embed_texts, config.max_batch_size)
+        self._images = self._batches("image", self._embed_images, config.max_batch_size)
+        self._texts = self._batches("text", self._encoder.encode_texts, config.max_batch_size)
         captions = config.captions.max_batch_size if config.captions is not None else 1
-        self._captions = self._batches(self._write_captions, captions)
+        self._captions = self._batches("caption", self._encoder.caption, captions)
 
     async def describe(self) -> EncoderInfo:
         """Say which version this replica runs."""
@@ -50,7 +55,8 @@ class EncoderReplica:
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Embed pictures and words; each input succeeds or fails alone, in input order."""
         started = time.perf_counter()
-        vectors = await asyncio.gather(*(self._embed(item) for item in inputs))
+        with called("encode", self._encoder.info.name, len(inputs)):
+            vectors = await asyncio.gather(*(self._embed(item) for item in inputs))
         return Encoded(self._encoder.info, list(vectors), {"replica": (time.perf_counter() - started) * 1e3})
 
     async def caption(self, pictures: Sequence[bytes]) -> Captioned:
@@ -61,7 +67,8 @@ class EncoderReplica:
         """
         self._encoder.caption([])
         started = time.perf_counter()
-        texts = await asyncio.gather(*(self._caption_one(data) for data in pictures))
+        with called("caption", self._encoder.info.name, len(pictures)):
+            texts = await asyncio.gather(*(self._caption_one(data) for data in pictures))
         return Captioned(self._encoder.info, list(texts), {"replica": (time.perf_counter() - started) * 1e3})
 
     async def check_health(self) -> None:
@@ -85,21 +92,30 @@ class EncoderReplica:
 
     async def _decode(self, picture: PictureInput) -> Pixels:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, self._encoder.decode, picture)
+        with Stage("preprocess", self._encoder.info.name):
+            return await loop.run_in_executor(self._decoders, self._encoder.decode, picture)
 
     def _batches(
-        self, run: Callable[[Sequence[Input]], Sequence[Output]], max_size: int
+        self,
+        kind: Literal["image", "text", "caption"],
+        run: Callable[[Sequence[Input]], Sequence[Output]],
+        max_size: int,
     ) -> Batches[Input, Output]:
-        return Batches(run, self._model_thread, max_size, self._wait_s)
+        watch = BatchMetrics(self._encoder.info.name, kind)
+
+        def run_and_count(batch: Sequence[Input]) -> Sequence[Output]:
+            try:
+                answers = run(batch)
+            except Exception as error:
+                watch.errors([error] * len(batch))
+                raise
+            watch.errors(answers)
+            return answers
+
+        return Batches(run_and_count, self._model_thread, max_size, self._wait_s, watch)
 
     def _embed_images(self, batch: Sequence[Pixels]) -> list[Vector | VitrineError]:
         answers = self._encoder.encode_images(batch)
         dead = all(isinstance(answer, ModelUnavailable) for answer in answers)
         self._dead_batches = self._dead_batches + 1 if dead else 0
         return answers
-
-    def _embed_texts(self, batch: Sequence[str]) -> list[Vector | VitrineError]:
-        return self._encoder.encode_texts(batch)
-
-    def _write_captions(self, batch: Sequence[Pixels]) -> list[str | VitrineError]:
-        return self._encoder.caption(batch)

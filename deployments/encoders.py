@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from core.ensemble import ENSEMBLE
 from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModality
 from core.ports import EncoderClient
 from core.types import EncoderInput, Modality
-
-ENSEMBLE = "ensemble"
 
 
 class EncoderSet:

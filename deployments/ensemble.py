@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
+from core.ensemble import ENSEMBLE, EnsembleResult, EnsembleSearch, Fusion
 from core.errors import InvalidInput, ModelUnavailable
 from core.search import ModelSearch, Query
+from deployments.calls import called
 from deployments.config import EnsembleArgs, EnsembleSettings
 from deployments.handles import HandleEncoder
+from deployments.telemetry import start_telemetry
 from deployments.threads import widen_thread_pool
 from milvus.store import MilvusStore
 
@@ -16,6 +18,7 @@ class EnsembleReplica:
     """Fans a query out to its members and fuses what they find; it runs no model itself."""
 
     def __init__(self, args: EnsembleArgs) -> None:
+        start_telemetry()
         self._args = args
         self._store = MilvusStore(args.milvus)
         self._settings = EnsembleSettings(weights={})
@@ -39,6 +42,11 @@ class EnsembleReplica:
         Raises:
             InvalidInput: a weight names a model that is no member.
         """
+        with called("search", ENSEMBLE, len(query.parts)):
+            merged = self._merged(weights)
+            return await self._ensemble.search(query, merged, fusion or self._settings.fusion)
+
+    def _merged(self, weights: Mapping[str, float] | None) -> dict[str, float]:
         if not self._settings.weights:
             raise ModelUnavailable("the ensemble has no members")
         strangers = sorted(set(weights or {}) - set(self._settings.weights))
@@ -47,5 +55,4 @@ class EnsembleReplica:
             raise InvalidInput(f"{strangers[0]!r} is no member of the ensemble; members: {members}").at(
                 "weights"
             )
-        merged = {**self._settings.weights, **(weights or {})}
-        return await self._ensemble.search(query, merged, fusion or self._settings.fusion)
+        return {**self._settings.weights, **(weights or {})}

@@ -24,8 +24,10 @@ from core.errors import (
     UnsupportedMediaType,
     VitrineError,
 )
+from deployments.request_ids import id_headers
+from deployments.request_record import note_error
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger(__name__)
 
 STATUS: dict[type[VitrineError], int] = {
     InputTooLarge: 413,
@@ -66,6 +68,7 @@ def error_body(error: VitrineError, request_id: str) -> dict[str, Any]:
 
 def answer(error: VitrineError, request_id: str) -> JSONResponse:
     """Answer with an error of ours; also for middleware, which no exception handler sees."""
+    note_error(kind_of(type(error)))
     status = status_of(error)
     headers = {}
     if isinstance(error, RateLimited):
@@ -100,8 +103,10 @@ async def _answer_validation(request: Request, error: Exception) -> JSONResponse
 
 async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    kind = "not_found" if error.status_code == 404 else "invalid_request"
+    note_error(kind)
     body = {
-        "type": "not_found" if error.status_code == 404 else "invalid_request",
+        "type": kind,
         "message": str(error.detail),
         "param": None,
         "request_id": request.state.request_id,
@@ -113,5 +118,5 @@ async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse
     logger.exception("request %s failed", request.state.request_id, exc_info=error)
     internal = VitrineError("an internal error; the logs hold it under this request id")
     # This answer is made outside of the middleware that puts the id on all others.
-    headers = {"X-Request-ID": request.state.request_id}
+    headers = id_headers(request.state.request_id)
     return JSONResponse(error_body(internal, request.state.request_id), 500, headers)

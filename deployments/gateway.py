@@ -11,16 +11,18 @@ from deployments.config import GatewayArgs, ServedModels
 from deployments.handles import HandleEncoder, HandleEnsemble
 from deployments.ingress import create_app
 from deployments.services import Services, assemble
+from deployments.telemetry import start_telemetry
 from deployments.threads import widen_thread_pool
 from milvus.store import MilvusStore
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger(__name__)
 
 
 class GatewayReplica:
     """Answers HTTP; knows products, never pixels or tensors."""
 
     def __init__(self, args: GatewayArgs) -> None:
+        start_telemetry()
         self._args = args
         self._catalog = open_catalog(args.catalog)
         self._store = MilvusStore(args.milvus)

@@ -10,13 +10,14 @@ from ray import serve
 from ray.exceptions import RayTaskError
 from ray.serve.exceptions import BackPressureError
 
-from core.ensemble import EnsembleResult, Fusion
+from core.ensemble import ENSEMBLE, EnsembleResult, Fusion
 from core.errors import DeadlineExceeded, ModelUnavailable, VitrineError
 from core.search import Query
+from core.stages import Stage
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
 from deployments.deadlines import within_deadline
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger(__name__)
 
 INFO_TTL_S = 2.0
 """How long an encoder's description is believed; every answer of it refreshes the description."""
@@ -99,13 +100,15 @@ class HandleEncoder:
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Embed pictures and words on some replica."""
-        encoded: Encoded = await self._replicas.call("encode", list(inputs))
+        with Stage("encode", self.name):
+            encoded: Encoded = await self._replicas.call("encode", list(inputs))
         self._remember(encoded.info)
         return encoded
 
     async def caption(self, pictures: Sequence[bytes]) -> Captioned:
         """Describe picture files in words on some replica."""
-        captioned: Captioned = await self._replicas.call("caption", list(pictures))
+        with Stage("caption", self.name):
+            captioned: Captioned = await self._replicas.call("caption", list(pictures))
         self._remember(captioned.info)
         return captioned
 
@@ -118,11 +121,12 @@ class HandleEnsemble:
     """The ensemble's application."""
 
     def __init__(self, deadline_s: float) -> None:
-        self._replicas = DeploymentHandle("ensemble", "Ensemble", deadline_s)
+        self._replicas = DeploymentHandle(ENSEMBLE, "Ensemble", deadline_s)
 
     async def search(
         self, query: Query, weights: Mapping[str, float] | None = None, fusion: Fusion | None = None
     ) -> EnsembleResult:
         """Search with all members; weights and fusion default to the ensemble's configuration."""
-        result: EnsembleResult = await self._replicas.call("search", query, weights, fusion)
+        with Stage("ensemble", ENSEMBLE):
+            result: EnsembleResult = await self._replicas.call("search", query, weights, fusion)
         return result

@@ -25,6 +25,7 @@ from deployments.deadlines import Deadline
 from deployments.door import Door
 from deployments.methods import Methods
 from deployments.middleware import BodyLimit, RequestId
+from deployments.observed import Observed
 from deployments.openapi.document import Document, DocumentedApp
 
 GROUPS = (
@@ -49,13 +50,15 @@ def create_app(args: GatewayArgs) -> FastAPI:
     app = _bare_app()
     errors.install(app)
     # What is added last sees the request first.
-    app.add_middleware(Methods, routes=[route for group in (*GROUPS, pages) for route in group.router.routes])
+    routes = [route for group in (*GROUPS, pages) for route in group.router.routes]
+    app.add_middleware(Methods, routes=routes)
     app.add_middleware(BodyLimit, max_bytes=args.max_body_bytes)
     app.add_middleware(Door)
     app.add_middleware(
         Admission, max_in_flight=args.door.max_in_flight, search_slowdown=args.door.search_slowdown
     )
     app.add_middleware(Deadline, limit_s=args.door.request_deadline_s)
+    app.add_middleware(Observed, routes=routes)
     app.add_middleware(RequestId)
     return app
 

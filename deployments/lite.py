@@ -2,6 +2,7 @@
 
 from core.errors import StoreUnavailable
 from deployments.config import MilvusLiteArgs
+from deployments.telemetry import start_telemetry
 from milvus.lite import LiteOwner
 
 
@@ -9,6 +10,7 @@ class MilvusLiteReplica:
     """Keeps the owner running in this process: when it dies, Serve starts another."""
 
     def __init__(self, args: MilvusLiteArgs) -> None:
+        start_telemetry()
         self._owner = LiteOwner(args.folder, args.address)
         self._owner.start()
 

@@ -1,12 +1,12 @@
 """What happens to every request before its route: an id, and a bound on its body."""
 
 import re
-import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import InputTooLarge
 from deployments.errors import answer
+from deployments.request_ids import as_request, id_headers, new_request_id
 
 _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -23,15 +23,17 @@ class RequestId:
             await self._app(scope, receive, send)
             return
         sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = sent if _CLEAN_ID.fullmatch(sent) else uuid.uuid4().hex
+        request_id = sent if _CLEAN_ID.fullmatch(sent) else new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
+        headers = [(name.lower().encode(), value.encode()) for name, value in id_headers(request_id).items()]
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message.setdefault("headers", []).append((b"x-request-id", request_id.encode()))
+                message = {**message, "headers": [*message.get("headers", []), *headers]}
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        with as_request(request_id):
+            await self._app(scope, receive, send_with_id)
 
 
 class BodyLimit:

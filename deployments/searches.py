@@ -1,23 +1,24 @@
 """Searching: what a caller asks for, answered with products that exist now."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 from catalog.opening import Catalog
-from core.ensemble import EnsembleResult, Fusion
+from core.ensemble import ENSEMBLE, EnsembleResult, Fusion
 from core.errors import InvalidInput
 from core.filters import Filter, matches
 from core.hybrid import HybridSearch, is_words_only, positive_words
 from core.matching import matching
 from core.ports import VectorStore
 from core.search import ModelSearch, Query, QueryPart, QueryVector, StoredPart
+from core.stages import Stage
 from core.types import EncoderInfo, Hit, Product
-from deployments.encoders import ENSEMBLE, EncoderSet
+from deployments.encoders import EncoderSet
 from deployments.lexical_config import LexicalConfig
+from deployments.request_record import note_model
 from deployments.thresholds import Threshold, Thresholds
 
 SPARES = (0, 64, 512, 4096)
@@ -93,6 +94,7 @@ class ProductSearch:
             VitrineError: as `ModelSearch.search` and `EnsembleSearch.search`.
         """
         lexical_weight = self._check(request)
+        note_model(request.model)
         wanted = request.offset + request.limit
         minimum_scores = await self._minimum_scores(request)
         query = Query(
@@ -101,12 +103,12 @@ class ProductSearch:
         for spare in SPARES:
             query = replace(query, limit=wanted + spare)
             answer = await self._ask(query, request, lexical_weight)
-            started = time.perf_counter()
-            kept, gone = await self._hydrate(answer.hits, request.filter)
+            with Stage("hydrate", request.model) as stage:
+                kept, gone = await self._hydrate(answer.hits, request.filter)
             if not gone or len(answer.hits) < query.limit:
                 break
             query = replace(query, exclude_products=(*query.exclude_products, *gone))
-        timings = answer.timings_ms | {"hydrate": (time.perf_counter() - started) * 1e3}
+        timings = answer.timings_ms | {"hydrate": stage.ms}
         return Found(
             kept[request.offset : wanted],
             answer.infos,

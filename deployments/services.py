@@ -18,6 +18,7 @@ from deployments.config import GatewayArgs, ServedModels
 from deployments.embedder import Embedder
 from deployments.encoders import EncoderSet
 from deployments.keyring import Keyring
+from deployments.ledger_counts import LedgerCountsSample
 from deployments.ray_jobs import RayJobs
 from deployments.searches import Ensemble, ProductSearch
 from deployments.status import Status
@@ -67,6 +68,7 @@ def assemble(
     """Wire the services; `connect` gives the client of an encoder by its name."""
     encoders = EncoderSet(served.models, connect)
     thresholds = Thresholds(encoders, NullSamples(catalog.products, store, args.calibration))
+    counts = LedgerCountsSample(catalog.ledger, args.counts_ttl_s)
     search = ProductSearch(catalog, store, encoders, ensemble, args.lexical, thresholds)
     return Services(
         catalog=catalog,
@@ -78,7 +80,7 @@ def assemble(
         comparison=Comparison(search, encoders),
         stored=StoredParts(catalog),
         writes=ProductWrites(catalog, store, encoders, args.index_wait_s),
-        status=Status(catalog, store, encoders, ensemble, args.ready_coverage),
+        status=Status(catalog, store, encoders, ensemble, args.ready_coverage, counts),
         attributes=AttributeSummaries(catalog.products),
         thumbnails=Thumbnails(catalog, args.images, args.thumbnails),
         jobs=BulkJobs(

@@ -11,12 +11,14 @@ from typing import Any
 from PIL import Image
 
 from catalog.opening import Catalog
+from core.ensemble import ENSEMBLE
 from core.errors import Unavailable, VitrineError
 from core.ports import EncoderClient, VectorStore
 from core.search import Query, QueryPart
 from core.types import EncoderInfo, LedgerCounts
 from deployments.deadlines import ending_at
-from deployments.encoders import ENSEMBLE, EncoderSet
+from deployments.encoders import EncoderSet
+from deployments.ledger_counts import LedgerCountsSample
 from deployments.searches import Ensemble
 
 READY_TIMEOUT_S = 5.0
@@ -55,11 +57,13 @@ class Status:
         ensemble: Ensemble,
         ready_coverage: float,
     ) -> None:
+        counts: LedgerCountsSample,
         self._catalog = catalog
         self._store = store
         self._encoders = encoders
         self._ready_coverage = ready_coverage
         self._ensemble = ensemble
+        self._counts = counts
         self._checking: asyncio.Task[Readiness] | None = None
 
     async def models(self) -> list[ModelStatus]:
@@ -73,7 +77,9 @@ class Status:
             NotFound: the model is not configured.
         """
         self._encoders.get(model)
-        return await asyncio.to_thread(self._versions, model)
+        live, known = await asyncio.to_thread(self._known_versions, model)
+        counts = await asyncio.gather(*(self._counts.of(info.collection) for info in known))
+        return [(i, c, i.collection == live) for i, c in zip(known, counts, strict=True)]
 
     async def counts(self) -> tuple[int, int]:
         """Count products and pictures."""
@@ -109,7 +115,7 @@ class Status:
         vector, collection = encoded.vectors[0], encoded.info.collection
         if isinstance(vector, VitrineError):
             raise vector
-        counts = await asyncio.to_thread(self._catalog.ledger.counts, collection)
+        counts = await self._counts.of(collection)
         if counts.missing > (1 - self._ready_coverage) * counts.pictures:
             live = await asyncio.to_thread(self._store.alias_target, encoder.name)
             raise Unavailable(_incomplete(encoded.info, counts, live))
@@ -117,17 +123,18 @@ class Status:
 
     async def _model(self, encoder: EncoderClient) -> ModelStatus:
         try:
-            info = await encoder.describe()
-            counts = await asyncio.to_thread(self._catalog.ledger.counts, info.collection)
+            # Who asks for the state of things is told of a model that is away, and does not wait for it.
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                info = await encoder.describe()
+            counts = await self._counts.of(info.collection)
             live = await asyncio.to_thread(self._store.alias_target, info.name) == info.collection
         except VitrineError as error:
             return ModelStatus(encoder.name, None, None, False, error.message)
         return ModelStatus(encoder.name, info, counts, live, None)
 
-    def _versions(self, model: str) -> list[tuple[EncoderInfo, LedgerCounts, bool]]:
+    def _known_versions(self, model: str) -> tuple[str | None, list[EncoderInfo]]:
         live = self._store.alias_target(model)
-        known = [info for info in self._catalog.ledger.versions() if info.name == model]
-        return [(i, self._catalog.ledger.counts(i.collection), i.collection == live) for i in known]
+        return live, [info for info in self._catalog.ledger.versions() if info.name == model]
 
 
 async def _timed(check: Coroutine[Any, Any, object]) -> tuple[str | None, float]:

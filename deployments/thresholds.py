@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.calibration import Form
+from core.ensemble import ENSEMBLE
 from core.errors import Conflict, InvalidInput, VitrineError
 from core.null_samples import NullSamples
 from core.ports import EncoderClient
 from core.search import QueryPart
-from deployments.encoders import ENSEMBLE, EncoderSet
+from deployments.encoders import EncoderSet
 
 
 @dataclass(frozen=True, slots=True)

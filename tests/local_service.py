@@ -42,6 +42,7 @@ def local_service(
             database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
         ),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
+        counts_ttl_s=0,
     )
     catalog = open_catalog(args.catalog)
     served = ServedModels(models=tuple(encoders))

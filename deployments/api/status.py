@@ -144,7 +144,10 @@ async def versions(model: str, request: Request) -> list[VersionView]:
 
 @router.get("/v1/stats", summary="Numbers", dependencies=[READ])
 async def stats(request: Request) -> StatsView:
-    """Count products, pictures, what each model has indexed, and what those that can have captioned."""
+    """Count products, pictures, what each model has indexed, and what those that can have captioned.
+
+    What the models have indexed is as of a moment ago: `counts_ttl_s` of the configuration says how long.
+    """
     service = services(request)
     products, pictures = await service.status.counts()
     models = await service.status.models()

@@ -16,7 +16,8 @@ from core.types import EncoderInfo
 from deployments.api.pictures import decode_pictures
 from deployments.api.requests import Body, Words
 from deployments.api.taken import Taken
-from deployments.errors import status_of
+from deployments.errors import kind_of, status_of
+from deployments.request_record import note_error
 from deployments.scopes import READ
 from deployments.services import services
 
@@ -36,6 +37,7 @@ class _WeaviateRoute(APIRoute):
                 return await handle(request)
             except VitrineError as error:
                 where = f"{error.param}: " if error.param else ""
+                note_error(kind_of(type(error)))
                 return JSONResponse({"error": where + error.message}, status_of(error))
 
         return handle_in_their_shape

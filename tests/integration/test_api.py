@@ -92,6 +92,7 @@ async def service(catalog: Catalog, tmp_path: Path) -> AsyncIterator[Service]:
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
         max_body_bytes=300_000,
         max_images_per_product=3,
+        counts_ttl_s=0,
     )
     app = create_app(args)
     app.state.services = assemble(

@@ -46,7 +46,8 @@ class Service:
 
     def __init__(self, folder: Path, writes: dict[str, bool]) -> None:
         config = CatalogConfig(database_url=f"sqlite:///{folder}/c.sqlite", blobs_url=str(folder / "blobs"))
-        args = GatewayArgs(catalog=config, milvus=MilvusConfig(uri="http://127.0.0.1:1"))
+        milvus = MilvusConfig(uri="http://127.0.0.1:1")
+        args = GatewayArgs(catalog=config, milvus=milvus, counts_ttl_s=0)
         self.catalog: Catalog = open_catalog(config)
         self.encoders = {
             name: LocalEncoder(name, captions=CaptionConfig() if can else None)

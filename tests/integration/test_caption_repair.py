@@ -85,6 +85,6 @@ def test_a_model_that_writes_none_is_told_and_stops_nothing(
     plain = LocalEncoder("writer")
     monkeypatch.setattr(repair, "HandleEncoder", lambda name, deadline_s: plain)
     config = args(stored, IngestCaptions(model="writer"))
-    with caplog.at_level("WARNING", logger="ray.serve"):
+    with caplog.at_level("WARNING", logger="deployments"):
         assert asyncio.run(run_for(config, 2, plain)) == (2, {None})
     assert len([record for record in caplog.records if "writes no captions" in record.message]) == 1

@@ -15,6 +15,7 @@ from core.indexing import Indexer
 from core.search import ModelSearch, Query
 from core.types import Encoded, EncoderInput, NewPicture
 from deployments.encoders import EncoderSet
+from deployments.ledger_counts import LedgerCountsSample
 from deployments.status import Readiness, Status
 from milvus.memory import MemoryStore
 from tests.local_encoder import LocalEncoder
@@ -68,7 +69,8 @@ def index_all(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> No
 
 def ready(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> Readiness:
     encoders = EncoderSet(["fake"], lambda _name: encoder)
-    status = Status(catalog, store, encoders, LocalEnsemble(encoder, store), ready_coverage=0.9)
+    counts = LedgerCountsSample(catalog.ledger, ttl_s=0)
+    status = Status(catalog, store, encoders, LocalEnsemble(encoder, store), 0.9, counts)
     return asyncio.run(status.ready())
 
 
@@ -116,7 +118,8 @@ def test_checks_at_the_same_time_are_one(catalog: Catalog, store: MemoryStore) -
     index_all(encoder, catalog, store)
     encoder.asked.clear()
     encoders = EncoderSet(["fake"], lambda _name: encoder)
-    status = Status(catalog, store, encoders, LocalEnsemble(encoder, store), ready_coverage=0.9)
+    counts = LedgerCountsSample(catalog.ledger, ttl_s=0)
+    status = Status(catalog, store, encoders, LocalEnsemble(encoder, store), 0.9, counts)
 
     async def many() -> list[Readiness]:
         return await asyncio.gather(*(status.ready() for _ in range(20)))

@@ -25,6 +25,27 @@ def thread() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
+class Watch:
+    """Remembers the sizes of batches, and how long inputs waited and ran."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.waited: list[bool] = []
+
+    def batch(self, size: int, since_s: float, begun_s: float, ended_s: float) -> None:
+        assert since_s <= begun_s <= ended_s
+        self.sizes.append(size)
+
+    def item(self, since_s: float, begun_s: float, ended_s: float) -> None:
+        assert begun_s <= ended_s
+        self.waited.append(begun_s - since_s >= 0.04)
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
 class Doubling:
     """Doubles numbers, slowly once told to wait; remembers its batches."""
 
@@ -46,16 +67,18 @@ def doubling() -> Doubling:
     return Doubling()
 
 
-async def test_answers_come_back_in_order(doubling: Doubling, thread: ThreadPoolExecutor) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=4, wait_s=0.05)
+async def test_answers_come_back_in_order(doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch) -> None:
+    batches = Batches[int, int](doubling, thread, max_size=4, wait_s=0.05, watch=watch)
     assert await asyncio.gather(*(batches.submit(n) for n in range(10))) == [2 * n for n in range(10)]
     assert doubling.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert watch.sizes == [4, 4, 2]
+    assert len(watch.waited) == 10
 
 
 async def test_what_comes_while_the_function_is_busy_makes_one_batch(
-    doubling: Doubling, thread: ThreadPoolExecutor
+    doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
 ) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=8, wait_s=0.0)
+    batches = Batches[int, int](doubling, thread, max_size=8, wait_s=0.0, watch=watch)
     doubling.go_on.clear()
     waiting = [asyncio.create_task(batches.submit(0))]
     for number in range(1, 7):
@@ -67,39 +90,41 @@ async def test_what_comes_while_the_function_is_busy_makes_one_batch(
     assert doubling.batches == [[0], [1, 2, 3, 4, 5, 6]]
 
 
-async def test_a_full_batch_does_not_wait(doubling: Doubling, thread: ThreadPoolExecutor) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=3, wait_s=30)
+async def test_a_full_batch_does_not_wait(doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch) -> None:
+    batches = Batches[int, int](doubling, thread, max_size=3, wait_s=30, watch=watch)
     started = time.monotonic()
     await asyncio.gather(*(batches.submit(n) for n in range(3)))
     assert time.monotonic() - started < 5
 
 
 async def test_an_input_alone_waits_no_longer_than_said(
-    doubling: Doubling, thread: ThreadPoolExecutor
+    doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
 ) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=3, wait_s=0.05)
+    batches = Batches[int, int](doubling, thread, max_size=3, wait_s=0.05, watch=watch)
     started = time.monotonic()
     assert await batches.submit(1) == 2
     assert 0.04 < time.monotonic() - started < 5
     assert doubling.batches == [[1]]
+    assert watch.waited == [True]
 
 
 async def test_a_batch_that_raises_fails_its_own_inputs_only(
-    doubling: Doubling, thread: ThreadPoolExecutor
+    doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
 ) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=2, wait_s=0.01)
+    batches = Batches[int, int](doubling, thread, max_size=2, wait_s=0.01, watch=watch)
     answers = await asyncio.gather(*(batches.submit(n) for n in (1, -1, 3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [InvalidInput, InvalidInput, int]
     assert await batches.submit(5) == 10
 
 
 async def test_an_input_whose_caller_has_gone_is_left_out(
-    doubling: Doubling, thread: ThreadPoolExecutor
+    doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
 ) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=2, wait_s=0.05)
+    batches = Batches[int, int](doubling, thread, max_size=2, wait_s=0.05, watch=watch)
     gone, staying = (asyncio.create_task(batches.submit(n)) for n in (1, 2))
     await asyncio.sleep(0)
     gone.cancel()
     assert await staying == 4
     assert doubling.batches == [[2]]
+    assert len(watch.waited) == 1, "who went before its batch began has waited for nothing"
     assert await batches.submit(7) == 14

@@ -1,0 +1,34 @@
+"""What metrics are told, in place of Ray's, which would export it."""
+
+import pytest
+
+from deployments.metric_kinds import Metric
+from deployments.metrics import METRICS
+
+
+class ToldMetrics:
+    """Remembers every value with its labels; labels must be those that the metric declares."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.values: list[tuple[str, float, dict[str, str]]] = []
+        for metric in METRICS:
+            monkeypatch.setitem(vars(metric), "_exported", _Exported(metric, self.values))
+
+    def of(self, metric: Metric, **labels: str) -> list[float]:
+        """The values of a metric that have these labels, among others."""
+        return [
+            value
+            for name, value, found in self.values
+            if name == metric.name and labels.items() <= found.items()
+        ]
+
+
+class _Exported:
+    def __init__(self, metric: Metric, values: list[tuple[str, float, dict[str, str]]]) -> None:
+        self._metric, self._values = metric, values
+        self.inc = self.set = self.observe = self._tell
+
+    def _tell(self, value: float, tags: dict[str, str]) -> None:
+        assert set(tags) == set(self._metric.labels), f"labels of {self._metric.name}"
+        assert all(isinstance(each, str) for each in tags.values())
+        self._values.append((self._metric.name, value, tags))

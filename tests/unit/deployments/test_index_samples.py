@@ -1,0 +1,99 @@
+"""The gauges of the index come from one sample of the ledger, at a pace that the database can bear."""
+
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from catalog.index_progress import IndexProgress, SqlIndexProgress
+from core.errors import Unavailable
+from core.types import LedgerCounts
+from deployments.index_samples import IndexSamples
+from deployments.metrics import (
+    CATALOG_PICTURES,
+    INDEX_AGE,
+    INDEXED_PICTURES,
+    LEDGER_GAP,
+    QUARANTINED,
+    SAMPLED_AT,
+)
+from tests.local_encoder import LocalEncoder
+from tests.told_metrics import ToldMetrics
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> ToldMetrics:
+    return ToldMetrics(monkeypatch)
+
+
+class Progress:
+    """Says the same of every collection; remembers which were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.away = False
+
+    def of(self, collection: str) -> IndexProgress:
+        self.asked.append(collection)
+        if self.away:
+            raise Unavailable("the database is away")
+        return IndexProgress(LedgerCounts(pictures=10, indexed=6, failed=1, missing=3), age_s=42.0)
+
+
+def samples(progress: Progress, interval_s: float = 30) -> IndexSamples:
+    return IndexSamples(cast(SqlIndexProgress, progress), interval_s)
+
+
+async def test_a_sample_says_how_far_each_model_has_come(told: ToldMetrics) -> None:
+    progress = Progress()
+    encoders = [LocalEncoder("first"), LocalEncoder("second")]
+    assert await samples(progress).sample(encoders) == 30
+    for model in ("first", "second"):
+        assert told.of(INDEXED_PICTURES, model=model) == [6]
+        assert told.of(LEDGER_GAP, model=model) == [3]
+        assert told.of(QUARANTINED, model=model) == [1]
+        assert told.of(INDEX_AGE, model=model) == [42]
+        assert len(told.of(SAMPLED_AT, model=model)) == 1
+    assert told.of(CATALOG_PICTURES) == [10, 10]
+    assert progress.asked == [(await encoder.describe()).collection for encoder in encoders]
+
+
+async def test_a_model_that_goes_away_is_sampled_as_it_served_last(told: ToldMetrics) -> None:
+    progress = Progress()
+    sampled = samples(progress)
+    encoder = LocalEncoder("first")
+    await sampled.sample([encoder])
+    encoder.away = True
+    await sampled.sample([encoder])
+    assert len(set(progress.asked)) == 1
+    assert len(told.of(LEDGER_GAP, model="first")) == 2
+
+
+async def test_a_model_that_never_served_has_no_figures(told: ToldMetrics) -> None:
+    encoder = LocalEncoder("first")
+    encoder.away = True
+    await samples(Progress()).sample([encoder])
+    assert told.values == []
+
+
+async def test_a_database_that_is_away_leaves_the_figures_and_their_time(
+    told: ToldMetrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    progress = Progress()
+    progress.away = True
+    assert await samples(progress).sample([LocalEncoder("first")]) == 30
+    assert told.values == []
+    assert "the ledger of first cannot be sampled: the database is away" in caplog.text
+
+
+async def test_slow_samples_are_taken_less_often(told: ToldMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 5.0])
+    monkeypatch.setattr("deployments.index_samples.time", SimpleNamespace(monotonic=lambda: next(now)))
+    assert await samples(Progress()).sample([]) == 100

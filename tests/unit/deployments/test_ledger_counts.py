@@ -1,0 +1,93 @@
+"""Counting reads the whole ledger, so all who ask within a while share one count."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from core.errors import Unavailable
+from core.ports import Ledger
+from core.types import LedgerCounts
+from deployments.ledger_counts import LedgerCountsSample
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Counting:
+    """A ledger that counts how often it was asked, and answers with that."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.away = False
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def counts(self, collection: str) -> LedgerCounts:
+        self.asked += 1
+        assert self.go_on.wait(5)
+        if self.away:
+            raise Unavailable("the database is away")
+        return LedgerCounts(self.asked, 0, 0, 0)
+
+
+def sample(ledger: Counting, ttl_s: float) -> LedgerCountsSample:
+    return LedgerCountsSample(cast(Ledger, ledger), ttl_s)
+
+
+async def test_counts_are_believed_for_a_while() -> None:
+    ledger = Counting()
+    counts = sample(ledger, ttl_s=60)
+    assert [(await counts.of("a")).pictures for _ in range(20)] == [1] * 20
+    assert (await counts.of("b")).pictures == 2, "each collection has counts of its own"
+
+
+async def test_who_asks_meanwhile_shares_the_count_that_is_under_way() -> None:
+    ledger = Counting()
+    counts = sample(ledger, ttl_s=0)
+    ledger.go_on.clear()
+    asking = [asyncio.create_task(counts.of("a")) for _ in range(20)]
+    await asyncio.sleep(0.01)
+    asking[0].cancel()
+    ledger.go_on.set()
+    answers: list[Any] = await asyncio.gather(*asking, return_exceptions=True)
+    assert [each.pictures for each in answers[1:]] == [1] * 19
+    assert ledger.asked == 1
+
+
+async def test_counts_are_never_believed_where_that_is_configured() -> None:
+    counts = sample(Counting(), ttl_s=0)
+    assert [(await counts.of("a")).pictures for _ in range(3)] == [1, 2, 3]
+
+
+async def test_slow_counting_is_done_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("deployments.ledger_counts.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class Slow(Counting):
+        def counts(self, collection: str) -> LedgerCounts:
+            now[0] += 3
+            return super().counts(collection)
+
+    counts = sample(Slow(), ttl_s=2)
+    seen = []
+    for at in (0, 10, 62, 64):
+        now[0] = max(now[0], at)
+        seen.append((await counts.of("a")).pictures)
+    assert seen == [1, 1, 1, 2], "three seconds of counting are believed for a minute"
+
+
+async def test_a_failure_is_not_believed() -> None:
+    ledger = Counting()
+    counts = sample(ledger, ttl_s=60)
+    ledger.away = True
+    with pytest.raises(Unavailable):
+        await counts.of("a")
+    ledger.away = False
+    assert (await counts.of("a")).pictures == 2

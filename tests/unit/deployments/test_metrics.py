@@ -1,0 +1,56 @@
+"""The list of metrics keeps to Prometheus' conventions, and the docs hold it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError
+from core.stages import STAGES
+from deployments.metric_kinds import Counter, Histogram, Metric
+from deployments.metrics import METRICS, STAGE_SECONDS
+from deployments.metrics_table import table, with_table
+from tests.told_metrics import ToldMetrics
+
+ROOT = Path(__file__).parents[3]
+UNITS = ("seconds", "pictures", "size")
+
+
+def test_the_document_holds_the_table_that_the_code_gives() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    assert text == with_table(text), "run `make generate`"
+    rows = [line for line in table().splitlines() if line.startswith("| `ray_vitrine_")]
+    assert len(rows) == len(METRICS) > 10
+
+
+def test_a_document_without_markers_is_refused() -> None:
+    with pytest.raises(ConfigError, match="needs the lines"):
+        with_table("nothing here")
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_names_say_what_is_counted_and_in_which_unit(metric: Metric) -> None:
+    # https://prometheus.io/docs/practices/naming/
+    assert re.fullmatch(r"vitrine_[a-z_]+", metric.name)
+    assert metric.name.endswith("_total") == isinstance(metric, Counter)
+    assert isinstance(metric, Counter) or metric.name.endswith(UNITS)
+    assert metric.help.endswith(".")
+    assert not {"application", "deployment", "replica"} & set(metric.labels), "Serve adds these"
+    if isinstance(metric, Histogram):
+        assert list(metric.buckets) == sorted(set(metric.buckets))
+
+
+def test_every_metric_has_a_name_of_its_own() -> None:
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+def test_every_stage_is_explained() -> None:
+    assert [stage for stage in STAGES if f"`{stage}`" not in STAGE_SECONDS.help] == []
+
+
+def test_counting_nothing_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = ToldMetrics(monkeypatch)
+    for metric in METRICS:
+        if isinstance(metric, Counter):
+            metric.add(0, **dict.fromkeys(metric.labels, "x"))
+    assert told.values == []
