@@ -24,6 +24,7 @@ from deployments.searches import Ensemble
 READY_TIMEOUT_S = 5.0
 """How long one check of readiness may take: probes give up soon after."""
 
+_LATE = f"no answer within {READY_TIMEOUT_S:g} s"
 _PROBE_SIDE = 32
 
 
@@ -56,14 +57,14 @@ class Status:
         encoders: EncoderSet,
         ensemble: Ensemble,
         ready_coverage: float,
-    ) -> None:
         counts: LedgerCountsSample,
+    ) -> None:
         self._catalog = catalog
         self._store = store
         self._encoders = encoders
         self._ready_coverage = ready_coverage
-        self._ensemble = ensemble
         self._counts = counts
+        self._ensemble = ensemble
         self._checking: asyncio.Task[Readiness] | None = None
 
     async def models(self) -> list[ModelStatus]:
@@ -128,6 +129,8 @@ class Status:
                 info = await encoder.describe()
             counts = await self._counts.of(info.collection)
             live = await asyncio.to_thread(self._store.alias_target, info.name) == info.collection
+        except TimeoutError:
+            return ModelStatus(encoder.name, None, None, False, _LATE)
         except VitrineError as error:
             return ModelStatus(encoder.name, None, None, False, error.message)
         return ModelStatus(encoder.name, info, counts, live, None)
@@ -144,7 +147,7 @@ async def _timed(check: Coroutine[Any, Any, object]) -> tuple[str | None, float]
             await check
         problem = None
     except TimeoutError:
-        problem = f"no answer within {READY_TIMEOUT_S:g} s"
+        problem = _LATE
     except VitrineError as error:
         problem = error.message
     return problem, (time.perf_counter() - started) * 1e3
