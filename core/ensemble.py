@@ -16,15 +16,15 @@ from core.errors import (
 from core.fusion import fuse_rrf, fuse_weighted, normalised_weights
 from core.matching import matching
 from core.search import ModelSearch, Query, SearchResult
-from core.steps import beginnings, candidates, fuse_in_steps, fusion_depth
 from core.stages import Stage
+from core.steps import beginnings, candidates, fuse_in_steps, fusion_depth
 from core.types import EncoderInfo, Hit
 
 Fusion = Literal["rrf", "weighted"]
 
-
 ENSEMBLE = "ensemble"
 """The name that stands for all members together where a model is named."""
+
 
 @dataclass(frozen=True, slots=True)
 class EnsembleResult:
