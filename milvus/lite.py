@@ -28,6 +28,7 @@ from milvus.config import check_uri, socket_path
 from milvus.gate import Gate
 from milvus.lite_calls import OneWriter
 from milvus.lite_engine import GuardedLite
+from milvus.lite_log import ToldCalls
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,8 @@ class LiteOwner:
         server = grpc.server(
             ThreadPoolExecutor(_WORKERS, "lite"),
             options=[*((size, _MAX_CALL_BYTES) for size in sizes), ("grpc.so_reuseport", 0), *_PINGS],
-            interceptors=[OneWriter(self._gate, lambda: engine.flush_all(self._flush_rows))],
+            # The first is the outer one, so the time that is told holds the wait for others.
+            interceptors=[ToldCalls(), OneWriter(self._gate, lambda: engine.flush_all(self._flush_rows))],
         )
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(engine), server)
         try:

@@ -7,6 +7,9 @@ import grpc
 
 from milvus.gate import Gate
 
+Answer = Callable[[Any, Any], Any]
+"""A handler of one kind of call: from the request and gRPC's context to the response."""
+
 _READS = frozenset(
     {
         "CheckHealth", "Connect", "DescribeAlias", "DescribeCollection", "DescribeDatabase",
@@ -18,6 +21,22 @@ _READS = frozenset(
 )  # fmt: skip
 
 
+def call_of(details: Any) -> str:
+    """Name the call, as `Search`, that gRPC is about to hand to its handler."""
+    return str(details.method).rsplit("/", 1)[-1]
+
+
+def wrapped(handler: Any, wrap: Callable[[Answer], Answer]) -> Any:
+    """Put something around a handler; those that stream, and calls that nobody handles, are left alone."""
+    if handler is None or handler.unary_unary is None:
+        return handler
+    return grpc.unary_unary_rpc_method_handler(
+        wrap(handler.unary_unary),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
 class OneWriter(grpc.ServerInterceptor):  # type: ignore[misc]
     """Lets readers in together and each other call alone; after a write, `after_write` runs too."""
 
@@ -27,24 +46,17 @@ class OneWriter(grpc.ServerInterceptor):  # type: ignore[misc]
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """Wrap the handler of one call."""
-        handler = continuation(details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        reads = details.method.rsplit("/", 1)[-1] in _READS
-        return grpc.unary_unary_rpc_method_handler(
-            self._reading(handler.unary_unary) if reads else self._writing(handler.unary_unary),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        reads = call_of(details) in _READS
+        return wrapped(continuation(details), self._reading if reads else self._writing)
 
-    def _reading(self, answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _reading(self, answer: Answer) -> Answer:
         def read(request: Any, context: Any) -> Any:
             with self._gate.reading():
                 return answer(request, context)
 
         return read
 
-    def _writing(self, answer: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def _writing(self, answer: Answer) -> Answer:
         def write(request: Any, context: Any) -> Any:
             with self._gate.writing():
                 response = answer(request, context)

@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from core.errors import StoreUnavailable
+from core.errors import NotFound, StoreUnavailable
+from core.request_ids import answering
 from milvus.config import MilvusConfig
 from milvus.lite import LiteOwner
 from milvus.store import MilvusStore
@@ -154,6 +156,32 @@ def test_an_owner_in_a_process_keeps_its_rows_over_a_restart(folder: Path) -> No
         assert sorted(store.keys("one")) == [f"i{number}:1"]
         assert store.alias_target("live") == "one"
         owner.stop()
+
+
+def test_every_call_is_told_under_the_id_of_its_request(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="milvus.lite_log")
+
+    def lines() -> list[dict[str, Any]]:
+        return [vars(record) for record in caplog.records if record.name == "milvus.lite_log"]
+
+    owner = LiteOwner(folder / "data", f"unix:{folder}/m.sock")
+    owner.start()
+    store = MilvusStore(MilvusConfig(uri=owner.address))
+    store.ensure_collection("one", 8)
+    assert lines() == [], "what is done for no request is for debugging"
+    with answering("shop-17"):
+        store.upsert("one", [row("a", unit(1))])
+        store.search_products("one", unit(1), 1)
+        with pytest.raises(NotFound):
+            store.search_products("two", unit(1), 1)
+    owner.stop()
+    told = lines()
+    assert {each["request_id"] for each in told} == {"shop-17"}
+    assert {(each["call"], each["status"]) for each in told} >= {("Upsert", "ok"), ("Search", "ok")}
+    assert "error" in {each["status"] for each in told}
+    assert all(each["ms"] >= 0 for each in told)
 
 
 def test_readers_miss_no_row_while_rows_are_flushed(folder: Path) -> None:
