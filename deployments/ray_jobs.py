@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import ray
 
 from core.errors import NotFound, Unavailable
+from core.request_ids import current_request_id
 
 
 class JobRunner(Protocol):
@@ -38,6 +39,8 @@ class RayJobs:
         if self._dashboard_url is None:
             # What Ray itself tells the process is the Ray that was started last on the machine.
             command += ["--address", ray.get_runtime_context().gcs_address]
+        if request_id := current_request_id():
+            command.append(f"--request-id={request_id}")
         try:
             self._client().submit_job(entrypoint=shlex.join(command), submission_id=job_id)
         except (RuntimeError, OSError) as error:

@@ -11,6 +11,7 @@ import ray
 from catalog.opening import Catalog
 from core.bulk import BulkConfig, FileImportConfig
 from core.index_rows import IndexRows
+from core.request_ids import current_request_id
 from core.types import EncoderInfo
 from jobs.cluster import own_errors
 from jobs.file_imports import FileImports
@@ -117,6 +118,7 @@ def _work(
         batches_in_flight=settings.bulk.batches_in_flight,
         load=load,
         files=files,
+        request_id=current_request_id(),
     )
 
 

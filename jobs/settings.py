@@ -59,6 +59,7 @@ class Settings:
     images: ImageLimits = field(default_factory=ImageLimits)
     fetch: FetchLimits = field(default_factory=FetchLimits)
     max_images_per_product: int = MAX_IMAGES_PER_PRODUCT
+    log_encoding: str = "TEXT"
 
     def encoder(self, name: str, changes: Mapping[str, str]) -> EncoderSettings:
         """Return the configured encoder with these fields changed.
@@ -87,8 +88,9 @@ def settings_of_file(path: Path) -> Settings:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    applications = content.get("applications") if isinstance(content, dict) else None
-    return settings_of(applications or [])
+    if not isinstance(content, dict):
+        content = {}
+    return settings_of(content.get("applications") or [], content.get("logging_config"))
 
 
 def running_settings() -> Settings:
@@ -104,8 +106,10 @@ def running_settings() -> Settings:
     return settings_of([each for each in running if each])
 
 
-def settings_of(applications: Iterable[Mapping[str, Any]]) -> Settings:
+def settings_of(applications: Iterable[Mapping[str, Any]], log: Mapping[str, Any] | None = None) -> Settings:
     """Pick what jobs need out of the applications of a Serve configuration.
+
+    `log` is how lines are written by applications that do not say.
 
     Raises:
         ConfigError: there is no gateway, or something is wrong with what it or an encoder says.
@@ -126,6 +130,9 @@ def settings_of(applications: Iterable[Mapping[str, Any]]) -> Settings:
             encoders={each.config.name: each for each in encoders},
             evaluation=EvaluationConfig.model_validate((gateway.get("jobs") or {}).get("evaluation") or {}),
             ensemble=_ensemble(by_builder.get("build_ensemble", [])),
+            log_encoding=(by_builder["build_gateway"][0].get("logging_config") or log or {}).get(
+                "encoding", "TEXT"
+            ),
             **_of_imports(gateway),
         )
     except ValidationError as error:

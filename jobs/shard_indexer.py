@@ -17,6 +17,7 @@ from core.errors import ConfigError, Unavailable
 from core.index_rows import IndexRows
 from core.indexing import Indexer
 from core.portions import parts
+from core.request_ids import answering
 from core.types import EncoderInfo, IndexItem
 from jobs.shard_done import ShardDone
 from jobs.staged_rows import StagedRows
@@ -49,6 +50,7 @@ class ShardWork:
     load: Load
     files: FileImportConfig | None = None
     """Where rows are put for Milvus to import, in place of upserts."""
+    request_id: str = ""
 
 
 class ShardIndexer:
@@ -82,7 +84,8 @@ class ShardIndexer:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Index what is missing of the range `first`, `beyond`; returns the counts by state and the times."""
         index = self._index_range if self._work.files is None else self._stage_range
-        done = self._wait(index(row["first"], row["beyond"]))
+        with answering(self._work.request_id):
+            done = self._wait(index(row["first"], row["beyond"]))
         return done.row()
 
     def _wait(self, work: Coroutine[Any, Any, ShardDone]) -> ShardDone:

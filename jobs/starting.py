@@ -15,6 +15,7 @@ from core.errors import InvalidInput
 from core.jobs import KINDS
 from jobs.context import JobContext
 from jobs.kinds import needs_ray, work_of
+from jobs.log import logging_for
 from jobs.run import JobRun, take_up
 from jobs.settings import running_settings, settings_of_file
 
@@ -39,7 +40,7 @@ def work(
     settings = running_settings() if config is None else settings_of_file(config)
     catalog = open_catalog(settings.catalog)
     try:
-        with hold(catalog) as running:
+        with hold(catalog) as running, logging_for(running.job.job_id, settings.log_encoding):
             result = _result(JobContext(running, settings, catalog, at_shell), address)
         typer.echo(json.dumps({"job_id": running.job.job_id, **result}, indent=2))
     finally:

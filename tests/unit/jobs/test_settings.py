@@ -31,6 +31,13 @@ def test_the_configurations_of_the_house_say_what_jobs_need(file: str) -> None:
     assert settings.bulk.max_actors >= 1
 
 
+@pytest.mark.parametrize(
+    ("file", "encoding"), [("serve_config.yaml", "JSON"), ("demo/serve_config.demo.yaml", "TEXT")]
+)
+def test_jobs_write_their_lines_as_the_service_does(file: str, encoding: str) -> None:
+    assert settings_of_file(ROOT / file).log_encoding == encoding
+
+
 def test_an_actor_takes_what_a_replica_takes() -> None:
     encoder = settings_of_file(ROOT / "serve_config.yaml").encoder("openclip", {})
     assert (encoder.num_cpus, encoder.num_gpus) == (4, 1)
