@@ -40,6 +40,7 @@ lint: setup ## ruff and mypy
 generate: setup ## what is made from code and configuration: manifests, tables in the docs
 	$(BIN)/python -m k8s.generate
 	$(BIN)/python -m deployments.config_table docs/operations.md
+	$(BIN)/python -m deployments.metrics_table docs/operations.md
 	$(BIN)/python -m deployments.openapi docs/api.md
 
 	$(BIN)/python -m benchmarks.weights docs/sizing.md

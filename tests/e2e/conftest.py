@@ -1,4 +1,7 @@
-"""One running service for all end-to-end tests: the demo's configuration on loopback and a free port."""
+"""One running service for all end-to-end tests: the demo's configuration on loopback and a free port.
+
+Its logs are JSON, as in production, and it traces requests whose caller does, to a receiver of ours.
+"""
 
 import asyncio
 import tempfile
@@ -13,9 +16,22 @@ from cli.environment import free_port
 from demo.catalog import demo_products
 from demo.loading import put_products
 from demo.service import CONFIG, DemoService
+from tests.trace_receiver import TraceReceiver, trace_receiver
 
 SEED = 7
 PRODUCTS = 60
+
+
+@pytest.fixture(scope="session")
+def traces() -> Iterator[TraceReceiver]:
+    with trace_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def log_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="vitrine-logs-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +42,12 @@ def deliveries() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def service(deliveries: Path) -> Iterator[DemoService]:
+def service(traces: TraceReceiver, log_folder: Path, deliveries: Path) -> Iterator[DemoService]:
     # A short path: the address of Milvus Lite is a unix socket in this folder.
-    with tempfile.TemporaryDirectory(prefix="vitrine-") as name:
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as name, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", traces.url)
         home = Path(name)
-        config = _configuration(home / "serve_config.yaml", deliveries)
+        config = _configuration(home / "serve_config.yaml", log_folder, deliveries)
         with DemoService(home, free_port(), config) as running:
             running.wait_until_ready(timeout_s=300)
             asyncio.run(put_products(running.base_url, demo_products(SEED, PRODUCTS)))
@@ -43,8 +60,10 @@ def client(service: DemoService) -> Iterator[httpx.Client]:
         yield opened
 
 
-def _configuration(path: Path, deliveries: Path) -> Path:
+def _configuration(path: Path, log_folder: Path, deliveries: Path) -> Path:
     content = yaml.safe_load(CONFIG.read_text())
+    content["logging_config"] |= {"encoding": "JSON", "logs_dir": str(log_folder)}
+    content["tracing_config"] |= {"enabled": True, "sampling_ratio": 0.0}
     (gateway,) = [each for each in content["applications"] if each["name"] == "gateway"]
     gateway["args"]["jobs"] = {"imports": {"folders": [str(deliveries)]}}
     path.write_text(yaml.safe_dump(content))

@@ -2,57 +2,73 @@
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
 import ray
 
-from tests.unit.k8s.rendering import K8S, ROOT, of_kind
+from deployments.metric_kinds import Metric
+from deployments.metrics import METRICS
+from tests.monitoring import queries, rules
+from tests.promql import selections
+from tests.unit.k8s.rendering import of_kind
 
-_METRIC = re.compile(r"\bray_[a-z0-9_]+")
 _SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
-_ROOMS = ("core", "models", "catalog", "milvus", "deployments", "jobs")
+_OURS = {f"ray_{metric.name}": metric for metric in METRICS}
+_ADDED = {"application", "deployment", "replica", "le", "ray_io_group", "ray_io_cluster"}
+"""Labels that Serve, the buckets of histograms, and the PodMonitor add."""
 
 
-def queries() -> list[str]:
-    dashboard = json.loads((K8S / "monitoring" / "dashboard.json").read_text())
-    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    (rules,) = of_kind("overlays/gpu", "PrometheusRule")
-    return asked + [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+def sources_of_ray() -> Iterator[str]:
+    """The text of everything that defines a metric of Ray's Python."""
+    of_ray = Path(ray.__file__).parent
+    for place in (of_ray / "serve" / "_private", of_ray / "dashboard" / "modules" / "reporter"):
+        for path in place.rglob("*.py"):
+            # Names that are put together of the protocol.
+            yield path.read_text().replace("{protocol_name}", "http")
 
 
 @cache
-def sources() -> str:
-    """The text of everything that defines a metric: Ray's Python, and our rooms."""
-    of_ray = Path(ray.__file__).parent
-    places = [of_ray / "serve" / "_private", of_ray / "dashboard" / "modules" / "reporter"]
-    places += [ROOT / room for room in _ROOMS]
-    text = "\n".join(path.read_text() for place in places for path in place.rglob("*.py"))
-    # Names that are put together of the protocol or the outcome.
-    text = text.replace("{protocol_name}", "http")
-    return text + "\n" + "\n".join(text.replace("{outcome}", outcome) for outcome in ("hits", "misses"))
+def defined_by_ray() -> str:
+    return "\n".join(sources_of_ray())
 
 
-def metrics() -> set[str]:
-    return {name for query in queries() for name in _METRIC.findall(query)} - {
-        "ray_io_group",
-        "ray_io_cluster",
-    }
-
-
-def is_defined(metric: str) -> bool:
+def is_defined(metric: str, labels: Iterable[str]) -> bool:
+    base = _SUFFIX.sub("", metric)
+    ours = _OURS.get(metric) or _OURS.get(base)
+    if ours is not None:
+        return set(labels) <= {*ours.labels, *_ADDED} and (metric == base) == (ours.kind == "gauge")
     name = metric.removeprefix("ray_")
-    return re.search(rf"[\"']({name}|{_SUFFIX.sub('', name)})[\"']", sources()) is not None
+    return re.search(rf"[\"']({name}|{_SUFFIX.sub('', name)})[\"']", defined_by_ray()) is not None
 
 
-def test_every_metric_that_is_asked_for_is_defined_somewhere() -> None:
-    asked = metrics()
-    assert len(asked) > 10
-    assert [metric for metric in sorted(asked) if not is_defined(metric)] == []
+def test_every_metric_that_is_asked_for_is_defined_somewhere_with_its_labels() -> None:
+    asked = [selection for query in queries() for selection in selections(query)]
+    assert len({metric for metric, _ in asked}) > 20
+    assert [(metric, sorted(labels)) for metric, labels in asked if not is_defined(metric, labels)] == []
 
 
-def test_a_metric_that_nobody_defines_is_noticed() -> None:
-    assert not is_defined("ray_serve_deployment_happiness")
+def test_what_nobody_defines_is_noticed() -> None:
+    assert not is_defined("ray_serve_deployment_happiness", [])
+    assert not is_defined("ray_vitrine_stage_seconds_bucket", ["stag"])
+    assert not is_defined("ray_vitrine_stage_seconds", ["stage"]), "a histogram has no value of that name"
+    assert is_defined("ray_vitrine_stage_seconds_bucket", ["stage", "model", "le", "application"])
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_every_metric_of_ours_is_on_the_dashboard_or_in_an_alert(metric: Metric) -> None:
+    asked = {name for query in queries() for name, _ in selections(query)}
+    assert any(_SUFFIX.sub("", name) == _SUFFIX.sub("", f"ray_{metric.name}") for name in asked)
+
+
+def test_alerts_speak_of_labels_that_their_queries_keep() -> None:
+    for rule in rules():
+        spoken = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
+        kept = set().union(*(labels for _, labels in selections(rule["expr"])))
+        # A query that does not aggregate keeps all labels.
+        assert spoken <= kept or "by (" not in rule["expr"], rule["alert"]
 
 
 def test_the_dashboard_reaches_grafana_as_it_is_kept() -> None:
@@ -67,8 +83,9 @@ def test_the_dashboard_reaches_grafana_as_it_is_kept() -> None:
 
 
 def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
-    (rules,) = of_kind("overlays/gpu", "PrometheusRule")
-    for rule in rules["spec"]["groups"][0]["rules"]:
+    (applied,) = of_kind("overlays/gpu", "PrometheusRule")
+    assert applied["spec"]["groups"][0]["rules"] == rules()
+    for rule in rules():
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert {"summary", "description"} <= rule["annotations"].keys()
 
