@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from core.absence import Absence
 from core.completion import complete
 from core.errors import (
     DeadlineExceeded,
@@ -50,6 +51,7 @@ class EnsembleSearch:
     def __init__(self, members: Mapping[str, ModelSearch], deadline_s: float) -> None:
         self._members = members
         self._deadline_s = deadline_s
+        self._absences = {name: Absence(member.reach) for name, member in members.items()}
 
     async def search(self, query: Query, weights: Mapping[str, float], fusion: Fusion) -> EnsembleResult:
         """Find the `query.limit` best distinct products by the fused opinion of the members.
@@ -114,13 +116,20 @@ class EnsembleSearch:
         """Return the member's answer and how many seconds are left of its time."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._deadline_s
+        absence = self._absences[name]
+        if absence.lasts():
+            late = f"model {name!r} did not answer lately; it is asked again meanwhile"
+            return DeadlineExceeded(late), self._deadline_s
         answer: SearchResult | VitrineError
         try:
             async with asyncio.timeout_at(until):
                 answer = await self._members[name].search(query)
         except TimeoutError:
+            absence.begin()
             answer = DeadlineExceeded(f"model {name!r} did not answer within {self._deadline_s:g} s")
         except VitrineError as error:
+            if isinstance(error, DeadlineExceeded):
+                absence.begin()
             answer = error
         return answer, until - loop.time()
 

@@ -31,6 +31,10 @@ class Member:
         )
 
 
+    async def reach(self) -> None:
+        await asyncio.sleep(self.delay_s)
+
+
 class Failing(Member):
     def __init__(self, name: str, error: VitrineError) -> None:
         super().__init__(name, "")
@@ -87,3 +91,23 @@ def test_when_nobody_answers_the_error_is_the_most_telling(
 def test_an_ensemble_without_weight_says_so() -> None:
     with pytest.raises(InvalidInput, match="weight above 0"):
         run(Member("a", "x"), weights={"a": 0.0})
+
+
+def test_only_the_first_search_waits_for_a_member_that_is_away() -> None:
+    async def searched() -> list[EnsembleResult]:
+        sleeper = Member("sleeper", "wvu", delay_s=0.3)
+        searches = {member.name: cast(ModelSearch, member) for member in (Member("a", "xyz"), sleeper)}
+        ensemble, query = EnsembleSearch(searches, deadline_s=0.05), Query((QueryPart("red"),), limit=3)
+        first, second = [await ensemble.search(query, {}, "rrf") for _ in range(2)]
+        assert sleeper.asked == 1
+        sleeper.delay_s = 0
+        while (last := await ensemble.search(query, {}, "rrf")).degraded:
+            await asyncio.sleep(0.01)
+        return [first, second, last]
+
+    first, second, last = asyncio.run(searched())
+    assert first.degraded
+    assert second.degraded
+    assert "did not answer within 0.05 s" in first.skipped["sleeper"]
+    assert "asked again" in second.skipped["sleeper"]
+    assert last.weights.keys() == {"a", "sleeper"}
