@@ -1,5 +1,6 @@
 """The manifests as kustomize renders them."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,8 @@ RENDERED = (
     "jobs/build",
     "jobs/evaluate",
     "jobs/verify",
-    "jobs/backup",
     "jobs/repair",
+    "jobs/backup",
     "jobs/restore",
     "jobs/weights",
     "milvus",
@@ -56,6 +57,13 @@ def cluster_of(manifest: Manifest) -> Manifest:
     spec = spec.get("jobTemplate", spec)
     cluster: Manifest = spec["rayClusterConfig"] if "rayClusterConfig" in spec else spec["rayClusterSpec"]
     return cluster
+
+
+def offered(group: Manifest) -> dict[str, float]:
+    """The resources that Ray sees on one pod of a group."""
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    kinds: dict[str, float] = json.loads(json.loads(group["rayStartParams"]["resources"]))
+    return {"CPU": float(limits["cpu"]), "GPU": float(limits.get("nvidia.com/gpu", 0)), **kinds}
 
 
 def clusters() -> list[tuple[str, Manifest]]:

@@ -1,6 +1,5 @@
 """The RayServices run the configurations of the repository, on pods that can hold them, and have no rights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,16 @@ from cli.environment import RAY_DEFAULTS
 from deployments.serve_doors import has_admin_key
 from deployments.serve_file import read_serve_file
 from k8s.generate import DEMO_CHANGES, generated
-from tests.unit.k8s.rendering import ROOT, Manifest, cluster_of, clusters, of_kind, ray_pods, rayservice
+from tests.unit.k8s.rendering import (
+    ROOT,
+    Manifest,
+    cluster_of,
+    clusters,
+    of_kind,
+    offered,
+    ray_pods,
+    rayservice,
+)
 
 NEEDED_BY_SERVE = (
     "RAY_SERVE_ENABLE_HA_PROXY",
@@ -39,13 +47,6 @@ def deployments(config: ServeDeploySchema) -> list[Any]:
 def most_replicas(deployment: Any) -> int:
     scaling = deployment.autoscaling_config
     return int(scaling["max_replicas"] if isinstance(scaling, dict) else deployment.num_replicas)
-
-
-def offered(group: Manifest) -> dict[str, float]:
-    """The resources that Ray sees on one pod of a group."""
-    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    kinds: dict[str, float] = json.loads(json.loads(group["rayStartParams"]["resources"]))
-    return {"CPU": float(limits["cpu"]), "GPU": float(limits.get("nvidia.com/gpu", 0)), **kinds}
 
 
 def env_of(pod: Manifest) -> dict[str, str]:
