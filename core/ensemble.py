@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from core.absence import Absence
@@ -22,6 +23,7 @@ from core.steps import beginnings, candidates, fuse_in_steps, fusion_depth
 from core.types import EncoderInfo, Hit
 
 Fusion = Literal["rrf", "weighted"]
+Results = Mapping[str, SearchResult]
 
 ENSEMBLE = "ensemble"
 """The name that stands for all members together where a model is named."""
@@ -67,8 +69,10 @@ class EnsembleSearch:
             InvalidInput: no member has a weight above 0.
             VitrineError: no member could answer; the error is the one that tells the caller most.
         """
-        deep = replace(query, limit=fusion_depth(query.limit))
         asked = [name for name in self._members if weights.get(name, 1.0) > 0]
+        # The ranks of one list alone are the same however long it is.
+        alone = fusion == "rrf" and len(asked) == 1
+        deep = query if alone else replace(query, limit=fusion_depth(query.limit))
         outcomes = await asyncio.gather(*(self._ask(name, deep) for name in asked))
         answers = {name: answer for name, (answer, _) in zip(asked, outcomes, strict=True)}
         answered = {name: answer for name, answer in answers.items() if isinstance(answer, SearchResult)}
@@ -76,40 +80,25 @@ class EnsembleSearch:
         if not answered:
             raise most_telling(failed)
         used = normalised_weights(weights, list(answered))
-        asked_for = {name: result.hits for name, result in answered.items()}
-        partial: dict[str, VitrineError] = {}
+        scored: Results = answered
+        incomplete: dict[str, VitrineError] = {}
         if fusion == "weighted":
             left_s = {name: left for name, (_, left) in zip(asked, outcomes, strict=True)}
-            answered, partial = await complete(self._members, answered, query.filter, left_s)
+            scored, incomplete = await complete(self._members, answered, query.filter, left_s)
         with Stage("fuse", ENSEMBLE) as stage:
-            scored = {name: result.hits for name, result in answered.items()}
-            if fusion == "rrf":
-                hits = fuse_in_steps(
-                    query.limit, lambda depth: beginnings(scored, depth), lambda lists: fuse_rrf(lists, used)
-                )
-            else:
-                hits = fuse_in_steps(
-                    query.limit,
-                    lambda depth: candidates(asked_for, scored, depth),
-                    lambda lists: fuse_weighted(lists, used),
-                )
+            hits = _fuse(fusion, query.limit, answered, scored, used)
             if query.minimum_scores is not None:
-                found = {name: (result.info.collection, result.hits) for name, result in answered.items()}
+                found = {name: (result.info.collection, result.hits) for name, result in scored.items()}
                 hits = matching(hits, found, used, query.minimum_scores)
-        timings = {
-            f"{name}.{stage}": ms
-            for name, result in answered.items()
-            for stage, ms in result.timings_ms.items()
-        }
         return EnsembleResult(
             hits=hits[: query.limit],
-            infos=[result.info for result in answered.values()],
+            infos=[result.info for result in scored.values()],
             weights=used,
             skipped={name: error.message for name, error in failed.items()},
-            degraded=bool(partial)
+            degraded=bool(incomplete)
             or any(not isinstance(error, UnsupportedModality) for error in failed.values()),
-            timings_ms=timings | {"fuse": stage.ms},
-            incomplete={name: error.message for name, error in partial.items()},
+            timings_ms=_timings(scored) | {"fuse": stage.ms},
+            incomplete={name: error.message for name, error in incomplete.items()},
         )
 
     async def _ask(self, name: str, query: Query) -> tuple[SearchResult | VitrineError, float]:
@@ -132,6 +121,23 @@ class EnsembleSearch:
                 absence.begin()
             answer = error
         return answer, until - loop.time()
+
+
+def _fuse(
+    fusion: Fusion, limit: int, answered: Results, scored: Results, weights: Mapping[str, float]
+) -> list[Hit]:
+    """Order products; `scored` holds what members think, beyond what they found, of what others did."""
+    lists = {name: result.hits for name, result in answered.items()}
+    if fusion == "rrf":
+        return fuse_in_steps(limit, partial(beginnings, lists), partial(fuse_rrf, weights=weights))
+    scores = {name: result.hits for name, result in scored.items()}
+    return fuse_in_steps(limit, partial(candidates, lists, scores), partial(fuse_weighted, weights=weights))
+
+
+def _timings(results: Results) -> dict[str, float]:
+    return {
+        f"{name}.{stage}": ms for name, result in results.items() for stage, ms in result.timings_ms.items()
+    }
 
 
 def most_telling(failed: Mapping[str, VitrineError]) -> VitrineError:

@@ -10,6 +10,7 @@ import pytest
 from core.ensemble import EnsembleResult, EnsembleSearch
 from core.errors import InvalidInput, ModelUnavailable, UnsupportedModality, VitrineError
 from core.search import ModelSearch, Query, QueryPart, QueryVector, SearchResult
+from core.steps import MINIMUM_DEPTH
 from core.types import EncoderInfo, Hit
 
 
@@ -21,9 +22,11 @@ class Member:
     def __init__(self, name: str, products: str, delay_s: float = 0.0) -> None:
         self.name, self.products, self.delay_s = name, products, delay_s
         self.asked = 0
+        self.limit = 0
 
     async def search(self, query: Query) -> SearchResult:
         self.asked += 1
+        self.limit = query.limit
         await asyncio.sleep(self.delay_s)
         hits = [Hit(f"i-{p}", 1, p, 1.0 - n / 10) for n, p in enumerate(self.products)]
         return SearchResult(
@@ -75,6 +78,14 @@ def test_a_member_with_weight_zero_is_not_asked() -> None:
     idle = Member("idle", "w")
     run(Member("a", "x"), idle, weights={"idle": 0.0})
     assert idle.asked == 0
+
+
+def test_one_member_alone_is_asked_for_no_more_than_the_page() -> None:
+    alone, first, second = Member("a", "xyzw"), Member("a", "xyzw"), Member("b", "wzyx")
+    assert [hit.product_id for hit in run(alone).hits] == ["x", "y", "z"]
+    run(first, second)
+    assert alone.limit == 3
+    assert first.limit == second.limit == MINIMUM_DEPTH
 
 
 @pytest.mark.parametrize(
