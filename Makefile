@@ -42,8 +42,8 @@ generate: setup ## what is made from code and configuration: manifests, tables i
 	$(BIN)/python -m deployments.config_table docs/operations.md
 	$(BIN)/python -m deployments.metrics_table docs/operations.md
 	$(BIN)/python -m deployments.openapi docs/api.md
-
 	$(BIN)/python -m benchmarks.weights docs/sizing.md
 	$(BIN)/python -m benchmarks.scale docs/scale.md
+
 clean: ## remove environments and the demo's data
 	rm -rf $(VENV) $(MILVUS_VENV) .demo
