@@ -22,6 +22,7 @@ from core.errors import NotFound, StoreUnavailable, VitrineError
 from core.request_ids import current_request_id
 from milvus.config import MilvusConfig, socket_path
 
+logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 NOT_FOUND = 100
@@ -61,7 +62,7 @@ class Connection:
         """Run `work(client, seconds left)`, again after a lost connection, within the time.
 
         Raises:
-            StoreUnavailable: Milvus did not answer in time.
+            StoreUnavailable: Milvus did not answer in time, or refused; why it did, the logs say.
             NotFound: the collection that the work names does not exist.
         """
         limit_s = timeout_s or self._config.timeout_s
@@ -155,4 +156,6 @@ def _translate(error: Exception) -> VitrineError:
         return NotFound(str(getattr(error, "message", error)))
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return StoreUnavailable("Milvus did not answer in time")
-    return VitrineError(f"Milvus refused a call: {getattr(error, 'message', error)}")
+    # Its words name hosts, expressions and files of ours, which are nothing for a client.
+    logger.error("Milvus refused a call: code %s: %s", code, getattr(error, "message", error))
+    return StoreUnavailable("Milvus refused a call; the logs hold why")
