@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 
 from core.errors import VitrineError
@@ -13,6 +14,14 @@ Answer = Vector | VitrineError
 Embed = Callable[[EncoderInput], Awaitable[Answer]]
 
 
+@dataclass(slots=True)
+class _Running:
+    """One input that is being embedded, and how many wait for it."""
+
+    work: asyncio.Future[Answer]
+    waiting: int = 0
+
+
 class CachedEmbeddings:
     """Embeddings of one model version, from the cache where it holds them; errors are never kept."""
 
@@ -20,7 +29,7 @@ class CachedEmbeddings:
         self._fingerprint = info.fingerprint
         self._cache = EmbeddingCache(max_bytes, info.dimension)
         self._embed = embed
-        self._running: dict[bytes, asyncio.Future[Answer]] = {}
+        self._running: dict[bytes, _Running] = {}
         self._model = info.name
 
     async def embed(self, item: EncoderInput) -> Answer:
@@ -38,16 +47,28 @@ class CachedEmbeddings:
         else:
             CACHE_MISSES.add(model=self._model)
             self._running[key] = self._start(key, item)
-        # A caller that goes away must not take the answer from the others.
-        return await asyncio.shield(self._running[key])
+        return await self._wait(key, self._running[key])
 
-    def _start(self, key: bytes, item: EncoderInput) -> asyncio.Future[Answer]:
-        running = asyncio.ensure_future(self._embed(item))
-        running.add_done_callback(partial(self._finish, key))
-        return running
+    def _start(self, key: bytes, item: EncoderInput) -> _Running:
+        work = asyncio.ensure_future(self._embed(item))
+        work.add_done_callback(partial(self._finish, key))
+        return _Running(work)
+
+    async def _wait(self, key: bytes, running: _Running) -> Answer:
+        running.waiting += 1
+        try:
+            # A caller that goes away must not take the answer from the others.
+            return await asyncio.shield(running.work)
+        finally:
+            running.waiting -= 1
+            if not running.waiting and not running.work.done():
+                # At once, so that nobody joins what is cancelled.
+                del self._running[key]
+                running.work.cancel()
 
     def _finish(self, key: bytes, done: asyncio.Future[Answer]) -> None:
-        del self._running[key]
+        if key in self._running and self._running[key].work is done:
+            del self._running[key]
         if done.cancelled() or done.exception() is not None:
             return
         answer = done.result()

@@ -25,10 +25,12 @@ class Model:
 
     def __init__(self) -> None:
         self.asked: list[EncoderInput] = []
+        self.answered: list[EncoderInput] = []
 
     async def embed(self, item: EncoderInput) -> Vector | VitrineError:
         self.asked.append(item)
         await asyncio.sleep(0.01)
+        self.answered.append(item)
         if item == b"broken":
             return InvalidImage("broken")
         if item == b"raises":
@@ -100,3 +102,15 @@ async def test_every_input_counts_as_a_hit_or_as_a_miss(
         await cached.embed(item)
     hits, misses = (f"vitrine_embedding_cache_{name}_total" for name in ("hits", "misses"))
     assert counted == {hits: 3, misses: 4}
+
+
+async def test_what_nobody_waits_for_any_more_is_given_up(model: Model, cached: CachedEmbeddings) -> None:
+    impatient = [asyncio.create_task(cached.embed("words")) for _ in range(2)]
+    await asyncio.sleep(0)
+    for task in impatient:
+        task.cancel()
+    await asyncio.wait(impatient)
+    late = await cached.embed("words")
+    assert isinstance(late, np.ndarray)
+    assert model.asked == ["words"] * 2
+    assert model.answered == ["words"]
