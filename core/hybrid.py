@@ -46,7 +46,7 @@ class HybridSearch:
         if weight == 1:
             return await self._by_words(query, every_word=False)
         vectors, words = await asyncio.gather(
-            _outcome(by_vectors(deep)), _outcome(self._by_words(deep, every_word=True))
+            _outcome(by_vectors, deep), _outcome(self._by_words, deep, True)
         )
         if isinstance(vectors, VitrineError):
             if isinstance(words, VitrineError) or not _words_can_stand_in(query, vectors):
@@ -103,8 +103,11 @@ def _fused(vectors: EnsembleResult, words: EnsembleResult, weight: float, limit:
     )
 
 
-async def _outcome(search: Awaitable[EnsembleResult]) -> EnsembleResult | VitrineError:
+async def _outcome(
+    search: Callable[..., Awaitable[EnsembleResult]], *args: object
+) -> EnsembleResult | VitrineError:
+    # Begun here, so that a caller who goes away sooner leaves nothing half begun.
     try:
-        return await search
+        return await search(*args)
     except VitrineError as error:
         return error

@@ -2,10 +2,11 @@
 
 import asyncio
 import math
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from core.ensemble import ENSEMBLE, most_telling
 from core.errors import DeadlineExceeded, InvalidInput, VitrineError
@@ -13,7 +14,8 @@ from core.search import QueryPart, QueryVector
 from deployments.agreement import Agreement, agreement
 from deployments.deadlines import within_deadline
 from deployments.encoders import EncoderSet
-from deployments.searches import Found, ProductSearch, Request
+from deployments.search_request import Found, Request
+from deployments.searches import ProductSearch
 
 T = TypeVar("T")
 
@@ -51,12 +53,12 @@ class Comparison:
         # Half of the time, so that a model which hangs does not take the lists of the others with it.
         limit_s = within_deadline(math.inf) / 2
         vectors = await _outcomes(
-            {name: self._embed(name, request.parts, limit_s) for name in names if name != ENSEMBLE}
+            {name: partial(self._embed, name, request.parts, limit_s) for name in names if name != ENSEMBLE}
         )
         embedded, failed = _parted(vectors)
         outcomes = await _outcomes(
             {
-                name: self._search.search(_request_for(name, request, embedded))
+                name: partial(self._search.search, _request_for(name, request, embedded))
                 for name in names
                 if name not in failed
             }
@@ -105,14 +107,15 @@ def _agreements(pages: Mapping[str, Sequence[str]]) -> list[Agreement]:
     return [agreement(pair, (pages[pair[0]], pages[pair[1]])) for pair in combinations(pages, 2)]
 
 
-async def _outcomes(work: Mapping[str, Coroutine[Any, Any, T]]) -> dict[str, T | VitrineError]:
+async def _outcomes(work: Mapping[str, Callable[[], Awaitable[T]]]) -> dict[str, T | VitrineError]:
     answers = await asyncio.gather(*(_outcome(each) for each in work.values()))
     return dict(zip(work, answers, strict=True))
 
 
-async def _outcome(work: Coroutine[Any, Any, T]) -> T | VitrineError:
+async def _outcome(work: Callable[[], Awaitable[T]]) -> T | VitrineError:
+    # Begun here, so that a caller who goes away sooner leaves nothing half begun.
     try:
-        return await work
+        return await work()
     except VitrineError as error:
         return error
 
