@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from core.types import Hit, Picture, Product
-from deployments.searches import Found
+from deployments.search_request import Found
 
 
 class PictureView(BaseModel):

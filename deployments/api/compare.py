@@ -9,7 +9,7 @@ from deployments.api.queries import query_of, read_query
 from deployments.api.query_bodies import CompareBody
 from deployments.comparison import Compared
 from deployments.scopes import READ
-from deployments.searches import Found
+from deployments.search_request import Found
 from deployments.services import services
 
 router = APIRouter(prefix="/v1", tags=["search"], dependencies=[READ])

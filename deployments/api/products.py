@@ -20,7 +20,7 @@ from deployments.api.query_bodies import MAX_FALSE_MATCH_RATE, SCORE_THRESHOLD
 from deployments.api.requests import ProductBody
 from deployments.api.taken import Form, Taken
 from deployments.scopes import READ, WRITE
-from deployments.searches import Request as SearchRequest
+from deployments.search_request import Request as SearchRequest
 from deployments.services import services
 from deployments.thresholds import Threshold
 from models.images import MEDIA_TYPES, ImageLimits, inspect_image

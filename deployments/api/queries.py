@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from fastapi import Request
 
+from catalog.validation import is_product_id
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.filters import parse_filter
 from core.portions import input_bytes
@@ -23,7 +24,8 @@ from deployments.api.parts import (
 )
 from deployments.api.query_bodies import QueryBody
 from deployments.api.taken import Form, Taken
-from deployments.searches import Request as SearchRequest
+from deployments.search_request import Request as SearchRequest
+from deployments.search_request import to_encode
 from deployments.services import Services
 from deployments.thresholds import Threshold
 
@@ -56,7 +58,7 @@ async def read_query(request: Request, service: Services, taken: Taken[B]) -> tu
         limit=body.limit,
         offset=body.offset,
         filter=parse_filter(body.filter) if body.filter is not None else None,
-        exclude_products=tuple(dict.fromkeys((*body.exclude, *named))),
+        exclude_products=tuple(dict.fromkeys(filter(is_product_id, (*body.exclude, *named)))),
         weights=body.weights,
         fusion=body.fusion,
         lexical_weight=body.lexical_weight,
@@ -87,8 +89,7 @@ async def _parts(service: Services, body: QueryBody, uploads: dict[str, bytes]) 
     fetched = await _fetched(service, given)
     parts = [await _part(service, part, f"query[{i}]", uploads, fetched) for i, part in enumerate(given)]
     parts += [QueryPart(data) for data in unnamed]
-    fresh = [part.content for part in parts if not isinstance(part.content, StoredPart)]
-    if sum(map(input_bytes, fresh)) > MAX_BYTES:
+    if sum(map(input_bytes, to_encode(parts))) > MAX_BYTES:
         raise InputTooLarge(f"the pictures of a query may have {MAX_BYTES:,} bytes together").at("query")
     return tuple(parts)
 
