@@ -28,6 +28,6 @@ def weighted_mean(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector
     total = np.einsum("n,nd->d", relative_weights(weights), np.stack(vectors).astype(np.float64))
     norm = float(np.linalg.norm(total))
     if norm < 1e-6:
-        raise InvalidInput("the weighted parts of the query cancel out; change a weight")
+        raise InvalidInput("the weighted parts of the query cancel out; change a weight").at("query")
     unit: Vector = (total / norm).astype(np.float32)
     return unit

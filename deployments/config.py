@@ -67,7 +67,7 @@ class GatewayArgs(Config):
     max_images_per_product: int = Field(
         MAX_IMAGES_PER_PRODUCT, gt=0, description="Most pictures a product may have."
     )
-    max_page: int = Field(1000, gt=0, description="Largest sum of offset and limit of a search.")
+    max_page: int = Field(2000, gt=0, description="Largest sum of offset and limit of a search.")
     encode_deadline_s: float = Field(30.0, gt=0, description="How long an encoder may take, in seconds.")
     index_wait_s: float = Field(
         10.0, gt=0, description="How long a write waits for its embeddings before it answers `pending`."
