@@ -9,6 +9,7 @@ logic. Negation is pushed down to the conditions. `milvus/attributes.py` says wh
 import json
 import re
 from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
 from typing import assert_never
 
 from core.filters import All, Any_, AnyOf, Compare, Exists, Filter, Kind, Not, Prefix, Scalar, kind_of
@@ -31,7 +32,7 @@ def compile_filter(
 
     It is empty when all rows pass.
     """
-    parts = [] if filter is None or filter == All(()) else [_compile(filter, True)]
+    parts = [] if filter is None or filter == All(()) else [_compile(filter, True)[1]]
     if exclude_products:
         parts.append(f"(product_id not in {literals(exclude_products)})")
     if only_products is not None:
@@ -64,7 +65,35 @@ def literals(values: Sequence[Scalar]) -> str:
     return f"[{', '.join(_literal(value) for value in values if _is_text(value))}]"
 
 
-def _compile(filter: Filter, wanted: bool) -> str:
+def _compile(filter: Filter, wanted: bool) -> tuple[int, str]:
+    """Write the filter, or what is left out by it; the number says how deep joins are nested."""
+    match filter:
+        case All(parts):
+            return _in_pairs("and" if wanted else "or", [_compile(part, wanted) for part in parts])
+        case Any_(parts):
+            return _in_pairs("or" if wanted else "and", [_compile(part, wanted) for part in parts])
+        case Not(part):
+            return _compile(part, not wanted)
+        case _:
+            return 0, _condition(filter, wanted)
+
+
+def _in_pairs(word: str, parts: list[tuple[int, str]]) -> tuple[int, str]:
+    """Join parts two by two, the shallowest first.
+
+    A server reads a chain as nested once for each part, and refuses what nests deeper than some 50: it is
+    what protobuf takes.
+    """
+    if not parts:
+        return 0, _join(word, [])
+    heapify(parts)
+    while len(parts) > 1:
+        (_, first), (depth, second) = heappop(parts), heappop(parts)
+        heappush(parts, (depth + 1, f"({first} {word} {second})"))
+    return parts[0]
+
+
+def _condition(filter: AnyOf | Compare | Prefix | Exists, wanted: bool) -> str:
     match filter:
         case AnyOf(name, values):
             return _any_of(name, values, wanted)
@@ -74,12 +103,6 @@ def _compile(filter: Filter, wanted: bool) -> str:
             return _prefix(name, prefix, wanted)
         case Exists(name, there):
             return _contains(NAMES, [name], there == wanted)
-        case All(parts):
-            return _join("and" if wanted else "or", [_compile(part, wanted) for part in parts])
-        case Any_(parts):
-            return _join("or" if wanted else "and", [_compile(part, wanted) for part in parts])
-        case Not(part):
-            return _compile(part, not wanted)
         case _:
             assert_never(filter)
 

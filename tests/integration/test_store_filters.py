@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.filters import matches, parse_filter
+from core.filters.parse import MAX_CONDITIONS, MAX_DEPTH
 from core.ports import VectorStore
 from core.types import IndexItem, VectorRow
 from milvus.config import IndexConfig, MilvusConfig
@@ -64,6 +65,20 @@ def test_every_engine_agrees_with_the_meaning(store: VectorStore, collection: st
 
     agree()
     assert sum(0 < share < 1 for share in shares) > 100, "too few filters tell rows apart"
+
+
+def test_a_filter_of_many_conditions_is_evaluated(store: VectorStore, collection: str) -> None:
+    store.upsert(collection, [row(f"i{n}", unit(1, n), f"p{n}", n=n) for n in range(4)])
+    missing: list[dict[str, object]] = [{f"missing{n}": {"gte": n}} for n in range(MAX_CONDITIONS - 1)]
+    any_of = parse_filter({"or": [{"n": 2}, *missing]})
+    all_of = parse_filter({"and": [{"n": {"gte": 2}}, *({"not": each} for each in missing)]})
+    nested: dict[str, object] = {"n": 1}
+    for depth in range(MAX_DEPTH // 2 - 1):
+        some = missing[15 * depth :][:15]
+        nested = {"or": [{"and": [nested, {"n": {"exists": True}}]}, *some]}
+    for filter, expected in ((any_of, {"p2"}), (all_of, {"p2", "p3"}), (parse_filter(nested), {"p1"})):
+        found = store.search_products(collection, unit(1), 4, filter)
+        assert {hit.product_id for hit in found} == expected
 
 
 @pytest.mark.parametrize("engine", ["lite", "server"])
