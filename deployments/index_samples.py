@@ -20,7 +20,7 @@ from deployments.metrics import (
 logger = logging.getLogger(__name__)
 
 _SHARE = 20
-"""A sample reads the whole ledger, so the pause is at least so many times as long as it took."""
+"""A sample reads the whole ledger, so the pause is at least so many times as long as reading took."""
 
 
 class IndexSamples:
@@ -33,22 +33,25 @@ class IndexSamples:
 
     async def sample(self, encoders: Sequence[EncoderClient]) -> float:
         """Set the gauges anew; returns how long to wait before the next sample, in seconds."""
-        started = time.monotonic()
+        reading_s = 0.0
         # One after the other: the database has other work.
         for encoder in encoders:
             try:
-                await self._sample(encoder)
+                reading_s += await self._sample(encoder)
             except VitrineError as error:
                 logger.warning("the ledger of %s cannot be sampled: %s", encoder.name, error.message)
-        return max(self._interval_s, _SHARE * (time.monotonic() - started))
+        return max(self._interval_s, _SHARE * reading_s)
 
-    async def _sample(self, encoder: EncoderClient) -> None:
+    async def _sample(self, encoder: EncoderClient) -> float:
+        """Set the gauges of one model; returns how long the database took, in seconds."""
         try:
             self._collections[encoder.name] = (await encoder.describe()).collection
         except Unavailable:
             if encoder.name not in self._collections:
-                return
+                return 0.0
+        started = time.monotonic()
         progress = await asyncio.to_thread(self._progress.of, self._collections[encoder.name])
+        took_s = time.monotonic() - started
         counts, model = progress.counts, encoder.name
         CATALOG_PICTURES.set(counts.pictures)
         INDEXED_PICTURES.set(counts.indexed, model=model)
@@ -56,3 +59,4 @@ class IndexSamples:
         QUARANTINED.set(counts.failed, model=model)
         INDEX_AGE.set(progress.age_s, model=model)
         SAMPLED_AT.set(time.time(), model=model)
+        return took_s

@@ -1,5 +1,6 @@
 """The gauges of the index come from one sample of the ledger, at a pace that the database can bear."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import cast
 
@@ -7,7 +8,7 @@ import pytest
 
 from catalog.index_progress import IndexProgress, SqlIndexProgress
 from core.errors import Unavailable
-from core.types import LedgerCounts
+from core.types import EncoderInfo, LedgerCounts
 from deployments.index_samples import IndexSamples
 from deployments.metrics import (
     CATALOG_PICTURES,
@@ -95,5 +96,15 @@ async def test_a_database_that_is_away_leaves_the_figures_and_their_time(
 
 async def test_slow_samples_are_taken_less_often(told: ToldMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 5.0])
-    monkeypatch.setattr("deployments.index_samples.time", SimpleNamespace(monotonic=lambda: next(now)))
-    assert await samples(Progress()).sample([]) == 100
+    clock = SimpleNamespace(monotonic=lambda: next(now), time=lambda: 0.0)
+    monkeypatch.setattr("deployments.index_samples.time", clock)
+    assert await samples(Progress()).sample([LocalEncoder("first")]) == 100
+
+
+async def test_waiting_for_a_model_does_not_count_as_reading(told: ToldMetrics) -> None:
+    class Slow(LocalEncoder):
+        async def describe(self) -> EncoderInfo:
+            await asyncio.sleep(0.1)
+            return await super().describe()
+
+    assert await samples(Progress(), interval_s=0.001).sample([Slow("first")]) < 1
