@@ -1,6 +1,5 @@
 """The gauges of the index come from one sample of the ledger, at a pace that the database can bear."""
 
-import asyncio
 from types import SimpleNamespace
 from typing import cast
 
@@ -101,10 +100,16 @@ async def test_slow_samples_are_taken_less_often(told: ToldMetrics, monkeypatch:
     assert await samples(Progress()).sample([LocalEncoder("first")]) == 100
 
 
-async def test_waiting_for_a_model_does_not_count_as_reading(told: ToldMetrics) -> None:
+async def test_waiting_for_a_model_does_not_count_as_reading(
+    told: ToldMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], time=lambda: 0.0)
+    monkeypatch.setattr("deployments.index_samples.time", clock)
+
     class Slow(LocalEncoder):
         async def describe(self) -> EncoderInfo:
-            await asyncio.sleep(0.1)
+            now[0] += 30
             return await super().describe()
 
-    assert await samples(Progress(), interval_s=0.001).sample([Slow("first")]) < 1
+    assert await samples(Progress()).sample([Slow("first")]) == 30
