@@ -67,7 +67,9 @@ def doubling() -> Doubling:
     return Doubling()
 
 
-async def test_answers_come_back_in_order(doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch) -> None:
+async def test_answers_come_back_in_order(
+    doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
+) -> None:
     batches = Batches[int, int](doubling, thread, max_size=4, wait_s=0.05, watch=watch)
     assert await asyncio.gather(*(batches.submit(n) for n in range(10))) == [2 * n for n in range(10)]
     assert doubling.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
@@ -90,7 +92,9 @@ async def test_what_comes_while_the_function_is_busy_makes_one_batch(
     assert doubling.batches == [[0], [1, 2, 3, 4, 5, 6]]
 
 
-async def test_a_full_batch_does_not_wait(doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch) -> None:
+async def test_a_full_batch_does_not_wait(
+    doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
+) -> None:
     batches = Batches[int, int](doubling, thread, max_size=3, wait_s=30, watch=watch)
     started = time.monotonic()
     await asyncio.gather(*(batches.submit(n) for n in range(3)))
