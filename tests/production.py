@@ -1,0 +1,53 @@
+"""The production configuration with tiny weights: what is different from serve_config.yaml is listed here."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from demo.service import WEIGHTS
+
+PRODUCTION = Path(__file__).parents[1] / "serve_config.yaml"
+
+CHECKPOINTS: dict[str, dict[str, Any]] = {
+    # Weights that fit, and a thread of a CPU, for there is no GPU behind the ones that Ray counts.
+    name: {"checkpoint": str(WEIGHTS / name), "device": "cpu", "threads": 1}
+    for name in ("openclip", "dinov2", "blip2")
+}
+SCALING: dict[str, dict[str, Any]] = {
+    # Fewer replicas, for they share two cores and 24 GiB; less load for a second one, and shorter waits.
+    "openclip": {
+        "max_replicas": 2,
+        "target_ongoing_requests": 0.2,
+        "downscale_delay_s": 15,
+        "look_back_period_s": 5,
+    },
+    # As docs/operations.md says for a model that may sleep.
+    "blip2": {"min_replicas": 0, "max_replicas": 1, "downscale_to_zero_delay_s": 15, "look_back_period_s": 5},
+    "ensemble": {"max_replicas": 2},
+    "gateway": {"max_replicas": 2},
+}
+
+
+INTERVAL_S = 2
+"""Of the repair, which has 10 s in production."""
+
+
+def production_config(port: int) -> dict[str, Any]:
+    """Read serve_config.yaml and change checkpoints, the address, and numbers of replicas and seconds."""
+    config: dict[str, Any] = yaml.safe_load(PRODUCTION.read_text())
+    config["http_options"] |= {"host": "127.0.0.1", "port": port}
+    for name, changes in CHECKPOINTS.items():
+        args = application(config, name)["args"]
+        args |= changes
+        args.pop("pretrained", None)
+    for name, changes in SCALING.items():
+        application(config, name)["deployments"][0]["autoscaling_config"] |= changes
+    application(config, "repair")["args"]["interval_s"] = INTERVAL_S
+    return config
+
+
+def application(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """Find an application of a configuration by its name."""
+    found: dict[str, Any] = next(each for each in config["applications"] if each["name"] == name)
+    return found

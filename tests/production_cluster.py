@@ -1,0 +1,89 @@
+"""Production on several nodes of this machine: its configuration, its kinds of node, its stores."""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from cli.environment import free_port
+from tests.production import production_config
+from tests.ray_nodes import NodeKind, RayNode, RayNodes
+from tests.serve_state import ServeState
+from tests.unit.k8s.rendering import cluster_of, offered, rayservice
+
+KEY = "the-first-admin-key"
+NODES = ("service", "service", "openclip", "openclip", "dinov2", "blip2")
+"""Two where one is lost, or where a second replica needs a GPU of its own."""
+READY_S = 240.0
+
+
+def node_kinds() -> dict[str, NodeKind]:
+    """Read the kinds of node, with what they offer, from the groups of pods of production's RayService."""
+    groups = cluster_of(rayservice("overlays/gpu"))["workerGroupSpecs"]
+    return {group["groupName"]: NodeKind(group["groupName"], offered(group)) for group in groups}
+
+
+class ProductionCluster:
+    """The running cluster: its nodes by kind, its Serve, and its API."""
+
+    def __init__(self, nodes: RayNodes, serve: ServeState, config: dict[str, Any]) -> None:
+        self.serve = serve
+        self.config = config
+        self.nodes: dict[str, list[RayNode]] = {}
+        self._ray, self._kinds = nodes, node_kinds()
+        for name in NODES:
+            self.add(name)
+
+    def add(self, kind: str) -> None:
+        """Start one more node of a kind."""
+        self.nodes.setdefault(kind, []).append(self._ray.add(self._kinds[kind]))
+
+    @property
+    def base_url(self) -> str:
+        """The API behind the proxy of a node that no test loses."""
+        return self.nodes["service"][0].base_url
+
+    def client(self, timeout_s: float = 60.0) -> httpx.Client:
+        """Open a connection to the API, with the admin key."""
+        headers = {"Authorization": f"Bearer {KEY}"}
+        return httpx.Client(base_url=self.base_url, headers=headers, timeout=timeout_s)
+
+    def wait_until_ready(self) -> None:
+        """Return once every model has answered a real picture."""
+        deadline = time.monotonic() + READY_S
+        problem = "no answer yet"
+        with self.client() as client:
+            while time.monotonic() < deadline:
+                try:
+                    answer = client.get("/health/ready")
+                except httpx.TransportError as error:
+                    problem = repr(error)
+                else:
+                    if answer.status_code == 200:
+                        return
+                    problem = answer.text
+                time.sleep(0.5)
+        raise AssertionError(f"not ready after {READY_S:g} s: {problem}; {self.serve.told()}")
+
+
+@contextmanager
+def production_cluster(database_url: str, milvus_uri: str) -> Iterator[ProductionCluster]:
+    """Start the nodes and deploy the configuration to them; everything is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as home:
+        folder, port = Path(home), free_port()
+        addresses = {
+            "VITRINE_DATABASE_URL": database_url,
+            "VITRINE_BLOBS_URL": str(folder / "blobs"),
+            "VITRINE_MILVUS_URI": milvus_uri,
+            "VITRINE_ADMIN_KEY_SHA256": hashlib.sha256(KEY.encode()).hexdigest(),
+        }
+        with RayNodes(folder, port, {**os.environ, **addresses}) as nodes, ServeState(nodes) as serve:
+            cluster = ProductionCluster(nodes, serve, production_config(port))
+            serve.deploy(cluster.config)
+            yield cluster

@@ -1,0 +1,92 @@
+"""What Serve runs, asked as an operator of a cluster asks: by its REST API."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tests.ray_nodes import RayNode, RayNodes
+
+PAUSE_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A replica that runs, and the node that it runs on."""
+
+    replica_id: str
+    pid: int
+    node: RayNode | None
+
+
+class ServeState:
+    """The Serve of a cluster: takes configurations, and tells what became of them."""
+
+    def __init__(self, nodes: RayNodes) -> None:
+        self._nodes = nodes
+        self._http = httpx.Client(base_url=nodes.dashboard_url, timeout=120)
+
+    def __enter__(self) -> Self:
+        """Use it as it is."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def deploy(self, config: Mapping[str, Any]) -> None:
+        """Hand over a whole configuration, as the operator of Kubernetes does."""
+        answer = self._http.put("/api/serve/applications/", json=dict(config))
+        assert answer.is_success, answer.text
+
+    def replicas(self, application: str) -> list[Replica]:
+        """List the replicas of an application that run, by their ids."""
+        running = [each for each in self._all(application) if each["state"] == "RUNNING"]
+        found = [
+            Replica(each["replica_id"], each["pid"], self._nodes.of_process(each["pid"])) for each in running
+        ]
+        return sorted(found, key=lambda replica: replica.replica_id)
+
+    def ids(self, application: str) -> list[str]:
+        """List the ids of the replicas of an application that run."""
+        return [replica.replica_id for replica in self.replicas(application)]
+
+    def is_asleep(self, application: str) -> bool:
+        """Tell whether an application has no replica, not even one that starts or stops."""
+        return self._all(application) == []
+
+    def is_running(self, application: str) -> bool:
+        """Tell whether an application is as its configuration says."""
+        return self._application(application).get("status") == "RUNNING"
+
+    def wait_until(self, condition: Callable[[], bool], within_s: float, what: str) -> float:
+        """Wait until a condition holds; returns how long that took, in seconds."""
+        started = time.monotonic()
+        while not condition():
+            assert time.monotonic() - started < within_s, f"not within {within_s:g} s: {what}; {self.told()}"
+            time.sleep(PAUSE_S)
+        return time.monotonic() - started
+
+    def told(self) -> dict[str, str]:
+        """Show the state of each application in Serve's words."""
+        return {
+            name: f"{each['status']} {each.get('message', '')}".strip()
+            for name, each in self._details()["applications"].items()
+        }
+
+    def _all(self, application: str) -> list[dict[str, Any]]:
+        deployments = self._application(application).get("deployments", {})
+        return [each for deployment in deployments.values() for each in deployment["replicas"]]
+
+    def _application(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._details()["applications"].get(name, {})
+        return found
+
+    def _details(self) -> dict[str, Any]:
+        details: dict[str, Any] = self._http.get("/api/serve/applications/").raise_for_status().json()
+        return details
