@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.bare import median
 from benchmarks.pictures import camera_jpeg
-from models.images import ImageLimits, decode_image
+from models.images import ImageLimits, decode_reduced
 from models.openclip import preprocessing
 
 SIDE = 224
@@ -36,7 +36,8 @@ def preprocess_over_full(rounds: int) -> Preprocessed:
     ours, theirs = preprocessing(vars(settings)), image_transform_v2(settings, is_train=False)
 
     def fast() -> torch.Tensor:
-        pixels = ours.apply(decode_image(data, ImageLimits(), target=SIDE))
+        decoded = decode_reduced(data, ImageLimits(), target=SIDE)
+        pixels = ours.apply(decoded.image, (decoded.height, decoded.width))
         return ours.normalise(torch.from_numpy(pixels)[None], torch.float32)[0]
 
     def full() -> torch.Tensor:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from core.errors import InvalidInput, UnsupportedModality, VitrineError
 from core.types import Cropped, EncoderInfo, PictureInput, Vector
-from models.images import ImageLimits, decode_image
+from models.cropping import Decoded
+from models.images import ImageLimits, decode_reduced
 from models.isolation import answer_each
 
 Pixels = NDArray[np.uint8]
@@ -37,8 +38,8 @@ class Encoder(ABC):
         self._draft_target = draft_target
 
     @abstractmethod
-    def preprocess(self, image: Image.Image) -> Pixels:
-        """Resize and crop an RGB image of any size as the checkpoint was trained."""
+    def preprocess(self, picture: Decoded) -> Pixels:
+        """Resize and crop a picture of any size as the checkpoint was trained."""
 
     @abstractmethod
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -62,7 +63,7 @@ class Encoder(ABC):
             InputTooLarge: bytes or pixels exceed the limits.
         """
         data, box = (picture.data, picture.box) if isinstance(picture, Cropped) else (picture, None)
-        return self.preprocess(decode_image(data, self._limits, self._draft_target, box))
+        return self.preprocess(decode_reduced(data, self._limits, self._draft_target, box))
 
     def encode_images(self, pictures: Sequence[Pixels]) -> list[Vector | VitrineError]:
         """Embed decoded pictures, in order: float32 unit vectors of shape (dimension,), or errors."""
@@ -109,7 +110,7 @@ class Encoder(ABC):
         # Grey with one bright half: a flat picture may have a vector of zero norm in some families.
         image = Image.new("RGB", (64, 64), (_GREY, _GREY, _GREY))
         image.paste((255, 64, 0), (0, 0, 32, 64))
-        return self.preprocess(image)
+        return self.preprocess(Decoded(image, *image.size))
 
     def _is_healthy(self) -> bool:
         return self._runs(self.forward)

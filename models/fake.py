@@ -14,6 +14,7 @@ from PIL import Image, ImageColor
 
 from core.types import EncoderInfo
 from models.config import EncoderConfig
+from models.cropping import Decoded
 from models.encoder import Encoder, Pixels
 from models.fingerprint import fingerprint
 
@@ -28,9 +29,9 @@ _WORD_WEIGHT = 0.1
 class FakeEncoder(Encoder):
     """64 numbers for the share of each coarse colour, 32 for other words."""
 
-    def preprocess(self, image: Image.Image) -> Pixels:
+    def preprocess(self, picture: Decoded) -> Pixels:
         """Squash to 16 x 16."""
-        return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).transpose(2, 0, 1)
+        return np.asarray(picture.image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).transpose(2, 0, 1)
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Count coarse colours; float32 (n, 96)."""

@@ -13,6 +13,7 @@ import torch
 import torchvision.transforms.v2.functional as functional
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms import InterpolationMode
 
 from models.encoder import Pixels
@@ -56,14 +57,17 @@ class Preprocessing:
         """All that moves a vector, as JSON values, for the fingerprint."""
         return asdict(self)
 
-    def apply(self, image: Image.Image) -> Pixels:
-        """Resize and crop an RGB image; uint8 (3, crop height, crop width)."""
-        height, width = self._resized(image.height, image.width)
+    def apply(self, image: Image.Image, span: tuple[float, float] | None = None) -> Pixels:
+        """Resize and crop an RGB image; uint8 (3, crop height, crop width).
+
+        `span` is the height and width of the picture in it where the image ends with parts of pixels.
+        """
+        span = span or (image.height, image.width)
+        height, width = self._resized(*span)
         if max(height / self.crop[0], width / self.crop[1]) > _LARGEST_WASTE:
-            return self._apply_to_panorama(image, (height, width))
+            return self._apply_to_panorama(image, span, (height, width))
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        mode = InterpolationMode(self.interpolation)
-        resized = functional.resize(pixels, [height, width], interpolation=mode, antialias=True)
+        resized = self._resize(pixels, span, (height, width))
         return np.ascontiguousarray(self._centre(resized).numpy())
 
     def normalise(self, batch: Tensor, dtype: torch.dtype) -> Tensor:
@@ -71,7 +75,17 @@ class Preprocessing:
         mean, std = _on_device(self.mean, batch.device), _on_device(self.std, batch.device)
         return batch.float().mul_(self.scale).sub_(mean).div_(std).to(dtype)
 
-    def _resized(self, height: int, width: int) -> Size:
+    def _resize(self, pixels: Tensor, span: tuple[float, float], size: Size) -> Tensor:
+        if span == tuple(pixels.shape[-2:]):
+            mode = InterpolationMode(self.interpolation)
+            resized: Tensor = functional.resize(pixels, list(size), interpolation=mode, antialias=True)
+            return resized
+        # A scale says where the picture ends, which a size cannot. The rest of a pixel adds less than one to
+        # the product with the sides, and interpolate rounds it down.
+        scale = tuple(now / before for now, before in zip(size, span, strict=True))
+        return interpolate(pixels[None], scale_factor=scale, mode=self.interpolation, antialias=True)[0]
+
+    def _resized(self, height: float, width: float) -> Size:
         if self.resize == "squash":
             return self.size
         if self.resize == "shortest":
@@ -103,12 +117,12 @@ class Preprocessing:
         page[:, down : down + cut.shape[1], right : right + cut.shape[2]] = cut
         return page
 
-    def _apply_to_panorama(self, image: Image.Image, resized: Size) -> Pixels:
+    def _apply_to_panorama(self, image: Image.Image, span: tuple[float, float], resized: Size) -> Pixels:
         """Resize only what the crop will keep: a line of 1 x 20,000 pixels would grow to gigabytes."""
         height, width = resized
         top, left = (max(margin, 0) for margin in self._margins(height, width))
         rows, columns = min(self.crop[0], height), min(self.crop[1], width)
-        to_y, to_x = image.height / height, image.width / width
+        to_y, to_x = span[0] / height, span[1] / width
         box = (left * to_x, top * to_y, (left + columns) * to_x, (top + rows) * to_y)
         part = image.resize((columns, rows), Image.Resampling[self.interpolation.upper()], box=box)
         return np.ascontiguousarray(self._centre(torch.from_numpy(np.array(part)).permute(2, 0, 1)).numpy())

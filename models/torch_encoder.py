@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from core.types import EncoderInfo
 from models.chunks import Batch, Chunks
 from models.config import EncoderConfig
+from models.cropping import Decoded
 from models.encoder import Encoder, Pixels
 from models.fingerprint import fingerprint
 from models.images import DRAFT_MARGIN
@@ -48,9 +48,9 @@ class TorchEncoder(Encoder):
         if config.compile and placement.device.type == "cuda":
             self._compile()
 
-    def preprocess(self, image: Image.Image) -> Pixels:
-        """Resize and crop an RGB image as the checkpoint was trained."""
-        return self._preprocessing.apply(image)
+    def preprocess(self, picture: Decoded) -> Pixels:
+        """Resize and crop a picture as the checkpoint was trained."""
+        return self._preprocessing.apply(picture.image, (picture.height, picture.width))
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run uint8 (n, 3, h, w) through the image tower; float32 (n, dimension), not normalised.
@@ -152,5 +152,5 @@ def _facts(config: EncoderConfig, towers: Towers) -> dict[str, object]:
         "precision": config.precision,
         "int8_threshold": config.int8_threshold,
         "preprocessing": towers.preprocessing.facts(),
-        "draft": DRAFT_MARGIN if config.draft else None,
+        "draft": f"exact, {DRAFT_MARGIN} x" if config.draft else None,
     }

@@ -10,7 +10,7 @@ from core.errors import InputTooLarge
 from core.types import Box, Cropped
 from models.cache import content_key
 from models.config import EncoderConfig
-from models.cropping import crop
+from models.cropping import Decoded, crop
 from models.images import ImageLimits, decode_image
 from models.registry import load_encoder
 from tests.unit.models.picture_files import file, rotated_jpeg, smooth
@@ -58,7 +58,7 @@ def test_every_box_with_an_area_leaves_at_least_a_pixel(
 ) -> None:
     box = Box(x, y, min(width, 1 - x), min(height, 1 - y))
     for size in ((1, 1), (37, 5)):
-        part = crop(Image.new("RGB", size), box)
+        part = crop(Decoded(Image.new("RGB", size), *size), box)
         assert 1 <= part.width <= size[0]
         assert 1 <= part.height <= size[1]
     assert min(decode_image(file(Image.new("RGB", (40, 30)), "JPEG"), LIMITS, 8, box).size) >= 1

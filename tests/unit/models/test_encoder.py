@@ -12,6 +12,7 @@ from PIL import Image
 from core.errors import ConfigError, InvalidInput, ModelUnavailable
 from core.types import EncoderInfo
 from models.config import EncoderConfig
+from models.cropping import Decoded
 from models.encoder import Encoder, Pixels
 from models.images import ImageLimits
 from models.placement import Placement
@@ -27,8 +28,8 @@ INFO = EncoderInfo("tested", "fake", "", "0" * 12, 2, ("image",), "fp32", "cpu")
 class FirstPixel(Encoder):
     """Answers with the first two values of a picture, and odd ones where they are odd."""
 
-    def preprocess(self, image: Image.Image) -> Pixels:
-        return np.asarray(image.resize((2, 2))).transpose(2, 0, 1)
+    def preprocess(self, picture: Decoded) -> Pixels:
+        return np.asarray(picture.image.resize((2, 2))).transpose(2, 0, 1)
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         rows = batch[:, 0, 0, :].astype(np.float32)
