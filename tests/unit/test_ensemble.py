@@ -33,7 +33,6 @@ class Member:
             QueryVector(info(self.name), np.ones(4, np.float32)), hits[: query.limit], {"search": 1.0}
         )
 
-
     async def reach(self) -> None:
         await asyncio.sleep(self.delay_s)
 
