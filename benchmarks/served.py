@@ -52,7 +52,7 @@ def encoder_settings(checkpoint: Path, **settings: Any) -> dict[str, Any]:
         "checkpoint": str(checkpoint),
         "precision": "bf16",
         "device": "cpu",
-        "threads": 2,
+        "threads": 1,
         **settings,
     }
 

@@ -96,7 +96,10 @@ class EncoderConfig(Config):
         "auto", description="Where the model runs; auto takes the GPU if there is one."
     )
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of one replica for the forward pass; all cores if not set."
+        None,
+        ge=1,
+        description="CPU threads of one replica for the forward pass; as many as Ray gives it CPUs if not set. "
+        "Replicas that have more together than there are cores wait for each other and are many times slower.",
     )
     decode_threads: int = Field(
         4, ge=1, le=64, description="Threads of one replica that decode pictures beside the forward pass."

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import os
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -18,6 +19,12 @@ from tests.fixtures_catalog import empty_database
 from tests.production import application
 from tests.production_cluster import KEY, ProductionCluster, production_cluster
 from tests.steady_load import SteadyLoad
+
+LEAST_CORES = 4
+pytestmark = pytest.mark.skipif(
+    (os.cpu_count() or 1) < LEAST_CORES,
+    reason=f"seven nodes on less than {LEAST_CORES} cores take longer than all other tests together",
+)
 
 PRODUCTS = list(demo_products(seed=7, count=12))
 ENCODERS = ("openclip", "dinov2", "blip2")
