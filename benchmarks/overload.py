@@ -39,11 +39,6 @@ class Overload:
     other_errors: int
 
     @property
-    def capacity_per_s(self) -> float:
-        """Searches answered per second, by as many callers as it takes most of."""
-        return max(self.rates_per_s.values())
-
-    @property
     def p99_ratio(self) -> float:
         """The p99 of what was accepted against that of one caller alone."""
         return self.accepted_p99_ms / self.unloaded_p99_ms

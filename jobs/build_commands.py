@@ -7,7 +7,7 @@ import typer
 
 from catalog.opening import open_catalog
 from jobs.evaluate_command import comparison_args
-from jobs.options import Address, ConfigFile, Field, Model
+from jobs.options import Address, ConfigFile, Field, Model, candidate_args
 from jobs.settings import running_settings, settings_of_file
 from jobs.starting import start
 
@@ -27,7 +27,7 @@ def add_build_commands(app: typer.Typer) -> None:
         address: Address = None,
     ) -> None:
         """Fill the collection of a model's version; goes on where an earlier build has ended or died."""
-        candidate = _candidate(checkpoint, pretrained, revision, precision, pooling)
+        candidate = candidate_args(checkpoint, pretrained, revision, precision, pooling)
         start("build", {"model": model, **candidate}, config, address)
 
     @app.command()
@@ -43,7 +43,7 @@ def add_build_commands(app: typer.Typer) -> None:
         address: Address = None,
     ) -> None:
         """Build a share of a collection and predict how long the whole takes."""
-        candidate = _candidate(checkpoint, pretrained, revision, precision, pooling)
+        candidate = candidate_args(checkpoint, pretrained, revision, precision, pooling)
         start("sample", {"model": model, "percent": percent, **candidate}, config, address)
 
     @app.command()
@@ -71,7 +71,7 @@ def add_build_commands(app: typer.Typer) -> None:
         address: Address = None,
     ) -> None:
         """Compare models and ensembles on labelled queries, or on changed pictures of the catalog."""
-        changes = _candidate(checkpoint, pretrained, revision, precision, pooling)
+        changes = candidate_args(checkpoint, pretrained, revision, precision, pooling)
         args = comparison_args(candidate, changes, ensemble or [], queries)
         start("evaluate", {"models": model, "sample": sample, "seed": seed, **args}, config, address)
 
@@ -87,19 +87,3 @@ def add_build_commands(app: typer.Typer) -> None:
                 typer.echo(path)
         finally:
             catalog.close()
-
-
-def _candidate(
-    checkpoint: str | None,
-    pretrained: str | None,
-    revision: str | None,
-    precision: str | None,
-    pooling: str | None,
-) -> dict[str, str | None]:
-    return {
-        "checkpoint": checkpoint,
-        "pretrained": pretrained,
-        "revision": revision,
-        "precision": precision,
-        "pooling": pooling,
-    }

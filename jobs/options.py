@@ -15,3 +15,20 @@ Address = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="A configured encoder.")]
 Field = Annotated[str | None, typer.Option(help="Of a candidate, in place of what is configured.")]
+
+
+def candidate_args(
+    checkpoint: str | None,
+    pretrained: str | None,
+    revision: str | None,
+    precision: str | None,
+    pooling: str | None,
+) -> dict[str, str | None]:
+    """The fields in which a candidate may differ from the configured encoder; None where it does not."""
+    return {
+        "checkpoint": checkpoint,
+        "pretrained": pretrained,
+        "revision": revision,
+        "precision": precision,
+        "pooling": pooling,
+    }

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import Address, ConfigFile, Field, Model
+from jobs.options import Address, ConfigFile, Field, Model, candidate_args
 from jobs.starting import start
 
 Apply = Annotated[
@@ -33,9 +33,8 @@ def add_upgrade_commands(app: typer.Typer) -> None:
         address: Address = None,
     ) -> None:
         """Say what a candidate would change, what it lacks and how long its build takes; write nothing."""
-        args = {"checkpoint": checkpoint, "pretrained": pretrained, "revision": revision}
-        args |= {"precision": precision, "pooling": pooling}
-        start("plan", {"model": model, "percent": percent, **args}, config, address)
+        candidate = candidate_args(checkpoint, pretrained, revision, precision, pooling)
+        start("plan", {"model": model, "percent": percent, **candidate}, config, address)
 
     @app.command()
     def promote(
@@ -54,9 +53,9 @@ def add_upgrade_commands(app: typer.Typer) -> None:
         address: ServiceAddress = "auto",
     ) -> None:
         """Let a built candidate take over from the live version, without an hour of downtime."""
-        args = {"checkpoint": checkpoint, "pretrained": pretrained, "revision": revision}
-        args |= {"precision": precision, "pooling": pooling, "force": force}
-        start("promote", {"model": model, "apply": apply, "wait_s": wait_s, **args}, config, address)
+        candidate = candidate_args(checkpoint, pretrained, revision, precision, pooling)
+        args = {"model": model, "apply": apply, "wait_s": wait_s, "force": force, **candidate}
+        start("promote", args, config, address)
 
     @app.command()
     def rollback(

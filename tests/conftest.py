@@ -5,3 +5,8 @@ import pytest
 pytest_plugins = ["tests.fixtures_catalog", "tests.fixtures_milvus"]
 
 pytest.register_assert_rewrite("tests.contracts")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"

@@ -23,7 +23,7 @@ from tests.steady_load import SteadyLoad
 LEAST_CORES = 4
 pytestmark = pytest.mark.skipif(
     (os.cpu_count() or 1) < LEAST_CORES,
-    reason=f"seven nodes on less than {LEAST_CORES} cores take longer than all other tests together",
+    reason=f"seven nodes want {LEAST_CORES} cores: on two they took more than six minutes",
 )
 
 PRODUCTS = list(demo_products(seed=7, count=12))

@@ -27,11 +27,6 @@ pytestmark = pytest.mark.anyio
 COLOURS = ("red", "lime", "blue", "white", "black")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def png(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")

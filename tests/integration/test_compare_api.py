@@ -21,11 +21,6 @@ pytestmark = pytest.mark.anyio
 COLOURS = ("red", "lime", "blue", "white", "black")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Encoder(LocalEncoder):
     """One that counts its calls and may be blind to words."""
 

@@ -33,11 +33,6 @@ ADMIN_KEY = "a key of the configuration"
 HEALTH = ("/health/", "/.well-known/")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class SlowEncoder(LocalEncoder):
     """Answers when it is told to, and notes who was cancelled."""
 

@@ -30,11 +30,6 @@ from tests.local_service import local_service, open_fetching
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def png(colour: str) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (20, 15), colour).save(buffer, "PNG")

@@ -24,11 +24,6 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def server() -> AsyncIterator[HostileServer]:
     async with hostile_server() as running:
         yield running

@@ -22,11 +22,6 @@ from tests.local_service import local_service
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Encoder(LocalEncoder):
     """One that can also be without a tower for words."""
 

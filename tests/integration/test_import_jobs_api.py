@@ -20,11 +20,6 @@ REMOTE = {"kind": "remote", "url": "https://x.test"}
 FOLDER = {"kind": "folder", "path": "/srv/shop"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Cluster:
     def start(self, job_id: str) -> None: ...
 

@@ -24,11 +24,6 @@ pytestmark = pytest.mark.anyio
 BUILD = {"kind": "build", "args": {"model": "first"}}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass
 class Cluster:
     away: bool = False

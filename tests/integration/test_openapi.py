@@ -16,11 +16,6 @@ from tests.documented_service import arguments, documented_service, furnish
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with documented_service(tmp_path_factory.mktemp("document")) as app:

@@ -18,11 +18,6 @@ MAX_PAGE_BYTES = 150 * 1024
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A stranger at a service that wants keys."""
     with local_service(tmp_path, {"first": LocalEncoder("first")}) as app:

@@ -21,11 +21,6 @@ pytestmark = pytest.mark.anyio
 COLOURS = ("red", "lime", "blue", "white", "black", "yellow")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def png(*colours: str) -> bytes:
     """Stripes side by side, from the left."""
     image = Image.new("RGB", (40 * len(colours), 40))

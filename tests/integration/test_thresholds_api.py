@@ -49,11 +49,6 @@ def picture(rng: np.random.Generator, colours: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 def pictures() -> list[bytes]:
     rng = np.random.default_rng(2)
     return [picture(rng, 2) for _ in range(PRODUCTS)]

@@ -21,11 +21,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def app(tmp_path: Path) -> AsyncIterator[FastAPI]:
     with local_service(tmp_path, {"first": LocalEncoder("first")}) as running:
         yield running

@@ -20,11 +20,6 @@ PICTURE: Form = (("image", 1.0),)
 WORDS: Form = (("text", 1.0),)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass
 class Catalog:
     """As many products as said, two pictures each; counts how often it is asked."""

@@ -15,11 +15,6 @@ pytestmark = pytest.mark.anyio
 INFO = EncoderInfo("tested", "fake", "", "0" * 12, 4, ("image", "text"), "fp32", "cpu")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Model:
     """Answers with the length of its input, slowly; says how often it was asked."""
 

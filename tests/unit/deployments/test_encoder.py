@@ -20,11 +20,6 @@ pytestmark = pytest.mark.anyio
 PATIENCE_S = 10
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def png(level: int) -> bytes:
     return file(Image.new("RGB", (8, 8), (level, 0, 0)), "PNG")
 

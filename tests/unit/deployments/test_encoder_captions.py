@@ -15,11 +15,6 @@ from tests.unit.models.picture_files import file
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def png(colour: str) -> bytes:
     return file(Image.new("RGB", (30, 20), colour), "PNG")
 

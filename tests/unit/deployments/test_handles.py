@@ -15,11 +15,6 @@ from deployments.handles import DeploymentHandle
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Response:
     """Stands in for Serve's response: awaited once, or cancelled."""
 

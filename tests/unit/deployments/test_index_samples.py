@@ -24,11 +24,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> ToldMetrics:
     return ToldMetrics(monkeypatch)
 

@@ -15,11 +15,6 @@ from deployments.ledger_counts import LedgerCountsSample
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Counting:
     """A ledger that counts how often it was asked, and answers with that."""
 

@@ -26,11 +26,6 @@ SECRET = "vk_5f0c2a9be417_this-is-a-secret"
 PICTURE = base64.b64encode(b"\x89PNG the bytes of a picture").decode()
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def application() -> FastAPI:
     app = FastAPI()
     errors.install(app)
