@@ -1,12 +1,16 @@
 """The rows of a collection, written and removed in the one order that loses nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 
-from core.errors import InvalidInput, NotFound, VitrineError
+from core.errors import InvalidInput, NotFound, Unavailable, VitrineError
 from core.ports import Ledger, VectorStore
 from core.types import EncoderInfo, IndexItem, VectorRow
 
 Failure = tuple[IndexItem, VitrineError]
+_PREPARE_WAIT_S = 10.0
+_preparing = Lock()
 
 
 class IndexRows:
@@ -22,17 +26,24 @@ class IndexRows:
         self._prepared: set[str] = set()
 
     def prepare(self, info: EncoderInfo) -> None:
-        """Have the version's collection ready to be written and searched; looks once a version."""
+        """Have the version's collection ready to be written and searched; looks once a version.
+
+        Raises:
+            Unavailable: the store or the ledger does not answer, or keeps another caller waiting.
+        """
         if info.fingerprint in self._prepared:
             return
-        if info.collection not in {known.name for known in self._store.collections()}:
-            # Whatever the ledger says of a collection that is not there was lost with it.
-            self._ledger.reset(info.collection)
-        self._store.ensure_collection(info.collection, info.dimension)
-        self._ledger.register(info)
-        if self._store.alias_target(info.name) is None:
-            self._store.set_alias(info.name, info.collection)
-        self._prepared.add(info.fingerprint)
+        with _one_at_a_time():
+            if info.fingerprint in self._prepared:
+                return
+            if info.collection not in {known.name for known in self._store.collections()}:
+                # Whatever the ledger says of a collection that is not there was lost with it.
+                self._ledger.reset(info.collection)
+            self._store.ensure_collection(info.collection, info.dimension)
+            self._ledger.register(info)
+            if self._store.alias_target(info.name) is None:
+                self._store.set_alias(info.name, info.collection)
+            self._prepared.add(info.fingerprint)
 
     def look_again(self) -> None:
         """Forget what is prepared: a collection may be lost although the ledger is content."""
@@ -83,3 +94,15 @@ class IndexRows:
     def _put(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> list[IndexItem]:
         self._store.upsert(info.collection, rows)
         return self.settle(info.collection, [row.item for row in rows])
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    # Of two that find a new collection missing, the later would reset what the earlier has settled since.
+    # Between processes that remains; it costs the repair some pictures, and nothing is lost.
+    if not _preparing.acquire(timeout=_PREPARE_WAIT_S):
+        raise Unavailable("a collection is still being prepared; try again")
+    try:
+        yield
+    finally:
+        _preparing.release()

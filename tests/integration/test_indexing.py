@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from catalog.opening import Catalog, open_catalog
 from core.errors import StoreUnavailable
 from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
-from core.types import Encoded, EncoderInfo, EncoderInput, NewPicture, VectorRow
+from core.types import CollectionInfo, Encoded, EncoderInfo, EncoderInput, NewPicture, VectorRow
 from milvus.memory import MemoryStore
 from tests.local_encoder import LocalEncoder
 
@@ -158,6 +159,34 @@ def test_a_collection_that_was_lost_is_rebuilt(catalog: Catalog, store: FlakySto
     reopened = Indexer(LocalEncoder(), store, catalog.ledger, catalog.blobs)
     assert asyncio.run(reopened.sweep()) == SweepReport(indexed=1)
     assert keys_in(store, info) == expected_keys(catalog)
+
+
+def test_two_first_writers_at_once_do_not_undo_each_other(
+    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, written = Event(), Event()
+    collections = store.collections
+
+    def look_slowly() -> list[CollectionInfo]:
+        found = collections()
+        if not looked.is_set():
+            looked.set()
+            written.wait(0.5)
+        return found
+
+    def slow() -> None:
+        asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).describe())
+
+    monkeypatch.setattr(store, "collections", look_slowly)
+    catalog.products.put("p", "", "", {}, [picture("red")])
+    other = Thread(target=slow)
+    other.start()
+    looked.wait()
+    indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
+    assert set(asyncio.run(indexer.index(catalog.ledger.items("p"))).values()) == {"indexed"}
+    written.set()
+    other.join()
+    assert catalog.ledger.missing(asyncio.run(encoder.describe()).collection, 10) == []
 
 
 def test_a_collection_that_is_lost_while_it_is_written_is_rebuilt(
