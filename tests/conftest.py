@@ -1,10 +1,15 @@
 """Where the fixtures are."""
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.fixtures_catalog", "tests.fixtures_milvus"]
 
 pytest.register_assert_rewrite("tests.contracts")
+
+# By default an example that takes longer than 200 ms fails, as it may on a slow or busy machine.
+settings.register_profile("vitrine", deadline=None)
+settings.load_profile("vitrine")
 
 
 @pytest.fixture(scope="session")

@@ -43,22 +43,30 @@ def args(folder: Path, captions: IngestCaptions | None) -> RepairArgs:
     )
 
 
-async def run_for(config: RepairArgs, seconds: float, encoder: LocalEncoder) -> tuple[int, set[str | None]]:
-    """Let the repair run; returns how many pictures are indexed, and the captions that pictures have."""
+async def run_until(
+    config: RepairArgs, indexed: int, captions: set[str | None], encoder: LocalEncoder
+) -> None:
+    """Let the repair run until so many pictures are indexed and have these captions, and then once more."""
     replica = repair.RepairReplica(config)
+    catalog, collection = replica._catalog, encoder._encoder.info.collection
     await replica.reconfigure({"models": ["writer"]})
-    await asyncio.sleep(seconds)
+
+    def state() -> tuple[int, set[str | None]]:
+        pictures = [each for product in catalog.products.page(10) for each in product.pictures]
+        return catalog.ledger.counts(collection).indexed, {each.caption for each in pictures}
+
+    async with asyncio.timeout(60):
+        while state() != (indexed, captions):
+            await asyncio.sleep(0.02)
+    await replica.sweep()
+    if replica._captions is not None:
+        await replica._captions.sweep()
+    assert state() == (indexed, captions)
     await replica.check_health()
     for loop in replica._loops:
         loop.cancel()
     await asyncio.gather(*replica._loops, return_exceptions=True)
-    opened = open_catalog(config.catalog)
-    collection = encoder._encoder.info.collection
-    shown = {each.caption for product in opened.products.page(10) for each in product.pictures}
-    counts = opened.ledger.counts(collection)
-    opened.close()
-    replica._catalog.close()
-    return counts.indexed, shown
+    catalog.close()
 
 
 @pytest.fixture
@@ -72,11 +80,11 @@ def stored(tmp_path: Path) -> Path:
 
 def test_pictures_are_captioned_when_the_configuration_says_so(stored: Path, encoder: LocalEncoder) -> None:
     config = args(stored, IngestCaptions(model="writer"))
-    assert asyncio.run(run_for(config, 2, encoder)) == (2, {"a red thing", "a blue thing"})
+    asyncio.run(run_until(config, 2, {"a red thing", "a blue thing"}, encoder))
 
 
 def test_no_captions_are_written_unless_asked_for(stored: Path, encoder: LocalEncoder) -> None:
-    assert asyncio.run(run_for(args(stored, None), 2, encoder)) == (2, {None})
+    asyncio.run(run_until(args(stored, None), 2, {None}, encoder))
 
 
 def test_a_model_that_writes_none_is_told_and_stops_nothing(
@@ -86,5 +94,5 @@ def test_a_model_that_writes_none_is_told_and_stops_nothing(
     monkeypatch.setattr(repair, "HandleEncoder", lambda name, deadline_s: plain)
     config = args(stored, IngestCaptions(model="writer"))
     with caplog.at_level("WARNING", logger="deployments"):
-        assert asyncio.run(run_for(config, 2, plain)) == (2, {None})
+        asyncio.run(run_until(config, 2, {None}, plain))
     assert len([record for record in caplog.records if "writes no captions" in record.message]) == 1

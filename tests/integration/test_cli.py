@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from cli import following
 from cli.exits import Exit
 from cli.main import app as commands
-from core.jobs import Progress
+from core.jobs import Job, Progress
 from deployments.bulk_jobs import BulkJobs
 from models.config import CaptionConfig
 from tests.documented_service import Cluster, picture
@@ -32,11 +32,23 @@ COLOURS = {"red": "#c02020", "green": "#20c020", "blue": "#2020c0"}
 UNUSED = "http://127.0.0.1:9"
 
 
+class WatchedJobs(BulkJobs):
+    """Notes when a job is looked at, as whoever follows it does."""
+
+    looked_at: threading.Event
+
+    async def get(self, job_id: str) -> Job:
+        self.looked_at.set()
+        return await super().get(job_id)
+
+
 @dataclass
 class Stand:
     app: FastAPI
     url: str
     encoder: LocalEncoder
+    looked_at: threading.Event
+    """Somebody follows a job."""
 
     @property
     def jobs(self) -> Any:
@@ -75,10 +87,12 @@ def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     encoder = LocalEncoder("first")
     with local_service(tmp_path, {"first": encoder}) as app:
         services = app.state.services
-        jobs = BulkJobs(services.catalog.jobs, Cluster(), deadline_s=5)
+        looked_at = threading.Event()
+        jobs = WatchedJobs(services.catalog.jobs, Cluster(), deadline_s=5)
+        jobs.looked_at = looked_at
         app.state.services = replace(services, jobs=jobs)
         with served(app) as url:
-            yield Stand(app, url, encoder)
+            yield Stand(app, url, encoder, looked_at)
 
 
 @pytest.fixture
@@ -277,11 +291,9 @@ def _obey_ctrl_c() -> None:
 def test_ctrl_c_leaves_the_job_alone_or_cancels_it(stand: Stand, options: list[str], state: str) -> None:
     command = [sys.executable, "-m", "cli.main", "build", "--model", "first", "--url", stand.url, *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_obey_ctrl_c) as process:
-        while not stand.jobs.page(1):
-            time.sleep(0.02)
-        time.sleep(0.5)
+        assert stand.looked_at.wait(60)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=20)
+        _, told = process.communicate(timeout=60)
     (job,) = stand.jobs.page(1)
     assert (process.returncode, job.state) == (Exit.INTERRUPTED, state)
     assert job.job_id in told
@@ -301,7 +313,7 @@ def test_a_terminal_shows_how_far_a_job_is(stand: Stand) -> None:
         while "7/20" not in drawn:
             drawn += os.read(leader, 4096).decode(errors="replace")
         stand.jobs.finish(queued[0].job_id, "succeeded", Progress("done", 20, 20), {"remaining": 0})
-        told, _ = process.communicate(timeout=20)
+        told, _ = process.communicate(timeout=60)
     os.close(leader)
     assert process.returncode == 0
     assert "build: indexing" in drawn

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import io
 import ssl
-import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -49,17 +48,17 @@ def fetcher(server: HostileServer, names: Any = None, tls: Any = None, **limits:
         "allowed_networks": OPEN_LOOPBACK,
         "ports": (server.port,),
         "max_bytes": MAX_BYTES,
-        "timeout_s": 5.0,
+        "timeout_s": 60.0,
     }
     config = FetchLimits.model_validate(settings | limits)
     return Fetcher(config, names or Names(shop_test=[["127.0.0.1"]]), tls)
 
 
 async def refusal(fetching: Fetcher, url: str) -> VitrineError:
-    started = time.monotonic()
-    with pytest.raises(VitrineError) as caught:
-        await fetching.fetch(url)
-    assert time.monotonic() - started < 4, "it took as long as the deadline"
+    """Why a URL is not fetched; nobody waits for the deadline to learn it."""
+    async with asyncio.timeout(30):
+        with pytest.raises(VitrineError) as caught:
+            await fetching.fetch(url)
     return caught.value
 
 
@@ -244,10 +243,9 @@ async def test_a_file_at_the_limit_arrives_and_one_byte_more_does_not(server: Ho
 )
 async def test_a_slow_drip_ends_at_the_deadline(server: HostileServer, head: bytes, more: bytes) -> None:
     url = server.endless("/", head, more, pause_s=0.02)
-    started = time.monotonic()
     error = await refusal(fetcher(server, timeout_s=0.5), url)
     assert isinstance(error, FetchFailed)
-    assert 0.4 < time.monotonic() - started < 2
+    assert "0.5 s" in error.message
 
 
 async def test_a_name_server_that_never_answers_ends_at_the_deadline(server: HostileServer) -> None:
@@ -307,15 +305,15 @@ async def test_a_refusal_of_the_server_says_whether_to_come_again(
 
 
 async def test_each_of_several_urls_fails_alone_and_none_waits_for_another(server: HostileServer) -> None:
+    all_there = asyncio.Barrier(6)
+
     async def late(writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.3)
+        await all_there.wait()
         writer.write(OK + b"Content-Length: 4\r\n\r\nlate")
 
     urls = [server.answer("/a", b"first"), server.answer("/b", status="404 Not Found")]
     urls += [server.behave(f"/late{index}", late) for index in range(6)]
-    started = time.monotonic()
     first, missing, *rest = await fetcher(server).fetch_all(urls)
-    assert time.monotonic() - started < 1.2
     assert first == b"first"
     assert isinstance(missing, UnfetchableUrl)
     assert rest == [b"late"] * 6

@@ -121,7 +121,7 @@ def _serves_own(folder: Path, port: int, servers: list[ServerConfig]) -> Path:
 
 
 def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             httpx.get(url, timeout=1)

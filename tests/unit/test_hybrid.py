@@ -43,7 +43,11 @@ class Lexicon:
 
 
 def search(
-    lexicon: Lexicon, vectors: str | VitrineError, weight: float = 0.5, query: Query = WORDS
+    lexicon: Lexicon,
+    vectors: str | VitrineError,
+    weight: float = 0.5,
+    query: Query = WORDS,
+    deadline_s: float = 30.0,
 ) -> EnsembleResult:
     async def by_vectors(deep: Query) -> EnsembleResult:
         if isinstance(vectors, VitrineError):
@@ -51,7 +55,7 @@ def search(
         hits = [Hit(f"near-{p}", 1, p, 0.5) for p in vectors][: deep.limit]
         return EnsembleResult(hits, [], {"m": 1.0}, {}, False, {"fuse": 1.0})
 
-    return asyncio.run(HybridSearch(lexicon, 0.2).search(query, weight, "ensemble", by_vectors))
+    return asyncio.run(HybridSearch(lexicon, deadline_s).search(query, weight, "ensemble", by_vectors))
 
 
 def order(result: EnsembleResult) -> str:
@@ -112,7 +116,7 @@ def test_vectors_answer_alone_when_the_words_fail_or_are_late() -> None:
     assert failing.skipped == {"lexical": "no database"}
     late = Lexicon("x")
     late.delay_s = 0.4
-    assert "0.2 s" in search(late, "ab").skipped["lexical"]
+    assert "0.2 s" in search(late, "ab", deadline_s=0.2).skipped["lexical"]
 
 
 def test_only_words_that_pull_are_looked_up_under_the_same_filter() -> None:

@@ -111,7 +111,7 @@ async def test_a_call_gets_what_is_left_of_its_request() -> None:
 
     async def route(*_: object) -> None:
         await asyncio.sleep(0.05)
-        limits["call"] = within_deadline(30)
+        limits["call"] = within_deadline(600)
         limits["short call"] = within_deadline(0.01)
         with ending_at(None):
             limits["after the answer"] = within_deadline(30)
@@ -120,7 +120,7 @@ async def test_a_call_gets_what_is_left_of_its_request() -> None:
         return None
 
     scope = {"type": "http", "headers": [], "state": {"request_id": "r"}}
-    await Deadline(route, limit_s=2)(scope, nothing, nothing)
-    assert 1 < limits["call"] < 1.96
+    await Deadline(route, limit_s=60)(scope, nothing, nothing)
+    assert 1 < limits["call"] < 59.96
     assert limits["short call"] == 0.01
     assert limits["after the answer"] == within_deadline(30) == 30
