@@ -44,6 +44,7 @@ class Keyring:
         self._config = config
         self._known: dict[str, ApiKey] = {}
         self._known_until = float("-inf")
+        self._changes = 0
         self._lock = asyncio.Lock()
         self._last_used_written = float("-inf")
         self._used: set[str] = set()
@@ -90,7 +91,7 @@ class Keyring:
         key_id, secret = new_secret()
         key = ApiKey(key_id, name, tuple(scopes), digest(secret), requests_per_s, burst, utc_now())
         await asyncio.to_thread(self._keys.add, key, self._has_configured_admin)
-        self._known_until = float("-inf")
+        self._changed()
         return key, secret
 
     async def revoke(self, key_id: str) -> None:
@@ -101,7 +102,7 @@ class Keyring:
             Conflict: it is the last admin key.
         """
         await asyncio.to_thread(self._keys.revoke, key_id, self._has_configured_admin)
-        self._known_until = float("-inf")
+        self._changed()
 
     async def all(self) -> list[ApiKey]:
         """List all keys of the database, oldest first."""
@@ -119,10 +120,17 @@ class Keyring:
                     await self._read()
         return self._known
 
+    def _changed(self) -> None:
+        self._changes += 1
+        self._known_until = float("-inf")
+
     async def _read(self) -> None:
         await self._write_used()
+        changes = self._changes
         self._known = {key.key_id: key for key in await self.all()}
-        self._known_until = time.monotonic() + self._config.keys_ttl_s
+        # What a change has overtaken is out of date already.
+        if changes == self._changes:
+            self._known_until = time.monotonic() + self._config.keys_ttl_s
 
     async def _write_used(self) -> None:
         now = time.monotonic()
