@@ -90,12 +90,13 @@ class LiteOwner:
         if self._flusher is not None:
             self._flusher.join()
             self._flusher = None
+        # While the folder is held: once it is free, the socket may be that of the next owner.
+        if self.address.startswith("unix:"):
+            Path(socket_path(self.address)).unlink(missing_ok=True)
         if self._engine is not None:
             with self._gate.writing():
                 self._engine.close()
             self._engine = None
-        if self.address.startswith("unix:"):
-            Path(socket_path(self.address)).unlink(missing_ok=True)
 
     def healthy(self) -> bool:
         """Whether a real call through the address is answered."""

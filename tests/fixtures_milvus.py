@@ -62,7 +62,7 @@ class LiteProcess:
     def wait(self) -> int:
         """Wait until the owner ends by itself and return its exit status."""
         assert self._process is not None
-        return self._process.wait(timeout=20)
+        return self._process.wait(timeout=60)
 
     def stop(self) -> int:
         """End the owner in good order and return its exit status."""
@@ -87,7 +87,7 @@ def lite_uri() -> Iterator[str]:
         owner = LiteProcess(Path(folder))
         owner.start()
         store = MilvusStore(MilvusConfig(uri=owner.uri))
-        wait_for(store, 30)
+        wait_for(store, 60)
         store.close()
         yield owner.uri
         assert owner.stop() == 0
