@@ -35,8 +35,12 @@ def stored_ids(client: httpx.Client) -> set[str]:
 
 def pending(client: httpx.Client) -> int | None:
     """Count pictures that some model still misses; None while a model does not answer."""
-    models = client.get("/v1/stats").raise_for_status().json()["models"].values()
-    return None if None in models else sum(counts["missing"] for counts in models)
+    stats = client.get("/v1/stats").raise_for_status().json()
+    models = stats["models"].values()
+    if None in models:
+        return None
+    # Models are counted as of a moment ago, and miss what has come since.
+    return sum(counts["missing"] + max(0, stats["pictures"] - counts["pictures"]) for counts in models)
 
 
 async def put_products(
