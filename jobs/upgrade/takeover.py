@@ -77,9 +77,9 @@ class Takeover:
         """
         # Before the replicas change, so that hardly anything is missing from what they are about to search.
         self._catch_up("before the replicas change", self._tolerated)
-        # Read only now: whatever else somebody has changed meanwhile stays.
+        self._remember(change(self._serving.config(), self._target.name, version))
+        # Read only now: whatever else somebody has changed meanwhile, as another model's upgrade, stays.
         changed = change(self._serving.config(), self._target.name, version)
-        self._remember(changed)
         self._roll(changed, apply)
         # From now on live traffic writes to this version, so what is missing does not grow any more.
         self._catch_up("after the replicas have changed", 0)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from core.errors import ModelUnavailable, Unavailable
+from core.types import EncoderInfo
 from jobs.upgrade.change import arguments
 from tests.upgrade_stage import BROKEN, MODEL, Killed, Stage, info, stage
 
@@ -95,6 +96,23 @@ def test_a_takeover_killed_anywhere_is_completed_by_the_next(tmp_path: Path) -> 
             assert_taken_over(shop, "old", "new")
             assert len(shop.serve.applied) == 1
     assert at > 20
+
+
+def test_what_another_upgrade_changes_while_this_one_prepares_stays(
+    shop: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.build("new")
+    describe = shop.serve.describe
+
+    def change_and_describe(model: str) -> EncoderInfo:
+        encoder, gateway = shop.serve.running["applications"]
+        shop.serve.running = {"applications": [encoder, {**gateway, "args": {"changed": True}}]}
+        return describe(model)
+
+    monkeypatch.setattr(shop.serve, "describe", change_and_describe)
+    shop.promote("new")
+    (applied,) = shop.serve.applied
+    assert applied["applications"][1]["args"] == {"changed": True}
 
 
 def test_repeated_it_changes_nothing(shop: Stage) -> None:
