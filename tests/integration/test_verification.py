@@ -116,14 +116,14 @@ def test_a_deleted_folder_of_milvus_lite_is_found_and_built_again(
     shop = checked.shop
     lite_process.start()
     store = MilvusStore(MilvusConfig(uri=lite_process.uri))
-    wait_for(store, 30)
+    wait_for(store, 60)
     shop.store = checked.verification._store = store  # type: ignore[assignment]
     shop.build("old")
     assert checked.kinds() == {}
     lite_process.kill()
     shutil.rmtree(lite_process.data)
     lite_process.start()
-    wait_for(store, 30)
+    wait_for(store, 60)
     assert checked.kinds() == {"missing_collection": 6}
     checked.assert_repaired()
     assert shop.live == LIVE

@@ -67,7 +67,7 @@ def test_a_busy_server_is_asked_again_when_it_says(shop: Shop) -> None:
     shop.failures["/items"] = [(429, {"Retry-After": "1"}), (500, {})]
     started = time.monotonic()
     assert len(list(source(shop).entries(None))) == 5
-    assert 1 <= time.monotonic() - started < 3
+    assert time.monotonic() - started >= 1
 
 
 def test_a_server_that_keeps_failing_ends_the_import(shop: Shop) -> None:
