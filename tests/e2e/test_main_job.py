@@ -29,7 +29,7 @@ def search(client: httpx.Client, body: dict[str, Any], picture: bytes | None = N
 
 def test_every_model_holds_every_picture(client: httpx.Client) -> None:
     # What models hold is as of a moment ago.
-    for _ in range(20):
+    for _ in range(240):
         stats = client.get("/v1/stats").json()
         held = [(counts["pictures"], counts["indexed"]) for counts in stats["models"].values()]
         if held == [(stats["pictures"], stats["pictures"])] * len(MODELS):

@@ -56,7 +56,7 @@ class Service:
 def service(folder: Path, lite: LiteProcess) -> Iterator[Service]:
     lite.start()
     store = MilvusStore(MilvusConfig(uri=lite.uri))
-    wait_for(store, 30)
+    wait_for(store, 60)
     encoder = LocalEncoder()
     with local_service(folder, {"fake": encoder}, store) as app, _client(app) as client:
         catalog = app.state.services.catalog

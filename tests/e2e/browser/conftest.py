@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from demo.service import DemoService
 from tests.e2e.browser.chromium import CHROMIUM, MISSING, chromium
 
 SCREENSHOTS = Path(__file__).parents[3] / "out" / "screenshots"
 WIDE, NARROW = 1280, 390
+PATIENCE_MS = 60_000
+"""Three models and a browser share what cores there are; what is quick waits for nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +20,8 @@ def browser() -> Iterator[Browser]:
     """Ended with its module: while Playwright is open, its event loop is in the way of other tests'."""
     if CHROMIUM is None:
         pytest.skip(MISSING)
+    # Expectations have a patience of their own, of 5 s, whatever the page's is.
+    expect.set_options(timeout=PATIENCE_MS)
     with chromium() as opened:
         yield opened
 
@@ -37,7 +41,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(PATIENCE_MS)
 
         def listen(message: ConsoleMessage) -> None:
             if message.type in ("error", "warning") and not (expected and expected in message.text):
