@@ -15,6 +15,25 @@ def selections(query: str) -> Iterator[tuple[str, frozenset[str]]]:
     yield from _selections(promql_parser.parse(query), frozenset())
 
 
+def conditions(query: str) -> Iterator[tuple[str, str, str]]:
+    """Parse a query; gives every metric it names with each label that it is matched by and the value or pattern.
+
+    Raises:
+        ValueError: this is no PromQL.
+    """
+    for selector in _selectors(promql_parser.parse(query)):
+        for matcher in selector.matchers.matchers:
+            yield selector.name, matcher.name, matcher.value
+
+
+def _selectors(node: Any) -> Iterator[Any]:
+    if isinstance(node, promql_parser.VectorSelector):
+        yield node
+        return
+    for inner in _inner(node):
+        yield from _selectors(inner)
+
+
 def _selections(node: Any, labels: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
     if isinstance(node, promql_parser.VectorSelector):
         yield node.name, labels | {matcher.name for matcher in node.matchers.matchers}

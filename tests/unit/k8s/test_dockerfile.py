@@ -54,6 +54,15 @@ def test_the_image_runs_as_the_user_of_the_pods() -> None:
         assert (str(context["runAsUser"]), str(context["runAsGroup"])) == user, name
 
 
+def test_the_targets_are_there_that_the_page_and_the_overlays_name() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    named = {*re.findall(r"--target (\S+)", page), *re.findall(r"[Tt]arget `([^`]+)`", page)}
+    images = [container["image"] for _, pod in ray_pods() for container in pod["spec"]["containers"]]
+    named |= {image.rpartition("-")[2] for image in images}
+    assert named == {"cpu", "gpu", "gpu-with-weights"}
+    assert named <= set(re.findall(r"(?m)^FROM \S+ AS (\S+)$", TEXT))
+
+
 def test_the_extras_for_object_stores_exist() -> None:
     (stores,) = re.findall(r"(?m)^ARG STORES=(.+)$", TEXT)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

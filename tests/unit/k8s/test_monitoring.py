@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 import ray
 
+from core.errors import VitrineError
+from core.stages import STAGES
+from deployments.errors import kind_of
+from deployments.ingress import GROUPS
 from deployments.metric_kinds import Metric
 from deployments.metrics import METRICS
 from tests.monitoring import queries, rules
-from tests.promql import selections
+from tests.promql import conditions, selections
 from tests.unit.k8s.rendering import of_kind
 
 _SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
@@ -55,6 +59,33 @@ def test_what_nobody_defines_is_noticed() -> None:
     assert not is_defined("ray_vitrine_stage_seconds_bucket", ["stag"])
     assert not is_defined("ray_vitrine_stage_seconds", ["stage"]), "a histogram has no value of that name"
     assert is_defined("ray_vitrine_stage_seconds_bucket", ["stage", "model", "le", "application"])
+
+
+def kinds(error: type[VitrineError] = VitrineError) -> set[str]:
+    """The types of errors, as metrics name them."""
+    return {kind_of(error)}.union(*map(kinds, error.__subclasses__()))
+
+
+def values_that_no_metric_has(query: str) -> list[tuple[str, str]]:
+    """What a query asks for of our metrics in vain, by label."""
+    known: dict[str, set[str]] = {
+        "stage": {*STAGES, "request"},
+        "type": kinds(),
+        "route": {route.path for group in GROUPS for route in group.router.routes},
+    }
+    return [
+        (label, value)
+        for metric, label, pattern in conditions(query)
+        if metric.startswith("ray_vitrine_")
+        for value in pattern.split("|")
+        if not any(re.fullmatch(value, each) for each in known[label])
+    ]
+
+
+def test_every_value_that_is_asked_for_is_one_that_the_metric_has() -> None:
+    assert [found for query in queries() for found in values_that_no_metric_has(query)] == []
+    misspelt = 'rate(ray_vitrine_errors_total{stage="serch", type=~"internal|gone", route="/v1/search"}[5m])'
+    assert values_that_no_metric_has(misspelt) == [("stage", "serch"), ("type", "gone")]
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

@@ -1,10 +1,11 @@
 """Ray's ports are for Vitrine's own pods, and only the gateway's is for others."""
 
+import re
 from typing import Any
 
 import pytest
 
-from tests.unit.k8s.rendering import of_kind, ray_pods
+from tests.unit.k8s.rendering import cluster_of, of_kind, ray_pods, rayservice
 
 OVERLAYS = ["overlays/gpu", "overlays/demo"]
 
@@ -62,6 +63,29 @@ def test_production_reaches_its_stores_and_public_addresses() -> None:
     # The address of a cloud's metadata service, which hands out credentials.
     assert "169.254.0.0/16" in private
     assert ports([outside]) == {80, 443}
+
+
+def test_the_redis_of_the_head_is_where_the_policies_let_it_go() -> None:
+    address = cluster_of(rayservice("overlays/gpu"))["gcsFaultToleranceOptions"]["redisAddress"]
+    (namespace, port) = re.fullmatch(r"[\w-]+\.([\w-]+)\.svc:(\d+)", address).groups()  # type: ignore[union-attr]
+    rules = policies("overlays/gpu")["vitrine-stores"]["egress"]
+    (rule,) = (each for each in rules if ports([each]) == {int(port)})
+    (peer,) = rule["to"]
+    assert set(peer["namespaceSelector"]["matchLabels"].values()) == {namespace}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_only_heads_reach_the_api_of_kubernetes(overlay: str) -> None:
+    open_to_all = {
+        name
+        for name, policy in policies(overlay).items()
+        for rule in policy.get("egress", [])
+        if "to" not in rule
+    }
+    assert open_to_all == {"vitrine-autoscaler"}
+    autoscaler = policies(overlay)["vitrine-autoscaler"]
+    assert autoscaler["podSelector"]["matchLabels"]["ray.io/node-type"] == "head"
+    assert ports(autoscaler["egress"]) == {443, 6443}
 
 
 def test_the_demo_reaches_nothing_outside() -> None:

@@ -1,5 +1,6 @@
 """The RayServices run the configurations of the repository, on pods that can hold them, and have no rights."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from deployments.serve_doors import has_admin_key
 from deployments.serve_file import read_serve_file
 from k8s.generate import DEMO_CHANGES, generated
 from tests.unit.k8s.rendering import (
+    RENDERED,
     ROOT,
     Manifest,
     cluster_of,
@@ -20,13 +22,16 @@ from tests.unit.k8s.rendering import (
     offered,
     ray_pods,
     rayservice,
+    render,
 )
 
+SECRET_WORDS = ("TOKEN", "PASSWORD", "DATABASE", "KEY", "SECRET")
 NEEDED_BY_SERVE = (
     "RAY_SERVE_ENABLE_HA_PROXY",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH",
+    "MALLOC_ARENA_MAX",
 )
 
 
@@ -99,6 +104,23 @@ def test_each_deployment_fits_on_exactly_one_kind_of_pod(overlay: str) -> None:
             if all(offered(group).get(name, 0.0) >= amount for name, amount in asked.items())
         ]
         assert len(fitting) == 1, (deployment.name, asked, fitting)
+
+
+def test_each_encoder_has_gpu_pods_of_its_own_and_all_else_shares_pods_without() -> None:
+    service = rayservice("overlays/gpu")
+    kinds = {group["groupName"]: offered(group) for group in cluster_of(service)["workerGroupSpecs"]}
+    encoders, others = [], []
+    for application in ServeDeploySchema.model_validate(
+        yaml.safe_load(service["spec"]["serveConfigV2"])
+    ).applications:
+        wanted = set(application.deployments[0].ray_actor_options.resources)
+        (kind,) = (name for name, there in kinds.items() if wanted <= set(there))
+        (encoders if application.import_path.endswith(":build_encoder") else others).append(kind)
+    assert len(encoders) == len(set(encoders)) == 3
+    assert set(encoders) | {"service"} == set(kinds)
+    assert {kinds[name]["GPU"] for name in encoders} == {1}
+    assert set(others) == {"service"}
+    assert kinds["service"]["GPU"] == 0
 
 
 @pytest.mark.parametrize("overlay", ["gpu", "demo"])
@@ -180,15 +202,24 @@ def test_only_heads_whose_autoscaler_needs_it_get_a_token_for_kubernetes() -> No
             assert group["template"]["spec"]["automountServiceAccountToken"] is False
 
 
+def written(content: Any) -> Iterator[str]:
+    """The names of all environment variables whose values stand in a manifest."""
+    if isinstance(content, dict):
+        if content.keys() == {"name", "value"}:
+            yield content["name"]
+        content = list(content.values())
+    if isinstance(content, list):
+        for each in content:
+            yield from written(each)
+
+
 def test_secrets_are_referred_to_and_nowhere_written() -> None:
-    for folder in ("overlays/gpu", "overlays/demo", "jobs/build"):
-        assert of_kind(folder, "Secret") == []
+    names = {name for folder in RENDERED for manifest in render(folder) for name in written(manifest)}
+    assert "VITRINE_URL" in names
+    assert not {name for name in names for word in SECRET_WORDS if word in name}
+    assert [folder for folder in RENDERED if of_kind(folder, "Secret")] == []
     for name, pod in ray_pods():
-        container = pod["spec"]["containers"][0]
-        assert container["envFrom"] == [{"secretRef": {"name": "vitrine"}}], name
-        assert not any(
-            word in key for key in env_of(pod) for word in ("TOKEN", "PASSWORD", "DATABASE", "KEY")
-        )
+        assert pod["spec"]["containers"][0]["envFrom"] == [{"secretRef": {"name": "vitrine"}}], name
 
 
 def test_the_version_of_ray_is_the_one_that_is_installed() -> None:

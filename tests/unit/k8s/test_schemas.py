@@ -77,6 +77,16 @@ def test_every_file_is_yaml_that_says_what_it_is() -> None:
             assert {"apiVersion", "kind"} <= document.keys(), path
 
 
+def test_every_kustomization_is_rendered_that_is_no_part_of_another() -> None:
+    files = {path.parent: yaml.safe_load(path.read_text()) for path in K8S.rglob("kustomization.yaml")}
+    parts = {
+        (folder / name).resolve()
+        for folder, content in files.items()
+        for name in [*content["resources"], *content.get("components", [])]
+    }
+    assert {str(folder.relative_to(K8S)) for folder in files if folder not in parts} == set(RENDERED)
+
+
 def test_nothing_is_left_out_of_the_kustomizations() -> None:
     for folder in {path.parent for path in K8S.rglob("*.yaml")}:
         kustomization = (folder / "kustomization.yaml").read_text()
