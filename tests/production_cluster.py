@@ -21,6 +21,8 @@ KEY = "the-first-admin-key"
 NODES = ("service", "service", "openclip", "openclip", "dinov2", "blip2")
 """Two where one is lost, or where a second replica needs a GPU of its own."""
 READY_S = 240.0
+PAUSE_S = 2.0
+"""Between two questions whether it is ready: each is load for the models, and they scale by load."""
 
 
 def node_kinds() -> dict[str, NodeKind]:
@@ -68,7 +70,7 @@ class ProductionCluster:
                     if answer.status_code == 200:
                         return
                     problem = answer.text
-                time.sleep(0.5)
+                time.sleep(PAUSE_S)
         raise AssertionError(f"not ready after {READY_S:g} s: {problem}; {self.serve.told()}")
 
 

@@ -50,17 +50,14 @@ class RayNode:
 
     def lose(self) -> None:
         """End everything on the node at once with SIGKILL, as if the machine had lost its power."""
-        family = [self._process, *self._family()]
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(family, timeout=STOP_S)
+        _kill(self.processes())
 
-    def _family(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
+        """List `ray start` and all that came of it and is there still."""
         try:
-            return list(self._process.children(recursive=True))
+            return [self._process, *self._process.children(recursive=True)]
         except psutil.NoSuchProcess:
-            return []
+            return [self._process]
 
 
 class RayNodes:
@@ -84,6 +81,10 @@ class RayNodes:
             "--head",
             f"--port={self._address.rpartition(':')[2]}",
             f"--dashboard-port={dashboard_port}",
+            # Nobody asks for it, but it takes one port for all clusters of a machine unless it is told another.
+            f"--ray-client-server-port={free_port()}",
+            # There is no cloud to ask for nodes.
+            "--no-monitor",
         )
         try:
             self._wait_for_head()
@@ -107,8 +108,7 @@ class RayNodes:
         return next((node for node in self._nodes if node.holds(pid)), None)
 
     def _lose_all(self) -> None:
-        for node in reversed(self._nodes):
-            node.lose()
+        _kill([process for node in self._nodes for process in node.processes()])
 
     def _start(self, kind: NodeKind, http_port: int, *options: str) -> RayNode:
         # A folder each: nodes that start at the same time would take the same names of sockets. A short name:
@@ -128,6 +128,8 @@ class RayNodes:
                     ),
                     *("--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"),
                     *_offering(kind),
+                    # It shows logs to drivers, and there is none.
+                    "--include-log-monitor=false",
                     f"--object-store-memory={100 * 2**20}",
                     f"--dashboard-agent-listen-port={free_port()}",
                     f"--temp-dir={folder}",
@@ -156,6 +158,13 @@ class RayNodes:
                 return
             time.sleep(0.2)
         raise RuntimeError(f"the head did not start; see {self._folder}")
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=STOP_S)
 
 
 def _offering(kind: NodeKind) -> Sequence[str]:

@@ -10,7 +10,7 @@ import httpx
 
 from tests.ray_nodes import RayNode, RayNodes
 
-PAUSE_S = 0.3
+PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +45,26 @@ class ServeState:
         assert answer.is_success, answer.text
 
     def replicas(self, application: str) -> list[Replica]:
-        """List the replicas of an application that run, by their ids."""
-        running = [each for each in self._all(application) if each["state"] == "RUNNING"]
-        found = [
-            Replica(each["replica_id"], each["pid"], self._nodes.of_process(each["pid"])) for each in running
+        """List the replicas of an application that run, and where."""
+        return [
+            Replica(each["replica_id"], each["pid"], self._nodes.of_process(each["pid"]))
+            for each in _running(self._applications()[application])
         ]
-        return sorted(found, key=lambda replica: replica.replica_id)
 
-    def ids(self, application: str) -> list[str]:
-        """List the ids of the replicas of an application that run."""
-        return [replica.replica_id for replica in self.replicas(application)]
+    def ids(self) -> dict[str, frozenset[str]]:
+        """Gather the ids of the replicas that run, by application."""
+        return {
+            name: frozenset(each["replica_id"] for each in _running(application))
+            for name, application in self._applications().items()
+        }
 
     def is_asleep(self, application: str) -> bool:
         """Tell whether an application has no replica, not even one that starts or stops."""
-        return self._all(application) == []
+        return _replicas(self._applications()[application]) == []
 
     def is_running(self, application: str) -> bool:
         """Tell whether an application is as its configuration says."""
-        return self._application(application).get("status") == "RUNNING"
+        return bool(self._applications()[application]["status"] == "RUNNING")
 
     def wait_until(self, condition: Callable[[], bool], within_s: float, what: str) -> float:
         """Wait until a condition holds; returns how long that took, in seconds."""
@@ -76,17 +78,18 @@ class ServeState:
         """Show the state of each application in Serve's words."""
         return {
             name: f"{each['status']} {each.get('message', '')}".strip()
-            for name, each in self._details()["applications"].items()
+            for name, each in self._applications().items()
         }
 
-    def _all(self, application: str) -> list[dict[str, Any]]:
-        deployments = self._application(application).get("deployments", {})
-        return [each for deployment in deployments.values() for each in deployment["replicas"]]
+    def _applications(self) -> dict[str, Any]:
+        details = self._http.get("/api/serve/applications/").raise_for_status().json()
+        applications: dict[str, Any] = details["applications"]
+        return applications
 
-    def _application(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._details()["applications"].get(name, {})
-        return found
 
-    def _details(self) -> dict[str, Any]:
-        details: dict[str, Any] = self._http.get("/api/serve/applications/").raise_for_status().json()
-        return details
+def _replicas(application: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [each for deployment in application["deployments"].values() for each in deployment["replicas"]]
+
+
+def _running(application: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [each for each in _replicas(application) if each["state"] == "RUNNING"]
