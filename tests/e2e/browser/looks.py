@@ -2,9 +2,18 @@
 
 from pathlib import Path
 
+import httpx
 from playwright.sync_api import Locator, Page, expect
 
+from tests.documented_service import picture
+
 PICTURE = Path(__file__).parents[3] / "demo" / "samples" / "dress.jpg"
+
+
+def put(base_url: str, product_id: str, colour: str) -> None:
+    """Give a service a product of one picture."""
+    files = {"images": ("a.png", picture(colour))}
+    httpx.put(f"{base_url}/v1/products/{product_id}", files=files).raise_for_status()
 
 
 def open_search(page: Page, address: str = "/") -> None:

@@ -8,8 +8,8 @@ import pytest
 from fastapi import FastAPI
 from playwright.sync_api import expect
 
-from tests.documented_service import picture
 from tests.e2e.browser.conftest import OpenPage
+from tests.e2e.browser.looks import put
 from tests.local_encoder import LocalEncoder
 from tests.local_service import local_service
 from tests.served import served
@@ -23,8 +23,7 @@ def app(tmp_path: Path) -> Iterator[FastAPI]:
 
 def test_a_key_is_asked_for_and_shows_pictures_too(app: FastAPI, open_page: OpenPage) -> None:
     with served(app) as base_url:
-        files = {"images": ("a.png", picture("red"))}
-        httpx.put(f"{base_url}/v1/products/a", files=files).raise_for_status()
+        put(base_url, "a", "red")
         made = httpx.post(f"{base_url}/v1/keys", json={"name": "first", "scopes": ["admin"]})
         page = open_page(base_url, expected="401")
         page.goto("/")

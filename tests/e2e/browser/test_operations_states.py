@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 from fastapi import FastAPI
 from playwright.sync_api import expect
@@ -15,6 +14,7 @@ from core.types import NewPicture
 from deployments.bulk_jobs import BulkJobs
 from tests.documented_service import Cluster, picture
 from tests.e2e.browser.conftest import NARROW, OpenPage, screenshot
+from tests.e2e.browser.looks import put
 from tests.local_encoder import LocalEncoder
 from tests.local_service import local_service
 from tests.served import served
@@ -27,11 +27,6 @@ def app(tmp_path: Path) -> Iterator[FastAPI]:
         jobs = BulkJobs(services.catalog.jobs, Cluster(), deadline_s=5)
         running.state.services = replace(services, jobs=jobs)
         yield running
-
-
-def put(base_url: str, product_id: str, colour: str) -> None:
-    files = {"images": ("a.png", picture(colour))}
-    httpx.put(f"{base_url}/v1/products/{product_id}", files=files).raise_for_status()
 
 
 def test_gaps_and_quarantine_are_shown_with_thumbnails(app: FastAPI, open_page: OpenPage) -> None:
