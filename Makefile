@@ -14,10 +14,12 @@ setup: $(VENV)/.installed ## make .venv with pinned versions
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; say where it is with make PYTHON=…" >&2; exit 1; }
+	@mkdir -p $(VENV) && date +%s > $(VENV)/.began
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 # A service starts some twenty Python processes, so compiling what they import once saves a minute.
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
+	@printf '%7.1f s  pinned versions installed\n' $$(( $$(date +%s) - $$(cat $(VENV)/.began) ))
 	@touch $@
 
 # The package of the Milvus server has a module named like our room, so it lives on its own.
