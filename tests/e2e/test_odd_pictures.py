@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from demo.catalog import demo_products
+from demo.service import DemoService
 from tests.e2e.conftest import SEED
 
 
@@ -53,6 +55,21 @@ REFUSED = {
     "empty": (b"", 422, "empty"),
     "bomb": (bomb(20_000), 413, "pixels"),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_dies(service: DemoService) -> Iterator[None]:
+    """What pictures pass through is not another process afterwards; of several, some may have been needless."""
+    before = replicas(service)
+    yield
+    after = replicas(service)
+    assert [name for name, pids in before.items() if not pids & after.get(name, set())] == []
+
+
+def replicas(service: DemoService) -> dict[str, set[int]]:
+    """The processes of each model and of the gateway."""
+    names = ("openclip", "dinov2", "blip2", "gateway")
+    return {name: {each.pid for each in service.processes(f"ServeReplica:{name}:")} for name in names}
 
 
 @pytest.mark.parametrize("kind", FINE)
