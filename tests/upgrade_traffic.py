@@ -5,6 +5,7 @@ import io
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -43,7 +44,8 @@ class Traffic:
     prefix: str
     searches: list[dict[str, Any]] = field(default_factory=list)
     failed_searches: list[str] = field(default_factory=list)
-    writes: int = 0
+    done: Counter[str] = field(default_factory=Counter)
+    """Writes that did something, by their method."""
     failed_writes: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
 
@@ -119,8 +121,9 @@ class Traffic:
         except httpx.HTTPError as error:
             self.failed_writes.append(repr(error))
             return
-        self.writes += 1
-        if answer.status_code not in (200, 201, 204, 404):
+        if answer.status_code in (200, 201, 204):
+            self.done[method] += 1
+        elif answer.status_code != 404:
             self.failed_writes.append(answer.text)
 
     def _name(self, number: int) -> str:

@@ -101,16 +101,16 @@ def test_an_upgrade_and_a_rollback_under_traffic_lose_no_search_and_no_product(
     assert {width: each.info.dimension for width, each in versions.items()} == {OLD: 768, NEW: 1024}
     wanted = {"checkpoint": str(checkpoint(home, NEW))}
     check_plan(client, done(client, "plan", **wanted), versions)
-    done(client, "build", **wanted)
     for verb, kind, args in (
         ("upgrade", "promote", {**wanted, "force": "the test is about the way, not the goal"}),
         ("rollback", "rollback", {}),
     ):
         old, new = (versions[each] for each in ((OLD, NEW) if verb == "upgrade" else (NEW, OLD)))
-        started = time.monotonic()
+        started, others = time.monotonic(), replicas_of_others(service)
         with Traffic(service.base_url, MODEL, QUERIES, verb) as traffic:
             time.sleep(5 / PER_S)
             if kind == "promote":
+                done(client, "build", **wanted)
                 kill_midway(service, client, kind, **args)
             result = done(client, kind, **args)
             time.sleep(5 / PER_S)
@@ -118,6 +118,8 @@ def test_an_upgrade_and_a_rollback_under_traffic_lose_no_search_and_no_product(
         assert (result["from"], result["to"]) == (old.info.collection, new.info.collection)
         assert traffic.failed_searches == []
         assert traffic.failed_writes == []
+        assert 0 < traffic.done["DELETE"] < traffic.done["PUT"]
+        assert others == replicas_of_others(service), "no replica but the encoder's is replaced"
         fingerprints = {check_answer(answer, versions) for answer in traffic.searches}
         assert fingerprints == {old.info.fingerprint, new.info.fingerprint}
         wait_until_indexed(client)
@@ -127,7 +129,7 @@ def test_an_upgrade_and_a_rollback_under_traffic_lose_no_search_and_no_product(
             print(
                 f"\n{verb}: {old.info.dimension} -> {new.info.dimension} dimensions in {took_s:.0f} s, "
                 f"{len(traffic.searches)} searches, 0 failed, slowest {traffic.slowest_s:.2f} s, "
-                f"{traffic.writes} writes"
+                f"{traffic.done.total()} writes"
             )
 
 
@@ -222,6 +224,12 @@ def checkpoint(home: Path, width: int) -> Path:
 
 def load(directory: Path) -> Encoder:
     return load_encoder(EncoderConfig(name=MODEL, family="dinov2", checkpoint=str(directory)))
+
+
+def replicas_of_others(service: DemoService) -> set[int]:
+    """The processes of every deployment but the encoder's."""
+    encoders = {each.pid for each in service.processes(f"ServeReplica:{MODEL}:")}
+    return {each.pid for each in service.processes("ServeReplica:")} - encoders
 
 
 def live(client: httpx.Client) -> Sequence[dict[str, Any]]:

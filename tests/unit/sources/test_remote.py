@@ -49,6 +49,11 @@ def test_pages_follow_each_other_to_the_end_and_from_any_position(shop: Shop, pa
         assert list(source(shop, paging=paging).entries(entry.position)) == every[entry.row :]
 
 
+def test_pages_begin_where_the_source_says(shop: Shop) -> None:
+    assert ids(list(source(shop, start_page=2).entries(None))) == ["p2", "p3", "p4"]
+    assert [path.split("page=")[1] for path, _ in shop.requests] == ["2", "3", "4"]
+
+
 def test_a_resumed_import_does_not_ask_for_pages_that_it_had(shop: Shop) -> None:
     every = list(source(shop).entries(None))
     shop.requests.clear()
