@@ -1,39 +1,79 @@
-"""`make demo` from nothing, its end by Ctrl-C, and a second start from what is indexed."""
+"""`make demo` from nothing, its end by Ctrl-C, a second start from what is indexed, a third from a backup."""
 
+import base64
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import psutil
+import pytest
+from typer.testing import CliRunner
 
 from cli.environment import free_port
+from cli.exits import Exit
+from cli.main import app
+from demo.catalog import demo_products
+from demo.run import SEED
+from demo.service import CONFIG
 
 PRODUCTS = 8
 START_TIMEOUT_S = 300
 
 
-def test_the_demo_starts_ends_and_starts_again_from_what_is_indexed() -> None:
-    with tempfile.TemporaryDirectory(prefix="vitrine-") as home:
-        first = _run_and_interrupt(Path(home))
+def test_the_demo_starts_again_from_what_is_indexed_and_after_a_disaster_from_its_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backups = str(tmp_path / "backups")
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as name:
+        home = Path(name)
+        monkeypatch.setenv("VITRINE_HOME", name)
+        first = _run_and_interrupt(home)
         assert f"{PRODUCTS} products indexed (0 were there)" in first
-        second = _run_and_interrupt(Path(home))
-        assert f"{PRODUCTS} products indexed ({PRODUCTS} were there)" in second
-        for output in (first, second):
+        second = _run_and_interrupt(home, lambda _: _vitrine("backup", str(CONFIG), backups))
+        shutil.rmtree(home)
+        home.mkdir()
+        _vitrine("restore", str(CONFIG), backups)
+        third = _run_and_interrupt(home, _assert_that_every_model_finds_every_picture)
+        for later in (second, third):
+            assert f"{PRODUCTS} products indexed ({PRODUCTS} were there)" in later
+        for output in (first, second, third):
             assert len(re.findall(r"^ +\d+\.\d s ", output, re.MULTILINE)) == 2
 
 
-def _run_and_interrupt(home: Path) -> str:
-    options = ["--home", str(home), "--port", str(free_port()), "--products", str(PRODUCTS)]
+def _vitrine(*arguments: str) -> None:
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == Exit.OK, done.output
+
+
+def _assert_that_every_model_finds_every_picture(base_url: str) -> None:
+    with httpx.Client(base_url=base_url, timeout=60) as client:
+        for product in demo_products(SEED, PRODUCTS):
+            parts = [{"type": "image", "image": base64.b64encode(data).decode()} for data in product.pictures]
+            for model in ("openclip", "dinov2", "blip2", "ensemble"):
+                for part in parts:
+                    answer = client.post("/v1/search", json={"query": [part], "model": model, "limit": 1})
+                    assert answer.status_code == 200, answer.text
+                    assert [each["product_id"] for each in answer.json()["results"]] == [product.product_id]
+
+
+def _run_and_interrupt(home: Path, meanwhile: Callable[[str], None] | None = None) -> str:
+    port = free_port()
+    options = ["--home", str(home), "--port", str(port), "--products", str(PRODUCTS)]
     with (home / "output").open("w+") as output:
         demo = psutil.Popen(
             [sys.executable, "-m", "demo.run", *options], stdout=output, stderr=subprocess.STDOUT
         )
         try:
             _wait_for(home / "output", "Vitrine answers", demo)
+            if meanwhile is not None:
+                meanwhile(f"http://127.0.0.1:{port}")
             started = demo.children(recursive=True)
             assert len(started) > 5
             demo.send_signal(signal.SIGINT)
