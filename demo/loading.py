@@ -40,7 +40,7 @@ def pending(client: httpx.Client) -> int | None:
     if None in models:
         return None
     # Models are counted as of a moment ago, and miss what has come since.
-    return sum(counts["missing"] + max(0, stats["pictures"] - counts["pictures"]) for counts in models)
+    return sum(int(counts["missing"] + max(0, stats["pictures"] - counts["pictures"])) for counts in models)
 
 
 async def put_products(
