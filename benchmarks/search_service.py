@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from pymilvus import MilvusClient
 
 from benchmarks.service import application
 from catalog.config import CatalogConfig
@@ -23,6 +24,7 @@ from models.registry import load_encoder
 
 ROWS_A_CALL = 2000
 _START_S = 180.0
+_LOADING_S = 10.0
 
 
 def null_encoder() -> Encoder:
@@ -55,6 +57,27 @@ def fill(home: Path, milvus_uri: str, products: int) -> None:
     for start in range(0, products, ROWS_A_CALL):
         store.upsert(info.collection, rows[start : start + ROWS_A_CALL])
     store.close()
+    _seal(milvus_uri, info.collection, products)
+
+
+def _seal(milvus_uri: str, collection: str, rows: int) -> None:
+    """Wait until the rows are as those of a catalogue that stands: sealed and indexed.
+
+    What was just written Milvus searches without an index, and builds one meanwhile on the same cores.
+    """
+    client = MilvusClient(milvus_uri)
+    client.flush(collection)
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        index = client.describe_index(collection, "embedding")
+        if index["indexed_rows"] >= rows and index["pending_index_rows"] == 0:
+            break
+        time.sleep(0.5)
+    else:
+        raise RuntimeError(f"Milvus did not index {rows} rows within {_START_S:.0f} s: {index}")
+    client.close()
+    # It does not tell when it has loaded what it has built.
+    time.sleep(_LOADING_S)
 
 
 @contextmanager
