@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_durably(path: str, data: bytes) -> None:
-    """Write `path` unless it is there with that size; a crash leaves all of it or nothing.
+    """Write `path` unless it holds just that; a crash leaves all of it or nothing.
 
     After the return the file survives a loss of power, whoever wrote it.
 
@@ -15,7 +15,7 @@ def write_durably(path: str, data: bytes) -> None:
     """
     target = Path(path)
     _make_folders(target.parent)
-    if not (target.is_file() and target.stat().st_size == len(data)):
+    if not _holds(target, data):
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         try:
             _write_and_sync(temporary, data)
@@ -39,6 +39,11 @@ def sync_file(path: str) -> None:
     finally:
         os.close(descriptor)
     _sync_folder(Path(path).parent)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    # A disk may turn bits, which leaves the size as it was.
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def _make_folders(folder: Path) -> None:

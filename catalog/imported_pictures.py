@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Engine, Table, select
+from sqlalchemy import Engine, Table, delete, select
 
 from catalog.chunks import chunks
 from catalog.dialects import insert_or_replace
@@ -56,6 +56,12 @@ class SqlImportedPictures:
                 statement.on_conflict_do_update(index_elements=["key"], set_=changes),
                 sorted(values, key=lambda each: str(each["key"])),
             )
+
+    def forget(self, sha256s: Sequence[str]) -> None:
+        """Have what held these files read anew by the next import; for files that were lost or damaged."""
+        with writing(self._engine) as connection:
+            for some in chunks(sorted(set(sha256s))):
+                connection.execute(delete(ImportedPictureRow).where(ImportedPictureRow.sha256.in_(some)))
 
 
 def _key(reference: str) -> str:

@@ -14,6 +14,7 @@ from catalog.ledger_rows import (
     ITEMS,
     in_flight,
     locked,
+    newest_settled,
     of_current_revision,
     parse_keys,
     rows_of,
@@ -181,6 +182,15 @@ class SqlLedger:
                 )
                 settled.update(row_key(*row) for row in connection.execute(rows))
         return settled
+
+    def settled(self, collection: str, image_ids: Sequence[str]) -> dict[str, str]:
+        """Of these pictures, by image id, the key of the newest row that is settled, at whatever revision."""
+        found: dict[str, str] = {}
+        with reading(self._engine) as connection:
+            for some in chunks(sorted(set(image_ids))):
+                rows = connection.execute(newest_settled(collection, some))
+                found |= {image_id: row_key(image_id, revision) for image_id, revision in rows}
+        return found
 
     def counts(self, collection: str) -> LedgerCounts:
         """Count pictures, indexed, failed and missing (whatever is open) for one collection."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, and_, false, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, false, func, select, tuple_
 
 from catalog.dialects import insert_or_replace
 from catalog.tables import EmbeddingRow, ImageRow, ProductRow
@@ -57,6 +57,19 @@ def rows_of(collection: str, keys: Sequence[RowKey]) -> ColumnElement[bool]:
         EmbeddingRow.collection == collection,
         EmbeddingRow.image_id.in_({image_id for image_id, _ in keys}),
         tuple_(EmbeddingRow.image_id, EmbeddingRow.image_revision).in_(keys),
+    )
+
+
+def newest_settled(collection: str, image_ids: Sequence[str]) -> Select[str, int]:
+    """Select, for each of these pictures that the collection holds, the highest revision that is in."""
+    return (
+        select(EmbeddingRow.image_id, func.max(EmbeddingRow.image_revision))
+        .where(
+            EmbeddingRow.collection == collection,
+            EmbeddingRow.image_id.in_(image_ids),
+            EmbeddingRow.embedded_at.is_not(None),
+        )
+        .group_by(EmbeddingRow.image_id)
     )
 
 

@@ -6,7 +6,8 @@ from threading import Lock
 
 from core.errors import InvalidInput, NotFound, Unavailable, VitrineError
 from core.ports import Ledger, VectorStore
-from core.types import EncoderInfo, IndexItem, VectorRow
+from core.types import EncoderInfo, IndexItem, Vector, VectorRow
+from core.vectors import is_unit
 
 Failure = tuple[IndexItem, VitrineError]
 _PREPARE_WAIT_S = 10.0
@@ -49,16 +50,31 @@ class IndexRows:
         """Forget what is prepared: a collection may be lost although the ledger is content."""
         self._prepared.clear()
 
+    def vectors(self, info: EncoderInfo, items: Sequence[IndexItem]) -> dict[str, Vector]:
+        """Read, by image id, what the collection holds of these pictures at any revision.
+
+        An image id stands for the content of a file, and revisions differ in attributes and place only: so
+        these need not be encoded again. A vector that was damaged is left out.
+
+        Raises:
+            NotFound: the collection was lost.
+        """
+        keys = self._ledger.settled(info.collection, [item.image_id for item in items])
+        if not keys:
+            return {}
+        with self._loss_noticed(info):
+            stored = self._store.fetch(info.collection, list(keys.values()))
+        return {
+            image_id: stored[key] for image_id, key in keys.items() if key in stored and is_unit(stored[key])
+        }
+
     def write(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> tuple[list[IndexItem], list[Failure]]:
         """Write announced rows; returns what is in, and what the store refuses for good."""
         if not rows:
             return [], []
         try:
-            return self._put(info, rows), []
-        except NotFound:
-            # The collection was lost; the next call makes it again.
-            self._prepared.discard(info.fingerprint)
-            raise
+            with self._loss_noticed(info):
+                return self._put(info, rows), []
         except InvalidInput as error:
             if len(rows) == 1:
                 return [], [(rows[0].item, error)]
@@ -90,6 +106,15 @@ class IndexRows:
             self.remove(collection, keys)
             removed += len(keys)
         return removed
+
+    @contextmanager
+    def _loss_noticed(self, info: EncoderInfo) -> Iterator[None]:
+        try:
+            yield
+        except NotFound:
+            # The next call makes the collection again.
+            self._prepared.discard(info.fingerprint)
+            raise
 
     def _put(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> list[IndexItem]:
         self._store.upsert(info.collection, rows)

@@ -86,9 +86,13 @@ class Indexer:
     async def _index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:
         announced = await self.describe()
         await _call(self._ledger.open, announced.collection, items)
-        readable, unreadable = await self._read(items)
-        await _call(self._ledger.fail, announced.collection, unreadable)
         states: dict[str, IndexState] = {item.image_id: "pending" for item in items}
+        held = await _call(self._rows.vectors, announced, items)
+        same = [VectorRow(item, held[item.image_id]) for item in items if item.image_id in held]
+        if same:
+            states |= await self._write(announced, same)
+        readable, unreadable = await self._read([item for item in items if item.image_id not in held])
+        await _call(self._ledger.fail, announced.collection, unreadable)
         states |= {item.image_id: "failed" for item, _ in unreadable}
         for portion in portions(readable, lambda pair: len(pair[1])):
             states |= await self._encode(announced, portion)
@@ -103,10 +107,15 @@ class Indexer:
             # The replica that encoded runs other weights than the one that answered describe().
             await _call(self._rows.prepare, encoded.info)
             await _call(self._ledger.open, encoded.info.collection, items)
-        rows, broken = _split(items, encoded)
-        written, refused = await _call(self._rows.write, encoded.info, rows)
-        await _call(self._ledger.fail, encoded.info.collection, [*broken, *refused])
-        states: dict[str, IndexState] = {item.image_id: "failed" for item, _ in [*broken, *refused]}
+        return await self._write(encoded.info, *_split(items, encoded))
+
+    async def _write(
+        self, info: EncoderInfo, rows: Sequence[VectorRow], broken: Sequence[Failure] = ()
+    ) -> dict[str, IndexState]:
+        written, refused = await _call(self._rows.write, info, rows)
+        failures = [*broken, *refused]
+        await _call(self._ledger.fail, info.collection, failures)
+        states: dict[str, IndexState] = {item.image_id: "failed" for item, _ in failures}
         return states | {item.image_id: "indexed" for item in written}
 
     async def _read(self, items: Sequence[IndexItem]) -> tuple[list[tuple[IndexItem, bytes]], list[Failure]]:

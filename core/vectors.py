@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from core.errors import InvalidInput
 from core.types import Vector
 
+_UNIT_TOLERANCE = 1e-3
+
 
 def relative_weights(weights: Sequence[float]) -> NDArray[np.float64]:
     """Scale weights so that the largest in magnitude is 1 or -1, float64 (n,); zeros stay zeros.
@@ -17,6 +19,11 @@ def relative_weights(weights: Sequence[float]) -> NDArray[np.float64]:
     given = np.asarray(weights, np.float64)
     largest = np.abs(given).max(initial=0.0)
     return given / largest if largest > 0 else given
+
+
+def is_unit(vector: Vector) -> bool:
+    """Tell whether a vector (dimension,) has length 1, as those of encoders have; one that holds NaN has not."""
+    return abs(float(np.linalg.norm(vector.astype(np.float64))) - 1) <= _UNIT_TOLERANCE
 
 
 def weighted_mean(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector:

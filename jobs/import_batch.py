@@ -124,6 +124,9 @@ class BatchImport:
         if previous is not None and is_same(
             previous, record.title, record.description, record.attributes, sha256s
         ):
+            # What was read anew may be what the store of pictures has lost.
+            fresh = [each.data for each in found or () if each.data is not None]
+            await asyncio.gather(*(asyncio.to_thread(self._catalog.blobs.put, data) for data in fresh))
             return "unchanged"
         pictures = None if found is None else await reader.load(found)
         _, is_new = await asyncio.to_thread(

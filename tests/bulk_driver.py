@@ -28,17 +28,21 @@ from models.encoder import Pixels
 LEASE_S = 2.0
 ARGS = {"model": "fake"}
 FILE_PICTURES = 250
+HELD = "held"
+"""A file of this name in the folder keeps the encoder waiting."""
 BULK = BulkConfig(batch_size=8, batches_in_flight=3, shard_pictures=100)
 _SECONDS_A_PICTURE = 0.002
 
 
 class CountingEncoder(fake.FakeEncoder):
-    """Adds a byte to a file for every picture that it encodes, and takes its time."""
+    """Adds a byte to a file for every picture that it encodes, takes its time, and waits while it is held."""
 
     count_file: Path
 
     def encode_images(self, pictures: Sequence[Pixels]) -> list[Vector | VitrineError]:
         time.sleep(_SECONDS_A_PICTURE * len(pictures))
+        while self.count_file.with_name(HELD).exists():
+            time.sleep(0.05)
         descriptor = os.open(self.count_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(descriptor, b"x" * len(pictures))
         os.close(descriptor)

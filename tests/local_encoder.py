@@ -1,4 +1,7 @@
-"""A loaded encoder in this process, behind the port that replicas have; can be told to be away."""
+"""A loaded encoder in this process, behind the port that replicas have; can be told to be away.
+
+It counts the inputs that it has encoded.
+"""
 
 from collections.abc import Sequence
 
@@ -14,6 +17,7 @@ class LocalEncoder:
     ) -> None:
         self.name = name
         self.away = False
+        self.encoded = 0
         config = EncoderConfig(name=name, family="fake", checkpoint=checkpoint, captions=captions)
         self._encoder = load_encoder(config)
 
@@ -24,6 +28,7 @@ class LocalEncoder:
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         info = await self.describe()
+        self.encoded += len(inputs)
         return Encoded(info, [self._one(item) for item in inputs])
 
     async def caption(self, pictures: Sequence[bytes]) -> Captioned:

@@ -17,7 +17,7 @@ from core.errors import Unavailable
 from core.indexing import Indexer
 from core.types import EncoderInfo, NewPicture
 from jobs.run import JobRun, take_up
-from jobs.upgrade.change import arguments
+from jobs.upgrade.change import Change, arguments
 from jobs.upgrade.serving import Rollout
 from jobs.upgrade.takeover import Surroundings, Takeover
 from milvus.memory import MemoryStore
@@ -107,13 +107,15 @@ class Stage:
         with take_up(self.catalog.jobs, kind, {"model": MODEL, **args}) as run:
             yield run
 
-    def promote(self, checkpoint: str, spy: Callable[[Any], Any] = lambda part: part, **options: Any) -> None:
+    def promote(
+        self, checkpoint: str, spy: Callable[[Any], Any] = lambda part: part, **options: Any
+    ) -> Change:
         with self.job(checkpoint=checkpoint) as run:
             around = Surroundings(run, self.catalog, spy(self.store), spy(self.serve))
             takeover = Takeover(
                 around, info(checkpoint), lambda: self.build(checkpoint), 0, options.get("wait_s", 5)
             )
-            takeover.proceed({"family": "fake", "checkpoint": checkpoint}, options.get("apply", True))
+            return takeover.proceed({"family": "fake", "checkpoint": checkpoint}, options.get("apply", True))
 
 
 @contextmanager

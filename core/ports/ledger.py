@@ -74,6 +74,10 @@ class Ledger(Protocol):
         """Of these row keys, those that are settled without an error."""
         ...
 
+    def settled(self, collection: str, image_ids: Sequence[str]) -> dict[str, str]:
+        """Of these pictures, by image id, the key of the newest row that is settled, at whatever revision."""
+        ...
+
     def counts(self, collection: str) -> LedgerCounts:
         """Count pictures, indexed, failed and missing for one collection."""
         ...

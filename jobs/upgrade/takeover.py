@@ -66,7 +66,9 @@ class Takeover:
         self._wait_s = wait_s
 
     def proceed(self, version: Mapping[str, Any], apply: bool) -> Change:
-        """Do whatever is not done yet; returns what was changed once the version serves, is complete and live.
+        """Do whatever is not done yet, until the version serves, is complete and live.
+
+        Returns what has changed, also where an attempt that was interrupted has changed it already.
 
         `version` are the fields that make the encoder the target.
 
@@ -83,8 +85,9 @@ class Takeover:
         self._roll(changed, apply)
         # From now on live traffic writes to this version, so what is missing does not grow any more.
         self._catch_up("after the replicas have changed", 0)
+        whole = self._whole(changed)
         self._move_alias()
-        return changed
+        return whole
 
     def _catch_up(self, when: str, tolerated: int) -> None:
         if not self._lacks_more_than(0):
@@ -117,7 +120,9 @@ class Takeover:
         elif changed:
             logger.info("the same as a patch of a RayService:\n%s", changed.rayservice_patch)
         self._run.report(
-            stage="waiting for the replicas" if apply or not changed else "waiting for the change to be made"
+            stage="waiting for the replicas"
+            if apply or not changed
+            else "waiting for the change that the job's log tells"
         )
         deadline = time.monotonic() + self._wait_s
         while not self._serves(apply):
@@ -155,6 +160,14 @@ class Takeover:
         raise ModelUnavailable(
             f"the replicas of {self._target.collection} do not start{restored}: {reason[-1000:]}"
         )
+
+    def _whole(self, changed: Change) -> Change:
+        name = self._target.name
+        live = self._store.alias_target(name)
+        settings = None if live is None else self._versions.settings(live)
+        if changed or settings is None or live == self._target.collection:
+            return changed
+        return Change(name, change(changed.after, name, settings).after, changed.after)
 
     def _move_alias(self) -> None:
         name, collection = self._target.name, self._target.collection

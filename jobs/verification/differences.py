@@ -1,5 +1,6 @@
 """What can differ between catalog, ledger, Milvus and picture files."""
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,6 +20,7 @@ Kind = Literal[
 ]
 Differences = dict[Kind, list[str]]
 """Row keys by how they differ, of one range of image ids."""
+_AGAIN = "put the product with its pictures again, or repair and import it again"
 _MEANINGS: Mapping[Kind, tuple[str, bool]] = {
     "missing_collection": ("the ledger has rows of a collection that Milvus does not hold", True),
     "lost_vector": ("the ledger says that a vector is in, and Milvus does not hold it", True),
@@ -29,10 +31,14 @@ _MEANINGS: Mapping[Kind, tuple[str, bool]] = {
     "quarantined_caption": ("a model could not caption a picture; a repair has it tried once more", True),
     "obsolete_row": ("a picture is gone or has changed, and its old vector is still there", True),
     "unchecked_version": ("vectors were not compared: this version's encoder cannot be loaded", False),
-    "missing_file": ("a product's picture file is gone; store the product with its pictures again", False),
-    "damaged_file": ("a product's picture file has other contents; store it with its pictures again", False),
+    "missing_file": (f"a product's picture file is gone; {_AGAIN}", False),
+    "damaged_file": (f"a product's picture file has other contents; {_AGAIN}", False),
 }
 EXAMPLES = 10
+LOGGED = 10_000
+"""Differences of a kind that the log names one by one: as many lines of it as can be asked for."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -66,9 +72,13 @@ class Findings:
         if not keys:
             return
         difference = self._found.setdefault((kind, collection), _Difference())
+        named = products or {}
+        for key in sorted(keys)[: max(0, LOGGED - difference.count)]:
+            logger.info(
+                "%s: %s of product %s in %s", kind, key, named.get(key, "-"), collection or "no collection"
+            )
         difference.count += len(keys) if number is None else number
         room = EXAMPLES - len(difference.examples)
-        named = products or {}
         difference.examples += [
             {"key": key, "product_id": named.get(key)} for key in sorted(keys)[:room] if room > 0
         ]

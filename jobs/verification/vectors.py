@@ -12,12 +12,12 @@ from core.errors import NotFound, VitrineError
 from core.portions import parts
 from core.ports import EncoderClient, VectorStore
 from core.types import EncoderInfo, Vector
+from core.vectors import is_unit
 
 MIN_COSINE = {"fp32": 0.9999}
 """Cosine of a vector with itself made anew: batches and processors differ in the last digits only."""
 MIN_COSINE_ROUNDED = 0.99
 """The same where weights are rounded to less than fp32."""
-_UNIT_TOLERANCE = 1e-3
 _BATCH = 32
 
 KeyedFile = tuple[str, str]
@@ -61,12 +61,11 @@ async def compare_vectors(
 
 def is_same(stored: Vector, fresh: Vector, precision: str) -> bool:
     """Tell whether a stored float32 vector is the unit vector (dimension,) that was made anew."""
-    kept = stored.astype(np.float64)
-    length = float(np.linalg.norm(kept))
-    if stored.shape != fresh.shape or not abs(length - 1) <= _UNIT_TOLERANCE:
+    if stored.shape != fresh.shape or not is_unit(stored):
         return False
+    kept = stored.astype(np.float64)
     least = MIN_COSINE.get(precision, MIN_COSINE_ROUNDED)
-    return float(kept @ fresh.astype(np.float64)) / length >= least
+    return float(kept @ fresh.astype(np.float64)) / float(np.linalg.norm(kept)) >= least
 
 
 def _read(catalog: Catalog, sha256: str) -> bytes | None:

@@ -52,7 +52,7 @@ class Verification:
         self.checked = {"pictures": pictures, "versions": {}}
         shards = cut(pictures, _PICTURES_A_RANGE)
         self._run.report(stage="looking at picture files", total=pictures, done=0)
-        self._look_at_files(shards, findings)
+        self._look_at_files(shards, findings, repair)
         asked = [name for name in self._context.settings.encoders if model in (None, name)]
         for info in self._catalog.ledger.versions():
             if info.name in asked:
@@ -73,7 +73,7 @@ class Verification:
                 self._run.report(stage=f"repairing {collection}")
                 build(info, encoder)
 
-    def _look_at_files(self, shards: Sequence[Shard], findings: Findings) -> None:
+    def _look_at_files(self, shards: Sequence[Shard], findings: Findings, repair: bool) -> None:
         done = 0
         with ThreadPoolExecutor(FILES_AT_ONCE, "files") as pool:
             for shard in shards:
@@ -83,6 +83,11 @@ class Verification:
                 found = check_files(self._catalog, pictures, self._sample.__contains__, pool)
                 for kind, keys in found.items():
                     findings.add(kind, "", keys, products)
+                broken = {key for keys in found.values() for key in keys}
+                if repair and broken:
+                    # All that can be done from here: an import that has brought the file brings it again.
+                    sha256s = [picture.sha256 for picture in pictures if picture.key in broken]
+                    self._catalog.imported_pictures.forget(sha256s)
                 done += len(pictures)
                 self._run.report(done=done)
 

@@ -71,3 +71,6 @@ class ImportsContract:
         catalog.imported_pictures.remember({})
         found = catalog.imported_pictures.find([*references, "unknown"])
         assert found == {**dict.fromkeys(references, KNOWN), references[0]: changed}
+        catalog.imported_pictures.remember({references[1]: replace(KNOWN, sha256="b" * 64)})
+        catalog.imported_pictures.forget([KNOWN.sha256, "c" * 64])
+        assert list(catalog.imported_pictures.find(references)) == [references[1]]

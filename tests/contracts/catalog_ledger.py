@@ -143,6 +143,22 @@ class LedgerContract:
         ledger.forget(LIVE, [*ledger.obsolete(LIVE, 10), "odd"])
         assert ledger.obsolete(LIVE, 10) == []
 
+    def test_a_picture_that_is_in_is_known_at_its_newest_revision(
+        self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        ids = [*(each.image_id for each in shirt), "f" * 32]
+        ledger.open(LIVE, shirt)
+        ledger.settle(LIVE, shirt[:1])
+        ledger.fail(LIVE, [(shirt[1], NotFound("no such file"))])
+        assert ledger.settled(LIVE, ids) == {ids[0]: shirt[0].key}
+        catalog.products.put("shirt", "A shirt", "", {"color": "blue"}, None)
+        now = ledger.items("shirt")
+        ledger.open(LIVE, now)
+        assert ledger.settled(LIVE, ids) == {ids[0]: shirt[0].key}
+        ledger.settle(LIVE, now)
+        assert ledger.settled(LIVE, ids) == {each.image_id: each.key for each in now}
+        assert ledger.settled(NEXT, ids) == ledger.settled(LIVE, []) == {}
+
     def test_a_deleted_product_leaves_obsolete_rows(
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem], clock: Clock
     ) -> None:

@@ -69,6 +69,10 @@ class Model:
             if self.current.get(image) != revision
         ]
 
+    def settled(self, collection: str) -> dict[str, str]:
+        rows = sorted(self.ledger[collection].items())
+        return {image: f"{image}:{revision}" for (image, revision), state in rows if state == "settled"}
+
     def counts(self, collection: str) -> LedgerCounts:
         states = [self.ledger[collection].get(key, "open") for key in self.current.items()]
         return LedgerCounts(
@@ -93,6 +97,7 @@ def check_any_sequence(catalog: Catalog, max_examples: int) -> None:
                 assert [(each.revision, each.image_id) for each in found] == model.missing(collection)
                 assert catalog.ledger.obsolete(collection, 100) == model.obsolete(collection)
                 assert catalog.ledger.counts(collection) == model.counts(collection)
+                assert catalog.ledger.settled(collection, [*model.highest]) == model.settled(collection)
 
     run()
 

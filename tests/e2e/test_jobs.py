@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from demo.catalog import demo_products
 from demo.loading import pending
-from demo.service import WEIGHTS
+from demo.service import WEIGHTS, DemoService
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +132,16 @@ def test_an_import_reads_no_folder_that_is_not_opened_to_it(client: httpx.Client
     assert "opens no folder" in job["error"]
 
 
-def test_a_cancelled_job_stays_cancelled(client: httpx.Client) -> None:
+def test_a_cancelled_job_ends_and_stays_cancelled(service: DemoService, client: httpx.Client) -> None:
     job_id = submit(client, "sample", model="dinov2", pooling="cls+mean").json()["job_id"]
+    deadline = time.monotonic() + 60
+    while client.get(f"/v1/jobs/{job_id}").json()["state"] != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert client.delete(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
+    while service.processes(f"jobs run {job_id}"):
+        assert time.monotonic() < deadline, "its process goes on"
+        time.sleep(0.1)
     assert ended(client, job_id)["state"] == "cancelled"
     assert job_id in [job["job_id"] for job in client.get("/v1/jobs").json()]
 

@@ -119,6 +119,7 @@ def test_an_upgrade_and_a_rollback_under_traffic_lose_no_search_and_no_product(
         assert traffic.failed_searches == []
         assert traffic.failed_writes == []
         assert 0 < traffic.done["DELETE"] < traffic.done["PUT"]
+        assert f"+checkpoint: {checkpoint(home, new.info.dimension)}" in result["diff"]
         assert others == replicas_of_others(service), "no replica but the encoder's is replaced"
         fingerprints = {check_answer(answer, versions) for answer in traffic.searches}
         assert fingerprints == {old.info.fingerprint, new.info.fingerprint}

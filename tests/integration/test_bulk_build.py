@@ -18,13 +18,13 @@ from PIL import Image
 
 from catalog.jobs import SqlJobs
 from catalog.opening import Catalog, open_catalog
-from core.jobs import Job
+from core.jobs import Job, Progress
 from core.types import NewPicture
 from jobs.passes import CALLS_AT_ONCE
 from milvus.config import MilvusConfig
 from milvus.imports import MilvusImports
 from milvus.store import MilvusStore
-from tests.bulk_driver import FILE_PICTURES, LEASE_S, settings
+from tests.bulk_driver import FILE_PICTURES, HELD, LEASE_S, settings
 from tests.fixtures_milvus import LiteProcess, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +77,13 @@ class Bench:
 
     def latest_job(self) -> Job:
         return SqlJobs(self.catalog.engine).page(1)[0]
+
+    def wait_for_progress(self, job_id: str) -> Progress:
+        deadline = time.monotonic() + 60
+        while not (progress := SqlJobs(self.catalog.engine).get(job_id).progress).done:
+            assert time.monotonic() < deadline, progress
+            time.sleep(0.01)
+        return progress
 
     def wait_until_indexed(self, count: int, process: "subprocess.Popen[str]") -> None:
         deadline = time.monotonic() + 240
@@ -166,15 +173,25 @@ def test_a_build_killed_at_ten_points_leaves_no_gap_no_duplicate_and_little_done
     assert PICTURES <= bench.encoded <= 1.2 * PICTURES
 
 
-def test_a_second_build_is_refused_with_the_id_of_the_first_and_a_cancelled_one_stops(bench: Bench) -> None:
+def test_a_build_tells_how_far_it_is_keeps_a_second_off_by_its_id_and_stops_when_cancelled(
+    bench: Bench,
+) -> None:
     first = bench.build()
     bench.wait_until_indexed(100, first)
     job = bench.latest_job()
+    told = bench.wait_for_progress(job.job_id)
+    held = bench.folder / HELD
+    held.touch()
     second = bench.build()
+    assert (told.stage, told.total, told.failed) == ("indexing", PICTURES, 0)
+    assert 0 < told.done < PICTURES
+    assert told.images_per_s is not None
+    assert told.eta_s == pytest.approx((PICTURES - told.done) / told.images_per_s, rel=1e-6)
     _, refusal = second.communicate(timeout=240)
     assert second.returncode != 0
     assert job.job_id in refusal
     SqlJobs(bench.catalog.engine).cancel(job.job_id)
+    held.unlink()
     first.communicate(timeout=240)
     assert first.returncode != 0
     assert bench.latest_job().state == "cancelled"

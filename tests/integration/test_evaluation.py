@@ -1,7 +1,9 @@
 """Comparisons over a real Milvus Lite, with encoders that are told apart by what they see."""
 
 import csv
+import html
 import io
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -174,6 +176,9 @@ def test_the_report_shows_where_models_differ_most_and_loads_nothing(shop: Bench
 
     files = store_files(result, shop.catalog)["files"]
     page = shop.catalog.reports.get(files["report.html"]).decode()
+    shown = [html.unescape(each) for each in re.findall(r"<h3>(?!Differences)(.*?)</h3>", page)]
+    assert shown == [query.words or query.query_id for query, _ in most_different(result)]
+    assert page.count('alt="picture of the query"') == CONFIG.shown_queries
     assert page.count('src="data:image/jpeg;base64,') >= CONFIG.shown_queries
     assert "<p>7" not in page
     assert "&lt;p&gt;" in page

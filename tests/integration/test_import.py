@@ -1,5 +1,6 @@
 """Imports into a real catalog: what they write, fetch and delete, and how they survive SIGKILL."""
 
+import asyncio
 import csv
 import io
 import json
@@ -20,9 +21,12 @@ from catalog.jobs import SqlJobs
 from catalog.opening import Catalog, open_catalog
 from catalog.products import SqlProducts
 from core.errors import Conflict, FetchFailed, InvalidInput, Unavailable
+from core.indexing import Indexer
 from demo.catalog import demo_products
 from jobs.settings import Settings
+from milvus.memory import MemoryStore
 from tests.import_driver import run_import, settings
+from tests.local_encoder import LocalEncoder
 from tests.shop_server import TOKEN, Shop, shop_server
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +144,31 @@ def test_a_changed_picture_and_a_changed_title_are_taken_over_with_what_stays(be
     assert bench.catalog.products.get("p1").pictures == before
 
 
+def test_an_unchanged_picture_is_encoded_once_whatever_else_an_import_changes(bench: Bench) -> None:
+    encoder = LocalEncoder()
+    indexer = Indexer(encoder, MemoryStore(), bench.catalog.ledger, bench.catalog.blobs)
+    rows: list[dict[str, Any]] = [
+        {"product_id": f"p{n}", "images": [bench.shop.add(f"{n}.png", png(n))], "attributes": {"price": n}}
+        for n in range(4)
+    ]
+
+    def encoded_by_importing(rows: list[dict[str, Any]]) -> int:
+        before = encoder.encoded
+        bench.run(bench.manifest(rows))
+        asyncio.run(indexer.sweep())
+        return encoder.encoded - before
+
+    assert encoded_by_importing(rows) == 4
+    assert encoded_by_importing(rows) == 0
+    assert encoded_by_importing([each | {"attributes": {"price": 9}, "title": "new"} for each in rows]) == 0
+    rows[1]["images"] = [bench.shop.add("first.png", png(8)), *rows[1]["images"]]
+    assert encoded_by_importing(rows) == 1
+    bench.shop.add("2.png", png(9), '"2"')
+    assert encoded_by_importing(rows) == 1
+    info = asyncio.run(indexer.describe())
+    assert bench.catalog.ledger.counts(info.collection).missing == 0
+
+
 def test_a_server_without_etags_costs_a_fetch_but_no_write(bench: Bench) -> None:
     args = bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1), None)]}])
     bench.run(args)
@@ -156,6 +185,24 @@ def test_a_picture_that_the_store_has_lost_is_fetched_again(bench: Bench) -> Non
     next((bench.folder / "blobs").rglob(sha256)).unlink()
     bench.run(bench.manifest([{"product_id": "other", "images": [url]}]))
     assert bench.catalog.blobs.get(sha256) == png(1)
+
+
+@pytest.mark.parametrize("damage", ["lost", "turned"])
+def test_a_damaged_file_comes_back_with_an_import_once_its_repair_was_asked_for(
+    bench: Bench, damage: str
+) -> None:
+    args = bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1))]}])
+    bench.run(args)
+    (picture,) = bench.catalog.products.get("p").pictures
+    file = next((bench.folder / "blobs").rglob(picture.sha256))
+    if damage == "lost":
+        file.unlink()
+    else:
+        file.write_bytes(png(1)[:-1] + b"?")
+    bench.catalog.imported_pictures.forget([picture.sha256])
+    assert numbers(bench.run(args)) == {"unchanged": 1}
+    assert bench.catalog.blobs.get(picture.sha256) == png(1)
+    assert bench.catalog.products.get("p").pictures == (picture,)
 
 
 def test_broken_rows_are_reported_and_stop_nothing(bench: Bench) -> None:

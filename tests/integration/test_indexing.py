@@ -14,6 +14,7 @@ from PIL import Image
 from catalog.config import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import StoreUnavailable
+from core.filters import parse_filter
 from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
 from core.types import CollectionInfo, Encoded, EncoderInfo, EncoderInput, NewPicture, VectorRow
@@ -99,6 +100,70 @@ def test_changed_and_deleted_products_are_followed(
     assert keys_in(store, info) == expected_keys(catalog)
     hit_colours = store.search_products(info.collection, np.ones(info.dimension, np.float32), 5)
     assert {hit.product_id for hit in hit_colours} == {"keep", "change"}
+
+
+def vectors_in(
+    store: FlakyStore, info: EncoderInfo, catalog: Catalog, product_id: str
+) -> dict[str, np.ndarray]:
+    """The vectors of a product's pictures, by image id."""
+    items = catalog.ledger.items(product_id)
+    found = store.fetch(info.collection, [item.key for item in items])
+    return {item.image_id: found[item.key] for item in items}
+
+
+def test_a_picture_is_encoded_once_though_its_attributes_and_its_place_change(
+    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
+) -> None:
+    red, blue, green = (picture(colour) for colour in ("red", "blue", "green"))
+    catalog.products.put("p", "", "", {"line": "spring"}, [red, blue])
+    asyncio.run(indexer.sweep())
+    info = asyncio.run(indexer.describe())
+    before = vectors_in(store, info, catalog, "p")
+    assert encoder.encoded == 2
+    catalog.products.put("p", "", "", {"line": "summer"}, [blue, red, green])
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=3, removed=2)
+    assert encoder.encoded == 3, "the new one"
+    assert keys_in(store, info) == expected_keys(catalog)
+    after = vectors_in(store, info, catalog, "p")
+    assert {image_id: after[image_id].tobytes() for image_id in before} == {
+        image_id: vector.tobytes() for image_id, vector in before.items()
+    }
+    query = next(iter(after.values()))
+    lines = {line: parse_filter({"line": line}) for line in ("spring", "summer")}
+    found = {line: store.search_products(info.collection, query, 5, lines[line]) for line in lines}
+    assert [found["spring"], [hit.product_id for hit in found["summer"]]] == [[], ["p"]]
+
+
+@pytest.mark.parametrize("factor", [np.nan, 2.0])
+def test_a_damaged_vector_is_not_kept_when_attributes_change(
+    factor: float, catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
+) -> None:
+    catalog.products.put("p", "", "", {}, [picture("red")])
+    asyncio.run(indexer.sweep())
+    info = asyncio.run(indexer.describe())
+    (item,) = catalog.ledger.items("p")
+    rows = store._collections[info.collection].rows
+    sound = rows[item.key].vector
+    rows[item.key] = VectorRow(item, sound * np.float32(factor))
+    catalog.products.put("p", "", "", {"new": True}, None)
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1, removed=1)
+    assert encoder.encoded == 2
+    (vector,) = vectors_in(store, info, catalog, "p").values()
+    assert np.array_equal(vector, sound)
+
+
+def test_a_lost_collection_is_made_again_when_attributes_change(
+    catalog: Catalog, store: FlakyStore, indexer: Indexer
+) -> None:
+    catalog.products.put("p", "", "", {}, [picture("red")])
+    asyncio.run(indexer.sweep())
+    info = asyncio.run(indexer.describe())
+    store.drop_collection(info.collection)
+    catalog.products.put("p", "", "", {"new": True}, None)
+    items = catalog.ledger.items("p")
+    assert set(asyncio.run(indexer.index(items)).values()) == {"pending"}
+    assert set(asyncio.run(indexer.index(items)).values()) == {"indexed"}
+    assert keys_in(store, info) == expected_keys(catalog)
 
 
 def test_a_missing_blob_goes_to_quarantine_and_spares_its_neighbours(

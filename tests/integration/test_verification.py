@@ -1,6 +1,7 @@
 """What a verification finds and repairs, over a real catalog: each difference is made, found and repaired."""
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from catalog.imported_pictures import KnownPicture
 from core.bulk import BulkConfig
 from core.errors import InvalidImage
 from core.types import EncoderInfo, IndexItem, VectorRow
@@ -203,8 +205,14 @@ def test_a_missing_or_damaged_file_is_told_with_its_product_and_stays(checked: C
     assert not found["missing_file"]["repairable"]
     assert [each["product_id"] for each in found["missing_file"]["examples"]] == ["p2"]
     assert {each["product_id"] for each in found["damaged_file"]["examples"]} == {"p3", "p4"}
+    memory = checked.shop.catalog.imported_pictures
+    memory.remember(
+        {name: KnownPicture(None, None, each.sha256, "image/png", 8, 8) for name, each in pictures.items()}
+    )
+    memory.remember({"sound": KnownPicture(None, None, "a" * 64, "image/png", 8, 8)})
     checked.repair()
     assert set(checked.kinds()) == {"missing_file", "damaged_file"}
+    assert list(memory.find([*pictures, "sound"])) == ["sound"], "the others are imported anew"
 
 
 def test_an_earlier_version_is_checked_by_the_settings_that_made_it(checked: Checked) -> None:
@@ -246,13 +254,18 @@ def test_the_same_is_found_however_the_catalog_is_cut(
     checked.assert_repaired()
 
 
-def test_what_differs_everywhere_is_counted_and_shown_by_examples(checked: Checked) -> None:
+def test_what_differs_everywhere_is_counted_shown_by_examples_and_named_in_the_log(
+    checked: Checked, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     for number in range(6, 30):
         checked.shop.put(f"p{number}")
     checked.shop.build("old")
     checked.shop.store.delete(LIVE, sorted(checked.shop.expected_keys()))
     (told,) = checked.look().told()
     assert (told["kind"], told["count"], len(told["examples"])) == ("lost_vector", 30, 10)
+    for number in range(30):
+        assert f"of product p{number} in {LIVE}" in caplog.text
     checked.assert_repaired()
 
 

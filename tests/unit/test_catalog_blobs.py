@@ -73,9 +73,10 @@ def test_the_same_bytes_are_written_once(local: FsspecBlobs, tmp_path: Path) -> 
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_file_of_the_wrong_size_is_written_anew(local: FsspecBlobs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", [DATA[:10], b"?" + DATA[1:]])
+def test_a_damaged_file_is_written_anew(local: FsspecBlobs, tmp_path: Path, damaged: bytes) -> None:
     local.put(DATA)
-    named(tmp_path).write_bytes(DATA[:10])
+    named(tmp_path).write_bytes(damaged)
     local.put(DATA)
     assert local.get(SHA256) == DATA
 

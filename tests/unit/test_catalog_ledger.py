@@ -36,7 +36,8 @@ class TestLedgerOnSqlite(LedgerContract):
         event.listen(catalog.engine, "before_cursor_execute", explain)
         catalog.ledger.settle(LIVE, items)
         catalog.ledger.indexed(LIVE, keys)
+        catalog.ledger.settled(LIVE, [item.image_id for item in items])
         catalog.ledger.forget(LIVE, keys)
         reads = [plan for plan in plans if "embeddings" in plan]
-        assert len(reads) == 5
+        assert len(reads) == 6
         assert [plan for plan in reads if "image_id=?" not in plan] == []

@@ -1,10 +1,12 @@
 """A take-over, killed before and after each of its steps, and under traffic."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from core.errors import ModelUnavailable, Unavailable
 from core.types import EncoderInfo
@@ -92,7 +94,9 @@ def test_a_takeover_killed_anywhere_is_completed_by_the_next(tmp_path: Path) -> 
                 assert shop.serve.describe(MODEL).collection in {
                     known.name for known in shop.store.collections()
                 }
-                shop.promote("new")
+                is_live = shop.live == info("new").collection
+                told = shop.promote("new").diff.splitlines()
+                assert is_live or {"-checkpoint: old", "+checkpoint: new"} <= set(told)
             assert_taken_over(shop, "old", "new")
             assert len(shop.serve.applied) == 1
     assert at > 20
@@ -134,10 +138,18 @@ def test_replicas_that_do_not_start_leave_the_old_version_configured_and_live(sh
     assert_taken_over(shop, "old", "new")
 
 
-def test_without_applying_it_waits_for_somebody_to_change_the_configuration(shop: Stage) -> None:
+def test_without_applying_it_tells_the_change_and_waits_for_somebody_to_make_it(
+    shop: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     shop.build("new")
     with pytest.raises(Unavailable, match="asked for again"):
         shop.promote("new", apply=False, wait_s=1)
+    told = [each.getMessage() for each in caplog.records]
+    diff, patch = (each.partition("\n")[2] for each in told if "\n" in each)
+    assert {"-checkpoint: old", "+checkpoint: new"} <= set(diff.splitlines())
+    resource = yaml.safe_load(patch)["spec"]["serveConfigV2"]
+    assert arguments(yaml.safe_load(resource), MODEL)["checkpoint"] == "new"
     assert shop.serve.applied == []
     assert shop.live == info("old").collection
     shop.serve.apply(
@@ -148,5 +160,5 @@ def test_without_applying_it_waits_for_somebody_to_change_the_configuration(shop
             ]
         }
     )
-    shop.promote("new", apply=False)
+    assert "+checkpoint: new" in shop.promote("new", apply=False).diff
     assert_taken_over(shop, "old", "new")
