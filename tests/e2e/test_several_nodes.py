@@ -200,9 +200,7 @@ def test_nodes_that_are_lost_cost_no_request(
     assert all(client.get(f"/v1/products/{product_id}").status_code == 200 for product_id in written)
 
 
-def test_what_was_lost_comes_back(
-    cluster: ProductionCluster, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_was_lost_comes_back(cluster: ProductionCluster, capsys: pytest.CaptureFixture[str]) -> None:
     serve = cluster.serve
     back_s = serve.wait_until(
         lambda: all(len(serve.ids()[name]) == count for name, count in SERVICE.items()),
