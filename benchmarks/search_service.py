@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -65,17 +65,16 @@ def _seal(milvus_uri: str, collection: str, rows: int) -> None:
 
     What was just written Milvus searches without an index, and builds one meanwhile on the same cores.
     """
-    client = MilvusClient(milvus_uri)
-    client.flush(collection)
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline:
-        index = client.describe_index(collection, "embedding")
-        if index["indexed_rows"] >= rows and index["pending_index_rows"] == 0:
-            break
-        time.sleep(0.5)
-    else:
-        raise RuntimeError(f"Milvus did not index {rows} rows within {_START_S:.0f} s: {index}")
-    client.close()
+    with closing(MilvusClient(milvus_uri)) as client:
+        client.flush(collection)
+        deadline = time.monotonic() + _START_S
+        while True:
+            index = client.describe_index(collection, "embedding")
+            if index["indexed_rows"] >= rows and index["pending_index_rows"] == 0:
+                break
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Milvus did not index {rows} rows within {_START_S:.0f} s: {index}")
+            time.sleep(0.5)
     # It does not tell when it has loaded what it has built.
     time.sleep(_LOADING_S)
 

@@ -71,11 +71,19 @@ def _first_answer(clone: Path, began: float, limit_s: float) -> tuple[float, lis
             raise RuntimeError("the search has found nothing")
         took_s = time.perf_counter() - began
     finally:
-        # As Ctrl-C at a terminal: to all of the group, of which the demo ends its own service in order.
-        with suppress(ProcessLookupError):
-            os.killpg(demo.pid, signal.SIGINT)
-        demo.wait(_STOP_S)
+        _end(demo)
     return took_s, re.findall(r"^ +(\d+\.\d s  .*?)$", log.read_text(), re.MULTILINE)
+
+
+def _end(demo: "subprocess.Popen[bytes]") -> None:
+    """As Ctrl-C at a terminal: to all of the group, of which the demo ends its own service in order."""
+    with suppress(ProcessLookupError):
+        os.killpg(demo.pid, signal.SIGINT)
+    try:
+        demo.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(demo.pid, signal.SIGKILL)
+        raise
 
 
 def _options() -> argparse.Namespace:

@@ -16,7 +16,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class FsspecBlobs:
-    """A content-addressed store: `ab/cd/abcd…`, each file written once and never changed.
+    """A content-addressed store: `ab/cd/abcd…`, each file written once, and again only where it was damaged.
 
     On a local file system a file is complete and durable before it has its name. An object store gives
     the same promise for a single put. A writer that is killed can leave a `.tmp` file that nothing reads.
@@ -43,7 +43,7 @@ class FsspecBlobs:
         with _outages_told():
             if self._is_local:
                 write_durably(path, data)
-            elif self._size(path) != len(data):
+            elif self._size(path) != len(data) or self._files.cat_file(path) != data:
                 self._files.pipe_file(path, data)
         return sha256
 

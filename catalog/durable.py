@@ -42,8 +42,11 @@ def sync_file(path: str) -> None:
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    # A disk may turn bits, which leaves the size as it was.
-    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
+    # A disk may turn bits, which leaves the size as it was, or not give them back at all.
+    try:
+        return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def _make_folders(folder: Path) -> None:

@@ -17,7 +17,8 @@ RAY_DEFAULTS = {
     # Handles refuse messages above 4 MB without it; pictures and batches of them are larger.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 2**20),
     # A heap for each of a replica's threads is what glibc would make, and requests that pass through many
-    # threads leave holes in all of them: a gateway grew by half a KB a request, and does not with two.
+    # threads leave holes in all of them: a gateway grew by half a KB a request, and with two
+    # it does not.
     "MALLOC_ARENA_MAX": "2",
     # Ray makes and uses a token of its own accord unless the mode is said.
     "RAY_AUTH_MODE": "disabled",

@@ -11,7 +11,6 @@ from core.vectors import is_unit
 
 Failure = tuple[IndexItem, VitrineError]
 _PREPARE_WAIT_S = 10.0
-_preparing = Lock()
 
 
 class IndexRows:
@@ -25,6 +24,7 @@ class IndexRows:
         self._store = store
         self._ledger = ledger
         self._prepared: set[str] = set()
+        self._preparing = Lock()
 
     def prepare(self, info: EncoderInfo) -> None:
         """Have the version's collection ready to be written and searched; looks once a version.
@@ -34,7 +34,7 @@ class IndexRows:
         """
         if info.fingerprint in self._prepared:
             return
-        with _one_at_a_time():
+        with self._one_at_a_time():
             if info.fingerprint in self._prepared:
                 return
             if info.collection not in {known.name for known in self._store.collections()}:
@@ -116,18 +116,18 @@ class IndexRows:
             self._prepared.discard(info.fingerprint)
             raise
 
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        # Of two that find a new collection missing, the later would reset what the earlier has settled since.
+        # Between processes that remains: pictures are encoded again, and of one that is deleted before that,
+        # only `verify --repair` finds the vector.
+        if not self._preparing.acquire(timeout=_PREPARE_WAIT_S):
+            raise Unavailable("the collection is still being prepared; try again")
+        try:
+            yield
+        finally:
+            self._preparing.release()
+
     def _put(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> list[IndexItem]:
         self._store.upsert(info.collection, rows)
         return self.settle(info.collection, [row.item for row in rows])
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    # Of two that find a new collection missing, the later would reset what the earlier has settled since.
-    # Between processes that remains; it costs the repair some pictures, and nothing is lost.
-    if not _preparing.acquire(timeout=_PREPARE_WAIT_S):
-        raise Unavailable("a collection is still being prepared; try again")
-    try:
-        yield
-    finally:
-        _preparing.release()

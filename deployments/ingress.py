@@ -54,10 +54,11 @@ def create_app(args: GatewayArgs) -> FastAPI:
     app.add_middleware(Methods, routes=routes)
     app.add_middleware(BodyLimit, max_bytes=args.max_body_bytes)
     app.add_middleware(Door)
+    app.add_middleware(Deadline, limit_s=args.door.request_deadline_s)
+    # Before the deadline: what is refused at once needs none, and under overload that is nearly everything.
     app.add_middleware(
         Admission, max_in_flight=args.door.max_in_flight, search_slowdown=args.door.search_slowdown
     )
-    app.add_middleware(Deadline, limit_s=args.door.request_deadline_s)
     app.add_middleware(Observed, routes=routes)
     app.add_middleware(RequestId)
     return app

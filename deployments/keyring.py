@@ -101,8 +101,11 @@ class Keyring:
             NotFound: there is no such key.
             Conflict: it is the last admin key.
         """
-        await asyncio.to_thread(self._keys.revoke, key_id, self._has_configured_admin)
-        self._changed()
+        try:
+            await asyncio.to_thread(self._keys.revoke, key_id, self._has_configured_admin)
+        finally:
+            # Also when the answer of the database was lost: it may have been done.
+            self._changed()
 
     async def all(self) -> list[ApiKey]:
         """List all keys of the database, oldest first."""

@@ -71,13 +71,19 @@ class PictureReader:
         data, known = found.data, found.known
         if data is None:
             try:
-                data = await asyncio.to_thread(self._blobs.get, known.sha256)
+                data = await asyncio.to_thread(self._sound, known.sha256)
             except NotFound:
-                # The store has lost it: what was remembered is of no use.
+                # The store has lost or damaged it: what was remembered is of no use.
                 fresh = await self._find(found.reference, None, [self._bounds.max_product_bytes])
                 assert fresh.data is not None, "nothing was known, so it was read"
                 data, known = fresh.data, fresh.known
         return NewPicture(data, known.media_type, known.width, known.height)
+
+    def _sound(self, sha256: str) -> bytes:
+        data = self._blobs.get(sha256)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise NotFound(f"picture file {sha256} has other contents")
+        return data
 
     async def _find(
         self, reference: PictureReference, known: KnownPicture | None, budget: list[int]

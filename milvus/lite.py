@@ -16,6 +16,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -92,7 +93,8 @@ class LiteOwner:
             self._flusher = None
         # While the folder is held: once it is free, the socket may be that of the next owner.
         if self.address.startswith("unix:"):
-            Path(socket_path(self.address)).unlink(missing_ok=True)
+            with suppress(OSError):
+                Path(socket_path(self.address)).unlink(missing_ok=True)
         if self._engine is not None:
             with self._gate.writing():
                 self._engine.close()

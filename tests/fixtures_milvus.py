@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,10 @@ class LiteProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:
+            deadline = time.monotonic() + 60
+            while not _is_stopped(self._process.pid):
+                assert time.monotonic() < deadline, "the owner does not stop"
+                time.sleep(0.01)
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
@@ -69,6 +74,12 @@ class LiteProcess:
         assert self._process is not None
         self._process.terminate()
         return self.wait()
+
+
+def _is_stopped(pid: int) -> bool:
+    """Tell whether all threads of a process obey SIGSTOP, which on a busy machine they do one after the other."""
+    stats = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
 @pytest.fixture

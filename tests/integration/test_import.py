@@ -178,12 +178,15 @@ def test_a_server_without_etags_costs_a_fetch_but_no_write(bench: Bench) -> None
     assert bench.catalog.products.get("p").revision == revision
 
 
-def test_a_picture_that_the_store_has_lost_is_fetched_again(bench: Bench) -> None:
+@pytest.mark.parametrize("damage", ["lost", "turned"])
+def test_a_picture_that_the_store_has_lost_is_fetched_again(bench: Bench, damage: str) -> None:
     url = bench.shop.add("a.png", png(1))
     bench.run(bench.manifest([{"product_id": "p", "images": [url]}]))
     sha256 = bench.catalog.products.get("p").pictures[0].sha256
-    next((bench.folder / "blobs").rglob(sha256)).unlink()
+    file = next((bench.folder / "blobs").rglob(sha256))
+    file.unlink() if damage == "lost" else file.write_bytes(png(1)[:-1] + b"?")
     bench.run(bench.manifest([{"product_id": "other", "images": [url]}]))
+    assert bench.catalog.products.get("other").pictures[0].sha256 == sha256
     assert bench.catalog.blobs.get(sha256) == png(1)
 
 

@@ -239,15 +239,16 @@ def test_two_first_writers_at_once_do_not_undo_each_other(
             written.wait(0.5)
         return found
 
+    indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
+
     def slow() -> None:
-        asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).describe())
+        asyncio.run(indexer.describe())
 
     monkeypatch.setattr(store, "collections", look_slowly)
     catalog.products.put("p", "", "", {}, [picture("red")])
     other = Thread(target=slow)
     other.start()
-    looked.wait()
-    indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
+    assert looked.wait(60)
     assert set(asyncio.run(indexer.index(catalog.ledger.items("p"))).values()) == {"indexed"}
     written.set()
     other.join()

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fsspec.core import url_to_fs
 
 from catalog.blobs import FsspecBlobs
 from core.errors import ConfigError, InvalidInput, NotFound, Unavailable
@@ -79,6 +80,17 @@ def test_a_damaged_file_is_written_anew(local: FsspecBlobs, tmp_path: Path, dama
     named(tmp_path).write_bytes(damaged)
     local.put(DATA)
     assert local.get(SHA256) == DATA
+
+
+def test_a_damaged_object_is_written_anew() -> None:
+    url = "memory://damaged"
+    blobs = FsspecBlobs(url)
+    blobs.put(DATA)
+    files, root = url_to_fs(url)
+    (path,) = files.find(root)
+    files.pipe_file(path, b"?" + DATA[1:])
+    blobs.put(DATA)
+    assert blobs.get(SHA256) == DATA
 
 
 def test_a_file_is_on_disk_before_it_has_its_name(
