@@ -71,7 +71,7 @@ def _run_and_interrupt(home: Path, meanwhile: Callable[[str], None] | None = Non
             [sys.executable, "-m", "demo.run", *options], stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            _wait_for(home / "output", "Vitrine answers", demo)
+            _wait_for(home, "Vitrine answers", demo)
             if meanwhile is not None:
                 meanwhile(f"http://127.0.0.1:{port}")
             started = demo.children(recursive=True)
@@ -86,9 +86,13 @@ def _run_and_interrupt(home: Path, meanwhile: Callable[[str], None] | None = Non
         return (home / "output").read_text()
 
 
-def _wait_for(file: Path, words: str, process: psutil.Popen) -> None:
+def _wait_for(home: Path, words: str, process: psutil.Popen) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while words not in file.read_text():
-        assert process.poll() is None, file.read_text()
-        assert time.monotonic() < deadline, file.read_text()
+    while words not in (home / "output").read_text():
+        assert process.poll() is None, _told(home)
+        assert time.monotonic() < deadline, _told(home)
         time.sleep(0.5)
+
+
+def _told(home: Path) -> str:
+    return "".join((home / name).read_text()[-5000:] for name in ("output", "service.log"))
