@@ -31,6 +31,9 @@ RAY_DEFAULTS = {
 REPLICA_PORTS = 100
 """Ports that the replicas of one service may use."""
 
+_ROWS, _SINGLES = range(10_000, 22_000), range(22_000, 32_000)
+"""Below what the system itself hands out: of those, any connection may take one before its listener starts."""
+
 
 def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]:
     """Return what Vitrine needs of Ray, for one service on this machine; what is set already stays.
@@ -39,7 +42,8 @@ def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]
     services on one machine keep out of each other's way: Serve's listeners share a port that another
     service listens on, and would answer its requests.
     """
-    http, grpc = free_ports(REPLICA_PORTS), free_ports(REPLICA_PORTS)
+    ports = free_ports(2 * REPLICA_PORTS)
+    http, grpc = ports[:REPLICA_PORTS], ports[REPLICA_PORTS:]
     own = {
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http.start),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http.stop - 1),
@@ -60,19 +64,18 @@ def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]
 
 
 def free_ports(count: int) -> range:
-    """Find that many TCP ports in a row that nothing listens on, below those the system hands out itself."""
+    """Find that many TCP ports in a row that nothing listens on."""
     while True:
-        ports = range(start := random.randrange(10_000, 32_000 - count), start + count)
+        ports = range(start := random.randrange(_ROWS.start, _ROWS.stop - count), start + count)
         if all(_is_free(port) for port in ports):
             return ports
 
 
 def free_port() -> int:
-    """Find a TCP port of the loopback interface that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Find a TCP port that nothing listens on."""
+    while True:
+        if _is_free(port := random.choice(_SINGLES)):
+            return port
 
 
 def _is_free(port: int) -> bool:

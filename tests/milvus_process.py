@@ -1,7 +1,6 @@
 """A real Milvus server as a child process, its data in a folder that goes away with it."""
 
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cli.environment import free_port
 from core.errors import StoreUnavailable
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
@@ -31,9 +31,7 @@ def milvus_server() -> Iterator[str]:
     Raises:
         StoreUnavailable: it did not start in time.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with (
         tempfile.TemporaryDirectory(prefix="vitrine-milvus-", ignore_cleanup_errors=True) as folder,
         (Path(folder) / "server.log").open("wb") as log,
