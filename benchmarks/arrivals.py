@@ -1,8 +1,7 @@
 """Searches over HTTP from a light client: some callers without pause, or arrivals that wait for nobody.
 
-It is meant for a process of its own, on uvloop, since it takes from the cores what the service could use.
-It writes prepared bytes and reads of an answer no more than its status, its length and, of refusals, whether
-they have the form of the API.
+It is meant for a process of its own. It writes prepared bytes and reads of an answer no more than its
+status, its length and, of refusals, whether they have the form of the API.
 """
 
 import asyncio
@@ -12,8 +11,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-
-import uvloop
 
 MAX_CONNECTIONS = 1000
 _TICK_S = 0.002
@@ -56,12 +53,12 @@ def search_requests(**options: object) -> Iterator[bytes]:
 
 def callers(port: int, options: dict[str, object], count: int, seconds: float) -> Offered:
     """Let `count` callers search, each as soon as it is answered; who is refused comes again after a second."""
-    return uvloop.run(_callers(port, search_requests(**options), count, seconds))
+    return asyncio.run(_callers(port, search_requests(**options), count, seconds))
 
 
 def arrivals(port: int, options: dict[str, object], per_s: float, seconds: float) -> Offered:
     """Let searches arrive at random, `per_s` on average, however long answers take (a Poisson process)."""
-    return uvloop.run(_arrivals(port, search_requests(**options), per_s, seconds))
+    return asyncio.run(_arrivals(port, search_requests(**options), per_s, seconds))
 
 
 async def _callers(port: int, requests: Iterator[bytes], count: int, seconds: float) -> Offered:

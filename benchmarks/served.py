@@ -1,11 +1,10 @@
 """Throughput of the service against the bare model, in turns, so that a noisy machine harms both alike."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import uvloop
 
 from benchmarks.bare import BareModel, median, write_checkpoint
 from benchmarks.load import multipart_requests, throughput
@@ -40,7 +39,7 @@ def served_over_bare(scratch: Path, rounds: int, **settings: Any) -> Served:
     with serving(scratch / "home", encoder_settings(checkpoint, **settings), pictures[0]) as (_, port):
         requests = multipart_requests(f"/v1/embed/{MODEL}", pictures)
         for _ in range(rounds):
-            served.append(uvloop.run(throughput(port, requests, CONNECTIONS, ROUND_S)))
+            served.append(asyncio.run(throughput(port, requests, CONNECTIONS, ROUND_S)))
             bare.append(model.fastest(batches, ROUND_S / 2))
     return Served(batches, tuple(bare), tuple(served), median(_ratios(bare, served)))
 

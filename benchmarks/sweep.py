@@ -1,8 +1,8 @@
 """Batch sizes and waits of a replica, measured at saturation and with one caller alone."""
 
+import asyncio
 from pathlib import Path
 
-import uvloop
 from rich.table import Table
 
 from benchmarks.bare import write_checkpoint
@@ -28,7 +28,7 @@ def sweep(scratch: Path) -> Table:
             settings = encoder_settings(checkpoint, max_batch_size=size, batch_wait_timeout_s=wait_s)
             with serving(scratch / f"{size}-{wait_s}", settings, pictures[0]) as (_, port):
                 requests = multipart_requests(f"/v1/embed/{MODEL}", pictures)
-                many = uvloop.run(throughput(port, requests, CONNECTIONS, SECONDS))
-                alone = uvloop.run(throughput(port, requests, 1, SECONDS / 2))
+                many = asyncio.run(throughput(port, requests, CONNECTIONS, SECONDS))
+                alone = asyncio.run(throughput(port, requests, 1, SECONDS / 2))
             table.add_row(str(size), f"{wait_s:g}", f"{many:.1f}", f"{1e3 / alone:.1f}")
     return table
