@@ -90,9 +90,9 @@ class Traffic:
         self._write("PUT", self._name(number - 7), {"images": [_base64(2 * 10**6 + number)]})
 
     def _delete(self, number: int) -> None:
-        # Those whose picture was replaced 14 steps ago; what is not there yet is not deleted.
+        # Those whose picture was replaced 17 steps ago; what is not there yet is not deleted.
         if number >= 24:
-            self._write("DELETE", self._name(number - 24 + (number - 24) % 5), None)
+            self._write("DELETE", self._name(number - 24), None)
 
     def _search(self, number: int) -> None:
         self._ask(number, self.model)

@@ -68,7 +68,8 @@ class Takeover:
     def proceed(self, version: Mapping[str, Any], apply: bool) -> Change:
         """Do whatever is not done yet, until the version serves, is complete and live.
 
-        Returns what has changed, also where an attempt that was interrupted has changed it already.
+        Returns what has changed, also where an attempt that was interrupted has changed it already, unless that
+        one had moved the alias too.
 
         `version` are the fields that make the encoder the target.
 
@@ -80,7 +81,7 @@ class Takeover:
         # Before the replicas change, so that hardly anything is missing from what they are about to search.
         self._catch_up("before the replicas change", self._tolerated)
         self._remember(change(self._serving.config(), self._target.name, version))
-        # Read only now: whatever else somebody has changed meanwhile, as another model's upgrade, stays.
+        # Read only now, so that hardly any time is left in which somebody else's change would be undone.
         changed = change(self._serving.config(), self._target.name, version)
         self._roll(changed, apply)
         # From now on live traffic writes to this version, so what is missing does not grow any more.

@@ -72,15 +72,15 @@ class Findings:
         if not keys:
             return
         difference = self._found.setdefault((kind, collection), _Difference())
-        named = products or {}
-        for key in sorted(keys)[: max(0, LOGGED - difference.count)]:
+        named, ordered = products or {}, sorted(keys)
+        for key in ordered[: max(0, LOGGED - difference.count)]:
             logger.info(
                 "%s: %s of product %s in %s", kind, key, named.get(key, "-"), collection or "no collection"
             )
         difference.count += len(keys) if number is None else number
         room = EXAMPLES - len(difference.examples)
         difference.examples += [
-            {"key": key, "product_id": named.get(key)} for key in sorted(keys)[:room] if room > 0
+            {"key": key, "product_id": named.get(key)} for key in ordered[:room] if room > 0
         ]
 
     def concern(self, collection: str) -> bool:
