@@ -22,26 +22,26 @@ SEED = 7
 PRODUCTS = 60
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def traces() -> Iterator[TraceReceiver]:
     with trace_receiver() as receiver:
         yield receiver
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def log_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="vitrine-logs-") as folder:
         yield Path(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def deliveries() -> Iterator[Path]:
     """The folder that imports of the API may read."""
     with tempfile.TemporaryDirectory(prefix="vitrine-deliveries-") as folder:
         yield Path(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(traces: TraceReceiver, log_folder: Path, deliveries: Path) -> Iterator[DemoService]:
     # A short path: the address of Milvus Lite is a unix socket in this folder.
     with tempfile.TemporaryDirectory(prefix="vitrine-") as name, pytest.MonkeyPatch.context() as environment:

@@ -1,0 +1,1 @@
+"""Whole services. First those that run alone, then one for all the other tests, which ends with this package."""
