@@ -61,7 +61,9 @@ class BatchImport:
             asyncio.to_thread(self._catalog.products.get_many, ids),
             asyncio.to_thread(self._catalog.imported_pictures.find, references),
         )
-        reader = PictureReader(self._fetcher, self._catalog.blobs, self._bounds, self._ask_again)
+        reader = PictureReader(
+            self._fetcher, self._catalog.blobs, self._bounds, self._ask_again, result.pictures
+        )
         places = asyncio.Semaphore(self._bounds.imports.products_at_once)
 
         async def one(entry: Entry, record: Record) -> None:

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from catalog.fetching.fetcher import Fetcher
 from catalog.imported_pictures import KnownPicture
@@ -17,7 +18,7 @@ from core.types import NewPicture
 from models.images import ImageLimits, inspect_image
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Found:
     """A picture that a reference leads to; `data=None`: it is unchanged, and in the store of pictures."""
 
@@ -36,14 +37,26 @@ class ReadBounds:
 
 
 class PictureReader:
-    """Reads pictures for one event loop."""
+    """Reads the pictures of one batch, for one event loop; a URL that several products name is asked once."""
 
-    def __init__(self, fetcher: Fetcher, blobs: Blobs, bounds: ReadBounds, ask_again: bool) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        blobs: Blobs,
+        bounds: ReadBounds,
+        ask_again: bool,
+        stored: Mapping[str, KnownPicture],
+    ) -> None:
+        """`stored` holds what the batch has read and put into the store of pictures; it grows meanwhile."""
         self._fetcher = fetcher
         self._blobs = blobs
         self._bounds = bounds
         self._ask_again = ask_again
+        self._stored = stored
         self._places = asyncio.Semaphore(bounds.imports.pictures_at_once)
+        self._asked: dict[tuple[str, bool], asyncio.Task[Found]] = {}
+        # Weakly, so that the bytes of a picture stay no longer than the product that is put with it.
+        self._read_ones = WeakValueDictionary[str, Found]()
 
     async def find(
         self, references: Sequence[PictureReference], known: Mapping[str, KnownPicture]
@@ -74,7 +87,7 @@ class PictureReader:
                 data = await asyncio.to_thread(self._sound, known.sha256)
             except NotFound:
                 # The store has lost or damaged it: what was remembered is of no use.
-                fresh = await self._find(found.reference, None, [self._bounds.max_product_bytes])
+                fresh = await self._read(found.reference, None)
                 assert fresh.data is not None, "nothing was known, so it was read"
                 data, known = fresh.data, fresh.known
         return NewPicture(data, known.media_type, known.width, known.height)
@@ -88,11 +101,13 @@ class PictureReader:
     async def _find(
         self, reference: PictureReference, known: KnownPicture | None, budget: list[int]
     ) -> Found:
-        if isinstance(reference, Path):
-            async with self._places:
-                found = await asyncio.to_thread(self._read, reference, known)
+        settled = self._stored.get(str(reference))
+        if settled is None and not isinstance(reference, Path) and not self._ask_again:
+            settled = known
+        if settled is not None:
+            found = Found(reference, settled, None)
         else:
-            found = await self._fetch(reference, known)
+            found = await self._read(reference, known)
         budget[0] -= len(found.data or b"")
         if budget[0] < 0:
             raise InputTooLarge(
@@ -100,7 +115,22 @@ class PictureReader:
             )
         return found
 
-    def _read(self, path: Path, known: KnownPicture | None) -> Found:
+    async def _read(self, reference: PictureReference, known: KnownPicture | None) -> Found:
+        if isinstance(reference, Path):
+            async with self._places:
+                return await asyncio.to_thread(self._open, reference, known)
+        if (found := self._read_ones.get(reference)) is not None:
+            return found
+        key = reference, known is None
+        if (task := self._asked.get(key)) is None:
+            task = self._asked[key] = asyncio.create_task(self._fetch(reference, known))
+            task.add_done_callback(lambda _: self._asked.pop(key))
+        found = await task
+        if found.data is not None:
+            self._read_ones[reference] = found
+        return found
+
+    def _open(self, path: Path, known: KnownPicture | None) -> Found:
         try:
             state = path.stat()
             etag = f"{state.st_size}:{state.st_mtime_ns}"
@@ -115,9 +145,6 @@ class PictureReader:
         return Found(path, self._inspected(data, etag, None), data)
 
     async def _fetch(self, url: str, known: KnownPicture | None) -> Found:
-        if known is not None and not self._ask_again:
-            return Found(url, known, None)
-
         async def ask() -> Found:
             # A pause between two attempts gives the place to others.
             async with self._places:

@@ -169,6 +169,22 @@ def test_an_unchanged_picture_is_encoded_once_whatever_else_an_import_changes(be
     assert bench.catalog.ledger.counts(info.collection).missing == 0
 
 
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_a_picture_that_products_of_a_batch_share_is_fetched_once(bench: Bench, at_once: int) -> None:
+    shared, own = bench.shop.add("shared.png", png(1), None), bench.shop.add("own.png", png(2), None)
+    missing = bench.shop.url("/missing.png")
+    images = [[shared], [shared, own], [shared], [missing], [missing]]
+    args = bench.manifest([{"product_id": f"p{n}", "images": urls} for n, urls in enumerate(images)])
+    imports = bench.settings.imports.model_copy(update={"products_at_once": at_once})
+    bench.settings = replace(bench.settings, imports=imports)
+    assert numbers(bench.run(args)) == {"created": 3, "failed": 2}
+    assert bench.shop.answers[("/shared.png", 200)] == 1
+    assert bench.shop.answers[("/own.png", 200)] == 1
+    for number, names in enumerate([[1], [1, 2], [1]]):
+        stored = bench.catalog.products.get(f"p{number}").pictures
+        assert [bench.catalog.blobs.get(each.sha256) for each in stored] == [png(name) for name in names]
+
+
 def test_a_server_without_etags_costs_a_fetch_but_no_write(bench: Bench) -> None:
     args = bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1), None)]}])
     bench.run(args)
@@ -446,5 +462,4 @@ def test_a_cancelled_import_stops_and_goes_on_when_asked_again(bench: Bench) -> 
     done = bench.catalog.products.counts()[0]
     assert done < 300
     assert numbers(bench.run(args))["created"] == 300
-    # The first batch of five asks for it before any of them can remember it.
-    assert bench.shop.count(200) == 5
+    assert bench.shop.count(200) == 1
