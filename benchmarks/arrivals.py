@@ -11,6 +11,9 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
+
+import uvloop
 
 MAX_CONNECTIONS = 1000
 _TICK_S = 0.002
@@ -53,12 +56,12 @@ def search_requests(**options: object) -> Iterator[bytes]:
 
 def callers(port: int, options: dict[str, object], count: int, seconds: float) -> Offered:
     """Let `count` callers search, each as soon as it is answered; who is refused comes again after a second."""
-    return asyncio.run(_callers(port, search_requests(**options), count, seconds))
+    return uvloop.run(_callers(port, search_requests(**options), count, seconds))
 
 
 def arrivals(port: int, options: dict[str, object], per_s: float, seconds: float) -> Offered:
     """Let searches arrive at random, `per_s` on average, however long answers take (a Poisson process)."""
-    return asyncio.run(_arrivals(port, search_requests(**options), per_s, seconds))
+    return uvloop.run(_arrivals(port, search_requests(**options), per_s, seconds))
 
 
 async def _callers(port: int, requests: Iterator[bytes], count: int, seconds: float) -> Offered:
@@ -120,8 +123,8 @@ class _Connection(asyncio.Protocol):
     """Asks one thing at a time."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's is none of asyncio's class.
+        self._transport = cast(asyncio.WriteTransport, transport)
         self._received = b""
         self._answered: Callable[[tuple[int, bool]], None] | None = None
 

@@ -69,7 +69,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> ToldMetrics:
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
     caplog.set_level("DEBUG", logger="deployments.observed")
-    keys = ("request_id", "method", "route", "status", "ms", "model", "error", "trace_id")
+    keys = ("request_id", "method", "route", "status", "ms", "model", "error", "trace_id", "refused")
 
     def told() -> list[dict[str, Any]]:
         mine = [record for record in caplog.records if record.name == "deployments.observed"]
@@ -137,6 +137,22 @@ async def test_an_error_is_told_by_its_type(
     assert line["route"] == "/v1/products/{product_id}"
     assert told.of(REQUESTS, status=str(status), model="none") == [1]
     assert told.of(ERRORS, stage="request", type=error) == [1]
+
+
+async def test_refusals_for_want_of_room_share_a_line_and_each_is_counted(
+    client: httpx.AsyncClient, told: ToldMetrics, lines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        await client.get("/v1/products/busy")
+    monkeypatch.setattr("deployments.observed.REFUSALS_LINE_S", 0.0)
+    await client.get("/v1/products/busy")
+    await client.get("/v1/products/bad")
+    assert [(line["error"], line.get("refused")) for line in lines()] == [
+        ("overloaded", 1),
+        ("overloaded", 3),
+        ("invalid_image", None),
+    ]
+    assert told.of(REQUESTS, status="503", model="none") == [1, 1, 1, 1]
 
 
 async def test_a_client_that_goes_away_is_no_fault_of_the_service(
