@@ -61,6 +61,8 @@ export class ModelPanel {
     ]);
     const hasFocus =
       byId("models").contains(document.activeElement) && document.activeElement?.tagName === "INPUT";
+    // A slider that is held would be taken away, but what undoes it must be there at once.
+    byId("as-configured")?.toggleAttribute("hidden", !touched);
     if (now === this.shown || hasFocus) return;
     this.shown = now;
     fill(byId("models"), this.selector(), this.fuses() && this.weights(), Boolean(words) && this.lexical());
@@ -88,6 +90,7 @@ export class ModelPanel {
 
   weights() {
     const { weights, fusion } = this.store.query;
+    const touched = Object.keys(weights).length > 0;
     const change = (/** @type {string} */ model, /** @type {number} */ weight) =>
       this.store.change({ weights: { ...this.current(), [model]: weight } }, false);
     const select = h(
@@ -102,7 +105,7 @@ export class ModelPanel {
     const reset = () => this.store.change({ weights: {} });
     return h(
       "details",
-      { open: Object.keys(weights).length > 0 || this.isOpen() },
+      { open: touched || this.isOpen() },
       h("summary", {}, "Weights in the ensemble"),
       Object.entries(this.current()).map(([model, value]) =>
         slider({
@@ -115,7 +118,7 @@ export class ModelPanel {
         }),
       ),
       h("div", { class: "field" }, h("label", { for: "fusion" }, "Fused"), select),
-      Object.keys(weights).length > 0 && h("button", { type: "button", onclick: reset }, "As configured"),
+      h("button", { id: "as-configured", type: "button", hidden: !touched, onclick: reset }, "As configured"),
     );
   }
 

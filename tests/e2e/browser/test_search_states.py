@@ -74,3 +74,7 @@ def test_sliders_weigh_the_models_of_the_ensemble(base_url: str, page: Page) -> 
         page.get_by_role("slider", name="Weight of second").fill("0")
     assert [each["model"] for each in answered.value.json()["models_used"]] == ["first"]
     page.wait_for_url("**second**")
+    with page.expect_response("**/v1/search") as answered:
+        page.get_by_role("button", name="As configured").click()
+    assert {each["model"] for each in answered.value.json()["models_used"]} == {"first", "second"}
+    expect(page.get_by_role("button", name="As configured")).to_have_count(0)
