@@ -37,7 +37,7 @@ class ReadBounds:
 
 
 class PictureReader:
-    """Reads the pictures of one batch, for one event loop; a URL that several products name is asked once."""
+    """Reads the pictures of one batch, for one event loop; what several products name is fetched once."""
 
     def __init__(
         self,
