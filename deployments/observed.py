@@ -1,4 +1,4 @@
-"""What is told of every request: a log line, metrics, and a span where it is traced."""
+"""What is told of every request: metrics, a span where it is traced, and a log line, which refusals share."""
 
 import logging
 import time
@@ -71,7 +71,7 @@ class Observed:
 
 
 class _Refused:
-    """Counts what is refused for want of room, so that one line a second tells of all.
+    """Counts what is refused for want of room: a line tells of all since the one before, at most one a second.
 
     A line for each, hundreds a second, would take the processor from what is answered.
     """

@@ -1,4 +1,4 @@
-"""Every request leaves a log line, metrics and, where it is traced, a span; none holds what was sent."""
+"""Every request leaves metrics, a line, where traced a span, and in none of them what was sent."""
 
 import asyncio
 import base64
