@@ -26,7 +26,7 @@ from catalog.tables import EmbeddingRow, ImageRow
 from catalog.transactions import reading, writing
 from catalog.validation import is_product_id
 from core.errors import VitrineError
-from core.types import EncoderInfo, IndexItem, LedgerCounts, row_key
+from core.types import EncoderInfo, IndexItem, LedgerCounts, Removal, row_key
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -161,16 +161,38 @@ class SqlLedger:
             .order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
         )
 
-    def forget(self, collection: str, keys: Sequence[str]) -> None:
-        """Drop ledger rows by row key, after their vectors have been deleted; missing ones are fine."""
+    def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
+        """Open rows whose vectors may be deleted, and say which: never that of a current picture.
+
+        Those that were opened within `grace_s` are left to whoever opened them. What is no row key has no row.
+        """
+        rows, now = parse_keys(keys), self._clock()
+        ours = {key for key in keys if not parse_keys([key])}
+        if rows:
+            with writing(self._engine) as connection:
+                theirs = in_flight(now, grace_s)
+                upsert(connection, collection, now, dict.fromkeys(rows), where=not_(theirs))
+                for some in chunks(rows):
+                    opened = and_(rows_of(collection, some), EmbeddingRow.begun_at == now)
+                    found = connection.execute(self._obsolete(collection, 0).where(opened))
+                    ours.update(row_key(*row) for row in found)
+        return Removal(sorted(ours), now)
+
+    def end_removal(self, collection: str, removal: Removal) -> None:
+        """Drop the rows whose vectors were deleted, but those that somebody has touched since it began."""
+        untouched = and_(EmbeddingRow.embedded_at.is_(None), EmbeddingRow.begun_at == removal.begun_at)
         with writing(self._engine) as connection:
-            for some in chunks(parse_keys(keys)):
-                connection.execute(delete(EmbeddingRow).where(locked(rows_of(collection, some))))
+            for some in chunks(parse_keys(removal.keys)):
+                rows = and_(rows_of(collection, some), untouched)
+                connection.execute(delete(EmbeddingRow).where(locked(rows)))
 
     def reset(self, collection: str) -> None:
-        """Drop all rows of a collection that Milvus does not hold any more."""
+        """Open all rows of a collection that Milvus does not hold any more, or may not hold."""
+        # They stay, so that a vector which is there after all has its row.
+        rows = locked(EmbeddingRow.collection == collection)
+        unknown = {"begun_at": _LONG_AGO, "embedded_at": None, "error": None}
         with writing(self._engine) as connection:
-            connection.execute(delete(EmbeddingRow).where(locked(EmbeddingRow.collection == collection)))
+            connection.execute(update(EmbeddingRow).where(rows).values(unknown))
 
     def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:
         """Of these row keys, those that are settled without an error."""

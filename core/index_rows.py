@@ -10,6 +10,8 @@ from core.types import EncoderInfo, IndexItem, Vector, VectorRow
 from core.vectors import is_unit
 
 Failure = tuple[IndexItem, VitrineError]
+GRACE_S = 15.0
+"""Age at which an unfinished write counts as abandoned, in seconds, where no configuration says it."""
 _PREPARE_WAIT_S = 10.0
 
 
@@ -18,6 +20,7 @@ class IndexRows:
 
     The ledger announces a row before Milvus may hold it and settles it after Milvus does, so a crash at
     any point leaves either a missing row, which is written again, or an obsolete one, which is removed.
+    A removal announces its rows too, and drops those that no writer has touched until its end.
     """
 
     def __init__(self, store: VectorStore, ledger: Ledger) -> None:
@@ -32,19 +35,19 @@ class IndexRows:
         Raises:
             Unavailable: the store or the ledger does not answer, or keeps another caller waiting.
         """
-        if info.fingerprint in self._prepared:
+        if info.collection in self._prepared:
             return
         with self._one_at_a_time():
-            if info.fingerprint in self._prepared:
+            if info.collection in self._prepared:
                 return
             if info.collection not in {known.name for known in self._store.collections()}:
-                # Whatever the ledger says of a collection that is not there was lost with it.
+                # What the ledger says is in a collection that is not there was lost with it.
                 self._ledger.reset(info.collection)
             self._store.ensure_collection(info.collection, info.dimension)
             self._ledger.register(info)
             if self._store.alias_target(info.name) is None:
                 self._store.set_alias(info.name, info.collection)
-            self._prepared.add(info.fingerprint)
+            self._prepared.add(info.collection)
 
     def look_again(self) -> None:
         """Forget what is prepared: a collection may be lost although the ledger is content."""
@@ -86,25 +89,28 @@ class IndexRows:
 
     def settle(self, collection: str, items: Sequence[IndexItem]) -> list[IndexItem]:
         """Record rows that Milvus holds; those that became obsolete meanwhile go, the others are returned."""
-        vanished = self._ledger.settle(collection, items)
-        if vanished:
-            # Announced again first: should another writer settle the same row now, it becomes missing.
-            self._ledger.open(collection, vanished)
-            self.remove(collection, [item.key for item in vanished])
-        gone = {item.key for item in vanished}
+        gone = [item.key for item in self._ledger.settle(collection, items)]
+        if gone:
+            self.remove(collection, gone)
         return [item for item in items if item.key not in gone]
 
-    def remove(self, collection: str, keys: Sequence[str]) -> None:
-        """Delete rows from Milvus first, then from the ledger: the other order could leave orphans."""
-        self._store.delete(collection, keys)
-        self._ledger.forget(collection, keys)
+    def remove(self, collection: str, keys: Sequence[str], grace_s: float = GRACE_S) -> int:
+        """Delete obsolete rows from Milvus first, then from the ledger: the other order could leave orphans.
+
+        A current picture's row becomes missing instead. What somebody opened less than `grace_s` seconds ago
+        is left: the repair removes it when it is settled or abandoned. Returns how many were removed.
+        """
+        removal = self._ledger.begin_removal(collection, keys, grace_s)
+        if removal.keys:
+            self._store.delete(collection, removal.keys)
+            self._ledger.end_removal(collection, removal)
+        return len(removal.keys)
 
     def remove_obsolete(self, collection: str, batch_size: int = 64, grace_s: float = 0.0) -> int:
         """Delete the rows of pictures that are gone or have changed; returns how many."""
         removed = 0
         while keys := self._ledger.obsolete(collection, batch_size, grace_s):
-            self.remove(collection, keys)
-            removed += len(keys)
+            removed += self.remove(collection, keys, grace_s)
         return removed
 
     @contextmanager
@@ -113,14 +119,13 @@ class IndexRows:
             yield
         except NotFound:
             # The next call makes the collection again.
-            self._prepared.discard(info.fingerprint)
+            self._prepared.discard(info.collection)
             raise
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
         # Of two that find a new collection missing, the later would reset what the earlier has settled since.
-        # Between processes that remains: pictures are encoded again, and of one that is deleted before that,
-        # only `verify --repair` finds the vector.
+        # Between processes that remains, and costs that these pictures are encoded again.
         if not self._preparing.acquire(timeout=_PREPARE_WAIT_S):
             raise Unavailable("the collection is still being prepared; try again")
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from catalog.opening import Catalog
 from core.errors import Unavailable, VitrineError
+from core.index_rows import IndexRows
 from core.indexing import Indexer, IndexState
 from core.ports import VectorStore
 from core.types import Attributes, IndexItem, NewPicture, Product, row_key
@@ -34,7 +35,7 @@ class ProductWrites:
 
     def __init__(self, catalog: Catalog, store: VectorStore, encoders: EncoderSet, wait_s: float) -> None:
         self._catalog = catalog
-        self._store = store
+        self._rows = IndexRows(store, catalog.ledger)
         self._wait_s = wait_s
         self._indexers = {
             encoder.name: Indexer(encoder, store, catalog.ledger, catalog.blobs) for encoder in encoders
@@ -112,8 +113,7 @@ class ProductWrites:
             return
         for version in versions:
             try:
-                await asyncio.to_thread(self._store.delete, version.collection, keys)
-                await asyncio.to_thread(self._catalog.ledger.forget, version.collection, keys)
+                await asyncio.to_thread(self._rows.remove, version.collection, keys)
             except Unavailable:
                 return
             except VitrineError:

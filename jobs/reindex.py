@@ -10,7 +10,7 @@ import ray
 
 from catalog.opening import Catalog
 from core.bulk import BulkConfig, FileImportConfig
-from core.index_rows import IndexRows
+from core.index_rows import GRACE_S, IndexRows
 from core.request_ids import current_request_id
 from core.types import EncoderInfo
 from jobs.cluster import own_errors
@@ -24,9 +24,6 @@ from milvus.imports import MilvusImports
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
 from models.registry import load_encoder
-
-_OBSOLETE_GRACE_S = 15.0
-"""Age at which an unfinished write of somebody else counts as abandoned, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +93,7 @@ def complete(
         )
         passes.run_until_complete(share)
         run.report(stage="removing obsolete rows")
-        removed = rows.remove_obsolete(info.collection, grace_s=_OBSOLETE_GRACE_S)
+        removed = rows.remove_obsolete(info.collection, grace_s=GRACE_S)
     finally:
         store.close()
     return _summary(passes, info, catalog.ledger.counts(info.collection).pictures, removed)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from core.errors import VitrineError
-from core.types import EncoderInfo, IndexItem, LedgerCounts
+from core.types import EncoderInfo, IndexItem, LedgerCounts, Removal
 
 
 class Ledger(Protocol):
@@ -62,12 +62,19 @@ class Ledger(Protocol):
         """What is obsolete of the rows with `first <= image id < beyond`."""
         ...
 
-    def forget(self, collection: str, keys: Sequence[str]) -> None:
-        """Drop ledger rows by row key, after their vectors have been deleted."""
+    def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
+        """Open rows whose vectors may be deleted, and say which: never that of a current picture.
+
+        Those that were opened within `grace_s` are left to whoever opened them.
+        """
+        ...
+
+    def end_removal(self, collection: str, removal: Removal) -> None:
+        """Drop the rows whose vectors were deleted, but those that somebody has touched since it began."""
         ...
 
     def reset(self, collection: str) -> None:
-        """Drop all rows of a collection that Milvus does not hold any more."""
+        """Open all rows of a collection that Milvus does not hold any more, or may not hold."""
         ...
 
     def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:

@@ -4,7 +4,7 @@ from core.types.counts import CaptionCounts, LedgerCounts
 from core.types.encoders import Captioned, Encoded, EncoderInfo, Modality, Vector
 from core.types.inputs import Box, Cropped, EncoderInput, PictureInput
 from core.types.products import Attributes, Caption, NewPicture, Picture, Product
-from core.types.rows import CollectionInfo, Hit, IndexItem, VectorRow, row_key
+from core.types.rows import CollectionInfo, Hit, IndexItem, Removal, VectorRow, row_key
 
 __all__ = [
     "Attributes",
@@ -25,6 +25,7 @@ __all__ = [
     "Picture",
     "PictureInput",
     "Product",
+    "Removal",
     "Vector",
     "VectorRow",
     "row_key",

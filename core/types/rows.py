@@ -1,6 +1,8 @@
 """Rows of collections, and what a search finds among them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from core.types.encoders import Vector
 from core.types.products import Attributes
@@ -52,3 +54,11 @@ class CollectionInfo:
     name: str
     dimension: int
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Row keys whose vectors are being deleted, and when that began."""
+
+    keys: Sequence[str]
+    begun_at: datetime

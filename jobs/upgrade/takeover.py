@@ -13,6 +13,7 @@ from typing import Any
 
 from catalog.opening import Catalog
 from core.errors import ModelUnavailable, Unavailable
+from core.index_rows import GRACE_S
 from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.run import JobRun
@@ -23,8 +24,6 @@ from models.config import VERSION_FIELDS
 logger = logging.getLogger(__name__)
 
 _ROUNDS = 5
-_GRACE_S = 15.0
-"""Pictures that somebody has begun to write since so long are not missing."""
 _LOOK_S = 0.5
 _ANSWERS = 3
 """Replicas are asked that often, each time another by chance."""
@@ -103,7 +102,7 @@ class Takeover:
         logger.info("%s still lacks pictures %s", self._target.collection, when)
 
     def _lacks_more_than(self, count: int) -> bool:
-        return len(self._ledger.missing(self._target.collection, count + 1, _GRACE_S)) > count
+        return len(self._ledger.missing(self._target.collection, count + 1, GRACE_S)) > count
 
     def _remember(self, changed: Change) -> None:
         live = self._store.alias_target(self._target.name)

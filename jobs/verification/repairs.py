@@ -17,8 +17,6 @@ def repair_rows(catalog: Catalog, store: VectorStore, collection: str, found: Di
         # Open rows are missing: the vector is written again under the same key.
         catalog.ledger.open(collection, [_item(key) for key in keys])
     for keys in parts(found.get("orphan_vector", []), _KEYS_A_CALL):
-        # Announced first: should the service write the same row now, it becomes missing, and is not lost.
-        catalog.ledger.open(collection, [_item(key) for key in keys if _is_row_key(key)])
         rows.remove(collection, keys)
     for keys in parts(found.get("obsolete_row", []), _KEYS_A_CALL):
         rows.remove(collection, keys)
@@ -30,9 +28,3 @@ def _item(key: str) -> IndexItem:
     """The picture of a row, as far as announcing the row needs it."""
     image_id, _, revision = key.rpartition(":")
     return IndexItem(image_id, int(revision), "", "", {})
-
-
-def _is_row_key(key: str) -> bool:
-    """Tell whether somebody of this service can have written the row."""
-    revision = key.rpartition(":")[2]
-    return revision.isascii() and revision.isdecimal() and int(revision) < 2**63

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from catalog.opening import Catalog
+from core.index_rows import GRACE_S
 from core.portions import parts
 from core.ports import VectorStore
 from jobs.shards import Shard
@@ -10,8 +11,6 @@ from jobs.verification.differences import Differences
 
 _KEYS_A_CALL = 500
 _ALL = 2**31 - 1
-GRACE_S = 15.0
-"""What somebody has begun to write since so long is not held to be missing, in seconds."""
 
 
 def compare_rows(

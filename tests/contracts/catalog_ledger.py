@@ -140,7 +140,10 @@ class LedgerContract:
         assert ledger.obsolete(LIVE, 1) == [min(each.key for each in shirt)]
         assert set_of(ledger.missing(LIVE, 10)) == set_of(ledger.items("shirt"))
         assert ledger.counts(LIVE) == LedgerCounts(pictures=2, indexed=0, failed=0, missing=2)
-        ledger.forget(LIVE, [*ledger.obsolete(LIVE, 10), "odd"])
+        keys = ledger.obsolete(LIVE, 10)
+        removal = ledger.begin_removal(LIVE, keys, 0)
+        assert removal.keys == ledger.obsolete(LIVE, 10) == keys, "until the vectors are deleted"
+        ledger.end_removal(LIVE, removal)
         assert ledger.obsolete(LIVE, 10) == []
 
     def test_a_picture_that_is_in_is_known_at_its_newest_revision(
@@ -171,6 +174,48 @@ class LedgerContract:
         clock.move(61)
         assert ledger.obsolete(LIVE, 10, grace_s=60) == sorted(each.key for each in shirt)
 
+    def test_a_removal_leaves_what_is_being_written(
+        self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem], clock: Clock
+    ) -> None:
+        ledger.open(LIVE, shirt)
+        ledger.settle(LIVE, shirt[1:])
+        catalog.products.delete("shirt")
+        clock.move(59)
+        keys = [each.key for each in shirt]
+        assert ledger.begin_removal(LIVE, [*keys, "f" * 32 + ":1", "odd"], 60).keys == sorted(
+            [keys[1], "f" * 32 + ":1", "odd"]
+        )
+        assert ledger.begin_removal(LIVE, ["odd"], 60).keys == ["odd"]
+        clock.move(2)
+        assert ledger.begin_removal(LIVE, keys, 60).keys == keys[:1], "the other is being removed"
+
+    def test_a_removal_never_takes_what_is_current(self, ledger: SqlLedger, shirt: list[IndexItem]) -> None:
+        ledger.open(LIVE, shirt)
+        ledger.settle(LIVE, shirt)
+        removal = ledger.begin_removal(LIVE, [each.key for each in shirt], 0)
+        assert removal.keys == []
+        ledger.end_removal(LIVE, removal)
+        assert set_of(ledger.missing(LIVE, 10)) == set_of(shirt)
+        assert ledger.settle(LIVE, shirt) == []
+
+    @pytest.mark.parametrize("touch", ["settle", "open", "fail"])
+    def test_a_row_that_is_touched_during_its_removal_stays(
+        self, touch: str, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem], clock: Clock
+    ) -> None:
+        ledger.open(LIVE, shirt)
+        catalog.products.delete("shirt")
+        removal = ledger.begin_removal(LIVE, [each.key for each in shirt], 0)
+        clock.move(1)
+        if touch == "settle":
+            assert ledger.settle(LIVE, shirt[:1]) == []
+        elif touch == "open":
+            ledger.open(LIVE, shirt[:1])
+        else:
+            ledger.fail(LIVE, [(shirt[0], NotFound("x"))])
+        ledger.end_removal(LIVE, removal)
+        assert ledger.obsolete(LIVE, 10) == [shirt[0].key]
+        assert ledger.settle(LIVE, shirt) == shirt[1:]
+
     def test_settling_a_vanished_row_returns_it(
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
     ) -> None:
@@ -178,7 +223,7 @@ class LedgerContract:
         catalog.products.put("shirt", "A shirt", "", {"color": "red", "sizes": [1, 2]}, [RED])
         gone = ledger.obsolete(LIVE, 10)
         assert gone == [shirt[1].key]
-        ledger.forget(LIVE, gone)
+        ledger.end_removal(LIVE, ledger.begin_removal(LIVE, gone, 0))
         assert ledger.settle(LIVE, shirt) == [shirt[1]]
         assert ledger.indexed(LIVE, [each.key for each in shirt]) == {shirt[0].key}
 
@@ -237,9 +282,9 @@ class LedgerContract:
         assert set_of(ledger.missing(NEXT, 10)) == set_of(shirt)
         assert ledger.counts(LIVE).indexed == 2
         ledger.reset(LIVE)
-        assert ledger.counts(LIVE).missing == 2
-        assert ledger.settle(LIVE, shirt) == shirt
+        assert ledger.counts(LIVE).missing == len(ledger.missing(LIVE, 10, grace_s=60)) == 2
         assert ledger.settle(NEXT, shirt) == []
+        assert ledger.counts(LIVE).missing == 2
 
     def test_a_batch_may_name_a_row_twice_or_be_empty(
         self, ledger: SqlLedger, shirt: list[IndexItem]
@@ -251,7 +296,9 @@ class LedgerContract:
         assert ledger.counts(NEXT).failed == 2
         ledger.open(LIVE, [])
         ledger.fail(LIVE, [])
-        ledger.forget(LIVE, [])
+        removal = ledger.begin_removal(LIVE, [], 0)
+        assert removal.keys == []
+        ledger.end_removal(LIVE, removal)
         assert ledger.settle(LIVE, []) == []
         assert ledger.indexed(LIVE, []) == set()
         assert ledger.counts(LIVE).indexed == 2
@@ -267,9 +314,11 @@ class LedgerContract:
         assert ledger.settle(LIVE, items) == []
         assert ledger.indexed(LIVE, keys) == set(keys)
         assert len(ledger.obsolete(LIVE, 20_000)) == 12_000
-        ledger.forget(LIVE, keys)
+        removal = ledger.begin_removal(LIVE, keys, 0)
+        assert removal.keys == sorted(keys)
+        ledger.end_removal(LIVE, removal)
         assert ledger.obsolete(LIVE, 10) == []
-        assert len(statements) < 60
+        assert len(statements) < 90
 
     def test_the_answers_about_a_collection_are_one_statement_each(
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
@@ -291,6 +340,7 @@ class LedgerContract:
             mine = items if number % 2 else items[::-1]
             for _ in range(8):
                 ledger.open(LIVE, mine)
+                ledger.begin_removal(LIVE, [each.key for each in mine], 60)
                 ledger.settle(LIVE, mine)
                 ledger.fail(LIVE, [(each, NotFound("x")) for each in mine])
 

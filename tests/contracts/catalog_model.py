@@ -19,7 +19,7 @@ COLLECTIONS = ("one_000000000000", "two_000000000000")
 Put = tuple[Literal["put"], str, int, list[NewPicture] | None]
 Delete = tuple[Literal["delete"], str]
 Bulk = tuple[Literal["open", "settle", "fail"], str, list[int]]
-Whole = tuple[Literal["forget", "retry", "reset", "index"], str]
+Whole = tuple[Literal["remove", "retry", "reset", "index"], str]
 Step = Put | Delete | Bulk | Whole
 
 _names = st.sampled_from(["p", "q"])
@@ -34,7 +34,7 @@ steps: st.SearchStrategy[list[Step]] = st.lists(
             _collections,
             st.lists(st.integers(0, 30), min_size=1, max_size=4),
         ),
-        st.tuples(st.sampled_from(["forget", "retry", "reset", "index"]), _collections),
+        st.tuples(st.sampled_from(["remove", "retry", "reset", "index"]), _collections),
     ),
     max_size=25,
 )
@@ -176,8 +176,11 @@ def _write(verb: str, catalog: Catalog, model: Model, collection: str, items: Se
 
 def _whole(verb: str, catalog: Catalog, model: Model, collection: str) -> None:
     rows = model.ledger[collection]
-    if verb == "forget":
-        catalog.ledger.forget(collection, catalog.ledger.obsolete(collection, 100))
+    if verb == "remove":
+        obsolete = catalog.ledger.obsolete(collection, 100)
+        removal = catalog.ledger.begin_removal(collection, obsolete, 0)
+        assert removal.keys == obsolete
+        catalog.ledger.end_removal(collection, removal)
         model.ledger[collection] = {
             key: state for key, state in rows.items() if model.current.get(key[0]) == key[1]
         }
@@ -187,4 +190,4 @@ def _whole(verb: str, catalog: Catalog, model: Model, collection: str) -> None:
         rows |= dict.fromkeys(failed, "open")
     else:
         catalog.ledger.reset(collection)
-        rows.clear()
+        rows |= dict.fromkeys(rows, "open")

@@ -1,5 +1,6 @@
 """The ledger on SQLite."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,7 +38,8 @@ class TestLedgerOnSqlite(LedgerContract):
         catalog.ledger.settle(LIVE, items)
         catalog.ledger.indexed(LIVE, keys)
         catalog.ledger.settled(LIVE, [item.image_id for item in items])
-        catalog.ledger.forget(LIVE, keys)
+        removal = catalog.ledger.begin_removal(LIVE, keys, 0)
+        catalog.ledger.end_removal(LIVE, replace(removal, keys=keys))
         reads = [plan for plan in plans if "embeddings" in plan]
-        assert len(reads) == 6
+        assert len(reads) == 7
         assert [plan for plan in reads if "image_id=?" not in plan] == []
