@@ -10,6 +10,7 @@ from catalog.chunks import chunks
 from catalog.clock import utc_now
 from catalog.index_progress import SqlIndexProgress
 from catalog.ledger_rows import (
+    IS_CURRENT,
     IS_OPEN,
     ITEMS,
     in_flight,
@@ -98,13 +99,13 @@ class SqlLedger:
             upsert(connection, collection, self._clock(), keys)
 
     def settle(self, collection: str, items: Sequence[IndexItem]) -> list[IndexItem]:
-        """Record that these rows are in; returns those whose open row has vanished (obsolete meanwhile)."""
+        """Record that these rows are in; returns those that became obsolete meanwhile, or whose row vanished."""
         settled: set[tuple[str, int]] = set()
         with writing(self._engine) as connection:
             for keys in chunks([(item.image_id, item.revision) for item in items]):
                 rows = connection.execute(
                     update(EmbeddingRow)
-                    .where(locked(rows_of(collection, keys)))
+                    .where(locked(and_(rows_of(collection, keys), IS_CURRENT)))
                     .values(embedded_at=self._clock(), error=None)
                     .returning(EmbeddingRow.image_id, EmbeddingRow.image_revision)
                 )

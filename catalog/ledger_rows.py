@@ -18,6 +18,13 @@ ITEMS = select(
 
 IS_OPEN = and_(EmbeddingRow.embedded_at.is_(None), EmbeddingRow.error.is_(None))
 
+IS_CURRENT = (
+    select(ImageRow.id)
+    .where(ImageRow.id == EmbeddingRow.image_id, ImageRow.revision == EmbeddingRow.image_revision)
+    .exists()
+)
+"""The row is of a picture that the catalog has, at its revision."""
+
 _MAX_INT64 = 2**63 - 1
 _MAX_ERROR_CHARS = 2_000
 

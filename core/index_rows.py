@@ -91,7 +91,7 @@ class IndexRows:
         """Record rows that Milvus holds; those that became obsolete meanwhile go, the others are returned."""
         gone = [item.key for item in self._ledger.settle(collection, items)]
         if gone:
-            self.remove(collection, gone)
+            self.remove(collection, gone, grace_s=0)
         return [item for item in items if item.key not in gone]
 
     def remove(self, collection: str, keys: Sequence[str], grace_s: float = GRACE_S) -> int:

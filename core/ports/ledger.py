@@ -41,7 +41,7 @@ class Ledger(Protocol):
         ...
 
     def settle(self, collection: str, items: Sequence[IndexItem]) -> list[IndexItem]:
-        """Record that these rows are in; returns those whose open row has vanished (obsolete meanwhile)."""
+        """Record that these rows are in; returns those that became obsolete meanwhile, or whose row vanished."""
         ...
 
     def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:

@@ -167,8 +167,9 @@ def _write(verb: str, catalog: Catalog, model: Model, collection: str, items: Se
         rows |= dict.fromkeys(keys, "open")
     elif verb == "settle":
         vanished = catalog.ledger.settle(collection, items)
-        assert [(each.image_id, each.revision) for each in vanished] == [k for k in keys if k not in rows]
-        rows |= {key: "settled" for key in keys if key in rows}
+        settled = [key for key in keys if key in rows and model.current.get(key[0]) == key[1]]
+        assert [(each.image_id, each.revision) for each in vanished] == [k for k in keys if k not in settled]
+        rows |= dict.fromkeys(settled, "settled")
     else:
         catalog.ledger.fail(collection, [(each, NotFound("no file")) for each in items])
         rows |= {key: "failed" for key in keys if rows.get(key) != "settled"}

@@ -161,6 +161,8 @@ def test_in_every_order_of_writing_and_removing_the_collection_becomes_what_the_
         for actor in actors.values():
             actor.finish()
         told = f"{turns}, killed after {killed_after} steps"
+        if killed_after is None:
+            assert ledger.obsolete(INFO.collection, 10) == [], told
         bare.remove_obsolete(INFO.collection)
         write(bare, ledger, ledger.missing(INFO.collection, 10))
         wanted = {item.key for item in ledger.items("p")}
