@@ -1,26 +1,30 @@
 """Production on several nodes of this machine: its configuration, its kinds of node, its stores."""
 
+import base64
 import hashlib
+import itertools
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from cli.environment import free_port
-from tests.production import production_config
+from tests.production import CHECKPOINTS, production_config
 from tests.ray_nodes import NodeKind, RayNode, RayNodes
 from tests.serve_state import ServeState
 from tests.unit.k8s.rendering import cluster_of, offered, rayservice
+from tests.upgrade_traffic import picture
 
 KEY = "the-first-admin-key"
 NODES = ("service", "service", "openclip", "openclip", "dinov2", "blip2")
 """Two where one is lost, or where a second replica needs a GPU of its own."""
-READY_S = 240.0
+READY_S = 600.0
 PAUSE_S = 2.0
 """Between two questions whether it is ready: each is load for the models, and they scale by load."""
 
@@ -39,6 +43,7 @@ class ProductionCluster:
         self.config = config
         self.nodes: dict[str, list[RayNode]] = {}
         self._ray, self._kinds = nodes, node_kinds()
+        self._pictures = itertools.count()
         for name in NODES:
             self.add(name)
 
@@ -57,21 +62,19 @@ class ProductionCluster:
         return httpx.Client(base_url=self.base_url, headers=headers, timeout=timeout_s)
 
     def wait_until_ready(self) -> None:
-        """Return once every model has answered a real picture."""
+        """Return once every encoder has answered.
+
+        More patient than `/health/ready`, which gives each a few seconds: processes of all nodes start on few
+        cores meanwhile.
+        """
         deadline = time.monotonic() + READY_S
-        problem = "no answer yet"
         with self.client() as client:
-            while time.monotonic() < deadline:
-                try:
-                    answer = client.get("/health/ready")
-                except httpx.TransportError as error:
-                    problem = repr(error)
-                else:
-                    if answer.status_code == 200:
-                        return
-                    problem = answer.text
-                time.sleep(PAUSE_S)
-        raise AssertionError(f"not ready after {READY_S:g} s: {problem}; {self.serve.told()}")
+            for name in CHECKPOINTS:
+                problem = "no answer yet"
+                while problem:
+                    # A picture that was embedded before would be answered without the encoder.
+                    problem = _problem(client, name, next(self._pictures))
+                    assert time.monotonic() < deadline, f"{name} is not ready: {problem}; {self.serve.told()}"
 
 
 @contextmanager
@@ -89,3 +92,18 @@ def production_cluster(database_url: str, milvus_uri: str) -> Iterator[Productio
             cluster = ProductionCluster(nodes, serve, production_config(port))
             serve.deploy(cluster.config)
             yield cluster
+
+
+def _problem(client: httpx.Client, encoder: str, seed: int) -> str:
+    """What keeps an encoder from answering; nothing if it has answered."""
+    body = {"image": base64.b64encode(picture(seed)).decode()}
+    try:
+        answer = client.post(f"/v1/embed/{encoder}", json=body)
+    except httpx.TransportError as error:
+        problem = repr(error)
+    else:
+        if answer.status_code == HTTPStatus.OK:
+            return ""
+        problem = answer.text
+    time.sleep(PAUSE_S)
+    return problem

@@ -37,7 +37,7 @@ SERVICE = {"gateway": 2, "ensemble": 2, "repair": 1}
 EVERYONE = (*ENCODERS, *SERVICE)
 SCALED = ("openclip", "dinov2")
 ROLLED = "blip2"
-WITHIN_S = 180.0
+WITHIN_S = 420.0
 """How long anything may take on a machine that is busy."""
 GOES_ON_S = 3.0
 """How long requests go on after each thing that has happened."""
