@@ -24,7 +24,7 @@ from tests.upgrade_traffic import picture
 KEY = "the-first-admin-key"
 NODES = ("service", "service", "openclip", "openclip", "dinov2", "blip2")
 """Two where one is lost, or where a second replica needs a GPU of its own."""
-READY_S = 600.0
+READY_S = 900.0
 PAUSE_S = 2.0
 """Between two questions whether it is ready: each is load for the models, and they scale by load."""
 
