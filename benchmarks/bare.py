@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import open_clip
 import torch
@@ -12,6 +13,9 @@ from safetensors.torch import save_file
 ARCHITECTURE = "ViT-B-32"
 BATCHES = (8, 16, 32, 64)
 THREADS = (1, 2)
+ServedPrecision = Literal["fp32", "bf16"]
+_PRECISIONS = {"fp32": ("fp32", torch.float32), "bf16": ("pure_bf16", torch.bfloat16)}
+"""The names of open_clip, and what goes in."""
 
 
 def write_checkpoint(directory: Path) -> Path:
@@ -34,10 +38,11 @@ def write_checkpoint(directory: Path) -> Path:
 
 
 class BareModel:
-    """The image tower in pure bf16, nothing around it: tensors go in that were made before."""
+    """The image tower, nothing around it: tensors go in that were made before."""
 
-    def __init__(self, directory: Path) -> None:
-        self._model = open_clip.create_model(f"local-dir:{directory}", precision="pure_bf16").eval()
+    def __init__(self, directory: Path, precision: ServedPrecision) -> None:
+        own, self._dtype = _PRECISIONS[precision]
+        self._model = open_clip.create_model(f"local-dir:{directory}", precision=own).eval()
 
     def best_batches(self, seconds: float) -> dict[int, int]:
         """Try every batch size for some seconds; returns the fastest for each number of CPU threads."""
@@ -53,7 +58,7 @@ class BareModel:
     def images_per_s(self, batch: int, threads: int, seconds: float) -> float:
         """Run batch after batch for at least so many seconds."""
         torch.set_num_threads(threads)
-        pixels = torch.rand(batch, 3, 224, 224).to(torch.bfloat16)
+        pixels = torch.rand(batch, 3, 224, 224).to(self._dtype)
         with torch.inference_mode():
             self._model.encode_image(pixels)
             runs, start = 0, time.perf_counter()

@@ -1,6 +1,7 @@
 """Batch sizes and waits of a replica, measured at saturation and with one caller alone."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from rich.table import Table
@@ -25,7 +26,13 @@ def sweep(scratch: Path) -> Table:
     )
     for size in BATCH_SIZES:
         for wait_s in WAITS_S:
-            settings = encoder_settings(checkpoint, max_batch_size=size, batch_wait_timeout_s=wait_s)
+            settings = encoder_settings(
+                checkpoint,
+                precision="bf16",
+                threads=os.cpu_count(),
+                max_batch_size=size,
+                batch_wait_timeout_s=wait_s,
+            )
             with serving(scratch / f"{size}-{wait_s}", settings, pictures[0]) as (_, port):
                 requests = multipart_requests(f"/v1/embed/{MODEL}", pictures)
                 many = asyncio.run(throughput(port, requests, CONNECTIONS, SECONDS))

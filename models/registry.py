@@ -5,6 +5,7 @@ from importlib import import_module
 from core.errors import ConfigError, ModelUnavailable, VitrineError
 from models.config import EncoderConfig, Family
 from models.encoder import Encoder
+from models.freed_memory import keep_freed_memory
 
 _MODULES: dict[Family, str] = {
     "openclip": "models.openclip",
@@ -24,6 +25,9 @@ def load_encoder(config: EncoderConfig) -> Encoder:
     """
     try:
         encoder: Encoder = import_module(_MODULES[config.family]).load(config)
+        if encoder.info.device == "cpu":
+            # After the weights: what loading frees goes back.
+            keep_freed_memory()
         encoder.warm_up()
     except ModelUnavailable as error:
         raise ModelUnavailable(f"encoder {config.name}: {error.message}") from error
