@@ -15,7 +15,7 @@ BATCHES = (8, 16, 32, 64)
 THREADS = (1, 2)
 ServedPrecision = Literal["fp32", "bf16"]
 _PRECISIONS = {"fp32": ("fp32", torch.float32), "bf16": ("pure_bf16", torch.bfloat16)}
-"""The names of open_clip, and what goes in."""
+"""By our name of a precision: that of open_clip, and the dtype of what goes in."""
 
 
 def write_checkpoint(directory: Path) -> Path:

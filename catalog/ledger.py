@@ -14,6 +14,7 @@ from catalog.ledger_rows import (
     IS_OPEN,
     ITEMS,
     in_flight,
+    lock,
     locked,
     newest_settled,
     of_current_revision,
@@ -103,13 +104,17 @@ class SqlLedger:
         settled: set[tuple[str, int]] = set()
         with writing(self._engine) as connection:
             for keys in chunks([(item.image_id, item.revision) for item in items]):
-                rows = connection.execute(
+                rows = rows_of(collection, keys)
+                # Locked first: a statement of PostgreSQL that waits for a lock would judge what is current by
+                # what was before it waited.
+                connection.execute(lock(rows))
+                found = connection.execute(
                     update(EmbeddingRow)
-                    .where(locked(and_(rows_of(collection, keys), IS_CURRENT)))
+                    .where(rows, IS_CURRENT)
                     .values(embedded_at=self._clock(), error=None)
                     .returning(EmbeddingRow.image_id, EmbeddingRow.image_revision)
                 )
-                settled.update((row.image_id, row.image_revision) for row in rows)
+                settled.update((row.image_id, row.image_revision) for row in found)
         return [item for item in items if (item.image_id, item.revision) not in settled]
 
     def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
@@ -163,12 +168,14 @@ class SqlLedger:
         )
 
     def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
-        """Open rows whose vectors may be deleted, and say which: never that of a current picture.
+        """Open these rows; returns those whose vectors may be deleted.
 
-        Those that were opened within `grace_s` are left to whoever opened them. What is no row key has no row.
+        A current picture's is not among them: its row becomes missing. Nor are those that somebody else opened
+        within `grace_s`. What is no row key has no row, and may be deleted.
         """
-        rows, now = parse_keys(keys), self._clock()
-        ours = {key for key in keys if not parse_keys([key])}
+        now, ours = self._clock(), set(keys)
+        rows = [row for row in parse_keys(keys) if row_key(*row) in ours]
+        ours -= {row_key(*row) for row in rows}
         if rows:
             with writing(self._engine) as connection:
                 theirs = in_flight(now, grace_s)
@@ -188,7 +195,7 @@ class SqlLedger:
                 connection.execute(delete(EmbeddingRow).where(locked(rows)))
 
     def reset(self, collection: str) -> None:
-        """Open all rows of a collection that Milvus does not hold any more, or may not hold."""
+        """Open all rows of a collection that Milvus does not hold any more, or perhaps does not hold."""
         # They stay, so that a vector which is there after all has its row.
         rows = locked(EmbeddingRow.collection == collection)
         unknown = {"begun_at": _LONG_AGO, "embedded_at": None, "error": None}

@@ -25,6 +25,7 @@ IS_CURRENT = (
 )
 """The row is of a picture that the catalog has, at its revision."""
 
+_IMAGE_ID_CHARS = 32
 _MAX_INT64 = 2**63 - 1
 _MAX_ERROR_CHARS = 2_000
 
@@ -51,6 +52,8 @@ def parse_keys(keys: Iterable[str]) -> list[RowKey]:
     parsed = set()
     for key in keys:
         image_id, _, revision = key.rpartition(":")
+        if len(image_id) > _IMAGE_ID_CHARS:
+            continue
         if revision.isascii() and revision.isdecimal() and int(revision) <= _MAX_INT64:
             parsed.add((image_id, int(revision)))
     return sorted(parsed)
@@ -80,16 +83,20 @@ def newest_settled(collection: str, image_ids: Sequence[str]) -> Select[str, int
     )
 
 
-def locked(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """The same rows, locked in the order of their keys: writers that overlap wait and never deadlock.
+def lock(condition: ColumnElement[bool]) -> Select[str, str, int]:
+    """Select the rows and lock them in the order of their keys: writers that overlap wait and never deadlock.
 
     PostgreSQL documents that row locks are to be taken in one order; SQLite has one writer anyway.
     """
     rows = select(EmbeddingRow.collection, EmbeddingRow.image_id, EmbeddingRow.image_revision)
     ordered = rows.where(condition).order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
-    return tuple_(EmbeddingRow.collection, EmbeddingRow.image_id, EmbeddingRow.image_revision).in_(
-        ordered.with_for_update()
-    )
+    return ordered.with_for_update()
+
+
+def locked(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The same rows, locked as by `lock` within the statement."""
+    row = tuple_(EmbeddingRow.collection, EmbeddingRow.image_id, EmbeddingRow.image_revision)
+    return row.in_(lock(condition))
 
 
 def upsert(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Lock
 
 from core.errors import InvalidInput, NotFound, Unavailable, VitrineError
@@ -15,12 +16,23 @@ GRACE_S = 15.0
 _PREPARE_WAIT_S = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenRows:
+    """What became of rows: in, removed again since they became obsolete meanwhile, or refused for good."""
+
+    settled: Sequence[IndexItem] = ()
+    obsolete: Sequence[IndexItem] = ()
+    refused: Sequence[Failure] = ()
+
+
 class IndexRows:
     """Keeps a store and the ledger in step. Blocking; safe to use from several threads.
 
     The ledger announces a row before Milvus may hold it and settles it after Milvus does, so a crash at
     any point leaves either a missing row, which is written again, or an obsolete one, which is removed.
-    A removal announces its rows too, and drops those that no writer has touched until its end.
+    A removal announces its rows too, and drops those that no writer has touched until its end. Only a writer
+    that takes longer than the grace over an obsolete row and dies after it has put the vector in leaves one
+    that the ledger does not know; `verify --repair` finds it.
     """
 
     def __init__(self, store: VectorStore, ledger: Ledger) -> None:
@@ -71,46 +83,53 @@ class IndexRows:
             image_id: stored[key] for image_id, key in keys.items() if key in stored and is_unit(stored[key])
         }
 
-    def write(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> tuple[list[IndexItem], list[Failure]]:
-        """Write announced rows; returns what is in, and what the store refuses for good."""
+    def write(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> WrittenRows:
+        """Write announced rows; those that are in none of the three answers are missing still."""
         if not rows:
-            return [], []
+            return WrittenRows()
         try:
             with self._loss_noticed(info):
-                return self._put(info, rows), []
+                return self._put(info, rows)
         except InvalidInput as error:
             if len(rows) == 1:
-                return [], [(rows[0].item, error)]
+                return WrittenRows(refused=[(rows[0].item, error)])
             # One row that cannot be stored must not keep its neighbours out.
-            answers = [self.write(info, [row]) for row in rows]
-            return [item for ins, _ in answers for item in ins], [
-                each for _, outs in answers for each in outs
-            ]
+            return _together([self.write(info, [row]) for row in rows])
 
-    def settle(self, collection: str, items: Sequence[IndexItem]) -> list[IndexItem]:
-        """Record rows that Milvus holds; those that became obsolete meanwhile go, the others are returned."""
-        gone = [item.key for item in self._ledger.settle(collection, items)]
-        if gone:
-            self.remove(collection, gone, grace_s=0)
-        return [item for item in items if item.key not in gone]
+    def settle(self, collection: str, items: Sequence[IndexItem]) -> WrittenRows:
+        """Record rows that Milvus holds; those that became obsolete meanwhile go."""
+        out = {item.key for item in self._ledger.settle(collection, items)}
+        # Without grace: the rows are open since this writer has opened them.
+        gone = set(self.remove(collection, sorted(out), grace_s=0))
+        return WrittenRows(
+            [item for item in items if item.key not in out], [item for item in items if item.key in gone]
+        )
 
-    def remove(self, collection: str, keys: Sequence[str], grace_s: float = GRACE_S) -> int:
+    def remove(self, collection: str, keys: Sequence[str], grace_s: float = GRACE_S) -> Sequence[str]:
         """Delete obsolete rows from Milvus first, then from the ledger: the other order could leave orphans.
 
-        A current picture's row becomes missing instead. What somebody opened less than `grace_s` seconds ago
-        is left: the repair removes it when it is settled or abandoned. Returns how many were removed.
+        A current picture's row stays, and becomes missing. What somebody opened less than `grace_s` seconds ago
+        is left to its writer, and to the repair should that one die. Returns the keys that were removed.
+
+        Raises:
+            NotFound: the collection was lost, with all that was to be removed.
         """
         removal = self._ledger.begin_removal(collection, keys, grace_s)
-        if removal.keys:
+        if not removal.keys:
+            return []
+        try:
             self._store.delete(collection, removal.keys)
+        except NotFound:
             self._ledger.end_removal(collection, removal)
-        return len(removal.keys)
+            raise
+        self._ledger.end_removal(collection, removal)
+        return removal.keys
 
     def remove_obsolete(self, collection: str, batch_size: int = 64, grace_s: float = 0.0) -> int:
         """Delete the rows of pictures that are gone or have changed; returns how many."""
         removed = 0
         while keys := self._ledger.obsolete(collection, batch_size, grace_s):
-            removed += self.remove(collection, keys, grace_s)
+            removed += len(self.remove(collection, keys, grace_s))
         return removed
 
     @contextmanager
@@ -133,6 +152,14 @@ class IndexRows:
         finally:
             self._preparing.release()
 
-    def _put(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> list[IndexItem]:
+    def _put(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> WrittenRows:
         self._store.upsert(info.collection, rows)
         return self.settle(info.collection, [row.item for row in rows])
+
+
+def _together(answers: Sequence[WrittenRows]) -> WrittenRows:
+    return WrittenRows(
+        [item for each in answers for item in each.settled],
+        [item for each in answers for item in each.obsolete],
+        [failure for each in answers for failure in each.refused],
+    )

@@ -13,6 +13,7 @@ from core.types import Encoded, EncoderInfo, IndexItem, VectorRow
 
 T = TypeVar("T")
 IndexState = Literal["indexed", "pending", "failed"]
+_State = IndexState | Literal["obsolete"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,10 @@ class Indexer:
         return info
 
     async def index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:
-        """Embed and write these pictures; returns the state by image id. What fails for now is pending."""
+        """Embed and write these pictures; returns the state by image id. What fails for now is pending.
+
+        Those that became obsolete meanwhile have none: they are gone, or missing at another revision.
+        """
         if not items:
             return {}
         try:
@@ -86,7 +90,7 @@ class Indexer:
     async def _index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:
         announced = await self.describe()
         await _call(self._ledger.open, announced.collection, items)
-        states: dict[str, IndexState] = {item.image_id: "pending" for item in items}
+        states: dict[str, _State] = {item.image_id: "pending" for item in items}
         held = await _call(self._rows.vectors, announced, items)
         same = [VectorRow(item, held[item.image_id]) for item in items if item.image_id in held]
         if same:
@@ -96,11 +100,11 @@ class Indexer:
         states |= {item.image_id: "failed" for item, _ in unreadable}
         for portion in portions(readable, lambda pair: len(pair[1])):
             states |= await self._encode(announced, portion)
-        return states
+        return {image_id: state for image_id, state in states.items() if state != "obsolete"}
 
     async def _encode(
         self, announced: EncoderInfo, readable: Sequence[tuple[IndexItem, bytes]]
-    ) -> dict[str, IndexState]:
+    ) -> dict[str, _State]:
         items = [item for item, _ in readable]
         encoded = await self._encoder.encode([data for _, data in readable])
         if encoded.info.collection != announced.collection:
@@ -111,12 +115,13 @@ class Indexer:
 
     async def _write(
         self, info: EncoderInfo, rows: Sequence[VectorRow], broken: Sequence[Failure] = ()
-    ) -> dict[str, IndexState]:
-        written, refused = await _call(self._rows.write, info, rows)
-        failures = [*broken, *refused]
+    ) -> dict[str, _State]:
+        written = await _call(self._rows.write, info, rows)
+        failures = [*broken, *written.refused]
         await _call(self._ledger.fail, info.collection, failures)
-        states: dict[str, IndexState] = {item.image_id: "failed" for item, _ in failures}
-        return states | {item.image_id: "indexed" for item in written}
+        states: dict[str, _State] = {item.image_id: "failed" for item, _ in failures}
+        states |= {item.image_id: "obsolete" for item in written.obsolete}
+        return states | {item.image_id: "indexed" for item in written.settled}
 
     async def _read(self, items: Sequence[IndexItem]) -> tuple[list[tuple[IndexItem, bytes]], list[Failure]]:
         # All at once: an object store takes long for one file and no longer for many.

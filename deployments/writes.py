@@ -72,7 +72,7 @@ class ProductWrites:
         return Written(product, created, index)
 
     async def delete(self, product_id: str) -> None:
-        """Remove a product; its vectors go at once where Milvus answers, else with the next repair."""
+        """Remove a product; its vectors go at once where Milvus answers, else soon after."""
         product = await asyncio.to_thread(self._catalog.products.get, product_id)
         await asyncio.to_thread(self._catalog.products.delete, product_id)
         await self._within_time(self._remove(sorted(_keys(product))))

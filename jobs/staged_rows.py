@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from core.index_rows import IndexRows
+from core.index_rows import IndexRows, WrittenRows
 from core.ports import Ledger, VectorStore
-from core.types import EncoderInfo, IndexItem, VectorRow
+from core.types import EncoderInfo, VectorRow
 from milvus.row_files import RowFile
 
 
@@ -15,6 +15,6 @@ class StagedRows(IndexRows):
         super().__init__(store, ledger)
         self._file = file
 
-    def _put(self, _info: EncoderInfo, rows: Sequence[VectorRow]) -> list[IndexItem]:
+    def _put(self, _info: EncoderInfo, rows: Sequence[VectorRow]) -> WrittenRows:
         self._file.append(rows)
-        return [row.item for row in rows]
+        return WrittenRows([row.item for row in rows])

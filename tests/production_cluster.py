@@ -70,10 +70,8 @@ class ProductionCluster:
         deadline = time.monotonic() + READY_S
         with self.client() as client:
             for name in CHECKPOINTS:
-                problem = "no answer yet"
-                while problem:
-                    # A picture that was embedded before would be answered without the encoder.
-                    problem = _problem(client, name, next(self._pictures))
+                # A picture that was embedded before would be answered without the encoder.
+                while problem := _problem(client, name, next(self._pictures)):
                     assert time.monotonic() < deadline, f"{name} is not ready: {problem}; {self.serve.told()}"
 
 

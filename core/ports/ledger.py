@@ -63,9 +63,10 @@ class Ledger(Protocol):
         ...
 
     def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
-        """Open rows whose vectors may be deleted, and say which: never that of a current picture.
+        """Open these rows; returns those whose vectors may be deleted.
 
-        Those that were opened within `grace_s` are left to whoever opened them.
+        A current picture's is not among them: its row becomes missing. Nor are those that somebody else opened
+        within `grace_s`.
         """
         ...
 
@@ -74,7 +75,7 @@ class Ledger(Protocol):
         ...
 
     def reset(self, collection: str) -> None:
-        """Open all rows of a collection that Milvus does not hold any more, or may not hold."""
+        """Open all rows of a collection that Milvus does not hold any more, or perhaps does not hold."""
         ...
 
     def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:

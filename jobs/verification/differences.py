@@ -22,7 +22,7 @@ Differences = dict[Kind, list[str]]
 """Row keys by how they differ, of one range of image ids."""
 _AGAIN = "put the product with its pictures again, or repair and import it again"
 _MEANINGS: Mapping[Kind, tuple[str, bool]] = {
-    "missing_collection": ("the ledger has rows of a collection that Milvus does not hold", True),
+    "missing_collection": ("the ledger says that a collection holds rows, and Milvus does not have it", True),
     "lost_vector": ("the ledger says that a vector is in, and Milvus does not hold it", True),
     "orphan_vector": ("Milvus holds a vector that the ledger knows nothing of", True),
     "changed_vector": ("a vector is not what its picture is encoded to", True),

@@ -186,7 +186,8 @@ class LedgerContract:
         assert ledger.begin_removal(LIVE, [*keys, "f" * 32 + ":1", "odd"], 60).keys == sorted(
             [keys[1], "f" * 32 + ":1", "odd"]
         )
-        assert ledger.begin_removal(LIVE, ["odd"], 60).keys == ["odd"]
+        strange = ["odd", "a:007", "f" * 33 + ":1"]
+        assert ledger.begin_removal(LIVE, strange, 60).keys == sorted(strange)
         clock.move(2)
         assert ledger.begin_removal(LIVE, keys, 60).keys == keys[:1], "the other is being removed"
 
@@ -375,13 +376,11 @@ def set_of(items: list[IndexItem]) -> set[str]:
 
 def more_pictures(catalog: Catalog, like: IndexItem, number: int) -> list[IndexItem]:
     """Give a picture's product so many more, each with a revision of its own."""
-    items = [replace(like, image_id=f"{1000 + n:032x}", revision=n) for n in range(1, number + 1)]
-    table = select(ImageRow.__table__).where(ImageRow.id == like.image_id)
+    numbers = range(1, number + 1)
+    items = [replace(like, image_id=f"{1000 + n:032x}", revision=n) for n in numbers]
+    own = [{"id": item.image_id, "position": item.revision + 1, "revision": item.revision} for item in items]
+    same = select(ImageRow.__table__).where(ImageRow.id == like.image_id)
     with writing(catalog.engine) as connection:
-        row = connection.execute(table).mappings().one()
-        own = [
-            {"id": item.image_id, "position": 1000 + n, "revision": item.revision}
-            for n, item in enumerate(items)
-        ]
+        row = connection.execute(same).mappings().one()
         connection.execute(insert(ImageRow), [{**row, **each} for each in own])
     return items

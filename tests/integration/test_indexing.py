@@ -13,7 +13,7 @@ from PIL import Image
 
 from catalog.config import CatalogConfig
 from catalog.opening import Catalog, open_catalog
-from core.errors import StoreUnavailable
+from core.errors import NotFound, StoreUnavailable
 from core.filters import parse_filter
 from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
@@ -214,6 +214,38 @@ def test_a_product_deleted_while_it_is_encoded_leaves_no_orphan(
     rows.remove_obsolete(info.collection)
     rows.write(info, [VectorRow(items[0], np.ones(info.dimension, np.float32))])
     assert keys_in(store, info) == set()
+
+
+def test_a_product_that_changes_while_it_is_encoded_holds_up_no_other(
+    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
+) -> None:
+    for name in ("changes", "stays"):
+        catalog.products.put(name, "", "", {}, [picture("red")])
+    encode = encoder.encode
+
+    async def encode_and_change(inputs: Sequence[EncoderInput]) -> Encoded:
+        encoder.encode = encode  # type: ignore[method-assign]
+        catalog.products.put("changes", "", "", {"new": True}, None)
+        return await encode(inputs)
+
+    encoder.encode = encode_and_change  # type: ignore[method-assign]
+    assert asyncio.run(indexer.sweep(batch_size=1)) == SweepReport(indexed=2)
+    info = asyncio.run(indexer.describe())
+    assert keys_in(store, info) == expected_keys(catalog)
+
+
+def test_removing_from_a_collection_that_was_lost_leaves_no_row(
+    catalog: Catalog, store: FlakyStore, indexer: Indexer
+) -> None:
+    catalog.products.put("p", "", "", {}, [picture("red")])
+    asyncio.run(indexer.sweep())
+    info = asyncio.run(indexer.describe())
+    keys = [item.key for item in catalog.ledger.items("p")]
+    store.drop_collection(info.collection)
+    catalog.products.delete("p")
+    with pytest.raises(NotFound):
+        IndexRows(store, catalog.ledger).remove(info.collection, keys)
+    assert catalog.ledger.obsolete(info.collection, 10) == []
 
 
 def test_a_collection_that_was_lost_is_rebuilt(catalog: Catalog, store: FlakyStore, indexer: Indexer) -> None:
