@@ -107,15 +107,20 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    with subprocess.Popen(
-        [sys.executable, "-c", _CLUSTER],
-        cwd=ROOT,
-        env={**os.environ, **_ENVIRONMENT},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
+    # What an actor that is killed leaves in its scratch folder goes with this one, whose name must be short:
+    # Ray puts sockets below it.
+    with (
+        TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as scratch,
+        subprocess.Popen(
+            [sys.executable, "-c", _CLUSTER],
+            cwd=ROOT,
+            env={**os.environ, **_ENVIRONMENT, "TMPDIR": scratch},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
         address = next(line.split()[1] for line in process.stdout if line.startswith("at "))
