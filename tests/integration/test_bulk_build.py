@@ -110,7 +110,7 @@ def cluster() -> Iterator[str]:
     # What an actor that is killed leaves in its scratch folder goes with this one, whose name must be short:
     # Ray puts sockets below it.
     with (
-        TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as scratch,
+        tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as scratch,
         subprocess.Popen(
             [sys.executable, "-c", _CLUSTER],
             cwd=ROOT,
