@@ -52,6 +52,7 @@ def parse_keys(keys: Iterable[str]) -> list[RowKey]:
     parsed = set()
     for key in keys:
         image_id, _, revision = key.rpartition(":")
+        # PostgreSQL refuses a longer one, as an error.
         if len(image_id) > _IMAGE_ID_CHARS:
             continue
         if revision.isascii() and revision.isdecimal() and int(revision) <= _MAX_INT64:

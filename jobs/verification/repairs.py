@@ -16,9 +16,7 @@ def repair_rows(catalog: Catalog, store: VectorStore, collection: str, found: Di
     for keys in parts([*found.get("lost_vector", []), *found.get("changed_vector", [])], _KEYS_A_CALL):
         # Open rows are missing: the vector is written again under the same key.
         catalog.ledger.open(collection, [_item(key) for key in keys])
-    for keys in parts(found.get("orphan_vector", []), _KEYS_A_CALL):
-        rows.remove(collection, keys)
-    for keys in parts(found.get("obsolete_row", []), _KEYS_A_CALL):
+    for keys in parts([*found.get("orphan_vector", []), *found.get("obsolete_row", [])], _KEYS_A_CALL):
         rows.remove(collection, keys)
     if found.get("quarantined_picture"):
         catalog.ledger.retry(collection)
