@@ -1,7 +1,7 @@
 """The rows of a collection, written and removed in the one order that loses nothing."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 
@@ -130,6 +130,17 @@ class IndexRows:
         removed = 0
         while keys := self._ledger.obsolete(collection, batch_size, grace_s):
             removed += len(self.remove(collection, keys, grace_s))
+        return removed
+
+    def remove_obsolete_of_model(self, model: str, batch_size: int = 64, grace_s: float = 0.0) -> int:
+        """Delete such rows of all versions of a model, also of those whose collection was lost; returns how many."""
+        # A writer that died with the replica of an earlier version has left its rows to whoever comes next.
+        collections = [info.collection for info in self._ledger.versions() if info.name == model]
+        removed = 0
+        for collection in collections:
+            # Lost with its vectors: the removal that says so has dropped its rows, and the next sweep goes on.
+            with suppress(NotFound):
+                removed += self.remove_obsolete(collection, batch_size, grace_s)
         return removed
 
     @contextmanager

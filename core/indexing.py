@@ -67,6 +67,8 @@ class Indexer:
     async def sweep(self, batch_size: int = 64, grace_s: float = 0.0) -> SweepReport:
         """Index what is missing and remove what is obsolete, until nothing of either is left.
 
+        Missing is what the version that serves lacks; obsolete rows go in every version of the model.
+
         Raises:
             Unavailable: the encoder or the store is away; what was done until then is done.
         """
@@ -84,7 +86,7 @@ class Indexer:
             report += SweepReport(indexed=counts.count("indexed"), failed=counts.count("failed"))
             if "pending" in counts:
                 break
-        removed = await _call(self._rows.remove_obsolete, info.collection, batch_size, grace_s)
+        removed = await _call(self._rows.remove_obsolete_of_model, info.name, batch_size, grace_s)
         return report + SweepReport(removed=removed)
 
     async def _index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:

@@ -375,3 +375,21 @@ def test_a_replica_with_other_weights_writes_to_its_own_collection(
     asyncio.run(indexer.index(catalog.ledger.items("p")))
     assert keys_in(store, info) == set()
     assert keys_in(store, rolled) == expected_keys(catalog)
+
+
+def test_what_is_obsolete_goes_in_versions_that_do_not_serve_too(
+    catalog: Catalog, store: FlakyStore, indexer: Indexer
+) -> None:
+    for name in ("keep", "drop"):
+        catalog.products.put(name, "", "", {}, [picture("red")])
+    former = Indexer(LocalEncoder(checkpoint="former"), store, catalog.ledger, catalog.blobs)
+    lost = Indexer(LocalEncoder(checkpoint="lost"), store, catalog.ledger, catalog.blobs)
+    for each in (former, lost, indexer):
+        asyncio.run(each.sweep())
+    versions = [asyncio.run(each.describe()) for each in (former, lost, indexer)]
+    store.drop_collection(versions[1].collection)
+    catalog.products.delete("drop")
+    assert asyncio.run(indexer.sweep()) == SweepReport(removed=2)
+    for info in (versions[0], versions[2]):
+        assert keys_in(store, info) == expected_keys(catalog)
+    assert [catalog.ledger.obsolete(info.collection, 1) for info in versions] == [[], [], []]

@@ -142,6 +142,7 @@ def test_what_differs_is_found_and_repaired_and_earlier_versions_are_pruned(
     client: httpx.Client, home: Path, catalog: Catalog, versions: dict[int, Encoder]
 ) -> None:
     wait_until_indexed(client)
+    wait_until_swept(catalog, versions)
     collection = versions[OLD].info.collection
     turned, lost, strange = damage(home, catalog, collection)
     seed = next(each for each in count() if turned in Sample(PERCENT, each))
@@ -250,6 +251,14 @@ def wait_until_indexed(client: httpx.Client, within_s: float = 300) -> None:
     deadline = time.monotonic() + within_s
     while pending(client) != 0:
         assert time.monotonic() < deadline, client.get("/v1/stats").text
+        time.sleep(0.5)
+
+
+def wait_until_swept(catalog: Catalog, versions: dict[int, Encoder]) -> None:
+    """Until pictures that are gone are in no version any more, which the repair sees to."""
+    deadline = time.monotonic() + JOB_S
+    while any(catalog.ledger.obsolete(each.info.collection, 1) for each in versions.values()):
+        assert time.monotonic() < deadline
         time.sleep(0.5)
 
 
