@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, and_, bindparam, delete, func, insert, select, update
 
-from catalog.caption_rows import newest_captions
 from catalog.chunks import chunks
 from catalog.lexical.documents import write_documents
-from catalog.tables import ImageRow, ProductRow, RevisionFloor
+from catalog.tables import CaptionRow, ImageRow, ProductRow, RevisionFloor
 from core.types import Picture, Product
 
 PICTURES = select(
@@ -28,8 +27,11 @@ PICTURES = select(
 
 # Written once: every search reads products, and to build a statement takes as long as to run it.
 _SOME: BindParameter[Sequence[str]] = bindparam("product_ids", expanding=True)
-_PICTURES_OF_SOME = PICTURES.where(ImageRow.product_id.in_(_SOME)).order_by(
-    ImageRow.product_id, ImageRow.position
+_PICTURES_OF_SOME = (
+    PICTURES.add_columns(CaptionRow.caption)
+    .outerjoin(CaptionRow, and_(CaptionRow.image_id == ImageRow.id, CaptionRow.caption.is_not(None)))
+    .where(ImageRow.product_id.in_(_SOME))
+    .order_by(ImageRow.product_id, ImageRow.position, CaptionRow.created_at, CaptionRow.model.desc())
 )
 _SOME_PRODUCTS = select(*ProductRow.__table__.columns).where(ProductRow.id.in_(_SOME))
 
@@ -45,17 +47,18 @@ def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[st
     """Read those of the products that exist, in any order."""
     products: dict[str, Product] = {}
     for some in chunks(product_ids):
-        pictures: dict[str, list[Picture]] = defaultdict(list)
-        captions = newest_captions(connection, some)
-        for image in connection.execute(_PICTURES_OF_SOME, {"product_ids": some}):
-            pictures[image.product_id].append(Picture(*image, caption=captions.get(image.id)))
+        pictures: dict[str, dict[str, Picture]] = defaultdict(dict)
+        for row in connection.execute(_PICTURES_OF_SOME, {"product_ids": some}):
+            picture = Picture(*row)
+            # It comes once for each of its captions, and the newest is the last.
+            pictures[picture.product_id][picture.image_id] = picture
         for row in connection.execute(_SOME_PRODUCTS, {"product_ids": some}):
             products[row.id] = Product(
                 product_id=row.id,
                 title=row.title,
                 description=row.description,
                 attributes=row.attributes,
-                pictures=tuple(pictures[row.id]),
+                pictures=tuple(pictures[row.id].values()),
                 revision=row.revision,
                 created_at=row.created_at,
                 updated_at=row.updated_at,

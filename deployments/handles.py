@@ -36,6 +36,7 @@ class DeploymentHandle:
         self._deployment = deployment
         self._deadline_s = deadline_s
         self._handle: Any = None
+        self._methods: dict[str, Any] = {}
 
     async def call(self, method: str, *args: object) -> Any:
         """Call a method of some replica.
@@ -70,7 +71,10 @@ class DeploymentHandle:
             self._handle = await asyncio.to_thread(
                 serve.get_deployment_handle, self._deployment, app_name=self._app_name
             )
-        response = getattr(self._handle, method).remote(*args)
+        if method not in self._methods:
+            # Serve makes a new handle of each method that is named.
+            self._methods[method] = getattr(self._handle, method)
+        response = self._methods[method].remote(*args)
         try:
             return await response
         except asyncio.CancelledError:
