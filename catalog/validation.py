@@ -16,12 +16,17 @@ MAX_ATTRIBUTES_BYTES = 32 * 1024
 _INT64 = range(-(2**63), 2**63)
 
 
+_NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
+"""What servers make of bytes in a path that are no UTF-8: different ones would become one id."""
+
+
 def is_product_id(value: str) -> bool:
     """Tell whether a product can have this id: anything else cannot be stored, so it is not found."""
     return (
         1 <= len(value) <= MAX_ID_CHARS
         and value not in (".", "..")
         and "/" not in value
+        and _NOT_UTF8 not in value
         and not any(unicodedata.category(character) in ("Cc", "Cs") for character in value)
     )
 
@@ -30,11 +35,12 @@ def check_product_id(value: str, param: str = "product_id") -> None:
     """Refuse an id that cannot stand in a path of the API.
 
     Raises:
-        InvalidInput: it is empty, too long, `.` or `..`, or holds "/", a control character or a surrogate.
+        InvalidInput: it is empty, too long, `.` or `..`, or holds "/", a control character, a surrogate or the
+            character that stands for bytes that are not UTF-8.
     """
     if not is_product_id(value):
         raise _invalid(
-            f'a product id has 1 to {MAX_ID_CHARS} characters, none of them "/" or a control character, '
+            f'a product id has 1 to {MAX_ID_CHARS} characters of UTF-8, none of them "/" or a control character, '
             'and is not "." or ".."',
             param,
         )

@@ -14,7 +14,8 @@ from deployments.errors import answer
 
 TIMEOUT_HEADER = "X-Request-Timeout-Seconds"
 MARGIN_S = 0.1
-"""Serve reads the same header and answers in a form of its own, so ours has to be sooner."""
+"""Serve reads the same header and answers in a form of its own, so ours has to be sooner: by this, or by half of
+a time that is shorter than twice this."""
 
 _ends_at: ContextVar[float | None] = ContextVar("request_ends_at", default=None)
 
@@ -85,4 +86,4 @@ class Deadline:
             asked_s = math.nan
         if not asked_s > 0:
             raise InvalidInput("give a number of seconds above 0").at(TIMEOUT_HEADER)
-        return min(self._limit_s, asked_s - min(MARGIN_S, asked_s / 10))
+        return min(self._limit_s, asked_s - min(MARGIN_S, asked_s / 2))

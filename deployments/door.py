@@ -10,6 +10,7 @@ from core.errors import Forbidden, VitrineError
 from core.keys import NO_KEYS_NOTICE
 from deployments.admission import HEALTH
 from deployments.errors import answer
+from deployments.foreign_pages import refuse_foreign_pages
 from deployments.keyring import EVERYONE, Caller, Keyring
 from deployments.rates import RateLimiter
 from deployments.services import services
@@ -52,6 +53,7 @@ def needs_key(path: str) -> bool:
 async def _caller(request: Request, keyring: Keyring) -> Caller:
     if await keyring.open():
         _check_local(request)
+        refuse_foreign_pages(request)
         return EVERYONE
     return await keyring.caller(_shown_key(request))
 
@@ -62,6 +64,8 @@ def _shown_key(request: Request) -> str | None:
     if scheme.lower() == "bearer":
         key = shown.strip()
     elif scheme.lower() == "basic":
+        # Browsers remember it, and show it for whatever page asks.
+        refuse_foreign_pages(request)
         key = _password(shown.strip())
     return key or request.headers.get("x-api-key")
 

@@ -1,22 +1,20 @@
-"""Ray's nodes as processes of this machine, each with resources, ports and an end of its own."""
+"""Nodes of Ray's own test cluster on this machine, each with resources, ports and an end of its own."""
 
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import psutil
+import pytest
+from ray.cluster_utils import Cluster
 
 from cli.environment import free_port, ray_environment
 
-ROOT = Path(__file__).parents[1]
 START_S = 60.0
 STOP_S = 10.0
 
@@ -30,34 +28,36 @@ class NodeKind:
 
 
 class RayNode:
-    """One node: `ray start` and all that came of it."""
+    """One node: its raylet, a head's other services, and all that came of them."""
 
-    def __init__(self, kind: NodeKind, process: psutil.Popen, http_port: int) -> None:
+    def __init__(self, kind: NodeKind, node: Any, http_port: int) -> None:
+        """`node` is Ray's own."""
         self.kind = kind
         self.base_url = f"http://127.0.0.1:{http_port}"
-        self._process = process
+        self._services = [
+            psutil.Process(started.process.pid) for each in node.all_processes.values() for started in each
+        ]
 
     def holds(self, pid: int) -> bool:
         """Tell whether a process is one of this node's."""
         try:
-            return self._process.pid in {parent.pid for parent in psutil.Process(pid).parents()}
+            return not {each.pid for each in self._services}.isdisjoint(
+                parent.pid for parent in psutil.Process(pid).parents()
+            )
         except psutil.NoSuchProcess:
             return False
-
-    def is_running(self) -> bool:
-        """Tell whether the node was neither lost nor ended by itself."""
-        return bool(self._process.poll() is None)
 
     def lose(self) -> None:
         """End everything on the node at once with SIGKILL, as if the machine had lost its power."""
         _kill(self.processes())
 
     def processes(self) -> list[psutil.Process]:
-        """List `ray start` and all that came of it and is there still."""
-        try:
-            return [self._process, *self._process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return [self._process]
+        """List the node's services and all that came of them and is there still."""
+        found: list[psutil.Process] = []
+        for service in self._services:
+            with suppress(psutil.NoSuchProcess):
+                found += [service, *service.children(recursive=True)]
+        return found
 
 
 class RayNodes:
@@ -69,27 +69,25 @@ class RayNodes:
         self._folder = folder
         self._http_port = http_port
         self._environment = environment
-        self._address = f"127.0.0.1:{free_port()}"
+        self._cluster = Cluster()
         self._nodes: list[RayNode] = []
 
     def __enter__(self) -> Self:
         """Start the head."""
-        dashboard_port = self.dashboard_url.rpartition(":")[2]
-        self._start(
-            NodeKind("head", {}),
-            self._http_port,
-            "--head",
-            f"--port={self._address.rpartition(':')[2]}",
-            f"--dashboard-port={dashboard_port}",
-            # Nobody asks for it, but it takes one port for all clusters of a machine unless it is told another.
-            f"--ray-client-server-port={free_port()}",
-            # There is no cloud to ask for nodes.
-            "--no-monitor",
-        )
+        # Where Ray's test cluster keeps its address, whatever folder its nodes are told.
+        (self._folder / "ray").mkdir()
         try:
+            self._start(
+                NodeKind("head", {}),
+                self._http_port,
+                include_dashboard=True,
+                dashboard_port=int(self.dashboard_url.rpartition(":")[2]),
+                # There is no cloud to ask for nodes.
+                no_monitor=True,
+            )
             self._wait_for_head()
         except BaseException:
-            self._lose_all()
+            self._end()
             raise
         return self
 
@@ -97,67 +95,63 @@ class RayNodes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End every process of every node."""
-        self._lose_all()
+        self._end()
 
     def add(self, kind: NodeKind) -> RayNode:
         """Start a node without waiting until it has joined."""
-        return self._start(kind, free_port(), f"--address={self._address}")
+        return self._start(kind, free_port())
 
     def of_process(self, pid: int) -> RayNode | None:
         """Find the node that holds a process."""
         return next((node for node in self._nodes if node.holds(pid)), None)
 
-    def _lose_all(self) -> None:
+    def _end(self) -> None:
+        # At once: one by one they would wait for those that are gone already.
         _kill([process for node in self._nodes for process in node.processes()])
+        with _environment({"RAY_TMPDIR": str(self._folder)}):
+            self._cluster.shutdown()
 
-    def _start(self, kind: NodeKind, http_port: int, *options: str) -> RayNode:
+    def _start(self, kind: NodeKind, http_port: int, **options: Any) -> RayNode:
         # A folder each: nodes that start at the same time would take the same names of sockets. A short name:
         # below it HAProxy puts a socket in a folder named by an id of 56 letters, and takes 97 in all.
         folder = self._folder / str(len(self._nodes))
         folder.mkdir()
-        with (folder / "start.log").open("wb") as log:
-            process = psutil.Popen(
-                [
-                    *(
-                        sys.executable,
-                        "-m",
-                        "ray.scripts.scripts",
-                        "start",
-                        "--block",
-                        "--disable-usage-stats",
-                    ),
-                    *("--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0"),
-                    *_offering(kind),
-                    # It shows logs to drivers, and there is none.
-                    "--include-log-monitor=false",
-                    f"--object-store-memory={100 * 2**20}",
-                    f"--dashboard-agent-listen-port={free_port()}",
-                    f"--temp-dir={folder}",
-                    *options,
-                ],
-                cwd=ROOT,
-                env=self._environment_of(folder, http_port),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+        with _environment(self._environment_of(folder, http_port)):
+            node = self._cluster.add_node(
+                wait=False,
+                temp_dir=str(folder),
+                # It shows logs to drivers, and there is none.
+                include_log_monitor=False,
+                object_store_memory=100 * 2**20,
+                dashboard_agent_listen_port=free_port(),
+                **_offering(kind),
+                **options,
             )
-        node = RayNode(kind, process, http_port)
-        self._nodes.append(node)
-        return node
+        self._nodes.append(RayNode(kind, node, http_port))
+        return self._nodes[-1]
 
     def _environment_of(self, folder: Path, http_port: int) -> dict[str, str]:
         # Ports and paths of HAProxy are each node's own here, where real nodes have a machine each.
-        own = {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(http_port)}
+        own = {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(http_port), "RAY_TMPDIR": str(self._folder)}
         return ray_environment(self._environment, folder) | own
 
     def _wait_for_head(self) -> None:
         deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline and self._nodes[0].is_running():
+        while time.monotonic() < deadline:
             with suppress(httpx.HTTPError):
                 httpx.get(f"{self.dashboard_url}/api/version", timeout=5).raise_for_status()
                 return
             time.sleep(0.2)
         raise RuntimeError(f"the head did not start; see {self._folder}")
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """What processes that are started meanwhile inherit."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name, value)
+        yield
 
 
 def _kill(processes: Sequence[psutil.Process]) -> None:
@@ -167,7 +161,7 @@ def _kill(processes: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=STOP_S)
 
 
-def _offering(kind: NodeKind) -> Sequence[str]:
+def _offering(kind: NodeKind) -> dict[str, Any]:
     own = {name: amount for name, amount in kind.offered.items() if name not in ("CPU", "GPU")}
     cpus, gpus = (int(kind.offered.get(name, 0)) for name in ("CPU", "GPU"))
-    return f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--resources={json.dumps(own)}"
+    return {"num_cpus": cpus, "num_gpus": gpus, "resources": own}
