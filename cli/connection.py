@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.console import console
 from cli.exits import Exit, exit_of
 from cli.option_groups import OptionGroup, expanded
 
@@ -63,9 +64,7 @@ class Service(OptionGroup):
         if self.as_json:
             typer.echo(json.dumps(_plain(answer), indent=2, ensure_ascii=False))
             return
-        from rich.console import Console
-
-        Console(soft_wrap=False).print(drawn())
+        console().print(drawn())
 
 
 def asks(function: Callable[..., None]) -> Callable[..., None]:

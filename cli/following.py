@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.connection import Service
+from cli.console import console
 from cli.exits import Exit
 from cli.option_groups import OptionGroup
 
@@ -121,7 +122,6 @@ _WHY = {"interrupted": "its process died; the same command again goes on where i
 
 
 def _bar() -> "Progress":
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -140,8 +140,8 @@ def _bar() -> "Progress":
         TextColumn("{task.fields[pace]}", markup=False),
     )
     # What is no terminal gets no bar, so that logs of scripts stay readable.
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    errors = console(stderr=True)
+    return Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
 
 
 def _draw(bar: "Progress", task: Any, job: "Job") -> None:

@@ -6,6 +6,7 @@ import typer
 
 from cli.asking import Asked
 from cli.connection import Service, asks
+from cli.console import console
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,12 +33,12 @@ def search(
 
 
 def _drawn(page: "Page", client: "Vitrine", thumbnails: bool | None, offset: int) -> "RenderableType":
-    from rich.console import Console, Group
+    from rich.console import Group
 
     from cli.tables import table
     from cli.thumbnails import can_show, thumbnail
 
-    pictures = can_show(Console()) if thumbnails is None else thumbnails
+    pictures = can_show(console()) if thumbnails is None else thumbnails
     rows = [
         (
             place,

@@ -5,17 +5,26 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[Any]], title: str | None = None) -> "Table":
+def table(
+    columns: Iterable[str], rows: Iterable[Iterable[Any]], title: str | None = None
+) -> "RenderableType":
     """Draw rows under columns."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    drawn = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    drawn = Table(box=None, pad_edge=False)
+    for column in columns:
+        # What is longer than its column is an id or a path, useless when cut.
+        drawn.add_column(column, overflow="fold")
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row))
-    return drawn
+    # A table's own title would be wrapped to the width of the table.
+    return drawn if title is None else Group(Text(title, style="italic"), drawn)
 
 
 def facts(values: Mapping[str, Any]) -> "Table":
@@ -23,7 +32,7 @@ def facts(values: Mapping[str, Any]) -> "Table":
     from rich.table import Table
 
     drawn = Table(box=None, show_header=False, pad_edge=False)
-    drawn.add_column(style="bold")
+    drawn.add_column(style="bold", overflow="fold")
     drawn.add_column(overflow="fold")
     for name, value in values.items():
         drawn.add_row(name, _cell(value))
