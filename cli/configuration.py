@@ -18,6 +18,9 @@ def check(
 ) -> None:
     """Name each mistake of Serve configurations: where, what is wrong, and what would be right.
 
+    The form of a file is checked first, then each application, then what they say together: a file is told
+    the mistakes of the first of these that finds any, so that what is mended may bring others to light.
+
     Exit code 7 where there are mistakes; 8 where there are none but variables of the environment are not
     set that a file refers to, for then the values beside them could not be checked.
     """

@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from cli.exits import MEANINGS, Exit
 from cli.main import app
@@ -74,6 +76,11 @@ def test_every_call_of_the_client_has_a_command() -> None:
         "client.similar", "client.product_page", "client.jobs.error_page", "client.jobs.wait",
         "client.embed", "client.close",
     }  # fmt: skip
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"vitrine {version('vitrine')}\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
