@@ -20,7 +20,9 @@ class QueryBody(Body):
 
     query: Parts = Field([], description="Words, or weighted parts.")
     weights: dict[str, Annotated[FiniteFloat, Field(ge=0)]] | None = Field(
-        None, description="Ensemble only: weights of members, replacing the configured ones."
+        None,
+        description="Ensemble only: a member's weight in place of its configured one; members left out keep "
+        "theirs, and 0 leaves one out.",
     )
     fusion: Literal["rrf", "weighted"] | None = Field(None, description="Ensemble only: how lists are fused.")
     lexical_weight: FiniteFloat | None = Field(
