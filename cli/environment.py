@@ -2,6 +2,7 @@
 
 import random
 import socket
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,15 +37,17 @@ _ROWS, _SINGLES = range(10_000, 22_000), range(22_000, 32_000)
 
 
 def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]:
-    """Return what Vitrine needs of Ray, for one service on this machine; what is set already stays.
+    """Return what Vitrine needs of Ray, for one service on this machine; what is set already stays, but TMPDIR.
 
-    HAProxy's files go to `scratch`, and the ports beside the service's own are free ones, so that
+    HAProxy's files and temporary ones go to `scratch`, and the ports beside the service's own are free ones, so that
     services on one machine keep out of each other's way: Serve's listeners share a port that another
     service listens on, and would answer its requests.
     """
     ports = free_ports(2 * REPLICA_PORTS)
     http, grpc = ports[:REPLICA_PORTS], ports[REPLICA_PORTS:]
     own = {
+        # Where Ray keeps its logs by itself.
+        "RAY_TMPDIR": tempfile.gettempdir(),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http.start),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http.stop - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc.start),
@@ -60,7 +63,8 @@ def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
     }
-    return {**RAY_DEFAULTS, **own, **current}
+    # Processes that Ray kills leave files of theirs, which go with the scratch folder.
+    return {**RAY_DEFAULTS, **own, **current, "TMPDIR": str(scratch)}
 
 
 def free_ports(count: int) -> range:

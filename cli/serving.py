@@ -21,7 +21,8 @@ def run(config: Path, host: str | None, port: int | None) -> None:
     Raises:
         ConfigError: the configuration is wrong; nothing was started.
     """
-    with tempfile.TemporaryDirectory(prefix="vitrine-") as scratch:
+    # What Ray has started ends only with this process, and may write a file while the folder goes.
+    with tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as scratch:
         os.environ.update(ray_environment(os.environ, Path(scratch)))
         # Ray reads the environment when it is imported, so it must not be imported earlier.
         from deployments.serve_doors import has_admin_key

@@ -1,6 +1,7 @@
 """The ports that a service on this machine takes."""
 
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def test_a_port_that_is_listened_on_is_not_free(monkeypatch: pytest.MonkeyPatch)
 def test_what_is_set_already_stays_and_no_two_listeners_share_a_port(tmp_path: Path) -> None:
     found = ray_environment({"MALLOC_ARENA_MAX": "4"}, tmp_path)
     assert found["MALLOC_ARENA_MAX"] == "4"
+    assert (found["TMPDIR"], found["RAY_TMPDIR"]) == (str(tmp_path), tempfile.gettempdir())
     assert found["RAY_SERVE_ENABLE_HA_PROXY"] == RAY_DEFAULTS["RAY_SERVE_ENABLE_HA_PROXY"]
     kinds = ("HTTP", "GRPC")
     rows = [

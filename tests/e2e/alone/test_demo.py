@@ -64,7 +64,7 @@ def _assert_that_every_model_finds_every_picture(base_url: str) -> None:
 
 
 def _run_and_interrupt(home: Path, meanwhile: Callable[[str], None] | None = None) -> str:
-    port = free_port()
+    port, before = free_port(), _left_behind()
     options = ["--home", str(home), "--port", str(port), "--products", str(PRODUCTS)]
     with (home / "output").open("w+") as output:
         demo = psutil.Popen(
@@ -79,11 +79,18 @@ def _run_and_interrupt(home: Path, meanwhile: Callable[[str], None] | None = Non
             demo.send_signal(signal.SIGINT)
             assert demo.wait(timeout=90) == 0
             assert [process for process in started if process.is_running()] == []
+            assert _left_behind() <= before
         finally:
             if demo.poll() is None:
                 demo.send_signal(signal.SIGTERM)
                 demo.wait(timeout=90)
         return (home / "output").read_text()
+
+
+def _left_behind() -> set[Path]:
+    """Temporary folders of services and of their processes; Ray's logs stay on purpose."""
+    folder = Path(tempfile.gettempdir())
+    return {found for pattern in ("vitrine-*", "pymp-*") for found in folder.glob(pattern)}
 
 
 def _wait_for(home: Path, words: str, process: psutil.Popen) -> None:
