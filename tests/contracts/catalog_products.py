@@ -147,7 +147,8 @@ class ProductsContract:
         assert products.get_many([f"p{number}" for number in range(12_000)]) == {}
 
     @pytest.mark.parametrize(
-        "bad", ["", "x" * 201, "a/b", "a\nb", "nul\0", "\x7f", "\x85", "half \ud800", "not UTF-8 \ufffd", ".", ".."]
+        "bad",
+        ["", "x" * 201, "a/b", "a\nb", "nul\0", "\x7f", "\x85", "half \ud800", "not UTF-8 \ufffd", ".", ".."],
     )
     def test_an_impossible_id_is_refused_and_never_found(self, products: SqlProducts, bad: str) -> None:
         with pytest.raises(InvalidInput, match="product id") as refused:
