@@ -18,7 +18,13 @@ from catalog.product_rows import (
 )
 from catalog.tables import ImageRow, ProductRow
 from catalog.transactions import reading, writing
-from catalog.validation import check_attributes, check_product_id, check_texts, is_product_id
+from catalog.validation import (
+    check_attributes,
+    check_new_product_id,
+    check_product_id,
+    check_texts,
+    is_product_id,
+)
 from catalog.versioning import Wanted, next_revision, succeed
 from core.errors import NotFound
 from core.ports import Blobs
@@ -52,7 +58,7 @@ class SqlProducts:
         Raises:
             InvalidInput: the id, a text or an attribute cannot be kept; the message says which and why.
         """
-        check_product_id(product_id)
+        check_new_product_id(product_id)
         check_texts(title, description)
         check_attributes(attributes)
         stored = None if pictures is None else [(self._blobs.put(each.data), each) for each in pictures]

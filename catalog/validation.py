@@ -21,12 +21,11 @@ _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
 
 
 def is_product_id(value: str) -> bool:
-    """Tell whether a product can have this id: anything else cannot be stored, so it is not found."""
+    """Tell whether a product may have this id: no other can be stored, so none is found."""
     return (
         1 <= len(value) <= MAX_ID_CHARS
         and value not in (".", "..")
         and "/" not in value
-        and _NOT_UTF8 not in value
         and not any(unicodedata.category(character) in ("Cc", "Cs") for character in value)
     )
 
@@ -35,14 +34,26 @@ def check_product_id(value: str, param: str = "product_id") -> None:
     """Refuse an id that cannot stand in a path of the API.
 
     Raises:
-        InvalidInput: it is empty, too long, `.` or `..`, or holds "/", a control character, a surrogate or the
-            character that stands for bytes that are not UTF-8.
+        InvalidInput: it is empty, too long, `.` or `..`, or holds "/", a control character or a surrogate.
     """
     if not is_product_id(value):
         raise _invalid(
-            f'a product id has 1 to {MAX_ID_CHARS} characters of UTF-8, none of them "/" or a control character, '
+            f'a product id has 1 to {MAX_ID_CHARS} characters, none of them "/" or a control character, '
             'and is not "." or ".."',
             param,
+        )
+
+
+def check_new_product_id(value: str) -> None:
+    """Refuse an id that no product should get, though one may have it.
+
+    Raises:
+        InvalidInput: as by `check_product_id`, or it holds the replacement character.
+    """
+    check_product_id(value)
+    if _NOT_UTF8 in value:
+        raise _invalid(
+            "a product id holds no U+FFFD, which stands for bytes that are not UTF-8", "product_id"
         )
 
 

@@ -21,7 +21,7 @@ def run(config: Path, host: str | None, port: int | None) -> None:
     Raises:
         ConfigError: the configuration is wrong; nothing was started.
     """
-    # What Ray has started ends only with this process, and may write a file while the folder goes.
+    # What ends with Ray may still write a file while the folder goes.
     with tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as scratch:
         os.environ.update(ray_environment(os.environ, Path(scratch)))
         # Ray reads the environment when it is imported, so it must not be imported earlier.
@@ -30,14 +30,19 @@ def run(config: Path, host: str | None, port: int | None) -> None:
 
         if not has_admin_key(read_serve_file(config, host)):
             typer.echo(NO_KEYS_NOTICE, err=True)
+        import ray
         from ray.serve.scripts import cli as ray_serve
 
-        _start_ray(node_kinds(yaml.safe_load(config.read_text())))
-        # After Ray, which would die of the signal without ending what it started.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _interrupt)
-        changed = _with_address(config, host, port, Path(scratch))
-        ray_serve.main(["run", str(changed)], standalone_mode=False)
+        try:
+            _start_ray(node_kinds(yaml.safe_load(config.read_text())))
+            # After Ray, which would die of the signal without ending what it started.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, _interrupt)
+            changed = _with_address(config, host, port, Path(scratch))
+            ray_serve.main(["run", str(changed)], standalone_mode=False)
+        finally:
+            # Before the folder goes that its processes use.
+            ray.shutdown()
 
 
 def _start_ray(resources: dict[str, float]) -> None:

@@ -1,7 +1,8 @@
 """The rows of a collection, written and removed in the one order that loses nothing."""
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
@@ -14,6 +15,8 @@ Failure = tuple[IndexItem, VitrineError]
 GRACE_S = 15.0
 """Age at which an unfinished write counts as abandoned, in seconds, where no configuration says it."""
 _PREPARE_WAIT_S = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +132,30 @@ class IndexRows:
         """Delete the rows of pictures that are gone or have changed; returns how many."""
         removed = 0
         while keys := self._ledger.obsolete(collection, batch_size, grace_s):
-            removed += len(self.remove(collection, keys, grace_s))
+            try:
+                removed += len(self.remove(collection, keys, grace_s))
+            except NotFound:
+                # Lost with the collection, and their rows are dropped.
+                removed += len(keys)
         return removed
 
-    def remove_obsolete_of_model(self, model: str, batch_size: int = 64, grace_s: float = 0.0) -> int:
-        """Delete such rows of all versions of a model, also of those whose collection was lost; returns how many."""
-        # A writer that died with the replica of an earlier version has left its rows to whoever comes next.
-        collections = [info.collection for info in self._ledger.versions() if info.name == model]
-        removed = 0
-        for collection in collections:
-            # Lost with its vectors: the removal that says so has dropped its rows, and the next sweep goes on.
-            with suppress(NotFound):
-                removed += self.remove_obsolete(collection, batch_size, grace_s)
+    def remove_obsolete_of_model(self, info: EncoderInfo, batch_size: int = 64, grace_s: float = 0.0) -> int:
+        """Delete the rows of pictures that are gone or have changed in every version of the model; returns how many.
+
+        `info` is the version that serves, which comes first: what is wrong with another's collection is logged
+        and holds up none.
+
+        Raises:
+            Unavailable: the store or the ledger does not answer for the version that serves.
+        """
+        removed = self.remove_obsolete(info.collection, batch_size, grace_s)
+        for other in self._ledger.versions():
+            if other.name == info.name and other.collection != info.collection:
+                # A writer that died with a replica of that version has left its rows to whoever comes next.
+                try:
+                    removed += self.remove_obsolete(other.collection, batch_size, grace_s)
+                except VitrineError as error:
+                    logger.warning("obsolete rows stay in %s: %s", other.collection, error.message)
         return removed
 
     @contextmanager

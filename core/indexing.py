@@ -86,7 +86,7 @@ class Indexer:
             report += SweepReport(indexed=counts.count("indexed"), failed=counts.count("failed"))
             if "pending" in counts:
                 break
-        removed = await _call(self._rows.remove_obsolete_of_model, info.name, batch_size, grace_s)
+        removed = await _call(self._rows.remove_obsolete_of_model, info, batch_size, grace_s)
         return report + SweepReport(removed=removed)
 
     async def _index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:

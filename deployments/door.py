@@ -60,14 +60,13 @@ async def _caller(request: Request, keyring: Keyring) -> Caller:
 
 def _shown_key(request: Request) -> str | None:
     scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-    key = ""
-    if scheme.lower() == "bearer":
-        key = shown.strip()
-    elif scheme.lower() == "basic":
+    if scheme.lower() == "bearer" and shown.strip():
+        return shown.strip()
+    key = request.headers.get("x-api-key")
+    if key is None and scheme.lower() == "basic" and (key := _password(shown.strip())):
         # Browsers remember it, and show it for whatever page asks.
         refuse_foreign_pages(request)
-        key = _password(shown.strip())
-    return key or request.headers.get("x-api-key")
+    return key
 
 
 def _password(credentials: str) -> str:

@@ -36,7 +36,7 @@ for production's own numbers."""
 
 
 def production_config(port: int) -> dict[str, Any]:
-    """Read serve_config.yaml and change checkpoints and addresses."""
+    """Read serve_config.yaml and change what CHECKPOINTS lists, and the address."""
     config: dict[str, Any] = yaml.safe_load(PRODUCTION.read_text())
     config["http_options"] |= {"host": "127.0.0.1", "port": port}
     for name, changes in CHECKPOINTS.items():

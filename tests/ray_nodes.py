@@ -1,5 +1,6 @@
 """Nodes of Ray's own test cluster on this machine, each with resources, ports and an end of its own."""
 
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -71,9 +72,11 @@ class RayNodes:
         self._environment = environment
         self._cluster = Cluster()
         self._nodes: list[RayNode] = []
+        self._on_sigterm: Any = None
 
     def __enter__(self) -> Self:
         """Start the head."""
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
         # Where Ray's test cluster keeps its address, whatever folder its nodes are told.
         (self._folder / "ray").mkdir()
         try:
@@ -110,6 +113,8 @@ class RayNodes:
         _kill([process for node in self._nodes for process in node.processes()])
         with _environment({"RAY_TMPDIR": str(self._folder)}):
             self._cluster.shutdown()
+        # Each node puts a handler of its own there.
+        signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def _start(self, kind: NodeKind, http_port: int, **options: Any) -> RayNode:
         # A folder each: nodes that start at the same time would take the same names of sockets. A short name:
@@ -137,7 +142,7 @@ class RayNodes:
 
     def _wait_for_head(self) -> None:
         deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self._cluster.remaining_processes_alive():
             with suppress(httpx.HTTPError):
                 httpx.get(f"{self.dashboard_url}/api/version", timeout=5).raise_for_status()
                 return

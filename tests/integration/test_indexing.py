@@ -378,18 +378,33 @@ def test_a_replica_with_other_weights_writes_to_its_own_collection(
 
 
 def test_what_is_obsolete_goes_in_versions_that_do_not_serve_too(
-    catalog: Catalog, store: FlakyStore, indexer: Indexer
+    catalog: Catalog, store: FlakyStore, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("keep", "drop"):
+    for name in ("keep", "drop", "go"):
         catalog.products.put(name, "", "", {}, [picture("red")])
-    former = Indexer(LocalEncoder(checkpoint="former"), store, catalog.ledger, catalog.blobs)
-    lost = Indexer(LocalEncoder(checkpoint="lost"), store, catalog.ledger, catalog.blobs)
-    for each in (former, lost, indexer):
+    others = [
+        Indexer(LocalEncoder(checkpoint=name), store, catalog.ledger, catalog.blobs)
+        for name in ("broken", "lost", "former")
+    ]
+    for each in (*others, indexer):
         asyncio.run(each.sweep())
-    versions = [asyncio.run(each.describe()) for each in (former, lost, indexer)]
-    store.drop_collection(versions[1].collection)
+    broken, lost, former, serving = [asyncio.run(each.describe()) for each in (*others, indexer)]
+    store.drop_collection(lost.collection)
     catalog.products.delete("drop")
-    assert asyncio.run(indexer.sweep()) == SweepReport(removed=2)
-    for info in (versions[0], versions[2]):
+    catalog.products.delete("go")
+    delete = store.delete
+
+    def delete_elsewhere(collection: str, keys: Sequence[str]) -> None:
+        if collection == broken.collection:
+            raise StoreUnavailable("not loaded")
+        delete(collection, keys)
+
+    monkeypatch.setattr(store, "delete", delete_elsewhere)
+    assert asyncio.run(indexer.sweep(batch_size=1)) == SweepReport(removed=6)
+    for info in (former, serving):
         assert keys_in(store, info) == expected_keys(catalog)
-    assert [catalog.ledger.obsolete(info.collection, 1) for info in versions] == [[], [], []]
+    monkeypatch.undo()
+    assert asyncio.run(indexer.sweep()) == SweepReport(removed=2)
+    assert keys_in(store, broken) == expected_keys(catalog)
+    versions = (broken, lost, former, serving)
+    assert [catalog.ledger.obsolete(info.collection, 1) for info in versions] == [[], [], [], []]
