@@ -14,14 +14,12 @@ MAX_DESCRIPTION_CHARS = 20_000
 MAX_KEY_CHARS = 100
 MAX_ATTRIBUTES_BYTES = 32 * 1024
 _INT64 = range(-(2**63), 2**63)
-
-
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
 """What servers make of bytes in a path that are no UTF-8: different ones would become one id."""
 
 
 def is_product_id(value: str) -> bool:
-    """Tell whether a product may have this id: no other can be stored, so none is found."""
+    """Tell whether a product can have this id: anything else cannot be stored, so it is not found."""
     return (
         1 <= len(value) <= MAX_ID_CHARS
         and value not in (".", "..")

@@ -63,7 +63,7 @@ def _shown_key(request: Request) -> str | None:
     if scheme.lower() == "bearer" and shown.strip():
         return shown.strip()
     key = request.headers.get("x-api-key")
-    if key is None and scheme.lower() == "basic" and (key := _password(shown.strip())):
+    if not key and scheme.lower() == "basic" and (key := _password(shown.strip())):
         # Browsers remember it, and show it for whatever page asks.
         refuse_foreign_pages(request)
     return key

@@ -28,5 +28,5 @@ def refuse_foreign_pages(request: Request) -> None:
         own = site in _OWN
     if not own:
         raise Forbidden(
-            "a page of another site may change nothing here; show a key as a bearer token instead"
+            "a page of another site may send nothing but GET here, unless it shows a key as a bearer token"
         )

@@ -1,6 +1,5 @@
 """The production configuration with tiny weights: what is different from serve_config.yaml is listed here."""
 
-from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -46,15 +45,15 @@ def production_config(port: int) -> dict[str, Any]:
     return config
 
 
-def scaling_at_once(config: Mapping[str, Any]) -> dict[str, Any]:
+def scaling_at_once(config: dict[str, Any]) -> dict[str, Any]:
     """The same configuration with encoders that scale within seconds."""
-    changed = deepcopy(dict(config))
+    changed = deepcopy(config)
     for name, changes in SCALING.items():
         application(changed, name)["deployments"][0]["autoscaling_config"] |= changes
     return changed
 
 
-def application(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+def application(config: dict[str, Any], name: str) -> dict[str, Any]:
     """Find an application of a configuration by its name."""
     found: dict[str, Any] = next(each for each in config["applications"] if each["name"] == name)
     return found

@@ -6,7 +6,7 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -38,20 +38,20 @@ def node_kinds() -> dict[str, NodeKind]:
 class ProductionCluster:
     """The running cluster: its nodes by kind, its Serve, and its API."""
 
-    def __init__(self, nodes: RayNodes, serve: ServeState, config: Mapping[str, Any]) -> None:
+    def __init__(self, nodes: RayNodes, serve: ServeState, config: dict[str, Any]) -> None:
         self.serve = serve
-        self.config: Mapping[str, Any] = config
         self.nodes: dict[str, list[RayNode]] = {}
         self._ray, self._kinds = nodes, node_kinds()
         self._pictures = itertools.count()
         for name in NODES:
             self.add(name)
+        self.change(config)
 
     def add(self, kind: str) -> None:
         """Start one more node of a kind."""
         self.nodes.setdefault(kind, []).append(self._ray.add(self._kinds[kind]))
 
-    def change(self, config: Mapping[str, Any]) -> None:
+    def change(self, config: dict[str, Any]) -> None:
         """Hand a whole configuration over to Serve in place of the one that runs."""
         self.serve.deploy(config)
         self.config = config
@@ -92,9 +92,7 @@ def production_cluster(database_url: str, milvus_uri: str) -> Iterator[Productio
             "VITRINE_ADMIN_KEY_SHA256": hashlib.sha256(KEY.encode()).hexdigest(),
         }
         with RayNodes(folder, port, {**os.environ, **addresses}) as nodes, ServeState(nodes) as serve:
-            cluster = ProductionCluster(nodes, serve, production_config(port))
-            cluster.change(cluster.config)
-            yield cluster
+            yield ProductionCluster(nodes, serve, production_config(port))
 
 
 def _problem(client: httpx.Client, encoder: str, seed: int) -> str:

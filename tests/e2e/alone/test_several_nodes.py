@@ -42,7 +42,7 @@ WITHIN_S = 420.0
 GOES_ON_S = 3.0
 """How long requests go on after each thing that has happened."""
 REPAIR_S = 12.0
-"""Time for a pass of the repair, which begins one every 10 s."""
+"""Time for a pass of the repair, which pauses for 10 s between two."""
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_a_change_rolls_only_what_changed(
     cluster: ProductionCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     serve, before = cluster.serve, cluster.serve.ids()
-    changed = deepcopy(dict(cluster.config))
+    changed = deepcopy(cluster.config)
     application(changed, ROLLED)["args"]["max_batch_size"] = 16
     with steady_load(cluster, first=0) as load:
         cluster.change(changed)
