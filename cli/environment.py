@@ -21,6 +21,8 @@ RAY_DEFAULTS = {
     # threads leave holes in all of them: a gateway grew by half a KB a request, and with two
     # it does not.
     "MALLOC_ARENA_MAX": "2",
+    # One that takes longer is started anew, three checks later, which makes a busy machine busier.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20",
     # Ray makes and uses a token of its own accord unless the mode is said.
     "RAY_AUTH_MODE": "disabled",
     # A replica drains for 30 s by default, for load balancers that this machine does not have.
@@ -32,8 +34,9 @@ RAY_DEFAULTS = {
 REPLICA_PORTS = 100
 """Ports that the replicas of one service may use."""
 
-_ROWS, _SINGLES = range(10_000, 22_000), range(22_000, 32_000)
-"""Below what the system itself hands out: of those, any connection may take one before its listener starts."""
+# Below what the system itself hands out: of those, any connection may take one before its listener starts.
+_ROWS = range(10_000, 22_000)
+_SINGLES = iter(random.sample(range(22_000, 32_000), 10_000))
 
 
 def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -76,10 +79,8 @@ def free_ports(count: int) -> range:
 
 
 def free_port() -> int:
-    """Find a TCP port that nothing listens on."""
-    while True:
-        if _is_free(port := random.choice(_SINGLES)):
-            return port
+    """Find a TCP port that nothing listens on; each is given once, for its listener starts some time later."""
+    return next(port for port in _SINGLES if _is_free(port))
 
 
 def _is_free(port: int) -> bool:

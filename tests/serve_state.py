@@ -75,16 +75,23 @@ class ServeState:
         return time.monotonic() - started
 
     def told(self) -> dict[str, str]:
-        """Show the state of each application in Serve's words."""
-        return {
+        """Show the state of each application and of each node's proxy in Serve's words."""
+        details = self._details()
+        applications = {
             name: f"{each['status']} {each.get('message', '')}".strip()
-            for name, each in self._applications().items()
+            for name, each in details["applications"].items()
+        }
+        return applications | {
+            f"proxy of {node}": each["status"] for node, each in details["proxies"].items()
         }
 
     def _applications(self) -> dict[str, Any]:
-        details = self._http.get("/api/serve/applications/").raise_for_status().json()
-        applications: dict[str, Any] = details["applications"]
+        applications: dict[str, Any] = self._details()["applications"]
         return applications
+
+    def _details(self) -> dict[str, Any]:
+        details: dict[str, Any] = self._http.get("/api/serve/applications/").raise_for_status().json()
+        return details
 
 
 def _replicas(application: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -24,9 +24,14 @@ def test_a_port_that_is_listened_on_is_not_free(monkeypatch: pytest.MonkeyPatch)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", taken))
         listener.listen()
-        choices = iter([taken, taken, free])
-        monkeypatch.setattr("cli.environment.random.choice", lambda _: next(choices))
+        monkeypatch.setattr("cli.environment._SINGLES", iter([taken, free]))
         assert free_port() == free
+
+
+def test_no_port_is_given_twice() -> None:
+    # Of 10,000, as many as these would meet with near certainty if each were drawn anew.
+    given = [free_port() for _ in range(400)]
+    assert len(set(given)) == len(given)
 
 
 def test_what_is_set_already_stays_and_no_two_listeners_share_a_port(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import httpx
 import numpy as np
@@ -126,12 +127,11 @@ def test_each_deployment_runs_on_its_own_kind_of_node(cluster: ProductionCluster
 
 
 def test_requests_may_come_in_by_every_node_that_runs_something(cluster: ProductionCluster) -> None:
-    def every_one_answers() -> bool:
-        nodes = {node for name in EVERYONE for each in cluster.serve.replicas(name) if (node := each.node)}
-        kinds = {node.kind.name for node in nodes}
-        return kinds == {*ENCODERS, "service"} and all(is_alive(node) for node in nodes)
-
-    cluster.serve.wait_until(every_one_answers, WITHIN_S, "an answer by the proxy of every node")
+    nodes = {node for name in EVERYONE for each in cluster.serve.replicas(name) if (node := each.node)}
+    assert {node.kind.name for node in nodes} == {*ENCODERS, "service"}
+    for node in nodes:
+        what = f"an answer at {node.base_url}, of the kind {node.kind.name}"
+        cluster.serve.wait_until(partial(is_alive, node), WITHIN_S, what)
 
 
 def is_alive(node: RayNode) -> bool:
