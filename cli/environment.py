@@ -4,6 +4,7 @@ import random
 import socket
 import tempfile
 from collections.abc import Mapping
+from itertools import cycle, islice
 from pathlib import Path
 
 from cli.haproxy import write_launcher
@@ -36,7 +37,8 @@ REPLICA_PORTS = 100
 
 # Below what the system itself hands out: of those, any connection may take one before its listener starts.
 _ROWS = range(10_000, 22_000)
-_SINGLES = iter(random.sample(range(22_000, 32_000), 10_000))
+# One after the other from anywhere: two processes that draw each for itself meet far more often.
+_SINGLES = islice(cycle(range(22_000, 32_000)), random.randrange(10_000), None)
 
 
 def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -79,7 +81,7 @@ def free_ports(count: int) -> range:
 
 
 def free_port() -> int:
-    """Find a TCP port that nothing listens on; each is given once, for its listener starts some time later."""
+    """Find a TCP port that nothing listens on, and none that was just given: its listener starts later."""
     return next(port for port in _SINGLES if _is_free(port))
 
 

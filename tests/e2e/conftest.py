@@ -1,4 +1,4 @@
-"""One running service for all tests here but those of `alone`: the demo's configuration, on a free port.
+"""One running service for all tests here: the demo's configuration, on a free port.
 
 Its logs are JSON, as in production, and it traces requests whose caller does, to a receiver of ours.
 """
