@@ -40,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Turns(config.rootpath))
 
 
+# Before pytest-xdist looks for groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
