@@ -32,7 +32,7 @@ demo: setup ## start the service with the synthetic catalogue; Ctrl-C ends it
 	@exec $(BIN)/python -m demo.run $(DEMO_OPTIONS)
 
 test: setup $(MILVUS_VENV)/.installed lint ## lint, types and all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TEST_OPTIONS)
+	$(BIN)/python -m pytest -n 2 $(TEST_OPTIONS)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

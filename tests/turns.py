@@ -1,17 +1,29 @@
 """Two tests at a time where a machine has the cores, and one where a test must have it to itself.
 
-`pytest -n 2 --dist loadgroup` hands whole groups to its processes: the tests of `e2e` share one service, those
-of `alone` wait until nothing else runs, and all others are the third group.
+`pytest -n 2` hands whole groups to its processes: the tests of `e2e` share one service, those of `alone` wait
+until nothing else runs, and all others are the third group.
 """
 
 import fcntl
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = ("e2e", "alone")
+
+
+class Groups(LoadScopeScheduling):
+    """One process runs a group, in the order of its files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
 
 
 class Turns:
@@ -24,14 +36,14 @@ class Turns:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
         """Run one test, with what its fixtures start and end, in its turn; the tests of `alone` are one turn."""
-        alone = _group(item) == "alone"
+        alone = _is_alone(item)
         if self._held is None:
             self._held = self._path.open()
             fcntl.flock(self._held, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         try:
             return (yield)
         finally:
-            if not alone or nextitem is None or _group(nextitem) != "alone":
+            if not (alone and nextitem is not None and _is_alone(nextitem)):
                 self._held.close()
                 self._held = None
 
@@ -40,13 +52,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Turns(config.rootpath))
 
 
-# Before pytest-xdist looks for groups.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+def _is_alone(item: pytest.Item) -> bool:
+    return _group(item.nodeid) == "alone"
 
 
-def _group(item: pytest.Item) -> str:
-    parts = item.path.relative_to(item.config.rootpath).parts
-    return next((name for name in GROUPS if name in parts), "others")
+def _group(nodeid: str) -> str:
+    folders = nodeid.partition("::")[0].split("/")
+    return next((name for name in GROUPS if name in folders), "others")
