@@ -1,7 +1,7 @@
 """Two tests at a time where a machine has the cores, and one where a test must have it to itself.
 
-`pytest -n 2` hands whole groups to its processes: the tests of `e2e` share one service, those of `alone` wait
-until nothing else runs, and all others are the third group.
+`pytest -n 2` hands groups to its processes: the tests of `alone`, during which nothing else runs, those of
+`e2e`, which share one service, and each other file.
 """
 
 import fcntl
@@ -23,6 +23,8 @@ class Groups(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    # As they come, the longest before the many short ones; by default the group of most tests goes first.
+    config.option.loadscopereorder = False
     return Groups(config, log)
 
 
@@ -48,6 +50,11 @@ class Turns:
                 self._held = None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Last, when there is nothing left to wait for them.
+    items.sort(key=_is_alone)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Turns(config.rootpath))
 
@@ -57,5 +64,5 @@ def _is_alone(item: pytest.Item) -> bool:
 
 
 def _group(nodeid: str) -> str:
-    folders = nodeid.partition("::")[0].split("/")
-    return next((name for name in GROUPS if name in folders), "others")
+    file = nodeid.partition("::")[0]
+    return next((name for name in GROUPS if name in file.split("/")), file)
