@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.empty_graph import empty_graph
 from benchmarks.overhead import Overhead, overhead
 from benchmarks.overload import Overload, overload
 from benchmarks.search_service import fill, searching
@@ -44,17 +45,20 @@ def main() -> None:
             much = overload(service, port, options.seconds, BY_VECTORS)
             added = overhead(port, uri, options.pairs, **BY_VECTORS)
             hybrid = overhead(port, uri, options.pairs)
+        with empty_graph(Path(name) / "empty") as port:
+            empty = overhead(port, uri, options.pairs)
     title = f"search ({os.cpu_count()} cores, load before {before}, after {_load()})"
     table = Table("bar", "wanted", "measured", "how", title=title)
-    for row in [_added_row(added, hybrid, options.products), *_overload_rows(much)]:
+    for row in [_added_row(added, hybrid, options.products), _empty_row(empty), *_overload_rows(much)]:
         table.add_row(*row)
     console.print(table)
-    print(json.dumps(_figures(added, hybrid, much)))
+    print(json.dumps(_figures(added, hybrid, empty, much)))
 
 
-def _figures(added: Overhead, hybrid: Overhead, much: Overload) -> dict[str, float]:
+def _figures(added: Overhead, hybrid: Overhead, empty: Overhead, much: Overload) -> dict[str, float]:
     figures = {
         "overhead_p50_ms": added.added_ms,
+        "empty_graph_p50_ms": empty.served_ms,
         "hybrid_overhead_p50_ms": hybrid.added_ms,
         "requests_per_s": much.rates_per_s[CALLERS],
         "overload_p99_ratio": much.p99_ratio,
@@ -72,6 +76,11 @@ def _added_row(added: Overhead, hybrid: Overhead, products: int) -> Row:
         f"({stages}); with the ranking by words + {hybrid.added_ms:.1f} ms"
     )
     return "overhead_p50_ms", "≤ 10", f"{added.added_ms:.1f}", how
+
+
+def _empty_row(empty: Overhead) -> Row:
+    how = f"a call of a graph of three deployments that do nothing, bare {empty.bare_ms:.1f} ms in turns with it"
+    return "empty_graph_p50_ms", "", f"{empty.served_ms:.1f}", how
 
 
 def _overload_rows(much: Overload) -> list[Row]:
