@@ -22,7 +22,7 @@ RAY_DEFAULTS = {
     # threads leave holes in all of them: a gateway grew by half a KB a request, and with two
     # it does not.
     "MALLOC_ARENA_MAX": "2",
-    # One that takes longer is started anew, three checks later, which makes a busy machine busier.
+    # A proxy that is not ready at the third look is started anew, which makes a busy machine busier.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20",
     # Ray makes and uses a token of its own accord unless the mode is said.
     "RAY_AUTH_MODE": "disabled",
