@@ -16,10 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.empty_graph import empty_graph
 from benchmarks.overhead import Overhead, overhead
 from benchmarks.overload import Overload, overload
-from benchmarks.search_service import fill, searching
+from benchmarks.search_service import empty_graph, fill, searching
 from tests.milvus_process import INSTALL, is_installed, milvus_server
 
 BY_VECTORS: dict[str, Any] = {"lexical_weight": 0}

@@ -2,15 +2,16 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 from pymilvus import MilvusClient
 
-from benchmarks.service import application
+from benchmarks.service import application, configuration, one_replica, wait_for_answer
 from catalog.config import CatalogConfig
 from catalog.opening import open_catalog
 from cli.environment import free_port
@@ -82,47 +83,55 @@ def _seal(milvus_uri: str, collection: str, rows: int) -> None:
 @contextmanager
 def searching(home: Path, milvus_uri: str) -> Iterator[tuple[DemoService, int]]:
     """Run gateway, ensemble and model, a replica each, until the context ends; yields the service and its port."""
+    with _running(home, _configuration(home, milvus_uri), lambda body: not body["degraded"]) as running:
+        yield running
+
+
+@contextmanager
+def empty_graph(home: Path) -> Iterator[int]:
+    """Run the graph that does nothing in the same way; yields its port."""
+    application = {
+        "name": "empty",
+        "route_prefix": "/",
+        "import_path": "benchmarks.empty_graph:build",
+        "args": {},
+        "deployments": [one_replica(name) for name in ("Encoder", "Ensemble", "Gateway")],
+    }
+    home.mkdir()
+    with _running(home, configuration(application), lambda _: True) as (_, port):
+        yield port
+
+
+@contextmanager
+def _running(
+    home: Path, content: dict[str, Any], is_whole: Callable[[dict[str, Any]], bool]
+) -> Iterator[tuple[DemoService, int]]:
     port = free_port()
     config = home / "serve_config.json"
-    config.write_text(json.dumps(_configuration(home, milvus_uri)), encoding="utf-8")
+    config.write_text(json.dumps(content), encoding="utf-8")
+    body = {"query": "red", "limit": 1}
     with DemoService(home, port, config) as service:
-        _wait(service, port)
+        wait_for_answer(
+            service,
+            lambda: httpx.post(f"http://127.0.0.1:{port}/v1/search", json=body, timeout=30),
+            lambda answer: answer.status_code == httpx.codes.OK and is_whole(answer.json()),
+        )
         yield service, port
 
 
-def _configuration(home: Path, milvus_uri: str) -> dict[str, object]:
+def _configuration(home: Path, milvus_uri: str) -> dict[str, Any]:
     encoder = null_config()
     milvus = {"uri": milvus_uri}
     # The gateway's limits are not set here: what they are by default is what is measured.
     gateway = {"catalog": _catalog(home), "milvus": milvus}
     models, weights = {"models": [encoder.name]}, {"weights": {encoder.name: 1.0}}
     arguments = encoder.model_dump(exclude_defaults=True)
-    return {
-        "http_options": {"host": "127.0.0.1"},
-        "logging_config": {"log_level": "WARNING", "enable_access_log": False},
-        "applications": [
-            application(encoder.name, None, "build_encoder", arguments, "Encoder"),
-            application("ensemble", None, "build_ensemble", {"milvus": milvus}, "Ensemble", weights),
-            application("gateway", "/", "build_gateway", gateway, "Gateway", models),
-        ],
-    }
+    return configuration(
+        application(encoder.name, None, "build_encoder", arguments, "Encoder"),
+        application("ensemble", None, "build_ensemble", {"milvus": milvus}, "Ensemble", weights),
+        application("gateway", "/", "build_gateway", gateway, "Gateway", models),
+    )
 
 
 def _catalog(home: Path) -> dict[str, str]:
     return {"database_url": f"sqlite:///{home}/catalog.sqlite", "blobs_url": str(home / "blobs")}
-
-
-def _wait(service: DemoService, port: int) -> None:
-    deadline = time.monotonic() + _START_S
-    said = "no answer"
-    while time.monotonic() < deadline and service.is_running():
-        try:
-            answer = httpx.post(f"http://127.0.0.1:{port}/v1/search", json={"query": "red"}, timeout=30)
-        except httpx.HTTPError as error:
-            said = type(error).__name__
-        else:
-            if answer.status_code == 200 and not answer.json()["degraded"]:
-                return
-            said = answer.text
-        time.sleep(0.5)
-    raise RuntimeError(f"the service did not start ({said}); see {service.log_file}")

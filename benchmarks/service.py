@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ def serving(home: Path, encoder: dict[str, Any], probe: bytes) -> Iterator[tuple
     config = home / "serve_config.json"
     config.write_text(json.dumps(_configuration(home, encoder)), encoding="utf-8")
     with DemoService(home, port, config) as service:
-        _wait(service, port, probe)
+        url = f"http://127.0.0.1:{port}/v1/embed/{MODEL}"
+        wait_for_answer(service, lambda: httpx.post(url, files={"image": ("probe.jpg", probe)}, timeout=30))
         yield service, port
 
 
@@ -38,13 +39,18 @@ def _configuration(home: Path, encoder: dict[str, Any]) -> dict[str, Any]:
         "milvus": {"uri": "http://127.0.0.1:1"},
         "door": {"max_in_flight": 256},
     }
+    return configuration(
+        application(MODEL, None, "build_encoder", encoder, "Encoder"),
+        application("gateway", "/", "build_gateway", gateway_args, "Gateway", {"models": [MODEL]}),
+    )
+
+
+def configuration(*applications: dict[str, Any]) -> dict[str, Any]:
+    """The whole of a Serve configuration: on loopback, with no line of the log for each request."""
     return {
         "http_options": {"host": "127.0.0.1"},
         "logging_config": {"log_level": "WARNING", "enable_access_log": False},
-        "applications": [
-            application(MODEL, None, "build_encoder", encoder, "Encoder"),
-            application("gateway", "/", "build_gateway", gateway_args, "Gateway", {"models": [MODEL]}),
-        ],
+        "applications": list(applications),
     }
 
 
@@ -57,6 +63,17 @@ def application(
     user_config: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One replica of what the builder makes, as it stands in a Serve configuration."""
+    return {
+        "name": name,
+        "route_prefix": route,
+        "import_path": f"deployments.app:{builder}",
+        "args": args,
+        "deployments": [one_replica(deployment, user_config)],
+    }
+
+
+def one_replica(deployment: str, user_config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The settings of a deployment that is never full by Serve's own limits."""
     settings: dict[str, Any] = {
         "name": deployment,
         "num_replicas": 1,
@@ -67,26 +84,28 @@ def application(
     }
     if user_config is not None:
         settings["user_config"] = user_config
-    return {
-        "name": name,
-        "route_prefix": route,
-        "import_path": f"deployments.app:{builder}",
-        "args": args,
-        "deployments": [settings],
-    }
+    return settings
 
 
-def _wait(service: DemoService, port: int, probe: bytes) -> None:
+def wait_for_answer(
+    service: DemoService,
+    ask: Callable[[], httpx.Response],
+    is_there: Callable[[httpx.Response], bool] = lambda answer: answer.status_code == httpx.codes.OK,
+) -> None:
+    """Ask until the answer is the one that shows that the service is there.
+
+    Raises:
+        RuntimeError: it ended, or has not given that answer within three minutes.
+    """
     deadline = time.monotonic() + _START_S
-    url = f"http://127.0.0.1:{port}/v1/embed/{MODEL}"
     said = "no answer"
     while time.monotonic() < deadline and service.is_running():
         try:
-            answer = httpx.post(url, files={"image": ("probe.jpg", probe)}, timeout=30)
+            answer = ask()
         except httpx.HTTPError as error:
             said = type(error).__name__
         else:
-            if answer.status_code == 200:
+            if is_there(answer):
                 return
             said = answer.text
         time.sleep(0.5)

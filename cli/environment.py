@@ -37,7 +37,7 @@ REPLICA_PORTS = 100
 
 # Below what the system itself hands out: of those, any connection may take one before its listener starts.
 _ROWS = range(10_000, 22_000)
-# One after the other from anywhere: two processes that draw each for itself meet far more often.
+# One after the other from anywhere: processes that drew each port anew would meet far more often.
 _SINGLES = islice(cycle(range(22_000, 32_000)), random.randrange(10_000), None)
 
 

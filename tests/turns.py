@@ -1,4 +1,4 @@
-"""Two tests at a time where a machine has the cores, and one where a test must have it to itself.
+"""Two tests at a time, and one where a test must have the machine to itself.
 
 `pytest -n 2` hands groups to its processes: the tests of `alone`, during which nothing else runs, those of
 `e2e`, which share one service, and each other file.
