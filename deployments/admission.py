@@ -1,5 +1,6 @@
 """How many requests a replica has in work at once."""
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import Overloaded
@@ -13,6 +14,12 @@ SEARCHES = ("/v1/search", "/v1/compare")
 SIMILAR = "/similar"
 """What shoppers wait for: these paths, and those that end so. They have a limit of their own, which follows
 the time that they take; what makes batches, as embeddings do, is let in up to the bound of all."""
+
+
+SEARCH_REFUSED = "X-Search-Refused"
+"""Tells the HAProxy in front that there was no room for a search; it takes the header off, and while it sees
+many, refuses a part of the searches itself."""
+OVERLOADED = "as many requests as possible are in work; try again shortly"
 
 
 class Admission:
@@ -31,11 +38,13 @@ class Admission:
         if scope["type"] != "http" or scope["path"].startswith(HEALTH):
             await self._app(scope, receive, send)
         elif self._free <= 0:
-            await _refuse(scope, receive, send)
+            await _refusal(scope)(scope, receive, send)
         elif not _is_search(scope["path"]):
             await self._work(scope, receive, send)
         elif (entry := self._searches.enter()) is None:
-            await _refuse(scope, receive, send)
+            refusal = _refusal(scope)
+            refusal.headers[SEARCH_REFUSED] = "1"
+            await refusal(scope, receive, send)
         else:
             try:
                 await self._work(scope, receive, send)
@@ -54,6 +63,5 @@ def _is_search(path: str) -> bool:
     return path in SEARCHES or path.endswith(SIMILAR)
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    error = Overloaded("as many requests as possible are in work; try again shortly")
-    await answer(error, scope["state"]["request_id"])(scope, receive, send)
+def _refusal(scope: Scope) -> JSONResponse:
+    return answer(Overloaded(OVERLOADED), scope["state"]["request_id"])

@@ -20,6 +20,7 @@ from core.ensemble import EnsembleSearch
 from core.errors import Unauthenticated
 from core.keys import NO_KEYS_NOTICE, ApiKey, digest, key_id_of
 from core.types import Encoded, EncoderInput
+from deployments.admission import SEARCH_REFUSED
 from deployments.config import GatewayArgs, ServedModels
 from deployments.door_config import DoorConfig
 from deployments.gateway import GatewayReplica
@@ -408,6 +409,7 @@ async def test_what_is_too_much_at_once_is_refused_at_once_and_checks_are_let_in
         refused = await client.get("/v1/products")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert refused.json()["error"]["type"] == "overloaded"
+        assert SEARCH_REFUSED not in refused.headers
         assert (await client.get("/health/live")).status_code == 200
         encoder.go_on.set()
         assert [answer.status_code for answer in await asyncio.gather(*held)] == [200, 200]
@@ -430,6 +432,7 @@ async def test_too_many_searches_are_refused_while_other_requests_are_let_in(
             refused = await client.request(method, path)
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
             assert refused.json()["error"]["type"] == "overloaded"
+            assert refused.headers[SEARCH_REFUSED] == "1"
         assert (await client.get("/v1/products")).status_code == 200
         encoder.go_on.set()
         await asyncio.gather(*held)

@@ -1,6 +1,7 @@
 """The HAProxy that Serve starts, on the configuration that Serve writes, before replicas that die."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,18 +18,26 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
+from cli import shedding
 from cli.environment import free_port
 from cli.haproxy import REPEATABLE_POSTS, write_launcher
+from core.errors import Overloaded
+from deployments import admission
+from deployments.errors import error_body
 from deployments.ingress import describe
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nConnection: close\r\n"
+    b"%s: 1\r\n\r\nno" % shedding.REFUSED_HEADER.encode()
+)
 
 
 @dataclass
 class Backend:
-    """Takes whole requests; answers the health checks, and the others once `answers` is set."""
+    """Takes whole requests; answers the health checks, and the others where it has an `answer`."""
 
-    answers: bool
+    answer: bytes | None
     taken: list[str] = field(default_factory=list)
     port: int = 0
 
@@ -53,8 +62,8 @@ class Backend:
                 is_check = "/-/healthz" in line
                 if not is_check:
                     self.taken.append(line.rpartition(" ")[0])
-                if is_check or self.answers:
-                    connection.sendall(ANSWER)
+                if answer := ANSWER if is_check else self.answer:
+                    connection.sendall(answer)
 
     def _read(self, connection: socket.socket) -> str:
         with connection.makefile("rb") as stream:
@@ -133,14 +142,14 @@ def _wait_for(url: str) -> None:
 
 @pytest.fixture(scope="module")
 def with_another() -> Iterator[Proxied]:
-    dying, sound = Backend(answers=False), Backend(answers=True)
+    dying, sound = Backend(None), Backend(ANSWER)
     with proxied([dying, sound]) as url:
         yield Proxied(url, dying, sound)
 
 
 @pytest.fixture(scope="module")
 def alone() -> Iterator[Proxied]:
-    dying = Backend(answers=False)
+    dying = Backend(None)
     with proxied([dying]) as url:
         yield Proxied(url, dying, None)
 
@@ -190,3 +199,86 @@ def test_a_request_beyond_the_buffer_is_told_so_too(with_another: Proxied) -> No
 def test_the_calls_that_are_repeated_exist() -> None:
     paths = describe()["paths"]
     assert all("post" in paths[path] for path in REPEATABLE_POSTS)
+
+
+@dataclass
+class Refused:
+    """Searches sent as fast as they are answered: those that the gateway refused, and those at the door."""
+
+    by_gateway: list[httpx.Response] = field(default_factory=list)
+    at_the_door: list[httpx.Response] = field(default_factory=list)
+
+    def send(self, url: str, count: int, path: str = "/v1/search") -> "Refused":
+        with httpx.Client(base_url=url, timeout=20) as client:
+            for number in range(count):
+                answer = client.post(path, headers={"X-Request-ID": f"search-{number}"})
+                assert answer.status_code == 503
+                (self.by_gateway if answer.text == "no" else self.at_the_door).append(answer)
+        return self
+
+
+@pytest.fixture
+def overloaded() -> Iterator[tuple[str, Backend]]:
+    backend = Backend(REFUSAL)
+    with proxied([backend]) as url:
+        yield url, backend
+
+
+def test_of_many_searches_that_a_gateway_refuses_a_part_is_refused_at_the_door(
+    overloaded: tuple[str, Backend],
+) -> None:
+    url, backend = overloaded
+    refused = Refused().send(url, 600)
+    assert len(refused.at_the_door) > 100
+    # It must see some, or it would never be asked again.
+    assert len(refused.by_gateway) == len(backend.taken) > 20
+    assert all(shedding.REFUSED_HEADER not in answer.headers for answer in refused.by_gateway)
+
+
+def test_a_refusal_at_the_door_is_that_of_a_gateway(overloaded: tuple[str, Backend]) -> None:
+    answer = Refused().send(overloaded[0], 600).at_the_door[0]
+    request_id = answer.headers["x-request-id"]
+    assert request_id.startswith("search-")
+    assert answer.json() == error_body(Overloaded(admission.OVERLOADED), request_id)
+    assert (answer.headers["retry-after"], answer.headers["content-type"]) == ("1", "application/json")
+
+
+def test_an_id_that_is_not_clean_is_replaced_at_the_door(overloaded: tuple[str, Backend]) -> None:
+    url, _ = overloaded
+    with httpx.Client(base_url=url, timeout=20) as client:
+        answers = [client.post("/v1/search", headers={"X-Request-ID": 'a"b'}) for _ in range(600)]
+    ids = {answer.json()["error"]["request_id"] for answer in answers if answer.text != "no"}
+    assert len(ids) > 100
+    assert all(re.fullmatch("[0-9a-f-]{36}", each) for each in ids)
+
+
+def test_only_searches_are_refused_at_the_door(overloaded: tuple[str, Backend]) -> None:
+    url, backend = overloaded
+    Refused().send(url, 300)
+    backend.taken.clear()
+    assert not Refused().send(url, 100, "/v1/embeddings").at_the_door
+    assert len(backend.taken) == 100
+
+
+@pytest.mark.parametrize("path", ["/v1/compare", "/v1/products/p/similar"])
+def test_every_kind_of_search_is(overloaded: tuple[str, Backend], path: str) -> None:
+    assert Refused().send(overloaded[0], 600, path).at_the_door
+
+
+def test_a_short_burst_is_left_to_the_gateway(overloaded: tuple[str, Backend]) -> None:
+    assert not Refused().send(overloaded[0], shedding.TOLERATED_PER_S).at_the_door
+
+
+def test_when_gateways_have_room_again_all_searches_come_to_them(overloaded: tuple[str, Backend]) -> None:
+    url, backend = overloaded
+    assert Refused().send(url, 600).at_the_door
+    # Two periods of the count: no refusal is remembered longer.
+    time.sleep(2.1)
+    backend.answer = ANSWER
+    with httpx.Client(base_url=url, timeout=20) as client:
+        assert {client.post("/v1/search").status_code for _ in range(200)} == {200}
+
+
+def test_haproxy_and_gateway_mean_the_same_by_a_search() -> None:
+    assert (shedding.SEARCHES, shedding.SIMILAR) == (admission.SEARCHES, admission.SIMILAR)
+    assert shedding.REFUSED_HEADER == admission.SEARCH_REFUSED

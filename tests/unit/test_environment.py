@@ -1,6 +1,9 @@
-"""The ports that a service on this machine takes."""
+"""What a service on this machine starts with, and the ports that it takes."""
 
+import os
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -56,3 +59,13 @@ def test_what_is_set_already_stays_and_no_two_listeners_share_a_port(tmp_path: P
     assert len(rows[0]) == len(rows[1]) == 100
     assert not set(rows[0]) & set(rows[1])
     assert not singles & {*rows[0], *rows[1]}
+
+
+@pytest.mark.parametrize(
+    ("experiments", "known"), [(RAY_DEFAULTS["GRPC_EXPERIMENTS"], True), ("-no_such_thing", False)]
+)
+def test_grpc_knows_what_is_turned_off_in_it(experiments: str, known: bool) -> None:
+    command = [sys.executable, "-c", "import grpc; grpc.insecure_channel('127.0.0.1:1').close()"]
+    environment = {**os.environ, "GRPC_EXPERIMENTS": experiments}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ("Unknown experiment" not in done.stderr) is known
