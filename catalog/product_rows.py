@@ -1,13 +1,15 @@
 """Products to rows and back, inside a transaction that the caller holds."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, func, insert, select, update
 
 from catalog.chunks import chunks
+from catalog.dialects import json_of_rows
 from catalog.lexical.documents import write_documents
 from catalog.tables import CaptionRow, ImageRow, ProductRow, RevisionFloor
 from core.types import Picture, Product
@@ -25,15 +27,36 @@ PICTURES = select(
 )
 """The columns in the order of `Picture`'s fields."""
 
-# Written once: every search reads products, and to build a statement takes as long as to run it.
-_SOME: BindParameter[Sequence[str]] = bindparam("product_ids", expanding=True)
-_PICTURES_OF_SOME = (
-    PICTURES.add_columns(CaptionRow.caption)
-    .outerjoin(CaptionRow, and_(CaptionRow.image_id == ImageRow.id, CaptionRow.caption.is_not(None)))
-    .where(ImageRow.product_id.in_(_SOME))
-    .order_by(ImageRow.product_id, ImageRow.position, CaptionRow.created_at, CaptionRow.model.desc())
+_POSITION = attrgetter("position")
+_NEWEST_CAPTION = (
+    select(CaptionRow.caption)
+    .where(CaptionRow.image_id == ImageRow.id, CaptionRow.caption.is_not(None))
+    .order_by(CaptionRow.created_at.desc(), CaptionRow.model)
+    .limit(1)
+    .scalar_subquery()
 )
-_SOME_PRODUCTS = select(*ProductRow.__table__.columns).where(ProductRow.id.in_(_SOME))
+_SOME: BindParameter[Sequence[str]] = bindparam("product_ids", expanding=True)
+
+
+@cache
+def _some_with_pictures(dialect: str) -> Select[*tuple[Any, ...]]:
+    """Products of some ids, with their pictures in one more column.
+
+    Made once: every search reads products, and to build a statement takes as long as to run it.
+    """
+    pictures = select(json_of_rows(dialect, *PICTURES.selected_columns, _NEWEST_CAPTION))
+    of_product = pictures.where(ImageRow.product_id == ProductRow.id).scalar_subquery().label("pictures")
+    # In the order of `Product`'s fields.
+    return select(
+        ProductRow.id,
+        ProductRow.title,
+        ProductRow.description,
+        ProductRow.attributes,
+        of_product,
+        ProductRow.revision,
+        ProductRow.created_at,
+        ProductRow.updated_at,
+    ).where(ProductRow.id.in_(_SOME))
 
 
 def lock_product(connection: Connection, product_id: str) -> None:
@@ -46,22 +69,13 @@ def lock_product(connection: Connection, product_id: str) -> None:
 def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[str, Product]:
     """Read those of the products that exist, in any order."""
     products: dict[str, Product] = {}
+    statement = _some_with_pictures(connection.dialect.name)
     for some in chunks(product_ids):
-        pictures: dict[str, dict[str, Picture]] = defaultdict(dict)
-        for row in connection.execute(_PICTURES_OF_SOME, {"product_ids": some}):
-            picture = Picture(*row)
-            # It comes once for each of its captions, and the newest is the last.
-            pictures[picture.product_id][picture.image_id] = picture
-        for row in connection.execute(_SOME_PRODUCTS, {"product_ids": some}):
-            products[row.id] = Product(
-                product_id=row.id,
-                title=row.title,
-                description=row.description,
-                attributes=row.attributes,
-                pictures=tuple(pictures[row.id].values()),
-                revision=row.revision,
-                created_at=row.created_at,
-                updated_at=row.updated_at,
+        rows = connection.execute(statement, {"product_ids": some})
+        for product_id, title, description, attributes, pictures, *versions in rows:
+            in_order = sorted((Picture(*values) for values in pictures or ()), key=_POSITION)
+            products[product_id] = Product(
+                product_id, title, description, attributes, tuple(in_order), *versions
             )
     return products
 

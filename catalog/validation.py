@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import unicodedata
 from typing import Any
 
@@ -13,6 +14,8 @@ MAX_TITLE_CHARS = 500
 MAX_DESCRIPTION_CHARS = 20_000
 MAX_KEY_CHARS = 100
 MAX_ATTRIBUTES_BYTES = 32 * 1024
+# All control characters and surrogates of Unicode, its categories Cc and Cs.
+_ID = re.compile(rf"[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_ID_CHARS}}}")
 _INT64 = range(-(2**63), 2**63)
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
 """What servers make of bytes in a path that are no UTF-8: different ones would become one id."""
@@ -20,12 +23,7 @@ _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
 
 def is_product_id(value: str) -> bool:
     """Tell whether a product can have this id: anything else cannot be stored, so it is not found."""
-    return (
-        1 <= len(value) <= MAX_ID_CHARS
-        and value not in (".", "..")
-        and "/" not in value
-        and not any(unicodedata.category(character) in ("Cc", "Cs") for character in value)
-    )
+    return value not in (".", "..") and _ID.fullmatch(value) is not None
 
 
 def check_product_id(value: str, param: str = "product_id") -> None:

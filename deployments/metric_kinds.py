@@ -1,7 +1,8 @@
 """Counters, gauges and histograms over those of Ray, which exports them to Prometheus.
 
 Ray's objects are made at the first use: only inside of a replica do they learn which one it is. Serve adds
-the labels `application`, `deployment` and `replica` to ours, and every name gets the prefix `ray_`.
+the labels `application`, `deployment` and `replica` to ours, and every name gets the prefix `ray_`. They are
+told of values a moment later, when the request that a value is about has been answered.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from ray.serve import metrics
+
+from deployments.later import later
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Counter(Metric):
     def add(self, amount: float = 1.0, /, **labels: str) -> None:
         """Count so many more, which may be none."""
         if amount > 0:
-            self._exported.inc(amount, tags=labels)
+            later(self._exported.inc, amount, labels)
 
     @cached_property
     def _exported(self) -> Any:
@@ -45,7 +48,7 @@ class Gauge(Metric):
 
     def set(self, value: float, /, **labels: str) -> None:
         """Say how it is now; exported until it is said anew."""
-        self._exported.set(value, tags=labels)
+        later(self._exported.set, value, labels)
 
     @cached_property
     def _exported(self) -> Any:
@@ -61,7 +64,7 @@ class Histogram(Metric):
 
     def observe(self, value: float, /, **labels: str) -> None:
         """Add one value."""
-        self._exported.observe(value, tags=labels)
+        later(self._exported.observe, value, labels)
 
     @cached_property
     def _exported(self) -> Any:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from deployments.later import do_now
 from deployments.metric_kinds import Metric
 from deployments.metrics import METRICS
 
@@ -10,9 +11,15 @@ class ToldMetrics:
     """Remembers every value with its labels; labels must be those that the metric declares."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.values: list[tuple[str, float, dict[str, str]]] = []
+        self._values: list[tuple[str, float, dict[str, str]]] = []
         for metric in METRICS:
-            monkeypatch.setitem(vars(metric), "_exported", _Exported(metric, self.values))
+            monkeypatch.setitem(vars(metric), "_exported", _Exported(metric, self._values))
+
+    @property
+    def values(self) -> list[tuple[str, float, dict[str, str]]]:
+        """Name, value and labels of all that was told until now, in order."""
+        do_now()
+        return self._values
 
     def of(self, metric: Metric, **labels: str) -> list[float]:
         """The values of a metric that have these labels, among others."""

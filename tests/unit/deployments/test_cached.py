@@ -10,6 +10,7 @@ from ray.serve import metrics
 from core.errors import InvalidImage, VitrineError
 from core.types import EncoderInfo, EncoderInput, Vector
 from deployments.cached import CachedEmbeddings
+from deployments.later import do_now
 
 pytestmark = pytest.mark.anyio
 INFO = EncoderInfo("tested", "fake", "", "0" * 12, 4, ("image", "text"), "fp32", "cpu")
@@ -95,6 +96,7 @@ async def test_every_input_counts_as_a_hit_or_as_a_miss(
     await asyncio.gather(*(cached.embed("together") for _ in range(3)))
     for item in ("together", "other", b"broken", b"broken"):
         await cached.embed(item)
+    do_now()
     hits, misses = (f"vitrine_embedding_cache_{name}_total" for name in ("hits", "misses"))
     assert counted == {hits: 3, misses: 4}
 

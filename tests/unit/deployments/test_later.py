@@ -1,0 +1,44 @@
+"""What is left for later is done, in order, and a failure ends nothing else."""
+
+import threading
+import time
+
+import pytest
+
+from deployments.later import EVERY_S, do_now, later
+
+PATIENCE_S = 20 * EVERY_S
+
+
+def wait_until(done: threading.Event) -> None:
+    assert done.wait(PATIENCE_S), "it was not done"
+
+
+def test_it_is_done_by_another_thread_a_moment_later_in_order() -> None:
+    done, by, numbers = threading.Event(), set[int](), list[int]()
+    for number in range(5):
+        later(numbers.append, number)
+    later(lambda: by.add(threading.get_ident()))
+    later(done.set)
+    wait_until(done)
+    assert numbers == [0, 1, 2, 3, 4]
+    assert by != {threading.get_ident()}
+
+
+def test_a_failure_is_logged_and_what_comes_after_it_is_done(caplog: pytest.LogCaptureFixture) -> None:
+    done = threading.Event()
+    later({}.__getitem__, "no such key")
+    later(done.set)
+    wait_until(done)
+    assert "what was left for later failed" in caplog.text
+    assert "no such key" in caplog.text
+
+
+def test_who_wants_it_now_need_not_wait_and_finds_all_done() -> None:
+    slow, numbers = threading.Event(), list[int]()
+    later(lambda: (slow.set(), time.sleep(0.05)))
+    later(numbers.append, 1)
+    # The other thread may have begun, or not: all is done either way.
+    slow.wait(0.3)
+    do_now()
+    assert numbers == [1]
