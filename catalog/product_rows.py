@@ -25,7 +25,7 @@ PICTURES = select(
     ImageRow.bytes,
     ImageRow.revision,
 )
-"""The columns in the order of `Picture`'s fields."""
+"""The columns in the order of `Picture`'s fields; all of types that JSON has."""
 
 _POSITION = attrgetter("position")
 _NEWEST_CAPTION = (
@@ -72,10 +72,10 @@ def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[st
     statement = _some_with_pictures(connection.dialect.name)
     for some in chunks(product_ids):
         rows = connection.execute(statement, {"product_ids": some})
-        for product_id, title, description, attributes, pictures, *versions in rows:
+        for product_id, title, description, attributes, pictures, *written in rows:
             in_order = sorted((Picture(*values) for values in pictures or ()), key=_POSITION)
             products[product_id] = Product(
-                product_id, title, description, attributes, tuple(in_order), *versions
+                product_id, title, description, attributes, tuple(in_order), *written
             )
     return products
 

@@ -41,7 +41,7 @@ def write_launcher(folder: Path) -> Path:
     launcher = folder / "haproxy"
     launcher.write_text(
         "#!/bin/sh\n"
-        "# Serve writes the configuration anew before each start.\n"
+        "# Serve writes the configuration anew before each start; changed twice, it would not be valid.\n"
         f'for file; do case "$file" in *.cfg) sed -i -f {shlex.quote(str(script))} "$file" ;; esac; done\n'
         f'exec {shlex.quote(get_haproxy_binary())} -dS "$@"\n'
     )

@@ -42,9 +42,7 @@ class Admission:
         elif not _is_search(scope["path"]):
             await self._work(scope, receive, send)
         elif (entry := self._searches.enter()) is None:
-            refusal = _refusal(scope)
-            refusal.headers[SEARCH_REFUSED] = "1"
-            await refusal(scope, receive, send)
+            await _refusal(scope)(scope, receive, send)
         else:
             try:
                 await self._work(scope, receive, send)
@@ -64,4 +62,7 @@ def _is_search(path: str) -> bool:
 
 
 def _refusal(scope: Scope) -> JSONResponse:
-    return answer(Overloaded(OVERLOADED), scope["state"]["request_id"])
+    refusal = answer(Overloaded(OVERLOADED), scope["state"]["request_id"])
+    if _is_search(scope["path"]):
+        refusal.headers[SEARCH_REFUSED] = "1"
+    return refusal

@@ -17,6 +17,7 @@ EVERY_S = 0.25
 
 _waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
 _start_once = threading.Lock()
+"""Taken by whoever starts the thread, and never given back."""
 _in_turn = threading.Lock()
 
 
@@ -28,11 +29,22 @@ def later(act: Callable[..., object], *arguments: Any) -> None:
 
 
 def do_now() -> None:
-    """Do what waits, in this thread; raises what an act raises, and leaves what comes after it waiting."""
+    """Do what waits, in this thread, and then raise what went wrong.
+
+    Raises:
+        ExceptionGroup: what acts have raised.
+    """
+    wrong: list[Exception] = []
     with _in_turn:
         while _waiting:
             act, arguments = _waiting.popleft()
-            act(*arguments)
+            try:
+                act(*arguments)
+            except Exception as error:
+                error.add_note(f"in {act!r} of {arguments!r}")
+                wrong.append(error)
+    if wrong:
+        raise ExceptionGroup("not all that was left for later could be done", wrong)
 
 
 def _run() -> None:
@@ -41,4 +53,5 @@ def _run() -> None:
         try:
             do_now()
         except Exception:
+            # One line for all of them, however many there are.
             logger.exception("what was left for later failed")

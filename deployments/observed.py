@@ -1,6 +1,5 @@
 """What is told of every request: metrics, a span where it is traced, and a log line, which refusals share."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -52,9 +51,6 @@ class Observed:
                     request.status = message["status"]
                     message = {**message, "headers": [*message.get("headers", []), *answer_headers()]}
                 await send(message)
-                if message["type"] == "http.response.body" and not message.get("more_body"):
-                    # uvloop writes when the loop comes round: what is left to do shall not hold up the answer.
-                    await asyncio.sleep(0)
 
             try:
                 await self._app(scope, receive, send_and_note)

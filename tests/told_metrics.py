@@ -11,15 +11,18 @@ class ToldMetrics:
     """Remembers every value with its labels; labels must be those that the metric declares."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._values: list[tuple[str, float, dict[str, str]]] = []
+        self._told: list[tuple[Metric, float, dict[str, str]]] = []
         for metric in METRICS:
-            monkeypatch.setitem(vars(metric), "_exported", _Exported(metric, self._values))
+            monkeypatch.setitem(vars(metric), "_exported", _Exported(metric, self._told))
 
     @property
     def values(self) -> list[tuple[str, float, dict[str, str]]]:
         """Name, value and labels of all that was told until now, in order."""
         do_now()
-        return self._values
+        for metric, _, labels in self._told:
+            assert set(labels) == set(metric.labels), f"labels of {metric.name}"
+            assert all(isinstance(each, str) for each in labels.values())
+        return [(metric.name, value, labels) for metric, value, labels in self._told]
 
     def of(self, metric: Metric, **labels: str) -> list[float]:
         """The values of a metric that have these labels, among others."""
@@ -31,11 +34,9 @@ class ToldMetrics:
 
 
 class _Exported:
-    def __init__(self, metric: Metric, values: list[tuple[str, float, dict[str, str]]]) -> None:
-        self._metric, self._values = metric, values
+    def __init__(self, metric: Metric, told: list[tuple[Metric, float, dict[str, str]]]) -> None:
+        self._metric, self._told = metric, told
         self.inc = self.set = self.observe = self._tell
 
     def _tell(self, value: float, tags: dict[str, str]) -> None:
-        assert set(tags) == set(self._metric.labels), f"labels of {self._metric.name}"
-        assert all(isinstance(each, str) for each in tags.values())
-        self._values.append((self._metric.name, value, tags))
+        self._told.append((self._metric, value, tags))

@@ -410,6 +410,9 @@ async def test_what_is_too_much_at_once_is_refused_at_once_and_checks_are_let_in
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert refused.json()["error"]["type"] == "overloaded"
         assert SEARCH_REFUSED not in refused.headers
+        # It counts as well what other requests leave no room for.
+        search = await client.post("/v1/search", json={"query": "red"})
+        assert (search.status_code, search.headers[SEARCH_REFUSED]) == (503, "1")
         assert (await client.get("/health/live")).status_code == 200
         encoder.go_on.set()
         assert [answer.status_code for answer in await asyncio.gather(*held)] == [200, 200]
