@@ -16,8 +16,9 @@ SIMILAR = "/similar"
 TOLERATED_PER_S = 20
 """Refusals a second that are left to the gateways: a short burst is theirs to weigh."""
 FACTOR = 3
-"""Of those that are not spared, the part that is refused here is so many times the part that gateways refuse of what comes to
-them, without those that are tolerated. It is less than what they would refuse without it, so they get more than they can answer."""
+"""Of those that are not spared, the part that is refused here is so many times the part that gateways refuse of
+what comes to them, without those that are tolerated. It is less than what they would refuse without it, so they
+get more than they can answer."""
 SPARED = 5
 """One in so many always comes to a gateway, for the counts are a second old."""
 
