@@ -44,6 +44,12 @@ class CatalogConfig(Config):
         gt=0,
         description="Age in seconds after which a connection is replaced, below the idle limit of firewalls.",
     )
+    read_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long one read of the database may take in the gateway, in seconds; it is stopped "
+        "sooner when the time of its request is over. Jobs and the repair read without a limit.",
+    )
     keep_jobs_days: float = Field(
         default=KEEP_JOBS_DAYS,
         ge=1,

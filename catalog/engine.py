@@ -1,7 +1,9 @@
 """Database engines: what each database needs so that many processes can write at once."""
 
 import sqlite3
+import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,16 @@ _POSTGRES_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
 keep a call waiting for a quarter of an hour (libpq, connection parameters)."""
 WRITES = "catalog_writes"
 """Execution option of connections whose transactions write."""
+WRITE_TURN = "catalog_write_turn"
+"""Execution option of an engine that lets one writer in at a time: the lock of this process's writers."""
+READ_LIMIT = "catalog_read_limit"
+"""Execution option of an engine that bounds its reads: says how many seconds one has that begins now."""
 
 
-def open_engine(config: CatalogConfig) -> Engine:
+def open_engine(config: CatalogConfig, read_limit_s: Callable[[], float] | None = None) -> Engine:
     """Make the engine of the configured database; a SQLite file and its folder are created.
+
+    `read_limit_s` is asked, in the thread that reads, how long a read may take that begins now.
 
     Raises:
         Unavailable: the SQLite file cannot be opened. A PostgreSQL server is not asked yet.
@@ -44,10 +52,12 @@ def open_engine(config: CatalogConfig) -> Engine:
         pool_recycle=config.pool_recycle_s,
         pool_pre_ping=url.get_backend_name() == "postgresql",
         connect_args=connect_args,
+        execution_options={READ_LIMIT: read_limit_s},
     )
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite_connection)
         event.listen(engine, "begin", _begin_sqlite_transaction)
+        engine.update_execution_options(**{WRITE_TURN: threading.Lock()})
     return engine
 
 

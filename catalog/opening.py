@@ -1,5 +1,6 @@
 """Open the catalog that the configuration names."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -47,15 +48,18 @@ class Catalog:
         self.engine.dispose()
 
 
-def open_catalog(config: CatalogConfig) -> Catalog:
+def open_catalog(config: CatalogConfig, read_limit_s: Callable[[], float] | None = None) -> Catalog:
     """Open the catalog, created or migrated to this version; several processes may do so at once.
+
+    `read_limit_s` is asked, in the thread that reads, how long a read may take that begins now. Without it a
+    read takes as long as it needs.
 
     Raises:
         ConfigError: the URL of the picture files names an unknown file system.
         Unavailable: the database cannot be opened.
     """
     blobs = FsspecBlobs(config.blobs_url)
-    engine = open_engine(config)
+    engine = open_engine(config, read_limit_s)
     try:
         migrate(engine)
     except BaseException:

@@ -1,26 +1,43 @@
 """Transactions of the catalog, with the database's outages told in our own words."""
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 
-from catalog.engine import WRITES
-from core.errors import Unavailable
+from catalog.engine import BUSY_TIMEOUT_S, READ_LIMIT, WRITE_TURN, WRITES
+from core.errors import DeadlineExceeded, Unavailable
+
+_STEPS_A_LOOK = 1_000
+"""Steps of SQLite's virtual machine between two looks at the clock: some 20 µs."""
+_CANCELED = "57014"
+"""PostgreSQL's state of a statement that was canceled, as by its timeout."""
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
+def reading(engine: Engine, timeout_s: float | None = None) -> Iterator[Connection]:
     """A transaction that sees one state of the database throughout and never waits for a writer.
 
+    Its statements are stopped by the database when `timeout_s` is over, or what the engine gives every read.
+
     Raises:
+        DeadlineExceeded: the time is over.
         Unavailable: the database does not answer.
     """
+    engine_limit = engine.get_execution_options().get(READ_LIMIT)
+    limits = [each for each in (timeout_s, engine_limit and engine_limit()) if each is not None]
+    ends_at = time.monotonic() + min(limits) if limits else None
     with _outages_told(), engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             connection.execution_options(isolation_level="REPEATABLE READ")
-        yield connection
+        if ends_at is None:
+            yield connection
+        else:
+            with _stopped_at(ends_at, connection):
+                yield connection
 
 
 @contextmanager
@@ -30,10 +47,44 @@ def writing(engine: Engine) -> Iterator[Connection]:
     Raises:
         Unavailable: the database does not answer, is full, or another writer was in the way for too long.
     """
-    with _outages_told(), engine.connect() as connection:
+    with _outages_told(), _write_turn(engine), engine.connect() as connection:
         connection.execution_options(**{WRITES: True})
         with connection.begin():
             yield connection
+
+
+@contextmanager
+def _write_turn(engine: Engine) -> Iterator[None]:
+    """Wait for the other writers of this process before a connection is taken: readers need those."""
+    turn = engine.get_execution_options().get(WRITE_TURN)
+    if turn is None:
+        yield
+        return
+    if not turn.acquire(timeout=BUSY_TIMEOUT_S):
+        raise Unavailable("the catalog's database is busy with other writes; try again")
+    try:
+        yield
+    finally:
+        turn.release()
+
+
+@contextmanager
+def _stopped_at(ends_at: float, connection: Connection) -> Iterator[None]:
+    left_s = ends_at - time.monotonic()
+    if left_s <= 0:
+        raise _time_is_over()
+    if connection.dialect.name == "postgresql":
+        # 0 would mean no limit. Undone with the transaction.
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, round(left_s * 1000))}")
+        yield
+        return
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_progress_handler(lambda: time.monotonic() > ends_at, _STEPS_A_LOOK)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
 
 
 @contextmanager
@@ -41,4 +92,14 @@ def _outages_told() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, TimeoutError) as error:
+        cause = getattr(error, "orig", None)
+        if (
+            getattr(cause, "sqlstate", None) == _CANCELED
+            or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+        ):
+            raise _time_is_over() from error
         raise Unavailable("the catalog's database does not answer; try again") from error
+
+
+def _time_is_over() -> DeadlineExceeded:
+    return DeadlineExceeded("the catalog's database did not answer in time")

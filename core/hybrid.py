@@ -1,6 +1,7 @@
 """Search by vectors and by words at once: two rankings of products, fused by reciprocal rank."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from core.ports import LexicalIndex
 from core.search import Query, QueryPart
 from core.stages import Stage
 from core.steps import beginnings, fuse_in_steps, fusion_depth
+from core.types import Hit
 
 LEXICAL = "lexical"
 """What the ranking by words is called in timings and among what was skipped."""
@@ -61,11 +63,19 @@ class HybridSearch:
 
     async def _by_words(self, query: Query, every_word: bool) -> EnsembleResult:
         words = positive_words(query.parts)
-        arguments = (words, query.limit, query.filter, query.exclude_products, every_word)
+        until = time.monotonic() + self._deadline_s
+
+        def find() -> list[Hit]:
+            # The thread may begin late, and must not go on when nobody waits for it any more.
+            left_s = until - time.monotonic()
+            return self._lexical.search(
+                words, query.limit, query.filter, query.exclude_products, every_word, left_s
+            )
+
         try:
             with Stage("lexical", LEXICAL) as stage:
                 async with asyncio.timeout(self._deadline_s):
-                    hits = await asyncio.to_thread(self._lexical.search, *arguments)
+                    hits = await asyncio.to_thread(find)
         except TimeoutError:
             raise DeadlineExceeded(f"the search by words did not end within {self._deadline_s:g} s") from None
         return EnsembleResult(hits, [], {}, {}, False, {LEXICAL: stage.ms}, lexical_weight=1.0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,20 +22,23 @@ _ends_at: ContextVar[float | None] = ContextVar("request_ends_at", default=None)
 
 
 def within_deadline(limit_s: float) -> float:
-    """Shorten a time limit to what is left of the request that is being answered, in seconds."""
+    """Shorten a time limit to what is left of the request that is being answered, in seconds.
+
+    It may be asked in the threads of `asyncio.to_thread` too.
+    """
     ends_at = _ends_at.get()
     if ends_at is None:
         return limit_s
-    return max(0.0, min(limit_s, ends_at - asyncio.get_running_loop().time()))
+    return max(0.0, min(limit_s, ends_at - time.monotonic()))
 
 
 @contextmanager
-def ending_at(time: float | None) -> Iterator[None]:
-    """Bound what is done in this block, and all that it starts, by a time of the loop's clock; None: unbounded.
+def ending_at(ends_at: float | None) -> Iterator[None]:
+    """Bound what is done in this block, and all that it starts, by a time of `time.monotonic`; None: unbounded.
 
     None is for work that goes on after the answer.
     """
-    token = _ends_at.set(time)
+    token = _ends_at.set(ends_at)
     try:
         yield
     finally:
@@ -67,7 +71,7 @@ class Deadline:
             begun = True
             await send(message)
 
-        with ending_at(asyncio.get_running_loop().time() + limit_s):
+        with ending_at(time.monotonic() + limit_s):
             try:
                 async with asyncio.timeout(limit_s) as timeout:
                     await self._app(scope, receive, send_and_note)

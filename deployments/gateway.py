@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from catalog.opening import open_catalog
 from core.keys import NO_KEYS_NOTICE
 from deployments.config import GatewayArgs, ServedModels
+from deployments.deadlines import within_deadline
 from deployments.handles import HandleEncoder, HandleEnsemble
 from deployments.ingress import create_app
 from deployments.services import Services, assemble
@@ -24,7 +25,8 @@ class GatewayReplica:
     def __init__(self, args: GatewayArgs) -> None:
         start_telemetry()
         self._args = args
-        self._catalog = open_catalog(args.catalog)
+        read_timeout_s = args.catalog.read_timeout_s
+        self._catalog = open_catalog(args.catalog, lambda: within_deadline(read_timeout_s))
         self._store = MilvusStore(args.milvus)
         self._ensemble = HandleEnsemble(args.encode_deadline_s)
         self._app = create_app(args)

@@ -1,21 +1,20 @@
 """Lexical search in SQL."""
 
 from collections.abc import Sequence
-from itertools import islice
 
 from sqlalchemy import Engine, Select, and_, select
 
+from catalog.filters import compile_filter
 from catalog.lexical.engines import rank_documents
 from catalog.lexical.words import joined_words, query_words
 from catalog.tables import DocumentRow, ImageRow, ProductRow
 from catalog.transactions import reading
 from core.errors import InvalidInput
-from core.filters import Filter, matches
+from core.filters import Filter
 from core.types import Hit
 
 MAX_QUERY_WORDS = 64
 """Further words of a query are not looked at: each costs a walk over all documents that hold it."""
-_ROWS_A_FETCH = 500
 
 
 class SqlLexicalIndex:
@@ -31,11 +30,13 @@ class SqlLexicalIndex:
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
         every_word: bool = True,
+        timeout_s: float | None = None,
     ) -> list[Hit]:
         """Find the `limit` products that fit the words best, each by its first picture.
 
         Raises:
             InvalidInput: the limit is not positive.
+            DeadlineExceeded: it took longer than `timeout_s`; the database has stopped then.
         """
         if limit < 1:
             raise InvalidInput(f"the limit {limit} is not positive").at("limit")
@@ -45,30 +46,21 @@ class SqlLexicalIndex:
         if not wanted:
             return []
         excluded = set(exclude_products)
-        statement = self._ranked(wanted[:MAX_QUERY_WORDS], every_word)
-        if filter is None:
-            statement = statement.limit(limit + len(excluded))
-        # The filter's meaning in Python is its meaning; rows come as they are taken, so that the page is
-        # full or the documents are at their end.
-        options = {"yield_per": _ROWS_A_FETCH}
-        with (
-            reading(self._engine) as connection,
-            connection.execute(statement, execution_options=options) as rows,
-        ):
-            hits = (
-                Hit(row.id, row.revision, row.product_id, row.score)
-                for row in rows
-                if row.product_id not in excluded and (filter is None or matches(filter, row.attributes))
-            )
-            return list(islice(hits, limit))
+        # As many more as may have to go: a list of any length in SQL costs more than these rows.
+        statement = self._ranked(wanted[:MAX_QUERY_WORDS], every_word).limit(limit + len(excluded))
+        if filter is not None:
+            dialect = self._engine.dialect.name
+            statement = statement.where(compile_filter(filter, ProductRow.attributes, dialect))
+        with reading(self._engine, timeout_s) as connection:
+            rows = connection.execute(statement).all()
+        hits = [Hit(row.id, row.revision, row.product_id, row.score) for row in rows]
+        return [hit for hit in hits if hit.product_id not in excluded][:limit]
 
-    def _ranked(
-        self, words: Sequence[str], every_word: bool
-    ) -> Select[tuple[str, int, str, dict[str, object], float]]:
+    def _ranked(self, words: Sequence[str], every_word: bool) -> Select[str, int, str, float]:
         ranking = rank_documents(self._engine.dialect.name, words, every_word)
         score = ranking.score.label("score")
         return (
-            select(ImageRow.id, ImageRow.revision, ImageRow.product_id, ProductRow.attributes, score)
+            select(ImageRow.id, ImageRow.revision, ImageRow.product_id, score)
             .select_from(ranking.documents)
             .join(ProductRow, ProductRow.id == DocumentRow.product_id)
             .join(ImageRow, and_(ImageRow.product_id == ProductRow.id, ImageRow.position == 0))

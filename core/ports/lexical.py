@@ -21,6 +21,7 @@ class LexicalIndex(Protocol):
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
         every_word: bool = True,
+        timeout_s: float | None = None,
     ) -> list[Hit]:
         """Find the `limit` products with pictures that fit best, each by its first picture.
 
@@ -28,5 +29,8 @@ class LexicalIndex(Protocol):
         `words` may be any text. Best first, ties by product id; scores are comparable within one answer
         only. Fewer hits come back only when fewer products fit, under the filter and without the
         excluded ones.
+
+        Raises:
+            DeadlineExceeded: it took longer than `timeout_s`, and has stopped.
         """
         ...

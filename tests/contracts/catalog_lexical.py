@@ -1,6 +1,9 @@
 """What every database of the catalog must find by words."""
 
+import asyncio
+import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -9,16 +12,29 @@ import pytest
 from alembic import command
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import Engine, delete, event, insert, select, text
 
+from catalog.clock import utc_now
+from catalog.filters import compile_filter
 from catalog.lexical.words import query_words
 from catalog.migrate import alembic_config, migrate
 from catalog.opening import Catalog
 from catalog.product_rows import lock_product, write_product
+from catalog.tables import ProductRow
 from catalog.transactions import reading, writing
-from core.errors import InvalidInput
-from core.filters import matches, parse_filter
-from core.types import NewPicture, Product
+from core.ensemble import EnsembleResult
+from core.errors import DeadlineExceeded, InvalidInput
+from core.filters import Filter, matches, parse_filter
+from core.hybrid import HybridSearch
+from core.search import Query, QueryPart
+from core.types import Attributes, NewPicture, Product
+from tests.filter_cases import cases
+
+ENDLESS = """WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number)"""
+"""Numbers without an end: whoever reads them all is stopped, or goes on for ever."""
+
+
+ORDERS = ("gt", "gte", "lt", "lte")
 
 
 def put(
@@ -31,6 +47,31 @@ def put(
 def found(catalog: Catalog, words: str, limit: int = 10, **options: Any) -> list[str]:
     """The products that hold at least one of the words."""
     return [hit.product_id for hit in catalog.lexical.search(words, limit, every_word=False, **options)]
+
+
+def write_attributes(engine: Engine, products: Sequence[Attributes]) -> None:
+    """Put attributes into the table as they are, also such as no put lets in: null and nested objects."""
+    now = utc_now()
+    bare = {"title": "", "description": "", "revision": 1, "created_at": now, "updated_at": now}
+    rows = [{"id": str(number), "attributes": each, **bare} for number, each in enumerate(products)]
+    with writing(engine) as connection:
+        connection.execute(delete(ProductRow))
+        connection.execute(insert(ProductRow), rows)
+
+
+def filtered(engine: Engine, filter: Filter) -> set[int]:
+    condition = compile_filter(filter, ProductRow.attributes, engine.dialect.name)
+    with reading(engine) as connection:
+        return {int(each) for each in connection.scalars(select(ProductRow.id).where(condition))}
+
+
+def storable(value: Any) -> bool:
+    """Tell whether a database of the catalog can hold a value: no NUL, and numbers within 64 bits."""
+    if isinstance(value, list):
+        return all(map(storable, value))
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return not (isinstance(value, str) and "\0" in value)
 
 
 class LexicalContract:
@@ -191,6 +232,93 @@ class LexicalContract:
             matches(dear, catalog.products.get(each).attributes)
             for each in found(catalog, "red", 5, filter=dear)
         )
+
+    def test_any_filter_means_in_sql_what_it_means_in_python(self, catalog: Catalog) -> None:
+        telling = []
+
+        @settings(max_examples=40, database=None, suppress_health_check=list(HealthCheck))
+        @given(cases())
+        def agree(case: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> None:
+            drawn, filters = case
+            products = [
+                {name: value for name, value in each.items() if storable(name) and storable(value)}
+                for each in drawn
+            ]
+            write_attributes(catalog.engine, products)
+            for json in filters:
+                filter = parse_filter(json)
+                expected = {number for number, each in enumerate(products) if matches(filter, each)}
+                assert filtered(catalog.engine, filter) == expected, json
+                telling.append(0 < len(expected) < len(products))
+
+        agree()
+        assert sum(telling) > len(telling) / 20, "too few filters tell products apart"
+
+    def test_what_databases_see_otherwise_means_the_same(self, catalog: Catalog) -> None:
+        numbers = [2**53 + 1, 2**53, 2**53 - 1, 2**63 - 1, -(2**63), 1e308, -1.7e308, 0.1 + 0.2, 0.3, 5e-324]
+        kinds = [0, -0.0, 1, 1.0, True, "1", "true", [1, "x"], [True], [], None, {"n": 1}, [[1]], [None]]
+        texts = ["", "a", "a\x01", "ab", "A", "b", "\uffff", "\U0001f600", "ä", ["a", "b"], "\u00e4\\\"'"]
+        products = [*({"n": n} for n in numbers + kinds), *({"s": s} for s in texts), {}]
+        write_attributes(catalog.engine, products)
+        filters: list[dict[str, Any]] = [
+            *({"n": {order: number}} for number in (*numbers, 2**63, 10**308, 0.5) for order in ORDERS),
+            *({"s": {order: text}} for text in ("", "Z", "\uffff", "\0b", "a\0b") for order in ORDERS),
+            *({"s": {"prefix": text}} for text in ("", "a", "a\0", "\U0001f600", "\u00e4\\")),
+            *({"n": value} for value in (1, 1.0, True, "1", "true", 2**53 + 1, 0.1 + 0.2, 10**308)),
+            *({"s": value} for value in ("a\0b", ["a\0", "a"], "b", [])),
+            *({name: condition} for name in ("a\0", "n") for condition in ({"exists": False}, "a")),
+            *({}, {"or": []}, {"or": [{}, {"n": 1}]}, {"and": [{}, {"or": [{"n": 1}]}]}),
+        ]
+        for json in filters:
+            for some in (json, {"not": json}):
+                filter = parse_filter(some)
+                expected = {number for number, each in enumerate(products) if matches(filter, each)}
+                assert filtered(catalog.engine, filter) == expected, some
+
+    def test_the_largest_filters_are_answered(self, catalog: Catalog) -> None:
+        put(catalog, "p", "Red dress", n=7, s="x")
+        deep: dict[str, Any] = {"n": 7}
+        for _ in range(15):
+            deep = {"not": deep}
+        for json, expected in [
+            ({"or": [{"n": number} for number in range(-248, 8)]}, ["p"]),
+            ({"and": [{"s": {"gt": ""}}] * 256}, ["p"]),
+            ({"n": list(range(7, 1007))}, ["p"]),
+            ({"s": [f"{number:01024}" for number in range(1000)]}, []),
+            (deep, []),
+            ({"or": [{}] * 5_000}, ["p"]),
+        ]:
+            assert found(catalog, "dress", filter=parse_filter(json)) == expected
+
+    def test_a_search_that_timed_out_stops_in_the_database(self, catalog: Catalog) -> None:
+        put(catalog, "p", "Red dress")
+
+        def make_endless(_c: object, _u: object, statement: str, parameters: Any, *_: object) -> Any:
+            if "AS score" in statement:
+                statement = f"{ENDLESS}, found AS ({statement}) SELECT found.* FROM found, number"
+            return statement, parameters
+
+        event.listen(catalog.engine, "before_cursor_execute", make_endless, retval=True)
+        stopped = threading.Event()
+        event.listen(catalog.engine, "handle_error", lambda _: stopped.set())
+        with pytest.raises(DeadlineExceeded):
+            catalog.lexical.search("dress", 5, timeout_s=0.2)
+        assert stopped.is_set()
+        stopped.clear()
+
+        async def unasked(query: Query) -> EnsembleResult:
+            raise AssertionError(f"{query} is for words only")
+
+        async def search() -> bool:
+            hybrid = HybridSearch(catalog.lexical, deadline_s=0.2)
+            with pytest.raises(DeadlineExceeded):
+                await hybrid.search(Query((QueryPart("dress"),), limit=5), 1, "m", unasked)
+            # Nobody waits for the thread any more, and yet it comes to its end.
+            return await asyncio.to_thread(stopped.wait, 60)
+
+        assert asyncio.run(search())
+        event.remove(catalog.engine, "before_cursor_execute", make_endless)
+        assert found(catalog, "dress") == ["p"]
 
     def test_any_text_is_a_query(self, catalog: Catalog) -> None:
         put(catalog, "p", "Red dress and NEAR or not")

@@ -34,6 +34,7 @@ class Lexicon:
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
         every_word: bool = True,
+        timeout_s: float | None = None,
     ) -> list[Hit]:
         self.asked.append((words, limit, filter, exclude_products, every_word))
         time.sleep(self.delay_s)

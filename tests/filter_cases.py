@@ -1,0 +1,70 @@
+"""Odd attributes and odd filters on them, as hypothesis draws them."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+ODD_NAMES = (
+    "and", "or", "not", "in", "like", "exists", "is", "null", "true", "json_contains", "attributes", "key",
+    "embedding", "$meta", "a b", "a.b", "a/b", "a~1b", 'a"b', "a'b", "a\\b", "a[0]", "ü", "漢", "😀", "%41", "",
+    "names", "one_string_x", " ", "\n", "Price", "price",
+)  # fmt: skip
+characters = st.characters(codec="utf-8")
+names = st.one_of(st.sampled_from(ODD_NAMES), st.text(characters, max_size=8))
+texts = st.one_of(
+    st.sampled_from(["", "red", "Red", "re", "%", "_", "\\", '"', "\x00"]), st.text(characters, max_size=6)
+)
+numbers = st.one_of(
+    st.integers(-3, 3), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.just(2**53 + 1)
+).filter(lambda value: abs(value) < 1e308)
+scalars = st.one_of(texts, numbers, st.booleans())
+values = st.one_of(
+    scalars,
+    scalars,
+    st.lists(st.one_of(scalars, st.none(), st.just({"nested": 1})), max_size=4),
+    st.none(),
+    st.just({"nested": [1]}),
+)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Attributes of some products, and filters that mostly speak of what these products have."""
+    used = draw(st.lists(names, min_size=1, max_size=3, unique=True))
+    products = draw(
+        st.lists(st.dictionaries(st.sampled_from(used), values, min_size=1), min_size=10, max_size=25)
+    )
+    pairs = [
+        (name, value)
+        for product in products
+        for name, each in product.items()
+        for value in (each if isinstance(each, list) else [each])
+        if isinstance(value, str | bool | int | float)
+    ]
+    known = [value for _, value in pairs]
+    scalar = st.one_of(st.sampled_from(known), st.sampled_from(known), scalars) if known else scalars
+    ordered = scalar.filter(lambda value: not isinstance(value, bool))
+    strings = scalar.filter(lambda value: isinstance(value, str)).map(lambda text: text[: len(text) // 2 + 1])
+    condition = st.one_of(
+        scalar,
+        st.lists(scalar, max_size=4),
+        st.fixed_dictionaries({"eq": scalar}),
+        st.fixed_dictionaries({"in": st.lists(scalar, max_size=4)}),
+        st.fixed_dictionaries({"exists": st.booleans()}),
+        st.fixed_dictionaries({"prefix": st.one_of(strings, texts)}),
+        st.dictionaries(st.sampled_from(["gt", "gte", "lt", "lte"]), ordered, min_size=1, max_size=2),
+    )
+    name = st.sampled_from([*used, *used, draw(names)]).map(lambda each: f"\\{each}")
+    some = st.dictionaries(name, condition, min_size=1, max_size=2)
+    # What some product has is what tells it from the others.
+    of_one = st.sampled_from(pairs or [(used[0], 1)]).map(lambda pair: {f"\\{pair[0]}": pair[1]})
+    filters = st.recursive(
+        st.one_of(some, of_one),
+        lambda inner: st.one_of(
+            st.fixed_dictionaries({"not": inner}),
+            st.fixed_dictionaries({"and": st.lists(inner, max_size=3)}),
+            st.fixed_dictionaries({"or": st.lists(inner, max_size=3)}),
+        ),
+        max_leaves=5,
+    )
+    return products, draw(st.lists(filters, min_size=8, max_size=8))
