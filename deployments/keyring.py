@@ -1,6 +1,7 @@
 """The keys that the gateway knows: those of the database as of a moment ago, and one of the configuration."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ from catalog.api_keys import SqlApiKeys
 from catalog.clock import utc_now
 from core.errors import Unauthenticated
 from core.keys import ApiKey, Scope, digest, key_id_of, matches, new_secret
+from deployments.deadlines import ending_at
 from deployments.door_config import DoorConfig
+
+logger = logging.getLogger(__name__)
 
 CONFIGURED = "configured"
 """Key id of the admin key that stands in the configuration."""
 USED_EVERY_S = 60.0
-"""How often the last uses are written: they are for people, who need no more."""
+"""How often the last use of a key is written: it is for people, who need no more."""
 _NO_KEY = digest("")
 
 
@@ -46,8 +50,9 @@ class Keyring:
         self._known_until = float("-inf")
         self._changes = 0
         self._lock = asyncio.Lock()
-        self._last_used_written = float("-inf")
+        self._used_at: dict[str, float] = {}
         self._used: set[str] = set()
+        self._writing_used: asyncio.Task[None] | None = None
 
     async def open(self) -> bool:
         """Tell whether everyone may do everything, as no key was ever made."""
@@ -72,7 +77,7 @@ class Keyring:
         right = matches(shown, key.sha256 if key else _NO_KEY)
         if key is None or key.revoked_at is not None or not right:
             raise Unauthenticated("this API key is not known, or it is revoked")
-        self._used.add(key.key_id)
+        self._note_use(key.key_id)
         return Caller(
             key.key_id,
             key.scopes,
@@ -128,16 +133,28 @@ class Keyring:
         self._known_until = float("-inf")
 
     async def _read(self) -> None:
-        await self._write_used()
         changes = self._changes
         self._known = {key.key_id: key for key in await self.all()}
         # What a change has overtaken is out of date already.
         if changes == self._changes:
             self._known_until = time.monotonic() + self._config.keys_ttl_s
 
-    async def _write_used(self) -> None:
+    def _note_use(self, key_id: str) -> None:
+        """Have the use written, beside the requests: a write may wait long for other writes."""
         now = time.monotonic()
-        if self._used and now >= self._last_used_written + USED_EVERY_S:
+        if now < self._used_at.get(key_id, float("-inf")) + USED_EVERY_S:
+            return
+        self._used_at[key_id] = now
+        self._used.add(key_id)
+        if self._writing_used is None or self._writing_used.done():
+            with ending_at(None):
+                self._writing_used = asyncio.create_task(self._write_used())
+
+    async def _write_used(self) -> None:
+        while self._used:
             used, self._used = self._used, set()
-            self._last_used_written = now
-            await asyncio.to_thread(self._keys.used, dict.fromkeys(used, utc_now()))
+            try:
+                await asyncio.to_thread(self._keys.used, dict.fromkeys(used, utc_now()))
+            except Exception:
+                # The next use after the interval is written again.
+                logger.warning("the last use of %d keys could not be written", len(used), exc_info=True)

@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import json
+import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from sqlalchemy import event
 
 from catalog.config import CatalogConfig
+from catalog.engine import BUSY_TIMEOUT_S
 from catalog.opening import Catalog, open_catalog
 from core.ensemble import EnsembleSearch
-from core.errors import Unauthenticated
+from core.errors import Unauthenticated, Unavailable
 from core.keys import NO_KEYS_NOTICE, ApiKey, digest, key_id_of
 from core.types import Encoded, EncoderInput
 from deployments.admission import SEARCH_REFUSED
@@ -234,6 +238,45 @@ async def test_a_key_that_is_revoked_while_keys_are_read_ends_at_once(
         await keyring.caller(key)
 
 
+async def test_requests_are_answered_while_another_process_writes(catalog: Catalog, tmp_path: Path) -> None:
+    app = build(catalog, tmp_path, admin_key_sha256=digest(ADMIN_KEY))
+    keys = [await make_key(app, "read") for _ in range(3)]
+    with closing(sqlite3.connect(tmp_path / "catalog.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        for key in keys * 5:
+            async with client_of(app, key) as client:
+                assert (await client.get("/v1/products")).status_code == 200
+        assert time.monotonic() - begun < BUSY_TIMEOUT_S
+        assert [each.last_used_at for each in catalog.api_keys.all()] == [None] * 3
+        other.execute("ROLLBACK")
+    while any(each.last_used_at is None for each in catalog.api_keys.all()):
+        await asyncio.sleep(0.01)
+
+
+async def test_a_last_use_is_written_once_in_a_while_and_may_fail(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = build(catalog, tmp_path, admin_key_sha256=digest(ADMIN_KEY))
+    written: list[list[str]] = []
+
+    def fail(_: object, times: dict[str, Any]) -> None:
+        written.append(sorted(times))
+        raise Unavailable("no disk")
+
+    monkeypatch.setattr(type(catalog.api_keys), "used", fail)
+    for number in (1, 2):
+        key = await make_key(app, "read")
+        async with client_of(app, key) as client:
+            for _ in range(5):
+                assert (await client.get("/v1/products")).status_code == 200
+        while len(written) < number:
+            await asyncio.sleep(0.01)
+        assert written[-1] == [key_id_of(key)]
+    assert len(written) == 2
+    assert "the last use of 1 keys could not be written" in caplog.text
+
+
 async def test_no_query_runs_for_a_request_while_keys_are_believed(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +419,30 @@ async def test_a_request_ends_within_its_deadline_and_its_work_is_cancelled(
             assert answer.json()["error"]["type"] == "deadline_exceeded"
             assert f"within {limit}" in answer.json()["error"]["message"]
     assert encoder.cancelled == 2
+
+
+async def test_a_read_of_the_database_stops_when_its_request_has_ended(tmp_path: Path) -> None:
+    replica = GatewayReplica(
+        GatewayArgs(catalog=_catalog_config(tmp_path), milvus=MilvusConfig(uri="http://127.0.0.1:1"))
+    )
+    await replica.reconfigure({"models": ["fake"]})
+    stopped = threading.Event()
+
+    def make_endless(_c: object, _u: object, statement: str, parameters: Any, *_: object) -> Any:
+        if "FROM products" in statement:
+            endless = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number)"
+            statement = f"{endless}, found AS ({statement}) SELECT found.* FROM number, found"
+        return statement, parameters
+
+    engine = replica._catalog.engine
+    replica._catalog.products.put("p", "", "", {}, [])
+    event.listen(engine, "before_cursor_execute", make_endless, retval=True)
+    event.listen(engine, "handle_error", lambda _: stopped.set())
+    async with client_of(replica.__serve_build_asgi_app__()) as client:
+        answer = await client.get("/v1/products", headers={"X-Request-Timeout-Seconds": "0.5"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "deadline_exceeded")
+    assert await asyncio.to_thread(stopped.wait, 60)
+    replica._catalog.close()
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", ""])
