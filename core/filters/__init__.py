@@ -12,8 +12,8 @@ A comparison with an attribute that is missing or of another type is false. An a
 equals a value when one of its elements does; it has no order and no prefix. Numbers are compared as
 64-bit floats, strings by code point; a bool is not a number. `null` counts as missing.
 
-`parse_filter` reads the JSON, `matches` is the meaning in Python; `milvus/filters.py` compiles the same
-tree to an expression.
+`parse_filter` reads the JSON, `matches` is the meaning in Python; `milvus/filters.py` and
+`catalog/filters.py` compile the same tree to an expression of Milvus and a condition in SQL.
 """
 
 from core.filters.meaning import Kind, kind_of, matches

@@ -10,7 +10,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from catalog.config import CatalogConfig
 from catalog.engine import open_engine
@@ -18,7 +18,8 @@ from catalog.lexical.engines import is_declared
 from catalog.migrate import alembic_config, migrate
 from catalog.opening import Catalog, open_catalog
 from catalog.tables import Base
-from catalog.transactions import writing
+from catalog.transactions import reading, writing
+from core.errors import DeadlineExceeded
 from tests.contracts.catalog_things import RED
 
 _WRITER = Path(__file__).parent / "catalog_writer.py"
@@ -68,6 +69,23 @@ class DatabaseContract:
             with pytest.raises(RuntimeError, match="no more power"):
                 catalog.products.put("p", "other", "", {}, [RED])
         assert catalog.products.get("p") == before
+
+    def test_a_read_is_stopped_when_its_time_is_over(self, catalog_config: CatalogConfig) -> None:
+        numbers = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number {}) "
+        endless = text(numbers.format("") + "SELECT count(*) FROM number")
+        many = text(numbers.format("WHERE n < 100000") + "SELECT count(*) FROM number")
+        limits_s = [0.2, 0.0, 600.0]
+        one_connection = catalog_config.model_copy(update={"pool_size": 1, "pool_overflow": 0})
+        engine = open_engine(one_connection, lambda: limits_s.pop(0))
+        for _ in range(2):
+            with pytest.raises(DeadlineExceeded), reading(engine) as connection:
+                connection.execute(endless)
+        with pytest.raises(DeadlineExceeded), reading(engine, timeout_s=0.2) as connection:
+            connection.execute(endless)
+        # The limit goes with the read: the same connection then takes its time.
+        with writing(engine) as connection:
+            assert connection.scalar(many) == 100_000
+        engine.dispose()
 
     def test_processes_that_start_and_write_at_once_never_fail(self, catalog_config: CatalogConfig) -> None:
         with ThreadPoolExecutor(3) as pool:

@@ -1,5 +1,10 @@
 """Where the catalog lives."""
 
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -72,6 +77,36 @@ def test_a_reader_does_not_wait_for_a_writer(sqlite_url: str) -> None:
     with reading(engine) as reader:
         assert reader.scalar(text("SELECT count(*) FROM sqlite_master")) == 1
     engine.dispose()
+
+
+def test_writers_that_wait_for_each_other_leave_readers_a_connection(sqlite_url: str, tmp_path: Path) -> None:
+    config = CatalogConfig(
+        database_url=sqlite_url,
+        blobs_url=f"{tmp_path}/blobs",
+        pool_size=1,
+        pool_overflow=2,
+        pool_timeout_s=1,
+    )
+    catalog = open_catalog(config)
+    begun = threading.Barrier(5)
+
+    def write(number: int) -> None:
+        begun.wait()
+        catalog.products.put(f"p{number}", "", "", {}, [])
+
+    with ThreadPoolExecutor(4) as pool:
+        with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writes = [pool.submit(write, number) for number in range(4)]
+            begun.wait()
+            until = time.monotonic() + 1
+            while time.monotonic() < until:
+                assert catalog.products.counts() == (0, 0)
+                time.sleep(0.01)
+        for each in writes:
+            each.result()
+    assert catalog.products.counts() == (4, 0)
+    catalog.close()
 
 
 def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
