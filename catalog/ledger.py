@@ -1,13 +1,27 @@
 """The embeddings ledger in SQL: what is in which collection, what is missing, what is obsolete."""
 
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, Select, and_, delete, not_, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    and_,
+    delete,
+    not_,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from catalog.chunks import chunks
 from catalog.clock import utc_now
+from catalog.dialects import insert_or_replace
 from catalog.index_progress import SqlIndexProgress
 from catalog.ledger_rows import (
     IS_CURRENT,
@@ -24,7 +38,7 @@ from catalog.ledger_rows import (
     upsert,
 )
 from catalog.model_versions import read_versions, write_version
-from catalog.tables import EmbeddingRow, ImageRow
+from catalog.tables import EmbeddingRow, ImageRow, IndexStoreRow
 from catalog.transactions import reading, writing
 from catalog.validation import is_product_id
 from core.errors import VitrineError
@@ -196,11 +210,39 @@ class SqlLedger:
 
     def reset(self, collection: str) -> None:
         """Open all rows of a collection that Milvus does not hold any more, or perhaps does not hold."""
-        # They stay, so that a vector which is there after all has its row.
-        rows = locked(EmbeddingRow.collection == collection)
-        unknown = {"begun_at": _LONG_AGO, "embedded_at": None, "error": None}
         with writing(self._engine) as connection:
-            connection.execute(update(EmbeddingRow).where(rows).values(unknown))
+            _open_all(connection, EmbeddingRow.collection == collection)
+
+    def store_id(self) -> str | None:
+        """Read the id that marks the store which the ledger speaks of; None while it speaks of none."""
+        with reading(self._engine) as connection:
+            return connection.scalar(select(IndexStoreRow.store_id))
+
+    def make_store_id(self) -> str:
+        """Read the id of the store, made now where there is none; callers at once get the same."""
+        with writing(self._engine) as connection:
+            table = IndexStoreRow.metadata.tables[IndexStoreRow.__tablename__]
+            connection.execute(
+                insert_or_replace(connection, table)
+                .values(number=1, store_id=uuid.uuid4().hex)
+                .on_conflict_do_nothing()
+            )
+            return connection.execute(select(IndexStoreRow.store_id)).scalar_one()
+
+    def has_settled(self) -> bool:
+        """Tell whether any row of any collection is settled."""
+        settled = select(EmbeddingRow.image_id).where(EmbeddingRow.embedded_at.is_not(None)).limit(1)
+        with reading(self._engine) as connection:
+            return connection.execute(settled).first() is not None
+
+    def forget_store(self, store_id: str | None) -> None:
+        """Forget the store and open all rows, unless the id is another than this one meanwhile."""
+        with writing(self._engine) as connection:
+            connection.execute(delete(IndexStoreRow).where(IndexStoreRow.store_id == store_id))
+            # What is left, or was never there to begin with, is another process's: so are the rows.
+            left = connection.scalar(select(IndexStoreRow.store_id))
+            if left is None:
+                _open_all(connection, true())
 
     def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:
         """Of these row keys, those that are settled without an error."""
@@ -225,3 +267,9 @@ class SqlLedger:
     def counts(self, collection: str) -> LedgerCounts:
         """Count pictures, indexed, failed and missing (whatever is open) for one collection."""
         return SqlIndexProgress(self._engine).of(collection).counts
+
+
+def _open_all(connection: Connection, rows: ColumnElement[bool]) -> None:
+    # They stay, so that a vector which is there after all has its row.
+    unknown = {"begun_at": _LONG_AGO, "embedded_at": None, "error": None}
+    connection.execute(update(EmbeddingRow).where(locked(rows)).values(unknown))

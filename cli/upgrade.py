@@ -1,4 +1,4 @@
-"""Commands that move a model to another version, and `vitrine verify`; each submits a job and follows it."""
+"""Commands around versions of models and what Milvus holds of them; each submits a job and follows it."""
 
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -174,3 +174,21 @@ def verify(
 ) -> None:
     """Compare catalogue, ledger and Milvus; exit code 5 where differences stay."""
     waiting.do(service, "verify", model=model, percent=percent, seed=seed, repair=repair)
+
+
+@asks
+def adopt(
+    keep_index: Annotated[
+        bool, typer.Option("--keep-index", help="Believe the ledger: the collections are there.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    *,
+    waiting: Waiting,
+    service: Service,
+) -> None:
+    """Confirm that the former Milvus is lost: the configured one takes its place, and all is encoded anew."""
+    if not yes:
+        if waiting.detach or service.as_json:
+            raise typer.BadParameter("say --yes: nobody can be asked", param_hint="--yes")
+        typer.confirm("Take the configured Milvus in the place of the former?", abort=True, err=True)
+    waiting.do(service, "adopt", keep_index=keep_index)

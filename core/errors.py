@@ -17,6 +17,7 @@
     └── Unavailable               right now not; the same call may work later
         ├── ModelUnavailable      … an encoder is away, loading or has failed to load
         ├── StoreUnavailable      … Milvus does not answer
+        │   └── StoreUnknown      … one answers that is not the catalog's
         ├── DeadlineExceeded      … the work did not end within its time
         └── Overloaded            … the replica has as many requests in work as it may
 
@@ -123,6 +124,10 @@ class ModelUnavailable(Unavailable):
 
 class StoreUnavailable(Unavailable):
     """Milvus does not answer."""
+
+
+class StoreUnknown(StoreUnavailable):
+    """Milvus answers, and is not the one that holds what the ledger says."""
 
 
 class DeadlineExceeded(Unavailable):

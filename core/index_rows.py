@@ -8,6 +8,7 @@ from threading import Lock
 
 from core.errors import InvalidInput, NotFound, Unavailable, VitrineError
 from core.ports import Ledger, VectorStore
+from core.store_check import StoreCheck
 from core.types import EncoderInfo, IndexItem, Vector, VectorRow
 from core.vectors import is_unit
 
@@ -38,7 +39,8 @@ class IndexRows:
     that the ledger does not know; `verify --repair` finds it.
     """
 
-    def __init__(self, store: VectorStore, ledger: Ledger) -> None:
+    def __init__(self, store: VectorStore, ledger: Ledger, check: StoreCheck | None = None) -> None:
+        self._check = check or StoreCheck(store, ledger)
         self._store = store
         self._ledger = ledger
         self._prepared: set[str] = set()
@@ -48,6 +50,7 @@ class IndexRows:
         """Have the version's collection ready to be written and searched; looks once a version.
 
         Raises:
+            StoreUnknown: the store is not the one that the ledger speaks of.
             Unavailable: the store or the ledger does not answer, or keeps another caller waiting.
         """
         if info.collection in self._prepared:
@@ -55,7 +58,8 @@ class IndexRows:
         with self._one_at_a_time():
             if info.collection in self._prepared:
                 return
-            if info.collection not in {known.name for known in self._store.collections()}:
+            self._check.take()
+            if not self._store.has_collection(info.collection):
                 # What the ledger says is in a collection that is not there was lost with it.
                 self._ledger.reset(info.collection)
             self._store.ensure_collection(info.collection, info.dimension)
@@ -67,6 +71,7 @@ class IndexRows:
     def look_again(self) -> None:
         """Forget what is prepared: a collection may be lost although the ledger is content."""
         self._prepared.clear()
+        self._check.look_again()
 
     def vectors(self, info: EncoderInfo, items: Sequence[IndexItem]) -> dict[str, Vector]:
         """Read, by image id, what the collection holds of these pictures at any revision.
@@ -116,13 +121,17 @@ class IndexRows:
 
         Raises:
             NotFound: the collection was lost, with all that was to be removed.
+            StoreUnknown: the store is not the one that the ledger speaks of; the rows stay obsolete.
         """
+        self._check.require()
         removal = self._ledger.begin_removal(collection, keys, grace_s)
         if not removal.keys:
             return []
         try:
             self._store.delete(collection, removal.keys)
         except NotFound:
+            self._check.look_again()
+            self._check.require()
             self._ledger.end_removal(collection, removal)
             raise
         self._ledger.end_removal(collection, removal)
@@ -165,6 +174,7 @@ class IndexRows:
         except NotFound:
             # The next call makes the collection again.
             self._prepared.discard(info.collection)
+            self._check.look_again()
             raise
 
     @contextmanager
@@ -179,6 +189,7 @@ class IndexRows:
             self._preparing.release()
 
     def _put(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> WrittenRows:
+        self._check.require()
         self._store.upsert(info.collection, rows)
         return self.settle(info.collection, [row.item for row in rows])
 

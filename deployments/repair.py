@@ -11,7 +11,9 @@ from typing import Any
 from catalog.opening import open_catalog
 from core.captioning import Captioning
 from core.errors import VitrineError
+from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
+from core.store_check import StoreCheck
 from deployments.caption_sweeps import CaptionSweeps
 from deployments.captions_config import IngestCaptions
 from deployments.config import RepairArgs, ServedModels
@@ -36,6 +38,7 @@ class RepairReplica:
         self._samples = IndexSamples(self._catalog.index_progress, args.sample_interval_s)
         self._encoders: list[SleepingEncoder] = []
         self._store = MilvusStore(args.milvus)
+        self._check = StoreCheck(self._store, self._catalog.ledger)
         self._rests = Rests()
         self._indexers: dict[str, Indexer] = {}
         self._captions = None if args.captions is None else self._captioning(args.captions)
@@ -47,7 +50,13 @@ class RepairReplica:
         models = ServedModels.model_validate(user_config).models
         self._encoders = [self._encoder(name, self._args.encode_deadline_s) for name in models]
         self._indexers = {
-            encoder.name: Indexer(encoder, self._store, self._catalog.ledger, self._catalog.blobs)
+            encoder.name: Indexer(
+                encoder,
+                self._store,
+                self._catalog.ledger,
+                self._catalog.blobs,
+                IndexRows(self._store, self._catalog.ledger, self._check),
+            )
             for encoder in self._encoders
         }
         if not self._loops:

@@ -1,5 +1,6 @@
 """Searching: what a caller asks for, answered with products that exist now."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from core.matching import matching
 from core.ports import VectorStore
 from core.search import ModelSearch, Query, QueryPart, QueryVector
 from core.stages import Stage
+from core.store_check import StoreCheck
 from core.types import Hit, Product
 from deployments.current_products import CurrentProducts
 from deployments.encoders import EncoderSet
@@ -45,6 +47,7 @@ class ProductSearch:
         ensemble: Ensemble,
         lexical: LexicalConfig,
         thresholds: Thresholds,
+        check: StoreCheck,
     ) -> None:
         self._current = CurrentProducts(catalog.products)
         self._encoders = encoders
@@ -52,6 +55,7 @@ class ProductSearch:
         self._hybrid = HybridSearch(catalog.lexical, lexical.deadline_s)
         self._words_weight = lexical.weight
         self._thresholds = thresholds
+        self._check = check
         self._searches = {encoder.name: ModelSearch(encoder, store) for encoder in encoders}
 
     async def search(self, request: Request) -> Found:
@@ -118,6 +122,8 @@ class ProductSearch:
         return await self._hybrid.search(query, share, request.model, by_vectors)
 
     async def _by_vectors(self, request: Request, query: Query) -> EnsembleResult:
+        # Another Milvus would answer with nothing, or with products of somebody else.
+        await asyncio.to_thread(self._check.require)
         if not self._encoders.searchable(request.model):
             return await self._ensemble.search(query, request.weights, request.fusion)
         embedded = query.embedded.get(request.model) or await self.embed(request.model, query.parts)

@@ -10,6 +10,7 @@ from catalog.opening import Catalog
 from core.errors import InputTooLarge
 from core.null_samples import NullSamples
 from core.ports import EncoderClient, VectorStore
+from core.store_check import StoreCheck
 from deployments.attributes import AttributeSummaries
 from deployments.bulk_jobs import BulkJobs
 from deployments.captioner import Captioner
@@ -69,7 +70,8 @@ def assemble(
     encoders = EncoderSet(served.models, connect)
     thresholds = Thresholds(encoders, NullSamples(catalog.products, store, args.calibration))
     counts = LedgerCountsSample(catalog.ledger, args.counts_ttl_s)
-    search = ProductSearch(catalog, store, encoders, ensemble, args.lexical, thresholds)
+    check = StoreCheck(store, catalog.ledger)
+    search = ProductSearch(catalog, store, encoders, ensemble, args.lexical, thresholds, check)
     return Services(
         catalog=catalog,
         encoders=encoders,
@@ -79,8 +81,8 @@ def assemble(
         search=search,
         comparison=Comparison(search, encoders),
         stored=StoredParts(catalog),
-        writes=ProductWrites(catalog, store, encoders, args.index_wait_s),
-        status=Status(catalog, store, encoders, ensemble, args.ready_coverage, counts),
+        writes=ProductWrites(catalog, store, encoders, args.index_wait_s, check),
+        status=Status(catalog, store, encoders, ensemble, args.ready_coverage, counts, check),
         attributes=AttributeSummaries(catalog.products),
         thumbnails=Thumbnails(catalog, args.images, args.thumbnails),
         jobs=BulkJobs(

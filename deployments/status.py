@@ -15,6 +15,7 @@ from core.ensemble import ENSEMBLE
 from core.errors import Unavailable, VitrineError
 from core.ports import EncoderClient, VectorStore
 from core.search import Query, QueryPart
+from core.store_check import StoreCheck
 from core.types import EncoderInfo, LedgerCounts
 from deployments.deadlines import ending_at
 from deployments.encoders import EncoderSet
@@ -58,6 +59,7 @@ class Status:
         ensemble: Ensemble,
         ready_coverage: float,
         counts: LedgerCountsSample,
+        check: StoreCheck,
     ) -> None:
         self._catalog = catalog
         self._store = store
@@ -65,6 +67,7 @@ class Status:
         self._ready_coverage = ready_coverage
         self._counts = counts
         self._ensemble = ensemble
+        self._check_store = check
         self._checking: asyncio.Task[Readiness] | None = None
 
     async def models(self) -> list[ModelStatus]:
@@ -99,13 +102,17 @@ class Status:
     async def _check(self) -> Readiness:
         names = ["catalog", "milvus", ENSEMBLE, *(encoder.name for encoder in self._encoders)]
         probe = _new_picture()
-        checks = [self.counts(), asyncio.to_thread(self._store.ping), self._fused_search(probe)]
+        checks = [self.counts(), asyncio.to_thread(self._ping_store), self._fused_search(probe)]
         passes = [self._pass(encoder, probe) for encoder in self._encoders]
         outcomes = await asyncio.gather(*(_timed(check) for check in [*checks, *passes]))
         return Readiness(
             problems={name: problem for name, (problem, _) in zip(names, outcomes, strict=True) if problem},
             timings_ms={name: ms for name, (_, ms) in zip(names, outcomes, strict=True)},
         )
+
+    def _ping_store(self) -> None:
+        self._store.ping()
+        self._check_store.require()
 
     async def _fused_search(self, probe: bytes) -> None:
         # Members that are away are named by their own checks.
@@ -127,6 +134,7 @@ class Status:
             # Who asks for the state of things is told of a model that is away, and does not wait for it.
             async with asyncio.timeout(READY_TIMEOUT_S):
                 info = await encoder.describe()
+            await asyncio.to_thread(self._check_store.require)
             counts = await self._counts.of(info.collection)
             live = await asyncio.to_thread(self._store.alias_target, info.name) == info.collection
         except TimeoutError:

@@ -10,6 +10,7 @@ from core.errors import Unavailable, VitrineError
 from core.index_rows import IndexRows
 from core.indexing import Indexer, IndexState
 from core.ports import VectorStore
+from core.store_check import StoreCheck
 from core.types import Attributes, IndexItem, NewPicture, Product, row_key
 from deployments.deadlines import ending_at
 from deployments.encoders import EncoderSet
@@ -33,12 +34,21 @@ class ProductWrites:
     repair completes it.
     """
 
-    def __init__(self, catalog: Catalog, store: VectorStore, encoders: EncoderSet, wait_s: float) -> None:
+    def __init__(
+        self, catalog: Catalog, store: VectorStore, encoders: EncoderSet, wait_s: float, check: StoreCheck
+    ) -> None:
         self._catalog = catalog
-        self._rows = IndexRows(store, catalog.ledger)
+        self._rows = IndexRows(store, catalog.ledger, check)
         self._wait_s = wait_s
         self._indexers = {
-            encoder.name: Indexer(encoder, store, catalog.ledger, catalog.blobs) for encoder in encoders
+            encoder.name: Indexer(
+                encoder,
+                store,
+                catalog.ledger,
+                catalog.blobs,
+                IndexRows(store, catalog.ledger, check),
+            )
+            for encoder in encoders
         }
         self._running: set[asyncio.Task[None]] = set()
 

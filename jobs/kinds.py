@@ -19,10 +19,11 @@ _PLACES = {
     "rollback": "jobs.upgrade.promote:rollback",
     "prune": "jobs.upgrade.prune:prune",
     "verify": "jobs.verification.verify:verify",
+    "adopt": "jobs.verification.verify:adopt",
 }
 """Function of each kind; a job imports only what it runs."""
 
-_WITHOUT_RAY = {"import"}
+_WITHOUT_RAY = {"import", "adopt"}
 
 
 def work_of(kind: str) -> Work:

@@ -18,7 +18,7 @@ Wait = Annotated[float, typer.Option("--wait-s", help="How long to wait for the 
 
 
 def add_upgrade_commands(app: typer.Typer) -> None:
-    """Add `plan`, `promote`, `rollback`, `prune` and `verify`."""
+    """Add `plan`, `promote`, `rollback`, `prune`, `verify` and `adopt`."""
 
     @app.command()
     def plan(
@@ -96,3 +96,17 @@ def add_upgrade_commands(app: typer.Typer) -> None:
         """Compare catalogue, ledger and Milvus, list each difference, and repair on request."""
         args = {"model": model, "percent": percent, "seed": seed, "repair": repair}
         start("verify", args, config, address)
+
+    @app.command()
+    def adopt(
+        keep_index: Annotated[
+            bool, typer.Option("--keep-index", help="Believe the ledger: the collections are there.")
+        ] = False,
+        yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+        config: ConfigFile = None,
+        address: Address = None,
+    ) -> None:
+        """Confirm that the former Milvus is lost: the configured one takes its place."""
+        if not yes:
+            typer.confirm("Take the configured Milvus in the place of the former?", abort=True, err=True)
+        start("adopt", {"keep_index": keep_index}, config, address)

@@ -9,8 +9,8 @@ from core.errors import Conflict, NotFound
 from core.types import CollectionInfo
 from milvus.config import MilvusConfig
 from milvus.connection import NOT_LOADED, Connection
-from milvus.creation import create_collection
-from milvus.schema import check_dimension, check_name
+from milvus.creation import create_collection, create_mark
+from milvus.schema import check_dimension, check_name, mark_name, marked_id
 
 Result = TypeVar("Result")
 Work = Callable[[MilvusClient, float], Result]
@@ -21,9 +21,27 @@ class MilvusCollections:
 
     def __init__(self, config: MilvusConfig) -> None:
         self._config = config
+        self.address = config.uri
+        self.rebuilt_if_empty = config.is_rebuilt_if_empty
         self._connection = Connection(config)
         self._facts: dict[str, tuple[int, str]] = {}
         self._lite: bool | None = None
+
+    def marks(self) -> set[str]:
+        """Read the ids of the catalogs that have marked this Milvus as theirs."""
+        return {store_id for name in self._names() if (store_id := marked_id(name)) is not None}
+
+    def set_mark(self, store_id: str) -> None:
+        """Mark this Milvus as that of a catalog, by an empty collection."""
+        name = mark_name(store_id)
+        self._connection.call(
+            lambda client, left_s: create_mark(client, name, left_s), self._config.build_timeout_s
+        )
+
+    def has_collection(self, name: str) -> bool:
+        """Tell whether there is a collection of that name, or an alias."""
+        check_name(name)
+        return bool(self._connection.call(lambda client, left_s: client.has_collection(name, timeout=left_s)))
 
     def ensure_collection(self, name: str, dimension: int) -> None:
         """Create, index and load the collection unless it is there; Conflict if its dimension differs."""
@@ -47,9 +65,9 @@ class MilvusCollections:
         self._connection.call(lambda client, left_s: _drop(client, name, left_s))
 
     def collections(self) -> list[CollectionInfo]:
-        """List the collections by name, with the rows that a search finds."""
+        """List the collections by name, with the rows that a search finds; marks are none."""
         found = []
-        for name in sorted(self._names()):
+        for name in sorted(name for name in self._names() if marked_id(name) is None):
             try:
                 dimension, index_type = self._describe(name)
                 found.append(CollectionInfo(name, dimension, self._count(name) if index_type else 0))

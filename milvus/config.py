@@ -48,7 +48,17 @@ class MilvusConfig(Config):
     consistency: Literal["Strong", "Session", "Bounded", "Eventually"] = Field(
         "Session", description="Consistency level of reads; writes always wait until every reader sees them."
     )
+    rebuilt_if_empty: bool | None = Field(
+        None,
+        description="Whether an empty Milvus is filled anew without asking, since its data was deleted; by default "
+        "that of a unix: address, which is a folder of this service's own.",
+    )
     index: IndexConfig = Field(IndexConfig(), description="How new collections are indexed.")
+
+    @property
+    def is_rebuilt_if_empty(self) -> bool:
+        """What `rebuilt_if_empty` says, or the default for this address."""
+        return self.uri.startswith("unix:") if self.rebuilt_if_empty is None else self.rebuilt_if_empty
 
     @model_validator(mode="after")
     def _check_uri(self) -> Self:

@@ -33,6 +33,21 @@ def create_collection(
     client.load_collection(name, timeout=timeout_s)
 
 
+def create_mark(client: MilvusClient, name: str, timeout_s: float) -> None:
+    """Create an empty collection that is never loaded, unless it is there."""
+    if client.has_collection(name, timeout=timeout_s):
+        return
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("key", DataType.INT64, is_primary=True)
+    # A server takes no collection without vectors.
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=2)
+    try:
+        client.create_collection(name, schema=schema, timeout=timeout_s)
+    except MilvusException:
+        if not client.has_collection(name, timeout=timeout_s):
+            raise
+
+
 def search_parameters(index: IndexConfig, index_type: str, count: int, filtered_rows: int) -> dict[str, Any]:
     """The search parameters for `count` hits; `filtered_rows` is 0 without a filter."""
     if index.search_params or index_type != "HNSW":

@@ -10,7 +10,7 @@ from core.errors import Conflict, InvalidInput, NotFound
 from core.filters import Filter, matches
 from core.types import CollectionInfo, Hit, Vector, VectorRow
 from milvus.pages import comparable_score, in_order
-from milvus.schema import check_dimension, check_name, check_vector, encode_rows
+from milvus.schema import check_dimension, check_name, check_vector, encode_rows, mark_name
 
 
 @dataclass
@@ -22,10 +22,31 @@ class _Collection:
 class MemoryStore:
     """A `VectorStore` that lives and dies with its process."""
 
-    def __init__(self) -> None:
+    address = "memory"
+
+    def __init__(self, rebuilt_if_empty: bool = True) -> None:
+        self.rebuilt_if_empty = rebuilt_if_empty
+        self._marks: set[str] = set()
         self._collections: dict[str, _Collection] = {}
         self._aliases: dict[str, str] = {}
         self._lock = RLock()
+
+    def marks(self) -> set[str]:
+        """Read the ids of the catalogs that have marked this store as theirs."""
+        with self._lock:
+            return set(self._marks)
+
+    def set_mark(self, store_id: str) -> None:
+        """Mark this store as that of a catalog."""
+        mark_name(store_id)
+        with self._lock:
+            self._marks.add(store_id)
+
+    def has_collection(self, name: str) -> bool:
+        """Tell whether there is a collection of that name, or an alias."""
+        check_name(name)
+        with self._lock:
+            return name in self._collections or name in self._aliases
 
     def ensure_collection(self, name: str, dimension: int) -> None:
         """Create the collection unless it is there; Conflict if its dimension differs."""

@@ -22,7 +22,9 @@ MAX_CALL_BYTES = 16 * 1024 * 1024
 
 FIELDS = ("key", "image_id", "revision", "product_id", "attributes", "embedding")
 HIT_FIELDS = ["image_id", "revision", "product_id"]
+MARK_PREFIX = "vitrine_store_"
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
+_MARK = re.compile(MARK_PREFIX + r"([0-9a-f]{32})")
 
 
 def check_name(name: str) -> str:
@@ -37,6 +39,26 @@ def check_name(name: str) -> str:
             f"{shown!r} is no collection name: expected at most {MAX_NAME} of a-z, 0-9 and _, no digit first"
         )
     return name
+
+
+def mark_name(store_id: str) -> str:
+    """Name the empty collection that marks a Milvus as that of the catalog with this id.
+
+    The name holds the id, since Milvus Lite keeps neither descriptions nor properties of collections.
+
+    Raises:
+        InvalidInput: the id is not of 32 hex digits.
+    """
+    name = f"{MARK_PREFIX}{store_id}"
+    if marked_id(name) is None:
+        raise InvalidInput(f"{store_id!r:.80} is no id of a store: expected 32 hex digits")
+    return name
+
+
+def marked_id(name: str) -> str | None:
+    """Read the id from the name of a mark; None for any other collection, which a model may have."""
+    found = _MARK.fullmatch(name)
+    return None if found is None else found[1]
 
 
 def check_dimension(dimension: int) -> int:

@@ -103,8 +103,8 @@ def _begin_anew(config: CatalogConfig, keep_index: bool) -> None:
     catalog = open_catalog(config)
     try:
         # A service on the empty catalog has made empty collections, which nothing tells from full ones.
-        for info in [] if keep_index else catalog.ledger.versions():
-            catalog.ledger.reset(info.collection)
+        if not keep_index:
+            catalog.ledger.forget_store(catalog.ledger.store_id())
     finally:
         catalog.close()
 

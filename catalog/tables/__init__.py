@@ -6,7 +6,7 @@ from catalog.tables.captions import CaptionRow
 from catalog.tables.documents import DocumentRow
 from catalog.tables.imports import ImportedPictureRow, ImportedProductRow, ImportErrorRow, ImportRow
 from catalog.tables.jobs import JobRow
-from catalog.tables.ledger import EmbeddingRow
+from catalog.tables.ledger import EmbeddingRow, IndexStoreRow
 from catalog.tables.products import ImageRow, ProductRow, RevisionFloor
 from catalog.tables.versions import ModelVersionRow
 
@@ -21,6 +21,7 @@ __all__ = [
     "ImportRow",
     "ImportedPictureRow",
     "ImportedProductRow",
+    "IndexStoreRow",
     "JobRow",
     "ModelVersionRow",
     "ProductRow",

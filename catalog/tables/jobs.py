@@ -11,7 +11,10 @@ from catalog.tables.base import Base
 
 
 class JobRow(Base):
-    """A job; `expires_at` is when its process counts as dead unless it gives another sign of life."""
+    """A job; `expires_at` is when its process counts as dead unless it gives another sign of life.
+
+    `claim` is what it keeps other jobs off until its end, `lock` what it has locked for a moment.
+    """
 
     __tablename__ = "jobs"
 
@@ -20,6 +23,7 @@ class JobRow(Base):
     args: Mapped[dict[str, Any]] = mapped_column(JSON)
     state: Mapped[str] = mapped_column(String(16))
     claim: Mapped[str | None] = mapped_column(String(300))
+    lock: Mapped[str | None] = mapped_column(String(300))
     progress: Mapped[dict[str, Any]] = mapped_column(JSON)
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[str | None] = mapped_column(Text)

@@ -2,11 +2,20 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Index, Text
+from sqlalchemy import BigInteger, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from catalog.columns import UtcDateTime
 from catalog.tables.base import COLLECTION, IMAGE_ID, Base
+
+
+class IndexStoreRow(Base):
+    """The one row, at most, that holds the id by which the store is marked that the ledger speaks of."""
+
+    __tablename__ = "index_store"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    store_id: Mapped[str] = mapped_column(String(32))
 
 
 class EmbeddingRow(Base):

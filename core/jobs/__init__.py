@@ -7,10 +7,11 @@ from core.jobs.importing import ImportArgs
 from core.jobs.kinds import KINDS
 from core.jobs.record import Job, JobState, Progress
 from core.jobs.upgrading import PlanArgs, PromoteArgs, PruneArgs, RollbackArgs
-from core.jobs.verifying import VerifyArgs
+from core.jobs.verifying import AdoptArgs, VerifyArgs
 
 __all__ = [
     "KINDS",
+    "AdoptArgs",
     "BuildArgs",
     "EnsembleArgs",
     "EvaluateArgs",

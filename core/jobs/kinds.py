@@ -5,7 +5,7 @@ from core.jobs.building import BuildArgs, SampleArgs
 from core.jobs.evaluating import EvaluateArgs
 from core.jobs.importing import ImportArgs
 from core.jobs.upgrading import PlanArgs, PromoteArgs, PruneArgs, RollbackArgs
-from core.jobs.verifying import VerifyArgs
+from core.jobs.verifying import AdoptArgs, VerifyArgs
 
 KINDS: dict[str, type[JobArgs]] = {
     "build": BuildArgs,
@@ -17,5 +17,6 @@ KINDS: dict[str, type[JobArgs]] = {
     "rollback": RollbackArgs,
     "prune": PruneArgs,
     "verify": VerifyArgs,
+    "adopt": AdoptArgs,
 }
 """Every kind of job and its arguments; the room `jobs` holds what each does, under the same name."""

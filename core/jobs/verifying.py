@@ -1,4 +1,4 @@
-"""What can be asked of a verification."""
+"""What can be asked of the jobs that bring catalog, ledger and Milvus in step."""
 
 from pydantic import Field
 
@@ -16,3 +16,13 @@ class VerifyArgs(JobArgs):
         None, ge=0, description="Of the drawing of that share; by default another every time."
     )
     repair: bool = Field(False, description="Whether to repair what can be repaired.")
+
+
+class AdoptArgs(JobArgs):
+    """Take the configured Milvus as the catalog's own, where the former one is lost: all is encoded anew."""
+
+    keep_index: bool = Field(
+        False,
+        description="Whether the collections are there, as after a restore of Milvus, so that the ledger is "
+        "believed and nothing is encoded anew.",
+    )

@@ -78,6 +78,22 @@ class Ledger(Protocol):
         """Open all rows of a collection that Milvus does not hold any more, or perhaps does not hold."""
         ...
 
+    def store_id(self) -> str | None:
+        """Read the id that marks the store which the ledger speaks of; None while it speaks of none."""
+        ...
+
+    def make_store_id(self) -> str:
+        """Read the id of the store, made now where there is none; callers at once get the same."""
+        ...
+
+    def has_settled(self) -> bool:
+        """Tell whether any row of any collection is settled."""
+        ...
+
+    def forget_store(self, store_id: str | None) -> None:
+        """Forget the store and open all rows, unless the id is another than this one meanwhile."""
+        ...
+
     def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:
         """Of these row keys, those that are settled without an error."""
         ...

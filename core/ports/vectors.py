@@ -13,6 +13,23 @@ class VectorStore(Protocol):
     Every method may raise StoreUnavailable; those that name a missing collection raise NotFound.
     """
 
+    address: str
+    """Where it is, for logs."""
+    rebuilt_if_empty: bool
+    """Whether an empty store is one whose data was deleted, which is filled anew without asking."""
+
+    def marks(self) -> set[str]:
+        """Read the ids of the catalogs that have marked this store as theirs."""
+        ...
+
+    def set_mark(self, store_id: str) -> None:
+        """Mark this store, durably, as that of the catalog with this id of 32 hex digits; others' marks stay."""
+        ...
+
+    def has_collection(self, name: str) -> bool:
+        """Tell whether there is a collection of that name, or an alias."""
+        ...
+
     def ensure_collection(self, name: str, dimension: int) -> None:
         """Create, index and load the collection unless it is there; Conflict if its dimension differs."""
         ...
@@ -22,7 +39,7 @@ class VectorStore(Protocol):
         ...
 
     def collections(self) -> list[CollectionInfo]:
-        """List the collections by name."""
+        """List the collections by name; marks are none."""
         ...
 
     def set_alias(self, alias: str, collection: str) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from core.jobs import JobArgs, PlanArgs
 from core.types import EncoderInfo
-from jobs.context import JobContext
+from jobs.context import JobContext, open_store
 from jobs.settings import EncoderSettings
 from jobs.upgrade.trial import Trial, try_out
 from milvus.store import MilvusStore
@@ -29,13 +29,10 @@ def plan(context: JobContext, args: JobArgs) -> dict[str, Any]:
     trial = try_out(context.settings, candidate, wanted)
     context.run.report(images_per_s=trial.images_per_s, done=trial.pictures)
     missing = catalog.ledger.counts(trial.info.collection).missing
-    store = MilvusStore(context.settings.milvus)
-    try:
-        held = {known.name for known in store.collections()}
+    with open_store(context) as store:
+        exists = store.has_collection(trial.info.collection)
         live = _live(store, catalog.ledger.versions(), args.model)
-    finally:
-        store.close()
-    missing = missing if trial.info.collection in held else pictures
+    missing = missing if exists else pictures
     return {
         "model": args.model,
         "live": live and live.collection,
@@ -43,7 +40,7 @@ def plan(context: JobContext, args: JobArgs) -> dict[str, Any]:
         "candidate": trial.info.collection,
         "fingerprint": trial.info.fingerprint,
         "dimension": trial.info.dimension,
-        "collection_exists": trial.info.collection in held,
+        "collection_exists": exists,
         "pictures": pictures,
         "missing": missing,
         **_estimate(context, candidate, trial, missing),

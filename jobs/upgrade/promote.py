@@ -8,7 +8,7 @@ from typing import Any
 from core.errors import Conflict
 from core.jobs import JobArgs, PromoteArgs, RollbackArgs
 from core.types import EncoderInfo
-from jobs.context import JobContext
+from jobs.context import JobContext, open_store
 from jobs.evaluation.gate import GateDecision
 from jobs.reindex import complete, describe
 from jobs.settings import EncoderSettings, settings_of
@@ -17,7 +17,6 @@ from jobs.upgrade.judgement import judge
 from jobs.upgrade.serving import RunningServe, Serving
 from jobs.upgrade.takeover import Surroundings, Takeover
 from jobs.upgrade.targets import as_it_was, version_to_return_to
-from milvus.store import MilvusStore
 
 Judge = Callable[[JobContext, EncoderSettings, EncoderSettings], GateDecision | None]
 _TOLERATED = 0.1
@@ -80,9 +79,9 @@ class Upgrade:
         """
         counts = self.context.catalog.ledger.counts(info.collection)
         allowed = min(self.context.settings.bulk.gap_threshold, int(counts.pictures * _TOLERATED))
-        there = {known.name for known in self.around.store.collections()}
-        if info.collection not in there or counts.missing > allowed:
-            missing = counts.missing if info.collection in there else counts.pictures
+        there = self.around.store.has_collection(info.collection)
+        if not there or counts.missing > allowed:
+            missing = counts.missing if there else counts.pictures
             raise Conflict(
                 f"{info.collection} lacks {missing} of {counts.pictures} pictures, and may lack {allowed}; "
                 "build it first"
@@ -138,14 +137,12 @@ def begun(context: JobContext, serving: Serving, model: str) -> Iterator[Upgrade
     Raises:
         Conflict: another upgrade is under way; the message holds its id.
         InvalidInput: there is no such encoder.
+        StoreUnknown: Milvus is not the one that the ledger speaks of.
     """
     context.settings.encoder(model, {})
     context.run.claim(f"the upgrade of {model}")
     running = serving.config()
     current = settings_of(running["applications"]).encoder(model, {})
-    store = MilvusStore(context.settings.milvus)
-    try:
+    with open_store(context) as store:
         around = Surroundings(context.run, context.catalog, store, serving)
         yield Upgrade(context, around, running, current, store.alias_target(model))
-    finally:
-        store.close()

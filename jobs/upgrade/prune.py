@@ -6,10 +6,9 @@ from catalog.opening import Catalog
 from core.jobs import JobArgs, PruneArgs
 from core.ports import VectorStore
 from core.types import EncoderInfo
-from jobs.context import JobContext
+from jobs.context import JobContext, open_store
 from jobs.staging import Staging
 from jobs.upgrade.serving import RunningServe, Serving
-from milvus.store import MilvusStore
 
 
 def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
@@ -23,16 +22,13 @@ def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
     assert isinstance(args, PruneArgs)
     context.settings.encoder(args.model, {})
     context.run.claim(f"the upgrade of {args.model}")
-    store = MilvusStore(context.settings.milvus)
-    try:
+    with open_store(context) as store:
         doomed, kept = sort_out(context.catalog, store, RunningServe(), args.model, args.keep)
         if not args.dry_run:
             for info in doomed:
                 context.run.report(stage=f"dropping {info.collection}")
                 drop(context.catalog, store, info)
                 forget_files(context, info)
-    finally:
-        store.close()
     return {
         "model": args.model,
         "dropped" if not args.dry_run else "would_drop": [info.collection for info in doomed],

@@ -99,7 +99,7 @@ class Verification:
         check = VersionCheck(
             self._run, self._catalog, self._store, info, configured, lambda: self._open(info)
         )
-        if collection in {known.name for known in self._store.collections()}:
+        if self._store.has_collection(collection):
             check.look(shards, self._sample, findings, repair)
         else:
             counts = ledger.counts(collection)

@@ -178,6 +178,7 @@ VERBS = {
     "rollback": ["--model", "first", "--to", "0123456789ab"],
     "prune": ["--model", "first", "--yes"],
     "verify": ["--percent", "1", "--repair"],
+    "adopt": ["--yes"],
     "import": ["."],
 }
 
@@ -231,6 +232,13 @@ def test_a_prune_asks_before_it_drops_anything(stand: Stand) -> None:
     assert stand.run("prune", "--model", "first", input="n\n").exit_code == Exit.FAILED
     assert [job.args.get("dry_run") for job in stand.jobs.page(5)] == [True]
     assert stand.run("prune", "--model", "first", "--detach").exit_code == Exit.USAGE
+
+
+def test_another_milvus_is_adopted_only_by_who_confirms_it(stand: Stand) -> None:
+    assert stand.run("adopt", input="n\n").exit_code == Exit.FAILED
+    assert stand.run("adopt", "--detach").exit_code == Exit.USAGE
+    assert stand.jobs.page(5) == []
+    assert stand.told("adopt", "--yes", "--keep-index", "--detach")["args"] == {"keep_index": True}
 
 
 def test_jobs_are_listed_shown_logged_and_cancelled(stand: Stand) -> None:

@@ -15,6 +15,7 @@ from catalog.ledger import SqlLedger
 from catalog.opening import Catalog, open_catalog
 from core.index_rows import IndexRows
 from core.ports import Ledger
+from core.store_check import StoreCheck
 from core.types import EncoderInfo, IndexItem, VectorRow
 from milvus.memory import MemoryStore
 from tests.contracts.catalog_things import RED, encoder
@@ -138,14 +139,16 @@ def test_in_every_order_of_writing_and_removing_the_collection_becomes_what_the_
     # A clock that no stalled machine moves beyond the grace.
     ticks = count()
     ledger = SqlLedger(catalog.engine, lambda: START + timedelta(microseconds=next(ticks)))
-    bare = IndexRows(store, ledger)
+    # Known for good, and asked without taking a turn: here it is about rows.
+    check = StoreCheck(store, ledger)
+    bare = IndexRows(store, ledger, check)
     for turns, killed_after in schedules():
         catalog.products.put("p", "", "", {}, [RED])
         items = ledger.items("p")
 
         def writing(actor: Actor, items: Sequence[IndexItem] = items) -> None:
             told = actor.wrap(ledger)
-            write(IndexRows(actor.wrap(store), told), told, items)
+            write(IndexRows(actor.wrap(store), told, check), told, items)
 
         def removing(actor: Actor, items: Sequence[IndexItem] = items) -> None:
             actor.wait()
@@ -153,7 +156,7 @@ def test_in_every_order_of_writing_and_removing_the_collection_becomes_what_the_
                 catalog.products.delete("p")
             elif change == "other attributes":
                 catalog.products.put("p", "", "", {"colour": "blue"}, None)
-            rows = IndexRows(actor.wrap(store), actor.wrap(ledger))
+            rows = IndexRows(actor.wrap(store), actor.wrap(ledger), check)
             if remover == "the gateway":
                 rows.remove(INFO.collection, [item.key for item in items])
             else:

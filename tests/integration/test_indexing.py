@@ -17,7 +17,7 @@ from core.errors import NotFound, StoreUnavailable
 from core.filters import parse_filter
 from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
-from core.types import CollectionInfo, Encoded, EncoderInfo, EncoderInput, NewPicture, VectorRow
+from core.types import Encoded, EncoderInfo, EncoderInput, NewPicture, VectorRow
 from milvus.memory import MemoryStore
 from tests.local_encoder import LocalEncoder
 
@@ -262,10 +262,10 @@ def test_two_first_writers_at_once_do_not_undo_each_other(
     catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked, written = Event(), Event()
-    collections = store.collections
+    has_collection = store.has_collection
 
-    def look_slowly() -> list[CollectionInfo]:
-        found = collections()
+    def look_slowly(name: str) -> bool:
+        found = has_collection(name)
         if not looked.is_set():
             looked.set()
             written.wait(0.5)
@@ -276,7 +276,7 @@ def test_two_first_writers_at_once_do_not_undo_each_other(
     def slow() -> None:
         asyncio.run(indexer.describe())
 
-    monkeypatch.setattr(store, "collections", look_slowly)
+    monkeypatch.setattr(store, "has_collection", look_slowly)
     catalog.products.put("p", "", "", {}, [picture("red")])
     other = Thread(target=slow)
     other.start()

@@ -258,3 +258,16 @@ def _write(uri: str, name: str, outcome: _Outcome, stop: threading.Event) -> Non
             for collection in ("one", "two"):
                 store.delete(collection, [rows[0].item.key])
             outcome.deleted.add(rows[0].item.key)
+
+
+def test_a_mark_outlives_a_kill_and_stands_in_no_way(lite_process: LiteProcess) -> None:
+    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=60))
+    lite_process.start()
+    store.set_mark(store_id := "0" * 32)
+    store.ensure_collection("one", 8)
+    lite_process.kill()
+    lite_process.start()
+    assert store.marks() == {store_id}
+    store.upsert("one", [row("a", unit(1))])
+    assert [found.name for found in store.collections()] == ["one"]
+    store.close()

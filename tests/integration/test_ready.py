@@ -13,6 +13,7 @@ from catalog.opening import Catalog, open_catalog
 from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
 from core.indexing import Indexer
 from core.search import ModelSearch, Query
+from core.store_check import StoreCheck
 from core.types import Encoded, EncoderInput, NewPicture
 from deployments.encoders import EncoderSet
 from deployments.ledger_counts import LedgerCountsSample
@@ -70,7 +71,15 @@ def index_all(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> No
 def ready(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> Readiness:
     encoders = EncoderSet(["fake"], lambda _name: encoder)
     counts = LedgerCountsSample(catalog.ledger, ttl_s=0)
-    status = Status(catalog, store, encoders, LocalEnsemble(encoder, store), 0.9, counts)
+    status = Status(
+        catalog,
+        store,
+        encoders,
+        LocalEnsemble(encoder, store),
+        0.9,
+        counts,
+        StoreCheck(store, catalog.ledger),
+    )
     return asyncio.run(status.ready())
 
 
@@ -119,7 +128,15 @@ def test_checks_at_the_same_time_are_one(catalog: Catalog, store: MemoryStore) -
     encoder.asked.clear()
     encoders = EncoderSet(["fake"], lambda _name: encoder)
     counts = LedgerCountsSample(catalog.ledger, ttl_s=0)
-    status = Status(catalog, store, encoders, LocalEnsemble(encoder, store), 0.9, counts)
+    status = Status(
+        catalog,
+        store,
+        encoders,
+        LocalEnsemble(encoder, store),
+        0.9,
+        counts,
+        StoreCheck(store, catalog.ledger),
+    )
 
     async def many() -> list[Readiness]:
         return await asyncio.gather(*(status.ready() for _ in range(20)))

@@ -155,6 +155,30 @@ def test_an_alias_points_at_one_collection_and_never_drops_it(store: VectorStore
     assert store.alias_target(alias) == collection
 
 
+def test_a_collection_is_there_from_its_making_to_its_drop(store: VectorStore, collection: str) -> None:
+    alias, other = f"alias_{uuid.uuid4().hex[:8]}", f"other_{uuid.uuid4().hex[:8]}"
+    assert not store.has_collection(other)
+    store.ensure_collection(other, 8)
+    store.set_alias(alias, other)
+    assert store.has_collection(other)
+    assert store.has_collection(alias)
+    store.drop_collection(other)
+    assert not store.has_collection(other)
+    assert not store.has_collection(alias)
+
+
+def test_marks_of_several_catalogs_stay_and_are_no_collections(store: VectorStore, collection: str) -> None:
+    listed = store.collections()
+    ours, theirs = uuid.uuid4().hex, uuid.uuid4().hex
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(store.set_mark, [ours] * 4)) == [None] * 4
+    store.set_mark(theirs)
+    assert {ours, theirs} <= store.marks()
+    assert store.collections() == listed
+    with pytest.raises(InvalidInput):
+        store.set_mark("no id")
+
+
 def test_several_processes_may_make_the_same_collection_at_once(store: VectorStore) -> None:
     name = f"race_{uuid.uuid4().hex[:8]}"
     with ThreadPoolExecutor(4) as pool:

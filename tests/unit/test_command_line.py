@@ -46,8 +46,8 @@ def test_the_commands_are_these() -> None:
     listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert list(listed) == [
         "serve", "search", "compare", "embed", "caption", "import", "models", "gaps", "stats", "ready", "plan",
-        "build", "sample", "evaluate", "promote", "rollback", "prune", "verify", "backup", "backups", "restore",
-        "products", "jobs", "keys", "config",
+        "build", "sample", "evaluate", "promote", "rollback", "prune", "verify", "adopt", "backup", "backups",
+        "restore", "products", "jobs", "keys", "config",
     ]  # fmt: skip
 
 
