@@ -47,6 +47,22 @@ def holder(connection: Connection, name: str, now: datetime) -> Job | None:
     return None if row is None else job_of(row, now)
 
 
+def lock(connection: Connection, job_id: str, name: str, now: datetime) -> bool:
+    """Take a lock from whoever is dead; False while another living job holds it."""
+    others = and_(JobRow.lock == name, JobRow.id != job_id)
+    if connection.execute(select(JobRow.id).where(others, _alive(now))).first() is not None:
+        return False
+    # One that only seemed to be dead finds out by this that it holds it no more.
+    connection.execute(update(JobRow).where(others).values(lock=None))
+    return True
+
+
+def holds(connection: Connection, job_id: str, name: str) -> bool:
+    """Tell whether a job holds a lock that nobody has taken from it."""
+    held = select(JobRow.id).where(JobRow.id == job_id, JobRow.lock == name)
+    return connection.execute(held).first() is not None
+
+
 def change(connection: Connection, job_id: str, now: datetime, lease_s: float, **values: Any) -> bool:
     """Change an unfinished job and renew its lease; False when it has ended."""
     changed = connection.execute(

@@ -100,6 +100,33 @@ class SqlJobs:
                 raise Conflict(f"job {holder.job_id} works on {name}")
             self._change(connection, job_id, claim=name)
 
+    def lock(self, job_id: str, name: str) -> bool:
+        """Lock what `name` stands for until `unlock`; False while another living job holds the lock.
+
+        Beside its claim, a job holds one lock at a time.
+
+        Raises:
+            Conflict: this job has ended.
+        """
+        with writing(self._engine) as connection:
+            job_rows.take_turns(connection)
+            if not job_rows.lock(connection, job_id, name, self._clock()):
+                return False
+            if not self._change(connection, job_id, lock=name):
+                raise Conflict(f"job {job_id} has ended")
+        return True
+
+    def keep_lock(self, job_id: str, name: str) -> bool:
+        """Renew the lease of a job that holds a lock; False when another has taken it for dead, and the lock."""
+        with writing(self._engine) as connection:
+            job_rows.take_turns(connection)
+            return job_rows.holds(connection, job_id, name) and self._change(connection, job_id)
+
+    def unlock(self, job_id: str) -> None:
+        """Give the lock back that a job holds, if it holds one."""
+        with writing(self._engine) as connection:
+            self._change(connection, job_id, lock=None)
+
     def beat(self, job_id: str, progress: Progress) -> bool:
         """Give a sign of life; False when the job was cancelled, or lost its claim to another meanwhile."""
         with writing(self._engine) as connection:

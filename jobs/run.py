@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 _BEATS_A_LEASE = 6
 _LOOK_S = 0.1
+_LOCK_WAIT_S = 180.0
 
 
 class JobRun:
@@ -64,6 +66,32 @@ class JobRun:
             Conflict: a living job holds it; the message holds its id.
         """
         once_free(lambda: self._jobs.claim(self.job.job_id, name), lambda: self._jobs.holder(name))
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[Callable[[], None]]:
+        """Hold a lock for a moment; waits for its holder, and for a dead one's lease to run out.
+
+        Gives a function to call right before what the lock is for; it raises Unavailable when this process
+        stood still for so long that another has taken the lock.
+
+        Raises:
+            Unavailable: others hold it for longer than `_LOCK_WAIT_S`.
+            Conflict: this job was cancelled.
+        """
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while not self._jobs.lock(self.job.job_id, name):
+            if time.monotonic() > deadline:
+                raise Unavailable(f"another job has held {name} for {_LOCK_WAIT_S:g} s; try again")
+            self.pause(_LOOK_S)
+
+        def keep() -> None:
+            if not self._jobs.keep_lock(self.job.job_id, name):
+                raise Unavailable(f"another job has taken {name} meanwhile; try again")
+
+        try:
+            yield keep
+        finally:
+            self._jobs.unlock(self.job.job_id)
 
     def check(self) -> None:
         """Stop here when the job is to go on no more.

@@ -23,6 +23,8 @@ from models.config import VERSION_FIELDS
 
 logger = logging.getLogger(__name__)
 
+_SERVE_CONFIG = "the Serve configuration"
+"""Lock that a job holds while it reads, changes and hands back what all models share."""
 _ROUNDS = 5
 _LOOK_S = 0.5
 _ANSWERS = 3
@@ -80,8 +82,7 @@ class Takeover:
         # Before the replicas change, so that hardly anything is missing from what they are about to search.
         self._catch_up("before the replicas change", self._tolerated)
         self._remember(change(self._serving.config(), self._target.name, version))
-        # Read only now, so that hardly any time is left in which somebody else's change would be undone.
-        changed = change(self._serving.config(), self._target.name, version)
+        changed = self._configure(version, apply)
         self._roll(changed, apply)
         # From now on live traffic writes to this version, so what is missing does not grow any more.
         self._catch_up("after the replicas have changed", 0)
@@ -112,12 +113,20 @@ class Takeover:
         self._versions.keep_settings(self._target.collection, _version(changed.after, self._target.name))
         self._versions.choose(self._target.collection)
 
+    def _configure(self, version: Mapping[str, Any], apply: bool) -> Change:
+        """Change the running configuration; what jobs of other models change at the same time stays."""
+        with self._run.locked(_SERVE_CONFIG) as keep_lock:
+            # Read under the lock: Serve takes a whole configuration, and with it whatever was read before.
+            changed = change(self._serving.config(), self._target.name, version)
+            if changed and apply:
+                keep_lock()
+                self._serving.apply(changed.after)
+        return changed
+
     def _roll(self, changed: Change, apply: bool) -> None:
         if changed:
             logger.info("the change of the configuration:\n%s", changed.diff)
-        if changed and apply:
-            self._serving.apply(changed.after)
-        elif changed:
+        if changed and not apply:
             logger.info("the same as a patch of a RayService:\n%s", changed.rayservice_patch)
         self._run.report(
             stage="waiting for the replicas"
@@ -154,8 +163,7 @@ class Takeover:
         settings = None if live is None else self._versions.settings(live)
         restored = ""
         if apply and settings is not None and live != self._target.collection:
-            back = change(self._serving.config(), name, settings)
-            self._serving.apply(back.after)
+            self._configure(settings, apply)
             restored = "; the configuration is back to the live version's"
         raise ModelUnavailable(
             f"the replicas of {self._target.collection} do not start{restored}: {reason[-1000:]}"

@@ -118,6 +118,44 @@ class JobsContract:
         with pytest.raises(Conflict, match="cancelled"):
             jobs.begin(job.job_id)
 
+    def test_one_living_job_at_a_time_holds_a_lock_beside_its_claim(
+        self, jobs: SqlJobs, clock: Clock
+    ) -> None:
+        first, second = (jobs.begin(jobs.create("promote", {"model": name}).job_id).job_id for name in "ab")
+        jobs.claim(first, "the upgrade of a")
+        assert jobs.lock(first, "config")
+        assert jobs.lock(first, "config")
+        assert not jobs.lock(second, "config")
+        assert jobs.lock(second, "something else")
+        assert jobs.keep_lock(first, "config")
+        jobs.unlock(first)
+        assert not jobs.keep_lock(first, "config")
+        assert jobs.lock(second, "config")
+        assert jobs.get(first).claim == "the upgrade of a"
+        jobs.finish(second, "failed", Progress("dead"))
+        assert jobs.lock(first, "config")
+        with pytest.raises(Conflict):
+            jobs.lock(second, "another")
+
+    def test_a_lock_outlives_its_holder_by_the_lease_and_is_gone_when_it_comes_back(
+        self, jobs: SqlJobs, clock: Clock
+    ) -> None:
+        first, second = (jobs.begin(jobs.create("promote", {"model": name}).job_id).job_id for name in "ab")
+        assert jobs.lock(first, "config")
+        clock.move(LEASE_S - 1)
+        assert not jobs.lock(second, "config")
+        jobs.beat(second, Progress("waiting"))
+        clock.move(1)
+        assert jobs.lock(second, "config")
+        jobs.unlock(second)
+        assert jobs.beat(first, Progress("back again"))
+        assert not jobs.keep_lock(first, "config")
+
+    def test_of_many_jobs_at_once_one_gets_the_lock(self, jobs: SqlJobs) -> None:
+        made = [jobs.begin(jobs.create("promote", {"model": str(n)}).job_id).job_id for n in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(lambda job_id: jobs.lock(job_id, "config"), made)) == 1
+
     def test_jobs_are_listed_newest_first(self, jobs: SqlJobs, clock: Clock) -> None:
         ids = []
         for number in range(3):

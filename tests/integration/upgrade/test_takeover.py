@@ -1,17 +1,27 @@
 """A take-over, killed before and after each of its steps, and under traffic."""
 
+import asyncio
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from catalog.jobs import SqlJobs
 from core.errors import ModelUnavailable, Unavailable
+from core.indexing import Indexer
 from core.types import EncoderInfo
+from jobs.run import take_up
 from jobs.upgrade.change import arguments
-from tests.upgrade_stage import BROKEN, MODEL, Killed, Stage, info, stage
+from jobs.upgrade.serving import Rollout
+from jobs.upgrade.takeover import Surroundings, Takeover
+from tests.local_encoder import LocalEncoder
+from tests.upgrade_stage import BROKEN, MODEL, Killed, Stage, configuration, info, stage
 
 
 class Spy:
@@ -161,4 +171,115 @@ def test_without_applying_it_tells_the_change_and_waits_for_somebody_to_make_it(
         }
     )
     assert "+checkpoint: new" in shop.promote("new", apply=False).diff
+    assert_taken_over(shop, "old", "new")
+
+
+class SeveralModels:
+    """A Serve of several encoders, each of which serves at once what the configuration says."""
+
+    def __init__(self, *models: str) -> None:
+        encoders = [configuration("old")["applications"][0] for _ in models]
+        self.running: dict[str, Any] = {
+            "applications": [
+                {**encoder, "name": model, "args": {**encoder["args"], "name": model}}
+                for encoder, model in zip(encoders, models, strict=True)
+            ]
+        }
+
+    def config(self) -> dict[str, Any]:
+        return deepcopy(self.running)
+
+    def apply(self, config: Mapping[str, Any]) -> None:
+        self.running = deepcopy(dict(config))
+
+    def rollout(self, model: str) -> Rollout:
+        return Rollout("RUNNING", "")
+
+    def describe(self, model: str) -> EncoderInfo:
+        checkpoint = arguments(self.running, model)["checkpoint"]
+        return asyncio.run(LocalEncoder(model, checkpoint).describe())
+
+
+class Slow:
+    """Has read the configuration that it is about to change, and goes on only when another has had its turn."""
+
+    def __init__(self, serve: SeveralModels, others_turn: threading.Event) -> None:
+        self._serve = serve
+        self._others_turn = others_turn
+        self._reads = 0
+        self.has_read = threading.Event()
+
+    def config(self) -> dict[str, Any]:
+        found = self._serve.config()
+        self._reads += 1
+        if self._reads == 2:
+            self.has_read.set()
+            assert self._others_turn.wait(120)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._serve, name)
+
+
+@pytest.mark.parametrize("first_kind", ["promote", "rollback"])
+def test_two_models_that_change_at_once_do_not_undo_each_other(
+    shop: Stage, monkeypatch: pytest.MonkeyPatch, first_kind: str
+) -> None:
+    models = ("one", "two")
+    for name in models:
+        for checkpoint in ("old", "new"):
+            encoder = LocalEncoder(name, checkpoint)
+            asyncio.run(Indexer(encoder, shop.store, shop.catalog.ledger, shop.catalog.blobs).sweep())
+    serve, others_turn = SeveralModels(*models), threading.Event()
+    slow = Slow(serve, others_turn)
+
+    def upgrade(kind: str, model: str, serving: Any) -> None:
+        target = asyncio.run(LocalEncoder(model, "new").describe())
+        with take_up(shop.catalog.jobs, kind, {"model": model}) as run:
+            around = Surroundings(run, shop.catalog, shop.store, serving)
+            takeover = Takeover(around, target, lambda: None, 0, wait_s=60)
+            takeover.proceed({"family": "fake", "checkpoint": "new"}, apply=True)
+
+    def second() -> None:
+        try:
+            assert slow.has_read.wait(120)
+            upgrade("promote", "two", serve)
+        finally:
+            others_turn.set()
+
+    lock = SqlJobs.lock
+
+    def lock_and_tell(jobs: SqlJobs, job_id: str, name: str) -> bool:
+        locked = lock(jobs, job_id, name)
+        if not locked:
+            others_turn.set()
+        return locked
+
+    monkeypatch.setattr(SqlJobs, "lock", lock_and_tell)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(upgrade, first_kind, "one", slow), pool.submit(second)]:
+            done.result()
+    checkpoints = {name: arguments(serve.running, name)["checkpoint"] for name in models}
+    assert checkpoints == {"one": "new", "two": "new"}
+
+
+def test_a_job_that_stood_still_while_another_took_its_lock_hands_nothing_over(
+    shop: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.build("new")
+    jobs, config, reads = shop.catalog.jobs, shop.serve.config, iter(range(10))
+
+    def stand_still_and_read() -> dict[str, Any]:
+        found = config()
+        if next(reads) == 1:
+            # As after a lease that has run out: another job has held the lock since.
+            (holder,) = [job for job in jobs.page(10) if job.kind == "promote"]
+            jobs.unlock(holder.job_id)
+        return found
+
+    monkeypatch.setattr(shop.serve, "config", stand_still_and_read)
+    with pytest.raises(Unavailable, match="another job has taken the Serve configuration"):
+        shop.promote("new")
+    assert shop.serve.applied == []
+    shop.promote("new")
     assert_taken_over(shop, "old", "new")
