@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -256,6 +257,19 @@ def test_a_collection_that_was_lost_is_rebuilt(catalog: Catalog, store: FlakySto
     reopened = Indexer(LocalEncoder(), store, catalog.ledger, catalog.blobs)
     assert asyncio.run(reopened.sweep()) == SweepReport(indexed=1)
     assert keys_in(store, info) == expected_keys(catalog)
+
+
+def test_no_collection_is_counted_to_learn_whether_one_is_there(
+    catalog: Catalog, store: FlakyStore, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count_them() -> NoReturn:
+        raise AssertionError("all collections are counted")
+
+    monkeypatch.setattr(store, "collections", count_them)
+    catalog.products.put("p", "", "", {}, [picture("red")])
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1)
+    store.drop_collection(asyncio.run(indexer.describe()).collection)
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1)
 
 
 def test_two_first_writers_at_once_do_not_undo_each_other(
