@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import logging
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,14 +22,18 @@ from core.errors import Conflict, StoreUnknown
 from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
 from core.jobs import AdoptArgs
+from core.ports import VectorStore
 from core.store_check import StoreCheck
 from core.types import EncoderInfo
 from jobs.context import JobContext
 from jobs.reindex import complete
-from jobs.run import take_up
+from jobs.run import JobRun, take_up
 from jobs.upgrade.promote import begun
 from jobs.verification.verify import adopt
+from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
+from milvus.store import MilvusStore
+from tests.fixtures_milvus import LiteProcess
 from tests.local_encoder import LocalEncoder
 from tests.local_service import local_service
 from tests.upgrade_stage import FakeServe, configuration, picture
@@ -47,7 +52,7 @@ class Shop:
     def info(self) -> EncoderInfo:
         return asyncio.run(self.encoder.describe())
 
-    def sweep(self, store: MemoryStore) -> SweepReport:
+    def sweep(self, store: VectorStore) -> SweepReport:
         """Repair in a process of its own."""
         indexer = Indexer(self.encoder, store, self.catalog.ledger, self.catalog.blobs)
         return asyncio.run(indexer.sweep())
@@ -69,12 +74,13 @@ def server() -> MemoryStore:
     return MemoryStore(rebuilt_if_empty=False)
 
 
-def context(run: Any, catalog: Catalog) -> JobContext:
+def context(run: JobRun, catalog: Catalog, milvus: MilvusConfig | None = None) -> JobContext:
     class AnySettings:
-        milvus = None
         encoder = staticmethod(lambda _name, _candidate: None)
 
-    return JobContext(run, AnySettings(), catalog)  # type: ignore[arg-type]
+    settings: Any = AnySettings()
+    settings.milvus = milvus
+    return JobContext(run, settings, catalog)
 
 
 def connect_jobs(monkeypatch: pytest.MonkeyPatch, store: MemoryStore) -> None:
@@ -252,6 +258,33 @@ def test_a_restored_catalog_takes_the_store_that_it_finds_unless_the_index_is_ke
                 assert again.sweep(copy) == SweepReport(indexed=IMAGES)
                 with pytest.raises(StoreUnknown):
                     shop.sweep(copy)
+
+
+def test_a_deleted_lite_folder_is_filled_anew_or_after_a_confirmation_as_configured(
+    shop: Shop, lite_process: LiteProcess
+) -> None:
+    own = MilvusConfig(uri=lite_process.uri, timeout_s=60)
+    asks = own.model_copy(update={"rebuilt_if_empty": False})
+    with empty_folder(lite_process, own) as store:
+        assert shop.sweep(store) == SweepReport(indexed=IMAGES)
+    with empty_folder(lite_process, own) as store:
+        assert shop.sweep(store) == SweepReport(indexed=IMAGES)
+    with empty_folder(lite_process, asks) as store:
+        with pytest.raises(StoreUnknown):
+            shop.sweep(store)
+        with take_up(shop.catalog.jobs, "adopt", {}) as run:
+            adopt(context(run, shop.catalog, asks), AdoptArgs())
+        assert shop.sweep(store) == SweepReport(indexed=IMAGES)
+
+
+@contextmanager
+def empty_folder(owner: LiteProcess, settings: MilvusConfig) -> Iterator[MilvusStore]:
+    shutil.rmtree(owner.data, ignore_errors=True)
+    owner.start()
+    store = MilvusStore(settings)
+    yield store
+    store.close()
+    owner.kill()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def test_nobody_waits_for_a_model_that_sleeps_to_hear_of_it(monkeypatch: pytest.
     monkeypatch.setattr(status, "READY_TIMEOUT_S", 0.05)
     encoders = EncoderSet(["sleeper"], lambda name: Sleeping(name))
     nothing = cast(Any, None)
-    (told,) = asyncio.run(Status(nothing, nothing, encoders, nothing, 0.9, nothing).models())
+    (told,) = asyncio.run(Status(nothing, nothing, encoders, nothing, 0.9, nothing, nothing).models())
     assert told.info is None
     assert told.problem is not None
     assert "no answer within" in told.problem
