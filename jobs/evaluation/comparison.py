@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from core.evaluation import EvaluationConfig
 from core.jobs import EvaluateArgs
 from core.ports import VectorStore
+from core.store_check import StoreCheck
 from core.types import Hit
 from jobs.context import JobContext
 from jobs.evaluation.bootstrap import Bootstrap
@@ -38,6 +39,7 @@ def evaluate(context: JobContext, args: EvaluateArgs, encode: Encode | None = No
         InvalidInput: the arguments or the labelled queries are wrong, or too few can be answered.
         Conflict: a version has no collection yet, or the job was cancelled.
         ConfigError: a model does not load.
+        StoreUnknown: the store is not the one that the ledger speaks of.
         Unavailable: a model or the store is away.
     """
     settings, catalog = context.settings, context.catalog
@@ -53,6 +55,7 @@ def evaluate(context: JobContext, args: EvaluateArgs, encode: Encode | None = No
     encoded = _encode_all(context, lined_up, queries, encode)
     store = MilvusStore(settings.milvus) if pool is None else PooledStore(settings.milvus, pool)
     try:
+        StoreCheck(store, catalog.ledger).require()
         values, hits = _search_all(context, lined_up, encoded, queries, store, config)
     finally:
         store.close()
