@@ -67,7 +67,14 @@ class Indexer:
     async def sweep(self, batch_size: int = 64, grace_s: float = 0.0) -> SweepReport:
         """Index what is missing and remove what is obsolete, until nothing of either is left.
 
-        Missing is what the version that serves lacks; obsolete rows go in every version of the model.
+        Raises:
+            Unavailable: the encoder or the store is away; what was done until then is done.
+        """
+        report = await self.index_missing(batch_size, grace_s)
+        return report + await self.remove_obsolete(batch_size, grace_s)
+
+    async def index_missing(self, batch_size: int = 64, grace_s: float = 0.0) -> SweepReport:
+        """Index what the version that serves lacks, until nothing is missing.
 
         Raises:
             Unavailable: the encoder or the store is away; what was done until then is done.
@@ -80,14 +87,22 @@ class Indexer:
             info = await self.describe()
             items = await _call(self._ledger.missing, info.collection, batch_size, grace_s)
             if not items:
-                break
+                return report
             states = await self._index(items)
             counts = list(states.values())
             report += SweepReport(indexed=counts.count("indexed"), failed=counts.count("failed"))
             if "pending" in counts:
-                break
+                return report
+
+    async def remove_obsolete(self, batch_size: int = 64, grace_s: float = 0.0) -> SweepReport:
+        """Remove obsolete rows in every version of the model, until none is left.
+
+        Raises:
+            Unavailable: the encoder or the store is away; what was done until then is done.
+        """
+        info = await self.describe()
         removed = await _call(self._rows.remove_obsolete_of_model, info, batch_size, grace_s)
-        return report + SweepReport(removed=removed)
+        return SweepReport(removed=removed)
 
     async def _index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:
         announced = await self.describe()

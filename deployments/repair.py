@@ -1,11 +1,13 @@
 """The background repair: completes what is pending and removes what is obsolete, from the start on.
 
-Where the configuration asks for it, it also captions the pictures of the catalog.
+Each model has loops of its own, so that the backlog of one holds up no other. Where the configuration asks
+for it, the repair also captions the images of the catalog.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from catalog.opening import open_catalog
@@ -29,55 +31,66 @@ logger = logging.getLogger(__name__)
 
 
 class RepairReplica:
-    """Sweeps the collections of all models; one replica is enough, several do no harm."""
+    """Repairs the collections of all models; one replica is enough, several do no harm."""
 
     def __init__(self, args: RepairArgs) -> None:
         start_telemetry()
         self._args = args
         self._catalog = open_catalog(args.catalog)
         self._samples = IndexSamples(self._catalog.index_progress, args.sample_interval_s)
-        self._encoders: list[SleepingEncoder] = []
+        self._encoders: dict[str, SleepingEncoder] = {}
         self._store = MilvusStore(args.milvus)
         self._check = StoreCheck(self._store, self._catalog.ledger)
         self._rests = Rests()
-        self._indexers: dict[str, Indexer] = {}
         self._captions = None if args.captions is None else self._captioning(args.captions)
         self._loops: list[asyncio.Task[None]] = []
+        self._loops_of_model: dict[str, list[asyncio.Task[None]]] = {}
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take over the list of models, in place; the first call starts the loops."""
+        """Take over the list of models, in place: loops begin for those that came and end for those that went."""
         widen_thread_pool()
         models = ServedModels.model_validate(user_config).models
-        self._encoders = [self._encoder(name, self._args.encode_deadline_s) for name in models]
-        self._indexers = {
-            encoder.name: Indexer(
-                encoder,
-                self._store,
-                self._catalog.ledger,
-                self._catalog.blobs,
-                IndexRows(self._store, self._catalog.ledger, self._check),
-            )
-            for encoder in self._encoders
-        }
+        for name in set(self._encoders) - set(models):
+            del self._encoders[name]
+            for loop in self._loops_of_model.pop(name):
+                loop.cancel()
+        for name in models:
+            if name not in self._encoders:
+                self._encoders[name] = self._encoder(name, self._args.encode_deadline_s)
+                self._loops_of_model[name] = self._start(name, self._encoders[name])
         if not self._loops:
             # Apart from each other: captions take long, and must not hold up what a search needs.
-            loops = [self._repeat("repair", self.sweep), self._sample_for_ever()]
+            loops = [self._sample_for_ever()]
             if self._captions is not None:
                 loops.append(self._repeat("captions", self._captions.sweep))
             self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def check_health(self) -> None:
         """Fail when a loop has ended; Serve then replaces the replica."""
-        for loop in self._loops:
+        for loop in self._running():
             if loop.done():
-                loop.result()
+                cause = None if loop.cancelled() else loop.exception()
+                raise RuntimeError("a loop of the repair has ended") from cause
 
-    async def sweep(self) -> dict[str, SweepReport | str]:
-        """Make one pass now; returns what was done, or what stood in the way, by model."""
-        indexers = dict(self._indexers)
-        # Side by side: a model that is away, and hangs until its deadline, must not hold up the others.
-        reports = await asyncio.gather(*(self._sweep(name, indexer) for name, indexer in indexers.items()))
-        return dict(zip(indexers, reports, strict=True))
+    async def stop(self) -> None:
+        """End all loops; what they have begun is taken up by the next repair."""
+        loops = self._running()
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        return [*self._loops, *(loop for loops in self._loops_of_model.values() for loop in loops)]
+
+    def _start(self, name: str, encoder: SleepingEncoder) -> list[asyncio.Task[None]]:
+        ledger, blobs = self._catalog.ledger, self._catalog.blobs
+        rows = IndexRows(self._store, ledger, self._check)
+        indexer = Indexer(encoder, self._store, ledger, blobs, rows)
+        # Two, so that what a shop has deleted leaves the collection while thousands of images are missing.
+        passes = (indexer.index_missing, indexer.remove_obsolete)
+        return [
+            asyncio.create_task(self._repeat("repair", partial(self._pass, name, each))) for each in passes
+        ]
 
     def _captioning(self, settings: IngestCaptions) -> CaptionSweeps:
         encoder = self._encoder(settings.model, settings.deadline_s)
@@ -95,16 +108,16 @@ class RepairReplica:
 
     async def _sample_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(await self._samples.sample(self._encoders))
+            await asyncio.sleep(await self._samples.sample(list(self._encoders.values())))
 
-    async def _sweep(self, name: str, indexer: Indexer) -> SweepReport | str:
+    async def _pass(self, name: str, work: Callable[[int, float], Awaitable[SweepReport]]) -> None:
         try:
-            report = await indexer.sweep(self._args.batch_size, self._args.grace_s)
+            report = await work(self._args.batch_size, self._args.grace_s)
         except VitrineError as error:
-            return error.message
+            # As long as an encoder is away every pass ends so, and its own application says why.
+            logger.debug("repair of %s: %s", name, error.message)
         except Exception:
             logger.exception("repair of %s failed", name)
-            return "internal error; see the logs"
-        if report != SweepReport():
-            logger.info("repair of %s: %s", name, report)
-        return report
+        else:
+            if report != SweepReport():
+                logger.info("repair of %s: %s", name, report)

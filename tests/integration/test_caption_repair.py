@@ -58,14 +58,11 @@ async def run_until(
     async with asyncio.timeout(60):
         while state() != (indexed, captions):
             await asyncio.sleep(0.02)
-    await replica.sweep()
     if replica._captions is not None:
         await replica._captions.sweep()
     assert state() == (indexed, captions)
     await replica.check_health()
-    for loop in replica._loops:
-        loop.cancel()
-    await asyncio.gather(*replica._loops, return_exceptions=True)
+    await replica.stop()
     catalog.close()
 
 
