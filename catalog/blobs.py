@@ -2,16 +2,20 @@
 
 import hashlib
 import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from catalog.durable import write_durably
+from catalog.durable import remove_durably, write_durably
 from core.errors import ConfigError, InvalidInput, NotFound, Unavailable
 
+ABANDONED_S = 600.0
+"""Age at which a half-written file counts as abandoned, in seconds: no writer takes that long over one."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -19,7 +23,8 @@ class FsspecBlobs:
     """A content-addressed store: `ab/cd/abcd…`, each file written once, and again only where it was damaged.
 
     On a local file system a file is complete and durable before it has its name. An object store gives
-    the same promise for a single put. A writer that is killed can leave a `.tmp` file that nothing reads.
+    the same promise for a single put. A writer that is killed can leave a `.tmp` file that nothing reads, until
+    `remove_abandoned` takes it away.
 
     Raises:
         ConfigError: the URL names a file system that is unknown or whose package is not installed.
@@ -64,14 +69,51 @@ class FsspecBlobs:
                 raise NotFound(f"there is no picture file {sha256}") from None
         return data
 
-    def size(self, sha256: str) -> int | None:
-        """Tell how many bytes a file has, without reading it; None where there is none.
+    def remove(self, sha256: str) -> None:
+        """Delete a file for good; nothing happens when there is none.
 
         Raises:
             Unavailable: the file system does not answer.
         """
+        path = self._path(sha256)
         with _outages_told():
-            return self._size(self._path(sha256))
+            if self._is_local:
+                remove_durably(path)
+                return
+            try:
+                self._files.rm_file(path)
+            except FileNotFoundError:
+                return
+
+    def remove_abandoned(self, prefix: str, age_s: float = ABANDONED_S) -> int:
+        """Delete what killed writers have left half written beneath these two hex digits; counts it.
+
+        Raises:
+            Unavailable: the file system does not answer.
+        """
+        if not self._is_local:
+            return 0
+        number = 0
+        with _outages_told():
+            for path in Path(self._root, prefix).glob("*/.*.tmp"):
+                # A writer may be done with it meanwhile. One that is slow and loses it fails; its caller may retry.
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime < time.time() - age_s:
+                        remove_durably(str(path))
+                        number += 1
+        return number
+
+    def size(self, sha256: str) -> int | None:
+        """Tell how many bytes a file has now, without reading it; None where there is none.
+
+        Raises:
+            Unavailable: the file system does not answer.
+        """
+        path = self._path(sha256)
+        with _outages_told():
+            # Another process may have removed what a listing of this one remembers.
+            self._files.invalidate_cache(path.rpartition("/")[0])
+            return self._size(path)
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """List the files whose names begin with these two hex digits, with their bytes.

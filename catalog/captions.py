@@ -134,10 +134,22 @@ class SqlCaptions:
         with writing(self._engine) as connection:
             # Before any row is written: writers of products take this lock first too.
             products = _lock_products_of(connection, sorted(texts))
+            # A picture that has gone by then took its captions with it.
+            existing = _existing(connection, sorted(texts))
+            rows = [row for row in rows if row["image_id"] in existing]
+            if not rows:
+                return
             statement = insert_or_replace(connection, _TABLE)
             changes = {name: statement.excluded[name] for name in (*replaced, "fingerprint")}
             connection.execute(statement.on_conflict_do_update(index_elements=_KEY, set_=changes), rows)
             write_documents(connection, products)
+
+
+def _existing(connection: Connection, image_ids: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for some in chunks(image_ids):
+        found.update(connection.scalars(select(ImageRow.id).where(ImageRow.id.in_(some))))
+    return found
 
 
 def _lock_products_of(connection: Connection, image_ids: Sequence[str]) -> list[str]:

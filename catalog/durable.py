@@ -27,6 +27,19 @@ def write_durably(path: str, data: bytes) -> None:
     _sync_folder(target.parent)
 
 
+def remove_durably(path: str) -> None:
+    """Delete a file so that no loss of power brings it back; nothing happens when there is none.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    target = Path(path)
+    target.unlink(missing_ok=True)
+    # Also for one that was gone: who removed it may have been killed before this.
+    if target.parent.is_dir():
+        _sync_folder(target.parent)
+
+
 def sync_file(path: str) -> None:
     """Bring a file that somebody has written, and its name, to disk.
 

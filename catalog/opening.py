@@ -11,6 +11,7 @@ from catalog.blobs import FsspecBlobs
 from catalog.captions import SqlCaptions
 from catalog.config import CatalogConfig
 from catalog.engine import open_engine
+from catalog.image_files import SqlImageFiles
 from catalog.imported_pictures import SqlImportedPictures
 from catalog.imports import SqlImports
 from catalog.index_progress import SqlIndexProgress
@@ -39,6 +40,7 @@ class Catalog:
     imports: SqlImports
     imported_pictures: SqlImportedPictures
     api_keys: SqlApiKeys
+    image_files: SqlImageFiles
     blobs: FsspecBlobs
     reports: FsspecBlobs
     engine: Engine
@@ -78,6 +80,7 @@ def open_catalog(config: CatalogConfig, read_limit_s: Callable[[], float] | None
         imports=SqlImports(engine),
         imported_pictures=SqlImportedPictures(engine),
         api_keys=SqlApiKeys(engine),
+        image_files=SqlImageFiles(engine, blobs),
         blobs=blobs,
         reports=open_reports(config),
         engine=engine,

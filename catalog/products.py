@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from sqlalchemy import Engine, delete, func, select
+from sqlalchemy import Connection, Engine, delete, func, select
 
 from catalog.clock import utc_now
+from catalog.image_files import drop_images, lock_files
 from catalog.product_rows import (
     PICTURES,
     lock_product,
@@ -51,7 +52,8 @@ class SqlProducts:
     ) -> tuple[Product, bool]:
         """Create or replace a product durably; returns it and whether it is new.
 
-        The picture files are durable before the transaction begins. `pictures=None` keeps the pictures,
+        The image files are durable before the transaction begins, and are looked at again in it, for they may
+        have been removed meanwhile (`catalog.image_files`). `pictures=None` keeps the pictures,
         an empty sequence removes them all; the same file twice counts once, where it came first. An
         identical put changes nothing, neither a revision nor `updated_at`.
 
@@ -70,8 +72,29 @@ class SqlProducts:
             now = self._clock()
             product = succeed(previous, wanted, next_revision(last, now), now)
             if product is not previous:
+                self._change_files(connection, previous, product, wanted, now)
                 write_product(connection, previous, product)
         return product, previous is None
+
+    def _change_files(
+        self,
+        connection: Connection,
+        previous: Product | None,
+        product: Product,
+        wanted: Wanted,
+        now: datetime,
+    ) -> None:
+        """Have every file that the product begins to name, and mark those that it names no longer."""
+        before = {each.image_id: each.sha256 for each in (previous.pictures if previous else ())}
+        after = {each.image_id: each.sha256 for each in product.pictures}
+        dropped = [each for each in before.items() if each[0] not in after]
+        new = {sha256 for image_id, sha256 in after.items() if image_id not in before}
+        lock_files(connection, new.union(sha256 for _, sha256 in dropped))
+        for sha256, picture in wanted.pictures or ():
+            if sha256 in new and self._blobs.size(sha256) is None:
+                # Removed since it was stored. Under its lock it stays.
+                self._blobs.put(picture.data)
+        drop_images(connection, dropped, now)
 
     def get(self, product_id: str) -> Product:
         """Read one product.
@@ -124,7 +147,7 @@ class SqlProducts:
         return [found[each] for each in ids]
 
     def delete(self, product_id: str) -> None:
-        """Remove a product and its pictures durably; its rows in the ledger become obsolete.
+        """Remove a product and its images durably; its rows in the ledger become obsolete, its files unnamed.
 
         Raises:
             NotFound: there is none of that id.
@@ -137,6 +160,12 @@ class SqlProducts:
             if revision is None:
                 raise _no_product(product_id)
             raise_revision_floor(connection, revision)
+            images = connection.execute(
+                select(ImageRow.id, ImageRow.sha256).where(ImageRow.product_id == product_id)
+            )
+            dropped = [(row.id, row.sha256) for row in images]
+            lock_files(connection, [sha256 for _, sha256 in dropped])
+            drop_images(connection, dropped, self._clock())
             connection.execute(delete(ProductRow).where(ProductRow.id == product_id))
 
     def picture(self, image_id: str) -> Picture:

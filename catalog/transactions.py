@@ -49,6 +49,9 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     with _outages_told(), _write_turn(engine), engine.connect() as connection:
         connection.execution_options(**{WRITES: True})
+        if engine.dialect.name == "postgresql":
+            # Whatever the server's default is: who has waited for a lock must see what its holder has committed.
+            connection.execution_options(isolation_level="READ COMMITTED")
         with connection.begin():
             yield connection
 

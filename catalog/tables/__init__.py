@@ -7,7 +7,7 @@ from catalog.tables.documents import DocumentRow
 from catalog.tables.imports import ImportedPictureRow, ImportedProductRow, ImportErrorRow, ImportRow
 from catalog.tables.jobs import JobRow
 from catalog.tables.ledger import EmbeddingRow, IndexStoreRow
-from catalog.tables.products import ImageRow, ProductRow, RevisionFloor
+from catalog.tables.products import FileHoldRow, ImageRow, ProductRow, RevisionFloor, UnnamedFileRow
 from catalog.tables.versions import ModelVersionRow
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "CaptionRow",
     "DocumentRow",
     "EmbeddingRow",
+    "FileHoldRow",
     "ImageRow",
     "ImportErrorRow",
     "ImportRow",
@@ -26,4 +27,5 @@ __all__ = [
     "ModelVersionRow",
     "ProductRow",
     "RevisionFloor",
+    "UnnamedFileRow",
 ]

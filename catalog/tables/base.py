@@ -6,6 +6,7 @@ from sqlalchemy.orm import DeclarativeBase
 # Compared byte by byte everywhere, so that a page of products has one order on every database and locale.
 PRODUCT_ID = String(200).with_variant(String(200, collation="C"), "postgresql")
 IMAGE_ID = String(32)
+SHA256 = String(64)
 COLLECTION = String(255)
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import JSON, BigInteger, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from catalog.columns import UtcDateTime
-from catalog.tables.base import PRODUCT_ID, Base
+from catalog.tables.base import PRODUCT_ID, SHA256, Base
 
 _SOURCE = String(64)
 
@@ -68,7 +68,9 @@ class ImportedPictureRow(Base):
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     etag: Mapped[str | None] = mapped_column(Text)
     last_modified: Mapped[str | None] = mapped_column(Text)
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(SHA256)
     media_type: Mapped[str] = mapped_column(Text)
     width: Mapped[int]
     height: Mapped[int]
+
+    __table_args__ = (Index(None, "sha256"),)

@@ -7,7 +7,7 @@ from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text, Unique
 from sqlalchemy.orm import Mapped, mapped_column
 
 from catalog.columns import UtcDateTime
-from catalog.tables.base import IMAGE_ID, PRODUCT_ID, Base
+from catalog.tables.base import IMAGE_ID, PRODUCT_ID, SHA256, Base
 
 
 class ProductRow(Base):
@@ -33,7 +33,7 @@ class ImageRow(Base):
     id: Mapped[str] = mapped_column(IMAGE_ID, primary_key=True)
     product_id: Mapped[str] = mapped_column(PRODUCT_ID, ForeignKey("products.id", ondelete="CASCADE"))
     position: Mapped[int]
-    sha256: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(SHA256)
     media_type: Mapped[str] = mapped_column(Text)
     width: Mapped[int]
     height: Mapped[int]
@@ -44,7 +44,29 @@ class ImageRow(Base):
         UniqueConstraint("product_id", "position"),
         # `missing` walks the pictures in this order and stops at its limit, instead of sorting them all.
         Index(None, "revision", "id"),
+        # Tells whether anything names a file.
+        Index(None, "sha256"),
     )
+
+
+class UnnamedFileRow(Base):
+    """An image file that perhaps no image names any more, and since when; `catalog.image_files` removes it."""
+
+    __tablename__ = "unnamed_files"
+
+    sha256: Mapped[str] = mapped_column(SHA256, primary_key=True)
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index(None, "since"),)
+
+
+class FileHoldRow(Base):
+    """A backup or restore under way: no image file is removed before it expires."""
+
+    __tablename__ = "file_holds"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class RevisionFloor(Base):

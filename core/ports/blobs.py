@@ -13,3 +13,7 @@ class Blobs(Protocol):
     def get(self, sha256: str) -> bytes:
         """Read back; NotFound when missing."""
         ...
+
+    def size(self, sha256: str) -> int | None:
+        """Tell how many bytes a file has now; None when missing."""
+        ...

@@ -1,9 +1,12 @@
 """What every database of the catalog must do with captions."""
 
 import pytest
+from sqlalchemy import delete
 
 from catalog.captions import SqlCaptions
 from catalog.opening import Catalog
+from catalog.tables import ProductRow
+from catalog.transactions import writing
 from core.errors import InvalidInput
 from core.types import CaptionCounts, Picture
 from tests.contracts.catalog_things import BLUE, GREEN, RED, Clock
@@ -95,17 +98,36 @@ class CaptionsContract:
         captions.put(MODEL, OLD, [(picture.image_id, "a shirt") for picture in pictures])
         catalog.products.put("shirt", "title", "", {"price": 3}, [GREEN, RED])
         assert self.missing(captions) == set()
-        assert captions.forget_gone() == 1
         assert self.texts(captions, pictures) == [["a shirt"], [], ["a shirt"]]
+        assert captions.forget_gone() == 0
 
-    def test_captions_of_a_deleted_product_go(
+    def test_captions_of_a_deleted_product_go_with_it(
         self, catalog: Catalog, captions: SqlCaptions, pictures: tuple[Picture, ...]
     ) -> None:
         captions.put(MODEL, OLD, [(picture.image_id, "a shirt") for picture in pictures])
         catalog.products.delete("shirt")
+        assert captions.of([picture.image_id for picture in pictures]) == {}
+
+    def test_a_caption_that_comes_when_its_image_is_gone_is_not_kept(
+        self, catalog: Catalog, captions: SqlCaptions, pictures: tuple[Picture, ...]
+    ) -> None:
+        catalog.products.put("shirt", "title", "", {}, [RED])
+        red = next(each for each in pictures if each.bytes == len(RED.data))
+        captions.put(MODEL, OLD, [(picture.image_id, "a shirt") for picture in pictures])
+        assert list(captions.of([picture.image_id for picture in pictures])) == [red.image_id]
+        catalog.products.delete("shirt")
+        captions.put(MODEL, OLD, [(red.image_id, "a shirt")])
+        captions.fail(MODEL, OLD, [(red.image_id, InvalidInput("no"))])
+        assert captions.forget_gone() == 0
+
+    def test_captions_that_earlier_versions_have_left_go(
+        self, catalog: Catalog, captions: SqlCaptions, pictures: tuple[Picture, ...]
+    ) -> None:
+        captions.put(MODEL, OLD, [(picture.image_id, "a shirt") for picture in pictures])
+        with writing(catalog.engine) as connection:
+            connection.execute(delete(ProductRow))
         assert captions.forget_gone() == 3
         assert captions.forget_gone() == 0
-        assert captions.of([picture.image_id for picture in pictures]) == {}
 
     def test_a_product_shows_the_newest_caption_of_each_picture(
         self, catalog: Catalog, captions: SqlCaptions, pictures: tuple[Picture, ...], clock: Clock

@@ -1,0 +1,220 @@
+"""Image files that no product names: marked when their last image goes, removed after a grace.
+
+An image file is shared by all images with its content. Three kinds of transaction must not cross:
+
+- a *put* stores files, and its transaction then writes image rows that name them;
+- a *drop* takes image rows away, by a delete or a replacement, and marks their files as unnamed;
+- a *removal* looks whether any image row names a file, and deletes the file where none does.
+
+Each takes the lock of every file that it is about, `lock_files`, before it looks at anything of that file, and
+keeps it to its end. On SQLite the transaction holds the only write lock there is. On PostgreSQL it is an
+advisory lock, taken in a statement of its own: the transactions are READ COMMITTED, so each statement after it
+sees all that former holders have committed. For one file they therefore happen one after the other:
+
+- A put before a removal: the removal sees the image row, and only takes the mark away.
+- A removal before a put: the put looks for the file under the lock, finds none, and stores it again before it
+  names it. That it has seen the file before it had the lock counts for nothing.
+- A drop and a put of the same content: the mark only says that somebody should look. It may stand beside an
+  image row, and a removal then takes it away.
+- A removal that dies: the database undoes its transaction and frees the lock. The mark is still there, and the
+  file is or is not: the next removal deletes what is left, and a put finds out by looking.
+
+None of this depends on a time. What the grace is for: whoever reads a file that was replaced a moment ago, and
+an operator who takes back a deletion by restoring the database alone. A file is deleted within the transaction
+that looked, one a transaction, so no lock is held longer than one call to the store takes. A session that the
+database server ends during that one call could let a put of the same content pass between.
+
+A put that dies between its files and its transaction leaves files without a row and without a mark, and so did
+versions that knew no marks. Only a listing of the store finds those: `mark_unnamed`, one 256th at a time.
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, text, update
+
+from catalog.blobs import FsspecBlobs
+from catalog.chunks import chunks
+from catalog.clock import utc_now
+from catalog.dialects import insert_or_replace
+from catalog.tables import CaptionRow, FileHoldRow, ImageRow, ImportedPictureRow, UnnamedFileRow
+from catalog.transactions import reading, writing
+from core.errors import Unavailable
+
+logger = logging.getLogger(__name__)
+
+PREFIXES = tuple(f"{number:02x}" for number in range(256))
+"""The first two digits of file names: each stands for one 256th of all files."""
+HOLD_S = 120.0
+"""How long a sign of life of a backup keeps files from being removed."""
+_BEATS_A_HOLD = 6
+_MARKS: Table = UnnamedFileRow.metadata.tables[UnnamedFileRow.__tablename__]
+Outcome = Literal["removed", "named", "held"]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Marks that were looked at: files removed, and files that products name after all.
+
+    `held`: a backup or a restore is under way, so the rest stays for now.
+    """
+
+    removed: int = 0
+    named: int = 0
+    held: bool = False
+
+
+def lock_files(connection: Connection, sha256s: Iterable[str]) -> None:
+    """Let all that name or remove these files take turns, until the transaction ends."""
+    if connection.dialect.name != "postgresql":
+        return
+    # All take them in one order, so that none waits for another in a circle. The space of keys is shared with
+    # the locks of products: two equal ones cost no more than waiting.
+    keys = sorted({int.from_bytes(bytes.fromhex(each[:16]), signed=True) for each in sha256s})
+    if keys:
+        locks = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
+        connection.execute(locks, {"keys": keys})
+
+
+def drop_images(connection: Connection, images: Iterable[tuple[str, str]], now: datetime) -> None:
+    """Mark the files of images that go, and delete what models have written about them.
+
+    Each image is an id with a sha256; the caller holds the locks of their product and their files.
+    """
+    dropped = sorted(images)
+    for some in chunks([image_id for image_id, _ in dropped]):
+        connection.execute(delete(CaptionRow).where(CaptionRow.image_id.in_(some)))
+    files = sorted({sha256 for _, sha256 in dropped})
+    if files:
+        statement = insert_or_replace(connection, _MARKS)
+        renewed = statement.on_conflict_do_update(
+            index_elements=["sha256"], set_={"since": statement.excluded.since}
+        )
+        connection.execute(renewed, [{"sha256": sha256, "since": now} for sha256 in files])
+
+
+class SqlImageFiles:
+    """Finds and removes image files that no product names; every method may raise Unavailable."""
+
+    def __init__(self, engine: Engine, blobs: FsspecBlobs, clock: Callable[[], datetime] = utc_now) -> None:
+        self._engine = engine
+        self._blobs = blobs
+        self._clock = clock
+
+    def waiting(self) -> int:
+        """Count the files that are marked."""
+        with reading(self._engine) as connection:
+            return connection.scalars(select(func.count()).select_from(UnnamedFileRow)).one()
+
+    def unnamed(self, prefix: str) -> dict[str, int]:
+        """List the files with this prefix that no image names, each with its bytes."""
+        found = self._blobs.sizes(prefix)
+        with reading(self._engine) as connection:
+            for some in chunks(sorted(found)):
+                named = connection.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(some)))
+                for sha256 in set(named):
+                    del found[sha256]
+        return found
+
+    def mark_unnamed(self, prefix: str) -> int:
+        """Mark the files with this prefix that no image names and no mark does; counts them.
+
+        What writers that were killed have left half written goes at once.
+        """
+        self._blobs.remove_abandoned(prefix)
+        number = 0
+        for some in chunks(sorted(self.unnamed(prefix))):
+            marks = [{"sha256": sha256, "since": self._clock()} for sha256 in some]
+            with writing(self._engine) as connection:
+                known = connection.scalars(
+                    select(UnnamedFileRow.sha256).where(UnnamedFileRow.sha256.in_(some))
+                )
+                number += len(some) - len(set(known))
+                statement = insert_or_replace(connection, _MARKS)
+                connection.execute(statement.on_conflict_do_nothing(index_elements=["sha256"]), marks)
+        return number
+
+    def collect(self, grace_s: float, limit: int) -> Collected:
+        """Remove up to `limit` files that were marked `grace_s` ago or longer; 0: whenever that was."""
+        cutoff = None if grace_s <= 0 else self._clock() - timedelta(seconds=grace_s)
+        marks = select(UnnamedFileRow.sha256).order_by(UnnamedFileRow.since, UnnamedFileRow.sha256)
+        if cutoff is not None:
+            marks = marks.where(UnnamedFileRow.since <= cutoff)
+        with reading(self._engine) as connection:
+            page = connection.scalars(marks.limit(limit)).all()
+        outcomes: list[Outcome] = []
+        for sha256 in page:
+            outcomes.append(self.remove(sha256, cutoff))
+            if outcomes[-1] == "held":
+                break
+        return Collected(outcomes.count("removed"), outcomes.count("named"), "held" in outcomes)
+
+    def remove(self, sha256: str, cutoff: datetime | None = None) -> Outcome:
+        """Remove a file that no image names, marked or not; one marked after `cutoff` counts as named."""
+        with writing(self._engine) as connection:
+            lock_files(connection, [sha256])
+            mark = UnnamedFileRow.sha256 == sha256
+            if cutoff is not None:
+                since = connection.scalar(select(UnnamedFileRow.since).where(mark))
+                if since is None or since > cutoff:
+                    return "named"
+            image = connection.execute(select(ImageRow.id).where(ImageRow.sha256 == sha256).limit(1)).first()
+            if image is None:
+                # Last: a backup announces itself before it reads which files there are. So one that is not
+                # seen here reads later than this transaction has looked, and does not find the file named.
+                if self._held(connection):
+                    return "held"
+                _forget_imported(connection, sha256)
+                self._blobs.remove(sha256)
+            connection.execute(delete(UnnamedFileRow).where(mark))
+            return "removed" if image is None else "named"
+
+    @contextmanager
+    def holding(self, lease_s: float = HOLD_S) -> Iterator[None]:
+        """Keep every file from being removed while the block runs; if the process dies, for `lease_s` longer."""
+        hold_id, ended = uuid.uuid4().hex, threading.Event()
+
+        def expiry() -> datetime:
+            return self._clock() + timedelta(seconds=lease_s)
+
+        def renew() -> None:
+            while not ended.wait(lease_s / _BEATS_A_HOLD):
+                try:
+                    with writing(self._engine) as connection:
+                        row = update(FileHoldRow).where(FileHoldRow.id == hold_id)
+                        connection.execute(row.values(expires_at=expiry()))
+                except Unavailable:
+                    logger.warning("the hold on image files could not be renewed")
+
+        with writing(self._engine) as connection:
+            connection.execute(delete(FileHoldRow).where(FileHoldRow.expires_at <= self._clock()))
+            connection.execute(insert(FileHoldRow).values(id=hold_id, expires_at=expiry()))
+        heart = threading.Thread(target=renew, name="file-hold", daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            heart.join()
+            try:
+                with writing(self._engine) as connection:
+                    connection.execute(delete(FileHoldRow).where(FileHoldRow.id == hold_id))
+            except Unavailable:
+                logger.warning("the hold on image files stays until it runs out")
+
+    def _held(self, connection: Connection) -> bool:
+        living = select(FileHoldRow.id).where(FileHoldRow.expires_at > self._clock()).limit(1)
+        return connection.execute(living).first() is not None
+
+
+def _forget_imported(connection: Connection, sha256: str) -> None:
+    # In the order in which an import writes them.
+    keys = select(ImportedPictureRow.key).where(ImportedPictureRow.sha256 == sha256)
+    locked = keys.order_by(ImportedPictureRow.key).with_for_update()
+    connection.execute(delete(ImportedPictureRow).where(ImportedPictureRow.key.in_(locked)))

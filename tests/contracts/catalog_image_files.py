@@ -1,0 +1,404 @@
+"""What every database of the catalog must do with image files that no product names."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, select
+
+from catalog.blobs import FsspecBlobs
+from catalog.config import CatalogConfig
+from catalog.image_files import PREFIXES, Collected, SqlImageFiles
+from catalog.imported_pictures import KnownPicture
+from catalog.opening import Catalog
+from catalog.products import SqlProducts
+from catalog.tables import ImageRow, UnnamedFileRow
+from catalog.transactions import reading, writing
+from core.errors import Unavailable
+from core.types import NewPicture
+from tests.contracts.catalog_things import BLUE, GREEN, RED, Clock
+
+GRACE_S = 3600.0
+
+
+def sha256(image: NewPicture) -> str:
+    return hashlib.sha256(image.data).hexdigest()
+
+
+class Gate(FsspecBlobs):
+    """Stops at a call of the store, before or after it is done, until it is let go."""
+
+    def __init__(self, url: str, call: str, after: bool = False) -> None:
+        super().__init__(url)
+        self.reached, self.let_go = threading.Event(), threading.Event()
+        self._call, self._after, self._armed = call, after, True
+
+    def put(self, data: bytes) -> str:
+        return self._at("put", super().put, data)
+
+    def size(self, sha256: str) -> int | None:
+        return self._at("size", super().size, sha256)
+
+    def remove(self, sha256: str) -> None:
+        self._at("remove", super().remove, sha256)
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        return self._at("sizes", super().sizes, prefix)
+
+    def _at(self, call: str, work: Callable[[Any], Any], argument: Any) -> Any:
+        armed = self._armed and call == self._call
+        if armed and not self._after:
+            self._stop()
+        done = work(argument)
+        if armed and self._after:
+            self._stop()
+        return done
+
+    def _stop(self) -> None:
+        self._armed = False
+        self.reached.set()
+        assert self.let_go.wait(120)
+
+
+class ImageFilesContract:
+    """Run by a class that defines the fixture `database_url`."""
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def products(self, catalog: Catalog, clock: Clock) -> SqlProducts:
+        return SqlProducts(catalog.engine, catalog.blobs, clock)
+
+    @pytest.fixture
+    def files(self, catalog: Catalog, clock: Clock) -> SqlImageFiles:
+        return SqlImageFiles(catalog.engine, catalog.blobs, clock)
+
+    def stored(self, catalog: Catalog) -> set[str]:
+        return {name for prefix in PREFIXES for name in catalog.blobs.sizes(prefix)}
+
+    def marked(self, catalog: Catalog) -> set[str]:
+        with reading(catalog.engine) as connection:
+            return set(connection.scalars(select(UnnamedFileRow.sha256)))
+
+    def whole(self, catalog: Catalog) -> None:
+        """Every image has its file, and every file an image or a mark."""
+        with reading(catalog.engine) as connection:
+            named = set(connection.scalars(select(ImageRow.sha256)))
+        assert named <= self.stored(catalog) <= named | self.marked(catalog)
+
+    def test_the_file_of_a_deleted_product_goes_after_the_grace(
+        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles, clock: Clock
+    ) -> None:
+        products.put("p", "", "", {}, [RED, BLUE])
+        products.put("q", "", "", {}, [GREEN])
+        products.delete("p")
+        assert files.waiting() == 2
+        clock.move(GRACE_S - 1)
+        assert files.collect(GRACE_S, 10) == Collected()
+        assert catalog.blobs.get(sha256(RED)) == RED.data
+        clock.move(1)
+        assert files.collect(GRACE_S, 10) == Collected(removed=2)
+        assert self.stored(catalog) == {sha256(GREEN)}
+        assert files.waiting() == 0
+        assert files.collect(0, 10) == Collected()
+
+    def test_the_file_of_a_replaced_image_goes_and_those_that_stay_do_not(
+        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
+    ) -> None:
+        products.put("p", "", "", {}, [RED, BLUE])
+        products.put("p", "new", "", {"a": 1}, [BLUE, GREEN])
+        products.put("p", "newer", "", {}, None)
+        assert files.collect(0, 10) == Collected(removed=1)
+        assert self.stored(catalog) == {sha256(BLUE), sha256(GREEN)}
+        products.put("p", "newest", "", {}, [])
+        assert files.collect(0, 1) == Collected(removed=1)
+        assert files.collect(0, 1) == Collected(removed=1)
+        assert self.stored(catalog) == set()
+
+    def test_content_that_another_product_has_stays(
+        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        products.put("q", "", "", {}, [RED])
+        products.delete("p")
+        assert files.collect(0, 10) == Collected(named=1)
+        assert self.marked(catalog) == set()
+        assert catalog.blobs.get(sha256(RED)) == RED.data
+        products.delete("q")
+        assert files.collect(0, 10) == Collected(removed=1)
+
+    def test_content_that_is_put_again_within_the_grace_stays(
+        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles, clock: Clock
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        products.delete("p")
+        products.put("p", "", "", {}, [RED])
+        clock.move(GRACE_S)
+        assert files.collect(GRACE_S, 10) == Collected(named=1)
+        self.whole(catalog)
+        products.delete("p")
+        assert files.collect(GRACE_S, 10) == Collected()
+
+    def test_a_file_that_a_put_stored_and_never_named_is_found_by_a_listing(
+        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles, clock: Clock
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        orphan = catalog.blobs.put(b"its process died")
+        assert files.collect(0, 10) == Collected()
+        assert sum(files.mark_unnamed(prefix) for prefix in PREFIXES) == 1
+        assert sum(files.mark_unnamed(prefix) for prefix in PREFIXES) == 0
+        assert self.marked(catalog) == {orphan}
+        clock.move(GRACE_S)
+        assert files.collect(GRACE_S, 10) == Collected(removed=1)
+        assert self.stored(catalog) == {sha256(RED)}
+
+    def test_a_listing_does_not_renew_the_grace(
+        self, products: SqlProducts, files: SqlImageFiles, clock: Clock
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        products.delete("p")
+        clock.move(GRACE_S)
+        assert files.mark_unnamed(sha256(RED)[:2]) == 0
+        assert files.collect(GRACE_S, 10) == Collected(removed=1)
+
+    def test_what_an_import_remembers_of_a_removed_file_goes_with_it(
+        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        known = [KnownPicture("1", None, sha256(each), "image/png", 1, 1) for each in (RED, RED, BLUE)]
+        catalog.imported_pictures.remember(dict(zip("abc", known, strict=True)))
+        products.delete("p")
+        files.collect(0, 10)
+        assert list(catalog.imported_pictures.find(["a", "b", "c"])) == ["c"]
+
+    @pytest.mark.parametrize(("call", "after"), [("remove", False), ("remove", True)])
+    def test_a_put_beside_a_removal_waits_and_stores_its_file_anew(
+        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, call: str, after: bool
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        products.delete("p")
+        gate = Gate(catalog_config.blobs_url, call, after)
+        files = SqlImageFiles(catalog.engine, gate)
+        with ThreadPoolExecutor(2) as pool:
+            removal = pool.submit(files.collect, 0, 10)
+            assert gate.reached.wait(120)
+            # It has looked, and is about to delete the file or has just done so.
+            put = pool.submit(products.put, "q", "", "", {}, [RED])
+            self.stays_unfinished(put)
+            gate.let_go.set()
+            assert removal.result() == Collected(removed=1)
+            put.result()
+        assert catalog.blobs.get(sha256(RED)) == RED.data
+        self.whole(catalog)
+        assert files.collect(0, 10) == Collected()
+
+    def test_a_put_whose_file_is_removed_before_its_transaction_stores_it_anew(
+        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        products.delete("p")
+        gate = Gate(catalog_config.blobs_url, "put", after=True)
+        with ThreadPoolExecutor(1) as pool:
+            put = pool.submit(SqlProducts(catalog.engine, gate).put, "q", "", "", {}, [RED, BLUE])
+            assert gate.reached.wait(120)
+            # It has seen its first file, and relies on it.
+            assert files.collect(0, 10) == Collected(removed=1)
+            gate.let_go.set()
+            put.result()
+        assert catalog.blobs.get(sha256(RED)) == RED.data
+        self.whole(catalog)
+
+    def test_a_removal_beside_a_put_that_has_looked_waits_and_finds_the_file_named(
+        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        products.delete("p")
+        gate = Gate(catalog_config.blobs_url, "size", after=True)
+        with ThreadPoolExecutor(2) as pool:
+            put = pool.submit(SqlProducts(catalog.engine, gate).put, "q", "", "", {}, [RED])
+            assert gate.reached.wait(120)
+            # Its transaction has found the file, and has not written its rows.
+            removal = pool.submit(files.collect, 0, 10)
+            self.stays_unfinished(removal)
+            gate.let_go.set()
+            put.result()
+            assert removal.result() == Collected(named=1)
+        assert catalog.blobs.get(sha256(RED)) == RED.data
+        self.whole(catalog)
+
+    def test_a_file_that_is_named_after_a_listing_is_not_removed(
+        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts
+    ) -> None:
+        orphan = catalog.blobs.put(RED.data)
+        gate = Gate(catalog_config.blobs_url, "sizes", after=True)
+        files = SqlImageFiles(catalog.engine, gate)
+        with ThreadPoolExecutor(1) as pool:
+            listing = pool.submit(files.mark_unnamed, orphan[:2])
+            assert gate.reached.wait(120)
+            products.put("p", "", "", {}, [RED])
+            gate.let_go.set()
+            listing.result()
+        files.collect(0, 10)
+        assert files.remove(orphan) == "named"
+        assert catalog.blobs.get(orphan) == RED.data
+        self.whole(catalog)
+
+    def test_a_store_that_is_away_costs_no_mark(
+        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
+    ) -> None:
+        class Away(FsspecBlobs):
+            def remove(self, sha256: str) -> None:
+                raise Unavailable("the store is away")
+
+        products.put("p", "", "", {}, [RED])
+        products.delete("p")
+        with pytest.raises(Unavailable):
+            SqlImageFiles(catalog.engine, Away(catalog_config.blobs_url)).collect(0, 10)
+        assert self.marked(catalog) == {sha256(RED)}
+        assert files.collect(0, 10) == Collected(removed=1)
+
+    @pytest.mark.parametrize("moment", ["before", "after"])
+    def test_a_removal_that_is_killed_is_done_again(
+        self,
+        catalog: Catalog,
+        catalog_config: CatalogConfig,
+        products: SqlProducts,
+        files: SqlImageFiles,
+        moment: str,
+    ) -> None:
+        products.put("p", "", "", {}, [RED, BLUE])
+        products.delete("p")
+        program = Path(__file__).with_name("catalog_file_remover.py")
+        killed = subprocess.run(
+            [sys.executable, str(program), catalog_config.database_url, catalog_config.blobs_url, moment],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            check=False,
+        )
+        assert killed.returncode == -9, killed.stderr.decode()
+        assert len(self.stored(catalog)) == (2 if moment == "before" else 1)
+        assert len(self.marked(catalog)) == 2
+        # A put of the same content needs nobody to clear up first.
+        products.put("q", "", "", {}, [RED, BLUE])
+        self.whole(catalog)
+        products.delete("q")
+        assert files.collect(0, 10) == Collected(removed=2)
+        assert self.stored(catalog) == set()
+
+    def test_many_writers_and_removers_of_one_content_lose_nothing(
+        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
+    ) -> None:
+        ended = threading.Event()
+
+        def write(number: int) -> None:
+            for turn in range(15):
+                products.put(f"p{number}", str(turn), "", {}, [RED, BLUE] if turn % 2 else [BLUE, GREEN])
+                stored = products.get(f"p{number}")
+                assert all(catalog.blobs.size(each.sha256) for each in stored.pictures)
+                products.delete(f"p{number}")
+            products.put(f"p{number}", "", "", {}, [RED])
+
+        def remove() -> int:
+            removed = 0
+            while not ended.is_set():
+                removed += files.collect(0, 10).removed
+                for image in (RED, BLUE, GREEN):
+                    files.mark_unnamed(sha256(image)[:2])
+            return removed
+
+        with ThreadPoolExecutor(6) as pool:
+            removers = [pool.submit(remove) for _ in range(2)]
+            writers = [pool.submit(write, number) for number in range(3)]
+            wait(writers)
+            ended.set()
+            for each in writers:
+                each.result()
+            assert sum(each.result() for each in removers) > 0
+        self.whole(catalog)
+        files.collect(0, 10)
+        assert self.stored(catalog) == {sha256(RED)}
+
+    def test_a_hold_keeps_files_until_it_ends(
+        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
+    ) -> None:
+        products.put("p", "", "", {}, [RED, BLUE])
+        products.delete("p")
+        with files.holding():
+            assert files.collect(0, 10) == Collected(held=True)
+            assert len(self.stored(catalog)) == 2
+        assert files.collect(0, 10) == Collected(removed=2)
+
+    def test_a_hold_of_a_dead_process_runs_out(
+        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles, clock: Clock
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        products.delete("p")
+        # Never left, as by a process that was killed; its heart beats once in an hour only.
+        abandoned = files.holding(lease_s=6 * 3600)
+        abandoned.__enter__()
+        assert files.collect(0, 10).held
+        clock.move(6 * 3600)
+        assert files.collect(0, 10) == Collected(removed=1)
+        abandoned.__exit__(None, None, None)
+
+    def test_a_hold_is_renewed_while_it_lasts(
+        self, products: SqlProducts, files: SqlImageFiles, clock: Clock
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        products.delete("p")
+        with files.holding(lease_s=0.6):
+            for _ in range(5):
+                # The clock moves only as fast as the hold is renewed.
+                before = self.expiry(files)
+                clock.move(0.3)
+                while self.expiry(files) == before:
+                    threading.Event().wait(0.01)
+                assert files.collect(0, 10).held
+
+    def expiry(self, files: SqlImageFiles) -> Any:
+        from catalog.tables import FileHoldRow
+
+        with reading(files._engine) as connection:
+            return connection.scalars(select(FileHoldRow.expires_at)).one()
+
+    def test_after_a_deletion_and_a_prune_no_byte_of_the_image_is_left(
+        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
+    ) -> None:
+        secret = NewPicture(b"a face that wants to be forgotten", "image/png", 1, 1)
+        products.put("p", "", "", {}, [secret])
+        name = sha256(secret)
+        half = Path(catalog_config.blobs_url, name[:2], name[2:4], f".{name}.0123.tmp")
+        half.write_bytes(secret.data)
+        os.utime(half, (0, 0))
+        products.delete("p")
+        for prefix in PREFIXES:
+            files.mark_unnamed(prefix)
+        files.collect(0, 10)
+        folder = Path(catalog_config.blobs_url).parent
+        left = [each for each in folder.rglob("*") if each.is_file() and secret.data in each.read_bytes()]
+        assert left == []
+
+    def test_rows_that_were_dropped_past_the_catalog_are_found_by_a_listing(
+        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        # As a version did that knew no marks.
+        with writing(catalog.engine) as connection:
+            connection.execute(delete(ImageRow))
+        assert files.mark_unnamed(sha256(RED)[:2]) == 1
+        assert files.collect(0, 10) == Collected(removed=1)
+
+    @staticmethod
+    def stays_unfinished(future: Future[Any]) -> None:
+        """See that it waits for another: what a lock holds back does not end by itself."""
+        done, _ = wait([future], timeout=0.5)
+        assert not done
