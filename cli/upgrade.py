@@ -143,23 +143,34 @@ def rollback(
 
 @asks
 def prune(
-    model: Model,
+    model: Annotated[
+        str | None, typer.Option(help="A configured encoder, of which versions are dropped.")
+    ] = None,
     keep: Annotated[int, typer.Option(min=0, help="Earlier versions to keep, the latest first.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="Remove image files that no product names, instead of versions.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be dropped or removed.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     *,
     waiting: Waiting,
     service: Service,
 ) -> None:
-    """Drop the collections of versions that nobody goes back to."""
+    """Drop the collections of versions that nobody goes back to, or image files that no product names."""
+    if files == (model is not None):
+        raise typer.BadParameter("say either --model or --files", param_hint="--model")
+    kind, args = ("prune_files", {}) if files else ("prune", {"model": model, "keep": keep})
     if not yes and not dry_run:
         if waiting.detach or service.as_json:
             raise typer.BadParameter("say --yes, or --dry-run: nobody can be asked", param_hint="--yes")
-        told = waiting.do(service, "prune", model=model, keep=keep, dry_run=True)
-        if not (told.result or {}).get("would_drop"):
+        planned = waiting.do(service, kind, dry_run=True, **args).result or {}
+        if not planned.get("would_remove" if files else "would_drop"):
             return
-        typer.confirm("Drop these collections?", abort=True, err=True)
-    waiting.do(service, "prune", model=model, keep=keep, dry_run=dry_run)
+        question = "Remove these files for good?" if files else "Drop these collections?"
+        typer.confirm(question, abort=True, err=True)
+    waiting.do(service, kind, dry_run=dry_run, **args)
 
 
 @asks

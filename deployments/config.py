@@ -94,6 +94,19 @@ class RepairArgs(Config):
     )
     batch_size: int = Field(64, gt=0, description="Pictures per call to an encoder.")
     encode_deadline_s: float = Field(30.0, gt=0, description="How long an encoder may take, in seconds.")
+    file_grace_s: float = Field(
+        86_400.0,
+        ge=0,
+        description="How long an image file that no product names any more is kept, in seconds. A day leaves "
+        "time to take a mistaken deletion back by restoring the database alone; `vitrine prune --files` waits "
+        "for nothing.",
+    )
+    file_interval_s: float = Field(
+        300.0,
+        gt=0,
+        description="Pause between two passes that remove image files, in seconds. Each pass also lists a 256th "
+        "of all files for those that were never named, so every file is seen once in 256 pauses.",
+    )
     sample_interval_s: float = Field(
         30.0,
         gt=0,

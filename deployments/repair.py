@@ -1,15 +1,18 @@
 """The background repair: completes what is pending and removes what is obsolete, from the start on.
 
 Each model has loops of its own, so that the backlog of one holds up no other. Where the configuration asks
-for it, the repair also captions the images of the catalog.
+for it, the repair also captions the images of the catalog. It removes image files that no product names.
 """
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import cycle
 from typing import Any
 
+from catalog.image_files import PREFIXES
 from catalog.opening import open_catalog
 from core.captioning import Captioning
 from core.errors import VitrineError
@@ -28,6 +31,9 @@ from deployments.threads import widen_thread_pool
 from milvus.store import MilvusStore
 
 logger = logging.getLogger(__name__)
+
+_FILES_AT_ONCE = 100
+"""Files removed by one call in a thread."""
 
 
 class RepairReplica:
@@ -60,7 +66,7 @@ class RepairReplica:
                 self._loops_of_model[name] = self._start(name, self._encoders[name])
         if not self._loops:
             # Apart from each other: captions take long, and must not hold up what a search needs.
-            loops = [self._sample_for_ever()]
+            loops = [self._sample_for_ever(), self._remove_files_for_ever()]
             if self._captions is not None:
                 loops.append(self._repeat("captions", self._captions.sweep))
             self._loops = [asyncio.create_task(loop) for loop in loops]
@@ -109,6 +115,30 @@ class RepairReplica:
     async def _sample_for_ever(self) -> None:
         while True:
             await asyncio.sleep(await self._samples.sample(list(self._encoders.values())))
+
+    async def _remove_files_for_ever(self) -> None:
+        # Begins anywhere, so that a replica that is often replaced sees all files too.
+        first = random.randrange(len(PREFIXES))
+        for prefix in cycle((*PREFIXES[first:], *PREFIXES[:first])):
+            with as_request(new_request_id("files")):
+                await self._remove_files(prefix)
+            await asyncio.sleep(self._args.file_interval_s)
+
+    async def _remove_files(self, prefix: str) -> None:
+        files, removed = self._catalog.image_files, 0
+        try:
+            while True:
+                done = await asyncio.to_thread(files.collect, self._args.file_grace_s, _FILES_AT_ONCE)
+                removed += done.removed
+                if done.removed + done.named < _FILES_AT_ONCE:
+                    break
+            await asyncio.to_thread(files.mark_unnamed, prefix)
+        except VitrineError as error:
+            logger.warning("image files that no product names stay: %s", error.message)
+        except Exception:
+            logger.exception("the removal of image files failed")
+        if removed:
+            logger.info("removed %d image files that no product names", removed)
 
     async def _pass(self, name: str, work: Callable[[int, float], Awaitable[SweepReport]]) -> None:
         try:

@@ -18,12 +18,13 @@ _PLACES = {
     "promote": "jobs.upgrade.promote:promote",
     "rollback": "jobs.upgrade.promote:rollback",
     "prune": "jobs.upgrade.prune:prune",
+    "prune_files": "jobs.upgrade.prune:prune_files",
     "verify": "jobs.verification.verify:verify",
     "adopt": "jobs.verification.verify:adopt",
 }
 """Function of each kind; a job imports only what it runs."""
 
-_WITHOUT_RAY = {"import", "adopt"}
+_WITHOUT_RAY = {"import", "prune_files", "adopt"}
 
 
 def work_of(kind: str) -> Work:

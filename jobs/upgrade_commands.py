@@ -71,18 +71,32 @@ def add_upgrade_commands(app: typer.Typer) -> None:
 
     @app.command()
     def prune(
-        model: Model,
+        model: Annotated[
+            str | None, typer.Option(help="A configured encoder, of which versions are dropped.")
+        ] = None,
         keep: Annotated[int, typer.Option(help="Earlier versions to keep, the latest first.")] = 1,
+        files: Annotated[
+            bool,
+            typer.Option("--files", help="Remove image files that no product names, instead of versions."),
+        ] = False,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Only say what would be dropped or removed.")
+        ] = False,
         yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
         config: ConfigFile = None,
         address: ServiceAddress = "auto",
     ) -> None:
-        """Drop the collections of versions that nobody goes back to."""
-        args = {"model": model, "keep": keep}
-        if not yes:
-            start("prune", {**args, "dry_run": True}, config, address)
-            typer.confirm("Drop these collections?", abort=True, err=True)
-        start("prune", args, config, address)
+        """Drop the collections of versions that nobody goes back to, or image files that no product names."""
+        if files == (model is not None):
+            raise typer.BadParameter("say either --model or --files", param_hint="--model")
+        kind, args = ("prune_files", {}) if files else ("prune", {"model": model, "keep": keep})
+        if dry_run or not yes:
+            start(kind, {**args, "dry_run": True}, config, address)
+            if dry_run:
+                return
+            question = "Remove these files for good?" if files else "Drop these collections?"
+            typer.confirm(question, abort=True, err=True)
+        start(kind, args, config, address)
 
     @app.command()
     def verify(

@@ -1,7 +1,8 @@
 """Make a backup while the service goes on, and bring one back into an empty place."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,9 +17,10 @@ from catalog.blobs import FsspecBlobs
 from catalog.clock import utc_now
 from catalog.config import CatalogConfig
 from catalog.engine import open_engine
+from catalog.image_files import SqlImageFiles
 from catalog.migrate import is_known
 from catalog.opening import open_catalog, open_reports
-from catalog.tables import ProductRow
+from catalog.tables import FileHoldRow, ProductRow
 from catalog.transactions import reading
 from core.errors import Conflict
 
@@ -51,8 +53,8 @@ class Transfer:
 def back_up(config: CatalogConfig, url: str, clock: Callable[[], datetime] = utc_now) -> Transfer:
     """Store the database and every file that it refers to, as of one moment, beside earlier backups.
 
-    A file is durable before a row names it and is never deleted, so those of the rows that were dumped
-    are all there, however much is written meanwhile.
+    A file is durable before a row names it, and none is removed while the backup is under way, so those of the
+    rows that were dumped are all there, however much is written and deleted meanwhile.
 
     Raises:
         ConfigError: the place cannot be opened, or PostgreSQL's programs are not at hand.
@@ -61,7 +63,7 @@ def back_up(config: CatalogConfig, url: str, clock: Callable[[], datetime] = utc
     """
     archive, name = Archive(url), Archive.name(clock())
     database = config.sqlalchemy_url.get_backend_name()
-    with tempfile.TemporaryDirectory(prefix="vitrine-backup-") as scratch:
+    with _files_held(config), tempfile.TemporaryDirectory(prefix="vitrine-backup-") as scratch:
         folder = Path(scratch)
         contents = _DUMP[database](config, folder / DUMP)
         sha256, size = fingerprint(folder / DUMP)
@@ -89,13 +91,34 @@ def restore(
     found = archive.find(snapshot)
     _check(config, found)
     done = Transfer(found)
-    with tempfile.TemporaryDirectory(prefix="vitrine-restore-") as scratch:
+    # A service on the empty catalog finds the files that come named by nothing, and must leave them.
+    open_catalog(config).close()
+    with _files_held(config), tempfile.TemporaryDirectory(prefix="vitrine-restore-") as scratch:
         folder = Path(scratch)
         archive.fetch(found, folder)
         _copy(folder, archive.stores, (FsspecBlobs(config.blobs_url), open_reports(config)), done)
         _RESTORE[found.database](config, folder / DUMP)
     _begin_anew(config, keep_index)
     return done
+
+
+@contextmanager
+def _files_held(config: CatalogConfig) -> Iterator[None]:
+    """Keep image files from being removed, where the catalog is of a version that removes any."""
+    url = config.sqlalchemy_url
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
+        # Opening it would make one.
+        yield
+        return
+    engine = open_engine(config)
+    try:
+        with reading(engine) as connection:
+            removes = inspect(connection).has_table(FileHoldRow.__tablename__)
+        files = SqlImageFiles(engine, FsspecBlobs(config.blobs_url))
+        with files.holding() if removes else nullcontext():
+            yield
+    finally:
+        engine.dispose()
 
 
 def _begin_anew(config: CatalogConfig, keep_index: bool) -> None:

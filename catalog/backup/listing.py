@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, select, union
+from sqlalchemy import Connection, func, select
 
 from catalog.migrate import revision_of
-from catalog.tables import ImageRow, ImportedPictureRow, JobRow, ProductRow
+from catalog.tables import ImageRow, JobRow, ProductRow
 
 _ROWS_AT_ONCE = 10_000
 
@@ -28,8 +28,8 @@ class Contents:
 
 def list_contents(connection: Connection, folder: Path) -> Contents:
     """Count, and write the lists of files into a folder, all of one transaction's state."""
-    # What an import has read before it does not read again, so those files belong to the catalog too.
-    named = union(select(ImageRow.sha256), select(ImportedPictureRow.sha256)).order_by("sha256")
+    # What only an import remembers is left out: nobody keeps it, and the next import reads it anew.
+    named = select(ImageRow.sha256).distinct().order_by(ImageRow.sha256)
     _write(folder / PICTURES, (row.sha256 for row in _stream(connection, named)))
     _write(folder / REPORTS, sorted(_reports(connection)))
     return Contents(

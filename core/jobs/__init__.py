@@ -6,7 +6,7 @@ from core.jobs.evaluating import EnsembleArgs, EvaluateArgs
 from core.jobs.importing import ImportArgs
 from core.jobs.kinds import KINDS
 from core.jobs.record import Job, JobState, Progress
-from core.jobs.upgrading import PlanArgs, PromoteArgs, PruneArgs, RollbackArgs
+from core.jobs.upgrading import PlanArgs, PromoteArgs, PruneArgs, PruneFilesArgs, RollbackArgs
 from core.jobs.verifying import AdoptArgs, VerifyArgs
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Progress",
     "PromoteArgs",
     "PruneArgs",
+    "PruneFilesArgs",
     "RollbackArgs",
     "SampleArgs",
     "VerifyArgs",

@@ -4,7 +4,7 @@ from core.jobs.arguments import JobArgs
 from core.jobs.building import BuildArgs, SampleArgs
 from core.jobs.evaluating import EvaluateArgs
 from core.jobs.importing import ImportArgs
-from core.jobs.upgrading import PlanArgs, PromoteArgs, PruneArgs, RollbackArgs
+from core.jobs.upgrading import PlanArgs, PromoteArgs, PruneArgs, PruneFilesArgs, RollbackArgs
 from core.jobs.verifying import AdoptArgs, VerifyArgs
 
 KINDS: dict[str, type[JobArgs]] = {
@@ -16,6 +16,7 @@ KINDS: dict[str, type[JobArgs]] = {
     "promote": PromoteArgs,
     "rollback": RollbackArgs,
     "prune": PruneArgs,
+    "prune_files": PruneFilesArgs,
     "verify": VerifyArgs,
     "adopt": AdoptArgs,
 }

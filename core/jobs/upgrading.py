@@ -45,3 +45,9 @@ class PruneArgs(JobArgs):
     model: str = Field(description="A configured encoder.")
     keep: int = Field(1, ge=0, description="Earlier versions to keep, the latest first.")
     dry_run: bool = Field(False, description="Only say what would be dropped.")
+
+
+class PruneFilesArgs(JobArgs):
+    """Remove every image file that no product names, now and without the grace that the repair gives."""
+
+    dry_run: bool = Field(False, description="Only say how many files would be removed.")

@@ -1,14 +1,18 @@
-"""The job `prune`: drop the collections of versions that nobody goes back to."""
+"""The jobs `prune` and `prune_files`: drop the collections, and the image files, that nobody goes back to."""
 
 from typing import Any
 
+from catalog.image_files import PREFIXES
 from catalog.opening import Catalog
-from core.jobs import JobArgs, PruneArgs
+from core.errors import Conflict
+from core.jobs import JobArgs, PruneArgs, PruneFilesArgs
 from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.context import JobContext, open_store
 from jobs.staging import Staging
 from jobs.upgrade.serving import RunningServe, Serving
+
+_MARKS_AT_ONCE = 500
 
 
 def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
@@ -34,6 +38,38 @@ def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
         "dropped" if not args.dry_run else "would_drop": [info.collection for info in doomed],
         "kept": {info.collection: reason for info, reason in kept},
     }
+
+
+def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
+    """Remove every image file that no product names; returns how many files and bytes went, or would go.
+
+    Raises:
+        Conflict: another such job is at work, or a backup or a restore needs the files.
+        Unavailable: the database or the store of image files is away.
+    """
+    assert isinstance(args, PruneFilesArgs)
+    run, files = context.run, context.catalog.image_files
+    run.claim("the image files")
+    removed = size = 0
+    for number, prefix in enumerate(PREFIXES):
+        run.report(stage="looking for unnamed image files", total=len(PREFIXES), done=number)
+        for sha256, held in files.unnamed(prefix).items():
+            run.check()
+            outcome = "removed" if args.dry_run else files.remove(sha256)
+            if outcome == "held":
+                raise Conflict(
+                    "a backup or a restore is under way and needs the files; try again when it is done"
+                )
+            if outcome == "removed":
+                removed, size = removed + 1, size + held
+        if not args.dry_run:
+            context.catalog.blobs.remove_abandoned(prefix)
+    if not args.dry_run:
+        # Marks of files that products name again, or that somebody else has removed.
+        while (done := files.collect(0, _MARKS_AT_ONCE)).removed + done.named == _MARKS_AT_ONCE:
+            run.check()
+        context.catalog.captions.forget_gone()
+    return {"would_remove" if args.dry_run else "removed": removed, "bytes": size}
 
 
 def forget_files(context: JobContext, info: EncoderInfo) -> None:

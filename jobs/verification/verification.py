@@ -12,7 +12,7 @@ from jobs.settings import EncoderSettings
 from jobs.shards import Shard, cut
 from jobs.upgrade.targets import as_it_was
 from jobs.verification.checker import Compare, OpenChecker
-from jobs.verification.differences import EXAMPLES, Findings
+from jobs.verification.differences import EXAMPLES, Differences, Findings
 from jobs.verification.files import FILES_AT_ONCE, check_files
 from jobs.verification.sample import Sample
 from jobs.verification.version import VersionCheck
@@ -49,7 +49,11 @@ class Verification:
         """
         findings = Findings()
         pictures = self._catalog.products.counts()[1]
-        self.checked = {"pictures": pictures, "versions": {}}
+        self.checked = {
+            "pictures": pictures,
+            "unnamed_files": self._catalog.image_files.waiting(),
+            "versions": {},
+        }
         shards = cut(pictures, _PICTURES_A_RANGE)
         self._run.report(stage="looking at picture files", total=pictures, done=0)
         self._look_at_files(shards, findings, repair)
@@ -81,6 +85,7 @@ class Verification:
                 pictures = list(self._catalog.audit.pictures(shard.first, shard.beyond))
                 products = {picture.key: picture.product_id for picture in pictures}
                 found = check_files(self._catalog, pictures, self._sample.__contains__, pool)
+                found = self._still_named(shard, found)
                 for kind, keys in found.items():
                     findings.add(kind, "", keys, products)
                 broken = {key for keys in found.values() for key in keys}
@@ -90,6 +95,13 @@ class Verification:
                     self._catalog.imported_pictures.forget(sha256s)
                 done += len(pictures)
                 self._run.report(done=done)
+
+    def _still_named(self, shard: Shard, found: Differences) -> Differences:
+        """Leave out images that have gone meanwhile: their files may go too."""
+        if not any(found.values()):
+            return found
+        named = {each.key for each in self._catalog.audit.pictures(shard.first, shard.beyond)}
+        return {kind: [key for key in keys if key in named] for kind, keys in found.items()}
 
     def _look_at_version(
         self, info: EncoderInfo, shards: Sequence[Shard], findings: Findings, repair: bool

@@ -64,7 +64,7 @@ class Gate(FsspecBlobs):
     def _stop(self) -> None:
         self._armed = False
         self.reached.set()
-        assert self.let_go.wait(120)
+        assert self.let_go.wait(30)
 
 
 class ImageFilesContract:

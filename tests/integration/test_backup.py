@@ -6,15 +6,24 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import update
 
+from catalog.backup import backup
 from catalog.backup.archive import Archive
 from catalog.backup.backup import back_up, restore
+from catalog.backup.files import copy_files
 from catalog.config import CatalogConfig
+from catalog.image_files import PREFIXES, Collected
+from catalog.imported_pictures import KnownPicture
 from catalog.opening import Catalog, open_catalog
+from catalog.tables import FileHoldRow
+from catalog.transactions import writing
 from core.errors import ConfigError, Conflict, NotFound, Unavailable
 from tests.upgrade_stage import info, picture
 
@@ -245,3 +254,63 @@ def test_backups_lie_on_any_file_system(tmp_path: Path) -> None:
     made.reopen()
     assert made.products() == ["dress"]
     made.catalog.close()
+
+
+def test_files_that_a_backup_needs_are_not_removed_before_it_is_done(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put("dress", "hat")
+
+    def deleted_meanwhile(*args: Any) -> None:
+        if not done:
+            done.append(True)
+            shop.catalog.products.delete("hat")
+            assert shop.catalog.image_files.collect(0, 10) == Collected(held=True)
+        copy_files(*args)
+
+    done: list[bool] = []
+    monkeypatch.setattr(backup, "copy_files", deleted_meanwhile)
+    assert back_up(shop.config, shop.place).whole
+    assert done
+    assert shop.catalog.image_files.collect(0, 10) == Collected(removed=1)
+    shop.lose()
+    assert restore(shop.config, shop.place).whole
+    shop.reopen()
+    assert shop.products() == ["dress", "hat"]
+    # What the backup held is no hold of the restored catalog for ever.
+    shop.catalog.products.delete("hat")
+    with writing(shop.catalog.engine) as connection:
+        connection.execute(update(FileHoldRow).values(expires_at=datetime.now(UTC)))
+    assert shop.catalog.image_files.collect(0, 10) == Collected(removed=1)
+
+
+def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put("dress", "hat")
+    assert back_up(shop.config, shop.place).whole
+    shop.lose()
+    service = open_catalog(shop.config)
+
+    def looked_at_meanwhile(*args: Any) -> None:
+        copy_files(*args)
+        for prefix in PREFIXES:
+            service.image_files.mark_unnamed(prefix)
+        done.append(service.image_files.collect(0, 10))
+
+    done: list[Collected] = []
+    monkeypatch.setattr(backup, "copy_files", looked_at_meanwhile)
+    assert restore(shop.config, shop.place).whole
+    service.close()
+    assert done[0] == Collected(held=True)
+    shop.reopen()
+    assert shop.products() == ["dress", "hat"]
+
+
+def test_an_import_that_remembers_a_file_does_not_put_it_into_a_backup(shop: Shop) -> None:
+    shop.put("dress")
+    forgotten = shop.catalog.blobs.put(b"of a deleted product")
+    known = KnownPicture("1", None, forgotten, "image/png", 1, 1)
+    shop.catalog.imported_pictures.remember({"https://shop.example/1.png": known})
+    done = back_up(shop.config, shop.place)
+    assert (done.whole, done.pictures.copied) == (True, 1)

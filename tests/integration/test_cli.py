@@ -241,6 +241,18 @@ def test_another_milvus_is_adopted_only_by_who_confirms_it(stand: Stand) -> None
     assert stand.told("adopt", "--yes", "--keep-index", "--detach")["args"] == {"keep_index": True}
 
 
+def test_a_prune_of_files_is_a_job_of_its_own_and_asks_first(stand: Stand) -> None:
+    stand.meanwhile({"result": {"would_remove": 3}})
+    assert stand.run("prune", "--files", input="n\n").exit_code == Exit.FAILED
+    assert [(job.kind, job.args) for job in stand.jobs.page(5)] == [("prune_files", {"dry_run": True})]
+    stand.meanwhile({"result": {"removed": 3}})
+    assert stand.told("prune", "--files", "--yes")["result"] == {"removed": 3}
+    stand.meanwhile({"result": {"would_remove": 0}})
+    assert stand.told("prune", "--files", "--dry-run")["args"] == {"dry_run": True}
+    for wrong in ((), ("--files", "--model", "first")):
+        assert stand.run("prune", *wrong, "--yes").exit_code == Exit.USAGE
+
+
 def test_jobs_are_listed_shown_logged_and_cancelled(stand: Stand) -> None:
     job_id = stand.run("build", "--model", "first", "--detach").stdout.strip()
     assert [each["job_id"] for each in stand.told("jobs", "list")] == [job_id]

@@ -153,6 +153,28 @@ def test_loops_begin_and_end_with_the_models_that_are_named(
     asyncio.run(scene())
 
 
+def test_files_that_no_product_names_go_by_themselves(
+    args: RepairArgs, catalog: Catalog, encoders: dict[str, LocalEncoder], store: MemoryStore
+) -> None:
+    (gone,) = catalog.products.put("gone", "", "", {}, [image(1)])[0].pictures
+    (stays,) = catalog.products.put("stays", "", "", {}, [image(2)])[0].pictures
+    catalog.products.delete("gone")
+    orphan = catalog.blobs.put(b"its product never came")
+    soon = args.model_copy(update={"file_grace_s": 0.01, "file_interval_s": 0.001})
+
+    async def scene() -> None:
+        replica = repair.RepairReplica(soon)
+        await replica.reconfigure({"models": ["quick"]})
+        async with asyncio.timeout(120):
+            while catalog.blobs.size(gone.sha256) is not None or catalog.blobs.size(orphan) is not None:
+                await asyncio.sleep(0.01)
+        await replica.check_health()
+        await replica.stop()
+
+    asyncio.run(scene())
+    assert catalog.blobs.size(stays.sha256) is not None
+
+
 def test_a_loop_that_has_ended_fails_the_health_check(
     args: RepairArgs, catalog: Catalog, encoders: dict[str, LocalEncoder], store: MemoryStore
 ) -> None:

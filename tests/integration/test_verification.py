@@ -20,8 +20,10 @@ from core.errors import InvalidImage
 from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.context import JobContext
 from jobs.settings import EncoderSettings, Settings
+from jobs.verification import verification as module
 from jobs.verification.checker import Compare
-from jobs.verification.differences import Findings
+from jobs.verification.differences import Differences, Findings
+from jobs.verification.files import check_files
 from jobs.verification.sample import Sample
 from jobs.verification.vectors import Compared, KeyedFile, compare_vectors
 from jobs.verification.verification import Verification
@@ -101,10 +103,32 @@ def test_a_sound_service_agrees_and_says_what_was_looked_at(checked: Checked) ->
     assert checked.kinds() == {}
     assert checked.verification.checked == {
         "pictures": 6,
+        "unnamed_files": 0,
         "versions": {LIVE: {"vectors": 6, "encoded_anew": 6}},
     }
     assert checked.kinds(percent=0) == {}
     assert checked.verification.checked["versions"][LIVE]["encoded_anew"] == 0
+
+
+def test_an_image_that_goes_while_it_is_looked_at_is_no_difference(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = checked.shop.catalog
+
+    def deleted_meanwhile(*args: Any) -> Differences:
+        catalog.products.delete("p0")
+        assert catalog.image_files.collect(0, 10).removed == 1
+        monkeypatch.setattr(module, "check_files", check_files)
+        return check_files(*args)
+
+    monkeypatch.setattr(module, "check_files", deleted_meanwhile)
+    assert "missing_file" not in checked.kinds()
+
+
+def test_files_that_wait_for_their_removal_are_counted(checked: Checked) -> None:
+    checked.shop.catalog.products.delete("p0")
+    checked.kinds()
+    assert checked.verification.checked["unnamed_files"] == 1
 
 
 def test_a_lost_collection_is_built_again(checked: Checked) -> None:

@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
+from catalog.config import CatalogConfig
+from catalog.image_files import PREFIXES
 from core.bulk import BulkConfig
 from core.errors import Conflict, NotFound, Unavailable
-from core.jobs import Progress
+from core.jobs import Progress, PruneFilesArgs
 from core.types import EncoderInfo
 from jobs.context import JobContext
 from jobs.evaluation.gate import GateDecision
-from jobs.run import JobRun
+from jobs.run import JobRun, take_up
 from jobs.settings import EncoderSettings, Settings
 from jobs.upgrade.promote import Upgrade
-from jobs.upgrade.prune import drop, sort_out
+from jobs.upgrade.prune import drop, prune_files, sort_out
 from jobs.upgrade.takeover import Surroundings
 from jobs.upgrade.targets import as_it_was, version_to_return_to
 from milvus.config import MilvusConfig
@@ -181,3 +183,38 @@ def test_nothing_is_dropped_through_an_alias(shop: Stage) -> None:
     with pytest.raises(Conflict, match="alias"):
         shop.store.drop_collection(MODEL)
     assert shop.keys("old") == shop.expected_keys()
+
+
+def test_a_prune_of_files_removes_at_once_what_no_product_names(shop: Stage, tmp_path: Path) -> None:
+    catalog = shop.catalog
+    kept = {each.sha256 for name in ("p1", "p2") for each in catalog.products.get(name).pictures}
+    for name in ("p0", "p3", "p4", "p5"):
+        catalog.products.delete(name)
+    catalog.blobs.put(b"its product never came")
+
+    def files() -> set[str]:
+        return {name for prefix in PREFIXES for name in catalog.blobs.sizes(prefix)}
+
+    def pruned(dry_run: bool) -> dict[str, Any]:
+        with take_up(catalog.jobs, "prune_files", {"dry_run": dry_run}) as run:
+            settings = Settings(
+                catalog_config(tmp_path), MilvusConfig(uri="http://127.0.0.1:1"), BulkConfig(), {}
+            )
+            return prune_files(JobContext(run, settings, catalog), PruneFilesArgs(dry_run=dry_run))
+
+    planned = pruned(dry_run=True)
+    assert planned["would_remove"] == 5
+    assert planned["bytes"] > 0
+    assert len(files()) == 7
+    assert pruned(dry_run=False) == {"removed": 5, "bytes": planned["bytes"]}
+    assert files() == kept
+    assert catalog.image_files.waiting() == 0
+    assert pruned(dry_run=True) == {"would_remove": 0, "bytes": 0}
+    catalog.products.delete("p1")
+    with catalog.image_files.holding(), pytest.raises(Conflict, match="backup"):
+        pruned(dry_run=False)
+    assert files() == kept
+
+
+def catalog_config(folder: Path) -> CatalogConfig:
+    return CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=f"{folder}/blobs")
