@@ -12,6 +12,7 @@ from core.errors import NotFound
 from core.jobs import Job, Progress
 
 JOBS = select(*JobRow.__table__.columns)
+_ROWS_AT_ONCE = 1_000
 _UNFINISHED = ("queued", "running")
 _JOB_ID = re.compile(r"[a-z0-9_-]{1,64}")
 _LOCK = (0x7669, 0x6A6F)
@@ -77,6 +78,20 @@ def forget_before(connection: Connection, before: datetime, now: datetime) -> No
     """Drop the jobs that have ended, or died, before a moment."""
     connection.execute(
         delete(JobRow).where(JobRow.heartbeat_at < before, ~_alive(now)),
+    )
+
+
+def report_files(connection: Connection) -> set[str]:
+    """Read which files, by sha256, the results of jobs name."""
+    results = connection.scalars(select(JobRow.result), execution_options={"yield_per": _ROWS_AT_ONCE})
+    return {sha256 for result in results for sha256 in ((result or {}).get("files") or {}).values()}
+
+
+def others_live(connection: Connection, job_id: str, now: datetime) -> bool:
+    """Tell whether any job but this one is alive."""
+    return (
+        connection.execute(select(JobRow.id).where(JobRow.id != job_id, _alive(now)).limit(1)).first()
+        is not None
     )
 
 

@@ -178,6 +178,13 @@ class SqlJobs:
         with reading(self._engine) as connection:
             return job_rows.holder(connection, name, self._clock())
 
+    def report_files(self, job_id: str) -> set[str] | None:
+        """Read which files, by sha256, results of jobs name; None while another job lives, and may add to them."""
+        with reading(self._engine) as connection:
+            if job_rows.others_live(connection, job_id, self._clock()):
+                return None
+            return job_rows.report_files(connection)
+
     def page(self, limit: int) -> list[Job]:
         """Read the latest jobs, newest first."""
         rows = job_rows.JOBS.order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)

@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from catalog.job_rows import report_files
 from catalog.migrate import revision_of
-from catalog.tables import ImageRow, JobRow, ProductRow
+from catalog.tables import ImageRow, ProductRow
 
 _ROWS_AT_ONCE = 10_000
 
@@ -31,7 +32,7 @@ def list_contents(connection: Connection, folder: Path) -> Contents:
     # What only an import remembers is left out: nobody keeps it, and the next import reads it anew.
     named = select(ImageRow.sha256).distinct().order_by(ImageRow.sha256)
     _write(folder / PICTURES, (row.sha256 for row in _stream(connection, named)))
-    _write(folder / REPORTS, sorted(_reports(connection)))
+    _write(folder / REPORTS, sorted(report_files(connection)))
     return Contents(
         tables=revision_of(connection),
         products=connection.scalar(select(func.count()).select_from(ProductRow)) or 0,
@@ -43,11 +44,6 @@ def read_list(path: Path) -> Iterator[str]:
     """Read a list back, a name at a time."""
     with path.open() as lines:
         yield from (line.rstrip("\n") for line in lines)
-
-
-def _reports(connection: Connection) -> set[str]:
-    results = (row.result for row in _stream(connection, select(JobRow.result)))
-    return {sha256 for result in results for sha256 in ((result or {}).get("files") or {}).values()}
 
 
 def _stream(connection: Connection, statement: Any) -> Iterator[Any]:

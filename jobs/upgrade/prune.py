@@ -43,6 +43,8 @@ def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
 def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
     """Remove every image file that no product names; returns how many files and bytes went, or would go.
 
+    Reports show small copies of images, so those of jobs whose record has gone are removed too.
+
     Raises:
         Conflict: another such job is at work, or a backup or a restore needs the files.
         Unavailable: the database or the store of image files is away.
@@ -69,7 +71,28 @@ def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
         while (done := files.collect(0, _MARKS_AT_ONCE)).removed + done.named == _MARKS_AT_ONCE:
             run.check()
         context.catalog.captions.forget_gone()
-    return {"would_remove" if args.dry_run else "removed": removed, "bytes": size}
+    reports = _prune_reports(context, args.dry_run)
+    return {"would_remove" if args.dry_run else "removed": removed, "bytes": size, "reports": reports}
+
+
+def _prune_reports(context: JobContext, dry_run: bool) -> int:
+    reports, run, number = context.catalog.reports, context.run, 0
+    run.report(stage="looking for reports of forgotten jobs")
+    for prefix in PREFIXES:
+        # Listed first: a report that comes later is not in the list, and one that was there belongs to a job
+        # that lives, or whose result names it by now, or to none.
+        if not (found := reports.sizes(prefix)):
+            continue
+        run.check()
+        named = context.catalog.jobs.report_files(run.job.job_id)
+        if named is None:
+            run.report(stage="leaving the reports: another job is at work")
+            break
+        for sha256 in found.keys() - named:
+            number += 1
+            if not dry_run:
+                reports.remove(sha256)
+    return number
 
 
 def forget_files(context: JobContext, info: EncoderInfo) -> None:

@@ -150,3 +150,25 @@ def test_a_store_that_cannot_be_opened_is_a_configuration_error(
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(ConfigError, match="blobs_url"):
         FsspecBlobs(url)
+
+
+def test_a_removed_file_is_gone_and_may_be_removed_again_and_stored_again(blobs: FsspecBlobs) -> None:
+    sha256 = blobs.put(DATA)
+    blobs.remove(sha256)
+    assert (blobs.size(sha256), blobs.sizes(sha256[:2])) == (None, {})
+    with pytest.raises(NotFound):
+        blobs.get(sha256)
+    blobs.remove(sha256)
+    assert blobs.put(DATA) == sha256
+    assert blobs.get(sha256) == DATA
+
+
+def test_only_what_a_writer_left_long_ago_counts_as_abandoned(local: FsspecBlobs, tmp_path: Path) -> None:
+    sha256 = local.put(DATA)
+    folder = tmp_path / sha256[:2] / sha256[2:4]
+    old, young = folder / ".old.tmp", folder / ".young.tmp"
+    for each in (old, young):
+        each.write_bytes(DATA)
+    os.utime(old, (0, 0))
+    assert local.remove_abandoned(sha256[:2]) == 1
+    assert sorted(folder.iterdir()) == [young, folder / sha256]

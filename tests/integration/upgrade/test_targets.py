@@ -195,25 +195,41 @@ def test_a_prune_of_files_removes_at_once_what_no_product_names(shop: Stage, tmp
     def files() -> set[str]:
         return {name for prefix in PREFIXES for name in catalog.blobs.sizes(prefix)}
 
-    def pruned(dry_run: bool) -> dict[str, Any]:
-        with take_up(catalog.jobs, "prune_files", {"dry_run": dry_run}) as run:
-            settings = Settings(
-                catalog_config(tmp_path), MilvusConfig(uri="http://127.0.0.1:1"), BulkConfig(), {}
-            )
-            return prune_files(JobContext(run, settings, catalog), PruneFilesArgs(dry_run=dry_run))
-
-    planned = pruned(dry_run=True)
+    planned = pruned(shop, tmp_path, dry_run=True)
     assert planned["would_remove"] == 5
     assert planned["bytes"] > 0
     assert len(files()) == 7
-    assert pruned(dry_run=False) == {"removed": 5, "bytes": planned["bytes"]}
+    assert pruned(shop, tmp_path, dry_run=False) == {"removed": 5, "bytes": planned["bytes"], "reports": 0}
     assert files() == kept
     assert catalog.image_files.waiting() == 0
-    assert pruned(dry_run=True) == {"would_remove": 0, "bytes": 0}
+    assert pruned(shop, tmp_path, dry_run=True) == {"would_remove": 0, "bytes": 0, "reports": 0}
     catalog.products.delete("p1")
     with catalog.image_files.holding(), pytest.raises(Conflict, match="backup"):
-        pruned(dry_run=False)
+        pruned(shop, tmp_path, dry_run=False)
     assert files() == kept
+
+
+def test_a_prune_of_files_removes_reports_of_jobs_that_nobody_remembers(shop: Stage, tmp_path: Path) -> None:
+    jobs, reports = shop.catalog.jobs, shop.catalog.reports
+    kept, forgotten = reports.put(b"<html>kept"), reports.put(b"<html>forgotten")
+    with take_up(jobs, "evaluate", {}) as run:
+        run.result = {"files": {"report.html": kept}}
+    with take_up(jobs, "evaluate", {}):
+        # It may have written a report that its result will name.
+        assert pruned(shop, tmp_path, dry_run=False)["reports"] == 0
+    assert pruned(shop, tmp_path, dry_run=True)["reports"] == 1
+    assert reports.get(forgotten)
+    assert pruned(shop, tmp_path, dry_run=False)["reports"] == 1
+    assert reports.get(kept)
+    with pytest.raises(NotFound):
+        reports.get(forgotten)
+
+
+def pruned(shop: Stage, folder: Path, dry_run: bool) -> dict[str, Any]:
+    with take_up(shop.catalog.jobs, "prune_files", {"dry_run": dry_run}) as run:
+        milvus = MilvusConfig(uri="http://127.0.0.1:1")
+        settings = Settings(catalog_config(folder), milvus, BulkConfig(), {})
+        return prune_files(JobContext(run, settings, shop.catalog), PruneFilesArgs(dry_run=dry_run))
 
 
 def catalog_config(folder: Path) -> CatalogConfig:
