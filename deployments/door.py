@@ -3,8 +3,9 @@
 import base64
 import ipaddress
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import Forbidden, VitrineError
 from core.keys import NO_KEYS_NOTICE
@@ -32,7 +33,11 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 403 or 429."""
-        if scope["type"] == "http" and needs_key(scope["path"]):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        send = _not_cached(send)
+        if needs_key(scope["path"]):
             request = Request(scope)
             try:
                 caller = await _caller(request, services(request).keyring)
@@ -43,6 +48,21 @@ class Door:
                 return
             request.state.caller = caller
         await self._app(scope, receive, send)
+
+
+def _not_cached(send: Send) -> Send:
+    """Keep answers out of caches unless their route says more.
+
+    Caches know that answers to Authorization are not for all, but nothing of X-API-Key, and some keep for
+    minutes what says nothing of caching; nor may they keep the state of health.
+    """
+
+    async def send_not_cached(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return send_not_cached
 
 
 def needs_key(path: str) -> bool:

@@ -19,6 +19,7 @@ from deployments.api.pictures import read_pictures
 from deployments.api.query_bodies import MAX_FALSE_MATCH_RATE, SCORE_THRESHOLD
 from deployments.api.requests import ProductBody
 from deployments.api.taken import Form, Taken
+from deployments.etags import NOT_MODIFIED, kept_for_good, matches
 from deployments.scopes import READ, WRITE
 from deployments.search_request import Request as SearchRequest
 from deployments.services import services
@@ -30,7 +31,8 @@ PICTURE_FILE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file.",
         "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES},
-    }
+    },
+    **NOT_MODIFIED,
 }
 PRODUCT = Taken(
     ProductBody,
@@ -141,9 +143,11 @@ async def get_image(image_id: str, request: Request) -> Response:
     """Return the picture file as it was sent."""
     catalog = services(request).catalog
     picture = await asyncio.to_thread(catalog.products.picture, image_id)
+    etag = f'"{picture.sha256}"'
+    headers = kept_for_good(etag)
+    if matches(request, etag):
+        return Response(status_code=304, headers=headers)
     data = await asyncio.to_thread(catalog.blobs.get, picture.sha256)
-    # An image id is derived from the bytes, so what it names never changes.
-    headers = {"Cache-Control": "public, max-age=31536000, immutable", "ETag": f'"{picture.sha256}"'}
     return Response(data, media_type=picture.media_type, headers=headers)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from deployments.api.fails import fails
-from deployments.etags import matches
+from deployments.etags import NOT_MODIFIED, kept_for_good, matches
 from deployments.scopes import READ
 from deployments.services import services
 from deployments.thumbnails import MEDIA_TYPE, Size
@@ -17,7 +17,7 @@ FILE: dict[int | str, dict[str, Any]] = {
         "description": "The file.",
         "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
     },
-    304: {"description": "The caller has it: its If-None-Match says so."},
+    **NOT_MODIFIED,
 }
 
 
@@ -36,8 +36,7 @@ async def get_thumbnail(
     service = services(request)
     picture = await asyncio.to_thread(service.catalog.products.picture, image_id)
     etag = f'"{picture.sha256}-{size}"'
-    # An image id is derived from the bytes, so what it names never changes.
-    headers = {"Cache-Control": "private, max-age=31536000, immutable", "ETag": etag}
+    headers = kept_for_good(etag)
     if matches(request, etag):
         return Response(status_code=304, headers=headers)
     return Response(await service.thumbnails.get(picture, size), media_type=MEDIA_TYPE, headers=headers)

@@ -174,6 +174,27 @@ async def test_a_key_is_taken_from_either_header(closed: FastAPI, header: str) -
             assert (await client.get("/v1/products", headers={header: sent})).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/products", 200),
+        ("/v1/products/none", 404),
+        ("/v1/keys", 403),
+        ("/v1/nowhere", 404),
+        ("/health/live", 200),
+        ("/v1/openapi.json", 200),
+    ],
+)
+async def test_no_cache_keeps_what_a_key_opens_or_how_the_service_is(
+    closed: FastAPI, path: str, status: int
+) -> None:
+    # Shared caches know Authorization, and nothing of this header.
+    async with client_of(closed) as client:
+        answer = await client.get(path, headers={"X-API-Key": await make_key(closed, "read")})
+        assert (answer.status_code, answer.headers.get("cache-control")) == (status, "no-store")
+        assert (await client.get("/v1/products")).headers["cache-control"] == "no-store"
+
+
 async def test_a_key_in_a_url_is_the_password_of_basic(closed: FastAPI) -> None:
     key = await make_key(closed, "read")
     async with client_of(closed) as client:
