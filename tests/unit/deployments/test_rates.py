@@ -52,3 +52,17 @@ def test_it_says_when_the_next_token_is_there() -> None:
 def test_each_key_has_a_bucket_of_its_own() -> None:
     limiter = RateLimiter(Clock())
     assert [takes(limiter, key, 1, 1) for key in "aabb"] == [True, False, True, False]
+
+
+def test_it_forgets_keys_whose_bucket_is_full() -> None:
+    clock = Clock()
+    limiter = RateLimiter(clock)
+    for number in range(20_000):
+        assert takes(limiter, str(number), 1, 5)
+        clock.now += 0.01
+    # A bucket is full again after a second, in which a hundred keys come.
+    assert len(limiter) < 2000
+    assert [takes(limiter, "last", 1, 2) for _ in range(3)] == [True, True, False]
+    for number in range(20_000):
+        takes(limiter, str(number), 1, 5)
+    assert not takes(limiter, "last", 1, 2)
