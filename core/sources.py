@@ -4,12 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.types import WholeNumber
+
 TOKEN_PREFIX = "VITRINE_IMPORT_TOKEN"
 """Only variables of this prefix are sent to remote catalogues: the environment holds other secrets too."""
 
 
 class _Description(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Fields(_Description):
@@ -25,6 +27,8 @@ class Fields(_Description):
     )
     images: tuple[str, ...] | None = Field(
         None,
+        # A list is what JSON has for a tuple.
+        strict=False,
         description="Pictures, in this order: paths or URLs, one or a list each; by default `images` or "
         "`image` where there is one. Where there is none, products keep the pictures that they have.",
     )
@@ -82,8 +86,8 @@ class RemoteSource(_Description):
         description="How the next page is named: by its number until a page is empty, or by a link or a "
         "cursor in the answer until there is none.",
     )
-    start_page: int = Field(1, ge=0, description="Number of the first page.")
-    page_size: int = Field(100, ge=1, le=10_000, description="Items asked for in a page.")
+    start_page: WholeNumber = Field(1, ge=0, description="Number of the first page.")
+    page_size: WholeNumber = Field(100, ge=1, le=10_000, description="Items asked for in a page.")
     page_param: str = Field("page", min_length=1, description="Parameter of the page's number.")
     page_size_param: str | None = Field(
         "page_size", min_length=1, description="Parameter of the page size; null: it is not sent."

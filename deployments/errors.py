@@ -103,11 +103,16 @@ async def _answer_validation(request: Request, error: Exception) -> JSONResponse
 
 async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    kind = "not_found" if error.status_code == 404 else "invalid_request"
+    kind, message = "invalid_request", str(error.detail)
+    if error.status_code == 404:
+        path = request.url.path
+        kind, message = "not_found", f"there is no path {path!r:.200}"
+        if path.endswith("/"):
+            message += "; paths have no slash at their end"
     note_error(kind)
     body = {
         "type": kind,
-        "message": str(error.detail),
+        "message": message,
         "param": None,
         "request_id": request.state.request_id,
     }

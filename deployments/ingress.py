@@ -76,6 +76,8 @@ def _bare_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        # A redirect would be an answer without a body, and clients drop the body or the key on its way.
+        redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     for group in GROUPS:

@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class JobArgs(BaseModel):
-    """Arguments of a job, as a caller sends them; unknown ones are refused."""
+    """Arguments of a job, as a caller sends them; unknown ones and other types are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod

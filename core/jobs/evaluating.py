@@ -7,6 +7,7 @@ from pydantic import Field
 from core.ensemble import Fusion
 from core.jobs.arguments import JobArgs
 from core.jobs.building import BuildArgs
+from core.types import WholeNumber
 
 
 class EnsembleArgs(JobArgs):
@@ -35,7 +36,9 @@ class EvaluateArgs(JobArgs):
     queries: str | None = Field(
         None, min_length=1, description="File of labelled queries, in place of the configured one."
     )
-    sample: int | None = Field(
+    sample: WholeNumber | None = Field(
         None, ge=2, le=10_000, description="Pictures of the catalog to draw, in place of labelled queries."
     )
-    seed: int | None = Field(None, ge=0, description="Of the drawing, in place of the configured one.")
+    seed: WholeNumber | None = Field(
+        None, ge=0, description="Of the drawing, in place of the configured one."
+    )

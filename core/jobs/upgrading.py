@@ -4,6 +4,7 @@ from pydantic import Field
 
 from core.jobs.arguments import JobArgs
 from core.jobs.building import BuildArgs
+from core.types import WholeNumber
 
 
 class PlanArgs(BuildArgs):
@@ -43,7 +44,7 @@ class PruneArgs(JobArgs):
     """Drop the collections of versions that are neither live, nor serve, nor were live before."""
 
     model: str = Field(description="A configured encoder.")
-    keep: int = Field(1, ge=0, description="Earlier versions to keep, the latest first.")
+    keep: WholeNumber = Field(1, ge=0, description="Earlier versions to keep, the latest first.")
     dry_run: bool = Field(False, description="Only say what would be dropped.")
 
 

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from core.jobs.arguments import JobArgs
+from core.types import WholeNumber
 
 
 class VerifyArgs(JobArgs):
@@ -12,7 +13,7 @@ class VerifyArgs(JobArgs):
     percent: float = Field(
         5.0, ge=0, le=100, description="Share of the pictures to encode anew and to compare, in percent."
     )
-    seed: int | None = Field(
+    seed: WholeNumber | None = Field(
         None, ge=0, description="Of the drawing of that share; by default another every time."
     )
     repair: bool = Field(False, description="Whether to repair what can be repaired.")

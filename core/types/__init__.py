@@ -2,7 +2,7 @@
 
 from core.types.counts import CaptionCounts, LedgerCounts
 from core.types.encoders import Captioned, Encoded, EncoderInfo, Modality, Vector
-from core.types.inputs import Box, Cropped, EncoderInput, PictureInput
+from core.types.inputs import Box, Cropped, EncoderInput, PictureInput, WholeNumber
 from core.types.products import Attributes, Caption, NewPicture, Picture, Product
 from core.types.rows import CollectionInfo, Hit, IndexItem, Removal, VectorRow, row_key
 
@@ -28,5 +28,6 @@ __all__ = [
     "Removal",
     "Vector",
     "VectorRow",
+    "WholeNumber",
     "row_key",
 ]

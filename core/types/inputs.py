@@ -1,6 +1,9 @@
-"""What encoders take."""
+"""Inputs of callers: images and text for encoders, and the numbers beside them."""
 
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +33,11 @@ PictureInput = bytes | Cropped
 
 EncoderInput = PictureInput | str
 """What an encoder takes: a picture, or words."""
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_whole)]
+"""An integer of JSON as JSON Schema has it: 3.0 is one too, and some languages write it so."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from core.errors import VitrineError
-from core.types import Encoded, Vector
+from core.types import Encoded, Vector, WholeNumber
 from deployments.api.requests import Body
 from deployments.errors import error_body
 
@@ -45,7 +45,7 @@ class EmbeddingsBody(Body):
     encoding_format: Encoding = Field(
         "float", description="float: numbers; base64: float32 values, little endian, in base64."
     )
-    dimensions: int | None = Field(None, ge=1, description="Only the model's own dimension is taken.")
+    dimensions: WholeNumber | None = Field(None, ge=1, description="Only the model's own dimension is taken.")
     user: str | None = Field(None, description="Taken for compatibility; nothing is done with it.")
     modality: Modality = Field("auto", description="What the inputs are; auto: data URIs are pictures.")
     fail: Literal["together", "alone"] = Field(

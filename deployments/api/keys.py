@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from core.keys import ApiKey, Scope
+from core.types import WholeNumber
 from deployments.api.fails import fails
 from deployments.api.requests import Body
 from deployments.api.taken import Taken
@@ -24,7 +25,7 @@ class KeyBody(Body):
     requests_per_s: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None, description="Its rate limit; left out: the configured one."
     )
-    burst: Annotated[int, Field(gt=0, le=1_000_000)] | None = Field(
+    burst: Annotated[WholeNumber, Field(gt=0, le=1_000_000)] | None = Field(
         None, description="Requests that it may send at once; left out: as configured."
     )
 

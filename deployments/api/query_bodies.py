@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat
 
+from core.types import WholeNumber
 from deployments.api.parts import Parts
 from deployments.api.requests import Body
 
@@ -34,8 +35,8 @@ class QueryBody(Body):
     )
     score_threshold: FiniteFloat | None = Field(None, ge=-1, le=1, description=SCORE_THRESHOLD)
     max_false_match_rate: FiniteFloat | None = Field(None, gt=0, lt=1, description=MAX_FALSE_MATCH_RATE)
-    limit: int = Field(10, ge=1, description="Distinct products to return.")
-    offset: int = Field(0, ge=0, description="Products to skip.")
+    limit: WholeNumber = Field(10, ge=1, description="Distinct products to return.")
+    offset: WholeNumber = Field(0, ge=0, description="Products to skip.")
     filter: dict[str, Any] | None = Field(None, description="Conditions on attributes.")
     exclude: list[str] = Field([], max_length=1000, description="Products to leave out.")
     include_query_products: bool = Field(

@@ -7,9 +7,9 @@ from pydantic_core import PydanticCustomError
 
 
 class Body(BaseModel):
-    """A request body: unknown fields are refused."""
+    """A request body: unknown fields are refused, and values of another type than the field's."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 def _refuse_blank(text: str) -> str:

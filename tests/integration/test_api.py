@@ -265,6 +265,50 @@ async def test_a_picture_is_served_as_it_was_sent(service: Service) -> None:
     assert "immutable" in answer.headers["cache-control"]
 
 
+@pytest.mark.parametrize("path", ["", "/thumbnail"])
+async def test_an_image_is_for_the_callers_cache_alone_and_sent_to_it_once(
+    service: Service, path: str
+) -> None:
+    written = await service.put("p", "red")
+    url = written["product"]["images"][0]["url"] + path
+    first = await service.client.get(url)
+    assert first.headers["cache-control"].startswith("private, ")
+    etag = first.headers["etag"]
+    for has in (etag, f"W/{etag}", f'"other", W/{etag} ,"more"', "*"):
+        again = await service.client.get(url, headers={"If-None-Match": has})
+        assert (again.status_code, again.content) == (304, b""), has
+        assert [again.headers[name] for name in ("etag", "cache-control")] == [
+            etag,
+            first.headers["cache-control"],
+        ]
+    two_lines = await service.client.get(url, headers=[("If-None-Match", '"x"'), ("If-None-Match", etag)])
+    assert two_lines.status_code == 304
+    for other in ('"other"', etag.strip('"'), f'"{etag}"'):
+        fresh = await service.client.get(url, headers={"If-None-Match": other})
+        assert (fresh.status_code, fresh.content) == (200, first.content), other
+    head = await service.client.head(url, headers={"If-None-Match": etag})
+    assert head.status_code == 304
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "GET /v1/products/",
+        "GET /v1/search/",
+        "POST /v1/search/",
+        "GET /v1/jobs/",
+        "GET /health/ready/",
+        "GET /meta/",
+    ],
+)
+async def test_a_slash_at_the_end_of_a_path_is_no_path_in_the_one_shape(service: Service, call: str) -> None:
+    method, _, path = call.partition(" ")
+    answer = await service.client.request(method, path, json={"query": "red"} if method == "POST" else None)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found")
+    assert "slash" in answer.json()["error"]["message"]
+    assert path in answer.json()["error"]["message"]
+
+
 BAD_SEARCHES: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "empty": ({}, 422, "query"),
     "no words": ({"query": ""}, 422, "query"),
@@ -283,6 +327,35 @@ BAD_SEARCHES: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "no file": ({"query": [{"type": "image", "upload": "photo"}]}, 422, "query[0].upload"),
     "neither": ({"query": [{"type": "image"}]}, 422, "query[0]"),
     "limit": ({"query": "x", "limit": 0}, 422, "limit"),
+    "limit as text": ({"query": "x", "limit": "3"}, 422, "limit"),
+    "limit as a truth": ({"query": "x", "limit": True}, 422, "limit"),
+    "limit with a fraction": ({"query": "x", "limit": 2.5}, 422, "limit"),
+    "offset as text": ({"query": "x", "offset": "0"}, 422, "offset"),
+    "truth as text": ({"query": "x", "include_query_products": "yes"}, 422, "include_query_products"),
+    "truth as a number": ({"query": "x", "include_query_products": 1}, 422, "include_query_products"),
+    "share as text": ({"query": "x", "lexical_weight": "0.5"}, 422, "lexical_weight"),
+    "share as a truth": ({"query": "x", "lexical_weight": True}, 422, "lexical_weight"),
+    "weight as text": ({"query": "x", "weights": {"first": "1"}}, 422, "weights.first"),
+    "weight of a part as text": (
+        {"query": [{"type": "text", "text": "x", "weight": "2"}]},
+        422,
+        "query[0].weight",
+    ),
+    "box as text": (
+        {
+            "query": [
+                {
+                    "type": "image",
+                    "image": b64(b"x"),
+                    "box": {"x": "0.1", "y": 0, "width": 0.5, "height": 0.5},
+                }
+            ]
+        },
+        422,
+        "query[0].box.x",
+    ),
+    "id as a number": ({"query": [{"type": "product_id", "product_id": 7}]}, 422, "query[0].product_id"),
+    "exclude as numbers": ({"query": "x", "exclude": [7]}, 422, "exclude[0]"),
     "too deep": ({"query": "x", "limit": 900, "offset": 1900}, 413, "limit"),
     "negative weight": ({"query": "x", "weights": {"first": -1}}, 422, "weights.first"),
     "option of the ensemble": ({"query": "x", "model": "first", "fusion": "rrf"}, 422, "fusion"),
@@ -305,6 +378,14 @@ async def test_a_bad_search_is_told_what_is_wrong(service: Service, case: str) -
     assert (answer.status_code, error["param"]) == (status, param), answer.text
     assert len(error["message"]) > 10
     assert error["request_id"] == answer.headers["x-request-id"] == "me-1"
+
+
+async def test_a_number_without_a_fraction_is_an_integer_however_it_is_written(service: Service) -> None:
+    await service.put("p", "red")
+    body = b'{"query": "red", "limit": 1.0, "offset": 0.0, "lexical_weight": 0}'
+    answer = await service.client.post("/v1/search", content=body)
+    assert answer.status_code == 200, answer.text
+    assert [each["product_id"] for each in answer.json()["results"]] == ["p"]
 
 
 async def test_a_search_before_anything_is_indexed_is_told_to_try_again(service: Service) -> None:
