@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Engine, Table, delete, func, insert, select, update
+from sqlalchemy import Engine, Table, delete, exists, func, insert, select, update
 
 from catalog.chunks import chunks
 from catalog.clock import utc_now
@@ -113,7 +113,7 @@ class SqlImports:
             connection.execute(update(ImportRow).where(ImportRow.source == source).values(**values))
 
     def rows_of(self, state: ImportState, product_ids: Sequence[str]) -> dict[str, int]:
-        """Of these products, those that this import has had already, with their rows."""
+        """Of these products, those that this import has put already, each with the row that counts for it."""
         found: dict[str, int] = {}
         with reading(self._engine) as connection:
             for some in chunks([each for each in product_ids if is_product_id(each)]):
@@ -121,6 +121,11 @@ class SqlImports:
                     ImportedProductRow.source == state.source,
                     ImportedProductRow.generation == state.generation,
                     ImportedProductRow.product_id.in_(some),
+                    # A row that was broken was put nowhere.
+                    ~exists().where(
+                        ImportErrorRow.source == ImportedProductRow.source,
+                        ImportErrorRow.row_number == ImportedProductRow.row_number,
+                    ),
                 )
                 found.update((row.product_id, row.row_number) for row in connection.execute(rows))
         return found

@@ -20,7 +20,7 @@ Outcome = Literal["created", "updated", "unchanged"]
 
 @dataclass(slots=True)
 class BatchResult:
-    """What became of a batch; `products` holds the row of each product id that it had."""
+    """What became of a batch; `products` holds of each product id that it had the row that counts, if any does."""
 
     products: dict[str, int] = field(default_factory=dict)
     errors: list[RowError] = field(default_factory=list)
@@ -45,7 +45,9 @@ class BatchImport:
         self._ask_again = ask_again
 
     def put(self, entries: Sequence[Entry], earlier: Mapping[str, int]) -> BatchResult:
-        """Import entries; `earlier` holds the rows of products that this import had before.
+        """Import entries; `earlier` holds the rows that count for products which this import had before.
+
+        Of rows with one product id the last good one counts; the others are reported.
 
         Raises:
             Unavailable: the catalog does not answer; the same batch may be put again.
@@ -54,11 +56,12 @@ class BatchImport:
 
     async def _put(self, entries: Sequence[Entry], earlier: Mapping[str, int]) -> BatchResult:
         result = BatchResult()
-        records = self._wanted(entries, earlier, result)
-        ids = [record.product_id for _, record in records]
-        references = [str(each) for _, record in records for each in record.pictures or ()]
+        records = self._wanted(entries, result)
+        references = [
+            str(each) for rows in records.values() for _, record in rows for each in record.pictures or ()
+        ]
         previous, known = await asyncio.gather(
-            asyncio.to_thread(self._catalog.products.get_many, ids),
+            asyncio.to_thread(self._catalog.products.get_many, list(records)),
             asyncio.to_thread(self._catalog.imported_pictures.find, references),
         )
         reader = PictureReader(
@@ -66,49 +69,62 @@ class BatchImport:
         )
         places = asyncio.Semaphore(self._bounds.imports.products_at_once)
 
-        async def one(entry: Entry, record: Record) -> None:
+        async def put(entry: Entry, record: Record) -> bool:
             try:
-                async with places:
-                    outcome = await self._product(
-                        reader, record, previous.get(record.product_id), known, result
-                    )
+                outcome = await self._product(reader, record, previous, known, result)
             except (InvalidInput, FetchFailed) as error:
                 _fail(result, entry, error)
-            else:
+                return False
+            counting = puts.get(record.product_id)
+            if counting is None:
                 result.count(outcome)
+            else:
+                _replace(result, counting, entry)
+            puts[record.product_id] = entry.row
+            return True
 
-        await asyncio.gather(*(one(entry, record) for entry, record in records))
+        async def one(rows: list[tuple[Entry, Record]]) -> None:
+            """Put the rows of one product to the same end as one after the other."""
+            on_top = []
+            async with places:
+                while rows:
+                    entry, record = rows.pop()
+                    if record.pictures is None and rows:
+                        # It leaves the pictures of the rows before as they are.
+                        on_top.append((entry, record))
+                    elif await put(entry, record):
+                        break
+                for skipped, _ in rows:
+                    _replace(result, skipped.row, entry)
+                for entry, record in reversed(on_top):
+                    await put(entry, record)
+
+        puts = dict(earlier)
+        await asyncio.gather(*(one(rows) for rows in records.values()))
+        result.products.update((each, puts[each]) for each in result.products if each in puts)
         await asyncio.to_thread(self._catalog.imported_pictures.remember, result.pictures)
         return result
 
-    def _wanted(
-        self, entries: Sequence[Entry], earlier: Mapping[str, int], result: BatchResult
-    ) -> list[tuple[Entry, Record]]:
-        """The entries that hold a product and are the first of its id; the others are errors."""
-        wanted: list[tuple[Entry, Record]] = []
+    def _wanted(self, entries: Sequence[Entry], result: BatchResult) -> dict[str, list[tuple[Entry, Record]]]:
+        """The entries that hold a product, by its id; the others are errors."""
+        wanted: dict[str, list[tuple[Entry, Record]]] = {}
         for entry in entries:
             result.count("rows")
-            first = None
             if entry.product_id is None:
                 result.count("nameless")
             else:
-                first = earlier.get(entry.product_id) or result.products.get(entry.product_id)
-            if first is not None:
-                _fail(result, entry, InvalidInput(f"the product id stands in row {first} already"))
-                continue
-            if entry.product_id is not None:
                 result.products[entry.product_id] = entry.row
             if isinstance(entry.content, VitrineError):
                 _fail(result, entry, entry.content)
             else:
-                wanted.append((entry, entry.content))
+                wanted.setdefault(entry.content.product_id, []).append((entry, entry.content))
         return wanted
 
     async def _product(
         self,
         reader: PictureReader,
         record: Record,
-        previous: Product | None,
+        previous: dict[str, Product],
         known: Mapping[str, KnownPicture],
         result: BatchResult,
     ) -> Outcome:
@@ -120,18 +136,19 @@ class BatchImport:
         return outcome
 
     async def _write(
-        self, reader: PictureReader, record: Record, previous: Product | None, found: list[Found] | None
+        self, reader: PictureReader, record: Record, previous: dict[str, Product], found: list[Found] | None
     ) -> Outcome:
         sha256s = None if found is None else [each.known.sha256 for each in found]
-        if previous is not None and is_same(
-            previous, record.title, record.description, record.attributes, sha256s
+        before = previous.get(record.product_id)
+        if before is not None and is_same(
+            before, record.title, record.description, record.attributes, sha256s
         ):
             # What was read anew may be what the store of pictures has lost.
             fresh = [each.data for each in found or () if each.data is not None]
             await asyncio.gather(*(asyncio.to_thread(self._catalog.blobs.put, data) for data in fresh))
             return "unchanged"
         pictures = None if found is None else await reader.load(found)
-        _, is_new = await asyncio.to_thread(
+        previous[record.product_id], is_new = await asyncio.to_thread(
             self._catalog.products.put,
             record.product_id,
             record.title,
@@ -159,6 +176,12 @@ class BatchImport:
         result.count("pictures_unchanged", unchanged)
         result.count("pictures_read", len(found) - unchanged)
         return found
+
+
+def _replace(result: BatchResult, row: int, by: Entry) -> None:
+    result.count("failed")
+    message = f"row {by.row} has the same product id, and the later row counts"
+    result.errors.append(RowError(row, by.product_id, message))
 
 
 def _fail(result: BatchResult, entry: Entry, error: VitrineError) -> None:

@@ -28,6 +28,17 @@ class ImportsContract:
         imports.finish("shop", {})
         assert imports.begin("shop", "another plan", "job-4").position is None
 
+    def test_a_row_that_was_broken_counts_for_no_product(self, catalog: Catalog) -> None:
+        imports = catalog.imports
+        state = imports.begin("shop", "plan", "job-1")
+        other = imports.begin("other", "plan", "job-2")
+        imports.save(other, {"x": 7}, [RowError(2, "y", "broken")])
+        imports.save(state, {"good": 1, "bad": 2, "later": 4}, [RowError(2, "bad", "broken")])
+        imports.save(state, {}, [RowError(3, "later", "replaced")])
+        assert imports.rows_of(state, ["good", "bad", "later"]) == {"good": 1, "later": 4}
+        imports.save(state, {"bad": 5}, [])
+        assert imports.rows_of(state, ["bad"]) == {"bad": 5}
+
     def test_what_vanished_is_what_an_earlier_import_had(self, catalog: Catalog) -> None:
         imports = catalog.imports
         first = imports.begin("shop", "plan", "job-1")

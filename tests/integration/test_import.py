@@ -236,7 +236,7 @@ def test_broken_rows_are_reported_and_stop_nothing(bench: Bench) -> None:
         {"product_id": "d", "images": ["../../etc/passwd"]},
         {"product_id": "e", "images": [bench.shop.url("/gone.png")]},
         {"product_id": "f", "images": [bench.shop.url("/down.png")]},
-        {"product_id": "a", "images": []},
+        {"product_id": "a", "images": [good], "title": "later"},
         {"title": "nameless"},
         {"product_id": "x/y", "images": [good]},
         {"product_id": "g", "attributes": {"price": {"eur": 1}}},
@@ -248,10 +248,11 @@ def test_broken_rows_are_reported_and_stop_nothing(bench: Bench) -> None:
     assert numbers(result) == {"created": 2, "failed": 11}
     assert [product.product_id for product in bench.catalog.products.page(20)] == ["a", "z"]
     errors = {each["row"]: each for each in result["errors"]}
-    assert sorted(errors) == list(range(2, 13))
+    assert bench.catalog.products.get("a").title == "later"
+    assert sorted(errors) == [*range(1, 7), *range(8, 13)]
     assert (errors[2]["product_id"], errors[8]["product_id"]) == ("b", None)
     expected = {
-        2: "text.png", 3: "truncated", 4: "outside", 5: "404", 6: "503", 7: "row 1 already",
+        1: "row 7 has the same", 2: "text.png", 3: "truncated", 4: "outside", 5: "404", 6: "503",
         8: "no product id", 9: "product id", 10: "price", 11: "missing.png", 12: "port",
     }  # fmt: skip
     assert {row: text in errors[row]["error"] for row, text in expected.items()} == dict.fromkeys(
@@ -264,7 +265,75 @@ def test_broken_rows_are_reported_and_stop_nothing(bench: Bench) -> None:
         13,
         11,
     )
-    assert [each.row for each in bench.catalog.imports.errors(job.job_id, 3, after=4)] == [5, 6, 7]
+    assert [each.row for each in bench.catalog.imports.errors(job.job_id, 3, after=4)] == [5, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("batch_products", "dies"), [(1, False), (3, False), (100, False), (3, True), (100, True)]
+)
+def test_of_rows_with_one_id_the_last_good_one_counts_wherever_batches_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, batch_products: int, dies: bool
+) -> None:
+    imports = bench.settings.imports.model_copy(update={"batch_products": batch_products})
+    bench.settings = replace(bench.settings, imports=imports)
+    red, blue = (bench.shop.add(f"{n}.png", png(n)) for n in (1, 2))
+    far = [{"product_id": f"p{n}"} for n in range(8)]
+    rows: list[dict[str, Any]] = [
+        {"product_id": "near", "title": "1", "images": [red]},
+        {"product_id": "near", "title": "2", "images": [blue]},
+        {"product_id": "far", "title": "3", "images": [red]},
+        {"product_id": "worse", "title": "4", "images": [red]},
+        {"product_id": "worse", "title": "5", "images": ["missing.png"]},
+        {"product_id": "better", "title": "6", "images": ["missing.png"]},
+        {"product_id": "better", "title": "7", "images": [blue]},
+        {"product_id": "text", "title": "8", "images": [red]},
+        {"product_id": "text", "title": "9", "images": [blue]},
+        {"product_id": "text", "title": "10"},
+        {"product_id": "odd", "title": "11"},
+        {"product_id": "odd", "title": "12", "attributes": {"price": {"eur": 1}}},
+        *far,
+        {"product_id": "far", "title": "21", "images": [blue]},
+        {"product_id": "far", "title": "22", "images": [blue]},
+    ]
+    args = bench.manifest(rows)
+    if dies:
+        # Between what it has put and the record of it: the batch is put again.
+        saves = iter(range(3, 100))
+        save = type(bench.catalog.imports).save
+
+        def save_once(self: Any, *state: Any) -> None:
+            if next(saves) % 3 == 0:
+                raise Unavailable("dead")
+            save(self, *state)
+
+        monkeypatch.setattr(type(bench.catalog.imports), "save", save_once)
+        for _ in rows:
+            try:
+                result = bench.run(args)
+                break
+            except Unavailable:
+                continue
+    else:
+        result = bench.run(args)
+        assert numbers(result) == {"created": 14, "failed": 8}
+    assert result["rows"] == len(rows)
+    stored = {each.product_id: each for each in bench.catalog.products.page(50)}
+    assert {name: stored[name].title for name in ("near", "far", "worse", "better", "text", "odd")} == {
+        "near": "2", "far": "22", "worse": "4", "better": "7", "text": "10", "odd": "11"
+    }  # fmt: skip
+    contents = {
+        name: [bench.catalog.blobs.get(picture.sha256) for picture in each.pictures]
+        for name, each in stored.items()
+    }
+    assert contents == {
+        "near": [png(2)], "far": [png(2)], "worse": [png(1)], "better": [png(2)], "text": [png(2)], "odd": [],
+        **{each["product_id"]: [] for each in far},
+    }  # fmt: skip
+    errors = {each["row"]: each["error"] for each in result["errors"]}
+    assert sorted(errors) == [1, 3, 5, 6, 8, 9, 12, 21]
+    # The broken picture of row 6 is not looked for where the row after it is at hand.
+    assert {row for row, error in errors.items() if "later row counts" in error} - {6} == {1, 3, 8, 9, 21}
+    assert "row 22" in errors[21]
 
 
 def test_a_picture_that_fails_leaves_the_product_as_it_was(bench: Bench) -> None:
