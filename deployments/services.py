@@ -86,7 +86,11 @@ def assemble(
         attributes=AttributeSummaries(catalog.products),
         thumbnails=Thumbnails(catalog, args.images, args.thumbnails),
         jobs=BulkJobs(
-            catalog.jobs, RayJobs(args.jobs.dashboard_url, args.jobs.deadline_s), args.jobs.deadline_s
+            catalog,
+            RayJobs(args.jobs.dashboard_url, args.jobs.deadline_s),
+            args.jobs.deadline_s,
+            served.models,
+            args.jobs.imports.folders,
         ),
         image_limits=args.images,
         keyring=Keyring(catalog.api_keys, args.door),

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.imports import stable_hash
-from catalog.sources.folder_paths import inside
-from core.errors import InvalidInput
+from catalog.sources.folder_paths import check_opened
 from core.jobs import ImportArgs, JobArgs
 from core.sources import FolderSource, ManifestSource, RemoteSource
 from jobs.context import JobContext
@@ -36,7 +35,7 @@ def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
     """
     assert isinstance(args, ImportArgs)
     if not context.at_shell:
-        _check_folder(args.source, context.settings.imports.folders)
+        check_opened(args, context.settings.imports.folders)
     location = location_of(args.source)
     source = stable_hash([args.source.kind, location])
     context.run.claim(f"source {location:.200} {source[:12]}")
@@ -59,19 +58,3 @@ def location_of(source: FolderSource | ManifestSource | RemoteSource) -> str:
     if isinstance(source, RemoteSource):
         return source.url
     return str(Path(source.path).resolve())
-
-
-def _check_folder(source: FolderSource | ManifestSource | RemoteSource, folders: tuple[str, ...]) -> None:
-    """Refuse to read, for a caller of the API, what the configuration does not open to it."""
-    if isinstance(source, RemoteSource):
-        return
-    for folder in folders:
-        try:
-            inside(Path(folder), location_of(source))
-        except InvalidInput:
-            continue
-        return
-    raise InvalidInput(
-        "the configuration opens no folder that holds this path to imports of the API: add it to "
-        "jobs.imports.folders, or import from a shell"
-    ).at("args.source.path")

@@ -63,7 +63,7 @@ class Cluster:
     def stop(self, job_id: str) -> None:
         pass
 
-    def logs(self, job_id: str) -> str:
+    def logs(self, job_id: str, lines: int) -> str:
         return "2026-01-31 09:30:12 INFO 1,024 of 5,000 pictures, 212 a second\n"
 
 
@@ -74,7 +74,7 @@ def documented_service(folder: Path) -> Iterator[FastAPI]:
     }
     with local_service(folder, encoders) as app:
         services = app.state.services
-        jobs = BulkJobs(services.catalog.jobs, Cluster(), deadline_s=5)
+        jobs = BulkJobs(services.catalog, Cluster(), 5, MODELS, folders=("/srv",))
         app.state.services = replace(services, fetcher=cast(Fetcher, Web()), jobs=jobs)
         yield app
 

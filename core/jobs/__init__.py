@@ -2,7 +2,7 @@
 
 from core.jobs.arguments import JobArgs
 from core.jobs.building import BuildArgs, SampleArgs
-from core.jobs.evaluating import EnsembleArgs, EvaluateArgs
+from core.jobs.evaluating import CANDIDATE, EnsembleArgs, EvaluateArgs
 from core.jobs.importing import ImportArgs
 from core.jobs.kinds import KINDS
 from core.jobs.record import Job, JobState, Progress
@@ -10,6 +10,7 @@ from core.jobs.upgrading import PlanArgs, PromoteArgs, PruneArgs, PruneFilesArgs
 from core.jobs.verifying import AdoptArgs, VerifyArgs
 
 __all__ = [
+    "CANDIDATE",
     "KINDS",
     "AdoptArgs",
     "BuildArgs",

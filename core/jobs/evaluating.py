@@ -9,6 +9,9 @@ from core.jobs.arguments import JobArgs
 from core.jobs.building import BuildArgs
 from core.types import WholeNumber
 
+CANDIDATE = ":candidate"
+"""Ends the label of a candidate: names of models hold no colon."""
+
 
 class EnsembleArgs(JobArgs):
     """An ensemble to compare with others."""

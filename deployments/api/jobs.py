@@ -109,7 +109,7 @@ async def get_job(job_id: str, request: Request) -> JobView:
 async def get_logs(
     job_id: str, request: Request, lines: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> PlainTextResponse:
-    """Return the last lines that the job's process has written."""
+    """Return the last lines that the job's process has written, 4 MiB at most."""
     return PlainTextResponse(await services(request).jobs.logs(job_id, lines))
 
 

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 
 from core.ensemble import Fusion
 from core.errors import InvalidInput
-from core.jobs import EnsembleArgs, EvaluateArgs
+from core.jobs import CANDIDATE, EnsembleArgs, EvaluateArgs
 from jobs.settings import EncoderSettings, Settings
-
-CANDIDATE = ":candidate"
-"""Ends the label of a candidate: names of models hold no colon."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,9 +127,9 @@ def test_an_import_takes_a_folder_over_once_and_its_products_are_found(
 
 
 def test_an_import_reads_no_folder_that_is_not_opened_to_it(client: httpx.Client) -> None:
-    job = ended(client, submit(client, "import", source={"kind": "folder", "path": "/etc"}).json()["job_id"])
-    assert job["state"] == "failed"
-    assert "opens no folder" in job["error"]
+    answer = submit(client, "import", source={"kind": "folder", "path": "/etc"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "args.source.path")
+    assert "opens no folder" in answer.json()["error"]["message"]
 
 
 def test_a_cancelled_job_ends_and_stays_cancelled(service: DemoService, client: httpx.Client) -> None:
@@ -147,6 +147,10 @@ def test_a_cancelled_job_ends_and_stays_cancelled(service: DemoService, client: 
 
 
 def test_a_job_that_cannot_be_done_fails_and_says_why(client: httpx.Client) -> None:
-    job = ended(client, submit(client, "build", model="nothing").json()["job_id"])
+    job = ended(client, submit(client, "build", model="dinov2", precision="fp7").json()["job_id"])
     assert job["state"] == "failed"
-    assert job["error"].startswith("there is no model 'nothing'; models: blip2, dinov2, openclip")
+    assert job["error"].startswith("this candidate cannot be: precision")
+    refused = submit(client, "build", model="nothing")
+    assert refused.status_code == 404
+    message = refused.json()["error"]["message"]
+    assert message.startswith("there is no model 'nothing'; models: blip2, dinov2, openclip")

@@ -168,7 +168,7 @@ def test_one_id_runs_through_the_lines_of_all_deployments(client: httpx.Client, 
 
 def test_the_lines_of_a_job_are_under_the_id_of_the_request_that_asked_for_it(client: httpx.Client) -> None:
     request_id = f"telemetry-{uuid.uuid4().hex}"
-    body = {"kind": "sample", "args": {"model": "no-such-model"}}
+    body = {"kind": "sample", "args": {"model": MODELS[0], "precision": "fp7"}}
     job_id = client.post("/v1/jobs", json=body, headers={"X-Request-ID": request_id}).json()["job_id"]
 
     def ends() -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from cli.main import app as commands
 from core.jobs import Job, Progress
 from deployments.bulk_jobs import BulkJobs
 from models.config import CaptionConfig
+from tests.contracts.catalog_things import encoder
 from tests.documented_service import Cluster, picture
 from tests.local_encoder import LocalEncoder
 from tests.local_service import local_service
@@ -88,7 +89,7 @@ def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     with local_service(tmp_path, {"first": encoder}) as app:
         services = app.state.services
         looked_at = threading.Event()
-        jobs = WatchedJobs(services.catalog.jobs, Cluster(), deadline_s=5)
+        jobs = WatchedJobs(services.catalog, Cluster(), 5, models=("first",), folders=("/",))
         jobs.looked_at = looked_at
         app.state.services = replace(services, jobs=jobs)
         with served(app) as url:
@@ -185,6 +186,7 @@ VERBS = {
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_submits_its_job_and_waits_for_the_result(stand: Stand, verb: str) -> None:
+    stand.app.state.services.catalog.ledger.register(encoder("first", VERBS["rollback"][-1]))
     stand.meanwhile({"result": {"remaining": 0}})
     job = stand.told(verb, *VERBS[verb])
     assert (job["kind"], job["state"], job["result"]) == (verb, "succeeded", {"remaining": 0})

@@ -53,7 +53,7 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
     encoders = {"first": LocalEncoder("first", captions=CaptionConfig()), "second": LocalEncoder("second")}
     with local_service(tmp_path, encoders) as app:
         services = app.state.services
-        jobs = BulkJobs(services.catalog.jobs, Cluster(), deadline_s=5)
+        jobs = BulkJobs(services.catalog, Cluster(), 5, list(encoders), folders=("/",))
         app.state.services = replace(services, jobs=jobs)
         with served(app) as url:
             yield Stand(app, url, encoders)

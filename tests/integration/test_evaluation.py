@@ -201,7 +201,7 @@ def test_callers_of_the_api_name_queries_only_in_opened_folders(
     args = EvaluateArgs(queries=queries.format(opened=tmp_path / "opened"))
     with take_up(shop.catalog.jobs, "evaluate", {"queries": queries}) as run:
         context = JobContext(run, settings, shop.catalog)
-        with pytest.raises(InvalidInput, match="opens no folder that holds these queries"):
+        with pytest.raises(InvalidInput, match="opens no folder that holds this path"):
             evaluate_job(context, args)
         inside = EvaluateArgs(queries=str(tmp_path / "opened" / "missing.csv"))
         with pytest.raises(InvalidInput, match="there is no file"):

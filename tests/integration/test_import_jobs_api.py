@@ -25,7 +25,7 @@ class Cluster:
 
     def stop(self, job_id: str) -> None: ...
 
-    def logs(self, job_id: str) -> str:
+    def logs(self, job_id: str, lines: int) -> str:
         return ""
 
 
@@ -33,7 +33,7 @@ class Cluster:
 def app(tmp_path: Path) -> Iterator[FastAPI]:
     with local_service(tmp_path, {"both": LocalEncoder("both")}) as app:
         services = app.state.services
-        jobs = BulkJobs(services.catalog.jobs, Cluster(), deadline_s=5)
+        jobs = BulkJobs(services.catalog, Cluster(), 5, models=("both",), folders=("/srv",))
         app.state.services = replace(services, jobs=jobs)
         yield app
 
@@ -69,6 +69,9 @@ async def test_an_import_is_taken_and_an_equal_one_refused(client: httpx.AsyncCl
             "args.source.remote.token_env",
         ),
         ({"source": FOLDER, "max_delete_percent": 101}, "args.max_delete_percent"),
+        ({"source": {"kind": "folder", "path": "/etc"}}, "args.source.path"),
+        ({"source": {"kind": "folder", "path": "/srv/../etc"}}, "args.source.path"),
+        ({"source": {"kind": "manifest", "path": "/srvshop.csv"}}, "args.source.path"),
     ],
 )
 async def test_what_is_wrong_with_an_import_is_named(

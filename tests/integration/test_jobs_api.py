@@ -18,6 +18,7 @@ from deployments.ingress import create_app
 from deployments.services import assemble
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
+from tests.contracts.catalog_things import encoder
 from tests.local_encoder import LocalEncoder
 
 pytestmark = pytest.mark.anyio
@@ -39,11 +40,11 @@ class Cluster:
         self._answer()
         self.stopped.append(job_id)
 
-    def logs(self, job_id: str) -> str:
+    def logs(self, job_id: str, lines: int) -> str:
         self._answer()
         if job_id not in self.written:
             raise NotFound(f"there are no logs of job {job_id}")
-        return self.written[job_id]
+        return "".join(self.written[job_id].splitlines(keepends=True)[-lines:])
 
     def _answer(self) -> None:
         if self.away:
@@ -69,7 +70,8 @@ async def client(catalog: Catalog, cluster: Cluster, tmp_path: Path) -> AsyncIte
     services = assemble(
         args, ServedModels(models=("first",)), catalog, MemoryStore(), LocalEncoder, _no_ensemble()
     )
-    app.state.services = replace(services, jobs=BulkJobs(catalog.jobs, cluster, deadline_s=5))
+    jobs = BulkJobs(catalog, cluster, 5, models=("first", "second"), folders=("/srv/shop",))
+    app.state.services = replace(services, jobs=jobs)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("127.0.0.1", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as opened:
         yield opened
@@ -179,6 +181,64 @@ async def test_logs_are_the_last_lines(client: httpx.AsyncClient, cluster: Clust
 async def test_mistakes_are_named(client: httpx.AsyncClient, body: dict[str, Any], param: str) -> None:
     answer = await client.post("/v1/jobs", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, param), answer.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "status", "param", "named"),
+    [
+        ("build", {"model": "third"}, 404, "args.model", "first, second"),
+        ("sample", {"model": "ensemble"}, 404, "args.model", "first, second"),
+        ("plan", {"model": "First"}, 404, "args.model", "first, second"),
+        ("promote", {"model": ""}, 404, "args.model", "first, second"),
+        ("prune", {"model": "third"}, 404, "args.model", "first, second"),
+        ("verify", {"model": "third"}, 404, "args.model", "first, second"),
+        ("rollback", {"model": "third"}, 404, "args.model", "first, second"),
+        ("rollback", {"model": "first", "to": "0" * 12}, 404, "args.to", "versions: 0123456789ab"),
+        ("rollback", {"model": "second", "to": "0123456789ab"}, 404, "args.to", "versions: none"),
+        ("evaluate", {"models": ["first", "third"]}, 404, "args.models[1]", "first, second"),
+        ("evaluate", {"candidate": {"model": "third"}}, 404, "args.candidate.model", "first, second"),
+        (
+            "evaluate",
+            {"ensembles": [{"weights": {"first:candidate": 1, "third:candidate": 1}}]},
+            404,
+            "args.ensembles[0].weights",
+            "first, second",
+        ),
+        ("evaluate", {"queries": "/etc/passwd"}, 422, "args.queries", "/srv/shop"),
+        ("evaluate", {"queries": "s3://bucket/srv/shop"}, 422, "args.queries", "/srv/shop"),
+        ("import", {"source": {"kind": "folder", "path": "/srv"}}, 422, "args.source.path", "/srv/shop"),
+    ],
+)
+async def test_a_job_that_names_what_is_unknown_is_refused_before_it_is_registered(
+    client: httpx.AsyncClient,
+    catalog: Catalog,
+    cluster: Cluster,
+    kind: str,
+    args: dict[str, Any],
+    status: int,
+    param: str,
+    named: str,
+) -> None:
+    catalog.ledger.register(encoder("first"))
+    answer = await client.post("/v1/jobs", json={"kind": kind, "args": args})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), answer.text
+    assert named in answer.json()["error"]["message"]
+    assert (await client.get("/v1/jobs")).json() == []
+    assert cluster.started == []
+
+
+async def test_a_job_that_names_what_is_known_is_taken(client: httpx.AsyncClient, catalog: Catalog) -> None:
+    catalog.ledger.register(encoder("first"))
+    ensembles = [{"name": "both", "weights": {"first:candidate": 1, "second": 1}}]
+    candidate = {"model": "first", "pooling": "mean"}
+    for kind, args in (
+        ("rollback", {"model": "first", "to": "0123456789ab"}),
+        ("verify", {}),
+        ("evaluate", {"ensembles": ensembles, "candidate": candidate, "queries": "/srv/shop/labels.csv"}),
+        ("import", {"source": {"kind": "manifest", "path": "/srv/shop/shop.csv"}}),
+    ):
+        answer = await client.post("/v1/jobs", json={"kind": kind, "args": args})
+        assert answer.status_code == 202, answer.text
 
 
 @pytest.mark.parametrize("job_id", ["none", "n%00l", "a" * 300])

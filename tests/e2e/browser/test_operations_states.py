@@ -24,7 +24,7 @@ from tests.served import served
 def app(tmp_path: Path) -> Iterator[FastAPI]:
     with local_service(tmp_path, {"first": LocalEncoder("first")}) as running:
         services = running.state.services
-        jobs = BulkJobs(services.catalog.jobs, Cluster(), deadline_s=5)
+        jobs = BulkJobs(services.catalog, Cluster(), 5, models=("first",), folders=())
         running.state.services = replace(services, jobs=jobs)
         yield running
 
