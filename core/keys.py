@@ -19,6 +19,16 @@ NO_KEYS_NOTICE = (
     "VITRINE_ADMIN_KEY_SHA256."
 )
 
+
+def exposed_notice(host: str) -> str:
+    """Say why nobody is answered where there are no keys and Serve listens on a network."""
+    return (
+        f"No API key is configured, and Serve listens on {host}: nobody is answered, as everyone in the network "
+        "could do everything. Configure an admin key, its sha256 as door.admin_key_sha256 of the gateway's "
+        "arguments, or have Serve listen on 127.0.0.1 (http_options.host, which takes a new start of Serve)."
+    )
+
+
 _SECRET_BYTES = 32
 _KEY = re.compile(rf"vitrine_([0-9a-f]{{12}})_[0-9a-f]{{{2 * _SECRET_BYTES}}}")
 

@@ -19,6 +19,9 @@ from deployments.services import services
 PUBLIC = frozenset({"/", "/operations", "/v1/openapi.json"})
 PUBLIC_FOLDERS = (*HEALTH, "/web/")
 """What needs no key: these paths, and all that lies below these. Everything else needs one."""
+FORWARDED = ("forwarded", "via", "x-real-ip")
+FORWARDED_PREFIX = "x-forwarded-"
+"""Headers by which a proxy says that it asks for somebody else."""
 
 
 class Door:
@@ -101,10 +104,15 @@ def _check_local(request: Request) -> None:
     """Refuse strangers while there are no keys.
 
     Behind a proxy on this machine the peer is always local, so the name that the caller used is checked as
-    well. That also keeps out pages of other sites whose name was made to lead here (DNS rebinding).
+    well. That also keeps out pages of other sites whose name was made to lead here (DNS rebinding). Many
+    proxies put a local name there too, and say by other headers that they ask for somebody else: who that is
+    cannot be known for sure, so it is a stranger. Serve's own proxies send no such header.
     """
+    for name in request.headers:
+        if name in FORWARDED or name.startswith(FORWARDED_PREFIX):
+            raise Forbidden(f"this request came through a proxy, as its header {name} says. {NO_KEYS_NOTICE}")
     peer = request.client.host if request.client else "localhost"
-    if not (_is_loopback(peer) and _is_loopback(_name_in(request.headers.get("host", "")))):
+    if not (is_loopback(peer) and is_loopback(_name_in(request.headers.get("host", "")))):
         raise Forbidden(NO_KEYS_NOTICE)
 
 
@@ -114,7 +122,8 @@ def _name_in(host: str) -> str:
     return name.lower()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a name or an address leads to this machine alone."""
     if host == "localhost":
         return True
     try:

@@ -4,11 +4,16 @@ import logging
 from typing import Any
 
 from fastapi import FastAPI
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
 
 from catalog.opening import open_catalog
-from core.keys import NO_KEYS_NOTICE
+from core.errors import ConfigError
+from core.keys import NO_KEYS_NOTICE, exposed_notice
 from deployments.config import GatewayArgs, ServedModels
 from deployments.deadlines import within_deadline
+from deployments.door import is_loopback
 from deployments.handles import HandleEncoder, HandleEnsemble
 from deployments.ingress import create_app
 from deployments.services import Services, assemble
@@ -30,7 +35,12 @@ class GatewayReplica:
         self._store = MilvusStore(args.milvus)
         self._ensemble = HandleEnsemble(args.encode_deadline_s)
         self._app = create_app(args)
+        self._exposed_at = _exposed_at()
         if not args.door.admin_key_sha256 and not self._catalog.api_keys.all():
+            if self._exposed_at is not None:
+                # The log has it, and as the reason why the deployment failed, Serve's status.
+                logger.error(exposed_notice(self._exposed_at))
+                raise ConfigError(exposed_notice(self._exposed_at))
             logger.warning(NO_KEYS_NOTICE)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -43,7 +53,29 @@ class GatewayReplica:
         self._app.state.services = self._services(ServedModels.model_validate(user_config))
 
     def _services(self, served: ServedModels) -> Services:
-        return assemble(self._args, served, self._catalog, self._store, self._connect, self._ensemble)
+        return assemble(
+            self._args,
+            served,
+            self._catalog,
+            self._store,
+            self._connect,
+            self._ensemble,
+            self._exposed_at,
+        )
 
     def _connect(self, name: str) -> HandleEncoder:
         return HandleEncoder(name, self._args.encode_deadline_s)
+
+
+def _exposed_at() -> str | None:
+    """Find out where Serve listens; None on loopback, and outside of Serve.
+
+    The options are those that Serve runs with, whoever started it; they stay until Serve ends. No public call
+    tells them to a replica (Ray 2.60): `serve.status()` leaves them out, and the dashboard may not run.
+    """
+    try:
+        serve.get_replica_context()
+    except RayServeException:
+        return None
+    host = _get_global_client().http_config.host
+    return None if host is None or is_loopback(host) else host

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from catalog.api_keys import SqlApiKeys
 from catalog.clock import utc_now
-from core.errors import Unauthenticated
-from core.keys import ApiKey, Scope, digest, key_id_of, matches, new_secret
+from core.errors import Forbidden, Unauthenticated
+from core.keys import ApiKey, Scope, digest, exposed_notice, key_id_of, matches, new_secret
 from deployments.deadlines import ending_at
 from deployments.door_config import DoorConfig
 
@@ -43,7 +43,9 @@ class Keyring:
     a query of its own; a new or revoked key counts everywhere after that moment.
     """
 
-    def __init__(self, keys: SqlApiKeys, config: DoorConfig) -> None:
+    def __init__(self, keys: SqlApiKeys, config: DoorConfig, exposed_at: str | None = None) -> None:
+        """`exposed_at` is where the service listens, if that is more than this machine."""
+        self._exposed_at = exposed_at
         self._keys = keys
         self._config = config
         self._known: dict[str, ApiKey] = {}
@@ -55,10 +57,16 @@ class Keyring:
         self._writing_used: asyncio.Task[None] | None = None
 
     async def open(self) -> bool:
-        """Tell whether everyone may do everything, as no key was ever made."""
-        if self._config.admin_key_sha256:
+        """Tell whether everyone may do everything, as no key was ever made.
+
+        Raises:
+            Forbidden: none was, or all are lost, and the service listens on a network.
+        """
+        if self._config.admin_key_sha256 or await self._current():
             return False
-        return not await self._current()
+        if self._exposed_at is not None:
+            raise Forbidden(exposed_notice(self._exposed_at))
+        return True
 
     async def caller(self, shown: str | None) -> Caller:
         """Find out who shows this key.

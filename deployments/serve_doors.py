@@ -1,12 +1,12 @@
 """What a Serve configuration says of the gateway's doors, held against where and how Serve listens."""
 
-import ipaddress
 from collections.abc import Iterator
 
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from deployments.checking.problem import Problem
 from deployments.config import GatewayArgs
+from deployments.door import is_loopback
 from deployments.door_config import DoorConfig
 
 SPARE_REQUESTS = 2
@@ -23,7 +23,7 @@ def door_problems(config: ServeDeploySchema) -> Iterator[Problem]:
     for index, application, door in _gateways(config):
         place = ("applications", index)
         host = config.http_options.host
-        if not door.admin_key_sha256 and not _is_loopback(host):
+        if not door.admin_key_sha256 and not is_loopback(host):
             yield Problem(
                 (*place, "args", "door", "admin_key_sha256"),
                 f"is needed to listen on {host}, or everyone could do everything",
@@ -50,12 +50,3 @@ def _gateways(config: ServeDeploySchema) -> Iterator[tuple[int, ServeApplication
     for index, application in enumerate(config.applications):
         if application.import_path.endswith(":build_gateway"):
             yield index, application, GatewayArgs.model_validate(application.args).door
-
-
-def _is_loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False

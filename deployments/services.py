@@ -65,8 +65,13 @@ def assemble(
     store: VectorStore,
     connect: Callable[[str], EncoderClient],
     ensemble: Ensemble,
+    exposed_at: str | None = None,
 ) -> Services:
-    """Wire the services; `connect` gives the client of an encoder by its name."""
+    """Wire the services.
+
+    `connect` gives the client of an encoder by its name; `exposed_at` is where Serve listens, if that is more
+    than this machine.
+    """
     encoders = EncoderSet(served.models, connect)
     thresholds = Thresholds(encoders, NullSamples(catalog.products, store, args.calibration))
     counts = LedgerCountsSample(catalog.ledger, args.counts_ttl_s)
@@ -93,7 +98,7 @@ def assemble(
             args.jobs.imports.folders,
         ),
         image_limits=args.images,
-        keyring=Keyring(catalog.api_keys, args.door),
+        keyring=Keyring(catalog.api_keys, args.door, exposed_at),
         max_images_per_product=args.max_images_per_product,
         max_page=args.max_page,
     )

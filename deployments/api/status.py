@@ -5,6 +5,7 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from core.errors import VitrineError
 from core.types import EncoderInfo, LedgerCounts
 from deployments.api.fails import fails
 from deployments.scopes import READ
@@ -111,10 +112,16 @@ async def live() -> dict[str, str]:
 )
 async def ready(request: Request, response: Response) -> ReadyView:
     """Run one picture through every encoder and ask catalog and store; 503 names what is not ready."""
-    readiness = await services(request).status.ready()
-    response.status_code = 503 if readiness.problems else 200
+    service = services(request)
+    readiness = await service.status.ready()
+    problems = dict(readiness.problems)
+    try:
+        await service.keyring.open()
+    except VitrineError as error:
+        problems["keys"] = error.message
+    response.status_code = 503 if problems else 200
     timings = {name: round(ms, 3) for name, ms in readiness.timings_ms.items()}
-    return ReadyView(ready=not readiness.problems, problems=readiness.problems, timings_ms=timings)
+    return ReadyView(ready=not problems, problems=problems, timings_ms=timings)
 
 
 @router.get("/v1/models", summary="What is served", dependencies=[READ])

@@ -9,21 +9,25 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from sqlalchemy import event
+from ray.serve._private.client import ServeControllerClient
+from ray.serve.config import HTTPOptions
+from sqlalchemy import event, text
 
 from catalog.config import CatalogConfig
 from catalog.engine import BUSY_TIMEOUT_S
 from catalog.opening import Catalog, open_catalog
 from core.ensemble import EnsembleSearch
-from core.errors import Unauthenticated, Unavailable
+from core.errors import ConfigError, Unauthenticated, Unavailable
 from core.keys import NO_KEYS_NOTICE, ApiKey, digest, key_id_of
 from core.types import Encoded, EncoderInput
+from deployments import gateway
 from deployments.admission import SEARCH_REFUSED
 from deployments.config import GatewayArgs, ServedModels
 from deployments.door_config import DoorConfig
@@ -75,7 +79,13 @@ def _catalog_config(folder: Path) -> CatalogConfig:
     return CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs"))
 
 
-def build(catalog: Catalog, folder: Path, encoder: LocalEncoder | None = None, **door: Any) -> FastAPI:
+def build(
+    catalog: Catalog,
+    folder: Path,
+    encoder: LocalEncoder | None = None,
+    exposed_at: str | None = None,
+    **door: Any,
+) -> FastAPI:
     args = GatewayArgs(
         catalog=_catalog_config(folder),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
@@ -85,7 +95,7 @@ def build(catalog: Catalog, folder: Path, encoder: LocalEncoder | None = None, *
     local = encoder or LocalEncoder("fake")
     served = ServedModels(models=(local.name,))
     ensemble: Any = EnsembleSearch({}, 5)
-    app.state.services = assemble(args, served, catalog, MemoryStore(), lambda _: local, ensemble)
+    app.state.services = assemble(args, served, catalog, MemoryStore(), lambda _: local, ensemble, exposed_at)
     return app
 
 
@@ -330,6 +340,83 @@ async def test_without_a_key_only_this_machine_is_answered(catalog: Catalog, tmp
         assert answer.status_code == status, (peer, host, answer.text)
         if status == 403:
             assert "VITRINE_ADMIN_KEY_SHA256" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Forwarded-For: 203.0.113.7",
+        "X-Forwarded-For: 127.0.0.1",
+        "x-forwarded-host: shop.example",
+        "X-Forwarded-Proto: https",
+        "Forwarded: for=203.0.113.7",
+        "X-Real-IP: 203.0.113.7",
+        "Via: 1.1 proxy",
+    ],
+)
+async def test_without_a_key_who_comes_through_a_proxy_of_this_machine_is_a_stranger(
+    catalog: Catalog, tmp_path: Path, header: str
+) -> None:
+    name, _, value = header.partition(": ")
+    async with client_of(build(catalog, tmp_path), host="localhost:8000") as client:
+        for method, path in (("GET", "/v1/products"), ("POST", "/v1/keys"), ("GET", "/meta")):
+            refused = await client.request(method, path, headers={name: value})
+            assert (refused.status_code, refused.json()["error"]["type"]) == (403, "forbidden")
+            assert name.lower() in refused.json()["error"]["message"]
+        assert (await client.get("/health/live", headers={name: value})).status_code == 200
+    async with client_of(build(catalog, tmp_path, admin_key_sha256=digest(ADMIN_KEY)), ADMIN_KEY) as client:
+        assert (await client.get("/v1/products", headers={name: value})).status_code == 200
+
+
+async def test_keys_that_are_lost_open_no_service_that_listens_on_a_network(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    encoder = LocalEncoder("fake")
+    with_keys = build(catalog, tmp_path, encoder, admin_key_sha256=digest(ADMIN_KEY))
+    await make_key(with_keys, "admin")
+    app = build(catalog, tmp_path, encoder, exposed_at="0.0.0.0")
+    async with client_of(app) as client:
+        assert (await client.get("/v1/products")).status_code == 401
+        assert "keys" not in (await client.get("/health/ready")).json()["problems"]
+        with catalog.engine.begin() as connection:
+            connection.execute(text("DELETE FROM api_keys"))
+        for method, path in (("GET", "/v1/products"), ("POST", "/v1/keys"), ("GET", "/meta")):
+            refused = await client.request(method, path)
+            assert refused.status_code == 403
+            assert "0.0.0.0" in refused.text
+        ready = await client.get("/health/ready")
+        assert ready.status_code == 503
+        assert "0.0.0.0" in ready.json()["problems"]["keys"]
+    await make_key(with_keys, "admin")
+    async with client_of(app) as client:
+        assert "keys" not in (await client.get("/health/ready")).json()["problems"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "shop.example"])
+async def test_a_gateway_without_keys_does_not_start_where_serve_listens_on_a_network(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    options = SimpleNamespace(http_config=SimpleNamespace(host=host))
+    monkeypatch.setattr(gateway.serve, "get_replica_context", lambda: None)
+    monkeypatch.setattr(gateway, "_get_global_client", lambda: options)
+    args = GatewayArgs(catalog=_catalog_config(tmp_path), milvus=MilvusConfig(uri="http://127.0.0.1:1"))
+    with pytest.raises(ConfigError, match="listens on"):
+        GatewayReplica(args)
+    assert any(host in message for message in caplog.messages)
+    for local in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
+        options.http_config.host = local
+        GatewayReplica(args)._catalog.close()
+    options.http_config.host = host
+    keyed = args.model_copy(update={"door": DoorConfig(admin_key_sha256=digest(ADMIN_KEY))})
+    GatewayReplica(keyed)._catalog.close()
+    with closing(open_catalog(args.catalog)) as catalog:
+        await make_key(build(catalog, tmp_path, admin_key_sha256=digest(ADMIN_KEY)), "admin")
+    GatewayReplica(args)._catalog.close()
+
+
+def test_what_tells_a_replica_where_serve_listens_is_where_it_was() -> None:
+    assert isinstance(ServeControllerClient.http_config, property)
+    assert "host" in HTTPOptions.model_fields
 
 
 @pytest.mark.parametrize(("configured", "told"), [("", True), (digest(ADMIN_KEY), False)])

@@ -1,0 +1,65 @@
+"""A gateway without keys, started by others than `vitrine serve` in a Serve that listens on a network."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from cli.environment import free_port, ray_environment
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_serve_says_why_a_gateway_without_keys_does_not_start() -> None:
+    with tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as home:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.e2e.test_exposed_gateway", home],
+            cwd=ROOT,
+            env=ray_environment(os.environ, Path(home)),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr
+    state = json.loads(done.stdout.splitlines()[-1])
+    assert state["status"] == "DEPLOY_FAILED", state
+    assert "No API key is configured, and Serve listens on 0.0.0.0" in state["message"]
+    assert state["keyed"] == "RUNNING", state
+
+
+def main(home: str) -> None:
+    """Print how a gateway fares without a key, and then with one."""
+    import ray
+    from ray import serve
+
+    from deployments.app import build_gateway
+    from deployments.config import GatewayArgs
+
+    args = {
+        "catalog": {"database_url": f"sqlite:///{home}/catalog.sqlite", "blobs_url": f"{home}/blobs"},
+        "milvus": {"uri": "http://127.0.0.1:1"},
+    }
+    keyed = {**args, "door": {"admin_key_sha256": "0" * 64}}
+    ray.init(address="local", namespace="serve", num_cpus=2, include_dashboard=False)
+    serve.start(http_options={"host": "0.0.0.0", "port": free_port()})
+    try:
+        serve.run(build_gateway(GatewayArgs.model_validate(args)), name="gateway")
+    except RuntimeError as error:
+        sys.stderr.write(f"{error}\n")
+    application = serve.status().applications["gateway"]
+    said = [application.message, *(each.message for each in application.deployments.values())]
+    serve.run(build_gateway(GatewayArgs.model_validate(keyed)), name="gateway")
+    state = {
+        "status": application.status,
+        "message": " ".join(said),
+        "keyed": serve.status().applications["gateway"].status,
+    }
+    sys.stdout.write(f"\n{json.dumps(state)}\n")
+    serve.shutdown()
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
