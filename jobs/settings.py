@@ -164,7 +164,8 @@ def _ensemble(applications: Sequence[Mapping[str, Any]]) -> EnsembleArgs | None:
     for application in applications:
         deployments = application.get("deployments") or [{}]
         settings = deployments[0].get("user_config") or {}
-        return EnsembleArgs.model_validate(settings | {"name": application.get("name")})
+        # As the ensemble itself reads its configuration, where a number may be quoted.
+        return EnsembleArgs.model_validate(settings | {"name": application.get("name")}, strict=False)
     return None
 
 

@@ -38,6 +38,24 @@ def test_jobs_write_their_lines_as_the_service_does(file: str, encoding: str) ->
     assert settings_of_file(ROOT / file).log_encoding == encoding
 
 
+def test_the_ensemble_is_read_as_leniently_as_it_reads_itself() -> None:
+    gateway = {
+        "import_path": "deployments.app:build_gateway",
+        "args": {
+            "catalog": {"database_url": "sqlite:///c", "blobs_url": "b"},
+            "milvus": {"uri": "http://milvus:19530"},
+        },
+    }
+    ensemble = {
+        "name": "ensemble",
+        "import_path": "deployments.app:build_ensemble",
+        "deployments": [{"name": "Ensemble", "user_config": {"weights": {"first": "0.5", "second": 1}}}],
+    }
+    found = settings_of([gateway, ensemble]).ensemble
+    assert found is not None
+    assert found.weights == {"first": 0.5, "second": 1.0}
+
+
 def test_an_actor_takes_what_a_replica_takes() -> None:
     encoder = settings_of_file(ROOT / "serve_config.yaml").encoder("openclip", {})
     assert (encoder.num_cpus, encoder.num_gpus) == (4, 1)
