@@ -4,12 +4,24 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, Table, and_, delete, func, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Table,
+    and_,
+    delete,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from catalog.chunks import chunks
 from catalog.clock import utc_now
 from catalog.dialects import insert_or_replace
-from catalog.ledger_rows import storable
+from catalog.ledger_rows import error_text, is_bug_of_another_release, storable
 from catalog.lexical.documents import write_documents
 from catalog.product_rows import PICTURES, lock_product
 from catalog.tables import CaptionRow, ImageRow
@@ -50,7 +62,7 @@ class SqlCaptions:
 
     def fail(self, model: str, fingerprint: str, errors: Sequence[tuple[str, VitrineError]]) -> None:
         """Put these pictures, by image id, into quarantine for this version; a former caption stays."""
-        texts = {image_id: storable(f"{type(error).__name__}: {error.message}") for image_id, error in errors}
+        texts = {image_id: error_text(error) for image_id, error in errors}
         self._write(model, fingerprint, "error", texts, replaced=("error",))
 
     def quarantined(self, model: str, limit: int) -> tuple[int, dict[str, str]]:
@@ -66,11 +78,23 @@ class SqlCaptions:
 
     def retry(self, model: str) -> int:
         """Take all pictures of the model out of quarantine, so that they are missing; counts them."""
-        failed = and_(CaptionRow.model == model, CaptionRow.error.is_not(None))
+        return self._retry(model, CaptionRow.error.is_not(None))
+
+    def retry_bugs(self, model: str) -> int:
+        """Take out of quarantine what met a bug of another release of Vitrine; counts them."""
+        bugs = is_bug_of_another_release(CaptionRow.error)
+        # Looked for first: there are rarely any, and a transaction that writes keeps others waiting.
+        some = select(CaptionRow.image_id).where(CaptionRow.model == model, bugs).limit(1)
+        with reading(self._engine) as connection:
+            if connection.execute(some).first() is None:
+                return 0
+        return self._retry(model, bugs)
+
+    def _retry(self, model: str, which: ColumnElement[bool]) -> int:
         # A row without a version is missing for every version, and keeps a caption that it had before.
         with writing(self._engine) as connection:
             return connection.execute(
-                update(CaptionRow).where(failed).values(error=None, fingerprint="")
+                update(CaptionRow).where(CaptionRow.model == model, which).values(error=None, fingerprint="")
             ).rowcount
 
     def of(self, image_ids: Sequence[str]) -> dict[str, list[Caption]]:

@@ -27,14 +27,15 @@ from catalog.ledger_rows import (
     IS_CURRENT,
     IS_OPEN,
     ITEMS,
+    error_text,
     in_flight,
+    is_bug_of_another_release,
     lock,
     locked,
     newest_settled,
     of_current_revision,
     parse_keys,
     rows_of,
-    storable,
     upsert,
 )
 from catalog.model_versions import read_versions, write_version
@@ -135,17 +136,27 @@ class SqlLedger:
         """Put these pictures into quarantine with their errors; those that are settled stay so."""
         if not errors:
             return
-        texts = {
-            (item.image_id, item.revision): storable(f"{type(error).__name__}: {error.message}")
-            for item, error in errors
-        }
+        texts = {(item.image_id, item.revision): error_text(error) for item, error in errors}
         with writing(self._engine) as connection:
             upsert(connection, collection, self._clock(), texts, where=EmbeddingRow.embedded_at.is_(None))
 
     def retry(self, collection: str) -> int:
         """Take all pictures out of quarantine, so that they are missing again; returns how many."""
+        return self._retry(collection, EmbeddingRow.error.is_not(None))
+
+    def retry_bugs(self, collection: str) -> int:
+        """Take out of quarantine what met a bug of another release of Vitrine; returns how many."""
+        bugs = is_bug_of_another_release(EmbeddingRow.error)
+        # Looked for first: there are rarely any, and a transaction that writes keeps others waiting.
+        some = select(EmbeddingRow.image_id).where(EmbeddingRow.collection == collection, bugs).limit(1)
+        with reading(self._engine) as connection:
+            if connection.execute(some).first() is None:
+                return 0
+        return self._retry(collection, bugs)
+
+    def _retry(self, collection: str, which: ColumnElement[bool]) -> int:
         # The rows stay, open since long ago: a vector whose write failed halfway still has its row.
-        failed = and_(EmbeddingRow.collection == collection, EmbeddingRow.error.is_not(None))
+        failed = and_(EmbeddingRow.collection == collection, which)
         with writing(self._engine) as connection:
             return connection.execute(
                 update(EmbeddingRow).where(locked(failed)).values(begun_at=_LONG_AGO, error=None)

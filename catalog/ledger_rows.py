@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, false, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, false, func, not_, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
 
 from catalog.dialects import insert_or_replace
 from catalog.tables import EmbeddingRow, ImageRow, ProductRow
+from core.errors import RELEASE, Internal, VitrineError
 
 RowKey = tuple[str, int]
 """An image id with a revision."""
@@ -134,3 +136,17 @@ def upsert(
 def storable(text: str) -> str:
     """Cut an error to what every database can hold."""
     return text.encode(errors="replace").decode().replace("\0", "�")[:_MAX_ERROR_CHARS]
+
+
+def error_text(error: VitrineError) -> str:
+    """Write an error as the ledger keeps it: its kind, for a bug the release that has it, and the message."""
+    kind = type(error).__name__
+    if isinstance(error, Internal):
+        kind = f"{kind} {error.release}"
+    return storable(f"{kind}: {error.message}")
+
+
+def is_bug_of_another_release(error: InstrumentedAttribute[str | None]) -> ColumnElement[bool]:
+    """Errors that were a bug of Vitrine, and that this release has not seen: it may have mended it."""
+    bug, ours = f"{Internal.__name__} ", f"{Internal.__name__} {RELEASE}: "
+    return and_(error.startswith(bug, autoescape=True), not_(error.startswith(ours, autoescape=True)))

@@ -1,11 +1,13 @@
 """Write captions for the catalog's pictures that lack one from a model."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from core.errors import InvalidInput, NotFound, UnsupportedModality, VitrineError
+from core.errors import Internal, InvalidInput, NotFound, UnsupportedModality, VitrineError
+from core.indexing import BUGS_EVERY_S
 from core.portions import MAX_ENCODE_BYTES
 from core.ports import Blobs, Captions, EncoderClient
 from core.types import Captioned, EncoderInfo, Picture
@@ -38,6 +40,7 @@ class Captioning:
         self._encoder = encoder
         self._captions = captions
         self._blobs = blobs
+        self._bugs_at = 0.0
 
     async def sweep(self, batch_size: int = 8) -> CaptionReport:
         """Caption what is missing until nothing is, and drop captions of pictures that are gone.
@@ -51,6 +54,9 @@ class Captioning:
             raise UnsupportedModality(
                 f"model {info.name!r} writes no captions: its configuration does not ask for them"
             )
+        if time.monotonic() >= self._bugs_at:
+            await _call(self._captions.retry_bugs, info.name)
+            self._bugs_at = time.monotonic() + BUGS_EVERY_S
         report = CaptionReport(removed=await _call(self._captions.forget_gone))
         while pictures := await _call(self._captions.missing, info.name, info.captions, batch_size):
             done = await self._caption(info, info.captions, pictures)
@@ -97,7 +103,9 @@ def _split(
     """Captions and failures by image id; a picture that fails for now only is in neither."""
     answers = [(picture.image_id, text) for picture, text in zip(pictures, captioned.texts, strict=True)]
     written = [(image_id, text) for image_id, text in answers if isinstance(text, str)]
-    return written, [(image_id, text) for image_id, text in answers if isinstance(text, InvalidInput)]
+    return written, [
+        (image_id, text) for image_id, text in answers if isinstance(text, InvalidInput | Internal)
+    ]
 
 
 async def _call(function: Callable[..., T], *args: object) -> T:

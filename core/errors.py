@@ -14,6 +14,7 @@
     ├── Conflict                  the request contradicts what is stored
     ├── ConfigError               the configuration is wrong; raised before anything serves
     ├── FetchFailed               a server that the caller's URL names failed; it may work later
+    ├── Internal                  a bug of Vitrine or of a model's code; the log holds its traceback
     └── Unavailable               right now not; the same call may work later
         ├── ModelUnavailable      … an encoder is away, loading or has failed to load
         ├── StoreUnavailable      … Milvus does not answer
@@ -26,8 +27,15 @@ to a client. Errors travel between processes by pickle, so each takes one messag
 attributes that pickle keeps.
 """
 
+import logging
 from copy import copy
+from importlib.metadata import version
 from typing import Self
+
+from core.request_ids import current_request_id
+
+RELEASE = version("vitrine")
+_log = logging.getLogger(__name__)
 
 
 class VitrineError(Exception):
@@ -114,6 +122,14 @@ class ConfigError(VitrineError):
     """The configuration is wrong; raised before anything serves."""
 
 
+class Internal(VitrineError):
+    """A bug: neither the input nor an outage is to blame. `release` is the version of Vitrine that has it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.release = RELEASE
+
+
 class Unavailable(VitrineError):
     """Not now: the same call may work later."""
 
@@ -136,3 +152,16 @@ class DeadlineExceeded(Unavailable):
 
 class Overloaded(Unavailable):
     """The replica has as many requests in work as it may."""
+
+
+def expected(error: Exception, doing: str) -> VitrineError:
+    """Return an error of this tree as it is; log any other with its traceback and return `Internal` for it.
+
+    `doing` says what failed, for the log and for the caller: "a search with openclip".
+    """
+    if isinstance(error, VitrineError):
+        return error
+    _log.error("%s failed, request %s", doing, current_request_id() or "none", exc_info=error)
+    return Internal(
+        f"{doing} failed with an internal error ({type(error).__name__}); the log holds the traceback"
+    )

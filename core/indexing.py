@@ -1,11 +1,12 @@
 """Bring pictures into a model's collection, and keep collection, ledger and catalog in step."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from core.errors import InvalidInput, NotFound, Unavailable, VitrineError
+from core.errors import Internal, InvalidInput, NotFound, Unavailable, VitrineError
 from core.index_rows import Failure, IndexRows
 from core.portions import portions
 from core.ports import Blobs, EncoderClient, Ledger, VectorStore
@@ -14,6 +15,10 @@ from core.types import Encoded, EncoderInfo, IndexItem, VectorRow
 T = TypeVar("T")
 IndexState = Literal["indexed", "pending", "failed"]
 _State = IndexState | Literal["obsolete"]
+
+BUGS_EVERY_S = 300.0
+"""How often passes look for what met a bug of another release: while a release rolls out, the encoder that
+answers may still be of the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Indexer:
         self._rows = IndexRows(store, ledger) if rows is None else rows
         self._ledger = ledger
         self._blobs = blobs
+        self._bugs_at: dict[str, float] = {}
 
     async def describe(self) -> EncoderInfo:
         """Say which version serves, with its collection ready to be written and searched."""
@@ -85,6 +91,7 @@ class Indexer:
         while True:
             # Anew for each batch: when other weights begin to serve, what the old ones lack stays missing.
             info = await self.describe()
+            await self._retry_bugs(info.collection)
             items = await _call(self._ledger.missing, info.collection, batch_size, grace_s)
             if not items:
                 return report
@@ -103,6 +110,12 @@ class Indexer:
         info = await self.describe()
         removed = await _call(self._rows.remove_obsolete_of_model, info, batch_size, grace_s)
         return SweepReport(removed=removed)
+
+    async def _retry_bugs(self, collection: str) -> None:
+        now = time.monotonic()
+        if now >= self._bugs_at.get(collection, now):
+            await _call(self._ledger.retry_bugs, collection)
+            self._bugs_at[collection] = now + BUGS_EVERY_S
 
     async def _index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:
         announced = await self.describe()
@@ -158,7 +171,8 @@ def _split(items: Sequence[IndexItem], encoded: Encoded) -> tuple[list[VectorRow
     rows: list[VectorRow] = []
     failures: list[Failure] = []
     for item, vector in zip(items, encoded.vectors, strict=True):
-        if isinstance(vector, InvalidInput):
+        # What met a bug would meet it again: out of the way of others, until another release tries it.
+        if isinstance(vector, InvalidInput | Internal):
             failures.append((item, vector))
         elif not isinstance(vector, VitrineError):
             rows.append(VectorRow(item, vector))

@@ -106,13 +106,12 @@ class Batches(Generic[Input, Output]):
             each.begun_s = begun_s
         try:
             answers = await loop.run_in_executor(self._thread, self._run, [each.item for each in batch])
+            for each, answer in zip(batch, answers, strict=True):
+                if not each.answer.done():
+                    each.answer.set_result(answer)
         except Exception as error:  # it belongs to the callers, whatever it is
             for each in batch:
                 if not each.answer.done():
                     each.answer.set_exception(error)
-            return
         finally:
             self._watch.batch(len(batch), batch[0].since_s, begun_s, loop.time())
-        for each, answer in zip(batch, answers, strict=True):
-            if not each.answer.done():
-                each.answer.set_result(answer)

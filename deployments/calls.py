@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from core.errors import expected
 from core.request_ids import current_request_id
 from deployments.request_ids import as_request_of_caller
 from deployments.telemetry import error_type
@@ -14,12 +15,19 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def called(call: str, model: str, inputs: int) -> Iterator[None]:
-    """Answer a call from another deployment in this block, for the request that it is about."""
+    """Answer a call from another deployment in this block, for the request that it is about.
+
+    Raises:
+        Internal: in place of an error that is not of our tree; here alone its traceback is known.
+    """
     with as_request_of_caller():
         started = time.perf_counter()
         status = "ok"
         try:
             yield
+        except Exception as error:
+            status = error_type(error)
+            raise expected(error, f"{call} by {model}") from None
         except BaseException as error:
             status = error_type(error)
             raise

@@ -16,6 +16,7 @@ from core.errors import (
     FetchFailed,
     Forbidden,
     InputTooLarge,
+    Internal,
     InvalidInput,
     NotFound,
     RateLimited,
@@ -41,6 +42,7 @@ STATUS: dict[type[VitrineError], int] = {
     # Not a 5xx: neither this service nor a gateway of its own is at fault, and an alarm would mislead.
     FetchFailed: 424,
     ConfigError: 500,
+    Internal: 500,
     Unavailable: 503,
 }
 """The nearest ancestor of an error in this table gives its status."""
@@ -56,7 +58,7 @@ def status_of(error: VitrineError) -> int:
 
 def kind_of(error: type[VitrineError]) -> str:
     """Name a kind of error as answers do."""
-    name = "Internal" if error is VitrineError else error.__name__
+    name = Internal.__name__ if error is VitrineError else error.__name__
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
@@ -121,7 +123,7 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.exception("request %s failed", request.state.request_id, exc_info=error)
-    internal = VitrineError("an internal error; the logs hold it under this request id")
+    internal = Internal("an internal error; the logs hold it under this request id")
     # This answer is made outside of the middleware that puts the id on all others.
     headers = id_headers(request.state.request_id)
     return JSONResponse(error_body(internal, request.state.request_id), 500, headers)

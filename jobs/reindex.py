@@ -81,6 +81,7 @@ def complete(
     try:
         rows = IndexRows(store, catalog.ledger)
         rows.prepare(info)
+        catalog.ledger.retry_bugs(info.collection)
         if catalog.versions.settings(info.collection) is None:
             catalog.versions.keep_settings(info.collection, encoder.version)
         passes = Passes(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.errors import InvalidInput, UnsupportedModality, VitrineError
+from core.errors import InvalidInput, UnsupportedModality, VitrineError, expected
 from core.types import Cropped, EncoderInfo, PictureInput, Vector
 from models.cropping import Decoded
 from models.images import ImageLimits, decode_reduced
@@ -61,9 +61,13 @@ class Encoder(ABC):
         Raises:
             InvalidImage: the bytes do not decode.
             InputTooLarge: bytes or pixels exceed the limits.
+            Internal: the file is sound, and the code that prepares it for the model fails on it.
         """
         data, box = (picture.data, picture.box) if isinstance(picture, Cropped) else (picture, None)
-        return self.preprocess(decode_reduced(data, self._limits, self._draft_target, box))
+        try:
+            return self.preprocess(decode_reduced(data, self._limits, self._draft_target, box))
+        except Exception as error:
+            raise expected(error, f"preparing an image for {self.info.name}") from None
 
     def encode_images(self, pictures: Sequence[Pixels]) -> list[Vector | VitrineError]:
         """Embed decoded pictures, in order: float32 unit vectors of shape (dimension,), or errors."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from core.errors import InvalidInput, ModelUnavailable, VitrineError
+from core.errors import ModelUnavailable, VitrineError, expected
 
 Input = TypeVar("Input")
 Answer = TypeVar("Answer")
@@ -18,22 +18,26 @@ def answer_each(
 ) -> list[Answer | VitrineError]:
     """Answer all inputs, in order; one that makes `answer` raise costs only its own answer.
 
-    An input that fails alone is InvalidInput when `is_healthy` says that the model still works, so that
-    a broken device is never blamed on the pictures: then every answer that is missing is
-    ModelUnavailable, and the batch is not split further.
+    Inputs are pixels of one shape and type, or texts: whatever is wrong with a file was found when it was decoded.
+    So an input that fails alone, while `is_healthy` says that the model still works, has met a bug: its answer is
+    Internal, and the log holds the traceback. A broken device is never blamed on the inputs: then every answer
+    that is missing is ModelUnavailable, and the batch is not split further.
     """
     try:
         return answer(inputs)
-    except ModelUnavailable as error:
-        return [error for _ in inputs]
+    except (ModelUnavailable, MemoryError) as error:
+        lack = (
+            error if isinstance(error, ModelUnavailable) else ModelUnavailable("no memory left for the model")
+        )
+        return [lack for _ in inputs]
     except Exception as error:  # the libraries below raise what they like, and neighbours must not suffer
-        _log.warning("a batch of %d failed: %s: %s", len(inputs), type(error).__name__, error)
         if not is_healthy():
+            _log.exception("a batch of %d failed, and so does the model", len(inputs))
             return [ModelUnavailable("the encoder fails on every input") for _ in inputs]
         if len(inputs) == 1:
-            return [InvalidInput(f"the encoder fails on this input ({type(error).__name__})")]
-        middle = len(inputs) // 2
-        return [
-            *answer_each(answer, inputs[:middle], is_healthy),
-            *answer_each(answer, inputs[middle:], is_healthy),
-        ]
+            return [expected(error, "encoding this input")]
+    middle = len(inputs) // 2
+    return [
+        *answer_each(answer, inputs[:middle], is_healthy),
+        *answer_each(answer, inputs[middle:], is_healthy),
+    ]

@@ -34,6 +34,10 @@ class Captions(Protocol):
         """Take all pictures of the model out of quarantine, so that they are missing; counts them."""
         ...
 
+    def retry_bugs(self, model: str) -> int:
+        """Take out of quarantine what met a bug of another release of Vitrine; counts them."""
+        ...
+
     def of(self, image_ids: Sequence[str]) -> dict[str, list[Caption]]:
         """The captions of these pictures by image id, newest first; pictures without one are left out."""
         ...

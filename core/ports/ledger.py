@@ -52,6 +52,10 @@ class Ledger(Protocol):
         """Take all pictures of the collection out of quarantine, so that they are missing; counts them."""
         ...
 
+    def retry_bugs(self, collection: str) -> int:
+        """Take out of quarantine what met a bug of another release of Vitrine; returns how many."""
+        ...
+
     def obsolete(self, collection: str, limit: int, grace_s: float = 0.0) -> list[str]:
         """Row keys whose picture is gone or has a newer revision, except rows opened within `grace_s`."""
         ...

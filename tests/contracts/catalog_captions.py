@@ -7,7 +7,7 @@ from catalog.captions import SqlCaptions
 from catalog.opening import Catalog
 from catalog.tables import ProductRow
 from catalog.transactions import writing
-from core.errors import InvalidInput
+from core.errors import Internal, InvalidInput
 from core.types import CaptionCounts, Picture
 from tests.contracts.catalog_things import BLUE, GREEN, RED, Clock
 
@@ -77,6 +77,18 @@ class CaptionsContract:
         assert captions.retry(MODEL) == 2
         assert self.missing(captions, OLD) == {red.image_id, blue.image_id}
         assert self.texts(captions, pictures) == [["red"], [], ["green"]]
+
+    def test_what_met_a_bug_is_missing_again_for_another_release_alone(
+        self, captions: SqlCaptions, pictures: tuple[Picture, ...]
+    ) -> None:
+        red, blue, green = pictures
+        bug = Internal("a division by zero")
+        bug.release = "0.0.1"
+        captions.put(MODEL, NEW, [(green.image_id, "green")])
+        captions.fail(MODEL, NEW, [(red.image_id, bug), (blue.image_id, Internal("of this release"))])
+        assert captions.retry_bugs("another") == 0
+        assert captions.retry_bugs(MODEL) == 1
+        assert self.missing(captions, NEW) == {red.image_id}
 
     def test_models_keep_their_own_captions_and_the_newest_comes_first(
         self, captions: SqlCaptions, pictures: tuple[Picture, ...], clock: Clock

@@ -14,7 +14,7 @@ from catalog.ledger import SqlLedger
 from catalog.opening import Catalog
 from catalog.tables import EmbeddingRow, ImageRow
 from catalog.transactions import writing
-from core.errors import InvalidImage, NotFound
+from core.errors import Internal, InvalidImage, NotFound
 from core.types import IndexItem, LedgerCounts
 from tests.contracts.catalog_things import BLUE, RED, Clock, encoder
 
@@ -256,6 +256,21 @@ class LedgerContract:
         assert ledger.retry(LIVE) == 0
         assert set_of(ledger.missing(LIVE, 10, grace_s=60)) == set_of(shirt)
         assert ledger.counts(NEXT).failed == 2
+
+    def test_what_met_a_bug_is_missing_again_for_another_release_alone(
+        self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
+    ) -> None:
+        bug, own = Internal("a division by zero"), Internal("Internal 0: not of another release")
+        bug.release = "0.0.1"
+        other = catalog.products.put("hat", "", "", {}, [RED])[0]
+        hat = ledger.items(other.product_id)
+        ledger.fail(LIVE, [(shirt[0], bug), (shirt[1], InvalidImage("Internal 0.0.1: no")), (hat[0], own)])
+        ledger.fail(NEXT, [(shirt[0], bug)])
+        assert ledger.counts(LIVE).failed == 3
+        assert ledger.retry_bugs(LIVE) == 1
+        assert ledger.retry_bugs(LIVE) == 0
+        assert ledger.missing(LIVE, 10) == [shirt[0]]
+        assert ledger.counts(NEXT).failed == 1
 
     def test_quarantine_ends_when_the_row_is_opened_or_the_picture_changes(
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]

@@ -17,7 +17,7 @@ from catalog.opening import Catalog, open_catalog
 from catalog.tables import ProductRow
 from catalog.transactions import writing
 from core.captioning import Captioning, CaptionReport
-from core.errors import InvalidImage, ModelUnavailable, UnsupportedModality
+from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
 from core.types import Captioned, NewPicture
 from models.config import CaptionConfig
 from tests.local_encoder import LocalEncoder
@@ -99,6 +99,21 @@ def test_a_pass_that_breaks_off_keeps_what_it_has_written(
     encoder.fail_after = None
     assert asyncio.run(captioning.sweep(batch_size=2)) == CaptionReport(written=1)
     assert encoder.asked == [2, 1]
+
+
+def test_an_image_that_meets_a_bug_is_out_of_the_way_until_another_release(
+    catalog: Catalog, encoder: Describer
+) -> None:
+    put(catalog, "red", "lime")
+    bug = Internal("a division by zero")
+    bug.release = "0.0.1"
+    encoder.errors = {0: bug}
+    captioning = Captioning(encoder, catalog.captions, catalog.blobs)
+    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1, failed=1)
+    assert asyncio.run(captioning.sweep()) == CaptionReport()
+    encoder.errors = {}
+    upgraded = Captioning(encoder, catalog.captions, catalog.blobs)
+    assert asyncio.run(upgraded.sweep()) == CaptionReport(written=1)
 
 
 def test_a_bad_picture_goes_to_quarantine_until_it_is_asked_for_again(

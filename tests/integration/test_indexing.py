@@ -14,7 +14,7 @@ from PIL import Image
 
 from catalog.config import CatalogConfig
 from catalog.opening import Catalog, open_catalog
-from core.errors import NotFound, StoreUnavailable
+from core.errors import Internal, NotFound, StoreUnavailable
 from core.filters import parse_filter
 from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
@@ -179,6 +179,55 @@ def test_a_missing_blob_goes_to_quarantine_and_spares_its_neighbours(
     info = asyncio.run(indexer.describe())
     counts = catalog.ledger.counts(info.collection)
     assert (counts.indexed, counts.failed, counts.missing) == (1, 1, 0)
+
+
+class Buggy(LocalEncoder):
+    """Has a bug that images of one color meet, until it is mended."""
+
+    mended = False
+    release = ""
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        encoded = await super().encode(inputs)
+        bug = Internal("a division by zero")
+        bug.release = self.release or bug.release
+        broken = [not self.mended and item == picture("red").data for item in inputs]
+        vectors = [bug if each else vector for each, vector in zip(broken, encoded.vectors, strict=True)]
+        return replace(encoded, vectors=vectors)
+
+
+def test_an_image_that_meets_a_bug_is_out_of_the_way_until_another_release(
+    catalog: Catalog, store: FlakyStore
+) -> None:
+    for color in ("red", "blue", "lime"):
+        catalog.products.put(color, "", "", {}, [picture(color)])
+    encoder = Buggy()
+    encoder.release = "0.0.1"
+    assert asyncio.run(
+        Indexer(encoder, store, catalog.ledger, catalog.blobs).sweep(batch_size=1)
+    ) == SweepReport(indexed=2, failed=1)
+    # This release has the bug too: it is found once more, and then the image is left alone.
+    encoder.release = ""
+    indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
+    assert asyncio.run(indexer.sweep()) == SweepReport(failed=1)
+    encoder.mended = True
+    again = Indexer(encoder, store, catalog.ledger, catalog.blobs)
+    assert asyncio.run(again.sweep()) == SweepReport()
+    assert catalog.ledger.retry(asyncio.run(indexer.describe()).collection) == 1
+    assert asyncio.run(again.sweep()) == SweepReport(indexed=1)
+
+
+def test_a_release_without_the_bug_indexes_what_met_it(catalog: Catalog, store: FlakyStore) -> None:
+    catalog.products.put("red", "", "", {}, [picture("red")])
+    encoder = Buggy()
+    encoder.release = "0.0.1"
+    assert asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).sweep()) == SweepReport(
+        failed=1
+    )
+    encoder.mended = True
+    assert asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).sweep()) == SweepReport(
+        indexed=1
+    )
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -127,3 +127,13 @@ async def test_an_input_whose_caller_has_gone_is_left_out(
     assert doubling.batches == [[2]]
     assert len(watch.waited) == 1, "who went before its batch began has waited for nothing"
     assert await batches.submit(7) == 14
+
+
+async def test_a_function_that_leaves_out_an_answer_leaves_nobody_waiting(
+    thread: ThreadPoolExecutor, watch: Watch
+) -> None:
+    batches = Batches[int, int](lambda batch: batch[1:], thread, 8, 0.01, watch)
+    async with asyncio.timeout(30):
+        answers = await asyncio.gather(*(batches.submit(n) for n in range(3)), return_exceptions=True)
+    assert any(isinstance(answer, ValueError) for answer in answers)
+    assert await asyncio.wait_for(Batches[int, int](list, thread, 8, 0.01, watch).submit(7), 30) == 7

@@ -4,12 +4,21 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import Any
 
+import grpc
 import pytest
-from ray.exceptions import ActorDiedError
-from ray.serve.exceptions import BackPressureError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+)
 
-from core.errors import DeadlineExceeded, InvalidInput, ModelUnavailable
+from core.errors import DeadlineExceeded, Internal, InvalidInput, ModelUnavailable
+from deployments.calls import called
 from deployments.deadlines import Deadline, ending_at, within_deadline
+from deployments.errors import kind_of, status_of
 from deployments.handles import DeploymentHandle
 
 pytestmark = pytest.mark.anyio
@@ -61,8 +70,33 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[DeploymentHa
     return connected
 
 
-async def test_a_call_that_died_with_its_replica_is_repeated_once(connect: Any) -> None:
-    handle, replicas = connect(ActorDiedError(), "answer")
+def ended_call(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
+    """The error of a call by gRPC, as handles of throughput mode make it."""
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), "details")
+
+
+def raised_by_a_replica(error: Exception) -> RayTaskError:
+    """The error as a handle that goes by Ray's actors raises it."""
+    wrapped: RayTaskError = RayTaskError("encode", "Traceback of the replica", error).as_instanceof_cause()
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ActorDiedError(),
+        ActorUnavailableError("Actor is unavailable.", b"0" * 16),
+        raised_by_a_replica(ActorDiedError()),
+        ReplicaUnavailableError("r"),
+        RequestCancelledError("r"),
+        ended_call(grpc.StatusCode.UNAVAILABLE),
+        ended_call(grpc.StatusCode.CANCELLED),
+        asyncio.CancelledError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_call_that_died_with_its_replica_is_repeated_once(connect: Any, lost: BaseException) -> None:
+    handle, replicas = connect(lost, "answer")
     assert await handle.call("encode", ["red"]) == "answer"
     assert len(replicas.calls) == 2
 
@@ -86,6 +120,52 @@ async def test_a_refusal_is_not_repeated(connect: Any, raised: Exception, expect
     with pytest.raises(expected):
         await handle.call("encode", ["red"])
     assert len(replicas.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        KeyError("box"),
+        TimeoutError("of a lock in the replica"),
+        raised_by_a_replica(KeyError("box")),
+        ended_call(grpc.StatusCode.UNKNOWN),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_bug_is_no_outage_is_not_repeated_and_its_traceback_is_logged(
+    connect: Any, bug: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    handle, replicas = connect(bug, "never asked for")
+    with pytest.raises(Internal) as caught:
+        await handle.call("encode", ["red"])
+    assert (status_of(caught.value), kind_of(type(caught.value))) == (500, "internal")
+    assert len(replicas.calls) == 1
+    (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is bug
+
+
+async def test_a_replica_names_its_own_bug_where_the_traceback_is(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Internal, match="KeyError"), called("encode", "dino", 1):
+        raise KeyError("box")
+    assert "KeyError: 'box'" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+async def test_what_failed_to_deploy_and_what_is_not_found_are_outages(
+    connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle, replicas = connect(DeploymentUnavailableError(DeploymentID("Encoder", "dino")), "never asked for")
+    with pytest.raises(ModelUnavailable, match="dino is not available"):
+        await handle.call("encode", ["red"])
+    assert len(replicas.calls) == 1
+
+    def nowhere(*_: object, **__: object) -> object:
+        raise RuntimeError("There is no Serve")
+
+    monkeypatch.setattr("ray.serve.get_deployment_handle", nowhere)
+    with pytest.raises(ModelUnavailable, match="dino is not available"):
+        await DeploymentHandle("dino", "Encoder", 5).call("encode", ["red"])
 
 
 async def test_a_replica_that_hangs_is_given_up_and_told_so(connect: Any) -> None:

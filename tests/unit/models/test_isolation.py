@@ -1,8 +1,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
-from core.errors import InvalidInput, ModelUnavailable, VitrineError
+from core.errors import Internal, ModelUnavailable, VitrineError
 from core.types import Vector
 from models.isolation import answer_each
 
@@ -24,10 +25,22 @@ def answers(model: Model, count: int) -> list[Vector | VitrineError]:
     return answer_each(model.embed, range(count), lambda: model.healthy)
 
 
-def test_an_input_that_breaks_the_batch_fails_alone() -> None:
+def test_an_input_that_breaks_the_batch_fails_alone_as_a_bug_with_its_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     model = Model(poison={5, 6})
-    broken = [isinstance(answer, InvalidInput) for answer in answers(model, 32)]
+    broken = [isinstance(answer, Internal) for answer in answers(model, 32)]
     assert [at for at, is_broken in enumerate(broken) if is_broken] == [5, 6]
+    assert caplog.text.count("Traceback") == 2
+    assert "RuntimeError: kernel failed" in caplog.text
+
+
+def test_no_memory_is_not_blamed_on_the_inputs() -> None:
+    class Full(Model):
+        def embed(self, inputs: Sequence[int]) -> list[Vector | VitrineError]:
+            raise MemoryError
+
+    assert all(isinstance(answer, ModelUnavailable) for answer in answers(Full(set()), 4))
 
 
 def test_a_whole_batch_runs_once() -> None:
