@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from core.errors import VitrineError
+from core.errors import expected
+from core.shared_work import start_shared
 
 PAUSE_S = 0.5
 """Between two attempts to reach a member that refuses at once."""
@@ -31,7 +32,7 @@ class Absence:
     def begin(self) -> None:
         """Note that a search waited in vain."""
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask_until_answered())
+            self._asking = start_shared(self._ask_until_answered())
 
     async def _ask_until_answered(self) -> None:
         self._wanted = True
@@ -40,5 +41,6 @@ class Absence:
             try:
                 await self._ask()
                 return
-            except VitrineError:
+            except Exception as error:
+                expected(error, "asking whether a member is back")
                 await asyncio.sleep(PAUSE_S)

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from core.calibration import Form, NullSample, Scores, null_scores, smallest_match
 from core.config import Config
-from core.errors import ModelUnavailable, NotFound, VitrineError
+from core.errors import ModelUnavailable, NotFound, VitrineError, expected
 from core.ports import EncoderClient, VectorStore
+from core.shared_work import start_shared
 from core.types import EncoderInfo, Product, Vector, row_key
 
 _VIEWS = 4
@@ -83,14 +84,20 @@ class NullSamples:
         if kept is not None and time.monotonic() - kept.drawn_at <= fresh_s:
             return kept
         if key not in self._drawing:
-            self._drawing[key] = asyncio.create_task(self._draw(encoder, info, with_words))
+            self._drawing[key] = start_shared(self._draw(encoder, info, with_words))
             self._drawing[key].add_done_callback(lambda task: self._drawn(key, task))
         return kept if kept is not None and full else await asyncio.shield(self._drawing[key])
 
     def _drawn(self, key: tuple[str, bool], task: "asyncio.Task[_Kept]") -> None:
         del self._drawing[key]
-        if not task.cancelled() and task.exception() is None:
-            self._kept[key] = task.result()
+        if task.cancelled():
+            return
+        if error := task.exception():
+            # Perhaps nobody waits for it, since an older sample serves.
+            assert isinstance(error, Exception)
+            expected(error, f"the sample of {key[0]}")
+            return
+        self._kept[key] = task.result()
 
     async def _draw(self, encoder: EncoderClient, info: EncoderInfo, with_words: bool) -> _Kept:
         products = await asyncio.to_thread(self._products.sample, self._config.sample_products)

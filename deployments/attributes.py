@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from catalog.products import SqlProducts
 from core.filters.meaning import kind_of
+from core.shared_work import start_shared
 from core.types import Attributes
 
 MAX_PRODUCTS = 2_000
@@ -68,17 +69,21 @@ class AttributeSummaries:
 
     def __init__(self, products: SqlProducts) -> None:
         self._products = products
-        self._reading = asyncio.Lock()
-        self._summary: Summary | None = None
+        self._reading: asyncio.Task[Summary] | None = None
         self._read_at = 0.0
 
     async def current(self) -> Summary:
         """Sum up the catalog; may raise Unavailable."""
-        async with self._reading:
-            if self._summary is None or time.monotonic() - self._read_at > TTL_S:
-                self._summary = await asyncio.to_thread(self._read)
-                self._read_at = time.monotonic()
-            return self._summary
+        if self._reading is None or (self._reading.done() and time.monotonic() > self._read_at + TTL_S):
+            self._reading = start_shared(self._read())
+        return await asyncio.shield(self._reading)
 
-    def _read(self) -> Summary:
+    async def _read(self) -> Summary:
+        # A failure is believed by those alone who wait for it.
+        self._read_at = float("-inf")
+        summary = await asyncio.to_thread(self._summarise)
+        self._read_at = time.monotonic()
+        return summary
+
+    def _summarise(self) -> Summary:
         return summarise(each.attributes for each in self._products.sample(MAX_PRODUCTS))

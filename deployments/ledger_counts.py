@@ -5,8 +5,8 @@ import time
 from dataclasses import dataclass
 
 from core.ports import Ledger
+from core.shared_work import start_shared
 from core.types import LedgerCounts
-from deployments.deadlines import ending_at
 
 _SHARE = 20
 """Counts are believed at least so many times as long as counting took: it gets 5 % of the database's time
@@ -31,8 +31,7 @@ class LedgerCountsSample:
         """Tell how far a collection has come; may raise Unavailable."""
         sample = self._samples.get(collection)
         if sample is None or time.monotonic() >= sample.believed_until:
-            with ending_at(None):
-                sample = _Sample(asyncio.create_task(self._count(collection)))
+            sample = _Sample(start_shared(self._count(collection)))
             self._samples[collection] = sample
         # Who goes away must not take the counts from the others.
         return await asyncio.shield(sample.counts)

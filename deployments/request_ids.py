@@ -26,6 +26,20 @@ def as_request(request_id: str) -> Iterator[None]:
 
 
 @contextmanager
+def apart_from_request() -> Iterator[None]:
+    """Do what is in this block, and all that it starts, under the id of the request and yet not as a part of it.
+
+    Serve cancels the calls of a request whose caller goes away.
+    """
+    own = replace(_get_serve_request_context(), _internal_request_id=new_request_id())
+    token = _serve_request_context.set(own)
+    try:
+        yield
+    finally:
+        _serve_request_context.reset(token)
+
+
+@contextmanager
 def as_request_of_caller() -> Iterator[None]:
     """Do what is in this block for the request that the caller of this replica has in hand."""
     with answering(_get_serve_request_context().request_id):

@@ -10,6 +10,7 @@ import ray
 from ray import serve
 
 from core.ports import EncoderClient
+from core.shared_work import start_shared
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
 
 logger = logging.getLogger(__name__)
@@ -17,17 +18,24 @@ logger = logging.getLogger(__name__)
 BELIEVED_S = 2.0
 PATIENCE_S = 5.0
 """How long Serve's controller may take to say who sleeps; who is unknown counts as awake."""
+_SERVING = ("RUNNING", "PENDING_MIGRATION")
+"""States of replicas that answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Whether an encoder has no replica because nobody needs one, and when it was deployed.
+    """Whether an encoder has no replica that answers because nobody needed one, and when it was deployed.
 
-    `deployed_at` is a Unix time, in seconds; None while a deployment is under way.
+    `deployed_at` is a Unix time, in seconds; None while a deployment is under way, or has failed.
     """
 
     asleep: bool = False
     deployed_at: float | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it sleeps and would wake: nothing is wrong with it."""
+        return self.asleep and self.deployed_at is not None
 
 
 class Rests:
@@ -42,7 +50,7 @@ class Rests:
         """Say whether an encoder sleeps; one that Serve says nothing of is awake."""
         if time.monotonic() > self._until:
             if self._asking is None:
-                self._asking = asyncio.create_task(asyncio.to_thread(_read_rests))
+                self._asking = start_shared(asyncio.to_thread(_read_rests))
             # Not cancelled: without a controller each attempt would leave one more thread waiting for it.
             await asyncio.wait([self._asking], timeout=PATIENCE_S)
             self._take()
@@ -99,7 +107,10 @@ def _read_rests() -> Mapping[str, Rest]:
         return {}
     return {
         name: Rest(
-            asleep=all(not any(each.replica_states.values()) for each in found.deployments.values()),
+            # One that is just starting was woken by work, and does not answer yet either.
+            asleep=not any(
+                each.replica_states.get(state) for each in found.deployments.values() for state in _SERVING
+            ),
             deployed_at=found.last_deployed_time_s if found.status == "RUNNING" else None,
         )
         for name, found in applications.items()

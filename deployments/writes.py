@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.opening import Catalog
-from core.errors import Unavailable, VitrineError
+from core.errors import Unavailable, VitrineError, expected
 from core.index_rows import IndexRows
 from core.indexing import Indexer, IndexState
 from core.ports import VectorStore
@@ -14,6 +14,7 @@ from core.store_check import StoreCheck
 from core.types import Attributes, IndexItem, NewPicture, Product, row_key
 from deployments.deadlines import ending_at
 from deployments.encoders import EncoderSet
+from deployments.request_ids import apart_from_request
 from milvus.schema import index_attributes
 
 
@@ -89,7 +90,7 @@ class ProductWrites:
 
     async def _within_time(self, work: Coroutine[Any, Any, None]) -> None:
         """Wait for the work, but not for ever: it goes on after the answer."""
-        with ending_at(None):
+        with ending_at(None), apart_from_request():
             task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -110,9 +111,9 @@ class ProductWrites:
             )
             states.update({item.image_id: "indexed" for item in items if item.key in done})
             states.update(await indexer.index([item for item in items if item.key not in done]))
-        except VitrineError:
+        except Exception as error:
             # The product is safe in the catalog; what is not indexed is on the ledger as missing.
-            return
+            expected(error, f"indexing with {name}")
 
     async def _remove(self, keys: Sequence[str]) -> None:
         if not keys:
@@ -126,9 +127,9 @@ class ProductWrites:
                 await asyncio.to_thread(self._rows.remove, version.collection, keys)
             except Unavailable:
                 return
-            except VitrineError:
+            except Exception as error:
                 # An old version's collection may be dropped, which is no reason to leave out the others.
-                continue
+                expected(error, f"removing vectors from {version.collection}")
 
 
 def _keys(product: Product | None) -> set[str]:

@@ -1,15 +1,18 @@
 """What the page offers as filters, and what it shows of gaps."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from catalog.products import SqlProducts
 from core.errors import InvalidImage
-from deployments.attributes import MAX_ATTRIBUTES, MAX_VALUES, summarise
+from deployments.attributes import MAX_ATTRIBUTES, MAX_VALUES, AttributeSummaries, summarise
 from tests.documented_service import b64, picture
 from tests.local_encoder import LocalEncoder
 from tests.local_service import local_service
@@ -92,3 +95,26 @@ async def test_gaps_name_pictures_and_reasons(app: FastAPI, client: httpx.AsyncC
 
 async def test_gaps_of_an_unknown_version_are_not_found(client: httpx.AsyncClient) -> None:
     assert (await client.get("/v1/models/first/versions/000000000000/gaps")).status_code == 404
+
+
+async def test_who_goes_away_leaves_the_reading_to_the_others() -> None:
+    class Products:
+        asked = 0
+        may_answer = threading.Event()
+
+        def sample(self, count: int) -> list[Any]:
+            self.asked += 1
+            self.may_answer.wait()
+            return []
+
+    products = Products()
+    summaries = AttributeSummaries(cast(SqlProducts, products))
+    impatient, patient = (asyncio.create_task(summaries.current()) for _ in range(2))
+    while not products.asked:
+        await asyncio.sleep(0.001)
+    impatient.cancel()
+    await asyncio.wait([impatient])
+    products.may_answer.set()
+    assert (await patient).products_read == 0
+    assert (await summaries.current()).products_read == 0
+    assert products.asked == 1

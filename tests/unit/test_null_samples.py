@@ -10,7 +10,9 @@ import pytest
 from core.calibration import Form
 from core.errors import Conflict, ModelUnavailable
 from core.null_samples import CalibrationConfig, NullSamples
+from core.request_ids import answering, current_request_id
 from core.types import Encoded, EncoderInfo, EncoderInput, Picture, Product
+from deployments.deadlines import ending_at, within_deadline
 from milvus.memory import MemoryStore
 from tests.vector_rows import row
 
@@ -116,3 +118,36 @@ async def test_a_missing_collection_and_a_change_of_version_are_a_matter_of_time
     samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig())
     with pytest.raises(ModelUnavailable, match="changing its version"):
         await samples.smallest_match(TitleEncoder(info=other), WORDS, 0.1)
+
+
+class Gated(TitleEncoder):
+    """Waits until it may answer; notes what limits its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+        self.limits_s: list[float] = []
+        self.ids: list[str] = []
+
+    async def encode(self, inputs: list[EncoderInput]) -> Encoded:
+        await self.may_answer.wait()
+        self.limits_s.append(within_deadline(30))
+        self.ids.append(current_request_id())
+        return await super().encode(inputs)
+
+
+async def test_a_sample_does_not_end_with_the_request_that_began_it() -> None:
+    encoder = Gated()
+    samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig(sample_products=150))
+    with answering("impatient"), ending_at(asyncio.get_running_loop().time()):
+        impatient = asyncio.create_task(samples.smallest_match(encoder, WORDS, 0.1))
+    patient = asyncio.create_task(samples.smallest_match(encoder, WORDS, 0.1))
+    while not samples._drawing:
+        await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.wait([impatient])
+    encoder.may_answer.set()
+    assert (await patient)[0] == INFO.collection
+    assert impatient.cancelled()
+    assert (set(encoder.limits_s), set(encoder.ids)) == ({30.0}, {""})
+    assert len(encoder.texts) == 150

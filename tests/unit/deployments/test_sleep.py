@@ -2,8 +2,11 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
+from ray.serve._private.common import ReplicaState
+from ray.serve.schema import ApplicationStatus
 
 from core.types import EncoderInfo
 from deployments import sleep
@@ -66,6 +69,33 @@ def test_work_goes_through() -> None:
     serve.rest = Rest(asleep=True, deployed_at=1.0)
     encoded = asyncio.run(SleepingEncoder(Counted(), serve.of).encode(["red"]))
     assert len(encoded.vectors) == 1
+
+
+@pytest.mark.parametrize(
+    ("states", "status", "rest"),
+    [
+        ({"RUNNING": 1}, "RUNNING", Rest(False, 3.0)),
+        ({"RUNNING": 1, "STARTING": 1}, "RUNNING", Rest(False, 3.0)),
+        ({}, "RUNNING", Rest(True, 3.0)),
+        ({"STARTING": 1}, "RUNNING", Rest(True, 3.0)),
+        ({"STARTING": 1}, "DEPLOYING", Rest(True, None)),
+        ({}, "DEPLOY_FAILED", Rest(True, None)),
+        ({"STARTING": 1}, "UNHEALTHY", Rest(True, None)),
+    ],
+)
+def test_who_sleeps_is_who_has_no_replica_and_lacks_none(
+    states: dict[str, int], status: str, rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = SimpleNamespace(replica_states={ReplicaState(name): count for name, count in states.items()})
+    application = SimpleNamespace(
+        deployments={"Encoder": deployment}, status=ApplicationStatus(status), last_deployed_time_s=3.0
+    )
+    told = SimpleNamespace(applications={"model": application})
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.serve.status", lambda: told)
+    found = asyncio.run(Rests().of("model"))
+    assert found == rest
+    assert found.is_sound == (rest.asleep and status == "RUNNING")
 
 
 def test_without_serve_everyone_is_awake() -> None:
