@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from core.errors import DeadlineExceeded, VitrineError
+from core.errors import DeadlineExceeded, VitrineError, expected
 from core.filters import Filter
 from core.search import ModelSearch, SearchResult
 from core.stages import Stage
@@ -56,7 +56,7 @@ async def _scores(
     except TimeoutError:
         model = result.info.name
         return DeadlineExceeded(f"model {model!r} did not score {len(unknown)} candidates in the time left")
-    except VitrineError as error:
-        return error
+    except Exception as error:
+        return expected(error, f"the scores of {result.info.name}")
     hits = sorted([*result.hits, *scored], key=lambda hit: (-hit.score, hit.product_id))
     return replace(result, hits=hits, timings_ms=result.timings_ms | {"score": stage.ms})

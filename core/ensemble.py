@@ -10,10 +10,12 @@ from core.absence import Absence
 from core.completion import complete
 from core.errors import (
     DeadlineExceeded,
+    Internal,
     InvalidInput,
     Unavailable,
     UnsupportedModality,
     VitrineError,
+    expected,
 )
 from core.fusion import fuse_rrf, fuse_weighted, normalised_weights
 from core.matching import matching
@@ -58,9 +60,9 @@ class EnsembleSearch:
     async def search(self, query: Query, weights: Mapping[str, float], fusion: Fusion) -> EnsembleResult:
         """Find the `query.limit` best distinct products by the fused opinion of the members.
 
-        Members with weight 0 are not asked. A member that cannot encode a part of the query is skipped;
-        one that is away or late is skipped too and makes the answer `degraded`. Smallest scores of a
-        match choose what is shown, not its order.
+        Members with weight 0 are not asked. A member that cannot encode a part of the query is skipped,
+        and not asked either where the query says so; one that is away, late or fails by a bug is skipped
+        too and makes the answer `degraded`. Smallest scores of a match choose what is shown, not its order.
 
         With `weighted`, a member is asked for its score of what only others have found, in what is left
         of its time. When it cannot say, it contributes what it has and the answer is `degraded`.
@@ -69,14 +71,18 @@ class EnsembleSearch:
             InvalidInput: no member has a weight above 0.
             VitrineError: no member could answer; the error is the one that tells the caller most.
         """
-        asked = [name for name in self._members if weights.get(name, 1.0) > 0]
+        wanted = [name for name in self._members if weights.get(name, 1.0) > 0]
+        asked = [name for name in wanted if name not in query.not_asked]
         # The ranks of one list alone are the same however long it is.
         alone = fusion == "rrf" and len(asked) == 1
         deep = query if alone else replace(query, limit=fusion_depth(query.limit))
         outcomes = await asyncio.gather(*(self._ask(name, deep) for name in asked))
         answers = {name: answer for name, (answer, _) in zip(asked, outcomes, strict=True)}
         answered = {name: answer for name, answer in answers.items() if isinstance(answer, SearchResult)}
-        failed = {name: answer for name, answer in answers.items() if isinstance(answer, VitrineError)}
+        failed: dict[str, VitrineError] = {
+            name: UnsupportedModality(query.not_asked[name]) for name in wanted if name not in asked
+        }
+        failed |= {name: answer for name, answer in answers.items() if isinstance(answer, VitrineError)}
         if not answered:
             raise most_telling(failed)
         used = normalised_weights(weights, list(answered))
@@ -116,10 +122,10 @@ class EnsembleSearch:
         except TimeoutError:
             absence.begin()
             answer = DeadlineExceeded(f"model {name!r} did not answer within {self._deadline_s:g} s")
-        except VitrineError as error:
-            if isinstance(error, DeadlineExceeded):
+        except Exception as error:
+            answer = expected(error, f"the search with {name}")
+            if isinstance(answer, DeadlineExceeded):
                 absence.begin()
-            answer = error
         return answer, until - loop.time()
 
 
@@ -141,7 +147,7 @@ def _timings(results: Results) -> dict[str, float]:
 
 
 def most_telling(failed: Mapping[str, VitrineError]) -> VitrineError:
-    """What the caller can mend comes first, then what waiting can mend, then what no member can do."""
+    """What the caller can mend comes first, then what waiting can, then a bug, then what no member can do."""
     if not failed:
         return InvalidInput("no member of the ensemble has a weight above 0").at("weights")
     return min(failed.values(), key=_rank)
@@ -149,5 +155,7 @@ def most_telling(failed: Mapping[str, VitrineError]) -> VitrineError:
 
 def _rank(error: VitrineError) -> int:
     if isinstance(error, UnsupportedModality):
+        return 3
+    if isinstance(error, Internal):
         return 2
     return 1 if isinstance(error, Unavailable) else 0

@@ -54,6 +54,8 @@ class Query:
     """Smallest cosine of a match by collection; None: everything that is found is shown."""
     embedded: Mapping[str, QueryVector] = field(default_factory=dict)
     """What models, by name, have made of the parts already; such a model is not asked again."""
+    not_asked: Mapping[str, str] = field(default_factory=dict)
+    """Models, by name, that cannot encode a part or are not to be woken, and why: an ensemble leaves them out."""
 
 
 @dataclass(frozen=True, slots=True)

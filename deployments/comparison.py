@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TypeVar
 
 from core.ensemble import ENSEMBLE, most_telling
-from core.errors import DeadlineExceeded, InvalidInput, VitrineError
+from core.errors import DeadlineExceeded, InvalidInput, VitrineError, expected
 from core.search import QueryPart, QueryVector
 from deployments.agreement import Agreement, agreement
 from deployments.deadlines import within_deadline
@@ -108,16 +108,16 @@ def _agreements(pages: Mapping[str, Sequence[str]]) -> list[Agreement]:
 
 
 async def _outcomes(work: Mapping[str, Callable[[], Awaitable[T]]]) -> dict[str, T | VitrineError]:
-    answers = await asyncio.gather(*(_outcome(each) for each in work.values()))
+    answers = await asyncio.gather(*(_outcome(name, each) for name, each in work.items()))
     return dict(zip(work, answers, strict=True))
 
 
-async def _outcome(work: Callable[[], Awaitable[T]]) -> T | VitrineError:
+async def _outcome(model: str, work: Callable[[], Awaitable[T]]) -> T | VitrineError:
     # Begun here, so that a caller who goes away sooner leaves nothing half begun.
     try:
         return await work()
-    except VitrineError as error:
-        return error
+    except Exception as error:
+        return expected(error, f"the search with {model}")
 
 
 def _parted(outcomes: Mapping[str, T | VitrineError]) -> tuple[dict[str, T], dict[str, VitrineError]]:

@@ -16,7 +16,7 @@ from core.stages import Stage
 from core.store_check import StoreCheck
 from core.types import Hit, Product
 from deployments.current_products import CurrentProducts
-from deployments.encoders import EncoderSet
+from deployments.encoders import EncoderSet, modalities
 from deployments.lexical_config import LexicalConfig
 from deployments.request_record import note_model
 from deployments.search_request import Found, Request, to_encode
@@ -125,6 +125,10 @@ class ProductSearch:
         # Another Milvus would answer with nothing, or with products of somebody else.
         await asyncio.to_thread(self._check.require)
         if not self._encoders.searchable(request.model):
+            unable = await self._encoders.unable(modalities(to_encode(query.parts)))
+            # What a model has made of the query already needs no encoder.
+            unable = {name: why for name, why in unable.items() if name not in query.embedded}
+            query = replace(query, not_asked=unable)
             return await self._ensemble.search(query, request.weights, request.fusion)
         embedded = query.embedded.get(request.model) or await self.embed(request.model, query.parts)
         result = await self._searches[request.model].search(

@@ -72,7 +72,7 @@ def assemble(
     `connect` gives the client of an encoder by its name; `exposed_at` is where Serve listens, if that is more
     than this machine.
     """
-    encoders = EncoderSet(served.models, connect)
+    encoders = EncoderSet(served.models, connect, catalog.ledger.versions)
     thresholds = Thresholds(encoders, NullSamples(catalog.products, store, args.calibration))
     counts = LedgerCountsSample(catalog.ledger, args.counts_ttl_s)
     check = StoreCheck(store, catalog.ledger)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from core.calibration import Form
 from core.ensemble import ENSEMBLE
-from core.errors import Conflict, InvalidInput, VitrineError
+from core.errors import Conflict, InvalidInput, VitrineError, expected
 from core.null_samples import NullSamples
 from core.ports import EncoderClient
 from core.search import QueryPart
@@ -69,7 +69,8 @@ class Thresholds:
         if model != ENSEMBLE:
             rate = threshold.max_false_match_rate
             return dict([await self._samples.smallest_match(self._encoders.get(model), form, rate)])
-        asked = [encoder for encoder in self._encoders if encoder.name not in without]
+        unable = await self._encoders.unable(modality for modality, _ in form)
+        asked = [each for each in self._encoders if each.name not in without and each.name not in unable]
         rate = threshold.max_false_match_rate / 2
         outcomes = await asyncio.gather(*(self._member(encoder, form, rate) for encoder in asked))
         found = dict(each for each in outcomes if isinstance(each, tuple))
@@ -86,5 +87,5 @@ class Thresholds:
             if any(modality not in can for modality, _ in form):
                 return None
             return await self._samples.smallest_match(encoder, form, rate)
-        except VitrineError as error:
-            return error
+        except Exception as error:
+            return expected(error, f"the calibration of {encoder.name}")

@@ -3,8 +3,8 @@
 import base64
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from catalog.config import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
 from core.search import ModelSearch, Query
+from core.types import Encoded, EncoderInfo, EncoderInput
 from deployments.config import GatewayArgs, ServedModels
 from deployments.ingress import create_app
 from deployments.services import assemble
@@ -242,6 +243,63 @@ async def test_what_a_model_that_is_away_misses_stays_pending(service: Service) 
     assert stats["models"]["second"] is None
     models = (await service.client.get("/v1/models")).json()
     assert models[1]["problem"] == "second is not available"
+
+
+async def test_a_bug_of_one_model_leaves_a_write_to_the_others_and_is_logged(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(_inputs: object) -> Encoded:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(service.encoders["second"], "encode", fail)
+    written = await service.put("p", "red")
+    assert {name: model["state"] for name, model in written["index"].items()} == {
+        "first": "indexed",
+        "second": "pending",
+    }
+    assert "ZeroDivisionError: a bug of ours" in caplog.text
+    ready = await service.client.get("/health/ready")
+    assert ready.status_code == 503
+    assert "internal error" in ready.json()["problems"]["second"]
+
+
+async def test_models_that_read_no_text_are_not_asked_to(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blind, asked = service.encoders["second"], list[str]()
+    info = replace(await blind.describe(), modalities=("image",))
+
+    async def describe() -> EncoderInfo:
+        asked.append("describe")
+        return info
+
+    async def encode(inputs: Sequence[EncoderInput]) -> Encoded:
+        asked.append("encode")
+        return await LocalEncoder.encode(blind, inputs)
+
+    monkeypatch.setattr(blind, "describe", describe)
+    monkeypatch.setattr(blind, "encode", encode)
+    await service.put("p", "red")
+    asked.clear()
+    for query in ("red", [{"type": "image", "image": b64(png("red"))}, {"type": "text", "text": "red"}]):
+        body = {"query": query, "lexical_weight": 0}
+        answer = (await service.client.post("/v1/search", json=body)).json()
+        assert [result["product_id"] for result in answer["results"]] == ["p"]
+        assert answer["skipped"] == {"second": "second does not take words"}
+        assert not answer["degraded"]
+    refused = await service.client.post(
+        "/v1/search", json={"query": "red", "lexical_weight": 0, "weights": {"first": 0}}
+    )
+    assert (refused.status_code, refused.json()["error"]["type"]) == (422, "unsupported_modality")
+    # Nor to hear what others can do, nor for a threshold.
+    assert (await service.client.post("/v1/embed/first", json={"text": "red"})).status_code == 200
+    rate = {"query": "red", "max_false_match_rate": 0.2}
+    assert (await service.client.post("/v1/search", json=rate)).status_code == 409
+    assert asked == []
+    # Images it reads as before.
+    images = {"query": [{"type": "image", "image": b64(png("red"))}]}
+    seen = (await service.client.post("/v1/search", json=images)).json()
+    assert [used["model"] for used in seen["models_used"]] == ["first", "second"]
 
 
 async def test_models_versions_stats_and_health(service: Service) -> None:

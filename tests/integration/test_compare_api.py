@@ -142,6 +142,22 @@ async def test_a_model_that_is_away_degrades_the_answer(shop: Shop) -> None:
     assert alone.status_code == 503
 
 
+async def test_a_bug_of_one_model_leaves_the_lists_of_the_others(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(_inputs: Sequence[EncoderInput]) -> Encoded:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(shop.encoders["second"], "encode", fail)
+    answer = await shop.compare(query="red", models=["first", "second"])
+    assert [each["model"] for each in answer["lists"]] == ["first"]
+    assert "internal error" in answer["skipped"]["second"]
+    assert answer["degraded"]
+    assert "ZeroDivisionError: a bug of ours" in caplog.text
+    alone = await shop.client.post("/v1/compare", json={"query": "red", "models": ["second"]})
+    assert (alone.status_code, alone.json()["error"]["type"]) == (500, "internal")
+
+
 async def test_a_model_that_hangs_does_not_take_the_other_lists_with_it(shop: Shop) -> None:
     shop.encoders["second"].delay_s = 60
     answer = await shop.client.post(

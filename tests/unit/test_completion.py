@@ -35,7 +35,7 @@ class Member(ModelSearch):
     """A member that may be slow, or fail, when it is asked for scores."""
 
     delay_s = 0.0
-    error: StoreUnavailable | None = None
+    error: Exception | None = None
     asked: tuple[str, ...] = ()
 
     async def score(self, embedded: object, products: object, filter: Filter | None = None) -> list[Hit]:
@@ -158,6 +158,17 @@ def test_a_store_that_goes_away_between_list_and_scores_is_named(
     assert result.incomplete == {"a": "Milvus did not answer"}
     assert result.degraded
     assert len(result.hits) == 10
+
+
+def test_a_bug_between_list_and_scores_is_named_and_logged(
+    catalog: tuple[MemoryStore, dict[str, np.ndarray]], caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = members(catalog[0])
+    failing["a"].error = ZeroDivisionError("a bug of ours")
+    result = search(failing, Query((QueryPart("x"),), limit=10))
+    assert "internal error" in result.incomplete["a"]
+    assert len(result.hits) == 10
+    assert "ZeroDivisionError: a bug of ours" in caplog.text
 
 
 def test_a_candidate_that_a_member_has_not_indexed_counts_as_its_last(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core.ensemble import EnsembleResult, EnsembleSearch
-from core.errors import InvalidInput, ModelUnavailable, UnsupportedModality, VitrineError
+from core.errors import Internal, InvalidInput, ModelUnavailable, UnsupportedModality
 from core.search import ModelSearch, Query, QueryPart, QueryVector, SearchResult
 from core.steps import MINIMUM_DEPTH
 from core.types import EncoderInfo, Hit
@@ -52,7 +52,7 @@ class Sleeper(Member):
 
 
 class Failing(Member):
-    def __init__(self, name: str, error: VitrineError) -> None:
+    def __init__(self, name: str, error: Exception) -> None:
         super().__init__(name, "")
         self.error = error
 
@@ -60,9 +60,14 @@ class Failing(Member):
         raise self.error
 
 
-def run(*members: Member, weights: dict[str, float] | None = None, deadline_s: float = 1.0) -> EnsembleResult:
+def run(
+    *members: Member,
+    weights: dict[str, float] | None = None,
+    deadline_s: float = 1.0,
+    not_asked: dict[str, str] | None = None,
+) -> EnsembleResult:
     searches = {member.name: cast(ModelSearch, member) for member in members}
-    query = Query((QueryPart("red"),), limit=3)
+    query = Query((QueryPart("red"),), limit=3, not_asked=not_asked or {})
     return asyncio.run(EnsembleSearch(searches, deadline_s).search(query, weights or {}, "rrf"))
 
 
@@ -85,6 +90,33 @@ def test_a_member_that_cannot_read_words_is_skipped_without_degrading() -> None:
     result = run(Member("a", "xyz"), Failing("pictures", UnsupportedModality("pictures only")))
     assert result.skipped == {"pictures": "pictures only"}
     assert not result.degraded
+
+
+def test_a_member_that_is_known_to_be_unable_is_not_asked() -> None:
+    blind, stranger = Member("blind", "wvu"), {"nobody": "is no member"}
+    result = run(Member("a", "xyz"), blind, not_asked={"blind": "blind does not take words"} | stranger)
+    assert blind.asked == 0
+    assert [hit.product_id for hit in result.hits] == ["x", "y", "z"]
+    assert result.skipped == {"blind": "blind does not take words"}
+    assert not result.degraded
+    with pytest.raises(UnsupportedModality, match="blind does not take words"):
+        run(blind, not_asked={"blind": "blind does not take words"})
+
+
+def test_a_bug_of_one_member_leaves_the_answer_to_the_others_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken = Failing("broken", ZeroDivisionError("a bug of ours"))
+    result = run(Member("a", "xyz"), broken)
+    assert [hit.product_id for hit in result.hits] == ["x", "y", "z"]
+    assert result.degraded
+    assert "internal error" in result.skipped["broken"]
+    assert "Traceback" in caplog.text
+    assert "ZeroDivisionError: a bug of ours" in caplog.text
+    with pytest.raises(Internal):
+        run(broken, Failing("pictures", UnsupportedModality("pictures only")))
+    with pytest.raises(ModelUnavailable):
+        run(broken, Failing("away", ModelUnavailable("waiting helps")))
 
 
 def test_a_member_with_weight_zero_is_not_asked() -> None:
