@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
-from core.errors import ModelUnavailable, VitrineError
+from core.errors import ModelUnavailable, VitrineError, expected
+from core.shared_work import start_shared
 from core.stages import Stage
-from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, PictureInput, Vector
+from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, PictureInput, Vector
 from deployments.batch_metrics import BatchMetrics
 from deployments.batching import Batches
 from deployments.cached import CachedEmbeddings
@@ -23,6 +24,8 @@ Output = TypeVar("Output")
 
 DEAD_BATCHES = 3
 """Batches in a row without one answer after which a replica asks to be replaced."""
+PROBED_S = 5.0
+"""How long the answer to a probe is believed: readiness needs no key, and must not take the model's time."""
 
 
 class EncoderReplica:
@@ -42,6 +45,8 @@ class EncoderReplica:
             self._embed = CachedEmbeddings(self._encoder.info, config.cache_max_bytes, self._encode_one).embed
         self._decoders = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
         self._dead_batches = 0
+        self._probing: asyncio.Task[Vector | VitrineError] | None = None
+        self._probed_at = 0.0
         self._wait_s = config.batch_wait_timeout_s
         self._images = self._batches("image", self._embed_images, config.max_batch_size)
         self._texts = self._batches("text", self._encoder.encode_texts, config.max_batch_size)
@@ -56,7 +61,7 @@ class EncoderReplica:
         """Embed pictures and words; each input succeeds or fails alone, in input order."""
         started = time.perf_counter()
         with called("encode", self._encoder.info.name, len(inputs)):
-            vectors = await asyncio.gather(*(self._embed(item) for item in inputs))
+            vectors = await asyncio.gather(*(self._embed_or_probe(item) for item in inputs))
         return Encoded(self._encoder.info, list(vectors), {"replica": (time.perf_counter() - started) * 1e3})
 
     async def caption(self, pictures: Sequence[bytes]) -> Captioned:
@@ -76,19 +81,35 @@ class EncoderReplica:
         if self._dead_batches >= DEAD_BATCHES:
             raise ModelUnavailable(f"the model failed on {self._dead_batches} batches in a row")
 
+    async def _embed_or_probe(self, item: EncoderInput) -> Vector | VitrineError:
+        if item != PROBE:
+            return await self._embed(item)
+        if self._probing is None or (self._probing.done() and time.monotonic() > self._probed_at + PROBED_S):
+            self._probing = start_shared(self._probe())
+        return await asyncio.shield(self._probing)
+
+    async def _probe(self) -> Vector | VitrineError:
+        """Run the probe through the model itself; an error is believed by those alone who wait for it."""
+        answer = await self._encode_one(PROBE)
+        self._probed_at = float("-inf") if isinstance(answer, VitrineError) else time.monotonic()
+        return answer
+
     async def _encode_one(self, item: EncoderInput) -> Vector | VitrineError:
         try:
             if isinstance(item, str):
+                if "text" not in self._encoder.info.modalities:
+                    # Refused here: no place in a batch, and no error of the model's to count.
+                    self._encoder.encode_texts([item])
                 return await self._texts.submit(item)
             return await self._images.submit(await self._decode(item))
-        except VitrineError as error:
-            return error
+        except Exception as error:
+            return expected(error, f"encoding with {self._encoder.info.name}")
 
     async def _caption_one(self, data: bytes) -> str | VitrineError:
         try:
             return await self._captions.submit(await self._decode(data))
-        except VitrineError as error:
-            return error
+        except Exception as error:
+            return expected(error, f"captioning with {self._encoder.info.name}")
 
     async def _decode(self, picture: PictureInput) -> Pixels:
         loop = asyncio.get_running_loop()

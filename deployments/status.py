@@ -1,32 +1,30 @@
 """What is served, how far each collection has come, and whether the service is ready."""
 
 import asyncio
-import io
-import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from catalog.opening import Catalog
 from core.ensemble import ENSEMBLE
-from core.errors import Unavailable, VitrineError
+from core.errors import Unavailable, UnsupportedModality, VitrineError, expected
 from core.ports import EncoderClient, VectorStore
-from core.search import Query, QueryPart
+from core.search import Query, QueryPart, QueryVector
+from core.shared_work import start_shared
 from core.store_check import StoreCheck
-from core.types import EncoderInfo, LedgerCounts
-from deployments.deadlines import ending_at
+from core.types import PROBE, EncoderInfo, LedgerCounts
 from deployments.encoders import EncoderSet
 from deployments.ledger_counts import LedgerCountsSample
 from deployments.searches import Ensemble
+from deployments.sleep import Rest, Rests
 
 READY_TIMEOUT_S = 5.0
 """How long one check of readiness may take: probes give up soon after."""
 
+_LEAST_S = 1.0
+"""How long Serve may take to say who sleeps, and the ensemble at least, after an encoder that was late."""
 _LATE = f"no answer within {READY_TIMEOUT_S:g} s"
-_PROBE_SIDE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,9 @@ class Status:
         ready_coverage: float,
         counts: LedgerCountsSample,
         check: StoreCheck,
+        rest: Callable[[str], Awaitable[Rest]] | None = None,
     ) -> None:
+        """`rest` says which encoders sleep; by default Serve is asked."""
         self._catalog = catalog
         self._store = store
         self._encoders = encoders
@@ -68,6 +68,7 @@ class Status:
         self._counts = counts
         self._ensemble = ensemble
         self._check_store = check
+        self._rest = Rests().of if rest is None else rest
         self._checking: asyncio.Task[Readiness] | None = None
 
     async def models(self) -> list[ModelStatus]:
@@ -90,44 +91,65 @@ class Status:
         return await asyncio.to_thread(self._catalog.products.counts)
 
     async def ready(self) -> Readiness:
-        """Search by one picture with every encoder and with the ensemble, and ask the catalog.
+        """Search by one image with every encoder and with the ensemble, and ask the catalog.
 
-        Whoever asks while a check is under way gets its outcome: checks need no key, and must not add up.
+        An encoder that was scaled to zero is ready and stays asleep. Whoever asks while a check is under way gets
+        its outcome, and a replica runs its model for a check once in some seconds: checks need no key, and must
+        not add up.
         """
         if self._checking is None or self._checking.done():
-            with ending_at(None):
-                self._checking = asyncio.create_task(self._check())
+            self._checking = start_shared(self._check())
         return await asyncio.shield(self._checking)
 
     async def _check(self) -> Readiness:
-        names = ["catalog", "milvus", ENSEMBLE, *(encoder.name for encoder in self._encoders)]
-        probe = _new_picture()
-        checks = [self.counts(), asyncio.to_thread(self._ping_store), self._fused_search(probe)]
-        passes = [self._pass(encoder, probe) for encoder in self._encoders]
-        outcomes = await asyncio.gather(*(_timed(check) for check in [*checks, *passes]))
+        encoders = list(self._encoders)
+        embedded: dict[str, QueryVector] = {}
+        checks = {"catalog": self.counts(), "milvus": asyncio.to_thread(self._ping_store)}
+        passes = {encoder.name: self._pass(encoder, embedded) for encoder in encoders}
+        outcomes = await _timed_all({**checks, **passes}, READY_TIMEOUT_S)
+        # Behind the passes, since it searches with what they have made of the image: it asks no model again.
+        left_s = READY_TIMEOUT_S - max(ms for _, ms in outcomes.values()) / 1e3
+        outcomes |= await _timed_all({ENSEMBLE: self._fused_search(embedded)}, max(left_s, _LEAST_S))
+        names = ["catalog", "milvus", ENSEMBLE, *passes]
         return Readiness(
-            problems={name: problem for name, (problem, _) in zip(names, outcomes, strict=True) if problem},
-            timings_ms={name: ms for name, (_, ms) in zip(names, outcomes, strict=True)},
+            problems={name: problem for name in names if (problem := outcomes[name][0])},
+            timings_ms={name: outcomes[name][1] for name in names},
         )
 
     def _ping_store(self) -> None:
         self._store.ping()
         self._check_store.require()
 
-    async def _fused_search(self, probe: bytes) -> None:
-        # Members that are away are named by their own checks.
-        await self._ensemble.search(Query((QueryPart(probe),), limit=1), None, None)
+    async def _fused_search(self, embedded: Mapping[str, QueryVector]) -> None:
+        others = {each.name: "it sleeps or is away" for each in self._encoders if each.name not in embedded}
+        query = Query((QueryPart(PROBE),), limit=1, embedded=embedded, not_asked=others)
+        try:
+            await self._ensemble.search(query, None, None)
+        except UnsupportedModality:
+            # It works, and has nobody to ask: those that are away are named by their own checks.
+            return
 
-    async def _pass(self, encoder: EncoderClient, probe: bytes) -> None:
-        encoded = await encoder.encode([probe])
+    async def _pass(self, encoder: EncoderClient, embedded: dict[str, QueryVector]) -> None:
+        if await self._sleeps(encoder.name):
+            return
+        encoded = await encoder.encode([PROBE])
         vector, collection = encoded.vectors[0], encoded.info.collection
         if isinstance(vector, VitrineError):
             raise vector
+        embedded[encoder.name] = QueryVector(encoded.info, vector)
         counts = await self._counts.of(collection)
         if counts.missing > (1 - self._ready_coverage) * counts.pictures:
             live = await asyncio.to_thread(self._store.alias_target, encoder.name)
             raise Unavailable(_incomplete(encoded.info, counts, live))
         await asyncio.to_thread(self._store.search_products, collection, vector, 1)
+
+    async def _sleeps(self, name: str) -> bool:
+        try:
+            # Less than the check may take: while Serve's controller is away, models work all the same.
+            async with asyncio.timeout(_LEAST_S):
+                return (await self._rest(name)).is_sound
+        except TimeoutError:
+            return False
 
     async def _model(self, encoder: EncoderClient) -> ModelStatus:
         try:
@@ -148,16 +170,23 @@ class Status:
         return live, [info for info in self._catalog.ledger.versions() if info.name == model]
 
 
-async def _timed(check: Coroutine[Any, Any, object]) -> tuple[str | None, float]:
+async def _timed_all(
+    checks: Mapping[str, Coroutine[Any, Any, object]], limit_s: float
+) -> dict[str, tuple[str | None, float]]:
+    outcomes = await asyncio.gather(*(_timed(name, check, limit_s) for name, check in checks.items()))
+    return dict(zip(checks, outcomes, strict=True))
+
+
+async def _timed(name: str, check: Coroutine[Any, Any, object], limit_s: float) -> tuple[str | None, float]:
     started = time.perf_counter()
     try:
-        async with asyncio.timeout(READY_TIMEOUT_S):
+        async with asyncio.timeout(limit_s):
             await check
         problem = None
     except TimeoutError:
-        problem = _LATE
-    except VitrineError as error:
-        problem = error.message
+        problem = f"no answer within {limit_s:.3g} s"
+    except Exception as error:
+        problem = expected(error, f"the check of {name}").message
     return problem, (time.perf_counter() - started) * 1e3
 
 
@@ -169,11 +198,3 @@ def _incomplete(info: EncoderInfo, counts: LedgerCounts, live: str | None) -> st
         f"{info.name} serves fingerprint {info.fingerprint}, but {held}; the live collection is {live}, "
         "of other weights or settings: build the new collection, or go back to what the live one was made with"
     )
-
-
-def _new_picture() -> bytes:
-    """Noise that no encoder has seen, so that none can answer from its cache."""
-    noise = Image.frombytes("RGB", (_PROBE_SIDE, _PROBE_SIDE), os.urandom(3 * _PROBE_SIDE**2))
-    buffer = io.BytesIO()
-    noise.save(buffer, "PNG")
-    return buffer.getvalue()

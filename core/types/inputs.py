@@ -1,5 +1,6 @@
 """Inputs of callers: images and text for encoders, and the numbers beside them."""
 
+import base64
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -41,3 +42,9 @@ def _whole(value: Any) -> Any:
 
 WholeNumber = Annotated[int, BeforeValidator(_whole)]
 """An integer of JSON as JSON Schema has it: 3.0 is one too, and some languages write it so."""
+
+PROBE: PictureInput = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAABlBMVEX/QACAgIAuXkqhAAAAGklEQVR42mNkYGBg+M/AwMDEAAWjjFEG8QwA"
+    "yyMBf5gYzUkAAAAASUVORK5CYII="
+)
+"""An image file, grey with one bright half, that asks whether a model works: no cache holds its embedding."""

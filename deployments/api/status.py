@@ -111,7 +111,11 @@ async def live() -> dict[str, str]:
     responses={503: {"model": ReadyView, "description": "What is not ready."}},
 )
 async def ready(request: Request, response: Response) -> ReadyView:
-    """Run one picture through every encoder and ask catalog and store; 503 names what is not ready."""
+    """Run one image through every encoder and ask catalog and store; 503 names what is not ready.
+
+    A replica runs its model for this once in some seconds. An encoder that was scaled to zero is ready, and is
+    not woken.
+    """
     service = services(request)
     readiness = await service.status.ready()
     problems = dict(readiness.problems)

@@ -14,9 +14,10 @@ from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
 from core.indexing import Indexer
 from core.search import ModelSearch, Query
 from core.store_check import StoreCheck
-from core.types import Encoded, EncoderInput, NewPicture
+from core.types import PROBE, Encoded, EncoderInput, NewPicture
 from deployments.encoders import EncoderSet
 from deployments.ledger_counts import LedgerCountsSample
+from deployments.sleep import Rest
 from deployments.status import Readiness, Status
 from milvus.memory import MemoryStore
 from tests.local_encoder import LocalEncoder
@@ -68,19 +69,20 @@ def index_all(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> No
     asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).sweep())
 
 
-def ready(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> Readiness:
+def status_of(
+    encoder: LocalEncoder, catalog: Catalog, store: MemoryStore, rest: Rest | None = None
+) -> Status:
+    async def told(_name: str) -> Rest:
+        return rest or Rest()
+
     encoders = EncoderSet(["fake"], lambda _name: encoder)
     counts = LedgerCountsSample(catalog.ledger, ttl_s=0)
-    status = Status(
-        catalog,
-        store,
-        encoders,
-        LocalEnsemble(encoder, store),
-        0.9,
-        counts,
-        StoreCheck(store, catalog.ledger),
-    )
-    return asyncio.run(status.ready())
+    check = StoreCheck(store, catalog.ledger)
+    return Status(catalog, store, encoders, LocalEnsemble(encoder, store), 0.9, counts, check, told)
+
+
+def ready(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore, rest: Rest | None = None) -> Readiness:
+    return asyncio.run(status_of(encoder, catalog, store, rest).ready())
 
 
 def test_an_encoder_whose_collection_is_complete_is_ready(catalog: Catalog, store: MemoryStore) -> None:
@@ -126,29 +128,52 @@ def test_checks_at_the_same_time_are_one(catalog: Catalog, store: MemoryStore) -
     encoder = WatchedEncoder("old")
     index_all(encoder, catalog, store)
     encoder.asked.clear()
-    encoders = EncoderSet(["fake"], lambda _name: encoder)
-    counts = LedgerCountsSample(catalog.ledger, ttl_s=0)
-    status = Status(
-        catalog,
-        store,
-        encoders,
-        LocalEnsemble(encoder, store),
-        0.9,
-        counts,
-        StoreCheck(store, catalog.ledger),
-    )
+    status = status_of(encoder, catalog, store)
 
     async def many() -> list[Readiness]:
         return await asyncio.gather(*(status.ready() for _ in range(20)))
 
     assert [each.problems for each in asyncio.run(many())] == [{}] * 20
-    assert len(set(encoder.asked)) == 1
+    assert encoder.asked == [PROBE], "the ensemble searches with what the encoder has made of the image"
 
 
-def test_every_check_brings_a_picture_that_no_cache_can_hold(catalog: Catalog, store: MemoryStore) -> None:
+def test_every_check_sends_the_same_image(catalog: Catalog, store: MemoryStore) -> None:
     encoder = WatchedEncoder("old")
     index_all(encoder, catalog, store)
     encoder.asked.clear()
     for _ in range(3):
         ready(encoder, catalog, store)
-    assert len(set(encoder.asked)) == 3
+    assert encoder.asked == [PROBE] * 3
+
+
+def test_a_model_that_sleeps_is_ready_and_is_not_woken(catalog: Catalog, store: MemoryStore) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    encoder.asked.clear()
+    encoder.away = True
+    assert ready(encoder, catalog, store, Rest(asleep=True, deployed_at=1.0)).problems == {}
+    assert encoder.asked == []
+
+
+def test_a_model_without_replicas_that_has_failed_to_deploy_is_not_ready(
+    catalog: Catalog, store: MemoryStore
+) -> None:
+    encoder = WatchedEncoder("old")
+    encoder.away = True
+    problems = ready(encoder, catalog, store, Rest(asleep=True, deployed_at=None)).problems
+    assert problems == {"fake": "fake is not available"}
+
+
+def test_a_controller_that_hangs_keeps_no_model_from_being_ready(
+    catalog: Catalog, store: MemoryStore
+) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    status = status_of(encoder, catalog, store)
+
+    async def never(_name: str) -> Rest:
+        await asyncio.Event().wait()
+        return Rest()
+
+    status._rest = never
+    assert asyncio.run(status.ready()).problems == {}

@@ -3,16 +3,20 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.errors import InvalidImage, ModelUnavailable
+from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
+from core.types import PROBE
 from deployments import encoder as replicas
 from deployments.encoder import DEAD_BATCHES, EncoderReplica
 from models.config import EncoderConfig
+from models.cropping import Decoded
 from models.encoder import Encoder
 from tests.unit.models.picture_files import file
 
@@ -99,3 +103,69 @@ async def test_broken_pictures_say_nothing_about_the_model(replica: EncoderRepli
         (answer,) = (await replica.encode([b"no picture %d" % number])).vectors
         assert isinstance(answer, InvalidImage)
     await replica.check_health()
+
+
+async def test_a_bug_that_one_image_meets_costs_its_own_answer_alone(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    preprocess = replica._encoder.preprocess
+
+    def fails_on_red(picture: Decoded) -> NDArray[np.uint8]:
+        if picture.image.getpixel((0, 0)) == (255, 0, 0):
+            raise ZeroDivisionError("a bug of ours")
+        return preprocess(picture)
+
+    monkeypatch.setattr(replica._encoder, "preprocess", fails_on_red)
+    before, broken, after = (await replica.encode([png(1), png(255), png(2)])).vectors
+    assert isinstance(before, np.ndarray)
+    assert isinstance(broken, Internal)
+    assert isinstance(after, np.ndarray)
+    assert "ZeroDivisionError: a bug of ours" in caplog.text
+    assert "Traceback" in caplog.text
+    await replica.check_health()
+
+
+async def test_text_for_a_model_that_reads_none_takes_no_place_in_a_batch(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(_batch: Sequence[str]) -> NDArray[np.float32]:
+        pytest.fail("the model was asked")
+
+    blind = replace(replica._encoder.info, modalities=("image",))
+    monkeypatch.setattr(replica._encoder, "info", blind)
+    monkeypatch.setattr(replica._encoder, "forward_texts", partial(Encoder.forward_texts, replica._encoder))
+    monkeypatch.setattr(replica._texts, "submit", never)
+    (answer,) = (await replica.encode(["red"])).vectors
+    assert isinstance(answer, UnsupportedModality)
+
+
+async def test_probes_run_the_model_itself_once_in_a_while_and_leave_the_cache_alone(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, passes = replica._encoder.forward, list[int]()
+    monkeypatch.setattr(
+        replica._encoder, "forward", lambda batch: passes.append(len(batch)) or forward(batch)
+    )
+    answers = [(await replica.encode([PROBE])).vectors[0] for _ in range(20)]
+    answers += [
+        each.vectors[0] for each in await asyncio.gather(*(replica.encode([PROBE]) for _ in range(20)))
+    ]
+    assert all(isinstance(answer, np.ndarray) for answer in answers)
+    assert passes == [1]
+    monkeypatch.setattr(replicas, "PROBED_S", -1.0)
+    await replica.encode([PROBE])
+    assert passes == [1, 1]
+
+
+async def test_a_probe_that_failed_is_not_believed(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = replica._encoder.forward
+
+    def lost(_batch: Sequence[object]) -> NDArray[np.float32]:
+        raise RuntimeError("CUDA error")
+
+    monkeypatch.setattr(replica._encoder, "forward", lost)
+    assert isinstance((await replica.encode([PROBE])).vectors[0], ModelUnavailable)
+    monkeypatch.setattr(replica._encoder, "forward", forward)
+    assert isinstance((await replica.encode([PROBE])).vectors[0], np.ndarray)
