@@ -101,6 +101,9 @@ def _outages_told() -> Iterator[None]:
             or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
         ):
             raise _time_is_over() from error
+        # SQLite's drivers know no other error for a statement that is wrong, which is a bug and no outage.
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+            raise
         raise Unavailable("the catalog's database does not answer; try again") from error
 
 

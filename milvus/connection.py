@@ -157,5 +157,6 @@ def _translate(error: Exception) -> VitrineError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return StoreUnavailable("Milvus did not answer in time")
     # Its words name hosts, expressions and files of ours, which are nothing for a client.
-    logger.error("Milvus refused a call: code %s: %s", code, getattr(error, "message", error))
+    message = getattr(error, "message", error)
+    logger.error("Milvus refused a call: code %s: %s", code, message, exc_info=error)
     return StoreUnavailable("Milvus refused a call; the logs hold why")

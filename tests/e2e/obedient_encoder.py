@@ -1,4 +1,4 @@
-"""An encoder that does what its words say: wait, die once, or answer; it notes what became of its calls."""
+"""An encoder that does what its text says: wait, die once, stumble, or answer; it notes what became of its calls."""
 
 import asyncio
 import os
@@ -21,7 +21,10 @@ class ObedientArgs(Config):
 
 
 class ObedientEncoder:
-    """`wait` takes a minute; `die` ends the process, `die once` only the first one that hears it."""
+    """`wait` takes a minute; `die` ends the process, `die once` only the first one that hears it.
+
+    `stumble` is a bug.
+    """
 
     def __init__(self, args: ObedientArgs) -> None:
         self._notes = Path(args.notes)
@@ -45,6 +48,8 @@ class ObedientEncoder:
     async def _obey(self, word: EncoderInput) -> None:
         if str(word).startswith("wait"):
             await asyncio.sleep(60)
+        elif word == "stumble":
+            raise ZeroDivisionError("a bug of the encoder")
         elif word == "die" or (word == "die once" and self._is_first(word)):
             os._exit(1)
 

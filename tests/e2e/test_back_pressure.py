@@ -156,6 +156,15 @@ def test_a_call_that_dies_with_its_replica_is_answered_by_another(running: Runni
     assert running.notes().count("begun 'die once'") == 2
 
 
+def test_a_bug_of_a_replica_is_an_internal_error_and_is_not_repeated(running: Running) -> None:
+    answer = running.embed("stumble", **{"X-Request-ID": "stumbled"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "internal")
+    assert "a bug of the encoder" not in answer.text
+    assert running.notes().count("begun 'stumble'") == 1
+    lines = [line for line in running.gateway_logs().splitlines() if "ZeroDivisionError" in line]
+    assert lines, running.gateway_logs()[-2000:]
+
+
 def test_what_is_too_much_is_refused_at_once_in_our_form(
     running: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
