@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.bare import median
 from benchmarks.pictures import camera_jpeg
-from models.images import ImageLimits, decode_reduced
+from models.images import ImageLimits, decoding
 from models.openclip import preprocessing
 
 SIDE = 224
@@ -36,8 +36,8 @@ def preprocess_over_full(rounds: int) -> Preprocessed:
     ours, theirs = preprocessing(vars(settings)), image_transform_v2(settings, is_train=False)
 
     def fast() -> torch.Tensor:
-        decoded = decode_reduced(data, ImageLimits(), target=SIDE)
-        pixels = ours.apply(decoded.image, (decoded.height, decoded.width))
+        with decoding(data, ImageLimits(), target=SIDE) as decoded:
+            pixels = ours.apply(decoded.image, (decoded.height, decoded.width))
         return ours.normalise(torch.from_numpy(pixels)[None], torch.float32)[0]
 
     def full() -> torch.Tensor:

@@ -32,6 +32,12 @@ def within_deadline(limit_s: float) -> float:
     return max(0.0, min(limit_s, ends_at - time.monotonic()))
 
 
+def request_ends_at() -> float | None:
+    """Return when the request that is being answered must end, as `time.monotonic` counts, for threads."""
+    left_s = within_deadline(math.inf)
+    return None if math.isinf(left_s) else time.monotonic() + left_s
+
+
 @contextmanager
 def ending_at(ends_at: float | None) -> Iterator[None]:
     """Bound what is done in this block, and all that it starts, by a time of `time.monotonic`; None: unbounded.

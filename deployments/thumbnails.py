@@ -9,8 +9,9 @@ from PIL import Image
 
 from catalog.opening import Catalog
 from core.types import Picture
+from deployments.deadlines import request_ends_at
 from deployments.thumbnails_config import ThumbnailsConfig
-from models.images import ImageLimits, decode_image
+from models.images import ImageLimits, decoding
 
 MEDIA_TYPE = "image/webp"
 _QUALITY = 80
@@ -39,22 +40,24 @@ class Thumbnails:
         Raises:
             NotFound: the picture's file is gone.
             InvalidImage: the file is damaged.
+            Overloaded: too many pixels are in flight in this process.
         """
         key = (picture.sha256, size)
         if key not in self._kept:
             async with self._turns:
                 if key not in self._kept:
-                    made = await asyncio.to_thread(self._make, picture.sha256, SIDES[size])
+                    until = request_ends_at()
+                    made = await asyncio.to_thread(self._make, picture.sha256, SIDES[size], until)
                     self._keep(key, made)
                     return made
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def _make(self, sha256: str, side: int) -> bytes:
-        image = decode_image(self._catalog.blobs.get(sha256), self._limits, target=side)
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    def _make(self, sha256: str, side: int, until: float | None) -> bytes:
         buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=_QUALITY, method=_EFFORT)
+        with decoding(self._catalog.blobs.get(sha256), self._limits, target=side, until=until) as decoded:
+            decoded.image.thumbnail((side, side), Image.Resampling.LANCZOS)
+            decoded.image.save(buffer, "WEBP", quality=_QUALITY, method=_EFFORT)
         return buffer.getvalue()
 
     def _keep(self, key: tuple[str, Size], made: bytes) -> None:

@@ -12,5 +12,5 @@ class ThumbnailsConfig(Config):
         32 * 2**20, ge=0, description="Memory for thumbnails that were asked for lately, in bytes."
     )
     at_once: int = Field(
-        2, gt=0, description="Pictures decoded at once; each may need its pixels times three in bytes."
+        2, gt=0, description="Images that are decoded at once for thumbnails, within images.max_pixels_in_flight."
     )

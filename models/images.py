@@ -4,6 +4,8 @@ The only part of this room that the ingress loads, so it needs Pillow and numpy 
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
@@ -11,6 +13,7 @@ from pydantic import Field
 
 from core.config import Config
 from core.errors import InputTooLarge, InvalidImage
+from core.semaphores import WeightedSemaphore
 from core.types import Box
 from models.colours import to_rgb
 from models.cropping import Decoded, crop, side_for
@@ -53,12 +56,23 @@ photographs moved to a cosine of 0.998; three times keeps 0.999 in all but the r
 more on 12 megapixels."""
 
 
+_in_flight = WeightedSemaphore()
+"""The pixels of this process. All that decodes shares them, each caller by the limit that it was given."""
+
+
 class ImageLimits(Config):
     """What a picture file may cost; checked before anything is decoded."""
 
     max_bytes: int = Field(25 * 2**20, gt=0, description="Largest picture file, in bytes.")
     max_pixels: int = Field(64_000_000, gt=0, description="Largest width times height, in pixels.")
     max_side: int = Field(20_000, gt=0, description="Largest width or height, in pixels.")
+    max_pixels_in_flight: int = Field(
+        64_000_000,
+        gt=0,
+        description="Pixels that one process decodes at once, whatever for; others wait. A larger image is "
+        "decoded alone. A pixel takes 4 to 13 bytes meanwhile, and up to "
+        "22 in WebP and AVIF.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,52 +84,69 @@ class ImageFacts:
     height: int
 
 
-def inspect_image(data: bytes, limits: ImageLimits) -> ImageFacts:
+def inspect_image(data: bytes, limits: ImageLimits, until: float | None = None) -> ImageFacts:
     """Say what a picture file is, after proving that it decodes to its end.
+
+    `until`, a time of `time.monotonic`, ends the wait for room among the pixels in flight.
 
     Raises:
         InputTooLarge: the file or its pixels exceed the limits.
         InvalidImage: the bytes are no picture, of an unknown format, damaged or cut off.
+        Overloaded: too many pixels are in flight.
     """
-    image = _open(data, limits)
-    media_type, (width, height) = _MEDIA_TYPES[str(image.format)], image.size
-    # The smallest DCT scale still reads every coded byte of a JPEG, so damage shows at an eighth of the cost.
-    image.draft(image.mode, (1, 1))
-    _load(image)
-    if media_type == "image/tiff":
-        width, height = image.size
-    if _orientation(image) in _SIDEWAYS:
-        width, height = height, width
-    return ImageFacts(media_type, width, height)
+    with _opened(data, limits, until) as image:
+        media_type, (width, height) = _MEDIA_TYPES[str(image.format)], image.size
+        # The smallest DCT scale still reads every coded byte of a JPEG, so damage shows at an eighth of the cost.
+        image.draft(image.mode, (1, 1))
+        _load(image)
+        if media_type == "image/tiff":
+            width, height = image.size
+        if _orientation(image) in _SIDEWAYS:
+            width, height = height, width
+        return ImageFacts(media_type, width, height)
 
 
-def decode_image(
-    data: bytes, limits: ImageLimits, target: int | None = None, box: Box | None = None
-) -> Image.Image:
-    """Decode as `decode_reduced` does, for those to whom a part of a pixel does not matter; same errors."""
-    return decode_reduced(data, limits, target, box).image
-
-
-def decode_reduced(
-    data: bytes, limits: ImageLimits, target: int | None = None, box: Box | None = None
-) -> Decoded:
+@contextmanager
+def decoding(
+    data: bytes,
+    limits: ImageLimits,
+    target: int | None = None,
+    box: Box | None = None,
+    until: float | None = None,
+) -> Iterator[Decoded]:
     """Decode the first frame to RGB: upright by EXIF, transparency on white, cut to the box.
 
     With `target`, the pixels of the side that the caller will resize to, a larger JPEG may come back
     reduced by 2, 4 or 8 (DCT scaling), what the box leaves of it never below three times the target.
+    The pixels count as in flight during the block and are gone after it. No other image may be decoded in
+    it by the same thread. `until`, a time of `time.monotonic`, ends the wait for room among them.
 
     Raises:
         InputTooLarge: the file or its pixels exceed the limits.
         InvalidImage: the bytes are no picture, of an unknown format, damaged or cut off.
+        Overloaded: too many pixels are in flight.
     """
-    image = _open(data, limits)
+    with _opened(data, limits, until) as image:
+        decoded = _decode(image, target, box)
+        try:
+            yield decoded
+        finally:
+            decoded.image.close()
+
+
+def _decode(image: Image.Image, target: int | None, box: Box | None) -> Decoded:
     width, height = image.size
     reduction = 1 if target is None else _reduce(image, _draft_size(image, DRAFT_MARGIN * target, box))
     _load(image)
     orientation = _orientation(image)
     try:
         upright = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        # Of each step only what it made is kept: a copy takes 4 bytes a pixel.
+        if upright is not image:
+            image.close()
         whole = to_rgb(upright)
+        if whole is not upright:
+            upright.close()
     except ValueError as error:
         raise InvalidImage(f"pictures in colour mode {image.mode} are not supported; send RGB") from error
     if orientation in _SIDEWAYS:
@@ -152,6 +183,18 @@ def _draft_size(image: Image.Image, target: int, box: Box | None) -> tuple[int, 
     return width, height
 
 
+@contextmanager
+def _opened(data: bytes, limits: ImageLimits, until: float | None) -> Iterator[Image.Image]:
+    """Open a file, whose pixels may be decoded during the block and are gone after it."""
+    image = _open(data, limits)
+    with _in_flight.holding(image.width * image.height, limits.max_pixels_in_flight, until):
+        try:
+            yield image
+        finally:
+            # Also an error may live on, and its traceback would keep the pixels.
+            image.close()
+
+
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     if not data:
         raise InvalidImage("the picture is empty (0 bytes)")
@@ -179,8 +222,11 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
 def _load(image: Image.Image) -> None:
     try:
         image.load()
+        return
     except Exception as error:  # decoders of hostile bytes raise whatever they stumble over
-        raise _damaged(error) from error
+        damaged = _damaged(error)
+    # Not from the error: its traceback holds the decoder, and with it the pixels.
+    raise damaged
 
 
 def _damaged(error: Exception) -> InvalidImage:

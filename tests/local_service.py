@@ -13,19 +13,19 @@ from catalog.fetching.config import FetchLimits
 from catalog.fetching.fetcher import Fetcher
 from catalog.opening import open_catalog
 from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
-from core.ports import VectorStore
+from core.ports import EncoderClient, VectorStore
 from core.search import ModelSearch, Query
 from deployments.config import GatewayArgs, ServedModels
 from deployments.ingress import create_app
 from deployments.services import assemble
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
+from models.images import ImageLimits
 from tests.hostile_server import HostileServer
-from tests.local_encoder import LocalEncoder
 
 
 class LocalEnsemble:
-    def __init__(self, encoders: Mapping[str, LocalEncoder], store: VectorStore) -> None:
+    def __init__(self, encoders: Mapping[str, EncoderClient], store: VectorStore) -> None:
         members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
         self._ensemble = EnsembleSearch(members, deadline_s=5)
 
@@ -35,13 +35,17 @@ class LocalEnsemble:
 
 @contextmanager
 def local_service(
-    folder: Path, encoders: Mapping[str, LocalEncoder], store: VectorStore | None = None
+    folder: Path,
+    encoders: Mapping[str, EncoderClient],
+    store: VectorStore | None = None,
+    images: ImageLimits | None = None,
 ) -> Iterator[FastAPI]:
     args = GatewayArgs(
         catalog=CatalogConfig(
             database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
         ),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
+        images=images or ImageLimits(),
         counts_ttl_s=0,
     )
     catalog = open_catalog(args.catalog)

@@ -9,6 +9,7 @@ from pydantic import FiniteFloat
 from catalog.fetching.fetcher import Fetcher
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.indexing import IndexState
+from core.portions import parts
 from core.search import QueryPart
 from core.types import NewPicture
 from deployments.api.answers import ModelIndex, ProductView, SearchView, WrittenView
@@ -19,13 +20,16 @@ from deployments.api.pictures import read_pictures
 from deployments.api.query_bodies import MAX_FALSE_MATCH_RATE, SCORE_THRESHOLD
 from deployments.api.requests import ProductBody
 from deployments.api.taken import Form, Taken
+from deployments.deadlines import request_ends_at
 from deployments.etags import NOT_MODIFIED, kept_for_good, matches
 from deployments.scopes import READ, WRITE
 from deployments.search_request import Request as SearchRequest
 from deployments.services import services
+from deployments.threads import DECODERS, run_in
 from deployments.thresholds import Threshold
 from models.images import MEDIA_TYPES, ImageLimits, inspect_image
 
+_CHECKED_AT_ONCE = 4
 router = APIRouter(prefix="/v1", tags=["products"], dependencies=[READ])
 PICTURE_FILE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -176,15 +180,17 @@ async def _read_product(
 
 
 async def _check_pictures(files: list[bytes], limits: ImageLimits) -> list[NewPicture]:
-    return list(
-        await asyncio.gather(*(_check_picture(index, data, limits) for index, data in enumerate(files)))
-    )
+    checked: list[NewPicture] = []
+    # A few at a time: a product with many images must not go before all others.
+    for some in parts(list(enumerate(files)), _CHECKED_AT_ONCE):
+        checked += await asyncio.gather(*(_check_picture(index, data, limits) for index, data in some))
+    return checked
 
 
 async def _check_picture(index: int, data: bytes, limits: ImageLimits) -> NewPicture:
     try:
-        facts = await asyncio.to_thread(inspect_image, data, limits)
-    except VitrineError as error:
+        facts = await run_in(DECODERS, inspect_image, data, limits, request_ends_at())
+    except InvalidInput as error:
         raise error.at(f"images[{index}]") from None
     return NewPicture(data, facts.media_type, facts.width, facts.height)
 

@@ -13,7 +13,7 @@ from core.ports import Products
 from core.types import Picture
 from jobs.evaluation.augmentation import changed
 from jobs.evaluation.queries import JudgedQuery
-from models.images import ImageLimits, decode_image
+from models.images import ImageLimits, decoding
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ def changed_pictures(
     for picture in drawn:
         rng = np.random.default_rng((seed, *draw(seed, picture.image_id)))
         try:
-            file, _ = changed(decode_image(catalog.blobs.get(picture.sha256), ImageLimits()), rng)
+            with decoding(catalog.blobs.get(picture.sha256), ImageLimits()) as decoded:
+                file, _ = changed(decoded.image, rng)
         except (InvalidImage, NotFound) as error:
             logger.warning("picture %s is no query: %s", picture.image_id, error.message)
             continue

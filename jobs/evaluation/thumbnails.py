@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from catalog.opening import Catalog
 from core.errors import InvalidInput, NotFound
-from models.images import ImageLimits, decode_image
+from models.images import ImageLimits, decoding
 
 _SIDE = 96
 _KEPT = 4096
@@ -21,13 +21,13 @@ class Thumbnails:
 
     def of_file(self, data: bytes) -> str | None:
         """Show a picture file."""
+        file = io.BytesIO()
         try:
-            image = decode_image(data, ImageLimits(), target=_SIDE)
+            with decoding(data, ImageLimits(), target=_SIDE) as decoded:
+                decoded.image.thumbnail((_SIDE, _SIDE))
+                decoded.image.save(file, "JPEG", quality=75)
         except InvalidInput:
             return None
-        image.thumbnail((_SIDE, _SIDE))
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=75)
         return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
     def _of_image(self, image_id: str) -> str | None:

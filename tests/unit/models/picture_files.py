@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from core.types import Box
+from models.images import ImageLimits, decoding
+
 ODD_SIZES = ((1, 1), (1, 200), (64, 64), (65, 64), (333, 500), (500, 333), (97, 1000), (803, 601), (30, 17))
 
 
@@ -15,6 +18,13 @@ def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
     """A picture with the large soft shapes that photographs have."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def decode_image(
+    data: bytes, limits: ImageLimits, target: int | None = None, box: Box | None = None
+) -> Image.Image:
+    with decoding(data, limits, target, box) as decoded:
+        return decoded.image.copy()
 
 
 def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

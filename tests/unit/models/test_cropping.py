@@ -11,9 +11,9 @@ from core.types import Box, Cropped
 from models.cache import content_key
 from models.config import EncoderConfig
 from models.cropping import Decoded, crop
-from models.images import ImageLimits, decode_image
+from models.images import ImageLimits
 from models.registry import load_encoder
-from tests.unit.models.picture_files import file, rotated_jpeg, smooth
+from tests.unit.models.picture_files import decode_image, file, rotated_jpeg, smooth
 
 LIMITS = ImageLimits()
 UNDO = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}

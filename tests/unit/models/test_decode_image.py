@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images import ImageLimits, decode_image
-from tests.unit.models.picture_files import file, rotated_jpeg, smooth
+from models.images import ImageLimits
+from tests.unit.models.picture_files import decode_image, file, rotated_jpeg, smooth
 
 LIMITS = ImageLimits()
 

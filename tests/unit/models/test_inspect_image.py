@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from core.errors import InputTooLarge, InvalidImage
-from models.images import ImageFacts, ImageLimits, decode_image, inspect_image
-from tests.unit.models.picture_files import file, png_bomb, rotated_jpeg, smooth
+from models.images import ImageFacts, ImageLimits, inspect_image
+from tests.unit.models.picture_files import decode_image, file, png_bomb, rotated_jpeg, smooth
 
 LIMITS = ImageLimits()
 PICTURE = smooth(300, 200)

@@ -13,9 +13,9 @@ from PIL import Image
 
 from models.config import EncoderConfig
 from models.encoder import Encoder
-from models.images import ImageLimits, decode_image, decode_reduced
+from models.images import ImageLimits, decoding
 from models.registry import load_encoder
-from tests.unit.models.picture_files import file, rotated_jpeg
+from tests.unit.models.picture_files import decode_image, file, rotated_jpeg
 from tests.unit.models.tiny_checkpoints import DEMO
 
 
@@ -75,11 +75,11 @@ def test_a_reduced_decode_of_a_photograph_hardly_moves_its_vector(family: str) -
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_reduced_decode_says_where_the_picture_ends(orientation: int) -> None:
     data = rotated_jpeg(photograph(569, 384, 0), orientation)
-    decoded = decode_reduced(data, ImageLimits(), 40)
     whole = decode_image(data, ImageLimits())
-    assert decoded.image.width < whole.width or orientation not in (1, 5)
-    assert decoded.width / decoded.height == whole.width / whole.height
-    assert decoded.image.size == (math.ceil(decoded.width), math.ceil(decoded.height))
+    with decoding(data, ImageLimits(), 40) as decoded:
+        assert decoded.image.width < whole.width or orientation not in (1, 5)
+        assert decoded.width / decoded.height == whole.width / whole.height
+        assert decoded.image.size == (math.ceil(decoded.width), math.ceil(decoded.height))
 
 
 def sixteen_bit_png(pixels: NDArray[np.uint16]) -> bytes:
