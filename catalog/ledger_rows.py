@@ -14,7 +14,12 @@ RowKey = tuple[str, int]
 """An image id with a revision."""
 
 ITEMS = select(
-    ImageRow.id, ImageRow.revision, ImageRow.product_id, ImageRow.sha256, ProductRow.attributes
+    ImageRow.id,
+    ImageRow.revision,
+    ImageRow.product_id,
+    ImageRow.sha256,
+    ProductRow.attributes,
+    ImageRow.bytes,
 ).join(ProductRow, ProductRow.id == ImageRow.product_id)
 """The columns in the order of `IndexItem`'s fields."""
 

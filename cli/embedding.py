@@ -1,6 +1,7 @@
 """`vitrine embed` and `vitrine caption`: what a model makes of inputs, without any product."""
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,12 +58,21 @@ def caption(
 def _embedded(
     send: Callable[[str, Sequence[str]], "Embeddings"], model: str, inputs: Sequence[str], size: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    for start in range(0, len(inputs), size):
-        some = inputs[start : start + size]
+    from core.portions import batched_by_bytes, parts
+
+    for some in (batch for part in parts(inputs, size) for batch in batched_by_bytes(part, _file_bytes)):
         answer = send(model, some)
         for name, item in zip(some, answer.data, strict=True):
             facts = item.model_dump(include={"embedding", "error"}, exclude_none=True)
             yield name, {"model": answer.model, "fingerprint": answer.fingerprint, **facts}
+
+
+def _file_bytes(name: str) -> int:
+    """Bytes of an image file; 0 for words and URLs, and for a file that cannot be read, as reading it will say."""
+    try:
+        return Path(name).stat().st_size
+    except (OSError, ValueError):
+        return 0
 
 
 def _drawn(answers: Sequence[dict[str, Any]]) -> "RenderableType":

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 
 from core.errors import Internal, InvalidInput, NotFound, Unavailable, VitrineError
 from core.index_rows import Failure, IndexRows
-from core.portions import portions
+from core.portions import batched_by_bytes
 from core.ports import Blobs, EncoderClient, Ledger, VectorStore
 from core.types import Encoded, EncoderInfo, IndexItem, VectorRow
 
@@ -125,12 +125,17 @@ class Indexer:
         same = [VectorRow(item, held[item.image_id]) for item in items if item.image_id in held]
         if same:
             states |= await self._write(announced, same)
-        readable, unreadable = await self._read([item for item in items if item.image_id not in held])
-        await _call(self._ledger.fail, announced.collection, unreadable)
-        states |= {item.image_id: "failed" for item, _ in unreadable}
-        for portion in portions(readable, lambda pair: len(pair[1])):
-            states |= await self._encode(announced, portion)
+        unknown = [item for item in items if item.image_id not in held]
+        # The files of a batch are gone before those of the next are read.
+        for batch in batched_by_bytes(unknown, lambda item: item.bytes):
+            states |= await self._index_files(announced, batch)
         return {image_id: state for image_id, state in states.items() if state != "obsolete"}
+
+    async def _index_files(self, announced: EncoderInfo, items: Sequence[IndexItem]) -> dict[str, _State]:
+        readable, unreadable = await self._read(items)
+        await _call(self._ledger.fail, announced.collection, unreadable)
+        failed: dict[str, _State] = {item.image_id: "failed" for item, _ in unreadable}
+        return failed | (await self._encode(announced, readable) if readable else {})
 
     async def _encode(
         self, announced: EncoderInfo, readable: Sequence[tuple[IndexItem, bytes]]

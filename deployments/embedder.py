@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from core.errors import ModelUnavailable, NotFound, Unavailable, VitrineError
-from core.portions import input_bytes, portions
+from core.portions import batched_by_bytes, input_bytes
 from core.ports import EncoderClient
 from core.types import Encoded, EncoderInput
 from deployments.encoders import EncoderSet
@@ -59,18 +59,18 @@ class Embedder:
 
 
 async def _encode(encoder: EncoderClient, inputs: Sequence[EncoderInput]) -> Encoded:
-    first, *others = portions(inputs, input_bytes)
+    first, *others = batched_by_bytes(inputs, input_bytes)
     answer = await encoder.encode(first)
-    rest = await asyncio.gather(*(_encode_as(answer, encoder, portion) for portion in others))
+    rest = await asyncio.gather(*(_encode_as(answer, encoder, batch) for batch in others))
     vectors = [vector for encoded in (answer, *rest) for vector in encoded.vectors]
     timings = answer.timings_ms if not rest else _longest([each.timings_ms for each in (answer, *rest)])
     return Encoded(answer.info, vectors, timings)
 
 
-async def _encode_as(answer: Encoded, encoder: EncoderClient, portion: Sequence[EncoderInput]) -> Encoded:
+async def _encode_as(answer: Encoded, encoder: EncoderClient, batch: Sequence[EncoderInput]) -> Encoded:
     """Encode with the version that gave `answer`: during a roll-out replicas run different weights."""
     for _ in range(_ATTEMPTS):
-        encoded = await encoder.encode(portion)
+        encoded = await encoder.encode(batch)
         if encoded.info.fingerprint == answer.info.fingerprint:
             return encoded
     raise ModelUnavailable(
@@ -85,6 +85,6 @@ def _with_failures(inputs: Sequence[EncoderInput | VitrineError], encoded: Encod
 
 
 def _longest(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Portions run side by side, so the longest of each stage tells."""
+    """Batches run side by side, so the longest of each stage tells."""
     stages = {stage for each in timings for stage in each}
     return {stage: max(each.get(stage, 0.0) for each in timings) for stage in sorted(stages)}

@@ -12,5 +12,7 @@ class ThumbnailsConfig(Config):
         32 * 2**20, ge=0, description="Memory for thumbnails that were asked for lately, in bytes."
     )
     at_once: int = Field(
-        2, gt=0, description="Images that are decoded at once for thumbnails, within images.max_pixels_in_flight."
+        2,
+        gt=0,
+        description="Images that are decoded at once for thumbnails, within images.max_pixels_in_flight.",
     )

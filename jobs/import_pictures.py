@@ -77,14 +77,22 @@ class PictureReader:
         return [each for each in found if isinstance(each, Found)]
 
     async def load(self, found: Sequence[Found]) -> list[NewPicture]:
-        """Give the pictures with their bytes, for a product that is to be written."""
-        return list(await asyncio.gather(*(self._load(each) for each in found)))
+        """Give the pictures with their bytes, for a product that is to be written.
 
-    async def _load(self, found: Found) -> NewPicture:
+        Raises:
+            InputTooLarge: they have more bytes together than a product's pictures may.
+        """
+        budget = [self._bounds.max_product_bytes - sum(len(each.data or b"") for each in found)]
+        return list(await asyncio.gather(*(self._load(each, budget) for each in found)))
+
+    async def _load(self, found: Found, budget: list[int]) -> NewPicture:
         data, known = found.data, found.known
         if data is None:
             try:
-                data = await asyncio.to_thread(self._sound, known.sha256)
+                async with self._places:
+                    self._spend(budget, 0)
+                    data = await asyncio.to_thread(self._sound, known.sha256)
+                    self._spend(budget, len(data))
             except NotFound:
                 # The store has lost or damaged it: what was remembered is of no use.
                 fresh = await self._read(found.reference, None)
@@ -108,12 +116,15 @@ class PictureReader:
             found = Found(reference, settled, None)
         else:
             found = await self._read(reference, known)
-        budget[0] -= len(found.data or b"")
+        self._spend(budget, len(found.data or b""))
+        return found
+
+    def _spend(self, budget: list[int], count: int) -> None:
+        budget[0] -= count
         if budget[0] < 0:
             raise InputTooLarge(
                 f"the product's pictures have more than {self._bounds.max_product_bytes:,} bytes together"
             )
-        return found
 
     async def _read(self, reference: PictureReference, known: KnownPicture | None) -> Found:
         if isinstance(reference, Path):

@@ -10,9 +10,12 @@ from typing import Literal
 
 from catalog.blobs import FsspecBlobs
 from core.errors import NotFound
+from core.portions import MAX_READ_BYTES
+from core.semaphores import WeightedSemaphore
 
 _AT_ONCE = 16
 _PREFIX_DIGITS = 2
+_reading = WeightedSemaphore()
 Outcome = Literal["copied", "present", "missing", "damaged"]
 
 
@@ -64,14 +67,15 @@ def _copy(
     size = here.get(sha256)
     if size is not None and there.get(sha256, size) == size:
         return sha256, "present", size
-    try:
-        data = source.get(sha256)
-    except NotFound:
-        return sha256, "missing", 0
-    if hashlib.sha256(data).hexdigest() != sha256:
-        return sha256, "present" if size is not None else "damaged", len(data)
-    target.put(data)
-    return sha256, "copied", len(data)
+    with _reading.holding(there.get(sha256, 0), MAX_READ_BYTES):
+        try:
+            data = source.get(sha256)
+        except NotFound:
+            return sha256, "missing", 0
+        if hashlib.sha256(data).hexdigest() != sha256:
+            return sha256, "present" if size is not None else "damaged", len(data)
+        target.put(data)
+        return sha256, "copied", len(data)
 
 
 def _once(names: Iterable[str]) -> Iterator[str]:

@@ -17,6 +17,8 @@ class IndexItem:
     product_id: str
     sha256: str
     attributes: Attributes
+    bytes: int = 0
+    """Of the image file; 0 where nobody will read it."""
 
     @property
     def key(self) -> str:

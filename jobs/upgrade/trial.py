@@ -9,7 +9,7 @@ import ray
 
 from catalog.opening import Catalog, open_catalog
 from core.errors import NotFound
-from core.portions import parts
+from core.portions import batched_by_bytes, parts
 from core.types import EncoderInfo, IndexItem
 from jobs.cluster import own_errors
 from jobs.settings import EncoderSettings, Settings
@@ -70,7 +70,10 @@ async def _encode(
             await client.encode(readable)
             return len(readable)
 
-    return sum(await asyncio.gather(*(encode(batch) for batch in parts(items, size))))
+    batches = (
+        batch for some in parts(items, size) for batch in batched_by_bytes(some, lambda item: item.bytes)
+    )
+    return sum(await asyncio.gather(*(encode(batch) for batch in batches)))
 
 
 def _read(catalog: Catalog, item: IndexItem) -> bytes | None:

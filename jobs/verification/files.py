@@ -9,10 +9,13 @@ from typing import Literal
 from catalog.audit import StoredPicture
 from catalog.opening import Catalog
 from core.errors import NotFound
+from core.portions import MAX_READ_BYTES
+from core.semaphores import WeightedSemaphore
 from jobs.verification.differences import Differences
 
 FILES_AT_ONCE = 32
 """An object store takes long to tell of one file and no longer to tell of many."""
+_reading = WeightedSemaphore()
 _State = Literal["sound", "missing_file", "damaged_file"]
 
 
@@ -34,8 +37,9 @@ def check_files(
 def _state(catalog: Catalog, is_sampled: Callable[[str], bool], picture: StoredPicture) -> _State:
     try:
         if is_sampled(picture.key):
-            data = catalog.blobs.get(picture.sha256)
-            return "sound" if hashlib.sha256(data).hexdigest() == picture.sha256 else "damaged_file"
+            with _reading.holding(picture.bytes, MAX_READ_BYTES):
+                data = catalog.blobs.get(picture.sha256)
+                return "sound" if hashlib.sha256(data).hexdigest() == picture.sha256 else "damaged_file"
     except NotFound:
         return "missing_file"
     size = catalog.blobs.size(picture.sha256)

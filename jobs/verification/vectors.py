@@ -9,7 +9,7 @@ import numpy as np
 
 from catalog.opening import Catalog
 from core.errors import NotFound, VitrineError
-from core.portions import parts
+from core.portions import batched_by_bytes, parts
 from core.ports import EncoderClient, VectorStore
 from core.types import EncoderInfo, Vector
 from core.vectors import is_unit
@@ -20,8 +20,8 @@ MIN_COSINE_ROUNDED = 0.99
 """The same where weights are rounded to less than fp32."""
 _BATCH = 32
 
-KeyedFile = tuple[str, str]
-"""A row key with the sha256 of the picture's file."""
+KeyedFile = tuple[str, str, int]
+"""A row key with the sha256 and the bytes of the image's file."""
 
 
 @dataclass
@@ -45,9 +45,13 @@ async def compare_vectors(
     says nothing.
     """
     compared = Compared()
-    for batch in parts(files, _BATCH):
-        contents = await asyncio.gather(*(asyncio.to_thread(_read, catalog, sha256) for _, sha256 in batch))
-        sound = {key: data for (key, _), data in zip(batch, contents, strict=True) if data is not None}
+    for batch in (
+        some for part in parts(files, _BATCH) for some in batched_by_bytes(part, lambda file: file[2])
+    ):
+        contents = await asyncio.gather(
+            *(asyncio.to_thread(_read, catalog, sha256) for _, sha256, _ in batch)
+        )
+        sound = {key: data for (key, _, _), data in zip(batch, contents, strict=True) if data is not None}
         stored = await asyncio.to_thread(store.fetch, info.collection, list(sound))
         keys = [key for key in sound if key in stored]
         fresh = await encoder.encode([sound[key] for key in keys])

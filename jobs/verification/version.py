@@ -80,6 +80,6 @@ class VersionCheck:
         compare = self._compare[0]
         if compare is None:
             return []
-        compared = compare([(key, pictures[key].sha256) for key in keys])
+        compared = compare([(key, pictures[key].sha256, pictures[key].bytes) for key in keys])
         self.encoded_anew += compared.vectors
         return compared.changed

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catalog.blobs import FsspecBlobs
 from catalog.config import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import Internal, NotFound, StoreUnavailable
@@ -389,6 +390,29 @@ def test_pictures_go_to_the_encoder_in_portions_that_a_call_can_carry(
     monkeypatch.setattr("core.portions.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in pictures))
     assert asyncio.run(indexer.sweep()) == SweepReport(indexed=3)
     assert calls == [2, 1]
+
+
+def test_no_more_files_are_read_than_one_call_carries(
+    catalog: Catalog, encoder: LocalEncoder, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    encode, get = encoder.encode, FsspecBlobs.get
+
+    async def encode_and_note(inputs: Sequence[EncoderInput]) -> Encoded:
+        events.append("encode")
+        return await encode(inputs)
+
+    def get_and_note(blobs: FsspecBlobs, sha256: str) -> bytes:
+        events.append("read")
+        return get(blobs, sha256)
+
+    encoder.encode = encode_and_note  # type: ignore[method-assign]
+    monkeypatch.setattr(FsspecBlobs, "get", get_and_note)
+    pictures = [picture(colour) for colour in ("red", "green", "blue")]
+    catalog.products.put("p", "", "", {}, pictures)
+    monkeypatch.setattr("core.portions.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in pictures))
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=3)
+    assert events == ["read", "read", "encode", "read", "encode"]
 
 
 def test_a_sweep_ends_when_other_weights_begin_to_serve_meanwhile(
