@@ -78,7 +78,7 @@ async def _read(request: Request, service: Services) -> tuple[str, bytes, str | 
             return "image", file, text_of(form, "model")
     body = await PICTURE.json(request)
     if body.image is not None and body.image_url is None:
-        return "image", decode_base64(body.image, "image"), body.model
+        return "image", await decode_base64(body.image, "image"), body.model
     if body.image_url is not None and body.image is None:
         picture = await fetch_picture(body.image_url, service.fetcher, "image_url")
         return "image_url", picture, body.model

@@ -55,5 +55,5 @@ async def _read(request: Request, service: Services) -> tuple[str, EncoderInput]
     if body.text is not None:
         return "text", body.text
     if body.image is not None:
-        return "image", decode_base64(body.image, "image")
+        return "image", await decode_base64(body.image, "image")
     return "image_url", await fetch_picture(str(body.image_url), service.fetcher, "image_url")

@@ -1,6 +1,5 @@
 """Pictures as they stand in JSON: base64, a data URI, or the URL of a file."""
 
-import asyncio
 from collections.abc import Sequence
 
 from catalog.fetching.fetcher import Fetcher
@@ -17,8 +16,7 @@ async def read_pictures(sources: Sequence[str], fetcher: Fetcher) -> list[bytes 
 
 async def decode_pictures(sources: Sequence[str]) -> list[bytes | VitrineError]:
     """Decode base64 and data URIs; each succeeds or fails alone, in order."""
-    # In a thread, and one by one there, so that the event loop gets its turn between two pictures.
-    return await asyncio.to_thread(lambda: [_decode(source) for source in sources])
+    return [await _decode(source) for source in sources]
 
 
 async def fetch_picture(url: str, fetcher: Fetcher, param: str) -> bytes:
@@ -34,8 +32,8 @@ def _is_url(source: str) -> bool:
     return source[:8].lower().startswith(("http://", "https://"))
 
 
-def _decode(source: str) -> bytes | VitrineError:
+async def _decode(source: str) -> bytes | VitrineError:
     try:
-        return decode_base64(source, "image")
+        return await decode_base64(source, "image")
     except InvalidInput as error:
         return error

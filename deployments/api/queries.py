@@ -111,7 +111,7 @@ async def _part(
     if isinstance(part, TextPart):
         return QueryPart(part.text, part.weight)
     if isinstance(part, ImagePart):
-        return QueryPart(_cropped(_file(part, param, uploads), part.box), part.weight)
+        return QueryPart(_cropped(await _file(part, param, uploads), part.box), part.weight)
     if isinstance(part, ImageUrlPart):
         return QueryPart(_cropped(fetched[param], part.box), part.weight)
     try:
@@ -132,11 +132,11 @@ def _cropped(data: bytes, box: BoxBody | None) -> PictureInput:
     return Cropped(data, Box(box.x, box.y, box.width, box.height))
 
 
-def _file(part: ImagePart, param: str, uploads: dict[str, bytes]) -> bytes:
+async def _file(part: ImagePart, param: str, uploads: dict[str, bytes]) -> bytes:
     if (part.image is None) == (part.upload is None):
         raise InvalidInput("give either `image` or `upload`").at(param)
     if part.image is not None:
-        return decode_base64(part.image, f"{param}.image")
+        return await decode_base64(part.image, f"{param}.image")
     if part.upload not in uploads:
         raise InvalidInput(f"the request has no file {part.upload!r}").at(f"{param}.upload")
     return uploads[part.upload]
