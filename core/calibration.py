@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import Conflict
-from core.types import Modality, Vector
+from core.types import SCORE_TOLERANCE, Modality, Vector
 from core.vectors import relative_weights
 
 Form = tuple[tuple[Modality, float], ...]
@@ -30,8 +30,9 @@ Scores = NDArray[np.float64]
 
 MINIMUM_PRODUCTS = 100
 """Below this the relatives, one in a hundred, cannot be told from the rest."""
-_STEP = 1e-6
-"""Scores are compared as the stores round them."""
+_ABOVE = 3 * SCORE_TOLERANCE
+"""By so much a threshold lies above the score that is no match: a store may find it higher, ties get the score of
+the best of them, and a score within the tolerance of a threshold reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def smallest_match(null: Scores, rate: float) -> float:
             f"{len(null)} products cannot tell so small a rate for this query; the smallest is "
             f"{1 / (len(null) + 1):.4f} for one model and twice that for the ensemble"
         ).at("max_false_match_rate")
-    return math.floor(float(null[max(rank, 1) - 1]) / _STEP + 1) * _STEP
+    return float(null[max(rank, 1) - 1]) + _ABOVE
 
 
 def _queries(sample: NullSample, askers: NDArray[np.int64], form: Form) -> Vector:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from core.errors import ModelUnavailable
-from core.types import Hit
+from core.types import SCORE_TOLERANCE, Hit
 
 
 def matching(
@@ -15,7 +15,8 @@ def matching(
     """Keep the hits that models with more than half of the weight call a match, in their order.
 
     `found` is in which collection each model has searched, and what it has found with cosines;
-    `minimum_scores` are cosines by collection, and a model without one matches nothing. When each model
+    `minimum_scores` are cosines by collection, reached within the tolerance of scores, and a model without
+    one matches nothing. When each model
     is wrong at most at rate r, the majority is wrong at most at 2 r, however the models depend on each
     other: the weight that is wrong is r on average, and above 1/2 at most 2 r of the time (Markov's
     inequality; Vovk and Wang, "Combining p-values via averaging", Biometrika 2020).
@@ -29,7 +30,7 @@ def matching(
     for name, (collection, scored) in found.items():
         minimum = minimum_scores.get(collection, float("inf"))
         for hit in scored:
-            if hit.score >= minimum:
+            if hit.score >= minimum - SCORE_TOLERANCE:
                 votes[hit.product_id] = votes.get(hit.product_id, 0.0) + weights[name]
     half = sum(weights.values()) / 2
     return [hit for hit in hits if votes.get(hit.product_id, 0.0) > half + 1e-9]

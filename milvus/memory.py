@@ -9,7 +9,7 @@ import numpy as np
 from core.errors import Conflict, InvalidInput, NotFound
 from core.filters import Filter, matches
 from core.types import CollectionInfo, Hit, Vector, VectorRow
-from milvus.pages import comparable_score, in_order
+from milvus.pages import best_images, clamped, in_order
 from milvus.schema import check_dimension, check_name, check_vector, encode_rows, mark_name
 
 
@@ -168,10 +168,7 @@ def _best_products(rows: Sequence[VectorRow], query: Vector) -> list[Hit]:
     scores = matrix @ query.astype(np.float64)
     scores /= np.linalg.norm(matrix, axis=1) * np.linalg.norm(query.astype(np.float64))
     hits = [
-        Hit(row.item.image_id, row.item.revision, row.item.product_id, comparable_score(float(score)))
+        Hit(row.item.image_id, row.item.revision, row.item.product_id, clamped(float(score)))
         for row, score in zip(rows, scores, strict=True)
     ]
-    best: dict[str, Hit] = {}
-    for hit in sorted(hits, key=lambda hit: (-hit.score, hit.image_id)):
-        best.setdefault(hit.product_id, hit)
-    return in_order(best.values())
+    return in_order(best_images(hits).values())

@@ -6,20 +6,19 @@ that are already found and asks for more hits than the round before.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from core.errors import InvalidInput
-from core.types import Hit
+from core.types import SCORE_TOLERANCE, Hit
 
 MAX_HITS = 16384
 """Largest top-k of a Milvus server (Milvus limits, docs)."""
 _GROWTH = 4
-_SCORE_DECIMALS = 6
-"""Engines differ by some 1e-7 on equal vectors; scores that agree to here are ties."""
 
 
-def comparable_score(score: float) -> float:
-    """Round a cosine similarity so that equal pictures score equally wherever they lie."""
-    return round(max(-1.0, min(1.0, score)), _SCORE_DECIMALS)
+def clamped(score: float) -> float:
+    """Put a cosine similarity of an engine, which may be 1.0000001, into [-1, 1]."""
+    return max(-1.0, min(1.0, score))
 
 
 def full_page(
@@ -29,10 +28,26 @@ def full_page(
     *,
     exact: bool,
 ) -> list[Hit]:
-    """Find the `limit` best distinct products, each by its best picture; best first, ties by product id.
+    """Find the `limit` best distinct products, each by its best image, `in_order`.
 
-    Of equally good pictures the one with the smallest id is shown, however deep the page is.
-    `search(count, excluded)` returns up to `count` pictures, best first, of products that are not
+    `search` and `exact` are those of `nearest_products`.
+
+    Raises:
+        InvalidInput: the limit is not positive.
+    """
+    return in_order(nearest_products(search, limit, exclude_products, exact=exact))[:limit]
+
+
+def nearest_products(
+    search: Callable[[int, Sequence[str]], Sequence[Hit]],
+    limit: int,
+    exclude_products: Sequence[str] = (),
+    *,
+    exact: bool,
+) -> list[Hit]:
+    """Find at least the `limit` best distinct products with all that tie with them, as far as there are any.
+
+    `search(count, excluded)` returns up to `count` images, best first, of products that are not
     excluded. With an `exact` engine fewer than `count` means that there are no more; with an approximate
     one only an empty answer does.
 
@@ -45,35 +60,50 @@ def full_page(
     count = min(MAX_HITS, 3 * limit + 20)
     while True:
         hits = search(count, [*exclude_products, *found])
-        _keep_best(found, _settled(hits, count))
+        found |= _settled(hits, count)
         if not hits or (exact and len(hits) < count) or _is_full(found, limit, hits[-1].score):
-            return in_order(found.values())[:limit]
+            return list(found.values())
         count = min(MAX_HITS, count * _GROWTH)
 
 
-def _settled(hits: Sequence[Hit], count: int) -> Sequence[Hit]:
-    """Without the end of a full answer: what ties with it may go on beyond it, with a better image id.
-
-    When everything ties, the next answer shows more, unless the engine cannot give more.
-    """
-    if len(hits) < count:
-        return hits
-    above = [hit for hit in hits if hit.score > hits[-1].score]
-    return above or (hits if count == MAX_HITS else [])
-
-
-def _keep_best(found: dict[str, Hit], hits: Sequence[Hit]) -> None:
-    for hit in hits:
-        best = found.get(hit.product_id)
-        if best is None or (-hit.score, hit.image_id) < (-best.score, best.image_id):
-            found[hit.product_id] = hit
-
-
-def _is_full(found: dict[str, Hit], limit: int, last_score: float) -> bool:
-    """A page is full when what was not seen can no longer tie with its last product."""
-    return len(found) >= limit and last_score < in_order(found.values())[limit - 1].score
+def best_images(hits: Iterable[Hit]) -> dict[str, Hit]:
+    """Find the best score of each product; the image shown is the one of the smallest id that ties with it."""
+    best: dict[str, Hit] = {}
+    for hit in sorted(hits, key=lambda hit: -hit.score):
+        shown = best.setdefault(hit.product_id, hit)
+        if hit.image_id < shown.image_id and shown.score - hit.score <= SCORE_TOLERANCE:
+            best[hit.product_id] = replace(hit, score=shown.score)
+    return best
 
 
 def in_order(hits: Iterable[Hit]) -> list[Hit]:
-    """Sort best first, ties by product id."""
-    return sorted(hits, key=lambda hit: (-hit.score, hit.product_id))
+    """Sort products best first, ties by product id.
+
+    From the best down, products within the tolerance of the first of them tie, and get its score. So equal
+    vectors tie although an engine's scores of them differ, by another amount in each answer.
+    """
+    tied: list[Hit] = []
+    for hit in sorted(hits, key=lambda hit: -hit.score):
+        ties = tied and tied[-1].score - hit.score <= SCORE_TOLERANCE
+        tied.append(replace(hit, score=tied[-1].score) if ties else hit)
+    return sorted(tied, key=lambda hit: (-hit.score, hit.product_id))
+
+
+def _settled(hits: Sequence[Hit], count: int) -> dict[str, Hit]:
+    """Leave out the end of a full answer: what ties with it may go on beyond it, with a better image id.
+
+    When everything ties, the next answer shows more, unless the engine cannot give more.
+    """
+    best = best_images(hits)
+    if len(hits) < count:
+        return best
+    end = hits[-1].score + SCORE_TOLERANCE
+    above = {product_id: hit for product_id, hit in best.items() if hit.score > end}
+    return above or (best if count == MAX_HITS else {})
+
+
+def _is_full(found: dict[str, Hit], limit: int, last_score: float) -> bool:
+    """Tell whether what was not seen, and may score a little more in the next answer, ties with none of the page."""
+    return (
+        len(found) >= limit and last_score + 2 * SCORE_TOLERANCE < in_order(found.values())[limit - 1].score
+    )

@@ -14,7 +14,7 @@ from milvus.administration import MilvusCollections
 from milvus.config import EXACT_INDEXES, MilvusConfig
 from milvus.creation import search_parameters
 from milvus.filters import compile_filter, key_after, key_before, key_from, key_in
-from milvus.pages import comparable_score, full_page, in_order
+from milvus.pages import clamped, full_page, in_order, nearest_products
 from milvus.schema import HIT_FIELDS, MAX_CALL_BYTES, check_vector, chunks, encode_rows
 
 _KEYS_A_CALL = 1000
@@ -103,7 +103,7 @@ class MilvusStore(MilvusCollections):
                     return []
                 return self._search(collection, query, count, compile_filter(filter, only_products=left))
 
-            hits += full_page(search, len(part), exact=index_type in EXACT_INDEXES)
+            hits += nearest_products(search, len(part), exact=index_type in EXACT_INDEXES)
         return in_order(hits)
 
     def _search(self, collection: str, query: Vector, count: int, expression: str) -> list[Hit]:
@@ -153,6 +153,4 @@ class MilvusStore(MilvusCollections):
 
 def _hit(hit: Any) -> Hit:
     entity = hit["entity"]
-    return Hit(
-        entity["image_id"], int(entity["revision"]), entity["product_id"], comparable_score(hit["distance"])
-    )
+    return Hit(entity["image_id"], int(entity["revision"]), entity["product_id"], clamped(hit["distance"]))

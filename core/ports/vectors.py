@@ -77,7 +77,10 @@ class VectorStore(Protocol):
         """Find the `limit` nearest distinct products, each by its best picture.
 
         `vector` is float32 (dimension,), not necessarily normalised; scores are cosine similarities,
-        best first, ties by product id. Fewer hits come back only when the collection, under the
+        best first, each product once. Scores within `SCORE_TOLERANCE` tie: they are given as the best of
+        them, and ties go by product id, at any limit. So a larger limit finds the same products in the
+        same order and continues it, but for products whose scores differ by very nearly the tolerance:
+        these may change places. Fewer hits come back only when the collection, under the
         filter and without the excluded products, holds fewer distinct products.
         """
         ...

@@ -4,10 +4,11 @@ from core.types.counts import CaptionCounts, LedgerCounts
 from core.types.encoders import Captioned, Encoded, EncoderInfo, Modality, Vector
 from core.types.inputs import PROBE, Box, Cropped, EncoderInput, PictureInput, WholeNumber
 from core.types.products import Attributes, Caption, NewPicture, Picture, Product
-from core.types.rows import CollectionInfo, Hit, IndexItem, Removal, VectorRow, row_key
+from core.types.rows import SCORE_TOLERANCE, CollectionInfo, Hit, IndexItem, Removal, VectorRow, row_key
 
 __all__ = [
     "PROBE",
+    "SCORE_TOLERANCE",
     "Attributes",
     "Box",
     "Caption",

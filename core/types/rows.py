@@ -7,6 +7,10 @@ from datetime import datetime
 from core.types.encoders import Vector
 from core.types.products import Attributes
 
+SCORE_TOLERANCE = 1e-6
+"""Cosines that differ by less are equal: an engine's score of the same two vectors moves by some 1e-7, with the
+number of hits that are asked for and with the filter."""
+
 
 @dataclass(frozen=True, slots=True)
 class IndexItem:

@@ -1,16 +1,17 @@
 """Pages and filters of every engine against brute force, on catalogues and filters that hypothesis makes up."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from core.filters import matches, parse_filter
 from core.ports import VectorStore
-from core.types import Hit, IndexItem, VectorRow
+from core.types import SCORE_TOLERANCE, Hit, IndexItem, VectorRow
 from tests.filter_cases import cases
 from tests.vector_rows import best_scores, row, unit
 
@@ -18,7 +19,7 @@ BOUNDED = settings(
     deadline=None,
     database=None,
     # Each example writes a catalogue: making a failing one smaller would take minutes.
-    phases=[Phase.generate],
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,
@@ -73,6 +74,14 @@ def replace_rows(store: VectorStore, collection: str, rows: Sequence[VectorRow])
 def test_any_page_is_what_brute_force_finds(store: VectorStore, collection: str) -> None:
     @settings(BOUNDED, max_examples=12)
     @given(catalogs, st.integers(0, 1000), st.integers(1, 100), st.integers(0, 3), seeds)
+    # An image scores -0.519482 in Lite's shallow answer and -0.519481 in its deep one.
+    @example(
+        catalog=Catalog(237, [120, 3, 187, 3, 2, 3, 193, 145, 22, 157, 3, 3], tail=40, spread=0.3, twins=False),
+        offset=121,
+        limit=97,
+        group=0,
+        seed=7298753,
+    )
     def agree(catalog: Catalog, offset: int, limit: int, group: int, seed: int) -> None:
         rows = catalog.rows()
         replace_rows(store, collection, rows)
@@ -83,7 +92,7 @@ def test_any_page_is_what_brute_force_finds(store: VectorStore, collection: str)
         deep = store.search_products(collection, query, offset + limit, filter)
         check_page(deep, rows, truth, query, offset + limit)
         shallow = store.search_products(collection, query, limit, filter)
-        assert shallow == deep[:limit]
+        check_continues(shallow, deep, truth)
 
     agree()
 
@@ -99,6 +108,20 @@ def check_page(
     pictures = {each.item.image_id: each for each in rows}
     own = [best_scores([pictures[hit.image_id]], query)[hit.product_id] for hit in hits]
     np.testing.assert_allclose(own, ranked, atol=3e-6)
+
+
+def check_continues(shallow: Sequence[Hit], deep: Sequence[Hit], truth: dict[str, float]) -> None:
+    """Compare pages of two depths: alike but for products whose scores differ by about the tolerance."""
+    np.testing.assert_allclose(
+        [hit.score for hit in shallow], [hit.score for hit in deep[: len(shallow)]], atol=2 * SCORE_TOLERANCE
+    )
+    scores = sorted(truth.values())
+    for one, other in zip(shallow, deep, strict=False):
+        score = truth[one.product_id]
+        near = bisect_right(scores, score + 3e-6) - bisect_left(scores, score - 3e-6)
+        equal = bisect_right(scores, score + 1e-12) - bisect_left(scores, score - 1e-12)
+        if near == equal:
+            assert one.product_id == other.product_id
 
 
 def test_any_filter_means_the_same_everywhere(store: VectorStore, collection: str) -> None:

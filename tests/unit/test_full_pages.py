@@ -1,13 +1,15 @@
 """Pages are full and in order whatever the engine ranks, with few calls."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InvalidInput
-from core.types import Hit
+from core.types import SCORE_TOLERANCE, Hit
 from milvus.pages import MAX_HITS, full_page
 
 pictures = st.lists(st.tuples(st.integers(0, 30), st.integers(-3, 3)), max_size=300)
@@ -43,6 +45,48 @@ def test_a_page_holds_the_best_distinct_products(
     for shown in page:
         equals = [h for h in engine.hits if (h.product_id, h.score) == (shown.product_id, shown.score)]
         assert shown.image_id == min(hit.image_id for hit in equals)
+
+
+class NoisyEngine(Engine):
+    """Scores move by up to 1e-7 from answer to answer, as those of engines do."""
+
+    def __init__(self, ranked: Sequence[tuple[int, float]], seed: int) -> None:
+        super().__init__(ranked)
+        self._noise = np.random.default_rng(seed)
+
+    def search(self, count: int, excluded: Sequence[str]) -> list[Hit]:
+        moved = [
+            replace(hit, score=hit.score + self._noise.uniform(-1e-7, 1e-7))
+            for hit in self.hits
+            if hit.product_id not in set(excluded)
+        ]
+        self.calls.append(count)
+        return sorted(moved, key=lambda hit: -hit.score)[:count]
+
+
+@given(ranked=pictures, page=st.integers(1, 40), exact=st.booleans(), seed=st.integers(0, 2**32 - 1))
+def test_pages_of_an_engine_whose_scores_move_repeat_and_skip_nothing(
+    ranked: list[tuple[int, int]], page: int, exact: bool, seed: int
+) -> None:
+    # Each score lies where rounding to six places goes either way.
+    ranked = [(product, score / 10 + 5e-7) for product, score in ranked]
+    whole = full_page(Engine(ranked).search, 40, exact=exact)
+    engine = NoisyEngine(ranked, seed)
+    read: list[Hit] = []
+    for offset in range(0, 40, page):
+        read += full_page(engine.search, offset + page, exact=exact)[offset:]
+    assert [(hit.product_id, hit.image_id) for hit in read] == [
+        (hit.product_id, hit.image_id) for hit in whole
+    ]
+    assert [hit.score for hit in read] == pytest.approx([hit.score for hit in whole], abs=2e-7)
+
+
+def test_scores_within_the_tolerance_of_the_best_of_them_tie_and_the_next_ones_do_not() -> None:
+    step = 0.4 * SCORE_TOLERANCE
+    engine = Engine([(9 - number, 0.5 - number * step) for number in range(6)])
+    page = full_page(engine.search, 6, exact=True)
+    assert [hit.product_id for hit in page] == [f"p{number:05}" for number in (7, 8, 9, 4, 5, 6)]
+    assert [hit.score for hit in page] == [0.5] * 3 + [0.5 - 3 * step] * 3
 
 
 def test_an_ordinary_page_takes_one_call() -> None:
