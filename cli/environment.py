@@ -2,12 +2,14 @@
 
 import random
 import socket
+import sys
 import tempfile
-from collections.abc import Mapping
-from itertools import cycle, islice
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cli.haproxy import write_launcher
+from core.errors import Unavailable
 
 RAY_DEFAULTS = {
     # HAProxy in place of the Python proxy, and handles that skip a thread hop: 10 to 20 times the
@@ -27,6 +29,9 @@ RAY_DEFAULTS = {
     "GRPC_EXPERIMENTS": "-event_engine_client,-event_engine_listener",
     # A proxy that is not ready at the third look is started anew, which makes a busy machine busier.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20",
+    # Ray waits 30 s for its own processes to start, which on a busy machine take longer; `jobs` says the same.
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_gcs_server_port_wait_time_s": "180",
     # Ray makes and uses a token of its own accord unless the mode is said.
     "RAY_AUTH_MODE": "disabled",
     # A replica drains for 30 s by default, for load balancers that this machine does not have.
@@ -39,9 +44,10 @@ REPLICA_PORTS = 100
 """Ports that the replicas of one service may use."""
 
 # Below what the system itself hands out: of those, any connection may take one before its listener starts.
-_ROWS = range(10_000, 22_000)
-# One after the other from anywhere: processes that drew each port anew would meet far more often.
-_SINGLES = islice(cycle(range(22_000, 32_000)), random.randrange(10_000), None)
+_ROWS = range(10_000, 22_000, REPLICA_PORTS)
+_SINGLES = range(22_000, 32_000, REPLICA_PORTS)
+_held: list[socket.socket] = []
+_left: Iterator[int] = iter(())
 
 
 def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -51,8 +57,7 @@ def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]
     services on one machine keep out of each other's way: Serve's listeners share a port that another
     service listens on, and would answer its requests.
     """
-    ports = free_ports(2 * REPLICA_PORTS)
-    http, grpc = ports[:REPLICA_PORTS], ports[REPLICA_PORTS:]
+    http, grpc = free_ports(), free_ports()
     own = {
         # Where Ray keeps its logs by itself.
         "RAY_TMPDIR": tempfile.gettempdir(),
@@ -75,17 +80,53 @@ def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]
     return {**RAY_DEFAULTS, **own, **current, "TMPDIR": str(scratch)}
 
 
-def free_ports(count: int) -> range:
-    """Find that many TCP ports in a row that nothing listens on."""
-    while True:
-        ports = range(start := random.randrange(_ROWS.start, _ROWS.stop - count), start + count)
-        if all(_is_free(port) for port in ports):
-            return ports
+def free_ports() -> range:
+    """Find `REPLICA_PORTS` TCP ports in a row that nothing listens on and no other process has been given.
+
+    Raises:
+        Unavailable: there are no more.
+    """
+    return _claim(_ROWS)
 
 
 def free_port() -> int:
-    """Find a TCP port that nothing listens on, and none that was just given: its listener starts later."""
-    return next(port for port in _SINGLES if _is_free(port))
+    """Find a TCP port that nothing listens on and that nobody has been given: its listener starts later.
+
+    Raises:
+        Unavailable: there are no more.
+    """
+    global _left
+    while True:
+        for port in _left:
+            if _is_free(port):
+                return port
+        _left = iter(_claim(_SINGLES))
+
+
+def _claim(blocks: range) -> range:
+    """Take a block of ports for as long as this process lives."""
+    for start in random.sample(blocks, len(blocks)):
+        ports = range(start, start + REPLICA_PORTS)
+        if _hold(start) and all(_is_free(port) for port in ports):
+            return ports
+    raise Unavailable("no ports are free for a service on this machine")
+
+
+def _hold(start: int) -> bool:
+    """Tell whether a block is ours alone.
+
+    The name of an abstract socket is a lock that leaves no file, and that goes when its process does. Only
+    Linux has them; elsewhere two processes may meet, if they draw the same block in the same moment.
+    """
+    if sys.platform != "linux":
+        return True
+    lock = socket.socket(socket.AF_UNIX)
+    with suppress(OSError):
+        lock.bind(f"\0vitrine-ports-{start}")
+        _held.append(lock)
+        return True
+    lock.close()
+    return False
 
 
 def _is_free(port: int) -> bool:

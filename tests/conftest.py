@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.fixtures_catalog", "tests.fixtures_milvus", "tests.turns"]
+pytest_plugins = ["tests.children", "tests.fixtures_catalog", "tests.fixtures_milvus", "tests.turns"]
 
 pytest.register_assert_rewrite("tests.contracts")
 

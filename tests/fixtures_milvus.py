@@ -2,7 +2,6 @@
 
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from core.ports import VectorStore
 from milvus.config import IndexConfig, MilvusConfig
 from milvus.memory import MemoryStore
 from milvus.store import MilvusStore
+from tests.children import Child
 from tests.milvus_process import INSTALL, is_installed, milvus_server, wait_for
 
 _ROOT = Path(__file__).parent.parent
@@ -27,18 +27,12 @@ class LiteProcess:
     def __init__(self, folder: Path) -> None:
         self.data = folder / "data"
         self.uri = f"unix:{folder}/m.sock"
-        self._log = folder / "owner.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
 
     def start(self, max_file_bytes: int | None = None) -> None:
         """Start the owner without waiting for it; beyond `max_file_bytes` its writes fail."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "milvus.lite", "--folder", self.data, "--address", self.uri],
-                cwd=_ROOT,
-                stdout=log,
-                stderr=log,
-            )
+        command = [sys.executable, "-m", "milvus.lite", "--folder", self.data, "--address", self.uri]
+        self._process = Child("milvus-lite", command, cwd=_ROOT)
         if max_file_bytes is not None:
             # Not in a preexec_fn: a fork beside gRPC's threads can hang before the program starts.
             limits = (max_file_bytes, max_file_bytes)

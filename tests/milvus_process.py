@@ -1,17 +1,17 @@
 """A real Milvus server as a child process, its data in a folder that goes away with it."""
 
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cli.environment import free_port
+from cli.environment import free_port, free_ports
 from core.errors import StoreUnavailable
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
+from tests.children import Child
 
 _ROOT = Path(__file__).parent.parent
 SERVER_HOME = _ROOT / ".venv-milvus"
@@ -32,20 +32,17 @@ def milvus_server() -> Iterator[str]:
         StoreUnavailable: it did not start in time.
     """
     port = free_port()
-    with (
-        tempfile.TemporaryDirectory(prefix="vitrine-milvus-", ignore_cleanup_errors=True) as folder,
-        (Path(folder) / "server.log").open("wb") as log,
-    ):
-        server = subprocess.Popen(
+    with tempfile.TemporaryDirectory(prefix="vitrine-milvus-", ignore_cleanup_errors=True) as folder:
+        server = Child(
+            "milvus",
             [
                 _python(),
                 _ROOT / "tests" / "milvus_server.py",
                 SERVER_HOME / "server",
                 Path(folder) / "data",
                 str(port),
+                str(free_ports().start),
             ],
-            stdout=log,
-            stderr=log,
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         )
         try:

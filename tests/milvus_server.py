@@ -1,26 +1,27 @@
 """Become a Milvus standalone server; run by the Python of the environment that has the package `milvus`.
 
-    python milvus_server.py BINARIES DATA PROXY_PORT
+    python milvus_server.py BINARIES DATA PROXY_PORT FIRST_OTHER_PORT
 
-The package unpacks its binaries once into BINARIES. This process turns into the server, so whoever
-started it can end it by its id, and nothing else is left.
+The package unpacks its binaries once into BINARIES, one process at a time. This process turns into the
+server, so whoever started it can end it by its id, and nothing else is left.
 """
 
+import fcntl
 import os
-import socket
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 from milvus import MilvusServerConfig, _initialize_data_files
 
 
-def main(binaries: str, data: str, proxy_port: str) -> None:
-    """Write the configuration with free ports of its own and execute the server."""
-    _initialize_data_files(binaries)
+def main(binaries: str, data: str, proxy_port: str, first_port: str) -> None:
+    """Write the configuration, with the ports from the first on for its parts, and execute the server."""
+    with open(f"{binaries}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _initialize_data_files(binaries)
     config = MilvusServerConfig(data_dir=data)
     names = [name for name in config.configurable_items if name.endswith("_port")]
-    *ports, metrics_port, etcd_port, etcd_peer_port = _free_ports(len(names) + 3)
+    *ports, metrics_port, etcd_port, etcd_peer_port = range(int(first_port), int(first_port) + len(names) + 3)
     config.update(**dict(zip(names, ports, strict=True)))
     config.update(proxy_port=int(proxy_port))
     config.resolve()
@@ -52,14 +53,6 @@ listen-peer-urls: {peer}
 initial-advertise-peer-urls: {peer}
 initial-cluster: default={peer}
 """
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for bound in sockets:
-            bound.bind(("127.0.0.1", 0))
-        return [bound.getsockname()[1] for bound in sockets]
 
 
 if __name__ == "__main__":

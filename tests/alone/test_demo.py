@@ -1,6 +1,7 @@
 """`make demo` from nothing, its end by Ctrl-C, a second start from what is indexed, a third from a backup."""
 
 import base64
+import os
 import re
 import shutil
 import signal
@@ -22,6 +23,7 @@ from cli.main import app
 from demo.catalog import demo_products
 from demo.run import SEED
 from demo.service import CONFIG
+from tests.children import shown_on_failure
 
 PRODUCTS = 8
 START_TIMEOUT_S = 300
@@ -64,12 +66,17 @@ def _assert_that_every_model_finds_every_picture(base_url: str) -> None:
 
 
 def _run_and_interrupt(home: Path, meanwhile: Callable[[str], None] | None = None) -> str:
-    port, before = free_port(), _left_behind()
+    port = free_port()
     options = ["--home", str(home), "--port", str(port), "--products", str(PRODUCTS)]
-    with (home / "output").open("w+") as output:
-        demo = psutil.Popen(
-            [sys.executable, "-m", "demo.run", *options], stdout=output, stderr=subprocess.STDOUT
-        )
+    # A temporary folder of its own, in which nobody else leaves anything. Ray's logs stay on purpose.
+    with (
+        tempfile.TemporaryDirectory(prefix="vitrine-") as scratch,
+        (home / "output").open("w+") as output,
+        shown_on_failure(home / "service.log"),
+    ):
+        environment = {**os.environ, "TMPDIR": scratch, "RAY_TMPDIR": tempfile.gettempdir()}
+        command = [sys.executable, "-m", "demo.run", *options]
+        demo = psutil.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
             _wait_for(home, "Vitrine answers", demo)
             if meanwhile is not None:
@@ -79,7 +86,7 @@ def _run_and_interrupt(home: Path, meanwhile: Callable[[str], None] | None = Non
             demo.send_signal(signal.SIGINT)
             assert demo.wait(timeout=90) == 0
             assert [process for process in started if process.is_running()] == []
-            assert _left_behind() <= before
+            assert list(Path(scratch).iterdir()) == []
         finally:
             if demo.poll() is None:
                 demo.send_signal(signal.SIGTERM)
@@ -87,19 +94,10 @@ def _run_and_interrupt(home: Path, meanwhile: Callable[[str], None] | None = Non
         return (home / "output").read_text()
 
 
-def _left_behind() -> set[Path]:
-    """Temporary folders of services and of their processes; Ray's logs stay on purpose."""
-    folder = Path(tempfile.gettempdir())
-    return {found for pattern in ("vitrine-*", "pymp-*") for found in folder.glob(pattern)}
-
-
 def _wait_for(home: Path, words: str, process: psutil.Popen) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while words not in (home / "output").read_text():
-        assert process.poll() is None, _told(home)
-        assert time.monotonic() < deadline, _told(home)
+        output = (home / "output").read_text()[-5000:]
+        assert process.poll() is None, output
+        assert time.monotonic() < deadline, output
         time.sleep(0.5)
-
-
-def _told(home: Path) -> str:
-    return "".join((home / name).read_text()[-5000:] for name in ("output", "service.log"))

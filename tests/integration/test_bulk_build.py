@@ -25,6 +25,7 @@ from milvus.config import MilvusConfig
 from milvus.imports import MilvusImports
 from milvus.store import MilvusStore
 from tests.bulk_driver import FILE_PICTURES, HELD, LEASE_S, settings
+from tests.children import Child
 from tests.fixtures_milvus import LiteProcess, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +34,8 @@ PICTURES = PRODUCTS * PICTURES_A_PRODUCT
 KILLS = 10
 _BATCH_S = 0.05
 _CLUSTER = (
-    "import ray, sys; c = ray.init(address='local', num_cpus=2, include_dashboard=False); "
+    # `jobs` first: it says how long Ray may take to start.
+    "import jobs, ray, sys; c = ray.init(address='local', num_cpus=2, include_dashboard=False); "
     "print('at', c.address_info['gcs_address'], flush=True); sys.stdin.read()"
 )
 _ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -50,17 +52,10 @@ class Bench:
     address: str
     files: tuple[Path, ...] = ()
 
-    def build(self) -> "subprocess.Popen[str]":
+    def build(self) -> Child:
         command = [sys.executable, "-m", "tests.bulk_driver", self.folder, self.uri, self.address]
         command += self.files
-        return subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **_ENVIRONMENT},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Child("build", command, cwd=ROOT, env={**os.environ, **_ENVIRONMENT})
 
     @property
     def collection(self) -> str:
@@ -85,7 +80,7 @@ class Bench:
             time.sleep(0.01)
         return progress
 
-    def wait_until_indexed(self, count: int, process: "subprocess.Popen[str]") -> None:
+    def wait_until_indexed(self, count: int, process: Child) -> None:
         deadline = time.monotonic() + 240
         while self.indexed < count and process.poll() is None:
             assert time.monotonic() < deadline, f"{self.indexed} of {count} after four minutes"
@@ -111,19 +106,19 @@ def cluster() -> Iterator[str]:
     # Ray puts sockets below it.
     with (
         tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as scratch,
-        subprocess.Popen(
+        Child(
+            "ray",
             [sys.executable, "-c", _CLUSTER],
             cwd=ROOT,
             env={**os.environ, **_ENVIRONMENT, "TMPDIR": scratch},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
         ) as process,
     ):
         assert process.stdin is not None
         assert process.stdout is not None
-        address = next(line.split()[1] for line in process.stdout if line.startswith("at "))
+        address = next((line.split()[1] for line in process.stdout if line.startswith("at ")), None)
+        assert address is not None, "Ray did not start"
         yield address
         process.stdin.close()
         process.stdout.read()
@@ -166,12 +161,11 @@ def test_a_build_killed_at_ten_points_leaves_no_gap_no_duplicate_and_little_done
         assert process.poll() is None, "the build was over before it could be killed"
         time.sleep(rng.random() * _BATCH_S)
         process.kill()
-        process.communicate()
+        process.wait()
         print(f"killed at {bench.indexed} indexed, {bench.encoded} encoded")
     assert bench.latest_job().state != "succeeded"
     last = bench.build()
-    _, log = last.communicate(timeout=240)
-    assert last.returncode == 0, log
+    assert last.wait(timeout=240) == 0
     bench.assert_complete()
     assert bench.latest_job().state == "succeeded"
     print(f"{bench.encoded} encoded for {PICTURES} pictures in {KILLS + 1} runs")
@@ -192,13 +186,11 @@ def test_a_build_tells_how_far_it_is_keeps_a_second_off_by_its_id_and_stops_when
     assert 0 < told.done < PICTURES
     assert told.images_per_s is not None
     assert told.eta_s == pytest.approx((PICTURES - told.done) / told.images_per_s, rel=1e-6)
-    _, refusal = second.communicate(timeout=240)
-    assert second.returncode != 0
-    assert job.job_id in refusal
+    assert second.wait(timeout=240) != 0
+    assert job.job_id in second.output()
     SqlJobs(bench.catalog.engine).cancel(job.job_id)
     held.unlink()
-    first.communicate(timeout=240)
-    assert first.returncode != 0
+    assert first.wait(timeout=240) != 0
     assert bench.latest_job().state == "cancelled"
     assert bench.indexed < PICTURES
 
@@ -216,7 +208,7 @@ def test_a_build_by_files_that_is_killed_goes_on_with_its_files_and_takes_each_i
             time.sleep(0.01)
         assert first.poll() is None, "the build was over before it could be killed"
         first.kill()
-        first.communicate()
+        first.wait()
         assert bench.indexed == 0, "what is in no collection yet is in no ledger"
         waiting = next(staged.rglob("*.parquet"))
         imports = MilvusImports(MilvusConfig(uri=server_uri))
@@ -224,8 +216,7 @@ def test_a_build_by_files_that_is_killed_goes_on_with_its_files_and_takes_each_i
             # As a build does that is killed behind it, and is killed there again.
             imports.begin_import(bench.collection, str(waiting))
         last = bench.build()
-        _, log = last.communicate(timeout=300)
-        assert last.returncode == 0, log
+        assert last.wait(timeout=300) == 0
         bench.assert_complete()
         assert list(staged.rglob("*.parquet")) == []
         assert imports.count_rows(bench.collection, list(imports.keys(bench.collection))) == PICTURES
@@ -244,8 +235,7 @@ def test_a_build_outlives_the_owner_of_milvus_and_one_of_its_actors(
     lite_process.start()
     bench.wait_until_indexed(600, process)
     kill_actor(process.pid)
-    _, log = process.communicate(timeout=240)
-    assert process.returncode == 0, log
+    assert process.wait(timeout=240) == 0
     bench.assert_complete()
 
 

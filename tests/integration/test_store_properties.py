@@ -76,7 +76,9 @@ def test_any_page_is_what_brute_force_finds(store: VectorStore, collection: str)
     @given(catalogs, st.integers(0, 1000), st.integers(1, 100), st.integers(0, 3), seeds)
     # An image scores -0.519482 in Lite's shallow answer and -0.519481 in its deep one.
     @example(
-        catalog=Catalog(237, [120, 3, 187, 3, 2, 3, 193, 145, 22, 157, 3, 3], tail=40, spread=0.3, twins=False),
+        catalog=Catalog(
+            237, [120, 3, 187, 3, 2, 3, 193, 145, 22, 157, 3, 3], tail=40, spread=0.3, twins=False
+        ),
         offset=121,
         limit=97,
         group=0,

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from cli.environment import RAY_DEFAULTS, free_port, free_ports, ray_environment
+from jobs import RAY_START_LIMITS
+from tests.children import Child
 
 HANDED_OUT_FROM = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -19,7 +21,7 @@ def test_a_port_is_one_that_no_connection_of_somebody_else_can_take() -> None:
         pytest.skip("only Linux tells which ports it hands out")
     first = int(HANDED_OUT_FROM.read_text().split()[0])
     assert all(free_port() < first for _ in range(50))
-    assert free_ports(100).stop <= first
+    assert free_ports().stop <= first
 
 
 def test_a_port_that_is_listened_on_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,20 +29,38 @@ def test_a_port_that_is_listened_on_is_not_free(monkeypatch: pytest.MonkeyPatch)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", taken))
         listener.listen()
-        monkeypatch.setattr("cli.environment._SINGLES", iter([taken, free]))
+        monkeypatch.setattr("cli.environment._left", iter([taken, free]))
         assert free_port() == free
 
 
 def test_no_port_is_given_twice() -> None:
-    # Of 10,000, as many as these would meet with near certainty if each were drawn anew.
-    given = [free_port() for _ in range(400)]
+    given = [free_port() for _ in range(250)] + [port for _ in range(5) for port in free_ports()]
     assert len(set(given)) == len(given)
+
+
+def test_two_processes_are_given_no_port_in_common_as_long_as_both_live() -> None:
+    """Each takes a quarter of all blocks, so that without a claim they would meet."""
+    program = (
+        "import sys; from cli.environment import free_port, free_ports; "
+        "print(*[free_ports().start for _ in range(30)], *{free_port() // 100 for _ in range(2000)}, flush=True); "
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program]
+    with Child("ports", command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        first = one.stdout.readline().split()
+        with Child("ports", command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            second = other.stdout.readline().split()
+    assert min(len(first), len(second)) >= 50
+    assert not {*first} & {*second}
 
 
 def test_what_is_set_already_stays_and_no_two_listeners_share_a_port(tmp_path: Path) -> None:
     found = ray_environment({"MALLOC_ARENA_MAX": "4"}, tmp_path)
     assert found["MALLOC_ARENA_MAX"] == "4"
     assert (found["TMPDIR"], found["RAY_TMPDIR"]) == (str(tmp_path), tempfile.gettempdir())
+    assert RAY_DEFAULTS.items() >= RAY_START_LIMITS.items()
     assert found["RAY_SERVE_ENABLE_HA_PROXY"] == RAY_DEFAULTS["RAY_SERVE_ENABLE_HA_PROXY"]
     kinds = ("HTTP", "GRPC")
     rows = [
