@@ -5,10 +5,10 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' constraints.txt)
 MILVUS_VENV := .venv-milvus
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint generate clean
+.PHONY: help setup demo test test-random lint generate clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv with pinned versions
 
@@ -33,6 +33,9 @@ demo: setup ## start the service with the synthetic catalogue; Ctrl-C ends it
 
 test: setup $(MILVUS_VENV)/.installed lint ## lint, types and all tests
 	$(BIN)/python -m pytest -n 2 $(TEST_OPTIONS)
+
+test-random: override TEST_OPTIONS += --hypothesis-profile=random
+test-random: test ## all tests, on other drawn examples each time: for every night
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

@@ -53,6 +53,9 @@ class Turns:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Last, when there is nothing left to wait for them.
     items.sort(key=_is_alone)
+    for item in filter(_is_alone, items):
+        # They need the whole machine, of which others may take a part; the summary says which ran twice.
+        item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def pytest_configure(config: pytest.Config) -> None:

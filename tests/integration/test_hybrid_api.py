@@ -184,7 +184,7 @@ async def test_any_words_but_blank_ones_and_nul_are_answered(shop: Shop) -> None
     hostile = st.text(st.sampled_from("\"'\\()*:^-+&|!<>{}[]@~ ANDORTNEAR\0%_;"), min_size=1, max_size=50)
     queries: list[str] = ["x" * 2000, '" OR 1=1 --', "NEAR(a, b)", "\0"]
 
-    @settings(max_examples=60, database=None)
+    @settings(max_examples=60)
     @given(texts | hostile)
     def collect(words: str) -> None:
         queries.append(words)

@@ -51,9 +51,6 @@ def test_answers_are_as_documented(
 
     @settings(
         max_examples=25,
-        deadline=None,
-        database=None,
-        derandomize=True,
         phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )

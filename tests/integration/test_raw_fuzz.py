@@ -27,9 +27,7 @@ BODIES = [
     ("POST", "/vectorize"),
 ]
 FORMS = {"/v1/products/p": "metadata", "/v1/search": "request", "/v1/caption": "model"}
-fuzzed = settings(
-    max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+fuzzed = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 odd_text = st.text(max_size=20) | st.sampled_from(["", " ", "\t\n", "\0", "a\0b", "\U0001f600", "__proto__"])
 odd_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | odd_text | st.just(10**400),

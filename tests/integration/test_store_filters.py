@@ -54,7 +54,7 @@ def test_every_engine_agrees_with_the_meaning(store: VectorStore, collection: st
     store.upsert(collection, rows)
     shares: list[float] = []
 
-    @settings(max_examples=300, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=300)
     @given(json=filters)
     def agree(json: dict[str, object]) -> None:
         filter = parse_filter(json)

@@ -16,8 +16,6 @@ from tests.filter_cases import cases
 from tests.vector_rows import best_scores, row, unit
 
 BOUNDED = settings(
-    deadline=None,
-    database=None,
     # Each example writes a catalogue: making a failing one smaller would take minutes.
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[
