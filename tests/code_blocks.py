@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.children import shown_on_failure
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 README_URL = "http://localhost:8000"
@@ -40,7 +42,7 @@ def run_blocks(blocks: list[str], url: str, scratch: Path, timeout_s: float) -> 
         (".venv/bin/", f"{BIN}/"),
     ):
         script = script.replace(written, meant)
-    with (scratch / "output").open("w+") as output:
+    with shown_on_failure(scratch / "output"), (scratch / "output").open("w+") as output:
         shell = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=ROOT,

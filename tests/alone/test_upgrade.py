@@ -25,6 +25,7 @@ from milvus.store import MilvusStore
 from models.config import EncoderConfig
 from models.encoder import Encoder
 from models.registry import load_encoder
+from tests.children import shown_on_failure
 from tests.unit.models.tiny_checkpoints import shallow_dinov2
 from tests.upgrade_traffic import PER_S, Traffic, new_picture, picture
 
@@ -64,7 +65,7 @@ def versions(home: Path) -> dict[int, Encoder]:
 
 @pytest.fixture(scope="module")
 def service(home: Path, catalog: Catalog, versions: dict[int, Encoder]) -> Iterator[DemoService]:
-    with DemoService(home, free_port(), one_model(home)) as running:
+    with DemoService(home, free_port(), one_model(home)) as running, shown_on_failure(running.log_file):
         running.wait_until_ready(timeout_s=300)
         yield running
 

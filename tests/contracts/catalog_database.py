@@ -20,6 +20,7 @@ from catalog.opening import Catalog, open_catalog
 from catalog.tables import Base
 from catalog.transactions import reading, writing
 from core.errors import DeadlineExceeded
+from tests.children import Child
 from tests.contracts.catalog_things import RED
 
 _WRITER = Path(__file__).parent / "catalog_writer.py"
@@ -119,9 +120,7 @@ def _run_writer(config: CatalogConfig, name: str, count: int) -> subprocess.Comp
 
 
 def _write_and_kill(config: CatalogConfig, name: str, after: int) -> set[str]:
-    with subprocess.Popen(
-        _writer(config, name, 10_000, 3_000_000), stdout=subprocess.PIPE, text=True
-    ) as process:
+    with Child("writer", _writer(config, name, 10_000, 3_000_000), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         acknowledged = {process.stdout.readline().strip() for _ in range(after)}
         process.kill()

@@ -16,6 +16,7 @@ from cli.environment import free_port
 from demo.catalog import demo_products
 from demo.loading import put_products
 from demo.service import CONFIG, DemoService
+from tests.children import shown_on_failure
 from tests.trace_receiver import TraceReceiver, trace_receiver
 
 SEED = 7
@@ -48,7 +49,7 @@ def service(traces: TraceReceiver, log_folder: Path, deliveries: Path) -> Iterat
         environment.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", traces.url)
         home = Path(name)
         config = _configuration(home / "serve_config.yaml", log_folder, deliveries)
-        with DemoService(home, free_port(), config) as running:
+        with DemoService(home, free_port(), config) as running, shown_on_failure(running.log_file):
             running.wait_until_ready(timeout_s=300)
             asyncio.run(put_products(running.base_url, demo_products(SEED, PRODUCTS)))
             yield running

@@ -15,6 +15,7 @@ import yaml
 
 from cli.environment import free_port
 from demo.service import DemoService
+from tests.children import shown_on_failure
 
 ROOT = Path(__file__).parents[2]
 MAX_IN_FLIGHT = 4
@@ -109,7 +110,7 @@ def running() -> Iterator[Running]:
         # The replicas import the encoder from the tests, which are not installed.
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", str(stats_port := free_port()))
-        with DemoService(home, free_port(), file) as service:
+        with DemoService(home, free_port(), file) as service, shown_on_failure(service.log_file):
             _wait_until_direct(service, stats_port)
             yield Running(service, home / "notes")
 

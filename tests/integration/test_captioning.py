@@ -20,6 +20,7 @@ from core.captioning import Captioning, CaptionReport
 from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
 from core.types import Captioned, NewPicture
 from models.config import CaptionConfig
+from tests.children import Child
 from tests.local_encoder import LocalEncoder
 
 
@@ -201,10 +202,10 @@ def test_a_pass_that_is_killed_goes_on_where_it_was(
 ) -> None:
     put(catalog, *(f"#{level:02x}0000" for level in range(0, 250, 5)))
     arguments = [f"sqlite:///{tmp_path}/catalog.sqlite", str(tmp_path / "blobs")]
-    with subprocess.Popen(
+    with Child(
+        "captions",
         [sys.executable, "-m", "tests.integration.caption_writer", *arguments],
         stdout=subprocess.PIPE,
-        text=True,
         cwd=Path(__file__).parents[2],
     ) as process:
         assert process.stdout is not None

@@ -23,6 +23,7 @@ from cli.main import app as commands
 from core.jobs import Job, Progress
 from deployments.bulk_jobs import BulkJobs
 from models.config import CaptionConfig
+from tests.children import Child
 from tests.contracts.catalog_things import encoder
 from tests.documented_service import Cluster, picture
 from tests.local_encoder import LocalEncoder
@@ -312,10 +313,11 @@ def _obey_ctrl_c() -> None:
 @pytest.mark.parametrize(("options", "state"), [([], "queued"), (["--cancel-on-interrupt"], "cancelled")])
 def test_ctrl_c_leaves_the_job_alone_or_cancels_it(stand: Stand, options: list[str], state: str) -> None:
     command = [sys.executable, "-m", "cli.main", "build", "--model", "first", "--url", stand.url, *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_obey_ctrl_c) as process:
+    with Child("build", command, preexec_fn=_obey_ctrl_c) as process:
         assert stand.looked_at.wait(60)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        process.wait(timeout=60)
+    told = process.output()
     (job,) = stand.jobs.page(1)
     assert (process.returncode, job.state) == (Exit.INTERRUPTED, state)
     assert job.job_id in told

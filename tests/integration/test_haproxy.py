@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -25,6 +24,7 @@ from core.errors import Overloaded
 from deployments import admission
 from deployments.errors import error_body
 from deployments.ingress import describe
+from tests.children import Child
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 REFUSAL = (
@@ -98,7 +98,7 @@ def proxied(backends: list[Backend]) -> Iterator[str]:
             for n, backend in enumerate(backends)
         ]
         config = _serves_own(folder, port := free_port(), servers)
-        haproxy = subprocess.Popen([write_launcher(folder), "-db", "-f", config], cwd=folder)
+        haproxy = Child("haproxy", [write_launcher(folder), "-db", "-f", config], cwd=folder)
         try:
             _wait_for(f"http://127.0.0.1:{port}/-/routes")
             yield f"http://127.0.0.1:{port}"

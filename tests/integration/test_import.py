@@ -25,6 +25,7 @@ from core.indexing import Indexer
 from demo.catalog import demo_products
 from jobs.settings import Settings
 from milvus.memory import MemoryStore
+from tests.children import Child
 from tests.import_driver import run_import, settings
 from tests.local_encoder import LocalEncoder
 from tests.shop_server import TOKEN, Shop, shop_server
@@ -53,15 +54,10 @@ class Bench:
     def run(self, args: dict[str, Any], **more: Any) -> dict[str, Any]:
         return run_import(self.catalog, self.settings, {**args, **more})
 
-    def process(self, args: dict[str, Any]) -> "subprocess.Popen[str]":
+    def process(self, args: dict[str, Any]) -> Child:
         arguments = [str(self.folder), self.shop.limits.model_dump_json(), json.dumps(args)]
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.import_driver", *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command = [sys.executable, "-m", "tests.import_driver", *arguments]
+        return Child("import", command, cwd=ROOT, stdout=subprocess.PIPE)
 
 
 @pytest.fixture
@@ -402,8 +398,8 @@ def test_an_import_killed_again_and_again_goes_on_where_it_was(bench: Bench) -> 
         process.kill()
         process.communicate()
     last = bench.process(args)
-    out, log = last.communicate(timeout=60)
-    assert last.returncode == 0, log
+    out, _ = last.communicate(timeout=60)
+    assert last.returncode == 0
     result = json.loads(out)
     assert result["rows"] == products
     assert result["created"] + result["unchanged"] == products
@@ -525,9 +521,9 @@ def test_a_cancelled_import_stops_and_goes_on_when_asked_again(bench: Bench) -> 
         time.sleep(0.002)
     jobs = SqlJobs(bench.catalog.engine)
     jobs.cancel(jobs.page(1)[0].job_id)
-    _, log = process.communicate(timeout=60)
+    process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "cancelled" in log
+    assert "cancelled" in process.output()
     done = bench.catalog.products.counts()[0]
     assert done < 300
     assert numbers(bench.run(args))["created"] == 300
