@@ -63,7 +63,7 @@ class Failing(Member):
 def run(
     *members: Member,
     weights: dict[str, float] | None = None,
-    deadline_s: float = 1.0,
+    deadline_s: float = 30.0,
     not_asked: dict[str, str] | None = None,
 ) -> EnsembleResult:
     searches = {member.name: cast(ModelSearch, member) for member in members}
@@ -79,10 +79,10 @@ def test_members_are_fused_and_named() -> None:
 
 
 def test_a_late_member_is_left_out_and_the_answer_says_so() -> None:
-    result = run(Member("a", "xyz"), Member("slow", "wvu", delay_s=60), deadline_s=0.3)
+    result = run(Member("a", "xyz"), Member("slow", "wvu", delay_s=60), deadline_s=2)
     assert [hit.product_id for hit in result.hits] == ["x", "y", "z"]
     assert result.degraded
-    assert "0.3 s" in result.skipped["slow"]
+    assert "2 s" in result.skipped["slow"]
     assert result.weights == {"a": 1.0}
 
 
@@ -153,7 +153,7 @@ def test_only_the_first_search_waits_for_a_member_that_is_away() -> None:
     async def searched() -> list[EnsembleResult]:
         sleeper = Sleeper("sleeper", "wvu")
         searches = {member.name: cast(ModelSearch, member) for member in (Member("a", "xyz"), sleeper)}
-        ensemble, query = EnsembleSearch(searches, deadline_s=0.3), Query((QueryPart("red"),), limit=3)
+        ensemble, query = EnsembleSearch(searches, deadline_s=2), Query((QueryPart("red"),), limit=3)
         first, second = [await ensemble.search(query, {}, "rrf") for _ in range(2)]
         assert sleeper.asked == 1
         sleeper.awake.set()
@@ -164,6 +164,6 @@ def test_only_the_first_search_waits_for_a_member_that_is_away() -> None:
     first, second, last = asyncio.run(searched())
     assert first.degraded
     assert second.degraded
-    assert "did not answer within 0.3 s" in first.skipped["sleeper"]
+    assert "did not answer within 2 s" in first.skipped["sleeper"]
     assert "asked again" in second.skipped["sleeper"]
     assert last.weights.keys() == {"a", "sleeper"}

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from deployments.later import EVERY_S, do_now, later
+from deployments.later import do_now, later
 
-PATIENCE_S = 20 * EVERY_S
+PATIENCE_S = 60.0
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ from core.errors import Conflict, InvalidInput
 from jobs.run import JobRun, take_up
 
 ARGS = {"model": "fake"}
-LEASE_S = 0.6
+LEASE_S = 1.5
 PATIENT_LEASE_S = 3.0
 """For those who are to keep it: a sixth of it is the time in which a busy machine must find a moment."""
 
