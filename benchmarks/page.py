@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.browsing import Wait, Weight, waits, weight
-from cli.environment import free_port
+from core.tcp_ports import free_port
 from demo.queries import picture_queries
 from demo.run import READY_TIMEOUT_S, SEED, fill
 from demo.service import DemoService

@@ -14,7 +14,7 @@ from pymilvus import MilvusClient
 from benchmarks.service import application, configuration, one_replica, wait_for_answer
 from catalog.config import CatalogConfig
 from catalog.opening import open_catalog
-from cli.environment import free_port
+from core.tcp_ports import free_port
 from core.types import IndexItem, NewPicture, VectorRow
 from demo.service import DemoService
 from milvus.config import MilvusConfig

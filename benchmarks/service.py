@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from cli.environment import free_port
+from core.tcp_ports import free_port
 from demo.service import DemoService
 
 MODEL = "openclip"

@@ -19,7 +19,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from cli.environment import free_port
+from core.tcp_ports import free_port
 
 _ROOT = Path(__file__).parents[1]
 _ANSWERS = "Vitrine answers at"

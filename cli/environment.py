@@ -1,15 +1,11 @@
 """The environment that Ray must start with; it cannot be set afterwards."""
 
-import random
-import socket
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 from cli.haproxy import write_launcher
-from core.errors import Unavailable
+from core.tcp_ports import free_port, free_ports
 
 RAY_DEFAULTS = {
     # HAProxy in place of the Python proxy, and handles that skip a thread hop: 10 to 20 times the
@@ -32,6 +28,7 @@ RAY_DEFAULTS = {
     # Ray waits 30 s for its own processes to start, which on a busy machine take longer; `jobs` says the same.
     "RAY_raylet_start_wait_time_s": "180",
     "RAY_gcs_server_port_wait_time_s": "180",
+    "RAY_agent_register_timeout_ms": "180000",
     # Ray makes and uses a token of its own accord unless the mode is said.
     "RAY_AUTH_MODE": "disabled",
     # A replica drains for 30 s by default, for load balancers that this machine does not have.
@@ -39,15 +36,6 @@ RAY_DEFAULTS = {
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-
-REPLICA_PORTS = 100
-"""Ports that the replicas of one service may use."""
-
-# Below what the system itself hands out: of those, any connection may take one before its listener starts.
-_ROWS = range(10_000, 22_000, REPLICA_PORTS)
-_SINGLES = range(22_000, 32_000, REPLICA_PORTS)
-_held: list[socket.socket] = []
-_left: Iterator[int] = iter(())
 
 
 def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -78,57 +66,3 @@ def ray_environment(current: Mapping[str, str], scratch: Path) -> dict[str, str]
     }
     # Processes that Ray kills leave files of theirs, which go with the scratch folder.
     return {**RAY_DEFAULTS, **own, **current, "TMPDIR": str(scratch)}
-
-
-def free_ports() -> range:
-    """Find `REPLICA_PORTS` TCP ports in a row that nothing listens on and no other process has been given.
-
-    Raises:
-        Unavailable: there are no more.
-    """
-    return _claim(_ROWS)
-
-
-def free_port() -> int:
-    """Find a TCP port that nothing listens on and that nobody has been given: its listener starts later.
-
-    Raises:
-        Unavailable: there are no more.
-    """
-    global _left
-    while True:
-        for port in _left:
-            if _is_free(port):
-                return port
-        _left = iter(_claim(_SINGLES))
-
-
-def _claim(blocks: range) -> range:
-    """Take a block of ports for as long as this process lives."""
-    for start in random.sample(blocks, len(blocks)):
-        ports = range(start, start + REPLICA_PORTS)
-        if _hold(start) and all(_is_free(port) for port in ports):
-            return ports
-    raise Unavailable("no ports are free for a service on this machine")
-
-
-def _hold(start: int) -> bool:
-    """Tell whether a block is ours alone.
-
-    The name of an abstract socket is a lock that leaves no file, and that goes when its process does. Only
-    Linux has them; elsewhere two processes may meet, if they draw the same block in the same moment.
-    """
-    if sys.platform != "linux":
-        return True
-    lock = socket.socket(socket.AF_UNIX)
-    with suppress(OSError):
-        lock.bind(f"\0vitrine-ports-{start}")
-        _held.append(lock)
-        return True
-    lock.close()
-    return False
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0

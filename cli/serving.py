@@ -3,16 +3,16 @@
 import os
 import signal
 import tempfile
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
 import typer
 import yaml
 
-from cli.environment import free_port, ray_environment
+from cli.environment import ray_environment
 from cli.node_kinds import node_kinds
 from core.keys import NO_KEYS_NOTICE
+from core.tcp_ports import free_port
 
 
 def run(config: Path, host: str | None, port: int | None) -> None:
@@ -46,25 +46,16 @@ def run(config: Path, host: str | None, port: int | None) -> None:
 
 
 def _start_ray(resources: dict[str, float]) -> None:
-    import ray
-    from ray._private import parameter
+    from jobs.cluster import start_ray
 
-    # The agent, which starts the processes of jobs, listens on one port of all Rays of a machine and does
-    # without when it is taken; `ray start` has an option for it, `ray.init` has none (2.60).
-    given = parameter.RayParams
-    parameter.RayParams = partial(given, dashboard_agent_listen_port=None)
-    try:
-        # The dashboard takes the jobs of the API. On loopback and a free port: it runs whatever it is told.
-        ray.init(
-            address="local",
-            namespace="serve",
-            resources=resources,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            dashboard_port=free_port(),
-        )
-    finally:
-        parameter.RayParams = given
+    # The dashboard takes the jobs of the API. On loopback and a free port: it runs whatever it is told.
+    start_ray(
+        namespace="serve",
+        resources=resources,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=free_port(),
+    )
 
 
 def _with_address(config: Path, host: str | None, port: int | None, scratch: Path) -> Path:

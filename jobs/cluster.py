@@ -3,10 +3,31 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import ray
+from ray._private import parameter
 
 from core.errors import Unavailable, VitrineError
+from core.tcp_ports import free_port
+
+AGENT_PORTS = ("dashboard_agent_listen_port", "metrics_agent_port", "runtime_env_agent_port")
+"""Ports of Ray's agents that `ray start` has options for, and `ray.init` has none (2.60)."""
+
+
+def start_ray(**options: Any) -> Any:
+    """Start a Ray of its own on this machine, with `options` of `ray.init`, whose context it returns.
+
+    Its agents are given their ports. Where they find ones by themselves, the raylet waits 15 s for each, whatever
+    is configured, and aborts when it has taken longer (2.60), as it does where two start at once on few cores.
+    """
+    given = parameter.RayParams
+    parameter.RayParams = partial(given, **{name: free_port() for name in AGENT_PORTS})
+    try:
+        return ray.init(address="local", _metrics_export_port=free_port(), **options)
+    finally:
+        parameter.RayParams = given
 
 
 @contextmanager
@@ -17,9 +38,11 @@ def connected(address: str | None) -> Iterator[None]:
         Unavailable: there is no cluster at the address.
     """
     target = address or os.environ.get("RAY_ADDRESS") or "local"
-    options = {"include_dashboard": False} if target == "local" else {}
     try:
-        ray.init(address=target, **options)
+        if target == "local":
+            start_ray(include_dashboard=False)
+        else:
+            ray.init(address=target)
     except ConnectionError as error:
         raise Unavailable(f"there is no Ray cluster at {target}") from error
     try:

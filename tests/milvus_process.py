@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cli.environment import free_port, free_ports
 from core.errors import StoreUnavailable
+from core.tcp_ports import free_port, free_ports
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from tests.children import Child

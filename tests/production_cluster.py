@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from cli.environment import free_port
+from core.tcp_ports import free_port
 from tests.production import CHECKPOINTS, production_config
 from tests.ray_nodes import NodeKind, RayNode, RayNodes
 from tests.serve_state import ServeState

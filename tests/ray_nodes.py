@@ -14,7 +14,9 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from cli.environment import free_port, ray_environment
+from cli.environment import ray_environment
+from core.tcp_ports import free_port
+from jobs.cluster import AGENT_PORTS
 
 START_S = 60.0
 STOP_S = 10.0
@@ -128,7 +130,8 @@ class RayNodes:
                 # It shows logs to drivers, and there is none.
                 include_log_monitor=False,
                 object_store_memory=100 * 2**20,
-                dashboard_agent_listen_port=free_port(),
+                metrics_export_port=free_port(),
+                **{name: free_port() for name in AGENT_PORTS},
                 **_offering(kind),
                 **options,
             )

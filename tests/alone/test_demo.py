@@ -17,9 +17,9 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from cli.environment import free_port
 from cli.exits import Exit
 from cli.main import app
+from core.tcp_ports import free_port
 from demo.catalog import demo_products
 from demo.run import SEED
 from demo.service import CONFIG

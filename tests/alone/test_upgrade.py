@@ -15,7 +15,7 @@ import yaml
 
 from catalog.config import CatalogConfig
 from catalog.opening import Catalog, open_catalog
-from cli.environment import free_port
+from core.tcp_ports import free_port
 from core.types import Vector, VectorRow
 from demo.loading import pending
 from demo.service import CONFIG, DemoService

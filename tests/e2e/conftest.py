@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 
-from cli.environment import free_port
+from core.tcp_ports import free_port
 from demo.catalog import demo_products
 from demo.loading import put_products
 from demo.service import CONFIG, DemoService

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from cli.environment import free_port
+from core.tcp_ports import free_port
 from demo.service import DemoService
 from tests.children import shown_on_failure
 

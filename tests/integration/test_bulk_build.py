@@ -34,8 +34,7 @@ PICTURES = PRODUCTS * PICTURES_A_PRODUCT
 KILLS = 10
 _BATCH_S = 0.05
 _CLUSTER = (
-    # `jobs` first: it says how long Ray may take to start.
-    "import jobs, ray, sys; c = ray.init(address='local', num_cpus=2, include_dashboard=False); "
+    "import sys; from jobs.cluster import start_ray; c = start_ray(num_cpus=2, include_dashboard=False); "
     "print('at', c.address_info['gcs_address'], flush=True); sys.stdin.read()"
 )
 _ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}

@@ -18,9 +18,9 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions
 
 from cli import shedding
-from cli.environment import free_port
 from cli.haproxy import REPEATABLE_POSTS, write_launcher
 from core.errors import Overloaded
+from core.tcp_ports import free_port
 from deployments import admission
 from deployments.errors import error_body
 from deployments.ingress import describe

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.environment import RAY_DEFAULTS, free_port, free_ports, ray_environment
+from cli.environment import RAY_DEFAULTS, ray_environment
+from core.tcp_ports import free_port, free_ports
 from jobs import RAY_START_LIMITS
 from tests.children import Child
 
@@ -29,7 +30,7 @@ def test_a_port_that_is_listened_on_is_not_free(monkeypatch: pytest.MonkeyPatch)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", taken))
         listener.listen()
-        monkeypatch.setattr("cli.environment._left", iter([taken, free]))
+        monkeypatch.setattr("core.tcp_ports._left", iter([taken, free]))
         assert free_port() == free
 
 
@@ -41,7 +42,7 @@ def test_no_port_is_given_twice() -> None:
 def test_two_processes_are_given_no_port_in_common_as_long_as_both_live() -> None:
     """Each takes a quarter of all blocks, so that without a claim they would meet."""
     program = (
-        "import sys; from cli.environment import free_port, free_ports; "
+        "import sys; from core.tcp_ports import free_port, free_ports; "
         "print(*[free_ports().start for _ in range(30)], *{free_port() // 100 for _ in range(2000)}, flush=True); "
         "sys.stdin.read()"
     )
