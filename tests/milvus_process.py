@@ -4,7 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import StoreUnavailable
@@ -52,9 +52,8 @@ def milvus_server() -> Iterator[str]:
             server.kill()
             server.wait()
             # The one file that the server writes outside its folder, wherever TMPDIR points.
+            # The folder stays: another server may be about to write there.
             Path(f"/tmp/milvus/server_id_{server.pid}").unlink(missing_ok=True)
-            with suppress(OSError):
-                Path("/tmp/milvus").rmdir()
 
 
 def wait_for(store: MilvusStore, within_s: float) -> None:

@@ -330,6 +330,7 @@ def test_a_terminal_shows_how_far_a_job_is(stand: Stand) -> None:
     with subprocess.Popen(command, stderr=terminal, stdout=subprocess.PIPE) as process:
         os.close(terminal)
         while not (queued := stand.jobs.page(1)):
+            assert process.poll() is None
             time.sleep(0.02)
         stand.jobs.begin(queued[0].job_id)
         stand.jobs.beat(queued[0].job_id, Progress("indexing", 20, 7, 1, 2.5, 6.0))
