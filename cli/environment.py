@@ -29,6 +29,9 @@ RAY_DEFAULTS = {
     "RAY_raylet_start_wait_time_s": "180",
     "RAY_gcs_server_port_wait_time_s": "180",
     "RAY_agent_register_timeout_ms": "180000",
+    # An HAProxy that is gone is started anew after three looks; by default those are 10 s apart, and nobody
+    # is answered meanwhile.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
     # Ray makes and uses a token of its own accord unless the mode is said.
     "RAY_AUTH_MODE": "disabled",
     # A replica drains for 30 s by default, for load balancers that this machine does not have.

@@ -1,11 +1,11 @@
-"""What happens to every request before its route: an id, and a bound on its body."""
+"""What happens to every request before its route: an id, the gateway's mark, and a bound on its body."""
 
 import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import InputTooLarge
-from deployments.errors import answer
+from deployments.errors import GATEWAY_HEADER, answer
 from deployments.request_ids import as_request, id_headers, new_request_id
 
 _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -18,14 +18,15 @@ class RequestId:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and put the id on the answer."""
+        """Pass the request on and put mark and id on the answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = sent if _CLEAN_ID.fullmatch(sent) else new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
-        headers = [(name.lower().encode(), value.encode()) for name, value in id_headers(request_id).items()]
+        own = {GATEWAY_HEADER: "1", **id_headers(request_id)}
+        headers = [(name.lower().encode(), value.encode()) for name, value in own.items()]
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,4 +1,5 @@
-"""The HAProxy that Serve starts, on the configuration that Serve writes, before replicas that die."""
+"""The HAProxy that Serve starts, on the configuration that Serve writes: before replicas that die, before other
+parts of Serve, and before nothing at all."""
 
 import os
 import re
@@ -18,10 +19,10 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions
 
 from cli import shedding
-from cli.haproxy import REPEATABLE_POSTS, write_launcher
-from core.errors import Overloaded
+from cli.haproxy import GATEWAY_HEADER, LATE, REFUSALS, REPEATABLE_POSTS, UNAVAILABLE, write_launcher
+from core.errors import DeadlineExceeded, Overloaded, Unavailable
 from core.tcp_ports import free_port
-from deployments import admission
+from deployments import admission, errors
 from deployments.errors import error_body
 from deployments.ingress import describe
 from tests.children import Child
@@ -29,8 +30,17 @@ from tests.children import Child
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nConnection: close\r\n"
-    b"%s: 1\r\n\r\nno" % shedding.REFUSED_HEADER.encode()
+    b"%s: 1\r\n%s: 1\r\n\r\nno" % (GATEWAY_HEADER.encode(), shedding.REFUSED_HEADER.encode())
 )
+NOT_FOUND = "Path '/v1/products/p' not found. Ping http://.../-/routes for available routes."
+"""How Serve says that it knows no route."""
+
+
+def plain(status: int, text: str = NOT_FOUND, **more: str) -> bytes:
+    """Make an answer as parts of Serve give it."""
+    headers = {"Content_Type": "text/plain", "Content_Length": str(len(text)), "Connection": "close", **more}
+    lines = [f"HTTP/1.1 {status} Status", *(f"{name.replace('_', '-')}: {headers[name]}" for name in headers)]
+    return "\r\n".join([*lines, "", text]).encode()
 
 
 @dataclass
@@ -39,6 +49,8 @@ class Backend:
 
     answer: bytes | None
     taken: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Those of the last request, by names in lower case."""
     port: int = 0
 
     @contextmanager
@@ -68,12 +80,11 @@ class Backend:
     def _read(self, connection: socket.socket) -> str:
         with connection.makefile("rb") as stream:
             line = stream.readline().decode().strip()
-            length = 0
-            while header := stream.readline().strip():
-                name, _, value = header.partition(b":")
-                if name.lower() == b"content-length":
-                    length = int(value)
-            stream.read(length)
+            self.headers = {}
+            while header := stream.readline().decode().strip():
+                name, _, value = header.partition(":")
+                self.headers[name.lower()] = value.strip()
+            stream.read(int(self.headers.get("content-length", 0)))
         return line
 
 
@@ -90,14 +101,19 @@ class Proxied:
 
 
 @contextmanager
-def proxied(backends: list[Backend]) -> Iterator[str]:
+def proxied(backends: list[Backend], fallback: Backend | None = None, routes: bool = True) -> Iterator[str]:
+    """Run HAProxy before these replicas, and Serve's own proxy if there is one; without routes it knows neither."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vitrine-")))
         servers = [
             ServerConfig(f"replica-{n}", "127.0.0.1", stack.enter_context(backend.running()).port)
             for n, backend in enumerate(backends)
         ]
-        config = _serves_own(folder, port := free_port(), servers)
+        backup = fallback and ServerConfig("proxy", "127.0.0.1", stack.enter_context(fallback.running()).port)
+        backend = BackendConfig(
+            name="http-gateway", path_prefix="/", servers=servers, app_name="gateway", fallback_server=backup
+        )
+        config = serves_own(folder, port := free_port(), {"gateway": backend} if routes else {})
         haproxy = Child("haproxy", [write_launcher(folder), "-db", "-f", config], cwd=folder)
         try:
             _wait_for(f"http://127.0.0.1:{port}/-/routes")
@@ -107,7 +123,7 @@ def proxied(backends: list[Backend]) -> Iterator[str]:
             haproxy.wait()
 
 
-def _serves_own(folder: Path, port: int, servers: list[ServerConfig]) -> Path:
+def serves_own(folder: Path, port: int, backends: dict[str, BackendConfig], drained: bool = False) -> Path:
     """Let Serve write its configuration."""
     config = HAProxyConfig(
         http_options=HTTPOptions(host="127.0.0.1", port=port),
@@ -120,11 +136,11 @@ def _serves_own(folder: Path, port: int, servers: list[ServerConfig]) -> Path:
         observe_mark_down_enabled=False,
         # By turns, so that of two backends both are met.
         balance_algorithm="roundrobin",
-        has_received_routes=True,
-        has_received_servers=True,
+        has_received_routes=bool(backends),
+        has_received_servers=bool(backends),
+        pass_health_checks=not drained,
     )
-    backend = BackendConfig(name="http-gateway", path_prefix="/", servers=servers, app_name="gateway")
-    api = HAProxyApi(config, {"gateway": backend}, config_file_path=str(folder / "haproxy.cfg"))
+    api = HAProxyApi(config, backends, config_file_path=str(folder / "haproxy.cfg"))
     api._generate_config_file_internal()
     return folder / "haproxy.cfg"
 
@@ -194,6 +210,217 @@ def test_who_gets_no_answer_is_told_when_to_come_again(alone: Proxied) -> None:
 def test_a_request_beyond_the_buffer_is_told_so_too(with_another: Proxied) -> None:
     answers = [with_another.send("POST", "/v1/search", os.urandom(2_000_000)) for _ in range(2)]
     assert sorted(answer.status_code for answer in answers) == [200, 503]
+
+
+def assert_in_our_shape(answer: httpx.Response, status: int, kind: str, message: str) -> None:
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    error = {"type": kind, "message": message, "param": None, "request_id": None}
+    assert answer.json() == {"error": error}
+    assert answer.headers.get("retry-after") == ("1" if status == 503 else None)
+
+
+CALLS = [
+    ("GET", "/v1/products/p"),
+    ("DELETE", "/v1/products/p"),
+    ("PUT", "/v1/products/p"),
+    ("POST", "/v1/search"),
+]
+
+
+@pytest.fixture(scope="module")
+def lost() -> Iterator[dict[str, str]]:
+    """HAProxy where nobody knows a route, or nobody answers."""
+    unrouted = Backend(plain(404))
+    with (
+        proxied([], routes=False) as without_routes,
+        proxied([]) as without_servers,
+        proxied([], unrouted) as before_fallback,
+        proxied([unrouted]) as before_replica,
+    ):
+        yield {
+            "no routes": without_routes,
+            "no replica": without_servers,
+            "a fallback without routes": before_fallback,
+            "a replica that does not know the route": before_replica,
+        }
+
+
+@pytest.mark.parametrize(("method", "path"), CALLS)
+def test_nobody_is_told_404_where_routes_are_not_known(lost: dict[str, str], method: str, path: str) -> None:
+    for url in lost.values():
+        answer = httpx.request(method, url + path, content=b"x" * 1000, timeout=20)
+        assert_in_our_shape(answer, 503, *UNAVAILABLE)
+
+
+def test_nor_while_a_large_body_is_sent(lost: dict[str, str]) -> None:
+    for url in lost.values():
+        answer = httpx.put(f"{url}/v1/products/p", content=bytes(20 * 2**20), timeout=60)
+        assert_in_our_shape(answer, 503, *UNAVAILABLE)
+
+
+def test_nor_by_head(lost: dict[str, str]) -> None:
+    for url in lost.values():
+        with httpx.Client(base_url=url) as client:
+            answers = [client.head("/v1/products/p") for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [503, 503]
+        assert [answer.headers["retry-after"] for answer in answers] == ["1", "1"]
+        assert [answer.content for answer in answers] == [b"", b""]
+
+
+def test_what_has_no_path_has_no_route_later_either(lost: dict[str, str]) -> None:
+    for url in lost.values():
+        with httpx.Client() as client:
+            answer = client.send(httpx.Request("OPTIONS", url, extensions={"target": b"*"}))
+        assert_in_our_shape(answer, 400, "invalid_request", REFUSALS[400])
+
+
+def test_probes_are_answered_by_haproxy_as_ever(lost: dict[str, str]) -> None:
+    assert httpx.get(lost["no routes"] + "/-/healthz").status_code == 503
+    deadline = time.monotonic() + 30
+    while httpx.get(lost["a fallback without routes"] + "/-/healthz").status_code != 200:
+        assert time.monotonic() < deadline
+
+
+FOREIGN = {
+    "Serve's proxy knows no route": (404, NOT_FOUND),
+    "Serve's proxy is not up yet": (503, "Route table is not populated yet."),
+    "a replica is full": (503, "Request dropped due to backpressure"),
+    "a replica is full and says so by 429": (429, "Request dropped due to backpressure"),
+    "the handle of Serve's proxy fails": (500, "Internal Server Error"),
+    "something in between": (502, "Bad Gateway"),
+    "something in between is late": (504, "Gateway Timeout"),
+}
+
+
+@pytest.fixture(scope="module")
+def answering() -> Iterator[tuple[str, Backend]]:
+    """HAProxy before one backend, whose answer may be set."""
+    backend = Backend(ANSWER)
+    with proxied([backend]) as url:
+        yield url, backend
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_an_error_that_is_not_a_gateways_is_an_outage(answering: tuple[str, Backend], case: str) -> None:
+    url, backend = answering
+    backend.answer = plain(*FOREIGN[case])
+    for method, path in CALLS:
+        assert_in_our_shape(httpx.request(method, url + path, timeout=20), 503, *UNAVAILABLE)
+
+
+def test_the_time_to_wait_that_serve_is_configured_with_stays(answering: tuple[str, Backend]) -> None:
+    url, backend = answering
+    backend.answer = plain(503, "Request dropped due to backpressure", Retry_After="7")
+    answer = httpx.get(f"{url}/v1/products/p")
+    assert (answer.status_code, answer.headers.get_list("retry-after")) == (503, ["7"])
+    assert answer.json()["error"]["type"] == UNAVAILABLE[0]
+
+
+def test_serves_bound_on_time_is_a_deadline(answering: tuple[str, Backend]) -> None:
+    url, backend = answering
+    backend.answer = plain(408, "Request 17 timed out after 60s.")
+    assert_in_our_shape(httpx.get(f"{url}/v1/products/p"), 503, *LATE)
+    assert LATE[0] == errors.kind_of(DeadlineExceeded)
+    assert UNAVAILABLE[0] == errors.kind_of(Unavailable)
+
+
+def test_a_request_that_serves_server_cannot_read_is_the_callers_fault(
+    answering: tuple[str, Backend],
+) -> None:
+    url, backend = answering
+    backend.answer = plain(400, "Invalid HTTP request received.")
+    assert_in_our_shape(httpx.get(f"{url}/v1/products/p"), 400, "invalid_request", REFUSALS[400])
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 304, 400, 401, 404, 409, 413, 422, 429, 500, 503])
+def test_an_answer_of_a_gateway_is_passed_on_without_its_mark(
+    answering: tuple[str, Backend], status: int
+) -> None:
+    url, backend = answering
+    text = "" if status in (204, 304) else '{"error": "ours"}'
+    backend.answer = plain(status, text, Retry_After="3", X_Vitrine_Gateway="1")
+    answer = httpx.get(f"{url}/v1/products/p")
+    assert (answer.status_code, answer.text, answer.headers["retry-after"]) == (status, text, "3")
+    assert GATEWAY_HEADER not in answer.headers
+
+
+def test_an_answer_that_breaks_off_is_not_completed_by_anything(answering: tuple[str, Backend]) -> None:
+    url, backend = answering
+    backend.answer = plain(200, "half", Content_Length="8", X_Vitrine_Gateway="1")
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
+        httpx.get(f"{url}/v1/products/p")
+
+
+def test_no_request_changes_the_protocol(answering: tuple[str, Backend]) -> None:
+    url, backend = answering
+    backend.answer = ANSWER
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    headers["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    assert httpx.get(f"{url}/v1/products/p", headers=headers).status_code == 200
+    assert "upgrade" not in backend.headers
+
+
+def test_haproxy_and_gateway_know_the_same_mark() -> None:
+    assert GATEWAY_HEADER == errors.GATEWAY_HEADER
+
+
+def states() -> dict[str, dict[str, BackendConfig]]:
+    """What Serve may know when it writes its configuration."""
+    server, fallback = ServerConfig("replica", "127.0.0.1", 1), ServerConfig("proxy", "127.0.0.1", 2)
+
+    def gateway(*servers: ServerConfig, fallback: ServerConfig | None = None) -> dict[str, BackendConfig]:
+        backend = BackendConfig(
+            name="http-gateway",
+            path_prefix="/",
+            servers=list(servers),
+            app_name="gateway",
+            fallback_server=fallback,
+        )
+        return {"gateway": backend}
+
+    return {
+        "nothing": {},
+        "a route": gateway(),
+        "a replica": gateway(server),
+        "Serve's own proxy": gateway(fallback=fallback),
+        "both": gateway(server, fallback=fallback),
+    }
+
+
+@pytest.mark.parametrize("drained", [False, True])
+@pytest.mark.parametrize("state", states())
+def test_every_change_to_serves_configuration_finds_its_line(
+    tmp_path: Path, state: str, drained: bool
+) -> None:
+    """A Ray that writes other lines fails here: see `cli.haproxy._script` then."""
+    config = serves_own(tmp_path, 1, states()[state], drained)
+    before = config.read_text().splitlines()
+    subprocess.run([write_launcher(tmp_path), "-c", "-f", config], check=True, capture_output=True)
+    after = config.read_text().splitlines()
+    assert (
+        [line for line in before if "not found." in line]
+        == [line for line in before if " 404 " in line]
+        != []
+    )
+    gone = [line.split()[:3] for line in before if line not in after]
+    assert sorted(gone) == sorted(
+        [
+            ["tune.bufsize", "16384"],
+            ["retry-on", "conn-failure"],
+            *(["errorfile", status, str(tmp_path / "500.http")] for status in ("502", "503", "504")),
+            ["http-request", "return", "status"],
+        ]
+    )
+    for section in ("defaults", "frontend http_frontend", "backend default_backend"):
+        assert after.count(section) == 1
+    # Whatever HAProxy answers by itself is ours, but for the two paths of probes.
+    foreign = [
+        line
+        for line in after
+        if re.search(" (return|deny|redirect|tarpit|reject|use-service) ", line)
+        and not re.search(r"default-errorfiles|errorfile |application/json hdr Retry-After", line)
+    ]
+    assert all(re.search(" if (healthcheck|routes|{ path /metrics })", line) for line in foreign), foreign
 
 
 def test_the_calls_that_are_repeated_exist() -> None:
