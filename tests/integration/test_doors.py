@@ -31,6 +31,7 @@ from deployments import gateway
 from deployments.admission import SEARCH_REFUSED
 from deployments.config import GatewayArgs, ServedModels
 from deployments.door_config import DoorConfig
+from deployments.errors import GATEWAY_HEADER
 from deployments.gateway import GatewayReplica
 from deployments.ingress import create_app
 from deployments.search_limit import FIRST
@@ -615,6 +616,33 @@ async def test_too_many_searches_are_refused_while_other_requests_are_let_in(
         encoder.go_on.set()
         await asyncio.gather(*held)
         assert (await client.post("/v1/search")).status_code == 422
+
+
+async def test_every_answer_bears_the_mark_that_haproxy_looks_for(
+    catalog: Catalog, closed: FastAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(type(catalog.products), "page", fail)
+    opened, late = build(catalog, tmp_path), build(catalog, tmp_path, request_deadline_s=1e-9)
+    requests: list[tuple[int, FastAPI, str, str, dict[str, Any]]] = [
+        (200, opened, "GET", "/health/live", {}),
+        (200, opened, "HEAD", "/health/live", {}),
+        (204, opened, "OPTIONS", "/v1/products/p", {}),
+        (401, closed, "GET", "/v1/products", {}),
+        (404, opened, "GET", "/nothing", {}),
+        (404, opened, "GET", "/v1/products/p", {}),
+        (405, opened, "PATCH", "/v1/search", {}),
+        (413, opened, "POST", "/v1/search", {"headers": {"Content-Length": "9" * 12}}),
+        (422, opened, "POST", "/v1/search", {"json": {}}),
+        (500, opened, "GET", "/v1/products", {}),
+        (503, late, "GET", "/v1/products/p", {}),
+    ]
+    for status, app, method, path, more in requests:
+        async with client_of(app) as client:
+            answer = await client.request(method, path, **more)
+        assert (answer.status_code, answer.headers.get(GATEWAY_HEADER)) == (status, "1"), (method, path)
 
 
 async def test_head_options_and_allow_say_what_a_path_takes(catalog: Catalog, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -101,8 +103,13 @@ class Proxied:
 
 
 @contextmanager
-def proxied(backends: list[Backend], fallback: Backend | None = None, routes: bool = True) -> Iterator[str]:
-    """Run HAProxy before these replicas, and Serve's own proxy if there is one; without routes it knows neither."""
+def proxied(
+    backends: list[Backend], fallback: Backend | None = None, routes: bool = True, **settings: Any
+) -> Iterator[str]:
+    """Run HAProxy before these replicas, and Serve's own proxy if there is one; without routes it knows neither.
+
+    `settings` are those that Serve has for its configuration.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vitrine-")))
         servers = [
@@ -113,7 +120,8 @@ def proxied(backends: list[Backend], fallback: Backend | None = None, routes: bo
         backend = BackendConfig(
             name="http-gateway", path_prefix="/", servers=servers, app_name="gateway", fallback_server=backup
         )
-        config = serves_own(folder, port := free_port(), {"gateway": backend} if routes else {})
+        port = free_port()
+        config = serves_own(folder, port, {"gateway": backend} if routes else {}, **settings)
         haproxy = Child("haproxy", [write_launcher(folder), "-db", "-f", config], cwd=folder)
         try:
             _wait_for(f"http://127.0.0.1:{port}/-/routes")
@@ -123,7 +131,7 @@ def proxied(backends: list[Backend], fallback: Backend | None = None, routes: bo
             haproxy.wait()
 
 
-def serves_own(folder: Path, port: int, backends: dict[str, BackendConfig], drained: bool = False) -> Path:
+def serves_own(folder: Path, port: int, backends: dict[str, BackendConfig], **settings: Any) -> Path:
     """Let Serve write its configuration."""
     config = HAProxyConfig(
         http_options=HTTPOptions(host="127.0.0.1", port=port),
@@ -138,7 +146,7 @@ def serves_own(folder: Path, port: int, backends: dict[str, BackendConfig], drai
         balance_algorithm="roundrobin",
         has_received_routes=bool(backends),
         has_received_servers=bool(backends),
-        pass_health_checks=not drained,
+        **settings,
     )
     api = HAProxyApi(config, backends, config_file_path=str(folder / "haproxy.cfg"))
     api._generate_config_file_internal()
@@ -351,6 +359,36 @@ def test_an_answer_that_breaks_off_is_not_completed_by_anything(answering: tuple
         httpx.get(f"{url}/v1/products/p")
 
 
+def test_a_body_that_does_not_come_is_refused_in_our_form() -> None:
+    with proxied([], timeout_http_request_s=1) as url:
+        answer = spoken(url, b"PUT /v1/products/p HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf")
+        assert_in_our_shape(answer, 408, "invalid_request", REFUSALS[408])
+
+
+@pytest.mark.parametrize(
+    "said", [b"hello\r\n\r\n", b"GET /a b HTTP/1.1\r\n\r\n", b"GET /\x01 HTTP/1.1\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused_by_a_text_that_haproxy_has_built_in(
+    lost: dict[str, str], said: bytes
+) -> None:
+    for url in lost.values():
+        answer = spoken(url, said)
+        assert answer.status_code == 400
+        assert "Your browser sent an invalid request" in answer.text, "it can be changed now"
+
+
+def spoken(url: str, said: bytes) -> httpx.Response:
+    """Send these bytes and read the answer to its end."""
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(said)
+        with connection.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")
+    status, *headers = head.decode().split("\r\n")
+    pairs = [tuple(header.split(": ", 1)) for header in headers]
+    return httpx.Response(int(status.split()[1]), headers=pairs, content=body)
+
+
 def test_no_request_changes_the_protocol(answering: tuple[str, Backend]) -> None:
     url, backend = answering
     backend.answer = ANSWER
@@ -393,7 +431,7 @@ def test_every_change_to_serves_configuration_finds_its_line(
     tmp_path: Path, state: str, drained: bool
 ) -> None:
     """A Ray that writes other lines fails here: see `cli.haproxy._script` then."""
-    config = serves_own(tmp_path, 1, states()[state], drained)
+    config = serves_own(tmp_path, 1, states()[state], pass_health_checks=not drained)
     before = config.read_text().splitlines()
     subprocess.run([write_launcher(tmp_path), "-c", "-f", config], check=True, capture_output=True)
     after = config.read_text().splitlines()
