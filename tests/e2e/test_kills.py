@@ -98,7 +98,7 @@ def test_nothing_acknowledged_is_lost(
             process.kill()
         time.sleep(AFTER_S)
         assert writer.wait_for(AFTER, PATIENCE_S) >= AFTER
-    seconds = _recovered(client)
+    seconds = recovered(client)
     counts = f"{len(writer.acknowledged)} acknowledged, {writer.failures} refused"
     with capsys.disabled():
         print(f"\n{victim}: {counts}, whole in {seconds:.1f} s")
@@ -107,7 +107,7 @@ def test_nothing_acknowledged_is_lost(
             assert _found(client, model, sku, data), f"{sku} is lost to {model}"
 
 
-def _recovered(client: httpx.Client) -> float:
+def recovered(client: httpx.Client) -> float:
     started = time.monotonic()
     while time.monotonic() - started < RECOVERY_S:
         try:

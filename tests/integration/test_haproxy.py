@@ -254,7 +254,7 @@ def lost() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
-def test_nobody_is_told_404_where_routes_are_not_known(lost: dict[str, str], method: str, path: str) -> None:
+def test_nobody_gets_404_where_routes_are_not_known(lost: dict[str, str], method: str, path: str) -> None:
     for url in lost.values():
         answer = httpx.request(method, url + path, content=b"x" * 1000, timeout=20)
         assert_in_our_shape(answer, 503, *UNAVAILABLE)
