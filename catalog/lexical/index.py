@@ -49,9 +49,11 @@ class SqlLexicalIndex:
         # As many more as may have to go: a list of any length in SQL costs more than these rows.
         statement = self._ranked(wanted[:MAX_QUERY_WORDS], every_word).limit(limit + len(excluded))
         if filter is not None:
-            dialect = self._engine.dialect.name
-            statement = statement.where(compile_filter(filter, ProductRow.attributes, dialect))
+            statement = statement.where(compile_filter(filter, self._engine.dialect.name))
         with reading(self._engine, timeout_s) as connection:
+            if filter is not None:
+                # Not kept compiled: filters have no end of shapes, and the largest take two megabytes each.
+                connection.execution_options(compiled_cache=None)
             rows = connection.execute(statement).all()
         hits = [Hit(row.id, row.revision, row.product_id, row.score) for row in rows]
         return [hit for hit in hits if hit.product_id not in excluded][:limit]

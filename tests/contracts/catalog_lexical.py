@@ -60,7 +60,7 @@ def write_attributes(engine: Engine, products: Sequence[Attributes]) -> None:
 
 
 def filtered(engine: Engine, filter: Filter) -> set[int]:
-    condition = compile_filter(filter, ProductRow.attributes, engine.dialect.name)
+    condition = compile_filter(filter, engine.dialect.name)
     with reading(engine) as connection:
         return {int(each) for each in connection.scalars(select(ProductRow.id).where(condition))}
 
