@@ -17,7 +17,8 @@ from sqlalchemy import update
 from catalog.backup import backup
 from catalog.backup.archive import Archive
 from catalog.backup.backup import back_up, restore
-from catalog.backup.files import copy_files
+from catalog.backup.files import Copied, copy_files
+from catalog.blobs import FsspecBlobs
 from catalog.config import CatalogConfig
 from catalog.image_files import PREFIXES, Collected
 from catalog.imported_pictures import KnownPicture
@@ -188,6 +189,39 @@ def test_missing_and_damaged_files_are_told_and_the_others_kept(shop: Shop) -> N
     assert sorted(back.pictures.missing) == sorted([lost, broken])
     shop.reopen()
     assert shop.catalog.blobs.get(shop.catalog.products.get("scarf").pictures[0].sha256)
+
+
+def test_the_files_that_are_copied_at_once_are_bounded_by_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = (FsspecBlobs(str(tmp_path / name)) for name in ("source", "target"))
+    names = sorted(source.put(bytes([number]) * 1000) for number in range(256))
+    held, most, lock = [0], [0], threading.Lock()
+    get, put = FsspecBlobs.get, FsspecBlobs.put
+
+    def get_and_count(blobs: FsspecBlobs, sha256: str) -> bytes:
+        with lock:
+            held[0] += 1
+            most[0] = max(most[0], held[0])
+        return get(blobs, sha256)
+
+    def put_and_count(blobs: FsspecBlobs, data: bytes) -> str:
+        sha256 = put(blobs, data)
+        with lock:
+            held[0] -= 1
+        return sha256
+
+    monkeypatch.setattr(FsspecBlobs, "get", get_and_count)
+    monkeypatch.setattr(FsspecBlobs, "put", put_and_count)
+    monkeypatch.setattr("catalog.backup.files.MAX_READ_BYTES", 1500)
+    # One listing for all of them, so that the threads do not wait for the next.
+    monkeypatch.setattr("catalog.backup.files._PREFIX_DIGITS", 0)
+    monkeypatch.setattr(
+        FsspecBlobs, "sizes", lambda blobs, _: dict.fromkeys(names, 1000) if blobs is source else {}
+    )
+    copied = Copied()
+    copy_files(source, target, names, copied)
+    assert (copied.copied, most) == (256, [1])
 
 
 def test_a_backup_that_was_cut_short_is_none(shop: Shop) -> None:

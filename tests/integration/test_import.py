@@ -355,6 +355,18 @@ def test_products_of_too_many_or_too_large_pictures_are_refused(bench: Bench) ->
     assert "together" in result["errors"][1]["error"]
 
 
+def test_images_that_are_kept_count_among_the_bytes_of_a_product(bench: Bench) -> None:
+    urls = [bench.shop.add(f"{n}.png", png(n)) for n in range(2)]
+    bench.run(bench.manifest([{"product_id": "p", "title": "old", "images": urls}]))
+    bench.settings = replace(
+        bench.settings, fetch=bench.shop.limits.model_copy(update={"max_total_bytes": len(png(1)) + 9})
+    )
+    result = bench.run(bench.manifest([{"product_id": "p", "title": "new", "images": urls}]))
+    assert numbers(result)["failed"] == 1
+    assert "together" in result["errors"][0]["error"]
+    assert bench.catalog.products.get("p").title == "old"
+
+
 def test_what_vanished_is_deleted_when_asked_and_when_it_is_not_too_much(bench: Bench) -> None:
     rows = [{"product_id": f"p{n}"} for n in range(10)]
     bench.catalog.products.put("by-hand", "", "", {}, None)

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from models.images import ImageLimits
+from models.images import ImageLimits, decoding
+from tests.local_encoder import LocalEncoder
+from tests.local_service import local_service
 
 FULL = bool(os.environ.get("VITRINE_FULL_MEMORY_BAR"))
 PUTS, IMAGES, SIDE = (8, 50, 8000) if FULL else (4, 8, 4000)
@@ -70,3 +73,20 @@ def test_many_large_images_at_once_take_bounded_memory(tmp_path: Path) -> None:
     assert all(answer.is_success or answer.status_code in (413, 503) for answer in answers), statuses
     assert all("Retry-After" in answer.headers for answer in answers if answer.status_code == 503)
     assert peak <= LIMIT_MB
+
+
+@pytest.mark.anyio
+async def test_a_write_that_finds_no_room_in_time_is_told_to_come_again(tmp_path: Path) -> None:
+    limits, body = ImageLimits(max_pixels_in_flight=100), {"images": [b64encode(png(8, 0)).decode()]}
+    with local_service(tmp_path, {"fake": LocalEncoder()}, images=limits) as app:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            with decoding(png(10, 0), limits):
+                answer = await client.put(
+                    "/v1/products/p", json=body, headers={"X-Request-Timeout-Seconds": "0.5"}
+                )
+            assert answer.status_code == 503, answer.text
+            assert answer.json()["error"]["type"] in ("overloaded", "deadline_exceeded")
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert (await client.get("/v1/products/p")).status_code == 404
+            assert (await client.put("/v1/products/p", json=body)).status_code == 201
