@@ -7,27 +7,46 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray._private import parameter
+from ray._private import parameter, ray_constants, services
 
 from core.errors import Unavailable, VitrineError
 from core.tcp_ports import free_port
 
-AGENT_PORTS = ("dashboard_agent_listen_port", "metrics_agent_port", "runtime_env_agent_port")
-"""Ports of Ray's agents that `ray start` has options for, and `ray.init` has none (2.60)."""
+_AGENT_PORTS = (
+    "dashboard_agent_listen_port",
+    "metrics_agent_port",
+    "metrics_export_port",
+    "runtime_env_agent_port",
+)
 
 
 def start_ray(**options: Any) -> Any:
-    """Start a Ray of its own on this machine, with `options` of `ray.init`, whose context it returns.
+    """Start a Ray of its own on this machine, with `options` of `ray.init`, whose context it returns."""
+    with agent_ports() as ports:
+        return ray.init(address="local", _metrics_export_port=ports["metrics_export_port"], **options)
 
-    Its agents are given their ports. Where they find ones by themselves, the raylet waits 15 s for each, whatever
-    is configured, and aborts when it has taken longer (2.60), as it does where two start at once on few cores.
+
+@contextmanager
+def agent_ports() -> Iterator[dict[str, int]]:
+    """Give the agents of a node that is started meanwhile their ports; they are yielded by name.
+
+    Where agents find ports by themselves, the raylet waits 15 s for each, whatever is configured, and aborts when
+    it takes longer (Ray 2.60), as it does where two nodes start at once on few cores. `ray.init` has no options for
+    them, and no start of a node tells the raylet that of the dashboard's agent.
     """
-    given = parameter.RayParams
-    parameter.RayParams = partial(given, **{name: free_port() for name in AGENT_PORTS})
+    ports = {name: free_port() for name in _AGENT_PORTS}
+    params, start = parameter.RayParams, services.start_ray_process
+
+    def started(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
+        if process_type == ray_constants.PROCESS_TYPE_RAYLET:
+            command = [*command, f"--dashboard_agent_listen_port={ports['dashboard_agent_listen_port']}"]
+        return start(command, process_type, *args, **options)
+
+    parameter.RayParams, services.start_ray_process = partial(params, **ports), started
     try:
-        return ray.init(address="local", _metrics_export_port=free_port(), **options)
+        yield ports
     finally:
-        parameter.RayParams = given
+        parameter.RayParams, services.start_ray_process = params, start
 
 
 @contextmanager

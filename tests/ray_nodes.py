@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 
 from cli.environment import ray_environment
 from core.tcp_ports import free_port
-from jobs.cluster import AGENT_PORTS
+from jobs.cluster import agent_ports
 
 START_S = 60.0
 STOP_S = 10.0
@@ -123,15 +123,14 @@ class RayNodes:
         # below it HAProxy puts a socket in a folder named by an id of 56 letters, and takes 97 in all.
         folder = self._folder / str(len(self._nodes))
         folder.mkdir()
-        with _environment(self._environment_of(folder, http_port)):
+        with _environment(self._environment_of(folder, http_port)), agent_ports() as ports:
             node = self._cluster.add_node(
                 wait=False,
                 temp_dir=str(folder),
                 # It shows logs to drivers, and there is none.
                 include_log_monitor=False,
                 object_store_memory=100 * 2**20,
-                metrics_export_port=free_port(),
-                **{name: free_port() for name in AGENT_PORTS},
+                **ports,
                 **_offering(kind),
                 **options,
             )

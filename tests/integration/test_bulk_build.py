@@ -238,6 +238,25 @@ def test_a_build_outlives_the_owner_of_milvus_and_one_of_its_actors(
     bench.assert_complete()
 
 
+def test_no_raylet_waits_for_ports_of_its_agents(cluster: str) -> None:
+    """It would abort after 15 s, as on a machine on which another Ray starts."""
+    (raylet,) = [each for each in psutil.Process().children(recursive=True) if each.name() == "raylet"]
+    given = dict(option.split("=", 1) for option in raylet.cmdline() if "port=" in option.partition(" ")[0])
+    ports = [
+        int(given[f"--{name}"])
+        for name in (
+            "metrics-agent-port",
+            "metrics_export_port",
+            "runtime_env_agent_port",
+            "dashboard_agent_listen_port",
+        )
+    ]
+    assert all(ports)
+    assert len(set(ports)) == len(ports)
+    commands = [each.cmdline() for each in raylet.children()]
+    assert any(f"--listen-port={ports[-1]}" in command for command in commands)
+
+
 def kill_actor(_driver: int) -> None:
     """Kill a process that holds the model; the cluster is this test's own."""
     titles = {process.pid: " ".join(process.cmdline()) for process in psutil.process_iter() if owned(process)}
