@@ -12,7 +12,6 @@ PORTS_A_BLOCK = 100
 # Below what the system itself hands out: of those, any connection may take one before its listener starts.
 _ROWS = range(10_000, 22_000, PORTS_A_BLOCK)
 _SINGLES = range(22_000, 32_000, PORTS_A_BLOCK)
-_held: list[socket.socket] = []
 _left: Iterator[int] = iter(())
 
 
@@ -59,7 +58,8 @@ def _hold(start: int) -> bool:
     lock = socket.socket(socket.AF_UNIX)
     with suppress(OSError):
         lock.bind(f"\0vitrine-ports-{start}")
-        _held.append(lock)
+        # It is held by its descriptor, until the process ends.
+        lock.detach()
         return True
     lock.close()
     return False

@@ -1,7 +1,13 @@
 """Where the fixtures are."""
 
+import os
+
 import pytest
 from hypothesis import settings
+
+# Read when PyTorch is loaded, and inherited by what tests start. Its threads spin while they wait for each other,
+# and where more of them run than there are cores they wait for those that cannot run: several times the CPU time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 pytest_plugins = ["tests.children", "tests.fixtures_catalog", "tests.fixtures_milvus", "tests.turns"]
 
