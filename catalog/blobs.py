@@ -14,6 +14,8 @@ from fsspec.implementations.local import LocalFileSystem
 from catalog.durable import remove_durably, write_durably
 from core.errors import ConfigError, InvalidInput, NotFound, Unavailable
 
+OWNER = "owner"
+"""The file that names the catalog which the others belong to."""
 ABANDONED_S = 600.0
 """Age at which a half-written file counts as abandoned, in seconds: no writer takes that long over one."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -127,6 +129,33 @@ class FsspecBlobs:
             found = self._files.find(folder, detail=True)
         names = {path.rpartition("/")[2]: int(info["size"]) for path, info in found.items()}
         return {name: size for name, size in names.items() if _SHA256.fullmatch(name)}
+
+    def owner(self) -> str | None:
+        """Read which database's catalog the files belong to; None while none has said so.
+
+        Raises:
+            Unavailable: the file system does not answer.
+        """
+        with _outages_told():
+            try:
+                return str(self._files.cat_file(self._owner_path()).decode(errors="replace").strip())
+            except FileNotFoundError:
+                return None
+
+    def set_owner(self, catalog_id: str) -> None:
+        """Say which database's catalog the files belong to.
+
+        Raises:
+            Unavailable: the file system does not take it.
+        """
+        with _outages_told():
+            if self._is_local:
+                write_durably(self._owner_path(), catalog_id.encode())
+            else:
+                self._files.pipe_file(self._owner_path(), catalog_id.encode())
+
+    def _owner_path(self) -> str:
+        return f"{self._root.rstrip('/')}/{OWNER}"
 
     def _path(self, sha256: str) -> str:
         # Two levels of 256 folders keep each folder small up to some ten million files.

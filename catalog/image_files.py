@@ -24,6 +24,9 @@ an operator who takes back a deletion by restoring the database alone. A file is
 that looked, one a transaction, so no lock is held longer than one call to the store takes. A session that the
 database server ends during that one call could let a put of the same content pass between.
 
+A store of files belongs to one database: files that another one names look unnamed here. So the first removal
+writes the name of its catalog into the store, and where it finds another name, nothing is removed.
+
 A put that dies between its files and its transaction leaves files without a row and without a mark, and so did
 versions that knew no marks. Only a listing of the store finds those: `mark_unnamed`, one 256th at a time.
 """
@@ -39,13 +42,13 @@ from typing import Literal
 
 from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, text, update
 
-from catalog.blobs import FsspecBlobs
+from catalog.blobs import OWNER, FsspecBlobs
 from catalog.chunks import chunks
 from catalog.clock import utc_now
 from catalog.dialects import insert_or_replace
-from catalog.tables import CaptionRow, FileHoldRow, ImageRow, ImportedPictureRow, UnnamedFileRow
+from catalog.tables import CaptionRow, CatalogIdRow, FileHoldRow, ImageRow, ImportedPictureRow, UnnamedFileRow
 from catalog.transactions import reading, writing
-from core.errors import Unavailable
+from core.errors import Conflict, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -100,12 +103,38 @@ def drop_images(connection: Connection, images: Iterable[tuple[str, str]], now: 
 
 
 class SqlImageFiles:
-    """Finds and removes image files that no product names; every method may raise Unavailable."""
+    """Finds and removes image files that no product names; every method may raise Unavailable.
+
+    What removes or marks raises Conflict where the store belongs to another database.
+    """
 
     def __init__(self, engine: Engine, blobs: FsspecBlobs, clock: Callable[[], datetime] = utc_now) -> None:
         self._engine = engine
         self._blobs = blobs
         self._clock = clock
+
+    def check_owner(self) -> None:
+        """See that the store belongs to this database, or let it begin to.
+
+        Raises:
+            Conflict: it belongs to another.
+        """
+        ours = self._catalog_id()
+        if self._blobs.owner() is None:
+            self._blobs.set_owner(ours)
+        if self._blobs.owner() != ours:
+            raise Conflict(
+                "the store of image files belongs to another database, which may name the files that this one does "
+                f"not: give each its own blobs_url, or delete the store's file {OWNER!r} if the other one is gone"
+            )
+
+    def take_over(self) -> None:
+        """Have the store belong to this database, whose files a restore has just brought."""
+        self._blobs.set_owner(self._catalog_id())
+
+    def _catalog_id(self) -> str:
+        with reading(self._engine) as connection:
+            return connection.scalars(select(CatalogIdRow.catalog_id)).one()
 
     def waiting(self) -> int:
         """Count the files that are marked."""
@@ -127,6 +156,7 @@ class SqlImageFiles:
 
         What writers that were killed have left half written goes at once.
         """
+        self.check_owner()
         self._blobs.remove_abandoned(prefix)
         number = 0
         for some in chunks(sorted(self.unnamed(prefix))):
@@ -148,6 +178,8 @@ class SqlImageFiles:
             marks = marks.where(UnnamedFileRow.since <= cutoff)
         with reading(self._engine) as connection:
             page = connection.scalars(marks.limit(limit)).all()
+        if page:
+            self.check_owner()
         outcomes: list[Outcome] = []
         for sha256 in page:
             outcomes.append(self.remove(sha256, cutoff))

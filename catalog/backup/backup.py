@@ -125,6 +125,7 @@ def _begin_anew(config: CatalogConfig, keep_index: bool) -> None:
     # Opening makes the tables of an earlier version those of this one.
     catalog = open_catalog(config)
     try:
+        catalog.image_files.take_over()
         # A service on the empty catalog has made empty collections, which nothing tells from full ones.
         if not keep_index:
             catalog.ledger.forget_store(catalog.ledger.store_id())

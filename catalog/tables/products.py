@@ -69,6 +69,15 @@ class FileHoldRow(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class CatalogIdRow(Base):
+    """One row: the name of this database's catalog, which no other has and a backup keeps."""
+
+    __tablename__ = "catalog_id"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    catalog_id: Mapped[str] = mapped_column(String(32))
+
+
 class RevisionFloor(Base):
     """One row: no deleted product had a revision above it, so a new one that starts higher repeats none.
 

@@ -46,12 +46,14 @@ def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
     Reports show small copies of images, so those of jobs whose record has gone are removed too.
 
     Raises:
-        Conflict: another such job is at work, or a backup or a restore needs the files.
+        Conflict: another such job is at work, a backup or a restore needs the files, or they belong to another
+            database.
         Unavailable: the database or the store of image files is away.
     """
     assert isinstance(args, PruneFilesArgs)
     run, files = context.run, context.catalog.image_files
     run.claim("the image files")
+    files.check_owner()
     removed = size = 0
     for number, prefix in enumerate(PREFIXES):
         run.report(stage="looking for unnamed image files", total=len(PREFIXES), done=number)

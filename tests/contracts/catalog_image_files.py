@@ -17,11 +17,11 @@ from catalog.blobs import FsspecBlobs
 from catalog.config import CatalogConfig
 from catalog.image_files import PREFIXES, Collected, SqlImageFiles
 from catalog.imported_pictures import KnownPicture
-from catalog.opening import Catalog
+from catalog.opening import Catalog, open_catalog
 from catalog.products import SqlProducts
 from catalog.tables import ImageRow, UnnamedFileRow
 from catalog.transactions import reading, writing
-from core.errors import Unavailable
+from core.errors import Conflict, Unavailable
 from core.types import NewPicture
 from tests.contracts.catalog_things import BLUE, GREEN, RED, Clock
 
@@ -386,6 +386,29 @@ class ImageFilesContract:
         folder = Path(catalog_config.blobs_url).parent
         left = [each for each in folder.rglob("*") if each.is_file() and secret.data in each.read_bytes()]
         assert left == []
+
+    def test_a_database_removes_no_file_of_a_store_that_belongs_to_another(
+        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, tmp_path: Path
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        products.put("q", "", "", {}, [BLUE])
+        products.delete("q")
+        assert catalog.image_files.collect(0, 10) == Collected(removed=1)
+        other = open_catalog(
+            CatalogConfig(database_url=f"sqlite:///{tmp_path}/other.db", blobs_url=catalog_config.blobs_url)
+        )
+        try:
+            # As by a wrong database_url: to it all files are unnamed.
+            with pytest.raises(Conflict, match="belongs to another database"):
+                other.image_files.mark_unnamed(sha256(RED)[:2])
+            other.products.put("p", "", "", {}, [RED])
+            other.products.delete("p")
+            with pytest.raises(Conflict, match="belongs to another database"):
+                other.image_files.collect(0, 10)
+        finally:
+            other.close()
+        assert self.stored(catalog) == {sha256(RED)}
+        assert catalog.image_files.collect(0, 10) == Collected()
 
     def test_rows_that_were_dropped_past_the_catalog_are_found_by_a_listing(
         self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from catalog.backup import backup
 from catalog.backup.archive import Archive
@@ -339,6 +339,11 @@ def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
     assert done[0] == Collected(held=True)
     shop.reopen()
     assert shop.products() == ["dress", "hat"]
+    # The store belongs to the restored catalog, no longer to the empty one.
+    with writing(shop.catalog.engine) as connection:
+        connection.execute(delete(FileHoldRow))
+    shop.catalog.products.delete("hat")
+    assert shop.catalog.image_files.collect(0, 10) == Collected(removed=1)
 
 
 def test_an_import_that_remembers_a_file_does_not_put_it_into_a_backup(shop: Shop) -> None:

@@ -1,5 +1,7 @@
 """Which image files may be removed, and what holds their removal back."""
 
+import uuid
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -22,6 +24,13 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_file_holds"),
     )
+    named = op.create_table(
+        "catalog_id",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("catalog_id", sa.String(32), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_catalog_id"),
+    )
+    op.bulk_insert(named, [{"id": 1, "catalog_id": uuid.uuid4().hex}])
     op.create_index("ix_images_sha256", "images", ["sha256"])
     op.create_index("ix_imported_pictures_sha256", "imported_pictures", ["sha256"])
 
@@ -30,5 +39,5 @@ def downgrade() -> None:
     """Drop them."""
     op.drop_index("ix_imported_pictures_sha256", "imported_pictures")
     op.drop_index("ix_images_sha256", "images")
-    for table in ("file_holds", "unnamed_files"):
+    for table in ("catalog_id", "file_holds", "unnamed_files"):
         op.drop_table(table)
