@@ -342,7 +342,7 @@ class LedgerContract:
         assert removal.keys == sorted(keys)
         ledger.end_removal(LIVE, removal)
         assert ledger.obsolete(LIVE, 10) == []
-        assert len(statements) < 90
+        assert len(statements) < 100
 
     def test_the_answers_about_a_collection_are_one_statement_each(
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]

@@ -13,8 +13,10 @@ def commands(app: typer.Typer) -> set[str]:
 
 
 def test_every_kind_of_job_is_a_command_of_both() -> None:
-    assert set(KINDS) <= commands(cli.main.app)
-    assert set(KINDS) <= commands(jobs.__main__.app)
+    # `prune --files` is the command of `prune_files`.
+    wanted = {kind.partition("_")[0] for kind in KINDS}
+    assert wanted <= commands(cli.main.app)
+    assert wanted <= commands(jobs.__main__.app)
 
 
 def test_every_kind_of_job_has_work_to_do() -> None:
