@@ -9,7 +9,7 @@ import itertools
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +36,8 @@ SUCCESSES = 5
 """Of each kind, after which a kill counts as over."""
 PATIENCE_S = 120.0
 PAUSE_S, RETRY_S = 0.02, 0.2
+STOCK = 10
+"""Products that wait for their delete."""
 TOGETHER = 50
 """Products that one search looks for."""
 
@@ -52,10 +54,12 @@ class Load:
         self._base_url = base_url
         self._stop = threading.Event()
         self._numbers = itertools.count()
+        self._to_delete: deque[str] = deque()
+        self._lasting = ""
 
     @contextmanager
     def running(self) -> Iterator["Load"]:
-        actions = (self._keep, self._write_and_delete, self._search, self._read)
+        actions = (self._write, self._write, self._delete, self._search, self._read)
         threads = [threading.Thread(target=self._run, args=(action,)) for action in actions]
         for thread in threads:
             thread.start()
@@ -79,36 +83,39 @@ class Load:
                 action(client)
                 self._stop.wait(PAUSE_S)
 
-    def _keep(self, client: httpx.Client) -> None:
-        if written := self._write(client):
-            self.kept[written[0]] = written[1]
-
-    def _write_and_delete(self, client: httpx.Client) -> None:
-        if not (written := self._write(client)):
-            return
-        path, true = f"/v1/products/{written[0]}", ()
-        while not self._ask(client, "DELETE", path, true=true):
-            if self._stop.is_set():
-                return
-            # What was not acknowledged may have been done.
-            true = (404,)
-        self.deleted[written[0]] = written[1]
-
-    def _write(self, client: httpx.Client) -> tuple[str, bytes] | None:
+    def _write(self, client: httpx.Client) -> None:
         number = next(self._numbers)
         sku, data = f"route-{number}", picture(number)
         body = {"attributes": {"sku": sku}, "images": [base64.b64encode(data).decode()]}
         while not self._ask(client, "PUT", f"/v1/products/{sku}", body):
             if self._stop.is_set():
-                return None
-        return sku, data
+                return
+        self.kept[sku] = data
+        if number % 2:
+            self._to_delete.append(sku)
+        else:
+            self._lasting = sku
+
+    def _delete(self, client: httpx.Client) -> None:
+        # Some are always there, so that a kill meets deletes as well.
+        if len(self._to_delete) < STOCK:
+            return
+        sku = self._to_delete.popleft()
+        data = self.kept.pop(sku)
+        true: tuple[int, ...] = ()
+        while not self._ask(client, "DELETE", f"/v1/products/{sku}", true=true):
+            if self._stop.is_set():
+                return
+            # What was not acknowledged may have been done.
+            true = (404,)
+        self.deleted[sku] = data
 
     def _search(self, client: httpx.Client) -> None:
         self._ask(client, "POST", "/v1/search", {"query": "a red checked dress", "limit": 3})
 
     def _read(self, client: httpx.Client) -> None:
-        if self.kept:
-            self._ask(client, "GET", f"/v1/products/{list(self.kept)[-1]}")
+        if self._lasting:
+            self._ask(client, "GET", f"/v1/products/{self._lasting}")
 
     def _ask(
         self, client: httpx.Client, method: str, path: str, body: Any = None, true: tuple[int, ...] = ()
