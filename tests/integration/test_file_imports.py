@@ -115,6 +115,8 @@ class Bench:
 
     def stage_all(self, folder: Path, store: VectorStore, info: EncoderInfo = INFO) -> None:
         """Do what the actors of a build do: announce rows, write them into files, put these there."""
+        # The ledger of the stage speaks of a store of its own, with another collection.
+        store.set_mark(self.shop.catalog.ledger.make_store_id())
         IndexRows(store, self.shop.catalog.ledger).prepare(info)
         rows = self.rows()
         for start in range(0, len(rows), A_FILE):
@@ -253,6 +255,7 @@ def test_a_range_becomes_a_file_of_what_an_upsert_sends(tmp_path: Path, lite_uri
     upserting = ShardWork(config, MilvusConfig(uri=lite_uri), encoder, info, 4, 2, load_encoder)
     store = MilvusImports(MilvusConfig(uri=lite_uri))
     with stage(tmp_path, PRODUCTS) as shop:
+        store.set_mark(shop.catalog.ledger.make_store_id())
         result = ShardIndexer(work)({"first": "", "beyond": "g"})
         assert (result["indexed"], result["failed"], result["pending"]) == (PRODUCTS, 0, 0)
         assert shop.catalog.ledger.counts(info.collection).missing == PRODUCTS
