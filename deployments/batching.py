@@ -8,6 +8,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from core.shared_work import start_shared
+
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 
@@ -64,7 +66,7 @@ class Batches(Generic[Input, Output]):
         if len(self._queue) >= self._max_size:
             self._full.set()
         if self._work is None or self._work.done():
-            self._work = asyncio.create_task(self._run_all())
+            self._work = start_shared(self._run_all())
         try:
             return await waiting.answer
         finally:

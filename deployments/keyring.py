@@ -10,7 +10,7 @@ from catalog.api_keys import SqlApiKeys
 from catalog.clock import utc_now
 from core.errors import Forbidden, Unauthenticated
 from core.keys import ApiKey, Scope, digest, exposed_notice, key_id_of, matches, new_secret
-from deployments.deadlines import ending_at
+from core.shared_work import start_shared
 from deployments.door_config import DoorConfig
 
 logger = logging.getLogger(__name__)
@@ -155,8 +155,7 @@ class Keyring:
         self._used_at[key_id] = now
         self._used.add(key_id)
         if self._writing_used is None or self._writing_used.done():
-            with ending_at(None):
-                self._writing_used = asyncio.create_task(self._write_used())
+            self._writing_used = start_shared(self._write_used())
 
     async def _write_used(self) -> None:
         while self._used:
