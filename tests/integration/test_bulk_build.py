@@ -253,8 +253,6 @@ def test_no_raylet_waits_for_ports_of_its_agents(cluster: str) -> None:
     ]
     assert all(ports)
     assert len(set(ports)) == len(ports)
-    commands = [each.cmdline() for each in raylet.children()]
-    assert any(f"--listen-port={ports[-1]}" in command for command in commands)
 
 
 def kill_actor(_driver: int) -> None:
