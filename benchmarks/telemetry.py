@@ -20,6 +20,7 @@ from deployments.metrics import CACHE_HITS, STAGE_SECONDS
 from deployments.middleware import RequestId
 from deployments.observed import Observed
 from deployments.telemetry import WatchedStage, start_telemetry
+from jobs.cluster import start_ray
 
 CALLS = 2_000
 ROUNDS = 5
@@ -128,7 +129,7 @@ def main() -> None:
     """Measure on a Ray of its own."""
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ |= {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1"}
-    ray.init(address="local", namespace="serve", include_dashboard=False, log_to_driver=False)
+    start_ray(namespace="serve", include_dashboard=False, log_to_driver=False)
     try:
         logging_config = LoggingConfig(encoding="JSON", enable_access_log=False)
         deployment = serve.deployment(Telling, logging_config=logging_config.model_dump())

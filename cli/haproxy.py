@@ -90,7 +90,7 @@ def _script(folder: Path) -> str:
         "s/^\\( *retry-on conn-failure\\)$/\\1 empty-response/\n"
         f"s/^\\( *tune.bufsize\\) .*/\\1 {BUFFER_BYTES}/\n"
         "/^ *errorfile /d\n"
-        # What has no path, as `OPTIONS *`, will have no route later either.
+        # A request without a path, as `OPTIONS *`, will never have a route.
         "s/^\\( *http-request return status\\) 404 .* not found\\. .*"
         "/\\1 400 default-errorfiles unless { path_beg \\/ }\\n\\1 503 default-errorfiles/\n"
         + _after(

@@ -53,7 +53,7 @@ FRONTEND = (
     # Serve reads a line of the log for each request, which takes longer than the refusal.
     f"http-request set-log-level silent if {_IS_SHED}",
     "http-request return status 503 content-type application/json "
-    f"hdr Retry-After 1 hdr X-Request-ID {_REQUEST_ID} lf-string '{_BODY}' if {_IS_SHED}",
+    f"hdr Retry-After 1 hdr Cache-Control no-store hdr X-Request-ID {_REQUEST_ID} lf-string '{_BODY}' if {_IS_SHED}",
     "http-request sc-inc-gpc1(0) if is_search",
     f"http-response sc-inc-gpc0(0) if {{ res.hdr({REFUSED_HEADER}) -m found }}",
     f"http-response del-header {REFUSED_HEADER}",

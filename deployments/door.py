@@ -3,9 +3,8 @@
 import base64
 import ipaddress
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import Forbidden, VitrineError
 from core.keys import NO_KEYS_NOTICE
@@ -39,7 +38,6 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        send = _not_cached(send)
         if needs_key(scope["path"]):
             request = Request(scope)
             try:
@@ -51,21 +49,6 @@ class Door:
                 return
             request.state.caller = caller
         await self._app(scope, receive, send)
-
-
-def _not_cached(send: Send) -> Send:
-    """Keep answers out of caches unless their route says more.
-
-    Caches know that answers to Authorization are not for all, but nothing of X-API-Key, and some keep for
-    minutes what says nothing of caching; nor may they keep the state of health.
-    """
-
-    async def send_not_cached(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).setdefault("Cache-Control", "no-store")
-        await send(message)
-
-    return send_not_cached
 
 
 def needs_key(path: str) -> bool:

@@ -50,6 +50,8 @@ STATUS: dict[type[VitrineError], int] = {
 GATEWAY_HEADER = "X-Vitrine-Gateway"
 """Marks every answer of the gateway. HAProxy takes it off, and replaces errors without it: those of other parts
 of Serve are in forms of their own, and may say of what exists that it does not."""
+NOT_CACHED = ("Cache-Control", "no-store")
+"""Header of every answer whose route says nothing else of caching."""
 RETRY_AFTER_S = 1
 """Seconds after which a caller may try again what did not work just now."""
 
@@ -127,6 +129,6 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.exception("request %s failed", request.state.request_id, exc_info=error)
     internal = Internal("an internal error; the logs hold it under this request id")
-    # This answer is made outside of the middleware that puts mark and id on all others.
-    headers = {GATEWAY_HEADER: "1", **id_headers(request.state.request_id)}
+    # This answer is made outside of the middleware that puts these on all others.
+    headers = dict([(GATEWAY_HEADER, "1"), NOT_CACHED]) | id_headers(request.state.request_id)
     return JSONResponse(error_body(internal, request.state.request_id), 500, headers)

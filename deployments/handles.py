@@ -44,8 +44,14 @@ _LOST = (
     RpcError,
 )
 """What Ray and Serve raise when a replica, its process or its machine is gone before it has answered."""
-_LOST_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-"""In throughput mode handles speak gRPC: a replica that dies or drains while it answers ends the call so."""
+_LOST_CODES = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+)
+"""In throughput mode handles speak gRPC: a replica that dies or drains while it answers ends the call so. The last
+two are for a stream that was reset; what our code raises in a replica comes as itself."""
 
 
 class _ReplicaLost(Exception):

@@ -2,10 +2,11 @@
 
 import re
 
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import InputTooLarge
-from deployments.errors import GATEWAY_HEADER, answer
+from deployments.errors import GATEWAY_HEADER, NOT_CACHED, answer
 from deployments.request_ids import as_request, id_headers, new_request_id
 
 _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -18,7 +19,7 @@ class RequestId:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and put mark and id on the answer."""
+        """Pass the request on; put mark and id on the answer, and keep it out of caches by default."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -31,6 +32,9 @@ class RequestId:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", []), *headers]}
+                # Caches know that answers to Authorization are not for all, but nothing of X-API-Key, and some
+                # keep for minutes what says nothing of caching; nor may they keep the state of health.
+                MutableHeaders(scope=message).setdefault(*NOT_CACHED)
             await send(message)
 
         with as_request(request_id):

@@ -69,8 +69,8 @@ class RayJobs:
         except (RuntimeError, OSError, httpx.HTTPError) as error:
             if _is_missing(error):
                 raise NotFound(
-                    f"there are no logs of job {job_id}: it was started from a shell, or on a Ray cluster "
-                    "that has ended"
+                    f"there are no logs of job {job_id}: it was started from a shell, or its node or "
+                    "Ray cluster has ended"
                 ) from error
             raise _unreachable(error) from error
         return tail.decode(errors="replace")

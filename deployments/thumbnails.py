@@ -10,6 +10,7 @@ from PIL import Image
 from catalog.opening import Catalog
 from core.types import Picture
 from deployments.deadlines import request_ends_at
+from deployments.threads import DECODERS, run_in
 from deployments.thumbnails_config import ThumbnailsConfig
 from models.images import ImageLimits, decoding
 
@@ -47,7 +48,7 @@ class Thumbnails:
             async with self._turns:
                 if key not in self._kept:
                     until = request_ends_at()
-                    made = await asyncio.to_thread(self._make, picture.sha256, SIDES[size], until)
+                    made = await run_in(DECODERS, self._make, picture.sha256, SIDES[size], until)
                     self._keep(key, made)
                     return made
         self._kept.move_to_end(key)

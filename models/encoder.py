@@ -12,7 +12,7 @@ from PIL import Image
 from core.errors import InvalidInput, UnsupportedModality, VitrineError, expected
 from core.types import Cropped, EncoderInfo, PictureInput, Vector
 from models.cropping import Decoded
-from models.images import ImageLimits, decoding
+from models.images import ImageLimits, decoding, no_memory
 from models.isolation import answer_each
 
 Pixels = NDArray[np.uint8]
@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 
 _GREY = 128
 _SMALLEST_NORM = 1e-12
-_PATIENCE_S = 60.0
+_PATIENCE_S = 30.0
 """How long an image waits for those that are decoded before it; a caller with less time is gone sooner."""
 _log = logging.getLogger(__name__)
 
@@ -65,13 +65,15 @@ class Encoder(ABC):
             InvalidImage: the bytes do not decode.
             InputTooLarge: bytes or pixels exceed the limits.
             Internal: the file is sound, and the code that prepares it for the model fails on it.
-            Overloaded: too many pixels are in flight in this process.
+            Overloaded: too many pixels are in flight in this process, or there is no memory left.
         """
         data, box = (picture.data, picture.box) if isinstance(picture, Cropped) else (picture, None)
         until = time.monotonic() + _PATIENCE_S
         try:
             with decoding(data, self._limits, self._draft_target, box, until) as decoded:
                 return self.preprocess(decoded)
+        except MemoryError:
+            raise no_memory() from None
         except Exception as error:
             raise expected(error, f"preparing an image for {self.info.name}") from None
 

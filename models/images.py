@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
 from core.config import Config
-from core.errors import InputTooLarge, InvalidImage
+from core.errors import InputTooLarge, InvalidImage, Overloaded, VitrineError
 from core.semaphores import WeightedSemaphore
 from core.types import Box
 from models.colours import to_rgb
@@ -204,6 +204,8 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
         raise InvalidImage(f"the bytes are not a picture{_likely(data)}; {_READS}") from error
+    except MemoryError:
+        raise no_memory() from None
     except Exception as error:  # parsers of hostile bytes raise whatever they stumble over
         raise _damaged(error) from error
     width, height = image.size
@@ -223,10 +225,17 @@ def _load(image: Image.Image) -> None:
     try:
         image.load()
         return
+    except MemoryError:
+        lack: VitrineError = no_memory()
     except Exception as error:  # decoders of hostile bytes raise whatever they stumble over
-        damaged = _damaged(error)
+        lack = _damaged(error)
     # Not from the error: its traceback holds the decoder, and with it the pixels.
-    raise damaged
+    raise lack
+
+
+def no_memory() -> Overloaded:
+    """Make the error of an image for which there is no memory; it says nothing of the image."""
+    return Overloaded("there is no memory left to decode this image; try again shortly")
 
 
 def _damaged(error: Exception) -> InvalidImage:

@@ -18,7 +18,7 @@ from cli.environment import ray_environment
 from core.tcp_ports import free_port
 from jobs.cluster import agent_ports
 
-START_S = 60.0
+START_S = 200.0
 STOP_S = 10.0
 
 

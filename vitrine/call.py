@@ -38,7 +38,9 @@ class Call(Generic[T]):
         """
         # What is gone may have been deleted by an earlier attempt, whose answer never came.
         gone = repeated and self.method == "DELETE" and response.status_code == 404
-        if not (response.is_success or gone or response.status_code in self.also_good):
+        # HAProxy answers for a gateway that is away by the same status, as an error.
+        good = response.status_code in self.also_good and not is_error(response)
+        if not (response.is_success or gone or good):
             raise error_of(response)
         try:
             return self.read(response)
@@ -73,6 +75,14 @@ def content(response: httpx.Response) -> bytes:
 def given(**values: Any) -> dict[str, Any]:
     """Keep the values that are not None, which stand for what the service decides."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def is_error(response: httpx.Response) -> bool:
+    """Tell whether an answer has the form of an error, whatever its status."""
+    try:
+        return "error" in response.json()
+    except (ValueError, TypeError):
+        return False
 
 
 def error_of(response: httpx.Response) -> ServiceError:

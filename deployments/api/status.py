@@ -1,5 +1,6 @@
 """Health, models and numbers."""
 
+import asyncio
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
@@ -10,6 +11,7 @@ from core.types import EncoderInfo, LedgerCounts
 from deployments.api.fails import fails
 from deployments.scopes import READ
 from deployments.services import services
+from deployments.status import READY_TIMEOUT_S
 
 router = APIRouter(tags=["status"])
 
@@ -120,7 +122,10 @@ async def ready(request: Request, response: Response) -> ReadyView:
     readiness = await service.status.ready()
     problems = dict(readiness.problems)
     try:
-        await service.keyring.open()
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            await service.keyring.open()
+    except TimeoutError:
+        problems["keys"] = f"did not answer within {READY_TIMEOUT_S:g} s"
     except VitrineError as error:
         problems["keys"] = error.message
     response.status_code = 503 if problems else 200

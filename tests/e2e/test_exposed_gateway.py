@@ -2,27 +2,26 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from cli.environment import free_port, ray_environment
+from cli.environment import ray_environment
+from core.tcp_ports import free_port
+from jobs.cluster import start_ray
+from tests.children import Child
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_serve_says_why_a_gateway_without_keys_does_not_start() -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as home:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.e2e.test_exposed_gateway", home],
-            cwd=ROOT,
-            env=ray_environment(os.environ, Path(home)),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
+        command = [sys.executable, "-m", "tests.e2e.test_exposed_gateway", home]
+        with Child("exposed", command, cwd=ROOT, env=ray_environment(os.environ, Path(home))) as child:
+            try:
+                assert child.wait(timeout=600) == 0
+            finally:
+                child.kill()
         state = json.loads((Path(home) / "state.json").read_text())
     assert state["status"] == "DEPLOY_FAILED", state
     assert "No API key is configured, and Serve listens on 0.0.0.0" in state["message"]
@@ -42,7 +41,7 @@ def main(home: str) -> None:
         "milvus": {"uri": "http://127.0.0.1:1"},
     }
     keyed = {**args, "door": {"admin_key_sha256": "0" * 64}}
-    ray.init(address="local", namespace="serve", num_cpus=2, include_dashboard=False)
+    start_ray(namespace="serve", num_cpus=2, include_dashboard=False)
     serve.start(http_options={"host": "0.0.0.0", "port": free_port()})
     try:
         serve.run(build_gateway(GatewayArgs.model_validate(args)), name="gateway")

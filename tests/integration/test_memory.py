@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from models.images import ImageLimits, decoding
+from tests.children import Child
 from tests.local_encoder import LocalEncoder
 from tests.local_service import local_service
 
@@ -40,7 +41,7 @@ def gateway(folder: Path) -> Iterator[tuple[int, str]]:
     command = [sys.executable, "-m", "tests.memory_driver", str(folder), str(IN_FLIGHT)]
     # As `vitrine` starts every process.
     environment = os.environ | {"MALLOC_ARENA_MAX": "2"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with Child("gateway", command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         try:
             yield process.pid, f"http://127.0.0.1:{int(process.stdout.readline())}"
