@@ -48,10 +48,9 @@ _LOST_CODES = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.UNKNOWN,
 )
-"""In throughput mode handles speak gRPC: a replica that dies or drains while it answers ends the call so. The last
-two are for a stream that was reset; what our code raises in a replica comes as itself."""
+"""In throughput mode handles speak gRPC: a replica that dies or drains while it answers ends the call so; INTERNAL
+is a stream that was reset. UNKNOWN is an error of the replica's code."""
 
 
 class _ReplicaLost(Exception):

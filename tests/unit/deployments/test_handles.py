@@ -91,6 +91,7 @@ def raised_by_a_replica(error: Exception) -> RayTaskError:
         RequestCancelledError("r"),
         ended_call(grpc.StatusCode.UNAVAILABLE),
         ended_call(grpc.StatusCode.CANCELLED),
+        ended_call(grpc.StatusCode.INTERNAL),
         asyncio.CancelledError(),
     ],
     ids=lambda error: type(error).__name__,
