@@ -520,6 +520,7 @@ async def test_a_failure_of_our_own_hides_its_cause_and_keeps_the_id(
     error = answer.json()["error"]
     assert (answer.status_code, error["type"]) == (500, "internal")
     assert "secret" not in answer.text
+    assert answer.headers["cache-control"] == "no-store"
     assert error["request_id"] == answer.headers["x-request-id"] == "me-2"
 
 

@@ -585,6 +585,7 @@ async def test_what_is_too_much_at_once_is_refused_at_once_and_checks_are_let_in
         refused = await client.get("/v1/products")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert refused.json()["error"]["type"] == "overloaded"
+        assert refused.headers["cache-control"] == "no-store"
         assert SEARCH_REFUSED not in refused.headers
         # It counts as well what other requests leave no room for.
         search = await client.post("/v1/search", json={"query": "red"})

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from traceback import walk_tb
 
 import pytest
@@ -41,6 +42,22 @@ def test_damaged_files_give_their_pixels_back() -> None:
     for _ in range(3):
         with pytest.raises(InvalidImage):
             inspect_image(LARGE[:-600], LIMITS, time.monotonic())
+
+
+@pytest.mark.parametrize("step", ["PIL.Image.open", "PIL.ImageFile.ImageFile.load"])
+def test_where_memory_runs_out_the_image_is_not_blamed(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_args: object, **_options: object) -> None:
+        raise MemoryError
+
+    encoder = load(EncoderConfig(name="fake", family="fake", limits=LIMITS))
+    with monkeypatch.context() as patch:
+        patch.setattr(step, no_room)
+        for read in (partial(inspect_image, limits=LIMITS), encoder.decode):
+            with pytest.raises(Overloaded):
+                read(SMALL)
+    monkeypatch.setattr(encoder, "preprocess", no_room)
+    with pytest.raises(Overloaded):
+        encoder.decode(SMALL)
 
 
 def test_an_error_that_is_kept_keeps_no_pixels() -> None:

@@ -130,6 +130,11 @@ def test_an_error_carries_what_the_service_says() -> None:
     )  # fmt: skip
 
 
+def test_readiness_of_a_gateway_that_is_away_is_an_error() -> None:
+    with pytest.raises(Unavailable):
+        client(Service(failure(503))).ready()
+
+
 def test_names_cannot_leave_their_place_in_the_path() -> None:
     service = Service(failure(404))
     with pytest.raises(NotFound):
