@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from core.errors import Internal, InvalidInput, NotFound, Unavailable, VitrineError
+from core.errors import Internal, InvalidInput, NotFound, Unavailable, VitrineError, expected
 from core.index_rows import Failure, IndexRows
 from core.portions import batched_by_bytes
 from core.ports import Blobs, EncoderClient, Ledger, VectorStore
-from core.types import Encoded, EncoderInfo, IndexItem, VectorRow
+from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, IndexItem, VectorRow
 
 T = TypeVar("T")
 IndexState = Literal["indexed", "pending", "failed"]
@@ -62,6 +62,9 @@ class Indexer:
         """Embed and write these pictures; returns the state by image id. What fails for now is pending.
 
         Those that became obsolete meanwhile have none: they are gone, or missing at another revision.
+
+        Raises:
+            Internal: the encoder fails on whatever it is asked; the pictures are missing still.
         """
         if not items:
             return {}
@@ -75,6 +78,7 @@ class Indexer:
 
         Raises:
             Unavailable: the encoder or the store is away; what was done until then is done.
+            Internal: the encoder fails on whatever it is asked.
         """
         report = await self.index_missing(batch_size, grace_s)
         return report + await self.remove_obsolete(batch_size, grace_s)
@@ -84,6 +88,7 @@ class Indexer:
 
         Raises:
             Unavailable: the encoder or the store is away; what was done until then is done.
+            Internal: the encoder fails on whatever it is asked.
         """
         report = SweepReport()
         # A collection that was lost since the last sweep must be noticed although the ledger is content.
@@ -140,13 +145,40 @@ class Indexer:
     async def _encode(
         self, announced: EncoderInfo, readable: Sequence[tuple[IndexItem, bytes]]
     ) -> dict[str, _State]:
+        try:
+            encoded = await self._asked([data for _, data in readable])
+        except Internal as error:
+            return await self._encode_apart(announced, readable, error)
         items = [item for item, _ in readable]
-        encoded = await self._encoder.encode([data for _, data in readable])
         if encoded.info.collection != announced.collection:
             # The replica that encoded runs other weights than the one that answered describe().
             await _call(self._rows.prepare, encoded.info)
             await _call(self._ledger.open, encoded.info.collection, items)
         return await self._write(encoded.info, *_split(items, encoded))
+
+    async def _encode_apart(
+        self, announced: EncoderInfo, readable: Sequence[tuple[IndexItem, bytes]], error: Internal
+    ) -> dict[str, _State]:
+        """Find what a call fails of by halves; what fails alone goes to quarantine, out of the way of others."""
+        # No picture is to blame when the encoder fails on one that is known to be good.
+        if isinstance((await self._asked([PROBE])).vectors[0], VitrineError):
+            raise error
+        if len(readable) == 1:
+            item = readable[0][0]
+            await _call(self._ledger.fail, announced.collection, [(item, error)])
+            return {item.image_id: "failed"}
+        half = len(readable) // 2
+        states = await self._encode(announced, readable[:half])
+        return states | await self._encode(announced, readable[half:])
+
+    async def _asked(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        try:
+            return await self._encoder.encode(inputs)
+        except VitrineError:
+            raise
+        except Exception as error:
+            # A model in this process raises what its code raises.
+            raise expected(error, f"encoding with {self._encoder.name}") from error
 
     async def _write(
         self, info: EncoderInfo, rows: Sequence[VectorRow], broken: Sequence[Failure] = ()

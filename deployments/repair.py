@@ -15,7 +15,7 @@ from typing import Any
 from catalog.image_files import PREFIXES
 from catalog.opening import open_catalog
 from core.captioning import Captioning
-from core.errors import VitrineError
+from core.errors import Internal, VitrineError
 from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
 from core.store_check import StoreCheck
@@ -143,6 +143,8 @@ class RepairReplica:
     async def _pass(self, name: str, work: Callable[[int, float], Awaitable[SweepReport]]) -> None:
         try:
             report = await work(self._args.batch_size, self._args.grace_s)
+        except Internal as error:
+            logger.error("repair of %s: %s", name, error.message)
         except VitrineError as error:
             # As long as an encoder is away every pass ends so, and its own application says why.
             logger.debug("repair of %s: %s", name, error.message)

@@ -19,7 +19,7 @@ from core.errors import Internal, NotFound, StoreUnavailable
 from core.filters import parse_filter
 from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
-from core.types import Encoded, EncoderInfo, EncoderInput, NewPicture, VectorRow
+from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, NewPicture, VectorRow
 from milvus.memory import MemoryStore
 from tests.local_encoder import LocalEncoder
 
@@ -495,3 +495,55 @@ def test_what_is_obsolete_goes_in_versions_that_do_not_serve_too(
     assert keys_in(store, broken) == expected_keys(catalog)
     versions = (broken, lost, former, serving)
     assert [catalog.ledger.obsolete(info.collection, 1) for info in versions] == [[], [], [], []]
+
+
+class BrittleEncoder(LocalEncoder):
+    """Fails as a whole when one of the inputs is among `fails_on`, which is everything when it is None."""
+
+    fails_on: Sequence[EncoderInput] | None = ()
+    bug: Exception = Internal("a reply that cannot be sent")
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        if self.fails_on is None or any(each in self.fails_on for each in inputs):
+            raise self.bug
+        return await super().encode(inputs)
+
+
+@pytest.mark.parametrize(
+    "bug", [Internal("a reply that cannot be sent"), RuntimeError("of the model's code")]
+)
+def test_an_image_on_which_a_whole_call_fails_keeps_no_other_from_being_indexed(
+    catalog: Catalog, store: FlakyStore, bug: Exception
+) -> None:
+    encoder = BrittleEncoder()
+    encoder.bug = bug
+    indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
+    colours = ["red", "green", "blue", "white", "black"]
+    for colour in colours:
+        catalog.products.put(colour, "", "", {}, [picture(colour)])
+    encoder.fails_on = [picture("red").data, picture("blue").data]
+    assert asyncio.run(indexer.sweep(batch_size=4)) == SweepReport(indexed=3, failed=2)
+    info = asyncio.run(indexer.describe())
+    counts = catalog.ledger.counts(info.collection)
+    assert (counts.indexed, counts.failed, counts.missing) == (3, 2, 0)
+    assert asyncio.run(indexer.index(catalog.ledger.items("blue"))).popitem()[1] == "failed"
+    encoder.fails_on = ()
+    assert catalog.ledger.retry(info.collection) == 2
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=2)
+
+
+@pytest.mark.parametrize("products", [1, 3])
+def test_no_image_is_to_blame_when_the_encoder_fails_on_everything(
+    catalog: Catalog, store: FlakyStore, products: int
+) -> None:
+    encoder = BrittleEncoder()
+    indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
+    for number in range(products):
+        catalog.products.put(f"p{number}", "", "", {}, [picture("red")])
+    encoder.fails_on = None
+    with pytest.raises(Internal, match="a reply"):
+        asyncio.run(indexer.sweep())
+    info = asyncio.run(indexer.describe())
+    assert catalog.ledger.counts(info.collection).missing == products
+    encoder.fails_on = [PROBE]
+    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=products)

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from catalog.config import CatalogConfig
 from catalog.opening import Catalog, open_catalog
+from core.errors import Internal
 from core.types import Encoded, EncoderInput, NewPicture, row_key
 from deployments import repair
 from deployments.config import RepairArgs
@@ -97,6 +99,35 @@ def test_the_backlog_of_one_model_holds_up_no_other(
         await replica.stop()
 
     asyncio.run(scene())
+
+
+def test_an_encoder_that_fails_on_everything_is_logged_as_an_error(
+    args: RepairArgs,
+    catalog: Catalog,
+    encoders: dict[str, LocalEncoder],
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    catalog.products.put("p", "", "", {}, [image(1)])
+
+    async def fail(_inputs: Sequence[EncoderInput]) -> Encoded:
+        raise Internal("a bug")
+
+    monkeypatch.setattr(encoders["quick"], "encode", fail)
+
+    async def scene() -> None:
+        replica = repair.RepairReplica(args)
+        await replica.reconfigure({"models": ["quick"]})
+        async with asyncio.timeout(120):
+            while "repair of quick: a bug" not in [
+                record.getMessage() for record in caplog.records if record.levelno == logging.ERROR
+            ]:
+                await asyncio.sleep(0.01)
+        await replica.stop()
+
+    asyncio.run(scene())
+    assert catalog.ledger.counts(asyncio.run(encoders["quick"].describe()).collection).missing == 1
 
 
 def test_what_is_obsolete_goes_while_images_are_missing(
