@@ -60,6 +60,9 @@ class IndexRows:
                 return
             self._check.take()
             if not self._store.has_collection(info.collection):
+                # A store without it may be another than at the last look.
+                self._check.look_again()
+                self._check.take()
                 # What the ledger says is in a collection that is not there was lost with it.
                 self._ledger.reset(info.collection)
             self._store.ensure_collection(info.collection, info.dimension)
@@ -71,7 +74,6 @@ class IndexRows:
     def look_again(self) -> None:
         """Forget what is prepared: a collection may be lost although the ledger is content."""
         self._prepared.clear()
-        self._check.look_again()
 
     def vectors(self, info: EncoderInfo, items: Sequence[IndexItem]) -> dict[str, Vector]:
         """Read, by image id, what the collection holds of these pictures at any revision.

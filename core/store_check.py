@@ -2,71 +2,119 @@
 
 import logging
 import time
+from dataclasses import dataclass
+from threading import Lock
 from typing import Literal
 
-from core.errors import StoreUnknown
+from core.errors import StoreUnknown, VitrineError
 from core.ports import Ledger, VectorStore
 
 _GOOD_FOR_S = 30.0
+_OTHERS_GOOD_FOR_S = 1.5
+"""How long a store that is new, emptied or refused counts as such, in seconds."""
 _State = Literal["known", "new", "emptied"]
 
 logger = logging.getLogger(__name__)
 
 
-class StoreCheck:
-    """Compares the id that the ledger keeps with the marks in the store. Blocking; safe from several threads.
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What a look has found, or the error that it met; `era` says between which losses it began."""
 
-    A store without the mark is taken as new while the ledger says that nothing is settled, or while the
-    ledger has no id yet, as after an update, and the store holds one of its collections. One that was
-    emptied is filled anew without asking where `rebuilt_if_empty` says so. Any other is refused.
+    found: _State | VitrineError
+    store_id: str | None
+    ended_at: float
+    era: object
+
+
+class StoreCheck:
+    """Compares the id of the Milvus that the ledger keeps with the marks in Milvus.
+
+    Blocking; safe from several threads, of which one at a time looks. The first of these that holds decides:
+
+    - known: Milvus has the mark.
+    - new: the ledger says that nothing is settled. It becomes the ledger's.
+    - new: the ledger has no id yet, as after an update, and Milvus has a collection of the ledger's.
+    - emptied: Milvus has neither marks nor collections, and `rebuilt_if_empty`. It is filled without asking.
+    - refused: any other.
     """
 
     def __init__(self, store: VectorStore, ledger: Ledger) -> None:
         self._store = store
         self._ledger = ledger
-        self._known_until = 0.0
+        self._verdict: _Verdict | None = None
+        self._era = object()
+        self._looking = Lock()
         self._logged = False
 
+    @property
+    def is_known(self) -> bool:
+        """Tell, without a wait, whether Milvus was found to be the ledger's in the last half minute."""
+        verdict = self._verdict
+        return (
+            verdict is not None
+            and verdict.found == "known"
+            and verdict.era is self._era
+            and time.monotonic() < verdict.ended_at + _GOOD_FOR_S
+        )
+
     def require(self) -> None:
-        """Return unless the store is refused; writes nothing, and asks the store twice a minute.
+        """Return unless Milvus is refused; writes nothing, and asks Milvus twice a minute once it is known.
 
         Raises:
-            StoreUnknown: the store is not the ledger's; the message says what was expected and what to do.
-            Unavailable: the store or the ledger does not answer.
+            StoreUnknown: Milvus is not the ledger's; the message says what was expected and what to do.
+            Unavailable: Milvus or the ledger does not answer.
         """
-        if time.monotonic() >= self._known_until:
-            self._look()
+        if not self.is_known:
+            self._judge(_OTHERS_GOOD_FOR_S)
 
     def take(self) -> None:
-        """Return once the store is marked as the ledger's; same errors as `require`."""
-        if time.monotonic() < self._known_until:
+        """Return once Milvus is marked as the ledger's; same errors as `require`."""
+        if self.is_known:
             return
         while True:
-            state, store_id = self._look()
-            if state == "known":
+            verdict = self._judge(0)
+            if verdict.found == "known":
                 return
-            if state == "emptied":
+            if verdict.found == "emptied":
                 logger.warning("%s is empty: all that it held is encoded anew", self._store.address)
-                self._ledger.forget_store(store_id)
+                self._ledger.forget_store(verdict.store_id)
             self._store.set_mark(self._ledger.make_store_id())
 
     def look_again(self) -> None:
-        """Forget that the store was found to be the ledger's."""
-        self._known_until = 0.0
+        """Forget what was found, also by a look that is under way: a collection is lost."""
+        self._era = object()
 
-    def _look(self) -> tuple[_State, str | None]:
-        while True:
-            store_id = self._ledger.store_id()
-            state = self._state(store_id)
-            if state is not None:
-                break
-            # Another process may have taken the store since.
-            if self._ledger.store_id() == store_id:
-                raise self._refusal(store_id)
-        self._logged = False
-        if state == "known":
-            self._known_until = time.monotonic() + _GOOD_FOR_S
-        return state, store_id
+    def _judge(self, good_for_s: float) -> _Verdict:
+        """Look, unless a look has ended since this was called, or found a state less than `good_for_s` before."""
+        asked_at = time.monotonic()
+        with self._looking:
+            verdict = self._verdict
+            if verdict is None or verdict.era is not self._era or not _holds(verdict, asked_at, good_for_s):
+                verdict = self._verdict = self._look()
+        if isinstance(verdict.found, VitrineError):
+            # A copy: several threads raise it.
+            raise verdict.found.reworded(verdict.found.message) from verdict.found
+        return verdict
+
+    def _look(self) -> _Verdict:
+        era, store_id = self._era, None
+        found: _State | VitrineError
+        try:
+            while True:
+                store_id = self._ledger.store_id()
+                state = self._state(store_id)
+                if state is not None:
+                    self._logged = False
+                    found = state
+                    break
+                # Another process may have taken the store since.
+                if self._ledger.store_id() == store_id:
+                    found = self._refusal(store_id)
+                    break
+        except VitrineError as error:
+            found = error
+        return _Verdict(found, store_id, time.monotonic(), era)
 
     def _state(self, store_id: str | None) -> _State | None:
         marks = self._store.marks()
@@ -93,3 +141,9 @@ class StoreCheck:
             # The address is for the logs alone.
             logger.error("%s refused: %s", self._store.address, error.message)
         return error
+
+
+def _holds(verdict: _Verdict, asked_at: float, good_for_s: float) -> bool:
+    """Tell whether a verdict answers who asked then; an outage is told to those alone who waited for its look."""
+    is_outage = isinstance(verdict.found, VitrineError) and not isinstance(verdict.found, StoreUnknown)
+    return asked_at < verdict.ended_at + (0 if is_outage else good_for_s)

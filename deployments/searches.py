@@ -123,7 +123,8 @@ class ProductSearch:
 
     async def _by_vectors(self, request: Request, query: Query) -> EnsembleResult:
         # Another Milvus would answer with nothing, or with products of somebody else.
-        await asyncio.to_thread(self._check.require)
+        if not self._check.is_known:
+            await asyncio.to_thread(self._check.require)
         if not self._encoders.searchable(request.model):
             unable = await self._encoders.unable(modalities(to_encode(query.parts)))
             # What a model has made of the query already needs no encoder.
