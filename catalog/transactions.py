@@ -21,7 +21,8 @@ _CANCELED = "57014"
 def reading(engine: Engine, timeout_s: float | None = None) -> Iterator[Connection]:
     """A transaction that sees one state of the database throughout and never waits for a writer.
 
-    Its statements are stopped by the database when `timeout_s` is over, or what the engine gives every read.
+    The limit is `timeout_s`, or what the engine gives every read. SQLite stops when the whole is over it, and
+    PostgreSQL each statement that takes longer. The wait for a connection is bounded by `pool_timeout_s`.
 
     Raises:
         DeadlineExceeded: the time is over.
