@@ -225,12 +225,12 @@ class SqlLedger:
             _open_all(connection, EmbeddingRow.collection == collection)
 
     def store_id(self) -> str | None:
-        """Read the id that marks the store which the ledger speaks of; None while it speaks of none."""
+        """Read the id that marks the Milvus which the ledger speaks of; None while it speaks of none."""
         with reading(self._engine) as connection:
             return connection.scalar(select(IndexStoreRow.store_id))
 
     def make_store_id(self) -> str:
-        """Read the id of the store, made now where there is none; callers at once get the same."""
+        """Read the id of the Milvus, made now where there is none; callers at once get the same."""
         with writing(self._engine) as connection:
             table = IndexStoreRow.metadata.tables[IndexStoreRow.__tablename__]
             connection.execute(
@@ -247,7 +247,7 @@ class SqlLedger:
             return connection.execute(settled).first() is not None
 
     def forget_store(self, store_id: str | None) -> None:
-        """Forget the store and open all rows, unless the id is another than this one meanwhile."""
+        """Forget the Milvus of this id and open all rows; does nothing when the ledger has another id by now."""
         with writing(self._engine) as connection:
             connection.execute(delete(IndexStoreRow).where(IndexStoreRow.store_id == store_id))
             # What is left, or was never there to begin with, is another process's: so are the rows.

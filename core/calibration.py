@@ -31,8 +31,12 @@ Scores = NDArray[np.float64]
 MINIMUM_PRODUCTS = 100
 """Below this the relatives, one in a hundred, cannot be told from the rest."""
 _ABOVE = 3 * SCORE_TOLERANCE
-"""By so much a threshold lies above the score that is no match: a store may find it higher, ties get the score of
-the best of them, and a score within the tolerance of a threshold reaches it."""
+"""How far a threshold lies above the best score that is no match: one tolerance each since
+
+- a store may find that score higher;
+- products that tie get the score of the best of them;
+- a score within the tolerance of a threshold reaches it.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ class BatchImport:
         if before is not None and is_same(
             before, record.title, record.description, record.attributes, sha256s
         ):
-            # What was read anew may be what the store of pictures has lost.
+            # What was read anew may be what the store of image files has lost.
             fresh = [each.data for each in found or () if each.data is not None]
             await asyncio.gather(*(asyncio.to_thread(self._catalog.blobs.put, data) for data in fresh))
             return "unchanged"

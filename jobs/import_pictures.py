@@ -77,10 +77,10 @@ class PictureReader:
         return [each for each in found if isinstance(each, Found)]
 
     async def load(self, found: Sequence[Found]) -> list[NewPicture]:
-        """Give the pictures with their bytes, for a product that is to be written.
+        """Give the images with their bytes, for a product that is to be written.
 
         Raises:
-            InputTooLarge: they have more bytes together than a product's pictures may.
+            InputTooLarge: they have more bytes together than a product's images may.
         """
         budget = [self._bounds.max_product_bytes - sum(len(each.data or b"") for each in found)]
         return list(await asyncio.gather(*(self._load(each, budget) for each in found)))

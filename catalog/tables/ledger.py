@@ -10,7 +10,10 @@ from catalog.tables.base import COLLECTION, IMAGE_ID, Base
 
 
 class IndexStoreRow(Base):
-    """The one row, at most, that holds the id by which the store is marked that the ledger speaks of."""
+    """The one row, at most: the id that marks the Milvus that the ledger speaks of.
+
+    The store of image files has another, in `CatalogIdRow`.
+    """
 
     __tablename__ = "index_store"
 

@@ -70,7 +70,10 @@ class FileHoldRow(Base):
 
 
 class CatalogIdRow(Base):
-    """One row: the name of this database's catalog, which no other has and a backup keeps."""
+    """One row: the id that marks the store of image files as this database's; a backup keeps it.
+
+    Milvus has another, in `IndexStoreRow`.
+    """
 
     __tablename__ = "catalog_id"
 

@@ -47,4 +47,4 @@ PROBE: PictureInput = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAABlBMVEX/QACAgIAuXkqhAAAAGklEQVR42mNkYGBg+M/AwMDEAAWjjFEG8QwA"
     "yyMBf5gYzUkAAAAASUVORK5CYII="
 )
-"""An image file, grey with one bright half, that asks whether a model works: no cache holds its embedding."""
+"""An image file, gray with one bright half, that asks whether a model works: no cache holds its embedding."""
