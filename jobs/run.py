@@ -72,11 +72,11 @@ class JobRun:
         """Hold a lock for a moment; waits for its holder, and for a dead one's lease to run out.
 
         Gives a function to call right before what the lock is for; it raises Unavailable when this process
-        stood still for so long that another has taken the lock.
+        stood still for so long that another has taken the lock, and Conflict when this job was canceled.
 
         Raises:
             Unavailable: others hold it for longer than `_LOCK_WAIT_S`.
-            Conflict: this job was cancelled.
+            Conflict: this job was canceled.
         """
         deadline = time.monotonic() + _LOCK_WAIT_S
         while not self._jobs.lock(self.job.job_id, name):
@@ -85,13 +85,21 @@ class JobRun:
             self.pause(_LOOK_S)
 
         def keep() -> None:
+            self.check()
             if not self._jobs.keep_lock(self.job.job_id, name):
+                # A cancellation of this moment has not been told yet, and ends the lock too.
+                if self._jobs.get(self.job.job_id).state == "cancelled":
+                    raise Conflict(f"job {self.job.job_id} was canceled")
                 raise Unavailable(f"another job has taken {name} meanwhile; try again")
 
         try:
             yield keep
         finally:
-            self._jobs.unlock(self.job.job_id)
+            try:
+                self._jobs.unlock(self.job.job_id)
+            except Unavailable as error:
+                # What the lock was for is done; the lock ends with this job.
+                logger.warning("%s stays locked until this job has ended: %s", name, error.message)
 
     def check(self) -> None:
         """Stop here when the job is to go on no more.

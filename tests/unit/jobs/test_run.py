@@ -9,7 +9,7 @@ import pytest
 from catalog.config import CatalogConfig
 from catalog.jobs import SqlJobs
 from catalog.opening import open_catalog
-from core.errors import Conflict, InvalidInput
+from core.errors import Conflict, InvalidInput, Unavailable
 from jobs.run import JobRun, take_up
 
 ARGS = {"model": "fake"}
@@ -112,3 +112,28 @@ def test_a_run_whose_claim_went_to_another_stops(jobs: SqlJobs) -> None:
         other.claim("collection a")
         with pytest.raises(Conflict), JobRun(jobs, late) as overtaken:
             overtaken.pause(5)
+
+
+def test_a_lock_that_cannot_be_given_back_fails_nothing_that_was_done_under_it(
+    jobs: SqlJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlock(_job_id: str) -> None:
+        raise Unavailable("the database does not answer")
+
+    monkeypatch.setattr(jobs, "unlock", unlock)
+    with take_up(jobs, "promote", ARGS) as run, run.locked("the configuration") as keep:
+        keep()
+    assert jobs.get(run.job.job_id).state == "succeeded"
+    # The end of the job has freed it.
+    with take_up(jobs, "promote", ARGS) as other:
+        assert jobs.lock(other.job.job_id, "the configuration")
+
+
+def test_a_lock_that_ends_with_a_cancellation_is_not_said_to_be_taken(jobs: SqlJobs) -> None:
+    def work(run: JobRun) -> None:
+        with run.locked("the configuration") as keep:
+            jobs.cancel(run.job.job_id)
+            keep()
+
+    with pytest.raises(Conflict, match="was cancel"), take_up(jobs, "promote", ARGS) as run:
+        work(run)
