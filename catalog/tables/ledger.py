@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Index, String, Text
+from sqlalchemy import BigInteger, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from catalog.columns import UtcDateTime
@@ -42,6 +42,15 @@ class EmbeddingRow(Base):
         # collection's rows together, in the order that the answer has; the look-up on the other side is one
         # by the picture's revision and id.
         Index(None, "collection", "image_id", "image_revision"),
+        # What is in quarantine is looked through again and again, and is little.
+        Index(
+            "ix_embeddings_failed",
+            "collection",
+            "image_id",
+            "image_revision",
+            sqlite_where=text("error IS NOT NULL"),
+            postgresql_where=text("error IS NOT NULL"),
+        ),
         # Clustered by its key on SQLite, which saves every look-up a second tree.
         {"sqlite_with_rowid": False},
     )

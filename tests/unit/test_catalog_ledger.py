@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import event
 
 from catalog.opening import Catalog
+from core.errors import Internal
 from tests.contracts.catalog_ledger import LIVE, LedgerContract
 from tests.contracts.catalog_model import check_any_sequence
 from tests.contracts.catalog_things import BLUE, RED
@@ -43,3 +44,19 @@ class TestLedgerOnSqlite(LedgerContract):
         reads = [plan for plan in plans if "embeddings" in plan]
         assert len(reads) == 7
         assert [plan for plan in reads if "image_id=?" not in plan] == []
+
+    def test_what_is_in_quarantine_is_found_by_an_index_of_its_own(self, catalog: Catalog) -> None:
+        plans: list[str] = []
+
+        def explain(_connection: Any, cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
+            if sql.startswith(("SELECT", "UPDATE")):
+                plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
+                plans.extend(row[3] for row in plan)
+
+        bug = Internal("a division by zero")
+        bug.release = "0.0.1"
+        catalog.products.put("shirt", "", "", {}, [RED, BLUE])
+        catalog.ledger.fail(LIVE, [(item, bug) for item in catalog.ledger.items("shirt")])
+        event.listen(catalog.engine, "before_cursor_execute", explain)
+        assert catalog.ledger.retry_bugs(LIVE) == 2
+        assert len([plan for plan in plans if "ix_embeddings_failed" in plan]) == 2, plans
