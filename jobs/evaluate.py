@@ -29,4 +29,4 @@ def evaluate_job(context: JobContext, args: JobArgs) -> dict[str, Any]:
     console = Console(stderr=True)
     (console if console.is_terminal else Console(stderr=True, width=_WIDTH)).print(tables(result))
     context.run.report(stage="writing the report")
-    return result.summary() | store_files(result, context.catalog)
+    return result.summary() | store_files(result, context.catalog, context.settings.images)

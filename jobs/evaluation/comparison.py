@@ -51,7 +51,7 @@ def evaluate(context: JobContext, args: EvaluateArgs, encode: Encode | None = No
     context.run.report(stage="loading the models")
     infos = {label: encode(version, []).info for label, version in lined_up.versions.items()}
     pool = pool_of(catalog, list(infos.values()), config, labels.products if labels else set())
-    queries = queries_for(config, catalog, labels, pool)
+    queries = queries_for(config, catalog, settings.images, labels, pool)
     encoded = _encode_all(context, lined_up, queries, encode)
     store = MilvusStore(settings.milvus) if pool is None else PooledStore(settings.milvus, pool)
     try:

@@ -8,16 +8,17 @@ from catalog.opening import Catalog
 from core.errors import NotFound, Unavailable
 from jobs.evaluation.report import report
 from jobs.evaluation.result import EvaluationResult
+from models.images import ImageLimits
 
 
-def store_files(result: EvaluationResult, catalog: Catalog) -> dict[str, Any]:
+def store_files(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> dict[str, Any]:
     """Keep the files where the service finds them; returns their sha256 by name, as `files`.
 
     Raises:
         Unavailable: the store of files does not take them.
     """
     contents = {
-        "report.html": report(result, catalog),
+        "report.html": report(result, catalog, limits),
         "evaluation.json": json.dumps(result.full(), indent=1),
     }
     return {"files": {name: catalog.reports.put(text.encode()) for name, text in contents.items()}}

@@ -10,6 +10,7 @@ from core.portions import parts
 from jobs.evaluation.labels import read_labels
 from jobs.evaluation.queries import JudgedQuery
 from jobs.evaluation.self_retrieval import changed_pictures
+from models.images import ImageLimits
 
 _FEWEST = 2
 _PRODUCTS_A_READ = 500
@@ -46,7 +47,11 @@ def labels_of(url: str, catalog: Catalog, relevant_from: int) -> Labels:
 
 
 def queries_for(
-    config: EvaluationConfig, catalog: Catalog, labels: Labels | None, pool: Collection[str] | None
+    config: EvaluationConfig,
+    catalog: Catalog,
+    limits: ImageLimits,
+    labels: Labels | None,
+    pool: Collection[str] | None,
 ) -> list[JudgedQuery]:
     """The labelled queries, or changed pictures, that products of the pool (None: of all) answer.
 
@@ -54,7 +59,7 @@ def queries_for(
         InvalidInput: there are fewer than two.
     """
     if labels is None:
-        queries = changed_pictures(catalog, config.sample, config.seed, config.relevant_from, pool)
+        queries = changed_pictures(catalog, limits, config.sample, config.seed, config.relevant_from, pool)
     else:
         queries = (
             list(labels.queries)

@@ -10,6 +10,7 @@ from catalog.opening import Catalog
 from jobs.evaluation.queries import JudgedQuery
 from jobs.evaluation.result import EvaluationResult
 from jobs.evaluation.thumbnails import Thumbnails
+from models.images import ImageLimits
 
 _TEMPLATE = "report.html.j2"
 
@@ -42,7 +43,7 @@ class ShownQuery:
     lists: tuple[ShownList, ...]
 
 
-def report(result: EvaluationResult, catalog: Catalog) -> str:
+def report(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> str:
     """Write the page; it loads nothing from anywhere."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -51,7 +52,7 @@ def report(result: EvaluationResult, catalog: Catalog) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    thumbnails = Thumbnails(catalog)
+    thumbnails = Thumbnails(catalog, limits)
     shown = [_shown(result, query, spread, thumbnails) for query, spread in most_different(result)]
     return environment.get_template(_TEMPLATE).render(
         result=result, metrics=result.config.metrics, headline=result.config.gate.metric, shown=shown

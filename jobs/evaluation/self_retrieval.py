@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 import numpy as np
 
 from catalog.opening import Catalog
-from core.errors import InvalidImage, NotFound
+from core.errors import InvalidInput, NotFound
 from core.ports import Products
 from core.types import Picture
 from jobs.evaluation.augmentation import changed
@@ -22,14 +22,19 @@ _PAGE = 1000
 
 
 def changed_pictures(
-    catalog: Catalog, count: int, seed: int, grade: int, among: Collection[str] | None = None
+    catalog: Catalog,
+    limits: ImageLimits,
+    count: int,
+    seed: int,
+    grade: int,
+    among: Collection[str] | None = None,
 ) -> list[JudgedQuery]:
     """Draw up to `count` pictures, at most one a product, and change them; the same seed gives the same bytes.
 
     Products are drawn of the catalog, or of those `among` it, by a hash of their ids, so that most of the
     queries stay when the catalog grows. Each query has its own product, with `grade`, as its only answer. A
-    picture whose file is missing or broken is passed over. Twins of a product that show the very same
-    picture count as wrong: compare models by this, but do not take it for what shoppers will see.
+    picture whose file is missing, broken or beyond the `limits` is passed over. Twins of a product that show
+    the very same picture count as wrong: compare models by this, but do not take it for what shoppers will see.
     """
     drawn = heapq.nsmallest(
         count, _pictures(catalog.products, among), key=lambda found: draw(seed, found.product_id)
@@ -38,9 +43,9 @@ def changed_pictures(
     for picture in drawn:
         rng = np.random.default_rng((seed, *draw(seed, picture.image_id)))
         try:
-            with decoding(catalog.blobs.get(picture.sha256), ImageLimits()) as decoded:
+            with decoding(catalog.blobs.get(picture.sha256), limits) as decoded:
                 file, _ = changed(decoded.image, rng)
-        except (InvalidImage, NotFound) as error:
+        except (InvalidInput, NotFound) as error:
             logger.warning("picture %s is no query: %s", picture.image_id, error.message)
             continue
         queries.append(JudgedQuery(picture.image_id, KIND, None, file, {picture.product_id: grade}))

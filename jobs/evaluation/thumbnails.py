@@ -15,15 +15,16 @@ _KEPT = 4096
 class Thumbnails:
     """Pictures of queries and of hits as data URIs; None for what cannot be shown."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, limits: ImageLimits) -> None:
         self._catalog = catalog
+        self._limits = limits
         self.of_image = lru_cache(maxsize=_KEPT)(self._of_image)
 
     def of_file(self, data: bytes) -> str | None:
         """Show a picture file."""
         file = io.BytesIO()
         try:
-            with decoding(data, ImageLimits(), target=_SIDE) as decoded:
+            with decoding(data, self._limits, target=_SIDE) as decoded:
                 decoded.image.thumbnail((_SIDE, _SIDE))
                 decoded.image.save(file, "JPEG", quality=75)
         except InvalidInput:

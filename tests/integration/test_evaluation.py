@@ -22,6 +22,8 @@ from jobs.evaluate import evaluate_job
 from jobs.evaluation.files import store_files
 from jobs.evaluation.report import most_different
 from jobs.evaluation.result import EvaluationResult
+from jobs.evaluation.self_retrieval import changed_pictures
+from jobs.evaluation.thumbnails import Thumbnails
 from jobs.run import take_up
 from models.config import EncoderConfig
 from tests.evaluation_bench import BLIND, Bench, bench
@@ -174,7 +176,7 @@ def test_the_report_shows_where_models_differ_most_and_loads_nothing(shop: Bench
     assert len(spreads) == CONFIG.shown_queries
     assert spreads == sorted(spreads, reverse=True)
 
-    files = store_files(result, shop.catalog)["files"]
+    files = store_files(result, shop.catalog, shop.settings.images)["files"]
     page = shop.catalog.reports.get(files["report.html"]).decode()
     shown = [html.unescape(each) for each in re.findall(r"<h3>(?!Differences)(.*?)</h3>", page)]
     assert shown == [query.words or query.query_id for query, _ in most_different(result)]
@@ -187,6 +189,16 @@ def test_the_report_shows_where_models_differ_most_and_loads_nothing(shop: Bench
     for each in ("eyes", "mole", "both"):
         assert each in page
     assert b'"values"' in shop.catalog.reports.get(files["evaluation.json"])
+
+
+def test_images_beyond_the_configured_limits_are_neither_shown_nor_queries(shop: Bench) -> None:
+    image = shop.catalog.products.page(1)[0].pictures[0]
+    fitting = shop.settings.images
+    tight = fitting.model_copy(update={"max_bytes": 1})
+    assert Thumbnails(shop.catalog, fitting).of_image(image.image_id) is not None
+    assert Thumbnails(shop.catalog, tight).of_image(image.image_id) is None
+    assert len(changed_pictures(shop.catalog, fitting, 2, 1, 1)) == 2
+    assert changed_pictures(shop.catalog, tight, 2, 1, 1) == []
 
 
 @pytest.mark.parametrize(
