@@ -211,22 +211,30 @@ class SqlImageFiles:
     def holding(self, lease_s: float = HOLD_S) -> Iterator[None]:
         """Keep every file from being removed while the block runs; if the process dies, for `lease_s` longer."""
         hold_id, ended = uuid.uuid4().hex, threading.Event()
+        row = FileHoldRow.id == hold_id
 
-        def expiry() -> datetime:
-            return self._clock() + timedelta(seconds=lease_s)
+        def hold() -> bool:
+            """Begin the hold, or renew it; tells whether it was there until now."""
+            with writing(self._engine) as connection:
+                now = self._clock()
+                lives = update(FileHoldRow).where(row, FileHoldRow.expires_at > now)
+                ends_at = now + timedelta(seconds=lease_s)
+                if connection.execute(lives.values(expires_at=ends_at)).rowcount:
+                    return True
+                connection.execute(delete(FileHoldRow).where(FileHoldRow.expires_at <= now))
+                connection.execute(insert(FileHoldRow).values(id=hold_id, expires_at=ends_at))
+            return False
 
         def renew() -> None:
             while not ended.wait(lease_s / _BEATS_A_HOLD):
                 try:
-                    with writing(self._engine) as connection:
-                        row = update(FileHoldRow).where(FileHoldRow.id == hold_id)
-                        connection.execute(row.values(expires_at=expiry()))
-                except Unavailable:
-                    logger.warning("the hold on image files could not be renewed")
+                    if not hold():
+                        logger.warning("the hold on image files was lost for a while: some may have been removed")
+                # Whatever it is: a restore replaces the tables meanwhile.
+                except Exception as error:
+                    logger.warning("the hold on image files could not be renewed: %r", error)
 
-        with writing(self._engine) as connection:
-            connection.execute(delete(FileHoldRow).where(FileHoldRow.expires_at <= self._clock()))
-            connection.execute(insert(FileHoldRow).values(id=hold_id, expires_at=expiry()))
+        hold()
         heart = threading.Thread(target=renew, name="file-hold", daemon=True)
         heart.start()
         try:
@@ -236,9 +244,10 @@ class SqlImageFiles:
             heart.join()
             try:
                 with writing(self._engine) as connection:
-                    connection.execute(delete(FileHoldRow).where(FileHoldRow.id == hold_id))
-            except Unavailable:
-                logger.warning("the hold on image files stays until it runs out")
+                    connection.execute(delete(FileHoldRow).where(row))
+            # Whatever it is: a restore may have brought tables without holds, or have failed, which is the news.
+            except Exception as error:
+                logger.warning("the hold on image files was not taken back and runs out by itself: %r", error)
 
     def _held(self, connection: Connection) -> bool:
         living = select(FileHoldRow.id).where(FileHoldRow.expires_at > self._clock()).limit(1)

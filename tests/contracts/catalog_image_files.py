@@ -19,7 +19,7 @@ from catalog.image_files import PREFIXES, Collected, SqlImageFiles
 from catalog.imported_pictures import KnownPicture
 from catalog.opening import Catalog, open_catalog
 from catalog.products import SqlProducts
-from catalog.tables import ImageRow, UnnamedFileRow
+from catalog.tables import FileHoldRow, ImageRow, UnnamedFileRow
 from catalog.transactions import reading, writing
 from core.errors import Conflict, Unavailable
 from core.types import NewPicture
@@ -364,9 +364,28 @@ class ImageFilesContract:
                     threading.Event().wait(0.01)
                 assert files.collect(0, 10).held
 
-    def expiry(self, files: SqlImageFiles) -> Any:
-        from catalog.tables import FileHoldRow
+    def test_a_hold_that_was_lost_is_made_anew(
+        self,
+        catalog: Catalog,
+        products: SqlProducts,
+        files: SqlImageFiles,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        products.put("p", "", "", {}, [RED])
+        products.delete("p")
+        with files.holding(lease_s=0.6):
+            with writing(catalog.engine) as connection:
+                connection.execute(delete(FileHoldRow))
+            while not self.holds(catalog):
+                threading.Event().wait(0.01)
+            assert files.collect(0, 10).held
+        assert "was lost for a while" in caplog.text
 
+    def holds(self, catalog: Catalog) -> int:
+        with reading(catalog.engine) as connection:
+            return len(connection.scalars(select(FileHoldRow.id)).all())
+
+    def expiry(self, files: SqlImageFiles) -> Any:
         with reading(files._engine) as connection:
             return connection.scalars(select(FileHoldRow.expires_at)).one()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from alembic import command
 from sqlalchemy import delete, update
 
 from catalog.backup import backup
@@ -20,8 +21,10 @@ from catalog.backup.backup import back_up, restore
 from catalog.backup.files import Copied, copy_files
 from catalog.blobs import FsspecBlobs
 from catalog.config import CatalogConfig
+from catalog.engine import open_engine
 from catalog.image_files import PREFIXES, Collected
 from catalog.imported_pictures import KnownPicture
+from catalog.migrate import alembic_config, drop_tables
 from catalog.opening import Catalog, open_catalog
 from catalog.tables import FileHoldRow
 from catalog.transactions import writing
@@ -344,6 +347,43 @@ def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
         connection.execute(delete(FileHoldRow))
     shop.catalog.products.delete("hat")
     assert shop.catalog.image_files.collect(0, 10) == Collected(removed=1)
+
+
+def test_a_backup_of_tables_without_holds_comes_back(shop: Shop) -> None:
+    shop.put("dress")
+    version = info("old")
+    shop.catalog.ledger.register(version)
+    items = shop.catalog.ledger.missing(version.collection, 10)
+    shop.catalog.ledger.open(version.collection, items)
+    shop.catalog.ledger.settle(version.collection, items)
+    # The tables of the release before.
+    with writing(shop.catalog.engine) as connection:
+        command.downgrade(alembic_config(connection), "0007")
+    assert back_up(shop.config, shop.place).snapshot.tables == "0007"
+    shop.lose()
+    assert restore(shop.config, shop.place).whole
+    shop.reopen()
+    assert shop.products() == ["dress"]
+    assert shop.catalog.ledger.counts(version.collection).missing == 1
+    assert shop.catalog.image_files.collect(0, 10) == Collected()
+
+
+def test_a_restore_that_fails_after_the_tables_are_gone_says_why(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put("dress")
+    back_up(shop.config, shop.place)
+    shop.lose()
+
+    def fails(config: CatalogConfig, _source: Path) -> None:
+        engine = open_engine(config)
+        drop_tables(engine)
+        engine.dispose()
+        raise ConfigError("pg_restore failed")
+
+    monkeypatch.setitem(backup._RESTORE, shop.config.sqlalchemy_url.get_backend_name(), fails)
+    with pytest.raises(ConfigError, match="pg_restore failed"):
+        restore(shop.config, shop.place)
 
 
 def test_an_import_that_remembers_a_file_does_not_put_it_into_a_backup(shop: Shop) -> None:
