@@ -41,6 +41,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from catalog.blobs import OWNER, FsspecBlobs
 from catalog.chunks import chunks
@@ -48,7 +49,7 @@ from catalog.clock import utc_now
 from catalog.dialects import insert_or_replace
 from catalog.tables import CaptionRow, CatalogIdRow, FileHoldRow, ImageRow, ImportedPictureRow, UnnamedFileRow
 from catalog.transactions import reading, writing
-from core.errors import Conflict, Unavailable
+from core.errors import ConfigError, Conflict
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ PREFIXES = tuple(f"{number:02x}" for number in range(256))
 HOLD_S = 120.0
 """How long a sign of life of a backup keeps files from being removed."""
 _BEATS_A_HOLD = 6
+_MAY_NOT_WRITE = ("42501", "25006")
+"""PostgreSQL's states: the role lacks a right, or the server or the session is read-only."""
 _MARKS: Table = UnnamedFileRow.metadata.tables[UnnamedFileRow.__tablename__]
 Outcome = Literal["removed", "named", "held"]
 
@@ -209,7 +212,11 @@ class SqlImageFiles:
 
     @contextmanager
     def holding(self, lease_s: float = HOLD_S) -> Iterator[None]:
-        """Keep every file from being removed while the block runs; if the process dies, for `lease_s` longer."""
+        """Keep every file from being removed while the block runs; if the process dies, for `lease_s` longer.
+
+        Raises:
+            ConfigError: the database's role may not write that down.
+        """
         hold_id, ended = uuid.uuid4().hex, threading.Event()
         row = FileHoldRow.id == hold_id
 
@@ -229,12 +236,23 @@ class SqlImageFiles:
             while not ended.wait(lease_s / _BEATS_A_HOLD):
                 try:
                     if not hold():
-                        logger.warning("the hold on image files was lost for a while: some may have been removed")
+                        logger.warning(
+                            "the hold on image files was lost for a while: some may have been removed"
+                        )
                 # Whatever it is: a restore replaces the tables meanwhile.
                 except Exception as error:
                     logger.warning("the hold on image files could not be renewed: %r", error)
 
-        hold()
+        try:
+            hold()
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in _MAY_NOT_WRITE:
+                raise
+            raise ConfigError(
+                "a backup or a restore has to keep image files from being removed: give the role of database_url "
+                f"the rights SELECT, INSERT, UPDATE and DELETE on the table {FileHoldRow.__tablename__}, on a "
+                "server that takes writes"
+            ) from error
         heart = threading.Thread(target=renew, name="file-hold", daemon=True)
         heart.start()
         try:

@@ -57,7 +57,8 @@ def back_up(config: CatalogConfig, url: str, clock: Callable[[], datetime] = utc
     rows that were dumped are all there, however much is written and deleted meanwhile.
 
     Raises:
-        ConfigError: the place cannot be opened, or PostgreSQL's programs are not at hand.
+        ConfigError: the place cannot be opened, PostgreSQL's programs are not at hand, or the database's role
+            may not hold the files.
         NotFound: there is no catalog.
         Unavailable: the database or one of the stores does not answer.
     """

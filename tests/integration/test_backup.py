@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 from alembic import command
 from sqlalchemy import delete, update
+from sqlalchemy.engine import make_url
 
 from catalog.backup import backup
 from catalog.backup.archive import Archive
@@ -277,6 +279,26 @@ def test_a_missing_pg_dump_is_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="pg_dump is needed"):
         back_up(config, f"{tmp_path}/backups")
+
+
+def test_a_role_that_only_reads_is_told_which_right_a_backup_needs(tmp_path: Path, postgres_url: str) -> None:
+    config = CatalogConfig(database_url=postgres_url, blobs_url=f"{tmp_path}/blobs")
+    open_catalog(config).close()
+    role = f"reader_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} SUPERUSER LOGIN")
+        connection.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+        try:
+            for rights in ("SUPERUSER", "NOSUPERUSER"):
+                connection.execute(f"ALTER ROLE {role} {rights}")
+                connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+                reader = make_url(postgres_url).set(username=role).render_as_string(hide_password=False)
+                with pytest.raises(ConfigError, match="DELETE on the table file_holds"):
+                    back_up(config.model_copy(update={"database_url": reader}), f"{tmp_path}/backups")
+                connection.execute(f"ALTER ROLE {role} RESET default_transaction_read_only")
+        finally:
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")
 
 
 def test_backups_lie_on_any_file_system(tmp_path: Path) -> None:
