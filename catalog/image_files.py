@@ -25,7 +25,8 @@ that looked, one a transaction, so no lock is held longer than one call to the s
 database server ends during that one call could let a put of the same content pass between.
 
 A store of files belongs to one database: files that another one names look unnamed here. So the first removal
-writes the name of its catalog into the store, and where it finds another name, nothing is removed.
+writes the name of its catalog into the store, and where it finds another name, nothing is removed. A copy of a
+database has the same name, so nothing tells the two apart: a copy must get a store of its own.
 
 A put that dies between its files and its transaction leaves files without a row and without a mark, and so did
 versions that knew no marks. Only a listing of the store finds those: `mark_unnamed`, one 256th at a time.
@@ -116,26 +117,36 @@ class SqlImageFiles:
         self._blobs = blobs
         self._clock = clock
 
-    def check_owner(self) -> None:
-        """See that the store belongs to this database, or let it begin to.
+    def check_owner(self, claim: bool = True) -> None:
+        """See that the store belongs to this database or to none; one of none is claimed, unless told not to.
 
         Raises:
             Conflict: it belongs to another.
         """
-        ours = self._catalog_id()
-        if self._blobs.owner() is None:
+        ours = self.catalog_id()
+        owner = self._blobs.owner()
+        if owner is None and claim:
             self._blobs.set_owner(ours)
-        if self._blobs.owner() != ours:
+            owner = self._blobs.owner()
+        if owner not in (None, ours):
             raise Conflict(
                 "the store of image files belongs to another database, which may name the files that this one does "
                 f"not: give each its own blobs_url, or delete the store's file {OWNER!r} if the other one is gone"
             )
 
-    def take_over(self) -> None:
-        """Have the store belong to this database, whose files a restore has just brought."""
-        self._blobs.set_owner(self._catalog_id())
+    def take_over(self, replaced: str) -> bool:
+        """Have the store belong to this database, where it belonged to `replaced`, the catalog that it replaces.
 
-    def _catalog_id(self) -> str:
+        Tells whether this database may remove files. It may not where the store belongs to a third one, which
+        may still be in use.
+        """
+        ours, owner = self.catalog_id(), self._blobs.owner()
+        if owner == replaced:
+            self._blobs.set_owner(ours)
+        return owner in (None, ours, replaced)
+
+    def catalog_id(self) -> str:
+        """Read the name of the catalog; a copy of the database has the same."""
         with reading(self._engine) as connection:
             return connection.scalars(select(CatalogIdRow.catalog_id)).one()
 

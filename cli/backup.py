@@ -78,6 +78,7 @@ def _catalog(config: Path) -> "CatalogConfig":
 def _show(done: "Transfer", as_json: bool) -> None:
     if as_json:
         told: dict[str, Any] = {"pictures": _told(done.pictures), "reports": _told(done.reports)}
+        told["files_belong_to_another"] = done.files_belong_to_another
         typer.echo(json.dumps({"snapshot": done.snapshot.model_dump(), **told}, indent=2))
     else:
         found = done.snapshot
@@ -90,6 +91,12 @@ def _show(done: "Transfer", as_json: bool) -> None:
                 if names:
                     examples = ", ".join(names[:_SHOWN])
                     typer.echo(f"{len(names)} {kind} are {wrong}, such as {examples}", err=True)
+    if done.files_belong_to_another:
+        typer.echo(
+            "the store of image files belongs to another database, so this one removes no file: give it a "
+            "blobs_url of its own, or, if the other one is gone, delete the file 'owner' at blobs_url",
+            err=True,
+        )
     if not done.whole:
         raise typer.Exit(Exit.REFUSED)
 

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class Transfer:
     snapshot: Snapshot
     pictures: Copied = field(default_factory=Copied)
     reports: Copied = field(default_factory=Copied)
+    files_belong_to_another: bool = False
+    """A restore found that the store of image files belongs to a further database, and left it so."""
 
     @property
     def whole(self) -> bool:
@@ -93,14 +95,15 @@ def restore(
     _check(config, found)
     done = Transfer(found)
     # A service on the empty catalog finds the files that come named by nothing, and must leave them.
-    open_catalog(config).close()
+    empty = open_catalog(config)
+    replaced = empty.image_files.catalog_id()
+    empty.close()
     with _files_held(config), tempfile.TemporaryDirectory(prefix="vitrine-restore-") as scratch:
         folder = Path(scratch)
         archive.fetch(found, folder)
         _copy(folder, archive.stores, (FsspecBlobs(config.blobs_url), open_reports(config)), done)
         _RESTORE[found.database](config, folder / DUMP)
-    _begin_anew(config, keep_index)
-    return done
+    return replace(done, files_belong_to_another=not _begin_anew(config, keep_index, replaced))
 
 
 @contextmanager
@@ -122,14 +125,15 @@ def _files_held(config: CatalogConfig) -> Iterator[None]:
         engine.dispose()
 
 
-def _begin_anew(config: CatalogConfig, keep_index: bool) -> None:
+def _begin_anew(config: CatalogConfig, keep_index: bool, replaced: str) -> bool:
+    """Let the restored catalog begin; tells whether the store of image files is its own."""
     # Opening makes the tables of an earlier version those of this one.
     catalog = open_catalog(config)
     try:
-        catalog.image_files.take_over()
         # A service on the empty catalog has made empty collections, which nothing tells from full ones.
         if not keep_index:
             catalog.ledger.forget_store(catalog.ledger.store_id())
+        return catalog.image_files.take_over(replaced)
     finally:
         catalog.close()
 

@@ -70,7 +70,7 @@ class FileHoldRow(Base):
 
 
 class CatalogIdRow(Base):
-    """One row: the id that marks the store of image files as this database's; a backup keeps it.
+    """One row: the id that marks the store of image files as this catalog's; a backup or a copy has the same.
 
     Milvus has another, in `IndexStoreRow`.
     """

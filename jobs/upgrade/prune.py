@@ -53,7 +53,7 @@ def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
     assert isinstance(args, PruneFilesArgs)
     run, files = context.run, context.catalog.image_files
     run.claim("the image files")
-    files.check_owner()
+    files.check_owner(claim=not args.dry_run)
     removed = size = 0
     for number, prefix in enumerate(PREFIXES):
         run.report(stage="looking for unnamed image files", total=len(PREFIXES), done=number)

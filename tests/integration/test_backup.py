@@ -359,8 +359,10 @@ def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
 
     done: list[Collected] = []
     monkeypatch.setattr(backup, "copy_files", looked_at_meanwhile)
-    assert restore(shop.config, shop.place).whole
+    back = restore(shop.config, shop.place)
     service.close()
+    assert back.whole
+    assert not back.files_belong_to_another
     assert done[0] == Collected(held=True)
     shop.reopen()
     assert shop.products() == ["dress", "hat"]
@@ -388,6 +390,24 @@ def test_a_backup_of_tables_without_holds_comes_back(shop: Shop) -> None:
     assert shop.products() == ["dress"]
     assert shop.catalog.ledger.counts(version.collection).missing == 1
     assert shop.catalog.image_files.collect(0, 10) == Collected()
+
+
+def test_a_restore_leaves_a_store_of_files_to_the_database_that_has_it(shop: Shop, tmp_path: Path) -> None:
+    shop.put("dress")
+    with writing(shop.catalog.engine) as connection:
+        command.downgrade(alembic_config(connection), "0007")
+    back_up(shop.config, shop.place)
+    shop.lose()
+    database = f"sqlite:///{tmp_path}/other/catalog.db"
+    other = open_catalog(CatalogConfig(database_url=database, blobs_url=shop.config.blobs_url))
+    other.image_files.check_owner()
+    assert restore(shop.config, shop.place).files_belong_to_another
+    other.image_files.check_owner()
+    other.close()
+    shop.reopen()
+    assert shop.products() == ["dress"]
+    with pytest.raises(Conflict, match="another database"):
+        shop.catalog.image_files.check_owner()
 
 
 def test_a_restore_that_fails_after_the_tables_are_gone_says_why(

@@ -199,6 +199,7 @@ def test_a_prune_of_files_removes_at_once_what_no_product_names(shop: Stage, tmp
     assert planned["would_remove"] == 5
     assert planned["bytes"] > 0
     assert len(files()) == 7
+    assert catalog.blobs.owner() is None
     assert pruned(shop, tmp_path, dry_run=False) == {"removed": 5, "bytes": planned["bytes"], "reports": 0}
     assert files() == kept
     assert catalog.image_files.waiting() == 0
