@@ -159,13 +159,15 @@ class SqlProducts:
             revision = connection.scalar(select(ProductRow.revision).where(ProductRow.id == product_id))
             if revision is None:
                 raise _no_product(product_id)
-            raise_revision_floor(connection, revision)
             images = connection.execute(
                 select(ImageRow.id, ImageRow.sha256).where(ImageRow.product_id == product_id)
             )
             dropped = [(row.id, row.sha256) for row in images]
             lock_files(connection, [sha256 for _, sha256 in dropped])
             drop_images(connection, dropped, self._clock())
+            # Its row is one for all: taken last, so that whoever holds it waits for no file. A put of this
+            # product reads it only when it has the product's lock.
+            raise_revision_floor(connection, revision)
             connection.execute(delete(ProductRow).where(ProductRow.id == product_id))
 
     def picture(self, image_id: str) -> Picture:

@@ -15,7 +15,7 @@ from sqlalchemy import delete, select
 
 from catalog.blobs import FsspecBlobs
 from catalog.config import CatalogConfig
-from catalog.image_files import PREFIXES, Collected, SqlImageFiles
+from catalog.image_files import PREFIXES, Collected, SqlImageFiles, lock_files
 from catalog.imported_pictures import KnownPicture
 from catalog.opening import Catalog, open_catalog
 from catalog.products import SqlProducts
@@ -200,6 +200,22 @@ class ImageFilesContract:
         assert catalog.blobs.get(sha256(RED)) == RED.data
         self.whole(catalog)
         assert files.collect(0, 10) == Collected()
+
+    def test_a_delete_that_waits_for_a_file_holds_up_no_other_delete(
+        self, catalog: Catalog, products: SqlProducts
+    ) -> None:
+        if catalog.engine.dialect.name == "sqlite":
+            pytest.skip("SQLite has one lock for all that write")
+        products.put("q", "", "", {}, [RED])
+        products.put("r", "", "", {}, [BLUE])
+        # As a removal does that waits for a slow store.
+        with ThreadPoolExecutor(2) as pool:
+            with writing(catalog.engine) as connection:
+                lock_files(connection, [sha256(RED)])
+                waiting = pool.submit(products.delete, "q")
+                self.stays_unfinished(waiting)
+                pool.submit(products.delete, "r").result(30)
+            waiting.result(30)
 
     def test_a_put_whose_file_is_removed_before_its_transaction_stores_it_anew(
         self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
