@@ -13,16 +13,19 @@ sees all that former holders have committed. For one file they therefore happen 
 
 - A put before a removal: the removal sees the image row, and only takes the mark away.
 - A removal before a put: the put looks for the file under the lock, finds none, and stores it again before it
-  names it. That it has seen the file before it had the lock counts for nothing.
-- A drop and a put of the same content: the mark only says that somebody should look. It may stand beside an
-  image row, and a removal then takes it away.
+  names it. That it has seen the file before it had the lock counts for nothing. Only where an image names the
+  file already does it not look: no removal can have taken that.
+- A drop and a put of the same content: a mark may stand beside an image row that names the file. A removal finds
+  the row, keeps the file and deletes the mark.
 - A removal that dies: the database undoes its transaction and frees the lock. The mark is still there, and the
   file is or is not: the next removal deletes what is left, and a put finds out by looking.
 
 None of this depends on a time. What the grace is for: whoever reads a file that was replaced a moment ago, and
 an operator who takes back a deletion by restoring the database alone. A file is deleted within the transaction
-that looked, one a transaction, so no lock is held longer than one call to the store takes. A session that the
-database server ends during that one call could let a put of the same content pass between.
+that looked, one a transaction: a removal holds its lock for one call to the store. A session that the database
+server ends during that one call could let a put of the same content pass between. A put holds its locks while it
+looks for its files, a few side by side, and while it stores again what it misses. Whoever waits for a lock too
+long gives up with Unavailable.
 
 A store of files belongs to one database: files that another one names look unnamed here. So the first removal
 writes the name of its catalog into the store, and where it finds another name, nothing is removed. A copy of a
@@ -87,6 +90,14 @@ def lock_files(connection: Connection, sha256s: Iterable[str]) -> None:
     if keys:
         locks = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
         connection.execute(locks, {"keys": keys})
+
+
+def named_files(connection: Connection, sha256s: Iterable[str]) -> set[str]:
+    """Tell which of these files images name, as this transaction sees it."""
+    named: set[str] = set()
+    for some in chunks(sorted(sha256s)):
+        named.update(connection.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(some))))
+    return named
 
 
 def drop_images(connection: Connection, images: Iterable[tuple[str, str]], now: datetime) -> None:
@@ -159,11 +170,8 @@ class SqlImageFiles:
         """List the files with this prefix that no image names, each with its bytes."""
         found = self._blobs.sizes(prefix)
         with reading(self._engine) as connection:
-            for some in chunks(sorted(found)):
-                named = connection.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(some)))
-                for sha256 in set(named):
-                    del found[sha256]
-        return found
+            named = named_files(connection, found)
+        return {sha256: size for sha256, size in found.items() if sha256 not in named}
 
     def mark_unnamed(self, prefix: str) -> int:
         """Mark the files with this prefix that no image names and no mark does; counts them.
@@ -203,7 +211,7 @@ class SqlImageFiles:
 
     def remove(self, sha256: str, cutoff: datetime | None = None) -> Outcome:
         """Remove a file that no image names, marked or not; one marked after `cutoff` counts as named."""
-        with writing(self._engine) as connection:
+        with writing(self._engine, bounded=True) as connection:
             lock_files(connection, [sha256])
             mark = UnnamedFileRow.sha256 == sha256
             if cutoff is not None:
@@ -212,8 +220,8 @@ class SqlImageFiles:
                     return "named"
             image = connection.execute(select(ImageRow.id).where(ImageRow.sha256 == sha256).limit(1)).first()
             if image is None:
-                # Last: a backup announces itself before it reads which files there are. So one that is not
-                # seen here reads later than this transaction has looked, and does not find the file named.
+                # Last: a backup commits its hold before it takes its snapshot. If we see no hold, the snapshot is
+                # later than our look, and so finds no row that names the file.
                 if self._held(connection):
                     return "held"
                 _forget_imported(connection, sha256)

@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, delete, func, select
 
 from catalog.clock import utc_now
-from catalog.image_files import drop_images, lock_files
+from catalog.image_files import drop_images, lock_files, named_files
 from catalog.product_rows import (
     PICTURES,
     lock_product,
@@ -31,6 +32,8 @@ from core.errors import NotFound
 from core.ports import Blobs
 from core.types import Attributes, NewPicture, Picture, Product
 
+_LOOKS_AT_ONCE = 8
+"""Files that a put looks for side by side: others wait for its transaction."""
 _IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -65,7 +68,7 @@ class SqlProducts:
         check_attributes(attributes)
         stored = None if pictures is None else [(self._blobs.put(each.data), each) for each in pictures]
         wanted = Wanted(product_id, title, description, json.loads(json.dumps(dict(attributes))), stored)
-        with writing(self._engine) as connection:
+        with writing(self._engine, bounded=True) as connection:
             lock_product(connection, product_id)
             previous = read_products(connection, [product_id]).get(product_id)
             last = revision_floor(connection) if previous is None else previous.revision
@@ -90,11 +93,23 @@ class SqlProducts:
         dropped = [each for each in before.items() if each[0] not in after]
         new = {sha256 for image_id, sha256 in after.items() if image_id not in before}
         lock_files(connection, new.union(sha256 for _, sha256 in dropped))
-        for sha256, picture in wanted.pictures or ():
-            if sha256 in new and self._blobs.size(sha256) is None:
-                # Removed since it was stored. Under its lock it stays.
-                self._blobs.put(picture.data)
+        self._have_files(
+            {sha256: each for sha256, each in wanted.pictures or () if sha256 in new}, connection
+        )
         drop_images(connection, dropped, now)
+
+    def _have_files(self, files: dict[str, NewPicture], connection: Connection) -> None:
+        """Store again what was removed since it was stored; under their locks the files stay."""
+
+        def have(sha256: str) -> None:
+            if self._blobs.size(sha256) is None:
+                self._blobs.put(files[sha256].data)
+
+        # A file that an image names cannot have been removed.
+        doubtful = sorted(files.keys() - named_files(connection, files))
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE, "files") as pool:
+            for looked in [pool.submit(have, each) for each in doubtful]:
+                looked.result()
 
     def get(self, product_id: str) -> Product:
         """Read one product.
@@ -154,7 +169,7 @@ class SqlProducts:
         """
         if not is_product_id(product_id):
             raise _no_product(product_id)
-        with writing(self._engine) as connection:
+        with writing(self._engine, bounded=True) as connection:
             lock_product(connection, product_id)
             revision = connection.scalar(select(ProductRow.revision).where(ProductRow.id == product_id))
             if revision is None:

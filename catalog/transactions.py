@@ -16,6 +16,9 @@ _STEPS_A_LOOK = 1_000
 _CANCELED = "57014"
 """PostgreSQL's state of a statement that was canceled, as by its timeout."""
 
+_LOCKED = "55P03"
+"""PostgreSQL's state of a statement that has waited for a lock too long."""
+
 
 @contextmanager
 def reading(engine: Engine, timeout_s: float | None = None) -> Iterator[Connection]:
@@ -42,8 +45,10 @@ def reading(engine: Engine, timeout_s: float | None = None) -> Iterator[Connecti
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
+def writing(engine: Engine, bounded: bool = False) -> Iterator[Connection]:
     """A transaction that is durable when the block has ended, and undone when the block raises.
+
+    `bounded`: on PostgreSQL too it waits for another's lock no longer than SQLite does.
 
     Raises:
         Unavailable: the database does not answer, is full, or another writer was in the way for too long.
@@ -54,6 +59,8 @@ def writing(engine: Engine) -> Iterator[Connection]:
             # Whatever the server's default is: who has waited for a lock must see what its holder has committed.
             connection.execution_options(isolation_level="READ COMMITTED")
         with connection.begin():
+            if bounded and engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
             yield connection
 
 
@@ -65,7 +72,7 @@ def _write_turn(engine: Engine) -> Iterator[None]:
         yield
         return
     if not turn.acquire(timeout=BUSY_TIMEOUT_S):
-        raise Unavailable("the catalog's database is busy with other writes; try again")
+        raise _busy()
     try:
         yield
     finally:
@@ -102,6 +109,8 @@ def _outages_told() -> Iterator[None]:
             or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
         ):
             raise _time_is_over() from error
+        if getattr(cause, "sqlstate", None) == _LOCKED:
+            raise _busy() from error
         # SQLite's drivers know no other error for a statement that is wrong, which is a bug and no outage.
         if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
             raise
@@ -110,3 +119,7 @@ def _outages_told() -> Iterator[None]:
 
 def _time_is_over() -> DeadlineExceeded:
     return DeadlineExceeded("the catalog's database did not answer in time")
+
+
+def _busy() -> Unavailable:
+    return Unavailable("the catalog's database is busy with other writes; try again")

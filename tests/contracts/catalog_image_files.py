@@ -217,6 +217,34 @@ class ImageFilesContract:
                 pool.submit(products.delete, "r").result(30)
             waiting.result(30)
 
+    def test_a_put_that_waits_for_a_file_too_long_says_so(
+        self, catalog: Catalog, products: SqlProducts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if catalog.engine.dialect.name == "sqlite":
+            pytest.skip("SQLite has one lock for all that write")
+        monkeypatch.setattr("catalog.transactions.BUSY_TIMEOUT_S", 0.1)
+        with writing(catalog.engine) as connection:
+            lock_files(connection, [sha256(RED)])
+            with pytest.raises(Unavailable, match="busy with other writes"):
+                products.put("p", "", "", {}, [RED])
+        products.put("p", "", "", {}, [RED])
+
+    def test_a_put_looks_for_no_file_that_an_image_names(
+        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts
+    ) -> None:
+        looked: list[str] = []
+
+        class Watched(FsspecBlobs):
+            def size(self, sha256: str) -> int | None:
+                looked.append(sha256)
+                return super().size(sha256)
+
+        products.put("p", "", "", {}, [RED])
+        watched = SqlProducts(catalog.engine, Watched(catalog_config.blobs_url))
+        watched.put("q", "", "", {}, [BLUE, RED, GREEN])
+        assert sorted(looked) == sorted([sha256(BLUE), sha256(GREEN)])
+        self.whole(catalog)
+
     def test_a_put_whose_file_is_removed_before_its_transaction_stores_it_anew(
         self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
     ) -> None:
