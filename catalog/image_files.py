@@ -40,11 +40,11 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import Connection, Engine, Table, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, Table, and_, delete, func, insert, or_, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from catalog.blobs import OWNER, FsspecBlobs
@@ -53,7 +53,7 @@ from catalog.clock import utc_now
 from catalog.dialects import insert_or_replace
 from catalog.tables import CaptionRow, CatalogIdRow, FileHoldRow, ImageRow, ImportedPictureRow, UnnamedFileRow
 from catalog.transactions import reading, writing
-from core.errors import ConfigError, Conflict
+from core.errors import ConfigError, Conflict, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +72,15 @@ Outcome = Literal["removed", "named", "held"]
 class Collected:
     """Marks that were looked at: files removed, and files that products name after all.
 
-    `held`: a backup or a restore is under way, so the rest stays for now.
+    `failed`: files that could not be removed; their marks stay. `held`: a backup or a restore is under way, so the
+    rest stays for now. `last` is the last mark that was looked at, where more may follow.
     """
 
     removed: int = 0
     named: int = 0
+    failed: int = 0
     held: bool = False
+    last: tuple[datetime, str] | None = field(default=None, compare=False)
 
 
 def lock_files(connection: Connection, sha256s: Iterable[str]) -> None:
@@ -179,7 +182,6 @@ class SqlImageFiles:
         What writers that were killed have left half written goes at once.
         """
         self.check_owner()
-        self._blobs.remove_abandoned(prefix)
         number = 0
         for some in chunks(sorted(self.unnamed(prefix))):
             marks = [{"sha256": sha256, "since": self._clock()} for sha256 in some]
@@ -190,24 +192,40 @@ class SqlImageFiles:
                 number += len(some) - len(set(known))
                 statement = insert_or_replace(connection, _MARKS)
                 connection.execute(statement.on_conflict_do_nothing(index_elements=["sha256"]), marks)
+        # Last, for one that cannot be deleted must not keep the others from being marked.
+        self._blobs.remove_abandoned(prefix)
         return number
 
-    def collect(self, grace_s: float, limit: int) -> Collected:
-        """Remove up to `limit` files that were marked `grace_s` ago or longer; 0: whenever that was."""
+    def collect(self, grace_s: float, limit: int, after: tuple[datetime, str] | None = None) -> Collected:
+        """Remove up to `limit` files that were marked `grace_s` ago or longer; 0: whenever that was.
+
+        It begins with the oldest mark, or `after` the `last` of the call before: so whoever goes on until there is
+        no `last` tries each file once, also where some cannot be removed.
+        """
         cutoff = None if grace_s <= 0 else self._clock() - timedelta(seconds=grace_s)
-        marks = select(UnnamedFileRow.sha256).order_by(UnnamedFileRow.since, UnnamedFileRow.sha256)
+        since, sha256 = UnnamedFileRow.since, UnnamedFileRow.sha256
+        marks = select(since, sha256).order_by(since, sha256)
         if cutoff is not None:
-            marks = marks.where(UnnamedFileRow.since <= cutoff)
+            marks = marks.where(since <= cutoff)
+        if after is not None:
+            marks = marks.where(or_(since > after[0], and_(since == after[0], sha256 > after[1])))
         with reading(self._engine) as connection:
-            page = connection.scalars(marks.limit(limit)).all()
+            page = [(row.since, row.sha256) for row in connection.execute(marks.limit(limit))]
         if page:
+            # Fails where the store is away altogether, so that not every file of the next pages is tried.
             self.check_owner()
-        outcomes: list[Outcome] = []
-        for sha256 in page:
-            outcomes.append(self.remove(sha256, cutoff))
+        outcomes: list[Outcome | None] = []
+        for _, name in page:
+            try:
+                outcomes.append(self.remove(name, cutoff))
+            except Unavailable as error:
+                outcomes.append(None)
+                logger.warning("the image file %s could not be removed: %s", name, error.message)
             if outcomes[-1] == "held":
                 break
-        return Collected(outcomes.count("removed"), outcomes.count("named"), "held" in outcomes)
+        removed, named, failed = (outcomes.count(each) for each in ("removed", "named", None))
+        held = "held" in outcomes
+        return Collected(removed, named, failed, held, page[-1] if len(page) == limit and not held else None)
 
     def remove(self, sha256: str, cutoff: datetime | None = None) -> Outcome:
         """Remove a file that no image names, marked or not; one marked after `cutoff` counts as named."""

@@ -125,20 +125,31 @@ class RepairReplica:
             await asyncio.sleep(self._args.file_interval_s)
 
     async def _remove_files(self, prefix: str) -> None:
-        files, removed = self._catalog.image_files, 0
+        # Apart from each other: what cannot be removed must not keep others from being found.
+        for work in (self._collect_files, partial(self._mark_files, prefix)):
+            try:
+                await work()
+            except VitrineError as error:
+                logger.warning("image files that no product names stay: %s", error.message)
+            except Exception:
+                logger.exception("the removal of image files failed")
+
+    async def _mark_files(self, prefix: str) -> None:
+        await asyncio.to_thread(self._catalog.image_files.mark_unnamed, prefix)
+
+    async def _collect_files(self) -> None:
+        collect, removed, failed, last = self._catalog.image_files.collect, 0, 0, None
         try:
             while True:
-                done = await asyncio.to_thread(files.collect, self._args.file_grace_s, _FILES_AT_ONCE)
-                removed += done.removed
-                if done.removed + done.named < _FILES_AT_ONCE:
+                done = await asyncio.to_thread(collect, self._args.file_grace_s, _FILES_AT_ONCE, last)
+                removed, failed, last = removed + done.removed, failed + done.failed, done.last
+                if last is None:
                     break
-            await asyncio.to_thread(files.mark_unnamed, prefix)
-        except VitrineError as error:
-            logger.warning("image files that no product names stay: %s", error.message)
-        except Exception:
-            logger.exception("the removal of image files failed")
-        if removed:
-            logger.info("removed %d image files that no product names", removed)
+        finally:
+            if removed:
+                logger.info("removed %d image files that no product names", removed)
+            if failed:
+                logger.warning("%d image files could not be removed and are tried again later", failed)
 
     async def _pass(self, name: str, work: Callable[[int, float], Awaitable[SweepReport]]) -> None:
         try:

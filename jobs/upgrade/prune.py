@@ -1,16 +1,19 @@
 """The jobs `prune` and `prune_files`: drop the collections, and the image files, that nobody goes back to."""
 
+import logging
 from typing import Any
 
 from catalog.image_files import PREFIXES
 from catalog.opening import Catalog
-from core.errors import Conflict
+from core.errors import Conflict, Unavailable
 from core.jobs import JobArgs, PruneArgs, PruneFilesArgs
 from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.context import JobContext, open_store
 from jobs.staging import Staging
 from jobs.upgrade.serving import RunningServe, Serving
+
+logger = logging.getLogger(__name__)
 
 _MARKS_AT_ONCE = 500
 
@@ -43,7 +46,8 @@ def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
 def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
     """Remove every image file that no product names; returns how many files and bytes went, or would go.
 
-    Reports show small copies of images, so those of jobs whose record has gone are removed too.
+    A file that cannot be removed keeps no other from it: the result counts them as `failed`. Reports
+    show small copies of images, so those of jobs whose record has gone are removed too.
 
     Raises:
         Conflict: another such job is at work, a backup or a restore needs the files, or they belong to another
@@ -54,12 +58,18 @@ def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
     run, files = context.run, context.catalog.image_files
     run.claim("the image files")
     files.check_owner(claim=not args.dry_run)
-    removed = size = 0
+    removed = size = failed = 0
     for number, prefix in enumerate(PREFIXES):
         run.report(stage="looking for unnamed image files", total=len(PREFIXES), done=number)
         for sha256, held in files.unnamed(prefix).items():
             run.check()
-            outcome = "removed" if args.dry_run else files.remove(sha256)
+            try:
+                outcome = "removed" if args.dry_run else files.remove(sha256)
+            except Unavailable as error:
+                # Where the whole store is away the next listing says so.
+                logger.warning("the image file %s could not be removed: %s", sha256, error.message)
+                failed += 1
+                continue
             if outcome == "held":
                 raise Conflict(
                     "a backup or a restore is under way and needs the files; try again when it is done"
@@ -70,11 +80,13 @@ def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
             context.catalog.blobs.remove_abandoned(prefix)
     if not args.dry_run:
         # Marks of files that products name again, or that somebody else has removed.
-        while (done := files.collect(0, _MARKS_AT_ONCE)).removed + done.named == _MARKS_AT_ONCE:
+        last = None
+        while (last := files.collect(0, _MARKS_AT_ONCE, last).last) is not None:
             run.check()
         context.catalog.captions.forget_gone()
     reports = _prune_reports(context, args.dry_run)
-    return {"would_remove" if args.dry_run else "removed": removed, "bytes": size, "reports": reports}
+    counts = {"would_remove" if args.dry_run else "removed": removed, "bytes": size, "reports": reports}
+    return counts if args.dry_run else counts | {"failed": failed}
 
 
 def _prune_reports(context: JobContext, dry_run: bool) -> int:

@@ -305,9 +305,37 @@ class ImageFilesContract:
 
         products.put("p", "", "", {}, [RED])
         products.delete("p")
-        with pytest.raises(Unavailable):
-            SqlImageFiles(catalog.engine, Away(catalog_config.blobs_url)).collect(0, 10)
+        assert SqlImageFiles(catalog.engine, Away(catalog_config.blobs_url)).collect(0, 10) == Collected(
+            failed=1
+        )
         assert self.marked(catalog) == {sha256(RED)}
+        assert files.collect(0, 10) == Collected(removed=1)
+
+    def test_a_file_that_cannot_be_removed_keeps_no_other(
+        self,
+        catalog: Catalog,
+        catalog_config: CatalogConfig,
+        products: SqlProducts,
+        files: SqlImageFiles,
+        clock: Clock,
+    ) -> None:
+        class Stuck(FsspecBlobs):
+            def remove(self, name: str) -> None:
+                if name == sha256(RED):
+                    raise Unavailable("it may not be deleted")
+                super().remove(name)
+
+        # It has the oldest mark, and one page is one file.
+        for image in (RED, BLUE, GREEN):
+            products.put("p", "", "", {}, [image])
+            products.delete("p")
+            clock.move(1)
+        stuck, last, done = SqlImageFiles(catalog.engine, Stuck(catalog_config.blobs_url), clock), None, []
+        while not done or last is not None:
+            done.append(stuck.collect(0, 1, last))
+            last = done[-1].last
+        assert done == [Collected(failed=1), Collected(removed=1), Collected(removed=1), Collected()]
+        assert self.stored(catalog) == self.marked(catalog) == {sha256(RED)}
         assert files.collect(0, 10) == Collected(removed=1)
 
     @pytest.mark.parametrize("moment", ["before", "after"])

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from catalog.blobs import FsspecBlobs
 from catalog.config import CatalogConfig
 from catalog.opening import Catalog, open_catalog
-from core.errors import Internal
+from core.errors import Internal, Unavailable
 from core.types import Encoded, EncoderInput, NewPicture, row_key
 from deployments import repair
 from deployments.config import RepairArgs
@@ -184,9 +185,25 @@ def test_loops_begin_and_end_with_the_models_that_are_named(
     asyncio.run(scene())
 
 
-def test_files_that_no_product_names_go_by_themselves(
-    args: RepairArgs, catalog: Catalog, encoders: dict[str, LocalEncoder], store: MemoryStore
+def test_files_that_no_product_names_go_by_themselves_beside_one_that_cannot(
+    args: RepairArgs,
+    catalog: Catalog,
+    encoders: dict[str, LocalEncoder],
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # It has the oldest mark, and one page is one file.
+    (stuck,) = catalog.products.put("stuck", "", "", {}, [image(3)])[0].pictures
+    catalog.products.delete("stuck")
+    remove = FsspecBlobs.remove
+
+    def all_but_one(blobs: FsspecBlobs, name: str) -> None:
+        if name == stuck.sha256:
+            raise Unavailable("it may not be deleted")
+        remove(blobs, name)
+
+    monkeypatch.setattr(FsspecBlobs, "remove", all_but_one)
+    monkeypatch.setattr(repair, "_FILES_AT_ONCE", 1)
     (gone,) = catalog.products.put("gone", "", "", {}, [image(1)])[0].pictures
     (stays,) = catalog.products.put("stays", "", "", {}, [image(2)])[0].pictures
     catalog.products.delete("gone")
@@ -204,6 +221,7 @@ def test_files_that_no_product_names_go_by_themselves(
 
     asyncio.run(scene())
     assert catalog.blobs.size(stays.sha256) is not None
+    assert catalog.blobs.size(stuck.sha256) is not None
 
 
 def test_a_loop_that_has_ended_fails_the_health_check(

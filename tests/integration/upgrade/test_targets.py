@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from catalog.blobs import FsspecBlobs
 from catalog.config import CatalogConfig
 from catalog.image_files import PREFIXES
 from core.bulk import BulkConfig
@@ -185,12 +186,21 @@ def test_nothing_is_dropped_through_an_alias(shop: Stage) -> None:
     assert shop.keys("old") == shop.expected_keys()
 
 
-def test_a_prune_of_files_removes_at_once_what_no_product_names(shop: Stage, tmp_path: Path) -> None:
+def test_a_prune_of_files_removes_at_once_what_no_product_names(
+    shop: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalog = shop.catalog
     kept = {each.sha256 for name in ("p1", "p2") for each in catalog.products.get(name).pictures}
     for name in ("p0", "p3", "p4", "p5"):
         catalog.products.delete(name)
     catalog.blobs.put(b"its product never came")
+
+    remove = FsspecBlobs.remove
+
+    def all_but_one(blobs: FsspecBlobs, name: str) -> None:
+        if name == stuck:
+            raise Unavailable("it may not be deleted")
+        remove(blobs, name)
 
     def files() -> set[str]:
         return {name for prefix in PREFIXES for name in catalog.blobs.sizes(prefix)}
@@ -200,7 +210,14 @@ def test_a_prune_of_files_removes_at_once_what_no_product_names(shop: Stage, tmp
     assert planned["bytes"] > 0
     assert len(files()) == 7
     assert catalog.blobs.owner() is None
-    assert pruned(shop, tmp_path, dry_run=False) == {"removed": 5, "bytes": planned["bytes"], "reports": 0}
+    stuck = min(files() - kept)
+    with monkeypatch.context() as patched:
+        patched.setattr(FsspecBlobs, "remove", all_but_one)
+        done = pruned(shop, tmp_path, dry_run=False)
+    assert (done["removed"], done["failed"]) == (4, 1)
+    assert files() == {*kept, stuck}
+    done = pruned(shop, tmp_path, dry_run=False)
+    assert (done["removed"], done["failed"]) == (1, 0)
     assert files() == kept
     assert catalog.image_files.waiting() == 0
     assert pruned(shop, tmp_path, dry_run=True) == {"would_remove": 0, "bytes": 0, "reports": 0}
