@@ -158,7 +158,7 @@ class SqlCaptions:
         with writing(self._engine) as connection:
             # Before any row is written: writers of products take this lock first too.
             products = _lock_products_of(connection, sorted(texts))
-            # A picture that has gone by then took its captions with it.
+            # An image that has gone by then took its captions with it.
             existing = _existing(connection, sorted(texts))
             rows = [row for row in rows if row["image_id"] in existing]
             if not rows:
