@@ -43,6 +43,16 @@ class DatabaseContract:
         migrate(catalog.engine)
         assert catalog.products.counts() == (0, 0)
 
+    def test_indexes_that_were_made_before_a_migration_stay(self, catalog: Catalog) -> None:
+        with writing(catalog.engine) as connection:
+            command.downgrade(alembic_config(connection), "0007")
+            connection.exec_driver_sql("CREATE INDEX ix_images_sha256 ON images (sha256)")
+            connection.exec_driver_sql(
+                "CREATE INDEX ix_imported_pictures_sha256 ON imported_pictures (sha256)"
+            )
+        migrate(catalog.engine)
+        self.test_the_migrations_make_exactly_the_tables_of_the_code(catalog)
+
     def test_a_migration_that_fails_leaves_nothing_behind(
         self, catalog_config: CatalogConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:

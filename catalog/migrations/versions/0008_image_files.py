@@ -31,8 +31,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_catalog_id"),
     )
     op.bulk_insert(named, [{"id": 1, "catalog_id": uuid.uuid4().hex}])
-    op.create_index("ix_images_sha256", "images", ["sha256"])
-    op.create_index("ix_imported_pictures_sha256", "imported_pictures", ["sha256"])
+    # These tables may be large: an operator may have made the indexes before, while the service went on.
+    op.create_index("ix_images_sha256", "images", ["sha256"], if_not_exists=True)
+    op.create_index("ix_imported_pictures_sha256", "imported_pictures", ["sha256"], if_not_exists=True)
 
 
 def downgrade() -> None:
