@@ -17,7 +17,6 @@ COPY catalog catalog
 COPY milvus milvus
 COPY deployments deployments
 COPY jobs jobs
-COPY cli cli
 COPY vitrine vitrine
 COPY demo demo
 # An index of PyTorch's own leaves out CUDA for the target `cpu`, which is some 5 GB smaller then.
@@ -28,7 +27,7 @@ RUN uv pip install --no-cache --compile-bytecode --python /opt/vitrine/venv/bin/
         ${TORCH_INDEX:+--index "$TORCH_INDEX"} --constraint constraints.txt --editable ".[${STORES}]"
 # The HAProxy that Ray brings, without splicing: see docs/doors.md.
 RUN mkdir /opt/vitrine/bin \
-    && python -c "from pathlib import Path; from cli.haproxy import write_launcher; write_launcher(Path('/opt/vitrine/bin'))"
+    && python -c "from pathlib import Path; from deployments.proxy.haproxy import write_launcher; write_launcher(Path('/opt/vitrine/bin'))"
 
 FROM build AS weights
 ENV HF_HOME=/weights

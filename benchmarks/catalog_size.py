@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import text
 
-from catalog.config import CatalogConfig
+from catalog.database import CatalogConfig, reading
 from catalog.opening import Catalog, open_catalog
-from catalog.transactions import reading
 from core.types import IndexItem, NewPicture, VectorRow
-from demo.looks import COLOURS, PATTERNS, TYPES
+from demo.garments import COLOURS, PATTERNS, TYPES
 from milvus.schema import encode_rows
 
 PICTURES_A_PRODUCT = 3

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from benchmarks.browsing import Wait, Weight, waits, weight
 from core.tcp_ports import free_port
-from demo.queries import picture_queries
+from demo.labels import picture_queries
 from demo.run import READY_TIMEOUT_S, SEED, fill
 from demo.service import DemoService
-from tests.e2e.browser.chromium import CHROMIUM, MISSING, chromium
+from tests.support.browser import CHROMIUM, MISSING, chromium
 
 _WARM_UP = 3
 """Drops that are not counted: the first of a service load what models and threads load late."""

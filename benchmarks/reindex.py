@@ -32,14 +32,14 @@ import yaml
 
 from benchmarks.bare import write_checkpoint
 from benchmarks.pictures import small_jpegs
-from catalog.config import CatalogConfig
+from catalog.database import CatalogConfig
 from catalog.opening import open_catalog
 from core.errors import StoreUnavailable
 from core.types import NewPicture
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.local import LocalEncoder
+from models.encoder import LocalEncoder
 from models.registry import load_encoder
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from rich.table import Table
 from benchmarks.overhead import Overhead, overhead
 from benchmarks.overload import Overload, overload
 from benchmarks.search_service import empty_graph, fill, searching
-from tests.milvus_process import INSTALL, is_installed, milvus_server
+from tests.support.vector_stores import INSTALL, is_installed, milvus_server
 
 BY_VECTORS: dict[str, Any] = {"lexical_weight": 0}
 """What is compared with Milvus leaves out the ranking by words, which Milvus does not make."""

@@ -12,7 +12,7 @@ import numpy as np
 from pymilvus import MilvusClient
 
 from benchmarks.service import application, configuration, one_replica, wait_for_answer
-from catalog.config import CatalogConfig
+from catalog.database import CatalogConfig
 from catalog.opening import open_catalog
 from core.tcp_ports import free_port
 from core.types import IndexItem, NewPicture, VectorRow

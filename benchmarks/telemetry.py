@@ -14,13 +14,12 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from core.stages import Stage, watch_stages
-from deployments.calls import called
-from deployments.metrics import CACHE_HITS, STAGE_SECONDS
-from deployments.middleware import RequestId
-from deployments.observed import Observed
-from deployments.telemetry import WatchedStage, start_telemetry
-from jobs.cluster import start_ray
+from core.telemetry import Stage, watch_stages
+from deployments.http.middleware import RequestId
+from deployments.observability.access_log import Observed
+from deployments.observability.metrics import CACHE_HITS, STAGE_SECONDS
+from deployments.observability.telemetry import WatchedStage, called, start_telemetry
+from jobs.runner.cluster import start_ray
 
 CALLS = 2_000
 ROUNDS = 5

@@ -5,11 +5,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
-from catalog.clock import utc_now
+from catalog.database import reading, utc_now, writing
 from catalog.tables import ApiKeyRow
-from catalog.transactions import reading, writing
+from core.api_keys import ApiKey
 from core.errors import Conflict, NotFound
-from core.keys import ApiKey
 
 _LOCK = (0x7669, 0x6B65)
 """PostgreSQL's advisory lock under which keys change, so that two revocations cannot both spare the other."""

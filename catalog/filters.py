@@ -1,6 +1,6 @@
 """Compile a filter to a SQL condition on the attributes of products; the one place that reads JSON in SQL.
 
-The condition is what `core.filters.matches` says of all attributes that `catalog.validation` lets in: no string
+The condition is what `core.filters.matches` says of all attributes that `catalog.product_rows` lets in: no string
 of theirs holds a NUL and no number leaves 64 bits. A filter may name both, so it is decided here what these
 mean; no database has to. The condition is never NULL, so that NOT around it is the opposite.
 

@@ -48,11 +48,8 @@ from sqlalchemy import Connection, Engine, Table, and_, delete, func, insert, or
 from sqlalchemy.exc import DBAPIError
 
 from catalog.blobs import OWNER, FsspecBlobs
-from catalog.chunks import chunks
-from catalog.clock import utc_now
-from catalog.dialects import insert_or_replace
+from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
 from catalog.tables import CaptionRow, CatalogIdRow, FileHoldRow, ImageRow, ImportedPictureRow, UnnamedFileRow
-from catalog.transactions import reading, writing
 from core.errors import ConfigError, Conflict, Unavailable
 
 logger = logging.getLogger(__name__)

@@ -1,20 +1,17 @@
-"""Imports in SQL: how far the last one from each source has come, and what it delivered."""
+"""Imports in SQL: how far each source has come, what it delivered, and which images are unchanged."""
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy import Engine, Table, delete, exists, func, insert, select, update
 
-from catalog.chunks import chunks
-from catalog.clock import utc_now
-from catalog.dialects import insert_or_replace
-from catalog.ledger_rows import storable
-from catalog.tables import ImportedProductRow, ImportErrorRow, ImportRow
-from catalog.transactions import reading, writing
-from catalog.validation import is_product_id
+from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
+from catalog.ledger_queries import storable
+from catalog.product_rows import is_product_id
+from catalog.tables import ImportedPictureRow, ImportedProductRow, ImportErrorRow, ImportRow
 from core.errors import NotFound
 
 _PRODUCTS: Table = ImportRow.metadata.tables[ImportedProductRow.__tablename__]
@@ -183,3 +180,63 @@ def _error_values(source: str, error: RowError) -> dict[str, object]:
         "product_id": None if error.product_id is None else storable(error.product_id),
         "error": storable(error.error),
     }
+
+
+_IMAGES: Table = ImportedPictureRow.metadata.tables[ImportedPictureRow.__tablename__]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPicture:
+    """A picture file that was read and found good, by its sha256; for a path the etag is size and time."""
+
+    etag: str | None
+    last_modified: str | None
+    sha256: str
+    media_type: str
+    width: int
+    height: int
+
+
+class SqlImportedPictures:
+    """The memory of references; every method may raise Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def find(self, references: Sequence[str]) -> dict[str, KnownPicture]:
+        """Read what is known of these paths and URLs."""
+        keys = {_reference_key(each): each for each in references}
+        found: dict[str, KnownPicture] = {}
+        with reading(self._engine) as connection:
+            for some in chunks(sorted(keys)):
+                rows = select(*_IMAGES.columns).where(ImportedPictureRow.key.in_(some))
+                for row in connection.execute(rows):
+                    key, *rest = row
+                    found[keys[key]] = KnownPicture(*rest)
+        return found
+
+    def remember(self, pictures: Mapping[str, KnownPicture]) -> None:
+        """Keep what these paths and URLs hold now."""
+        if not pictures:
+            return
+        values = [
+            {"key": _reference_key(reference), **asdict(known)} for reference, known in pictures.items()
+        ]
+        with writing(self._engine) as connection:
+            statement = insert_or_replace(connection, _IMAGES)
+            changes = {column.name: statement.excluded[column.name] for column in _IMAGES.columns}
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["key"], set_=changes),
+                sorted(values, key=lambda each: str(each["key"])),
+            )
+
+    def forget(self, sha256s: Sequence[str]) -> None:
+        """Have what held these files read anew by the next import; for files that were lost or damaged."""
+        with writing(self._engine) as connection:
+            for some in chunks(sorted(set(sha256s))):
+                connection.execute(delete(ImportedPictureRow).where(ImportedPictureRow.sha256.in_(some)))
+
+
+def _reference_key(reference: str) -> str:
+    # A path may hold bytes that are no UTF-8, which Python shows as surrogates.
+    return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()

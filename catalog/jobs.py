@@ -4,21 +4,126 @@ A job's process renews its lease with every sign of life. One that dies, however
 its lease runs out, the job shows as interrupted, and what it had claimed is free again.
 """
 
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, insert, select, update
 
-from catalog import job_rows
-from catalog.clock import utc_now
-from catalog.config import KEEP_JOBS_DAYS
+from catalog.database import KEEP_JOBS_DAYS, reading, utc_now, writing
 from catalog.tables import JobRow
-from catalog.transactions import reading, writing
-from core.errors import Conflict
+from core.errors import Conflict, NotFound
 from core.jobs import Job, JobState, Progress
+
+_JOBS = select(*JobRow.__table__.columns)
+_ROWS_AT_ONCE = 1_000
+_UNFINISHED = ("queued", "running")
+_JOB_ID = re.compile(r"[a-z0-9_-]{1,64}")
+_JOBS_LOCK = (0x7669, 0x6A6F)
+"""PostgreSQL's advisory lock under which jobs are created and claims are taken."""
+
+
+def _take_turns(connection: Connection) -> None:
+    """Let one transaction at a time create jobs and take claims."""
+    # On SQLite the transaction holds the only write lock there is.
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(*_JOBS_LOCK)))
+
+
+def _read_job(connection: Connection, job_id: str, now: datetime) -> Job:
+    """Read one job; NotFound when there is none of that id."""
+    row = None
+    if _JOB_ID.fullmatch(job_id):
+        row = connection.execute(_JOBS.where(JobRow.id == job_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no job {job_id!r:.80}")
+    return _job_of(row, now)
+
+
+def _find_alike(connection: Connection, kind: str, args: Mapping[str, Any], now: datetime) -> Job | None:
+    """Find a living job that does the same."""
+    rows = connection.execute(_JOBS.where(JobRow.kind == kind, _alive(now)))
+    return next((_job_of(row, now) for row in rows if row.args == dict(args)), None)
+
+
+def _find_holder(connection: Connection, name: str, now: datetime) -> Job | None:
+    """Find the living job that has claimed this."""
+    row = connection.execute(_JOBS.where(JobRow.claim == name, _alive(now))).first()
+    return None if row is None else _job_of(row, now)
+
+
+def _take_lock(connection: Connection, job_id: str, name: str, now: datetime) -> bool:
+    """Take a lock from whoever is dead; False while another living job holds it."""
+    others = and_(JobRow.lock == name, JobRow.id != job_id)
+    if connection.execute(select(JobRow.id).where(others, _alive(now))).first() is not None:
+        return False
+    # One that only seemed to be dead finds out by this that it holds it no more.
+    connection.execute(update(JobRow).where(others).values(lock=None))
+    return True
+
+
+def _holds_lock(connection: Connection, job_id: str, name: str) -> bool:
+    """Tell whether a job holds a lock that nobody has taken from it."""
+    held = select(JobRow.id).where(JobRow.id == job_id, JobRow.lock == name)
+    return connection.execute(held).first() is not None
+
+
+def _change_job(connection: Connection, job_id: str, now: datetime, lease_s: float, **values: Any) -> bool:
+    """Change an unfinished job and renew its lease; False when it has ended."""
+    changed = connection.execute(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state.in_(_UNFINISHED))
+        .values(heartbeat_at=now, expires_at=now + timedelta(seconds=lease_s), **values)
+    )
+    return changed.rowcount > 0
+
+
+def _forget_before(connection: Connection, before: datetime, now: datetime) -> None:
+    """Drop the jobs that have ended, or died, before a moment."""
+    connection.execute(
+        delete(JobRow).where(JobRow.heartbeat_at < before, ~_alive(now)),
+    )
+
+
+def read_report_files(connection: Connection) -> set[str]:
+    """Read which files, by sha256, the results of jobs name."""
+    results = connection.scalars(select(JobRow.result), execution_options={"yield_per": _ROWS_AT_ONCE})
+    return {sha256 for result in results for sha256 in ((result or {}).get("files") or {}).values()}
+
+
+def _others_live(connection: Connection, job_id: str, now: datetime) -> bool:
+    """Tell whether any job but this one is alive."""
+    return (
+        connection.execute(select(JobRow.id).where(JobRow.id != job_id, _alive(now)).limit(1)).first()
+        is not None
+    )
+
+
+def _job_of(row: Row[Any], now: datetime) -> Job:
+    """Show a row as a job; one whose lease has run out is interrupted."""
+    lost = row.state in _UNFINISHED and row.expires_at <= now
+    return Job(
+        job_id=row.id,
+        kind=row.kind,
+        args=row.args,
+        state="interrupted" if lost else row.state,
+        progress=Progress(**row.progress),
+        claim=row.claim,
+        result=row.result,
+        error=row.error,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        heartbeat_at=row.heartbeat_at,
+        finished_at=row.finished_at,
+    )
+
+
+def _alive(now: datetime) -> ColumnElement[bool]:
+    return and_(JobRow.state.in_(_UNFINISHED), JobRow.expires_at > now)
+
 
 START_S = 180.0
 """How long a job may take from its creation to its first sign of life: a cluster may have to grow."""
@@ -53,11 +158,11 @@ class SqlJobs:
         now = self._clock()
         job_id = f"{kind}-{uuid.uuid4().hex[:12]}"
         with writing(self._engine) as connection:
-            job_rows.take_turns(connection)
-            alike = job_rows.alike(connection, kind, args, now)
+            _take_turns(connection)
+            alike = _find_alike(connection, kind, args, now)
             if alike is not None:
                 raise Conflict(f"job {alike.job_id} is already doing this")
-            job_rows.forget_before(connection, now - self._keep, now)
+            _forget_before(connection, now - self._keep, now)
             connection.execute(
                 insert(JobRow).values(
                     id=job_id,
@@ -80,8 +185,8 @@ class SqlJobs:
             Conflict: it has ended or another process works on it.
         """
         with writing(self._engine) as connection:
-            job_rows.take_turns(connection)
-            job = job_rows.read(connection, job_id, self._clock())
+            _take_turns(connection)
+            job = _read_job(connection, job_id, self._clock())
             if job.state not in ("queued", "interrupted"):
                 raise Conflict(f"job {job_id} is {job.state}")
             self._change(connection, job_id, state="running", started_at=job.started_at or self._clock())
@@ -94,8 +199,8 @@ class SqlJobs:
             Conflict: another job has claimed it; the message holds its id.
         """
         with writing(self._engine) as connection:
-            job_rows.take_turns(connection)
-            holder = job_rows.holder(connection, name, self._clock())
+            _take_turns(connection)
+            holder = _find_holder(connection, name, self._clock())
             if holder is not None and holder.job_id != job_id:
                 raise Conflict(f"job {holder.job_id} works on {name}")
             self._change(connection, job_id, claim=name)
@@ -109,8 +214,8 @@ class SqlJobs:
             Conflict: this job has ended.
         """
         with writing(self._engine) as connection:
-            job_rows.take_turns(connection)
-            if not job_rows.lock(connection, job_id, name, self._clock()):
+            _take_turns(connection)
+            if not _take_lock(connection, job_id, name, self._clock()):
                 return False
             if not self._change(connection, job_id, lock=name):
                 raise Conflict(f"job {job_id} has ended")
@@ -119,8 +224,8 @@ class SqlJobs:
     def keep_lock(self, job_id: str, name: str) -> bool:
         """Renew the lease of a job that holds a lock; False when another has taken it for dead, and the lock."""
         with writing(self._engine) as connection:
-            job_rows.take_turns(connection)
-            return job_rows.holds(connection, job_id, name) and self._change(connection, job_id)
+            _take_turns(connection)
+            return _holds_lock(connection, job_id, name) and self._change(connection, job_id)
 
     def unlock(self, job_id: str) -> None:
         """Give the lock back that a job holds, if it holds one."""
@@ -130,9 +235,9 @@ class SqlJobs:
     def beat(self, job_id: str, progress: Progress) -> bool:
         """Give a sign of life; False when the job was cancelled, or lost its claim to another meanwhile."""
         with writing(self._engine) as connection:
-            job_rows.take_turns(connection)
-            claim = job_rows.read(connection, job_id, self._clock()).claim
-            holder = None if claim is None else job_rows.holder(connection, claim, self._clock())
+            _take_turns(connection)
+            claim = _read_job(connection, job_id, self._clock()).claim
+            holder = None if claim is None else _find_holder(connection, claim, self._clock())
             if holder is not None and holder.job_id != job_id:
                 return False
             return self._change(connection, job_id, progress=asdict(progress))
@@ -158,7 +263,7 @@ class SqlJobs:
             Conflict: it has ended already.
         """
         with writing(self._engine) as connection:
-            job = job_rows.read(connection, job_id, self._clock())
+            job = _read_job(connection, job_id, self._clock())
             if not self._change(connection, job_id, state="cancelled", finished_at=self._clock()):
                 raise Conflict(f"job {job_id} has already ended: {job.state}")
         return self.get(job_id)
@@ -166,30 +271,30 @@ class SqlJobs:
     def get(self, job_id: str) -> Job:
         """Read one job; NotFound when there is none of that id."""
         with reading(self._engine) as connection:
-            return job_rows.read(connection, job_id, self._clock())
+            return _read_job(connection, job_id, self._clock())
 
     def alike(self, kind: str, args: Mapping[str, Any]) -> Job | None:
         """Find the living job that keeps an equal one from being created."""
         with reading(self._engine) as connection:
-            return job_rows.alike(connection, kind, args, self._clock())
+            return _find_alike(connection, kind, args, self._clock())
 
     def holder(self, name: str) -> Job | None:
         """Find the living job that has claimed this."""
         with reading(self._engine) as connection:
-            return job_rows.holder(connection, name, self._clock())
+            return _find_holder(connection, name, self._clock())
 
     def report_files(self, job_id: str) -> set[str] | None:
         """Read which files, by sha256, results of jobs name; None while another job lives, and may add to them."""
         with reading(self._engine) as connection:
-            if job_rows.others_live(connection, job_id, self._clock()):
+            if _others_live(connection, job_id, self._clock()):
                 return None
-            return job_rows.report_files(connection)
+            return read_report_files(connection)
 
     def page(self, limit: int) -> list[Job]:
         """Read the latest jobs, newest first."""
-        rows = job_rows.JOBS.order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)
+        rows = _JOBS.order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)
         with reading(self._engine) as connection:
-            return [job_rows.job_of(row, self._clock()) for row in connection.execute(rows)]
+            return [_job_of(row, self._clock()) for row in connection.execute(rows)]
 
     def _change(self, connection: Connection, job_id: str, **values: Any) -> bool:
-        return job_rows.change(connection, job_id, self._clock(), self.lease_s, **values)
+        return _change_job(connection, job_id, self._clock(), self.lease_s, **values)

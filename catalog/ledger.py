@@ -1,7 +1,8 @@
-"""The embeddings ledger in SQL: what is in which collection, what is missing, what is obsolete."""
+"""The embeddings ledger and the model versions in SQL: what is indexed, missing or obsolete."""
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Row,
     Select,
     and_,
     delete,
@@ -19,14 +21,12 @@ from sqlalchemy import (
     update,
 )
 
-from catalog.chunks import chunks
-from catalog.clock import utc_now
-from catalog.dialects import insert_or_replace
-from catalog.index_progress import SqlIndexProgress
-from catalog.ledger_rows import (
+from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
+from catalog.ledger_queries import (
     IS_CURRENT,
     IS_OPEN,
     ITEMS,
+    SqlIndexProgress,
     error_text,
     in_flight,
     is_bug_of_another_release,
@@ -38,12 +38,121 @@ from catalog.ledger_rows import (
     rows_of,
     upsert,
 )
-from catalog.model_versions import read_versions, write_version
-from catalog.tables import EmbeddingRow, ImageRow, IndexStoreRow
-from catalog.transactions import reading, writing
-from catalog.validation import is_product_id
+from catalog.product_rows import is_product_id
+from catalog.tables import EmbeddingRow, ImageRow, IndexStoreRow, ModelVersionRow
 from core.errors import VitrineError
 from core.types import EncoderInfo, IndexItem, LedgerCounts, Removal, row_key
+
+
+def write_version(connection: Connection, info: EncoderInfo, now: datetime) -> None:
+    """Add the version, or renew what is known of it; it keeps the time of its first registration."""
+    values = asdict(info) | {"modalities": list(info.modalities)}
+    del values["captions"]
+    statement = insert_or_replace(connection, ModelVersionRow.metadata.tables[ModelVersionRow.__tablename__])
+    connection.execute(
+        statement.values(collection=info.collection, created_at=now, **values).on_conflict_do_update(
+            index_elements=["collection"], set_=values
+        )
+    )
+
+
+_INFO = select(
+    ModelVersionRow.name,
+    ModelVersionRow.family,
+    ModelVersionRow.checkpoint,
+    ModelVersionRow.fingerprint,
+    ModelVersionRow.dimension,
+    ModelVersionRow.modalities,
+    ModelVersionRow.precision,
+    ModelVersionRow.device,
+)
+
+
+def read_versions(connection: Connection) -> list[EncoderInfo]:
+    """Read all versions, oldest first."""
+    rows = connection.execute(_INFO.order_by(ModelVersionRow.created_at, ModelVersionRow.collection))
+    return [_info(row) for row in rows]
+
+
+def read_retired(connection: Connection, model: str) -> list[EncoderInfo]:
+    """Read the versions of a model that another has taken over from, the latest first."""
+    retired = _INFO.where(ModelVersionRow.name == model, ModelVersionRow.retired_at.is_not(None))
+    rows = connection.execute(retired.order_by(ModelVersionRow.retired_at.desc(), ModelVersionRow.collection))
+    return [_info(row) for row in rows]
+
+
+def read_chosen(connection: Connection, model: str, since: datetime) -> EncoderInfo | None:
+    """Read the version of a model that was last chosen to take over, if that was not before `since`."""
+    chosen = _INFO.where(ModelVersionRow.name == model, ModelVersionRow.promoted_at >= since)
+    row = connection.execute(chosen.order_by(ModelVersionRow.promoted_at.desc()).limit(1)).first()
+    return None if row is None else _info(row)
+
+
+def _info(row: Row[*tuple[Any, ...]]) -> EncoderInfo:
+    return EncoderInfo(
+        name=row.name,
+        family=row.family,
+        checkpoint=row.checkpoint,
+        fingerprint=row.fingerprint,
+        dimension=row.dimension,
+        modalities=tuple(row.modalities),
+        precision=row.precision,
+        device=row.device,
+    )
+
+
+class SqlVersions:
+    """The history of registered model versions; every method may raise Unavailable.
+
+    Which version is live is not told here: that is what the alias in Milvus points at.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def settings(self, collection: str) -> dict[str, Any] | None:
+        """Those fields of an encoder's configuration that make it this version; None when not known."""
+        with reading(self._engine) as connection:
+            found: dict[str, Any] | None = connection.scalar(
+                select(ModelVersionRow.settings).where(ModelVersionRow.collection == collection)
+            )
+        return found
+
+    def keep_settings(self, collection: str, settings: Mapping[str, Any]) -> None:
+        """Remember how a registered version is configured, so that it can come back."""
+        self._change(collection, settings=dict(settings))
+
+    def choose(self, collection: str) -> None:
+        """Record that this registered version begins to take over."""
+        self._change(collection, promoted_at=self._clock())
+
+    def retire(self, collection: str) -> None:
+        """Record that another version takes over from this one."""
+        self._change(collection, retired_at=self._clock())
+
+    def retired(self, model: str) -> list[EncoderInfo]:
+        """List the versions of a model that another has taken over from, the latest first."""
+        with reading(self._engine) as connection:
+            return read_retired(connection, model)
+
+    def chosen(self, model: str, since: datetime) -> EncoderInfo | None:
+        """Read the version that was last chosen to take over, if that was not before `since`."""
+        with reading(self._engine) as connection:
+            return read_chosen(connection, model, since)
+
+    def forget(self, collection: str) -> None:
+        """Drop a version and its ledger rows, after its collection was dropped."""
+        with writing(self._engine) as connection:
+            connection.execute(delete(EmbeddingRow).where(locked(EmbeddingRow.collection == collection)))
+            connection.execute(delete(ModelVersionRow).where(ModelVersionRow.collection == collection))
+
+    def _change(self, collection: str, **values: Any) -> None:
+        with writing(self._engine) as connection:
+            connection.execute(
+                update(ModelVersionRow).where(ModelVersionRow.collection == collection).values(**values)
+            )
+
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -1,18 +1,261 @@
-"""Products to rows and back, inside a transaction that the caller holds."""
+"""Rows of products: what a product may hold, what a put changes, how it is read and written."""
 
+import hashlib
+import json
+import math
+import re
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, func, insert, select, update
 
-from catalog.chunks import chunks
-from catalog.dialects import json_of_rows
-from catalog.lexical.documents import write_documents
+from catalog.database import chunks, json_of_rows
+from catalog.keyword_search import write_documents
 from catalog.tables import CaptionRow, ImageRow, ProductRow, RevisionFloor
-from core.types import Picture, Product
+from core.errors import InvalidInput, VitrineError
+from core.types import Attributes, NewPicture, Picture, Product
+
+MAX_ID_CHARS = 200
+MAX_TITLE_CHARS = 500
+MAX_DESCRIPTION_CHARS = 20_000
+MAX_KEY_CHARS = 100
+MAX_ATTRIBUTES_BYTES = 32 * 1024
+# All control characters and surrogates of Unicode, its categories Cc and Cs.
+_PRODUCT_ID = re.compile(rf"[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_ID_CHARS}}}")
+_INT64 = range(-(2**63), 2**63)
+_NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
+"""What servers make of bytes in a path that are no UTF-8: different ones would become one id."""
+
+
+def is_product_id(value: str) -> bool:
+    """Tell whether a product can have this id: anything else cannot be stored, so it is not found."""
+    return value not in (".", "..") and _PRODUCT_ID.fullmatch(value) is not None
+
+
+def check_product_id(value: str, param: str = "product_id") -> None:
+    """Refuse an id that cannot stand in a path of the API.
+
+    Raises:
+        InvalidInput: it is empty, too long, `.` or `..`, or holds "/", a control character or a surrogate.
+    """
+    if not is_product_id(value):
+        raise _invalid(
+            f'a product id has 1 to {MAX_ID_CHARS} characters, none of them "/" or a control character, '
+            'and is not "." or ".."',
+            param,
+        )
+
+
+def check_new_product_id(value: str) -> None:
+    """Refuse an id that no product should get, though one may have it.
+
+    Raises:
+        InvalidInput: as by `check_product_id`, or it holds the replacement character.
+    """
+    check_product_id(value)
+    if _NOT_UTF8 in value:
+        raise _invalid(
+            "a product id holds no U+FFFD, which stands for bytes that are not UTF-8", "product_id"
+        )
+
+
+def check_texts(title: str, description: str) -> None:
+    """Refuse texts that are too long or that a database cannot hold.
+
+    Raises:
+        InvalidInput: the title or the description is such a text.
+    """
+    for name, text, most in (
+        ("title", title, MAX_TITLE_CHARS),
+        ("description", description, MAX_DESCRIPTION_CHARS),
+    ):
+        if len(text) > most:
+            raise _invalid(f"the {name} has {len(text)} characters; at most {most} are kept", name)
+        if not _is_storable(text):
+            raise _invalid(f"the {name} holds a NUL or half a surrogate pair", name)
+
+
+def check_attributes(attributes: Attributes) -> None:
+    """Refuse attributes that a search cannot filter by.
+
+    Raises:
+        InvalidInput: a key is empty, too long or unprintable; a value is neither a scalar nor a list of
+            scalars; a number is not finite or beyond 64 bits; all together are too large.
+    """
+    sizes: dict[str, int] = {}
+    for key, value in attributes.items():
+        if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_CHARS or not _is_printable(key):
+            raise _invalid(
+                f"attribute name {key!r:.120} must have 1 to {MAX_KEY_CHARS} characters and no control "
+                "characters",
+                "attributes",
+            )
+        for item in value if isinstance(value, list | tuple) else [value]:
+            _check_scalar(key, item)
+        sizes[key] = len(json.dumps({key: value}, ensure_ascii=False, separators=(",", ":")).encode())
+    if sum(sizes.values()) > MAX_ATTRIBUTES_BYTES:
+        largest = max(sizes, key=sizes.__getitem__)
+        raise _invalid(
+            f"the attributes are larger than {MAX_ATTRIBUTES_BYTES} bytes of JSON; "
+            f"the largest is {largest!r} with {sizes[largest]}",
+            f"attributes.{largest}",
+        )
+
+
+def _check_scalar(key: str, value: Any) -> None:
+    match value:
+        case bool():
+            return
+        case str() if not _is_storable(value):
+            problem = "holds a NUL or half a surrogate pair"
+        case int() if value not in _INT64:
+            problem = "does not fit into 64 bits"
+        case float() if not math.isfinite(value):
+            problem = "is not a finite number"
+        case str() | int() | float():
+            return
+        case _:
+            problem = "must be a string, a number, a boolean or a list of these"
+    raise _invalid(f"attribute {key!r} {problem}", f"attributes.{key}")
+
+
+def _is_storable(text: str) -> bool:
+    # PostgreSQL refuses NUL in text, and neither database can encode a lone surrogate.
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _is_printable(text: str) -> bool:
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
+def _invalid(message: str, param: str) -> VitrineError:
+    return InvalidInput(message).at(param)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A product as a caller wants it; `pictures=None` keeps those that it has."""
+
+    product_id: str
+    title: str
+    description: str
+    attributes: Attributes
+    pictures: Sequence[tuple[str, NewPicture]] | None
+    """Each with the sha256 of its file."""
+
+
+def image_id(product_id: str, sha256: str) -> str:
+    """Derive a picture's id, 32 lower-case hex digits: the same file in the same product has the same."""
+    return hashlib.sha256(f"{product_id}\0{sha256}".encode()).hexdigest()[:32]
+
+
+def next_revision(previous: int, now: datetime) -> int:
+    """Continue after `previous`, near the microseconds since 1970, and never fall back with the clock."""
+    return max(previous + 1, (now - _EPOCH) // timedelta(microseconds=1))
+
+
+def seconds_since(revision: int, now: datetime) -> float:
+    """Tell how long ago a revision was made, as near as its number tells, and never less than 0."""
+    return max(0.0, (now - _EPOCH) / timedelta(seconds=1) - revision / 1e6)
+
+
+def is_same(
+    product: Product, title: str, description: str, attributes: Attributes, sha256s: Sequence[str] | None
+) -> bool:
+    """Tell whether a put of these would change nothing; `sha256s=None` keeps the pictures."""
+    return (
+        (title, description) == (product.title, product.description)
+        and _canonical(attributes) == _canonical(product.attributes)
+        and (
+            sha256s is None
+            or list(dict.fromkeys(sha256s)) == [picture.sha256 for picture in product.pictures]
+        )
+    )
+
+
+def succeed(previous: Product | None, wanted: Wanted, revision: int, now: datetime) -> Product:
+    """Return the product after the put: `previous` itself when nothing changes.
+
+    A picture keeps its revision while its place and the attributes stay; all that moves gets `revision`.
+    """
+    if previous is None:
+        pictures = _pictures(wanted, {}, revision)
+        return Product(
+            wanted.product_id,
+            wanted.title,
+            wanted.description,
+            wanted.attributes,
+            pictures,
+            revision,
+            created_at=now,
+            updated_at=now,
+        )
+    same_attributes = _canonical(previous.attributes) == _canonical(wanted.attributes)
+    pictures = _kept(previous, wanted, same_attributes, revision)
+    if (
+        same_attributes
+        and pictures == previous.pictures
+        and (wanted.title, wanted.description) == (previous.title, previous.description)
+    ):
+        return previous
+    return replace(
+        previous,
+        title=wanted.title,
+        description=wanted.description,
+        attributes=wanted.attributes,
+        pictures=pictures,
+        revision=revision,
+        updated_at=now,
+    )
+
+
+def _kept(previous: Product, wanted: Wanted, same_attributes: bool, revision: int) -> tuple[Picture, ...]:
+    if wanted.pictures is not None:
+        captions = {picture.image_id: picture.caption for picture in previous.pictures}
+        pictures = _pictures(wanted, _settled_revisions(previous) if same_attributes else {}, revision)
+        return tuple(replace(picture, caption=captions.get(picture.image_id)) for picture in pictures)
+    if same_attributes:
+        return previous.pictures
+    return tuple(replace(picture, revision=revision) for picture in previous.pictures)
+
+
+def _settled_revisions(product: Product) -> dict[tuple[str, int], int]:
+    return {(picture.image_id, picture.position): picture.revision for picture in product.pictures}
+
+
+def _pictures(wanted: Wanted, revisions: dict[tuple[str, int], int], revision: int) -> tuple[Picture, ...]:
+    # A file that comes twice counts once, where it came first.
+    distinct: dict[str, NewPicture] = {}
+    for sha256, picture in wanted.pictures or ():
+        distinct.setdefault(sha256, picture)
+    return tuple(
+        Picture(
+            image_id=(key := image_id(wanted.product_id, sha256)),
+            product_id=wanted.product_id,
+            position=position,
+            sha256=sha256,
+            media_type=picture.media_type,
+            width=picture.width,
+            height=picture.height,
+            bytes=len(picture.data),
+            revision=revisions.get((key, position), revision),
+        )
+        for position, (sha256, picture) in enumerate(distinct.items())
+    )
+
+
+def _canonical(attributes: Attributes) -> str:
+    # In JSON 1, 1.0 and true are three values; in Python they are equal.
+    return json.dumps(attributes, sort_keys=True)
+
 
 PICTURES = select(
     ImageRow.id,

@@ -22,7 +22,7 @@
         ├── DeadlineExceeded      … the work did not end within its time
         └── Overloaded            … the replica has as many requests in work as it may
 
-The tree carries no HTTP status: `deployments/errors.py` holds the one table. Messages are safe to show
+The tree carries no HTTP status: `deployments/http/errors.py` holds the one table. Messages are safe to show
 to a client. Errors travel between processes by pickle, so each takes one message and optional plain
 attributes that pickle keeps.
 """
@@ -32,7 +32,7 @@ from copy import copy
 from importlib.metadata import version
 from typing import Self
 
-from core.request_ids import current_request_id
+from core.telemetry import current_request_id
 
 RELEASE = version("vitrine")
 _log = logging.getLogger(__name__)

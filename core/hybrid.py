@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from core.ensemble import EnsembleResult
 from core.errors import DeadlineExceeded, Unavailable, UnsupportedModality, VitrineError
-from core.fusion import fuse_rrf
+from core.fusion import beginnings, fuse_in_steps, fuse_rrf, fusion_depth
 from core.ports import LexicalIndex
 from core.search import Query, QueryPart
-from core.stages import Stage
-from core.steps import beginnings, fuse_in_steps, fusion_depth
+from core.telemetry import Stage
 from core.types import Hit
 
 LEXICAL = "lexical"

@@ -9,7 +9,7 @@ from typing import TypeVar
 from core.errors import Conflict, ModelUnavailable, NotFound, VitrineError
 from core.filters import Filter
 from core.ports import EncoderClient, VectorStore
-from core.stages import Stage
+from core.telemetry import Stage
 from core.types import EncoderInfo, EncoderInput, Hit, Vector
 from core.vectors import weighted_mean
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from demo.captions import description, title
-from demo.garments import draw
-from demo.looks import BACKGROUNDS, COLOURS, PATTERNS, TYPES, Look
+from demo.drawing import draw
+from demo.garments import BACKGROUNDS, COLOURS, PATTERNS, TYPES, Look, description, title
 
 PICTURE_SIZE = 256
 """Width and height of the catalogue's pictures in pixels."""

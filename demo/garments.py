@@ -1,93 +1,122 @@
-"""Draws one picture of a garment."""
+"""Garments of the demo in words: attributes, captions, titles and descriptions."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
 
-from demo.looks import Look
-from demo.outlines import outline
-from demo.textures import Plane, backdrop, cloth
+TYPES = ("dress", "shirt", "trousers", "skirt", "coat", "shorts", "shoe", "bag", "hat", "scarf")
+COLOURS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple", "pink", "brown")
+PATTERNS = ("plain", "striped", "dotted", "checked", "floral")
+BACKGROUNDS = ("white", "grey", "beige", "wooden")
+PAIRS = ("trousers", "shorts")
+"""Types that are plural already."""
 
-_EDGE_OVERSAMPLING = 2
+_SPLIT_SEED = 7
+_NEVER_TRAINED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """Where the garment lies in the picture: scale, turn in radians, shift in picture sides, mirrored."""
+class Look:
+    """A garment as words describe it; `type`, `colour` and `pattern` are what a search should match."""
 
-    scale: float
-    turn: float
-    shift: tuple[float, float]
-    mirrored: bool
+    type: str
+    colour: str
+    pattern: str
+    background: str
 
-    def to_picture(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Garment coordinates to picture coordinates; both of shape (n, 2)."""
-        centred = (points - 0.5) * ((-1.0, 1.0) if self.mirrored else (1.0, 1.0))
-        cos, sin = np.cos(self.turn), np.sin(self.turn)
-        return self.scale * centred @ np.array(((cos, sin), (-sin, cos))) + 0.5 + self.shift
+    @property
+    def garment(self) -> tuple[str, str, str]:
+        """Type, colour and pattern: two looks with the same are relevant for each other."""
+        return (self.type, self.colour, self.pattern)
 
-    def to_garment(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
-        """Picture coordinates to garment coordinates, undoing `to_picture`."""
-        cos, sin = np.float32(np.cos(self.turn) / self.scale), np.float32(np.sin(self.turn) / self.scale)
-        right, down = x - np.float32(0.5 + self.shift[0]), y - np.float32(0.5 + self.shift[1])
-        across = right * cos + down * sin
-        return (-across if self.mirrored else across) + np.float32(
-            0.5
-        ), down * cos - right * sin + np.float32(0.5)
+    @property
+    def labels(self) -> tuple[int, int, int, int]:
+        """Places of the four attributes in their vocabularies."""
+        return (
+            TYPES.index(self.type),
+            COLOURS.index(self.colour),
+            PATTERNS.index(self.pattern),
+            BACKGROUNDS.index(self.background),
+        )
 
 
-def draw(look: Look, size: int, item: np.random.SeedSequence, view: np.random.SeedSequence) -> Image.Image:
-    """One RGB picture of `size` x `size` pixels.
+def garments() -> Iterator[tuple[str, str, str]]:
+    """All 500 combinations of type, colour and pattern."""
+    return product(TYPES, COLOURS, PATTERNS)
 
-    `item` decides what belongs to the garment (proportions, dye, print), `view` what belongs to the
-    photograph (place, turn, light, noise): pictures of one product share the first.
+
+def split_garments() -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
+    """The combinations that are trained and the tenth that never is, both in a fixed shuffled order."""
+    everything = list(garments())
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(everything))
+    held_out = round(len(everything) * _NEVER_TRAINED)
+    shuffled = [everything[place] for place in order]
+    return shuffled[held_out:], shuffled[:held_out]
+
+
+PLURALS = {name: name if name in PAIRS else name + ("es" if name.endswith("s") else "s") for name in TYPES}
+_GLUE = ("a", "an", "the", "of", "on", "in", "with", "and", "photo", "picture", "background", "product")
+WORDS = tuple(dict.fromkeys([*_GLUE, *TYPES, *PLURALS.values(), *COLOURS, *PATTERNS, *BACKGROUNDS]))
+"""All words that the demo's models with a text tower know."""
+
+Mentioned = tuple[bool, bool, bool, bool]
+"""Whether words name the type, the colour, the pattern and the background."""
+
+_PREFIXES, _PREFIX_SHARES = ("a ", "", "a photo of a "), (0.5, 0.3, 0.2)
+_MENTIONS: tuple[Mentioned, ...] = (
+    (True, True, True, False),
+    (True, True, True, True),
+    (True, False, False, False),
+    (True, True, False, False),
+    (True, False, True, False),
+)
+_MENTION_SHARES = (0.45, 0.15, 0.15, 0.13, 0.12)
+_OPENINGS = (
+    "Made for everyday wear",
+    "Cut for an easy fit",
+    "A favourite of the season",
+    "Light and comfortable",
+)
+_CLOTHS = ("cotton", "linen", "wool", "recycled fibre")
+
+
+def caption(look: Look, attributes: Sequence[str] = ("colour", "pattern"), prefix: str = "a ") -> str:
+    """A phrase that names the type and those of `colour`, `pattern` and `background` that are asked for.
+
+    The first two stand in the order asked for; `prefix` stands before the phrase, as in "a photo of a ".
     """
-    items, views = np.random.default_rng(item), np.random.default_rng(view)
-    shape = outline(look.type, items)
-    placed = _place(views)
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / np.float32(size)
-    garment = cloth(look.colour, look.pattern, *placed.to_garment(x, y), items)
-    garment *= _folds(x, y, views)[..., None]
-    mask = _mask([placed.to_picture(np.array(polygon)) for polygon in shape], size)
-    return _photograph(garment, mask, backdrop(look.background, x, y, views), views)
+    words = [getattr(look, name) for name in attributes if name != "background"]
+    behind = f" on a {look.background} background" if "background" in attributes else ""
+    return prefix + " ".join([*words, look.type]) + behind
 
 
-def _place(rng: np.random.Generator) -> _View:
-    shift_x, shift_y = rng.uniform(-0.07, 0.07, 2)
-    return _View(rng.uniform(0.72, 1.0), rng.uniform(-0.2, 0.2), (shift_x, shift_y), bool(rng.random() < 0.5))
+def random_caption(look: Look, rng: np.random.Generator) -> tuple[str, Mentioned]:
+    """A caption that names a random subset of the attributes, and which it names.
+
+    Whole captions alone would let a model lean on colour and never learn the garment's shape.
+    """
+    mentioned = _MENTIONS[rng.choice(len(_MENTIONS), p=_MENTION_SHARES)]
+    named = [
+        name for name, told in zip(("colour", "pattern", "background"), mentioned[1:], strict=True) if told
+    ]
+    if rng.random() < 0.25:
+        named.reverse()
+    words = caption(look, named, prefix=str(rng.choice(_PREFIXES, p=_PREFIX_SHARES)))
+    if words.startswith("a ") or rng.random() < 0.5:
+        return words, mentioned
+    return words.replace(look.type, PLURALS[look.type]), mentioned
 
 
-def _mask(polygons: list[NDArray[np.float64]], size: int) -> Image.Image:
-    """Where the garment is: 255 inside, 0 outside, smooth at the edge."""
-    mask = Image.new("L", (size * _EDGE_OVERSAMPLING,) * 2, 0)
-    pen = ImageDraw.Draw(mask)
-    for polygon in polygons:
-        pen.polygon([(x, y) for x, y in polygon * mask.width], fill=255)
-    return mask.reduce(_EDGE_OVERSAMPLING)
+def title(look: Look, brand: str) -> str:
+    """A product's name, such as "Striped red dress by Marlow"."""
+    named = ("colour",) if look.pattern == "plain" else ("pattern", "colour")
+    return f"{caption(look, named, prefix='').capitalize()} by {brand}"
 
 
-def _folds(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
-    depth, wide, slant, phase = 0.22 * rng.random(), rng.uniform(1, 3), rng.uniform(-1, 1), rng.uniform(0, 6)
-    waves = np.abs(np.sin(x * np.float32(3.1 * wide) + y * np.float32(3.1 * slant) + np.float32(phase)))
-    return np.asarray(1 - np.float32(depth) * waves, np.float32)
-
-
-def _photograph(
-    garment: NDArray[np.float32], mask: Image.Image, behind: NDArray[np.float32], rng: np.random.Generator
-) -> Image.Image:
-    """Lay the garment on the backdrop with a drop shadow and a dark edge, expose, and add sensor noise."""
-    size = mask.width
-    shadow = _fraction(mask.filter(ImageFilter.GaussianBlur(size * 0.03)))
-    behind *= (1 - 0.25 * np.roll(shadow, max(1, size // 50), axis=0))[..., None]
-    inside = _fraction(mask)[..., None]
-    picture = behind + inside * (garment - behind)
-    exposure = np.float32(rng.uniform(0.88, 1.08))
-    picture *= ((1 - 0.5 * _fraction(mask.filter(ImageFilter.FIND_EDGES))) * exposure)[..., None]
-    picture += 3 * rng.standard_normal(picture.shape, np.float32)
-    return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
-
-
-def _fraction(mask: Image.Image) -> Plane:
-    return np.asarray(mask, np.float32) / np.float32(255)
+def description(look: Look, rng: np.random.Generator) -> str:
+    """Two sentences as a shop would write them."""
+    opening, fabric = rng.choice(_OPENINGS), rng.choice(_CLOTHS)
+    subject = f"These {look.type} come" if look.type in PAIRS else f"This {look.type} comes"
+    return f"{opening}. {subject} in {look.colour} {fabric}, {look.pattern}."

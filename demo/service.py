@@ -25,7 +25,7 @@ class DemoService:
     def __init__(self, home: Path, port: int, config: Path = CONFIG, quiet: bool = True) -> None:
         self.base_url = f"http://127.0.0.1:{port}"
         self._home = home.resolve()
-        self._command = [sys.executable, "-m", "cli.main", "serve", str(config), "--port", str(port)]
+        self._command = [sys.executable, "-m", "vitrine.cli.main", "serve", str(config), "--port", str(port)]
         self._quiet = quiet
         self._started: list[psutil.Process] = []
         self._process: psutil.Popen | None = None

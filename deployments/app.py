@@ -24,35 +24,35 @@ from models.config import EncoderConfig
 
 def build_encoder(args: EncoderConfig) -> Application:
     """One encoder; the application must carry the encoder's name."""
-    from deployments.encoder import EncoderReplica
+    from deployments.replicas.encoder import EncoderReplica
 
     return serve.deployment(EncoderReplica, name="Encoder").bind(args)
 
 
 def build_ensemble(args: EnsembleArgs) -> Application:
     """The ensemble combiner."""
-    from deployments.ensemble import EnsembleReplica
+    from deployments.replicas.ensemble import EnsembleReplica
 
     return serve.deployment(EnsembleReplica, name="Ensemble").bind(args)
 
 
 def build_gateway(args: GatewayArgs) -> Application:
     """The FastAPI ingress."""
-    from deployments.gateway import GatewayReplica
+    from deployments.replicas.gateway import GatewayReplica
 
     return serve.deployment(serve.ingress()(GatewayReplica), name="Gateway").bind(args)
 
 
 def build_repair(args: RepairArgs) -> Application:
     """The background repair."""
-    from deployments.repair import RepairReplica
+    from deployments.replicas.repair import RepairReplica
 
     return serve.deployment(RepairReplica, name="Repair").bind(args)
 
 
 def build_milvus_lite(args: MilvusLiteArgs) -> Application:
     """The one owner of a Milvus Lite folder."""
-    from deployments.lite import MilvusLiteReplica
+    from deployments.replicas.milvus_lite import MilvusLiteReplica
 
     return serve.deployment(MilvusLiteReplica, name="MilvusLite").bind(args)
 

@@ -1,19 +1,103 @@
-"""Arguments and user configuration of the applications, as they stand in serve_config.yaml."""
+"""Arguments and user configuration of all applications, as they stand in serve_config.yaml."""
 
 from pydantic import Field
 
-from catalog.config import MAX_IMAGES_PER_PRODUCT, CatalogConfig
-from catalog.fetching.config import FetchLimits
+from catalog.database import MAX_IMAGES_PER_PRODUCT, CatalogConfig
+from catalog.fetching.connections import FetchLimits
+from core.calibration import CalibrationConfig
 from core.config import Config
 from core.ensemble import Fusion
-from core.null_samples import CalibrationConfig
-from deployments.captions_config import IngestCaptions
-from deployments.door_config import DoorConfig
-from deployments.jobs_config import JobsConfig
-from deployments.lexical_config import LexicalConfig
-from deployments.thumbnails_config import ThumbnailsConfig
+from core.job_config import BulkConfig, EvaluationConfig
+from core.sources import ImportConfig
 from milvus.config import MilvusConfig
 from models.images import ImageLimits
+
+
+class IngestCaptions(Config):
+    """Which model captions the pictures of the catalog, in the background, so that words find them."""
+
+    model: str = Field(description="An encoder whose own configuration asks for captions.")
+    batch_size: int = Field(
+        8, gt=0, le=256, description="Pictures per call to it; what a call has written is kept."
+    )
+    deadline_s: float = Field(120.0, gt=0, description="How long such a call may take, in seconds.")
+
+
+class DoorConfig(Config):
+    """The gateway's doors; every bound is per replica of the gateway."""
+
+    admin_key_sha256: str = Field(
+        "",
+        pattern="^([0-9a-f]{64})?$",
+        description="Lower-case hex sha256 of an admin key that is not in the database: the first key, and "
+        "the way back in. Empty: none, and then the service must listen on loopback.",
+    )
+    keys_ttl_s: float = Field(
+        2.0, ge=0, description="How long what the database says of keys is believed, in seconds."
+    )
+    requests_per_s: float = Field(
+        50.0, gt=0, description="Requests per second that a key may send, unless the key says otherwise."
+    )
+    burst: int = Field(
+        100, gt=0, description="Requests that a key may send at once, unless the key says otherwise."
+    )
+    max_in_flight: int = Field(
+        64, gt=0, description="Requests in work at once; further ones are refused with 503 at once."
+    )
+    search_slowdown: float = Field(
+        1.5,
+        gt=1,
+        description="How many times as long as one alone searches may take while there are more than can be "
+        "answered: so many are in work at once as keep it, the others are refused with 503 at once.",
+    )
+    request_deadline_s: float = Field(
+        30.0,
+        gt=0,
+        description="How long a request may take, its body included, in seconds; a caller may ask for less "
+        "by the header X-Request-Timeout-Seconds.",
+    )
+
+
+class JobsConfig(Config):
+    """Bulk work of the jobs API, which runs on Ray Jobs."""
+
+    bulk: BulkConfig = Field(BulkConfig(), description="What a bulk job may take of the cluster.")
+    evaluation: EvaluationConfig = Field(
+        EvaluationConfig(), description="How models are compared, and when a worse one is refused."
+    )
+    imports: ImportConfig = Field(ImportConfig(), description="What imports may read, and at what pace.")
+    dashboard_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Where Ray's dashboard, which takes jobs, answers; by default that of this cluster.",
+    )
+    deadline_s: float = Field(15.0, gt=0, description="How long Ray may take to answer, in seconds.")
+
+
+class LexicalConfig(Config):
+    """Lexical search beside the search by vectors."""
+
+    weight: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the words' own ranking when the ensemble is asked for words and the request "
+        "does not say: 0 ranks by vectors alone, 1 by words alone.",
+    )
+    deadline_s: float = Field(2.0, gt=0, description="How long the lexical search may take, in seconds.")
+
+
+class ThumbnailsConfig(Config):
+    """Bounds of the making and keeping of thumbnails."""
+
+    cache_bytes: int = Field(
+        32 * 2**20, ge=0, description="Memory for thumbnails that were asked for lately, in bytes."
+    )
+    at_once: int = Field(
+        2,
+        gt=0,
+        description="Images that are decoded at once for thumbnails, within images.max_pixels_in_flight.",
+    )
 
 
 class ServedModels(Config):

@@ -6,14 +6,10 @@ from typing import Annotated
 import typer
 
 from core.errors import VitrineError
-from core.request_ids import answering
-from jobs.build_commands import add_build_commands
-from jobs.import_commands import add_import_commands
-from jobs.log import start_log
-from jobs.options import Address, ConfigFile
-from jobs.run import JobRun
-from jobs.starting import work
-from jobs.upgrade_commands import add_upgrade_commands
+from core.telemetry import answering
+from jobs.commands import Address, ConfigFile, add_build_commands, add_import_commands, add_upgrade_commands
+from jobs.runner.context import JobRun
+from jobs.runner.start import start_log, work
 
 app = typer.Typer(no_args_is_help=True, help="Bulk work on the catalog.", pretty_exceptions_enable=False)
 add_build_commands(app)

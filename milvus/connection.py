@@ -19,7 +19,7 @@ from pymilvus import MilvusClient, MilvusException
 from pymilvus.client.call_context import CallContext
 
 from core.errors import NotFound, StoreUnavailable, VitrineError
-from core.request_ids import current_request_id
+from core.telemetry import current_request_id
 from milvus.config import MilvusConfig, socket_path
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 The expressions stay in the subset that Milvus 2.3 and Milvus Lite evaluate alike: every part in
 parentheses, no `in` on JSON paths, no `like` (they escape `_` and `%` differently: a prefix is a range
 of code points), no constants, and no `not` around what may be unknown, since Lite has three-valued
-logic. Negation is pushed down to the conditions. `milvus/attributes.py` says what the paths hold.
+logic. Negation is pushed down to the conditions. `milvus/schema.py` says what the paths hold.
 """
 
 import json
@@ -13,7 +13,7 @@ from heapq import heapify, heappop, heappush
 from typing import assert_never
 
 from core.filters import All, Any_, AnyOf, Compare, Exists, Filter, Kind, Not, Prefix, Scalar, kind_of
-from milvus.attributes import NAMES, elements_key, single_key
+from milvus.schema import NAMES, elements_key, single_key
 
 _FIELD = "attributes"
 _ALWAYS = '(key != "")'

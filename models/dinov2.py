@@ -10,11 +10,8 @@ from transformers import AutoModel
 from core.errors import ConfigError
 from models.checkpoint import locate, read_config, version_files, weight_files
 from models.config import EncoderConfig, Pooling
-from models.hf_images import load_preprocessing
-from models.hf_loading import load_model
-from models.placement import place
-from models.torch_encoder import TorchEncoder
-from models.towers import Towers
+from models.huggingface import load_model, load_preprocessing
+from models.torch_encoder import TorchEncoder, Towers, place
 
 _MODEL_TYPES = ("dinov2", "dinov2_with_registers")
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")

@@ -1,19 +1,57 @@
-"""What every encoder family shares: picture files and words to unit vectors, each input on its own."""
+"""Base of every encoder: image files and text to unit vectors; its client in this process."""
 
+import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.errors import InvalidInput, UnsupportedModality, VitrineError, expected
-from core.types import Cropped, EncoderInfo, PictureInput, Vector
-from models.cropping import Decoded
-from models.images import ImageLimits, decoding, no_memory
-from models.isolation import answer_each
+from core.errors import InvalidInput, ModelUnavailable, UnsupportedModality, VitrineError, expected
+from core.types import Captioned, Cropped, Encoded, EncoderInfo, EncoderInput, PictureInput, Vector
+from models.images import Decoded, ImageLimits, decoding, no_memory
+
+Input = TypeVar("Input")
+Answer = TypeVar("Answer")
+_log = logging.getLogger(__name__)
+
+
+def answer_each(
+    answer: Callable[[Sequence[Input]], list[Answer | VitrineError]],
+    inputs: Sequence[Input],
+    is_healthy: Callable[[], bool],
+) -> list[Answer | VitrineError]:
+    """Answer all inputs, in order; one that makes `answer` raise costs only its own answer.
+
+    Inputs are pixels of one shape and type, or texts: whatever is wrong with a file was found when it was decoded.
+    So an input that fails alone, while `is_healthy` says that the model still works, has met a bug: its answer is
+    Internal, and the log holds the traceback. A broken device is never blamed on the inputs: then every answer
+    that is missing is ModelUnavailable, and the batch is not split further.
+    """
+    try:
+        return answer(inputs)
+    except (ModelUnavailable, MemoryError) as error:
+        lack = (
+            error if isinstance(error, ModelUnavailable) else ModelUnavailable("no memory left for the model")
+        )
+        return [lack for _ in inputs]
+    except Exception as error:  # the libraries below raise what they like, and neighbours must not suffer
+        if not is_healthy():
+            _log.exception("a batch of %d failed, and so does the model", len(inputs))
+            return [ModelUnavailable("the encoder fails on every input") for _ in inputs]
+        if len(inputs) == 1:
+            return [expected(error, "encoding this input")]
+    middle = len(inputs) // 2
+    return [
+        *answer_each(answer, inputs[:middle], is_healthy),
+        *answer_each(answer, inputs[middle:], is_healthy),
+    ]
+
 
 Pixels = NDArray[np.uint8]
 """A picture ready for the model: uint8, (3, height, width), RGB; the same shape for every picture."""
@@ -22,7 +60,6 @@ _GREY = 128
 _SMALLEST_NORM = 1e-12
 _PATIENCE_S = 30.0
 """How long an image waits for those that are decoded before it; a caller with less time is gone sooner."""
-_log = logging.getLogger(__name__)
 
 
 class Encoder(ABC):
@@ -159,3 +196,79 @@ def _unit(rows: NDArray[np.float32]) -> list[Vector | VitrineError]:
         else InvalidInput("the encoder finds no usable vector for this input")
         for row, norm, fine in zip(rows, norms, good, strict=True)
     ]
+
+
+T = TypeVar("T")
+_DecodedInput = Pixels | str | VitrineError
+
+
+class LocalEncoder:
+    """`core.ports.EncoderClient` over an `Encoder`: threads decode, one other thread owns the model.
+
+    Several calls may run at once: while one is in the model, the pictures of the next are decoded.
+    """
+
+    def __init__(self, encoder: Encoder, decode_threads: int) -> None:
+        self.name = encoder.info.name
+        self._encoder = encoder
+        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    async def describe(self) -> EncoderInfo:
+        """Say which version this is."""
+        return self._encoder.info
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        """Embed pictures and words; each input succeeds or fails alone, in input order."""
+        decoded = await self._decode_all(inputs)
+        vectors = await self._in_model_thread(self._embed, decoded)
+        return Encoded(self._encoder.info, vectors)
+
+    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+        """Describe picture files in words; each succeeds or fails alone.
+
+        Raises:
+            UnsupportedModality: the encoder writes no captions.
+        """
+        decoded = await self._decode_all(pictures)
+        texts = await self._in_model_thread(self._describe_pictures, decoded)
+        return Captioned(self._encoder.info, texts)
+
+    async def _decode_all(self, inputs: Sequence[EncoderInput]) -> list[_DecodedInput]:
+        loop = asyncio.get_running_loop()
+        work = (loop.run_in_executor(self._decoders, self._decode, item) for item in inputs)
+        return list(await asyncio.gather(*work))
+
+    async def _in_model_thread(
+        self, work: Callable[[Sequence[_DecodedInput]], T], decoded: Sequence[_DecodedInput]
+    ) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._model_thread, work, decoded)
+
+    def _decode(self, item: EncoderInput) -> _DecodedInput:
+        if isinstance(item, str):
+            return item
+        try:
+            return self._encoder.decode(item)
+        except VitrineError as error:
+            return error
+
+    def _embed(self, decoded: Sequence[_DecodedInput]) -> list[Vector | VitrineError]:
+        pictures = [item for item in decoded if not isinstance(item, str | VitrineError)]
+        texts = [item for item in decoded if isinstance(item, str)]
+        images = iter(self._encoder.encode_images(pictures))
+        words = iter(self._embed_texts(texts))
+        return [
+            item if isinstance(item, VitrineError) else next(words if isinstance(item, str) else images)
+            for item in decoded
+        ]
+
+    def _describe_pictures(self, decoded: Sequence[_DecodedInput]) -> list[str | VitrineError]:
+        pictures = [item for item in decoded if not isinstance(item, str | VitrineError)]
+        captions = iter(self._encoder.caption(pictures))
+        return [item if isinstance(item, str | VitrineError) else next(captions) for item in decoded]
+
+    def _embed_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
+        try:
+            return self._encoder.encode_texts(texts)
+        except VitrineError as error:
+            return [error for _ in texts]

@@ -14,9 +14,9 @@ from PIL import Image, ImageColor
 
 from core.types import EncoderInfo
 from models.config import EncoderConfig
-from models.cropping import Decoded
 from models.encoder import Encoder, Pixels
 from models.fingerprint import fingerprint
+from models.images import Decoded
 
 _SIDE = 16
 _LEVELS = 4

@@ -10,10 +10,8 @@ from torch import Tensor
 from core.errors import ConfigError
 from models.checkpoint import locate, read_config, version_files
 from models.config import EncoderConfig
-from models.placement import Placement, place
 from models.preprocessing import Preprocessing
-from models.torch_encoder import TorchEncoder
-from models.towers import Towers
+from models.torch_encoder import Placement, TorchEncoder, Towers, place
 
 _PURE = {"fp32": "fp32", "bf16": "pure_bf16", "fp16": "pure_fp16"}
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

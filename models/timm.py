@@ -11,10 +11,8 @@ import torch
 from core.errors import ConfigError
 from models.checkpoint import locate, version_files
 from models.config import EncoderConfig
-from models.placement import place
 from models.preprocessing import Preprocessing
-from models.torch_encoder import TorchEncoder
-from models.towers import Towers
+from models.torch_encoder import TorchEncoder, Towers, place
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _RESIZES = {"center": "cover", "squash": "squash", "border": "contain"}

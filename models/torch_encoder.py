@@ -1,22 +1,124 @@
-"""An encoder whose towers are torch modules: batches to the device and back."""
+"""Encoder whose towers are torch modules: placement, batches that fit the device, compilation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.errors import ConfigError, ModelUnavailable
 from core.types import EncoderInfo
-from models.chunks import Batch, Chunks
 from models.config import EncoderConfig
-from models.cropping import Decoded
 from models.encoder import Encoder, Pixels
 from models.fingerprint import fingerprint
-from models.images import DRAFT_MARGIN
-from models.placement import Placement
-from models.towers import Towers
+from models.images import DRAFT_MARGIN, Decoded
+from models.preprocessing import Preprocessing
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
+"""With int8 the matrices are 8 bit, and this is what stays around them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A device and the dtype of activations; with `eight_bit` the large matrices are int8.
+
+    Columns with activations beyond a positive `int8_threshold` are multiplied in `dtype` all the same.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    eight_bit: bool
+    int8_threshold: float
+
+
+def place(config: EncoderConfig) -> Placement:
+    """Choose the device and dtype of the model, and set the CPU threads of this process.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if config.device == "cuda" and not has_gpu:
+        raise ConfigError(
+            f"encoder {config.name} is set to device cuda, but this host shows no GPU; use auto or cpu"
+        )
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
+    return Placement(
+        torch.device(device), _DTYPES[config.precision], config.precision == "int8", config.int8_threshold
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """A loaded language model: the model's values (n, 3, h, w) on the device to n captions.
+
+    `files` are what the captions depend on; at most `batch_size` pictures go together.
+    """
+
+    write: Callable[[Tensor], list[str]]
+    files: tuple[Path, ...]
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Towers:
+    """A loaded checkpoint.
+
+    `image` takes the model's values (n, 3, h, w) on the device; `text` takes words. Both give (n, dimension)
+    there. `files` are what the vectors depend on, `architecture` and `pooling` how they are used.
+    """
+
+    image: Callable[[Tensor], Tensor]
+    text: Callable[[Sequence[str]], Tensor] | None
+    preprocessing: Preprocessing
+    files: tuple[Path, ...]
+    architecture: str
+    pooling: str
+    writing: Writing | None = None
+
+
+Batch = TypeVar("Batch", NDArray[np.uint8], Sequence[str])
+Answer = TypeVar("Answer")
+
+
+class Chunks:
+    """Runs a model on at most `size` inputs at a time; half as many once GPU memory did not suffice."""
+
+    def __init__(self, model: str, size: int) -> None:
+        self._model = model
+        self.size = size
+
+    def run(self, forward: Callable[[Batch], Answer], inputs: Batch) -> list[Answer]:
+        """Run all inputs, in order; an answer a chunk.
+
+        Raises:
+            ModelUnavailable: the device has no memory for even one input.
+        """
+        answers: list[Answer] = []
+        start = 0
+        while start < len(inputs):
+            chunk = inputs[start : start + self.size]
+            try:
+                answers.append(forward(chunk))
+            except torch.OutOfMemoryError as error:
+                if len(chunk) == 1:
+                    raise ModelUnavailable(
+                        f"{self._model} has not enough GPU memory for one input"
+                    ) from error
+                self.size = len(chunk) // 2
+            else:
+                start += len(chunk)
+                continue
+            # Not where the error is handled: its traceback holds what the failed pass had allocated.
+            torch.cuda.empty_cache()
+        return answers
+
 
 _GRAPH_SIZES = (1, 8, 32, 128)
 """Batch sizes that a compiled model is recorded for; others are padded to the next."""

@@ -9,7 +9,12 @@ from hypothesis import settings
 # and where more of them run than there are cores they wait for those that cannot run: several times the CPU time.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-pytest_plugins = ["tests.children", "tests.fixtures_catalog", "tests.fixtures_milvus", "tests.turns"]
+pytest_plugins = [
+    "tests.support.children",
+    "tests.support.catalog_fixtures",
+    "tests.support.vector_stores",
+    "tests.support.scheduler",
+]
 
 pytest.register_assert_rewrite("tests.contracts")
 

@@ -9,23 +9,27 @@
 It imports nothing of the service. `AsyncVitrine` is the same for asyncio.
 """
 
-from vitrine.async_client import AsyncVitrine
-from vitrine.client import Vitrine
-from vitrine.errors import (
-    Conflict,
-    FetchFailed,
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    RateLimited,
-    ServiceError,
-    TryLater,
-    Unauthenticated,
-    Unavailable,
-    Unreachable,
-)
-from vitrine.parts import Box, Like, LikeImage, Look, Words
-from vitrine.retries import Retries
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vitrine.async_client import AsyncVitrine
+    from vitrine.client import Vitrine
+    from vitrine.errors import (
+        Conflict,
+        FetchFailed,
+        Forbidden,
+        InvalidRequest,
+        NotFound,
+        RateLimited,
+        ServiceError,
+        TryLater,
+        Unauthenticated,
+        Unavailable,
+        Unreachable,
+    )
+    from vitrine.query import Box, Like, LikeImage, Look, Words
+    from vitrine.transport import Retries
 
 __all__ = [
     "AsyncVitrine",
@@ -48,3 +52,17 @@ __all__ = [
     "Vitrine",
     "Words",
 ]
+
+_MODULES = {"AsyncVitrine": "async_client", "Vitrine": "client", "Retries": "transport"}
+_MODULES |= dict.fromkeys(("Box", "Like", "LikeImage", "Look", "Words"), "query")
+    ("Box", "Like", "LikeImage", "Look", "Words"), "query"
+)
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first used: the command line answers `--help` without httpx and pydantic."""
+    if name not in __all__:
+        raise AttributeError(f"module 'vitrine' has no attribute {name!r}")
+    value = getattr(import_module(f"vitrine.{_MODULES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value

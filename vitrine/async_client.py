@@ -6,13 +6,10 @@ from typing import Self
 
 import httpx
 
-from vitrine.answers import Product
-from vitrine.async_jobs import AsyncJobs
-from vitrine.async_sender import AsyncSender, sent
-from vitrine.calls import embeddings, products, searches, status
-from vitrine.keys import AsyncKeys
-from vitrine.retries import Retries
-from vitrine.settings import settings
+from vitrine import calls
+from vitrine.resources import AsyncJobs, AsyncKeys
+from vitrine.schemas import Product
+from vitrine.transport import AsyncSender, Retries, sent_async, settings
 
 
 class AsyncVitrine:
@@ -31,25 +28,25 @@ class AsyncVitrine:
         self.jobs = AsyncJobs(self._sender)
         self.keys = AsyncKeys(self._sender)
 
-    put_product = sent(products.put_product)
-    product = sent(products.product)
-    product_page = sent(products.product_page)
-    delete_product = sent(products.delete_product)
-    image = sent(products.image)
-    thumbnail = sent(products.thumbnail)
-    attributes = sent(products.attributes)
-    search = sent(searches.search)
-    compare = sent(searches.compare)
-    similar = sent(searches.similar)
-    embed = sent(embeddings.embed)
-    embed_texts = sent(embeddings.embed_texts)
-    embed_pictures = sent(embeddings.embed_pictures)
-    caption = sent(embeddings.caption)
-    models = sent(status.models)
-    versions = sent(status.versions)
-    gaps = sent(status.gaps)
-    stats = sent(status.stats)
-    ready = sent(status.ready)
+    put_product = sent_async(calls.put_product)
+    product = sent_async(calls.product)
+    product_page = sent_async(calls.product_page)
+    delete_product = sent_async(calls.delete_product)
+    image = sent_async(calls.image)
+    thumbnail = sent_async(calls.thumbnail)
+    attributes = sent_async(calls.attributes)
+    search = sent_async(calls.search)
+    compare = sent_async(calls.compare)
+    similar = sent_async(calls.similar)
+    embed = sent_async(calls.embed)
+    embed_texts = sent_async(calls.embed_texts)
+    embed_pictures = sent_async(calls.embed_pictures)
+    caption = sent_async(calls.caption)
+    models = sent_async(calls.models)
+    versions = sent_async(calls.versions)
+    gaps = sent_async(calls.gaps)
+    stats = sent_async(calls.stats)
+    ready = sent_async(calls.ready)
 
     async def products(self, page_size: int = 100, after: str | None = None) -> AsyncIterator[Product]:
         """Go through all products by id, those behind `after`."""

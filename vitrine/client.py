@@ -6,13 +6,10 @@ from typing import Self
 
 import httpx
 
-from vitrine.answers import Product
-from vitrine.calls import embeddings, products, searches, status
-from vitrine.jobs import Jobs
-from vitrine.keys import Keys
-from vitrine.retries import Retries
-from vitrine.sender import Sender, sent
-from vitrine.settings import settings
+from vitrine import calls
+from vitrine.resources import Jobs, Keys
+from vitrine.schemas import Product
+from vitrine.transport import Retries, Sender, sent, settings
 
 
 class Vitrine:
@@ -37,25 +34,25 @@ class Vitrine:
         self.jobs = Jobs(self._sender)
         self.keys = Keys(self._sender)
 
-    put_product = sent(products.put_product)
-    product = sent(products.product)
-    product_page = sent(products.product_page)
-    delete_product = sent(products.delete_product)
-    image = sent(products.image)
-    thumbnail = sent(products.thumbnail)
-    attributes = sent(products.attributes)
-    search = sent(searches.search)
-    compare = sent(searches.compare)
-    similar = sent(searches.similar)
-    embed = sent(embeddings.embed)
-    embed_texts = sent(embeddings.embed_texts)
-    embed_pictures = sent(embeddings.embed_pictures)
-    caption = sent(embeddings.caption)
-    models = sent(status.models)
-    versions = sent(status.versions)
-    gaps = sent(status.gaps)
-    stats = sent(status.stats)
-    ready = sent(status.ready)
+    put_product = sent(calls.put_product)
+    product = sent(calls.product)
+    product_page = sent(calls.product_page)
+    delete_product = sent(calls.delete_product)
+    image = sent(calls.image)
+    thumbnail = sent(calls.thumbnail)
+    attributes = sent(calls.attributes)
+    search = sent(calls.search)
+    compare = sent(calls.compare)
+    similar = sent(calls.similar)
+    embed = sent(calls.embed)
+    embed_texts = sent(calls.embed_texts)
+    embed_pictures = sent(calls.embed_pictures)
+    caption = sent(calls.caption)
+    models = sent(calls.models)
+    versions = sent(calls.versions)
+    gaps = sent(calls.gaps)
+    stats = sent(calls.stats)
+    ready = sent(calls.ready)
 
     def products(self, page_size: int = 100, after: str | None = None) -> Iterator[Product]:
         """Go through all products by id, those behind `after`."""

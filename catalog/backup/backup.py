@@ -9,30 +9,25 @@ from pathlib import Path
 
 from sqlalchemy import inspect, select
 
-from catalog.backup import postgresql, sqlite
-from catalog.backup.archive import DUMP, Archive, Snapshot, fingerprint
-from catalog.backup.files import Copied, copy_files
-from catalog.backup.listing import PICTURES, REPORTS, Contents, read_list
+from catalog.backup import dumps
+from catalog.backup.archive import DUMP, Archive, Copied, Snapshot, copy_files, fingerprint
+from catalog.backup.dumps import PICTURES, REPORTS, Contents, read_list
 from catalog.blobs import FsspecBlobs
-from catalog.clock import utc_now
-from catalog.config import CatalogConfig
-from catalog.engine import open_engine
+from catalog.database import CatalogConfig, open_engine, reading, utc_now
 from catalog.image_files import SqlImageFiles
-from catalog.migrate import is_known
-from catalog.opening import open_catalog, open_reports
+from catalog.opening import is_known, open_catalog, open_reports
 from catalog.tables import FileHoldRow, ProductRow
-from catalog.transactions import reading
 from core.errors import Conflict
 
 Stores = tuple[FsspecBlobs, FsspecBlobs]
 """Picture files, and reports."""
 _DUMP: dict[str, Callable[[CatalogConfig, Path], Contents]] = {
-    "sqlite": sqlite.dump,
-    "postgresql": postgresql.dump,
+    "sqlite": dumps.dump_sqlite,
+    "postgresql": dumps.dump_postgresql,
 }
 _RESTORE: dict[str, Callable[[CatalogConfig, Path], None]] = {
-    "sqlite": sqlite.restore,
-    "postgresql": postgresql.restore,
+    "sqlite": dumps.restore_sqlite,
+    "postgresql": dumps.restore_postgresql,
 }
 
 

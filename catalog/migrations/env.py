@@ -1,8 +1,8 @@
-"""What alembic runs: migrations on the connection and inside the transaction of `catalog.migrate`."""
+"""What alembic runs: migrations on the connection and inside the transaction of `catalog.opening`."""
 
 from alembic import context
 
-from catalog.lexical.engines import is_declared
+from catalog.keyword_search import is_declared
 from catalog.tables import Base
 
 connection = context.config.attributes["connection"]

@@ -1,20 +1,138 @@
-"""A catalogue behind HTTP as a source, read page by page."""
+"""A catalog behind HTTP as a source, read page by page; open_source opens any kind of source."""
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+import os
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import httpx
 
 from catalog.fetching.fetcher import Fetcher
-from catalog.sources.entries import Entry, PictureReference
-from catalog.sources.field_map import FieldMap
-from catalog.sources.manifest import read_entry
-from catalog.sources.pages import Page, Place, page_url, read_page
-from catalog.sources.retrying import retrying
-from core.errors import InvalidInput, UnfetchableUrl
-from core.importing import ImportConfig
-from core.sources import RemoteSource
+from catalog.sources.entries import Entry, FieldMap, PictureReference, Row, Source
+from catalog.sources.folder import Folder
+from catalog.sources.table import Manifest, read_entry
+from core.errors import FetchFailed, InvalidInput, UnfetchableUrl
+from core.sources import FolderSource, ImportConfig, ManifestSource, RemoteSource
+
+T = TypeVar("T")
+
+
+async def retrying(ask: Callable[[], Awaitable[T]], config: ImportConfig) -> T:
+    """Ask until there is an answer, with pauses that double, or as long as the server asks for.
+
+    Raises:
+        FetchFailed: none of the attempts succeeded; it is the last one's.
+    """
+    for attempt in range(config.attempts - 1):
+        try:
+            return await ask()
+        except FetchFailed as error:
+            # Up to a quarter more, so that many that failed together do not come again together.
+            doubled = config.backoff_s * 2**attempt * random.uniform(1, 1.25)
+            wanted = doubled if error.retry_after_s is None else error.retry_after_s
+            await asyncio.sleep(min(wanted, config.max_backoff_s))
+    return await ask()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which page: its number, and the link or cursor that the page before gave for it."""
+
+    number: int
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The items of a page, and where the next one is; None after the last."""
+
+    items: Sequence[Row | InvalidInput]
+    total: int | None
+    next: Place | None
+
+
+def page_url(source: RemoteSource, place: Place) -> str:
+    """Name a page; the source's own parameters stay.
+
+    Raises:
+        InvalidInput: the source's URL is none, or a link leads to another host.
+    """
+    try:
+        url = httpx.URL(source.url)
+        if source.paging == "link" and place.token is not None:
+            return _followed_link(url, place.token)
+        parameters: dict[str, str | int] = {}
+        if source.page_size_param is not None:
+            parameters[source.page_size_param] = source.page_size
+        if source.paging == "number":
+            parameters[source.page_param] = place.number
+        elif place.token is not None:
+            parameters[source.cursor_param] = place.token
+        return str(url.copy_merge_params(parameters))
+    except (httpx.InvalidURL, ValueError):
+        raise InvalidInput("the catalogue's URL, or a link to its next page, is not a URL").at(
+            "source.url"
+        ) from None
+
+
+def read_page(source: RemoteSource, place: Place, body: bytes) -> Page:
+    """Read a page.
+
+    Raises:
+        InvalidInput: it is not JSON, or lacks the fields that the source names.
+    """
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        raise InvalidInput("the catalogue's answer is not JSON").at("source.url") from None
+    items = answer if source.items_field is None else _field_at(answer, source.items_field)
+    if not isinstance(items, list):
+        raise InvalidInput(_no_items(source, answer)).at("source.items_field")
+    rows = [each if isinstance(each, dict) else InvalidInput("the item is not an object") for each in items]
+    total = None if source.total_field is None else _field_at(answer, source.total_field)
+    is_count = isinstance(total, int) and not isinstance(total, bool)
+    return Page(rows, total if is_count else None, _next_place(source, place, answer, bool(rows)))
+
+
+def _field_at(answer: Any, path: str) -> Any:
+    """Look a field up by its path, with dots between; None when it is not there."""
+    for name in path.split("."):
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return answer
+
+
+def _next_place(source: RemoteSource, place: Place, answer: Any, has_items: bool) -> Place | None:
+    if source.paging == "number":
+        # Not at a page that is short: a server may give fewer items than it was asked for.
+        return Place(place.number + 1) if has_items else None
+    token = _field_at(answer, source.next_field)
+    if token is None or token == "":
+        return None
+    if isinstance(token, bool) or not isinstance(token, str | int):
+        raise InvalidInput(f"{source.next_field!r:.100} of the catalogue's answer is not a text").at(
+            "source.next_field"
+        )
+    return Place(place.number + 1, str(token))
+
+
+def _followed_link(url: httpx.URL, link: str) -> str:
+    target = url.join(link)
+    # The token goes with the request, so it must not go to whoever the answer names.
+    if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
+        raise InvalidInput("the catalogue's link to its next page leads to another host").at("source.url")
+    return str(target)
+
+
+def _no_items(source: RemoteSource, answer: Any) -> str:
+    if source.items_field is None:
+        return "the catalogue's answer is not a list; say in items_field which of its fields is"
+    known = ", ".join(repr(name) for name in sorted(answer)[:40]) if isinstance(answer, dict) else "none"
+    return (
+        f"the catalogue's answer has no list {source.items_field!r:.100}; its fields: {known or 'none':.1000}"
+    )
 
 
 class Remote:
@@ -106,3 +224,29 @@ def _position(after: str | None, first: Place) -> tuple[Place, int, int]:
 
 def _plain(items: Sequence[object]) -> list[object]:
     return [str(item) if isinstance(item, InvalidInput) else item for item in items]
+
+
+def open_source(
+    description: FolderSource | ManifestSource | RemoteSource, fetcher: Fetcher, config: ImportConfig
+) -> Source:
+    """Open a source; a token is read from the environment here, and kept nowhere else.
+
+    Raises:
+        InvalidInput: it cannot be read, or its token is not set.
+    """
+    match description:
+        case FolderSource():
+            return Folder(description)
+        case ManifestSource():
+            return Manifest(description)
+        case RemoteSource():
+            return Remote(description, _read_token(description.token_env), fetcher, config)
+
+
+def _read_token(name: str | None) -> str | None:
+    if name is None:
+        return None
+    token = os.environ.get(name, "").strip()
+    if not token or not token.isascii() or not token.isprintable():
+        raise InvalidInput(f"{name} holds no token in the environment of the job").at("source.token_env")
+    return token

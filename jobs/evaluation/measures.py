@@ -1,10 +1,15 @@
-"""How good ranked lists are, by trec_eval, the reference implementation, through ir-measures."""
+"""Measures of ranked lists by trec_eval, their bootstrap intervals, and the quality gate."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import ir_measures
+import numpy as np
 from ir_measures import AP, RR, P, R, nDCG
 from ir_measures.measures import Measure
+from scipy.stats import bootstrap
+
+from core.job_config import GateConfig
 
 Grades = Mapping[str, int]
 """How well products answer a query, by product id; 0 and what is missing do not answer it."""
@@ -51,3 +56,98 @@ def _measure(name: str, relevant_from: int) -> Measure:
     else:
         measure = _WHOLE[base](rel=relevant_from)
     return measure
+
+
+_NUMBERS_AT_ONCE = 4_000_000
+"""Values that are resampled at a time: 32 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """How intervals are made; the same seed gives the same interval."""
+
+    resamples: int
+    confidence: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over `queries` values and its confidence interval, which one value alone does not have."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    queries: int
+
+
+def estimate(values: Sequence[float], how: Bootstrap) -> Estimate:
+    """The mean of at least one value with its percentile interval (Efron and Tibshirani, 1993, chapter 13)."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(mean, None, None, len(values))
+    found = bootstrap(
+        (np.asarray(values, np.float64),),
+        np.mean,
+        n_resamples=how.resamples,
+        batch=max(1, _NUMBERS_AT_ONCE // len(values)),
+        confidence_level=how.confidence,
+        method="percentile",
+        rng=np.random.default_rng(how.seed),
+    ).confidence_interval
+    return Estimate(mean, float(found.low), float(found.high), len(values))
+
+
+def paired_difference(
+    first: Mapping[str, float], second: Mapping[str, float], how: Bootstrap
+) -> Estimate | None:
+    """`first` minus `second`, query by query, over the queries that both have; None when there are none.
+
+    Pairing removes what makes queries easy or hard for both, so that intervals of differences are narrower
+    than those of the means would suggest.
+    """
+    both = [query for query in first if query in second]
+    return estimate([first[query] - second[query] for query in both], how) if both else None
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """Whether the candidate passes; `reason` holds the figures, `difference` is candidate minus live."""
+
+    passed: bool
+    reason: str
+    metric: str
+    difference: Estimate | None
+
+
+def decide(
+    live: Mapping[str, float], candidate: Mapping[str, float], gate: GateConfig, how: Bootstrap
+) -> GateDecision:
+    """Judge the values of `gate.metric` by query, over the queries that both have answered."""
+    difference = paired_difference(candidate, live, how)
+    if difference is None or difference.queries < gate.min_queries:
+        count = 0 if difference is None else difference.queries
+        reason = f"refused: {count} queries were answered by both versions; the gate needs {gate.min_queries}"
+        return GateDecision(False, reason, gate.metric, difference)
+    lowest = difference.low if gate.judge == "lower_bound" else difference.mean
+    # Means of equal values may differ in the last digits.
+    passed = lowest is not None and lowest >= -gate.max_drop - 1e-12
+    reason = f"{'passed' if passed else 'refused'}: {_reason(live, candidate, gate, difference, how)}"
+    return GateDecision(passed, reason, gate.metric, difference)
+
+
+def _reason(
+    live: Mapping[str, float],
+    candidate: Mapping[str, float],
+    gate: GateConfig,
+    difference: Estimate,
+    how: Bootstrap,
+) -> str:
+    both = [query for query in candidate if query in live]
+    before, after = (sum(values[query] for query in both) / len(both) for values in (live, candidate))
+    judged = "the lower end of the interval" if gate.judge == "lower_bound" else "the difference"
+    return (
+        f"{gate.metric} goes from {before:.4f} to {after:.4f} over {len(both)} queries, a difference of "
+        f"{difference.mean:+.4f} with a {how.confidence:.0%} interval of {difference.low:+.4f} to "
+        f"{difference.high:+.4f}; {judged} may be no lower than {-gate.max_drop:.4f}"
+    )

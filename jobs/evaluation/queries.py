@@ -1,31 +1,213 @@
-"""Queries whose answers are known."""
+"""Queries of a comparison: labelled ones that the catalog can answer, or augmented images of it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+import heapq
+import io
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from core.search import QueryPart
-from core.types import EncoderInput
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+
+from catalog.opening import Catalog
+from core.batching import parts
+from core.errors import InvalidInput, NotFound
+from core.job_config import EvaluationConfig
+from core.ports import Products
+from core.types import Picture
+from jobs.evaluation.labels import JudgedQuery, read_labels
+from models.images import ImageLimits, decoding
+
+_LONGEST_SIDE = 640
+"""Pixels; what encoders see is smaller still."""
+_CHANGES_A_PICTURE = 2
+_WHITE = (255, 255, 255)
+
+Change = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+
+def changed(image: Image.Image, rng: np.random.Generator) -> tuple[bytes, str]:
+    """Apply two changes, drawn without repetition, to an RGB picture; returns a JPEG file and their names."""
+    image = image.copy()
+    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    chosen = sorted(rng.choice(len(CHANGES), size=_CHANGES_A_PICTURE, replace=False).tolist())
+    names = [list(CHANGES)[place] for place in chosen]
+    for name in names:
+        image = CHANGES[name](image, rng)
+    return _jpeg(image, quality=90), " + ".join(names)
+
+
+def _crop(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    share = np.sqrt(rng.uniform(0.5, 0.9))
+    width, height = (max(1, round(side * share)) for side in image.size)
+    left, top = rng.integers(image.width - width + 1), rng.integers(image.height - height + 1)
+    return image.crop((int(left), int(top), int(left) + width, int(top) + height))
+
+
+def _rotate(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    angle = float(rng.uniform(5, 25)) * (1 if rng.random() < 0.5 else -1)
+    return image.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=_WHITE)
+
+
+def _blur(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.005, 0.015)) * max(image.size)))
+
+
+def _jpeg_artefacts(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return Image.open(io.BytesIO(_jpeg(image, quality=int(rng.integers(8, 25))))).convert("RGB")
+
+
+def _colour(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = enhance(image).enhance(float(rng.uniform(0.7, 1.3)))
+    return image
+
+
+def _background(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    width, height = (round(side * rng.uniform(1.2, 1.6)) for side in image.size)
+    red, green, blue = rng.integers(0, 256, size=3).tolist()
+    canvas = Image.new("RGB", (width, height), (red, green, blue))
+    canvas.paste(
+        image,
+        (int(rng.integers(width - image.width + 1)), int(rng.integers(height - image.height + 1))),
+    )
+    return canvas
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+CHANGES: Mapping[str, Change] = {
+    "crop": _crop,
+    "rotation": _rotate,
+    "background": _background,
+    "colour": _colour,
+    "blur": _blur,
+    "compression": _jpeg_artefacts,
+}
+"""In the order in which they happen to a picture."""
+
+
+logger = logging.getLogger(__name__)
+
+KIND = "changed pictures"
+_PAGE = 1000
+
+
+def changed_pictures(
+    catalog: Catalog,
+    limits: ImageLimits,
+    count: int,
+    seed: int,
+    grade: int,
+    among: Collection[str] | None = None,
+) -> list[JudgedQuery]:
+    """Draw up to `count` pictures, at most one a product, and change them; the same seed gives the same bytes.
+
+    Products are drawn of the catalog, or of those `among` it, by a hash of their ids, so that most of the
+    queries stay when the catalog grows. Each query has its own product, with `grade`, as its only answer. A
+    picture whose file is missing, broken or beyond the `limits` is passed over. Twins of a product that show
+    the very same picture count as wrong: compare models by this, but do not take it for what shoppers will see.
+    """
+    drawn = heapq.nsmallest(
+        count, _pictures(catalog.products, among), key=lambda found: draw(seed, found.product_id)
+    )
+    queries = []
+    for picture in drawn:
+        rng = np.random.default_rng((seed, *draw(seed, picture.image_id)))
+        try:
+            with decoding(catalog.blobs.get(picture.sha256), limits) as decoded:
+                file, _ = changed(decoded.image, rng)
+        except (InvalidInput, NotFound) as error:
+            logger.warning("picture %s is no query: %s", picture.image_id, error.message)
+            continue
+        queries.append(JudgedQuery(picture.image_id, KIND, None, file, {picture.product_id: grade}))
+    return queries
+
+
+def draw(seed: int, name: str) -> bytes:
+    """Return the place of a name in an order that the seed decides."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def _pictures(products: Products, among: Collection[str] | None) -> Iterator[Picture]:
+    chosen = None if among is None else set(among)
+    after: str | None = None
+    while page := products.page(_PAGE, after):
+        for product in page:
+            if product.pictures and (chosen is None or product.product_id in chosen):
+                yield product.pictures[0]
+        after = page[-1].product_id
+
+
+_MIN_QUERIES = 2
+_PRODUCTS_A_READ = 500
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedQuery:
-    """Words, a picture file or both, and how well products answer them: grades above 0 by product id.
+class Labels:
+    """Labelled queries with the products that the catalog holds; `notes` tell what it does not."""
 
-    `kind` tells which queries are summed up together: what words find says nothing of pictures.
+    queries: tuple[JudgedQuery, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def products(self) -> set[str]:
+        """Everything that answers a query."""
+        return {product_id for query in self.queries for product_id in query.grades}
+
+
+def labels_of(url: str, catalog: Catalog, relevant_from: int) -> Labels:
+    """Read labelled queries, without the products that the catalog lacks; raises as `read_labels`."""
+    read = read_labels(url)
+    named = sorted({product_id for query in read for product_id in query.grades})
+    existing: set[str] = set()
+    for some in parts(named, _PRODUCTS_A_READ):
+        existing |= set(catalog.products.get_many(some))
+    kept = _restricted(read, existing, relevant_from)
+    notes = []
+    if len(existing) < len(named) or len(kept) < len(read):
+        notes.append(
+            f"{len(named) - len(existing)} of {len(named)} labelled products are not in the catalog, and "
+            f"{len(read) - len(kept)} of {len(read)} queries have no answer: both are left out"
+        )
+    return Labels(tuple(kept), tuple(notes))
+
+
+def queries_for(
+    config: EvaluationConfig,
+    catalog: Catalog,
+    limits: ImageLimits,
+    labels: Labels | None,
+    pool: Collection[str] | None,
+) -> list[JudgedQuery]:
+    """The labelled queries, or changed pictures, that products of the pool (None: of all) answer.
+
+    Raises:
+        InvalidInput: there are fewer than two.
     """
+    if labels is None:
+        queries = changed_pictures(catalog, limits, config.sample, config.seed, config.relevant_from, pool)
+    else:
+        queries = (
+            list(labels.queries)
+            if pool is None
+            else _restricted(labels.queries, set(pool), config.relevant_from)
+        )
+    if len(queries) < _MIN_QUERIES:
+        raise InvalidInput(f"{len(queries)} queries can be answered, which is too few to compare by").at(
+            "queries"
+        )
+    return queries
 
-    query_id: str
-    kind: str
-    words: str | None
-    picture: bytes | None
-    grades: Mapping[str, int]
 
-    @property
-    def inputs(self) -> tuple[EncoderInput, ...]:
-        """What an encoder is given."""
-        return tuple(each for each in (self.words, self.picture) if each is not None)
-
-    @property
-    def parts(self) -> tuple[QueryPart, ...]:
-        """What is searched for: words and picture count alike."""
-        return tuple(QueryPart(content) for content in self.inputs)
+def _restricted(queries: Sequence[JudgedQuery], products: set[str], relevant_from: int) -> list[JudgedQuery]:
+    restricted = (
+        replace(query, grades={key: grade for key, grade in query.grades.items() if key in products})
+        for query in queries
+    )
+    return [query for query in restricted if max(query.grades.values(), default=0) >= relevant_from]

@@ -1,16 +1,146 @@
-"""What each contender finds for each query, by the same search that serves."""
+"""Ranked lists of a comparison: queries encoded once a version, and searched for in its collection."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import heapq
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
+import ray
+
+from catalog.opening import Catalog
+from core.batching import parts
 from core.ensemble import EnsembleSearch
-from core.errors import InvalidInput, Unavailable, VitrineError
-from core.ports import VectorStore
+from core.errors import Conflict, InvalidInput, Unavailable, UnsupportedModality, VitrineError
+from core.filters import Filter
+from core.job_config import BulkConfig, EvaluationConfig
+from core.ports import EncoderClient, Ledger, Products, VectorStore
 from core.search import ModelSearch, Query
-from core.types import Hit
-from jobs.evaluation.contenders import Contender
-from jobs.evaluation.encoding import EncodedInputs
-from jobs.evaluation.queries import JudgedQuery
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, Vector, row_key
+from jobs.evaluation.labels import JudgedQuery
+from jobs.evaluation.queries import draw
+from jobs.evaluation.result import Contender
+from jobs.runner.cluster import own_errors
+from jobs.runner.settings import EncoderSettings
+from milvus.config import MilvusConfig
+from milvus.store import MilvusStore
+from models.config import EncoderConfig
+from models.encoder import LocalEncoder
+from models.registry import load_encoder
+
+Encode = Callable[[EncoderSettings, Sequence[EncoderInput]], Encoded]
+"""Loads a version and embeds inputs with it."""
+
+
+class EncodedInputs:
+    """A `core.ports.EncoderClient` that knows its answers already: searches need no model then."""
+
+    def __init__(self, name: str, inputs: Sequence[EncoderInput], encoded: Encoded) -> None:
+        self.name = name
+        self.info = encoded.info
+        self._answers: Mapping[EncoderInput, Vector | VitrineError] = dict(
+            zip(inputs, encoded.vectors, strict=True)
+        )
+
+    async def describe(self) -> EncoderInfo:
+        """Say which version this is."""
+        return self.info
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        """Look up what the model made of these inputs."""
+        return Encoded(self.info, [self._answers[each] for each in inputs])
+
+    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+        """Refuse: nothing was captioned."""
+        raise UnsupportedModality(f"{len(pictures)} pictures were embedded, not captioned")
+
+
+def encode_on_cluster(bulk: BulkConfig) -> Encode:
+    """Encode in a Ray task that takes what a copy of the model takes in any bulk job."""
+
+    def encode(encoder: EncoderSettings, inputs: Sequence[EncoderInput]) -> Encoded:
+        task = ray.remote(max_retries=1, **encoder.resources(bulk))(encode_here)
+        with own_errors():
+            encoded: Encoded = ray.get(task.remote(encoder.config, list(inputs)))
+        return encoded
+
+    return encode
+
+
+def encode_here(config: EncoderConfig, inputs: Sequence[EncoderInput]) -> Encoded:
+    """Load the model in this process and embed the inputs, batch by batch; each succeeds or fails alone."""
+    client = LocalEncoder(load_encoder(config), config.decode_threads)
+    return asyncio.run(_in_batches(client, inputs, config.max_batch_size))
+
+
+async def _in_batches(client: EncoderClient, inputs: Sequence[EncoderInput], size: int) -> Encoded:
+    vectors: list[Vector | VitrineError] = []
+    for some in parts(inputs, size):
+        vectors += (await client.encode(some)).vectors
+    return Encoded(await client.describe(), vectors)
+
+
+_PAGE = 1000
+
+
+class PooledStore(MilvusStore):
+    """Searches among given products only; every one of them is scored."""
+
+    def __init__(self, config: MilvusConfig, products: Sequence[str]) -> None:
+        super().__init__(config)
+        self._products = products
+
+    def search_products(
+        self,
+        collection: str,
+        vector: Vector,
+        limit: int,
+        filter: Filter | None = None,
+        exclude_products: Sequence[str] = (),
+    ) -> list[Hit]:
+        """Find the `limit` nearest of the given products, each by its best picture."""
+        excluded = set(exclude_products)
+        left = [product_id for product_id in self._products if product_id not in excluded]
+        return self.score_products(collection, vector, left, filter)[:limit]
+
+
+def pool_of(
+    catalog: Catalog, infos: Collection[EncoderInfo], config: EvaluationConfig, wanted: AbstractSet[str]
+) -> list[str] | None:
+    """None while every collection is complete; else products that all hold, those that are `wanted` first.
+
+    Raises:
+        Conflict: a version holds nothing.
+    """
+    counts = {info.collection: catalog.ledger.counts(info.collection) for info in infos}
+    empty = [info for info in infos if not counts[info.collection].indexed]
+    if empty:
+        raise Conflict(
+            f"model {empty[0].name!r} has no pictures in its collection {empty[0].collection} yet; build it first"
+        )
+    if not any(each.missing for each in counts.values()):
+        return None
+    return heapq.nsmallest(
+        config.pool_products,
+        _shared(catalog.products, catalog.ledger, list(counts)),
+        key=lambda product_id: (product_id not in wanted, draw(config.seed, product_id)),
+    )
+
+
+def _shared(products: Products, ledger: Ledger, collections: Collection[str]) -> Iterator[str]:
+    after: str | None = None
+    while page := products.page(_PAGE, after):
+        keys = {
+            product.product_id: [row_key(each.image_id, each.revision) for each in product.pictures]
+            for product in page
+            if product.pictures
+        }
+        wanted = [key for each in keys.values() for key in each]
+        indexed = set(wanted)
+        for collection in collections:
+            indexed &= ledger.indexed(collection, wanted)
+        yield from (product_id for product_id, each in keys.items() if indexed.issuperset(each))
+        after = page[-1].product_id
+
 
 _SEARCHES_AT_ONCE = 8
 _DEADLINE_S = 120.0
@@ -61,10 +191,10 @@ async def _hits(contender: Contender, searches: Mapping[str, ModelSearch], query
     result = await ensemble.search(query, contender.weights, contender.fusion)
     if result.degraded:
         # An ensemble without a member is another ensemble: its figures would be taken for this one's.
-        raise _reason(result.skipped | result.incomplete)
+        raise _member_unavailable(result.skipped | result.incomplete)
     return result.hits
 
 
-def _reason(away: Mapping[str, str]) -> VitrineError:
+def _member_unavailable(away: Mapping[str, str]) -> VitrineError:
     told = "; ".join(f"{name}: {message}" for name, message in away.items())
     return Unavailable(f"a member did not answer, so its ensemble was not measured ({told})")

@@ -1,16 +1,56 @@
-"""A comparison as one HTML file: the figures, and side by side what is found where models differ most."""
+"""Report of a comparison: an HTML page with images, tables for a terminal, and the stored files."""
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from catalog.opening import Catalog
-from jobs.evaluation.queries import JudgedQuery
-from jobs.evaluation.result import EvaluationResult
-from jobs.evaluation.thumbnails import Thumbnails
-from models.images import ImageLimits
+from core.errors import InvalidInput, NotFound, Unavailable
+from jobs.evaluation.labels import JudgedQuery
+from jobs.evaluation.measures import Estimate
+from jobs.evaluation.result import EvaluationResult, Figures
+from models.images import ImageLimits, decoding
+
+_THUMBNAIL_SIDE = 96
+_THUMBNAILS_KEPT = 4096
+
+
+class Thumbnails:
+    """Pictures of queries and of hits as data URIs; None for what cannot be shown."""
+
+    def __init__(self, catalog: Catalog, limits: ImageLimits) -> None:
+        self._catalog = catalog
+        self._limits = limits
+        self.of_image = lru_cache(maxsize=_THUMBNAILS_KEPT)(self._of_image)
+
+    def of_file(self, data: bytes) -> str | None:
+        """Show a picture file."""
+        file = io.BytesIO()
+        try:
+            with decoding(data, self._limits, target=_THUMBNAIL_SIDE) as decoded:
+                decoded.image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+                decoded.image.save(file, "JPEG", quality=75)
+        except InvalidInput:
+            return None
+        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+    def _of_image(self, image_id: str) -> str | None:
+        try:
+            data = self._catalog.blobs.get(self._catalog.products.picture(image_id).sha256)
+        except NotFound:
+            return None
+        return self.of_file(data)
+
 
 _TEMPLATE = "report.html.j2"
 
@@ -95,3 +135,90 @@ def _hits(
 
 def _best_first(lists: Sequence[ShownList]) -> tuple[ShownList, ...]:
     return tuple(sorted(lists, key=lambda each: -each.value))
+
+
+def tables(result: EvaluationResult) -> Group:
+    """One table of means and one of differences for each kind of query, the notes, and the gate's words."""
+    metrics = result.config.metrics
+    parts: list[Table | Text] = []
+    for figures in result.figures:
+        parts.append(_means(figures, metrics))
+        if figures.differences:
+            parts.append(_differences(figures, result.config.gate.metric, result.config.confidence))
+    parts += [Text(note) for note in result.notes]
+    if result.pool is not None:
+        parts.append(Text(f"searched among {result.pool} products that every collection holds"))
+    if result.decision is not None:
+        style = "bold green" if result.decision.passed else "bold red"
+        parts.append(Text(f"gate {result.decision.reason}", style))
+    return Group(*parts)
+
+
+def _means(figures: Figures, metrics: tuple[str, ...]) -> Table:
+    table = Table(title=f"{figures.queries} queries: {figures.kind}")
+    table.add_column("model")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for name, estimates in figures.estimates.items():
+        table.add_row(
+            name, *(f"{estimates[metric].mean:.3f}\n{_margins(estimates[metric])}" for metric in metrics)
+        )
+    return table
+
+
+def _differences(figures: Figures, metric: str, confidence: float) -> Table:
+    table = Table(title=f"differences in {metric}, query by query, with {confidence:.0%} intervals")
+    for heading in ("first", "second", "first - second", "interval", "queries"):
+        table.add_column(heading, justify="left" if heading in ("first", "second") else "right")
+    for each in _difference_rows(figures, metric):
+        table.add_row(*each)
+    return table
+
+
+def _difference_rows(figures: Figures, metric: str) -> Iterator[tuple[str, ...]]:
+    for each in figures.differences:
+        if each.metric == metric:
+            found = each.estimate
+            yield each.first, each.second, f"{found.mean:+.4f}", _interval(found), str(found.queries)
+
+
+def _interval(found: Estimate) -> str:
+    return "" if found.low is None or found.high is None else f"{found.low:+.4f} to {found.high:+.4f}"
+
+
+def _margins(found: Estimate) -> str:
+    if found.low is None or found.high is None:
+        return ""
+    return f"-{found.mean - found.low:.3f} +{found.high - found.mean:.3f}"
+
+
+def store_files(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> dict[str, Any]:
+    """Keep the files where the service finds them; returns their sha256 by name, as `files`.
+
+    Raises:
+        Unavailable: the store of files does not take them.
+    """
+    contents = {
+        "report.html": report(result, catalog, limits),
+        "evaluation.json": json.dumps(result.full(), indent=1),
+    }
+    return {"files": {name: catalog.reports.put(text.encode()) for name, text in contents.items()}}
+
+
+def copy_files(job_id: str, catalog: Catalog, folder: Path) -> list[Path]:
+    """Write the files of an ended job into a folder.
+
+    Raises:
+        NotFound: there is no such job, or it has left no files.
+        Unavailable: the folder cannot be written.
+    """
+    files = (catalog.jobs.get(job_id).result or {}).get("files")
+    if not files:
+        raise NotFound(f"job {job_id} has left no files")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, sha256 in files.items():
+            (folder / name).write_bytes(catalog.reports.get(sha256))
+    except OSError as error:
+        raise Unavailable(f"{folder} cannot be written: {error.strerror}") from error
+    return [folder / name for name in files]

@@ -1,15 +1,93 @@
-"""What a comparison came to."""
+"""Result of a comparison: the versions and ensembles that were compared, and their figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
-from core.evaluation import EvaluationConfig
+from core.ensemble import Fusion
+from core.errors import InvalidInput
+from core.job_config import EvaluationConfig
+from core.jobs import CANDIDATE, EnsembleArgs, EvaluateArgs
 from core.types import EncoderInfo, Hit
-from jobs.evaluation.bootstrap import Estimate
-from jobs.evaluation.contenders import Contender
-from jobs.evaluation.gate import GateDecision
-from jobs.evaluation.queries import JudgedQuery
+from jobs.evaluation.labels import JudgedQuery
+from jobs.evaluation.measures import Bootstrap, Estimate, GateDecision, estimate, paired_difference
+from jobs.runner.settings import EncoderSettings, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A version by its label, or several with weights; `fusion` is None for one alone."""
+
+    name: str
+    weights: Mapping[str, float]
+    fusion: Fusion | None
+
+
+@dataclass(frozen=True, slots=True)
+class LineUp:
+    """The versions by label, and who is made of them; `live` and `candidate` are what the gate judges."""
+
+    versions: Mapping[str, EncoderSettings]
+    contenders: tuple[Contender, ...]
+    live: str | None
+    candidate: str | None
+
+
+def line_up(settings: Settings, args: EvaluateArgs, default_models: Sequence[str]) -> LineUp:
+    """Choose versions and contenders; without models in the arguments, `default_models` are compared.
+
+    Raises:
+        InvalidInput: a model, a candidate or a member of an ensemble cannot be, or names repeat.
+    """
+    live = args.candidate.model if args.candidate else None
+    models = list(dict.fromkeys([*(args.models or default_models), *([live] if live else [])]))
+    versions = {model: settings.encoder(model, {}) for model in models}
+    candidate = None
+    if args.candidate:
+        candidate = f"{live}{CANDIDATE}"
+        versions[candidate] = settings.encoder(args.candidate.model, args.candidate.candidate)
+    ensembles = [_checked_ensemble(each, versions) for each in args.ensembles] or _configured_ensembles(
+        settings, versions, live
+    )
+    contenders = [Contender(label, {label: 1.0}, None) for label in versions]
+    contenders += [Contender(each.name, each.weights, each.fusion) for each in ensembles]
+    names = [contender.name for contender in contenders]
+    if len(set(names)) < len(names):
+        raise InvalidInput(f"two are called alike: {', '.join(names)}").at("ensembles")
+    return LineUp(versions, tuple(contenders), live, candidate)
+
+
+def _configured_ensembles(
+    settings: Settings, versions: Mapping[str, EncoderSettings], live: str | None
+) -> list[EnsembleArgs]:
+    """The configured ensemble where all its members are compared, and the same with the candidate."""
+    found = settings.ensemble
+    if found is None:
+        return []
+    weights = {name: weight for name, weight in found.weights.items() if weight > 0}
+    if not set(weights) <= set(versions) or len(weights) < 2:
+        return []
+    ensembles = [found.model_copy(update={"weights": weights})]
+    if live in weights:
+        renewed = {f"{name}{CANDIDATE}" if name == live else name: each for name, each in weights.items()}
+        ensembles.append(found.model_copy(update={"name": f"{found.name}{CANDIDATE}", "weights": renewed}))
+    return ensembles
+
+
+def _checked_ensemble(ensemble: EnsembleArgs, versions: Mapping[str, EncoderSettings]) -> EnsembleArgs:
+    strangers = sorted(set(ensemble.weights) - set(versions))
+    if strangers:
+        raise InvalidInput(
+            f"{strangers[0]!r:.80} of ensemble {ensemble.name!r:.80} is not compared; "
+            f"there are: {', '.join(versions)}"
+        ).at("ensembles")
+    if not any(ensemble.weights.values()):
+        raise InvalidInput(f"no member of ensemble {ensemble.name!r:.80} has a weight above 0").at(
+            "ensembles"
+        )
+    return ensemble
+
 
 Values = Mapping[str, Mapping[str, Mapping[str, float]]]
 """By contender, metric and query id; queries that a contender could not answer are missing."""
@@ -84,3 +162,42 @@ class EvaluationResult:
                 for name, by_metric in self.values.items()
             },
         }
+
+
+def figures(
+    values: Values, queries: Sequence[JudgedQuery], metrics: Sequence[str], how: Bootstrap
+) -> tuple[Figures, ...]:
+    """Sum up each kind of query by itself, over those contenders that answered queries of that kind."""
+    kinds = dict.fromkeys(query.kind for query in queries)
+    return tuple(
+        _of_kind(kind, {query.query_id for query in queries if query.kind == kind}, values, metrics, how)
+        for kind in kinds
+    )
+
+
+def _of_kind(kind: str, chosen: set[str], values: Values, metrics: Sequence[str], how: Bootstrap) -> Figures:
+    parts = {
+        name: {metric: _part(by_metric[metric], chosen) for metric in metrics}
+        for name, by_metric in values.items()
+    }
+    answered = {name: part for name, part in parts.items() if part[metrics[0]]}
+    estimates = {
+        name: {metric: estimate(list(part[metric].values()), how) for metric in metrics}
+        for name, part in answered.items()
+    }
+    return Figures(kind, len(chosen), estimates, _differences(answered, metrics, how))
+
+
+def _differences(
+    parts: Mapping[str, Mapping[str, Mapping[str, float]]], metrics: Sequence[str], how: Bootstrap
+) -> tuple[Difference, ...]:
+    found = (
+        (second, first, metric, paired_difference(parts[second][metric], parts[first][metric], how))
+        for first, second in combinations(parts, 2)
+        for metric in metrics
+    )
+    return tuple(Difference(a, b, metric, each) for a, b, metric, each in found if each is not None)
+
+
+def _part(values: Mapping[str, float], chosen: set[str]) -> dict[str, float]:
+    return {query: value for query, value in values.items() if query in chosen}

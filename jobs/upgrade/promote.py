@@ -1,22 +1,37 @@
-"""The jobs that let a version take over: `promote` a candidate, `rollback` to the version before."""
+"""Jobs `promote`, for a candidate that passes the quality gate, and `rollback`, to the version before."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from core.errors import Conflict
-from core.jobs import JobArgs, PromoteArgs, RollbackArgs
+from core.jobs import BuildArgs, EvaluateArgs, JobArgs, PromoteArgs, RollbackArgs
 from core.types import EncoderInfo
-from jobs.context import JobContext, open_store
-from jobs.evaluation.gate import GateDecision
-from jobs.reindex import complete, describe
-from jobs.settings import EncoderSettings, settings_of
-from jobs.upgrade.change import change
-from jobs.upgrade.judgement import judge
-from jobs.upgrade.serving import RunningServe, Serving
-from jobs.upgrade.takeover import Surroundings, Takeover
-from jobs.upgrade.targets import as_it_was, version_to_return_to
+from jobs.build.build import complete, describe
+from jobs.evaluation.evaluate import evaluate
+from jobs.evaluation.measures import GateDecision
+from jobs.runner.context import JobContext, open_store
+from jobs.runner.settings import EncoderSettings, settings_of
+from jobs.upgrade.rollout import Surroundings, Takeover, as_it_was, version_to_return_to
+from jobs.upgrade.serving import RunningServe, Serving, change
+
+_CANDIDATE_FIELDS = ("checkpoint", "pretrained", "revision", "precision", "pooling")
+
+
+def judge(context: JobContext, live: EncoderSettings, candidate: EncoderSettings) -> GateDecision | None:
+    """Compare the candidate with the live version; None where nothing can be compared.
+
+    Raises:
+        VitrineError: as an evaluation.
+    """
+    model = live.config.name
+    settings = replace(context.settings, encoders={**context.settings.encoders, model: live})
+    before, after = live.config.model_dump(), candidate.config.model_dump()
+    differs = {name: after[name] for name in _CANDIDATE_FIELDS if after[name] != before[name]}
+    args = EvaluateArgs(models=[model], candidate=BuildArgs(model=model, **differs))
+    return evaluate(replace(context, settings=settings), args).decision
+
 
 Judge = Callable[[JobContext, EncoderSettings, EncoderSettings], GateDecision | None]
 _TOLERATED = 0.1

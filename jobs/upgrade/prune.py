@@ -9,8 +9,8 @@ from core.errors import Conflict, Unavailable
 from core.jobs import JobArgs, PruneArgs, PruneFilesArgs
 from core.ports import VectorStore
 from core.types import EncoderInfo
-from jobs.context import JobContext, open_store
-from jobs.staging import Staging
+from jobs.build.file_import import Staging
+from jobs.runner.context import JobContext, open_store
 from jobs.upgrade.serving import RunningServe, Serving
 
 logger = logging.getLogger(__name__)

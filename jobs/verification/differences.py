@@ -1,9 +1,25 @@
-"""What can differ between catalog, ledger, Milvus and picture files."""
+"""Differences between catalog, ledger, Milvus and image files, counted by kind, and the share sampled."""
 
+import hashlib
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+_STEPS = 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """About `percent` of all row keys; another seed draws others."""
+
+    percent: float
+    seed: int
+
+    def __contains__(self, key: str) -> bool:
+        drawn = hashlib.blake2b(f"{self.seed}:{key}".encode(), digest_size=8).digest()
+        return int.from_bytes(drawn) < _STEPS * self.percent / 100
+
 
 Kind = Literal[
     "missing_collection",

@@ -1,19 +1,218 @@
-"""The jobs `verify`, whether catalog, ledger, Milvus and images agree, and `adopt`, for another Milvus."""
+"""Jobs `verify`, whether catalog, ledger, Milvus and image files agree, and `adopt`, for another Milvus."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from catalog.ledger_queries import StoredPicture
+from catalog.opening import Catalog
 from core.errors import Conflict
 from core.jobs import AdoptArgs, JobArgs, VerifyArgs
+from core.ports import VectorStore
 from core.types import EncoderInfo
-from jobs.context import JobContext, open_store
-from jobs.reindex import complete, describe
-from jobs.settings import EncoderSettings
-from jobs.verification.checker import on_cluster
-from jobs.verification.sample import Sample
-from jobs.verification.verification import Configured, Verification
+from jobs.build.build import complete, describe
+from jobs.build.shards import Shard, cut
+from jobs.runner.context import JobContext, JobRun, open_store
+from jobs.runner.settings import EncoderSettings
+from jobs.upgrade.rollout import as_it_was
+from jobs.verification.checks import FILES_AT_ONCE, check_files, compare_rows, repair_rows
+from jobs.verification.differences import EXAMPLES, Differences, Findings, Sample
+from jobs.verification.vectors import Compare, OpenChecker, on_cluster
+
+
+class VersionCheck:
+    """Looks at a version whose collection is there, and repairs its rows on the way if asked to.
+
+    `open_checker` is called once there is something to encode anew. `configured`: every picture should be
+    in this version's collection.
+    """
+
+    def __init__(
+        self,
+        run: JobRun,
+        catalog: Catalog,
+        store: VectorStore,
+        info: EncoderInfo,
+        configured: bool,
+        open_checker: Callable[[], AbstractContextManager[Compare | None]],
+    ) -> None:
+        self._run = run
+        self._catalog = catalog
+        self._store = store
+        self._info = info
+        self._configured = configured
+        self._open_checker = open_checker
+        self._compare: list[Compare | None] = []
+        self.vectors = self.encoded_anew = 0
+
+    def look(self, shards: Sequence[Shard], sample: Sample, findings: Findings, repair: bool) -> None:
+        """Add what differs to the findings."""
+        collection = self._info.collection
+        with ExitStack() as held:
+            for shard, pictures in self._ranges(shards):
+                differences, present = compare_rows(
+                    self._catalog, self._store, collection, shard, pictures, self._configured
+                )
+                self.vectors += len(present)
+                some = [key for key in present if key in sample]
+                differences["changed_vector"] = self._changed(held, some, pictures, findings)
+                products = {key: picture.product_id for key, picture in pictures.items()}
+                for kind, keys in differences.items():
+                    findings.add(kind, collection, keys, products)
+                if repair:
+                    repair_rows(self._catalog, self._store, collection, differences)
+
+    def _ranges(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, dict[str, StoredPicture]]]:
+        done = 0
+        for shard in shards:
+            self._run.check()
+            pictures = {each.key: each for each in self._catalog.audit.pictures(shard.first, shard.beyond)}
+            yield shard, pictures
+            done += len(pictures)
+            self._run.report(done=done)
+
+    def _changed(
+        self, held: ExitStack, keys: Sequence[str], pictures: dict[str, Any], findings: Findings
+    ) -> list[str]:
+        if not keys:
+            return []
+        if not self._compare:
+            self._compare.append(held.enter_context(self._open_checker()))
+            if self._compare[0] is None:
+                findings.add("unchecked_version", self._info.collection, [self._info.collection])
+        compare = self._compare[0]
+        if compare is None:
+            return []
+        compared = compare([(key, pictures[key].sha256, pictures[key].bytes) for key in keys])
+        self.encoded_anew += compared.vectors
+        return compared.changed
+
+
+Configured = Mapping[str, tuple[EncoderInfo, EncoderSettings]]
+"""The configured version of each model, by its collection."""
+_PICTURES_A_RANGE = 4096
+
+
+class Verification:
+    """Looks at files and versions range by range: memory grows neither with the catalog nor with the damage."""
+
+    def __init__(
+        self,
+        context: JobContext,
+        store: VectorStore,
+        configured: Configured,
+        open_checker: OpenChecker,
+        sample: Sample,
+    ) -> None:
+        self._context = context
+        self._run = context.run
+        self._catalog = context.catalog
+        self._store = store
+        self._configured = configured
+        self._open_checker = open_checker
+        self._sample = sample
+        self.checked: dict[str, Any] = {}
+
+    def look(self, model: str | None, repair: bool = False) -> Findings:
+        """Look at every picture's file and at every version of the model, or of all models.
+
+        `repair` brings rows that differ in step on the way; `rebuild` encodes what is missing then.
+        """
+        findings = Findings()
+        pictures = self._catalog.products.counts()[1]
+        self.checked = {
+            "pictures": pictures,
+            "unnamed_files": self._catalog.image_files.waiting(),
+            "versions": {},
+        }
+        shards = cut(pictures, _PICTURES_A_RANGE)
+        self._run.report(stage="looking at picture files", total=pictures, done=0)
+        self._look_at_files(shards, findings, repair)
+        asked = [name for name in self._context.settings.encoders if model in (None, name)]
+        for info in self._catalog.ledger.versions():
+            if info.name in asked:
+                self._run.report(stage=f"comparing {info.collection}", done=0)
+                self._look_at_version(info, shards, findings, repair)
+        for name in asked:
+            self._look_at_captions(name, findings, repair)
+        return findings
+
+    def rebuild(self, findings: Findings, build: Callable[[EncoderInfo, EncoderSettings], object]) -> None:
+        """Encode what the configured versions lack.
+
+        Versions that are not configured are only brought in step with the ledger: should one come back,
+        its rollback encodes what it lacks.
+        """
+        for collection, (info, encoder) in self._configured.items():
+            if findings.concern(collection):
+                self._run.report(stage=f"repairing {collection}")
+                build(info, encoder)
+
+    def _look_at_files(self, shards: Sequence[Shard], findings: Findings, repair: bool) -> None:
+        done = 0
+        with ThreadPoolExecutor(FILES_AT_ONCE, "files") as pool:
+            for shard in shards:
+                self._run.check()
+                pictures = list(self._catalog.audit.pictures(shard.first, shard.beyond))
+                products = {picture.key: picture.product_id for picture in pictures}
+                found = check_files(self._catalog, pictures, self._sample.__contains__, pool)
+                found = self._still_named(shard, found)
+                for kind, keys in found.items():
+                    findings.add(kind, "", keys, products)
+                broken = {key for keys in found.values() for key in keys}
+                if repair and broken:
+                    # All that can be done from here: an import that has brought the file brings it again.
+                    sha256s = [picture.sha256 for picture in pictures if picture.key in broken]
+                    self._catalog.imported_pictures.forget(sha256s)
+                done += len(pictures)
+                self._run.report(done=done)
+
+    def _still_named(self, shard: Shard, found: Differences) -> Differences:
+        """Leave out images that have gone meanwhile: their files may go too."""
+        if not any(found.values()):
+            return found
+        named = {each.key for each in self._catalog.audit.pictures(shard.first, shard.beyond)}
+        return {kind: [key for key in keys if key in named] for kind, keys in found.items()}
+
+    def _look_at_version(
+        self, info: EncoderInfo, shards: Sequence[Shard], findings: Findings, repair: bool
+    ) -> None:
+        collection, ledger = info.collection, self._catalog.ledger
+        configured = collection in self._configured
+        check = VersionCheck(
+            self._run, self._catalog, self._store, info, configured, lambda: self._open(info)
+        )
+        if self._store.has_collection(collection):
+            check.look(shards, self._sample, findings, repair)
+        else:
+            counts = ledger.counts(collection)
+            if configured or counts.indexed or counts.failed:
+                lost = max(1, counts.indexed)
+                findings.add("missing_collection", collection, [collection], number=lost)
+            if repair:
+                ledger.reset(collection)
+        self.checked["versions"][collection] = {
+            "vectors": check.vectors,
+            "encoded_anew": check.encoded_anew,
+        }
+
+    def _look_at_captions(self, model: str, findings: Findings, repair: bool) -> None:
+        number, some = self._catalog.captions.quarantined(model, EXAMPLES)
+        findings.add("quarantined_caption", "", some.keys(), some, number)
+        if repair and number:
+            self._catalog.captions.retry(model)
+
+    def _open(self, info: EncoderInfo) -> AbstractContextManager[Compare | None]:
+        if info.collection in self._configured:
+            return self._open_checker(self._configured[info.collection][1], info)
+        if self._catalog.versions.settings(info.collection) is None:
+            return nullcontext()
+        current = self._context.settings.encoders[info.name]
+        return self._open_checker(as_it_was(self._catalog, current, info), info)
+
 
 _SEEDS = 2**31
 

@@ -17,13 +17,13 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from cli.exits import Exit
-from cli.main import app
 from core.tcp_ports import free_port
 from demo.catalog import demo_products
 from demo.run import SEED
 from demo.service import CONFIG
-from tests.children import shown_on_failure
+from tests.support.children import shown_on_failure
+from vitrine.cli.main import app
+from vitrine.cli.service import Exit
 
 PRODUCTS = 8
 START_TIMEOUT_S = 300

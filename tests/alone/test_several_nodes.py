@@ -19,12 +19,11 @@ import pytest
 from PIL import Image
 
 from demo.catalog import demo_products
-from demo.loading import pending, put_products
-from tests.fixtures_catalog import empty_database
-from tests.production import application, scaling_at_once
-from tests.production_cluster import KEY, ProductionCluster, production_cluster
-from tests.ray_nodes import RayNode
-from tests.steady_load import SteadyLoad
+from demo.run import pending, put_products
+from tests.support.catalog_fixtures import empty_database
+from tests.support.production import KEY, ProductionCluster, application, production_cluster, scaling_at_once
+from tests.support.ray_cluster import RayNode
+from tests.support.traffic import SteadyLoad
 
 LEAST_CORES = 2
 pytestmark = pytest.mark.skipif(

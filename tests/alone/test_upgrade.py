@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 import yaml
 
-from catalog.config import CatalogConfig
+from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.tcp_ports import free_port
 from core.types import Vector, VectorRow
-from demo.loading import pending
+from demo.run import pending
 from demo.service import CONFIG, DemoService
-from jobs.verification.sample import Sample
+from jobs.verification.differences import Sample
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
 from models.encoder import Encoder
 from models.registry import load_encoder
-from tests.children import shown_on_failure
-from tests.unit.models.tiny_checkpoints import shallow_dinov2
-from tests.upgrade_traffic import PER_S, Traffic, new_picture, picture
+from tests.support.checkpoints import shallow_dinov2
+from tests.support.children import shown_on_failure
+from tests.support.traffic import PER_S, Traffic, new_picture, picture
 
 MODEL = "dinov2"
 PRODUCTS = 2000

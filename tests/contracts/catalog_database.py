@@ -12,16 +12,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from catalog.config import CatalogConfig
-from catalog.engine import open_engine
-from catalog.lexical.engines import is_declared
-from catalog.migrate import alembic_config, migrate
-from catalog.opening import Catalog, open_catalog
+from catalog.database import CatalogConfig, open_engine, reading, writing
+from catalog.keyword_search import is_declared
+from catalog.opening import Catalog, alembic_config, migrate, open_catalog
 from catalog.tables import Base
-from catalog.transactions import reading, writing
 from core.errors import DeadlineExceeded
-from tests.children import Child
-from tests.contracts.catalog_things import RED
+from tests.support.catalog_fixtures import RED
+from tests.support.children import Child
 
 _WRITER = Path(__file__).parent / "catalog_writer.py"
 

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from catalog.blobs import FsspecBlobs
-from catalog.config import CatalogConfig
+from catalog.database import CatalogConfig
 from catalog.image_files import SqlImageFiles
 from catalog.opening import open_catalog
 

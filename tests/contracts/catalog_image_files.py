@@ -14,16 +14,15 @@ import pytest
 from sqlalchemy import delete, select
 
 from catalog.blobs import FsspecBlobs
-from catalog.config import CatalogConfig
+from catalog.database import CatalogConfig, reading, writing
 from catalog.image_files import PREFIXES, Collected, SqlImageFiles, lock_files
-from catalog.imported_pictures import KnownPicture
+from catalog.imports import KnownPicture
 from catalog.opening import Catalog, open_catalog
 from catalog.products import SqlProducts
 from catalog.tables import FileHoldRow, ImageRow, UnnamedFileRow
-from catalog.transactions import reading, writing
 from core.errors import Conflict, Unavailable
 from core.types import NewPicture
-from tests.contracts.catalog_things import BLUE, GREEN, RED, Clock
+from tests.support.catalog_fixtures import BLUE, GREEN, RED, Clock
 
 GRACE_S = 3600.0
 
@@ -222,7 +221,7 @@ class ImageFilesContract:
     ) -> None:
         if catalog.engine.dialect.name == "sqlite":
             pytest.skip("SQLite has one lock for all that write")
-        monkeypatch.setattr("catalog.transactions.BUSY_TIMEOUT_S", 0.1)
+        monkeypatch.setattr("catalog.database.BUSY_TIMEOUT_S", 0.1)
         with writing(catalog.engine) as connection:
             lock_files(connection, [sha256(RED)])
             with pytest.raises(Unavailable, match="busy with other writes"):

@@ -8,7 +8,7 @@ from catalog.jobs import LEASE_S, START_S, SqlJobs
 from catalog.opening import Catalog
 from core.errors import Conflict, NotFound
 from core.jobs import Progress
-from tests.contracts.catalog_things import Clock
+from tests.support.catalog_fixtures import Clock
 
 ARGS = {"model": "dinov2"}
 

@@ -8,15 +8,14 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import event, insert, select
 
-from catalog.clock import utc_now
-from catalog.index_progress import SqlIndexProgress
+from catalog.database import utc_now, writing
 from catalog.ledger import SqlLedger
+from catalog.ledger_queries import SqlIndexProgress
 from catalog.opening import Catalog
 from catalog.tables import EmbeddingRow, ImageRow
-from catalog.transactions import writing
 from core.errors import Internal, InvalidImage, NotFound
 from core.types import IndexItem, LedgerCounts
-from tests.contracts.catalog_things import BLUE, RED, Clock, encoder
+from tests.support.catalog_fixtures import BLUE, RED, Clock, encoder
 
 LIVE = "openclip_0123456789ab"
 NEXT = "openclip_ba9876543210"

@@ -12,7 +12,7 @@ from catalog.opening import Catalog
 from catalog.tables import EmbeddingRow, ProductRow
 from core.errors import NotFound
 from core.types import IndexItem, LedgerCounts, NewPicture
-from tests.contracts.catalog_things import BLUE, GREEN, RED
+from tests.support.catalog_fixtures import BLUE, GREEN, RED
 
 COLLECTIONS = ("one_000000000000", "two_000000000000")
 

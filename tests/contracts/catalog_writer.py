@@ -6,7 +6,7 @@ Arguments: database URL, blobs URL, a name, how many products, bytes of each pic
 import os
 import sys
 
-from catalog.config import CatalogConfig
+from catalog.database import CatalogConfig
 from catalog.opening import open_catalog
 from core.types import NewPicture
 

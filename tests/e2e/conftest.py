@@ -14,10 +14,10 @@ import yaml
 
 from core.tcp_ports import free_port
 from demo.catalog import demo_products
-from demo.loading import put_products
+from demo.run import put_products
 from demo.service import CONFIG, DemoService
-from tests.children import shown_on_failure
-from tests.trace_receiver import TraceReceiver, trace_receiver
+from tests.support.children import shown_on_failure
+from tests.support.servers import TraceReceiver, trace_receiver
 
 SEED = 7
 PRODUCTS = 60

@@ -15,7 +15,7 @@ import yaml
 
 from core.tcp_ports import free_port
 from demo.service import DemoService
-from tests.children import shown_on_failure
+from tests.support.children import shown_on_failure
 
 ROOT = Path(__file__).parents[2]
 MAX_IN_FLIGHT = 4
@@ -27,7 +27,7 @@ def config(home: Path) -> dict[str, object]:
     encoder = {
         "name": "obedient",
         "route_prefix": None,
-        "import_path": "tests.e2e.obedient_encoder:build_encoder",
+        "import_path": "tests.support.obedient_encoder:build_encoder",
         "args": {"name": "obedient", "notes": str(home / "notes")},
         "deployments": [
             {

@@ -6,10 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cli.environment import ray_environment
 from core.tcp_ports import free_port
-from jobs.cluster import start_ray
-from tests.children import Child
+from deployments.proxy.ray_environment import ray_environment
+from jobs.runner.cluster import start_ray
+from tests.support.children import Child
 
 ROOT = Path(__file__).parents[2]
 

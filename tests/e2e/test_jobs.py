@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from demo.catalog import demo_products
-from demo.loading import pending
+from demo.run import pending
 from demo.service import WEIGHTS, DemoService
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.loading import pending
+from demo.run import pending
 from demo.service import DemoService
 
 AFTER_S = 6.0

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from demo.service import DemoService
-from tests.code_blocks import README_URL, ROOT, code_blocks, run_blocks
+from tests.support.code_blocks import README_URL, ROOT, code_blocks, run_blocks
 
 README, UPGRADE = "README.md", "docs/upgrade.md"
 NOT_HERE = {

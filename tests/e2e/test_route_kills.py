@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from demo.loading import stored_ids
+from demo.run import stored_ids
 from demo.service import DemoService
 from tests.e2e.test_kills import picture, recovered
 

@@ -18,10 +18,9 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from demo.service import DemoService
-from deployments.metrics import METRICS
-from tests.monitoring import queries
-from tests.promql import conditions, selections
-from tests.trace_receiver import TraceReceiver
+from deployments.observability.metrics import METRICS
+from tests.support.servers import TraceReceiver
+from tests.support.telemetry import conditions, queries, selections
 
 MODELS = ("openclip", "dinov2", "blip2")
 NEED_GPU = {"ray_node_gpus_utilization", "ray_node_gram_used"}

@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.config import EncoderConfig
 from models.registry import load_encoder
-from tests.unit.models.picture_files import file, smooth
-from tests.unit.models.tiny_checkpoints import DEMO
+from tests.support.checkpoints import DEMO
+from tests.support.image_files import file, smooth
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this host shows no GPU")
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from catalog.lexical.documents import write_all_documents
+from catalog.keyword_search import write_all_documents
 
 revision = "0004"
 down_revision = "0003"

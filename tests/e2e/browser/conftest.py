@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from demo.service import DemoService
-from tests.e2e.browser.chromium import CHROMIUM, MISSING, chromium
+from tests.support.browser import CHROMIUM, MISSING, chromium
 
 SCREENSHOTS = Path(__file__).parents[3] / "out" / "screenshots"
 WIDE, NARROW = 1280, 390

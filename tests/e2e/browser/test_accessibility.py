@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from demo.service import DemoService
 from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage
-from tests.e2e.browser.looks import PICTURE, found, open_search, search_words
+from tests.support.browser import PICTURE, found, open_search, search_words
 
 SERIOUS = ("serious", "critical")
 

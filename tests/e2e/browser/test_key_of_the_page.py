@@ -9,10 +9,9 @@ from fastapi import FastAPI
 from playwright.sync_api import expect
 
 from tests.e2e.browser.conftest import OpenPage
-from tests.e2e.browser.looks import put
-from tests.local_encoder import LocalEncoder
-from tests.local_service import local_service
-from tests.served import served
+from tests.support.browser import put
+from tests.support.local_encoder import LocalEncoder
+from tests.support.local_service import local_service, served
 
 
 @pytest.fixture

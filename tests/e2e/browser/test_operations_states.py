@@ -11,13 +11,12 @@ from playwright.sync_api import expect
 from core.errors import InvalidImage
 from core.jobs import Progress
 from core.types import NewPicture
-from deployments.bulk_jobs import BulkJobs
-from tests.documented_service import Cluster, picture
+from deployments.services.jobs import BulkJobs
 from tests.e2e.browser.conftest import NARROW, OpenPage, screenshot
-from tests.e2e.browser.looks import put
-from tests.local_encoder import LocalEncoder
-from tests.local_service import local_service
-from tests.served import served
+from tests.support.browser import put
+from tests.support.documented_service import Cluster, picture
+from tests.support.local_encoder import LocalEncoder
+from tests.support.local_service import local_service, served
 
 
 @pytest.fixture

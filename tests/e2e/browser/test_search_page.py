@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from demo.service import DemoService
 from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage, screenshot
-from tests.e2e.browser.looks import PICTURE, found, open_search, search_words, shown
+from tests.support.browser import PICTURE, found, open_search, search_words, shown
 
 
 def test_a_visitor_sees_products_before_asking_for_any(page: Page) -> None:

@@ -7,10 +7,9 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.browser.conftest import OpenPage
-from tests.e2e.browser.looks import open_search, put, search_words
-from tests.local_encoder import LocalEncoder
-from tests.local_service import local_service
-from tests.served import served
+from tests.support.browser import open_search, put, search_words
+from tests.support.local_encoder import LocalEncoder
+from tests.support.local_service import local_service, served
 
 
 @pytest.fixture

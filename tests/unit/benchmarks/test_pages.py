@@ -8,9 +8,9 @@ from benchmarks import weights
 from benchmarks.scale import __main__ as scale
 from benchmarks.scale import arithmetic
 from benchmarks.scale.inputs import INPUTS, MODELS
-from core.bulk import BulkConfig
+from core.job_config import BulkConfig
 from milvus.config import IndexConfig
-from milvus.creation import _DEFAULT_PARAMS
+from milvus.store import _DEFAULT_PARAMS
 
 DOCS = Path(__file__).parents[3] / "docs"
 

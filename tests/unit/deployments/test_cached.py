@@ -9,8 +9,8 @@ from ray.serve import metrics
 
 from core.errors import InvalidImage, VitrineError
 from core.types import EncoderInfo, EncoderInput, Vector
-from deployments.cached import CachedEmbeddings
-from deployments.later import do_now
+from deployments.observability.metrics import do_now
+from deployments.replicas.embedding_cache import CachedEmbeddings
 
 pytestmark = pytest.mark.anyio
 INFO = EncoderInfo("tested", "fake", "", "0" * 12, 4, ("image", "text"), "fp32", "cpu")

@@ -13,12 +13,12 @@ from PIL import Image
 
 from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
 from core.types import PROBE
-from deployments import encoder as replicas
-from deployments.encoder import DEAD_BATCHES, EncoderReplica
+from deployments.replicas import encoder as replicas
+from deployments.replicas.encoder import DEAD_BATCHES, EncoderReplica
 from models.config import EncoderConfig
-from models.cropping import Decoded
 from models.encoder import Encoder
-from tests.unit.models.picture_files import file
+from models.images import Decoded
+from tests.support.image_files import file
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 10

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import InvalidImage, UnsupportedModality
-from deployments.encoder import EncoderReplica
+from deployments.replicas.encoder import EncoderReplica
 from models.config import CaptionConfig, EncoderConfig
-from tests.unit.models.picture_files import file
+from tests.support.image_files import file
 
 pytestmark = pytest.mark.anyio
 

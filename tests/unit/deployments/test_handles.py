@@ -16,10 +16,10 @@ from ray.serve.exceptions import (
 )
 
 from core.errors import DeadlineExceeded, Internal, InvalidInput, ModelUnavailable
-from deployments.calls import called
-from deployments.deadlines import Deadline, ending_at, within_deadline
-from deployments.errors import kind_of, status_of
-from deployments.handles import DeploymentHandle
+from deployments.http.errors import kind_of, status_of
+from deployments.http.limits import Deadline, ending_at, within_deadline
+from deployments.observability.telemetry import called
+from deployments.replicas.handles import DeploymentHandle
 
 pytestmark = pytest.mark.anyio
 

@@ -5,11 +5,10 @@ from typing import cast
 
 import pytest
 
-from catalog.index_progress import IndexProgress, SqlIndexProgress
+from catalog.ledger_queries import IndexProgress, SqlIndexProgress
 from core.errors import Unavailable
 from core.types import EncoderInfo, LedgerCounts
-from deployments.index_samples import IndexSamples
-from deployments.metrics import (
+from deployments.observability.metrics import (
     CATALOG_PICTURES,
     INDEX_AGE,
     INDEXED_PICTURES,
@@ -17,8 +16,9 @@ from deployments.metrics import (
     QUARANTINED,
     SAMPLED_AT,
 )
-from tests.local_encoder import LocalEncoder
-from tests.told_metrics import ToldMetrics
+from deployments.replicas.repair import IndexSamples
+from tests.support.local_encoder import LocalEncoder
+from tests.support.telemetry import ToldMetrics
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,7 @@ async def test_a_database_that_is_away_leaves_the_figures_and_their_time(
 async def test_slow_samples_are_taken_less_often(told: ToldMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 5.0])
     clock = SimpleNamespace(monotonic=lambda: next(now), time=lambda: 0.0)
-    monkeypatch.setattr("deployments.index_samples.time", clock)
+    monkeypatch.setattr("deployments.replicas.repair.time", clock)
     assert await samples(Progress()).sample([LocalEncoder("first")]) == 100
 
 
@@ -100,7 +100,7 @@ async def test_waiting_for_a_model_does_not_count_as_reading(
 ) -> None:
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0], time=lambda: 0.0)
-    monkeypatch.setattr("deployments.index_samples.time", clock)
+    monkeypatch.setattr("deployments.replicas.repair.time", clock)
 
     class Slow(LocalEncoder):
         async def describe(self) -> EncoderInfo:

@@ -10,7 +10,7 @@ import pytest
 from core.errors import Unavailable
 from core.ports import Ledger
 from core.types import LedgerCounts
-from deployments.ledger_counts import LedgerCountsSample
+from deployments.services.status import LedgerCountsSample
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ async def test_counts_are_never_believed_where_that_is_configured() -> None:
 
 async def test_slow_counting_is_done_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("deployments.ledger_counts.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("deployments.services.status.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     class Slow(Counting):
         def counts(self, collection: str) -> LedgerCounts:

@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
-from core.stages import STAGES
-from deployments.metric_kinds import Counter, Histogram, Metric
-from deployments.metrics import METRICS, STAGE_SECONDS
-from deployments.metrics_table import table, with_table
-from tests.told_metrics import ToldMetrics
+from core.telemetry import STAGES
+from deployments.observability.metrics import (
+    METRICS,
+    STAGE_SECONDS,
+    Counter,
+    Histogram,
+    Metric,
+    table,
+    with_table,
+)
+from tests.support.telemetry import ToldMetrics
 
 ROOT = Path(__file__).parents[3]
 UNITS = ("seconds", "pictures", "size")

@@ -12,14 +12,13 @@ import pytest
 from fastapi import FastAPI, HTTPException, Request
 
 from core.errors import InvalidImage, Overloaded
-from core.request_ids import current_request_id
-from deployments import errors
-from deployments.metrics import ERRORS, REQUEST_SECONDS, REQUESTS
-from deployments.middleware import RequestId
-from deployments.observed import Observed
-from deployments.request_record import note_model
-from tests.told_metrics import ToldMetrics
-from tests.unit.deployments.spans import Spans
+from core.telemetry import current_request_id
+from deployments.http import errors
+from deployments.http.middleware import RequestId
+from deployments.observability.access_log import Observed
+from deployments.observability.metrics import ERRORS, REQUEST_SECONDS, REQUESTS
+from deployments.observability.request_context import note_model
+from tests.support.telemetry import Spans, ToldMetrics
 
 pytestmark = pytest.mark.anyio
 SECRET = "vk_5f0c2a9be417_this-is-a-secret"
@@ -68,11 +67,11 @@ def told(monkeypatch: pytest.MonkeyPatch) -> ToldMetrics:
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
-    caplog.set_level("DEBUG", logger="deployments.observed")
+    caplog.set_level("DEBUG", logger="deployments.observability.access_log")
     keys = ("request_id", "method", "route", "status", "ms", "model", "error", "trace_id", "refused")
 
     def told() -> list[dict[str, Any]]:
-        mine = [record for record in caplog.records if record.name == "deployments.observed"]
+        mine = [record for record in caplog.records if record.name == "deployments.observability.access_log"]
         return [
             {"level": record.levelname} | {key: vars(record)[key] for key in keys if key in vars(record)}
             for record in mine
@@ -144,7 +143,7 @@ async def test_refusals_for_want_of_room_share_a_line_and_each_is_counted(
 ) -> None:
     for _ in range(3):
         await client.get("/v1/products/busy")
-    monkeypatch.setattr("deployments.observed.REFUSALS_LINE_S", 0.0)
+    monkeypatch.setattr("deployments.observability.access_log.REFUSALS_LINE_S", 0.0)
     await client.get("/v1/products/busy")
     await client.get("/v1/products/bad")
     assert [(line["error"], line.get("refused")) for line in lines()] == [

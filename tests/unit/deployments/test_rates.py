@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import RateLimited
-from deployments.rates import RateLimiter
+from deployments.http.limits import RateLimiter
 
 
 class Clock:

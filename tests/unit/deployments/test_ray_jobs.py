@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from core.errors import NotFound, Unavailable
-from deployments.ray_jobs import MAX_LOG_BYTES, RayJobs
+from deployments.services.jobs import MAX_LOG_BYTES, RayJobs
 
 LINE = b"2026-03-01 12:00:00 INFO " + b"x" * 1000 + b"\n"
 

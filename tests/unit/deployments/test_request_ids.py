@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from ray.serve.context import _get_serve_request_context, _serve_request_context
 
-from core.request_ids import current_request_id
-from deployments.request_ids import (
+from core.telemetry import current_request_id
+from deployments.observability.request_context import (
     apart_from_request,
     as_request,
     as_request_of_caller,

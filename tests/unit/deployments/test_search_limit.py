@@ -1,4 +1,11 @@
-from deployments.search_limit import FIRST, FORGET_S, LEAST, ROUND, Entry, SearchLimit
+from deployments.http.limits import (
+    FIRST_SEARCHES,
+    FORGET_S,
+    LEAST_SEARCHES,
+    SEARCHES_A_ROUND,
+    Entry,
+    SearchLimit,
+)
 
 SLOWDOWN = 2.0
 
@@ -42,7 +49,7 @@ class Replica:
 
 def test_too_many_searches_are_cut_to_what_takes_little_longer_than_one_alone() -> None:
     busy = Replica(each_s=0.01, away_s=0.02)
-    busy.alone(ROUND)
+    busy.alone(SEARCHES_A_ROUND)
     assert busy.crowd(callers=50, answers=500) > 0
     recent = busy.times_s[-100:]
     assert 1.3 < sum(recent) / len(recent) / 0.03 < 1.2 * SLOWDOWN
@@ -50,50 +57,50 @@ def test_too_many_searches_are_cut_to_what_takes_little_longer_than_one_alone() 
 
 def test_a_replica_that_works_side_by_side_takes_ever_more_up_to_the_bound() -> None:
     wide = Replica(each_s=0.0001, away_s=0.05, most=40)
-    wide.alone(ROUND)
-    wide.crowd(callers=100, answers=60 * ROUND)
+    wide.alone(SEARCHES_A_ROUND)
+    wide.crowd(callers=100, answers=60 * SEARCHES_A_ROUND)
     assert wide.limit.limit == 40
 
 
 def test_slow_searches_that_are_few_refuse_nobody() -> None:
     slow = Replica(each_s=0.5)
-    slow.alone(ROUND)
-    assert slow.crowd(callers=FIRST // 2, answers=10 * ROUND) == 0
-    assert slow.limit.limit == FIRST
+    slow.alone(SEARCHES_A_ROUND)
+    assert slow.crowd(callers=FIRST_SEARCHES // 2, answers=10 * SEARCHES_A_ROUND) == 0
+    assert slow.limit.limit == FIRST_SEARCHES
 
 
 def test_searches_that_become_slower_for_good_are_cut_until_the_new_time_is_learned() -> None:
     wide = Replica(each_s=0.0001, away_s=0.01)
-    wide.alone(ROUND)
+    wide.alone(SEARCHES_A_ROUND)
     wide.away_s = 1.0
-    wide.crowd(callers=50, answers=5 * ROUND)
-    assert wide.limit.limit == LEAST
-    wide.crowd(callers=50, answers=60 * ROUND)
-    assert wide.limit.limit > FIRST
+    wide.crowd(callers=50, answers=5 * SEARCHES_A_ROUND)
+    assert wide.limit.limit == LEAST_SEARCHES
+    wide.crowd(callers=50, answers=60 * SEARCHES_A_ROUND)
+    assert wide.limit.limit > FIRST_SEARCHES
 
 
 def test_nothing_is_cut_before_it_is_known_how_long_one_alone_takes() -> None:
     new = Replica(each_s=0.01)
-    new.crowd(callers=50, answers=20 * ROUND)
-    assert new.limit.limit == FIRST
+    new.crowd(callers=50, answers=20 * SEARCHES_A_ROUND)
+    assert new.limit.limit == FIRST_SEARCHES
 
 
 def test_one_slow_search_alone_does_not_stretch_what_is_allowed() -> None:
     cold = Replica(each_s=3.0)
     cold.alone(1)
     cold.each_s = 0.01
-    cold.alone(2 * ROUND)
-    cold.crowd(callers=50, answers=20 * ROUND)
+    cold.alone(2 * SEARCHES_A_ROUND)
+    cold.crowd(callers=50, answers=20 * SEARCHES_A_ROUND)
     assert cold.limit.limit < 5
 
 
 def test_what_was_learned_is_forgotten_after_a_quiet_while() -> None:
     busy = Replica(each_s=0.01)
-    busy.alone(ROUND)
+    busy.alone(SEARCHES_A_ROUND)
     busy.crowd(callers=50, answers=500)
-    assert busy.limit.limit < FIRST
+    assert busy.limit.limit < FIRST_SEARCHES
     busy.now += FORGET_S + 1
-    assert busy.crowd(callers=FIRST, answers=1) == 0
+    assert busy.crowd(callers=FIRST_SEARCHES, answers=1) == 0
 
 
 def test_the_first_limit_keeps_within_the_bound_of_all_requests() -> None:

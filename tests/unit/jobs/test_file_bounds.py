@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from catalog.audit import StoredPicture
+from catalog.ledger_queries import StoredPicture
 from catalog.opening import Catalog
-from cli.embedding import _embedded
-from core.semaphores import WeightedSemaphore
-from jobs.verification.files import check_files
+from core.concurrency import WeightedSemaphore
+from jobs.verification.checks import check_files
+from vitrine.cli.search import _embedded
 
 
 class Counted(WeightedSemaphore):
@@ -50,8 +50,8 @@ def test_files_that_are_checked_at_once_are_bounded_by_bytes(
         readers.wait(30)
         return contents[sha256]
 
-    monkeypatch.setattr("jobs.verification.files._reading", counted)
-    monkeypatch.setattr("jobs.verification.files.MAX_READ_BYTES", most_bytes)
+    monkeypatch.setattr("jobs.verification.checks._reading", counted)
+    monkeypatch.setattr("jobs.verification.checks.MAX_READ_BYTES", most_bytes)
     catalog = cast(Catalog, SimpleNamespace(blobs=SimpleNamespace(get=get)))
     pictures = [StoredPicture(name, "p", name, 1000) for name in contents]
     with ThreadPoolExecutor(8) as pool:
@@ -63,7 +63,7 @@ def test_files_that_are_checked_at_once_are_bounded_by_bytes(
 def test_the_command_line_sends_images_in_batches_by_bytes(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.portions.MAX_ENCODE_BYTES", 2500)
+    monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2500)
     names = [str(tmp_path / f"{n}.png") for n in range(5)]
     for name in names:
         with open(name, "wb") as file:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from core.errors import Conflict
-from core.request_ids import answering, current_request_id
-from jobs.log import logging_for, start_log
+from core.telemetry import answering, current_request_id
+from jobs.runner.start import logging_for, start_log
 
 
 @pytest.fixture
@@ -27,15 +27,17 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 
 def test_lines_hold_the_id_of_the_request_from_every_thread(written: io.StringIO) -> None:
     with answering("shop-17"), logging_for("build-1", "TEXT"):
-        thread = threading.Thread(target=logging.getLogger("jobs.run").warning, args=("no sign of life",))
+        thread = threading.Thread(
+            target=logging.getLogger("jobs.runner.context").warning, args=("no sign of life",)
+        )
         thread.start()
         thread.join()
-    logging.getLogger("jobs.run").info("after the job")
+    logging.getLogger("jobs.runner.context").info("after the job")
     begins, first, ends, second = written.getvalue().splitlines()
-    assert begins.endswith("jobs.log INFO shop-17 job build-1 begins")
+    assert begins.endswith("jobs.runner.start INFO shop-17 job build-1 begins")
     assert "job build-1 ends after" in ends
-    assert first.endswith("jobs.run WARNING shop-17 no sign of life")
-    assert second.endswith("jobs.run INFO - after the job")
+    assert first.endswith("jobs.runner.context WARNING shop-17 no sign of life")
+    assert second.endswith("jobs.runner.context INFO - after the job")
 
 
 def test_lines_are_json_where_the_service_writes_json(written: io.StringIO) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from catalog.config import CatalogConfig
+from catalog.database import CatalogConfig
 from catalog.jobs import SqlJobs
 from catalog.opening import open_catalog
 from core.errors import Conflict, InvalidInput, Unavailable
-from jobs.run import JobRun, take_up
+from jobs.runner.context import JobRun, take_up
 
 ARGS = {"model": "fake"}
 LEASE_S = 1.5

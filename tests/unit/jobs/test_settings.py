@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError, InvalidInput
-from jobs.settings import settings_of, settings_of_file
+from jobs.runner.settings import settings_of, settings_of_file
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {

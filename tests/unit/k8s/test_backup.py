@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.main import app
-from tests.unit.k8s.rendering import ROOT, Manifest, of_kind, rayservice
+from tests.support.manifests import ROOT, Manifest, of_kind, rayservice
+from vitrine.cli.main import app
 
 KINDS = {"backup": "CronJob", "restore": "Job"}
 

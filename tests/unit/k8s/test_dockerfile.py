@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.k8s.rendering import ROOT, ray_pods
+from tests.support.manifests import ROOT, ray_pods
 
 TEXT = (ROOT / "Dockerfile").read_text()
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import typer
 
-from cli.main import app as commands
 from jobs.__main__ import app
-from tests.unit.k8s.rendering import ROOT, rayservice, render
+from tests.support.manifests import ROOT, rayservice, render
+from vitrine.cli.main import app as commands
 
 
 def entrypoint(folder: str) -> list[str]:

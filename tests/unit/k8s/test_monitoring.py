@@ -10,14 +10,12 @@ import pytest
 import ray
 
 from core.errors import VitrineError
-from core.stages import STAGES
-from deployments.errors import kind_of
-from deployments.ingress import GROUPS
-from deployments.metric_kinds import Metric
-from deployments.metrics import METRICS
-from tests.monitoring import queries, rules
-from tests.promql import conditions, selections
-from tests.unit.k8s.rendering import of_kind
+from core.telemetry import STAGES
+from deployments.http.app import GROUPS
+from deployments.http.errors import kind_of
+from deployments.observability.metrics import METRICS, Metric
+from tests.support.manifests import of_kind
+from tests.support.telemetry import conditions, queries, rules, selections
 
 _SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
 _OURS = {f"ray_{metric.name}": metric for metric in METRICS}

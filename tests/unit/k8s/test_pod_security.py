@@ -5,7 +5,7 @@ https://kubernetes.io/docs/concepts/security/pod-security-standards/
 
 import pytest
 
-from tests.unit.k8s.rendering import RENDERED, Manifest, of_kind, ray_pods
+from tests.support.manifests import RENDERED, Manifest, of_kind, ray_pods
 
 VOLUMES = {
     "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"

@@ -8,11 +8,10 @@ import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from cli.environment import RAY_DEFAULTS
-from deployments.serve_doors import has_admin_key
-from deployments.serve_file import read_serve_file
+from deployments.config_check.serve_file import has_admin_key, read_serve_file
+from deployments.proxy.ray_environment import RAY_DEFAULTS
 from k8s.generate import DEMO_CHANGES, generated
-from tests.unit.k8s.rendering import (
+from tests.support.manifests import (
     RENDERED,
     ROOT,
     Manifest,

@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.unit.k8s.rendering import K8S, RENDERED, Manifest, render
+from tests.support.manifests import K8S, RENDERED, Manifest, render
 
 UNKNOWN_HERE = {"monitoring.coreos.com/v1", "milvus.io/v1beta1"}
 """Resources of other operators, whose schemas the repository does not have."""

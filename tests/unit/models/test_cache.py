@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.cache import EmbeddingCache, content_key
+from deployments.replicas.embedding_cache import EmbeddingCache, content_key
 
 DIMENSION = 8
 BYTES = 4 * DIMENSION

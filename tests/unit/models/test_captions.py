@@ -13,14 +13,13 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from core.errors import ConfigError, InvalidInput, UnsupportedModality
 from models import blip2
-from models.blip2_partial import is_seeing_key
+from models.blip2 import is_seeing_key
 from models.checkpoint import weight_files
 from models.config import CaptionConfig, EncoderConfig
 from models.encoder import Encoder
 from models.registry import load_encoder
-from tests.unit.models.picture_files import file, smooth
-from tests.unit.models.tiny_captioners import Language, captioner
-from tests.unit.models.tiny_checkpoints import DEMO
+from tests.support.checkpoints import DEMO, Language, captioner
+from tests.support.image_files import file, smooth
 
 Checkpoints = Callable[[Language], Path]
 

@@ -8,12 +8,11 @@ from PIL import Image
 
 from core.errors import InputTooLarge
 from core.types import Box, Cropped
-from models.cache import content_key
+from deployments.replicas.embedding_cache import content_key
 from models.config import EncoderConfig
-from models.cropping import Decoded, crop
-from models.images import ImageLimits
+from models.images import Decoded, ImageLimits, crop
 from models.registry import load_encoder
-from tests.unit.models.picture_files import decode_image, file, rotated_jpeg, smooth
+from tests.support.image_files import decode_image, file, rotated_jpeg, smooth
 
 LIMITS = ImageLimits()
 UNDO = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from models.images import ImageLimits
-from tests.unit.models.picture_files import decode_image, file, rotated_jpeg, smooth
+from tests.support.image_files import decode_image, file, rotated_jpeg, smooth
 
 LIMITS = ImageLimits()
 

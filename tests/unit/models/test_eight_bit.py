@@ -12,11 +12,11 @@ from transformers import Blip2Config, Blip2ForImageTextRetrieval, BlipImageProce
 
 from models import blip2
 from models.config import EncoderConfig, Precision
-from models.hf_loading import load_model
-from models.placement import place
+from models.huggingface import load_model
 from models.registry import load_encoder
-from tests.unit.models.picture_files import file, smooth
-from tests.unit.models.tiny_checkpoints import DEMO
+from models.torch_encoder import place
+from tests.support.checkpoints import DEMO
+from tests.support.image_files import file, smooth
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,12 @@ from PIL import Image
 from core.errors import ConfigError, InvalidInput, ModelUnavailable
 from core.types import EncoderInfo
 from models.config import EncoderConfig
-from models.cropping import Decoded
 from models.encoder import Encoder, Pixels
-from models.images import ImageLimits
-from models.placement import Placement
+from models.images import Decoded, ImageLimits
 from models.preprocessing import Preprocessing
 from models.registry import load_encoder
-from models.torch_encoder import TorchEncoder
-from models.towers import Towers
-from tests.unit.models.picture_files import file, smooth
+from models.torch_encoder import Placement, TorchEncoder, Towers
+from tests.support.image_files import file, smooth
 
 INFO = EncoderInfo("tested", "fake", "", "0" * 12, 2, ("image",), "fp32", "cpu")
 

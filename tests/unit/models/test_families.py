@@ -23,16 +23,15 @@ from transformers import (
 
 from core.errors import InvalidImage, UnsupportedModality, VitrineError
 from core.types import Vector
-from models.blip2_partial import is_seeing_key
+from models.blip2 import is_seeing_key
 from models.checkpoint import weight_files
 from models.config import EncoderConfig
-from models.encoder import Encoder
-from models.local import LocalEncoder
+from models.encoder import Encoder, LocalEncoder
 from models.registry import load_encoder
 from models.torch_encoder import TorchEncoder
-from tests.unit.models import tiny_checkpoints
-from tests.unit.models.picture_files import ODD_SIZES, file, smooth
-from tests.unit.models.tiny_checkpoints import DEMO
+from tests.support import checkpoints
+from tests.support.checkpoints import DEMO
+from tests.support.image_files import ODD_SIZES, file, smooth
 
 Reference = Callable[[list[Image.Image]], torch.Tensor]
 TEXTS = ["a red dress", "blue striped shirt on a wooden floor", "hat"]
@@ -87,7 +86,7 @@ def test_openclip_equals_the_library() -> None:
 @pytest.mark.parametrize("pooling", ["cls", "mean", "cls+mean"])
 @pytest.mark.parametrize("registers", [0, 3])
 def test_dinov2_equals_the_library(tmp_path: Path, pooling: str, registers: int) -> None:
-    directory = tiny_checkpoints.dinov2(tmp_path / "dino", registers)
+    directory = checkpoints.dinov2(tmp_path / "dino", registers)
     encoder = load("dinov2", directory, pooling=pooling)
     processor = AutoImageProcessor.from_pretrained(directory)
     model = AutoModel.from_pretrained(directory).eval()
@@ -118,7 +117,7 @@ def test_blip2_retrieval_equals_the_library() -> None:
 def test_blip2_captioning_embeds_without_its_language_model(
     tmp_path: Path, language: str, shards: bool
 ) -> None:
-    directory = tiny_checkpoints.captioning_blip2(tmp_path / "whole", language, shards)
+    directory = checkpoints.captioning_blip2(tmp_path / "whole", language, shards)
     processor = AutoImageProcessor.from_pretrained(directory)
     whole = Blip2ForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
     with torch.inference_mode():
@@ -140,7 +139,7 @@ def remove_language_shards(directory: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["test_resnet", "test_vit"])
 def test_timm_equals_the_library(tmp_path: Path, architecture: str) -> None:
-    directory = tiny_checkpoints.timm_model(tmp_path / "timm", architecture)
+    directory = checkpoints.timm_model(tmp_path / "timm", architecture)
     encoder = load("timm", directory)
     model = timm.create_model(f"local-dir:{directory}", pretrained=True, num_classes=0).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)

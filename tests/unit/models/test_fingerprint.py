@@ -12,17 +12,15 @@ from safetensors.torch import load_file, save_file
 
 from models.config import EncoderConfig
 from models.fingerprint import fingerprint
-from models.placement import place
 from models.preprocessing import Preprocessing
 from models.registry import load_encoder
-from models.torch_encoder import TorchEncoder
-from models.towers import Towers
-from tests.unit.models import tiny_checkpoints
+from models.torch_encoder import TorchEncoder, Towers, place
+from tests.support import checkpoints
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    return tiny_checkpoints.dinov2(tmp_path / "dino")
+    return checkpoints.dinov2(tmp_path / "dino")
 
 
 def of(directory: Path, **settings: Any) -> str:
@@ -103,7 +101,7 @@ def test_bookkeeping_of_the_library_and_other_files_do_not_change_it(checkpoint:
 
 
 def test_quantisation_changes_it() -> None:
-    blip2 = {"name": "tested", "family": "blip2", "checkpoint": str(tiny_checkpoints.DEMO / "blip2")}
+    blip2 = {"name": "tested", "family": "blip2", "checkpoint": str(checkpoints.DEMO / "blip2")}
     ways = ({"precision": "bf16"}, {"precision": "int8"}, {"precision": "int8", "int8_threshold": 6.0})
     prints = {
         load_encoder(EncoderConfig.model_validate({**blip2, **way, "device": "cpu"})).info.fingerprint
@@ -127,7 +125,7 @@ def test_the_dimension_changes_it() -> None:
 
 def test_the_tokenizer_changes_it(tmp_path: Path) -> None:
     directory = tmp_path / "clip"
-    shutil.copytree(tiny_checkpoints.DEMO / "openclip", directory)
+    shutil.copytree(checkpoints.DEMO / "openclip", directory)
     settings = {"name": "tested", "family": "openclip", "checkpoint": str(directory), "device": "cpu"}
     config = EncoderConfig.model_validate(settings)
     before = load_encoder(config).info.fingerprint

@@ -10,15 +10,14 @@ import pytest
 import torch
 
 from models import checkpoint
-from models.blip2_partial import is_seeing_key
+from models.blip2 import is_seeing_key
 from models.checkpoint import weight_files
 from models.config import EncoderConfig
 from models.encoder import Encoder
 from models.registry import load_encoder
-from tests.unit.models import tiny_checkpoints
-from tests.unit.models.hub_cache import fill
-from tests.unit.models.picture_files import file, smooth
-from tests.unit.models.tiny_checkpoints import DEMO
+from tests.support import checkpoints
+from tests.support.checkpoints import DEMO, fill
+from tests.support.image_files import file, smooth
 
 PICTURES = [smooth(30 + 7 * seed, 40, seed) for seed in range(4)]
 TINY = {
@@ -57,7 +56,7 @@ def test_a_hub_id_is_the_version_that_its_files_are_in_a_directory(family: str, 
 
 
 def test_an_architecture_of_timm_with_its_tag_stands_for_its_hub_id(cache: Path, tmp_path: Path) -> None:
-    directory = tiny_checkpoints.timm_model(tmp_path / "timm", "test_resnet")
+    directory = checkpoints.timm_model(tmp_path / "timm", "test_resnet")
     fill(cache, "timm/test_resnet.r160_in1k", directory.iterdir())
     assert_same(load("timm", "test_resnet.r160_in1k"), load("timm", directory))
 
@@ -105,7 +104,7 @@ def test_other_weights_under_the_same_tag_are_another_version(tagged: Callable[[
 def test_of_a_captioning_checkpoint_only_what_embeddings_need_is_asked_of_the_hub(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = tiny_checkpoints.captioning_blip2(tmp_path / "whole")
+    directory = checkpoints.captioning_blip2(tmp_path / "whole")
     needed = {*weight_files(directory, is_seeing_key)}
     unneeded = {*directory.glob("model-*")} - needed
     assert unneeded

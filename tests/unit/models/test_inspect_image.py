@@ -6,7 +6,7 @@ from PIL import Image
 
 from core.errors import InputTooLarge, InvalidImage
 from models.images import ImageFacts, ImageLimits, inspect_image
-from tests.unit.models.picture_files import decode_image, file, png_bomb, rotated_jpeg, smooth
+from tests.support.image_files import decode_image, file, png_bomb, rotated_jpeg, smooth
 
 LIMITS = ImageLimits()
 PICTURE = smooth(300, 200)

@@ -5,7 +5,7 @@ import pytest
 
 from core.errors import Internal, ModelUnavailable, VitrineError
 from core.types import Vector
-from models.isolation import answer_each
+from models.encoder import answer_each
 
 VECTOR = np.ones(2, np.float32)
 

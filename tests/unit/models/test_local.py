@@ -10,7 +10,7 @@ from PIL import Image
 from core.errors import InvalidImage
 from core.types import EncoderInput
 from models.config import EncoderConfig
-from models.local import LocalEncoder
+from models.encoder import LocalEncoder
 from models.registry import load_encoder
 
 

@@ -15,8 +15,8 @@ from models.config import EncoderConfig
 from models.encoder import Encoder
 from models.images import ImageLimits, decoding
 from models.registry import load_encoder
-from tests.unit.models.picture_files import decode_image, file, rotated_jpeg
-from tests.unit.models.tiny_checkpoints import DEMO
+from tests.support.checkpoints import DEMO
+from tests.support.image_files import decode_image, file, rotated_jpeg
 
 
 def photograph(width: int, height: int, seed: int) -> Image.Image:

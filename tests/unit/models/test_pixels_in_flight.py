@@ -12,7 +12,7 @@ from core.errors import InvalidImage, Overloaded
 from models.config import EncoderConfig
 from models.fake import load
 from models.images import ImageLimits, decoding, inspect_image
-from tests.unit.models.picture_files import file, smooth
+from tests.support.image_files import file, smooth
 
 LIMITS = ImageLimits(max_pixels_in_flight=10_000)
 LARGE, SMALL = file(smooth(100, 100)), file(smooth(10, 10))

@@ -15,10 +15,10 @@ from PIL import Image
 from transformers import BitImageProcessor, BlipImageProcessor
 
 from core.errors import ConfigError
-from models import hf_images, openclip
+from models import huggingface, openclip
 from models import timm as timm_family
 from models.preprocessing import Preprocessing
-from tests.unit.models.picture_files import ODD_SIZES, smooth
+from tests.support.image_files import ODD_SIZES, smooth
 
 Transform = Callable[[Image.Image], torch.Tensor]
 
@@ -84,7 +84,7 @@ def test_transformers(processor: Any) -> None:
         pixels: torch.Tensor = processor(picture, return_tensors="pt")["pixel_values"][0]
         return pixels
 
-    assert_same(hf_images.preprocessing(processor), theirs, pictures(16))
+    assert_same(huggingface.preprocessing(processor), theirs, pictures(16))
 
 
 @pytest.mark.parametrize(
@@ -114,4 +114,4 @@ def test_a_panorama_is_not_blown_up() -> None:
 
 def test_a_processor_whose_pictures_differ_in_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="differ in size"):
-        hf_images.preprocessing(BitImageProcessor(size={"shortest_edge": 30}, do_center_crop=False))
+        huggingface.preprocessing(BitImageProcessor(size={"shortest_edge": 30}, do_center_crop=False))

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from core.errors import ConfigError, ModelUnavailable
 from models.config import EncoderConfig
 from models.registry import load_encoder
-from tests.unit.models import tiny_checkpoints
-from tests.unit.models.tiny_checkpoints import DEMO
+from tests.support import checkpoints
+from tests.support.checkpoints import DEMO
 
 
 def load(family: str, checkpoint: Path | str, **settings: Any) -> None:
@@ -43,7 +43,7 @@ def test_a_checkpoint_of_another_family_is_refused(family: str, other: str, hint
 
 
 def test_weights_that_lack_a_tensor_are_refused_rather_than_filled_at_random(tmp_path: Path) -> None:
-    directory = tiny_checkpoints.dinov2(tmp_path / "dino")
+    directory = checkpoints.dinov2(tmp_path / "dino")
     weights = load_file(directory / "model.safetensors")
     del weights["layernorm.weight"]
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
@@ -52,7 +52,7 @@ def test_weights_that_lack_a_tensor_are_refused_rather_than_filled_at_random(tmp
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
-    directory = tiny_checkpoints.dinov2(tmp_path / "dino")
+    directory = checkpoints.dinov2(tmp_path / "dino")
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
     with pytest.raises(ConfigError, match="does not load as family dinov2"):
@@ -60,7 +60,7 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_cut_off_are_refused(tmp_path: Path) -> None:
-    directory = tiny_checkpoints.dinov2(tmp_path / "dino")
+    directory = checkpoints.dinov2(tmp_path / "dino")
     whole = (directory / "model.safetensors").read_bytes()
     (directory / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ConfigError, match="does not load"):

@@ -6,14 +6,11 @@ from typing import Any, get_type_hints
 
 import pytest
 
-import vitrine.answers
-import vitrine.batches
-import vitrine.operations
-from deployments.ingress import describe
-from vitrine.answers import Answer
-from vitrine.call import Call
-from vitrine.calls import embeddings, jobs, keys, products, searches, status
-from vitrine.calls.searches import Options
+from deployments.http.app import describe
+from vitrine import calls, schemas
+from vitrine.calls import Options
+from vitrine.schemas import Answer
+from vitrine.transport import Call
 
 DOCUMENT = describe()
 FOR_OTHER_CLIENTS = {
@@ -34,11 +31,10 @@ OTHERWISE_NAMED = {
 
 
 def builders() -> Iterator[Callable[..., Call[Any]]]:
-    for module in (products, searches, embeddings, status, jobs, keys):
-        for function in vars(module).values():
-            own = inspect.isfunction(function) and function.__module__ == module.__name__
-            if own and not function.__name__.startswith("_"):
-                yield function
+    for function in vars(calls).values():
+        own = inspect.isfunction(function) and function.__module__ == calls.__name__
+        if own and not function.__name__.startswith("_"):
+            yield function
 
 
 def built(build: Callable[..., Call[Any]]) -> Call[Any]:
@@ -62,10 +58,10 @@ def test_every_call_of_the_service_is_one_of_the_client() -> None:
 
 
 def answers() -> list[type[Answer]]:
-    modules = (vitrine.answers, vitrine.operations, vitrine.batches)
-    named = [each for module in modules for each in vars(module).values()]
-    kinds = dict.fromkeys(kind for kind in named if inspect.isclass(kind) and issubclass(kind, Answer))
-    return [kind for kind in kinds if kind not in (Answer, vitrine.answers.Facts)]
+    kinds = dict.fromkeys(
+        kind for kind in vars(schemas).values() if inspect.isclass(kind) and issubclass(kind, Answer)
+    )
+    return [kind for kind in kinds if kind not in (Answer, schemas.Facts)]
 
 
 @pytest.mark.parametrize("kind", answers(), ids=lambda kind: kind.__name__)

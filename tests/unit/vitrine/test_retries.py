@@ -6,16 +6,10 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from vitrine import (
-    AsyncVitrine,
-    NotFound,
-    RateLimited,
-    Retries,
-    ServiceError,
-    Unavailable,
-    Unreachable,
-    Vitrine,
-)
+from vitrine.async_client import AsyncVitrine
+from vitrine.client import Vitrine
+from vitrine.errors import NotFound, RateLimited, ServiceError, Unavailable, Unreachable
+from vitrine.transport import Retries
 
 QUICK = Retries(count=2, first_wait_s=0.001)
 EMPTY = {"products": 0, "pictures": 0, "models": {}, "captions": {}}

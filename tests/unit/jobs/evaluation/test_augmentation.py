@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.evaluation.augmentation import CHANGES, changed
+from jobs.evaluation.queries import CHANGES, changed
 
 PICTURE = Image.fromarray(
     np.kron(np.random.default_rng(0).integers(0, 256, (8, 6, 3)), np.ones((40, 40, 1))).astype(np.uint8)

@@ -1,0 +1,319 @@
+"""The database behind the catalog: its configuration, engine, transactions and dialects."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, field_validator
+from sqlalchemy import JSON, ColumnElement, Connection, Engine, Function, Table, create_engine, event, func
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, TimeoutError
+
+from core.batching import parts
+from core.config import Config
+from core.errors import ConfigError, DeadlineExceeded, Unavailable
+
+
+def utc_now() -> datetime:
+    """Read the clock, as an aware datetime."""
+    return datetime.now(UTC)
+
+
+MAX_IMAGES_PER_PRODUCT = 50
+"""Most pictures a product may have, unless the configuration says otherwise."""
+KEEP_JOBS_DAYS = 90.0
+"""How long the record of a job is kept, unless the configuration says otherwise."""
+_DRIVERS = {
+    "sqlite": "sqlite+pysqlite",
+    "sqlite+pysqlite": "sqlite+pysqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+
+
+class CatalogConfig(Config):
+    """The database of the catalog and the store of its picture files."""
+
+    database_url: str = Field(
+        description="SQLAlchemy URL: `sqlite:///path` or `postgresql://user:password@host/name`.",
+        repr=False,
+    )
+    blobs_url: str = Field(
+        description="Where picture files lie, as fsspec names it: a folder, `file:///…`, "
+        "`s3://bucket/prefix`, `gs://…`, `abfs://…` or, for tests, `memory://…`.",
+        min_length=1,
+    )
+    pool_size: int = Field(default=5, ge=1, description="Database connections that a process keeps open.")
+    pool_overflow: int = Field(
+        default=10, ge=0, description="Further connections that a process opens under load and closes again."
+    )
+    pool_timeout_s: float = Field(
+        default=30.0, gt=0, description="How long a call waits for a free connection, in seconds."
+    )
+    pool_recycle_s: int = Field(
+        default=1800,
+        gt=0,
+        description="Age in seconds after which a connection is replaced, below the idle limit of firewalls.",
+    )
+    read_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long one read of the database may take in the gateway, in seconds; it is stopped "
+        "sooner when the time of its request is over. Jobs and the repair read without a limit.",
+    )
+    keep_jobs_days: float = Field(
+        default=KEEP_JOBS_DAYS,
+        ge=1,
+        description="Days after which the record of a job that has ended goes, once another job begins.",
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_is_known(cls, value: str) -> str:
+        _sqlalchemy_url(value)
+        return value
+
+    @property
+    def sqlalchemy_url(self) -> URL:
+        """The database URL with its driver: psycopg 3 for PostgreSQL."""
+        return _sqlalchemy_url(self.database_url)
+
+
+def _sqlalchemy_url(value: str) -> URL:
+    # The messages never repeat the URL: it may hold a password.
+    try:
+        url = make_url(value)
+    except ArgumentError:
+        raise ConfigError(
+            "database_url is no URL; use sqlite:///path or postgresql://user:password@host/name"
+        ) from None
+    if url.drivername not in _DRIVERS:
+        raise ConfigError(f"database_url names {url.drivername!r}; the catalog needs sqlite or postgresql")
+    if url.get_backend_name() == "sqlite" and (url.database in (None, "", ":memory:") or "mode" in url.query):
+        raise ConfigError("database_url needs the path of a file: every process and thread opens it again")
+    return url.set(drivername=_DRIVERS[url.drivername])
+
+
+BUSY_TIMEOUT_S = 30.0
+_POSTGRES_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
+"""In seconds and milliseconds, unless the URL says otherwise: a server that vanished without a word would
+keep a call waiting for a quarter of an hour (libpq, connection parameters)."""
+WRITES = "catalog_writes"
+"""Execution option of connections whose transactions write."""
+WRITE_TURN = "catalog_write_turn"
+"""Execution option of an engine that lets one writer in at a time: the lock of this process's writers."""
+READ_LIMIT = "catalog_read_limit"
+"""Execution option of an engine that bounds its reads: says how many seconds one has that begins now."""
+
+
+def open_engine(config: CatalogConfig, read_limit_s: Callable[[], float] | None = None) -> Engine:
+    """Make the engine of the configured database; a SQLite file and its folder are created.
+
+    `read_limit_s` is asked, in the thread that reads, how long a read may take that begins now.
+
+    Raises:
+        Unavailable: the SQLite file cannot be opened. A PostgreSQL server is not asked yet.
+    """
+    url = config.sqlalchemy_url
+    connect_args: dict[str, Any] = {}
+    if url.get_backend_name() == "sqlite":
+        assert url.database is not None
+        try:
+            _create_with_wal(Path(url.database))
+        except (OSError, sqlite3.Error) as error:
+            raise Unavailable(f"the catalog's file cannot be opened: {error}") from error
+        connect_args["timeout"] = BUSY_TIMEOUT_S
+    else:
+        connect_args = {name: limit for name, limit in _POSTGRES_LIMITS.items() if name not in url.query}
+    engine = create_engine(
+        url,
+        pool_size=config.pool_size,
+        max_overflow=config.pool_overflow,
+        pool_timeout=config.pool_timeout_s,
+        pool_recycle=config.pool_recycle_s,
+        pool_pre_ping=url.get_backend_name() == "postgresql",
+        connect_args=connect_args,
+        execution_options={READ_LIMIT: read_limit_s},
+    )
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite_connection)
+        event.listen(engine, "begin", _begin_sqlite_transaction)
+        engine.update_execution_options(**{WRITE_TURN: threading.Lock()})
+    return engine
+
+
+def _create_with_wal(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The switch to WAL needs the file for itself and does not wait for it: it is tried until the others
+    # that start at the same moment are through. The file remembers it.
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+
+def _prepare_sqlite_connection(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver must not begin transactions by itself: it would begin them without the write lock.
+    connection.isolation_level = None
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite_transaction(connection: Connection) -> None:
+    # A transaction that reads first and asks for the write lock later fails at once with "database is
+    # locked" when another has written meanwhile; one that takes the lock first waits for its turn.
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+_STEPS_A_LOOK = 1_000
+"""Steps of SQLite's virtual machine between two looks at the clock: some 20 µs."""
+_CANCELED = "57014"
+"""PostgreSQL's state of a statement that was canceled, as by its timeout."""
+
+_LOCKED = "55P03"
+"""PostgreSQL's state of a statement that has waited for a lock too long."""
+
+
+@contextmanager
+def reading(engine: Engine, timeout_s: float | None = None) -> Iterator[Connection]:
+    """A transaction that sees one state of the database throughout and never waits for a writer.
+
+    The limit is `timeout_s`, or what the engine gives every read. SQLite stops when the whole is over it, and
+    PostgreSQL each statement that takes longer. The wait for a connection is bounded by `pool_timeout_s`.
+
+    Raises:
+        DeadlineExceeded: the time is over.
+        Unavailable: the database does not answer.
+    """
+    engine_limit = engine.get_execution_options().get(READ_LIMIT)
+    limits = [each for each in (timeout_s, engine_limit and engine_limit()) if each is not None]
+    ends_at = time.monotonic() + min(limits) if limits else None
+    with _outages_told(), engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        if ends_at is None:
+            yield connection
+        else:
+            with _stopped_at(ends_at, connection):
+                yield connection
+
+
+@contextmanager
+def writing(engine: Engine, bounded: bool = False) -> Iterator[Connection]:
+    """A transaction that is durable when the block has ended, and undone when the block raises.
+
+    `bounded`: on PostgreSQL too it waits for another's lock no longer than SQLite does.
+
+    Raises:
+        Unavailable: the database does not answer, is full, or another writer was in the way for too long.
+    """
+    with _outages_told(), _write_turn(engine), engine.connect() as connection:
+        connection.execution_options(**{WRITES: True})
+        if engine.dialect.name == "postgresql":
+            # Whatever the server's default is: who has waited for a lock must see what its holder has committed.
+            connection.execution_options(isolation_level="READ COMMITTED")
+        with connection.begin():
+            if bounded and engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
+            yield connection
+
+
+@contextmanager
+def _write_turn(engine: Engine) -> Iterator[None]:
+    """Wait for the other writers of this process before a connection is taken: readers need those."""
+    turn = engine.get_execution_options().get(WRITE_TURN)
+    if turn is None:
+        yield
+        return
+    if not turn.acquire(timeout=BUSY_TIMEOUT_S):
+        raise _busy()
+    try:
+        yield
+    finally:
+        turn.release()
+
+
+@contextmanager
+def _stopped_at(ends_at: float, connection: Connection) -> Iterator[None]:
+    left_s = ends_at - time.monotonic()
+    if left_s <= 0:
+        raise _time_is_over()
+    if connection.dialect.name == "postgresql":
+        # 0 would mean no limit. Undone with the transaction.
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, round(left_s * 1000))}")
+        yield
+        return
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.set_progress_handler(lambda: time.monotonic() > ends_at, _STEPS_A_LOOK)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
+
+
+@contextmanager
+def _outages_told() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, TimeoutError) as error:
+        cause = getattr(error, "orig", None)
+        if (
+            getattr(cause, "sqlstate", None) == _CANCELED
+            or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+        ):
+            raise _time_is_over() from error
+        if getattr(cause, "sqlstate", None) == _LOCKED:
+            raise _busy() from error
+        # SQLite's drivers know no other error for a statement that is wrong, which is a bug and no outage.
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+            raise
+        raise Unavailable("the catalog's database does not answer; try again") from error
+
+
+def _time_is_over() -> DeadlineExceeded:
+    return DeadlineExceeded("the catalog's database did not answer in time")
+
+
+def _busy() -> Unavailable:
+    return Unavailable("the catalog's database is busy with other writes; try again")
+
+
+def insert_or_replace(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Begin an insert that takes `on_conflict_do_update`, which is the same on both databases."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+def json_of_rows(dialect: str, *columns: ColumnElement[Any]) -> Function[Any]:
+    """Aggregate rows into one JSON array of arrays, in any order; of no rows, an empty one or NULL."""
+    if dialect == "postgresql":
+        return func.json_agg(func.json_build_array(*columns), type_=JSON)
+    return func.json_group_array(func.json_array(*columns), type_=JSON)
+
+
+T = TypeVar("T")
+
+# SQLite takes 32,766 parameters in a statement. PostgreSQL compares every row it finds with every pair of
+# a list, so the time of a statement grows with the square of this (measured: 5,000 pairs, 0.5 s).
+_ROWS_PER_STATEMENT = 1_000
+
+
+def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut the rows into batches whose keys fit into one statement."""
+    return parts(rows, _ROWS_PER_STATEMENT)

@@ -1,0 +1,220 @@
+"""Limits of fetching, and connections to checked URLs and public addresses only (against SSRF)."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+)
+
+import httpcore
+import httpx
+from httpcore import AsyncNetworkBackend, AsyncNetworkStream
+from pydantic import Field
+
+from core.config import Config
+from core.errors import UnfetchableUrl
+
+
+class FetchLimits(Config):
+    """Bounds of fetching by URL: bytes, time, redirects and destinations."""
+
+    enabled: bool = Field(True, description="Whether URLs from callers are fetched at all.")
+    max_bytes: int = Field(25 * 2**20, gt=0, description="Largest file behind one URL, in bytes.")
+    max_total_bytes: int = Field(
+        64 * 2**20, gt=0, description="Largest sum of the files that one request names by URL, in bytes."
+    )
+    timeout_s: float = Field(
+        10.0, gt=0, description="Time for all URLs of one request together, redirects included, in seconds."
+    )
+    max_redirects: int = Field(3, ge=0, description="Redirects that are followed from one URL.")
+    max_parallel: int = Field(16, gt=0, description="URLs of one request that are fetched side by side.")
+    ports: tuple[int, ...] = Field((80, 443), description="Ports that a URL may name.")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Host names whose addresses need not be public, as a shop's own image server."
+    )
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (), description="Networks such as 10.1.0.0/16 whose addresses need not be public."
+    )
+
+
+MAX_URL_LENGTH = 4096
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def parse_url(text: str, ports: Collection[int]) -> httpx.URL:
+    """Read a URL.
+
+    Raises:
+        UnfetchableUrl: it is not http(s), carries credentials, or names no host or a port that is not
+            among `ports`.
+    """
+    if len(text) > MAX_URL_LENGTH:
+        raise UnfetchableUrl(f"a URL may have at most {MAX_URL_LENGTH} characters")
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):
+        raise UnfetchableUrl("not a valid URL; send one like https://example.com/picture.jpg") from None
+    return _checked_url(url, ports)
+
+
+def follow(url: httpx.URL, location: str, ports: Collection[int]) -> httpx.URL:
+    """Read where a redirect leads from `url`.
+
+    Raises:
+        UnfetchableUrl: as `parse_url`, and when it would leave https.
+    """
+    try:
+        target = _checked_url(url.join(location[:MAX_URL_LENGTH]), ports)
+    except (httpx.InvalidURL, ValueError):
+        raise UnfetchableUrl("the URL redirects to something that is not a URL") from None
+    except UnfetchableUrl as error:
+        raise UnfetchableUrl(f"the URL redirects to another that is not fetched: {error.message}") from None
+    if url.scheme == "https" and target.scheme != "https":
+        raise UnfetchableUrl("the URL redirects from https to http")
+    return target
+
+
+def _checked_url(url: httpx.URL, ports: Collection[int]) -> httpx.URL:
+    if url.scheme not in _DEFAULT_PORTS:
+        raise UnfetchableUrl("only http and https URLs are fetched")
+    if url.userinfo:
+        raise UnfetchableUrl("a URL may not carry a user name or a password")
+    if not url.raw_host:
+        raise UnfetchableUrl("the URL names no host")
+    if (_DEFAULT_PORTS[url.scheme] if url.port is None else url.port) not in ports:
+        known = ", ".join(str(port) for port in sorted(ports))
+        raise UnfetchableUrl(f"the URL's port is not open to fetching; ports: {known}")
+    return url
+
+
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_FORMALLY_GLOBAL = (
+    IPv4Network("168.63.129.16/32"),  # Azure's host answers its guests here
+    IPv4Network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata service
+    IPv4Network("192.88.99.0/24"),  # the anycast entry to 6to4
+)
+"""What `is_global` lets pass, or lets pass in some versions of Python, and no picture is served from."""
+
+
+def may_connect(address: str, allowed: Iterable[IPv4Network | IPv6Network] = ()) -> bool:
+    """Tell whether an address literal is public, or lies in one of the allowed networks."""
+    parsed = _unmapped(ip_address(address))
+    if any(parsed in network for network in allowed):
+        return True
+    return _is_public(parsed)
+
+
+def _unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The kernel connects to ::ffff:a.b.c.d as to a.b.c.d."""
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def _is_public(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv4Address):
+        return _is_global(address) and not any(address in network for network in _FORMALLY_GLOBAL)
+    if address in _NAT64:
+        return _is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+    if address.sixtofour is not None and not _is_public(address.sixtofour):
+        return False
+    # Outside of 2000::/3 lie ways around the rules for IPv4, as ::127.0.0.1, that is_global lets pass.
+    return _is_global(address) and address in _GLOBAL_UNICAST
+
+
+def _is_global(address: IPv4Address | IPv6Address) -> bool:
+    return address.is_global and not address.is_multicast
+
+
+Resolver = Callable[[str, int], Awaitable[list[str]]]
+"""Gives the IP address literals of a host for a TCP port; raises OSError when there are none."""
+
+_THREADS = 16
+
+
+class SystemResolver:
+    """The resolver of the operating system.
+
+    In threads of its own: a name server that never answers keeps its thread for many seconds, and must
+    not keep other blocking calls of the process waiting.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="resolve")
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        """Resolve a host, in the order in which its addresses should be tried."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, _resolve, host, port)
+        return list(dict.fromkeys(found))
+
+
+def _resolve(host: str, port: int) -> list[str]:
+    try:
+        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:
+        raise OSError("the name cannot be written for DNS") from None
+    return [str(address[0]) for *_, address in answers]
+
+
+_ATTEMPTS = 4
+"""Addresses of one host that are tried."""
+
+
+class CheckedBackend(AsyncNetworkBackend):
+    """Resolves a host once, checks every address, and connects to what it checked.
+
+    Between a check and a second look-up the name could change its address (DNS rebinding), so there is
+    no second look-up. TLS still verifies the certificate against the name of the URL.
+    """
+
+    def __init__(self, limits: FetchLimits, resolve: Resolver, network: AsyncNetworkBackend) -> None:
+        self._limits = limits
+        self._open_hosts = {host.lower().rstrip(".") for host in limits.allowed_hosts}
+        self._resolve = resolve
+        self._network = network
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> AsyncNetworkStream:
+        """Connect to the first address of the host that answers.
+
+        Raises:
+            UnfetchableUrl: an address is not public, the name has none, or none answers. It is one
+                message for all of these: whoever asks must not learn which names and ports exist in
+                our network.
+        """
+        share = None if timeout is None else timeout / 2
+        for address in (await self._addresses(host, port))[:_ATTEMPTS]:
+            try:
+                return await self._network.connect_tcp(address, port, share, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        raise _unreachable()
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        try:
+            addresses = await self._resolve(host, port)
+        except OSError:
+            raise _unreachable() from None
+        if host.lower().rstrip(".") not in self._open_hosts and not all(
+            may_connect(address, self._limits.allowed_networks) for address in addresses
+        ):
+            raise _unreachable()
+        return addresses
+
+
+def _unreachable() -> UnfetchableUrl:
+    return UnfetchableUrl("the host of this URL cannot be reached; it must answer at a public address")

@@ -1,0 +1,279 @@
+"""Keyword search by the full text of SQLite and PostgreSQL, with filters compiled to SQL.
+
+A word is a run of letters, digits and marks, without case (Unicode casefolding) and without the accents
+of Latin, Greek and Cyrillic letters. Neither engine sees anything else of a text, so nothing in it can be
+taken for an operator. There is no stemming: a catalog's language is not known.
+
+What is written together with punctuation inside is also found written in one: "T-shirt" is `t`, `shirt`
+and `tshirt`. Chinese, Japanese and Korean have no reliable spaces: their runs become overlapping pairs of
+characters, as in Lucene's CJKBigramFilter, and in documents single characters as well.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby, pairwise
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    FromClause,
+    Select,
+    and_,
+    column,
+    func,
+    literal_column,
+    select,
+    table,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
+
+from catalog.database import chunks, insert_or_replace, reading
+from catalog.filters import compile_filter
+from catalog.tables import CaptionRow, DocumentRow, ImageRow, ProductRow
+from core.errors import InvalidInput
+from core.filters import Filter
+from core.types import Attributes, Hit
+
+MAX_WORD_CHARS = 64
+"""Longer words are cut; PostgreSQL refuses words beyond 2,046 bytes."""
+_ACCENTS = re.compile("[\u0300-\u036f]+")
+_CJK = re.compile(
+    "([\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)"
+)
+
+
+def document_words(text: str) -> list[str]:
+    """List the words that a text is found by, in its order."""
+    return [word for chunk in _word_groups(text) for word in [*_separate(chunk, True), *_joined(chunk)]]
+
+
+def query_words(text: str) -> list[str]:
+    """List the distinct words of a query in its order: a text that holds all of them holds what was asked."""
+    return list(dict.fromkeys(word for chunk in _word_groups(text) for word in _separate(chunk, False)))
+
+
+def joined_words(text: str) -> list[str]:
+    """List what the query writes with punctuation inside, in one: other ways to ask for the same."""
+    return list(dict.fromkeys(word for chunk in _word_groups(text) for word in _joined(chunk)))
+
+
+def _word_groups(text: str) -> Iterator[list[str]]:
+    """Cut at spaces, then at all else that is no letter, digit or mark."""
+    for chunk in _folded(text).split():
+        yield ["".join(run) for is_word, run in groupby(chunk, key=_is_word_character) if is_word]
+
+
+def _separate(chunk: Sequence[str], single_characters: bool) -> Iterator[str]:
+    for run in chunk:
+        for piece in filter(None, _CJK.split(run)):
+            yield from _pairs(piece, single_characters) if _CJK.match(piece) else [piece[:MAX_WORD_CHARS]]
+
+
+def _joined(chunk: Sequence[str]) -> Iterator[str]:
+    joined = "".join(chunk)
+    if len(chunk) > 1 and len(joined) <= MAX_WORD_CHARS and not _CJK.search(joined):
+        yield joined
+
+
+def _pairs(run: str, single_characters: bool) -> Iterator[str]:
+    if single_characters or len(run) == 1:
+        yield from run
+    yield from (first + second for first, second in pairwise(run))
+
+
+def _folded(text: str) -> str:
+    # Compatibility forms first (full-width letters, ligatures), then the accents go, then the rest that was
+    # decomposed is put together again: Korean syllables and Japanese voiced kana are letters of their own.
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
+
+
+@lru_cache(maxsize=4096)
+def _is_word_character(character: str) -> bool:
+    # Marks are a part of the word in the scripts of India and in Arabic, Hebrew and Thai.
+    return character.isalnum() or unicodedata.category(character).startswith("M")
+
+
+FIELDS = ("identifier", "title", "attributes", "description", "captions")
+"""The columns that are searched."""
+_MAX_FIELD_CHARS = 50_000
+"""Keeps all fields below the mebibyte that PostgreSQL can search, also when no word comes twice."""
+_PRODUCTS_AT_ONCE = 500
+
+
+def write_documents(connection: Connection, product_ids: Sequence[str]) -> None:
+    """Bring the documents of these products to what the transaction sees; deleted ones go by themselves.
+
+    The caller holds the locks of the products, or of the whole database.
+    """
+    for some in chunks(product_ids):
+        captions = _captions_of(connection, some)
+        products = select(
+            ProductRow.id, ProductRow.title, ProductRow.description, ProductRow.attributes
+        ).where(ProductRow.id.in_(some))
+        rows = [
+            {"product_id": row.id}
+            | _document_fields(row.id, row.title, row.attributes, row.description, captions.get(row.id, []))
+            for row in connection.execute(products)
+        ]
+        if rows:
+            _upsert_documents(connection, rows)
+
+
+def write_all_documents(connection: Connection) -> None:
+    """Write the documents of all products, a page at a time."""
+    ids = select(ProductRow.id).order_by(ProductRow.id).limit(_PRODUCTS_AT_ONCE)
+    page = list(connection.scalars(ids))
+    while page:
+        write_documents(connection, page)
+        page = list(connection.scalars(ids.where(ProductRow.id > page[-1])))
+
+
+def _document_fields(
+    product_id: str, title: str, attributes: Attributes, description: str, captions: Sequence[str]
+) -> dict[str, str]:
+    texts = (product_id, title, "\n".join(_strings(attributes)), description, "\n".join(captions))
+    return {
+        field: " ".join(document_words(text))[:_MAX_FIELD_CHARS]
+        for field, text in zip(FIELDS, texts, strict=True)
+    }
+
+
+def _strings(attributes: Attributes) -> list[str]:
+    """The values that are words; numbers and names of attributes would match by accident."""
+    found: list[str] = []
+    for value in attributes.values():
+        found += [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
+    return found
+
+
+def _captions_of(connection: Connection, product_ids: Sequence[str]) -> Mapping[str, list[str]]:
+    captions: dict[str, list[str]] = defaultdict(list)
+    rows = (
+        select(ImageRow.product_id, CaptionRow.caption)
+        .join(CaptionRow, CaptionRow.image_id == ImageRow.id)
+        .where(ImageRow.product_id.in_(product_ids), CaptionRow.caption.is_not(None))
+        .order_by(ImageRow.product_id, ImageRow.position, CaptionRow.model)
+    )
+    for row in connection.execute(rows):
+        captions[row.product_id].append(row.caption)
+    return captions
+
+
+def _upsert_documents(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    statement = insert_or_replace(connection, DocumentRow.metadata.tables[DocumentRow.__tablename__])
+    changes = {field: statement.excluded[field] for field in FIELDS}
+    connection.execute(statement.on_conflict_do_update(index_elements=["product_id"], set_=changes), rows)
+
+
+_LENGTH_COUNTS = 1
+"""PostgreSQL: divide the rank by 1 + the logarithm of the document's length, as bm25 does in its way."""
+_BM25_WEIGHTS = (1.0, 1.0, 0.4, 0.2, 0.1)
+"""Of identifier, title, attributes, description and captions: those that PostgreSQL gives to A, A, B, C, D."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The documents that match, and how well each fits; higher is better."""
+
+    documents: FromClause
+    matches: ColumnElement[bool]
+    score: ColumnElement[float]
+
+
+def is_declared(name: str | None, *_: object) -> bool:
+    """Tell whether `catalog.tables` speaks of what has this name; SQLAlchemy has no words for the indexes."""
+    return name is None or not name.startswith("fulltext")
+
+
+def rank_documents(dialect: str, words: Sequence[str], every_word: bool) -> Ranking:
+    """Rank documents that hold one or every one of these words, cut by `catalog.keyword_search`.
+
+    Both engines read the same query: words in double quotes, alone or with OR between them.
+    """
+    query = (" " if every_word else " OR ").join(f'"{word}"' for word in words)
+    return _ts_rank(query) if dialect == "postgresql" else _bm25(query)
+
+
+def _ts_rank(query: str) -> Ranking:
+    fulltext: ColumnElement[Any] = literal_column("documents.fulltext", TSVECTOR())
+    # Not ts_rank_cd: among words with OR it counts occurrences, so one word said often beats two words.
+    # `simple` knows no stems and no stop words: the catalog's language is not known.
+    wanted = func.websearch_to_tsquery(literal_column("'simple'::regconfig"), query, type_=TSQUERY())
+    score = func.ts_rank(fulltext, wanted, _LENGTH_COUNTS, type_=Float())
+    return Ranking(DocumentRow.__table__, fulltext.bool_op("@@")(wanted), score)
+
+
+def _bm25(query: str) -> Ranking:
+    fulltext = table("fulltext", column("rowid"))
+    documents = DocumentRow.__table__
+    name: ColumnElement[Any] = literal_column("fulltext")
+    # FTS5 gives better documents lower values.
+    score = -func.bm25(name, *_BM25_WEIGHTS, type_=Float())
+    joined = fulltext.join(documents, documents.c.id == fulltext.c.rowid)
+    return Ranking(joined, name.bool_op("MATCH")(query), score)
+
+
+MAX_QUERY_WORDS = 64
+"""Further words of a query are not looked at: each costs a walk over all documents that hold it."""
+
+
+class SqlLexicalIndex:
+    """Implements `core.ports.LexicalIndex`; every method may raise Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def search(
+        self,
+        words: str,
+        limit: int,
+        filter: Filter | None = None,
+        exclude_products: Sequence[str] = (),
+        every_word: bool = True,
+        timeout_s: float | None = None,
+    ) -> list[Hit]:
+        """Find the `limit` products that fit the words best, each by its first picture.
+
+        Raises:
+            InvalidInput: the limit is not positive.
+            DeadlineExceeded: it took longer than `timeout_s`; the database has stopped then.
+        """
+        if limit < 1:
+            raise InvalidInput(f"the limit {limit} is not positive").at("limit")
+        wanted = query_words(words)
+        if not every_word:
+            wanted += joined_words(words)
+        if not wanted:
+            return []
+        excluded = set(exclude_products)
+        # As many more as may have to go: a list of any length in SQL costs more than these rows.
+        statement = self._ranked(wanted[:MAX_QUERY_WORDS], every_word).limit(limit + len(excluded))
+        if filter is not None:
+            statement = statement.where(compile_filter(filter, self._engine.dialect.name))
+        with reading(self._engine, timeout_s) as connection:
+            if filter is not None:
+                # Not kept compiled: filters have no end of shapes, and the largest take two megabytes each.
+                connection.execution_options(compiled_cache=None)
+            rows = connection.execute(statement).all()
+        hits = [Hit(row.id, row.revision, row.product_id, row.score) for row in rows]
+        return [hit for hit in hits if hit.product_id not in excluded][:limit]
+
+    def _ranked(self, words: Sequence[str], every_word: bool) -> Select[str, int, str, float]:
+        ranking = rank_documents(self._engine.dialect.name, words, every_word)
+        score = ranking.score.label("score")
+        return (
+            select(ImageRow.id, ImageRow.revision, ImageRow.product_id, score)
+            .select_from(ranking.documents)
+            .join(ProductRow, ProductRow.id == DocumentRow.product_id)
+            .join(ImageRow, and_(ImageRow.product_id == ProductRow.id, ImageRow.position == 0))
+            .where(ranking.matches)
+            .order_by(score.desc(), ProductRow.id)
+        )

@@ -1,0 +1,325 @@
+"""Queries of the embeddings ledger: statement parts, progress, quarantine and audit."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    and_,
+    case,
+    false,
+    func,
+    not_,
+    select,
+    tuple_,
+)
+from sqlalchemy.orm import InstrumentedAttribute
+
+from catalog.database import chunks, insert_or_replace, reading, utc_now
+from catalog.product_rows import seconds_since
+from catalog.tables import EmbeddingRow, ImageRow, ProductRow
+from core.errors import RELEASE, Internal, VitrineError
+from core.types import LedgerCounts, row_key
+
+RowKey = tuple[str, int]
+"""An image id with a revision."""
+
+ITEMS = select(
+    ImageRow.id,
+    ImageRow.revision,
+    ImageRow.product_id,
+    ImageRow.sha256,
+    ProductRow.attributes,
+    ImageRow.bytes,
+).join(ProductRow, ProductRow.id == ImageRow.product_id)
+"""The columns in the order of `IndexItem`'s fields."""
+
+IS_OPEN = and_(EmbeddingRow.embedded_at.is_(None), EmbeddingRow.error.is_(None))
+
+IS_CURRENT = (
+    select(ImageRow.id)
+    .where(ImageRow.id == EmbeddingRow.image_id, ImageRow.revision == EmbeddingRow.image_revision)
+    .exists()
+)
+"""The row is of a picture that the catalog has, at its revision."""
+
+_IMAGE_ID_CHARS = 32
+_MAX_INT64 = 2**63 - 1
+_MAX_ERROR_CHARS = 2_000
+
+
+def of_current_revision(collection: str) -> ColumnElement[bool]:
+    """Join a picture with its row in the collection: the one of the picture's own revision."""
+    return and_(
+        EmbeddingRow.image_id == ImageRow.id,
+        EmbeddingRow.image_revision == ImageRow.revision,
+        EmbeddingRow.collection == collection,
+    )
+
+
+def in_flight(now: datetime, grace_s: float) -> ColumnElement[bool]:
+    """Rows that are open since less than `grace_s`: another writer is probably at work on them."""
+    # No grace means none, even when the clock of the machine that opened the row is ahead.
+    if grace_s <= 0:
+        return false()
+    return and_(IS_OPEN, EmbeddingRow.begun_at > now - timedelta(seconds=grace_s))
+
+
+def parse_keys(keys: Iterable[str]) -> list[RowKey]:
+    """Split row keys, each once and in order; what is no row key names no row and is left out."""
+    parsed = set()
+    for key in keys:
+        image_id, _, revision = key.rpartition(":")
+        # PostgreSQL refuses a longer one, as an error.
+        if len(image_id) > _IMAGE_ID_CHARS:
+            continue
+        if revision.isascii() and revision.isdecimal() and int(revision) <= _MAX_INT64:
+            parsed.add((image_id, int(revision)))
+    return sorted(parsed)
+
+
+def rows_of(collection: str, keys: Sequence[RowKey]) -> ColumnElement[bool]:
+    """The rows with these keys in the collection."""
+    # SQLite looks up no index for a list of pairs and would read the whole collection: the list of ids
+    # lets it, and PostgreSQL likewise, go straight to the few rows that the pairs then choose from.
+    return and_(
+        EmbeddingRow.collection == collection,
+        EmbeddingRow.image_id.in_({image_id for image_id, _ in keys}),
+        tuple_(EmbeddingRow.image_id, EmbeddingRow.image_revision).in_(keys),
+    )
+
+
+def newest_settled(collection: str, image_ids: Sequence[str]) -> Select[str, int]:
+    """Select, for each of these pictures that the collection holds, the highest revision that is in."""
+    return (
+        select(EmbeddingRow.image_id, func.max(EmbeddingRow.image_revision))
+        .where(
+            EmbeddingRow.collection == collection,
+            EmbeddingRow.image_id.in_(image_ids),
+            EmbeddingRow.embedded_at.is_not(None),
+        )
+        .group_by(EmbeddingRow.image_id)
+    )
+
+
+def lock(condition: ColumnElement[bool]) -> Select[str, str, int]:
+    """Select the rows and lock them in the order of their keys: writers that overlap wait and never deadlock.
+
+    PostgreSQL documents that row locks are to be taken in one order; SQLite has one writer anyway.
+    """
+    rows = select(EmbeddingRow.collection, EmbeddingRow.image_id, EmbeddingRow.image_revision)
+    ordered = rows.where(condition).order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+    return ordered.with_for_update()
+
+
+def locked(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The same rows, locked as by `lock` within the statement."""
+    row = tuple_(EmbeddingRow.collection, EmbeddingRow.image_id, EmbeddingRow.image_revision)
+    return row.in_(lock(condition))
+
+
+def upsert(
+    connection: Connection,
+    collection: str,
+    begun_at: datetime,
+    errors: Mapping[RowKey, str | None],
+    where: ColumnElement[bool] | None = None,
+) -> None:
+    """Write unsettled rows; those that exist are replaced where the condition holds."""
+    rows = [
+        {
+            "image_id": image_id,
+            "image_revision": revision,
+            "collection": collection,
+            "begun_at": begun_at,
+            "embedded_at": None,
+            "error": error,
+        }
+        for (image_id, revision), error in sorted(errors.items())
+    ]
+    statement = insert_or_replace(connection, EmbeddingRow.metadata.tables[EmbeddingRow.__tablename__])
+    new = statement.excluded
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["image_id", "image_revision", "collection"],
+            set_={"begun_at": new.begun_at, "embedded_at": new.embedded_at, "error": new.error},
+            where=where,
+        ),
+        rows,
+    )
+
+
+def storable(text: str) -> str:
+    """Cut an error to what every database can hold."""
+    return text.encode(errors="replace").decode().replace("\0", "�")[:_MAX_ERROR_CHARS]
+
+
+def error_text(error: VitrineError) -> str:
+    """Write an error as the ledger keeps it: its kind, for a bug the release that has it, and the message."""
+    kind = type(error).__name__
+    if isinstance(error, Internal):
+        kind = f"{kind} {error.release}"
+    return storable(f"{kind}: {error.message}")
+
+
+def is_bug_of_another_release(error: InstrumentedAttribute[str | None]) -> ColumnElement[bool]:
+    """Errors that were a bug of Vitrine, and that this release has not seen: it may have mended it."""
+    bug, ours = f"{Internal.__name__} ", f"{Internal.__name__} {RELEASE}: "
+    # Said beside, so that databases use the index of what is in quarantine.
+    is_failed = error.is_not(None)
+    return and_(
+        is_failed, error.startswith(bug, autoescape=True), not_(error.startswith(ours, autoescape=True))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class IndexProgress:
+    """The counts of a collection; `age_s`: how long the picture missing longest has waited, 0 for none."""
+
+    counts: LedgerCounts
+    age_s: float
+
+
+class SqlIndexProgress:
+    """Reads every picture's line of the ledger, so it costs as much as `counts`; may raise Unavailable."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def of(self, collection: str) -> IndexProgress:
+        """Count one collection and find the oldest revision that it lacks."""
+        lacking = and_(EmbeddingRow.embedded_at.is_(None), EmbeddingRow.error.is_(None))
+        statement = (
+            select(
+                func.count(ImageRow.id),
+                func.count(EmbeddingRow.embedded_at),
+                func.count(EmbeddingRow.error),
+                func.min(case((lacking, ImageRow.revision))),
+            )
+            .select_from(ImageRow)
+            .outerjoin(EmbeddingRow, of_current_revision(collection))
+        )
+        with reading(self._engine) as connection:
+            pictures, indexed, failed, oldest = connection.execute(statement).one()
+        counts = LedgerCounts(pictures, indexed, failed, missing=pictures - indexed - failed)
+        return IndexProgress(counts, 0.0 if oldest is None else seconds_since(oldest, self._clock()))
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A picture that is not in a collection because its embedding failed."""
+
+    image_id: str
+    product_id: str
+    revision: int
+    error: str
+
+
+class SqlQuarantine:
+    """What the ledger has put into quarantine; may raise Unavailable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def page(self, collection: str, limit: int) -> list[Quarantined]:
+        """Read up to `limit` pictures whose current revision has failed, oldest revision first."""
+        statement = (
+            select(ImageRow.id, ImageRow.product_id, ImageRow.revision, EmbeddingRow.error)
+            .join(EmbeddingRow, of_current_revision(collection))
+            .where(EmbeddingRow.error.is_not(None))
+            .order_by(ImageRow.revision, ImageRow.id)
+            .limit(limit)
+        )
+        with reading(self._engine) as connection:
+            return [
+                Quarantined(image_id, product_id, revision, str(error))
+                for image_id, product_id, revision, error in connection.execute(statement)
+            ]
+
+
+RowState = Literal["settled", "failed", "open"]
+_PAGE = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPicture:
+    """A picture as it should be found everywhere: whose it is, its row key, and its file."""
+
+    key: str
+    product_id: str
+    sha256: str
+    bytes: int
+
+
+class SqlAudit:
+    """Reads all pictures, and all ledger rows of a collection, a page a transaction.
+
+    What is written meanwhile may be in or not. Every method may raise Unavailable.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def pictures(self, first: str = "", beyond: str | None = None) -> Iterator[StoredPicture]:
+        """Walk the pictures with `first <= image id < beyond` in the order of their ids, by default all."""
+        columns = (ImageRow.id, ImageRow.revision, ImageRow.product_id, ImageRow.sha256, ImageRow.bytes)
+        within = select(*columns).where(_between(ImageRow.id, first, beyond))
+        ordered = within.order_by(ImageRow.id).limit(_PAGE)
+        after = ""
+        while page := self._read(ordered.where(ImageRow.id > after)):
+            yield from (
+                StoredPicture(row_key(row.id, row.revision), row.product_id, row.sha256, row.bytes)
+                for row in page
+            )
+            after = page[-1].id
+
+    def rows(
+        self, collection: str, first: str = "", beyond: str | None = None
+    ) -> Iterator[tuple[str, RowState]]:
+        """Walk the ledger rows of a collection, by default all, each row key with its state."""
+        columns = (
+            EmbeddingRow.image_id,
+            EmbeddingRow.image_revision,
+            EmbeddingRow.embedded_at,
+            EmbeddingRow.error,
+        )
+        ordered = (
+            select(*columns)
+            .where(EmbeddingRow.collection == collection, _between(EmbeddingRow.image_id, first, beyond))
+            .order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+            .limit(_PAGE)
+        )
+        after = ("", 0)
+        while page := self._read(
+            ordered.where(tuple_(EmbeddingRow.image_id, EmbeddingRow.image_revision) > after)
+        ):
+            yield from ((row_key(row.image_id, row.image_revision), _state(row)) for row in page)
+            after = (page[-1].image_id, page[-1].image_revision)
+
+    def known(self, collection: str, keys: Sequence[str]) -> set[str]:
+        """Of these row keys, those that the ledger has a row for, in whatever state."""
+        found: set[str] = set()
+        for some in chunks(parse_keys(keys)):
+            columns = select(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+            found.update(row_key(*row) for row in self._read(columns.where(rows_of(collection, some))))
+        return found
+
+    def _read(self, statement: Select[*tuple[Any, ...]]) -> Sequence[Any]:
+        with reading(self._engine) as connection:
+            return connection.execute(statement).all()
+
+
+def _between(column: InstrumentedAttribute[str], first: str, beyond: str | None) -> ColumnElement[bool]:
+    return column >= first if beyond is None else and_(column >= first, column < beyond)
+
+
+def _state(row: Any) -> RowState:
+    if row.error is not None:
+        return "failed"
+    return "open" if row.embedded_at is None else "settled"

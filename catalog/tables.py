@@ -1,0 +1,379 @@
+"""Tables of the catalog, with column types that mean the same on SQLite and PostgreSQL."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime, UTC on both sides; SQLite itself keeps no zone, PostgreSQL that of the session."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Store in UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Read as UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# Compared byte by byte everywhere, so that a page of products has one order on every database and locale.
+PRODUCT_ID = String(200).with_variant(String(200, collation="C"), "postgresql")
+IMAGE_ID = String(32)
+SHA256 = String(64)
+COLLECTION = String(255)
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that a later migration can drop it on any database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class ProductRow(Base):
+    """A product; `revision` is at least that of every picture it has or ever had."""
+
+    __tablename__ = "products"
+
+    id: Mapped[str] = mapped_column(PRODUCT_ID, primary_key=True)
+    title: Mapped[str] = mapped_column(Text)
+    description: Mapped[str] = mapped_column(Text)
+    # JSON and not JSONB: it gives back numbers and the order of keys as they came, on both databases alike.
+    attributes: Mapped[dict[str, Any]] = mapped_column(JSON)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ImageRow(Base):
+    """A picture of a product; its file is the blob of that sha256."""
+
+    __tablename__ = "images"
+
+    id: Mapped[str] = mapped_column(IMAGE_ID, primary_key=True)
+    product_id: Mapped[str] = mapped_column(PRODUCT_ID, ForeignKey("products.id", ondelete="CASCADE"))
+    position: Mapped[int]
+    sha256: Mapped[str] = mapped_column(SHA256)
+    media_type: Mapped[str] = mapped_column(Text)
+    width: Mapped[int]
+    height: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    revision: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        UniqueConstraint("product_id", "position"),
+        # `missing` walks the pictures in this order and stops at its limit, instead of sorting them all.
+        Index(None, "revision", "id"),
+        # Tells whether anything names a file.
+        Index(None, "sha256"),
+    )
+
+
+class UnnamedFileRow(Base):
+    """An image file that perhaps no image names any more, and since when; `catalog.image_files` removes it."""
+
+    __tablename__ = "unnamed_files"
+
+    sha256: Mapped[str] = mapped_column(SHA256, primary_key=True)
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index(None, "since"),)
+
+
+class FileHoldRow(Base):
+    """A backup or restore under way: no image file is removed before it expires."""
+
+    __tablename__ = "file_holds"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class CatalogIdRow(Base):
+    """One row: the id that marks the store of image files as this catalog's; a backup or a copy has the same.
+
+    Milvus has another, in `IndexStoreRow`.
+    """
+
+    __tablename__ = "catalog_id"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    catalog_id: Mapped[str] = mapped_column(String(32))
+
+
+class RevisionFloor(Base):
+    """One row: no deleted product had a revision above it, so a new one that starts higher repeats none.
+
+    Without it a product that is deleted and made again while a clock is set back could reuse a revision.
+    """
+
+    __tablename__ = "revision_floor"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    revision: Mapped[int] = mapped_column(BigInteger)
+
+
+class CaptionRow(Base):
+    """What a model has written about a picture, or why it could not; `fingerprint` is the last to try.
+
+    There is no foreign key to images: a put replaces a product's image rows, which must not cost captions.
+    """
+
+    __tablename__ = "captions"
+
+    image_id: Mapped[str] = mapped_column(IMAGE_ID, primary_key=True)
+    model: Mapped[str] = mapped_column(String(48), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(12))
+    caption: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class DocumentRow(Base):
+    """The words that a product is found by, each field as words with spaces between.
+
+    The database's full-text index hangs on this table: `catalog.keyword_search` says how.
+    """
+
+    __tablename__ = "documents"
+
+    # A number, for SQLite's full-text index knows its rows by numbers.
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    product_id: Mapped[str] = mapped_column(
+        PRODUCT_ID, ForeignKey("products.id", ondelete="CASCADE"), unique=True
+    )
+    identifier: Mapped[str] = mapped_column(Text)
+    title: Mapped[str] = mapped_column(Text)
+    attributes: Mapped[str] = mapped_column(Text)
+    description: Mapped[str] = mapped_column(Text)
+    captions: Mapped[str] = mapped_column(Text)
+
+
+class IndexStoreRow(Base):
+    """The one row, at most: the id that marks the Milvus that the ledger speaks of.
+
+    The store of image files has another, in `CatalogIdRow`.
+    """
+
+    __tablename__ = "index_store"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    store_id: Mapped[str] = mapped_column(String(32))
+
+
+class EmbeddingRow(Base):
+    """A line of the ledger: open while `embedded_at` and `error` are NULL, then settled or in quarantine.
+
+    There is no foreign key to images: a row outlives its picture until the vector is deleted.
+    """
+
+    __tablename__ = "embeddings"
+
+    image_id: Mapped[str] = mapped_column(IMAGE_ID, primary_key=True)
+    image_revision: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    collection: Mapped[str] = mapped_column(COLLECTION, primary_key=True)
+    begun_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    embedded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        # The anti-join runs both ways. From a picture to its row (`missing`, `counts`) it is one look-up by
+        # the primary key. From the rows of one collection to the pictures (`obsolete`) it needs that
+        # collection's rows together, in the order that the answer has; the look-up on the other side is one
+        # by the picture's revision and id.
+        Index(None, "collection", "image_id", "image_revision"),
+        # What is in quarantine is looked through again and again, and is little.
+        Index(
+            "ix_embeddings_failed",
+            "collection",
+            "image_id",
+            "image_revision",
+            sqlite_where=text("error IS NOT NULL"),
+            postgresql_where=text("error IS NOT NULL"),
+        ),
+        # Clustered by its key on SQLite, which saves every look-up a second tree.
+        {"sqlite_with_rowid": False},
+    )
+
+
+class ModelVersionRow(Base):
+    """A model version that has, or had, a collection.
+
+    `settings` are those fields of its encoder's configuration that make it this version. `promoted_at` is
+    when it was last chosen to take over, `retired_at` when another last took over from it.
+    """
+
+    __tablename__ = "model_versions"
+
+    collection: Mapped[str] = mapped_column(COLLECTION, primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    family: Mapped[str] = mapped_column(Text)
+    checkpoint: Mapped[str] = mapped_column(Text)
+    fingerprint: Mapped[str] = mapped_column(Text)
+    dimension: Mapped[int]
+    modalities: Mapped[list[str]] = mapped_column(JSON)
+    precision: Mapped[str] = mapped_column(Text)
+    device: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    settings: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    promoted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    retired_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+_SOURCE = String(64)
+
+
+class ImportRow(Base):
+    """The last import from a source: unfinished while `finished_at` is NULL.
+
+    `source` stands for the place that products come from, `plan` for how they are read from it and which
+    state of it that is: a position counts only within one plan.
+    """
+
+    __tablename__ = "imports"
+
+    source: Mapped[str] = mapped_column(_SOURCE, primary_key=True)
+    plan: Mapped[str] = mapped_column(String(64))
+    generation: Mapped[int]
+    position: Mapped[str | None] = mapped_column(Text)
+    counts: Mapped[dict[str, Any]] = mapped_column(JSON)
+    job_id: Mapped[str] = mapped_column(String(64))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index(None, "job_id"),)
+
+
+class ImportedProductRow(Base):
+    """A product that a source has delivered; `generation` and `row_number` say when and where last."""
+
+    __tablename__ = "imported_products"
+
+    source: Mapped[str] = mapped_column(_SOURCE, primary_key=True)
+    product_id: Mapped[str] = mapped_column(PRODUCT_ID, primary_key=True)
+    generation: Mapped[int]
+    row_number: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (Index(None, "source", "generation", "product_id"),)
+
+
+class ImportErrorRow(Base):
+    """What was wrong with a row of a source's last import."""
+
+    __tablename__ = "import_errors"
+
+    source: Mapped[str] = mapped_column(_SOURCE, primary_key=True)
+    row_number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    product_id: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str] = mapped_column(Text)
+
+
+class ImportedPictureRow(Base):
+    """What a path or URL held when it was read last, and how its keeper calls that state of it.
+
+    The key is a hash, for a URL may be longer than an index takes.
+    """
+
+    __tablename__ = "imported_pictures"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    etag: Mapped[str | None] = mapped_column(Text)
+    last_modified: Mapped[str | None] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(SHA256)
+    media_type: Mapped[str] = mapped_column(Text)
+    width: Mapped[int]
+    height: Mapped[int]
+
+    __table_args__ = (Index(None, "sha256"),)
+
+
+class JobRow(Base):
+    """A job; `expires_at` is when its process counts as dead unless it gives another sign of life.
+
+    `claim` is what it keeps other jobs off until its end, `lock` what it has locked for a moment.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    args: Mapped[dict[str, Any]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(16))
+    claim: Mapped[str | None] = mapped_column(String(300))
+    lock: Mapped[str | None] = mapped_column(String(300))
+    progress: Mapped[dict[str, Any]] = mapped_column(JSON)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    heartbeat_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (Index(None, "created_at", "id"),)
+
+
+class ApiKeyRow(Base):
+    """A key that callers show; only its hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    key_id: Mapped[str] = mapped_column(String(12), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    sha256: Mapped[str] = mapped_column(String(64))
+    requests_per_s: Mapped[float | None]
+    burst: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+__all__ = [
+    "ApiKeyRow",
+    "Base",
+    "CaptionRow",
+    "CatalogIdRow",
+    "DocumentRow",
+    "EmbeddingRow",
+    "FileHoldRow",
+    "ImageRow",
+    "ImportErrorRow",
+    "ImportRow",
+    "ImportedPictureRow",
+    "ImportedProductRow",
+    "IndexStoreRow",
+    "JobRow",
+    "ModelVersionRow",
+    "ProductRow",
+    "RevisionFloor",
+    "UnnamedFileRow",
+]

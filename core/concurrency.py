@@ -1,0 +1,140 @@
+"""Shared tasks, a weighted semaphore, and a circuit breaker."""
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import Context, copy_context
+from functools import partial
+from threading import Condition
+from typing import Any, ParamSpec, TypeVar
+
+from core.errors import Overloaded, expected
+
+T = TypeVar("T")
+
+
+def start_shared(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start work that is done for more than the caller; whoever waits for it shields it from its own end.
+
+    A task inherits the context of whoever starts it: the deadline and the id of a request, and what has Serve
+    cancel the calls of a request whose caller goes away. This one begins with an empty context.
+    """
+    return asyncio.create_task(work, context=Context())
+
+
+class WeightedSemaphore:
+    """Threads work side by side as long as the weights that they hold fit a limit; first come, first served.
+
+    Order matters: a heavy piece of work would never begin if light ones could pass it. Whoever holds a
+    weight must not ask for another one.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._waiting = deque[object]()
+        self._held = 0
+
+    @contextmanager
+    def holding(self, weight: int, limit: int, until: float | None = None) -> Iterator[None]:
+        """Wait for room and hold it during this block; a weight above the limit is held alone.
+
+        `until` is a time of `time.monotonic`; None waits as long as it takes.
+
+        Raises:
+            Overloaded: there was no room in time.
+        """
+        self._take(weight, limit, until)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= weight
+                self._changed.notify_all()
+
+    def _take(self, weight: int, limit: int, until: float | None) -> None:
+        turn = object()
+
+        def has_room() -> bool:
+            return self._waiting[0] is turn and (self._held == 0 or self._held + weight <= limit)
+
+        timeout_s = None if until is None else max(0.0, until - time.monotonic())
+        with self._changed:
+            self._waiting.append(turn)
+            try:
+                if not self._changed.wait_for(has_room, timeout_s):
+                    raise Overloaded("too much is in work at once; try again shortly")
+                self._held += weight
+            finally:
+                self._waiting.remove(turn)
+                self._changed.notify_all()
+
+
+PAUSE_S = 0.5
+"""Between two attempts to reach a member that refuses at once."""
+
+
+class Absence:
+    """Whether a member is away, found out beside the searches.
+
+    A circuit breaker (Nygard, Release It!, 2007): one search that waited for the member in vain is enough. Until
+    the member answers, no other waits for it, while one question at a time goes on to it, which also wakes a
+    model that was scaled to zero. When nobody has wanted the member since the last question, that ends too.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[object]]) -> None:
+        """`ask` returns when the member answers, and raises a VitrineError when it does not."""
+        self._ask = ask
+        self._asking: asyncio.Task[None] | None = None
+        self._wanted = False
+
+    def lasts(self) -> bool:
+        """Tell a search that wants the member whether it is away."""
+        self._wanted = True
+        return self._asking is not None and not self._asking.done()
+
+    def begin(self) -> None:
+        """Note that a search waited in vain."""
+        if self._asking is None or self._asking.done():
+            self._asking = start_shared(self._ask_until_answered())
+
+    async def _ask_until_answered(self) -> None:
+        self._wanted = True
+        while self._wanted:
+            self._wanted = False
+            try:
+                await self._ask()
+                return
+            except Exception as error:
+                expected(error, "asking whether a member is back")
+                await asyncio.sleep(PAUSE_S)
+
+
+P = ParamSpec("P")
+
+THREADS = 64
+"""Blocking calls that may wait at once: while Milvus is away, those that wait for it must not keep
+the database, the picture files and the health checks waiting too."""
+
+
+def widen_thread_pool() -> None:
+    """Give the running event loop a thread pool for calls that wait rather than compute."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "blocking"))
+
+
+DECODERS = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "decode")
+"""Decode images. Apart, as they wait for each other's pixels: those that wait for I/O must not wait for them."""
+BODIES = ThreadPoolExecutor(2, "bodies")
+"""Read large bodies, which holds the interpreter's lock: more at once would only keep the event loop waiting."""
+
+
+async def run_in(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do as `asyncio.to_thread` does in a pool that bounds how much is done at once.
+
+    What has not begun when the caller goes is never done.
+    """
+    work = partial(copy_context().run, function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(pool, work)

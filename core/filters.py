@@ -1,0 +1,284 @@
+"""Typed filters on a product's attributes: their JSON, their tree, and what they mean.
+
+A filter is an object. Each key is an attribute name and each value a condition; all must hold:
+
+    {"color": "red", "price": {"gte": 10, "lt": 50}, "brand": ["a", "b"]}
+
+Conditions: a scalar (equal), a list (any of), or an object of `eq`, `in`, `gt`, `gte`, `lt`, `lte`,
+`prefix`, `exists`. The keys `and`, `or` (lists of filters) and `not` (a filter) combine. A backslash in
+front of a key takes the rest as an attribute name: `\and` is the attribute called "and".
+
+A comparison with an attribute that is missing or of another type is false. An attribute that is a list
+equals a value when one of its elements does; it has no order and no prefix. Numbers are compared as
+64-bit floats, strings by code point; a bool is not a number. `null` counts as missing.
+
+`parse_filter` reads the JSON, `matches` is the meaning in Python; `milvus/filters.py` and
+`catalog/filters.py` compile the same tree to an expression of Milvus and a condition in SQL.
+"""
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, assert_never, cast
+
+from core.errors import InvalidInput
+from core.types import Attributes
+
+Scalar = str | bool | int | float
+RangeOperator = Literal["gt", "gte", "lt", "lte"]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """The attribute equals one of the values."""
+
+    name: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """The attribute is ordered so against the value."""
+
+    name: str
+    operator: RangeOperator
+    value: str | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The attribute is a string that begins so."""
+
+    name: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The attribute is there (or is not)."""
+
+    name: str
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Every part holds; an empty one always does."""
+
+    parts: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Any_:
+    """At least one part holds; an empty one never does."""
+
+    parts: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part does not hold."""
+
+    part: "Filter"
+
+
+Filter = AnyOf | Compare | Prefix | Exists | All | Any_ | Not
+
+
+Kind = Literal["string", "number", "bool"]
+
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
+
+
+def kind_of(value: object) -> tuple[Kind, Any] | None:
+    """Tell a scalar's kind and its comparable form; None for what no condition can equal.
+
+    A number becomes a float: integers beyond 2**53 lose their last digits, those beyond the range of a
+    64-bit float are comparable with nothing.
+    """
+    if isinstance(value, str):
+        return "string", value
+    if isinstance(value, bool):
+        return "bool", value
+    if isinstance(value, int | float):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        return ("number", number) if math.isfinite(number) else None
+    return None
+
+
+def matches(filter: Filter, attributes: Attributes) -> bool:
+    """Say whether a product with these attributes passes the filter."""
+    match filter:
+        case AnyOf(name, values):
+            wanted = [kind_of(value) for value in values]
+            return any(found in wanted for found in _elements(attributes.get(name)) if found is not None)
+        case Compare(name, order, value):
+            return _ordered(attributes.get(name), order, value)
+        case Prefix(name, prefix):
+            found = attributes.get(name)
+            return isinstance(found, str) and found.startswith(prefix)
+        case Exists(name, wanted_there):
+            return (attributes.get(name) is not None) == wanted_there
+        case All(parts):
+            return all(matches(part, attributes) for part in parts)
+        case Any_(parts):
+            return any(matches(part, attributes) for part in parts)
+        case Not(part):
+            return not matches(part, attributes)
+        case _:
+            assert_never(filter)
+
+
+def _elements(value: object) -> list[tuple[Kind, Any] | None]:
+    return [kind_of(element) for element in value] if isinstance(value, list | tuple) else [kind_of(value)]
+
+
+def _ordered(found: object, order: str, value: object) -> bool:
+    left, right = kind_of(found), kind_of(value)
+    if left is None or right is None or left[0] != right[0] or left[0] == "bool":
+        return False
+    return _ORDER[order](left[1], right[1])
+
+
+MAX_DEPTH = 16
+MAX_CONDITIONS = 256
+MAX_VALUES = 1000
+MAX_STRING = 1024
+_OPERATORS = "eq, in, gt, gte, lt, lte, prefix, exists"
+
+
+def parse_filter(json: object) -> Filter:
+    """Read a filter from decoded JSON.
+
+    Raises:
+        InvalidInput: something is not a filter; the message and `param` name the path of that part.
+    """
+    return _Parser().filter(json, "filter", 1)
+
+
+class _Parser:
+    """Counts conditions and values over the whole filter, so that its expression stays bounded."""
+
+    def __init__(self) -> None:
+        self._conditions = 0
+        self._values = 0
+
+    def filter(self, json: object, path: str, depth: int) -> Filter:
+        if depth > MAX_DEPTH:
+            _refuse(path, f"filters nest at most {MAX_DEPTH} deep")
+        if not isinstance(json, dict):
+            _refuse(path, "expected an object of attribute names and conditions")
+        parts = [self._entry(key, value, f"{path}.{key}", depth) for key, value in json.items()]
+        return parts[0] if len(parts) == 1 else All(tuple(parts))
+
+    def _entry(self, key: object, value: object, path: str, depth: int) -> Filter:
+        if not isinstance(key, str):
+            _refuse(path, "attribute names are strings")
+        if key == "not":
+            return Not(self.filter(value, path, depth + 1))
+        if key in ("and", "or"):
+            if not isinstance(value, list):
+                _refuse(path, "expected a list of filters")
+            parts = tuple(self.filter(part, f"{path}[{i}]", depth + 1) for i, part in enumerate(value))
+            return All(parts) if key == "and" else Any_(parts)
+        name = key.removeprefix("\\")
+        return self._condition(_checked_string(name, path), value, path)
+
+    def _condition(self, name: str, json: object, path: str) -> Filter:
+        if isinstance(json, list):
+            return self._any_of(name, json, path)
+        if not isinstance(json, dict):
+            return self._any_of(name, [json], path, element=path)
+        if not json:
+            _refuse(path, f"expected at least one of {_OPERATORS}")
+        parts = tuple(self._operator(name, key, value, f"{path}.{key}") for key, value in json.items())
+        return parts[0] if len(parts) == 1 else All(parts)
+
+    def _operator(self, name: str, key: str, value: object, path: str) -> Filter:
+        match key:
+            case "eq":
+                return self._any_of(name, [value], path, element=path)
+            case "in":
+                return self._any_of(name, value, path)
+            case "gt" | "gte" | "lt" | "lte":
+                return self._compare(name, key, value, path)
+            case "prefix":
+                self._count(path)
+                if not isinstance(value, str):
+                    _refuse(path, "expected a string")
+                return Prefix(name, _checked_string(value, path))
+            case "exists":
+                self._count(path)
+                if not isinstance(value, bool):
+                    _refuse(path, "expected true or false")
+                return Exists(name, value)
+        _refuse(path, f"unknown operator; known are {_OPERATORS}")
+
+    def _any_of(self, name: str, json: object, path: str, element: str | None = None) -> Filter:
+        self._count(path)
+        if not isinstance(json, list):
+            _refuse(path, "expected a list of values")
+        self._values += len(json)
+        if self._values > MAX_VALUES:
+            _refuse(path, f"a filter holds at most {MAX_VALUES} values")
+        return AnyOf(name, tuple(_scalar(v, element or f"{path}[{i}]") for i, v in enumerate(json)))
+
+    def _compare(self, name: str, order: RangeOperator, value: object, path: str) -> Filter:
+        self._count(path)
+        scalar = _scalar(value, path)
+        if isinstance(scalar, bool):
+            _refuse(path, "expected a number or a string")
+        return Compare(name, order, scalar)
+
+    def _count(self, path: str) -> None:
+        self._conditions += 1
+        if self._conditions > MAX_CONDITIONS:
+            _refuse(path, f"a filter holds at most {MAX_CONDITIONS} conditions")
+
+
+def _scalar(value: object, path: str) -> Scalar:
+    if isinstance(value, str):
+        return _checked_string(value, path)
+    if kind_of(value) is None:
+        _refuse(path, 'expected a string, a finite number or a bool (for missing: {"exists": false})')
+    return cast(Scalar, value)
+
+
+def _checked_string(value: str, path: str) -> str:
+    if len(value) > MAX_STRING:
+        _refuse(path, f"a string has at most {MAX_STRING} characters")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        _refuse(path, "the string holds a lone surrogate, which is no character")
+    return value
+
+
+def _refuse(path: str, reason: str) -> NoReturn:
+    shown = path.encode("utf-8", "replace").decode()[:200]
+    raise InvalidInput(f"{shown}: {reason}").at(shown)
+
+
+__all__ = [
+    "All",
+    "AnyOf",
+    "Any_",
+    "Compare",
+    "Exists",
+    "Filter",
+    "Kind",
+    "Not",
+    "Prefix",
+    "RangeOperator",
+    "Scalar",
+    "kind_of",
+    "matches",
+    "parse_filter",
+]

@@ -1,0 +1,263 @@
+"""Jobs as their callers see them: arguments of every kind, state and progress."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from core.ensemble import Fusion
+from core.sources import SourceDescription
+from core.types import WholeNumber
+
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
+"""`interrupted`: the process gave no sign of life for too long; the same job, asked for anew, goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is; `eta_s` is the expected time to its end in seconds, None while unknown."""
+
+    stage: str = ""
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    images_per_s: float | None = None
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the catalog's database knows it; `claim` names what no other job may work on meanwhile."""
+
+    job_id: str
+    kind: str
+    args: Mapping[str, Any]
+    state: JobState
+    progress: Progress
+    claim: str | None
+    result: Mapping[str, Any] | None
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    heartbeat_at: datetime
+    finished_at: datetime | None
+
+
+class JobArgs(BaseModel):
+    """Arguments of a job, as a caller sends them; unknown ones and other types are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_odd_strings(cls, values: Any) -> Any:
+        for text in _strings(values):
+            # A configuration follows such references into the environment, where the secrets are.
+            if "${" in text:
+                raise ValueError("arguments may not refer to the environment by ${…}")
+            if not text.isprintable():
+                raise ValueError("arguments may hold printable characters only")
+        return values
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _strings(key)
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+class BuildArgs(JobArgs):
+    """Fill the collection of one version of a model: the configured one, or a candidate."""
+
+    model: str = Field(description="A configured encoder.")
+    checkpoint: str | None = Field(None, description="Checkpoint of a candidate, in place of the configured.")
+    pretrained: str | None = Field(None, description="Tag of the candidate's weights, for openclip.")
+    revision: str | None = Field(None, description="Revision of the candidate's checkpoint.")
+    precision: str | None = Field(None, description="Number format of the candidate's weights.")
+    pooling: str | None = Field(None, description="How the candidate pools its tokens.")
+
+    @property
+    def candidate(self) -> dict[str, str]:
+        """What differs from the configured encoder."""
+        return {
+            name: value
+            for name in ("checkpoint", "pretrained", "revision", "precision", "pooling")
+            if (value := getattr(self, name)) is not None
+        }
+
+
+class SampleArgs(BuildArgs):
+    """Build a share of a collection, to measure the speed and to predict the whole."""
+
+    percent: float = Field(5.0, gt=0, le=100, description="Share of the pictures, in percent.")
+
+
+CANDIDATE = ":candidate"
+"""Ends the label of a candidate: names of models hold no colon."""
+
+
+class EnsembleArgs(JobArgs):
+    """An ensemble to compare with others."""
+
+    name: str = Field("ensemble", min_length=1, max_length=64, description="What the results call it.")
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        min_length=1, description="Members and their weights; MODEL:candidate is the candidate of that model."
+    )
+    fusion: Fusion = Field("rrf", description="How the members' lists are fused: rrf or weighted.")
+
+
+class EvaluateArgs(JobArgs):
+    """Compare models and ensembles on labelled queries, or on changed pictures of the catalog."""
+
+    models: list[str] = Field(
+        [], description="Configured encoders to compare; by default all that have a collection."
+    )
+    candidate: BuildArgs | None = Field(
+        None, description="Version to compare with the configured one of its model, which the gate judges."
+    )
+    ensembles: list[EnsembleArgs] = Field(
+        [],
+        description="Ensembles to compare; by default the configured one where all its members are compared.",
+    )
+    queries: str | None = Field(
+        None, min_length=1, description="File of labelled queries, in place of the configured one."
+    )
+    sample: WholeNumber | None = Field(
+        None, ge=2, le=10_000, description="Pictures of the catalog to draw, in place of labelled queries."
+    )
+    seed: WholeNumber | None = Field(
+        None, ge=0, description="Of the drawing, in place of the configured one."
+    )
+
+
+class ImportArgs(JobArgs):
+    """Take products over from a source; embeddings are completed by the repair or a build."""
+
+    source: SourceDescription = Field(description="Where the products come from.")
+    ask_again: bool = Field(
+        True,
+        description="Whether servers are asked if pictures that were fetched before have changed; if not, a "
+        "known URL stands for the same picture.",
+    )
+    delete_missing: bool = Field(
+        False, description="Delete products that this source has delivered before and does so no more."
+    )
+    max_delete_percent: float = Field(
+        10.0, ge=0, le=100, description="Share of the source's products above which none is deleted."
+    )
+
+
+class PlanArgs(BuildArgs):
+    """Say what a candidate would change and cost; writes nothing."""
+
+    percent: float = Field(2.0, gt=0, le=100, description="Share of the pictures to measure by, in percent.")
+
+
+class PromoteArgs(BuildArgs):
+    """Let a built candidate take over from the live version, without an hour of downtime."""
+
+    force: str | None = Field(
+        None, min_length=1, max_length=500, description="Why to promote it whatever the evaluation says."
+    )
+    apply: bool = Field(
+        True,
+        description="Whether to change the running configuration. If not, the job tells the change and waits "
+        "until somebody has made it, as on Kubernetes, where the RayService holds the configuration.",
+    )
+    wait_s: float = Field(
+        1800.0, gt=0, description="How long to wait until the replicas serve the version, in seconds."
+    )
+
+
+class RollbackArgs(JobArgs):
+    """Go back to the version that was live before, or to an earlier one."""
+
+    model: str = Field(description="A configured encoder.")
+    to: str | None = Field(
+        None, pattern="^[0-9a-f]{12}$", description="Fingerprint of the version; by default the one before."
+    )
+    apply: bool = Field(True, description="As for a promotion.")
+    wait_s: float = Field(1800.0, gt=0, description="As for a promotion.")
+
+
+class PruneArgs(JobArgs):
+    """Drop the collections of versions that are neither live, nor serve, nor were live before."""
+
+    model: str = Field(description="A configured encoder.")
+    keep: WholeNumber = Field(1, ge=0, description="Earlier versions to keep, the latest first.")
+    dry_run: bool = Field(False, description="Only say what would be dropped.")
+
+
+class PruneFilesArgs(JobArgs):
+    """Remove every image file that no product names, now and without the grace that the repair gives."""
+
+    dry_run: bool = Field(False, description="Only say how many files would be removed.")
+
+
+class VerifyArgs(JobArgs):
+    """Compare catalogue, ledger and Milvus, and repair what differs if asked to."""
+
+    model: str | None = Field(None, description="A configured encoder; by default all of them.")
+    percent: float = Field(
+        5.0, ge=0, le=100, description="Share of the pictures to encode anew and to compare, in percent."
+    )
+    seed: WholeNumber | None = Field(
+        None, ge=0, description="Of the drawing of that share; by default another every time."
+    )
+    repair: bool = Field(False, description="Whether to repair what can be repaired.")
+
+
+class AdoptArgs(JobArgs):
+    """Take the configured Milvus as the catalog's own, where the former one is lost: all is encoded anew."""
+
+    keep_index: bool = Field(
+        False,
+        description="Whether the collections are there, as after a restore of Milvus, so that the ledger is "
+        "believed and nothing is encoded anew.",
+    )
+
+
+KINDS: dict[str, type[JobArgs]] = {
+    "build": BuildArgs,
+    "sample": SampleArgs,
+    "evaluate": EvaluateArgs,
+    "import": ImportArgs,
+    "plan": PlanArgs,
+    "promote": PromoteArgs,
+    "rollback": RollbackArgs,
+    "prune": PruneArgs,
+    "prune_files": PruneFilesArgs,
+    "verify": VerifyArgs,
+    "adopt": AdoptArgs,
+}
+"""Every kind of job and its arguments; the room `jobs` holds what each does, under the same name."""
+
+
+__all__ = [
+    "CANDIDATE",
+    "KINDS",
+    "AdoptArgs",
+    "BuildArgs",
+    "EnsembleArgs",
+    "EvaluateArgs",
+    "ImportArgs",
+    "Job",
+    "JobArgs",
+    "JobState",
+    "PlanArgs",
+    "Progress",
+    "PromoteArgs",
+    "PruneArgs",
+    "PruneFilesArgs",
+    "RollbackArgs",
+    "SampleArgs",
+    "VerifyArgs",
+]

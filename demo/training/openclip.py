@@ -1,0 +1,114 @@
+"""Command that trains the demo's OpenCLIP model: `python -m demo.training.openclip --out DIR`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from demo.garments import WORDS, random_caption
+from demo.training.command import SEED, options, run
+from demo.training.dataset import CLIP_MEAN, CLIP_STD, INPUT_SIZE, LabelledPictures, augmented, normalised
+from demo.training.optimization import Schedule, contrastive_loss, fitting, optimise
+
+_CONTEXT = 16
+_LARGEST_SCALE = float(np.log(100))
+
+
+def architecture(vocabulary: int) -> dict[str, Any]:
+    """open_clip's model configuration: a small ResNet tower, since a ViT learns shape too late."""
+    return {
+        "embed_dim": 64,
+        "vision_cfg": {
+            "image_size": INPUT_SIZE,
+            "layers": [1, 1, 2, 1],
+            "width": 16,
+            "head_width": 32,
+            "patch_size": None,
+        },
+        "text_cfg": {
+            "context_length": _CONTEXT,
+            "vocab_size": vocabulary,
+            "width": 64,
+            "heads": 2,
+            "layers": 2,
+            "hf_tokenizer_name": "tokenizer",
+            "tokenizer_kwargs": {"clean": "lower"},
+        },
+    }
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word; the end token has the highest id, as open_clip's text pooling by argmax needs."""
+    tokens = ["<pad>", "<unk>", *WORDS, "<start>", "<end>"]
+    ids = {token: place for place, token in enumerate(tokens)}
+    words = Tokenizer(WordLevel(ids, unk_token="<unk>"))
+    words.normalizer = Lowercase()
+    words.pre_tokenizer = Whitespace()
+    words.post_processor = TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[(name, ids[name]) for name in ("<start>", "<end>")]
+    )
+    special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<start>", "eos_token": "<end>"}
+    return PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=_CONTEXT, **special)
+
+
+def train(pictures: LabelledPictures, steps: int, out: Path) -> None:
+    """Train both towers from scratch and save them."""
+    words = tokenizer()
+    settings = architecture(len(words))
+    model = CLIP(**json.loads(json.dumps(settings)))
+    model = model.to(memory_format=torch.channels_last).train()
+    rng, labels = np.random.default_rng(SEED), torch.from_numpy(pictures.labels)
+
+    def objective(batch: NDArray[np.int64], _progress: float) -> Tensor:
+        values = augmented(normalised(pictures.pixels[batch], CLIP_MEAN, CLIP_STD), rng)
+        captions, mentioned = zip(*(random_caption(pictures.looks[i], rng) for i in batch), strict=True)
+        ids = words(list(captions), padding="max_length", max_length=_CONTEXT, return_tensors="pt")[
+            "input_ids"
+        ]
+        seen = model.encode_image(values.contiguous(memory_format=torch.channels_last), normalize=True)
+        read = model.encode_text(ids, normalize=True)
+        logits = model.logit_scale.clamp(0, _LARGEST_SCALE).exp() * seen @ read.T
+        return contrastive_loss(logits, fitting(labels[batch], mentioned))
+
+    optimise(objective, model.parameters(), Schedule(steps, 128, 1.5e-3), len(pictures), SEED)
+    save(model, settings, words, out)
+
+
+def save(model: CLIP, settings: dict[str, Any], words: PreTrainedTokenizerFast, out: Path) -> None:
+    """Write what open_clip's `local-dir:` schema reads, weights as fp16."""
+    weights = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    save_file(weights, out / "open_clip_model.safetensors", metadata={"format": "pt"})
+    preprocessing = {
+        "mean": CLIP_MEAN,
+        "std": CLIP_STD,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
+    description = {"model_cfg": settings, "preprocess_cfg": preprocessing}
+    (out / "open_clip_config.json").write_text(json.dumps(description, indent=2) + "\n")
+    words.save_pretrained(out)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, save and judge."""
+    training = options("Train the demo's OpenCLIP model.", steps=1500, arguments=arguments)
+    run(training, "openclip", lambda pictures, steps: train(pictures, steps, training.out))
+
+
+if __name__ == "__main__":
+    main()

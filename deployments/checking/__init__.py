@@ -1,1 +1,0 @@
-"""The strict check of Serve configurations, and each mistake in words."""

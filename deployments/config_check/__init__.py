@@ -1,0 +1,1 @@
+"""The check of a Serve configuration file, and its tables in the docs."""

@@ -1,0 +1,83 @@
+"""Route of captions of images."""
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from core.errors import InvalidInput, VitrineError
+from deployments.http.auth import READ
+from deployments.http.bodies import Form, Taken, decode_base64, files_of, text_of
+from deployments.http.errors import fails
+from deployments.http.inputs import fetch_picture
+from deployments.http.schemas import Body
+from deployments.services.assembly import Services, services
+
+router = APIRouter(prefix="/v1", tags=["captions"], dependencies=[READ])
+
+
+class CaptionBody(Body):
+    """A picture to describe."""
+
+    image: str | None = Field(None, min_length=1, description="Base64 or a data URI.")
+    image_url: str | None = Field(None, min_length=1, description="Where the picture is: http or https.")
+    model: str | None = Field(
+        None, description="An encoder's name; left out: the first that writes captions."
+    )
+
+
+PICTURE = Taken(
+    CaptionBody,
+    Form(
+        texts={"model": "An encoder's name; left out: the first that writes captions."},
+        files={"image": "A picture file."},
+        required=("image",),
+    ),
+)
+
+
+class CaptionView(BaseModel):
+    """What a model says of a picture; `fingerprint` is that of its captions, language model included."""
+
+    model: str
+    fingerprint: str
+    caption: str
+    timings_ms: dict[str, float]
+    request_id: str
+
+
+@router.post(
+    "/caption",
+    summary="Describe a picture in words",
+    openapi_extra=PICTURE.described,
+    responses=fails(404, 424),
+)
+async def caption(request: Request) -> CaptionView:
+    """Describe a picture: a multipart file `image` with an optional field `model`, or JSON."""
+    service = services(request)
+    param, picture, model = await _read(request, service)
+    captioned = await service.captioner.caption(picture, model)
+    text = captioned.texts[0]
+    if isinstance(text, VitrineError):
+        raise text.at(param)
+    assert captioned.info.captions is not None
+    return CaptionView(
+        model=captioned.info.name,
+        fingerprint=captioned.info.captions,
+        caption=text,
+        timings_ms={stage: round(ms, 3) for stage, ms in captioned.timings_ms.items()},
+        request_id=request.state.request_id,
+    )
+
+
+async def _read(request: Request, service: Services) -> tuple[str, bytes, str | None]:
+    """Read the picture and the model to ask, after the field that the picture stood in."""
+    if PICTURE.is_form(request):
+        async with PICTURE.form(request, 1) as form:
+            (file,) = await files_of(form, "image")
+            return "image", file, text_of(form, "model")
+    body = await PICTURE.json(request)
+    if body.image is not None and body.image_url is None:
+        return "image", await decode_base64(body.image, "image"), body.model
+    if body.image_url is not None and body.image is None:
+        picture = await fetch_picture(body.image_url, service.fetcher, "image_url")
+        return "image_url", picture, body.model
+    raise InvalidInput("give one of `image` and `image_url`").at("body")

@@ -1,0 +1,205 @@
+"""Routes of products: put, get, list, delete, more like this."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import FiniteFloat
+
+from catalog.fetching.fetcher import Fetcher
+from core.batching import parts
+from core.concurrency import DECODERS, run_in
+from core.errors import InputTooLarge, InvalidInput, VitrineError
+from core.indexing import IndexState
+from core.search import QueryPart
+from core.types import NewPicture
+from deployments.http.auth import READ, WRITE
+from deployments.http.bodies import Form, Taken, files_of, parse, text_of
+from deployments.http.errors import fails
+from deployments.http.inputs import read_pictures
+from deployments.http.limits import request_ends_at
+from deployments.http.routes.images import NOT_MODIFIED, kept_for_good, matches
+from deployments.http.schemas import (
+    MAX_FALSE_MATCH_RATE,
+    SCORE_THRESHOLD,
+    ModelIndex,
+    ProductBody,
+    ProductView,
+    SearchView,
+    WrittenView,
+)
+from deployments.services.assembly import services
+from deployments.services.search import Request as SearchRequest
+from deployments.services.search import Threshold
+from models.images import MEDIA_TYPES, ImageLimits, inspect_image
+
+_CHECKED_AT_ONCE = 4
+router = APIRouter(prefix="/v1", tags=["products"], dependencies=[READ])
+PICTURE_FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file.",
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES},
+    },
+    **NOT_MODIFIED,
+}
+PRODUCT = Taken(
+    ProductBody,
+    Form(
+        json={"metadata": ProductBody},
+        file_lists={"images": "Picture files, in order; without any the product keeps those it has."},
+    ),
+)
+
+
+@router.put(
+    "/products/{product_id}",
+    summary="Create or replace a product",
+    response_model=WrittenView,
+    dependencies=[WRITE],
+    openapi_extra=PRODUCT.described,
+    responses={201: {"model": WrittenView, "description": "Created."}, **fails(424)},
+)
+async def put_product(product_id: str, request: Request, response: Response) -> WrittenView:
+    """Store a product with its pictures, durably, and index it.
+
+    JSON with pictures as base64, data URIs or http(s) URLs, or multipart with a JSON field `metadata` and
+    files `images`. Without pictures in the request the product keeps those it has; an empty list of JSON
+    `images` removes them.
+    The answer says per model whether the pictures are `indexed`, still `pending` or have `failed`.
+    """
+    service = services(request)
+    body, files = await _read_product(request, service.max_images_per_product, service.fetcher)
+    pictures = None if files is None else await _check_pictures(files, service.image_limits)
+    written = await service.writes.put(product_id, body.title, body.description, body.attributes, pictures)
+    response.status_code = 201 if written.created else 200
+    return WrittenView(
+        product=ProductView.of(written.product),
+        created=written.created,
+        index={
+            model: ModelIndex(state=_overall(states), images=states)
+            for model, states in written.index.items()
+        },
+    )
+
+
+@router.get("/products/{product_id}", summary="Read a product", responses=fails(404))
+async def get_product(product_id: str, request: Request) -> ProductView:
+    """Return a product with its pictures."""
+    products = services(request).catalog.products
+    return ProductView.of(await asyncio.to_thread(products.get, product_id))
+
+
+@router.get("/products", summary="List products")
+async def list_products(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str | None, Query(description="Last id of the page before.")] = None,
+) -> list[ProductView]:
+    """List products by id, a page at a time."""
+    page = await asyncio.to_thread(services(request).catalog.products.page, limit, after)
+    return [ProductView.of(product) for product in page]
+
+
+@router.delete(
+    "/products/{product_id}",
+    summary="Delete a product",
+    status_code=204,
+    dependencies=[WRITE],
+    responses=fails(404),
+)
+async def delete_product(product_id: str, request: Request) -> None:
+    """Remove a product, its pictures and its vectors."""
+    await services(request).writes.delete(product_id)
+
+
+@router.get("/products/{product_id}/similar", summary="More like this", responses=fails(404, 409, 413))
+async def similar_products(
+    product_id: str,
+    request: Request,
+    model: str = "ensemble",
+    limit: Annotated[int, Query(ge=1)] = 10,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    score_threshold: Annotated[FiniteFloat | None, Query(ge=-1, le=1, description=SCORE_THRESHOLD)] = None,
+    max_false_match_rate: Annotated[
+        FiniteFloat | None, Query(gt=0, lt=1, description=MAX_FALSE_MATCH_RATE)
+    ] = None,
+) -> SearchView:
+    """Find products that look like this one, by all its pictures; the product itself is left out."""
+    service = services(request)
+    service.check_page(limit, offset)
+    part = await service.stored.product(product_id)
+    found = await service.search.search(
+        SearchRequest(
+            (QueryPart(part),),
+            model,
+            limit,
+            offset,
+            exclude_products=(product_id,),
+            threshold=Threshold(score_threshold, max_false_match_rate),
+        )
+    )
+    return SearchView.of(found, request.state.request_id)
+
+
+@router.get(
+    "/images/{image_id}",
+    summary="Read a picture file",
+    response_class=Response,
+    responses=PICTURE_FILE | fails(404),
+)
+async def get_image(image_id: str, request: Request) -> Response:
+    """Return the picture file as it was sent."""
+    catalog = services(request).catalog
+    picture = await asyncio.to_thread(catalog.products.picture, image_id)
+    etag = f'"{picture.sha256}"'
+    headers = kept_for_good(etag)
+    if matches(request, etag):
+        return Response(status_code=304, headers=headers)
+    data = await asyncio.to_thread(catalog.blobs.get, picture.sha256)
+    return Response(data, media_type=picture.media_type, headers=headers)
+
+
+async def _read_product(
+    request: Request, max_images: int, fetcher: Fetcher
+) -> tuple[ProductBody, list[bytes] | None]:
+    if PRODUCT.is_form(request):
+        async with PRODUCT.form(request, max_images) as form:
+            if not form:
+                raise InvalidInput("the form is empty; send `metadata`, files `images`, or both").at("body")
+            body = parse(text_of(form, "metadata") or "{}", ProductBody, "metadata")
+            if body.images is not None:
+                raise InvalidInput("send pictures as files of the form field `images`").at("metadata.images")
+            return body, await files_of(form, "images") or None
+    body = await PRODUCT.json(request)
+    if body.images is None:
+        return body, None
+    if len(body.images) > max_images:
+        raise InputTooLarge(f"a product may have at most {max_images} pictures").at("images")
+    files = []
+    for index, picture in enumerate(await read_pictures(body.images, fetcher)):
+        if isinstance(picture, VitrineError):
+            raise picture.at(f"images[{index}]")
+        files.append(picture)
+    return body, files
+
+
+async def _check_pictures(files: list[bytes], limits: ImageLimits) -> list[NewPicture]:
+    checked: list[NewPicture] = []
+    # A few at a time: a product with many images must not go before all others.
+    for some in parts(list(enumerate(files)), _CHECKED_AT_ONCE):
+        checked += await asyncio.gather(*(_check_picture(index, data, limits) for index, data in some))
+    return checked
+
+
+async def _check_picture(index: int, data: bytes, limits: ImageLimits) -> NewPicture:
+    try:
+        facts = await run_in(DECODERS, inspect_image, data, limits, request_ends_at())
+    except InvalidInput as error:
+        raise error.at(f"images[{index}]") from None
+    return NewPicture(data, facts.media_type, facts.width, facts.height)
+
+
+def _overall(states: dict[str, IndexState]) -> IndexState:
+    """The state that still needs attention most."""
+    order: list[IndexState] = ["failed", "pending"]
+    return next((state for state in order if state in states.values()), "indexed")

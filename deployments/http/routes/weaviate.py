@@ -1,0 +1,126 @@
+"""Routes of Weaviate's multi2vec-clip container, so that Weaviate can use this service.
+
+Weaviate reads `error` of an answer as a string, so these calls differ from all others in that.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
+
+from core.errors import VitrineError
+from core.types import EncoderInfo
+from deployments.http.auth import READ
+from deployments.http.bodies import Taken
+from deployments.http.errors import kind_of, status_of
+from deployments.http.inputs import decode_pictures
+from deployments.http.schemas import Body, Words
+from deployments.observability.request_context import note_error
+from deployments.services.assembly import services
+
+MAX_TEXTS = 2048
+MAX_PICTURES = 64
+
+
+class _WeaviateRoute(APIRoute):
+    """Answers errors as the container does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap the handler of the route."""
+        handle = super().get_route_handler()
+
+        async def handle_in_their_shape(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except VitrineError as error:
+                where = f"{error.param}: " if error.param else ""
+                note_error(kind_of(type(error)))
+                return JSONResponse({"error": where + error.message}, status_of(error))
+
+        return handle_in_their_shape
+
+
+router = APIRouter(tags=["weaviate"], route_class=_WeaviateRoute)
+
+
+class VectorizeBody(Body):
+    """Texts and pictures; null, which Go writes for an empty list, is one."""
+
+    texts: list[Words] | None = Field(None, max_length=MAX_TEXTS)
+    images: list[str] | None = Field(None, max_length=MAX_PICTURES, description="Base64.")
+
+
+INPUTS = Taken(VectorizeBody)
+
+
+class VectorizeView(BaseModel):
+    """Unit vectors in the order of the texts and of the pictures."""
+
+    textVectors: list[list[float]]
+    imageVectors: list[list[float]]
+
+
+class MetaView(BaseModel):
+    """The model behind `/vectorize`."""
+
+    model: str
+    family: str
+    checkpoint: str
+    fingerprint: str
+    dimension: int
+
+
+@router.post(
+    "/vectorize",
+    summary="Embed as Weaviate's multi2vec-clip container does",
+    dependencies=[READ],
+    openapi_extra=INPUTS.described,
+)
+async def vectorize(request: Request) -> VectorizeView:
+    """Return a vector for each text and each picture, from the configured `embedding_model`.
+
+    The shape has no place for the error of one input: the first that fails refuses the request.
+    """
+    service = services(request)
+    body = await INPUTS.json(request)
+    texts, images = body.texts or [], body.images or []
+    encoder = await service.embedder.encoder(None)
+    encoded = await service.embedder.embed(encoder, [*texts, *await decode_pictures(images)])
+    vectors = []
+    for index, vector in enumerate(encoded.vectors):
+        if isinstance(vector, VitrineError):
+            is_text = index < len(texts)
+            raise vector.at(f"texts[{index}]" if is_text else f"images[{index - len(texts)}]")
+        vectors.append(vector.tolist())
+    return VectorizeView(textVectors=vectors[: len(texts)], imageVectors=vectors[len(texts) :])
+
+
+@router.get("/meta", summary="What /vectorize runs, as Weaviate asks", dependencies=[READ])
+async def meta(request: Request) -> MetaView:
+    """Describe the model behind `/vectorize`."""
+    info = await _info(request)
+    return MetaView(
+        model=info.name,
+        family=info.family,
+        checkpoint=info.checkpoint,
+        fingerprint=info.fingerprint,
+        dimension=info.dimension,
+    )
+
+
+@router.get("/.well-known/live", summary="The process answers, as Weaviate asks", status_code=204)
+async def well_known_live() -> None:
+    """Answer as long as the process runs."""
+
+
+@router.get("/.well-known/ready", summary="/vectorize can answer, as Weaviate asks", status_code=204)
+async def well_known_ready(request: Request) -> None:
+    """Answer when the model behind `/vectorize` does."""
+    await _info(request)
+
+
+async def _info(request: Request) -> EncoderInfo:
+    return await (await services(request).embedder.encoder(None)).describe()

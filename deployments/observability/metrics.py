@@ -1,0 +1,232 @@
+"""All metrics that Vitrine exports through Ray, and their table in docs/operations.md.
+
+To tell Ray of one value takes 25 to 60 µs in a replica that has just woken up, and ten times less in a row.
+A search tells a dozen.
+
+Ray's objects are made at the first use: only inside of a replica do they learn which one it is. Serve adds
+the labels `application`, `deployment` and `replica` to ours, and every name gets the prefix `ray_`. They are
+told of values a moment later, when the request that a value is about has been answered.
+"""
+
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ray.serve import metrics
+
+from core.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 0.25
+
+_waiting: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+_start_once = threading.Lock()
+"""Taken by whoever starts the thread, and never given back."""
+_in_turn = threading.Lock()
+
+
+def later(act: Callable[..., object], *arguments: Any) -> None:
+    """Call `act` within about `EVERY_S`, in the order of these calls; what waits when the process ends is lost."""
+    _waiting.append((act, arguments))
+    if _start_once.acquire(blocking=False):
+        threading.Thread(target=_run, name="later", daemon=True).start()
+
+
+def do_now() -> None:
+    """Do what waits, in this thread, and then raise what went wrong.
+
+    Raises:
+        ExceptionGroup: what acts have raised.
+    """
+    wrong: list[Exception] = []
+    with _in_turn:
+        while _waiting:
+            act, arguments = _waiting.popleft()
+            try:
+                act(*arguments)
+            except Exception as error:
+                error.add_note(f"in {act!r} of {arguments!r}")
+                wrong.append(error)
+    if wrong:
+        raise ExceptionGroup("not all that was left for later could be done", wrong)
+
+
+def _run() -> None:
+    while True:
+        time.sleep(EVERY_S)
+        try:
+            do_now()
+        except Exception:
+            # One line for all of them, however many there are.
+            logger.exception("what was left for later failed")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is exported: a name with its unit, what it means, and the labels that every value has."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Counter(Metric):
+    """What only grows, as long as the replica lives."""
+
+    kind: ClassVar[str] = "counter"
+
+    def add(self, amount: float = 1.0, /, **labels: str) -> None:
+        """Count so many more, which may be none."""
+        if amount > 0:
+            later(self._exported.inc, amount, labels)
+
+    @cached_property
+    def _exported(self) -> Any:
+        return metrics.Counter(self.name, description=self.help, tag_keys=self.labels)
+
+
+@dataclass(frozen=True)
+class Gauge(Metric):
+    """What goes up and down."""
+
+    kind: ClassVar[str] = "gauge"
+
+    def set(self, value: float, /, **labels: str) -> None:
+        """Say how it is now; exported until it is said anew."""
+        later(self._exported.set, value, labels)
+
+    @cached_property
+    def _exported(self) -> Any:
+        return metrics.Gauge(self.name, description=self.help, tag_keys=self.labels)
+
+
+@dataclass(frozen=True)
+class Histogram(Metric):
+    """How values are spread. Ray rebuilds them from their buckets, so that sums, and means, are estimates."""
+
+    buckets: tuple[float, ...] = (1.0,)
+    kind: ClassVar[str] = "histogram"
+
+    def observe(self, value: float, /, **labels: str) -> None:
+        """Add one value."""
+        later(self._exported.observe, value, labels)
+
+    @cached_property
+    def _exported(self) -> Any:
+        return metrics.Histogram(
+            self.name, description=self.help, boundaries=list(self.buckets), tag_keys=self.labels
+        )
+
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+REQUESTS = Counter(
+    "vitrine_requests_total",
+    "Requests that were answered. `model` is what was asked for: an encoder, `ensemble`, `several`, or `none`.",
+    ("route", "method", "status", "model"),
+)
+REQUEST_SECONDS = Histogram(
+    "vitrine_request_seconds",
+    "Time from a request's headers to the end of its answer, in seconds.",
+    ("route", "model"),
+    buckets=SECONDS,
+)
+STAGE_SECONDS = Histogram(
+    "vitrine_stage_seconds",
+    "Time of one stage of an answer, in seconds; its count is how often the stage ran. Stages: `ensemble`, "
+    "`encode` and `caption` as their callers wait for them; in an encoder `preprocess` (decode and resize, a "
+    "free thread awaited), `queue` (of the input of a batch that waited longest) and `forward` (of a batch); "
+    "`search`, `score` in Milvus; `lexical`; `fuse`; `hydrate` (products read from the catalog).",
+    ("stage", "model"),
+    buckets=SECONDS,
+)
+ERRORS = Counter(
+    "vitrine_errors_total",
+    "Errors by their type, as answers name it, where they arose: in a stage, or in a `request` as a whole.",
+    ("stage", "model", "type"),
+)
+BATCH_SIZE = Histogram(
+    "vitrine_batch_size",
+    "Inputs that went through the model together; `input` is `image`, `text` or `caption`.",
+    ("model", "input"),
+    buckets=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0),
+)
+CACHE_HITS = Counter(
+    "vitrine_embedding_cache_hits_total", "Inputs that were answered without the model.", ("model",)
+)
+CACHE_MISSES = Counter(
+    "vitrine_embedding_cache_misses_total", "Inputs that the model had to embed.", ("model",)
+)
+CATALOG_PICTURES = Gauge("vitrine_catalog_pictures", "Pictures in the catalog, as last sampled.")
+INDEXED_PICTURES = Gauge(
+    "vitrine_indexed_pictures",
+    "Pictures in the collection that the model serves, as last sampled.",
+    ("model",),
+)
+LEDGER_GAP = Gauge(
+    "vitrine_ledger_gap_pictures",
+    "Pictures that the collection lacks and the repair or a build has yet to bring, as last sampled.",
+    ("model",),
+)
+QUARANTINED = Gauge(
+    "vitrine_quarantined_pictures", "Pictures that the model could not take, as last sampled.", ("model",)
+)
+INDEX_AGE = Gauge(
+    "vitrine_index_age_seconds",
+    "How long the picture that has waited longest for its place in the collection has done so, in seconds: "
+    "how far the index lags behind the catalog; 0 when it lacks nothing.",
+    ("model",),
+)
+SAMPLED_AT = Gauge(
+    "vitrine_ledger_sampled_timestamp_seconds",
+    "When the ledger was last sampled for the figures above, in seconds since 1970.",
+    ("model",),
+)
+
+METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+
+
+BEGIN = "<!-- metrics: generated by `make generate` -->"
+END = "<!-- end of the metrics -->"
+
+
+def table() -> str:
+    """Render all metrics under the names that Prometheus sees."""
+    rows = [
+        f"| `ray_{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.help} |"
+        for each in METRICS
+    ]
+    return "\n".join(["| metric | kind | labels | what |", "| --- | --- | --- | --- |", *rows])
+
+
+def with_table(text: str) -> str:
+    """Put the table between the markers of a document.
+
+    Raises:
+        ConfigError: the document has no such markers.
+    """
+    before, found, rest = text.partition(BEGIN)
+    _, closed, after = rest.partition(END)
+    if not (found and closed):
+        raise ConfigError(f"the document needs the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+
+
+def main() -> None:
+    """Write the table into the document that the command line names."""
+    path = Path(sys.argv[1])
+    path.write_text(with_table(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The classes that Serve runs, one replica each."""

@@ -1,0 +1,133 @@
+"""Least recently used embeddings of one model version, bounded by bytes."""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from core.errors import VitrineError
+from core.types import Cropped, EncoderInfo, EncoderInput, Vector
+from deployments.observability.metrics import CACHE_HITS, CACHE_MISSES
+
+
+def content_key(fingerprint: str, item: EncoderInput) -> bytes:
+    """Hash a model version and an input to 32 bytes: equal only for the same version and content."""
+    kind, content = _content(item)
+    digest = hashlib.sha256(f"{fingerprint} {kind} ".encode())
+    digest.update(content)
+    return digest.digest()
+
+
+def _content(item: EncoderInput) -> tuple[str, bytes]:
+    if isinstance(item, str):
+        return "text", item.encode()
+    if isinstance(item, Cropped):
+        return f"image {item.box!r}", item.data
+    return "image", item
+
+
+class EmbeddingCache:
+    """The most recently used vectors of one model version. Not for several threads at a time.
+
+    Its memory is one block that is written when it is made, so that a replica which fills its cache
+    does not grow; keys come on top, some 200 bytes for each vector.
+    """
+
+    def __init__(self, max_bytes: int, dimension: int) -> None:
+        """Make room for as many float32 vectors as `max_bytes` hold; with room for none it stays empty."""
+        slots = max_bytes // (dimension * np.dtype(np.float32).itemsize)
+        self._rows = np.full((slots, dimension), np.nan, np.float32)
+        self._slots: OrderedDict[bytes, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def get(self, key: bytes) -> Vector | None:
+        """Return a copy of the float32 vector of shape (dimension,), or None when it is not held."""
+        slot = self._slots.get(key)
+        if slot is None:
+            return None
+        self._slots.move_to_end(key)
+        held: Vector = self._rows[slot].copy()
+        return held
+
+    def put(self, key: bytes, vector: Vector) -> None:
+        """Keep a vector; the one that was not asked for the longest makes room."""
+        if not len(self._rows):
+            return
+        slot = self._slots.pop(key, None)
+        if slot is None:
+            full = len(self._slots) == len(self._rows)
+            slot = self._slots.popitem(last=False)[1] if full else len(self._slots)
+        self._slots[key] = slot
+        self._rows[slot] = vector
+
+
+Answer = Vector | VitrineError
+Embed = Callable[[EncoderInput], Awaitable[Answer]]
+
+
+@dataclass(slots=True)
+class _Running:
+    """One input that is being embedded, and how many wait for it."""
+
+    work: asyncio.Future[Answer]
+    waiting: int = 0
+
+
+class CachedEmbeddings:
+    """Embeddings of one model version, from the cache where it holds them; errors are never kept."""
+
+    def __init__(self, info: EncoderInfo, max_bytes: int, embed: Embed) -> None:
+        self._fingerprint = info.fingerprint
+        self._cache = EmbeddingCache(max_bytes, info.dimension)
+        self._embed = embed
+        self._running: dict[bytes, _Running] = {}
+        self._model = info.name
+
+    async def embed(self, item: EncoderInput) -> Answer:
+        """Return what the model answers, or has answered to the same content before."""
+        if isinstance(item, str):
+            key = content_key(self._fingerprint, item)
+        else:
+            key = await asyncio.to_thread(content_key, self._fingerprint, item)
+        held = self._cache.get(key)
+        if held is not None:
+            CACHE_HITS.add(model=self._model)
+            return held
+        if key in self._running:
+            CACHE_HITS.add(model=self._model)
+        else:
+            CACHE_MISSES.add(model=self._model)
+            self._running[key] = self._start(key, item)
+        return await self._wait(key, self._running[key])
+
+    def _start(self, key: bytes, item: EncoderInput) -> _Running:
+        work = asyncio.ensure_future(self._embed(item))
+        work.add_done_callback(partial(self._finish, key))
+        return _Running(work)
+
+    async def _wait(self, key: bytes, running: _Running) -> Answer:
+        running.waiting += 1
+        try:
+            # A caller that goes away must not take the answer from the others.
+            return await asyncio.shield(running.work)
+        finally:
+            running.waiting -= 1
+            if not running.waiting and not running.work.done():
+                # At once, so that nobody joins what is cancelled.
+                del self._running[key]
+                running.work.cancel()
+
+    def _finish(self, key: bytes, done: asyncio.Future[Answer]) -> None:
+        if key in self._running and self._running[key].work is done:
+            del self._running[key]
+        if done.cancelled() or done.exception() is not None:
+            return
+        answer = done.result()
+        if not isinstance(answer, VitrineError):
+            self._cache.put(key, answer)

@@ -1,0 +1,140 @@
+"""One replica of an encoder: decodes in threads, runs the model on batches across requests."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, TypeVar
+
+from core.concurrency import start_shared
+from core.errors import ModelUnavailable, VitrineError, expected
+from core.telemetry import Stage
+from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, PictureInput, Vector
+from deployments.observability.telemetry import called, start_telemetry
+from deployments.replicas.batching import Batches, BatchMetrics
+from deployments.replicas.embedding_cache import CachedEmbeddings
+from models.config import EncoderConfig
+from models.encoder import Pixels
+from models.registry import load_encoder
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+DEAD_BATCHES = 3
+"""Batches in a row without one answer after which a replica asks to be replaced."""
+PROBED_S = 5.0
+"""How long the answer to a probe is believed: readiness needs no key, and must not take the model's time."""
+
+
+class EncoderReplica:
+    """Serves one model.
+
+    Pictures are decoded as they arrive, each in a thread, so that decoding overlaps with the forward
+    pass of the batch before and a broken picture never joins a batch. One thread owns the model.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        start_telemetry()
+        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        # torch keeps the CUDA graphs of a compiled model by thread, so the one that runs it records them.
+        self._encoder = self._model_thread.submit(load_encoder, config).result()
+        self._embed = self._encode_one
+        if config.cache_max_bytes:
+            self._embed = CachedEmbeddings(self._encoder.info, config.cache_max_bytes, self._encode_one).embed
+        self._decoders = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
+        self._dead_batches = 0
+        self._probing: asyncio.Task[Vector | VitrineError] | None = None
+        self._probed_at = 0.0
+        self._wait_s = config.batch_wait_timeout_s
+        self._images = self._batches("image", self._embed_images, config.max_batch_size)
+        self._texts = self._batches("text", self._encoder.encode_texts, config.max_batch_size)
+        captions = config.captions.max_batch_size if config.captions is not None else 1
+        self._captions = self._batches("caption", self._encoder.caption, captions)
+
+    async def describe(self) -> EncoderInfo:
+        """Say which version this replica runs."""
+        return self._encoder.info
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        """Embed pictures and words; each input succeeds or fails alone, in input order."""
+        started = time.perf_counter()
+        with called("encode", self._encoder.info.name, len(inputs)):
+            vectors = await asyncio.gather(*(self._embed_or_probe(item) for item in inputs))
+        return Encoded(self._encoder.info, list(vectors), {"replica": (time.perf_counter() - started) * 1e3})
+
+    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+        """Describe picture files in words; each succeeds or fails alone, in input order.
+
+        Raises:
+            UnsupportedModality: this model writes no captions.
+        """
+        self._encoder.caption([])
+        started = time.perf_counter()
+        with called("caption", self._encoder.info.name, len(pictures)):
+            texts = await asyncio.gather(*(self._caption_one(data) for data in pictures))
+        return Captioned(self._encoder.info, list(texts), {"replica": (time.perf_counter() - started) * 1e3})
+
+    async def check_health(self) -> None:
+        """Fail when the model has stopped to answer, as after a GPU error; Serve then replaces the replica."""
+        if self._dead_batches >= DEAD_BATCHES:
+            raise ModelUnavailable(f"the model failed on {self._dead_batches} batches in a row")
+
+    async def _embed_or_probe(self, item: EncoderInput) -> Vector | VitrineError:
+        if item != PROBE:
+            return await self._embed(item)
+        if self._probing is None or (self._probing.done() and time.monotonic() > self._probed_at + PROBED_S):
+            self._probing = start_shared(self._probe())
+        return await asyncio.shield(self._probing)
+
+    async def _probe(self) -> Vector | VitrineError:
+        """Run the probe through the model itself; an error is believed by those alone who wait for it."""
+        answer = await self._encode_one(PROBE)
+        self._probed_at = float("-inf") if isinstance(answer, VitrineError) else time.monotonic()
+        return answer
+
+    async def _encode_one(self, item: EncoderInput) -> Vector | VitrineError:
+        try:
+            if isinstance(item, str):
+                if "text" not in self._encoder.info.modalities:
+                    # Refused here: no place in a batch, and no error of the model's to count.
+                    self._encoder.encode_texts([item])
+                return await self._texts.submit(item)
+            return await self._images.submit(await self._decode(item))
+        except Exception as error:
+            return expected(error, f"encoding with {self._encoder.info.name}")
+
+    async def _caption_one(self, data: bytes) -> str | VitrineError:
+        try:
+            return await self._captions.submit(await self._decode(data))
+        except Exception as error:
+            return expected(error, f"captioning with {self._encoder.info.name}")
+
+    async def _decode(self, picture: PictureInput) -> Pixels:
+        loop = asyncio.get_running_loop()
+        with Stage("preprocess", self._encoder.info.name):
+            return await loop.run_in_executor(self._decoders, self._encoder.decode, picture)
+
+    def _batches(
+        self,
+        kind: Literal["image", "text", "caption"],
+        run: Callable[[Sequence[Input]], Sequence[Output]],
+        max_size: int,
+    ) -> Batches[Input, Output]:
+        watch = BatchMetrics(self._encoder.info.name, kind)
+
+        def run_and_count(batch: Sequence[Input]) -> Sequence[Output]:
+            try:
+                answers = run(batch)
+            except Exception as error:
+                watch.errors([error] * len(batch))
+                raise
+            watch.errors(answers)
+            return answers
+
+        return Batches(run_and_count, self._model_thread, max_size, self._wait_s, watch)
+
+    def _embed_images(self, batch: Sequence[Pixels]) -> list[Vector | VitrineError]:
+        answers = self._encoder.encode_images(batch)
+        dead = all(isinstance(answer, ModelUnavailable) for answer in answers)
+        self._dead_batches = self._dead_batches + 1 if dead else 0
+        return answers

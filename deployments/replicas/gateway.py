@@ -1,0 +1,81 @@
+"""One replica of the gateway: the FastAPI ingress over catalog, Milvus and the encoders' handles."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
+
+from catalog.opening import open_catalog
+from core.api_keys import NO_KEYS_NOTICE, exposed_notice
+from core.concurrency import widen_thread_pool
+from core.errors import ConfigError
+from deployments.config import GatewayArgs, ServedModels
+from deployments.http.app import create_app
+from deployments.http.auth import is_loopback
+from deployments.http.limits import within_deadline
+from deployments.observability.telemetry import start_telemetry
+from deployments.replicas.handles import HandleEncoder, HandleEnsemble
+from deployments.services.assembly import Services, assemble
+from milvus.store import MilvusStore
+
+logger = logging.getLogger(__name__)
+
+
+class GatewayReplica:
+    """Answers HTTP; knows products, never pixels or tensors."""
+
+    def __init__(self, args: GatewayArgs) -> None:
+        start_telemetry()
+        self._args = args
+        read_timeout_s = args.catalog.read_timeout_s
+        self._catalog = open_catalog(args.catalog, lambda: within_deadline(read_timeout_s))
+        self._store = MilvusStore(args.milvus)
+        self._ensemble = HandleEnsemble(args.encode_deadline_s)
+        self._app = create_app(args)
+        self._exposed_at = _exposed_at()
+        if not args.door.admin_key_sha256 and not self._catalog.api_keys.all():
+            if self._exposed_at is not None:
+                # The log has it, and as the reason why the deployment failed, Serve's status.
+                logger.error(exposed_notice(self._exposed_at))
+                raise ConfigError(exposed_notice(self._exposed_at))
+            logger.warning(NO_KEYS_NOTICE)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Hand the application to Serve."""
+        return self._app
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take over the list of models, in place."""
+        widen_thread_pool()
+        self._app.state.services = self._services(ServedModels.model_validate(user_config))
+
+    def _services(self, served: ServedModels) -> Services:
+        return assemble(
+            self._args,
+            served,
+            self._catalog,
+            self._store,
+            self._connect,
+            self._ensemble,
+            self._exposed_at,
+        )
+
+    def _connect(self, name: str) -> HandleEncoder:
+        return HandleEncoder(name, self._args.encode_deadline_s)
+
+
+def _exposed_at() -> str | None:
+    """Find out where Serve listens; None on loopback, and outside of Serve.
+
+    The options are those that Serve runs with, whoever started it; they stay until Serve ends. No public call
+    tells them to a replica (Ray 2.60): `serve.status()` leaves them out, and the dashboard may not run.
+    """
+    try:
+        serve.get_replica_context()
+    except RayServeException:
+        return None
+    host = _get_global_client().http_config.host
+    return None if host is None or is_loopback(host) else host

@@ -1,0 +1,245 @@
+"""The repair: indexes what is missing, removes what is obsolete, captions images, samples the ledger.
+
+Each model has loops of its own, so that the backlog of one holds up no other. Where the configuration asks
+for it, the repair also captions the images of the catalog. It removes image files that no product names.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from itertools import cycle
+from typing import Any
+
+from catalog.image_files import PREFIXES
+from catalog.ledger_queries import SqlIndexProgress
+from catalog.opening import open_catalog
+from core.concurrency import widen_thread_pool
+from core.errors import Internal, Unavailable, VitrineError
+from core.index_rows import IndexRows
+from core.indexing import Captioning, CaptionReport, Indexer, SweepReport
+from core.ports import EncoderClient
+from core.store_check import StoreCheck
+from deployments.config import IngestCaptions, RepairArgs, ServedModels
+from deployments.observability.metrics import (
+    CATALOG_PICTURES,
+    INDEX_AGE,
+    INDEXED_PICTURES,
+    LEDGER_GAP,
+    QUARANTINED,
+    SAMPLED_AT,
+)
+from deployments.observability.request_context import as_request, new_request_id
+from deployments.observability.telemetry import start_telemetry
+from deployments.replicas.handles import HandleEncoder, Rests, SleepingEncoder
+from milvus.store import MilvusStore
+
+logger = logging.getLogger(__name__)
+
+_SHARE = 20
+"""A sample reads the whole ledger, so the pause is at least so many times as long as reading took."""
+
+
+class IndexSamples:
+    """Samples the collection that each model serves; of one that is away, the collection it served last."""
+
+    def __init__(self, progress: SqlIndexProgress, interval_s: float) -> None:
+        self._progress = progress
+        self._interval_s = interval_s
+        self._collections: dict[str, str] = {}
+
+    async def sample(self, encoders: Sequence[EncoderClient]) -> float:
+        """Set the gauges anew; returns how long to wait before the next sample, in seconds."""
+        reading_s = 0.0
+        # One after the other: the database has other work.
+        for encoder in encoders:
+            try:
+                reading_s += await self._sample(encoder)
+            except VitrineError as error:
+                logger.warning("the ledger of %s cannot be sampled: %s", encoder.name, error.message)
+        return max(self._interval_s, _SHARE * reading_s)
+
+    async def _sample(self, encoder: EncoderClient) -> float:
+        """Set the gauges of one model; returns how long the database took, in seconds."""
+        try:
+            self._collections[encoder.name] = (await encoder.describe()).collection
+        except Unavailable:
+            if encoder.name not in self._collections:
+                return 0.0
+        started = time.monotonic()
+        progress = await asyncio.to_thread(self._progress.of, self._collections[encoder.name])
+        took_s = time.monotonic() - started
+        counts, model = progress.counts, encoder.name
+        CATALOG_PICTURES.set(counts.pictures)
+        INDEXED_PICTURES.set(counts.indexed, model=model)
+        LEDGER_GAP.set(counts.missing, model=model)
+        QUARANTINED.set(counts.failed, model=model)
+        INDEX_AGE.set(progress.age_s, model=model)
+        SAMPLED_AT.set(time.time(), model=model)
+        return took_s
+
+
+class CaptionSweeps:
+    """Passes of one model that never raise, and say once what stands in their way."""
+
+    def __init__(self, model: str, captioning: Captioning, batch_size: int) -> None:
+        self._model = model
+        self._captioning = captioning
+        self._batch_size = batch_size
+        self._problem: str | None = None
+
+    async def sweep(self) -> CaptionReport | str:
+        """Make one pass; returns what was done, or what stood in the way."""
+        try:
+            report = await self._captioning.sweep(self._batch_size)
+        except VitrineError as error:
+            return self._tell(error.message)
+        except Exception:
+            logger.exception("captions by %s failed", self._model)
+            return "internal error; see the logs"
+        self._problem = None
+        if report != CaptionReport():
+            logger.info("captions by %s: %s", self._model, report)
+        return report
+
+    def _tell(self, problem: str) -> str:
+        if problem != self._problem:
+            logger.warning("captions by %s: %s", self._model, problem)
+            self._problem = problem
+        return problem
+
+
+_FILES_AT_ONCE = 100
+"""Files removed by one call in a thread."""
+
+
+class RepairReplica:
+    """Repairs the collections of all models; one replica is enough, several do no harm."""
+
+    def __init__(self, args: RepairArgs) -> None:
+        start_telemetry()
+        self._args = args
+        self._catalog = open_catalog(args.catalog)
+        self._samples = IndexSamples(self._catalog.index_progress, args.sample_interval_s)
+        self._encoders: dict[str, SleepingEncoder] = {}
+        self._store = MilvusStore(args.milvus)
+        self._check = StoreCheck(self._store, self._catalog.ledger)
+        self._rests = Rests()
+        self._captions = None if args.captions is None else self._captioning(args.captions)
+        self._loops: list[asyncio.Task[None]] = []
+        self._loops_of_model: dict[str, list[asyncio.Task[None]]] = {}
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take over the list of models, in place: loops begin for those that came and end for those that went."""
+        widen_thread_pool()
+        models = ServedModels.model_validate(user_config).models
+        for name in set(self._encoders) - set(models):
+            del self._encoders[name]
+            for loop in self._loops_of_model.pop(name):
+                loop.cancel()
+        for name in models:
+            if name not in self._encoders:
+                self._encoders[name] = self._encoder(name, self._args.encode_deadline_s)
+                self._loops_of_model[name] = self._start(name, self._encoders[name])
+        if not self._loops:
+            # Apart from each other: captions take long, and must not hold up what a search needs.
+            loops = [self._sample_for_ever(), self._remove_files_for_ever()]
+            if self._captions is not None:
+                loops.append(self._repeat("captions", self._captions.sweep))
+            self._loops = [asyncio.create_task(loop) for loop in loops]
+
+    async def check_health(self) -> None:
+        """Fail when a loop has ended; Serve then replaces the replica."""
+        for loop in self._running():
+            if loop.done():
+                cause = None if loop.cancelled() else loop.exception()
+                raise RuntimeError("a loop of the repair has ended") from cause
+
+    async def stop(self) -> None:
+        """End all loops; what they have begun is taken up by the next repair."""
+        loops = self._running()
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        return [*self._loops, *(loop for loops in self._loops_of_model.values() for loop in loops)]
+
+    def _start(self, name: str, encoder: SleepingEncoder) -> list[asyncio.Task[None]]:
+        ledger, blobs = self._catalog.ledger, self._catalog.blobs
+        rows = IndexRows(self._store, ledger, self._check)
+        indexer = Indexer(encoder, self._store, ledger, blobs, rows)
+        # Two, so that what a shop has deleted leaves the collection while thousands of images are missing.
+        passes = (indexer.index_missing, indexer.remove_obsolete)
+        return [
+            asyncio.create_task(self._repeat("repair", partial(self._pass, name, each))) for each in passes
+        ]
+
+    def _captioning(self, settings: IngestCaptions) -> CaptionSweeps:
+        encoder = self._encoder(settings.model, settings.deadline_s)
+        captioning = Captioning(encoder, self._catalog.captions, self._catalog.blobs)
+        return CaptionSweeps(settings.model, captioning, settings.batch_size)
+
+    def _encoder(self, name: str, deadline_s: float) -> SleepingEncoder:
+        return SleepingEncoder(HandleEncoder(name, deadline_s), self._rests.of)
+
+    async def _repeat(self, name: str, step: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            with as_request(new_request_id(name)):
+                await step()
+            await asyncio.sleep(self._args.interval_s)
+
+    async def _sample_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(await self._samples.sample(list(self._encoders.values())))
+
+    async def _remove_files_for_ever(self) -> None:
+        # Begins anywhere, so that a replica that is often replaced sees all files too.
+        first = random.randrange(len(PREFIXES))
+        for prefix in cycle((*PREFIXES[first:], *PREFIXES[:first])):
+            with as_request(new_request_id("files")):
+                await self._remove_files(prefix)
+            await asyncio.sleep(self._args.file_interval_s)
+
+    async def _remove_files(self, prefix: str) -> None:
+        # Apart from each other: what cannot be removed must not keep others from being found.
+        for work in (self._collect_files, partial(self._mark_files, prefix)):
+            try:
+                await work()
+            except VitrineError as error:
+                logger.warning("image files that no product names stay: %s", error.message)
+            except Exception:
+                logger.exception("the removal of image files failed")
+
+    async def _mark_files(self, prefix: str) -> None:
+        await asyncio.to_thread(self._catalog.image_files.mark_unnamed, prefix)
+
+    async def _collect_files(self) -> None:
+        collect, removed, failed, last = self._catalog.image_files.collect, 0, 0, None
+        try:
+            while True:
+                done = await asyncio.to_thread(collect, self._args.file_grace_s, _FILES_AT_ONCE, last)
+                removed, failed, last = removed + done.removed, failed + done.failed, done.last
+                if last is None:
+                    break
+        finally:
+            if removed:
+                logger.info("removed %d image files that no product names", removed)
+            if failed:
+                logger.warning("%d image files could not be removed and are tried again later", failed)
+
+    async def _pass(self, name: str, work: Callable[[int, float], Awaitable[SweepReport]]) -> None:
+        try:
+            report = await work(self._args.batch_size, self._args.grace_s)
+        except Internal as error:
+            logger.error("repair of %s: %s", name, error.message)
+        except VitrineError as error:
+            # As long as an encoder is away every pass ends so, and its own application says why.
+            logger.debug("repair of %s: %s", name, error.message)
+        except Exception:
+            logger.exception("repair of %s failed", name)
+        else:
+            if report != SweepReport():
+                logger.info("repair of %s: %s", name, report)

@@ -1,0 +1,1 @@
+"""What the routes call: search, products, captions, status and jobs, free of HTTP."""

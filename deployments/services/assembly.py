@@ -1,0 +1,103 @@
+"""The services that the routes use, assembled once per configuration of a gateway replica."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from catalog.fetching.fetcher import Fetcher
+from catalog.opening import Catalog
+from core.calibration import NullSamples
+from core.errors import InputTooLarge
+from core.ports import EncoderClient, VectorStore
+from core.store_check import StoreCheck
+from deployments.config import GatewayArgs, ServedModels
+from deployments.services.api_keys import Keyring
+from deployments.services.compare import Comparison
+from deployments.services.encoders import Captioner, Embedder, EncoderSet
+from deployments.services.jobs import BulkJobs, RayJobs
+from deployments.services.products import AttributeSummaries, ProductWrites
+from deployments.services.search import Ensemble, ProductSearch, StoredParts, Thresholds
+from deployments.services.status import LedgerCountsSample, Status
+from deployments.services.thumbnails import Thumbnails
+from models.images import ImageLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The gateway's collaborators; replaced as a whole when the list of models changes."""
+
+    catalog: Catalog
+    encoders: EncoderSet
+    embedder: Embedder
+    captioner: Captioner
+    fetcher: Fetcher
+    search: ProductSearch
+    comparison: Comparison
+    stored: StoredParts
+    writes: ProductWrites
+    status: Status
+    attributes: AttributeSummaries
+    thumbnails: Thumbnails
+    jobs: BulkJobs
+    image_limits: ImageLimits
+    keyring: Keyring
+    max_images_per_product: int
+    max_page: int
+
+    def check_page(self, limit: int, offset: int) -> None:
+        """Refuse pages beyond the configured depth."""
+        if limit + offset > self.max_page:
+            raise InputTooLarge(f"limit + offset may be at most {self.max_page}").at("limit")
+
+
+def assemble(
+    args: GatewayArgs,
+    served: ServedModels,
+    catalog: Catalog,
+    store: VectorStore,
+    connect: Callable[[str], EncoderClient],
+    ensemble: Ensemble,
+    exposed_at: str | None = None,
+) -> Services:
+    """Wire the services.
+
+    `connect` gives the client of an encoder by its name; `exposed_at` is where Serve listens, if that is more
+    than this machine.
+    """
+    encoders = EncoderSet(served.models, connect, catalog.ledger.versions)
+    thresholds = Thresholds(encoders, NullSamples(catalog.products, store, args.calibration))
+    counts = LedgerCountsSample(catalog.ledger, args.counts_ttl_s)
+    check = StoreCheck(store, catalog.ledger)
+    search = ProductSearch(catalog, store, encoders, ensemble, args.lexical, thresholds, check)
+    return Services(
+        catalog=catalog,
+        encoders=encoders,
+        embedder=Embedder(encoders, args.embedding_model),
+        captioner=Captioner(encoders, catalog.captions),
+        fetcher=Fetcher(args.fetch),
+        search=search,
+        comparison=Comparison(search, encoders),
+        stored=StoredParts(catalog),
+        writes=ProductWrites(catalog, store, encoders, args.index_wait_s, check),
+        status=Status(catalog, store, encoders, ensemble, args.ready_coverage, counts, check),
+        attributes=AttributeSummaries(catalog.products),
+        thumbnails=Thumbnails(catalog, args.images, args.thumbnails),
+        jobs=BulkJobs(
+            catalog,
+            RayJobs(args.jobs.dashboard_url, args.jobs.deadline_s),
+            args.jobs.deadline_s,
+            served.models,
+            args.jobs.imports.folders,
+        ),
+        image_limits=args.images,
+        keyring=Keyring(catalog.api_keys, args.door, exposed_at),
+        max_images_per_product=args.max_images_per_product,
+        max_page=args.max_page,
+    )
+
+
+def services(request: Request) -> Services:
+    """Return the services of the replica that answers this request."""
+    current: Services = request.app.state.services
+    return current

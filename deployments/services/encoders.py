@@ -1,0 +1,254 @@
+"""The configured encoders by name, and embeddings and captions from them for their own sake."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from core.batching import batched_by_bytes, input_bytes
+from core.concurrency import start_shared
+from core.ensemble import ENSEMBLE
+from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModality, VitrineError
+from core.ports import Captions, EncoderClient
+from core.types import CaptionCounts, Captioned, Encoded, EncoderInfo, EncoderInput, Modality
+from deployments.observability.request_context import note_model
+
+VERSIONS_TTL_S = 10.0
+"""How long the catalog's list of model versions is believed."""
+_KINDS: Mapping[Modality, str] = {"text": "words", "image": "pictures"}
+
+
+class EncoderSet:
+    """The configured encoders; replaced as a whole when the configuration changes.
+
+    `versions` lists the versions of the catalog: what models can do is read there, which wakes none of them.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        connect: Callable[[str], EncoderClient],
+        versions: Callable[[], Sequence[EncoderInfo]] = list,
+    ) -> None:
+        self._encoders = {name: connect(name) for name in names}
+        self._versions = versions
+        self._reading: asyncio.Task[Sequence[EncoderInfo]] | None = None
+        self._read_at = 0.0
+
+    def __iter__(self) -> Iterator[EncoderClient]:
+        return iter(self._encoders.values())
+
+    def get(self, name: str) -> EncoderClient:
+        """Return the encoder; NotFound names those that exist."""
+        if name not in self._encoders:
+            known = ", ".join(sorted(self._encoders)) or "none"
+            raise NotFound(f"there is no model {name!r}; models: {known}").at("model")
+        return self._encoders[name]
+
+    async def require(self, name: str, inputs: Iterable[EncoderInput]) -> None:
+        """Check that the model can encode these inputs.
+
+        Raises:
+            UnsupportedModality: it cannot; the message names the models that can.
+        """
+        info = await self.get(name).describe()
+        for modality in sorted(modalities(inputs) - set(info.modalities)):
+            raise _unsupported(name, modality, await self._capable(modality))
+
+    async def unable(self, needed: Iterable[Modality]) -> dict[str, str]:
+        """Name the models that cannot encode all that is needed, and say why, without asking any of them.
+
+        A model of which the catalog knows no version yet is not among them, nor one with a version that can.
+        """
+        wanted, known = set(needed), await self._known()
+        return {
+            name: f"{name} does not take {' and '.join(_KINDS[each] for each in sorted(lacking))}"
+            for name, able in known.items()
+            if name in self._encoders and (lacking := wanted - able)
+        }
+
+    async def _known(self) -> dict[str, set[Modality]]:
+        """What models can encode, by any of their versions."""
+        if self._reading is None or (
+            self._reading.done() and time.monotonic() > self._read_at + VERSIONS_TTL_S
+        ):
+            self._read_at = time.monotonic()
+            self._reading = start_shared(asyncio.to_thread(self._versions))
+        try:
+            versions = await asyncio.shield(self._reading)
+        except Unavailable:
+            # Then models are asked, and say themselves what they cannot do.
+            return {}
+        known: dict[str, set[Modality]] = {}
+        for info in versions:
+            known.setdefault(info.name, set()).update(info.modalities)
+        return known
+
+    async def _capable(self, modality: Modality) -> list[str]:
+        known = await self._known()
+        capable = []
+        for encoder in self:
+            try:
+                able = known.get(encoder.name) or (await encoder.describe()).modalities
+            except Unavailable:
+                continue
+            if modality in able:
+                capable.append(encoder.name)
+        return capable
+
+    def searchable(self, name: str) -> bool:
+        """Tell whether `name` is an encoder rather than the ensemble.
+
+        Raises:
+            NotFound: it is neither.
+            ModelUnavailable: there are no encoders at all.
+        """
+        if not self._encoders:
+            raise ModelUnavailable("no encoder is configured")
+        if name != ENSEMBLE and name not in self._encoders:
+            known = ", ".join(sorted([*self._encoders, ENSEMBLE]))
+            raise NotFound(f"there is no model {name!r}; models: {known}").at("model")
+        return name != ENSEMBLE
+
+
+def modalities(inputs: Iterable[EncoderInput]) -> set[Modality]:
+    """Say what a model must be able to read to encode these inputs."""
+    return {"text" if isinstance(item, str) else "image" for item in inputs}
+
+
+def _unsupported(model: str, modality: Modality, capable: Sequence[str]) -> UnsupportedModality:
+    others = ", ".join(sorted(capable)) if capable else "none of the configured models"
+    return UnsupportedModality(f"model {model!r} cannot encode {_KINDS[modality]}; these can: {others}")
+
+
+_ATTEMPTS = 4
+"""Calls until the replica that answers runs the version that the batch began with."""
+
+
+class Embedder:
+    """Embeds batches with one of the encoders; `default` names that of calls that name none."""
+
+    def __init__(self, encoders: EncoderSet, default: str | None) -> None:
+        self._encoders = encoders
+        self._default = default
+
+    async def encoder(self, name: str | None) -> EncoderClient:
+        """Return the encoder of that name; for None the default, else the first that takes words and pictures.
+
+        Raises:
+            NotFound: there is none.
+            ModelUnavailable: which one it would be cannot be told now.
+        """
+        if name is not None or self._default is not None:
+            return self._encoders.get(name or self._default or "")
+        away: list[str] = []
+        for encoder in self._encoders:
+            try:
+                if {"text", "image"} <= set((await encoder.describe()).modalities):
+                    return encoder
+            except Unavailable:
+                away.append(encoder.name)
+        if away:
+            raise ModelUnavailable(f"not available: {', '.join(away)}")
+        raise NotFound("no model takes both words and pictures; name one").at("model")
+
+    async def embed(self, encoder: EncoderClient, inputs: Sequence[EncoderInput | VitrineError]) -> Encoded:
+        """Embed inputs; each succeeds or fails alone, in order. One that failed before keeps its error.
+
+        Raises:
+            UnsupportedModality: the model cannot encode some of the inputs.
+            ModelUnavailable, DeadlineExceeded: not now.
+        """
+        note_model(encoder.name)
+        sound = {index: item for index, item in enumerate(inputs) if not isinstance(item, VitrineError)}
+        await self._encoders.require(encoder.name, sound.values())
+        if not sound:
+            return Encoded(
+                await encoder.describe(), [item for item in inputs if isinstance(item, VitrineError)]
+            )
+        return _with_failures(inputs, await _encode(encoder, list(sound.values())))
+
+
+async def _encode(encoder: EncoderClient, inputs: Sequence[EncoderInput]) -> Encoded:
+    first, *others = batched_by_bytes(inputs, input_bytes)
+    answer = await encoder.encode(first)
+    rest = await asyncio.gather(*(_encode_as(answer, encoder, batch) for batch in others))
+    vectors = [vector for encoded in (answer, *rest) for vector in encoded.vectors]
+    timings = answer.timings_ms if not rest else _longest([each.timings_ms for each in (answer, *rest)])
+    return Encoded(answer.info, vectors, timings)
+
+
+async def _encode_as(answer: Encoded, encoder: EncoderClient, batch: Sequence[EncoderInput]) -> Encoded:
+    """Encode with the version that gave `answer`: during a roll-out replicas run different weights."""
+    for _ in range(_ATTEMPTS):
+        encoded = await encoder.encode(batch)
+        if encoded.info.fingerprint == answer.info.fingerprint:
+            return encoded
+    raise ModelUnavailable(
+        f"model {encoder.name!r} is being replaced; try again shortly, or send fewer inputs"
+    )
+
+
+def _with_failures(inputs: Sequence[EncoderInput | VitrineError], encoded: Encoded) -> Encoded:
+    vectors = iter(encoded.vectors)
+    merged = [item if isinstance(item, VitrineError) else next(vectors) for item in inputs]
+    return Encoded(encoded.info, merged, encoded.timings_ms)
+
+
+def _longest(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Batches run side by side, so the longest of each stage tells."""
+    stages = {stage for each in timings for stage in each}
+    return {stage: max(each.get(stage, 0.0) for each in timings) for stage in sorted(stages)}
+
+
+class Captioner:
+    """Finds the encoder that can, and asks it; knows how far the catalog's captions have come."""
+
+    def __init__(self, encoders: EncoderSet, captions: Captions) -> None:
+        self._encoders = encoders
+        self._captions = captions
+
+    async def caption(self, picture: bytes, model: str | None) -> Captioned:
+        """Describe one picture file.
+
+        Without a model, the first in the order of the configuration that writes captions.
+
+        Raises:
+            NotFound: there is no such model.
+            UnsupportedModality: it writes no captions; the message names those that do.
+            ModelUnavailable, DeadlineExceeded: not now.
+        """
+        encoder = await self._encoder(model)
+        note_model(encoder.name)
+        return await encoder.caption([picture])
+
+    async def counts(self, info: EncoderInfo | None) -> CaptionCounts | None:
+        """Count what a version has captioned of the catalog; None where it writes no captions."""
+        if info is None or info.captions is None:
+            return None
+        return await asyncio.to_thread(self._captions.counts, info.name, info.captions)
+
+    async def _encoder(self, model: str | None) -> EncoderClient:
+        if model is not None:
+            encoder = self._encoders.get(model)
+            if (await encoder.describe()).captions is not None:
+                return encoder
+        capable, away = await self._survey()
+        if model is None and capable:
+            return capable[0]
+        if model is None and away:
+            raise ModelUnavailable(f"no model that answers writes captions; away: {', '.join(away)}")
+        names = ", ".join(encoder.name for encoder in capable)
+        ways = f"these do: {names}" if names else "set `captions` of a BLIP-2 encoder to have them"
+        subject = f"model {model!r} writes no" if model is not None else "no configured model writes"
+        raise UnsupportedModality(f"{subject} captions; {ways}").at("model")
+
+    async def _survey(self) -> tuple[list[EncoderClient], list[str]]:
+        """The encoders that write captions, and the names of those that do not answer."""
+        capable, away = [], []
+        for encoder in self._encoders:
+            try:
+                if (await encoder.describe()).captions is not None:
+                    capable.append(encoder)
+            except Unavailable:
+                away.append(encoder.name)
+        return capable, away

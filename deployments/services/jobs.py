@@ -1,0 +1,291 @@
+"""Jobs of the API: registered in the catalog, run as processes by Ray Jobs."""
+
+import asyncio
+import shlex
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import httpx
+import ray
+from pydantic import ValidationError
+
+from catalog.opening import Catalog
+from catalog.sources.folder import check_opened
+from core.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
+from core.jobs import CANDIDATE, KINDS, EvaluateArgs, Job, JobArgs, Progress, RollbackArgs
+from core.telemetry import current_request_id
+
+MAX_LOG_BYTES = 4 * 2**20
+"""So much of the end of a job's log is read at most, however long its lines are."""
+_READ_BYTES = 64 * 2**10
+
+
+class JobRunner(Protocol):
+    """Starts processes for jobs. Blocking; each method raises Unavailable when the cluster does not answer."""
+
+    def start(self, job_id: str) -> None:
+        """Start a process that does the job."""
+        ...
+
+    def stop(self, job_id: str) -> None:
+        """End the job's process; nothing happens where there is none."""
+        ...
+
+    def logs(self, job_id: str, lines: int) -> str:
+        """Read the last lines that the job's process has written; NotFound where there is none."""
+        ...
+
+
+class RayJobs:
+    """Implements `JobRunner` over the job server of Ray's dashboard."""
+
+    def __init__(self, dashboard_url: str | None, answer_s: float) -> None:
+        self._dashboard_url = dashboard_url
+        self._answer_s = answer_s
+
+    def start(self, job_id: str) -> None:
+        """Submit `python -m jobs run …`, which reads the rest from the catalog and from Serve."""
+        command = [sys.executable, "-m", "jobs", "run", job_id]
+        if self._dashboard_url is None:
+            # What Ray itself tells the process is the Ray that was started last on the machine.
+            command += ["--address", ray.get_runtime_context().gcs_address]
+        if request_id := current_request_id():
+            command.append(f"--request-id={request_id}")
+        try:
+            self._client().submit_job(entrypoint=shlex.join(command), submission_id=job_id)
+        except (RuntimeError, OSError) as error:
+            raise _unreachable(error) from error
+
+    def stop(self, job_id: str) -> None:
+        """Stop the submitted process: Ray sends SIGTERM, and SIGKILL to what is left after 3 s."""
+        try:
+            self._client().stop_job(job_id)
+        except (RuntimeError, OSError) as error:
+            if not _is_missing(error):
+                raise _unreachable(error) from error
+
+    def logs(self, job_id: str, lines: int) -> str:
+        """Read the last lines of the submitted process's output, `MAX_LOG_BYTES` of them at most."""
+        try:
+            tail: bytes = self._client().log_tail(job_id, lines)
+        except (RuntimeError, OSError, httpx.HTTPError) as error:
+            if _is_missing(error):
+                raise NotFound(
+                    f"there are no logs of job {job_id}: it was started from a shell, or its node or "
+                    "Ray cluster has ended"
+                ) from error
+            raise _unreachable(error) from error
+        return tail.decode(errors="replace")
+
+    def _client(self) -> Any:
+        # Imported here and made anew for each call: both are cheap, and the dashboard may have moved.
+        from ray.job_submission import JobSubmissionClient
+
+        answer_s = self._answer_s
+
+        class Client(JobSubmissionClient):  # type: ignore[misc]
+            """Waits for no answer forever, as the one of Ray does."""
+
+            def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+                return super()._do_request(method, endpoint, **{"timeout": answer_s, **options})
+
+            def log_tail(self, job_id: str, lines: int) -> bytes:
+                """Read the end of a job's log.
+
+                The client's own call reads the whole file into the memory of three processes. Ray's state API
+                sends lines from the end, but its `get_log` waits without a bound, and `_do_request` reads all
+                of an answer; so the request is made here, with what the client knows of the server.
+                """
+                node = self.get_job_info(job_id).driver_node_id
+                if node is None:
+                    return b""
+                with httpx.stream(
+                    "GET",
+                    f"{self.get_address()}/api/v0/logs/file",
+                    params={
+                        "submission_id": job_id,
+                        "node_id": node,
+                        "lines": str(lines),
+                        "timeout": str(max(1, int(answer_s))),
+                    },
+                    timeout=answer_s,
+                    cookies=self._cookies,
+                    headers=self._headers,
+                    verify=self._verify,
+                ) as answer:
+                    if answer.is_success:
+                        return _end_of(answer.iter_bytes(_READ_BYTES), time.monotonic() + answer_s)
+                    problem = answer.read().decode(errors="replace")
+                if "A file is not found at" in problem:
+                    return b""
+                raise RuntimeError(problem)
+
+        try:
+            return Client(self._dashboard_url or ray.get_runtime_context().gcs_address)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise _unreachable(error) from error
+
+
+_MISSING = ("status code 404", "does not exist", "doesn't exist", "Could not find a log file")
+
+
+def _end_of(chunks: Iterable[bytes], until: float) -> bytes:
+    """Keep the last `MAX_LOG_BYTES`, from the beginning of a line where there is one.
+
+    Raises:
+        TimeoutError: it takes longer than until then by the monotonic clock.
+    """
+    kept: deque[bytes] = deque()
+    size = 0
+    is_cut = False
+    for chunk in chunks:
+        if time.monotonic() > until:
+            raise TimeoutError("the log did not come in time")
+        kept.append(chunk)
+        size += len(chunk)
+        while size - len(kept[0]) >= MAX_LOG_BYTES:
+            size -= len(kept.popleft())
+            is_cut = True
+    end = b"".join(kept)
+    if size > MAX_LOG_BYTES:
+        is_cut, end = True, end[-MAX_LOG_BYTES:]
+    _, newline, whole_lines = end.partition(b"\n")
+    return whole_lines if is_cut and newline and whole_lines else end
+
+
+def _is_missing(error: Exception) -> bool:
+    return any(each in str(error) for each in _MISSING)
+
+
+def _unreachable(error: Exception) -> Unavailable:
+    return Unavailable(
+        f"Ray does not take jobs now ({type(error).__name__}): its dashboard must run and be reachable, "
+        "or start the job from a shell with `python -m jobs`"
+    )
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class BulkJobs:
+    """Submit, look at and cancel jobs. What is known of a job is in the catalog and outlives Ray."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        runner: JobRunner,
+        deadline_s: float,
+        models: Collection[str],
+        folders: Sequence[str],
+    ) -> None:
+        """`models` and `folders` are what jobs may name."""
+        self._jobs = catalog.jobs
+        self._ledger = catalog.ledger
+        self._models = models
+        self._folders = folders
+        self._runner = runner
+        self._deadline_s = deadline_s
+
+    async def submit(self, kind: str, args: Mapping[str, Any]) -> Job:
+        """Register a job and start its process.
+
+        Raises:
+            InvalidInput: the kind or an argument is unknown or wrong, or a folder is not open to jobs.
+            NotFound: a model or a version is unknown.
+            Conflict: an equal job is at work; the message holds its id.
+            Unavailable: Ray takes no jobs; the job is registered as failed.
+        """
+        checked = _check(kind, args)
+        await asyncio.to_thread(self._check_names, checked)
+        kept = checked.model_dump(mode="json", exclude_defaults=True)
+        job = await asyncio.to_thread(self._jobs.create, kind, kept)
+        try:
+            await self._ask(self._runner.start, job.job_id)
+        except Unavailable as error:
+            await asyncio.to_thread(self._jobs.finish, job.job_id, "failed", Progress(), error=error.message)
+            raise
+        return job
+
+    async def get(self, job_id: str) -> Job:
+        """Read one job; NotFound when there is none."""
+        return await asyncio.to_thread(self._jobs.get, job_id)
+
+    async def page(self, limit: int) -> list[Job]:
+        """Read the latest jobs, newest first."""
+        return await asyncio.to_thread(self._jobs.page, limit)
+
+    async def cancel(self, job_id: str) -> Job:
+        """Mark a job as cancelled and end its process; one of a shell ends at its next sign of life.
+
+        Raises:
+            NotFound: there is no such job.
+            Conflict: it has ended already.
+        """
+        job = await asyncio.to_thread(self._jobs.cancel, job_id)
+        try:
+            await self._ask(self._runner.stop, job_id)
+        except Unavailable:
+            # The process learns it from the catalog.
+            return job
+        return job
+
+    async def logs(self, job_id: str, lines: int) -> str:
+        """Read the last lines that the job's process has written, as far as `MAX_LOG_BYTES` go.
+
+        Raises:
+            NotFound: there is no such job, or Ray knows nothing of it.
+        """
+        await self.get(job_id)
+        return await self._ask(self._runner.logs, job_id, lines)
+
+    def _check_names(self, args: JobArgs) -> None:
+        """Refuse a job that names what does not exist, before anybody waits for it to fail."""
+        for param, model in _named_models(args):
+            if model not in self._models:
+                known = ", ".join(sorted(self._models)) or "none"
+                raise NotFound(f"there is no model {model!r:.80}; models: {known}").at(param)
+        if isinstance(args, RollbackArgs) and args.to is not None:
+            found = [info.fingerprint for info in self._ledger.versions() if info.name == args.model]
+            if args.to not in found:
+                versions = ", ".join(found) or "none"
+                message = f"model {args.model!r} has no version {args.to}; versions: {versions}"
+                raise NotFound(message).at("args.to")
+        check_opened(args, self._folders)
+
+    async def _ask(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await asyncio.to_thread(call, *args, **options)
+        except TimeoutError:
+            raise DeadlineExceeded(f"Ray did not answer within {self._deadline_s:g} s") from None
+
+
+def _named_models(args: JobArgs) -> Iterator[tuple[str, str]]:
+    """List the models that a job names, each with where it does."""
+    model = getattr(args, "model", None)
+    if model is not None:
+        yield "args.model", model
+    if isinstance(args, EvaluateArgs):
+        yield from ((f"args.models[{index}]", each) for index, each in enumerate(args.models))
+        if args.candidate is not None:
+            yield "args.candidate.model", args.candidate.model
+        for index, ensemble in enumerate(args.ensembles):
+            for member in ensemble.weights:
+                yield f"args.ensembles[{index}].weights", member.removesuffix(CANDIDATE)
+
+
+def _check(kind: str, args: Mapping[str, Any]) -> JobArgs:
+    if kind not in KINDS:
+        raise InvalidInput(f"there is no kind {kind!r:.40} of job; kinds: {', '.join(sorted(KINDS))}").at(
+            "kind"
+        )
+    try:
+        return KINDS[kind].model_validate(args)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join(["args", *(str(part) for part in first["loc"])])
+        raise InvalidInput(first["msg"]).at(path) from None

@@ -1,0 +1,219 @@
+"""Products: write them durably, then index them; summarize their attributes."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from catalog.opening import Catalog
+from catalog.products import SqlProducts
+from core.concurrency import start_shared
+from core.errors import Unavailable, VitrineError, expected
+from core.filters import kind_of
+from core.index_rows import IndexRows
+from core.indexing import Indexer, IndexState
+from core.ports import VectorStore
+from core.store_check import StoreCheck
+from core.types import Attributes, IndexItem, NewPicture, Product, row_key
+from deployments.http.limits import ending_at
+from deployments.observability.request_context import apart_from_request
+from deployments.services.encoders import EncoderSet
+from milvus.schema import index_attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A product as stored, and for each model the state of each of its pictures."""
+
+    product: Product
+    created: bool
+    index: dict[str, dict[str, IndexState]]
+
+
+class ProductWrites:
+    """Put and delete products.
+
+    A write is acknowledged once blobs and SQL are durable. Embedding follows at once and within the same
+    request where time allows; whatever is not done by then stays on the ledger as missing, and the
+    repair completes it.
+    """
+
+    def __init__(
+        self, catalog: Catalog, store: VectorStore, encoders: EncoderSet, wait_s: float, check: StoreCheck
+    ) -> None:
+        self._catalog = catalog
+        self._rows = IndexRows(store, catalog.ledger, check)
+        self._wait_s = wait_s
+        self._indexers = {
+            encoder.name: Indexer(
+                encoder,
+                store,
+                catalog.ledger,
+                catalog.blobs,
+                IndexRows(store, catalog.ledger, check),
+            )
+            for encoder in encoders
+        }
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def put(
+        self,
+        product_id: str,
+        title: str,
+        description: str,
+        attributes: Attributes,
+        pictures: Sequence[NewPicture] | None,
+    ) -> Written:
+        """Create or replace a product and index its pictures with every model.
+
+        Raises:
+            InvalidInput: something cannot be kept, or not be indexed; nothing is stored then.
+        """
+        try:
+            index_attributes(attributes)
+        except VitrineError as error:
+            raise error.at("attributes") from None
+        before = await asyncio.to_thread(self._catalog.products.get_many, [product_id])
+        product, created = await asyncio.to_thread(
+            self._catalog.products.put, product_id, title, description, attributes, pictures
+        )
+        items = await asyncio.to_thread(self._catalog.ledger.items, product_id)
+        index: dict[str, dict[str, IndexState]] = {
+            name: {item.image_id: "pending" for item in items} for name in self._indexers
+        }
+        stale = sorted(_keys(before.get(product_id)) - {item.key for item in items})
+        await self._within_time(self._index(items, index, stale))
+        return Written(product, created, index)
+
+    async def delete(self, product_id: str) -> None:
+        """Remove a product; its vectors go at once where Milvus answers, else soon after."""
+        product = await asyncio.to_thread(self._catalog.products.get, product_id)
+        await asyncio.to_thread(self._catalog.products.delete, product_id)
+        await self._within_time(self._remove(sorted(_keys(product))))
+
+    async def _within_time(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for the work, but not for ever: it goes on after the answer."""
+        with ending_at(None), apart_from_request():
+            task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.wait([task], timeout=self._wait_s)
+
+    async def _index(
+        self, items: Sequence[IndexItem], states: Mapping[str, dict[str, IndexState]], stale: Sequence[str]
+    ) -> None:
+        await asyncio.gather(*(self._index_with(name, items, states[name]) for name in self._indexers))
+        await self._remove(stale)
+
+    async def _index_with(self, name: str, items: Sequence[IndexItem], states: dict[str, IndexState]) -> None:
+        indexer = self._indexers[name]
+        try:
+            info = await indexer.describe()
+            done = await asyncio.to_thread(
+                self._catalog.ledger.indexed, info.collection, [item.key for item in items]
+            )
+            states.update({item.image_id: "indexed" for item in items if item.key in done})
+            states.update(await indexer.index([item for item in items if item.key not in done]))
+        except Exception as error:
+            # The product is safe in the catalog; what is not indexed is on the ledger as missing.
+            expected(error, f"indexing with {name}")
+
+    async def _remove(self, keys: Sequence[str]) -> None:
+        if not keys:
+            return
+        try:
+            versions = await asyncio.to_thread(self._catalog.ledger.versions)
+        except Unavailable:
+            return
+        for version in versions:
+            try:
+                await asyncio.to_thread(self._rows.remove, version.collection, keys)
+            except Unavailable:
+                return
+            except Exception as error:
+                # An old version's collection may be dropped, which is no reason to leave out the others.
+                expected(error, f"removing vectors from {version.collection}")
+
+
+def _keys(product: Product | None) -> set[str]:
+    return {row_key(p.image_id, p.revision) for p in product.pictures} if product else set()
+
+
+MAX_PRODUCTS = 2_000
+"""Products that are read: a larger catalog is judged by that many, drawn by chance."""
+MAX_ATTRIBUTES = 50
+MAX_VALUES = 50
+MAX_CHARS = 100
+"""Longer strings are prose, which nobody picks from a list."""
+TTL_S = 30.0
+
+
+@dataclass(slots=True)
+class Attribute:
+    """One attribute: how many products have it, its words and yes/no by frequency, and its span of numbers."""
+
+    name: str
+    products: int = 0
+    values: Counter[str | bool] = field(default_factory=Counter)
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def add(self, value: object) -> None:
+        """Count one product's value; the elements of a list each."""
+        self.products += 1
+        elements = value if isinstance(value, list) else [value]
+        for kind, element in {known for each in elements if (known := kind_of(each)) is not None}:
+            if kind == "number":
+                self.minimum = element if self.minimum is None else min(self.minimum, element)
+                self.maximum = element if self.maximum is None else max(self.maximum, element)
+            elif kind == "bool" or len(element) <= MAX_CHARS:
+                self.values[element] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The attributes of those products that were read, the most frequent first."""
+
+    products_read: int
+    attributes: list[Attribute]
+
+
+def summarise(products: Iterable[Attributes]) -> Summary:
+    """Sum up what products hold; names that cannot be filtered by are left out."""
+    found: dict[str, Attribute] = {}
+    read = 0
+    for attributes in products:
+        read += 1
+        for name, value in attributes.items():
+            if value is not None:
+                found.setdefault(name, Attribute(name)).add(value)
+    useful = [each for each in found.values() if each.values or each.minimum is not None]
+    useful.sort(key=lambda each: (-each.products, each.name))
+    return Summary(read, useful[:MAX_ATTRIBUTES])
+
+
+class AttributeSummaries:
+    """The summary of the catalog, read anew when it is older than half a minute."""
+
+    def __init__(self, products: SqlProducts) -> None:
+        self._products = products
+        self._reading: asyncio.Task[Summary] | None = None
+        self._read_at = 0.0
+
+    async def current(self) -> Summary:
+        """Sum up the catalog; may raise Unavailable."""
+        if self._reading is None or (self._reading.done() and time.monotonic() > self._read_at + TTL_S):
+            self._reading = start_shared(self._read())
+        return await asyncio.shield(self._reading)
+
+    async def _read(self) -> Summary:
+        # A failure is believed by those alone who wait for it.
+        self._read_at = float("-inf")
+        summary = await asyncio.to_thread(self._summarise)
+        self._read_at = time.monotonic()
+        return summary
+
+    def _summarise(self) -> Summary:
+        return summarise(each.attributes for each in self._products.sample(MAX_PRODUCTS))

@@ -1,0 +1,1 @@
+"""Bulk build of a collection on Ray Data."""

@@ -1,0 +1,206 @@
+"""Jobs that fill a collection in bulk: `build` the whole, `sample` a share to predict how long it takes.
+
+There is no checkpoint but the ledger: what is in it is done, so a build that was killed goes on there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from catalog.opening import Catalog
+from core.errors import InvalidInput
+from core.index_rows import GRACE_S, IndexRows
+from core.job_config import BulkConfig, FileImportConfig
+from core.jobs import BuildArgs, JobArgs, SampleArgs
+from core.telemetry import current_request_id
+from core.types import EncoderInfo
+from jobs.build.file_import import FileImports, Staging
+from jobs.build.passes import Load, Passes, ShardWork
+from jobs.runner.cluster import own_errors
+from jobs.runner.context import JobContext, JobRun
+from jobs.runner.settings import EncoderSettings, Settings
+from milvus.bulk_import import MilvusImports
+from milvus.store import MilvusStore
+from models.config import EncoderConfig
+from models.registry import load_encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Reindexed:
+    """What a bulk build did; `remaining` pictures are missing still."""
+
+    info: EncoderInfo
+    pictures: int
+    indexed: int
+    failed: int
+    removed: int
+    remaining: int
+    startup_s: float
+    images_per_s: float | None
+    predicted_s: float | None
+    """How long all `pictures` take from nothing, the start included."""
+
+
+def reindex(
+    run: JobRun,
+    settings: Settings,
+    catalog: Catalog,
+    encoder: EncoderSettings,
+    share: float = 1.0,
+    load: Load = load_encoder,
+) -> Reindexed:
+    """Complete the collection of one version, or the first `share` (0 to 1) of the ids.
+
+    Raises:
+        Conflict: another job builds this collection, or this one was cancelled.
+        ConfigError: the model does not load.
+        Unavailable: encoder or store were away for longer than the configured patience.
+    """
+    run.report(stage="loading the model")
+    info = describe(encoder, settings.bulk, load)
+    run.claim(f"collection {info.collection}")
+    return complete(run, settings, catalog, encoder, info, share, load, settings.bulk.file_import)
+
+
+def complete(
+    run: JobRun,
+    settings: Settings,
+    catalog: Catalog,
+    encoder: EncoderSettings,
+    info: EncoderInfo,
+    share: float = 1.0,
+    load: Load = load_encoder,
+    files: FileImportConfig | None = None,
+) -> Reindexed:
+    """Do the work of `reindex` for a known version, whoever else may be at it; same errors.
+
+    `files` is for whoever has claimed the collection: two that take in the same files would disturb each other.
+    """
+    store = MilvusStore(settings.milvus) if files is None else MilvusImports(settings.milvus)
+    try:
+        rows = IndexRows(store, catalog.ledger)
+        rows.prepare(info)
+        catalog.ledger.retry_bugs(info.collection)
+        if catalog.versions.settings(info.collection) is None:
+            catalog.versions.keep_settings(info.collection, encoder.version)
+        passes = Passes(
+            run,
+            _work(settings, encoder, info, load, files),
+            catalog.ledger,
+            settings.bulk,
+            encoder.resources(settings.bulk),
+            _take_in(run, store, rows, info, files),
+        )
+        passes.run_until_complete(share)
+        run.report(stage="removing obsolete rows")
+        removed = rows.remove_obsolete(info.collection, grace_s=GRACE_S)
+    finally:
+        store.close()
+    return _summary(passes, info, catalog.ledger.counts(info.collection).pictures, removed)
+
+
+def _work(
+    settings: Settings,
+    encoder: EncoderSettings,
+    info: EncoderInfo,
+    load: Load,
+    files: FileImportConfig | None,
+) -> ShardWork:
+    return ShardWork(
+        catalog=settings.catalog,
+        milvus=settings.milvus,
+        encoder=encoder.config,
+        info=info,
+        batch_size=settings.bulk.batch_size or encoder.config.max_batch_size,
+        batches_in_flight=settings.bulk.batches_in_flight,
+        load=load,
+        files=files,
+        request_id=current_request_id(),
+    )
+
+
+def _take_in(
+    run: JobRun, store: MilvusStore, rows: IndexRows, info: EncoderInfo, files: FileImportConfig | None
+) -> Callable[[], int]:
+    if files is None or not isinstance(store, MilvusImports):
+        return lambda: 0
+    store.require_server()
+    return FileImports(run, store, Staging(files, info.collection), rows, files, info.collection).take_in
+
+
+def _summary(passes: Passes, info: EncoderInfo, pictures: int, removed: int) -> Reindexed:
+    speed = passes.speed
+    steady_s = speed.seconds_for(pictures)
+    return Reindexed(
+        info=info,
+        pictures=pictures,
+        indexed=passes.indexed,
+        failed=passes.failed,
+        removed=removed,
+        remaining=passes.gap(),
+        startup_s=speed.startup_s,
+        images_per_s=speed.images_per_s,
+        predicted_s=None if steady_s is None else speed.startup_s + steady_s,
+    )
+
+
+def describe(encoder: EncoderSettings, bulk: BulkConfig, load: Load = load_encoder) -> EncoderInfo:
+    """Learn the version on a machine that can load the model: only the weights tell the fingerprint.
+
+    Raises:
+        ConfigError: the model does not load.
+    """
+    task = ray.remote(max_retries=1, **encoder.resources(bulk))(_load_and_describe)
+    with own_errors():
+        info: EncoderInfo = ray.get(task.remote(encoder.config, load))
+    return info
+
+
+def _load_and_describe(config: EncoderConfig, load: Load) -> EncoderInfo:
+    return load(config).info
+
+
+def build(context: JobContext, args: JobArgs) -> dict[str, Any]:
+    """Complete the collection of the configured or candidate version; returns its numbers."""
+    assert isinstance(args, BuildArgs)
+    return _numbers(_reindex(context, args, share=1.0))
+
+
+def sample(context: JobContext, args: JobArgs) -> dict[str, Any]:
+    """Build a share, which a later build need not repeat; returns the speed and the time of the whole.
+
+    Raises:
+        InvalidInput: nothing of the share was missing, so nothing was measured.
+    """
+    assert isinstance(args, SampleArgs)
+    done = _reindex(context, args, share=args.percent / 100)
+    if done.predicted_s is None:
+        raise InvalidInput(
+            "nothing is missing in this share of the collection, so there is nothing to measure by"
+        ).at("percent")
+    rate = done.images_per_s or 0.0
+    remaining_s = done.startup_s + done.remaining / rate if rate else None
+    return _numbers(done) | {"percent": args.percent, "predicted_remaining_s": remaining_s}
+
+
+def _reindex(context: JobContext, args: BuildArgs, share: float) -> Reindexed:
+    encoder = context.settings.encoder(args.model, args.candidate)
+    return reindex(context.run, context.settings, context.catalog, encoder, share)
+
+
+def _numbers(done: Reindexed) -> dict[str, Any]:
+    return {
+        "collection": done.info.collection,
+        "fingerprint": done.info.fingerprint,
+        "dimension": done.info.dimension,
+        "pictures": done.pictures,
+        "indexed": done.indexed,
+        "failed": done.failed,
+        "removed": done.removed,
+        "remaining": done.remaining,
+        "startup_s": done.startup_s,
+        "images_per_s": done.images_per_s,
+        "predicted_s": done.predicted_s,
+    }

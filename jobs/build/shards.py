@@ -1,0 +1,134 @@
+"""Shards: ranges of image ids, the counts and times of each, and the speed that follows from them."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from core.indexing import IndexState
+
+_DIGITS = 8
+_BEYOND_ALL = "g"
+_MAX_SHARDS = 4096
+"""Ray Data plans each shard as one block; more of them cost planning and win nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The image ids from `first` to before `beyond`."""
+
+    first: str
+    beyond: str
+
+    @property
+    def end(self) -> str | None:
+        """The same as `beyond`, but None in the last shard, for keys that need not be image ids."""
+        return None if self.beyond == _BEYOND_ALL else self.beyond
+
+
+def cut(pictures: int, shard_pictures: int, share: float = 1.0) -> list[Shard]:
+    """Cut the first `share` (0 to 1) of all ids so that about `shard_pictures` of `pictures` fall to each."""
+    count = max(1, min(_MAX_SHARDS, round(pictures * share / shard_pictures)))
+    bounds = [_bound(share * number / count) for number in range(count + 1)]
+    return [Shard(first, beyond) for first, beyond in pairwise(bounds)]
+
+
+def _bound(share: float) -> str:
+    if share >= 1:
+        return _BEYOND_ALL
+    return f"{int(share * 16**_DIGITS):0{_DIGITS}x}"
+
+
+@dataclass
+class ShardDone:
+    """Counts and times of a shard, which begins when this is made; times are seconds since 1970.
+
+    The first batch is told apart: it waits for connections and caches to be made.
+    """
+
+    counts: Counter[IndexState] = field(default_factory=Counter)
+    began: float = field(default_factory=time.time)
+    warm_up: int = 0
+    warmed: float | None = None
+
+    def add(self, states: dict[str, IndexState]) -> None:
+        """Take in what became of a batch."""
+        if self.warmed is None:
+            self.warm_up = sum(state != "pending" for state in states.values())
+            self.warmed = time.time()
+        self.counts.update(states.values())
+
+    def put_off(self) -> None:
+        """Count what was indexed as pending: it did not get to where it can be found."""
+        self.counts["pending"] += self.counts["indexed"]
+        self.counts["indexed"] = 0
+
+    def row(self) -> dict[str, Any]:
+        """Tell it as a row of Ray Data, now that the shard has ended."""
+        return {
+            "indexed": self.counts["indexed"],
+            "failed": self.counts["failed"],
+            "pending": self.counts["pending"],
+            "began": self.began,
+            "warm_up": self.warm_up,
+            "warmed": self.warmed,
+            "ended": time.time(),
+        }
+
+
+class Speed:
+    """Collects the results of shards; times are seconds since 1970.
+
+    The very first batch counts as part of the start, unless there is no other: what it waits for, no later
+    one does.
+    """
+
+    def __init__(self, started: float) -> None:
+        self._started = started
+        self._began: float | None = None
+        self._warmed = started
+        self._warm_up = 0
+        self._last_ended = started
+        self.done = 0
+
+    def add(self, result: dict[str, Any]) -> None:
+        """Take in one shard's counts and times; a shard without pictures says nothing of the speed."""
+        pictures = int(result["indexed"] + result["failed"])
+        if not pictures:
+            return
+        self.done += pictures
+        began, warmed = float(result["began"]), float(result["warmed"])
+        if self._began is None or warmed < self._warmed:
+            self._warmed, self._warm_up = warmed, int(result["warm_up"])
+        self._began = began if self._began is None else min(self._began, began)
+        self._last_ended = max(self._last_ended, float(result["ended"]))
+
+    def lasted_until(self, ended: float) -> None:
+        """Count what came behind the last shard too, such as an import of what it has written."""
+        self._last_ended = max(self._last_ended, ended)
+
+    @property
+    def startup_s(self) -> float:
+        """Seconds from the start until the speed is what it stays."""
+        return 0.0 if self._began is None else self._steady[0] - self._started
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Pictures per second from then on; None while nothing is known."""
+        if self._began is None:
+            return None
+        since, pictures = self._steady
+        return pictures / (self._last_ended - since) if self._last_ended > since else None
+
+    def seconds_for(self, pictures: int) -> float | None:
+        """Seconds that this many more pictures take, without a start."""
+        rate = self.images_per_s
+        return None if rate is None else pictures / rate
+
+    @property
+    def _steady(self) -> tuple[float, int]:
+        """Since when the speed is steady, and how many pictures came since."""
+        if self.done > self._warm_up:
+            return self._warmed, self.done - self._warm_up
+        return self._began or self._started, self.done

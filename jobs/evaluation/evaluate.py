@@ -1,0 +1,165 @@
+"""Job `evaluate`: compare versions of models, and ensembles of them, on queries with known answers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from catalog.sources.folder import check_opened
+from core.job_config import EvaluationConfig
+from core.jobs import EvaluateArgs, JobArgs
+from core.ports import VectorStore
+from core.store_check import StoreCheck
+from core.types import Hit
+from jobs.evaluation.labels import JudgedQuery
+from jobs.evaluation.measures import Bootstrap, GateDecision, decide, measure
+from jobs.evaluation.queries import labels_of, queries_for
+from jobs.evaluation.ranking import Encode, EncodedInputs, PooledStore, encode_on_cluster, pool_of, rank
+from jobs.evaluation.report import store_files, tables
+from jobs.evaluation.result import EvaluationResult, LineUp, Values, figures, line_up
+from jobs.runner.context import JobContext
+from milvus.store import MilvusStore
+
+SHOWN_HITS = 6
+"""First products of each list that a result keeps, for the report to show."""
+
+_NAMED_QUERIES = 5
+
+ShownHits = Mapping[str, Mapping[str, tuple[Hit, ...]]]
+
+
+def evaluate(context: JobContext, args: EvaluateArgs, encode: Encode | None = None) -> EvaluationResult:
+    """Search for every query with every contender, and measure what they find.
+
+    Each version is searched in its own collection, live or not. Where one is not complete, as after a
+    sample, all search among products that every collection holds, so that none has an easier task.
+
+    Raises:
+        InvalidInput: the arguments or the labelled queries are wrong, or too few can be answered.
+        Conflict: a version has no collection yet, or the job was cancelled.
+        ConfigError: a model does not load.
+        StoreUnknown: the store is not the one that the ledger speaks of.
+        Unavailable: a model or the store is away.
+    """
+    settings, catalog = context.settings, context.catalog
+    encode = encode or encode_on_cluster(settings.bulk)
+    config = _config(settings.evaluation, args)
+    lined_up = line_up(settings, args, _indexed_models(context))
+    context.run.report(stage="reading the queries")
+    labels = None if config.queries is None else labels_of(config.queries, catalog, config.relevant_from)
+    context.run.report(stage="loading the models")
+    infos = {label: encode(version, []).info for label, version in lined_up.versions.items()}
+    pool = pool_of(catalog, list(infos.values()), config, labels.products if labels else set())
+    queries = queries_for(config, catalog, settings.images, labels, pool)
+    encoded = _encode_all(context, lined_up, queries, encode)
+    store = MilvusStore(settings.milvus) if pool is None else PooledStore(settings.milvus, pool)
+    try:
+        StoreCheck(store, catalog.ledger).require()
+        values, hits = _search_all(context, lined_up, encoded, queries, store, config)
+    finally:
+        store.close()
+    how = Bootstrap(config.resamples, config.confidence, config.seed)
+    context.run.report(stage="summing up")
+    return EvaluationResult(
+        config=config,
+        versions=infos,
+        contenders=lined_up.contenders,
+        queries=tuple(queries),
+        values=values,
+        hits=hits,
+        figures=figures(values, queries, config.metrics, how),
+        decision=_decision(lined_up, values, config, how),
+        pool=None if pool is None else len(pool),
+        notes=(*(labels.notes if labels else ()), *_unanswered(queries, values, config)),
+    )
+
+
+def _config(configured: EvaluationConfig, args: EvaluateArgs) -> EvaluationConfig:
+    drawn = args.sample is not None and args.queries is None
+    return configured.model_copy(
+        update={
+            "queries": None if drawn else args.queries or configured.queries,
+            "sample": args.sample or configured.sample,
+            "seed": configured.seed if args.seed is None else args.seed,
+        }
+    )
+
+
+def _indexed_models(context: JobContext) -> list[str]:
+    """Configured encoders of which some version holds pictures: others, as captioners, have no collection."""
+    ledger = context.catalog.ledger
+    known = {info.name for info in ledger.versions() if ledger.counts(info.collection).indexed}
+    return [name for name in context.settings.encoders if name in known]
+
+
+def _encode_all(
+    context: JobContext, lined_up: LineUp, queries: Sequence[JudgedQuery], encode: Encode
+) -> dict[str, EncodedInputs]:
+    inputs = list(dict.fromkeys(part for query in queries for part in query.inputs))
+    encoded = {}
+    for label, version in lined_up.versions.items():
+        context.run.check()
+        context.run.report(stage=f"encoding with {label}", total=len(inputs))
+        encoded[label] = EncodedInputs(version.config.name, inputs, encode(version, inputs))
+    return encoded
+
+
+def _search_all(
+    context: JobContext,
+    lined_up: LineUp,
+    encoded: Mapping[str, EncodedInputs],
+    queries: Sequence[JudgedQuery],
+    store: VectorStore,
+    config: EvaluationConfig,
+) -> tuple[Values, ShownHits]:
+    grades = {query.query_id: query.grades for query in queries}
+    values, shown = {}, {}
+    for done, contender in enumerate(lined_up.contenders):
+        context.run.report(
+            stage=f"searching with {contender.name}", done=done, total=len(lined_up.contenders)
+        )
+        lists = rank(contender, encoded, store, queries, config.depth, context.run.check)
+        products = {query: [hit.product_id for hit in hits] for query, hits in lists.items()}
+        values[contender.name] = measure(products, grades, config.metrics, config.relevant_from)
+        shown[contender.name] = {query: tuple(hits[:SHOWN_HITS]) for query, hits in lists.items()}
+    return values, shown
+
+
+def _unanswered(queries: Sequence[JudgedQuery], values: Values, config: EvaluationConfig) -> tuple[str, ...]:
+    answered = {query for by_metric in values.values() for query in by_metric[config.metrics[0]]}
+    lost = [query.query_id for query in queries if query.query_id not in answered]
+    if not lost:
+        return ()
+    few = ", ".join(lost[:_NAMED_QUERIES])
+    return (f"{len(lost)} queries nobody could answer, as those with a broken picture: {few}",)
+
+
+def _decision(
+    lined_up: LineUp, values: Values, config: EvaluationConfig, how: Bootstrap
+) -> GateDecision | None:
+    if lined_up.live is None or lined_up.candidate is None:
+        return None
+    metric = config.gate.metric
+    live, candidate = (values[label][metric] for label in (lined_up.live, lined_up.candidate))
+    return decide(live, candidate, config.gate, how)
+
+
+_WIDTH = 200
+"""Columns of the tables where they are written to no terminal, as to a log."""
+
+
+def evaluate_job(context: JobContext, args: JobArgs) -> dict[str, Any]:
+    """Compare, show the tables, store the report; returns the figures and where the rest lies.
+
+    Raises:
+        VitrineError: as `evaluate`.
+        InvalidInput: a caller of the API names a file that the configuration does not open to it.
+    """
+    assert isinstance(args, EvaluateArgs)
+    if not context.at_shell:
+        check_opened(args, context.settings.imports.folders)
+    result = evaluate(context, args)
+    console = Console(stderr=True)
+    (console if console.is_terminal else Console(stderr=True, width=_WIDTH)).print(tables(result))
+    context.run.report(stage="writing the report")
+    return result.summary() | store_files(result, context.catalog, context.settings.images)

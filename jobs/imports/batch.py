@@ -1,0 +1,188 @@
+"""Batches of a source's entries, put into the catalog concurrently; each product succeeds or fails alone."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from catalog.fetching.fetcher import Fetcher
+from catalog.imports import KnownPicture, RowError
+from catalog.opening import Catalog
+from catalog.product_rows import is_same
+from catalog.sources.entries import Entry, Record
+from core.errors import FetchFailed, InputTooLarge, InvalidInput, VitrineError
+from core.types import Product
+from jobs.imports.images import Found, PictureReader, ReadBounds
+
+Outcome = Literal["created", "updated", "unchanged"]
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """What became of a batch; `products` holds of each product id that it had the row that counts, if any does."""
+
+    products: dict[str, int] = field(default_factory=dict)
+    errors: list[RowError] = field(default_factory=list)
+    pictures: dict[str, KnownPicture] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to a count."""
+        self.counts[name] = self.counts.get(name, 0) + number
+
+
+class BatchImport:
+    """Puts batches into the catalog: each product succeeds or fails alone, and an unchanged one costs no write."""
+
+    def __init__(
+        self, catalog: Catalog, fetcher: Fetcher, bounds: ReadBounds, max_pictures: int, ask_again: bool
+    ) -> None:
+        self._catalog = catalog
+        self._fetcher = fetcher
+        self._bounds = bounds
+        self._max_pictures = max_pictures
+        self._ask_again = ask_again
+
+    def put(self, entries: Sequence[Entry], earlier: Mapping[str, int]) -> BatchResult:
+        """Import entries; `earlier` holds the rows that count for products which this import had before.
+
+        Of rows with one product id the last good one counts; the others are reported.
+
+        Raises:
+            Unavailable: the catalog does not answer; the same batch may be put again.
+        """
+        return asyncio.run(self._put(entries, earlier))
+
+    async def _put(self, entries: Sequence[Entry], earlier: Mapping[str, int]) -> BatchResult:
+        result = BatchResult()
+        records = self._wanted(entries, result)
+        references = [
+            str(each) for rows in records.values() for _, record in rows for each in record.pictures or ()
+        ]
+        previous, known = await asyncio.gather(
+            asyncio.to_thread(self._catalog.products.get_many, list(records)),
+            asyncio.to_thread(self._catalog.imported_pictures.find, references),
+        )
+        reader = PictureReader(
+            self._fetcher, self._catalog.blobs, self._bounds, self._ask_again, result.pictures
+        )
+        places = asyncio.Semaphore(self._bounds.imports.products_at_once)
+
+        async def put(entry: Entry, record: Record) -> bool:
+            try:
+                outcome = await self._product(reader, record, previous, known, result)
+            except (InvalidInput, FetchFailed) as error:
+                _fail(result, entry, error)
+                return False
+            counting = puts.get(record.product_id)
+            if counting is None:
+                result.count(outcome)
+            else:
+                _replace(result, counting, entry)
+            puts[record.product_id] = entry.row
+            return True
+
+        async def one(rows: list[tuple[Entry, Record]]) -> None:
+            """Put the rows of one product to the same end as one after the other."""
+            on_top = []
+            async with places:
+                while rows:
+                    entry, record = rows.pop()
+                    if record.pictures is None and rows:
+                        # It leaves the pictures of the rows before as they are.
+                        on_top.append((entry, record))
+                    elif await put(entry, record):
+                        break
+                for skipped, _ in rows:
+                    _replace(result, skipped.row, entry)
+                for entry, record in reversed(on_top):
+                    await put(entry, record)
+
+        puts = dict(earlier)
+        await asyncio.gather(*(one(rows) for rows in records.values()))
+        result.products.update((each, puts[each]) for each in result.products if each in puts)
+        await asyncio.to_thread(self._catalog.imported_pictures.remember, result.pictures)
+        return result
+
+    def _wanted(self, entries: Sequence[Entry], result: BatchResult) -> dict[str, list[tuple[Entry, Record]]]:
+        """The entries that hold a product, by its id; the others are errors."""
+        wanted: dict[str, list[tuple[Entry, Record]]] = {}
+        for entry in entries:
+            result.count("rows")
+            if entry.product_id is None:
+                result.count("nameless")
+            else:
+                result.products[entry.product_id] = entry.row
+            if isinstance(entry.content, VitrineError):
+                _fail(result, entry, entry.content)
+            else:
+                wanted.setdefault(entry.content.product_id, []).append((entry, entry.content))
+        return wanted
+
+    async def _product(
+        self,
+        reader: PictureReader,
+        record: Record,
+        previous: dict[str, Product],
+        known: Mapping[str, KnownPicture],
+        result: BatchResult,
+    ) -> Outcome:
+        found = await self._pictures(reader, record, known, result)
+        outcome = await self._write(reader, record, previous, found)
+        # After the put: what is remembered must be in the store of pictures.
+        fresh = {str(each.reference): each.known for each in found or () if each.data is not None}
+        result.pictures.update(fresh)
+        return outcome
+
+    async def _write(
+        self, reader: PictureReader, record: Record, previous: dict[str, Product], found: list[Found] | None
+    ) -> Outcome:
+        sha256s = None if found is None else [each.known.sha256 for each in found]
+        before = previous.get(record.product_id)
+        if before is not None and is_same(
+            before, record.title, record.description, record.attributes, sha256s
+        ):
+            # What was read anew may be what the store of image files has lost.
+            fresh = [each.data for each in found or () if each.data is not None]
+            await asyncio.gather(*(asyncio.to_thread(self._catalog.blobs.put, data) for data in fresh))
+            return "unchanged"
+        pictures = None if found is None else await reader.load(found)
+        previous[record.product_id], is_new = await asyncio.to_thread(
+            self._catalog.products.put,
+            record.product_id,
+            record.title,
+            record.description,
+            record.attributes,
+            pictures,
+        )
+        return "created" if is_new else "updated"
+
+    async def _pictures(
+        self,
+        reader: PictureReader,
+        record: Record,
+        known: Mapping[str, KnownPicture],
+        result: BatchResult,
+    ) -> list[Found] | None:
+        if record.pictures is None:
+            return None
+        if len(record.pictures) > self._max_pictures:
+            raise InputTooLarge(
+                f"the product has {len(record.pictures)} pictures; at most {self._max_pictures} are kept"
+            )
+        found = await reader.find(record.pictures, known)
+        unchanged = sum(each.data is None for each in found)
+        result.count("pictures_unchanged", unchanged)
+        result.count("pictures_read", len(found) - unchanged)
+        return found
+
+
+def _replace(result: BatchResult, row: int, by: Entry) -> None:
+    result.count("failed")
+    message = f"row {by.row} has the same product id, and the later row counts"
+    result.errors.append(RowError(row, by.product_id, message))
+
+
+def _fail(result: BatchResult, entry: Entry, error: VitrineError) -> None:
+    result.count("failed")
+    result.errors.append(RowError(entry.row, entry.product_id, error.message))

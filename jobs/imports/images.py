@@ -1,0 +1,182 @@
+"""Images of an import: read concurrently, and only those that have changed."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from catalog.fetching.fetcher import Fetcher
+from catalog.imports import KnownPicture
+from catalog.sources.entries import PictureReference
+from catalog.sources.remote import retrying
+from core.errors import InputTooLarge, InvalidInput, NotFound, VitrineError
+from core.ports import Blobs
+from core.sources import ImportConfig
+from core.types import NewPicture
+from models.images import ImageLimits, inspect_image
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Found:
+    """A picture that a reference leads to; `data=None`: it is unchanged, and in the store of pictures."""
+
+    reference: PictureReference
+    known: KnownPicture
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBounds:
+    """What the pictures of an import may cost; `max_product_bytes` holds for those of one product together."""
+
+    images: ImageLimits
+    max_product_bytes: int
+    imports: ImportConfig
+
+
+class PictureReader:
+    """Reads the pictures of one batch, for one event loop; what several products name is fetched once."""
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        blobs: Blobs,
+        bounds: ReadBounds,
+        ask_again: bool,
+        stored: Mapping[str, KnownPicture],
+    ) -> None:
+        """`stored` holds what the batch has read and put into the store of pictures; it grows meanwhile."""
+        self._fetcher = fetcher
+        self._blobs = blobs
+        self._bounds = bounds
+        self._ask_again = ask_again
+        self._stored = stored
+        self._places = asyncio.Semaphore(bounds.imports.pictures_at_once)
+        self._asked: dict[tuple[str, bool], asyncio.Task[Found]] = {}
+        # Weakly, so that the bytes of a picture stay no longer than the product that is put with it.
+        self._read_ones = WeakValueDictionary[str, Found]()
+
+    async def find(
+        self, references: Sequence[PictureReference], known: Mapping[str, KnownPicture]
+    ) -> list[Found]:
+        """Find the pictures of one product side by side, in their order.
+
+        Raises:
+            InvalidInput, FetchFailed: one of them cannot be read; the message says which.
+        """
+        budget = [self._bounds.max_product_bytes]
+        reads = [self._find(each, known.get(str(each)), budget) for each in references]
+        found = await asyncio.gather(*reads, return_exceptions=True)
+        for each, reference in zip(found, references, strict=True):
+            if isinstance(each, VitrineError):
+                raise each.reworded(f"picture {str(reference)!r:.300}: {each.message}")
+            if isinstance(each, BaseException):
+                raise each
+        return [each for each in found if isinstance(each, Found)]
+
+    async def load(self, found: Sequence[Found]) -> list[NewPicture]:
+        """Give the images with their bytes, for a product that is to be written.
+
+        Raises:
+            InputTooLarge: they have more bytes together than a product's images may.
+        """
+        budget = [self._bounds.max_product_bytes - sum(len(each.data or b"") for each in found)]
+        return list(await asyncio.gather(*(self._load(each, budget) for each in found)))
+
+    async def _load(self, found: Found, budget: list[int]) -> NewPicture:
+        data, known = found.data, found.known
+        if data is None:
+            try:
+                async with self._places:
+                    self._spend(budget, 0)
+                    data = await asyncio.to_thread(self._sound, known.sha256)
+                    self._spend(budget, len(data))
+            except NotFound:
+                # The store has lost or damaged it: what was remembered is of no use.
+                fresh = await self._read(found.reference, None)
+                assert fresh.data is not None, "nothing was known, so it was read"
+                data, known = fresh.data, fresh.known
+        return NewPicture(data, known.media_type, known.width, known.height)
+
+    def _sound(self, sha256: str) -> bytes:
+        data = self._blobs.get(sha256)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise NotFound(f"picture file {sha256} has other contents")
+        return data
+
+    async def _find(
+        self, reference: PictureReference, known: KnownPicture | None, budget: list[int]
+    ) -> Found:
+        settled = self._stored.get(str(reference))
+        if settled is None and not isinstance(reference, Path) and not self._ask_again:
+            settled = known
+        if settled is not None:
+            found = Found(reference, settled, None)
+        else:
+            found = await self._read(reference, known)
+        self._spend(budget, len(found.data or b""))
+        return found
+
+    def _spend(self, budget: list[int], count: int) -> None:
+        budget[0] -= count
+        if budget[0] < 0:
+            raise InputTooLarge(
+                f"the product's pictures have more than {self._bounds.max_product_bytes:,} bytes together"
+            )
+
+    async def _read(self, reference: PictureReference, known: KnownPicture | None) -> Found:
+        if isinstance(reference, Path):
+            async with self._places:
+                return await asyncio.to_thread(self._open, reference, known)
+        if (found := self._read_ones.get(reference)) is not None:
+            return found
+        key = reference, known is None
+        if (task := self._asked.get(key)) is None:
+            task = self._asked[key] = asyncio.create_task(self._fetch(reference, known))
+            task.add_done_callback(lambda _: self._asked.pop(key))
+        found = await task
+        if found.data is not None:
+            self._read_ones[reference] = found
+        return found
+
+    def _open(self, path: Path, known: KnownPicture | None) -> Found:
+        try:
+            state = path.stat()
+            etag = f"{state.st_size}:{state.st_mtime_ns}"
+            if known is not None and known.etag == etag:
+                return Found(path, known, None)
+            if state.st_size > self._bounds.images.max_bytes:
+                raise InputTooLarge(f"the file is larger than {self._bounds.images.max_bytes:,} bytes")
+            data = path.read_bytes()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a path"
+            raise InvalidInput(f"the file cannot be read: {reason}") from None
+        return Found(path, self._inspected(data, etag, None), data)
+
+    async def _fetch(self, url: str, known: KnownPicture | None) -> Found:
+        async def ask() -> Found:
+            # A pause between two attempts gives the place to others.
+            async with self._places:
+                answer = await self._fetcher.ask(url, _conditions(known))
+            if answer.body is None:
+                assert known is not None, "without a condition there is always a body"
+                return Found(url, known, None)
+            facts = await asyncio.to_thread(self._inspected, answer.body, answer.etag, answer.last_modified)
+            return Found(url, facts, answer.body)
+
+        return await retrying(ask, self._bounds.imports)
+
+    def _inspected(self, data: bytes, etag: str | None, last_modified: str | None) -> KnownPicture:
+        facts = inspect_image(data, self._bounds.images)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return KnownPicture(etag, last_modified, sha256, facts.media_type, facts.width, facts.height)
+
+
+def _conditions(known: KnownPicture | None) -> dict[str, str]:
+    """Ask only for what has changed (RFC 9110, 13.1); the server ignores the date where it has an etag."""
+    if known is None:
+        return {}
+    conditions = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+    return {name: value for name, value in conditions.items() if value is not None}

@@ -1,0 +1,195 @@
+"""Job that imports products from a source; its position is saved after every batch, so that it resumes.
+
+It reads the source as a stream and saves its position after every batch, so a killed import goes on where
+it was and does at most one batch again, which changes nothing. It encodes nothing: pictures without
+embeddings are what the repair and builds look for.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from catalog.fetching.fetcher import Fetcher
+from catalog.imports import stable_hash
+from catalog.opening import Catalog
+from catalog.sources.entries import Entry
+from catalog.sources.folder import check_opened
+from catalog.sources.remote import open_source
+from core.batching import parts
+from core.errors import NotFound, Unavailable
+from core.jobs import ImportArgs, JobArgs
+from core.sources import FolderSource, ManifestSource, RemoteSource
+from jobs.imports.batch import BatchImport, BatchResult
+from jobs.imports.images import ReadBounds
+from jobs.runner.context import JobContext, JobRun
+from jobs.runner.settings import Settings
+
+
+class ImportPace:
+    """How fast this process imports, and when it will be through."""
+
+    def __init__(self, before: Counter[str]) -> None:
+        self._before = Counter(before)
+        self._started = time.monotonic()
+
+    def progress(self, counts: Counter[str], total: int | None) -> dict[str, Any]:
+        """Fields of the job's progress; rows are counted, and pictures timed."""
+        elapsed_s = max(time.monotonic() - self._started, 1e-3)
+        new = counts - self._before
+        rate = new["rows"] / elapsed_s
+        pictures = new["pictures_read"] + new["pictures_unchanged"]
+        return {
+            "total": total or 0,
+            "done": counts["rows"],
+            "failed": counts["failed"],
+            "images_per_s": pictures / elapsed_s,
+            "eta_s": None if total is None or not rate else max(0, total - counts["rows"]) / rate,
+        }
+
+
+_BACKOFF_S = 2.0
+
+
+class ImportRun:
+    """Reads from a source behind the position that was saved last."""
+
+    def __init__(
+        self, run: JobRun, settings: Settings, catalog: Catalog, args: ImportArgs, source: str
+    ) -> None:
+        self._run = run
+        self._settings = settings
+        self._catalog = catalog
+        self._args = args
+        fetcher = Fetcher(settings.fetch)
+        run.report(stage="reading the source")
+        self._source = open_source(args.source, fetcher, settings.imports)
+        bounds = ReadBounds(settings.images, settings.fetch.max_total_bytes, settings.imports)
+        self._batches = BatchImport(catalog, fetcher, bounds, settings.max_images_per_product, args.ask_again)
+        plan = stable_hash([args.source.model_dump(mode="json"), self._source.version])
+        self._state = catalog.imports.begin(source, plan, run.job.job_id)
+        self._counts = Counter(self._state.counts)
+
+    def run_to_end(self) -> None:
+        """Import what is behind the position."""
+        self._run.report(stage="importing")
+        pace = ImportPace(self._counts)
+        for batch in _batches(
+            self._source.entries(self._state.position), self._settings.imports.batch_products
+        ):
+            self._run.check()
+            result = self._patiently(batch)
+            self._counts.update(result.counts)
+            self._state = replace(self._state, position=batch[-1].position, counts=dict(self._counts))
+            self._catalog.imports.save(self._state, result.products, result.errors)
+            self._run.report(**pace.progress(self._counts, self._source.total()))
+
+    def delete_vanished(self) -> str | None:
+        """Delete what the source delivers no more; returns why nothing was deleted, if so."""
+        gone, known = self._catalog.imports.vanished(self._state)
+        refusal = self._refusal(len(gone), known)
+        if refusal is not None:
+            return refusal
+        size = self._settings.imports.batch_products
+        for some in parts(gone, size):
+            self._run.check()
+            self._run.report(stage=f"deleting {len(gone)} vanished products")
+            self._counts["deleted"] += sum(_delete(self._catalog, product_id) for product_id in some)
+            self._catalog.imports.forget(self._state.source, some)
+        return None
+
+    def finish(self) -> Counter[str]:
+        """Record that the import is through; returns its numbers."""
+        self._catalog.imports.finish(self._state.source, self._counts)
+        return self._counts
+
+    def _refusal(self, gone: int, known: int) -> str | None:
+        if not gone:
+            return None
+        if self._counts["nameless"]:
+            return (
+                f"{self._counts['nameless']} rows have no product id, and any of the {gone} vanished "
+                "products could be one of them; nothing was deleted"
+            )
+        percent = 100 * gone / known
+        if percent > self._args.max_delete_percent:
+            return (
+                f"{gone} of {known} products ({percent:.1f} %) vanished from the source, more than "
+                f"max_delete_percent {self._args.max_delete_percent:g}; nothing was deleted"
+            )
+        return None
+
+    def _patiently(self, batch: list[Entry]) -> BatchResult:
+        """Put a batch, again and again while the catalog is away."""
+        waited_s = 0.0
+        while True:
+            try:
+                ids = [entry.product_id for entry in batch if entry.product_id is not None]
+                return self._batches.put(batch, self._catalog.imports.rows_of(self._state, ids))
+            except Unavailable:
+                waited_s += _BACKOFF_S
+                if waited_s > self._settings.bulk.patience_s:
+                    raise
+            self._run.report(stage="waiting for the catalog, which is away")
+            self._run.pause(_BACKOFF_S)
+            self._run.report(stage="importing")
+
+
+def _batches(entries: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
+    while batch := list(islice(entries, size)):
+        yield batch
+
+
+def _delete(catalog: Catalog, product_id: str) -> bool:
+    try:
+        catalog.products.delete(product_id)
+    except NotFound:
+        return False
+    return True
+
+
+_COUNTS = ("rows", "created", "updated", "unchanged", "failed", "pictures_read", "pictures_unchanged")
+_ERRORS_SHOWN = 20
+_NEXT = (
+    "the running service's repair encodes the new pictures in the background; "
+    "a job of kind build does so at once"
+)
+
+
+def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
+    """Import from a source, or go on with an import that was interrupted; returns its numbers.
+
+    Raises:
+        InvalidInput: the source cannot be read as it is described.
+        FetchFailed: its server failed for longer than was borne; the same job goes on later.
+        Conflict: another job imports from this source, or this one was cancelled.
+        Unavailable: the catalog was away for longer than the configured patience.
+    """
+    assert isinstance(args, ImportArgs)
+    if not context.at_shell:
+        check_opened(args, context.settings.imports.folders)
+    location = location_of(args.source)
+    source = stable_hash([args.source.kind, location])
+    context.run.claim(f"source {location:.200} {source[:12]}")
+    running = ImportRun(context.run, context.settings, context.catalog, args, source)
+    running.run_to_end()
+    refused = running.delete_vanished() if args.delete_missing else None
+    counts = running.finish()
+    errors = context.catalog.imports.errors(context.run.job.job_id, _ERRORS_SHOWN)
+    return {
+        "source": location,
+        **{name: counts[name] for name in (*_COUNTS, "deleted")},
+        "deletion_refused": refused,
+        "errors": [asdict(each) for each in errors],
+        "next": _NEXT,
+    }
+
+
+def location_of(source: FolderSource | ManifestSource | RemoteSource) -> str:
+    """Name the place that products come from, however they are read from it."""
+    if isinstance(source, RemoteSource):
+        return source.url
+    return str(Path(source.path).resolve())

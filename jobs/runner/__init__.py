@@ -1,0 +1,1 @@
+"""Running of a job in one process: settings, context, cluster, start."""

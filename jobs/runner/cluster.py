@@ -1,0 +1,93 @@
+"""Ray for a job: join a running cluster, or start one for as long as the job takes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import ray
+from ray._private import parameter, ray_constants, services
+
+from core.errors import Unavailable, VitrineError
+from core.tcp_ports import free_port
+
+_AGENT_PORTS = (
+    "dashboard_agent_listen_port",
+    "metrics_agent_port",
+    "metrics_export_port",
+    "runtime_env_agent_port",
+)
+
+
+def start_ray(**options: Any) -> Any:
+    """Start a Ray of its own on this machine, with `options` of `ray.init`, whose context it returns."""
+    with agent_ports() as ports:
+        return ray.init(address="local", _metrics_export_port=ports["metrics_export_port"], **options)
+
+
+@contextmanager
+def agent_ports() -> Iterator[dict[str, int]]:
+    """Give the agents of a node that is started meanwhile their ports; they are yielded by name.
+
+    Where agents find ports by themselves, the raylet waits 15 s for each, whatever is configured, and aborts when
+    it takes longer (Ray 2.60), as it does where two nodes start at once on few cores. `ray.init` has no options for
+    them, and no start of a node tells the raylet that of the dashboard's agent.
+    """
+    ports = {name: free_port() for name in _AGENT_PORTS}
+    params, start = parameter.RayParams, services.start_ray_process
+
+    def started(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
+        if process_type == ray_constants.PROCESS_TYPE_RAYLET:
+            command = [*command, f"--dashboard_agent_listen_port={ports['dashboard_agent_listen_port']}"]
+        return start(command, process_type, *args, **options)
+
+    parameter.RayParams, services.start_ray_process = partial(params, **ports), started
+    try:
+        yield ports
+    finally:
+        parameter.RayParams, services.start_ray_process = params, start
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Work on the cluster at `address`, on that of RAY_ADDRESS, or on an own one.
+
+    Raises:
+        Unavailable: there is no cluster at the address.
+    """
+    target = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        if target == "local":
+            start_ray(include_dashboard=False)
+        else:
+            ray.init(address=target)
+    except ConnectionError as error:
+        raise Unavailable(f"there is no Ray cluster at {target}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Raise an error of ours as it was raised on a worker, instead of Ray's wrapping of it."""
+    try:
+        yield
+    except VitrineError:
+        raise
+    except Exception as error:
+        ours = _ours(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _ours(error: BaseException | None) -> VitrineError | None:
+    while error is not None:
+        for found in (error, getattr(error, "cause", None)):
+            if isinstance(found, VitrineError):
+                return found
+        error = error.__cause__ or error.__context__
+    return None

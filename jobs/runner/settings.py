@@ -1,0 +1,213 @@
+"""Settings of a job, read from a Serve configuration: a file, or what Ray's dashboard says is running."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from catalog.database import MAX_IMAGES_PER_PRODUCT, CatalogConfig
+from catalog.fetching.connections import FetchLimits
+from core.errors import ConfigError, InvalidInput, Unavailable
+from core.job_config import BulkConfig, EvaluationConfig
+from core.jobs import EnsembleArgs
+from core.sources import ImportConfig
+from milvus.config import MilvusConfig
+from models.config import VERSION_FIELDS, EncoderConfig
+from models.images import ImageLimits
+
+_ANSWER_S = 30.0
+
+
+def serve_details() -> dict[str, Any]:
+    """Read what Serve says of its applications, on the cluster of RAY_ADDRESS or on this machine.
+
+    Raises:
+        Unavailable: the dashboard does not answer.
+    """
+    try:
+        details: dict[str, Any] = _client().get_serve_details()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise Unavailable(f"the running service cannot be read: {error}") from error
+    return details
+
+
+def deploy(config: Mapping[str, Any]) -> None:
+    """Have Serve run this configuration.
+
+    Raises:
+        Unavailable: the dashboard does not answer, or refuses it.
+    """
+    try:
+        _client().deploy_applications(dict(config))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise Unavailable(f"Serve does not take the configuration: {error}") from error
+
+
+def _client() -> Any:
+    # Imported here, for most jobs never ask; made anew for each call: the dashboard may have moved.
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+    from ray.dashboard.utils import get_address_for_submission_client
+
+    class Client(ServeSubmissionClient):  # type: ignore[misc]
+        """Waits for no answer forever, as the one of Ray does."""
+
+        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+            return super()._do_request(method, endpoint, **{"timeout": _ANSWER_S, **options})
+
+    return Client(get_address_for_submission_client(None))
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """An encoder as it is configured, and what one replica of it takes."""
+
+    config: EncoderConfig
+    num_cpus: float
+    num_gpus: float
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments as they stand in the Serve configuration, references to the environment included."""
+
+    @property
+    def version(self) -> dict[str, Any]:
+        """Those of the stated arguments that make it this version of the model and no other."""
+        return {name: self.stated[name] for name in VERSION_FIELDS if name in self.stated}
+
+    def resources(self, bulk: BulkConfig) -> dict[str, float]:
+        """What Ray is to reserve for one copy in a bulk job."""
+        cpus, gpus = bulk.cpus_per_actor, bulk.gpus_per_actor
+        return {
+            "num_cpus": self.num_cpus if cpus is None else cpus,
+            "num_gpus": self.num_gpus if gpus is None else gpus,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The parts of a Serve configuration that jobs work with."""
+
+    catalog: CatalogConfig
+    milvus: MilvusConfig
+    bulk: BulkConfig
+    encoders: Mapping[str, EncoderSettings]
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    ensemble: EnsembleArgs | None = None
+    imports: ImportConfig = field(default_factory=ImportConfig)
+    images: ImageLimits = field(default_factory=ImageLimits)
+    fetch: FetchLimits = field(default_factory=FetchLimits)
+    max_images_per_product: int = MAX_IMAGES_PER_PRODUCT
+    log_encoding: str = "TEXT"
+
+    def encoder(self, name: str, changes: Mapping[str, str]) -> EncoderSettings:
+        """Return the configured encoder with these fields changed.
+
+        Raises:
+            InvalidInput: there is no such encoder, or the changes do not fit it.
+        """
+        if name not in self.encoders:
+            known = ", ".join(sorted(self.encoders)) or "none"
+            raise InvalidInput(f"there is no model {name!r:.80}; models: {known}").at("model")
+        found = self.encoders[name]
+        try:
+            config = EncoderConfig.model_validate(found.config.model_dump() | dict(changes))
+        except ValidationError as error:
+            raise InvalidInput(f"this candidate cannot be: {_first_error(error)}").at("args") from None
+        return replace(found, config=config, stated={**found.stated, **changes})
+
+
+def settings_of_file(path: Path) -> Settings:
+    """Read a Serve configuration file.
+
+    Raises:
+        ConfigError: it cannot be read, or lacks what jobs need.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(content, dict):
+        content = {}
+    return settings_of(content.get("applications") or [], content.get("logging_config"))
+
+
+def running_settings() -> Settings:
+    """Read the configuration that Serve runs on the cluster of RAY_ADDRESS, or on this machine.
+
+    References to the environment are followed here: what Serve tells still holds `${NAME}`, never a secret.
+
+    Raises:
+        Unavailable: the cluster's dashboard does not answer.
+        ConfigError: Serve runs nothing that jobs could work for.
+    """
+    running = [found["deployed_app_config"] for found in serve_details().get("applications", {}).values()]
+    return settings_of([each for each in running if each])
+
+
+def settings_of(applications: Iterable[Mapping[str, Any]], log: Mapping[str, Any] | None = None) -> Settings:
+    """Pick what jobs need out of the applications of a Serve configuration.
+
+    `log` is how lines are written by applications that do not say.
+
+    Raises:
+        ConfigError: there is no gateway, or something is wrong with what it or an encoder says.
+    """
+    by_builder: dict[str, list[Mapping[str, Any]]] = {}
+    for application in applications:
+        builder = str(application.get("import_path")).rpartition(":")[2]
+        by_builder.setdefault(builder, []).append(application)
+    if "build_gateway" not in by_builder:
+        raise ConfigError("the Serve configuration has no gateway, which says where the catalog is")
+    gateway = by_builder["build_gateway"][0].get("args") or {}
+    try:
+        encoders = [_encoder(each) for each in by_builder.get("build_encoder", [])]
+        return Settings(
+            catalog=CatalogConfig.model_validate(gateway.get("catalog")),
+            milvus=MilvusConfig.model_validate(gateway.get("milvus")),
+            bulk=BulkConfig.model_validate((gateway.get("jobs") or {}).get("bulk") or {}),
+            encoders={each.config.name: each for each in encoders},
+            evaluation=EvaluationConfig.model_validate((gateway.get("jobs") or {}).get("evaluation") or {}),
+            ensemble=_ensemble(by_builder.get("build_ensemble", [])),
+            log_encoding=(by_builder["build_gateway"][0].get("logging_config") or log or {}).get(
+                "encoding", "TEXT"
+            ),
+            **_of_imports(gateway),
+        )
+    except ValidationError as error:
+        raise ConfigError(f"the Serve configuration is wrong: {_first_error(error)}") from None
+
+
+def _of_imports(gateway: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "imports": ImportConfig.model_validate((gateway.get("jobs") or {}).get("imports") or {}),
+        "images": ImageLimits.model_validate(gateway.get("images") or {}),
+        "fetch": FetchLimits.model_validate(gateway.get("fetch") or {}),
+    }
+    most = gateway.get("max_images_per_product")
+    return found if most is None else found | {"max_images_per_product": int(most)}
+
+
+def _encoder(application: Mapping[str, Any]) -> EncoderSettings:
+    deployments = application.get("deployments") or [{}]
+    options = deployments[0].get("ray_actor_options") or {}
+    return EncoderSettings(
+        EncoderConfig.model_validate(application.get("args")),
+        num_cpus=float(options.get("num_cpus", 1)),
+        num_gpus=float(options.get("num_gpus", 0)),
+        stated=application.get("args") or {},
+    )
+
+
+def _ensemble(applications: Sequence[Mapping[str, Any]]) -> EnsembleArgs | None:
+    for application in applications:
+        deployments = application.get("deployments") or [{}]
+        settings = deployments[0].get("user_config") or {}
+        # As the ensemble itself reads its configuration, where a number may be quoted.
+        return EnsembleArgs.model_validate(settings | {"name": application.get("name")}, strict=False)
+    return None
+
+
+def _first_error(error: ValidationError) -> str:
+    detail = error.errors(include_url=False)[0]
+    return f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}".removeprefix(": ")

@@ -1,0 +1,125 @@
+"""Checks of image files and of a collection's rows against ledger and catalog, and repairs of rows."""
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Literal
+
+from catalog.ledger_queries import StoredPicture
+from catalog.opening import Catalog
+from core.batching import MAX_READ_BYTES, parts
+from core.concurrency import WeightedSemaphore
+from core.errors import NotFound
+from core.index_rows import GRACE_S, IndexRows
+from core.ports import VectorStore
+from core.types import IndexItem
+from jobs.build.shards import Shard
+from jobs.verification.differences import Differences
+
+FILES_AT_ONCE = 32
+"""An object store takes long to tell of one file and no longer to tell of many."""
+_reading = WeightedSemaphore()
+_State = Literal["sound", "missing_file", "damaged_file"]
+
+
+def check_files(
+    catalog: Catalog,
+    pictures: Sequence[StoredPicture],
+    is_sampled: Callable[[str], bool],
+    pool: ThreadPoolExecutor,
+) -> Differences:
+    """Look whether each picture's file is there and as long as it should be; those sampled are read too."""
+    states = list(pool.map(partial(_state, catalog, is_sampled), pictures))
+    found: Differences = {"missing_file": [], "damaged_file": []}
+    for picture, state in zip(pictures, states, strict=True):
+        if state != "sound":
+            found[state].append(picture.key)
+    return found
+
+
+def _state(catalog: Catalog, is_sampled: Callable[[str], bool], picture: StoredPicture) -> _State:
+    try:
+        if is_sampled(picture.key):
+            with _reading.holding(picture.bytes, MAX_READ_BYTES):
+                data = catalog.blobs.get(picture.sha256)
+                return "sound" if hashlib.sha256(data).hexdigest() == picture.sha256 else "damaged_file"
+    except NotFound:
+        return "missing_file"
+    size = catalog.blobs.size(picture.sha256)
+    if size is None:
+        return "missing_file"
+    return "sound" if size == picture.bytes else "damaged_file"
+
+
+_KEYS_A_CALL = 500
+_ALL = 2**31 - 1
+
+
+def compare_rows(
+    catalog: Catalog,
+    store: VectorStore,
+    collection: str,
+    shard: Shard,
+    pictures: Collection[str],
+    configured: bool,
+) -> tuple[Differences, list[str]]:
+    """Compare the keys of all three in a shard; returns how they differ, and those that are in.
+
+    `pictures` are the row keys of the catalog in that shard. The service writes meanwhile: whatever seems
+    to differ is looked at once more before it counts.
+
+    Raises:
+        NotFound: Milvus has no such collection.
+    """
+    # Milvus first: whatever it holds was announced in the ledger before it was written.
+    stored = set(store.keys(collection, shard.first, shard.end))
+    states = dict(catalog.audit.rows(collection, shard.first, shard.end))
+    settled = {key for key, state in states.items() if state == "settled"}
+    ledger, within = catalog.ledger, (shard.first, shard.beyond)
+    found: Differences = {
+        "lost_vector": sorted(
+            ledger.indexed(collection, _absent(store, collection, sorted(settled - stored)))
+        ),
+        "orphan_vector": _orphans(catalog, store, collection, sorted(stored - set(states))),
+        "obsolete_row": ledger.obsolete_between(collection, *within, _ALL, GRACE_S),
+        "quarantined_picture": [
+            key for key, state in states.items() if state == "failed" and key in pictures
+        ],
+    }
+    if configured:
+        missing = ledger.missing_between(collection, *within, _ALL, GRACE_S)
+        found["missing_picture"] = [item.key for item in missing]
+    return found, sorted(settled & stored & set(pictures))
+
+
+def _absent(store: VectorStore, collection: str, keys: Sequence[str]) -> list[str]:
+    held: set[str] = set()
+    for some in parts(keys, _KEYS_A_CALL):
+        held.update(store.fetch(collection, some))
+    return [key for key in keys if key not in held]
+
+
+def _orphans(catalog: Catalog, store: VectorStore, collection: str, keys: Sequence[str]) -> list[str]:
+    known = catalog.audit.known(collection, keys)
+    strange = [key for key in keys if key not in known]
+    gone = set(_absent(store, collection, strange))
+    return [key for key in strange if key not in gone]
+
+
+def repair_rows(catalog: Catalog, store: VectorStore, collection: str, found: Differences) -> None:
+    """Bring ledger and collection in step; what is then missing, a build or the repair encodes anew."""
+    rows = IndexRows(store, catalog.ledger)
+    for keys in parts([*found.get("lost_vector", []), *found.get("changed_vector", [])], _KEYS_A_CALL):
+        # Open rows are missing: the vector is written again under the same key.
+        catalog.ledger.open(collection, [_index_item(key) for key in keys])
+    for keys in parts([*found.get("orphan_vector", []), *found.get("obsolete_row", [])], _KEYS_A_CALL):
+        rows.remove(collection, keys)
+    if found.get("quarantined_picture"):
+        catalog.ledger.retry(collection)
+
+
+def _index_item(key: str) -> IndexItem:
+    """The picture of a row, as far as announcing the row needs it."""
+    image_id, _, revision = key.rpartition(":")
+    return IndexItem(image_id, int(revision), "", "", {})

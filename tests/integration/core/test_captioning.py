@@ -1,0 +1,220 @@
+"""Captioning against a real catalog: what is missing is written, nothing twice, nothing lost."""
+
+import asyncio
+import io
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sqlalchemy import delete
+
+from catalog.database import CatalogConfig, writing
+from catalog.opening import Catalog, open_catalog
+from catalog.tables import ProductRow
+from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
+from core.indexing import Captioning, CaptionReport
+from core.types import Captioned, NewPicture
+from models.config import CaptionConfig
+from tests.support.children import Child
+from tests.support.local_encoder import LocalEncoder
+
+
+def picture(colour: str) -> NewPicture:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(buffer, "PNG")
+    return NewPicture(buffer.getvalue(), "image/png", 40, 30)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    opened = open_catalog(
+        CatalogConfig(database_url=f"sqlite:///{tmp_path}/catalog.sqlite", blobs_url=str(tmp_path / "blobs"))
+    )
+    yield opened
+    opened.close()
+
+
+class Describer(LocalEncoder):
+    """Counts the pictures that it is asked for, and fails on demand."""
+
+    def __init__(self) -> None:
+        super().__init__("fake", captions=CaptionConfig())
+        self.asked: list[int] = []
+        self.fail_after: int | None = None
+        self.errors: dict[int, Exception] = {}
+
+    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+        if self.fail_after is not None and len(self.asked) >= self.fail_after:
+            raise ModelUnavailable("gone")
+        self.asked.append(len(pictures))
+        captioned = await super().caption(pictures)
+        texts = [self.errors.get(index, text) for index, text in enumerate(captioned.texts)]
+        return replace(captioned, texts=texts)
+
+
+@pytest.fixture
+def encoder() -> Describer:
+    return Describer()
+
+
+@pytest.fixture
+def captioning(catalog: Catalog, encoder: Describer) -> Captioning:
+    return Captioning(encoder, catalog.captions, catalog.blobs)
+
+
+def texts(catalog: Catalog) -> set[str]:
+    ids = [each.image_id for product in catalog.products.page(100) for each in product.pictures]
+    return {caption.text for captions in catalog.captions.of(ids).values() for caption in captions}
+
+
+def put(catalog: Catalog, *colours: str) -> None:
+    for colour in colours:
+        catalog.products.put(colour, "", "", {}, [picture(colour)])
+
+
+def test_every_picture_is_captioned_once(
+    catalog: Catalog, encoder: Describer, captioning: Captioning
+) -> None:
+    put(catalog, "red", "lime", "blue")
+    assert asyncio.run(captioning.sweep(batch_size=2)) == CaptionReport(written=3)
+    assert texts(catalog) == {"a red thing", "a lime thing", "a blue thing"}
+    put(catalog, "white")
+    assert asyncio.run(captioning.sweep(batch_size=2)) == CaptionReport(written=1)
+    assert asyncio.run(captioning.sweep()) == CaptionReport()
+    assert encoder.asked == [2, 1, 1]
+
+
+def test_a_pass_that_breaks_off_keeps_what_it_has_written(
+    catalog: Catalog, encoder: Describer, captioning: Captioning
+) -> None:
+    put(catalog, "red", "lime", "blue")
+    encoder.fail_after = 1
+    with pytest.raises(ModelUnavailable):
+        asyncio.run(captioning.sweep(batch_size=2))
+    assert len(texts(catalog)) == 2
+    encoder.fail_after = None
+    assert asyncio.run(captioning.sweep(batch_size=2)) == CaptionReport(written=1)
+    assert encoder.asked == [2, 1]
+
+
+def test_an_image_that_meets_a_bug_is_out_of_the_way_until_another_release(
+    catalog: Catalog, encoder: Describer
+) -> None:
+    put(catalog, "red", "lime")
+    bug = Internal("a division by zero")
+    bug.release = "0.0.1"
+    encoder.errors = {0: bug}
+    captioning = Captioning(encoder, catalog.captions, catalog.blobs)
+    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1, failed=1)
+    assert asyncio.run(captioning.sweep()) == CaptionReport()
+    encoder.errors = {}
+    upgraded = Captioning(encoder, catalog.captions, catalog.blobs)
+    assert asyncio.run(upgraded.sweep()) == CaptionReport(written=1)
+
+
+def test_a_bad_picture_goes_to_quarantine_until_it_is_asked_for_again(
+    catalog: Catalog, encoder: Describer, captioning: Captioning
+) -> None:
+    put(catalog, "red", "lime")
+    encoder.errors = {0: InvalidImage("no")}
+    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1, failed=1)
+    encoder.errors = {}
+    assert asyncio.run(captioning.sweep()) == CaptionReport()
+    assert catalog.captions.retry("fake") == 1
+    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1)
+
+
+def test_a_picture_that_fails_for_now_stays_missing_and_ends_the_pass(
+    catalog: Catalog, encoder: Describer, captioning: Captioning
+) -> None:
+    put(catalog, "red")
+    encoder.errors = {0: ModelUnavailable("busy")}
+    assert asyncio.run(captioning.sweep()) == CaptionReport()
+    encoder.errors = {}
+    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1)
+
+
+def test_a_missing_file_spares_its_neighbours(
+    catalog: Catalog, captioning: Captioning, tmp_path: Path
+) -> None:
+    put(catalog, "red", "blue")
+    sha256 = catalog.products.get("red").pictures[0].sha256
+    (blob,) = (tmp_path / "blobs").rglob(sha256)
+    blob.unlink()
+    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1, failed=1)
+
+
+def test_calls_carry_no_more_than_they_can(
+    catalog: Catalog, encoder: Describer, captioning: Captioning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(catalog, "red", "lime", "blue")
+    largest = max(len(picture(colour).data) for colour in ("red", "lime", "blue"))
+    monkeypatch.setattr("core.indexing.MAX_ENCODE_BYTES", largest * 2)
+    assert asyncio.run(captioning.sweep()) == CaptionReport(written=3)
+    assert encoder.asked == [2, 1]
+
+
+def test_another_version_captions_anew_and_a_half_rolled_one_waits(
+    catalog: Catalog, encoder: Describer, captioning: Captioning
+) -> None:
+    put(catalog, "red")
+    asyncio.run(captioning.sweep())
+    info = asyncio.run(encoder.describe())
+
+    async def describe_new() -> object:
+        return replace(info, captions="f" * 12)
+
+    encoder.describe = describe_new  # type: ignore[method-assign,assignment]
+    caption = encoder.caption
+
+    async def caption_old(pictures: Sequence[bytes]) -> Captioned:
+        return replace(await caption(pictures), info=info)
+
+    encoder.caption = caption_old  # type: ignore[method-assign]
+    assert asyncio.run(captioning.sweep()) == CaptionReport()
+    encoder.caption = caption  # type: ignore[method-assign]
+    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1)
+    assert texts(catalog) == {"a red thing"}
+
+
+def test_captions_of_gone_pictures_go(catalog: Catalog, captioning: Captioning) -> None:
+    put(catalog, "red", "lime")
+    asyncio.run(captioning.sweep())
+    # As by a version that left captions behind.
+    with writing(catalog.engine) as connection:
+        connection.execute(delete(ProductRow).where(ProductRow.id == "red"))
+    assert asyncio.run(captioning.sweep()) == CaptionReport(removed=1)
+
+
+def test_an_encoder_without_captions_says_so(catalog: Catalog) -> None:
+    put(catalog, "red")
+    with pytest.raises(UnsupportedModality, match="'plain' writes no captions"):
+        asyncio.run(Captioning(LocalEncoder("plain"), catalog.captions, catalog.blobs).sweep())
+
+
+def test_a_pass_that_is_killed_goes_on_where_it_was(
+    catalog: Catalog, encoder: Describer, captioning: Captioning, tmp_path: Path
+) -> None:
+    put(catalog, *(f"#{level:02x}0000" for level in range(0, 250, 5)))
+    arguments = [f"sqlite:///{tmp_path}/catalog.sqlite", str(tmp_path / "blobs")]
+    with Child(
+        "captions",
+        [sys.executable, "-m", "tests.support.caption_writer", *arguments],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(8):
+            assert process.stdout.readline() == "asked\n"
+        process.kill()
+    ids = [each.image_id for product in catalog.products.page(100) for each in product.pictures]
+    before = catalog.captions.of(ids)
+    assert 7 <= len(before) < 50
+    assert asyncio.run(captioning.sweep()) == CaptionReport(written=50 - len(before))
+    after = catalog.captions.of(ids)
+    assert len(after) == 50
+    assert before.items() <= after.items()

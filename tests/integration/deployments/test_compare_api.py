@@ -1,0 +1,199 @@
+"""Models side by side over HTTP."""
+
+import asyncio
+import base64
+import io
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from core.errors import UnsupportedModality
+from core.types import Encoded, EncoderInfo, EncoderInput
+from tests.support.local_encoder import LocalEncoder
+from tests.support.local_service import local_service
+
+pytestmark = pytest.mark.anyio
+COLOURS = ("red", "lime", "blue", "white", "black")
+
+
+class Encoder(LocalEncoder):
+    """One that counts its calls and may be blind to words."""
+
+    calls = 0
+    sees_words = True
+    delay_s = 0.0
+
+    async def describe(self) -> EncoderInfo:
+        info = await super().describe()
+        return info if self.sees_words else replace(info, modalities=("image",))
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        self.calls += 1
+        await asyncio.sleep(self.delay_s)
+        encoded = await super().encode(inputs)
+        if not self.sees_words and any(isinstance(item, str) for item in inputs):
+            refusal = UnsupportedModality(f"{self.name} reads pictures only")
+            return replace(encoded, vectors=[refusal for _ in inputs])
+        return encoded
+
+
+@dataclass
+class Shop:
+    client: httpx.AsyncClient
+    encoders: dict[str, Encoder]
+
+    async def compare(self, **body: Any) -> dict[str, Any]:
+        answer = await self.client.post("/v1/compare", json=body)
+        assert answer.status_code == 200, answer.text
+        content: dict[str, Any] = answer.json()
+        return content
+
+
+def picture(colour: str) -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    encoders = {name: Encoder(name) for name in ("first", "second")}
+    with local_service(tmp_path, encoders) as app:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            for number, colour in enumerate(COLOURS):
+                body = {"images": [picture(colour)], "attributes": {"number": number}}
+                answer = await client.put(f"/v1/products/{colour}", json=body)
+                assert answer.status_code == 201, answer.text
+            for encoder in encoders.values():
+                encoder.calls = 0
+            yield Shop(client, encoders)
+
+
+async def test_every_model_and_the_ensemble_stand_side_by_side(shop: Shop) -> None:
+    answer = await shop.compare(query=[{"type": "image", "image": picture("red")}], limit=3)
+    assert [each["model"] for each in answer["lists"]] == ["first", "second", "ensemble"]
+    for each in answer["lists"]:
+        assert len(each["results"]) == 3
+        assert each["results"][0]["product_id"] == "red"
+        assert set(answer["products"]) >= {result["product_id"] for result in each["results"]}
+    assert answer["products"]["red"]["images"]
+    assert [used["model"] for used in answer["lists"][2]["models_used"]] == ["first", "second"]
+    assert {"encode", "search", "hydrate"} <= set(answer["lists"][0]["timings_ms"])
+    assert {"first.encode", "second.search", "fuse"} <= set(answer["lists"][2]["timings_ms"])
+    assert [each["models"] for each in answer["agreements"]] == [
+        ["first", "second"],
+        ["first", "ensemble"],
+        ["second", "ensemble"],
+    ]
+    assert answer["agreements"][0] == {
+        "models": ["first", "second"],
+        "shared": 3,
+        "jaccard": 1.0,
+        "rank_correlation": 1.0,
+    }
+    assert (answer["skipped"], answer["degraded"]) == ({}, False)
+
+
+async def test_each_encoder_embeds_the_query_once(shop: Shop) -> None:
+    await shop.compare(query=[{"type": "image", "image": picture("red")}])
+    assert [encoder.calls for encoder in shop.encoders.values()] == [1, 1]
+
+
+async def test_a_list_is_what_a_search_answers(shop: Shop) -> None:
+    body: dict[str, Any] = {
+        "query": [{"type": "text", "text": "blue"}, {"type": "image", "image": picture("white")}],
+        "filter": {"number": {"lt": 4}},
+        "exclude": ["red"],
+        "limit": 2,
+        "offset": 1,
+    }
+    options = {"fusion": "weighted", "weights": {"first": 3}}
+    compared = await shop.compare(**body, **options)
+    for each in compared["lists"]:
+        extra = options if each["model"] == "ensemble" else {}
+        found = await shop.client.post("/v1/search", json=body | extra | {"model": each["model"]})
+        expected = [(result["product_id"], result["score"]) for result in found.json()["results"]]
+        assert [(result["product_id"], result["score"]) for result in each["results"]] == expected
+
+
+async def test_a_model_that_cannot_is_skipped_with_the_reason(shop: Shop) -> None:
+    shop.encoders["second"].sees_words = False
+    answer = await shop.compare(query=[{"type": "text", "text": "red"}], lexical_weight=0)
+    assert [each["model"] for each in answer["lists"]] == ["first", "ensemble"]
+    assert "cannot encode words; these can: first" in answer["skipped"]["second"]
+    assert not answer["degraded"]
+
+
+async def test_a_model_that_is_away_degrades_the_answer(shop: Shop) -> None:
+    shop.encoders["second"].away = True
+    answer = await shop.compare(query="red", models=["second", "first"])
+    assert [each["model"] for each in answer["lists"]] == ["first"]
+    assert answer["skipped"] == {"second": "second is not available"}
+    assert answer["degraded"]
+    assert answer["agreements"] == []
+    shop.encoders["first"].away = True
+    alone = await shop.client.post("/v1/compare", json={"query": "red", "models": ["second", "first"]})
+    assert alone.status_code == 503
+
+
+async def test_a_bug_of_one_model_leaves_the_lists_of_the_others(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(_inputs: Sequence[EncoderInput]) -> Encoded:
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(shop.encoders["second"], "encode", fail)
+    answer = await shop.compare(query="red", models=["first", "second"])
+    assert [each["model"] for each in answer["lists"]] == ["first"]
+    assert "internal error" in answer["skipped"]["second"]
+    assert answer["degraded"]
+    assert "ZeroDivisionError: a bug of ours" in caplog.text
+    alone = await shop.client.post("/v1/compare", json={"query": "red", "models": ["second"]})
+    assert (alone.status_code, alone.json()["error"]["type"]) == (500, "internal")
+
+
+async def test_a_model_that_hangs_does_not_take_the_other_lists_with_it(shop: Shop) -> None:
+    shop.encoders["second"].delay_s = 60
+    answer = await shop.client.post(
+        "/v1/compare",
+        json={"query": "red", "models": ["first", "second"]},
+        headers={"X-Request-Timeout-Seconds": "4"},
+    )
+    assert answer.status_code == 200, answer.text
+    assert [each["model"] for each in answer.json()["lists"]] == ["first"]
+    assert "did not embed the query within" in answer.json()["skipped"]["second"]
+    assert answer.json()["degraded"]
+
+
+async def test_uploads_are_compared_too(shop: Shop) -> None:
+    data = base64.b64decode(picture("lime"))
+    answer = await shop.client.post(
+        "/v1/compare", data={"request": '{"models": ["first", "second"]}'}, files={"image": ("a.png", data)}
+    )
+    assert [each["results"][0]["product_id"] for each in answer.json()["lists"]] == ["lime", "lime"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"query": "red", "models": ["first", "third"]}, 404, "models[1]"),
+        ({"query": "red", "models": []}, 422, "models"),
+        ({"query": "red", "model": "first"}, 422, "model"),
+        ({"query": "red", "models": ["first"], "weights": {"first": 1}}, 422, "weights"),
+        ({"query": "red", "models": ["first"], "fusion": "rrf"}, 422, "fusion"),
+        ({"query": "red", "weights": {"third": 1}, "models": ["ensemble"], "limit": 0}, 422, "limit"),
+        ({"query": [{"type": "image", "image": "AAAA"}]}, 422, "query[0]"),
+        ({}, 422, "query"),
+    ],
+)
+async def test_a_bad_comparison_is_told_what_is_wrong(
+    shop: Shop, body: dict[str, Any], status: int, param: str
+) -> None:
+    answer = await shop.client.post("/v1/compare", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), answer.text

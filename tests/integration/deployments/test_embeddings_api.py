@@ -1,0 +1,344 @@
+"""Embeddings for other people's clients: OpenAI's, Infinity's and Weaviate's."""
+
+import base64
+import io
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from openai import OpenAI
+from PIL import Image
+
+from core import batching
+from core.errors import ModelUnavailable
+from core.types import Encoded, EncoderInput
+from deployments.services.encoders import Embedder, EncoderSet
+from tests.support.local_encoder import LocalEncoder
+from tests.support.local_service import local_service, open_fetching
+from tests.support.servers import HostileServer, hostile_server
+
+pytestmark = pytest.mark.anyio
+
+
+def png(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 15), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def uri(data: bytes) -> str:
+    return f"data:image/png;base64,{b64(data)}"
+
+
+class ImageOnlyEncoder(LocalEncoder):
+    async def describe(self) -> Any:
+        return replace(await super().describe(), modalities=("image",))
+
+
+@pytest.fixture
+def encoders() -> dict[str, LocalEncoder]:
+    return {"looks": ImageOnlyEncoder("looks"), "both": LocalEncoder("both")}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[HostileServer]:
+    async with hostile_server() as running:
+        yield running
+
+
+@pytest.fixture
+def app(tmp_path: Path, encoders: dict[str, LocalEncoder]) -> Iterator[FastAPI]:
+    with local_service(tmp_path, encoders) as app:
+        yield app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
+        yield opened
+
+
+@pytest.fixture
+def official(app: FastAPI) -> Iterator[OpenAI]:
+    """OpenAI's client over real HTTP, told nothing but where the service is."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="unused", max_retries=0) as opened:
+        yield opened
+    server.should_exit = True
+    thread.join()
+
+
+async def direct(encoder: LocalEncoder, item: EncoderInput) -> list[float]:
+    (vector,) = (await encoder.encode([item])).vectors
+    assert isinstance(vector, np.ndarray)
+    return [float(value) for value in vector]
+
+
+async def error_of(client: httpx.AsyncClient, status: int, **body: Any) -> dict[str, Any]:
+    answer = await client.post("/v1/embeddings", json={"model": "both", "fail": "together", **body})
+    assert answer.status_code == status, answer.text
+    error: dict[str, Any] = answer.json()["error"]
+    assert {"type", "message", "param"} <= set(error)
+    return error
+
+
+async def test_the_official_client_embeds_texts_and_pictures_mixed(
+    official: OpenAI, encoders: dict[str, LocalEncoder]
+) -> None:
+    # By default the client asks for base64 and decodes it.
+    answer = official.embeddings.create(model="both", input=["a red thing", uri(png("red")), "blue"])
+    assert [item.index for item in answer.data] == [0, 1, 2]
+    expected = [await direct(encoders["both"], item) for item in ("a red thing", png("red"), "blue")]
+    for item, vector in zip(answer.data, expected, strict=True):
+        assert item.embedding == pytest.approx(vector, abs=1e-7)
+    assert (answer.object, answer.model, answer.usage.total_tokens) == ("list", "both", 0)
+
+
+async def test_the_official_client_reads_both_encodings_alike(official: OpenAI) -> None:
+    plain = official.embeddings.create(model="both", input="blue", encoding_format="float", user="someone")
+    packed = official.embeddings.create(model="both", input="blue", encoding_format="base64")
+    raw = packed.data[0].embedding
+    assert isinstance(raw, str)
+    assert np.frombuffer(base64.b64decode(raw), "<f4").tolist() == pytest.approx(plain.data[0].embedding)
+
+
+async def test_the_official_client_reads_our_errors(official: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        official.embeddings.create(model="text-embedding-3-small", input="blue")
+    assert unknown.value.param == "model"
+    assert "both" in unknown.value.message
+    with pytest.raises(openai.UnprocessableEntityError) as broken:
+        official.embeddings.create(model="both", input=[uri(b"no picture")])
+    assert broken.value.param == "input[0]"
+    assert broken.value.type == "invalid_image"
+
+
+async def test_inputs_of_the_official_client_fail_alone(official: OpenAI) -> None:
+    answer = official.embeddings.create(model="both", input=["blue", uri(b"no picture")])
+    assert len(answer.data[0].embedding) > 1
+    assert answer.data[1].embedding is None
+    assert answer.data[1].model_extra is not None
+    assert answer.data[1].model_extra["error"]["type"] == "invalid_image"
+
+
+async def test_the_case_of_a_data_uri_means_nothing(client: httpx.AsyncClient) -> None:
+    small = uri(png("red"))
+    large = small.replace("data:image/png;base64", "DATA:image/PNG;Base64")
+    answer = await client.post("/v1/embeddings", json={"model": "both", "input": [small, large]})
+    first, second = (item["embedding"] for item in answer.json()["data"])
+    assert first == second
+
+
+async def test_of_64_pictures_each_fails_alone(client: httpx.AsyncClient) -> None:
+    pictures = [uri(png("red"))] * 64
+    pictures[7], pictures[40] = uri(png("red")[:50]), "data:image/png;base64,%%%"
+    body = {"model": "both", "input": pictures}
+    data = (await client.post("/v1/embeddings", json=body)).json()["data"]
+    assert [item["index"] for item in data] == list(range(64))
+    assert {item["index"] for item in data if item["embedding"] is None} == {7, 40}
+    assert all(set(item) == {"object", "index", "embedding"} for item in data if item["embedding"])
+    assert data[40]["error"]["param"] == "input[40]"
+    error = await error_of(client, 422, input=pictures)
+    assert error["param"] == "input[7]"
+    assert "2 of 64 inputs failed" in error["message"]
+
+
+async def test_modality_decides_what_a_string_is(
+    client: httpx.AsyncClient, app: FastAPI, server: HostileServer, encoders: dict[str, LocalEncoder]
+) -> None:
+    open_fetching(app, server)
+    url = server.answer("/red.png", png("red"))
+    picture, words = await direct(encoders["both"], png("red")), await direct(encoders["both"], url)
+    for body, expected in (
+        ({"input": uri(png("red"))}, picture),
+        ({"input": [url, uri(png("red")), b64(png("red"))], "modality": "image"}, picture),
+        ({"input": url}, words),
+        ({"input": url, "modality": "text"}, words),
+    ):
+        answer = await client.post("/v1/embeddings", json={"model": "both", **body})
+        for item in answer.json()["data"]:
+            assert item["embedding"] == pytest.approx(expected, abs=1e-6)
+    assert server.connections == 1
+
+
+async def test_urls_fail_alone_too(client: httpx.AsyncClient, app: FastAPI, server: HostileServer) -> None:
+    open_fetching(app, server)
+    urls = [
+        server.answer("/a.png", png("red")),
+        server.answer("/html", b"<html>no picture</html>", Content_Type="image/png"),
+        server.answer("/gone", status="404 Not Found"),
+        server.answer("/down", status="503 Service Unavailable"),
+        "http://169.254.169.254/",
+    ]
+    body = {"model": "looks", "input": urls, "modality": "image"}
+    data = (await client.post("/v1/embeddings", json=body)).json()["data"]
+    assert [item.get("error", {}).get("type") for item in data] == [
+        None,
+        "invalid_image",
+        "unfetchable_url",
+        "fetch_failed",
+        "unfetchable_url",
+    ]
+    error = await error_of(client, 424, input=urls[3], modality="image")
+    assert error["type"] == "fetch_failed"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": [1, 2, 3]}, "input"),
+        ({"input": [[1, 2], [3]]}, "input"),
+        ({"input": []}, "input"),
+        ({"input": ["x"] * 2049}, "input"),
+        ({"input": {"text": "x"}}, "input"),
+        ({"input": ""}, "input[0]"),
+        ({"input": ["x", ""]}, "input[1]"),
+        ({"input": "x" * 2001}, "input[0]"),
+        ({"input": "x", "dimensions": 3}, "dimensions"),
+        ({"input": "x", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": "x", "modality": "audio"}, "modality"),
+        ({"input": "x", "modality": "image"}, "input[0]"),
+        ({"input": "x", "colour": "red"}, "colour"),
+        ({}, "input"),
+    ],
+)
+async def test_a_mistake_is_named(client: httpx.AsyncClient, body: dict[str, Any], param: str) -> None:
+    assert (await error_of(client, 422, **body))["param"] == param
+
+
+@pytest.mark.parametrize("text", ["\\ud800", "\\u0000", "data:;base64,", "data:image/png;base64,AA"])
+async def test_a_hostile_string_is_no_failure_of_the_service(client: httpx.AsyncClient, text: str) -> None:
+    for path, field in (("/v1/embeddings", "input"), ("/vectorize", "texts"), ("/vectorize", "images")):
+        value = f'"{text}"' if field == "input" else f'["{text}"]'
+        body = f'{{"{field}": {value}}}'
+        assert (await client.post(path, content=body)).status_code in (200, 422)
+    for modality in ("text", "image"):
+        body = f'{{"input": "{text}", "modality": "{modality}"}}'
+        assert (await client.post("/v1/embeddings", content=body)).status_code in (200, 422)
+
+
+async def test_more_than_64_pictures_are_refused(client: httpx.AsyncClient) -> None:
+    error = await error_of(client, 413, input=[uri(png("red"))] * 65)
+    assert error["param"] == "input"
+
+
+async def test_the_models_own_dimension_may_be_named(client: httpx.AsyncClient) -> None:
+    info = await LocalEncoder("both").describe()
+    body = {"model": "both", "input": "x", "dimensions": info.dimension}
+    answer = await client.post("/v1/embeddings", json=body)
+    assert len(answer.json()["data"][0]["embedding"]) == info.dimension
+
+
+async def test_without_a_model_the_first_with_both_towers_answers(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/embeddings", json={"input": ["words", uri(png("red"))]})
+    assert answer.json()["model"] == "both"
+    error = await error_of(client, 422, input="words", model="looks")
+    assert error["type"] == "unsupported_modality"
+
+
+async def test_two_thousand_texts_come_back_in_order(
+    client: httpx.AsyncClient, encoders: dict[str, LocalEncoder]
+) -> None:
+    calls: list[int] = []
+    encode = encoders["both"].encode
+
+    async def counted(inputs: Sequence[EncoderInput]) -> Encoded:
+        calls.append(len(inputs))
+        return await encode(inputs)
+
+    encoders["both"].encode = counted  # type: ignore[method-assign]
+    texts = [f"thing {number}" for number in range(2048)]
+    data = (await client.post("/v1/embeddings", json={"model": "both", "input": texts})).json()["data"]
+    assert calls == [batching.MAX_ENCODE_INPUTS] * 8
+    assert data[1999]["embedding"] == pytest.approx(await direct(encoders["both"], texts[1999]), abs=1e-6)
+
+
+async def test_one_answer_never_mixes_two_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = LocalEncoder("both"), LocalEncoder("both", "other")
+    answers = [old, new, new, old]
+    encoder = LocalEncoder("both")
+
+    async def encode(inputs: Sequence[EncoderInput]) -> Encoded:
+        return await answers.pop(0).encode(inputs)
+
+    encoder.encode = encode  # type: ignore[method-assign]
+    monkeypatch.setattr(batching, "MAX_ENCODE_INPUTS", 1)
+    embedder = Embedder(EncoderSet(["both"], lambda _: encoder), None)
+    encoded = await embedder.embed(encoder, ["red", "blue"])
+    assert encoded.info == await old.describe()
+    assert [list(vector) for vector in encoded.vectors] == [
+        await direct(old, item) for item in ("red", "blue")
+    ]
+    answers[:] = [old, *[new] * 8]
+    with pytest.raises(ModelUnavailable, match="being replaced"):
+        await embedder.embed(encoder, ["red", "blue"])
+
+
+async def test_vectorize_answers_as_weaviate_expects(
+    client: httpx.AsyncClient, encoders: dict[str, LocalEncoder]
+) -> None:
+    body = {"texts": ["a plane", "blue"], "images": [b64(png("red"))]}
+    answer = (await client.post("/vectorize", json=body)).json()
+    assert set(answer) == {"textVectors", "imageVectors"}
+    expected = [await direct(encoders["both"], item) for item in ("a plane", "blue", png("red"))]
+    for vector, wanted in zip(answer["textVectors"] + answer["imageVectors"], expected, strict=True):
+        assert vector == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("empty", [{"texts": None}, {"texts": []}, {}])
+async def test_vectorize_takes_the_null_that_go_writes(client: httpx.AsyncClient, empty: Any) -> None:
+    answer = await client.post("/vectorize", json={"images": [b64(png("red"))], **empty})
+    assert answer.status_code == 200
+    assert answer.json()["textVectors"] == []
+    assert len(answer.json()["imageVectors"]) == 1
+    assert (await client.post("/vectorize", json=empty)).json() == {"textVectors": [], "imageVectors": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"images": ["%%%"]}, "images[0]: "),
+        ({"texts": ["x"], "images": [b64(b"no picture")]}, "images[0]: "),
+        ({"texts": [1]}, "texts[0]: "),
+        ({"videos": []}, "videos: "),
+    ],
+)
+async def test_vectorize_says_its_errors_as_weaviate_reads_them(
+    client: httpx.AsyncClient, body: Any, where: str
+) -> None:
+    answer = await client.post("/vectorize", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(where)
+
+
+async def test_weaviate_finds_the_container_ready(
+    client: httpx.AsyncClient, encoders: dict[str, LocalEncoder]
+) -> None:
+    assert (await client.get("/.well-known/live")).status_code == 204
+    assert (await client.get("/.well-known/ready")).status_code == 204
+    assert (await client.get("/meta")).json()["model"] == "both"
+    encoders["both"].away = True
+    assert (await client.get("/.well-known/live")).status_code == 204
+    assert (await client.get("/.well-known/ready")).status_code == 503
+    answer = await client.post("/vectorize", json={"texts": ["x"]})
+    assert answer.status_code == 503
+    assert "both" in answer.json()["error"]

@@ -1,0 +1,77 @@
+"""Large bodies are read apart from the event loop, by every call that takes images as base64."""
+
+import asyncio
+import base64
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.errors import InvalidInput
+from deployments.http import bodies
+from deployments.http.bodies import decode_base64
+from models.config import CaptionConfig
+from tests.support.image_files import file
+from tests.support.local_encoder import LocalEncoder
+from tests.support.local_service import local_service
+
+NOISE = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+LARGE = base64.b64encode(file(Image.fromarray(NOISE))).decode()
+SMALL = base64.b64encode(file(Image.new("RGB", (8, 8)))).decode()
+URI = f"data:image/png;base64,{LARGE}"
+CALLS: list[tuple[str, str, dict[str, Any]]] = [
+    ("PUT", "/v1/products/p", {"images": [LARGE, URI]}),
+    ("POST", "/v1/search", {"query": [{"type": "image", "image": LARGE}], "model": "fake"}),
+    ("POST", "/v1/compare", {"query": [{"type": "image", "image": LARGE}]}),
+    ("POST", "/v1/embed/fake", {"image": LARGE}),
+    ("POST", "/v1/embeddings", {"input": [URI], "model": "fake"}),
+    ("POST", "/v1/caption", {"image": LARGE}),
+    ("POST", "/vectorize", {"images": [LARGE]}),
+]
+
+
+def noted(function: Callable[..., Any], threads: list[str]) -> Callable[..., Any]:
+    def note(*args: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return function(*args, **options)
+
+    return note
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("method", "path", "body"), CALLS)
+async def test_json_and_base64_are_read_in_the_threads_for_bodies(
+    method: str, path: str, body: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    with local_service(tmp_path, {"fake": LocalEncoder(captions=CaptionConfig())}) as app:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            assert (await client.put("/v1/products/small", json={"images": [SMALL]})).is_success
+            monkeypatch.setattr(bodies, "parse", noted(bodies.parse, threads))
+            monkeypatch.setattr(base64, "b64decode", noted(base64.b64decode, threads))
+            answer = await client.request(method, path, json=body)
+    assert answer.is_success, answer.text
+    assert len(threads) >= 2
+    assert {name.split("_")[0] for name in threads} == {"bodies"}
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 786_431, 786_432, 786_433, 2_000_000])
+@pytest.mark.parametrize("head", ["", "data:image/png;base64,", "DATA:;BASE64,"])
+def test_base64_of_any_length_comes_back(size: int, head: str) -> None:
+    data = np.random.default_rng(size).bytes(size)
+    encoded = head + base64.b64encode(data).decode()
+    assert asyncio.run(decode_base64(encoded, "image")) == data
+
+
+@pytest.mark.parametrize("broken", ["=" * 4, "*", "A===", "AA==", " AAA", "é"])
+def test_what_is_no_base64_is_refused_wherever_it_stands(broken: str) -> None:
+    first = "A" * (bodies._PIECE_CHARS - len(broken))
+    for encoded in (first + broken + "AAAA", "AAAA" + broken + "AAAA"):
+        with pytest.raises(InvalidInput):
+            asyncio.run(decode_base64(encoded, "image"))

@@ -1,0 +1,127 @@
+"""The OpenAPI document: its examples are sent to a service, and what comes back is as it says."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema_rs
+import pytest
+
+from deployments.http.openapi import RequestExample, examples, operations
+from tests.support.documented_service import arguments, documented_service, furnish
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    with documented_service(tmp_path_factory.mktemp("document")) as app:
+        content: dict[str, Any] = json.loads(json.dumps(app.openapi()))
+        return content
+
+
+def call_of(document: dict[str, Any], operation_id: str) -> tuple[str, str, dict[str, Any]]:
+    return next(call for call in operations(document) if call[2]["operationId"] == operation_id)
+
+
+def schema_of(document: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    return {**content["schema"], "components": document["components"]}
+
+
+def check(document: dict[str, Any], content: dict[str, Any], value: Any) -> None:
+    jsonschema_rs.validator_for(schema_of(document, content)).validate(value)
+
+
+@pytest.mark.parametrize("operation_id", examples())
+async def test_examples_are_answered_as_documented(
+    document: dict[str, Any], tmp_path: Path, operation_id: str
+) -> None:
+    method, path, operation = call_of(document, operation_id)
+    with documented_service(tmp_path) as app:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            await furnish(app, client)
+            for request in examples()[operation_id].requests:
+                sent = client.request(method, path.format(**request.path), **arguments(request))
+                check_answer(document, operation, await sent)
+
+
+def check_answer(document: dict[str, Any], operation: dict[str, Any], answer: httpx.Response) -> None:
+    assert answer.is_success, answer.text
+    contents = operation["responses"][str(answer.status_code)].get("content")
+    if contents is None:
+        assert answer.content == b""
+        return
+    kind = answer.headers["content-type"].partition(";")[0]
+    assert kind in contents
+    if kind == "application/json":
+        check(document, contents[kind], answer.json())
+
+
+def bodies(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    for method, path, operation in operations(document):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            for example in content.get("examples", {}).values():
+                yield f"{method} {path}", content, example["value"]
+        for answer in operation["responses"].values():
+            for content in answer.get("content", {}).values():
+                if "example" in content:
+                    yield f"{method} {path}", content, content["example"]
+
+
+def test_the_examples_in_the_document_are_of_their_schemas(document: dict[str, Any]) -> None:
+    seen = list(bodies(document))
+    assert len(seen) > 50
+    for call, content, value in seen:
+        try:
+            check(document, content, value)
+        except jsonschema_rs.ValidationError as error:
+            pytest.fail(f"{call}: {error}")
+
+
+def test_every_call_has_an_example(document: dict[str, Any]) -> None:
+    described = {operation["operationId"] for _, _, operation in operations(document)}
+    assert described == set(examples())
+    for method, path, operation in operations(document):
+        answers = [answer for status, answer in operation["responses"].items() if status < "300"]
+        contents = [content for answer in answers for content in answer.get("content", {}).items()]
+        for kind, content in contents:
+            assert "example" in content or kind.startswith("image/"), f"{method} {path}"
+
+
+def test_every_call_says_what_it_takes_and_which_errors_it_answers(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        statuses = set(operation["responses"])
+        assert {"422", "503"} <= statuses
+        assert ("requestBody" in operation) == (method in ("POST", "PUT")), f"{method} {path}"
+        if "requestBody" in operation:
+            assert {"413", "415"} <= statuses
+        assert ({"401", "403", "429"} <= statuses) == ("security" in operation)
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    names: list[str] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            if isinstance(value.get("$ref"), str):
+                names.append(value["$ref"])
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+
+    walk(document)
+    assert len(names) > 100
+    for name in set(names):
+        _, room, kind, part = name.split("/")
+        assert part in document[room][kind]
+
+
+def test_files_in_examples_stand_by_their_names() -> None:
+    request = RequestExample.model_validate({"name": "x", "form": {"image": "@a.jpg", "n": {"a": 1}}})
+    assert arguments(request)["files"][0][1][0] == "a.jpg"
+    assert arguments(request)["data"] == {"n": '{"a": 1}'}

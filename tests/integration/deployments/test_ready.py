@@ -1,0 +1,178 @@
+"""Readiness: every encoder does real work, and none takes over before its collection is complete."""
+
+import asyncio
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from catalog.database import CatalogConfig
+from catalog.opening import Catalog, open_catalog
+from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
+from core.indexing import Indexer
+from core.search import ModelSearch, Query
+from core.store_check import StoreCheck
+from core.types import PROBE, Encoded, EncoderInput, NewPicture
+from deployments.replicas.handles import Rest
+from deployments.services.encoders import EncoderSet
+from deployments.services.status import LedgerCountsSample, Readiness, Status
+from milvus.memory import MemoryStore
+from tests.support.local_encoder import LocalEncoder
+
+COLOURS = ("red", "lime", "blue", "white")
+
+
+class WatchedEncoder(LocalEncoder):
+    """Remembers the pictures that it was asked to embed."""
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__("fake", checkpoint)
+        self.asked: list[EncoderInput] = []
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        self.asked += inputs
+        return await super().encode(inputs)
+
+
+class LocalEnsemble:
+    def __init__(self, encoder: LocalEncoder, store: MemoryStore) -> None:
+        self._search = EnsembleSearch({encoder.name: ModelSearch(encoder, store)}, deadline_s=5)
+
+    async def search(
+        self, query: Query, weights: Mapping[str, float] | None, fusion: Fusion | None
+    ) -> EnsembleResult:
+        return await self._search.search(query, weights or {}, fusion or "rrf")
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    opened = open_catalog(
+        CatalogConfig(database_url=f"sqlite:///{tmp_path}/catalog.sqlite", blobs_url=str(tmp_path / "blobs"))
+    )
+    for colour in COLOURS:
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
+        opened.products.put(colour, colour, "", {}, [NewPicture(buffer.getvalue(), "image/png", 8, 8)])
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+def index_all(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> None:
+    asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).sweep())
+
+
+def status_of(
+    encoder: LocalEncoder, catalog: Catalog, store: MemoryStore, rest: Rest | None = None
+) -> Status:
+    async def told(_name: str) -> Rest:
+        return rest or Rest()
+
+    encoders = EncoderSet(["fake"], lambda _name: encoder)
+    counts = LedgerCountsSample(catalog.ledger, ttl_s=0)
+    check = StoreCheck(store, catalog.ledger)
+    return Status(catalog, store, encoders, LocalEnsemble(encoder, store), 0.9, counts, check, told)
+
+
+def ready(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore, rest: Rest | None = None) -> Readiness:
+    return asyncio.run(status_of(encoder, catalog, store, rest).ready())
+
+
+def test_an_encoder_whose_collection_is_complete_is_ready(catalog: Catalog, store: MemoryStore) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    assert ready(encoder, catalog, store).problems == {}
+
+
+def test_new_weights_without_a_complete_collection_are_not_ready_and_both_versions_are_named(
+    catalog: Catalog, store: MemoryStore
+) -> None:
+    old, new = WatchedEncoder("old"), WatchedEncoder("new")
+    index_all(old, catalog, store)
+    problem = ready(new, catalog, store).problems["fake"]
+    old_info, new_info = asyncio.run(old.describe()), asyncio.run(new.describe())
+    assert old_info.fingerprint != new_info.fingerprint
+    assert f"{new_info.collection} holds 0 of 4 pictures" in problem
+    assert f"the live collection is {old_info.collection}" in problem
+
+
+def test_new_weights_are_ready_once_their_own_collection_is_complete(
+    catalog: Catalog, store: MemoryStore
+) -> None:
+    for checkpoint in ("old", "new"):
+        index_all(WatchedEncoder(checkpoint), catalog, store)
+    new = WatchedEncoder("new")
+    assert asyncio.run(new.describe()).collection != store.alias_target("fake")
+    assert ready(new, catalog, store).problems == {}
+
+
+def test_a_collection_that_lacks_pictures_says_how_many(catalog: Catalog, store: MemoryStore) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 9), "black").save(buffer, "PNG")
+    catalog.products.put("late", "", "", {}, [NewPicture(buffer.getvalue(), "image/png", 9, 9)])
+    problem = ready(encoder, catalog, store).problems["fake"]
+    assert "holds 4 of 5 pictures" in problem
+    assert "live" not in problem
+
+
+def test_checks_at_the_same_time_are_one(catalog: Catalog, store: MemoryStore) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    encoder.asked.clear()
+    status = status_of(encoder, catalog, store)
+
+    async def many() -> list[Readiness]:
+        return await asyncio.gather(*(status.ready() for _ in range(20)))
+
+    assert [each.problems for each in asyncio.run(many())] == [{}] * 20
+    assert encoder.asked == [PROBE], "the ensemble searches with what the encoder has made of the image"
+
+
+def test_every_check_sends_the_same_image(catalog: Catalog, store: MemoryStore) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    encoder.asked.clear()
+    for _ in range(3):
+        ready(encoder, catalog, store)
+    assert encoder.asked == [PROBE] * 3
+
+
+def test_a_model_that_sleeps_is_ready_and_is_not_woken(catalog: Catalog, store: MemoryStore) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    encoder.asked.clear()
+    encoder.away = True
+    assert ready(encoder, catalog, store, Rest(asleep=True, deployed_at=1.0)).problems == {}
+    assert encoder.asked == []
+
+
+def test_a_model_without_replicas_that_has_failed_to_deploy_is_not_ready(
+    catalog: Catalog, store: MemoryStore
+) -> None:
+    encoder = WatchedEncoder("old")
+    encoder.away = True
+    problems = ready(encoder, catalog, store, Rest(asleep=True, deployed_at=None)).problems
+    assert problems == {"fake": "fake is not available"}
+
+
+def test_a_controller_that_hangs_keeps_no_model_from_being_ready(
+    catalog: Catalog, store: MemoryStore
+) -> None:
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    status = status_of(encoder, catalog, store)
+
+    async def never(_name: str) -> Rest:
+        await asyncio.Event().wait()
+        return Rest()
+
+    status._rest = never
+    assert asyncio.run(status.ready()).problems == {}

@@ -1,0 +1,241 @@
+"""The background repair: each model in loops of its own."""
+
+import asyncio
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from catalog.blobs import FsspecBlobs
+from catalog.database import CatalogConfig
+from catalog.opening import Catalog, open_catalog
+from core.errors import Internal, Unavailable
+from core.types import Encoded, EncoderInput, NewPicture, row_key
+from deployments.config import RepairArgs
+from deployments.replicas import repair
+from milvus.config import MilvusConfig
+from milvus.memory import MemoryStore
+from tests.support.local_encoder import LocalEncoder
+
+
+class HeldEncoder(LocalEncoder):
+    """Encodes nothing until it is let go."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.called, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        self.called.set()
+        await self.let_go.wait()
+        return await super().encode(inputs)
+
+
+def image(shade: int) -> NewPicture:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 3), (shade, 0, 0)).save(buffer, "PNG")
+    return NewPicture(buffer.getvalue(), "image/png", 4, 3)
+
+
+@pytest.fixture
+def args(tmp_path: Path) -> RepairArgs:
+    return RepairArgs(
+        catalog=CatalogConfig(database_url=f"sqlite:///{tmp_path}/c.sqlite", blobs_url=f"{tmp_path}/blobs"),
+        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
+        interval_s=0.01,
+        grace_s=0,
+    )
+
+
+@pytest.fixture
+def catalog(args: RepairArgs) -> Iterator[Catalog]:
+    opened = open_catalog(args.catalog)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, LocalEncoder]:
+    made = {"quick": LocalEncoder("quick"), "slow": HeldEncoder("slow")}
+    monkeypatch.setattr(repair, "HandleEncoder", lambda name, deadline_s: made[name])
+    return made
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
+    store = MemoryStore()
+    monkeypatch.setattr(repair, "MilvusStore", lambda config: store)
+    return store
+
+
+async def until_indexed(catalog: Catalog, encoder: LocalEncoder, number: int) -> None:
+    collection = (await encoder.describe()).collection
+    async with asyncio.timeout(120):
+        while catalog.ledger.counts(collection).indexed != number:
+            await asyncio.sleep(0.01)
+
+
+def test_the_backlog_of_one_model_holds_up_no_other(
+    args: RepairArgs, catalog: Catalog, encoders: dict[str, LocalEncoder], store: MemoryStore
+) -> None:
+    images = [image(shade) for shade in range(50)]
+    for number in range(40):
+        catalog.products.put(f"p{number}", "", "", {}, images)
+    slow = encoders["slow"]
+    assert isinstance(slow, HeldEncoder)
+
+    async def scene() -> None:
+        replica = repair.RepairReplica(args)
+        await replica.reconfigure({"models": ["quick", "slow"]})
+        await until_indexed(catalog, encoders["quick"], 2000)
+        await slow.called.wait()
+        # The slow one is in the midst of its first batch, and stays there.
+        catalog.products.put("late", "", "", {}, [image(99)])
+        await until_indexed(catalog, encoders["quick"], 2001)
+        assert catalog.ledger.counts((await slow.describe()).collection).indexed == 0
+        await replica.check_health()
+        await replica.stop()
+
+    asyncio.run(scene())
+
+
+def test_an_encoder_that_fails_on_everything_is_logged_as_an_error(
+    args: RepairArgs,
+    catalog: Catalog,
+    encoders: dict[str, LocalEncoder],
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    catalog.products.put("p", "", "", {}, [image(1)])
+
+    async def fail(_inputs: Sequence[EncoderInput]) -> Encoded:
+        raise Internal("a bug")
+
+    monkeypatch.setattr(encoders["quick"], "encode", fail)
+
+    async def scene() -> None:
+        replica = repair.RepairReplica(args)
+        await replica.reconfigure({"models": ["quick"]})
+        async with asyncio.timeout(120):
+            while "repair of quick: a bug" not in [
+                record.getMessage() for record in caplog.records if record.levelno == logging.ERROR
+            ]:
+                await asyncio.sleep(0.01)
+        await replica.stop()
+
+    asyncio.run(scene())
+    assert catalog.ledger.counts(asyncio.run(encoders["quick"].describe()).collection).missing == 1
+
+
+def test_what_is_obsolete_goes_while_images_are_missing(
+    args: RepairArgs, catalog: Catalog, encoders: dict[str, LocalEncoder], store: MemoryStore
+) -> None:
+    slow = encoders["slow"]
+    assert isinstance(slow, HeldEncoder)
+
+    async def scene() -> None:
+        collection = (await slow.describe()).collection
+        (gone,) = catalog.products.put("gone", "", "", {}, [image(1)])[0].pictures
+        slow.let_go.set()
+        replica = repair.RepairReplica(args)
+        await replica.reconfigure({"models": ["slow"]})
+        await until_indexed(catalog, slow, 1)
+        slow.let_go.clear()
+        slow.called.clear()
+        catalog.products.put("waits", "", "", {}, [image(2)])
+        await slow.called.wait()
+        catalog.products.delete("gone")
+        async with asyncio.timeout(120):
+            while store.fetch(collection, [row_key(gone.image_id, gone.revision)]):
+                await asyncio.sleep(0.01)
+        await replica.stop()
+
+    asyncio.run(scene())
+
+
+def test_loops_begin_and_end_with_the_models_that_are_named(
+    args: RepairArgs, catalog: Catalog, encoders: dict[str, LocalEncoder], store: MemoryStore
+) -> None:
+    catalog.products.put("one", "", "", {}, [image(1)])
+
+    async def scene() -> None:
+        replica = repair.RepairReplica(args)
+        await replica.reconfigure({"models": ["slow"]})
+        before = replica._running()
+        await replica.reconfigure({"models": ["slow", "quick"]})
+        await until_indexed(catalog, encoders["quick"], 1)
+        assert set(before) < set(replica._running())
+        ended = set(replica._running())
+        await replica.reconfigure({"models": ["slow"]})
+        ended -= set(replica._running())
+        async with asyncio.timeout(60):
+            await asyncio.wait(ended)
+        assert all(loop.cancelled() for loop in ended)
+        assert set(replica._running()) == set(before)
+        await replica.check_health()
+        await replica.reconfigure({"models": ["slow", "quick"]})
+        catalog.products.put("two", "", "", {}, [image(2)])
+        await until_indexed(catalog, encoders["quick"], 2)
+        await replica.stop()
+
+    asyncio.run(scene())
+
+
+def test_files_that_no_product_names_go_by_themselves_beside_one_that_cannot(
+    args: RepairArgs,
+    catalog: Catalog,
+    encoders: dict[str, LocalEncoder],
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # It has the oldest mark, and one page is one file.
+    (stuck,) = catalog.products.put("stuck", "", "", {}, [image(3)])[0].pictures
+    catalog.products.delete("stuck")
+    remove = FsspecBlobs.remove
+
+    def all_but_one(blobs: FsspecBlobs, name: str) -> None:
+        if name == stuck.sha256:
+            raise Unavailable("it may not be deleted")
+        remove(blobs, name)
+
+    monkeypatch.setattr(FsspecBlobs, "remove", all_but_one)
+    monkeypatch.setattr(repair, "_FILES_AT_ONCE", 1)
+    (gone,) = catalog.products.put("gone", "", "", {}, [image(1)])[0].pictures
+    (stays,) = catalog.products.put("stays", "", "", {}, [image(2)])[0].pictures
+    catalog.products.delete("gone")
+    orphan = catalog.blobs.put(b"its product never came")
+    soon = args.model_copy(update={"file_grace_s": 0.01, "file_interval_s": 0.001})
+
+    async def scene() -> None:
+        replica = repair.RepairReplica(soon)
+        await replica.reconfigure({"models": ["quick"]})
+        async with asyncio.timeout(120):
+            while catalog.blobs.size(gone.sha256) is not None or catalog.blobs.size(orphan) is not None:
+                await asyncio.sleep(0.01)
+        await replica.check_health()
+        await replica.stop()
+
+    asyncio.run(scene())
+    assert catalog.blobs.size(stays.sha256) is not None
+    assert catalog.blobs.size(stuck.sha256) is not None
+
+
+def test_a_loop_that_has_ended_fails_the_health_check(
+    args: RepairArgs, catalog: Catalog, encoders: dict[str, LocalEncoder], store: MemoryStore
+) -> None:
+    async def scene() -> None:
+        replica = repair.RepairReplica(args)
+        await replica.reconfigure({"models": ["quick"]})
+        await replica.check_health()
+        for loop in replica._loops_of_model["quick"][:1]:
+            loop.cancel()
+            await asyncio.wait([loop])
+        with pytest.raises(RuntimeError, match="has ended"):
+            await replica.check_health()
+        await replica.stop()
+
+    asyncio.run(scene())

@@ -1,0 +1,111 @@
+"""Thumbnails over HTTP: sized, upright, tagged, made once."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+
+from deployments.config import ThumbnailsConfig
+from deployments.services.thumbnails import Thumbnails
+from models.images import ImageLimits
+from tests.support.local_encoder import LocalEncoder
+from tests.support.local_service import local_service
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[FastAPI]:
+    with local_service(tmp_path, {"first": LocalEncoder("first")}) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
+        yield opened
+
+
+async def url_of(client: httpx.AsyncClient, size: tuple[int, int], orientation: int = 1) -> str:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").resize(size).save(buffer, "JPEG", exif=exif)
+    answer = await client.put("/v1/products/p", files={"images": ("p.jpg", buffer.getvalue(), "image/jpeg")})
+    assert answer.is_success, answer.text
+    return f"{answer.json()['product']['images'][0]['url']}/thumbnail"
+
+
+def size_of(answer: httpx.Response) -> tuple[int, int]:
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "image/webp"
+    with Image.open(io.BytesIO(answer.content)) as image:
+        assert image.format == "WEBP"
+        return image.size
+
+
+async def test_a_thumbnail_keeps_the_shape_of_the_picture(client: httpx.AsyncClient) -> None:
+    url = await url_of(client, (2000, 1000))
+    assert size_of(await client.get(url)) == (320, 160)
+    assert size_of(await client.get(url, params={"size": "large"})) == (960, 480)
+
+
+async def test_a_thumbnail_stands_upright(client: httpx.AsyncClient) -> None:
+    assert size_of(await client.get(await url_of(client, (2000, 1000), orientation=6))) == (160, 320)
+
+
+async def test_a_small_picture_is_not_blown_up(client: httpx.AsyncClient) -> None:
+    assert size_of(await client.get(await url_of(client, (40, 30)))) == (40, 30)
+
+
+async def test_a_browser_that_has_the_thumbnail_gets_no_second_copy(client: httpx.AsyncClient) -> None:
+    url = await url_of(client, (600, 600))
+    first = await client.get(url)
+    assert "immutable" in first.headers["cache-control"]
+    again = await client.get(url, headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    large = await client.get(url, params={"size": "large"}, headers={"If-None-Match": first.headers["etag"]})
+    assert size_of(large) == (600, 600)
+
+
+@pytest.mark.parametrize(("cache_bytes", "reads"), [(2**20, 1), (0, 2)])
+async def test_a_thumbnail_is_made_once_while_it_is_kept(
+    app: FastAPI, client: httpx.AsyncClient, cache_bytes: int, reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await url_of(client, (600, 600))
+    catalog = app.state.services.catalog
+    config = ThumbnailsConfig(cache_bytes=cache_bytes)
+    app.state.services = replace(app.state.services, thumbnails=Thumbnails(catalog, ImageLimits(), config))
+    seen: list[str] = []
+    read = catalog.blobs.get
+    monkeypatch.setattr(catalog.blobs, "get", lambda sha256: seen.append(sha256) or read(sha256))
+    assert (await client.get(url)).content == (await client.get(url)).content
+    assert len(seen) == reads
+
+
+async def test_a_thumbnail_that_two_ask_for_at_once_takes_its_room_once(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    await url_of(client, (600, 600))
+    catalog = app.state.services.catalog
+    picture = catalog.products.get("p").pictures[0]
+    one = len(await Thumbnails(catalog, ImageLimits(), ThumbnailsConfig()).get(picture, "small"))
+    thumbnails = Thumbnails(catalog, ImageLimits(), ThumbnailsConfig(cache_bytes=one, at_once=3))
+    for _ in range(2):
+        found = await asyncio.gather(*(thumbnails.get(picture, "small") for _ in range(3)))
+        assert {len(each) for each in found} == {one}
+
+
+async def test_other_sizes_and_unknown_pictures_are_refused(client: httpx.AsyncClient) -> None:
+    url = await url_of(client, (600, 600))
+    wrong = await client.get(url, params={"size": "5000"})
+    assert wrong.status_code == 422
+    assert "small" in wrong.json()["error"]["message"]
+    assert (await client.get(f"/v1/images/{'0' * 32}/thumbnail")).status_code == 404

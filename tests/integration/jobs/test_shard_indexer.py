@@ -1,0 +1,101 @@
+"""One actor of a bulk build, without Ray: what it takes up, what it fails on, what it leaves."""
+
+import io
+import itertools
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from catalog.database import CatalogConfig
+from catalog.opening import Catalog, open_catalog
+from core.errors import ConfigError
+from core.types import EncoderInfo, NewPicture
+from jobs.build.passes import ShardIndexer, ShardWork
+from milvus.config import MilvusConfig
+from milvus.store import MilvusStore
+from models.config import EncoderConfig
+from models.registry import load_encoder
+
+ALL = {"first": "", "beyond": "g"}
+
+
+@dataclass
+class Shop:
+    catalog: Catalog
+    store: MilvusStore
+    work: ShardWork
+    folder: Path
+
+    def put(self, count: int) -> None:
+        for number in range(count):
+            self.catalog.products.put(f"p{number}", "", "", {}, [picture(number)])
+
+    @property
+    def info(self) -> EncoderInfo:
+        return self.work.info
+
+
+@pytest.fixture
+def shop(tmp_path: Path, lite_uri: str) -> Iterator[Shop]:
+    config = CatalogConfig(database_url=f"sqlite:///{tmp_path}/c.sqlite", blobs_url=str(tmp_path / "blobs"))
+    # A version of this test's own: the server is shared.
+    encoder = EncoderConfig(name="fake", family="fake", checkpoint=uuid.uuid4().hex)
+    info = load_encoder(encoder).info
+    work = ShardWork(config, MilvusConfig(uri=lite_uri), encoder, info, 4, 2, load_encoder)
+    catalog, store = open_catalog(config), MilvusStore(work.milvus)
+    yield Shop(catalog, store, work, tmp_path)
+    store.drop_collection(info.collection)
+    store.close()
+    catalog.close()
+
+
+def picture(number: int) -> NewPicture:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (number, 255 - number, 128)).save(buffer, "PNG")
+    return NewPicture(buffer.getvalue(), "image/png", 16, 16)
+
+
+def test_a_range_is_completed_and_then_holds_nothing_to_do(shop: Shop) -> None:
+    shop.put(30)
+    actor = ShardIndexer(shop.work)
+    lower = actor({"first": "", "beyond": "8"})
+    assert lower["indexed"] == len([key for key in shop.store.keys(shop.info.collection) if key < "8"])
+    assert lower["indexed"] + actor({"first": "8", "beyond": "g"})["indexed"] == 30
+    again = actor(ALL)
+    assert (again["indexed"], again["failed"], again["pending"]) == (0, 0, 0)
+    assert shop.catalog.ledger.counts(shop.info.collection).missing == 0
+
+
+def test_ranges_at_once_index_every_picture_once(shop: Shop) -> None:
+    shop.put(40)
+    actor = ShardIndexer(shop.work)
+    bounds = ["", "4", "8", "c", "g"]
+    rows = [{"first": first, "beyond": beyond} for first, beyond in itertools.pairwise(bounds)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(actor, rows))
+    assert sum(result["indexed"] for result in results) == 40
+    assert len(list(shop.store.keys(shop.info.collection))) == 40
+
+
+def test_a_picture_that_cannot_be_read_fails_alone_and_is_not_tried_again(shop: Shop) -> None:
+    shop.put(10)
+    broken, missing = (shop.catalog.products.get(f"p{number}").pictures[0] for number in (3, 7))
+    for sha256, content in ((broken.sha256, b"no picture"), (missing.sha256, None)):
+        (file,) = (shop.folder / "blobs").rglob(sha256)
+        file.unlink() if content is None else file.write_bytes(content)
+    actor = ShardIndexer(shop.work)
+    result = actor(ALL)
+    assert (result["indexed"], result["failed"], result["pending"]) == (8, 2, 0)
+    assert shop.catalog.ledger.counts(shop.info.collection).failed == 2
+    assert actor(ALL)["failed"] == 0
+
+
+def test_other_weights_than_the_build_is_for_are_refused(shop: Shop) -> None:
+    other = EncoderConfig(name="fake", family="fake", checkpoint="other")
+    with pytest.raises(ConfigError, match="pin its revision"):
+        ShardIndexer(ShardWork(shop.work.catalog, shop.work.milvus, other, shop.info, 4, 2, load_encoder))

@@ -1,0 +1,156 @@
+"""Pages of distinct products are always full and in order, however many pictures a product has."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from core.errors import InvalidInput
+from core.filters import Filter, parse_filter
+from core.ports import VectorStore
+from core.types import Hit, Vector, VectorRow
+from milvus.config import IndexConfig, MilvusConfig
+from milvus.store import MilvusStore
+from tests.support.vector_stores import best_scores, row, unit
+
+
+def test_pages_equal_brute_force(store: VectorStore, collection: str) -> None:
+    rng = np.random.default_rng(7)
+    sizes = [200, 200, 150, 1, 1, *rng.integers(1, 200, 20), *rng.integers(1, 4, 100)]
+    rows = _catalog(rng, [int(size) for size in sizes])
+    store.upsert(collection, rows)
+    filters = [None, parse_filter({"group": 3}), parse_filter({"group": {"lt": 2}})]
+    for number in range(9):
+        query = rng.normal(size=8).astype(np.float32) if number % 2 else rows[number * 100].vector
+        for limit in (1, 10, 60, 500):
+            _check(store, collection, rows, query, limit, filters[number % 3])
+
+
+def test_one_product_with_hundreds_of_pictures_hides_no_other(store: VectorStore, collection: str) -> None:
+    rng = np.random.default_rng(8)
+    near = [row(f"near{i}", unit(1, *rng.normal(0, 1e-3, 7)), "near") for i in range(1500)]
+    far = [row(f"far{i}", unit(-1, 0.1 * i), f"far{i}") for i in range(12)]
+    store.upsert(collection, near + far)
+    _check(store, collection, near + far, unit(1), 10, None)
+    assert len(store.search_products(collection, unit(1), 50)) == 13
+
+
+def test_a_page_of_a_thousand_products_is_full(store: VectorStore, collection: str) -> None:
+    rng = np.random.default_rng(9)
+    rows = _catalog(rng, [int(size) for size in rng.integers(1, 9, 1300)])
+    store.upsert(collection, rows)
+    query = rng.normal(size=8).astype(np.float32)
+    for limit in (1000, 1100, 1300):
+        _check(store, collection, rows, query, limit, None)
+
+
+def test_equal_scores_are_ordered_by_product_id(store: VectorStore, collection: str) -> None:
+    names = [f"p{number:03}" for number in range(120)]
+    shuffled = [names[index] for index in np.random.default_rng(3).permutation(120)]
+    store.upsert(collection, [row(f"i-{name}", unit(1, 2, 3), name) for name in shuffled])
+    for limit in (1, 10, 50, 119):
+        hits = store.search_products(collection, unit(3, 2, 1), limit)
+        assert [hit.product_id for hit in hits] == names[:limit]
+
+
+def test_excluded_products_are_left_out(store: VectorStore, collection: str) -> None:
+    store.upsert(collection, [row(f"i{i}", unit(1, i), f'p"{i}') for i in range(9)])
+    hits = store.search_products(collection, unit(1), 9, exclude_products=['p"0', 'p"3', "missing"])
+    assert [hit.image_id for hit in hits] == ["i1", "i2", "i4", "i5", "i6", "i7", "i8"]
+
+
+def _catalog(rng: np.random.Generator, sizes: Sequence[int]) -> list[VectorRow]:
+    rows = []
+    for number, size in enumerate(sizes):
+        centre = rng.normal(size=8)
+        for picture in range(size):
+            vector = (centre + rng.normal(0, 1e-3, 8)).astype(np.float32)
+            rows.append(row(f"i{number}-{picture}", vector, f"p{number}", group=number % 7))
+    return rows
+
+
+def _check(
+    store: VectorStore,
+    collection: str,
+    rows: Sequence[VectorRow],
+    query: Vector,
+    limit: int,
+    filter: Filter | None,
+) -> None:
+    hits: list[Hit] = store.search_products(collection, query, limit, filter)
+    truth = best_scores(rows, query, filter)
+    ranked = sorted(truth.values(), reverse=True)[:limit]
+    assert len(hits) == len({hit.product_id for hit in hits}) == len(ranked)
+    assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.product_id))
+    np.testing.assert_allclose([hit.score for hit in hits], ranked, atol=3e-6)
+    np.testing.assert_allclose([truth[hit.product_id] for hit in hits], ranked, atol=3e-6)
+    pictures = {each.item.image_id: each for each in rows}
+    own = [best_scores([pictures[hit.image_id]], query)[hit.product_id] for hit in hits]
+    np.testing.assert_allclose(own, ranked, atol=3e-6)
+
+
+def test_scores_equal_brute_force(store: VectorStore, collection: str) -> None:
+    rng = np.random.default_rng(11)
+    sizes = [200, 150, *(int(size) for size in rng.integers(1, 6, 60))]
+    rows = [
+        row(f"i{number}-{picture}", rng.normal(size=8).astype(np.float32), f"p{number}", group=number % 3)
+        for number, size in enumerate(sizes)
+        for picture in range(size)
+    ]
+    store.upsert(collection, rows)
+    for filter in (None, parse_filter({"group": 1})):
+        query = rng.normal(size=8).astype(np.float32)
+        asked = ["p0", "missing", "p1", "p7", "p7", *(f"p{number}" for number in range(20, 62))]
+        truth = {p: score for p, score in best_scores(rows, query, filter).items() if p in asked}
+        hits = store.score_products(collection, query, asked, filter)
+        assert {hit.product_id: hit.score for hit in hits} == pytest.approx(truth, abs=3e-6)
+        assert len(hits) == len(truth)
+        assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.product_id))
+        pictures = {each.item.image_id: each for each in rows}
+        for hit in hits:
+            own = best_scores([pictures[hit.image_id]], query)[hit.product_id]
+            assert hit.score == pytest.approx(own, abs=3e-6)
+
+
+def test_scores_are_those_of_a_search(store: VectorStore, collection: str) -> None:
+    rng = np.random.default_rng(12)
+    store.upsert(
+        collection,
+        [row(f"i{n}", rng.normal(size=8).astype(np.float32), f"p{n // 2}", shade="red") for n in range(60)],
+    )
+    found = store.search_products(collection, unit(1, 2), 30)
+    assert store.score_products(collection, unit(1, 2), [hit.product_id for hit in found[::-1]]) == found
+
+
+def test_more_products_than_a_call_takes_are_all_scored(store: VectorStore, collection: str) -> None:
+    rows = [row(f"i{n}", unit(1, n / 100), f"p{n}") for n in range(1200)]
+    store.upsert(collection, rows)
+    hits = store.score_products(collection, unit(1), [f"p{n}" for n in range(1200)])
+    assert len(hits) == 1200
+    assert hits[0].product_id == "p0"
+
+
+def test_nothing_asked_is_nothing_scored(store: VectorStore, collection: str) -> None:
+    store.upsert(collection, [row("a", unit(1))])
+    assert store.score_products(collection, unit(1), []) == []
+    assert store.score_products(collection, unit(1), ["missing", "\ud800"]) == []
+    with pytest.raises(InvalidInput):
+        store.score_products(collection, unit(1)[:7], ["p"])
+
+
+@pytest.mark.parametrize("engine", ["lite", "server"])
+def test_an_approximate_index_scores_every_product(engine: str, request: pytest.FixtureRequest) -> None:
+    store = MilvusStore(
+        MilvusConfig(uri=request.getfixturevalue(f"{engine}_uri"), index=IndexConfig(index_type="HNSW"))
+    )
+    rng = np.random.default_rng(13)
+    rows = [row(f"i{n}", rng.normal(size=8).astype(np.float32), f"p{n // 3}") for n in range(3000)]
+    store.ensure_collection("scores_hnsw", 8)
+    store.upsert("scores_hnsw", rows)
+    query = rng.normal(size=8).astype(np.float32)
+    asked = [f"p{number}" for number in range(0, 1000, 9)]
+    truth = {p: score for p, score in best_scores(rows, query).items() if p in asked}
+    hits = store.score_products("scores_hnsw", query, asked)
+    assert {hit.product_id: hit.score for hit in hits} == pytest.approx(truth, abs=3e-6)
+    store.drop_collection("scores_hnsw")
+    store.close()

@@ -1,0 +1,55 @@
+"""`vitrine backup`, `backups` and `restore` from a shell, on the demo's configuration."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from catalog.opening import open_catalog
+from deployments.config_check.serve_file import catalog_of
+from tests.support.upgrade_stage import picture
+from vitrine.cli.main import app
+from vitrine.cli.service import Exit
+
+DEMO = Path(__file__).parents[3] / "demo" / "serve_config.demo.yaml"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_a_backup_is_made_listed_and_brought_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, place = tmp_path / "home", str(tmp_path / "backups")
+    monkeypatch.setenv("VITRINE_HOME", str(home))
+    catalog = open_catalog(catalog_of(DEMO))
+    for name in ("dress", "hat"):
+        catalog.products.put(name, "", "", {}, [picture(name)])
+    made = run("backup", str(DEMO), place)
+    assert made.exit_code == Exit.OK, made.output
+    assert ": 2 products, 2 pictures\npicture files: 2 copied" in made.stdout
+    (snapshot,) = json.loads(run("backups", place, "--json").stdout)
+    assert run("backups", place).stdout == f"{snapshot['id']}  sqlite  2 products, 2 pictures\n"
+    again = json.loads(run("backup", str(DEMO), place, "--json").stdout)
+    assert (again["pictures"]["copied"], again["pictures"]["present"]) == (0, 2)
+
+    catalog.close()
+    shutil.rmtree(home)
+    back = run("restore", str(DEMO), place, "--snapshot", snapshot["id"])
+    assert back.exit_code == Exit.OK, back.output
+    catalog = open_catalog(catalog_of(DEMO))
+    assert [each.product_id for each in catalog.products.page(10)] == ["dress", "hat"]
+    catalog.close()
+
+
+def test_a_backup_that_lacks_a_picture_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITRINE_HOME", str(tmp_path))
+    config = catalog_of(DEMO)
+    catalog = open_catalog(config)
+    catalog.products.put("dress", "", "", {}, [picture("dress")])
+    catalog.close()
+    next(path for path in Path(config.blobs_url).rglob("*") if path.is_file()).unlink()
+    made = run("backup", str(DEMO), str(tmp_path / "backups"))
+    assert made.exit_code == Exit.REFUSED
+    assert "1 picture files are missing, such as " in made.stderr

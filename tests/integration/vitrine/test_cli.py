@@ -1,0 +1,432 @@
+"""`vitrine` against the HTTP API over a real connection: what it prints, and its exit codes."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from typer.testing import CliRunner, Result
+
+from core.jobs import Job, Progress
+from deployments.services.jobs import BulkJobs
+from models.config import CaptionConfig
+from tests.support.catalog_fixtures import encoder
+from tests.support.children import Child
+from tests.support.documented_service import Cluster, picture
+from tests.support.local_encoder import LocalEncoder
+from tests.support.local_service import local_service, served
+from vitrine.cli import jobs as job_commands
+from vitrine.cli.main import app as commands
+from vitrine.cli.service import Exit
+
+COLOURS = {"red": "#c02020", "green": "#20c020", "blue": "#2020c0"}
+UNUSED = "http://127.0.0.1:9"
+
+
+class WatchedJobs(BulkJobs):
+    """Notes when a job is looked at, as whoever follows it does."""
+
+    looked_at: threading.Event
+
+    async def get(self, job_id: str) -> Job:
+        self.looked_at.set()
+        return await super().get(job_id)
+
+
+@dataclass
+class Stand:
+    app: FastAPI
+    url: str
+    encoder: LocalEncoder
+    looked_at: threading.Event
+    """Somebody follows a job."""
+
+    @property
+    def jobs(self) -> Any:
+        return self.app.state.services.catalog.jobs
+
+    def run(self, *arguments: str, **options: Any) -> Result:
+        return CliRunner().invoke(commands, [*arguments, "--url", self.url], **options)
+
+    def told(self, *arguments: str) -> Any:
+        """What a command prints as JSON."""
+        result = self.run(*arguments, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    def meanwhile(self, *ends: dict[str, Any]) -> threading.Thread:
+        """End jobs as they come, one after another."""
+
+        def work() -> None:
+            for end in ends:
+                while not (queued := [job for job in self.jobs.page(10) if job.state == "queued"]):
+                    time.sleep(0.01)
+                self.jobs.begin(queued[0].job_id)
+                state = end.get("state", "succeeded")
+                progress = Progress("done", 10, 10, images_per_s=2.0, eta_s=1.0)
+                self.jobs.finish(queued[0].job_id, state, progress, end.get("result"), end.get("error"))
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return thread
+
+
+@pytest.fixture
+def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
+    monkeypatch.setattr(job_commands, "POLL_S", 0.02)
+    monkeypatch.setenv("COLUMNS", "200")
+    encoder = LocalEncoder("first")
+    with local_service(tmp_path, {"first": encoder}) as app:
+        services = app.state.services
+        looked_at = threading.Event()
+        jobs = WatchedJobs(services.catalog, Cluster(), 5, models=("first",), folders=("/",))
+        jobs.looked_at = looked_at
+        app.state.services = replace(services, jobs=jobs)
+        with served(app) as url:
+            yield Stand(app, url, encoder, looked_at)
+
+
+@pytest.fixture
+def stocked(stand: Stand, tmp_path: Path) -> Stand:
+    for name, colour in COLOURS.items():
+        (tmp_path / f"{name}.png").write_bytes(picture(colour))
+        attributes = json.dumps({"colour": name})
+        put = (
+            "put",
+            name,
+            str(tmp_path / f"{name}.png"),
+            "--title",
+            f"{name} shirt",
+            "--attributes",
+            attributes,
+        )
+        assert stand.told("products", *put)["created"] is True
+    return stand
+
+
+def test_products_are_put_listed_shown_and_deleted(stocked: Stand, tmp_path: Path) -> None:
+    assert [each["product_id"] for each in stocked.told("products", "list")] == ["blue", "green", "red"]
+    assert [each["product_id"] for each in stocked.told("products", "list", "--limit", "1")] == ["blue"]
+    assert "green shirt" in stocked.run("products", "list").stdout
+    product = stocked.told("products", "get", "red")
+    assert product["attributes"] == {"colour": "red"}
+    file = tmp_path / "written.png"
+    stocked.told("products", "image", product["images"][0]["image_id"], str(file))
+    assert file.read_bytes() == picture(COLOURS["red"])
+    assert stocked.told("products", "delete", "red", "blue") == {"deleted": ["red", "blue"]}
+    assert stocked.run("products", "get", "red").exit_code == Exit.NOT_FOUND
+
+
+def test_a_picture_file_and_words_find_products(stocked: Stand, tmp_path: Path) -> None:
+    file = str(tmp_path / "red.png")
+    found = stocked.told("search", file, "--model", "first", "--limit", "2", "--box", "0,0,1,1")
+    assert [len(found["results"]), found["results"][0]["product_id"]] == [2, "red"]
+    words = stocked.told("search", "green shirt", "--lexical-weight", "1", "--filter", '{"colour": "green"}')
+    assert [each["product_id"] for each in words["results"]] == ["green"]
+    shown = stocked.run("search", file, "--no-thumbnails")
+    assert shown.exit_code == 0
+    assert "red shirt" in shown.stdout
+    liked = stocked.told("search", "--like", "red", "--unlike", "blue")
+    assert [each["product_id"] for each in liked["results"]] == ["green"]
+
+
+def test_thumbnails_are_drawn_on_request(stocked: Stand, tmp_path: Path) -> None:
+    drawn = stocked.run("search", str(tmp_path / "red.png"), "--thumbnails", "--limit", "1")
+    assert "▀" in drawn.stdout
+
+
+def test_the_state_of_the_service_is_told(stocked: Stand) -> None:
+    assert [each["model"] for each in stocked.told("models")] == ["first"]
+    assert stocked.told("models", "first")[0]["counts"]["indexed"] == 3
+    assert stocked.told("stats")["pictures"] == 3
+    assert stocked.told("ready")["ready"] is True
+    for command in (("models",), ("models", "first"), ("stats",), ("ready",)):
+        assert stocked.run(*command).exit_code == 0
+    stocked.encoder.away = True
+    away = stocked.run("ready", "--json")
+    assert (away.exit_code, json.loads(away.stdout)["ready"]) == (Exit.TRY_LATER, False)
+    assert stocked.run("models").exit_code == 0
+
+
+def test_keys_are_made_listed_and_revoked(stand: Stand) -> None:
+    key = stand.run("keys", "create", "boss", "--scope", "admin").stdout.strip()
+    assert stand.run("stats").exit_code == Exit.NOT_ALLOWED
+    made = stand.told("keys", "create", "shop", "--scope", "read", "--key", key)
+    assert stand.run("keys", "list", "--key", made["key"]).exit_code == Exit.NOT_ALLOWED
+    key_id = made["details"]["key_id"]
+    assert stand.told("keys", "revoke", key_id, "--key", key) == {"revoked": key_id}
+    listed = stand.told("keys", "list", "--key", key)
+    assert [each["revoked_at"] is not None for each in listed] == [False, True]
+    assert key_id in stand.run("keys", "list", "--key", key).stdout
+
+
+VERBS = {
+    "plan": ["--model", "first", "--checkpoint", "other"],
+    "build": ["--model", "first"],
+    "sample": ["--model", "first", "--percent", "1"],
+    "evaluate": ["--candidate", "first", "--pooling", "mean", "--sample", "20"],
+    "promote": ["--model", "first", "--checkpoint", "other", "--no-apply"],
+    "rollback": ["--model", "first", "--to", "0123456789ab"],
+    "prune": ["--model", "first", "--yes"],
+    "verify": ["--percent", "1", "--repair"],
+    "adopt": ["--yes"],
+    "import": ["."],
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_submits_its_job_and_waits_for_the_result(stand: Stand, verb: str) -> None:
+    stand.app.state.services.catalog.ledger.register(encoder("first", VERBS["rollback"][-1]))
+    stand.meanwhile({"result": {"remaining": 0}})
+    job = stand.told(verb, *VERBS[verb])
+    assert (job["kind"], job["state"], job["result"]) == (verb, "succeeded", {"remaining": 0})
+
+
+def test_arguments_arrive_as_they_are_meant(stand: Stand, tmp_path: Path) -> None:
+    args = stand.told("evaluate", *VERBS["evaluate"], "--detach")["args"]
+    assert args == {"candidate": {"model": "first", "pooling": "mean"}, "sample": 20}
+    table = str(tmp_path / "shop.csv")
+    args = stand.told("import", table, "--options", '{"delimiter": ";"}', "--delete-missing", "--detach")[
+        "args"
+    ]
+    assert args["source"] == {"kind": "manifest", "path": table, "delimiter": ";"}
+    assert args["delete_missing"] is True
+    args = stand.told("promote", *VERBS["promote"], "--force", "a trial", "--detach")["args"]
+    assert args == {"model": "first", "checkpoint": "other", "apply": False, "force": "a trial"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "end", "code"),
+    [
+        ("build", {"state": "failed", "error": "the disk is full"}, Exit.FAILED),
+        ("build", {"state": "cancelled"}, Exit.FAILED),
+        ("promote", {"state": "failed", "error": "no", "result": {"gate": {"passed": False}}}, Exit.REFUSED),
+        ("promote", {"result": {"gate": "passed: nDCG …"}}, Exit.OK),
+        ("evaluate", {"result": {"gate": {"passed": False}}}, Exit.REFUSED),
+        ("evaluate", {"result": {"gate": None}}, Exit.OK),
+        ("verify", {"result": {"agrees": False}}, Exit.REFUSED),
+        ("verify", {"result": {"agrees": True}}, Exit.OK),
+    ],
+)
+def test_the_exit_code_says_how_a_job_ended(stand: Stand, verb: str, end: dict[str, Any], code: Exit) -> None:
+    stand.meanwhile(end)
+    result = stand.run(verb, *VERBS[verb])
+    assert result.exit_code == code, result.output
+    if "error" in end:
+        assert end["error"] in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+    (job,) = stand.jobs.page(1)
+    assert stand.run("jobs", "wait", job.job_id).exit_code == code
+
+
+def test_a_prune_asks_before_it_drops_anything(stand: Stand) -> None:
+    stand.meanwhile({"result": {"would_drop": ["first_0"]}}, {"result": {"dropped": ["first_0"]}})
+    assert stand.run("prune", "--model", "first", input="n\n").exit_code == Exit.FAILED
+    assert [job.args.get("dry_run") for job in stand.jobs.page(5)] == [True]
+    assert stand.run("prune", "--model", "first", "--detach").exit_code == Exit.USAGE
+
+
+def test_another_milvus_is_adopted_only_by_who_confirms_it(stand: Stand) -> None:
+    assert stand.run("adopt", input="n\n").exit_code == Exit.FAILED
+    assert stand.run("adopt", "--detach").exit_code == Exit.USAGE
+    assert stand.jobs.page(5) == []
+    assert stand.told("adopt", "--yes", "--keep-index", "--detach")["args"] == {"keep_index": True}
+
+
+def test_a_prune_of_files_is_a_job_of_its_own_and_asks_first(stand: Stand) -> None:
+    stand.meanwhile({"result": {"would_remove": 3}})
+    assert stand.run("prune", "--files", input="n\n").exit_code == Exit.FAILED
+    assert [(job.kind, job.args) for job in stand.jobs.page(5)] == [("prune_files", {"dry_run": True})]
+    stand.meanwhile({"result": {"removed": 3}})
+    assert stand.told("prune", "--files", "--yes")["result"] == {"removed": 3}
+    stand.meanwhile({"result": {"would_remove": 0}})
+    assert stand.told("prune", "--files", "--dry-run")["args"] == {"dry_run": True}
+    for wrong in ((), ("--files", "--model", "first")):
+        assert stand.run("prune", *wrong, "--yes").exit_code == Exit.USAGE
+
+
+def test_jobs_are_listed_shown_logged_and_cancelled(stand: Stand) -> None:
+    job_id = stand.run("build", "--model", "first", "--detach").stdout.strip()
+    assert [each["job_id"] for each in stand.told("jobs", "list")] == [job_id]
+    assert stand.told("jobs", "show", job_id)["state"] == "queued"
+    assert "pictures" in stand.run("jobs", "logs", job_id).stdout
+    assert len(stand.told("jobs", "logs", job_id)["lines"]) == 1
+    for command in (("list",), ("show", job_id)):
+        assert job_id in stand.run("jobs", *command).stdout
+    assert stand.run("build", "--model", "first").exit_code == Exit.REFUSED
+    assert stand.told("jobs", "cancel", job_id)["state"] == "cancelled"
+    assert stand.run("jobs", "cancel", job_id).exit_code == Exit.REFUSED
+    assert stand.run("jobs", "report", job_id, os.devnull).exit_code == Exit.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("search",), Exit.USAGE),
+        (("search", "a", "--limit", "0"), Exit.USAGE),
+        (("search", "a", "--filter", "red"), Exit.USAGE),
+        (("search", "a", "--filter", '{"price": {"near": 1}}'), Exit.USAGE),
+        (("search", "a", "--box", "0,0,1,1"), Exit.USAGE),
+        (("search", "nowhere.jpg"), Exit.USAGE),
+        (("search", "a", "--model", "none"), Exit.NOT_FOUND),
+        (("products", "get", "none"), Exit.NOT_FOUND),
+        (("jobs", "show", "none"), Exit.NOT_FOUND),
+        (("build", "--model", "first", "--colour", "red"), Exit.USAGE),
+        (("evaluate", "--pooling", "mean"), Exit.USAGE),
+        (("import", "https://127.0.0.1/items", "--options", '{"colour": 1}'), Exit.USAGE),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_an_exit_code(
+    stand: Stand, arguments: tuple[str, ...], code: Exit
+) -> None:
+    result = stand.run(*arguments)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert result.stderr.strip()
+    assert "Traceback" not in result.output
+
+
+def test_a_service_that_is_not_there_is_told_in_one_sentence() -> None:
+    result = CliRunner().invoke(commands, ["stats"], env={"VITRINE_URL": UNUSED})
+    assert result.exit_code == Exit.TRY_LATER
+    assert result.stderr.strip().startswith(f"the service at {UNUSED}")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert CliRunner().invoke(commands, ["stats", "--url", "nowhere"]).exit_code == Exit.USAGE
+
+
+def _obey_ctrl_c() -> None:
+    """As at a terminal: what a script starts in the background inherits SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize(("options", "state"), [([], "queued"), (["--cancel-on-interrupt"], "cancelled")])
+def test_ctrl_c_leaves_the_job_alone_or_cancels_it(stand: Stand, options: list[str], state: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "vitrine.cli.main",
+        "build",
+        "--model",
+        "first",
+        "--url",
+        stand.url,
+        *options,
+    ]
+    with Child("build", command, preexec_fn=_obey_ctrl_c) as process:
+        assert stand.looked_at.wait(60)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    told = process.output()
+    (job,) = stand.jobs.page(1)
+    assert (process.returncode, job.state) == (Exit.INTERRUPTED, state)
+    assert job.job_id in told
+    assert len(told.strip().splitlines()) == 1
+
+
+def test_a_terminal_shows_how_far_a_job_is(stand: Stand) -> None:
+    leader, terminal = pty.openpty()
+    command = [sys.executable, "-m", "vitrine.cli.main", "build", "--model", "first", "--url", stand.url]
+    with subprocess.Popen(command, stderr=terminal, stdout=subprocess.PIPE) as process:
+        os.close(terminal)
+        while not (queued := stand.jobs.page(1)):
+            assert process.poll() is None
+            time.sleep(0.02)
+        stand.jobs.begin(queued[0].job_id)
+        stand.jobs.beat(queued[0].job_id, Progress("indexing", 20, 7, 1, 2.5, 6.0))
+        drawn = ""
+        while "7/20" not in drawn:
+            drawn += os.read(leader, 4096).decode(errors="replace")
+        stand.jobs.finish(queued[0].job_id, "succeeded", Progress("done", 20, 20), {"remaining": 0})
+        told, _ = process.communicate(timeout=60)
+    os.close(leader)
+    assert process.returncode == 0
+    assert "build: indexing" in drawn
+    assert b"remaining" in told
+
+
+def test_an_evaluation_is_a_table_of_figures_with_their_intervals(stand: Stand) -> None:
+    estimate = {"mean": 0.8667, "low": 0.7333, "high": 0.9667, "queries": 30}
+    figures = {"kind": "labelled words", "queries": 30, "estimates": {"first": {"ndcg@10": estimate}}}
+    result = {"figures": [figures], "gate": {"passed": True, "reason": "passed: no worse"}}
+    stand.meanwhile({"result": result})
+    shown = stand.run("evaluate", "--sample", "30")
+    assert shown.exit_code == 0, shown.output
+    assert "0.867 (0.733 to 0.967)" in shown.stdout
+    assert "passed: no worse" in shown.stdout
+
+
+def test_models_are_compared_side_by_side(stocked: Stand, tmp_path: Path) -> None:
+    file = str(tmp_path / "red.png")
+    compared = stocked.told("compare", file, "--model", "first", "--model", "ensemble", "--limit", "2")
+    assert [next(each["product_id"] for each in found["results"]) for found in compared["lists"]] == [
+        "red",
+        "red",
+    ]
+    shown = stocked.run("compare", file, "--limit", "2").stdout
+    assert "red (1)" in shown
+    assert "first and ensemble" in shown
+    assert stocked.run("compare").exit_code == Exit.USAGE
+
+
+def test_words_and_pictures_are_embedded_and_one_mistake_costs_the_others_nothing(
+    stocked: Stand, tmp_path: Path
+) -> None:
+    red, broken = str(tmp_path / "red.png"), tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    told = stocked.told("embed", "first", red, "a red shirt", red)["embeddings"]
+    assert [each["input"] for each in told] == [red, "a red shirt", red]
+    assert told[0]["embedding"] == told[2]["embedding"] != told[1]["embedding"]
+    assert sum(number**2 for number in told[1]["embedding"]) == pytest.approx(1, abs=1e-5)
+    partly = stocked.run("embed", "first", red, str(broken), "--json")
+    answers = json.loads(partly.stdout)["embeddings"]
+    assert (partly.exit_code, ["error" in each for each in answers]) == (Exit.USAGE, [False, True])
+    assert "+" in stocked.run("embed", "first", red).stdout
+    alone = stocked.run("embed", "first", str(broken))
+    assert (alone.exit_code, alone.stdout) == (Exit.USAGE, "")
+
+
+def test_a_model_without_captions_says_so_and_one_with_them_writes_them(stand: Stand, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(picture(COLOURS["red"]))
+    file = str(tmp_path / "red.png")
+    assert stand.run("caption", file).exit_code == Exit.USAGE
+    encoders = {"first": LocalEncoder("first", captions=CaptionConfig())}
+    (tmp_path / "other").mkdir()
+    with local_service(tmp_path / "other", encoders) as app, served(app) as url:
+        able = replace(stand, url=url)
+        (told,) = able.told("caption", file)
+        assert told["caption"] in able.run("caption", file, "--model", "first").stdout
+
+
+def test_what_filters_can_ask_for_is_listed(stocked: Stand) -> None:
+    (colour,) = stocked.told("products", "attributes")["attributes"]
+    assert (colour["name"], colour["products"]) == ("colour", 3)
+    assert "green (1)" in stocked.run("products", "attributes").stdout
+
+
+def test_a_thumbnail_is_written_in_its_size(stocked: Stand, tmp_path: Path) -> None:
+    (image,) = stocked.told("products", "get", "red")["images"]
+    file = tmp_path / "small.webp"
+    stocked.told("products", "image", image["image_id"], str(file), "--thumbnail", "small")
+    assert file.read_bytes()[8:12] == b"WEBP"
+
+
+def test_the_gaps_of_a_version_are_listed(stocked: Stand, tmp_path: Path) -> None:
+    assert stocked.told("gaps", "first")["missing"] == []
+    fingerprint = stocked.told("models", "first")[0]["fingerprint"]
+    stocked.encoder.away = True
+    stocked.told("products", "put", "late", str(tmp_path / "red.png"))
+    assert stocked.run("gaps", "first").exit_code == Exit.TRY_LATER
+    told = stocked.told("gaps", "first", "--version", fingerprint)
+    assert [each["product_id"] for each in told["missing"]] == ["late"]
+    assert "late" in stocked.run("gaps", "first", "--version", fingerprint).stdout
+    assert stocked.run("gaps", "none").exit_code == Exit.NOT_FOUND

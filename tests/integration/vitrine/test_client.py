@@ -1,0 +1,257 @@
+"""The client against the HTTP API over a real connection."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from core.jobs import Progress
+from deployments.services.jobs import BulkJobs
+from models.config import CaptionConfig
+from tests.support.documented_service import Cluster, picture
+from tests.support.local_encoder import LocalEncoder
+from tests.support.local_service import local_service, served
+from vitrine.async_client import AsyncVitrine
+from vitrine.client import Vitrine
+from vitrine.errors import Conflict, NotFound, Unauthenticated
+from vitrine.errors import InvalidRequest as Invalid
+from vitrine.query import Box, Like, LikeImage, Look, Words
+from vitrine.schemas import FailedItem
+from vitrine.transport import Retries
+
+ROOT = Path(__file__).parents[3]
+COLOURS = {"red": "#c02020", "green": "#20c020", "blue": "#2020c0"}
+
+
+@dataclass
+class Stand:
+    app: FastAPI
+    url: str
+    encoders: dict[str, LocalEncoder] = field(default_factory=dict)
+
+    @property
+    def jobs(self) -> Any:
+        return self.app.state.services.catalog.jobs
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Stand]:
+    encoders = {"first": LocalEncoder("first", captions=CaptionConfig()), "second": LocalEncoder("second")}
+    with local_service(tmp_path, encoders) as app:
+        services = app.state.services
+        jobs = BulkJobs(services.catalog, Cluster(), 5, list(encoders), folders=("/",))
+        app.state.services = replace(services, jobs=jobs)
+        with served(app) as url:
+            yield Stand(app, url, encoders)
+
+
+@pytest.fixture
+def shop(stand: Stand) -> Iterator[Vitrine]:
+    with Vitrine(stand.url, retries=Retries(count=0)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stocked(shop: Vitrine) -> Vitrine:
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        attributes = {"colour": name, "price": 10 * number}
+        shop.put_product(name, title=f"{name} shirt", attributes=attributes, pictures=[picture(colour)])
+    return shop
+
+
+def test_a_product_is_put_read_listed_and_deleted(shop: Vitrine, tmp_path: Path) -> None:
+    file = tmp_path / "shirt.png"
+    file.write_bytes(picture("#c02020"))
+    sent = shop.put_product(
+        "shirt", title="Shirt", attributes={"price": 9}, pictures=[file, picture("#112233")]
+    )
+    assert (sent.created, len(sent.product.images)) == (True, 2)
+    assert {model.state for model in sent.index.values()} == {"indexed"}
+    read = shop.product("shirt")
+    assert (read.title, read.attributes, read.created_at) == ("Shirt", {"price": 9}, sent.product.created_at)
+    assert shop.image(read.images[0].image_id) == file.read_bytes()
+    assert len(shop.put_product("shirt", title="Other").product.images) == 2
+    assert (
+        shop.put_product("shirt", pictures=[str(file)]).product.images[0].image_id == read.images[0].image_id
+    )
+    assert shop.put_product("shirt", pictures=[]).product.images == []
+    shop.delete_product("shirt")
+    with pytest.raises(NotFound, match="shirt"):
+        shop.product("shirt")
+
+
+def test_all_products_are_gone_through_page_by_page(stocked: Vitrine) -> None:
+    assert [product.product_id for product in stocked.products(page_size=2)] == ["blue", "green", "red"]
+
+
+def test_each_kind_of_part_finds_what_it_shows(stocked: Vitrine, tmp_path: Path) -> None:
+    file = tmp_path / "red.png"
+    file.write_bytes(picture(COLOURS["red"]))
+    image_id = stocked.product("red").images[0].image_id
+    whole = Box(0, 0, 1, 1)
+    for query in (
+        file,
+        file.read_bytes(),
+        Look(file),
+        [Look(file, box=whole), Look(str(file), weight=0.5)],
+        [LikeImage(image_id)],
+        Like("red"),
+        [Like("red", 2), Like("blue", -0.1)],
+    ):
+        page = stocked.search(query, model="first", limit=1, include_query_products=True)
+        assert page.results[0].product_id == "red", query
+        assert page.models_used[0].model == "first"
+    assert stocked.search("red shirt", lexical_weight=1).results[0].product.title == "red shirt"
+    assert stocked.search([Words("green shirt")], lexical_weight=1).results[0].product_id == "green"
+
+
+def test_the_options_of_a_search_arrive(stocked: Vitrine) -> None:
+    page = stocked.search(
+        picture(COLOURS["red"]),
+        filter={"price": {"gte": 10}},
+        weights={"first": 1.0, "second": 2.0},
+        fusion="rrf",
+        exclude=["blue"],
+        limit=5,
+        offset=0,
+    )
+    assert [hit.product_id for hit in page.results] == ["green"]
+    weights = {used.model: used.weight for used in page.models_used}
+    assert weights == pytest.approx({"first": 1 / 3, "second": 2 / 3})
+
+
+def test_products_are_compared_and_likened(stocked: Vitrine) -> None:
+    compared = stocked.compare(picture(COLOURS["red"]), models=["first", "ensemble"], limit=2)
+    assert [found.model for found in compared.lists] == ["first", "ensemble"]
+    assert compared.products["red"].title == "red shirt"
+    alike = stocked.similar("red", model="second", limit=1)
+    assert len(alike.results) == 1
+    assert alike.results[0].product_id != "red"
+    assert stocked.similar("red", model="second", score_threshold=1).results == []
+
+
+def test_pictures_and_words_are_embedded_and_captioned(shop: Vitrine) -> None:
+    embedded = shop.embed("first", picture=picture("#c02020"))
+    assert len(embedded.embedding) == embedded.dimension
+    assert shop.embed("first", text="red").fingerprint == embedded.fingerprint
+    assert shop.caption(picture("#c02020")).model == "first"
+    with pytest.raises(Invalid, match="one of"):
+        shop.embed("first", text="red", picture=picture("#c02020"))
+
+
+def test_many_inputs_are_embedded_and_one_that_cannot_be_costs_the_others_nothing(shop: Vitrine) -> None:
+    alone = shop.embed("first", picture=picture("#c02020"))
+    many = shop.embed_pictures("first", [picture("#c02020"), b"no picture"])
+    assert (many.fingerprint, [item.index for item in many.data]) == (alone.fingerprint, [0, 1])
+    assert many.data[0].embedding == pytest.approx(alone.embedding)
+    assert isinstance(many.data[1], FailedItem)
+    assert many.data[1].error["type"] == "invalid_image"
+    words = shop.embed_texts("first", ["red", "green"])
+    assert words.data[0].embedding == pytest.approx(shop.embed("first", text="red").embedding)
+    with pytest.raises(Invalid):
+        shop.embed_pictures("first", [b"no picture"])
+
+
+def test_thumbnails_attributes_and_gaps_are_read(stocked: Vitrine, stand: Stand) -> None:
+    (image,) = stocked.product("red").images
+    assert stocked.thumbnail(image.image_id, "large")[8:12] == b"WEBP"
+    told = {each.name: each for each in stocked.attributes().attributes}
+    assert [each.value for each in told["colour"].values] == ["blue", "green", "red"]
+    assert (told["price"].minimum, told["price"].maximum) == (0, 20)
+    (version,) = stocked.versions("first")
+    assert stocked.gaps("first", version.fingerprint).missing == []
+    stand.encoders["first"].away = True
+    stocked.put_product("late", pictures=[picture("#112233")])
+    missing = stocked.gaps("first", version.fingerprint, limit=5).missing
+    assert [each.product_id for each in missing] == ["late"]
+
+
+def test_models_versions_numbers_and_readiness_are_told(stocked: Vitrine, stand: Stand) -> None:
+    assert [model.model for model in stocked.models()] == ["first", "second"]
+    assert [version.counts.indexed for version in stocked.versions("first")] == [3]
+    stats = stocked.stats()
+    assert (stats.products, stats.pictures) == (3, 3)
+    assert stocked.ready().ready
+    stand.encoders["second"].away = True
+    told = stocked.ready()
+    assert (told.ready, list(told.problems)) == (False, ["second"])
+
+
+def test_a_mistake_names_the_field(shop: Vitrine) -> None:
+    with pytest.raises(Invalid) as caught:
+        shop.search([Words("a"), Look(b"no picture")])
+    assert caught.value.status == 422
+    assert caught.value.param == "query[1]"
+    assert caught.value.request_id
+    with pytest.raises(FileNotFoundError):
+        shop.search(Path("nowhere.jpg"))
+    with pytest.raises(TypeError, match="a part is one of Words"):
+        shop.search(["red", "dress"])  # type: ignore[list-item]
+
+
+def test_a_job_is_followed_to_its_end(shop: Vitrine, stand: Stand) -> None:
+    job = shop.jobs.submit("build", model="first")
+    with pytest.raises(Conflict, match=job.job_id):
+        shop.jobs.submit("build", model="first")
+
+    def work() -> None:
+        stand.jobs.begin(job.job_id)
+        stand.jobs.beat(job.job_id, Progress("indexing", 10, 4))
+        stand.jobs.finish(job.job_id, "succeeded", Progress("done", 10, 10), {"remaining": 0})
+
+    threading.Timer(0.2, work).start()
+    ended = shop.jobs.wait(job.job_id, timeout_s=10, poll_s=0.02)
+    assert (ended.state, ended.result, ended.progress.done) == ("succeeded", {"remaining": 0}, 10)
+    assert "pictures" in shop.jobs.logs(job.job_id, lines=1)
+    assert [each.job_id for each in shop.jobs.list(limit=5)] == [job.job_id]
+
+
+def test_a_job_is_cancelled(shop: Vitrine) -> None:
+    job = shop.jobs.submit("sample", model="first", percent=1.0)
+    with pytest.raises(TimeoutError):
+        shop.jobs.wait(job.job_id, timeout_s=0.05, poll_s=0.02)
+    assert shop.jobs.cancel(job.job_id).state == "cancelled"
+    assert shop.jobs.wait(job.job_id).state == "cancelled"
+
+
+def test_keys_are_made_shown_once_and_revoked(shop: Vitrine, stand: Stand) -> None:
+    boss = shop.keys.create("boss", ["admin"])
+    with pytest.raises(Unauthenticated):
+        shop.stats()
+    with Vitrine(stand.url, boss.key) as admin:
+        made = admin.keys.create("shop", ["read"], requests_per_s=5)
+        assert [key.name for key in admin.keys.list()] == ["boss", "shop"]
+        admin.keys.revoke(made.details.key_id)
+        assert admin.keys.list()[1].revoked_at is not None
+
+
+async def _use(url: str) -> None:
+    async with AsyncVitrine(url) as shop:
+        await asyncio.gather(
+            *(shop.put_product(name, pictures=[picture(colour)]) for name, colour in COLOURS.items())
+        )
+        assert [each.product_id async for each in shop.products(2)] == ["blue", "green", "red"]
+        page = await shop.search(picture(COLOURS["green"]), model="first", limit=1)
+        assert page.results[0].product_id == "green"
+        job = await shop.jobs.submit("build", model="first")
+        with pytest.raises(TimeoutError):
+            await shop.jobs.wait(job.job_id, timeout_s=0.1, poll_s=0.02)
+        await shop.jobs.cancel(job.job_id)
+        assert (await shop.jobs.wait(job.job_id)).state == "cancelled"
+        with pytest.raises(NotFound):
+            await shop.delete_product("none")
+
+
+def test_the_same_for_asyncio(stand: Stand) -> None:
+    asyncio.run(_use(stand.url))
+
+
+def test_pictures_may_stand_behind_urls(shop: Vitrine) -> None:
+    with pytest.raises(Invalid) as caught:
+        shop.put_product("p", pictures=[picture("#102030"), "http://127.0.0.1/a.png"])
+    assert caught.value.param == "images[1]"

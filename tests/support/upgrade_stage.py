@@ -1,0 +1,140 @@
+"""Service as an upgrade sees it, in this process: a store in memory, and a Serve that can fail."""
+
+import asyncio
+import io
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from catalog.database import CatalogConfig
+from catalog.opening import Catalog, open_catalog
+from core.errors import Unavailable
+from core.indexing import Indexer
+from core.types import EncoderInfo, NewPicture
+from jobs.runner.context import JobRun, take_up
+from jobs.upgrade.rollout import Surroundings, Takeover
+from jobs.upgrade.serving import Change, Rollout, arguments
+from milvus.memory import MemoryStore
+from tests.support.local_encoder import LocalEncoder
+
+MODEL = "fake"
+BROKEN = "broken"
+
+
+class Killed(BaseException):
+    """The end of a process, which no handler of errors notices."""
+
+
+def configuration(checkpoint: str) -> dict[str, Any]:
+    args = {"name": MODEL, "family": "fake", "checkpoint": checkpoint, "threads": 2}
+    encoder = {"name": MODEL, "import_path": "deployments.app:build_encoder", "args": args}
+    return {"applications": [encoder, {"name": "gateway", "import_path": "deployments.app:build_gateway"}]}
+
+
+@dataclass
+class FakeServe:
+    """Serves the checkpoint that its configuration names, some looks after it was told to."""
+
+    running: dict[str, Any]
+    looks_left: int = 0
+    serves: str = ""
+    applied: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.serves = self._checkpoint
+
+    def config(self) -> dict[str, Any]:
+        return self.running
+
+    def apply(self, config: Mapping[str, Any]) -> None:
+        self.running, self.looks_left = dict(config), 1
+        self.applied.append(self.running)
+
+    def rollout(self, model: str) -> Rollout:
+        if self._checkpoint == BROKEN:
+            return Rollout("DEPLOY_FAILED", "the weights do not load")
+        if self.looks_left:
+            self.looks_left -= 1
+            return Rollout("DEPLOYING", "")
+        self.serves = self._checkpoint
+        return Rollout("RUNNING", "")
+
+    def describe(self, model: str) -> EncoderInfo:
+        if not self.serves:
+            raise Unavailable("no replica")
+        return info(self.serves)
+
+    @property
+    def _checkpoint(self) -> str:
+        return str(arguments(self.running, MODEL)["checkpoint"])
+
+
+@dataclass
+class Stage:
+    """Everything that outlives a killed upgrade."""
+
+    catalog: Catalog
+    store: MemoryStore
+    serve: FakeServe
+
+    def put(self, name: str) -> None:
+        self.catalog.products.put(name, "", "", {}, [picture(name)])
+
+    def build(self, checkpoint: str) -> None:
+        encoder = LocalEncoder(checkpoint=checkpoint)
+        indexer = Indexer(encoder, self.store, self.catalog.ledger, self.catalog.blobs)
+        asyncio.run(indexer.sweep())
+
+    @property
+    def live(self) -> str | None:
+        return self.store.alias_target(MODEL)
+
+    def expected_keys(self) -> set[str]:
+        pages = self.catalog.products.page(1000)
+        return {f"{each.image_id}:{each.revision}" for product in pages for each in product.pictures}
+
+    def keys(self, checkpoint: str) -> set[str]:
+        return set(self.store.keys(info(checkpoint).collection))
+
+    @contextmanager
+    def job(self, kind: str = "promote", **args: Any) -> Iterator[JobRun]:
+        with take_up(self.catalog.jobs, kind, {"model": MODEL, **args}) as run:
+            yield run
+
+    def promote(
+        self, checkpoint: str, spy: Callable[[Any], Any] = lambda part: part, **options: Any
+    ) -> Change:
+        with self.job(checkpoint=checkpoint) as run:
+            around = Surroundings(run, self.catalog, spy(self.store), spy(self.serve))
+            takeover = Takeover(
+                around, info(checkpoint), lambda: self.build(checkpoint), 0, options.get("wait_s", 5)
+            )
+            return takeover.proceed({"family": "fake", "checkpoint": checkpoint}, options.get("apply", True))
+
+
+@contextmanager
+def stage(folder: Path, products: int = 6) -> Iterator[Stage]:
+    config = CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs"))
+    catalog = open_catalog(config)
+    made = Stage(catalog, MemoryStore(), FakeServe(configuration("old")))
+    for number in range(products):
+        made.put(f"p{number}")
+    made.build("old")
+    yield made
+    catalog.close()
+
+
+def info(checkpoint: str) -> EncoderInfo:
+    return asyncio.run(LocalEncoder(checkpoint=checkpoint).describe())
+
+
+def picture(seed: str) -> NewPicture:
+    buffer = io.BytesIO()
+    colour = tuple(random.Random(seed).randrange(256) for _ in range(3))
+    Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
+    return NewPicture(buffer.getvalue(), "image/png", 8, 8)

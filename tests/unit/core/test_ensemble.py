@@ -1,0 +1,169 @@
+"""The ensemble combiner: parallel members, deadlines, members that are away."""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import pytest
+
+from core.ensemble import EnsembleResult, EnsembleSearch
+from core.errors import Internal, InvalidInput, ModelUnavailable, UnsupportedModality
+from core.fusion import MINIMUM_DEPTH
+from core.search import ModelSearch, Query, QueryPart, QueryVector, SearchResult
+from core.types import EncoderInfo, Hit
+
+
+def info(name: str) -> EncoderInfo:
+    return EncoderInfo(name, "fake", "", "0" * 12, 4, ("image", "text"), "fp32", "cpu")
+
+
+class Member:
+    def __init__(self, name: str, products: str, delay_s: float = 0.0) -> None:
+        self.name, self.products, self.delay_s = name, products, delay_s
+        self.asked = 0
+        self.limit = 0
+
+    async def search(self, query: Query) -> SearchResult:
+        self.asked += 1
+        self.limit = query.limit
+        await asyncio.sleep(self.delay_s)
+        hits = [Hit(f"i-{p}", 1, p, 1.0 - n / 10) for n, p in enumerate(self.products)]
+        return SearchResult(
+            QueryVector(info(self.name), np.ones(4, np.float32)), hits[: query.limit], {"search": 1.0}
+        )
+
+    async def reach(self) -> None:
+        await asyncio.sleep(self.delay_s)
+
+
+class Sleeper(Member):
+    def __init__(self, name: str, products: str) -> None:
+        super().__init__(name, products)
+        self.awake = asyncio.Event()
+
+    async def search(self, query: Query) -> SearchResult:
+        found = await super().search(query)
+        await self.awake.wait()
+        return found
+
+    async def reach(self) -> None:
+        await self.awake.wait()
+
+
+class Failing(Member):
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(name, "")
+        self.error = error
+
+    async def search(self, query: Query) -> SearchResult:
+        raise self.error
+
+
+def run(
+    *members: Member,
+    weights: dict[str, float] | None = None,
+    deadline_s: float = 30.0,
+    not_asked: dict[str, str] | None = None,
+) -> EnsembleResult:
+    searches = {member.name: cast(ModelSearch, member) for member in members}
+    query = Query((QueryPart("red"),), limit=3, not_asked=not_asked or {})
+    return asyncio.run(EnsembleSearch(searches, deadline_s).search(query, weights or {}, "rrf"))
+
+
+def test_members_are_fused_and_named() -> None:
+    result = run(Member("a", "xyz"), Member("b", "yxw"))
+    assert [hit.product_id for hit in result.hits] == ["x", "y", "w"]
+    assert [used.name for used in result.infos] == ["a", "b"]
+    assert not result.degraded
+
+
+def test_a_late_member_is_left_out_and_the_answer_says_so() -> None:
+    result = run(Member("a", "xyz"), Member("slow", "wvu", delay_s=60), deadline_s=2)
+    assert [hit.product_id for hit in result.hits] == ["x", "y", "z"]
+    assert result.degraded
+    assert "2 s" in result.skipped["slow"]
+    assert result.weights == {"a": 1.0}
+
+
+def test_a_member_that_cannot_read_words_is_skipped_without_degrading() -> None:
+    result = run(Member("a", "xyz"), Failing("pictures", UnsupportedModality("pictures only")))
+    assert result.skipped == {"pictures": "pictures only"}
+    assert not result.degraded
+
+
+def test_a_member_that_is_known_to_be_unable_is_not_asked() -> None:
+    blind, stranger = Member("blind", "wvu"), {"nobody": "is no member"}
+    result = run(Member("a", "xyz"), blind, not_asked={"blind": "blind does not take words"} | stranger)
+    assert blind.asked == 0
+    assert [hit.product_id for hit in result.hits] == ["x", "y", "z"]
+    assert result.skipped == {"blind": "blind does not take words"}
+    assert not result.degraded
+    with pytest.raises(UnsupportedModality, match="blind does not take words"):
+        run(blind, not_asked={"blind": "blind does not take words"})
+
+
+def test_a_bug_of_one_member_leaves_the_answer_to_the_others_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken = Failing("broken", ZeroDivisionError("a bug of ours"))
+    result = run(Member("a", "xyz"), broken)
+    assert [hit.product_id for hit in result.hits] == ["x", "y", "z"]
+    assert result.degraded
+    assert "internal error" in result.skipped["broken"]
+    assert "Traceback" in caplog.text
+    assert "ZeroDivisionError: a bug of ours" in caplog.text
+    with pytest.raises(Internal):
+        run(broken, Failing("pictures", UnsupportedModality("pictures only")))
+    with pytest.raises(ModelUnavailable):
+        run(broken, Failing("away", ModelUnavailable("waiting helps")))
+
+
+def test_a_member_with_weight_zero_is_not_asked() -> None:
+    idle = Member("idle", "w")
+    run(Member("a", "x"), idle, weights={"idle": 0.0})
+    assert idle.asked == 0
+
+
+def test_one_member_alone_is_asked_for_no_more_than_the_page() -> None:
+    alone, first, second = Member("a", "xyzw"), Member("a", "xyzw"), Member("b", "wzyx")
+    assert [hit.product_id for hit in run(alone).hits] == ["x", "y", "z"]
+    run(first, second)
+    assert alone.limit == 3
+    assert first.limit == second.limit == MINIMUM_DEPTH
+
+
+@pytest.mark.parametrize(
+    "order", [lambda members: members, lambda members: members[::-1]], ids=["as given", "reversed"]
+)
+def test_when_nobody_answers_the_error_is_the_most_telling(
+    order: Callable[[list[Member]], list[Member]],
+) -> None:
+    members = [Failing("a", ModelUnavailable("away")), Failing("b", UnsupportedModality("no words"))]
+    with pytest.raises(ModelUnavailable, match="away"):
+        run(*order(members))
+
+
+def test_an_ensemble_without_weight_says_so() -> None:
+    with pytest.raises(InvalidInput, match="weight above 0"):
+        run(Member("a", "x"), weights={"a": 0.0})
+
+
+def test_only_the_first_search_waits_for_a_member_that_is_away() -> None:
+    async def searched() -> list[EnsembleResult]:
+        sleeper = Sleeper("sleeper", "wvu")
+        searches = {member.name: cast(ModelSearch, member) for member in (Member("a", "xyz"), sleeper)}
+        ensemble, query = EnsembleSearch(searches, deadline_s=2), Query((QueryPart("red"),), limit=3)
+        first, second = [await ensemble.search(query, {}, "rrf") for _ in range(2)]
+        assert sleeper.asked == 1
+        sleeper.awake.set()
+        while (last := await ensemble.search(query, {}, "rrf")).degraded:
+            await asyncio.sleep(0.01)
+        return [first, second, last]
+
+    first, second, last = asyncio.run(searched())
+    assert first.degraded
+    assert second.degraded
+    assert "did not answer within 2 s" in first.skipped["sleeper"]
+    assert "asked again" in second.skipped["sleeper"]
+    assert last.weights.keys() == {"a", "sleeper"}

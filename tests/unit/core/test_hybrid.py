@@ -1,0 +1,144 @@
+"""Vectors and words together: shares, who stands in for whom, and what the answer says."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from core.ensemble import EnsembleResult
+from core.errors import DeadlineExceeded, InvalidInput, ModelUnavailable, UnsupportedModality, VitrineError
+from core.filters import AnyOf, Filter
+from core.fusion import fusion_depth
+from core.hybrid import HybridSearch, is_words_only, positive_words
+from core.search import Query, QueryPart, StoredPart
+from core.types import Hit
+
+WORDS = Query((QueryPart("red dress"),), limit=10)
+BOTH = Query((QueryPart(b"picture"), QueryPart("in green")), limit=10)
+
+
+class Lexicon:
+    """A lexical index that finds these products: those that hold every word, and those that hold any."""
+
+    def __init__(self, every: str = "", some: str = "", error: VitrineError | None = None) -> None:
+        self.lists = {True: every, False: some}
+        self.error = error
+        self.delay_s = 0.0
+        self.asked: list[tuple[str, int, Filter | None, Sequence[str], bool]] = []
+
+    def search(
+        self,
+        words: str,
+        limit: int,
+        filter: Filter | None = None,
+        exclude_products: Sequence[str] = (),
+        every_word: bool = True,
+        timeout_s: float | None = None,
+    ) -> list[Hit]:
+        self.asked.append((words, limit, filter, exclude_products, every_word))
+        time.sleep(self.delay_s)
+        if self.error is not None:
+            raise self.error
+        return [Hit(f"first-{p}", 1, p, 9.0) for p in self.lists[every_word]][:limit]
+
+
+def search(
+    lexicon: Lexicon,
+    vectors: str | VitrineError,
+    weight: float = 0.5,
+    query: Query = WORDS,
+    deadline_s: float = 30.0,
+) -> EnsembleResult:
+    async def by_vectors(deep: Query) -> EnsembleResult:
+        if isinstance(vectors, VitrineError):
+            raise vectors
+        hits = [Hit(f"near-{p}", 1, p, 0.5) for p in vectors][: deep.limit]
+        return EnsembleResult(hits, [], {"m": 1.0}, {}, False, {"fuse": 1.0})
+
+    return asyncio.run(HybridSearch(lexicon, deadline_s).search(query, weight, "ensemble", by_vectors))
+
+
+def order(result: EnsembleResult) -> str:
+    return "".join(hit.product_id for hit in result.hits)
+
+
+def test_a_product_that_both_name_comes_first_and_the_weight_decides_the_rest() -> None:
+    assert order(search(Lexicon("cx"), "abc"))[0] == "c"
+    assert order(search(Lexicon("x"), "ab", weight=0.7)) == "xab"
+    assert order(search(Lexicon("x"), "ab", weight=0.3)) == "abx"
+
+
+def test_the_picture_shown_is_the_one_that_was_nearest() -> None:
+    hits = {hit.product_id: hit for hit in search(Lexicon("cx"), "abc").hits}
+    assert (hits["c"].image_id, hits["x"].image_id) == ("near-c", "first-x")
+
+
+def test_the_answer_says_what_took_part() -> None:
+    result = search(Lexicon("a"), "a", weight=0.3)
+    assert (result.lexical_weight, result.weights, result.degraded) == (0.3, {"m": 1.0}, False)
+    assert set(result.timings_ms) == {"fuse", "lexical"}
+
+
+def test_beside_vectors_a_product_must_hold_every_word() -> None:
+    lexicon = Lexicon(every="", some="xyz")
+    assert order(search(lexicon, "ab")) == "ab"
+    assert [asked[-1] for asked in lexicon.asked] == [True]
+
+
+def test_words_alone_take_any_word_and_ask_no_model() -> None:
+    result = search(Lexicon(some="xyz"), ModelUnavailable("asked in vain"), weight=1)
+    assert (order(result), result.lexical_weight, result.degraded, result.skipped) == ("xyz", 1.0, False, {})
+
+
+def test_words_answer_alone_when_no_model_can_and_say_so() -> None:
+    away = search(Lexicon(every="x", some="xyz"), ModelUnavailable("all are away"))
+    assert (order(away), away.lexical_weight, away.degraded) == ("xyz", 1.0, True)
+    assert away.skipped == {"ensemble": "all are away"}
+    blind = search(Lexicon(some="xyz"), UnsupportedModality("only pictures"))
+    assert (order(blind), blind.degraded, blind.skipped) == ("xyz", False, {"ensemble": "only pictures"})
+
+
+def test_words_stand_in_neither_for_a_picture_nor_for_a_mistake() -> None:
+    with pytest.raises(ModelUnavailable):
+        search(Lexicon("x", "x"), ModelUnavailable("away"), query=BOTH)
+    with pytest.raises(InvalidInput):
+        search(Lexicon("x", "x"), InvalidInput("the weights cancel out"))
+
+
+def test_when_neither_answers_the_models_say_why() -> None:
+    with pytest.raises(ModelUnavailable, match="away"):
+        search(Lexicon(error=DeadlineExceeded("no database")), ModelUnavailable("away"))
+
+
+def test_vectors_answer_alone_when_the_words_fail_or_are_late() -> None:
+    failing = search(Lexicon(error=ModelUnavailable("no database")), "ab")
+    assert (order(failing), failing.degraded, failing.lexical_weight) == ("ab", True, 0.0)
+    assert failing.skipped == {"lexical": "no database"}
+    late = Lexicon("x")
+    late.delay_s = 2
+    assert "1 s" in search(late, "ab", deadline_s=1).skipped["lexical"]
+
+
+def test_only_words_that_pull_are_looked_up_under_the_same_filter() -> None:
+    filter = AnyOf("colour", ("red",))
+    parts = (QueryPart("a dress"), QueryPart("red", -0.5), QueryPart(b"picture"), QueryPart("long", 2))
+    lexicon = Lexicon()
+    search(lexicon, "a", query=Query(parts, 10, filter, ("p",)))
+    assert lexicon.asked == [("a dress long", fusion_depth(10) // 2, filter, ("p",), True)]
+
+
+def test_a_query_is_words_only_when_words_pull_and_nothing_else_does() -> None:
+    stored = StoredPart("product 'p'", "p", ("k",))
+    assert is_words_only((QueryPart("a"), QueryPart("b", -1)))
+    assert not is_words_only((QueryPart("a", -1),))
+    assert not is_words_only((QueryPart("a"), QueryPart(stored)))
+    assert not is_words_only(())
+    assert positive_words((QueryPart("a", 0), QueryPart(b"b"))) == ""
+
+
+@pytest.mark.parametrize("limit", [1, 16, 32, 33, 500])
+def test_the_lists_are_long_enough_for_the_page(limit: int) -> None:
+    products = "".join(chr(0x4E00 + number) for number in range(2_000))
+    result = search(Lexicon(products), products, query=Query((QueryPart("a"),), limit))
+    assert order(result) == products[:limit]

@@ -1,0 +1,60 @@
+"""The examples of the docs that are no commands are what the service and its jobs take."""
+
+import io
+import json
+from typing import Any
+
+import yaml
+
+from core.jobs import KINDS
+from deployments.http.schemas import ProductBody, SearchBody
+from jobs.evaluation.labels import read_table
+from models.config import EncoderConfig
+from tests.support.code_blocks import code_blocks
+
+
+def bodies(page: str) -> list[dict[str, Any]]:
+    return [body for block in code_blocks(page) if block.language == "json" for body in objects(block.text)]
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    """JSON objects that stand one behind another."""
+    decoder, found, rest = json.JSONDecoder(), [], text.strip()
+    while rest:
+        value, end = decoder.raw_decode(rest)
+        found.append(value)
+        rest = rest[end:].lstrip()
+    return found
+
+
+def encoders(page: str) -> list[EncoderConfig]:
+    read = [yaml.safe_load(block.text) for block in code_blocks(page) if block.language == "yaml"]
+    applications = [each[0] if isinstance(each, list) else each for each in read]
+    return [EncoderConfig.model_validate(each["args"]) for each in applications if "args" in each]
+
+
+def test_the_bodies_of_the_readme_are_searches_and_jobs() -> None:
+    searches = [SearchBody.model_validate(body) for body in bodies("README.md") if "query" in body]
+    jobs = [
+        KINDS[body["kind"]].model_validate(body["args"]) for body in bodies("README.md") if "kind" in body
+    ]
+    assert (len(searches), len(jobs)) == (1, 5)
+    assert len(bodies("README.md")) == 6
+
+
+def test_the_encoders_that_pages_show_can_be_configured() -> None:
+    (captioner,) = encoders("README.md")
+    (baseline,) = encoders("docs/migrating.md")
+    assert (captioner.captions is not None, baseline.family) == (True, "timm")
+
+
+def test_what_is_brought_over_is_described_as_imports_take_it() -> None:
+    row, job = bodies("docs/migrating.md")
+    assert ProductBody.model_validate({name: row[name] for name in row if name != "product_id"}).images
+    assert KINDS[job["kind"]].model_validate(job["args"])
+
+
+def test_the_table_of_labels_can_be_read() -> None:
+    (table,) = [block.text for block in code_blocks("docs/evaluation.md") if block.language == "csv"]
+    rows = read_table("labels.csv", io.BytesIO(table.encode()))
+    assert {row["query_id"] for row in rows} == {"q1", "q2", "q3"}

@@ -1,0 +1,81 @@
+"""Generated tables of the docs are in step with the OpenAPI document and the configuration."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from core.errors import ConfigError
+from core.filters import parse_filter
+from deployments.config import GatewayArgs
+from deployments.config_check.tables import BEGIN, END, tables, with_tables
+from deployments.http.api_reference import BLOCK, blocks, fill
+from deployments.http.app import describe
+from deployments.http.openapi import operations
+from models.config import EncoderConfig
+
+PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
+
+
+def test_the_page_is_as_the_document_says() -> None:
+    assert fill(PAGE, describe()) == PAGE, "run python -m deployments.http.api_reference docs/api.md"
+
+
+def test_the_page_has_every_call_and_none_more() -> None:
+    assert {block[2] for block in BLOCK.finditer(PAGE)} == set(blocks(describe()))
+    sections = re.findall(r"^### ([A-Z]+ /\S+)$", PAGE, re.MULTILINE)
+    calls = [f"{method} {path}" for method, path, _ in operations(describe())]
+    assert sorted(sections) == sorted(calls)
+    assert re.findall(r"^\| \[`([A-Z]+ /\S+)`\]", PAGE, re.MULTILINE) == calls
+
+
+def test_the_filter_that_the_page_shows_is_one() -> None:
+    (shown,) = re.findall(r"\*\*Filters\.\*\*.*?```json\n(.*?)\n```", PAGE, re.DOTALL)
+    assert parse_filter(json.loads(shown)) is not None
+
+
+ROOT = Path(__file__).parents[3]
+DOCUMENT = ROOT / "docs" / "operations.md"
+
+
+def test_the_document_holds_the_tables_that_the_code_gives() -> None:
+    text = DOCUMENT.read_text()
+    assert text == with_tables(text), "run `make generate`"
+
+
+@pytest.mark.parametrize("model", [EncoderConfig, GatewayArgs])
+def test_every_field_has_a_row_with_its_description(model: type[BaseModel]) -> None:
+    text = tables()
+    for name, field in model.model_fields.items():
+        assert f"| `{name}` |" in text
+        assert field.description, f"{model.__name__}.{name} says nothing of itself"
+        assert field.description.replace("|", "\\|") in text
+
+
+def test_settings_within_settings_have_rows_too() -> None:
+    text = tables()
+    assert "| `jobs.evaluation.gate.max_drop` |" in text
+    assert "| `milvus.index.min_ef` |" in text
+
+
+def test_every_row_has_four_cells_and_a_description() -> None:
+    rows = [line for line in tables().splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
+    for row in rows:
+        cells = row.replace("\\|", "").strip("|").split("|")
+        assert len(cells) == 4, row
+        assert cells[3].strip(), row
+
+
+def test_text_around_the_tables_is_left_alone() -> None:
+    changed = with_tables(f"before\n{BEGIN}\nthe table of last year\n{END}\nafter\n")
+    assert changed.startswith(f"before\n{BEGIN}\n")
+    assert changed.endswith(f"{END}\nafter\n")
+    assert "the table of last year" not in changed
+
+
+def test_a_document_without_markers_is_refused() -> None:
+    with pytest.raises(ConfigError, match="needs the lines"):
+        with_tables("nothing here")

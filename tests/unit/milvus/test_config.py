@@ -1,0 +1,86 @@
+"""Configuration and connection of Milvus: addresses, and what a client is told of refusals."""
+
+import subprocess
+import sys
+
+import grpc
+import pytest
+from pymilvus import MilvusClient, MilvusException
+
+import milvus
+from core.errors import ConfigError, NotFound, StoreUnavailable
+from milvus.config import MilvusConfig
+from milvus.connection import NOT_FOUND, Connection
+from milvus.lite import LiteOwner
+
+
+@pytest.mark.parametrize(
+    "uri", ["unix:/tmp/m.sock", "http://milvus:19530", "https://host", "unix:///tmp/m.sock"]
+)
+def test_an_address_of_milvus_is_accepted(uri: str) -> None:
+    assert MilvusConfig(uri=uri).uri == uri
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "milvus.db", "unix:relative.sock", "ftp://host", "http://", f"unix:/{'x' * 107}"]
+)
+def test_an_address_that_cannot_work_is_refused(uri: str) -> None:
+    with pytest.raises(ConfigError):
+        MilvusConfig(uri=uri)
+    with pytest.raises(ConfigError):
+        LiteOwner("folder", uri)
+
+
+def test_a_socket_path_beyond_the_kernel_is_explained() -> None:
+    with pytest.raises(ConfigError, match="120 bytes, at most 107"):
+        MilvusConfig(uri=f"unix:/{'x' * 119}")
+
+
+def test_the_room_is_ours_and_imports_no_torch() -> None:
+    assert milvus.__file__ is not None
+    assert "site-packages" not in milvus.__file__
+    code = "import sys, milvus.lite, milvus.store, milvus.memory; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> Connection:
+    made = Connection(MilvusConfig(uri="http://127.0.0.1:1"))
+    monkeypatch.setattr(made, "_connect", lambda deadline: None)
+    return made
+
+
+class Refusal(grpc.RpcError):  # type: ignore[misc]
+    """An error of gRPC itself."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MilvusException(1100, "cannot parse expression at 10.0.0.7"),
+        Refusal("at 10.0.0.7"),
+        ValueError("10.0.0.7"),
+    ],
+)
+def test_why_milvus_refuses_is_for_the_logs(
+    connection: Connection, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def refuse(client: MilvusClient, left_s: float) -> None:
+        raise error
+
+    with pytest.raises(StoreUnavailable) as caught:
+        connection.call(refuse)
+    assert "10.0.0.7" not in caught.value.message
+    assert "10.0.0.7" in caplog.text
+    assert caught.value.__cause__ is error
+
+
+def test_a_collection_that_is_missing_is_not_found(connection: Connection) -> None:
+    def miss(client: MilvusClient, left_s: float) -> None:
+        raise MilvusException(NOT_FOUND, "collection not found[collection=a]")
+
+    with pytest.raises(NotFound, match="collection=a"):
+        connection.call(miss)

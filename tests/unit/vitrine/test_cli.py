@@ -1,0 +1,175 @@
+"""Command line: fast help, documented exit codes, `config check`, and whole output."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from core.errors import ConfigError, Conflict, InvalidInput, NotFound, StoreUnavailable
+from vitrine.cli.main import app
+from vitrine.cli.output import table
+from vitrine.cli.reference import filled
+from vitrine.cli.service import MEANINGS, Exit, Service, exit_of_own
+from vitrine.client import Vitrine
+from vitrine.resources import Jobs, Keys
+
+ROOT = Path(__file__).parents[3]
+HEAVY = {"httpx", "pydantic", "PIL", "rich.progress", "ray", "torch", "numpy", "yaml", "vitrine.client"}
+
+
+def test_the_page_about_the_command_line_is_as_the_commands_say() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert "## `vitrine search`" in page
+    assert page == filled(page), "run python -m vitrine.cli.reference docs/cli.md"
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(Exit)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = f"import sys, vitrine.cli.main; print(sorted({HEAVY} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_commands_are_these() -> None:
+    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert list(listed) == [
+        "serve", "search", "compare", "embed", "caption", "import", "models", "gaps", "stats", "ready", "plan",
+        "build", "sample", "evaluate", "promote", "rollback", "prune", "verify", "adopt", "backup", "backups",
+        "restore", "products", "jobs", "keys", "config",
+    ]  # fmt: skip
+
+
+def test_every_command_that_prints_an_answer_can_print_it_as_json() -> None:
+    def without(command: Any, name: str) -> Iterator[str]:
+        for part, each in getattr(command, "commands", {}).items():
+            yield from without(each, f"{name} {part}".strip())
+        if not hasattr(command, "commands") and not any("--json" in each.opts for each in command.params):
+            yield name
+
+    assert list(without(typer.main.get_command(app), "")) == ["serve"]
+
+
+def test_every_call_of_the_client_has_a_command() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "vitrine" / "cli").glob("*.py"))
+    calls = {
+        f"client.{prefix}{name}"
+        for prefix, kind in (("", Vitrine), ("jobs.", Jobs), ("keys.", Keys))
+        for name, value in vars(kind).items()
+        if callable(value) and not name.startswith("_")
+    }
+    unused = {call for call in calls if not re.search(rf"\b{re.escape(call)}\b", source)}
+    # `search --like` finds what is similar, `embed` sends many inputs, `products list` and `jobs errors` go
+    # through pages, `jobs wait` follows, and a client is closed by its context.
+    assert unused == {
+        "client.similar", "client.product_page", "client.jobs.error_page", "client.jobs.wait",
+        "client.embed", "client.close",
+    }  # fmt: skip
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"vitrine {version('vitrine')}\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete(shell: str) -> None:
+    environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-m", "vitrine.cli.main", "--show-completion", shell]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "_COMPLETE" in done.stdout
+
+
+DEMO = ROOT / "demo" / "serve_config.demo.yaml"
+
+
+@pytest.fixture
+def wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VITRINE_HOME", "/srv/vitrine")
+    monkeypatch.setenv("VITRINE_WEIGHTS", "/srv/weights")
+    file = tmp_path / "wrong.yaml"
+    file.write_text(DEMO.read_text().replace("family: dinov2", "family: dinov3"))
+    return file
+
+
+def test_a_sound_file_is_said_to_be_sound(wrong: Path) -> None:
+    result = CliRunner().invoke(app, ["config", "check", str(DEMO)])
+    assert (result.exit_code, result.stdout) == (Exit.OK, f"{DEMO}: no mistakes\n")
+
+
+def test_a_mistake_is_three_lines_and_an_exit_code(wrong: Path) -> None:
+    result = CliRunner().invoke(app, ["config", "check", str(DEMO), str(wrong)])
+    assert result.exit_code == Exit.MISCONFIGURED
+    assert result.stdout == f"{DEMO}: no mistakes\n"
+    where, is_wrong, right = result.stderr.splitlines()
+    assert where.startswith(f"{wrong}:")
+    assert where.endswith(": application dinov2, applications[2].args.family")
+    assert is_wrong == "    wrong: is 'dinov3', text"
+    assert right.startswith("    right: did you mean 'dinov2'? `openclip`, `dinov2`, `blip2`")
+
+
+def test_programs_get_the_same_as_json(wrong: Path) -> None:
+    result = CliRunner().invoke(app, ["config", "check", str(wrong), "--json"])
+    (mistake,) = json.loads(result.stdout)
+    assert result.exit_code == Exit.MISCONFIGURED
+    assert (mistake["file"], mistake["application"]) == (str(wrong), "dinov2")
+    assert (mistake["field"], mistake["nearest"]) == ("applications[2].args.family", "dinov2")
+
+
+def test_variables_that_are_not_set_are_told_apart_from_mistakes(
+    wrong: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VITRINE_HOME")
+    assert CliRunner().invoke(app, ["config", "check", str(DEMO)]).exit_code == Exit.UNSET
+    assert CliRunner().invoke(app, ["config", "check", str(DEMO), str(wrong)]).exit_code == Exit.MISCONFIGURED
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), Exit.MISCONFIGURED),
+        (NotFound("x"), Exit.NOT_FOUND),
+        (Conflict("x"), Exit.REFUSED),
+        (StoreUnavailable("x"), Exit.TRY_LATER),
+        (InvalidInput("x"), Exit.USAGE),
+    ],
+)
+def test_an_error_of_this_process_has_an_exit_code(error: Exception, code: Exit) -> None:
+    assert exit_of_own(error) is code  # type: ignore[arg-type]
+
+
+LONG = "0123456789" * 30
+COLUMNS = ("version", "device", "checkpoint")
+ROWS = [(LONG, "cpu", f"/srv/weights/{LONG}")]
+
+
+def test_a_long_id_is_whole_when_piped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    Service().show({}, lambda: table(COLUMNS, ROWS, title=f"collection_{LONG}"))
+    title, _, row = capsys.readouterr().out.splitlines()
+    assert title == f"collection_{LONG}"
+    assert row.split() == [LONG, "cpu", f"/srv/weights/{LONG}"]
+
+
+def test_a_long_id_is_folded_on_a_terminal() -> None:
+    terminal = io.StringIO()
+    Console(file=terminal, width=40).print(table(("job",), [(LONG,)]))
+    assert "".join(terminal.getvalue().split()) == f"job{LONG}"

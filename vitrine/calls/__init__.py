@@ -1,1 +1,0 @@
-"""Every call of the API: from arguments to a request, without sending it."""

@@ -1,0 +1,182 @@
+"""Commands `models`, `gaps`, `stats`, `ready` and `keys …`."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitrine.cli.service import Exit, Service, asks
+
+if TYPE_CHECKING:
+    from vitrine.client import Vitrine
+    from vitrine.schemas import Counts, Model, Version
+
+
+@asks
+def models(
+    model: Annotated[str | None, typer.Argument(help="List the versions of this model.")] = None,
+    *,
+    service: Service,
+) -> None:
+    """List the models that serve, or all versions of one."""
+    from vitrine.cli.output import table
+
+    with service.client() as client:
+        if model is not None:
+            versions = client.versions(model)
+            rows = [(each.live, *_version(each)) for each in versions]
+            service.show(versions, lambda: table(("live", *_VERSION), rows))
+            return
+        served = client.models()
+    rows = [(each.model, *_serving(each)) for each in served]
+    service.show(served, lambda: table(("model", *_VERSION), rows))
+
+
+@asks
+def gaps(
+    model: Annotated[str, typer.Argument(help="A configured encoder.")],
+    version: Annotated[
+        str | None, typer.Option(help="Fingerprint of a version; default: the one that serves.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each kind to list.")] = 50,
+    *,
+    service: Service,
+) -> None:
+    """List the pictures that a version of a model lacks, and those that it could not take, with the reason."""
+    from vitrine.cli.output import table
+
+    with service.client() as client:
+        told = client.gaps(model, version or _served(client, model), limit)
+    rows = [(each.product_id, each.image_id, "missing") for each in told.missing]
+    rows += [(each.product_id, each.image_id, each.error) for each in told.failed]
+    service.show(told, lambda: table(("product", "picture", "why"), rows, title=told.collection))
+
+
+@asks
+def stats(*, service: Service) -> None:
+    """Count products, pictures, and how far each model has come."""
+    from rich.console import Group
+
+    from vitrine.cli.output import facts, table
+
+    with service.client() as client:
+        answer = client.stats()
+    rows = [(name, *_counts(counts)) for name, counts in answer.models.items()]
+    totals = {"products": answer.products, "pictures": answer.pictures}
+    columns = ("model", "indexed", "missing", "failed")
+    service.show(answer, lambda: Group(facts(totals), table(columns, rows)))
+
+
+@asks
+def ready(*, service: Service) -> None:
+    """Ask whether everything works, by a real pass through every model; exit code 4 where it does not."""
+    from vitrine.cli.output import facts
+
+    with service.client() as client:
+        answer = client.ready()
+    service.show(answer, lambda: facts({"ready": answer.ready, **answer.problems}))
+    if not answer.ready:
+        raise typer.Exit(Exit.TRY_LATER)
+
+
+_VERSION = (
+    "version",
+    "dimension",
+    "takes",
+    "precision",
+    "device",
+    "indexed",
+    "missing",
+    "failed",
+    "checkpoint",
+)
+
+
+def _served(client: "Vitrine", model: str) -> str:
+    from vitrine.errors import NotFound, Unavailable
+
+    for each in client.models():
+        if each.model == model:
+            if each.serving is None:
+                raise Unavailable(f"{model} does not serve: {each.problem}; name a version by --version")
+            return each.serving.fingerprint
+    raise NotFound(f"there is no model {model!r}")
+
+
+def _version(version: "Version") -> tuple[Any, ...]:
+    return (
+        version.fingerprint,
+        version.dimension,
+        ", ".join(version.modalities),
+        version.precision,
+        version.device,
+        *_counts(version.counts),
+        version.checkpoint,
+    )
+
+
+def _serving(model: "Model") -> tuple[Any, ...]:
+    if model.serving is None:
+        return (model.problem or "does not serve",)
+    return _version(model.serving)
+
+
+def _counts(counts: "Counts | None") -> tuple[Any, ...]:
+    return (None,) * 3 if counts is None else (counts.indexed, counts.missing, counts.failed)
+
+
+keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+
+
+class Scope(StrEnum):
+    """What a key may do; typer takes no list of literals."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@keys_app.command()
+@asks
+def create(
+    name: Annotated[str, typer.Argument(help="Whose key it is, or what it is for.")],
+    scope: Annotated[
+        list[Scope],
+        typer.Option(help="What it may do: admin holds write, write holds read."),
+    ],
+    requests_per_s: Annotated[float | None, typer.Option(help="Its rate limit, where it has an own.")] = None,
+    burst: Annotated[int | None, typer.Option(help="Requests that it may send at once.")] = None,
+    *,
+    service: Service,
+) -> None:
+    """Make a key and print it, this once; the first must be an admin's, and closes the service to others."""
+    with service.client() as client:
+        made = client.keys.create(
+            name, [each.value for each in scope], requests_per_s=requests_per_s, burst=burst
+        )
+    # The key alone, so that a script can take it as it is.
+    service.show(made, lambda: made.key)
+
+
+@keys_app.command("list")
+@asks
+def list_keys(*, service: Service) -> None:
+    """List all keys, revoked ones too; never the keys themselves."""
+    from vitrine.cli.output import table
+
+    with service.client() as client:
+        keys = client.keys.list()
+    rows = [
+        (each.key_id, each.name, ", ".join(each.scopes), each.created_at, each.last_used_at, each.revoked_at)
+        for each in keys
+    ]
+    service.show(keys, lambda: table(("key id", "name", "scopes", "made", "last used", "revoked"), rows))
+
+
+@keys_app.command()
+@asks
+def revoke(key_id: Annotated[str, typer.Argument(help="The key's id.")], *, service: Service) -> None:
+    """End a key for good."""
+    with service.client() as client:
+        client.keys.revoke(key_id)
+    service.show({"revoked": key_id}, lambda: f"revoked {key_id}")

@@ -1,0 +1,139 @@
+"""Commands on a Serve configuration: `config check`, `backup`, `backups` and `restore`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitrine.cli.service import Exit
+
+if TYPE_CHECKING:
+    from catalog.backup.archive import Copied
+    from catalog.backup.backup import Transfer
+    from catalog.database import CatalogConfig
+
+
+config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
+
+
+@config_app.command("check")
+def check(
+    configs: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Serve configurations.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")] = False,
+) -> None:
+    """Name each mistake of Serve configurations: where, what is wrong, and what would be right.
+
+    The form of a file is checked first, then each application, then what they say together: a file is told
+    the mistakes of the first of these that finds any, so that what is mended may bring others to light.
+
+    Exit code 7 where there are mistakes; 8 where there are none but variables of the environment are not
+    set that a file refers to, for then the values beside them could not be checked.
+    """
+    from deployments.config_check.serve_file import check_serve_file
+
+    found = {config: check_serve_file(config) for config in configs}
+    mistakes = [mistake for each in found.values() for mistake in each]
+    if as_json:
+        typer.echo(json.dumps([mistake.told() for mistake in mistakes], indent=2, ensure_ascii=False))
+    else:
+        for mistake in mistakes:
+            typer.echo(str(mistake), err=True)
+        for config in (config for config, each in found.items() if not each):
+            typer.echo(f"{config}: no mistakes")
+    if mistakes:
+        raise typer.Exit(Exit.UNSET if all(each.unset for each in mistakes) else Exit.MISCONFIGURED)
+
+
+_SHOWN = 5
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(
+        exists=True, dir_okay=False, help="A Serve configuration: its gateway names the catalogue."
+    ),
+]
+Place = Annotated[
+    str, typer.Argument(help="Where backups lie: a folder, or a URL of fsspec such as s3://bucket/backups.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")]
+
+
+def backup(config: ConfigFile, place: Place, as_json: AsJson = False) -> None:
+    """Store the catalogue as it is now, with every picture file that the place does not have yet.
+
+    The service may go on meanwhile. Exit code 5 where picture files are missing or damaged: the backup
+    holds all others.
+    """
+    from catalog.backup.backup import back_up
+
+    _show(back_up(_catalog(config), place), as_json)
+
+
+def backups(place: Place, as_json: AsJson = False) -> None:
+    """List the complete backups of a place, oldest first."""
+    from catalog.backup.archive import Archive
+
+    found = Archive(place).snapshots()
+    if as_json:
+        typer.echo(json.dumps([each.model_dump() for each in found], indent=2))
+        return
+    for each in found:
+        typer.echo(f"{each.id}  {each.database}  {each.products} products, {each.pictures} pictures")
+
+
+def restore(
+    config: ConfigFile,
+    place: Place,
+    snapshot: Annotated[str | None, typer.Option(help="Id of a backup; default: the latest.")] = None,
+    keep_index: Annotated[
+        bool,
+        typer.Option(help="Milvus is whole: encode nothing anew. Afterwards run `vitrine verify --repair`."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a backup back into an empty database, with the picture files that are not there.
+
+    The service may run; it then encodes every picture anew. Exit code 5 where the catalogue holds
+    products, or picture files are missing or damaged in the backup.
+    """
+    from catalog.backup.backup import restore as bring_back
+
+    _show(bring_back(_catalog(config), place, snapshot, keep_index), as_json)
+
+
+def _catalog(config: Path) -> "CatalogConfig":
+    from deployments.config_check.serve_file import catalog_of
+
+    return catalog_of(config)
+
+
+def _show(done: "Transfer", as_json: bool) -> None:
+    if as_json:
+        told: dict[str, Any] = {"pictures": _told(done.pictures), "reports": _told(done.reports)}
+        told["files_belong_to_another"] = done.files_belong_to_another
+        typer.echo(json.dumps({"snapshot": done.snapshot.model_dump(), **told}, indent=2))
+    else:
+        found = done.snapshot
+        typer.echo(f"backup {found.id}: {found.products} products, {found.pictures} pictures")
+        for kind, copied in (("picture files", done.pictures), ("reports", done.reports)):
+            typer.echo(
+                f"{kind}: {copied.copied} copied ({copied.copied_bytes / 2**20:.1f} MiB), {copied.present} were there"
+            )
+            for wrong, names in (("missing", copied.missing), ("damaged", copied.damaged)):
+                if names:
+                    examples = ", ".join(names[:_SHOWN])
+                    typer.echo(f"{len(names)} {kind} are {wrong}, such as {examples}", err=True)
+    if done.files_belong_to_another:
+        typer.echo(
+            "the store of image files belongs to another database, so this one removes no file: give it a "
+            "blobs_url of its own, or, if the other one is gone, delete the file 'owner' at blobs_url",
+            err=True,
+        )
+    if not done.whole:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _told(copied: "Copied") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(copied)

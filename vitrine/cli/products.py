@@ -1,0 +1,191 @@
+"""Commands `products …` and `import`."""
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vitrine.cli.jobs import Waiting
+from vitrine.cli.service import Service, asks, json_object
+
+if TYPE_CHECKING:
+    from vitrine.schemas import Attribute
+
+
+app = typer.Typer(no_args_is_help=True, help="Keep the products of the catalogue.")
+ProductId = Annotated[str, typer.Argument(help="The product's id.")]
+
+
+@app.command("list")
+@asks
+def list_products(
+    limit: Annotated[int, typer.Option(min=0, help="Products to list; 0: all.")] = 20,
+    after: Annotated[str | None, typer.Option(help="Begin behind this id.")] = None,
+    *,
+    service: Service,
+) -> None:
+    """List products by id."""
+    from vitrine.cli.output import table
+
+    with service.client() as client:
+        page = min(limit, 1000) or 1000
+        products = list(islice(client.products(page, after), limit or None))
+    rows = [(each.product_id, each.title, len(each.images), each.updated_at) for each in products]
+    service.show(products, lambda: table(("product", "title", "pictures", "updated"), rows))
+
+
+@app.command()
+@asks
+def get(product_id: ProductId, *, service: Service) -> None:
+    """Show a product with its pictures."""
+    from vitrine.cli.output import facts
+
+    with service.client() as client:
+        product = client.product(product_id)
+    shown = {
+        **dict(product),
+        "images": [f"{each.image_id} {each.width}x{each.height}" for each in product.images],
+    }
+    service.show(product, lambda: facts(shown))
+
+
+@app.command()
+@asks
+def put(
+    product_id: ProductId,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(help="Picture files or URLs, in order; without any the product keeps those it has."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="The title.")] = "",
+    description: Annotated[str, typer.Option(help="The description.")] = "",
+    attributes: Annotated[
+        str | None, typer.Option(help='Attributes as JSON: {"colour": "red", "price": 49}.')
+    ] = None,
+    remove_pictures: Annotated[
+        bool, typer.Option("--remove-pictures", help="Leave the product without pictures.")
+    ] = False,
+    *,
+    service: Service,
+) -> None:
+    """Create or replace a product: title, description and attributes are what this command says."""
+    from vitrine.cli.output import facts
+
+    if pictures and remove_pictures:
+        raise typer.BadParameter("give pictures, or this, not both", param_hint="--remove-pictures")
+    with service.client() as client:
+        written = client.put_product(
+            product_id,
+            title=title,
+            description=description,
+            attributes=json_object(attributes, "--attributes"),
+            pictures=pictures or ([] if remove_pictures else None),
+        )
+    shown = {
+        "product": written.product.product_id,
+        "created": written.created,
+        "pictures": len(written.product.images),
+        **{model: each.state for model, each in written.index.items()},
+    }
+    service.show(written, lambda: facts(shown))
+
+
+@app.command()
+@asks
+def delete(
+    product_ids: Annotated[list[str], typer.Argument(help="Ids of products.")], *, service: Service
+) -> None:
+    """Remove products with their pictures; stops at the first that does not exist."""
+    with service.client() as client:
+        for product_id in product_ids:
+            client.delete_product(product_id)
+    service.show({"deleted": product_ids}, lambda: f"deleted {', '.join(product_ids)}")
+
+
+@app.command()
+@asks
+def image(
+    image_id: Annotated[str, typer.Argument(help="Id of a picture, as a product shows it.")],
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it.")],
+    thumbnail: Annotated[
+        Literal["small", "large"] | None,
+        typer.Option(help="As WebP of at most 320 or 960 pixels a side; default: the file as it was sent."),
+    ] = None,
+    *,
+    service: Service,
+) -> None:
+    """Write a picture file."""
+    with service.client() as client:
+        data = client.image(image_id) if thumbnail is None else client.thumbnail(image_id, thumbnail)
+    file.write_bytes(data)
+    service.show({"file": str(file), "bytes": len(data)}, lambda: f"{file}: {len(data):,} bytes")
+
+
+@app.command()
+@asks
+def attributes(*, service: Service) -> None:
+    """List the attributes that products have: what a filter can ask for."""
+    from vitrine.cli.output import table
+
+    with service.client() as client:
+        told = client.attributes()
+    rows = [(each.name, each.products, _values(each)) for each in told.attributes]
+    title = f"of {told.products_read:,} products"
+    service.show(told, lambda: table(("attribute", "products", "values"), rows, title=title))
+
+
+def _values(attribute: "Attribute") -> str:
+    if attribute.minimum is not None:
+        return f"{attribute.minimum:g} to {attribute.maximum:g}"
+    listed: list[Any] = [f"{each.value} ({each.products:,})" for each in attribute.values]
+    return ", ".join([*listed, *(["…"] if attribute.more_values else [])])
+
+
+_TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
+
+
+@asks
+def import_products(
+    location: Annotated[
+        str,
+        typer.Argument(
+            help="A folder, a table, or the URL of a catalogue, as the service's machine sees it."
+        ),
+    ],
+    options: Annotated[
+        str | None,
+        typer.Option(help='More of the source as JSON, such as {"fields": {"product_id": "sku"}}.'),
+    ] = None,
+    ask_again: Annotated[
+        bool, typer.Option(help="Ask servers whether pictures that are known have changed.")
+    ] = True,
+    delete_missing: Annotated[
+        bool, typer.Option("--delete-missing", help="Delete what this source has delivered and does no more.")
+    ] = False,
+    max_delete_percent: Annotated[float, typer.Option(help="Share above which none is deleted.")] = 10.0,
+    *,
+    waiting: Waiting,
+    service: Service,
+) -> None:
+    """Take products over from a source; goes on where an earlier import has died.
+
+    Broken rows change nothing; `vitrine jobs errors` lists them.
+    """
+    waiting.do(
+        service,
+        "import",
+        source=source_of(location, json_object(options, "--options") or {}),
+        ask_again=ask_again,
+        delete_missing=delete_missing,
+        max_delete_percent=max_delete_percent,
+    )
+
+
+def source_of(location: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Describe a source by its place: a URL is a catalogue, what ends like a table is one, all else a folder."""
+    if location.lower().startswith(("http://", "https://")):
+        return {"kind": "remote", "url": location, **options}
+    # The service opens folders by their whole paths.
+    path = Path(location).absolute()
+    return {"kind": "manifest" if path.suffix.lower() in _TABLES else "folder", "path": str(path), **options}

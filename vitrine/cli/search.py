@@ -1,0 +1,272 @@
+"""Commands `search`, `compare`, `embed` and `caption`."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vitrine.cli.output import console
+from vitrine.cli.service import Exit, OptionGroup, Service, asks, json_object
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from vitrine.client import Vitrine
+    from vitrine.query import Box, Part
+    from vitrine.schemas import Comparison, Embeddings, Facts, Page
+
+
+_PICTURE = re.compile(r"https?://\S+|\S+\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(OptionGroup):
+    """A query and which page of its answer."""
+
+    query: Annotated[
+        list[str] | None,
+        typer.Argument(help="Words, picture files, or URLs of pictures; several are looked for together."),
+    ] = None
+    like: Annotated[list[str] | None, typer.Option(help="Id of a product to find others like.")] = None
+    unlike: Annotated[list[str] | None, typer.Option(help="Id of a product to stay away from.")] = None
+    box: Annotated[
+        str | None,
+        typer.Option(help="Part of the picture that is meant: x,y,width,height in shares of its size."),
+    ] = None
+    limit: Annotated[int, typer.Option(min=1, help="Products to find.")] = 10
+    offset: Annotated[int, typer.Option(min=0, help="Products to skip.")] = 0
+    filter: Annotated[
+        str | None, typer.Option(help='Conditions on attributes: {"colour": "red", "price": {"lt": 50}}.')
+    ] = None
+    weights: Annotated[
+        str | None, typer.Option(help='Weights of the ensemble\'s members: {"openclip": 1, "blip2": 0.5}.')
+    ] = None
+    fusion: Annotated[
+        Literal["rrf", "weighted"] | None, typer.Option(help="How the ensemble fuses lists.")
+    ] = None
+    lexical_weight: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the ranking by words as they are written.")
+    ] = None
+    score_threshold: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="Smallest cosine of a result.")
+    ] = None
+    max_false_match_rate: Annotated[
+        float | None, typer.Option(help="How often a strange query may find anything at all.")
+    ] = None
+    exclude: Annotated[list[str] | None, typer.Option(help="Id of a product to leave out.")] = None
+
+    @property
+    def parts(self) -> "list[Part]":
+        """Tell pictures from words, and put all parts of the query together.
+
+        Raises:
+            typer.BadParameter: there is none, a box is none, or there is no picture for it.
+            FileNotFoundError: what looks like a picture's path is not there.
+        """
+        from vitrine.query import Like, Look, Words
+
+        cut = None if self.box is None else _box(self.box)
+        looks = [each for each in self.query or [] if is_picture(each)]
+        if cut is not None and not looks:
+            raise typer.BadParameter("a box is of a picture; give one", param_hint="--box")
+        parts: list[Part] = [
+            Look(each, box=cut) if each in looks else Words(each) for each in self.query or []
+        ]
+        parts += [Like(each) for each in self.like or []]
+        parts += [Like(each, -0.5) for each in self.unlike or []]
+        if not parts:
+            raise typer.BadParameter("give words, a picture, or --like", param_hint="QUERY")
+        return parts
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options as the client takes them."""
+        return {
+            "limit": self.limit,
+            "offset": self.offset,
+            "filter": json_object(self.filter, "--filter"),
+            "weights": json_object(self.weights, "--weights"),
+            "fusion": self.fusion,
+            "lexical_weight": self.lexical_weight,
+            "score_threshold": self.score_threshold,
+            "max_false_match_rate": self.max_false_match_rate,
+            "exclude": self.exclude,
+        }
+
+
+def is_picture(text: str) -> bool:
+    """Tell a picture's path or URL from words."""
+    # A name that ends like a picture's but is not there is a mistake, rather than a word.
+    return _PICTURE.fullmatch(text) is not None or (len(text) < 256 and Path(text).is_file())
+
+
+def _box(text: str) -> "Box":
+    from vitrine.query import Box
+
+    try:
+        x, y, width, height = (float(each) for each in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            "give x,y,width,height such as 0.2,0.1,0.5,0.8", param_hint="--box"
+        ) from None
+    return Box(x, y, width, height)
+
+
+@asks
+def search(
+    *,
+    asked: Asked,
+    model: Annotated[str | None, typer.Option(help="An encoder; default: the ensemble.")] = None,
+    thumbnails: Annotated[
+        bool | None, typer.Option(help="Draw pictures; default: where the terminal can.", show_default=False)
+    ] = None,
+    service: Service,
+) -> None:
+    """Find products by pictures, by words, by other products, or by all of them."""
+    parts = asked.parts
+    with service.client() as client:
+        page = client.search(parts, model=model, **asked.options)
+        service.show(page, lambda: _drawn_page(page, client, thumbnails, asked.offset))
+
+
+def _drawn_page(page: "Page", client: "Vitrine", thumbnails: bool | None, offset: int) -> "RenderableType":
+    from rich.console import Group
+
+    from vitrine.cli.output import can_show, table, thumbnail
+
+    pictures = can_show(console()) if thumbnails is None else thumbnails
+    rows = [
+        (
+            place,
+            *([thumbnail(client.thumbnail(hit.image_id))] if pictures else []),
+            hit.product_id,
+            hit.score,
+            hit.product.title,
+            ", ".join(f"{name}: {value}" for name, value in hit.product.attributes.items()),
+        )
+        for place, hit in enumerate(page.results, offset + 1)
+    ]
+    columns = ["", *(["picture"] if pictures else []), "product", "score", "title", "attributes"]
+    return Group(table(columns, rows), footer(page))
+
+
+def footer(facts: "Facts") -> "RenderableType":
+    """Draw who answered, how long each stage took, and who is missing."""
+    from rich.text import Text
+
+    used = ", ".join(each.model for each in facts.models_used) or "words alone"
+    stages = ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in facts.timings_ms.items())
+    missing = "".join(f"; without {name}: {why}" for name, why in facts.skipped.items())
+    return Text(f"{used}; {stages}{missing if facts.degraded else ''}", style="dim")
+
+
+@asks
+def compare(
+    *,
+    asked: Asked,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="An encoder, or ensemble; default: every encoder and the ensemble."),
+    ] = None,
+    service: Service,
+) -> None:
+    """Ask several models the same and show what each finds, side by side."""
+    parts = asked.parts
+    with service.client() as client:
+        compared = client.compare(parts, models=model, **asked.options)
+    service.show(compared, lambda: _drawn_comparison(compared, asked.offset))
+
+
+def _drawn_comparison(compared: "Comparison", offset: int) -> "RenderableType":
+    from rich.console import Group
+
+    from vitrine.cli.output import facts, table
+
+    columns = [
+        [f"{each.product_id} ({each.score:.3g})" for each in found.results] for found in compared.lists
+    ]
+    rows = [(place, *found) for place, found in enumerate(zip_longest(*columns), offset + 1)]
+    lists = table(("", *(found.model for found in compared.lists)), rows)
+    agreements = [
+        (" and ".join(each.models), each.shared, each.jaccard, each.rank_correlation)
+        for each in compared.agreements
+    ]
+    agreed = table(("lists", "shared", "Jaccard", "rank correlation"), agreements)
+    return Group(lists, "", agreed, facts({f"without {name}": why for name, why in compared.skipped.items()}))
+
+
+PICTURES_A_CALL = 16
+TEXTS_A_CALL = 256
+_SHOWN_NUMBERS = 4
+
+
+@asks
+def embed(
+    model: Annotated[str, typer.Argument(help="An encoder.")],
+    inputs: Annotated[list[str], typer.Argument(help="Words, picture files, or URLs of pictures.")],
+    *,
+    service: Service,
+) -> None:
+    """Make unit vectors of words and pictures; exit code 2 where one cannot be embedded."""
+    pictures = [each for each in dict.fromkeys(inputs) if is_picture(each)]
+    texts = [each for each in dict.fromkeys(inputs) if each not in pictures]
+    with service.client() as client:
+        told = dict(_embedded(client.embed_texts, model, texts, TEXTS_A_CALL))
+        told |= _embedded(client.embed_pictures, model, pictures, PICTURES_A_CALL)
+    answers = [{"input": each, **told[each]} for each in inputs]
+    service.show({"embeddings": answers}, lambda: _drawn_embeddings(answers))
+    if any("error" in each for each in answers):
+        raise typer.Exit(Exit.USAGE)
+
+
+@asks
+def caption(
+    pictures: Annotated[list[str], typer.Argument(help="Picture files, or URLs of pictures.")],
+    model: Annotated[str | None, typer.Option(help="An encoder; default: the first that can.")] = None,
+    *,
+    service: Service,
+) -> None:
+    """Say in words what pictures show, where an encoder writes captions."""
+    from vitrine.cli.output import table
+
+    with service.client() as client:
+        captions = [client.caption(each, model=model) for each in pictures]
+    rows = [(name, each.model, each.caption) for name, each in zip(pictures, captions, strict=True)]
+    service.show(captions, lambda: table(("picture", "model", "caption"), rows))
+
+
+def _embedded(
+    send: Callable[[str, Sequence[str]], "Embeddings"], model: str, inputs: Sequence[str], size: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    from core.batching import batched_by_bytes, parts
+
+    for some in (batch for part in parts(inputs, size) for batch in batched_by_bytes(part, _file_bytes)):
+        answer = send(model, some)
+        for name, item in zip(some, answer.data, strict=True):
+            facts = item.model_dump(include={"embedding", "error"}, exclude_none=True)
+            yield name, {"model": answer.model, "fingerprint": answer.fingerprint, **facts}
+
+
+def _file_bytes(name: str) -> int:
+    """Bytes of an image file; 0 for words and URLs, and for a file that cannot be read, as reading it will say."""
+    try:
+        return Path(name).stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _drawn_embeddings(answers: Sequence[dict[str, Any]]) -> "RenderableType":
+    from vitrine.cli.output import table
+
+    rows = [(each["input"], len(each.get("embedding", ())) or None, _begins_with(each)) for each in answers]
+    return table(("input", "dimension", "begins with"), rows)
+
+
+def _begins_with(answer: dict[str, Any]) -> str:
+    if "error" in answer:
+        return str(answer["error"]["message"])
+    return " ".join(f"{number:+.3f}" for number in answer["embedding"][:_SHOWN_NUMBERS])
