@@ -28,7 +28,7 @@ $(MILVUS_VENV)/.installed:
 	$(MILVUS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check milvus==2.3.5
 	@touch $@
 
-demo: setup ## start the service with the synthetic catalogue; Ctrl-C ends it
+demo: setup ## start the service with the synthetic catalog; Ctrl-C ends it
 	@exec $(BIN)/python -m demo.run $(DEMO_OPTIONS)
 
 test: setup $(MILVUS_VENV)/.installed lint ## lint, types and all tests

@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 LIMIT = 12
 """Products of the page's first list."""
 
-_DROP = """async (picture) => {
-  const bytes = Uint8Array.from(atob(picture), (each) => each.charCodeAt(0));
+_DROP = """async (image) => {
+  const bytes = Uint8Array.from(atob(image), (each) => each.charCodeAt(0));
   const dropped = new DataTransfer();
   dropped.items.add(new File([bytes], "dropped.jpg", { type: "image/jpeg" }));
   const frame = () => new Promise(requestAnimationFrame);
@@ -40,8 +40,8 @@ _WEIGHT = """() => {
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Milliseconds from the drop of a picture until the first result is listed, and until its picture shows;
-    and of a bare call of the API with another picture.
+    """Milliseconds from the drop of an image until the first result is listed, and until its image shows;
+    and of a bare call of the API with another image.
     """
 
     listed_ms: float
@@ -51,17 +51,17 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What the browser loads of the page itself, pictures of products left out, in bytes."""
+    """What the browser loads of the page itself, images of products left out, in bytes."""
 
     files: int
     plain: int
     sent: int
 
 
-def waits(browser: Browser, base_url: str, pictures: Sequence[bytes]) -> Iterator[Wait]:
-    """Measure with two pictures at a time, that no model has seen before, in a browser with an empty cache."""
+def waits(browser: Browser, base_url: str, images: Sequence[bytes]) -> Iterator[Wait]:
+    """Measure with two images at a time, that no model has seen before, in a browser with an empty cache."""
     with httpx.Client(base_url=base_url, timeout=60) as client:
-        for dropped, called in zip(pictures[::2], pictures[1::2], strict=True):
+        for dropped, called in zip(images[::2], images[1::2], strict=True):
             page = _fresh_page(browser, base_url)
             found = page.evaluate(_DROP, base64.b64encode(dropped).decode())
             page.context.close()
@@ -84,9 +84,9 @@ def _fresh_page(browser: Browser, base_url: str) -> Page:
     return page
 
 
-def _call(client: httpx.Client, picture: bytes) -> float:
-    request = {"query": [{"type": "image", "upload": "picture"}], "limit": LIMIT}
+def _call(client: httpx.Client, image: bytes) -> float:
+    request = {"query": [{"type": "image", "upload": "image"}], "limit": LIMIT}
     started = time.perf_counter()
-    answer = client.post("/v1/search", data={"request": json.dumps(request)}, files={"picture": picture})
+    answer = client.post("/v1/search", data={"request": json.dumps(request)}, files={"image": image})
     answer.raise_for_status()
     return (time.perf_counter() - started) * 1e3

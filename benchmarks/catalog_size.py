@@ -1,9 +1,9 @@
-"""What a product, a picture and a row of the ledger take in the database: `python -m benchmarks.catalog_size`.
+"""What a product, an image and a row of the ledger take in the database: `python -m benchmarks.catalog_size`.
 
     python -m benchmarks.catalog_size [--url postgresql://…] [--products 2000]
 
 Prints one JSON object, in bytes with all indexes, and how many products a second one writer puts. The database is
-to be empty; the default is a SQLite file that goes again. Picture files count only by their hash.
+to be empty; the default is a SQLite file that goes again. Image files count only by their hash.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from sqlalchemy import text
 
 from catalog.database import CatalogConfig, reading
 from catalog.opening import Catalog, open_catalog
-from core.types import IndexItem, NewPicture, VectorRow
-from demo.garments import COLOURS, PATTERNS, TYPES
+from core.types import IndexItem, NewImage, VectorRow
+from demo.garments import COLORS, PATTERNS, TYPES
 from milvus.schema import encode_rows
 
-PICTURES_A_PRODUCT = 3
+IMAGES_A_PRODUCT = 3
 COLLECTIONS = ("openclip_000000000000", "dinov2_000000000000", "blip2_000000000000")
 _SIZE = {
     "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
@@ -44,17 +44,17 @@ def main() -> None:
 
 
 def measure(catalog: Catalog, products: int) -> dict[str, float]:
-    """Put products, then index their pictures in three collections, and see how the database grows."""
-    pictures = products * PICTURES_A_PRODUCT
+    """Put products, then index their images in three collections, and see how the database grows."""
+    images = products * IMAGES_A_PRODUCT
     started = time.perf_counter()
     of_products = _growth(catalog, lambda: _put(catalog, range(products), 0))
     took = time.perf_counter() - started
-    of_pictures = _growth(catalog, lambda: _put(catalog, range(products, 2 * products), PICTURES_A_PRODUCT))
+    of_images = _growth(catalog, lambda: _put(catalog, range(products, 2 * products), IMAGES_A_PRODUCT))
     of_ledger = _growth(catalog, lambda: _index(catalog))
     return {
         "bytes_a_product": round(of_products / products),
-        "bytes_a_picture": round((of_pictures - of_products) / pictures),
-        "bytes_a_ledger_row": round(of_ledger / pictures / len(COLLECTIONS)),
+        "bytes_an_image": round((of_images - of_products) / images),
+        "bytes_a_ledger_row": round(of_ledger / images / len(COLLECTIONS)),
         "bytes_a_collection_row": _collection_row(catalog),
         "products_per_s": round(products / took, 1),
     }
@@ -80,12 +80,12 @@ def _size(catalog: Catalog) -> int:
         return int(connection.scalar(text(_SIZE[catalog.engine.dialect.name])) or 0)
 
 
-def _put(catalog: Catalog, numbers: range, pictures: int) -> None:
+def _put(catalog: Catalog, numbers: range, images: int) -> None:
     for number in numbers:
-        kind, colour = TYPES[number % len(TYPES)], list(COLOURS)[number % len(COLOURS)]
-        words = f"{colour} {kind} {number}"
-        attributes = {"type": kind, "colour": colour, "pattern": PATTERNS[0], "price": number % 100}
-        files = [NewPicture(f"{words} {n}".encode(), "image/jpeg", 1000, 1000) for n in range(pictures)]
+        kind, color = TYPES[number % len(TYPES)], list(COLORS)[number % len(COLORS)]
+        words = f"{color} {kind} {number}"
+        attributes = {"type": kind, "color": color, "pattern": PATTERNS[0], "price": number % 100}
+        files = [NewImage(f"{words} {n}".encode(), "image/jpeg", 1000, 1000) for n in range(images)]
         catalog.products.put(words.replace(" ", "-"), words, f"A {words}, for every day.", attributes, files)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import Blip2Config, Blip2ForImageTextRetrieval, BlipImageProcessor
 
-from benchmarks.pictures import small_jpegs
+from benchmarks.images import small_jpegs
 from core.types import Vector
 from demo.service import WEIGHTS
 from models.blip2 import IN_FULL
@@ -20,7 +20,7 @@ from models.torch_encoder import place
 
 VISION_LAYERS = 4
 QFORMER_LAYERS = 2
-PICTURES = 8
+IMAGES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def eight_bit(scratch: Path) -> EightBit:
 
 def _embed(config: EncoderConfig) -> Vector:
     encoder = load_encoder(config)
-    pixels = [encoder.decode(data) for data in small_jpegs(PICTURES)]
+    pixels = [encoder.decode(data) for data in small_jpegs(IMAGES)]
     return np.stack([np.asarray(vector) for vector in encoder.encode_images(pixels)])
 
 
@@ -68,7 +68,7 @@ def _write_checkpoint(directory: Path) -> Path:
     )
     model = Blip2ForImageTextRetrieval(config)
     for parameter in model.parameters():
-        # The library's own random weights are so small that every picture gets the same vector.
+        # The library's own random weights are so small that every image gets the same vector.
         if parameter.dim() == 2:
             torch.nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
     torch.nn.init.normal_(model.query_tokens, std=0.02)

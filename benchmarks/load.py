@@ -15,24 +15,24 @@ _BOUNDARY = b"vitrine-benchmark"
 _SETTLE_S = 2.0
 
 
-def multipart_requests(path: str, pictures: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """Yield requests without end, in parts that go out one after another; no two carry the same picture.
+def multipart_requests(path: str, images: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """Yield requests without end, in parts that go out one after another; no two carry the same image.
 
     A number after the end of the JPEG makes each file another one, which decodes to the same pixels.
     """
     opening = (
-        b'--%b\r\nContent-Disposition: form-data; name="image"; filename="picture.jpg"\r\n'
+        b'--%b\r\nContent-Disposition: form-data; name="image"; filename="image.jpg"\r\n'
         b"Content-Type: image/jpeg\r\n\r\n" % _BOUNDARY
     )
     closing = b"\r\n--%b--\r\n" % _BOUNDARY
     for number in itertools.count():
-        picture, mark = pictures[number % len(pictures)], b"%016d" % number
-        length = len(opening) + len(picture) + len(mark) + len(closing)
+        image, mark = images[number % len(images)], b"%016d" % number
+        length = len(opening) + len(image) + len(mark) + len(closing)
         head = (
             b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=%b\r\n"
             b"Content-Length: %d\r\n\r\n" % (path.encode(), _BOUNDARY, length)
         )
-        yield [head + opening, picture, mark + closing]
+        yield [head + opening, image, mark + closing]
 
 
 async def throughput(port: int, requests: Iterator[list[bytes]], connections: int, seconds: float) -> float:

@@ -58,7 +58,7 @@ def overhead(port: int, milvus_uri: str, pairs: int, **options: Any) -> Overhead
 
 
 def _bare_ms(client: MilvusClient, collection: str, vector: Vector) -> float:
-    """What anyone would write who asks for the nearest pictures."""
+    """What anyone would write who asks for the nearest images."""
     started = time.perf_counter()
     (hits,) = client.search(
         collection,

@@ -1,6 +1,6 @@
 """`python -m benchmarks.page`: how long a visitor waits for the first result, and what the page weighs.
 
-The demo's service and catalogue, and Debian's Chromium. Prints a table, and as its last line one JSON object.
+The demo's service and catalog, and Debian's Chromium. Prints a table, and as its last line one JSON object.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.browsing import Wait, Weight, waits, weight
 from core.tcp_ports import free_port
-from demo.labels import picture_queries
+from demo.labels import image_queries
 from demo.run import READY_TIMEOUT_S, SEED, fill
 from demo.service import DemoService
 from tests.support.browser import CHROMIUM, MISSING, chromium
@@ -50,13 +50,13 @@ def main() -> None:
 
 
 def _measured(home: Path, products: int, drops: int) -> tuple[list[Wait], Weight]:
-    queries = picture_queries(SEED, products, 2 * (drops + _WARM_UP))
-    pictures = [query.picture for query in queries if query.picture is not None]
+    queries = image_queries(SEED, products, 2 * (drops + _WARM_UP))
+    images = [query.image for query in queries if query.image is not None]
     with DemoService(home, free_port()) as service:
         service.wait_until_ready(READY_TIMEOUT_S)
         fill(service.base_url, products, None)
         with chromium() as browser:
-            found = list(waits(browser, service.base_url, pictures))
+            found = list(waits(browser, service.base_url, images))
             return found[_WARM_UP:], weight(browser, service.base_url)
 
 
@@ -76,13 +76,11 @@ def _figures(found: list[Wait], heavy: Weight) -> dict[str, float]:
 
 def _rows(figures: dict[str, float], heavy: Weight, options: argparse.Namespace) -> list[Row]:
     waited = (
-        f"p50 of {options.drops} drops on {options.products} products, from the drop until the picture of the "
+        f"p50 of {options.drops} drops on {options.products} products, from the drop until the image of the "
         f"first result shows; its line stands after {figures['listed_ms']:.0f} ms"
     )
     compared = f"the same search by a bare call of the API: {figures['api_search_ms']:.0f} ms"
-    weighed = (
-        f"{heavy.files} files, pictures of products left out; compressed {figures['page_sent_kb']:.0f} KB"
-    )
+    weighed = f"{heavy.files} files, images of products left out; compressed {figures['page_sent_kb']:.0f} KB"
     return [
         ("first_result_ms", "≤ 1000", f"{figures['first_result_ms']:.0f}", waited),
         ("first_result_p95_ms", "", f"{figures['first_result_p95_ms']:.0f}", "the same, p95"),
@@ -97,8 +95,8 @@ def _load() -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--products", type=int, default=500, help="size of the catalogue (default: 500)")
-    parser.add_argument("--drops", type=int, default=30, help="pictures that are dropped (default: 30)")
+    parser.add_argument("--products", type=int, default=500, help="size of the catalog (default: 500)")
+    parser.add_argument("--drops", type=int, default=30, help="images that are dropped (default: 30)")
     return parser.parse_args()
 
 

@@ -11,7 +11,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from benchmarks.bare import median
-from benchmarks.pictures import camera_jpeg
+from benchmarks.images import camera_jpeg
 from models.images import ImageLimits, decoding
 from models.openclip import preprocessing
 
@@ -20,7 +20,7 @@ SIDE = 224
 
 @dataclass(frozen=True, slots=True)
 class Preprocessed:
-    """Milliseconds a picture for both ways, the median ratio, and the cosine between their tensors."""
+    """Milliseconds an image for both ways, the median ratio, and the cosine between their tensors."""
 
     ours_ms: float
     full_ms: float
@@ -29,7 +29,7 @@ class Preprocessed:
 
 
 def preprocess_over_full(rounds: int) -> Preprocessed:
-    """Run both ways in turns on one thread; the ratio is that of neighbouring runs."""
+    """Run both ways in turns on one thread; the ratio is that of neighboring runs."""
     torch.set_num_threads(1)
     data = camera_jpeg()
     settings = PreprocessCfg(size=SIDE)
@@ -38,7 +38,7 @@ def preprocess_over_full(rounds: int) -> Preprocessed:
     def fast() -> torch.Tensor:
         with decoding(data, ImageLimits(), target=SIDE) as decoded:
             pixels = ours.apply(decoded.image, (decoded.height, decoded.width))
-        return ours.normalise(torch.from_numpy(pixels)[None], torch.float32)[0]
+        return ours.normalize(torch.from_numpy(pixels)[None], torch.float32)[0]
 
     def full() -> torch.Tensor:
         values: torch.Tensor = theirs(Image.open(io.BytesIO(data)))

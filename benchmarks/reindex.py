@@ -31,11 +31,11 @@ import psutil
 import yaml
 
 from benchmarks.bare import write_checkpoint
-from benchmarks.pictures import small_jpegs
+from benchmarks.images import small_jpegs
 from catalog.database import CatalogConfig
 from catalog.opening import open_catalog
 from core.errors import StoreUnavailable
-from core.types import NewPicture
+from core.types import NewImage
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
@@ -44,7 +44,7 @@ from models.registry import load_encoder
 
 ROOT = Path(__file__).parents[1]
 FILES = 100
-PICTURES_A_PRODUCT = 10
+IMAGES_A_PRODUCT = 10
 SAMPLE_PERCENT = 10.0
 BATCHES_IN_FLIGHT = 3
 SIDE = 224
@@ -58,7 +58,7 @@ def main() -> None:
         folder = Path(name)
         real, tiny = _real(folder), _tiny()
         config = _write_config(folder, [real, tiny])
-        files = [NewPicture(data, "image/jpeg", SIDE, SIDE) for data in small_jpegs(FILES)]
+        files = [NewImage(data, "image/jpeg", SIDE, SIDE) for data in small_jpegs(FILES)]
         _fill(folder, files, 0, options.speed)
         speed, bare = _build_and_bare(config, real, files, options.speed)
         _fill(folder, files, options.speed, options.small)
@@ -158,17 +158,17 @@ def _wait_for(store: MilvusStore) -> None:
     raise SystemExit("Milvus Lite does not start")
 
 
-def _fill(folder: Path, files: list[NewPicture], have: int, want: int) -> None:
-    """Add products until there are `want` pictures; their files repeat, which an encoder cannot see."""
+def _fill(folder: Path, files: list[NewImage], have: int, want: int) -> None:
+    """Add products until there are `want` images; their files repeat, which an encoder cannot see."""
     catalog = open_catalog(_catalog_config(folder))
-    for first in range(have, want, PICTURES_A_PRODUCT):
-        pictures = [files[(first + number) % FILES] for number in range(PICTURES_A_PRODUCT)]
-        catalog.products.put(f"p{first}", "", "", {"number": first}, pictures)
+    for first in range(have, want, IMAGES_A_PRODUCT):
+        images = [files[(first + number) % FILES] for number in range(IMAGES_A_PRODUCT)]
+        catalog.products.put(f"p{first}", "", "", {"number": first}, images)
     catalog.close()
 
 
 def _build_and_bare(
-    config: Path, encoder: EncoderConfig, files: list[NewPicture], count: int
+    config: Path, encoder: EncoderConfig, files: list[NewImage], count: int
 ) -> tuple[dict[str, Any], float]:
     """Build a collection; its result, and the speed of the bare loop, as the mean of one before and one after.
 
@@ -220,7 +220,7 @@ def _private_bytes(process: psutil.Process) -> int:
     return int(memory.rss - memory.shared)
 
 
-def _bare_images_per_s(config: EncoderConfig, files: list[NewPicture], count: int) -> float:
+def _bare_images_per_s(config: EncoderConfig, files: list[NewImage], count: int) -> float:
     """Decode and encode from memory, as many batches under way as in a build."""
     encoder = LocalEncoder(load_encoder(config), config.decode_threads)
     size = config.max_batch_size

@@ -21,7 +21,7 @@ from benchmarks.overload import Overload, overload
 from benchmarks.search_service import empty_graph, fill, searching
 from tests.support.vector_stores import INSTALL, is_installed, milvus_server
 
-BY_VECTORS: dict[str, Any] = {"lexical_weight": 0}
+BY_VECTORS: dict[str, Any] = {"keyword_weight": 0}
 """What is compared with Milvus leaves out the ranking by words, which Milvus does not make."""
 CALLERS = 16
 
@@ -116,7 +116,7 @@ def _load() -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--products", type=int, default=20_000, help="size of the catalogue")
+    parser.add_argument("--products", type=int, default=20_000, help="size of the catalog")
     parser.add_argument("--pairs", type=int, default=500, help="pairs of a bare and a served call")
     parser.add_argument("--seconds", type=float, default=30, help="how long the overload lasts")
     return parser.parse_args()

@@ -1,4 +1,4 @@
-"""The real service around a model that computes next to nothing, over a catalogue of many products."""
+"""The real service around a model that computes next to nothing, over a catalog of many products."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from benchmarks.service import application, configuration, one_replica, wait_for
 from catalog.database import CatalogConfig
 from catalog.opening import open_catalog
 from core.tcp_ports import free_port
-from core.types import IndexItem, NewPicture, VectorRow
+from core.types import IndexItem, NewImage, VectorRow
 from demo.service import DemoService
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
@@ -39,16 +39,16 @@ def null_config() -> EncoderConfig:
 
 
 def fill(home: Path, milvus_uri: str, products: int) -> None:
-    """Put products with a picture each into the catalogue, and random vectors for them into Milvus."""
+    """Put products with an image each into the catalog, and random vectors for them into Milvus."""
     catalog = open_catalog(CatalogConfig(**_catalog(home)))
     rows = []
     random = np.random.default_rng(0)
     info = null_encoder().info
     for number in range(products):
-        picture = NewPicture(b"%d" % (number % 100), "image/jpeg", 224, 224)
-        attributes = {"price": number % 100, "colour": "red"}
-        product, _ = catalog.products.put(f"p{number}", f"Product {number}", "", attributes, [picture])
-        image = product.pictures[0]
+        new = NewImage(b"%d" % (number % 100), "image/jpeg", 224, 224)
+        attributes = {"price": number % 100, "color": "red"}
+        product, _ = catalog.products.put(f"p{number}", f"Product {number}", "", attributes, [new])
+        image = product.images[0]
         item = IndexItem(image.image_id, image.revision, product.product_id, image.sha256, attributes)
         vector = random.standard_normal(info.dimension).astype(np.float32)
         rows.append(VectorRow(item, vector / np.linalg.norm(vector)))
@@ -62,7 +62,7 @@ def fill(home: Path, milvus_uri: str, products: int) -> None:
 
 
 def _seal(milvus_uri: str, collection: str, rows: int) -> None:
-    """Wait until the rows are as those of a catalogue that stands: sealed and indexed.
+    """Wait until the rows are as those of a catalog that stands: sealed and indexed.
 
     What was just written Milvus searches without an index, and builds one meanwhile on the same cores.
     """

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bare import BareModel, ServedPrecision, median, write_checkpoint
+from benchmarks.images import small_jpegs
 from benchmarks.load import multipart_requests, throughput
-from benchmarks.pictures import small_jpegs
 from benchmarks.service import MODEL, serving
 
 CONNECTIONS = 96
@@ -37,10 +37,10 @@ def served_over_bare(scratch: Path, rounds: int, precision: ServedPrecision) -> 
     batches = model.best_batches(seconds=1)
     threads = max(batches, key=lambda each: model.images_per_s(batches[each], each, seconds=2))
     settings = encoder_settings(checkpoint, precision=precision, threads=threads)
-    pictures = small_jpegs(64)
+    images = small_jpegs(64)
     bare, served = [model.fastest(batches, ROUND_S / 2)], list[float]()
-    with serving(scratch / "home", settings, pictures[0]) as (_, port):
-        requests = multipart_requests(f"/v1/embed/{MODEL}", pictures)
+    with serving(scratch / "home", settings, images[0]) as (_, port):
+        requests = multipart_requests(f"/v1/embed/{MODEL}", images)
         for _ in range(rounds):
             served.append(asyncio.run(throughput(port, requests, CONNECTIONS, ROUND_S)))
             bare.append(model.fastest(batches, ROUND_S / 2))

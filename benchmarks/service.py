@@ -20,7 +20,7 @@ _START_S = 180.0
 def serving(home: Path, encoder: dict[str, Any], probe: bytes) -> Iterator[tuple[DemoService, int]]:
     """Run the gateway and an encoder until the context ends; yields the service and its port.
 
-    `probe` is a picture; the service is there once it was embedded.
+    `probe` is an image; the service is there once it was embedded.
     """
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()

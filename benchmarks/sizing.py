@@ -1,12 +1,12 @@
-"""What memory a model takes and how many pictures a second it embeds: `python -m benchmarks.sizing [MODEL …]`.
+"""What memory a model takes and how many images a second it embeds: `python -m benchmarks.sizing [MODEL …]`.
 
 Each model is loaded by Vitrine's own loader, from a checkpoint of random weights at full size, in a process of
 its own. Prints a line of JSON a model and precision:
 
 - `weights_mib`: parameters times bytes, reckoned; `loaded_mib`: what the process took more once it was loaded.
 - `peak_mib`: the most that the process ever held while it ran, its libraries included.
-- `images_per_s`: decoding, preprocessing and forward pass of small pictures, by batch size, the best of several
-  rounds; `decode_ms`: decoding a picture of 1000 x 1000 px, JPEG, on one core.
+- `images_per_s`: decoding, preprocessing and forward pass of small images, by batch size, the best of several
+  rounds; `decode_ms`: decoding an image of 1000 x 1000 px, JPEG, on one core.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import psutil
 import torch
 
 from benchmarks.architectures import ARCHITECTURES
-from benchmarks.pictures import shop_jpeg, small_jpegs
+from benchmarks.images import shop_jpeg, small_jpegs
 from models.config import EncoderConfig, Precision
 from models.encoder import Encoder
 from models.registry import load_encoder

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.bare import write_checkpoint
+from benchmarks.images import small_jpegs
 from benchmarks.load import multipart_requests, throughput
-from benchmarks.pictures import small_jpegs
 from benchmarks.served import CONNECTIONS, encoder_settings
 from benchmarks.service import MODEL, serving
 
@@ -18,9 +18,9 @@ SECONDS = 6.0
 
 
 def sweep(scratch: Path) -> Table:
-    """Start the service anew for each combination; images/s with many callers, ms a picture with one."""
+    """Start the service anew for each combination; images/s with many callers, ms an image with one."""
     checkpoint = write_checkpoint(scratch / "checkpoint")
-    pictures = small_jpegs(64)
+    images = small_jpegs(64)
     table = Table(
         "max_batch_size", "batch_wait_timeout_s", f"images/s, {CONNECTIONS} callers", "ms, 1 caller"
     )
@@ -33,8 +33,8 @@ def sweep(scratch: Path) -> Table:
                 max_batch_size=size,
                 batch_wait_timeout_s=wait_s,
             )
-            with serving(scratch / f"{size}-{wait_s}", settings, pictures[0]) as (_, port):
-                requests = multipart_requests(f"/v1/embed/{MODEL}", pictures)
+            with serving(scratch / f"{size}-{wait_s}", settings, images[0]) as (_, port):
+                requests = multipart_requests(f"/v1/embed/{MODEL}", images)
                 many = asyncio.run(throughput(port, requests, CONNECTIONS, SECONDS))
                 alone = asyncio.run(throughput(port, requests, 1, SECONDS / 2))
             table.add_row(str(size), f"{wait_s:g}", f"{many:.1f}", f"{1e3 / alone:.1f}")

@@ -77,7 +77,7 @@ def _call() -> None:
 
 
 def _search(part: Mapping[str, float]) -> dict[str, float]:
-    """What a search by a picture tells, on its longest way and in all processes together.
+    """What a search by an image tells, on its longest way and in all processes together.
 
     In the gateway a request and two stages, `ensemble` and `hydrate`; in the ensemble a call, `fuse`, and of
     each member `encode` and `search`; in each encoder a call, `preprocess`, and three histograms of a batch.

@@ -1,1 +1,1 @@
-"""The catalog: products, pictures, the embeddings ledger and the picture files."""
+"""The catalog: products, images, the embeddings ledger and the image files."""

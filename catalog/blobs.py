@@ -151,7 +151,7 @@ class FsspecBlobs:
             try:
                 data: bytes = self._files.cat_file(self._path(sha256))
             except FileNotFoundError:
-                raise NotFound(f"there is no picture file {sha256}") from None
+                raise NotFound(f"there is no image file {sha256}") from None
         return data
 
     def remove(self, sha256: str) -> None:
@@ -257,4 +257,4 @@ def _outages_told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unavailable("the store of picture files does not answer; try again") from error
+        raise Unavailable("the store of image files does not answer; try again") from error

@@ -26,7 +26,7 @@ def utc_now() -> datetime:
 
 
 MAX_IMAGES_PER_PRODUCT = 50
-"""Most pictures a product may have, unless the configuration says otherwise."""
+"""Most images a product may have, unless the configuration says otherwise."""
 KEEP_JOBS_DAYS = 90.0
 """How long the record of a job is kept, unless the configuration says otherwise."""
 _DRIVERS = {
@@ -39,14 +39,14 @@ _DRIVERS = {
 
 
 class CatalogConfig(Config):
-    """The database of the catalog and the store of its picture files."""
+    """The database of the catalog and the store of its image files."""
 
     database_url: str = Field(
         description="SQLAlchemy URL: `sqlite:///path` or `postgresql://user:password@host/name`.",
         repr=False,
     )
     blobs_url: str = Field(
-        description="Where picture files lie, as fsspec names it: a folder, `file:///…`, "
+        description="Where image files lie, as fsspec names it: a folder, `file:///…`, "
         "`s3://bucket/prefix`, `gs://…`, `abfs://…` or, for tests, `memory://…`.",
         min_length=1,
     )

@@ -49,7 +49,7 @@ from sqlalchemy.exc import DBAPIError
 
 from catalog.blobs import OWNER, FsspecBlobs
 from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
-from catalog.tables import CaptionRow, CatalogIdRow, FileHoldRow, ImageRow, ImportedPictureRow, UnnamedFileRow
+from catalog.tables import CaptionRow, CatalogIdRow, FileHoldRow, ImageRow, ImportedImageRow, UnnamedFileRow
 from core.errors import ConfigError, Conflict, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -308,6 +308,6 @@ class SqlImageFiles:
 
 def _forget_imported(connection: Connection, sha256: str) -> None:
     # In the order in which an import writes them.
-    keys = select(ImportedPictureRow.key).where(ImportedPictureRow.sha256 == sha256)
-    locked = keys.order_by(ImportedPictureRow.key).with_for_update()
-    connection.execute(delete(ImportedPictureRow).where(ImportedPictureRow.key.in_(locked)))
+    keys = select(ImportedImageRow.key).where(ImportedImageRow.sha256 == sha256)
+    locked = keys.order_by(ImportedImageRow.key).with_for_update()
+    connection.execute(delete(ImportedImageRow).where(ImportedImageRow.key.in_(locked)))

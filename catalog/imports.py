@@ -11,7 +11,7 @@ from sqlalchemy import Engine, Table, delete, exists, func, insert, select, upda
 from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
 from catalog.ledger_queries import storable
 from catalog.product_rows import is_product_id
-from catalog.tables import ImportedPictureRow, ImportedProductRow, ImportErrorRow, ImportRow
+from catalog.tables import ImportedImageRow, ImportedProductRow, ImportErrorRow, ImportRow
 from core.errors import NotFound
 
 _PRODUCTS: Table = ImportRow.metadata.tables[ImportedProductRow.__tablename__]
@@ -182,12 +182,12 @@ def _error_values(source: str, error: RowError) -> dict[str, object]:
     }
 
 
-_IMAGES: Table = ImportedPictureRow.metadata.tables[ImportedPictureRow.__tablename__]
+_IMAGES: Table = ImportedImageRow.metadata.tables[ImportedImageRow.__tablename__]
 
 
 @dataclass(frozen=True, slots=True)
-class KnownPicture:
-    """A picture file that was read and found good, by its sha256; for a path the etag is size and time."""
+class KnownImage:
+    """An image file that was read and found good, by its sha256; for a path the etag is size and time."""
 
     etag: str | None
     last_modified: str | None
@@ -197,31 +197,29 @@ class KnownPicture:
     height: int
 
 
-class SqlImportedPictures:
+class SqlImportedImages:
     """The memory of references; every method may raise Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def find(self, references: Sequence[str]) -> dict[str, KnownPicture]:
+    def find(self, references: Sequence[str]) -> dict[str, KnownImage]:
         """Read what is known of these paths and URLs."""
         keys = {_reference_key(each): each for each in references}
-        found: dict[str, KnownPicture] = {}
+        found: dict[str, KnownImage] = {}
         with reading(self._engine) as connection:
             for some in chunks(sorted(keys)):
-                rows = select(*_IMAGES.columns).where(ImportedPictureRow.key.in_(some))
+                rows = select(*_IMAGES.columns).where(ImportedImageRow.key.in_(some))
                 for row in connection.execute(rows):
                     key, *rest = row
-                    found[keys[key]] = KnownPicture(*rest)
+                    found[keys[key]] = KnownImage(*rest)
         return found
 
-    def remember(self, pictures: Mapping[str, KnownPicture]) -> None:
+    def remember(self, images: Mapping[str, KnownImage]) -> None:
         """Keep what these paths and URLs hold now."""
-        if not pictures:
+        if not images:
             return
-        values = [
-            {"key": _reference_key(reference), **asdict(known)} for reference, known in pictures.items()
-        ]
+        values = [{"key": _reference_key(reference), **asdict(known)} for reference, known in images.items()]
         with writing(self._engine) as connection:
             statement = insert_or_replace(connection, _IMAGES)
             changes = {column.name: statement.excluded[column.name] for column in _IMAGES.columns}
@@ -234,7 +232,7 @@ class SqlImportedPictures:
         """Have what held these files read anew by the next import; for files that were lost or damaged."""
         with writing(self._engine) as connection:
             for some in chunks(sorted(set(sha256s))):
-                connection.execute(delete(ImportedPictureRow).where(ImportedPictureRow.sha256.in_(some)))
+                connection.execute(delete(ImportedImageRow).where(ImportedImageRow.sha256.in_(some)))
 
 
 def _reference_key(reference: str) -> str:

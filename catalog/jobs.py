@@ -233,7 +233,7 @@ class SqlJobs:
             self._change(connection, job_id, lock=None)
 
     def beat(self, job_id: str, progress: Progress) -> bool:
-        """Give a sign of life; False when the job was cancelled, or lost its claim to another meanwhile."""
+        """Give a sign of life; False when the job was canceled, or lost its claim to another meanwhile."""
         with writing(self._engine) as connection:
             _take_turns(connection)
             claim = _read_job(connection, job_id, self._clock()).claim
@@ -256,7 +256,7 @@ class SqlJobs:
             self._change(connection, job_id, progress=asdict(progress), **values)
 
     def cancel(self, job_id: str) -> Job:
-        """Mark a job as cancelled, which its process notices at its next sign of life.
+        """Mark a job as canceled, which its process notices at its next sign of life.
 
         Raises:
             NotFound: there is no such job.
@@ -264,7 +264,7 @@ class SqlJobs:
         """
         with writing(self._engine) as connection:
             job = _read_job(connection, job_id, self._clock())
-            if not self._change(connection, job_id, state="cancelled", finished_at=self._clock()):
+            if not self._change(connection, job_id, state="canceled", finished_at=self._clock()):
                 raise Conflict(f"job {job_id} has already ended: {job.state}")
         return self.get(job_id)
 

@@ -225,8 +225,8 @@ MAX_QUERY_WORDS = 64
 """Further words of a query are not looked at: each costs a walk over all documents that hold it."""
 
 
-class SqlLexicalIndex:
-    """Implements `core.ports.LexicalIndex`; every method may raise Unavailable."""
+class SqlKeywordIndex:
+    """Implements `core.ports.KeywordIndex`; every method may raise Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -240,7 +240,7 @@ class SqlLexicalIndex:
         every_word: bool = True,
         timeout_s: float | None = None,
     ) -> list[Hit]:
-        """Find the `limit` products that fit the words best, each by its first picture.
+        """Find the `limit` products that fit the words best, each by its first image.
 
         Raises:
             InvalidInput: the limit is not positive.

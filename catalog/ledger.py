@@ -179,7 +179,7 @@ class SqlLedger:
             return read_versions(connection)
 
     def missing(self, collection: str, limit: int, grace_s: float = 0.0) -> list[IndexItem]:
-        """Pictures whose current revision is neither settled nor in quarantine, oldest revision first.
+        """Images whose current revision is neither settled nor in quarantine, oldest revision first.
 
         Those that are open since less than `grace_s` seconds are left to whoever opened them.
         """
@@ -190,9 +190,9 @@ class SqlLedger:
     def missing_between(
         self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
     ) -> list[IndexItem]:
-        """What is missing of the pictures with `first <= image id < beyond`, in the order of their ids.
+        """What is missing of the images with `first <= image id < beyond`, in the order of their ids.
 
-        Readers of ranges that do not overlap never get the same picture.
+        Readers of ranges that do not overlap never get the same image.
         """
         between = and_(ImageRow.id >= first, ImageRow.id < beyond)
         statement = self._gap(collection, grace_s).where(between).order_by(ImageRow.id).limit(limit)
@@ -208,7 +208,7 @@ class SqlLedger:
         )
 
     def items(self, product_id: str) -> list[IndexItem]:
-        """The pictures of one product in their order; empty when the product is missing."""
+        """The images of one product in their order; empty when the product is missing."""
         if not is_product_id(product_id):
             return []
         statement = ITEMS.where(ImageRow.product_id == product_id).order_by(ImageRow.position)
@@ -242,7 +242,7 @@ class SqlLedger:
         return [item for item in items if (item.image_id, item.revision) not in settled]
 
     def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
-        """Put these pictures into quarantine with their errors; those that are settled stay so."""
+        """Put these images into quarantine with their errors; those that are settled stay so."""
         if not errors:
             return
         texts = {(item.image_id, item.revision): error_text(error) for item, error in errors}
@@ -250,7 +250,7 @@ class SqlLedger:
             upsert(connection, collection, self._clock(), texts, where=EmbeddingRow.embedded_at.is_(None))
 
     def retry(self, collection: str) -> int:
-        """Take all pictures out of quarantine, so that they are missing again; returns how many."""
+        """Take all images out of quarantine, so that they are missing again; returns how many."""
         return self._retry(collection, EmbeddingRow.error.is_not(None))
 
     def retry_bugs(self, collection: str) -> int:
@@ -272,7 +272,7 @@ class SqlLedger:
             ).rowcount
 
     def obsolete(self, collection: str, limit: int, grace_s: float = 0.0) -> list[str]:
-        """Row keys whose picture is gone or has another revision, in their order.
+        """Row keys whose image is gone or has another revision, in their order.
 
         Those that are open since less than `grace_s` seconds are left to whoever opened them.
         """
@@ -304,7 +304,7 @@ class SqlLedger:
     def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
         """Open these rows; returns those whose vectors may be deleted.
 
-        A current picture's is not among them: its row becomes missing. Nor are those that somebody else opened
+        A current image's is not among them: its row becomes missing. Nor are those that somebody else opened
         within `grace_s`. What is no row key has no row, and may be deleted.
         """
         now, ours = self._clock(), set(keys)
@@ -376,7 +376,7 @@ class SqlLedger:
         return settled
 
     def settled(self, collection: str, image_ids: Sequence[str]) -> dict[str, str]:
-        """Of these pictures, by image id, the key of the newest row that is settled, at whatever revision."""
+        """Of these images, by image id, the key of the newest row that is settled, at whatever revision."""
         found: dict[str, str] = {}
         with reading(self._engine) as connection:
             for some in chunks(sorted(set(image_ids))):
@@ -385,7 +385,7 @@ class SqlLedger:
         return found
 
     def counts(self, collection: str) -> LedgerCounts:
-        """Count pictures, indexed, failed and missing (whatever is open) for one collection."""
+        """Count images, indexed, failed and missing (whatever is open) for one collection."""
         return SqlIndexProgress(self._engine).of(collection).counts
 
 

@@ -46,7 +46,7 @@ IS_CURRENT = (
     .where(ImageRow.id == EmbeddingRow.image_id, ImageRow.revision == EmbeddingRow.image_revision)
     .exists()
 )
-"""The row is of a picture that the catalog has, at its revision."""
+"""The row is of an image that the catalog has, at its revision."""
 
 _IMAGE_ID_CHARS = 32
 _MAX_INT64 = 2**63 - 1
@@ -54,7 +54,7 @@ _MAX_ERROR_CHARS = 2_000
 
 
 def of_current_revision(collection: str) -> ColumnElement[bool]:
-    """Join a picture with its row in the collection: the one of the picture's own revision."""
+    """Join an image with its row in the collection: the one of the image's own revision."""
     return and_(
         EmbeddingRow.image_id == ImageRow.id,
         EmbeddingRow.image_revision == ImageRow.revision,
@@ -95,7 +95,7 @@ def rows_of(collection: str, keys: Sequence[RowKey]) -> ColumnElement[bool]:
 
 
 def newest_settled(collection: str, image_ids: Sequence[str]) -> Select[str, int]:
-    """Select, for each of these pictures that the collection holds, the highest revision that is in."""
+    """Select, for each of these images that the collection holds, the highest revision that is in."""
     return (
         select(EmbeddingRow.image_id, func.max(EmbeddingRow.image_revision))
         .where(
@@ -179,14 +179,14 @@ def is_bug_of_another_release(error: InstrumentedAttribute[str | None]) -> Colum
 
 @dataclass(frozen=True, slots=True)
 class IndexProgress:
-    """The counts of a collection; `age_s`: how long the picture missing longest has waited, 0 for none."""
+    """The counts of a collection; `age_s`: how long the image missing longest has waited, 0 for none."""
 
     counts: LedgerCounts
     age_s: float
 
 
 class SqlIndexProgress:
-    """Reads every picture's line of the ledger, so it costs as much as `counts`; may raise Unavailable."""
+    """Reads every image's line of the ledger, so it costs as much as `counts`; may raise Unavailable."""
 
     def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
         self._engine = engine
@@ -206,14 +206,14 @@ class SqlIndexProgress:
             .outerjoin(EmbeddingRow, of_current_revision(collection))
         )
         with reading(self._engine) as connection:
-            pictures, indexed, failed, oldest = connection.execute(statement).one()
-        counts = LedgerCounts(pictures, indexed, failed, missing=pictures - indexed - failed)
+            images, indexed, failed, oldest = connection.execute(statement).one()
+        counts = LedgerCounts(images, indexed, failed, missing=images - indexed - failed)
         return IndexProgress(counts, 0.0 if oldest is None else seconds_since(oldest, self._clock()))
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A picture that is not in a collection because its embedding failed."""
+    """An image that is not in a collection because its embedding failed."""
 
     image_id: str
     product_id: str
@@ -228,7 +228,7 @@ class SqlQuarantine:
         self._engine = engine
 
     def page(self, collection: str, limit: int) -> list[Quarantined]:
-        """Read up to `limit` pictures whose current revision has failed, oldest revision first."""
+        """Read up to `limit` images whose current revision has failed, oldest revision first."""
         statement = (
             select(ImageRow.id, ImageRow.product_id, ImageRow.revision, EmbeddingRow.error)
             .join(EmbeddingRow, of_current_revision(collection))
@@ -248,8 +248,8 @@ _PAGE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class StoredPicture:
-    """A picture as it should be found everywhere: whose it is, its row key, and its file."""
+class StoredImage:
+    """An image as it should be found everywhere: whose it is, its row key, and its file."""
 
     key: str
     product_id: str
@@ -258,7 +258,7 @@ class StoredPicture:
 
 
 class SqlAudit:
-    """Reads all pictures, and all ledger rows of a collection, a page a transaction.
+    """Reads all images, and all ledger rows of a collection, a page a transaction.
 
     What is written meanwhile may be in or not. Every method may raise Unavailable.
     """
@@ -266,15 +266,15 @@ class SqlAudit:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def pictures(self, first: str = "", beyond: str | None = None) -> Iterator[StoredPicture]:
-        """Walk the pictures with `first <= image id < beyond` in the order of their ids, by default all."""
+    def images(self, first: str = "", beyond: str | None = None) -> Iterator[StoredImage]:
+        """Walk the images with `first <= image id < beyond` in the order of their ids, by default all."""
         columns = (ImageRow.id, ImageRow.revision, ImageRow.product_id, ImageRow.sha256, ImageRow.bytes)
         within = select(*columns).where(_between(ImageRow.id, first, beyond))
         ordered = within.order_by(ImageRow.id).limit(_PAGE)
         after = ""
         while page := self._read(ordered.where(ImageRow.id > after)):
             yield from (
-                StoredPicture(row_key(row.id, row.revision), row.product_id, row.sha256, row.bytes)
+                StoredImage(row_key(row.id, row.revision), row.product_id, row.sha256, row.bytes)
                 for row in page
             )
             after = page[-1].id

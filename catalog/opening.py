@@ -14,9 +14,9 @@ from catalog.api_keys import SqlApiKeys
 from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig, open_engine, writing
 from catalog.image_files import SqlImageFiles
-from catalog.imports import SqlImportedPictures, SqlImports
+from catalog.imports import SqlImportedImages, SqlImports
 from catalog.jobs import SqlJobs
-from catalog.keyword_search import SqlLexicalIndex
+from catalog.keyword_search import SqlKeywordIndex
 from catalog.ledger import SqlLedger, SqlVersions
 from catalog.ledger_queries import SqlAudit, SqlIndexProgress, SqlQuarantine
 from catalog.products import SqlCaptions, SqlProducts
@@ -77,10 +77,10 @@ class Catalog:
     versions: SqlVersions
     audit: SqlAudit
     captions: SqlCaptions
-    lexical: SqlLexicalIndex
+    keyword_index: SqlKeywordIndex
     jobs: SqlJobs
     imports: SqlImports
-    imported_pictures: SqlImportedPictures
+    imported_images: SqlImportedImages
     api_keys: SqlApiKeys
     image_files: SqlImageFiles
     blobs: FsspecBlobs
@@ -99,7 +99,7 @@ def open_catalog(config: CatalogConfig, read_limit_s: Callable[[], float] | None
     read takes as long as it needs.
 
     Raises:
-        ConfigError: the URL of the picture files names an unknown file system.
+        ConfigError: the URL of the image files names an unknown file system.
         Unavailable: the database cannot be opened.
     """
     blobs = FsspecBlobs(config.blobs_url)
@@ -117,10 +117,10 @@ def open_catalog(config: CatalogConfig, read_limit_s: Callable[[], float] | None
         versions=SqlVersions(engine),
         audit=SqlAudit(engine),
         captions=SqlCaptions(engine),
-        lexical=SqlLexicalIndex(engine),
+        keyword_index=SqlKeywordIndex(engine),
         jobs=SqlJobs(engine, keep_days=config.keep_jobs_days),
         imports=SqlImports(engine),
-        imported_pictures=SqlImportedPictures(engine),
+        imported_images=SqlImportedImages(engine),
         api_keys=SqlApiKeys(engine),
         image_files=SqlImageFiles(engine, blobs),
         blobs=blobs,
@@ -130,9 +130,9 @@ def open_catalog(config: CatalogConfig, read_limit_s: Callable[[], float] | None
 
 
 def open_reports(config: CatalogConfig) -> FsspecBlobs:
-    """Open the store of what jobs have written: beside the pictures, and apart, for it is nobody's picture.
+    """Open the store of what jobs have written: beside the images, and apart, for it is nobody's image.
 
     Raises:
-        ConfigError: the URL of the picture files names an unknown file system.
+        ConfigError: the URL of the image files names an unknown file system.
     """
     return FsspecBlobs(f"{config.blobs_url.rstrip('/')}/reports")

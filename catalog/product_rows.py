@@ -18,7 +18,7 @@ from catalog.database import chunks, json_of_rows
 from catalog.keyword_search import write_documents
 from catalog.tables import CaptionRow, ImageRow, ProductRow, RevisionFloor
 from core.errors import InvalidInput, VitrineError
-from core.types import Attributes, NewPicture, Picture, Product
+from core.types import Attributes, NewImage, Product, ProductImage
 
 MAX_ID_CHARS = 200
 MAX_TITLE_CHARS = 500
@@ -142,18 +142,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A product as a caller wants it; `pictures=None` keeps those that it has."""
+    """A product as a caller wants it; `images=None` keeps those that it has."""
 
     product_id: str
     title: str
     description: str
     attributes: Attributes
-    pictures: Sequence[tuple[str, NewPicture]] | None
+    images: Sequence[tuple[str, NewImage]] | None
     """Each with the sha256 of its file."""
 
 
 def image_id(product_id: str, sha256: str) -> str:
-    """Derive a picture's id, 32 lower-case hex digits: the same file in the same product has the same."""
+    """Derive an image's id, 32 lower-case hex digits: the same file in the same product has the same."""
     return hashlib.sha256(f"{product_id}\0{sha256}".encode()).hexdigest()[:32]
 
 
@@ -170,39 +170,36 @@ def seconds_since(revision: int, now: datetime) -> float:
 def is_same(
     product: Product, title: str, description: str, attributes: Attributes, sha256s: Sequence[str] | None
 ) -> bool:
-    """Tell whether a put of these would change nothing; `sha256s=None` keeps the pictures."""
+    """Tell whether a put of these would change nothing; `sha256s=None` keeps the images."""
     return (
         (title, description) == (product.title, product.description)
         and _canonical(attributes) == _canonical(product.attributes)
-        and (
-            sha256s is None
-            or list(dict.fromkeys(sha256s)) == [picture.sha256 for picture in product.pictures]
-        )
+        and (sha256s is None or list(dict.fromkeys(sha256s)) == [image.sha256 for image in product.images])
     )
 
 
 def succeed(previous: Product | None, wanted: Wanted, revision: int, now: datetime) -> Product:
     """Return the product after the put: `previous` itself when nothing changes.
 
-    A picture keeps its revision while its place and the attributes stay; all that moves gets `revision`.
+    An image keeps its revision while its place and the attributes stay; all that moves gets `revision`.
     """
     if previous is None:
-        pictures = _pictures(wanted, {}, revision)
+        images = _images(wanted, {}, revision)
         return Product(
             wanted.product_id,
             wanted.title,
             wanted.description,
             wanted.attributes,
-            pictures,
+            images,
             revision,
             created_at=now,
             updated_at=now,
         )
     same_attributes = _canonical(previous.attributes) == _canonical(wanted.attributes)
-    pictures = _kept(previous, wanted, same_attributes, revision)
+    images = _kept(previous, wanted, same_attributes, revision)
     if (
         same_attributes
-        and pictures == previous.pictures
+        and images == previous.images
         and (wanted.title, wanted.description) == (previous.title, previous.description)
     ):
         return previous
@@ -211,44 +208,46 @@ def succeed(previous: Product | None, wanted: Wanted, revision: int, now: dateti
         title=wanted.title,
         description=wanted.description,
         attributes=wanted.attributes,
-        pictures=pictures,
+        images=images,
         revision=revision,
         updated_at=now,
     )
 
 
-def _kept(previous: Product, wanted: Wanted, same_attributes: bool, revision: int) -> tuple[Picture, ...]:
-    if wanted.pictures is not None:
-        captions = {picture.image_id: picture.caption for picture in previous.pictures}
-        pictures = _pictures(wanted, _settled_revisions(previous) if same_attributes else {}, revision)
-        return tuple(replace(picture, caption=captions.get(picture.image_id)) for picture in pictures)
+def _kept(
+    previous: Product, wanted: Wanted, same_attributes: bool, revision: int
+) -> tuple[ProductImage, ...]:
+    if wanted.images is not None:
+        captions = {image.image_id: image.caption for image in previous.images}
+        images = _images(wanted, _settled_revisions(previous) if same_attributes else {}, revision)
+        return tuple(replace(image, caption=captions.get(image.image_id)) for image in images)
     if same_attributes:
-        return previous.pictures
-    return tuple(replace(picture, revision=revision) for picture in previous.pictures)
+        return previous.images
+    return tuple(replace(image, revision=revision) for image in previous.images)
 
 
 def _settled_revisions(product: Product) -> dict[tuple[str, int], int]:
-    return {(picture.image_id, picture.position): picture.revision for picture in product.pictures}
+    return {(image.image_id, image.position): image.revision for image in product.images}
 
 
-def _pictures(wanted: Wanted, revisions: dict[tuple[str, int], int], revision: int) -> tuple[Picture, ...]:
+def _images(wanted: Wanted, revisions: dict[tuple[str, int], int], revision: int) -> tuple[ProductImage, ...]:
     # A file that comes twice counts once, where it came first.
-    distinct: dict[str, NewPicture] = {}
-    for sha256, picture in wanted.pictures or ():
-        distinct.setdefault(sha256, picture)
+    distinct: dict[str, NewImage] = {}
+    for sha256, image in wanted.images or ():
+        distinct.setdefault(sha256, image)
     return tuple(
-        Picture(
+        ProductImage(
             image_id=(key := image_id(wanted.product_id, sha256)),
             product_id=wanted.product_id,
             position=position,
             sha256=sha256,
-            media_type=picture.media_type,
-            width=picture.width,
-            height=picture.height,
-            bytes=len(picture.data),
+            media_type=image.media_type,
+            width=image.width,
+            height=image.height,
+            bytes=len(image.data),
             revision=revisions.get((key, position), revision),
         )
-        for position, (sha256, picture) in enumerate(distinct.items())
+        for position, (sha256, image) in enumerate(distinct.items())
     )
 
 
@@ -257,7 +256,7 @@ def _canonical(attributes: Attributes) -> str:
     return json.dumps(attributes, sort_keys=True)
 
 
-PICTURES = select(
+IMAGES = select(
     ImageRow.id,
     ImageRow.product_id,
     ImageRow.position,
@@ -268,7 +267,7 @@ PICTURES = select(
     ImageRow.bytes,
     ImageRow.revision,
 )
-"""The columns in the order of `Picture`'s fields; all of types that JSON has."""
+"""The columns in the order of `ProductImage`'s fields; all of types that JSON has."""
 
 _POSITION = attrgetter("position")
 _NEWEST_CAPTION = (
@@ -282,13 +281,13 @@ _SOME: BindParameter[Sequence[str]] = bindparam("product_ids", expanding=True)
 
 
 @cache
-def _some_with_pictures(dialect: str) -> Select[*tuple[Any, ...]]:
-    """Products of some ids, with their pictures in one more column.
+def _some_with_images(dialect: str) -> Select[*tuple[Any, ...]]:
+    """Products of some ids, with their images in one more column.
 
     Made once: every search reads products, and to build a statement takes as long as to run it.
     """
-    pictures = select(json_of_rows(dialect, *PICTURES.selected_columns, _NEWEST_CAPTION))
-    of_product = pictures.where(ImageRow.product_id == ProductRow.id).scalar_subquery().label("pictures")
+    images = select(json_of_rows(dialect, *IMAGES.selected_columns, _NEWEST_CAPTION))
+    of_product = images.where(ImageRow.product_id == ProductRow.id).scalar_subquery().label("images")
     # In the order of `Product`'s fields.
     return select(
         ProductRow.id,
@@ -312,11 +311,11 @@ def lock_product(connection: Connection, product_id: str) -> None:
 def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[str, Product]:
     """Read those of the products that exist, in any order."""
     products: dict[str, Product] = {}
-    statement = _some_with_pictures(connection.dialect.name)
+    statement = _some_with_images(connection.dialect.name)
     for some in chunks(product_ids):
         rows = connection.execute(statement, {"product_ids": some})
-        for product_id, title, description, attributes, pictures, *written in rows:
-            in_order = sorted((Picture(*values) for values in pictures or ()), key=_POSITION)
+        for product_id, title, description, attributes, images, *written in rows:
+            in_order = sorted((ProductImage(*values) for values in images or ()), key=_POSITION)
             products[product_id] = Product(
                 product_id, title, description, attributes, tuple(in_order), *written
             )
@@ -337,10 +336,10 @@ def write_product(connection: Connection, previous: Product | None, product: Pro
         connection.execute(insert(ProductRow).values(id=product.product_id, **values))
     else:
         connection.execute(update(ProductRow).where(ProductRow.id == product.product_id).values(**values))
-    if previous is None or previous.pictures != product.pictures:
+    if previous is None or previous.images != product.images:
         connection.execute(delete(ImageRow).where(ImageRow.product_id == product.product_id))
-        if product.pictures:
-            connection.execute(insert(ImageRow), [_image_values(picture) for picture in product.pictures])
+        if product.images:
+            connection.execute(insert(ImageRow), [_image_values(image) for image in product.images])
     write_documents(connection, [product.product_id])
 
 
@@ -356,8 +355,8 @@ def raise_revision_floor(connection: Connection, revision: int) -> None:
     )
 
 
-def _image_values(picture: Picture) -> dict[str, Any]:
-    values = asdict(picture)
+def _image_values(image: ProductImage) -> dict[str, Any]:
+    values = asdict(image)
     values["id"] = values.pop("image_id")
     del values["caption"]
     return values

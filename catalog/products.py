@@ -26,7 +26,7 @@ from catalog.image_files import drop_images, lock_files, named_files
 from catalog.keyword_search import write_documents
 from catalog.ledger_queries import error_text, is_bug_of_another_release, storable
 from catalog.product_rows import (
-    PICTURES,
+    IMAGES,
     Wanted,
     check_attributes,
     check_new_product_id,
@@ -44,7 +44,7 @@ from catalog.product_rows import (
 from catalog.tables import CaptionRow, ImageRow, ProductRow
 from core.errors import NotFound, VitrineError
 from core.ports import Blobs
-from core.types import Attributes, Caption, CaptionCounts, NewPicture, Picture, Product
+from core.types import Attributes, Caption, CaptionCounts, NewImage, Product, ProductImage
 
 _CAPTIONS: Table = CaptionRow.metadata.tables[CaptionRow.__tablename__]
 _CAPTION_KEY = ["image_id", "model"]
@@ -57,17 +57,17 @@ class SqlCaptions:
         self._engine = engine
         self._clock = clock
 
-    def missing(self, model: str, fingerprint: str, limit: int) -> list[Picture]:
-        """Pictures that this version has neither captioned nor failed on, oldest revision first."""
+    def missing(self, model: str, fingerprint: str, limit: int) -> list[ProductImage]:
+        """Images that this version has neither captioned nor failed on, oldest revision first."""
         of_model = and_(CaptionRow.image_id == ImageRow.id, CaptionRow.model == model)
         statement = (
-            PICTURES.outerjoin(CaptionRow, of_model)
+            IMAGES.outerjoin(CaptionRow, of_model)
             .where(or_(CaptionRow.image_id.is_(None), CaptionRow.fingerprint != fingerprint))
             .order_by(ImageRow.revision, ImageRow.id)
             .limit(limit)
         )
         with reading(self._engine) as connection:
-            return [Picture(*row) for row in connection.execute(statement)]
+            return [ProductImage(*row) for row in connection.execute(statement)]
 
     def put(self, model: str, fingerprint: str, captions: Sequence[tuple[str, str]]) -> None:
         """Store captions durably, each after its image id, in the place of the model's former ones.
@@ -78,12 +78,12 @@ class SqlCaptions:
         self._write(model, fingerprint, "caption", texts, replaced=("caption", "error", "created_at"))
 
     def fail(self, model: str, fingerprint: str, errors: Sequence[tuple[str, VitrineError]]) -> None:
-        """Put these pictures, by image id, into quarantine for this version; a former caption stays."""
+        """Put these images, by image id, into quarantine for this version; a former caption stays."""
         texts = {image_id: error_text(error) for image_id, error in errors}
         self._write(model, fingerprint, "error", texts, replaced=("error",))
 
     def quarantined(self, model: str, limit: int) -> tuple[int, dict[str, str]]:
-        """Count the pictures that the model has failed on; with the products of the first by image id."""
+        """Count the images that the model has failed on; with the products of the first by image id."""
         failed = and_(CaptionRow.model == model, CaptionRow.error.is_not(None))
         rows = select(ImageRow.id, ImageRow.product_id).join(CaptionRow, CaptionRow.image_id == ImageRow.id)
         number = select(func.count()).select_from(ImageRow)
@@ -94,7 +94,7 @@ class SqlCaptions:
             return connection.scalars(number.where(failed)).one(), products
 
     def retry(self, model: str) -> int:
-        """Take all pictures of the model out of quarantine, so that they are missing; counts them."""
+        """Take all images of the model out of quarantine, so that they are missing; counts them."""
         return self._retry(model, CaptionRow.error.is_not(None))
 
     def retry_bugs(self, model: str) -> int:
@@ -115,7 +115,7 @@ class SqlCaptions:
             ).rowcount
 
     def of(self, image_ids: Sequence[str]) -> dict[str, list[Caption]]:
-        """The captions of these pictures by image id, newest first; pictures without one are left out."""
+        """The captions of these images by image id, newest first; images without one are left out."""
         found: dict[str, list[Caption]] = defaultdict(list)
         with reading(self._engine) as connection:
             for some in chunks(image_ids):
@@ -129,7 +129,7 @@ class SqlCaptions:
         return dict(found)
 
     def counts(self, model: str, fingerprint: str) -> CaptionCounts:
-        """Count pictures, and those that this version has captioned, failed on and not seen yet."""
+        """Count images, and those that this version has captioned, failed on and not seen yet."""
         of_version = and_(
             CaptionRow.image_id == ImageRow.id,
             CaptionRow.model == model,
@@ -141,11 +141,11 @@ class SqlCaptions:
             .outerjoin(CaptionRow, of_version)
         )
         with reading(self._engine) as connection:
-            pictures, seen, failed = connection.execute(statement).one()
-        return CaptionCounts(pictures, captioned=seen - failed, failed=failed, missing=pictures - seen)
+            images, seen, failed = connection.execute(statement).one()
+        return CaptionCounts(images, captioned=seen - failed, failed=failed, missing=images - seen)
 
     def forget_gone(self) -> int:
-        """Drop the rows of pictures that the catalog does not hold any more; counts them."""
+        """Drop the rows of images that the catalog does not hold any more; counts them."""
         gone = (
             select(CaptionRow.image_id, CaptionRow.model)
             .outerjoin(ImageRow, ImageRow.id == CaptionRow.image_id)
@@ -196,7 +196,7 @@ def _existing_images(connection: Connection, image_ids: Sequence[str]) -> set[st
 
 
 def _lock_products_of(connection: Connection, image_ids: Sequence[str]) -> list[str]:
-    """Take the locks of the products that have these pictures, in the order of their ids."""
+    """Take the locks of the products that have these images, in the order of their ids."""
     found: set[str] = set()
     for some in chunks(image_ids):
         found.update(connection.scalars(select(ImageRow.product_id).where(ImageRow.id.in_(some))))
@@ -224,12 +224,12 @@ class SqlProducts:
         title: str,
         description: str,
         attributes: Attributes,
-        pictures: Sequence[NewPicture] | None,
+        images: Sequence[NewImage] | None,
     ) -> tuple[Product, bool]:
         """Create or replace a product durably; returns it and whether it is new.
 
         The image files are durable before the transaction begins, and are looked at again in it, for they may
-        have been removed meanwhile (`catalog.image_files`). `pictures=None` keeps the pictures,
+        have been removed meanwhile (`catalog.image_files`). `images=None` keeps the images,
         an empty sequence removes them all; the same file twice counts once, where it came first. An
         identical put changes nothing, neither a revision nor `updated_at`.
 
@@ -239,7 +239,7 @@ class SqlProducts:
         check_new_product_id(product_id)
         check_texts(title, description)
         check_attributes(attributes)
-        stored = None if pictures is None else [(self._blobs.put(each.data), each) for each in pictures]
+        stored = None if images is None else [(self._blobs.put(each.data), each) for each in images]
         wanted = Wanted(product_id, title, description, json.loads(json.dumps(dict(attributes))), stored)
         with writing(self._engine, bounded=True) as connection:
             lock_product(connection, product_id)
@@ -261,17 +261,15 @@ class SqlProducts:
         now: datetime,
     ) -> None:
         """Have every file that the product begins to name, and mark those that it names no longer."""
-        before = {each.image_id: each.sha256 for each in (previous.pictures if previous else ())}
-        after = {each.image_id: each.sha256 for each in product.pictures}
+        before = {each.image_id: each.sha256 for each in (previous.images if previous else ())}
+        after = {each.image_id: each.sha256 for each in product.images}
         dropped = [each for each in before.items() if each[0] not in after]
         new = {sha256 for image_id, sha256 in after.items() if image_id not in before}
         lock_files(connection, new.union(sha256 for _, sha256 in dropped))
-        self._have_files(
-            {sha256: each for sha256, each in wanted.pictures or () if sha256 in new}, connection
-        )
+        self._have_files({sha256: each for sha256, each in wanted.images or () if sha256 in new}, connection)
         drop_images(connection, dropped, now)
 
-    def _have_files(self, files: dict[str, NewPicture], connection: Connection) -> None:
+    def _have_files(self, files: dict[str, NewImage], connection: Connection) -> None:
         """Store again what was removed since it was stored; under their locks the files stay."""
 
         def have(sha256: str) -> None:
@@ -319,10 +317,10 @@ class SqlProducts:
         return [found[each] for each in page]
 
     def sample(self, count: int) -> list[Product]:
-        """Draw up to `count` products that have pictures; the same ones again while they are there.
+        """Draw up to `count` products that have images; the same ones again while they are there.
 
-        Those whose pictures have the smallest ids, which are hashes: chance, weighted by the number of
-        pictures, that a catalogue of any size answers from an index.
+        Those whose images have the smallest ids, which are hashes: chance, weighted by the number of
+        images, that a catalog of any size answers from an index.
         """
         first = select(ImageRow.product_id).order_by(ImageRow.id)
         with reading(self._engine) as connection:
@@ -358,25 +356,25 @@ class SqlProducts:
             raise_revision_floor(connection, revision)
             connection.execute(delete(ProductRow).where(ProductRow.id == product_id))
 
-    def picture(self, image_id: str) -> Picture:
-        """Read one picture.
+    def image(self, image_id: str) -> ProductImage:
+        """Read one image.
 
         Raises:
             NotFound: there is none of that id.
         """
         if _IMAGE_ID.fullmatch(image_id):
             with reading(self._engine) as connection:
-                row = connection.execute(PICTURES.where(ImageRow.id == image_id)).one_or_none()
+                row = connection.execute(IMAGES.where(ImageRow.id == image_id)).one_or_none()
             if row is not None:
-                return Picture(*row)
+                return ProductImage(*row)
         raise NotFound(f"there is no image {image_id!r:.60}")
 
     def counts(self) -> tuple[int, int]:
-        """Count products and pictures, both at the same moment."""
+        """Count products and images, both at the same moment."""
         products = select(func.count()).select_from(ProductRow).scalar_subquery()
-        pictures = select(func.count()).select_from(ImageRow).scalar_subquery()
+        images = select(func.count()).select_from(ImageRow).scalar_subquery()
         with reading(self._engine) as connection:
-            row = connection.execute(select(products, pictures)).one()
+            row = connection.execute(select(products, images)).one()
         return row[0], row[1]
 
 

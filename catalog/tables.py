@@ -59,7 +59,7 @@ class Base(DeclarativeBase):
 
 
 class ProductRow(Base):
-    """A product; `revision` is at least that of every picture it has or ever had."""
+    """A product; `revision` is at least that of every image it has or ever had."""
 
     __tablename__ = "products"
 
@@ -74,7 +74,7 @@ class ProductRow(Base):
 
 
 class ImageRow(Base):
-    """A picture of a product; its file is the blob of that sha256."""
+    """An image of a product; its file is the blob of that sha256."""
 
     __tablename__ = "images"
 
@@ -90,7 +90,7 @@ class ImageRow(Base):
 
     __table_args__ = (
         UniqueConstraint("product_id", "position"),
-        # `missing` walks the pictures in this order and stops at its limit, instead of sorting them all.
+        # `missing` walks the images in this order and stops at its limit, instead of sorting them all.
         Index(None, "revision", "id"),
         # Tells whether anything names a file.
         Index(None, "sha256"),
@@ -142,7 +142,7 @@ class RevisionFloor(Base):
 
 
 class CaptionRow(Base):
-    """What a model has written about a picture, or why it could not; `fingerprint` is the last to try.
+    """What a model has written about an image, or why it could not; `fingerprint` is the last to try.
 
     There is no foreign key to images: a put replaces a product's image rows, which must not cost captions.
     """
@@ -192,7 +192,7 @@ class IndexStoreRow(Base):
 class EmbeddingRow(Base):
     """A line of the ledger: open while `embedded_at` and `error` are NULL, then settled or in quarantine.
 
-    There is no foreign key to images: a row outlives its picture until the vector is deleted.
+    There is no foreign key to images: a row outlives its image until the vector is deleted.
     """
 
     __tablename__ = "embeddings"
@@ -205,10 +205,10 @@ class EmbeddingRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
-        # The anti-join runs both ways. From a picture to its row (`missing`, `counts`) it is one look-up by
-        # the primary key. From the rows of one collection to the pictures (`obsolete`) it needs that
+        # The anti-join runs both ways. From an image to its row (`missing`, `counts`) it is one look-up by
+        # the primary key. From the rows of one collection to the images (`obsolete`) it needs that
         # collection's rows together, in the order that the answer has; the look-up on the other side is one
-        # by the picture's revision and id.
+        # by the image's revision and id.
         Index(None, "collection", "image_id", "image_revision"),
         # What is in quarantine is looked through again and again, and is little.
         Index(
@@ -296,13 +296,13 @@ class ImportErrorRow(Base):
     error: Mapped[str] = mapped_column(Text)
 
 
-class ImportedPictureRow(Base):
+class ImportedImageRow(Base):
     """What a path or URL held when it was read last, and how its keeper calls that state of it.
 
     The key is a hash, for a URL may be longer than an index takes.
     """
 
-    __tablename__ = "imported_pictures"
+    __tablename__ = "imported_images"
 
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
     etag: Mapped[str | None] = mapped_column(Text)
@@ -368,7 +368,7 @@ __all__ = [
     "ImageRow",
     "ImportErrorRow",
     "ImportRow",
-    "ImportedPictureRow",
+    "ImportedImageRow",
     "ImportedProductRow",
     "IndexStoreRow",
     "JobRow",

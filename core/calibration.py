@@ -1,13 +1,13 @@
 """Calibration of the smallest score that counts as a match, from samples of the catalog, and the vote on it.
 
 The null distribution is that of the *best unrelated product*, since a search shows the best of all N
-products and not a random one. It is made of the catalogue itself: a sample of its products asks for the
-others, in the form of the query (pictures, titles, or their weighted mean, since scores of words lie in
-another range than those of pictures). A product and its nearest relatives are taken for a share of the
-catalogue, and what it finds beyond them is unrelated. The threshold is the conformal quantile of these
+products and not a random one. It is made of the catalog itself: a sample of its products asks for the
+others, in the form of the query (images, titles, or their weighted mean, since scores of words lie in
+another range than those of images). A product and its nearest relatives are taken for a share of the
+catalog, and what it finds beyond them is unrelated. The threshold is the conformal quantile of these
 scores. A larger share finds more, and keeps the rate for queries that are less strange.
 
-A query as strange to the catalogue as a product without its relatives then gets any answer at all with a
+A query as strange to the catalog as a product without its relatives then gets any answer at all with a
 chance of at most the rate. That is the false positive identification rate of ISO/IEC 19795-1, a rate per
 answer and not per product; the quantile is that of Vovk et al., "Algorithmic Learning in a Random World",
 2005, with 1 / (n + 1) as the smallest rate that n products can tell. Queries of a kind that no product is
@@ -51,11 +51,11 @@ _ABOVE = 3 * SCORE_TOLERANCE
 class NullSample:
     """A random sample of n products in one model version's space; all vectors are float32 unit rows.
 
-    `pictures` (m, dimension) has the products' pictures one product after the other, `starts` (n,) the row
+    `images` (m, dimension) has the products' images one product after the other, `starts` (n,) the row
     of each product's first; `words` (n, dimension) has their titles, and `worded` (n,) says which have one.
     """
 
-    pictures: Vector
+    images: Vector
     starts: NDArray[np.int64]
     words: Vector
     worded: NDArray[np.bool_]
@@ -70,12 +70,12 @@ def null_scores(sample: NullSample, form: Form, related_share: float) -> Scores:
     needs_words = any(modality == "text" for modality, _ in form)
     askers = np.flatnonzero(sample.worded) if needs_words else np.arange(len(sample.starts))
     if len(askers) < MINIMUM_PRODUCTS:
-        kind = "indexed pictures and a title" if needs_words else "indexed pictures"
+        kind = "indexed images and a title" if needs_words else "indexed images"
         raise Conflict(
             f"no rate can be kept yet: it takes {MINIMUM_PRODUCTS} products with {kind}, and there are "
             f"{len(askers)}; give a `score_threshold` of one model instead"
         ).at("max_false_match_rate")
-    scores = _queries(sample, askers, form) @ sample.pictures.T
+    scores = _queries(sample, askers, form) @ sample.images.T
     best = np.maximum.reduceat(scores, sample.starts, axis=1)
     best[np.arange(len(askers)), askers] = -np.inf
     place = best.shape[1] - max(1, math.ceil(related_share * best.shape[1]))
@@ -100,11 +100,11 @@ def smallest_match(null: Scores, rate: float) -> float:
 
 def _queries(sample: NullSample, askers: NDArray[np.int64], form: Form) -> Vector:
     """Ask in the form with each product; what a query pushes away is another product."""
-    total = np.zeros((len(askers), sample.pictures.shape[1]))
+    total = np.zeros((len(askers), sample.images.shape[1]))
     weights = relative_weights([weight for _, weight in form])
     for (modality, _), weight in zip(form, weights, strict=True):
         who = askers if weight >= 0 else np.roll(askers, len(askers) // 2)
-        rows = sample.words[who] if modality == "text" else sample.pictures[sample.starts[who]]
+        rows = sample.words[who] if modality == "text" else sample.images[sample.starts[who]]
         total += weight * rows
     lengths = np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
     queries: Vector = (total / lengths).astype(np.float32)
@@ -115,17 +115,17 @@ _VIEWS = 4
 _TITLES_A_CALL = 64
 _FORMS_KEPT = 64
 _GROWING_S = 10.0
-"""Age at which a sample smaller than asked for is drawn anew, and waited for: the catalogue grows."""
+"""Age at which a sample smaller than asked for is drawn anew, and waited for: the catalog grows."""
 
 
 class CalibrationConfig(Config):
     """How `max_false_match_rate` becomes a score."""
 
     sample_products: int = Field(
-        512, ge=100, le=4096, description="Products that stand for the catalogue; n tell rates from 1/(n+1)."
+        512, ge=100, le=4096, description="Products that stand for the catalog; n tell rates from 1/(n+1)."
     )
     related_share: float = Field(
-        0.01, gt=0, lt=0.5, description="Share of the catalogue that a product and its relatives are."
+        0.01, gt=0, lt=0.5, description="Share of the catalog that a product and its relatives are."
     )
     renew_s: float = Field(600.0, gt=0, description="Age at which a sample is drawn anew, in seconds.")
 
@@ -134,7 +134,7 @@ class ProductSample(Protocol):
     """Where the sample comes from."""
 
     def sample(self, count: int) -> list[Product]:
-        """Draw up to `count` products with pictures, at random but always alike. Blocks."""
+        """Draw up to `count` products with images, at random but always alike. Blocks."""
         ...
 
 
@@ -159,7 +159,7 @@ class NullSamples:
         """Name the collection that serves and the smallest cosine that counts as a match there.
 
         Raises:
-            Conflict: the catalogue is too small for any rate, or for this one.
+            Conflict: the catalog is too small for any rate, or for this one.
             Unavailable: the encoder or the store does not answer.
         """
         info = await encoder.describe()
@@ -202,7 +202,7 @@ class NullSamples:
         words, worded = await self._titles(encoder, info, products if with_words else [])
         sizes = np.array([len(each) for each in rows], dtype=np.int64)
         sample = NullSample(
-            pictures=np.stack([vector for each in rows for vector in each])
+            images=np.stack([vector for each in rows for vector in each])
             if rows
             else np.zeros((0, info.dimension), np.float32),
             starts=np.cumsum(sizes) - sizes,
@@ -213,9 +213,9 @@ class NullSamples:
 
     def _views(self, collection: str, products: Sequence[Product]) -> dict[str, list[Vector]]:
         keys = {
-            row_key(picture.image_id, picture.revision): product.product_id
+            row_key(image.image_id, image.revision): product.product_id
             for product in products
-            for picture in product.pictures[:_VIEWS]
+            for image in product.images[:_VIEWS]
         }
         try:
             found = self._store.fetch(collection, list(keys))

@@ -117,7 +117,7 @@ P = ParamSpec("P")
 
 THREADS = 64
 """Blocking calls that may wait at once: while Milvus is away, those that wait for it must not keep
-the database, the picture files and the health checks waiting too."""
+the database, the image files and the health checks waiting too."""
 
 
 def widen_thread_pool() -> None:

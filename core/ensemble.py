@@ -25,7 +25,7 @@ from core.fusion import (
     fuse_rrf,
     fuse_weighted,
     fusion_depth,
-    normalised_weights,
+    normalized_weights,
 )
 from core.search import ModelSearch, Query, SearchResult
 from core.telemetry import Stage
@@ -41,7 +41,7 @@ async def complete(
     """Let every member score all candidates: the products that any of the lists holds.
 
     Each member has `left_s` seconds. One that does not end in time, or fails, keeps the list it has and
-    is named among the errors. A candidate without a picture in a member's collection stays unscored.
+    is named among the errors. A candidate without an image in a member's collection stays unscored.
     """
     candidates = sorted({hit.product_id for result in answered.values() for hit in result.hits})
     outcomes = await asyncio.gather(
@@ -94,7 +94,7 @@ ENSEMBLE = "ensemble"
 class EnsembleResult:
     """Fused products, best first; which versions answered, which members are away and why.
 
-    `lexical_weight` is the share that the words' own ranking had in the order, 0 to 1. `incomplete` says
+    `keyword_weight` is the share that the words' own ranking had in the order, 0 to 1. `incomplete` says
     which members took part without their scores of some candidates, and why.
     """
 
@@ -104,7 +104,7 @@ class EnsembleResult:
     skipped: dict[str, str]
     degraded: bool
     timings_ms: dict[str, float] = field(default_factory=dict)
-    lexical_weight: float = 0.0
+    keyword_weight: float = 0.0
     incomplete: dict[str, str] = field(default_factory=dict)
 
 
@@ -144,7 +144,7 @@ class EnsembleSearch:
         failed |= {name: answer for name, answer in answers.items() if isinstance(answer, VitrineError)}
         if not answered:
             raise most_telling(failed)
-        used = normalised_weights(weights, list(answered))
+        used = normalized_weights(weights, list(answered))
         scored: Results = answered
         incomplete: dict[str, VitrineError] = {}
         if fusion == "weighted":

@@ -2,9 +2,9 @@
 
     VitrineError
     ├── InvalidInput              the caller sent something that can never work
-    │   ├── InvalidImage          … a picture that cannot be decoded
+    │   ├── InvalidImage          … an image that cannot be decoded
     │   ├── InputTooLarge         … bytes, pixels or counts beyond a limit
-    │   ├── UnsupportedModality   … words for a model that only sees pictures
+    │   ├── UnsupportedModality   … words for a model that only sees images
     │   ├── UnsupportedMediaType  … a body of a kind that the call does not take
     │   └── UnfetchableUrl        … a URL that is not fetched, or leads to nothing
     ├── Unauthenticated           no API key, or one that is not known
@@ -66,7 +66,7 @@ class InvalidInput(VitrineError):
 
 
 class InvalidImage(InvalidInput):
-    """A picture that cannot be decoded."""
+    """An image that cannot be decoded."""
 
 
 class InputTooLarge(InvalidInput):

@@ -16,7 +16,7 @@ RRF_K = 60
 """The constant of Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion …", SIGIR 2009."""
 
 
-def normalised_weights(weights: Mapping[str, float], members: Sequence[str]) -> dict[str, float]:
+def normalized_weights(weights: Mapping[str, float], members: Sequence[str]) -> dict[str, float]:
     """Scale the members' weights to sum to 1; a member without a weight counts as 1."""
     chosen = relative_weights([weights.get(name, 1.0) for name in members])
     shares = chosen / total if (total := chosen.sum()) > 0 else chosen
@@ -26,7 +26,7 @@ def normalised_weights(weights: Mapping[str, float], members: Sequence[str]) -> 
 def fuse_rrf(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, float]) -> list[Hit]:
     """Fuse by weighted reciprocal rank: a product scores the sum of w / (60 + rank), rank from 1.
 
-    Each list holds distinct products, best first. The picture shown for a product is the one from the
+    Each list holds distinct products, best first. The image shown for a product is the one from the
     list that contributes most. Best first, ties by product id.
     """
     return _fuse(
@@ -38,7 +38,7 @@ def fuse_rrf(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, float]) -
 
 
 def fuse_weighted(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, float]) -> list[Hit]:
-    """Fuse by the weighted sum of min-max normalised scores (convex combination, arXiv 2210.11934).
+    """Fuse by the weighted sum of min-max normalized scores (convex combination, arXiv 2210.11934).
 
     Each list's scores are scaled to [0, 1] within the list, because cosine similarities of different
     models have different ranges. When every list scores every candidate, the sum is exact: scaling is a

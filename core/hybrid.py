@@ -8,12 +8,12 @@ from dataclasses import replace
 from core.ensemble import EnsembleResult
 from core.errors import DeadlineExceeded, Unavailable, UnsupportedModality, VitrineError
 from core.fusion import beginnings, fuse_in_steps, fuse_rrf, fusion_depth
-from core.ports import LexicalIndex
+from core.ports import KeywordIndex
 from core.search import Query, QueryPart
 from core.telemetry import Stage
 from core.types import Hit
 
-LEXICAL = "lexical"
+KEYWORD = "keyword"
 """What the ranking by words is called in timings and among what was skipped."""
 
 
@@ -24,8 +24,8 @@ class HybridSearch:
     from a weak one, and one common word would lift anything. Words alone take what they can get.
     """
 
-    def __init__(self, lexical: LexicalIndex, deadline_s: float) -> None:
-        self._lexical = lexical
+    def __init__(self, keyword: KeywordIndex, deadline_s: float) -> None:
+        self._keyword = keyword
         self._deadline_s = deadline_s
 
     async def search(
@@ -56,7 +56,7 @@ class HybridSearch:
             degraded = isinstance(vectors, Unavailable)
             return replace(alone, skipped={model: vectors.message}, degraded=degraded)
         if isinstance(words, VitrineError):
-            skipped = {**vectors.skipped, LEXICAL: words.message}
+            skipped = {**vectors.skipped, KEYWORD: words.message}
             return replace(vectors, hits=vectors.hits[: query.limit], skipped=skipped, degraded=True)
         return _fused(vectors, words, weight, query.limit)
 
@@ -67,17 +67,17 @@ class HybridSearch:
         def find() -> list[Hit]:
             # The thread may begin late, and must not go on when nobody waits for it any more.
             left_s = until - time.monotonic()
-            return self._lexical.search(
+            return self._keyword.search(
                 words, query.limit, query.filter, query.exclude_products, every_word, left_s
             )
 
         try:
-            with Stage("lexical", LEXICAL) as stage:
+            with Stage("keyword", KEYWORD) as stage:
                 async with asyncio.timeout(self._deadline_s):
                     hits = await asyncio.to_thread(find)
         except TimeoutError:
             raise DeadlineExceeded(f"the search by words did not end within {self._deadline_s:g} s") from None
-        return EnsembleResult(hits, [], {}, {}, False, {LEXICAL: stage.ms}, lexical_weight=1.0)
+        return EnsembleResult(hits, [], {}, {}, False, {KEYWORD: stage.ms}, keyword_weight=1.0)
 
 
 def positive_words(parts: Sequence[QueryPart]) -> str:
@@ -95,11 +95,11 @@ def _words_can_stand_in(query: Query, error: VitrineError) -> bool:
 
 
 def _fused(vectors: EnsembleResult, words: EnsembleResult, weight: float, limit: int) -> EnsembleResult:
-    # The picture shown is the one that was nearest, where both know the product.
+    # The image shown is the one that was nearest, where both know the product.
     nearest = {hit.product_id: hit for hit in vectors.hits}
     by_words = [nearest.get(hit.product_id, hit) for hit in words.hits]
-    shares = {"vectors": 1 - weight, LEXICAL: weight}
-    lists = {"vectors": vectors.hits, LEXICAL: by_words}
+    shares = {"vectors": 1 - weight, KEYWORD: weight}
+    lists = {"vectors": vectors.hits, KEYWORD: by_words}
     # Both were asked for half of the depth.
     hits = fuse_in_steps(
         limit, lambda depth: beginnings(lists, depth // 2), lambda some: fuse_rrf(some, shares)
@@ -108,7 +108,7 @@ def _fused(vectors: EnsembleResult, words: EnsembleResult, weight: float, limit:
         vectors,
         hits=hits[:limit],
         timings_ms=vectors.timings_ms | words.timings_ms,
-        lexical_weight=weight,
+        keyword_weight=weight,
     )
 
 

@@ -76,7 +76,7 @@ class IndexRows:
         self._prepared.clear()
 
     def vectors(self, info: EncoderInfo, items: Sequence[IndexItem]) -> dict[str, Vector]:
-        """Read, by image id, what the collection holds of these pictures at any revision.
+        """Read, by image id, what the collection holds of these images at any revision.
 
         An image id stands for the content of a file, and revisions differ in attributes and place only: so
         these need not be encoded again. A vector that was damaged is left out.
@@ -103,7 +103,7 @@ class IndexRows:
         except InvalidInput as error:
             if len(rows) == 1:
                 return WrittenRows(refused=[(rows[0].item, error)])
-            # One row that cannot be stored must not keep its neighbours out.
+            # One row that cannot be stored must not keep its neighbors out.
             return _together([self.write(info, [row]) for row in rows])
 
     def settle(self, collection: str, items: Sequence[IndexItem]) -> WrittenRows:
@@ -118,7 +118,7 @@ class IndexRows:
     def remove(self, collection: str, keys: Sequence[str], grace_s: float = GRACE_S) -> Sequence[str]:
         """Delete obsolete rows from Milvus first, then from the ledger: the other order could leave orphans.
 
-        A current picture's row stays, and becomes missing. What somebody opened less than `grace_s` seconds ago
+        A current image's row stays, and becomes missing. What somebody opened less than `grace_s` seconds ago
         is left to its writer, and to the repair should that one die. Returns the keys that were removed.
 
         Raises:
@@ -140,7 +140,7 @@ class IndexRows:
         return removal.keys
 
     def remove_obsolete(self, collection: str, batch_size: int = 64, grace_s: float = 0.0) -> int:
-        """Delete the rows of pictures that are gone or have changed; returns how many."""
+        """Delete the rows of images that are gone or have changed; returns how many."""
         removed = 0
         while keys := self._ledger.obsolete(collection, batch_size, grace_s):
             try:
@@ -151,7 +151,7 @@ class IndexRows:
         return removed
 
     def remove_obsolete_of_model(self, info: EncoderInfo, batch_size: int = 64, grace_s: float = 0.0) -> int:
-        """Delete the rows of pictures that are gone or have changed in every version of the model; returns how many.
+        """Delete the rows of images that are gone or have changed in every version of the model; returns how many.
 
         `info` is the version that serves, which comes first: what is wrong with another's collection is logged
         and holds up none.
@@ -182,7 +182,7 @@ class IndexRows:
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
         # Of two that find a new collection missing, the later would reset what the earlier has settled since.
-        # Between processes that remains, and costs that these pictures are encoded again.
+        # Between processes that remains, and costs that these images are encoded again.
         if not self._preparing.acquire(timeout=_PREPARE_WAIT_S):
             raise Unavailable("the collection is still being prepared; try again")
         try:

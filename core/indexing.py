@@ -18,7 +18,16 @@ from core.errors import (
 )
 from core.index_rows import Failure, IndexRows
 from core.ports import Blobs, Captions, EncoderClient, Ledger, VectorStore
-from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, IndexItem, Picture, VectorRow
+from core.types import (
+    PROBE,
+    Captioned,
+    Encoded,
+    EncoderInfo,
+    EncoderInput,
+    IndexItem,
+    ProductImage,
+    VectorRow,
+)
 
 T = TypeVar("T")
 IndexState = Literal["indexed", "pending", "failed"]
@@ -31,7 +40,7 @@ answers may still be of the one before."""
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What one pass did: pictures indexed, put into quarantine, and obsolete rows removed."""
+    """What one pass did: images indexed, put into quarantine, and obsolete rows removed."""
 
     indexed: int = 0
     failed: int = 0
@@ -44,7 +53,7 @@ class SweepReport:
 
 
 class Indexer:
-    """Index pictures with one encoder; `IndexRows` says why nothing is lost."""
+    """Index images with one encoder; `IndexRows` says why nothing is lost."""
 
     def __init__(
         self,
@@ -67,12 +76,12 @@ class Indexer:
         return info
 
     async def index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:
-        """Embed and write these pictures; returns the state by image id. What fails for now is pending.
+        """Embed and write these images; returns the state by image id. What fails for now is pending.
 
         Those that became obsolete meanwhile have none: they are gone, or missing at another revision.
 
         Raises:
-            Internal: the encoder fails on whatever it is asked; the pictures are missing still.
+            Internal: the encoder fails on whatever it is asked; the images are missing still.
         """
         if not items:
             return {}
@@ -168,7 +177,7 @@ class Indexer:
         self, announced: EncoderInfo, readable: Sequence[tuple[IndexItem, bytes]], error: Internal
     ) -> dict[str, _State]:
         """Find what a call fails of by halves; what fails alone goes to quarantine, out of the way of others."""
-        # No picture is to blame when the encoder fails on one that is known to be good.
+        # No image is to blame when the encoder fails on one that is known to be good.
         if isinstance((await self._asked([PROBE])).vectors[0], VitrineError):
             raise error
         if len(readable) == 1:
@@ -231,7 +240,7 @@ async def _call(function: Callable[..., T], *args: object) -> T:
 
 @dataclass(frozen=True, slots=True)
 class CaptionReport:
-    """What one pass did: captions written, pictures put into quarantine, rows of gone pictures removed."""
+    """What one pass did: captions written, images put into quarantine, rows of gone images removed."""
 
     written: int = 0
     failed: int = 0
@@ -244,7 +253,7 @@ class CaptionReport:
 
 
 class Captioning:
-    """Captions pictures with one encoder.
+    """Captions images with one encoder.
 
     A caption is stored as soon as its batch is written, so a pass that is killed goes on where it was;
     two passes at once only do some work twice.
@@ -257,7 +266,7 @@ class Captioning:
         self._bugs_at = 0.0
 
     async def sweep(self, batch_size: int = 8) -> CaptionReport:
-        """Caption what is missing until nothing is, and drop captions of pictures that are gone.
+        """Caption what is missing until nothing is, and drop captions of images that are gone.
 
         Raises:
             UnsupportedModality: the encoder writes no captions.
@@ -272,50 +281,52 @@ class Captioning:
             await _call(self._captions.retry_bugs, info.name)
             self._bugs_at = time.monotonic() + BUGS_EVERY_S
         report = CaptionReport(removed=await _call(self._captions.forget_gone))
-        while pictures := await _call(self._captions.missing, info.name, info.captions, batch_size):
-            done = await self._caption(info, info.captions, pictures)
+        while images := await _call(self._captions.missing, info.name, info.captions, batch_size):
+            done = await self._caption(info, info.captions, images)
             report += done
             if done == CaptionReport():
                 break
         return report
 
-    async def _caption(self, info: EncoderInfo, version: str, pictures: Sequence[Picture]) -> CaptionReport:
-        readable, failures = await self._read(pictures)
+    async def _caption(
+        self, info: EncoderInfo, version: str, images: Sequence[ProductImage]
+    ) -> CaptionReport:
+        readable, failures = await self._read(images)
         written: list[tuple[str, str]] = []
         if readable:
             captioned = await self._encoder.caption([data for _, data in readable])
             if captioned.info.captions != version:
                 # A rolling update is under way: what the other version writes is of use once it has won.
                 return CaptionReport()
-            written, broken = _split_captions([picture for picture, _ in readable], captioned)
+            written, broken = _split_captions([image for image, _ in readable], captioned)
             failures += broken
         await _call(self._captions.put, info.name, version, written)
         await _call(self._captions.fail, info.name, version, failures)
         return CaptionReport(written=len(written), failed=len(failures))
 
     async def _read(
-        self, pictures: Sequence[Picture]
-    ) -> tuple[list[tuple[Picture, bytes]], list[tuple[str, VitrineError]]]:
+        self, images: Sequence[ProductImage]
+    ) -> tuple[list[tuple[ProductImage, bytes]], list[tuple[str, VitrineError]]]:
         """Read files until a call can carry no more; those behind are still missing afterwards."""
-        readable: list[tuple[Picture, bytes]] = []
+        readable: list[tuple[ProductImage, bytes]] = []
         failures: list[tuple[str, VitrineError]] = []
         size = 0
-        for picture in pictures:
-            size += picture.bytes
+        for image in images:
+            size += image.bytes
             if readable and size > MAX_ENCODE_BYTES:
                 break
             try:
-                readable.append((picture, await _call(self._blobs.get, picture.sha256)))
+                readable.append((image, await _call(self._blobs.get, image.sha256)))
             except NotFound as error:
-                failures.append((picture.image_id, error))
+                failures.append((image.image_id, error))
         return readable, failures
 
 
 def _split_captions(
-    pictures: Sequence[Picture], captioned: Captioned
+    images: Sequence[ProductImage], captioned: Captioned
 ) -> tuple[list[tuple[str, str]], list[tuple[str, VitrineError]]]:
-    """Captions and failures by image id; a picture that fails for now only is in neither."""
-    answers = [(picture.image_id, text) for picture, text in zip(pictures, captioned.texts, strict=True)]
+    """Captions and failures by image id; an image that fails for now only is in neither."""
+    answers = [(image.image_id, text) for image, text in zip(images, captioned.texts, strict=True)]
     written = [(image_id, text) for image_id, text in answers if isinstance(text, str)]
     return written, [
         (image_id, text) for image_id, text in answers if isinstance(text, InvalidInput | Internal)

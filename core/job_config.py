@@ -19,10 +19,10 @@ class FileImportConfig(Config):
         min_length=1,
         description="The same folder as Milvus names it: its path within Milvus's own bucket, `vitrine-import`.",
     )
-    file_pictures: int = Field(
+    file_images: int = Field(
         20_000,
         ge=1,
-        description="Pictures of one file, and of one unit of work: what is lost when a copy of the model is "
+        description="Images of one file, and of one unit of work: what is lost when a copy of the model is "
         "killed.",
     )
     files_at_once: int = Field(8, ge=1, le=256, description="Files that Milvus imports at once.")
@@ -43,7 +43,7 @@ class BulkConfig(Config):
         None, ge=0, description="GPUs of one copy; by default those of the encoder's replica."
     )
     batch_size: int | None = Field(
-        None, ge=1, le=1024, description="Pictures of one write; by default the encoder's max_batch_size."
+        None, ge=1, le=1024, description="Images of one write; by default the encoder's max_batch_size."
     )
     batches_in_flight: int = Field(
         3,
@@ -52,13 +52,13 @@ class BulkConfig(Config):
         description="Batches of one copy under way at once: one is decoded while another is in the model and "
         "a third is written. More hide a slow store, cost memory, and are lost when the process is killed.",
     )
-    shard_pictures: int = Field(
-        512, ge=1, description="Pictures of one unit of work: what a copy takes up at a time."
+    shard_images: int = Field(
+        512, ge=1, description="Images of one unit of work: what a copy takes up at a time."
     )
     gap_threshold: int = Field(
         100,
         ge=0,
-        description="A build ends when at most that many pictures are missing, which live traffic has "
+        description="A build ends when at most that many images are missing, which live traffic has "
         "added since; it goes round again while more are.",
     )
     patience_s: float = Field(
@@ -103,11 +103,11 @@ class EvaluationConfig(Config):
     queries: str | None = Field(
         None,
         min_length=1,
-        description="Labelled queries: a Parquet, CSV or JSONL file, by path or as fsspec names it. Without, "
-        "pictures of the catalog are changed and must find their own product.",
+        description="Labeled queries: a Parquet, CSV or JSONL file, by path or as fsspec names it. Without, "
+        "images of the catalog are changed and must find their own product.",
     )
     sample: int = Field(
-        200, ge=2, le=10_000, description="Pictures that are drawn from the catalog where no labels are."
+        200, ge=2, le=10_000, description="Images that are drawn from the catalog where no labels are."
     )
     seed: int = Field(0, ge=0, description="Of the drawing, of the changes, and of the intervals.")
     cutoffs: tuple[int, ...] = Field(
@@ -132,7 +132,7 @@ class EvaluationConfig(Config):
     )
     resamples: int = Field(2000, ge=100, le=100_000, description="Resamples of the bootstrap.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Share of intervals that hold the true mean.")
-    shown_queries: int = Field(20, ge=0, le=200, description="Queries that the report shows with pictures.")
+    shown_queries: int = Field(20, ge=0, le=200, description="Queries that the report shows with images.")
     gate: GateConfig = Field(GateConfig(), description="When a candidate is refused.")
 
     @property

@@ -11,7 +11,7 @@ from core.ensemble import Fusion
 from core.sources import SourceDescription
 from core.types import WholeNumber
 
-JobState = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
+JobState = Literal["queued", "running", "succeeded", "failed", "canceled", "interrupted"]
 """`interrupted`: the process gave no sign of life for too long; the same job, asked for anew, goes on."""
 
 
@@ -97,7 +97,7 @@ class BuildArgs(JobArgs):
 class SampleArgs(BuildArgs):
     """Build a share of a collection, to measure the speed and to predict the whole."""
 
-    percent: float = Field(5.0, gt=0, le=100, description="Share of the pictures, in percent.")
+    percent: float = Field(5.0, gt=0, le=100, description="Share of the images, in percent.")
 
 
 CANDIDATE = ":candidate"
@@ -115,7 +115,7 @@ class EnsembleArgs(JobArgs):
 
 
 class EvaluateArgs(JobArgs):
-    """Compare models and ensembles on labelled queries, or on changed pictures of the catalog."""
+    """Compare models and ensembles on labeled queries, or on changed images of the catalog."""
 
     models: list[str] = Field(
         [], description="Configured encoders to compare; by default all that have a collection."
@@ -128,10 +128,10 @@ class EvaluateArgs(JobArgs):
         description="Ensembles to compare; by default the configured one where all its members are compared.",
     )
     queries: str | None = Field(
-        None, min_length=1, description="File of labelled queries, in place of the configured one."
+        None, min_length=1, description="File of labeled queries, in place of the configured one."
     )
     sample: WholeNumber | None = Field(
-        None, ge=2, le=10_000, description="Pictures of the catalog to draw, in place of labelled queries."
+        None, ge=2, le=10_000, description="Images of the catalog to draw, in place of labeled queries."
     )
     seed: WholeNumber | None = Field(
         None, ge=0, description="Of the drawing, in place of the configured one."
@@ -144,8 +144,8 @@ class ImportArgs(JobArgs):
     source: SourceDescription = Field(description="Where the products come from.")
     ask_again: bool = Field(
         True,
-        description="Whether servers are asked if pictures that were fetched before have changed; if not, a "
-        "known URL stands for the same picture.",
+        description="Whether servers are asked if images that were fetched before have changed; if not, a "
+        "known URL stands for the same image.",
     )
     delete_missing: bool = Field(
         False, description="Delete products that this source has delivered before and does so no more."
@@ -158,7 +158,7 @@ class ImportArgs(JobArgs):
 class PlanArgs(BuildArgs):
     """Say what a candidate would change and cost; writes nothing."""
 
-    percent: float = Field(2.0, gt=0, le=100, description="Share of the pictures to measure by, in percent.")
+    percent: float = Field(2.0, gt=0, le=100, description="Share of the images to measure by, in percent.")
 
 
 class PromoteArgs(BuildArgs):
@@ -203,11 +203,11 @@ class PruneFilesArgs(JobArgs):
 
 
 class VerifyArgs(JobArgs):
-    """Compare catalogue, ledger and Milvus, and repair what differs if asked to."""
+    """Compare catalog, ledger and Milvus, and repair what differs if asked to."""
 
     model: str | None = Field(None, description="A configured encoder; by default all of them.")
     percent: float = Field(
-        5.0, ge=0, le=100, description="Share of the pictures to encode anew and to compare, in percent."
+        5.0, ge=0, le=100, description="Share of the images to encode anew and to compare, in percent."
     )
     seed: WholeNumber | None = Field(
         None, ge=0, description="Of the drawing of that share; by default another every time."

@@ -17,9 +17,9 @@ from core.types import (
     Hit,
     IndexItem,
     LedgerCounts,
-    NewPicture,
-    Picture,
+    NewImage,
     Product,
+    ProductImage,
     Removal,
     Vector,
     VectorRow,
@@ -27,7 +27,7 @@ from core.types import (
 
 
 class Blobs(Protocol):
-    """Picture files by the sha256 of their bytes. Blocking; safe to call from several threads."""
+    """Image files by the sha256 of their bytes. Blocking; safe to call from several threads."""
 
     def put(self, data: bytes) -> str:
         """Store durably and return the lower-case hex sha256; storing the same bytes again is free."""
@@ -43,14 +43,14 @@ class Blobs(Protocol):
 
 
 class Captions(Protocol):
-    """What models have written about pictures: one row a picture and model. Blocking; safe from anywhere.
+    """What models have written about images: one row an image and model. Blocking; safe from anywhere.
 
-    A picture's bytes never change under its id, so a caption is out of date only when other weights or
+    An image's bytes never change under its id, so a caption is out of date only when other weights or
     settings write captions under the model's name, which is what `fingerprint` tells.
     """
 
-    def missing(self, model: str, fingerprint: str, limit: int) -> list[Picture]:
-        """Pictures that this version has neither captioned nor failed on, oldest revision first."""
+    def missing(self, model: str, fingerprint: str, limit: int) -> list[ProductImage]:
+        """Images that this version has neither captioned nor failed on, oldest revision first."""
         ...
 
     def put(self, model: str, fingerprint: str, captions: Sequence[tuple[str, str]]) -> None:
@@ -58,15 +58,15 @@ class Captions(Protocol):
         ...
 
     def fail(self, model: str, fingerprint: str, errors: Sequence[tuple[str, VitrineError]]) -> None:
-        """Put these pictures, by image id, into quarantine for this version; a former caption stays."""
+        """Put these images, by image id, into quarantine for this version; a former caption stays."""
         ...
 
     def quarantined(self, model: str, limit: int) -> tuple[int, dict[str, str]]:
-        """Count the pictures that the model has failed on; with the products of the first by image id."""
+        """Count the images that the model has failed on; with the products of the first by image id."""
         ...
 
     def retry(self, model: str) -> int:
-        """Take all pictures of the model out of quarantine, so that they are missing; counts them."""
+        """Take all images of the model out of quarantine, so that they are missing; counts them."""
         ...
 
     def retry_bugs(self, model: str) -> int:
@@ -74,15 +74,15 @@ class Captions(Protocol):
         ...
 
     def of(self, image_ids: Sequence[str]) -> dict[str, list[Caption]]:
-        """The captions of these pictures by image id, newest first; pictures without one are left out."""
+        """The captions of these images by image id, newest first; images without one are left out."""
         ...
 
     def counts(self, model: str, fingerprint: str) -> CaptionCounts:
-        """Count pictures, and those that this version has captioned, failed on and not seen yet."""
+        """Count images, and those that this version has captioned, failed on and not seen yet."""
         ...
 
     def forget_gone(self) -> int:
-        """Drop the rows of pictures that the catalog does not hold any more; counts them."""
+        """Drop the rows of images that the catalog does not hold any more; counts them."""
         ...
 
 
@@ -100,7 +100,7 @@ class EncoderClient(Protocol):
         ...
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        """Embed pictures and words; each input succeeds or fails alone.
+        """Embed images and words; each input succeeds or fails alone.
 
         Raises:
             ModelUnavailable: no replica answers.
@@ -108,8 +108,8 @@ class EncoderClient(Protocol):
         """
         ...
 
-    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
-        """Describe picture files in words; each succeeds or fails alone.
+    async def caption(self, images: Sequence[bytes]) -> Captioned:
+        """Describe image files in words; each succeeds or fails alone.
 
         Raises:
             UnsupportedModality: the encoder writes no captions.
@@ -120,10 +120,10 @@ class EncoderClient(Protocol):
 
 
 class Ledger(Protocol):
-    """Which picture, at which revision, is in which collection. Blocking; safe from anywhere.
+    """Which image, at which revision, is in which collection. Blocking; safe from anywhere.
 
     A row is opened before the vector is written and settled after it, so every vector that may exist
-    in Milvus has a row here; one anti-join against the pictures finds all that is missing or obsolete.
+    in Milvus has a row here; one anti-join against the images finds all that is missing or obsolete.
     """
 
     def register(self, info: EncoderInfo) -> None:
@@ -135,17 +135,17 @@ class Ledger(Protocol):
         ...
 
     def missing(self, collection: str, limit: int, grace_s: float = 0.0) -> list[IndexItem]:
-        """Pictures whose current revision has no settled row, except those opened within `grace_s`."""
+        """Images whose current revision has no settled row, except those opened within `grace_s`."""
         ...
 
     def missing_between(
         self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
     ) -> list[IndexItem]:
-        """What is missing of the pictures with `first <= image id < beyond`, in the order of their ids."""
+        """What is missing of the images with `first <= image id < beyond`, in the order of their ids."""
         ...
 
     def items(self, product_id: str) -> list[IndexItem]:
-        """The pictures of one product as they should be indexed; empty when the product is missing."""
+        """The images of one product as they should be indexed; empty when the product is missing."""
         ...
 
     def open(self, collection: str, items: Sequence[IndexItem]) -> None:
@@ -157,11 +157,11 @@ class Ledger(Protocol):
         ...
 
     def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
-        """Put these pictures into quarantine with their errors."""
+        """Put these images into quarantine with their errors."""
         ...
 
     def retry(self, collection: str) -> int:
-        """Take all pictures of the collection out of quarantine, so that they are missing; counts them."""
+        """Take all images of the collection out of quarantine, so that they are missing; counts them."""
         ...
 
     def retry_bugs(self, collection: str) -> int:
@@ -169,7 +169,7 @@ class Ledger(Protocol):
         ...
 
     def obsolete(self, collection: str, limit: int, grace_s: float = 0.0) -> list[str]:
-        """Row keys whose picture is gone or has a newer revision, except rows opened within `grace_s`."""
+        """Row keys whose image is gone or has a newer revision, except rows opened within `grace_s`."""
         ...
 
     def obsolete_between(
@@ -181,7 +181,7 @@ class Ledger(Protocol):
     def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
         """Open these rows; returns those whose vectors may be deleted.
 
-        A current picture's is not among them: its row becomes missing. Nor are those that somebody else opened
+        A current image's is not among them: its row becomes missing. Nor are those that somebody else opened
         within `grace_s`.
         """
         ...
@@ -215,15 +215,15 @@ class Ledger(Protocol):
         ...
 
     def settled(self, collection: str, image_ids: Sequence[str]) -> dict[str, str]:
-        """Of these pictures, by image id, the key of the newest row that is settled, at whatever revision."""
+        """Of these images, by image id, the key of the newest row that is settled, at whatever revision."""
         ...
 
     def counts(self, collection: str) -> LedgerCounts:
-        """Count pictures, indexed, failed and missing for one collection."""
+        """Count images, indexed, failed and missing for one collection."""
         ...
 
 
-class LexicalIndex(Protocol):
+class KeywordIndex(Protocol):
     """Full-text search over what is written about products. Blocking; safe to call from anywhere.
 
     Products are found by the words of their id, title, attributes, description and captions, from the
@@ -239,7 +239,7 @@ class LexicalIndex(Protocol):
         every_word: bool = True,
         timeout_s: float | None = None,
     ) -> list[Hit]:
-        """Find the `limit` products with pictures that fit best, each by its first picture.
+        """Find the `limit` products with images that fit best, each by its first image.
 
         A product fits when it holds every one of the words, or with `every_word=False` at least one.
         `words` may be any text. Best first, ties by product id; scores are comparable within one answer
@@ -261,11 +261,11 @@ class Products(Protocol):
         title: str,
         description: str,
         attributes: Attributes,
-        pictures: Sequence[NewPicture] | None,
+        images: Sequence[NewImage] | None,
     ) -> tuple[Product, bool]:
         """Create or replace a product durably; returns it and whether it is new.
 
-        `pictures=None` keeps the pictures it has. A picture that stays keeps its image id; its revision
+        `images=None` keeps the images it has. An image that stays keeps its image id; its revision
         changes only when its place in the product, the attributes or its bytes change, so that a
         repeated identical put costs no new embedding.
         """
@@ -284,15 +284,15 @@ class Products(Protocol):
         ...
 
     def delete(self, product_id: str) -> None:
-        """Remove a product and its pictures durably; NotFound when missing."""
+        """Remove a product and its images durably; NotFound when missing."""
         ...
 
-    def picture(self, image_id: str) -> Picture:
-        """Read one picture; NotFound when missing."""
+    def image(self, image_id: str) -> ProductImage:
+        """Read one image; NotFound when missing."""
         ...
 
     def counts(self) -> tuple[int, int]:
-        """Count products and pictures."""
+        """Count products and images."""
         ...
 
 
@@ -363,9 +363,9 @@ class VectorStore(Protocol):
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
     ) -> list[Hit]:
-        """Find the `limit` nearest distinct products, each by its best picture.
+        """Find the `limit` nearest distinct products, each by its best image.
 
-        `vector` is float32 (dimension,), not necessarily normalised; scores are cosine similarities,
+        `vector` is float32 (dimension,), not necessarily normalized; scores are cosine similarities,
         best first, each product once. Scores within `SCORE_TOLERANCE` tie: they are given as the best of
         them, and ties go by product id, at any limit. So a larger limit finds the same products in the
         same order and continues it, but for products whose scores differ by very nearly the tolerance:
@@ -377,9 +377,9 @@ class VectorStore(Protocol):
     def score_products(
         self, collection: str, vector: Vector, products: Sequence[str], filter: Filter | None = None
     ) -> list[Hit]:
-        """Score these products, each by its best picture under the filter, as `search_products` does.
+        """Score these products, each by its best image under the filter, as `search_products` does.
 
-        Products without a picture in the collection, or that do not pass the filter, are left out.
+        Products without an image in the collection, or that do not pass the filter, are left out.
         """
         ...
 
@@ -392,8 +392,8 @@ __all__ = [
     "Blobs",
     "Captions",
     "EncoderClient",
+    "KeywordIndex",
     "Ledger",
-    "LexicalIndex",
     "Products",
     "VectorStore",
 ]

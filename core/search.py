@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """A part of a query that is in the catalog already: whose it is, and the row keys of its pictures."""
+    """A part of a query that is in the catalog already: whose it is, and the row keys of its images."""
 
     label: str
     product_id: str
@@ -115,7 +115,7 @@ class ModelSearch:
     async def score(
         self, embedded: QueryVector, products: Sequence[str], filter: Filter | None = None
     ) -> list[Hit]:
-        """Score given products, each by its best picture; those that the collection lacks are left out.
+        """Score given products, each by its best image; those that the collection lacks are left out.
 
         Raises:
             ModelUnavailable, StoreUnavailable: not now.

@@ -17,7 +17,7 @@ class ImportConfig(Config):
         "shell may import from anywhere.",
     )
     products_at_once: int = Field(8, ge=1, le=256, description="Products that are in hand at once.")
-    pictures_at_once: int = Field(16, ge=1, le=256, description="Pictures that are read or fetched at once.")
+    images_at_once: int = Field(16, ge=1, le=256, description="Images that are read or fetched at once.")
     batch_products: int = Field(
         64,
         ge=1,
@@ -34,7 +34,7 @@ class ImportConfig(Config):
 
 
 TOKEN_PREFIX = "VITRINE_IMPORT_TOKEN"
-"""Only variables of this prefix are sent to remote catalogues: the environment holds other secrets too."""
+"""Only variables of this prefix are sent to remote catalogs: the environment holds other secrets too."""
 
 
 class _Description(BaseModel):
@@ -42,7 +42,7 @@ class _Description(BaseModel):
 
 
 class Fields(_Description):
-    """Which columns of a manifest, or fields of a remote catalogue's items, hold what.
+    """Which columns of a manifest, or fields of a remote catalog's items, hold what.
 
     A field of a nested object is written `media.url`; through a list it names that field of each item.
     """
@@ -56,11 +56,11 @@ class Fields(_Description):
         None,
         # A list is what JSON has for a tuple.
         strict=False,
-        description="Pictures, in this order: paths or URLs, one or a list each; by default `images` or "
-        "`image` where there is one. Where there is none, products keep the pictures that they have.",
+        description="Images, in this order: paths or URLs, one or a list each; by default `images` or "
+        "`image` where there is one. Where there is none, products keep the images that they have.",
     )
     images_separator: str = Field(
-        "|", min_length=1, description="What stands between the pictures of a text that names several."
+        "|", min_length=1, description="What stands between the images of a text that names several."
     )
     attributes: str | None = Field(
         None, description="An object of attributes, or its JSON; by default `attributes` where there is one."
@@ -71,14 +71,14 @@ class Fields(_Description):
 
 
 class FolderSource(_Description):
-    """A folder: each sub-folder is a product of that name, each picture beside them one of its file's name."""
+    """A folder: each sub-folder is a product of that name, each image beside them one of its file's name."""
 
     kind: Literal["folder"]
     path: str = Field(min_length=1, description="The folder.")
 
 
 class ManifestSource(_Description):
-    """A table, one row a product; relative paths of pictures begin at its folder and stay inside of it."""
+    """A table, one row a product; relative paths of images begin at its folder and stay inside of it."""
 
     kind: Literal["manifest"]
     path: str = Field(min_length=1, description="The file: .csv, .tsv, .jsonl, .ndjson or .parquet.")
@@ -92,7 +92,7 @@ class ManifestSource(_Description):
 
 
 class RemoteSource(_Description):
-    """A catalogue behind HTTP that answers page by page in JSON."""
+    """A catalog behind HTTP that answers page by page in JSON."""
 
     kind: Literal["remote"]
     url: str = Field(min_length=1, description="The first page's URL, without the parameters below.")

@@ -34,7 +34,7 @@ StageName = Literal[
     "forward",
     "search",
     "score",
-    "lexical",
+    "keyword",
     "fuse",
     "hydrate",
 ]

@@ -53,7 +53,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """One encoder's captions of pictures: a text or an error each, in input order."""
+    """One encoder's captions of images: a text or an error each, in input order."""
 
     info: EncoderInfo
     texts: list[str | VitrineError]
@@ -62,9 +62,9 @@ class Captioned:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A part of a picture in shares of its width and height, as a viewer shows it: upright, from the top left.
+    """A part of an image in shares of its width and height, as a viewer shows it: upright, from the top left.
 
-    All four are in [0, 1], `width` and `height` above 0, and the part ends within the picture.
+    All four are in [0, 1], `width` and `height` above 0, and the part ends within the image.
     """
 
     x: float
@@ -75,18 +75,18 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Cropped:
-    """The part `box` of the picture in the bytes of a file; it travels whole and is cut where it is decoded."""
+    """The part `box` of the image in the bytes of a file; it travels whole and is cut where it is decoded."""
 
     data: bytes
     box: Box
 
 
-PictureInput = bytes | Cropped
-"""A picture that an encoder takes: the bytes of a file, whole or a part of what they show."""
+ImageInput = bytes | Cropped
+"""An image that an encoder takes: the bytes of a file, whole or a part of what they show."""
 
 
-EncoderInput = PictureInput | str
-"""What an encoder takes: a picture, or words."""
+EncoderInput = ImageInput | str
+"""What an encoder takes: an image, or words."""
 
 
 def _whole(value: Any) -> Any:
@@ -96,7 +96,7 @@ def _whole(value: Any) -> Any:
 WholeNumber = Annotated[int, BeforeValidator(_whole)]
 """An integer of JSON as JSON Schema has it: 3.0 is one too, and some languages write it so."""
 
-PROBE: PictureInput = base64.b64decode(
+PROBE: ImageInput = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAABlBMVEX/QACAgIAuXkqhAAAAGklEQVR42mNkYGBg+M/AwMDEAAWjjFEG8QwA"
     "yyMBf5gYzUkAAAAASUVORK5CYII="
 )
@@ -108,11 +108,11 @@ Attributes = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture of a product as the catalog keeps it.
+class ProductImage:
+    """An image of a product as the catalog keeps it.
 
-    `revision` changes whenever anything that a search sees of the picture changes, and never repeats.
-    `caption` is the newest that a model has written, if any; it is no part of what makes a picture the same.
+    `revision` changes whenever anything that a search sees of the image changes, and never repeats.
+    `caption` is the newest that a model has written, if any; it is no part of what makes an image the same.
     """
 
     image_id: str
@@ -129,21 +129,21 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product with its pictures in their order."""
+    """A product with its images in their order."""
 
     product_id: str
     title: str
     description: str
     attributes: Attributes
-    pictures: tuple[Picture, ...]
+    images: tuple[ProductImage, ...]
     revision: int
     created_at: datetime
     updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class NewPicture:
-    """A decodable picture file on its way into the catalog."""
+class NewImage:
+    """A decodable image file on its way into the catalog."""
 
     data: bytes
     media_type: str
@@ -153,7 +153,7 @@ class NewPicture:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What a model has written about a picture."""
+    """What a model has written about an image."""
 
     model: str
     text: str
@@ -167,7 +167,7 @@ number of hits that are asked for and with the filter."""
 
 @dataclass(frozen=True, slots=True)
 class IndexItem:
-    """A picture at one revision with what its vector row repeats of the product."""
+    """An image at one revision with what its vector row repeats of the product."""
 
     image_id: str
     revision: int
@@ -184,13 +184,13 @@ class IndexItem:
 
 
 def row_key(image_id: str, revision: int) -> str:
-    """The primary key of a picture at one revision: revisions never overwrite each other."""
+    """The primary key of an image at one revision: revisions never overwrite each other."""
     return f"{image_id}:{revision}"
 
 
 @dataclass(frozen=True, slots=True)
 class VectorRow:
-    """A row of a collection: an indexed picture and its float32 unit vector of shape (dimension,)."""
+    """A row of a collection: an indexed image and its float32 unit vector of shape (dimension,)."""
 
     item: IndexItem
     vector: Vector
@@ -198,7 +198,7 @@ class VectorRow:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A found picture; `score` is the cosine similarity in [-1, 1], or what a fusion makes of it."""
+    """A found image; `score` is the cosine similarity in [-1, 1], or what a fusion makes of it."""
 
     image_id: str
     revision: int
@@ -225,9 +225,9 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class LedgerCounts:
-    """How far a collection has come: pictures in the catalog, indexed, failed (quarantine) and missing."""
+    """How far a collection has come: images in the catalog, indexed, failed (quarantine) and missing."""
 
-    pictures: int
+    images: int
     indexed: int
     failed: int
     missing: int
@@ -235,9 +235,9 @@ class LedgerCounts:
 
 @dataclass(frozen=True, slots=True)
 class CaptionCounts:
-    """How far a version's captions have come: pictures in the catalog, captioned, failed and missing."""
+    """How far a version's captions have come: images in the catalog, captioned, failed and missing."""
 
-    pictures: int
+    images: int
     captioned: int
     failed: int
     missing: int
@@ -257,13 +257,13 @@ __all__ = [
     "EncoderInfo",
     "EncoderInput",
     "Hit",
+    "ImageInput",
     "IndexItem",
     "LedgerCounts",
     "Modality",
-    "NewPicture",
-    "Picture",
-    "PictureInput",
+    "NewImage",
     "Product",
+    "ProductImage",
     "Removal",
     "Vector",
     "VectorRow",

@@ -27,7 +27,7 @@ def is_unit(vector: Vector) -> bool:
 
 
 def weighted_mean(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector:
-    """Combine unit vectors into one: float32 (dimension,), the L2-normalised weighted sum.
+    """Combine unit vectors into one: float32 (dimension,), the L2-normalized weighted sum.
 
     Raises:
         InvalidInput: the weighted vectors cancel out and point nowhere.

@@ -1,4 +1,4 @@
-"""The synthetic catalogue: products with titles, attributes and two to four pictures each."""
+"""The synthetic catalog: products with titles, attributes and two to four images each."""
 
 import io
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from demo.drawing import draw
-from demo.garments import BACKGROUNDS, COLOURS, PATTERNS, TYPES, Look, description, title
+from demo.garments import BACKGROUNDS, COLORS, PATTERNS, TYPES, Look, description, title
 
-PICTURE_SIZE = 256
-"""Width and height of the catalogue's pictures in pixels."""
+IMAGE_SIZE = 256
+"""Width and height of the catalog's images in pixels."""
 
 _BRANDS = ("Alder", "Birch", "Corvo", "Dune", "Elm", "Fjord", "Marlow", "Northing")
 _SEASONS = ("spring", "summer", "autumn", "winter")
@@ -26,25 +26,25 @@ _JPEG_QUALITY = 88
 
 @dataclass(frozen=True)
 class DemoProduct:
-    """A product as a shop would send it; `pictures` are JPEG files."""
+    """A product as a shop would send it; `images` are JPEG files."""
 
     product_id: str
     title: str
     description: str
     attributes: dict[str, Any]
-    pictures: tuple[bytes, ...]
+    images: tuple[bytes, ...]
 
     @property
     def look(self) -> Look:
-        """The look that its pictures were drawn from."""
-        return Look(*(self.attributes[name] for name in ("type", "colour", "pattern", "background")))
+        """The look that its images were drawn from."""
+        return Look(*(self.attributes[name] for name in ("type", "color", "pattern", "background")))
 
 
 def demo_products(seed: int, count: int) -> Iterator[DemoProduct]:
     """Draw `count` products; the same seed gives the same bytes, and a longer run begins like a shorter one.
 
-    Every hundred products hold each pair of type and colour once, in one of the two patterns that the
-    pair is made in, so that words find several products and a picture finds its near kin.
+    Every hundred products hold each pair of type and color once, in one of the two patterns that the
+    pair is made in, so that words find several products and an image finds its near kin.
     """
     for number in range(count):
         yield _product(seed, number)
@@ -57,17 +57,17 @@ def demo_looks(seed: int, count: int) -> dict[str, Look]:
 
 
 def _product_id(look: Look, number: int) -> str:
-    return f"{look.type}-{look.colour}-{look.pattern}-{number:04d}"
+    return f"{look.type}-{look.color}-{look.pattern}-{number:04d}"
 
 
 def _look(seed: int, number: int) -> Look:
-    pair_order = np.random.default_rng((seed, 0)).permutation(len(TYPES) * len(COLOURS))
+    pair_order = np.random.default_rng((seed, 0)).permutation(len(TYPES) * len(COLORS))
     turn, place = divmod(number, len(pair_order))
-    garment_type, colour = list(pairs(TYPES, COLOURS))[pair_order[place]]
+    garment_type, color = list(pairs(TYPES, COLORS))[pair_order[place]]
     made_in = np.random.default_rng((seed, 1, int(pair_order[place]))).permutation(len(PATTERNS))
     pattern = PATTERNS[made_in[turn % _PATTERNS_A_PAIR]]
     background = BACKGROUNDS[np.random.default_rng((seed, 2, number)).integers(len(BACKGROUNDS))]
-    return Look(garment_type, colour, pattern, background)
+    return Look(garment_type, color, pattern, background)
 
 
 def _product(seed: int, number: int) -> DemoProduct:
@@ -80,7 +80,7 @@ def _product(seed: int, number: int) -> DemoProduct:
         description=description(look, rng),
         attributes={
             "type": look.type,
-            "colour": look.colour,
+            "color": look.color,
             "pattern": look.pattern,
             "background": look.background,
             "brand": brand,
@@ -88,11 +88,11 @@ def _product(seed: int, number: int) -> DemoProduct:
             "price": round(float(_BASE_PRICES[look.type] * rng.uniform(0.6, 1.8)), 2),
             "in_stock": bool(rng.random() < 0.85),
         },
-        pictures=tuple(_picture(look, seed, number, view) for view in range(rng.integers(2, 5))),
+        images=tuple(_image(look, seed, number, view) for view in range(rng.integers(2, 5))),
     )
 
 
-def _picture(look: Look, seed: int, number: int, view: int) -> bytes:
+def _image(look: Look, seed: int, number: int, view: int) -> bytes:
     item, photograph = (
         np.random.SeedSequence((seed, 4, number)),
         np.random.SeedSequence((seed, 5, number, view)),
@@ -101,7 +101,7 @@ def _picture(look: Look, seed: int, number: int, view: int) -> bytes:
 
 
 def jpeg(look: Look, item: np.random.SeedSequence, photograph: np.random.SeedSequence) -> bytes:
-    """Draw a picture at the catalogue's size as a JPEG file; `draw` says what the two seeds decide."""
+    """Draw an image at the catalog's size as a JPEG file; `draw` says what the two seeds decide."""
     file = io.BytesIO()
-    draw(look, PICTURE_SIZE, item, photograph).save(file, "JPEG", quality=_JPEG_QUALITY)
+    draw(look, IMAGE_SIZE, item, photograph).save(file, "JPEG", quality=_JPEG_QUALITY)
     return file.getvalue()

@@ -133,7 +133,7 @@ _DYES = {
 }
 _BACKDROPS = {
     "white": (250, 250, 250),
-    "grey": (165, 168, 172),
+    "gray": (165, 168, 172),
     "beige": (226, 208, 180),
     "wooden": (160, 120, 80),
 }
@@ -142,12 +142,12 @@ _DARK_PRINT = (40, 40, 45)
 _FLOWERS_ACROSS = 5
 
 
-def cloth(colour: str, pattern: str, x: Plane, y: Plane, rng: np.random.Generator) -> NDArray[np.float32]:
+def cloth(color: str, pattern: str, x: Plane, y: Plane, rng: np.random.Generator) -> NDArray[np.float32]:
     """Dyed and printed cloth, shape (height, width, 3), at the garment's own coordinates `x`, `y`.
 
     The print is light on dark dyes and dark on light ones.
     """
-    dye = np.asarray(_DYES[colour], np.float32) + rng.normal(0, 9, 3).astype(np.float32)
+    dye = np.asarray(_DYES[color], np.float32) + rng.normal(0, 9, 3).astype(np.float32)
     ink = np.asarray(_LIGHT_PRINT if dye.mean() < 150 else _DARK_PRINT, np.float32)
     printed = _print(pattern, x, y, rng)[..., None]
     return np.asarray(dye + printed * (ink - dye), np.float32)
@@ -187,9 +187,9 @@ def _flowers(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
     """Five-petalled flowers, one in each cell of a grid so that every garment shows some."""
     ink = np.zeros_like(x)
     for column, row in np.ndindex(_FLOWERS_ACROSS, _FLOWERS_ACROSS):
-        centre_x, centre_y = (np.array((column, row)) + rng.random(2)) / _FLOWERS_ACROSS
+        center_x, center_y = (np.array((column, row)) + rng.random(2)) / _FLOWERS_ACROSS
         radius, turn = np.float32(rng.uniform(0.06, 0.1)), np.float32(rng.uniform(0, 6))
-        dx, dy = x - np.float32(centre_x), y - np.float32(centre_y)
+        dx, dy = x - np.float32(center_x), y - np.float32(center_y)
         square = dx * dx + dy * dy
         near = np.nonzero(square < radius * radius)
         petals = radius * (0.62 + 0.38 * np.cos(5 * np.arctan2(dy[near], dx[near]) + turn))
@@ -202,21 +202,21 @@ _EDGE_OVERSAMPLING = 2
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """Where the garment lies in the picture: scale, turn in radians, shift in picture sides, mirrored."""
+    """Where the garment lies in the image: scale, turn in radians, shift in image sides, mirrored."""
 
     scale: float
     turn: float
     shift: tuple[float, float]
     mirrored: bool
 
-    def to_picture(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Garment coordinates to picture coordinates; both of shape (n, 2)."""
-        centred = (points - 0.5) * ((-1.0, 1.0) if self.mirrored else (1.0, 1.0))
+    def to_image(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Garment coordinates to image coordinates; both of shape (n, 2)."""
+        centered = (points - 0.5) * ((-1.0, 1.0) if self.mirrored else (1.0, 1.0))
         cos, sin = np.cos(self.turn), np.sin(self.turn)
-        return self.scale * centred @ np.array(((cos, sin), (-sin, cos))) + 0.5 + self.shift
+        return self.scale * centered @ np.array(((cos, sin), (-sin, cos))) + 0.5 + self.shift
 
     def to_garment(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
-        """Picture coordinates to garment coordinates, undoing `to_picture`."""
+        """Image coordinates to garment coordinates, undoing `to_image`."""
         cos, sin = np.float32(np.cos(self.turn) / self.scale), np.float32(np.sin(self.turn) / self.scale)
         right, down = x - np.float32(0.5 + self.shift[0]), y - np.float32(0.5 + self.shift[1])
         across = right * cos + down * sin
@@ -226,18 +226,18 @@ class _View:
 
 
 def draw(look: Look, size: int, item: np.random.SeedSequence, view: np.random.SeedSequence) -> Image.Image:
-    """One RGB picture of `size` x `size` pixels.
+    """One RGB image of `size` x `size` pixels.
 
     `item` decides what belongs to the garment (proportions, dye, print), `view` what belongs to the
-    photograph (place, turn, light, noise): pictures of one product share the first.
+    photograph (place, turn, light, noise): images of one product share the first.
     """
     items, views = np.random.default_rng(item), np.random.default_rng(view)
     shape = outline(look.type, items)
     placed = _place(views)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / np.float32(size)
-    garment = cloth(look.colour, look.pattern, *placed.to_garment(x, y), items)
+    garment = cloth(look.color, look.pattern, *placed.to_garment(x, y), items)
     garment *= _folds(x, y, views)[..., None]
-    mask = _mask([placed.to_picture(np.array(polygon)) for polygon in shape], size)
+    mask = _mask([placed.to_image(np.array(polygon)) for polygon in shape], size)
     return _photograph(garment, mask, backdrop(look.background, x, y, views), views)
 
 
@@ -269,11 +269,11 @@ def _photograph(
     shadow = _fraction(mask.filter(ImageFilter.GaussianBlur(size * 0.03)))
     behind *= (1 - 0.25 * np.roll(shadow, max(1, size // 50), axis=0))[..., None]
     inside = _fraction(mask)[..., None]
-    picture = behind + inside * (garment - behind)
+    image = behind + inside * (garment - behind)
     exposure = np.float32(rng.uniform(0.88, 1.08))
-    picture *= ((1 - 0.5 * _fraction(mask.filter(ImageFilter.FIND_EDGES))) * exposure)[..., None]
-    picture += 3 * rng.standard_normal(picture.shape, np.float32)
-    return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    image *= ((1 - 0.5 * _fraction(mask.filter(ImageFilter.FIND_EDGES))) * exposure)[..., None]
+    image += 3 * rng.standard_normal(image.shape, np.float32)
+    return Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
 
 
 def _fraction(mask: Image.Image) -> Plane:

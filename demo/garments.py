@@ -7,9 +7,9 @@ from itertools import product
 import numpy as np
 
 TYPES = ("dress", "shirt", "trousers", "skirt", "coat", "shorts", "shoe", "bag", "hat", "scarf")
-COLOURS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple", "pink", "brown")
+COLORS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple", "pink", "brown")
 PATTERNS = ("plain", "striped", "dotted", "checked", "floral")
-BACKGROUNDS = ("white", "grey", "beige", "wooden")
+BACKGROUNDS = ("white", "gray", "beige", "wooden")
 PAIRS = ("trousers", "shorts")
 """Types that are plural already."""
 
@@ -19,32 +19,32 @@ _NEVER_TRAINED = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A garment as words describe it; `type`, `colour` and `pattern` are what a search should match."""
+    """A garment as words describe it; `type`, `color` and `pattern` are what a search should match."""
 
     type: str
-    colour: str
+    color: str
     pattern: str
     background: str
 
     @property
     def garment(self) -> tuple[str, str, str]:
-        """Type, colour and pattern: two looks with the same are relevant for each other."""
-        return (self.type, self.colour, self.pattern)
+        """Type, color and pattern: two looks with the same are relevant for each other."""
+        return (self.type, self.color, self.pattern)
 
     @property
     def labels(self) -> tuple[int, int, int, int]:
         """Places of the four attributes in their vocabularies."""
         return (
             TYPES.index(self.type),
-            COLOURS.index(self.colour),
+            COLORS.index(self.color),
             PATTERNS.index(self.pattern),
             BACKGROUNDS.index(self.background),
         )
 
 
 def garments() -> Iterator[tuple[str, str, str]]:
-    """All 500 combinations of type, colour and pattern."""
-    return product(TYPES, COLOURS, PATTERNS)
+    """All 500 combinations of type, color and pattern."""
+    return product(TYPES, COLORS, PATTERNS)
 
 
 def split_garments() -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
@@ -57,12 +57,12 @@ def split_garments() -> tuple[list[tuple[str, str, str]], list[tuple[str, str, s
 
 
 PLURALS = {name: name if name in PAIRS else name + ("es" if name.endswith("s") else "s") for name in TYPES}
-_GLUE = ("a", "an", "the", "of", "on", "in", "with", "and", "photo", "picture", "background", "product")
-WORDS = tuple(dict.fromkeys([*_GLUE, *TYPES, *PLURALS.values(), *COLOURS, *PATTERNS, *BACKGROUNDS]))
+_GLUE = ("a", "an", "the", "of", "on", "in", "with", "and", "photo", "image", "background", "product")
+WORDS = tuple(dict.fromkeys([*_GLUE, *TYPES, *PLURALS.values(), *COLORS, *PATTERNS, *BACKGROUNDS]))
 """All words that the demo's models with a text tower know."""
 
 Mentioned = tuple[bool, bool, bool, bool]
-"""Whether words name the type, the colour, the pattern and the background."""
+"""Whether words name the type, the color, the pattern and the background."""
 
 _PREFIXES, _PREFIX_SHARES = ("a ", "", "a photo of a "), (0.5, 0.3, 0.2)
 _MENTIONS: tuple[Mentioned, ...] = (
@@ -76,14 +76,14 @@ _MENTION_SHARES = (0.45, 0.15, 0.15, 0.13, 0.12)
 _OPENINGS = (
     "Made for everyday wear",
     "Cut for an easy fit",
-    "A favourite of the season",
+    "A favorite of the season",
     "Light and comfortable",
 )
 _CLOTHS = ("cotton", "linen", "wool", "recycled fibre")
 
 
-def caption(look: Look, attributes: Sequence[str] = ("colour", "pattern"), prefix: str = "a ") -> str:
-    """A phrase that names the type and those of `colour`, `pattern` and `background` that are asked for.
+def caption(look: Look, attributes: Sequence[str] = ("color", "pattern"), prefix: str = "a ") -> str:
+    """A phrase that names the type and those of `color`, `pattern` and `background` that are asked for.
 
     The first two stand in the order asked for; `prefix` stands before the phrase, as in "a photo of a ".
     """
@@ -95,11 +95,11 @@ def caption(look: Look, attributes: Sequence[str] = ("colour", "pattern"), prefi
 def random_caption(look: Look, rng: np.random.Generator) -> tuple[str, Mentioned]:
     """A caption that names a random subset of the attributes, and which it names.
 
-    Whole captions alone would let a model lean on colour and never learn the garment's shape.
+    Whole captions alone would let a model lean on color and never learn the garment's shape.
     """
     mentioned = _MENTIONS[rng.choice(len(_MENTIONS), p=_MENTION_SHARES)]
     named = [
-        name for name, told in zip(("colour", "pattern", "background"), mentioned[1:], strict=True) if told
+        name for name, told in zip(("color", "pattern", "background"), mentioned[1:], strict=True) if told
     ]
     if rng.random() < 0.25:
         named.reverse()
@@ -111,7 +111,7 @@ def random_caption(look: Look, rng: np.random.Generator) -> tuple[str, Mentioned
 
 def title(look: Look, brand: str) -> str:
     """A product's name, such as "Striped red dress by Marlow"."""
-    named = ("colour",) if look.pattern == "plain" else ("pattern", "colour")
+    named = ("color",) if look.pattern == "plain" else ("pattern", "color")
     return f"{caption(look, named, prefix='').capitalize()} by {brand}"
 
 
@@ -119,4 +119,4 @@ def description(look: Look, rng: np.random.Generator) -> str:
     """Two sentences as a shop would write them."""
     opening, fabric = rng.choice(_OPENINGS), rng.choice(_CLOTHS)
     subject = f"These {look.type} come" if look.type in PAIRS else f"This {look.type} comes"
-    return f"{opening}. {subject} in {look.colour} {fabric}, {look.pattern}."
+    return f"{opening}. {subject} in {look.color} {fabric}, {look.pattern}."

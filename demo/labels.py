@@ -1,4 +1,4 @@
-"""Labelled queries on the synthetic catalog, and their export: `python -m demo.labels FOLDER`."""
+"""Labeled queries on the synthetic catalog, and their export: `python -m demo.labels FOLDER`."""
 
 import argparse
 import csv
@@ -13,45 +13,45 @@ from demo.catalog import demo_looks, jpeg
 from demo.garments import Look, caption
 from demo.run import SEED
 
-_GARMENT = ("type", "colour", "pattern")
+_GARMENT = ("type", "color", "pattern")
 
 
 @dataclass(frozen=True, slots=True)
 class DemoQuery:
-    """Words or the picture of a garment that is not in the catalogue, with graded product ids.
+    """Words or the image of a garment that is not in the catalog, with graded product ids.
 
     `grades` counts the attributes that a product shares with what was asked, leaving out products that
     share none; `relevant` are the products that share all, of which there is at least one.
     """
 
     words: str | None
-    picture: bytes | None
+    image: bytes | None
     grades: dict[str, int]
     relevant: frozenset[str]
 
 
 def word_queries(seed: int, products: int) -> list[DemoQuery]:
-    """Every pair of colour and type that the catalogue holds, as in "red dress", in order of appearance."""
+    """Every pair of color and type that the catalog holds, as in "red dress", in order of appearance."""
     looks = demo_looks(seed, products)
-    asked = dict.fromkeys((look.type, look.colour) for look in looks.values())
-    shown = {(look.type, look.colour): look for look in looks.values()}
+    asked = dict.fromkeys((look.type, look.color) for look in looks.values())
+    shown = {(look.type, look.color): look for look in looks.values()}
     return [
         _query(
-            shown[pair], ("type", "colour"), looks.items(), words=caption(shown[pair], ["colour"], prefix="")
+            shown[pair], ("type", "color"), looks.items(), words=caption(shown[pair], ["color"], prefix="")
         )
         for pair in asked
     ]
 
 
-def picture_queries(seed: int, products: int, count: int = 200) -> list[DemoQuery]:
-    """New garments like products of the catalogue, each of its own proportions, dye, print and photograph."""
+def image_queries(seed: int, products: int, count: int = 200) -> list[DemoQuery]:
+    """New garments like products of the catalog, each of its own proportions, dye, print and photograph."""
     looks = demo_looks(seed, products)
     rng = np.random.default_rng((seed, 6))
     queries = []
     for number, place in enumerate(rng.integers(len(looks), size=count)):
         look = list(looks.values())[place]
         item, photograph = (np.random.SeedSequence((seed, kind, number)) for kind in (7, 8))
-        queries.append(_query(look, _GARMENT, looks.items(), picture=jpeg(look, item, photograph)))
+        queries.append(_query(look, _GARMENT, looks.items(), image=jpeg(look, item, photograph)))
     return queries
 
 
@@ -60,7 +60,7 @@ def _query(
     attributes: Sequence[str],
     looks: Iterable[tuple[str, Look]],
     words: str | None = None,
-    picture: bytes | None = None,
+    image: bytes | None = None,
 ) -> DemoQuery:
     shared = {
         product_id: sum(getattr(other, name) == getattr(look, name) for name in attributes)
@@ -68,7 +68,7 @@ def _query(
     }
     grades = {product_id: count for product_id, count in shared.items() if count}
     relevant = frozenset(product_id for product_id, count in grades.items() if count == len(attributes))
-    return DemoQuery(words, picture, grades, relevant)
+    return DemoQuery(words, image, grades, relevant)
 
 
 TABLE = "labels.csv"
@@ -77,28 +77,28 @@ _COLUMNS = ("query_id", "text", "image", "product_id", "grade")
 
 
 def main() -> None:
-    """Export the queries of the catalogue that `make demo` indexes."""
+    """Export the queries of the catalog that `make demo` indexes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--products", type=int, default=500, help="of the catalogue (default %(default)s)")
-    parser.add_argument("--pictures", type=int, default=200, help="queries by picture (default %(default)s)")
+    parser.add_argument("--products", type=int, default=500, help="of the catalog (default %(default)s)")
+    parser.add_argument("--images", type=int, default=200, help="queries by image (default %(default)s)")
     options = parser.parse_args()
-    count = write_labels(options.folder, SEED, options.products, options.pictures)
+    count = write_labels(options.folder, SEED, options.products, options.images)
     Console().print(f"{count} queries in {options.folder / TABLE}")
 
 
-def write_labels(folder: Path, seed: int, products: int, pictures: int) -> int:
-    """Write the queries by words and by picture, a row for each product with a grade; counts the queries."""
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    queries = [*word_queries(seed, products), *picture_queries(seed, products, pictures)]
+def write_labels(folder: Path, seed: int, products: int, images: int) -> int:
+    """Write the queries by words and by image, a row for each product with a grade; counts the queries."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    queries = [*word_queries(seed, products), *image_queries(seed, products, images)]
     with (folder / TABLE).open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(_COLUMNS)
         for number, query in enumerate(queries):
             query_id, image = f"q{number:04d}", ""
-            if query.picture is not None:
-                image = f"pictures/{query_id}.jpg"
-                (folder / image).write_bytes(query.picture)
+            if query.image is not None:
+                image = f"images/{query_id}.jpg"
+                (folder / image).write_bytes(query.image)
             rows = sorted((key, _grade(query, key)) for key in query.grades)
             table.writerows((query_id, query.words or "", image, *row) for row in rows)
     return len(queries)

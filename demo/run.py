@@ -44,13 +44,13 @@ def stored_ids(client: httpx.Client) -> set[str]:
 
 
 def pending(client: httpx.Client) -> int | None:
-    """Count pictures that some model still misses; None while a model does not answer."""
+    """Count images that some model still misses; None while a model does not answer."""
     stats = client.get("/v1/stats").raise_for_status().json()
     models = stats["models"].values()
     if None in models:
         return None
     # Models are counted as of a moment ago, and miss what has come since.
-    return sum(int(counts["missing"] + max(0, stats["pictures"] - counts["pictures"])) for counts in models)
+    return sum(int(counts["missing"] + max(0, stats["images"] - counts["images"])) for counts in models)
 
 
 async def put_products(
@@ -80,7 +80,7 @@ async def _put(client: httpx.AsyncClient, product: DemoProduct) -> None:
         "description": product.description,
         "attributes": product.attributes,
     }
-    files = [("images", (f"{i}.jpg", data, "image/jpeg")) for i, data in enumerate(product.pictures)]
+    files = [("images", (f"{i}.jpg", data, "image/jpeg")) for i, data in enumerate(product.images)]
     for attempt in range(ATTEMPTS):
         response = await client.put(
             f"/v1/products/{product.product_id}", data={"metadata": json.dumps(metadata)}, files=files
@@ -97,8 +97,8 @@ INDEX_TIMEOUT_S = 300.0
 KEY = "VITRINE_KEY"
 """Names an API key in the environment, as for the command line."""
 LOCKED_NOTICE = (
-    "API keys were made for this data, so the catalogue was left as it is, and the page asks for a key. "
-    f"With {KEY} set to a key of scope write, `make demo` completes the catalogue too."
+    "API keys were made for this data, so the catalog was left as it is, and the page asks for a key. "
+    f"With {KEY} set to a key of scope write, `make demo` completes the catalog too."
 )
 
 console = Console()
@@ -130,7 +130,7 @@ def main() -> None:
 
 
 def fill(base_url: str, count: int, key: str | None) -> str:
-    """Complete the catalogue of a running service, if it lets us; returns what there is to know of its keys.
+    """Complete the catalog of a running service, if it lets us; returns what there is to know of its keys.
 
     Raises:
         RuntimeError: the service does not take this key, or does not index everything in time.
@@ -153,14 +153,14 @@ def fill(base_url: str, count: int, key: str | None) -> str:
 def _index(base_url: str, count: int, key: str | None) -> None:
     with httpx.Client(base_url=base_url, timeout=60, headers=key_headers(key)) as client:
         known = stored_ids(client)
-        with _stage(f"catalogue of {count} products indexed ({min(len(known), count)} were there)"):
+        with _stage(f"catalog of {count} products indexed ({min(len(known), count)} were there)"):
             fresh = (product for product in demo_products(SEED, count) if product.product_id not in known)
             if len(known) < count:
                 asyncio.run(put_products(base_url, fresh, key))
             deadline = time.monotonic() + INDEX_TIMEOUT_S
             while pending(client) != 0:
                 if time.monotonic() > deadline:
-                    raise RuntimeError("some pictures are still not indexed; GET /v1/stats says which model")
+                    raise RuntimeError("some images are still not indexed; GET /v1/stats says which model")
                 time.sleep(0.5)
 
 
@@ -175,7 +175,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(".demo"), help="folder for data (default: .demo)")
     parser.add_argument("--port", type=int, default=8000, help="port on loopback (default: 8000)")
-    parser.add_argument("--products", type=int, default=500, help="products in the catalogue (default: 500)")
+    parser.add_argument("--products", type=int, default=500, help="products in the catalog (default: 500)")
     return parser.parse_args()
 
 

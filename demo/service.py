@@ -64,7 +64,7 @@ class DemoService:
         psutil.wait_procs(family, timeout=10)
 
     def wait_until_ready(self, timeout_s: float) -> None:
-        """Return once every model has answered a real picture.
+        """Return once every model has answered a real image.
 
         Raises:
             RuntimeError: the service ended, or was not ready in time; the log says more.

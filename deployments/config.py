@@ -14,11 +14,11 @@ from models.images import ImageLimits
 
 
 class IngestCaptions(Config):
-    """Which model captions the pictures of the catalog, in the background, so that words find them."""
+    """Which model captions the images of the catalog, in the background, so that words find them."""
 
     model: str = Field(description="An encoder whose own configuration asks for captions.")
     batch_size: int = Field(
-        8, gt=0, le=256, description="Pictures per call to it; what a call has written is kept."
+        8, gt=0, le=256, description="Images per call to it; what a call has written is kept."
     )
     deadline_s: float = Field(120.0, gt=0, description="How long such a call may take, in seconds.")
 
@@ -74,8 +74,8 @@ class JobsConfig(Config):
     deadline_s: float = Field(15.0, gt=0, description="How long Ray may take to answer, in seconds.")
 
 
-class LexicalConfig(Config):
-    """Lexical search beside the search by vectors."""
+class KeywordSearchConfig(Config):
+    """Keyword search beside the search by vectors."""
 
     weight: float = Field(
         0.5,
@@ -84,7 +84,7 @@ class LexicalConfig(Config):
         description="Share of the words' own ranking when the ensemble is asked for words and the request "
         "does not say: 0 ranks by vectors alone, 1 by words alone.",
     )
-    deadline_s: float = Field(2.0, gt=0, description="How long the lexical search may take, in seconds.")
+    deadline_s: float = Field(2.0, gt=0, description="How long the keyword search may take, in seconds.")
 
 
 class ThumbnailsConfig(Config):
@@ -127,21 +127,23 @@ class EnsembleArgs(Config):
 class GatewayArgs(Config):
     """Arguments of the gateway's application."""
 
-    catalog: CatalogConfig = Field(description="Where products and pictures are kept.")
+    catalog: CatalogConfig = Field(description="Where products and images are kept.")
     milvus: MilvusConfig = Field(description="Where the collections are.")
-    images: ImageLimits = Field(ImageLimits(), description="What pictures are taken.")
+    images: ImageLimits = Field(ImageLimits(), description="What images are taken.")
     thumbnails: ThumbnailsConfig = Field(ThumbnailsConfig(), description="How thumbnails are made.")
-    lexical: LexicalConfig = Field(LexicalConfig(), description="How much the words of products count.")
+    keyword_search: KeywordSearchConfig = Field(
+        KeywordSearchConfig(), description="How much the text of products counts."
+    )
     calibration: CalibrationConfig = Field(
         CalibrationConfig(), description="How false match rates become scores."
     )
     door: DoorConfig = Field(DoorConfig(), description="Who is let in, how much at once and for how long.")
     jobs: JobsConfig = Field(JobsConfig(), description="How bulk work is started.")
-    fetch: FetchLimits = Field(FetchLimits(), description="What URLs of pictures are fetched.")
+    fetch: FetchLimits = Field(FetchLimits(), description="What URLs of images are fetched.")
     embedding_model: str | None = Field(
         None,
         description="The model of POST /vectorize, and of POST /v1/embeddings where the request names none; "
-        "by default the first that takes both words and pictures.",
+        "by default the first that takes both words and images.",
     )
     max_body_bytes: int = Field(
         48 * 2**20,
@@ -149,7 +151,7 @@ class GatewayArgs(Config):
         description="Largest request body, in bytes; a call to an encoder carries at most 64 MiB.",
     )
     max_images_per_product: int = Field(
-        MAX_IMAGES_PER_PRODUCT, gt=0, description="Most pictures a product may have."
+        MAX_IMAGES_PER_PRODUCT, gt=0, description="Most images a product may have."
     )
     max_page: int = Field(2000, gt=0, description="Largest sum of offset and limit of a search.")
     encode_deadline_s: float = Field(30.0, gt=0, description="How long an encoder may take, in seconds.")
@@ -157,12 +159,12 @@ class GatewayArgs(Config):
         10.0, gt=0, description="How long a write waits for its embeddings before it answers `pending`."
     )
     ready_coverage: float = Field(
-        0.9, ge=0, le=1, description="Share of the pictures that a ready model must have indexed."
+        0.9, ge=0, le=1, description="Share of the images that a ready model must have indexed."
     )
     counts_ttl_s: float = Field(
         2.0,
         ge=0,
-        description="How long counts of indexed pictures are believed, in seconds: each counting reads the whole "
+        description="How long counts of indexed images are believed, in seconds: each counting reads the whole "
         "ledger. Longer, where counting takes above a twentieth of it; 0: not at all.",
     )
 
@@ -170,13 +172,13 @@ class GatewayArgs(Config):
 class RepairArgs(Config):
     """Arguments of the application that completes what is pending."""
 
-    catalog: CatalogConfig = Field(description="Where products and pictures are kept.")
+    catalog: CatalogConfig = Field(description="Where products and images are kept.")
     milvus: MilvusConfig = Field(description="Where the collections are.")
     interval_s: float = Field(2.0, gt=0, description="Pause between two passes, in seconds.")
     grace_s: float = Field(
         15.0, ge=0, description="Age at which an unfinished write counts as abandoned, in seconds."
     )
-    batch_size: int = Field(64, gt=0, description="Pictures per call to an encoder.")
+    batch_size: int = Field(64, gt=0, description="Images per call to an encoder.")
     encode_deadline_s: float = Field(30.0, gt=0, description="How long an encoder may take, in seconds.")
     file_grace_s: float = Field(
         86_400.0,
@@ -198,7 +200,7 @@ class RepairArgs(Config):
         "index, in seconds; longer, where a sample takes above a twentieth of it.",
     )
     captions: IngestCaptions | None = Field(
-        None, description="Caption the pictures of the catalog; if not set, none are written."
+        None, description="Caption the images of the catalog; if not set, none are written."
     )
 
 

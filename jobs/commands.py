@@ -95,7 +95,7 @@ def add_build_commands(app: typer.Typer) -> None:
     @app.command()
     def sample(
         model: Model,
-        percent: Annotated[float, typer.Option(help="Share of the pictures.")] = 5.0,
+        percent: Annotated[float, typer.Option(help="Share of the images.")] = 5.0,
         config: ConfigFile = None,
         checkpoint: Field = None,
         pretrained: Field = None,
@@ -121,8 +121,8 @@ def add_build_commands(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option(help='As JSON: {"name", "weights", "fusion"}; default: the configured.'),
         ] = None,
-        queries: Annotated[str | None, typer.Option(help="Table of labelled queries.")] = None,
-        sample: Annotated[int | None, typer.Option(help="Pictures to change where no labels are.")] = None,
+        queries: Annotated[str | None, typer.Option(help="Table of labeled queries.")] = None,
+        sample: Annotated[int | None, typer.Option(help="Images to change where no labels are.")] = None,
         seed: Annotated[int | None, typer.Option(help="Of the drawing and the intervals.")] = None,
         config: ConfigFile = None,
         checkpoint: Field = None,
@@ -132,7 +132,7 @@ def add_build_commands(app: typer.Typer) -> None:
         pooling: Field = None,
         address: Address = None,
     ) -> None:
-        """Compare models and ensembles on labelled queries, or on changed pictures of the catalog."""
+        """Compare models and ensembles on labeled queries, or on changed images of the catalog."""
         changes = candidate_args(checkpoint, pretrained, revision, precision, pooling)
         args = comparison_args(candidate, changes, ensemble or [], queries)
         start("evaluate", {"models": model, "sample": sample, "seed": seed, **args}, config, address)
@@ -167,7 +167,7 @@ def add_upgrade_commands(app: typer.Typer) -> None:
     @app.command()
     def plan(
         model: Model,
-        percent: Annotated[float, typer.Option(help="Share of the pictures to measure by.")] = 2.0,
+        percent: Annotated[float, typer.Option(help="Share of the images to measure by.")] = 2.0,
         config: ConfigFile = None,
         checkpoint: Field = None,
         pretrained: Field = None,
@@ -245,13 +245,13 @@ def add_upgrade_commands(app: typer.Typer) -> None:
     @app.command()
     def verify(
         model: Annotated[str | None, typer.Option(help="A configured encoder; default: all.")] = None,
-        percent: Annotated[float, typer.Option(help="Share of the pictures to encode anew.")] = 5.0,
+        percent: Annotated[float, typer.Option(help="Share of the images to encode anew.")] = 5.0,
         seed: Annotated[int | None, typer.Option(help="Of the drawing; default: another each time.")] = None,
         repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
         config: ConfigFile = None,
         address: Address = None,
     ) -> None:
-        """Compare catalogue, ledger and Milvus, list each difference, and repair on request."""
+        """Compare catalog, ledger and Milvus, list each difference, and repair on request."""
         args = {"model": model, "percent": percent, "seed": seed, "repair": repair}
         start("verify", args, config, address)
 
@@ -278,14 +278,14 @@ def add_import_commands(app: typer.Typer) -> None:
 
     @app.command("import")
     def import_products(
-        location: Annotated[str, typer.Argument(help="A folder, a manifest, or the URL of a catalogue.")],
+        location: Annotated[str, typer.Argument(help="A folder, a manifest, or the URL of a catalog.")],
         options: Annotated[
             str | None,
             typer.Option(help='More of the source as JSON, such as {"fields": {"product_id": "sku"}}.'),
         ] = None,
         config: ConfigFile = None,
         ask_again: Annotated[
-            bool, typer.Option(help="Ask servers whether pictures that are known have changed.")
+            bool, typer.Option(help="Ask servers whether images that are known have changed.")
         ] = True,
         delete_missing: Annotated[
             bool, typer.Option(help="Delete what this source has delivered before and does so no more.")
@@ -314,7 +314,7 @@ def add_import_commands(app: typer.Typer) -> None:
 
 
 def described(location: str, options: str | None) -> dict[str, Any]:
-    """Describe a source by its place: a URL is a remote catalogue, a file a manifest, all else a folder.
+    """Describe a source by its place: a URL is a remote catalog, a file a manifest, all else a folder.
 
     Raises:
         InvalidInput: the options are not a JSON object.

@@ -126,7 +126,7 @@ class MemoryStore:
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
     ) -> list[Hit]:
-        """Find the `limit` nearest distinct products, each by its best picture; exact."""
+        """Find the `limit` nearest distinct products, each by its best image; exact."""
         if limit < 1:
             raise InvalidInput(f"the limit {limit} is not positive").at("limit")
         excluded = set(exclude_products)
@@ -135,7 +135,7 @@ class MemoryStore:
     def score_products(
         self, collection: str, vector: Vector, products: Sequence[str], filter: Filter | None = None
     ) -> list[Hit]:
-        """Score these products, each by its best picture; exact."""
+        """Score these products, each by its best image; exact."""
         return self._best(collection, vector, filter, set(products).__contains__)
 
     def ping(self) -> None:

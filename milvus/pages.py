@@ -1,6 +1,6 @@
-"""Full pages of distinct products from an engine that only ranks pictures.
+"""Full pages of distinct products from an engine that only ranks images.
 
-`group_by` of the engines returns too few groups when one product has many near-identical pictures, and
+`group_by` of the engines returns too few groups when one product has many near-identical images, and
 no search returns more than 16384 hits. So a page is filled in rounds: each round leaves out the products
 that are already found and asks for more hits than the round before.
 """

@@ -329,7 +329,7 @@ class MilvusStore(MilvusCollections):
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
     ) -> list[Hit]:
-        """Find the `limit` nearest distinct products, each by its best picture."""
+        """Find the `limit` nearest distinct products, each by its best image."""
         dimension, index_type = self._describe(collection)
         query = check_vector(vector, dimension)
 
@@ -341,7 +341,7 @@ class MilvusStore(MilvusCollections):
     def score_products(
         self, collection: str, vector: Vector, products: Sequence[str], filter: Filter | None = None
     ) -> list[Hit]:
-        """Score these products, each by its best picture; those that the collection lacks are left out."""
+        """Score these products, each by its best image; those that the collection lacks are left out."""
         dimension, index_type = self._describe(collection)
         query = check_vector(vector, dimension)
         hits: list[Hit] = []

@@ -1,7 +1,7 @@
 """BLIP-2 through transformers: retrieval and captioning checkpoints, in 8 bit where asked.
 
-Retrieval checkpoints (Blip2ForImageTextRetrieval) embed pictures and words in one space: the mean of the
-projected query states, against the projected first text token. Captioning checkpoints embed pictures by
+Retrieval checkpoints (Blip2ForImageTextRetrieval) embed images and words in one space: the mean of the
+projected query states, against the projected first text token. Captioning checkpoints embed images by
 the mean of their Q-Former states; their language model is neither loaded nor read unless captions are
 asked for.
 Li et al., BLIP-2 (arXiv 2301.12597).
@@ -43,7 +43,7 @@ from models.torch_encoder import Placement, TorchEncoder, Towers, Writing, place
 
 
 class QueryStates(nn.Module):
-    """One vector a picture: the mean over the queries, projected first where there is a retrieval head.
+    """One vector an image: the mean over the queries, projected first where there is a retrieval head.
 
     The mean stands in for the maximum over queries by which BLIP-2 scores: a single vector cannot hold
     the maximum, and one query alone loses most of the accuracy.
@@ -155,7 +155,7 @@ def load_seeing_model(directory: Path, placement: Placement) -> Any:
 
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _CAPTIONING_IN_FULL = ("language_projection", "lm_head")
-"""Modules that never become 8 bit: what joins pictures to words, and what chooses words."""
+"""Modules that never become 8 bit: what joins images to words, and what chooses words."""
 
 
 class CaptionWriter:
@@ -202,7 +202,7 @@ def load_writer(model: Any, directory: Path, config: CaptionConfig) -> CaptionWr
     """Make a writer of a loaded model and the tokenizer beside it.
 
     Raises:
-        ConfigError: the checkpoint does not say where pictures stand among its tokens.
+        ConfigError: the checkpoint does not say where images stand among its tokens.
     """
     return CaptionWriter(model, AutoTokenizer.from_pretrained(directory), config)
 

@@ -47,7 +47,7 @@ class CaptionConfig(Config):
         8,
         ge=1,
         le=256,
-        description="Most pictures that are captioned together. While they are, embeddings of the same "
+        description="Most images that are captioned together. While they are, embeddings of the same "
         "replica wait.",
     )
 
@@ -85,7 +85,7 @@ class EncoderConfig(Config):
         0.0,
         ge=0,
         description="With int8, columns with activations beyond it are multiplied in full (LLM.int8 uses "
-        "6.0). 0 quantises every row by itself: faster, and a vector never depends on its batch.",
+        "6.0). 0 quantizes every row by itself: faster, and a vector never depends on its batch.",
     )
     pooling: Pooling | None = Field(
         None,
@@ -102,7 +102,7 @@ class EncoderConfig(Config):
         "Replicas that have more together than there are cores wait for each other and are many times slower.",
     )
     decode_threads: int = Field(
-        4, ge=1, le=64, description="Threads of one replica that decode pictures beside the forward pass."
+        4, ge=1, le=64, description="Threads of one replica that decode images beside the forward pass."
     )
     max_batch_size: int = Field(
         32,
@@ -139,7 +139,7 @@ class EncoderConfig(Config):
         "Salesforce/blip2-opt-2.7b): `{}` or settings. If not set, the language model is neither "
         "downloaded nor loaded. The vectors are the same either way.",
     )
-    limits: ImageLimits = Field(default_factory=ImageLimits, description="What a picture file may cost.")
+    limits: ImageLimits = Field(default_factory=ImageLimits, description="What an image file may cost.")
 
     @model_validator(mode="after")
     def _fits_the_family(self) -> Self:

@@ -1,4 +1,4 @@
-"""DINOv2 and DINOv2 with registers through transformers; pictures only.
+"""DINOv2 and DINOv2 with registers through transformers; images only.
 
 Oquab et al., DINOv2 (arXiv 2304.07193); Darcet et al., registers (arXiv 2309.16588).
 """
@@ -18,7 +18,7 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 class PooledStates(nn.Module):
-    """The backbone's last states pooled to one vector a picture."""
+    """The backbone's last states pooled to one vector an image."""
 
     def __init__(self, backbone: nn.Module, pooling: Pooling, registers: int) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import InvalidInput, ModelUnavailable, UnsupportedModality, VitrineError, expected
-from core.types import Captioned, Cropped, Encoded, EncoderInfo, EncoderInput, PictureInput, Vector
+from core.types import Captioned, Cropped, Encoded, EncoderInfo, EncoderInput, ImageInput, Vector
 from models.images import Decoded, ImageLimits, decoding, no_memory
 
 Input = TypeVar("Input")
@@ -40,7 +40,7 @@ def answer_each(
             error if isinstance(error, ModelUnavailable) else ModelUnavailable("no memory left for the model")
         )
         return [lack for _ in inputs]
-    except Exception as error:  # the libraries below raise what they like, and neighbours must not suffer
+    except Exception as error:  # the libraries below raise what they like, and neighbors must not suffer
         if not is_healthy():
             _log.exception("a batch of %d failed, and so does the model", len(inputs))
             return [ModelUnavailable("the encoder fails on every input") for _ in inputs]
@@ -54,9 +54,9 @@ def answer_each(
 
 
 Pixels = NDArray[np.uint8]
-"""A picture ready for the model: uint8, (3, height, width), RGB; the same shape for every picture."""
+"""An image ready for the model: uint8, (3, height, width), RGB; the same shape for every image."""
 
-_GREY = 128
+_GRAY = 128
 _SMALLEST_NORM = 1e-12
 _PATIENCE_S = 30.0
 """How long an image waits for those that are decoded before it; a caller with less time is gone sooner."""
@@ -72,31 +72,31 @@ class Encoder(ABC):
     info: EncoderInfo
 
     def __init__(self, info: EncoderInfo, limits: ImageLimits, draft_target: int | None) -> None:
-        """`draft_target` is the side in pixels that pictures are resized to, or None to decode in full."""
+        """`draft_target` is the side in pixels that images are resized to, or None to decode in full."""
         self.info = info
         self._limits = limits
         self._draft_target = draft_target
 
     @abstractmethod
-    def preprocess(self, picture: Decoded) -> Pixels:
-        """Resize and crop a picture of any size as the checkpoint was trained."""
+    def preprocess(self, image: Decoded) -> Pixels:
+        """Resize and crop an image of any size as the checkpoint was trained."""
 
     @abstractmethod
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run uint8 (n, 3, height, width) through the model; float32 (n, dimension), not yet normalised."""
+        """Run uint8 (n, 3, height, width) through the model; float32 (n, dimension), not yet normalized."""
 
     def forward_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:  # noqa: ARG002
-        """Run texts through the text tower; float32 (n, dimension), not yet normalised."""
+        """Run texts through the text tower; float32 (n, dimension), not yet normalized."""
         raise UnsupportedModality(
-            f"{self.info.name} reads pictures only; send words to a model with a text tower"
+            f"{self.info.name} reads images only; send words to a model with a text tower"
         )
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
-        """Describe uint8 (n, 3, height, width) in words, a text a picture."""
+        """Describe uint8 (n, 3, height, width) in words, a text an image."""
         raise NotImplementedError(f"{type(self).__name__} has no language model")
 
-    def decode(self, picture: PictureInput) -> Pixels:
-        """Turn a picture file, or what its box leaves of it, into model input, on the CPU.
+    def decode(self, image: ImageInput) -> Pixels:
+        """Turn an image file, or what its box leaves of it, into model input, on the CPU.
 
         Raises:
             InvalidImage: the bytes do not decode.
@@ -104,7 +104,7 @@ class Encoder(ABC):
             Internal: the file is sound, and the code that prepares it for the model fails on it.
             Overloaded: too many pixels are in flight in this process, or there is no memory left.
         """
-        data, box = (picture.data, picture.box) if isinstance(picture, Cropped) else (picture, None)
+        data, box = (image.data, image.box) if isinstance(image, Cropped) else (image, None)
         until = time.monotonic() + _PATIENCE_S
         try:
             with decoding(data, self._limits, self._draft_target, box, until) as decoded:
@@ -114,9 +114,9 @@ class Encoder(ABC):
         except Exception as error:
             raise expected(error, f"preparing an image for {self.info.name}") from None
 
-    def encode_images(self, pictures: Sequence[Pixels]) -> list[Vector | VitrineError]:
-        """Embed decoded pictures, in order: float32 unit vectors of shape (dimension,), or errors."""
-        return answer_each(self._embed_images, pictures, self._is_healthy) if pictures else []
+    def encode_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
+        """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors."""
+        return answer_each(self._embed_images, images, self._is_healthy) if images else []
 
     def encode_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         """Embed texts, in order: float32 unit vectors of shape (dimension,), or errors.
@@ -128,8 +128,8 @@ class Encoder(ABC):
             self.forward_texts(texts)
         return answer_each(self._embed_texts, texts, self._is_healthy) if texts else []
 
-    def caption(self, pictures: Sequence[Pixels]) -> list[str | VitrineError]:
-        """Describe decoded pictures in words, in order: captions, or errors.
+    def caption(self, images: Sequence[Pixels]) -> list[str | VitrineError]:
+        """Describe decoded images in words, in order: captions, or errors.
 
         Raises:
             UnsupportedModality: the model writes no captions.
@@ -138,17 +138,17 @@ class Encoder(ABC):
             raise UnsupportedModality(
                 f"{self.info.name} writes no captions: its configuration does not ask for them"
             )
-        return answer_each(self._describe, pictures, self._can_write) if pictures else []
+        return answer_each(self._describe, images, self._can_write) if images else []
 
     def warm_up(self) -> None:
-        """Run one real picture through all that the model can do with it, and one real text where it reads.
+        """Run one real image through all that the model can do with it, and one real text where it reads.
 
         Raises:
             VitrineError: the model does not answer with a usable vector.
         """
         answers = self._embed_images([self._sample()])
         if "text" in self.info.modalities:
-            answers += self._embed_texts(["a picture"])
+            answers += self._embed_texts(["an image"])
         for answer in answers:
             if isinstance(answer, VitrineError):
                 raise answer
@@ -156,8 +156,8 @@ class Encoder(ABC):
             self.write(self._sample()[None])
 
     def _sample(self) -> Pixels:
-        # Grey with one bright half: a flat picture may have a vector of zero norm in some families.
-        image = Image.new("RGB", (64, 64), (_GREY, _GREY, _GREY))
+        # Gray with one bright half: a flat image may have a vector of zero norm in some families.
+        image = Image.new("RGB", (64, 64), (_GRAY, _GRAY, _GRAY))
         image.paste((255, 64, 0), (0, 0, 32, 64))
         return self.preprocess(Decoded(image, *image.size))
 
@@ -175,19 +175,19 @@ class Encoder(ABC):
             return False
         return True
 
-    def _embed_images(self, pictures: Sequence[Pixels]) -> list[Vector | VitrineError]:
-        return _unit(self.forward(np.stack(pictures)))
+    def _embed_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
+        return _unit(self.forward(np.stack(images)))
 
     def _embed_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         return _unit(self.forward_texts(texts))
 
-    def _describe(self, pictures: Sequence[Pixels]) -> list[str | VitrineError]:
-        nothing = "the model finds no words for this picture"
-        return [text or InvalidInput(nothing) for text in self.write(np.stack(pictures))]
+    def _describe(self, images: Sequence[Pixels]) -> list[str | VitrineError]:
+        nothing = "the model finds no words for this image"
+        return [text or InvalidInput(nothing) for text in self.write(np.stack(images))]
 
 
 def _unit(rows: NDArray[np.float32]) -> list[Vector | VitrineError]:
-    """Normalise rows in float32; a row that is not finite or has no length becomes an error."""
+    """Normalize rows in float32; a row that is not finite or has no length becomes an error."""
     norms = np.linalg.norm(rows, axis=1)
     good = np.isfinite(norms) & (norms > _SMALLEST_NORM)
     return [
@@ -205,7 +205,7 @@ _DecodedInput = Pixels | str | VitrineError
 class LocalEncoder:
     """`core.ports.EncoderClient` over an `Encoder`: threads decode, one other thread owns the model.
 
-    Several calls may run at once: while one is in the model, the pictures of the next are decoded.
+    Several calls may run at once: while one is in the model, the images of the next are decoded.
     """
 
     def __init__(self, encoder: Encoder, decode_threads: int) -> None:
@@ -219,19 +219,19 @@ class LocalEncoder:
         return self._encoder.info
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        """Embed pictures and words; each input succeeds or fails alone, in input order."""
+        """Embed images and words; each input succeeds or fails alone, in input order."""
         decoded = await self._decode_all(inputs)
         vectors = await self._in_model_thread(self._embed, decoded)
         return Encoded(self._encoder.info, vectors)
 
-    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
-        """Describe picture files in words; each succeeds or fails alone.
+    async def caption(self, images: Sequence[bytes]) -> Captioned:
+        """Describe image files in words; each succeeds or fails alone.
 
         Raises:
             UnsupportedModality: the encoder writes no captions.
         """
-        decoded = await self._decode_all(pictures)
-        texts = await self._in_model_thread(self._describe_pictures, decoded)
+        decoded = await self._decode_all(images)
+        texts = await self._in_model_thread(self._describe_images, decoded)
         return Captioned(self._encoder.info, texts)
 
     async def _decode_all(self, inputs: Sequence[EncoderInput]) -> list[_DecodedInput]:
@@ -253,18 +253,18 @@ class LocalEncoder:
             return error
 
     def _embed(self, decoded: Sequence[_DecodedInput]) -> list[Vector | VitrineError]:
-        pictures = [item for item in decoded if not isinstance(item, str | VitrineError)]
+        pixels = [item for item in decoded if not isinstance(item, str | VitrineError)]
         texts = [item for item in decoded if isinstance(item, str)]
-        images = iter(self._encoder.encode_images(pictures))
+        images = iter(self._encoder.encode_images(pixels))
         words = iter(self._embed_texts(texts))
         return [
             item if isinstance(item, VitrineError) else next(words if isinstance(item, str) else images)
             for item in decoded
         ]
 
-    def _describe_pictures(self, decoded: Sequence[_DecodedInput]) -> list[str | VitrineError]:
-        pictures = [item for item in decoded if not isinstance(item, str | VitrineError)]
-        captions = iter(self._encoder.caption(pictures))
+    def _describe_images(self, decoded: Sequence[_DecodedInput]) -> list[str | VitrineError]:
+        pixels = [item for item in decoded if not isinstance(item, str | VitrineError)]
+        captions = iter(self._encoder.caption(pixels))
         return [item if isinstance(item, str | VitrineError) else next(captions) for item in decoded]
 
     def _embed_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:

@@ -1,8 +1,8 @@
-"""An encoder without weights: a colour histogram for pictures, and for words the same space.
+"""An encoder without weights: a color histogram for images, and for words the same space.
 
-Asked for captions, it names the colour nearest to a picture's mean.
+Asked for captions, it names the color nearest to an image's mean.
 
-For tests of the rooms above: deterministic, fast, no torch, and colour words find pictures of that colour.
+For tests of the rooms above: deterministic, fast, no torch, and color words find images of that color.
 """
 
 import hashlib
@@ -20,33 +20,33 @@ from models.images import Decoded
 
 _SIDE = 16
 _LEVELS = 4
-_COLOURS = _LEVELS**3
+_COLORS = _LEVELS**3
 _WORDS = 32
-_DIMENSION = _COLOURS + _WORDS
+_DIMENSION = _COLORS + _WORDS
 _WORD_WEIGHT = 0.1
 
 
 class FakeEncoder(Encoder):
-    """64 numbers for the share of each coarse colour, 32 for other words."""
+    """64 numbers for the share of each coarse color, 32 for other words."""
 
-    def preprocess(self, picture: Decoded) -> Pixels:
+    def preprocess(self, image: Decoded) -> Pixels:
         """Squash to 16 x 16."""
-        return np.asarray(picture.image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).transpose(2, 0, 1)
+        return np.asarray(image.image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).transpose(2, 0, 1)
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Count coarse colours; float32 (n, 96)."""
+        """Count coarse colors; float32 (n, 96)."""
         bins = (batch.astype(np.int64) * _LEVELS) // 256
         codes = (bins[:, 0] * _LEVELS + bins[:, 1]) * _LEVELS + bins[:, 2]
         rows = [np.bincount(code.ravel(), minlength=_DIMENSION) for code in codes]
         return np.asarray(np.stack(rows) / _SIDE**2, dtype=np.float32)
 
     def forward_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Put colour words where pictures of that colour are, others by their hash; float32 (n, 96)."""
+        """Put color words where images of that color are, others by their hash; float32 (n, 96)."""
         return np.stack([_words(text) for text in texts])
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
-        """Name the nearest colour of CSS, a text a picture."""
-        return [f"a {_colour(mean)} thing" for mean in batch.mean(axis=(2, 3))]
+        """Name the nearest color of CSS, a text an image."""
+        return [f"a {_color(mean)} thing" for mean in batch.mean(axis=(2, 3))]
 
 
 def load(config: EncoderConfig) -> FakeEncoder:
@@ -61,15 +61,15 @@ def load(config: EncoderConfig) -> FakeEncoder:
         modalities=("image", "text"),
         precision=config.precision,
         device="cpu",
-        captions=fingerprint((), settings | {"captions": "colour"}) if config.captions else None,
+        captions=fingerprint((), settings | {"captions": "color"}) if config.captions else None,
     )
     return FakeEncoder(info, config.limits, _SIDE if config.draft else None)
 
 
-def _colour(mean: NDArray[np.float64]) -> str:
+def _color(mean: NDArray[np.float64]) -> str:
     names = list(ImageColor.colormap)
-    colours = np.array([ImageColor.getrgb(name)[:3] for name in names])
-    return names[int(np.square(colours - mean).sum(axis=1).argmin())]
+    colors = np.array([ImageColor.getrgb(name)[:3] for name in names])
+    return names[int(np.square(colors - mean).sum(axis=1).argmin())]
 
 
 def _words(text: str) -> NDArray[np.float32]:
@@ -80,5 +80,5 @@ def _words(text: str) -> NDArray[np.float32]:
             row[(red * _LEVELS + green) * _LEVELS + blue] += 1.0
         else:
             digest = hashlib.sha256(word.encode()).digest()
-            row[_COLOURS + digest[0] % _WORDS] += _WORD_WEIGHT
+            row[_COLORS + digest[0] % _WORDS] += _WORD_WEIGHT
     return row

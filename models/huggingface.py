@@ -13,35 +13,33 @@ from models.torch_encoder import Placement
 
 
 def load_preprocessing(directory: Path) -> Preprocessing:
-    """Read how the checkpoint in the directory wants its pictures.
+    """Read how the checkpoint in the directory wants its images.
 
     Raises:
-        ConfigError: it asks for steps that give pictures of different sizes.
+        ConfigError: it asks for steps that give images of different sizes.
     """
     return preprocessing(AutoImageProcessor.from_pretrained(directory))
 
 
 def preprocessing(processor: Any) -> Preprocessing:
-    """Read an image processor that resizes, crops, rescales and normalises.
+    """Read an image processor that resizes, crops, rescales and normalizes.
 
     Raises:
-        ConfigError: it asks for steps that give pictures of different sizes.
+        ConfigError: it asks for steps that give images of different sizes.
     """
     size, crop = _resize(processor), _crop(processor)
     if crop is None and size[0] == "squash":
         crop = size[1]
     if crop is None:
-        raise ConfigError(
-            f"{type(processor).__name__} neither crops nor squashes, so pictures differ in size"
-        )
-    normalises = bool(processor.do_normalize)
+        raise ConfigError(f"{type(processor).__name__} neither crops nor squashes, so images differ in size")
+    normalizes = bool(processor.do_normalize)
     return Preprocessing(
         resize=size[0],  # type: ignore[arg-type]
         size=size[1],
         crop=crop,
         interpolation=Image.Resampling(int(processor.resample)).name.lower(),
-        mean=_rgb(processor.image_mean) if normalises else (0.0, 0.0, 0.0),
-        std=_rgb(processor.image_std) if normalises else (1.0, 1.0, 1.0),
+        mean=_rgb(processor.image_mean) if normalizes else (0.0, 0.0, 0.0),
+        std=_rgb(processor.image_std) if normalizes else (1.0, 1.0, 1.0),
         scale=float(processor.rescale_factor) if processor.do_rescale else 1.0,
         crop_rounds=False,
     )

@@ -26,9 +26,9 @@ _STRIP_ROWS = 256
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: transparency on white, deep greys scaled instead of clipped.
+    """Convert to RGB: transparency on white, deep grays scaled instead of clipped.
 
-    The image must be loaded. Palettes, CMYK, YCbCr, 1-bit and grey become RGB by Pillow's own rules.
+    The image must be loaded. Palettes, CMYK, YCbCr, 1-bit and gray become RGB by Pillow's own rules.
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
@@ -81,9 +81,9 @@ def _white_point(image: Image.Image) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An RGB image, and how much of it is the picture, in pixels from its upper left corner.
+    """An RGB image, and how much of it is the image, in pixels from its upper left corner.
 
-    Where a reduced decode does not divide a side, the picture ends within the last column or row.
+    Where a reduced decode does not divide a side, the image ends within the last column or row.
     """
 
     image: Image.Image
@@ -99,12 +99,12 @@ def side_for(target: float, share: float, side: int) -> int:
     return min(side, math.ceil(min(target / share, side)))
 
 
-def crop(picture: Decoded, box: Box) -> Decoded:
-    """Cut an upright picture to the box, its edges rounded to pixels; at least one pixel is left."""
-    image = picture.image
+def crop(decoded: Decoded, box: Box) -> Decoded:
+    """Cut an upright image to the box, its edges rounded to pixels; at least one pixel is left."""
+    image = decoded.image
     left, right = _edges(box.x, box.width, image.width)
     top, bottom = _edges(box.y, box.height, image.height)
-    width, height = min(right, picture.width) - left, min(bottom, picture.height) - top
+    width, height = min(right, decoded.width) - left, min(bottom, decoded.height) - top
     return Decoded(image.crop((left, top, right, bottom)), width, height)
 
 
@@ -129,7 +129,7 @@ _MEDIA_TYPES = {
 }
 _FORMATS = [name for name in _MEDIA_TYPES if name != "MPO"]
 MEDIA_TYPES = tuple(dict.fromkeys(_MEDIA_TYPES.values()))
-"""Of picture files that are taken, and so of those that are served."""
+"""Of image files that are taken, and so of those that are served."""
 _READS = "JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF are read"
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -146,7 +146,7 @@ _FROM_THE_CORNER = (1, 5)
 """Orientations that leave the first column and row of a file where a viewer sees them."""
 _REDUCTIONS = (8, 4, 2)
 DRAFT_MARGIN = 3
-"""A draft keeps at least so many times the target: with twice, vectors of some pictures that look like
+"""A draft keeps at least so many times the target: with twice, vectors of some images that look like
 photographs moved to a cosine of 0.998; three times keeps 0.999 in all but the rarest cases and costs no
 more on 12 megapixels."""
 
@@ -156,9 +156,9 @@ _in_flight = WeightedSemaphore()
 
 
 class ImageLimits(Config):
-    """What a picture file may cost; checked before anything is decoded."""
+    """What an image file may cost; checked before anything is decoded."""
 
-    max_bytes: int = Field(25 * 2**20, gt=0, description="Largest picture file, in bytes.")
+    max_bytes: int = Field(25 * 2**20, gt=0, description="Largest image file, in bytes.")
     max_pixels: int = Field(64_000_000, gt=0, description="Largest width times height, in pixels.")
     max_side: int = Field(20_000, gt=0, description="Largest width or height, in pixels.")
     max_pixels_in_flight: int = Field(
@@ -172,7 +172,7 @@ class ImageLimits(Config):
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What a picture file is: its media type by content, and its size in pixels as a viewer shows it."""
+    """What an image file is: its media type by content, and its size in pixels as a viewer shows it."""
 
     media_type: str
     width: int
@@ -180,13 +180,13 @@ class ImageFacts:
 
 
 def inspect_image(data: bytes, limits: ImageLimits, until: float | None = None) -> ImageFacts:
-    """Say what a picture file is, after proving that it decodes to its end.
+    """Say what an image file is, after proving that it decodes to its end.
 
     `until`, a time of `time.monotonic`, ends the wait for room among the pixels in flight.
 
     Raises:
         InputTooLarge: the file or its pixels exceed the limits.
-        InvalidImage: the bytes are no picture, of an unknown format, damaged or cut off.
+        InvalidImage: the bytes are no image, of an unknown format, damaged or cut off.
         Overloaded: too many pixels are in flight.
     """
     with _opened(data, limits, until) as image:
@@ -218,7 +218,7 @@ def decoding(
 
     Raises:
         InputTooLarge: the file or its pixels exceed the limits.
-        InvalidImage: the bytes are no picture, of an unknown format, damaged or cut off.
+        InvalidImage: the bytes are no image, of an unknown format, damaged or cut off.
         Overloaded: too many pixels are in flight.
     """
     with _opened(data, limits, until) as image:
@@ -243,7 +243,7 @@ def _decode(image: Image.Image, target: int | None, box: Box | None) -> Decoded:
         if whole is not upright:
             upright.close()
     except ValueError as error:
-        raise InvalidImage(f"pictures in colour mode {image.mode} are not supported; send RGB") from error
+        raise InvalidImage(f"images in color mode {image.mode} are not supported; send RGB") from error
     if orientation in _SIDEWAYS:
         width, height = height, width
     span = whole.size if reduction == 1 else (width / reduction, height / reduction)
@@ -292,13 +292,13 @@ def _opened(data: bytes, limits: ImageLimits, until: float | None) -> Iterator[I
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     if not data:
-        raise InvalidImage("the picture is empty (0 bytes)")
+        raise InvalidImage("the image is empty (0 bytes)")
     if len(data) > limits.max_bytes:
-        raise InputTooLarge(f"the picture has {len(data):,} bytes; the limit is {limits.max_bytes:,}")
+        raise InputTooLarge(f"the image has {len(data):,} bytes; the limit is {limits.max_bytes:,}")
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
-        raise InvalidImage(f"the bytes are not a picture{_likely(data)}; {_READS}") from error
+        raise InvalidImage(f"the bytes are not an image{_likely(data)}; {_READS}") from error
     except MemoryError:
         raise no_memory() from None
     except Exception as error:  # parsers of hostile bytes raise whatever they stumble over
@@ -306,12 +306,11 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     width, height = image.size
     if max(width, height) > limits.max_side:
         raise InputTooLarge(
-            f"the picture is {width} x {height}; the limit is {limits.max_side:,} pixels a side"
+            f"the image is {width} x {height}; the limit is {limits.max_side:,} pixels a side"
         )
     if width * height > limits.max_pixels:
         raise InputTooLarge(
-            f"the picture is {width} x {height} = {width * height:,} pixels; "
-            f"the limit is {limits.max_pixels:,}"
+            f"the image is {width} x {height} = {width * height:,} pixels; the limit is {limits.max_pixels:,}"
         )
     return image
 
@@ -336,14 +335,14 @@ def no_memory() -> Overloaded:
 def _damaged(error: Exception) -> InvalidImage:
     reason = str(error).lower()
     if isinstance(error, EOFError) or "truncated" in reason or "end of file" in reason:
-        return InvalidImage("the picture is truncated: the file ends before its last row")
-    return InvalidImage("the picture is damaged or cut off: its header can be read, its pixels cannot")
+        return InvalidImage("the image is truncated: the file ends before its last row")
+    return InvalidImage("the image is damaged or cut off: its header can be read, its pixels cannot")
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # damaged metadata must not refuse a picture whose pixels are fine
+    except Exception:  # damaged metadata must not refuse an image whose pixels are fine
         return 1
 
 

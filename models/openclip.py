@@ -1,4 +1,4 @@
-"""OpenCLIP: any architecture and tag, hub id or local directory; pictures and words in one space."""
+"""OpenCLIP: any architecture and tag, hub id or local directory; images and words in one space."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Resize, crop and normalisation as the checkpoint was trained, several times faster than the libraries.
+"""Resize, crop and normalization as the checkpoint was trained, several times faster than the libraries.
 
 torchvision's antialiased resize of uint8 tensors equals Pillow's within one level and takes a tenth of
-the time. Pixels stay uint8 until they are on the device, where `normalise` is nearly free.
+the time. Pixels stay uint8 until they are on the device, where `normalize` is nearly free.
 """
 
 from dataclasses import asdict, dataclass
@@ -38,7 +38,7 @@ class Preprocessing:
 
     `resize` is `squash` (exactly to `size`), `shortest` (short side to size[0], long side rounded down as
     torchvision does), `cover` or `contain` (keep the ratio, cover or fit within `size`, rounded to nearest
-    as timm does). Then the centre `crop` is cut, or padded with `fill`. `scale`, `mean` and `std` make the
+    as timm does). Then the center `crop` is cut, or padded with `fill`. `scale`, `mean` and `std` make the
     model's values: (pixel * scale - mean) / std.
     """
 
@@ -60,7 +60,7 @@ class Preprocessing:
     def apply(self, image: Image.Image, span: tuple[float, float] | None = None) -> Pixels:
         """Resize and crop an RGB image; uint8 (3, crop height, crop width).
 
-        `span` is the height and width of the picture in it where the image ends with parts of pixels.
+        `span` is the height and width of the image in it where the image ends with parts of pixels.
         """
         span = span or (image.height, image.width)
         height, width = self._resized(*span)
@@ -68,9 +68,9 @@ class Preprocessing:
             return self._apply_to_panorama(image, span, (height, width))
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         resized = self._resize(pixels, span, (height, width))
-        return np.ascontiguousarray(self._centre(resized).numpy())
+        return np.ascontiguousarray(self._center(resized).numpy())
 
-    def normalise(self, batch: Tensor, dtype: torch.dtype) -> Tensor:
+    def normalize(self, batch: Tensor, dtype: torch.dtype) -> Tensor:
         """Turn uint8 (n, 3, h, w) into the model's values of the same shape, in float32, then `dtype`."""
         mean, std = _on_device(self.mean, batch.device), _on_device(self.std, batch.device)
         return batch.float().mul_(self.scale).sub_(mean).div_(std).to(dtype)
@@ -80,7 +80,7 @@ class Preprocessing:
             mode = InterpolationMode(self.interpolation)
             resized: Tensor = functional.resize(pixels, list(size), interpolation=mode, antialias=True)
             return resized
-        # A scale says where the picture ends, which a size cannot. The rest of a pixel adds less than one to
+        # A scale says where the image ends, which a size cannot. The rest of a pixel adds less than one to
         # the product with the sides, and interpolate rounds it down.
         scale = tuple(now / before for now, before in zip(size, span, strict=True))
         return interpolate(pixels[None], scale_factor=scale, mode=self.interpolation, antialias=True)[0]
@@ -106,7 +106,7 @@ class Preprocessing:
             return -(-surplus // 2)
         return round(surplus / 2) if self.crop_rounds else surplus // 2
 
-    def _centre(self, pixels: Tensor) -> Tensor:
+    def _center(self, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[-2:]
         top, left = self._margins(height, width)
         cut = pixels[:, max(top, 0) : max(top, 0) + self.crop[0], max(left, 0) : max(left, 0) + self.crop[1]]
@@ -125,4 +125,4 @@ class Preprocessing:
         to_y, to_x = span[0] / height, span[1] / width
         box = (left * to_x, top * to_y, (left + columns) * to_x, (top + rows) * to_y)
         part = image.resize((columns, rows), Image.Resampling[self.interpolation.upper()], box=box)
-        return np.ascontiguousarray(self._centre(torch.from_numpy(np.array(part)).permute(2, 0, 1)).numpy())
+        return np.ascontiguousarray(self._center(torch.from_numpy(np.array(part)).permute(2, 0, 1)).numpy())

@@ -1,4 +1,4 @@
-"""Any timm backbone as a baseline (ResNet-50, 2048-d); pictures only."""
+"""Any timm backbone as a baseline (ResNet-50, 2048-d); images only."""
 
 import math
 from collections.abc import Mapping

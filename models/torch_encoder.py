@@ -58,7 +58,7 @@ def place(config: EncoderConfig) -> Placement:
 class Writing:
     """A loaded language model: the model's values (n, 3, h, w) on the device to n captions.
 
-    `files` are what the captions depend on; at most `batch_size` pictures go together.
+    `files` are what the captions depend on; at most `batch_size` images go together.
     """
 
     write: Callable[[Tensor], list[str]]
@@ -131,7 +131,7 @@ class TorchEncoder(Encoder):
     """Runs the towers of any family."""
 
     def __init__(self, config: EncoderConfig, towers: Towers, placement: Placement) -> None:
-        """Run one picture to learn the dimension, and describe the version."""
+        """Run one image to learn the dimension, and describe the version."""
         target = max(towers.preprocessing.size) if config.draft else None
         super().__init__(_undescribed(config, towers, placement), config.limits, target)
         self._preprocessing, self._placement = towers.preprocessing, placement
@@ -150,29 +150,29 @@ class TorchEncoder(Encoder):
         if config.compile and placement.device.type == "cuda":
             self._compile()
 
-    def preprocess(self, picture: Decoded) -> Pixels:
-        """Resize and crop a picture as the checkpoint was trained."""
-        return self._preprocessing.apply(picture.image, (picture.height, picture.width))
+    def preprocess(self, image: Decoded) -> Pixels:
+        """Resize and crop an image as the checkpoint was trained."""
+        return self._preprocessing.apply(image.image, (image.height, image.width))
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run uint8 (n, 3, h, w) through the image tower; float32 (n, dimension), not normalised.
+        """Run uint8 (n, 3, h, w) through the image tower; float32 (n, dimension), not normalized.
 
         Raises:
-            ModelUnavailable: the device has no memory for even one picture.
+            ModelUnavailable: the device has no memory for even one image.
         """
         return self._rows(self._run_images, batch)
 
     def forward_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Run texts through the text tower; float32 (n, dimension), not normalised."""
+        """Run texts through the text tower; float32 (n, dimension), not normalized."""
         if self._text is None:
             return super().forward_texts(texts)
         return self._rows(self._run_texts, texts)
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
-        """Describe uint8 (n, 3, h, w) in words, a text a picture.
+        """Describe uint8 (n, 3, h, w) in words, a text an image.
 
         Raises:
-            ModelUnavailable: the device has no memory for even one picture.
+            ModelUnavailable: the device has no memory for even one image.
         """
         if self._writing is None:
             return super().write(batch)
@@ -187,7 +187,7 @@ class TorchEncoder(Encoder):
                 self.forward(np.repeat(self._sample()[None], size, axis=0))
 
     def _rows(self, run: Callable[[Batch], Tensor], inputs: Batch) -> NDArray[np.float32]:
-        # Normalising in less than float32 costs neighbours: cast before anything else happens.
+        # Normalizing in less than float32 costs neighbors: cast before anything else happens.
         with torch.inference_mode():
             rows = self._chunks.run(lambda chunk: run(chunk).float().cpu(), inputs)
         return np.asarray(torch.cat(rows).numpy(), dtype=np.float32)
@@ -211,7 +211,7 @@ class TorchEncoder(Encoder):
         pixels = torch.from_numpy(np.ascontiguousarray(batch))
         if self._placement.device.type == "cuda":
             pixels = pixels.pin_memory().to(self._placement.device, non_blocking=True)
-        return self._preprocessing.normalise(pixels, self._placement.dtype)
+        return self._preprocessing.normalize(pixels, self._placement.dtype)
 
     def _compile(self) -> None:
         self._graph_sizes = tuple(

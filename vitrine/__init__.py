@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Unavailable,
         Unreachable,
     )
-    from vitrine.query import Box, Like, LikeImage, Look, Words
+    from vitrine.query import Box, ImagePart, ProductImagePart, ProductPart, TextPart
     from vitrine.transport import Retries
 
 __all__ = [
@@ -37,26 +37,24 @@ __all__ = [
     "Conflict",
     "FetchFailed",
     "Forbidden",
+    "ImagePart",
     "InvalidRequest",
-    "Like",
-    "LikeImage",
-    "Look",
     "NotFound",
+    "ProductImagePart",
+    "ProductPart",
     "RateLimited",
     "Retries",
     "ServiceError",
+    "TextPart",
     "TryLater",
     "Unauthenticated",
     "Unavailable",
     "Unreachable",
     "Vitrine",
-    "Words",
 ]
 
 _MODULES = {"AsyncVitrine": "async_client", "Vitrine": "client", "Retries": "transport"}
-_MODULES |= dict.fromkeys(("Box", "Like", "LikeImage", "Look", "Words"), "query")
-    ("Box", "Like", "LikeImage", "Look", "Words"), "query"
-)
+_MODULES |= dict.fromkeys(("Box", "ProductPart", "ProductImagePart", "ImagePart", "TextPart"), "query")
 
 
 def __getattr__(name: str) -> object:

@@ -40,7 +40,7 @@ class AsyncVitrine:
     similar = sent_async(calls.similar)
     embed = sent_async(calls.embed)
     embed_texts = sent_async(calls.embed_texts)
-    embed_pictures = sent_async(calls.embed_pictures)
+    embed_images = sent_async(calls.embed_images)
     caption = sent_async(calls.caption)
     models = sent_async(calls.models)
     versions = sent_async(calls.versions)

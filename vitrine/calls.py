@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
-from vitrine.query import Picture, Query, encoded, is_url, written
+from vitrine.query import ImageInput, Query, encoded, is_url, written
 from vitrine.schemas import (
     Attributes,
     Caption,
@@ -36,21 +36,21 @@ def put_product(
     title: str = "",
     description: str = "",
     attributes: Mapping[str, Any] | None = None,
-    pictures: Sequence[Picture] | None = None,
+    images: Sequence[ImageInput] | None = None,
 ) -> Call[Written]:
     """Create or replace a product; it is durable when this returns.
 
-    `pictures` are paths, bytes or URLs, in order. None keeps those that the product has, an empty list
+    `images` are paths, bytes or URLs, in order. None keeps those that the product has, an empty list
     removes them.
 
     Raises:
-        InvalidRequest: a picture cannot be read, a limit is exceeded …; `param` names the field.
+        InvalidRequest: an image cannot be read, a limit is exceeded …; `param` names the field.
         FetchFailed: a server behind a URL failed.
-        OSError: a picture's file cannot be read.
+        OSError: an image's file cannot be read.
     """
     body: dict[str, Any] = {"title": title, "description": description, "attributes": dict(attributes or {})}
-    if pictures is not None:
-        body["images"] = [encoded(picture) for picture in pictures]
+    if images is not None:
+        body["images"] = [encoded(image) for image in images]
     return Call("PUT", path("products", product_id), _WRITTEN, json=body)
 
 
@@ -65,17 +65,17 @@ def product_page(limit: int = 100, after: str | None = None) -> Call[list[Produc
 
 
 def delete_product(product_id: str) -> Call[None]:
-    """Remove a product, its pictures and its vectors; NotFound when there is none."""
+    """Remove a product, its images and its vectors; NotFound when there is none."""
     return Call("DELETE", path("products", product_id), nothing)
 
 
 def image(image_id: str) -> Call[bytes]:
-    """Read a picture file as it was sent; NotFound when there is none."""
+    """Read an image file as it was sent; NotFound when there is none."""
     return Call("GET", path("images", image_id), content)
 
 
 def thumbnail(image_id: str, size: Literal["small", "large"] = "small") -> Call[bytes]:
-    """Read a picture as WebP with at most 320 or 960 pixels a side; NotFound when there is none."""
+    """Read an image as WebP with at most 320 or 960 pixels a side; NotFound when there is none."""
     return Call("GET", path("images", image_id, "thumbnail"), content, params={"size": size})
 
 
@@ -102,18 +102,18 @@ class Options(PageOptions, total=False):
     filter: Mapping[str, Any] | None
     weights: Mapping[str, float] | None
     fusion: Literal["rrf", "weighted"] | None
-    lexical_weight: float | None
+    keyword_weight: float | None
     exclude: Sequence[str] | None
     include_query_products: bool | None
 
 
 def search(query: Query, *, model: str | None = None, **options: Unpack[Options]) -> Call[Page]:
-    """Find products by words, a picture, or weighted parts.
+    """Find products by words, an image, or weighted parts.
 
     Raises:
         InvalidRequest: something is wrong; `param` names the field.
-        NotFound: there is no such model, product or picture.
-        OSError: a picture's file cannot be read.
+        NotFound: there is no such model, product or image.
+        OSError: an image's file cannot be read.
     """
     body = given(query=written(query), model=model, **options)
     return Call("POST", path("search"), _PAGE, json=body)
@@ -136,14 +136,14 @@ def similar(product_id: str, *, model: str | None = None, **options: Unpack[Page
 _EMBEDDING, _EMBEDDINGS, _CAPTION = reader(Embedding), reader(Embeddings), reader(Caption)
 
 
-def embed(model: str, *, text: str | None = None, picture: Picture | None = None) -> Call[Embedding]:
-    """Return the unit vector of one text or one picture.
+def embed(model: str, *, text: str | None = None, image: ImageInput | None = None) -> Call[Embedding]:
+    """Return the unit vector of one text or one image.
 
     Raises:
         InvalidRequest: both or none are given, or the model takes no such input.
         NotFound: there is no such model.
     """
-    body = given(text=text) if picture is None else given(text=text, **_field(picture))
+    body = given(text=text) if image is None else given(text=text, **_field(image))
     return Call("POST", path("embed", model), _EMBEDDING, json=body)
 
 
@@ -157,25 +157,25 @@ def embed_texts(model: str, texts: Sequence[str]) -> Call[Embeddings]:
     return _many(model, "text", list(texts))
 
 
-def embed_pictures(model: str, pictures: Sequence[Picture]) -> Call[Embeddings]:
-    """Embed up to 64 pictures, paths, bytes or URLs; one that cannot be costs the others nothing.
+def embed_images(model: str, images: Sequence[ImageInput]) -> Call[Embeddings]:
+    """Embed up to 64 images, paths, bytes or URLs; one that cannot be costs the others nothing.
 
     Raises:
         InvalidRequest: nothing could be embedded; `param` names the first input.
         NotFound: there is no such model.
-        OSError: a picture's file cannot be read.
+        OSError: an image's file cannot be read.
     """
-    return _many(model, "image", [encoded(picture) for picture in pictures])
+    return _many(model, "image", [encoded(image) for image in images])
 
 
-def caption(picture: Picture, *, model: str | None = None) -> Call[Caption]:
-    """Describe a picture in words; by default with the first model that can.
+def caption(image: ImageInput, *, model: str | None = None) -> Call[Caption]:
+    """Describe an image in words; by default with the first model that can.
 
     Raises:
-        InvalidRequest: the model writes no captions, or the picture cannot be read.
+        InvalidRequest: the model writes no captions, or the image cannot be read.
         NotFound: there is no such model, or none that writes captions.
     """
-    return Call("POST", path("caption"), _CAPTION, json=given(model=model, **_field(picture)))
+    return Call("POST", path("caption"), _CAPTION, json=given(model=model, **_field(image)))
 
 
 def _many(model: str, modality: str, inputs: Sequence[str]) -> Call[Embeddings]:
@@ -183,8 +183,8 @@ def _many(model: str, modality: str, inputs: Sequence[str]) -> Call[Embeddings]:
     return Call("POST", path("embeddings"), _EMBEDDINGS, json=body)
 
 
-def _field(picture: Picture) -> dict[str, str]:
-    return {"image_url" if is_url(picture) else "image": encoded(picture)}
+def _field(image: ImageInput) -> dict[str, str]:
+    return {"image_url" if is_url(image) else "image": encoded(image)}
 
 
 _MODELS, _VERSIONS = reader(list[Model]), reader(list[Version])
@@ -202,14 +202,14 @@ def versions(model: str) -> Call[list[Version]]:
 
 
 def gaps(model: str, fingerprint: str, limit: int | None = None) -> Call[Gaps]:
-    """List pictures that a version lacks, and as many that have failed with the reason."""
+    """List images that a version lacks, and as many that have failed with the reason."""
     return Call(
         "GET", path("models", model, "versions", fingerprint, "gaps"), _GAPS, params=given(limit=limit)
     )
 
 
 def stats() -> Call[Stats]:
-    """Count products, pictures, and how far each model has come."""
+    """Count products, images, and how far each model has come."""
     return Call("GET", path("stats"), _STATS)
 
 

@@ -46,7 +46,7 @@ class Vitrine:
     similar = sent(calls.similar)
     embed = sent(calls.embed)
     embed_texts = sent(calls.embed_texts)
-    embed_pictures = sent(calls.embed_pictures)
+    embed_images = sent(calls.embed_images)
     caption = sent(calls.caption)
     models = sent(calls.models)
     versions = sent(calls.versions)

@@ -18,7 +18,7 @@ class Answer(BaseModel):
 
 
 class Image(Answer):
-    """A picture of a product; `url` is the path of its file on the service."""
+    """An image of a product; `url` is the path of its file on the service."""
 
     image_id: str
     url: str
@@ -44,7 +44,7 @@ class Product(Answer):
 
 
 class IndexedIn(Answer):
-    """Where a product stands with one model: the state of the whole, and of each picture."""
+    """Where a product stands with one model: the state of the whole, and of each image."""
 
     state: IndexState
     images: dict[str, IndexState]
@@ -71,7 +71,7 @@ class Facts(Answer):
     """How a list of results came about."""
 
     models_used: list[ModelUsed]
-    lexical_weight: float
+    keyword_weight: float
     skipped: dict[str, str]
     incomplete: dict[str, str]
     thresholds: dict[str, float]
@@ -80,7 +80,7 @@ class Facts(Answer):
 
 
 class Hit(Answer):
-    """A found product, its score, and the picture that was nearest."""
+    """A found product, its score, and the image that was nearest."""
 
     product_id: str
     score: float
@@ -142,7 +142,7 @@ class Embedding(Answer):
 
 
 class Caption(Answer):
-    """What a model says of a picture; `fingerprint` is that of its captions."""
+    """What a model says of an image; `fingerprint` is that of its captions."""
 
     model: str
     fingerprint: str
@@ -212,14 +212,14 @@ class Embeddings(Answer):
     created: int
 
 
-JobState = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
+JobState = Literal["queued", "running", "succeeded", "failed", "canceled", "interrupted"]
 Scope = Literal["read", "write", "admin"]
 
 
 class Counts(Answer):
-    """How far a collection has come; `failed` pictures are in quarantine."""
+    """How far a collection has come; `failed` images are in quarantine."""
 
-    pictures: int
+    images: int
     indexed: int
     failed: int
     missing: int
@@ -250,16 +250,16 @@ class Model(Answer):
     problem: str | None
 
 
-class MissingPicture(Answer):
-    """A picture that a collection lacks, or has at an earlier revision."""
+class MissingImage(Answer):
+    """An image that a collection lacks, or has at an earlier revision."""
 
     image_id: str
     product_id: str
     revision: int
 
 
-class FailedPicture(MissingPicture):
-    """A picture in quarantine, and why."""
+class FailedImage(MissingImage):
+    """An image in quarantine, and why."""
 
     error: str
 
@@ -268,15 +268,15 @@ class Gaps(Answer):
     """The first gaps of a collection, oldest revision first."""
 
     collection: str
-    missing: list[MissingPicture]
-    failed: list[FailedPicture]
+    missing: list[MissingImage]
+    failed: list[FailedImage]
 
 
 class Stats(Answer):
     """Numbers of the whole service; `captions` has those models that write some."""
 
     products: int
-    pictures: int
+    images: int
     models: dict[str, Counts | None]
     captions: dict[str, Any]
 

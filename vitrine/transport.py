@@ -305,7 +305,7 @@ def sent_async(build: Callable[P, Call[T]]) -> Callable[Concatenate[Any, P], Awa
     """Make a method of a call: the same arguments, and what the service answers."""
 
     async def method(self: AsyncSending, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        # Building a call may read pictures from a disk.
+        # Building a call may read images from a disk.
         return await self._sender.send(await asyncio.to_thread(build, *args, **kwargs))
 
     return method_of(build, method)

@@ -1,1 +1,1 @@
-"""What many pictures take, on paper: docs/scale.md."""
+"""What many images take, on paper: docs/scale.md."""

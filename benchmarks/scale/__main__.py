@@ -34,7 +34,7 @@ def filled(page: str) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     heads = " | ".join(f"{scale / 1e6:,.0f} M" for scale in SCALES)
-    lines = [f"| for so many pictures | how | {heads} |", "| --- | --- |" + " ---: |" * len(SCALES)]
+    lines = [f"| for so many images | how | {heads} |", "| --- | --- |" + " ---: |" * len(SCALES)]
     lines += [f"| {row.what} | {row.how} | {' | '.join(map(row.cell, SCALES))} |" for row in rows]
     return "\n".join(lines)
 
@@ -48,7 +48,7 @@ def _inputs() -> str:
 def _input_rows() -> Iterator[tuple[str, str, str]]:
     for model in MODELS:
         yield (
-            f"{model.name}: dimension, pictures a second",
+            f"{model.name}: dimension, images a second",
             f"{model.dimension}, {model.images_per_s:g}",
             model.source,
         )

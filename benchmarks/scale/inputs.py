@@ -38,10 +38,10 @@ MODELS = (
 )
 
 INPUTS: dict[str, Input] = {
-    "pictures_a_product": Input("pictures a product has", 3, "", "chosen; the demo's have 2 to 4"),
-    "picture_bytes": Input("a picture file", 200e3, "bytes", "chosen: 1000 x 1000 px, JPEG; weigh yours"),
+    "images_a_product": Input("images a product has", 3, "", "chosen; the demo's have 2 to 4"),
+    "image_bytes": Input("an image file", 200e3, "bytes", "chosen: 1000 x 1000 px, JPEG; weigh yours"),
     "product_row": Input("a product in the database, its words included", 877, "bytes", _SIZE),
-    "picture_row": Input("a picture in the database", 390, "bytes", _SIZE),
+    "image_row": Input("an image in the database", 390, "bytes", _SIZE),
     "ledger_row": Input("a row of the ledger", 553, "bytes", _SIZE),
     "put_rate": Input(
         "products that one writer puts", 82.4, "1/s", f"{_SIZE}, on a disk that other work shared"
@@ -76,12 +76,12 @@ INPUTS: dict[str, Input] = {
         "share of the model's own pace that a build keeps", 0.85, "", "the bar of benchmarks/README.md"
     ),
     "decode_s": Input(
-        "decoding a picture of 1000 x 1000 px, one core",
+        "decoding an image of 1000 x 1000 px, one core",
         0.0072,
         "s",
         "measured: `python -m benchmarks.sizing`",
     ),
-    "shard_pictures": Input("pictures in one unit of a build's work", 512, "", "`jobs.bulk.shard_pictures`"),
+    "shard_images": Input("images in one unit of a build's work", 512, "", "`jobs.bulk.shard_images`"),
     "gpu_price": Input(
         "an RTX 4090",
         0.00021 * 3600,

@@ -11,32 +11,32 @@ from benchmarks.scale.inputs import MODELS, value
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a table; `reckon` takes a number of pictures, `digits` is how many follow the point."""
+    """A line of a table; `reckon` takes a number of images, `digits` is how many follow the point."""
 
     what: str
     how: str
     reckon: Callable[[float], float]
     digits: int = 0
 
-    def cell(self, pictures: float) -> str:
-        """Do the arithmetic for so many pictures."""
-        return f"{self.reckon(pictures):,.{self.digits}f}"
+    def cell(self, images: float) -> str:
+        """Do the arithmetic for so many images."""
+        return f"{self.reckon(images):,.{self.digits}f}"
 
 
 STORED = (
-    Row("products", "pictures / 3", a.products),
-    Row("picture files, TB", "pictures × file", lambda n: a.file_bytes(n) / a.TB, 1),
+    Row("products", "images / 3", a.products),
+    Row("image files, TB", "images × file", lambda n: a.file_bytes(n) / a.TB, 1),
     Row(
         "database, GB",
-        "products × row + pictures × (row + 3 × ledger row)",
+        "products × row + images × (row + 3 × ledger row)",
         lambda n: a.database_bytes(n) / a.GB,
         1,
     ),
-    Row("LIST calls of a backup", "2 × pictures / 1,000", a.list_calls),
+    Row("LIST calls of a backup", "2 × images / 1,000", a.list_calls),
 )
 SEARCHED = (
-    Row("vectors, GB", "pictures × 4 × (1024 + 1024 + 256)", lambda n: a.vector_bytes(n) / a.GB),
-    Row("rows beside them, GiB", "pictures × 3 × row", lambda n: a.scalar_bytes(n) / a.GIB),
+    Row("vectors, GB", "images × 4 × (1024 + 1024 + 256)", lambda n: a.vector_bytes(n) / a.GB),
+    Row("rows beside them, GiB", "images × 3 × row", lambda n: a.scalar_bytes(n) / a.GIB),
     Row("memory with HNSW, GiB", "vectors + rows + links", lambda n: a.hnsw_bytes(n) / a.GIB),
     Row("memory with IVF_SQ8, GiB", "vectors / 4 + rows", lambda n: a.sq8_bytes(n) / a.GIB),
     Row("memory with DISKANN, GiB", "vectors × (0.125 + 0.10) + rows", lambda n: a.diskann_bytes(n) / a.GIB),
@@ -51,7 +51,7 @@ EMBEDDED = (
     *(
         Row(
             f"GPU hours, {model.name}",
-            "pictures / (pace × 0.85) / 3600",
+            "images / (pace × 0.85) / 3600",
             partial(a.gpu_hours, models=[model]),
             1,
         )
@@ -60,12 +60,12 @@ EMBEDDED = (
     Row("GPU hours, all", "the sum", a.gpu_hours, 1),
     Row("days on 8 GPUs", "GPU hours / 8 / 24", lambda n: a.gpu_hours(n) / 8 / 24, 2),
     Row("cost, $", "GPU hours × price", a.gpu_cost),
-    Row("core hours of decoding, all", "3 × pictures × decoding / 3600", a.decode_hours),
-    Row("units of a build's work", "pictures / 512", lambda n: ceil(n / value("shard_pictures"))),
+    Row("core hours of decoding, all", "3 × images × decoding / 3600", a.decode_hours),
+    Row("units of a build's work", "images / 512", lambda n: ceil(n / value("shard_images"))),
     Row("hours of putting, one writer", "products / pace / 3600", a.put_hours, 1),
 )
 PAID = (
-    Row("picture files, $ a month", "GB × price", lambda n: a.file_bytes(n) / a.GB * value("object_price")),
+    Row("image files, $ a month", "GB × price", lambda n: a.file_bytes(n) / a.GB * value("object_price")),
     Row(
         "the listings of a backup, $",
         "calls × price / 1,000",
@@ -84,12 +84,10 @@ PAID = (
         "the same + GB × price",
         lambda n: a.node_cost(a.diskann_bytes(n)) + a.disk_cost(a.diskann_disk(n)),
     ),
+    Row("embedding a million images, $", "cost / images × 1,000,000", lambda n: a.gpu_cost(n) / n * 1e6, 2),
     Row(
-        "embedding a million pictures, $", "cost / pictures × 1,000,000", lambda n: a.gpu_cost(n) / n * 1e6, 2
-    ),
-    Row(
-        "searching a million pictures with IVF_SQ8, $ a month",
-        "query nodes / pictures × 1,000,000",
+        "searching a million images with IVF_SQ8, $ a month",
+        "query nodes / images × 1,000,000",
         lambda n: a.node_cost(a.sq8_bytes(n)) / n * 1e6,
         2,
     ),

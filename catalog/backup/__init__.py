@@ -1,1 +1,1 @@
-"""Backups of the catalog and its picture files, and their restoration; Milvus is rebuilt from them."""
+"""Backups of the catalog and its image files, and their restoration; Milvus is rebuilt from them."""

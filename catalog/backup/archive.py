@@ -1,9 +1,9 @@
 """Where backups are kept, on any file system that fsspec knows, and how files are copied there.
 
-pictures/ab/cd/abcd…     picture files by content, shared by all snapshots and never written twice
+images/ab/cd/abcd…     image files by content, shared by all snapshots and never written twice
 reports/ab/cd/abcd…      what jobs have written, likewise
 snapshots/ID/catalog     the database, as SQLite's file or pg_dump's custom format
-snapshots/ID/pictures.txt, reports.txt   which of those files it refers to
+snapshots/ID/images.txt, reports.txt   which of those files it refers to
 snapshots/ID/snapshot.json   what it is; written last, so that a backup that was cut short is none
 """
 
@@ -22,7 +22,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from catalog.backup.dumps import PICTURES, REPORTS
+from catalog.backup.dumps import IMAGES, REPORTS
 from catalog.blobs import FsspecBlobs, sync_file
 from core.batching import MAX_READ_BYTES
 from core.concurrency import WeightedSemaphore
@@ -100,7 +100,7 @@ def _once(names: Iterable[str]) -> Iterator[str]:
 
 
 DUMP = "catalog"
-_PARTS = (DUMP, PICTURES, REPORTS)
+_PARTS = (DUMP, IMAGES, REPORTS)
 _COMPLETE = "snapshot.json"
 _NAME = "%Y%m%dT%H%M%S%fZ"
 
@@ -116,7 +116,7 @@ class Snapshot(BaseModel):
     sha256: str = Field(description="Of the dump.")
     bytes: int = Field(description="Of the dump.")
     products: int = Field(description="Products in it.")
-    pictures: int = Field(description="Pictures in it.")
+    images: int = Field(description="Images in it.")
 
 
 class Archive:
@@ -133,9 +133,9 @@ class Archive:
             raise ConfigError(f"the place of the backups cannot be opened: {error}") from error
         self._root = root.rstrip("/")
         self._is_local = isinstance(self._files, LocalFileSystem)
-        places = [f"{url.rstrip('/')}/{name}" for name in ("pictures", "reports")]
+        places = [f"{url.rstrip('/')}/{name}" for name in ("images", "reports")]
         self.stores = (FsspecBlobs(places[0]), FsspecBlobs(places[1]))
-        """Picture files, and what jobs have written."""
+        """Image files, and what jobs have written."""
 
     @staticmethod
     def name(now: datetime) -> str:

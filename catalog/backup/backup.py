@@ -11,7 +11,7 @@ from sqlalchemy import inspect, select
 
 from catalog.backup import dumps
 from catalog.backup.archive import DUMP, Archive, Copied, Snapshot, copy_files, fingerprint
-from catalog.backup.dumps import PICTURES, REPORTS, Contents, read_list
+from catalog.backup.dumps import IMAGES, REPORTS, Contents, read_list
 from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig, open_engine, reading, utc_now
 from catalog.image_files import SqlImageFiles
@@ -20,7 +20,7 @@ from catalog.tables import FileHoldRow, ProductRow
 from core.errors import Conflict
 
 Stores = tuple[FsspecBlobs, FsspecBlobs]
-"""Picture files, and reports."""
+"""Image files, and reports."""
 _DUMP: dict[str, Callable[[CatalogConfig, Path], Contents]] = {
     "sqlite": dumps.dump_sqlite,
     "postgresql": dumps.dump_postgresql,
@@ -36,7 +36,7 @@ class Transfer:
     """A snapshot that was written or brought back, and what became of its files."""
 
     snapshot: Snapshot
-    pictures: Copied = field(default_factory=Copied)
+    images: Copied = field(default_factory=Copied)
     reports: Copied = field(default_factory=Copied)
     files_belong_to_another: bool = False
     """A restore found that the store of image files belongs to a further database, and left it so."""
@@ -44,7 +44,7 @@ class Transfer:
     @property
     def whole(self) -> bool:
         """Whether every file is where it should be."""
-        return self.pictures.whole and self.reports.whole
+        return self.images.whole and self.reports.whole
 
 
 def back_up(config: CatalogConfig, url: str, clock: Callable[[], datetime] = utc_now) -> Transfer:
@@ -135,7 +135,7 @@ def _begin_anew(config: CatalogConfig, keep_index: bool, replaced: str) -> bool:
 
 def _copy(folder: Path, source: Stores, target: Stores, done: Transfer) -> None:
     for name, here, there, copied in zip(
-        (PICTURES, REPORTS), source, target, (done.pictures, done.reports), strict=True
+        (IMAGES, REPORTS), source, target, (done.images, done.reports), strict=True
     ):
         copy_files(here, there, read_list(folder / name), copied)
 

@@ -22,7 +22,7 @@ from core.errors import ConfigError, NotFound, Unavailable
 _ROWS_AT_ONCE = 10_000
 
 
-PICTURES, REPORTS = "pictures.txt", "reports.txt"
+IMAGES, REPORTS = "images.txt", "reports.txt"
 """The lists: a sha256 a line, in order."""
 
 
@@ -32,19 +32,19 @@ class Contents:
 
     tables: str
     products: int
-    pictures: int
+    images: int
 
 
 def list_contents(connection: Connection, folder: Path) -> Contents:
     """Count, and write the lists of files into a folder, all of one transaction's state."""
     # What only an import remembers is left out: nobody keeps it, and the next import reads it anew.
     named = select(ImageRow.sha256).distinct().order_by(ImageRow.sha256)
-    _write_list(folder / PICTURES, (row.sha256 for row in _stream_rows(connection, named)))
+    _write_list(folder / IMAGES, (row.sha256 for row in _stream_rows(connection, named)))
     _write_list(folder / REPORTS, sorted(read_report_files(connection)))
     return Contents(
         tables=revision_of(connection),
         products=connection.scalar(select(func.count()).select_from(ProductRow)) or 0,
-        pictures=connection.scalar(select(func.count()).select_from(ImageRow)) or 0,
+        images=connection.scalar(select(func.count()).select_from(ImageRow)) or 0,
     )
 
 

@@ -59,7 +59,7 @@ def parse_url(text: str, ports: Collection[int]) -> httpx.URL:
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError):
-        raise UnfetchableUrl("not a valid URL; send one like https://example.com/picture.jpg") from None
+        raise UnfetchableUrl("not a valid URL; send one like https://example.com/image.jpg") from None
     return _checked_url(url, ports)
 
 
@@ -100,7 +100,7 @@ _FORMALLY_GLOBAL = (
     IPv4Network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata service
     IPv4Network("192.88.99.0/24"),  # the anycast entry to 6to4
 )
-"""What `is_global` lets pass, or lets pass in some versions of Python, and no picture is served from."""
+"""What `is_global` lets pass, or lets pass in some versions of Python, and no image is served from."""
 
 
 def may_connect(address: str, allowed: Iterable[IPv4Network | IPv6Network] = ()) -> bool:

@@ -200,7 +200,7 @@ class Fetcher:
         deadline: float,
     ) -> Answer | VitrineError:
         if not self._limits.enabled:
-            return UnfetchableUrl("this service does not fetch URLs; send the picture itself")
+            return UnfetchableUrl("this service does not fetch URLs; send the image itself")
         try:
             async with asyncio.timeout_at(deadline), places:
                 return await self._follow(parse_url(url, self._limits.ports), headers, budget)

@@ -1,1 +1,1 @@
-"""Where catalogues are imported from: each source yields entries, one a product."""
+"""Where catalogs are imported from: each source yields entries, one a product."""

@@ -13,19 +13,19 @@ from core.errors import InvalidInput, VitrineError
 from core.sources import Fields
 from core.types import Attributes
 
-PictureReference = Path | str
-"""Where a picture is: a file that the source may name, or a URL."""
+ImageReference = Path | str
+"""Where an image is: a file that the source may name, or a URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A product as its source describes it; `pictures=None`: the source says nothing of pictures."""
+    """A product as its source describes it; `images=None`: the source says nothing of images."""
 
     product_id: str
     title: str
     description: str
     attributes: Attributes
-    pictures: tuple[PictureReference, ...] | None
+    images: tuple[ImageReference, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Entry:
 
 
 class Source(Protocol):
-    """A catalogue to import from. Blocking."""
+    """A catalog to import from. Blocking."""
 
     @property
     def version(self) -> str:
@@ -65,8 +65,8 @@ class Source(Protocol):
 
 
 Row = Mapping[str, Any]
-Locate = Callable[[str], PictureReference]
-"""Makes a picture's reference of its text; raises InvalidInput where the source may not name it."""
+Locate = Callable[[str], ImageReference]
+"""Makes an image's reference of its text; raises InvalidInput where the source may not name it."""
 
 _SHOWN_COLUMNS = 40
 
@@ -126,7 +126,7 @@ class FieldMap:
             self._text(row, self._title),
             self._text(row, self._description),
             self._rest(row) | self._object(row),
-            self._pictures(row),
+            self._images_of(row),
         )
 
     def _existing(self, name: str, field: str) -> str:
@@ -174,14 +174,14 @@ class FieldMap:
         others = ((name, self._convert(name, row[name])) for name in row if name not in self._named)
         return {name: plain for name, value in others if (plain := _plain(value)) not in (None, "")}
 
-    def _pictures(self, row: Row) -> tuple[PictureReference, ...] | None:
+    def _images_of(self, row: Row) -> tuple[ImageReference, ...] | None:
         names = [name for name in self._images or () if name in row or name.partition(".")[0] in row]
         if not names:
             return None
-        texts = [text for name in names for text in self._picture_texts(name, _look_up(row, name))]
+        texts = [text for name in names for text in self._image_texts(name, _look_up(row, name))]
         return tuple(self._locate(text) for text in texts)
 
-    def _picture_texts(self, name: str, value: Any) -> list[str]:
+    def _image_texts(self, name: str, value: Any) -> list[str]:
         parts = value.split(self._separator) if isinstance(value, str) else value
         if parts is None:
             return []

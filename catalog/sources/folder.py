@@ -1,9 +1,9 @@
 """A folder of images as a source, and the paths that a source or a job may name.
 
-Each sub-folder is a product: its name is the product's id, its pictures in the order of their names are the
-product's; a `metadata.json` in it may hold title, description and attributes. Each picture that lies in the
+Each sub-folder is a product: its name is the product's id, its images in the order of their names are the
+product's; a `metadata.json` in it may hold title, description and attributes. Each image that lies in the
 folder itself is a product too: its name without the suffix is the id, and `NAME.json` beside it may hold
-the same. Hidden files and what is no picture are passed over.
+the same. Hidden files and what is no image are passed over.
 """
 
 import json
@@ -17,7 +17,7 @@ from core.errors import InvalidInput, VitrineError
 from core.jobs import EvaluateArgs, ImportArgs, JobArgs
 from core.sources import FolderSource, RemoteSource
 
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 )  # fmt: skip
 
@@ -62,9 +62,9 @@ def check_opened(args: JobArgs, folders: Sequence[str]) -> None:
     ).at(param)
 
 
-def is_picture(path: Path) -> bool:
-    """Tell by its name whether a file is taken as a picture."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+def is_image(path: Path) -> bool:
+    """Tell by its name whether a file is taken as an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 _METADATA = "metadata.json"
@@ -84,7 +84,7 @@ class Folder:
         self._names: list[str] | None = None
 
     def total(self) -> int:
-        """Count the sub-folders and pictures."""
+        """Count the sub-folders and images."""
         return len(self._products())
 
     def entries(self, after: str | None) -> Iterator[Entry]:
@@ -97,7 +97,7 @@ class Folder:
     def _products(self) -> list[str]:
         if self._names is None:
             found = (path for path in self._root.iterdir() if not path.name.startswith("."))
-            self._names = sorted(path.name for path in found if path.is_dir() or is_picture(path))
+            self._names = sorted(path.name for path in found if path.is_dir() or is_image(path))
         return self._names
 
     def _entry(self, row: int, name: str) -> Entry:
@@ -116,20 +116,20 @@ class Folder:
         if path.is_dir():
             # Before it is looked into: a link may lead out of the source.
             inside(self._root, path.name)
-            names = sorted(each.name for each in path.iterdir() if is_picture(each))
+            names = sorted(each.name for each in path.iterdir() if is_image(each))
             if not names:
-                raise InvalidInput(f"the folder {path.name!r:.200} holds no picture")
-            pictures = tuple(inside(self._root, f"{path.name}/{each}") for each in names)
+                raise InvalidInput(f"the folder {path.name!r:.200} holds no image")
+            images = tuple(inside(self._root, f"{path.name}/{each}") for each in names)
             metadata = self._metadata(f"{path.name}/{_METADATA}")
         else:
-            pictures = (inside(self._root, path.name),)
+            images = (inside(self._root, path.name),)
             metadata = self._metadata(path.with_suffix(".json").name)
         return Record(
             product_id,
             metadata.get("title", ""),
             metadata.get("description", ""),
             metadata.get("attributes", {}),
-            pictures,
+            images,
         )
 
     def _metadata(self, name: str) -> dict[str, Any]:

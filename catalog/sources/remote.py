@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import httpx
 
 from catalog.fetching.fetcher import Fetcher
-from catalog.sources.entries import Entry, FieldMap, PictureReference, Row, Source
+from catalog.sources.entries import Entry, FieldMap, ImageReference, Row, Source
 from catalog.sources.folder import Folder
 from catalog.sources.table import Manifest, read_entry
 from core.errors import FetchFailed, InvalidInput, UnfetchableUrl
@@ -73,7 +73,7 @@ def page_url(source: RemoteSource, place: Place) -> str:
             parameters[source.cursor_param] = place.token
         return str(url.copy_merge_params(parameters))
     except (httpx.InvalidURL, ValueError):
-        raise InvalidInput("the catalogue's URL, or a link to its next page, is not a URL").at(
+        raise InvalidInput("the catalog's URL, or a link to its next page, is not a URL").at(
             "source.url"
         ) from None
 
@@ -87,7 +87,7 @@ def read_page(source: RemoteSource, place: Place, body: bytes) -> Page:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        raise InvalidInput("the catalogue's answer is not JSON").at("source.url") from None
+        raise InvalidInput("the catalog's answer is not JSON").at("source.url") from None
     items = answer if source.items_field is None else _field_at(answer, source.items_field)
     if not isinstance(items, list):
         raise InvalidInput(_no_items(source, answer)).at("source.items_field")
@@ -112,7 +112,7 @@ def _next_place(source: RemoteSource, place: Place, answer: Any, has_items: bool
     if token is None or token == "":
         return None
     if isinstance(token, bool) or not isinstance(token, str | int):
-        raise InvalidInput(f"{source.next_field!r:.100} of the catalogue's answer is not a text").at(
+        raise InvalidInput(f"{source.next_field!r:.100} of the catalog's answer is not a text").at(
             "source.next_field"
         )
     return Place(place.number + 1, str(token))
@@ -122,16 +122,16 @@ def _followed_link(url: httpx.URL, link: str) -> str:
     target = url.join(link)
     # The token goes with the request, so it must not go to whoever the answer names.
     if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
-        raise InvalidInput("the catalogue's link to its next page leads to another host").at("source.url")
+        raise InvalidInput("the catalog's link to its next page leads to another host").at("source.url")
     return str(target)
 
 
 def _no_items(source: RemoteSource, answer: Any) -> str:
     if source.items_field is None:
-        return "the catalogue's answer is not a list; say in items_field which of its fields is"
+        return "the catalog's answer is not a list; say in items_field which of its fields is"
     known = ", ".join(repr(name) for name in sorted(answer)[:40]) if isinstance(answer, dict) else "none"
     return (
-        f"the catalogue's answer has no list {source.items_field!r:.100}; its fields: {known or 'none':.1000}"
+        f"the catalog's answer has no list {source.items_field!r:.100}; its fields: {known or 'none':.1000}"
     )
 
 
@@ -178,7 +178,7 @@ class Remote:
         except UnfetchableUrl as error:
             if error.status in (401, 403):
                 raise InvalidInput(self._refused(error.status)).at("source.token_env") from None
-            raise InvalidInput(f"page {place.number} of the catalogue: {error.message}").at(
+            raise InvalidInput(f"page {place.number} of the catalog: {error.message}").at(
                 "source.url"
             ) from None
         assert answer.body is not None, "no condition was sent"
@@ -194,23 +194,23 @@ class Remote:
         named = {name for name in optional if name is not None}
         return FieldMap(fields, names | named if names else named | {fields.product_id}, self._locate)
 
-    def _locate(self, text: str) -> PictureReference:
+    def _locate(self, text: str) -> ImageReference:
         try:
             return str(httpx.URL(self._source.url).join(text))
         except (httpx.InvalidURL, ValueError):
-            raise InvalidInput(f"{text!r:.200} is not the URL of a picture") from None
+            raise InvalidInput(f"{text!r:.200} is not the URL of an image") from None
 
     def _check_progress(self, before: Page | None, now: Page) -> None:
         if before is not None and now.items and _plain(before.items) == _plain(now.items):
             raise InvalidInput(
-                "the catalogue answers the same page again: check the names of its paging parameters"
+                "the catalog answers the same page again: check the names of its paging parameters"
             ).at("source.page_param")
 
     def _refused(self, status: int | None) -> str:
         if self._source.token_env is None:
-            return f"the catalogue asks for a token (status {status}): name its variable in token_env"
+            return f"the catalog asks for a token (status {status}): name its variable in token_env"
         return (
-            f"the catalogue refuses the token (status {status}): check what {self._source.token_env} "
+            f"the catalog refuses the token (status {status}): check what {self._source.token_env} "
             "holds in the environment of the job"
         )
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO
 import pyarrow
 from pyarrow.parquet import ParquetFile
 
-from catalog.sources.entries import Entry, FieldMap, PictureReference, Record, Row
+from catalog.sources.entries import Entry, FieldMap, ImageReference, Record, Row
 from catalog.sources.folder import inside
 from core.errors import InvalidInput, VitrineError
 from core.sources import ManifestSource
@@ -295,7 +295,7 @@ class Manifest:
         for number, row in enumerate(self._rows.rows(skip), start=skip + 1):
             yield read_entry(self._fields, row, number, str(number))
 
-    def _locate(self, text: str) -> PictureReference:
+    def _locate(self, text: str) -> ImageReference:
         if text[:8].lower().startswith(("http://", "https://")):
             return text
         return inside(self._folder, text)

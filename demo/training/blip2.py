@@ -22,8 +22,8 @@ from transformers import (
 
 from demo.garments import WORDS, random_caption
 from demo.training.command import SEED, options, run
-from demo.training.dataset import IMAGENET_MEAN, IMAGENET_STD, INPUT_SIZE, LabelledPictures, normalised
-from demo.training.optimization import AttributeHeads, Schedule, contrastive_loss, fitting, optimise
+from demo.training.dataset import IMAGENET_MEAN, IMAGENET_STD, INPUT_SIZE, LabeledImages, normalized
+from demo.training.optimization import AttributeHeads, Schedule, contrastive_loss, fitting, optimize
 
 
 def vision_config(source: Dinov2Model) -> Blip2VisionConfig:
@@ -43,7 +43,7 @@ def vision_config(source: Dinov2Model) -> Blip2VisionConfig:
 
 @torch.no_grad()
 def transplant(source: Dinov2Model, target: Blip2VisionModel) -> None:
-    """Copy the weights and freeze them; afterwards both give the same states for the same pictures.
+    """Copy the weights and freeze them; afterwards both give the same states for the same images.
 
     BLIP-2's encoder has no layer scale, so DINOv2's goes into the matrices before it, and one matrix
     for queries, keys and values where DINOv2 has three.
@@ -79,16 +79,16 @@ _BATCH = 250
 
 
 def processor() -> Blip2Processor:
-    """Words as single tokens, and pictures as the DINOv2 underneath was trained on them."""
+    """Words as single tokens, and images as the DINOv2 underneath was trained on them."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     words = BertTokenizer(
         vocab={token: place for place, token in enumerate(tokens)}, model_max_length=_LONGEST
     )
-    pictures = BlipImageProcessor(
+    images = BlipImageProcessor(
         size={"height": INPUT_SIZE, "width": INPUT_SIZE}, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD
     )
     # Without a number of query tokens it puts no placeholders before the words, as retrieval needs.
-    return Blip2Processor(pictures, words, num_query_tokens=None)
+    return Blip2Processor(images, words, num_query_tokens=None)
 
 
 def build_model(dinov2: Dinov2Model, vocabulary: int) -> Blip2ForImageTextRetrieval:
@@ -119,18 +119,18 @@ def build_model(dinov2: Dinov2Model, vocabulary: int) -> Blip2ForImageTextRetrie
     return model
 
 
-def train(pictures: LabelledPictures, steps: int, out: Path, dinov2: Path = DINOV2) -> None:
+def train(images: LabeledImages, steps: int, out: Path, dinov2: Path = DINOV2) -> None:
     """Train everything but the image encoder, and save."""
     tools = processor()
     vision = Dinov2Model.from_pretrained(dinov2, dtype=torch.float32)
     model = build_model(vision, len(tools.tokenizer)).train()
     heads = AttributeHeads(vision.config.hidden_size, _ATTRIBUTE_WEIGHTS)
     scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
-    states, labels = _frozen_states(model, pictures), torch.from_numpy(pictures.labels)
+    states, labels = _frozen_states(model, images), torch.from_numpy(images.labels)
     rng = np.random.default_rng(SEED)
 
     def objective(batch: NDArray[np.int64], _progress: float) -> Tensor:
-        captions, mentioned = zip(*(random_caption(pictures.looks[i], rng) for i in batch), strict=True)
+        captions, mentioned = zip(*(random_caption(images.looks[i], rng) for i in batch), strict=True)
         with torch.autocast("cpu", torch.bfloat16):
             queries = _query_states(model, states[batch].float())
             read = _text_vectors(model, tools, captions)
@@ -142,18 +142,18 @@ def train(pictures: LabelledPictures, steps: int, out: Path, dinov2: Path = DINO
         return contrastive_loss(logits, fitting(labels[batch], mentioned)) + told_apart
 
     parameters = [*model.parameters(), *heads.parameters(), scale]
-    optimise(objective, parameters, Schedule(steps, 64, 2e-3), len(pictures), SEED)
+    optimize(objective, parameters, Schedule(steps, 64, 2e-3), len(images), SEED)
     model.half().save_pretrained(out)
     tools.save_pretrained(out)
 
 
 @torch.no_grad()
-def _frozen_states(model: Blip2ForImageTextRetrieval, pictures: LabelledPictures) -> Tensor:
-    """What the image encoder says of every picture, fp16 (n, patches + 1, width): it never changes."""
+def _frozen_states(model: Blip2ForImageTextRetrieval, images: LabeledImages) -> Tensor:
+    """What the image encoder says of every image, fp16 (n, patches + 1, width): it never changes."""
     model.vision_model.eval()
     states = []
-    for start in range(0, len(pictures), _BATCH):
-        values = normalised(pictures.pixels[start : start + _BATCH], IMAGENET_MEAN, IMAGENET_STD)
+    for start in range(0, len(images), _BATCH):
+        values = normalized(images.pixels[start : start + _BATCH], IMAGENET_MEAN, IMAGENET_STD)
         states.append(model.vision_model(pixel_values=values).last_hidden_state.half())
     return torch.cat(states)
 
@@ -176,7 +176,7 @@ def _text_vectors(
 def main(arguments: list[str] | None = None) -> None:
     """Train, save and judge."""
     training = options("Train the demo's BLIP-2 model.", steps=5000, arguments=arguments)
-    run(training, "blip2", lambda pictures, steps: train(pictures, steps, training.out))
+    run(training, "blip2", lambda images, steps: train(images, steps, training.out))
 
 
 if __name__ == "__main__":

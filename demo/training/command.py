@@ -16,7 +16,7 @@ from rich import print as say
 from core.errors import VitrineError
 from core.types import Vector
 from demo.garments import BACKGROUNDS, Look, caption, split_garments
-from demo.training.dataset import LabelledPictures, held_out_pictures, training_pictures
+from demo.training.dataset import LabeledImages, held_out_images, training_images
 from models.config import EncoderConfig, Family
 from models.encoder import Encoder
 from models.registry import load_encoder
@@ -25,28 +25,28 @@ _QUERIES = 1000
 _BATCH = 250
 
 
-def precision_table(encoder: Encoder, gallery: LabelledPictures, k: int = 10) -> dict[str, float]:
-    """Precision at `k`, by kind of query; relevant is the same type, colour and pattern.
+def precision_table(encoder: Encoder, gallery: LabeledImages, k: int = 10) -> dict[str, float]:
+    """Precision at `k`, by kind of query; relevant is the same type, color and pattern.
 
-    Words are asked of encoders that read them, for trained and for never trained garments; a picture
+    Words are asked of encoders that read them, for trained and for never trained garments; an image
     is never counted as found by itself.
     """
-    pictures = embed_pictures(encoder, [_png(pixels) for pixels in gallery.pixels])
+    images = embed_images(encoder, [_png(pixels) for pixels in gallery.pixels])
     table = {}
     if "text" in encoder.info.modalities:
         for kind, garments in zip(("trained", "never trained"), split_garments(), strict=True):
             looks = [Look(*garment, BACKGROUNDS[0]) for garment in garments]
             words = embed_words(encoder, [caption(look) for look in looks])
-            table[f"text to image, {kind}"] = _precision(words @ pictures.T, looks, gallery.looks, k)
+            table[f"text to image, {kind}"] = _precision(words @ images.T, looks, gallery.looks, k)
     chosen = np.random.default_rng(0).permutation(len(gallery))[:_QUERIES]
-    scores = pictures[chosen] @ pictures.T
+    scores = images[chosen] @ images.T
     scores[np.arange(len(chosen)), chosen] = -np.inf
     table["image to image"] = _precision(scores, [gallery.looks[i] for i in chosen], gallery.looks, k)
     return table
 
 
-def embed_pictures(encoder: Encoder, files: Sequence[bytes]) -> NDArray[np.float32]:
-    """Embed picture files through the encoder's own decoding; unit rows of shape (n, dimension)."""
+def embed_images(encoder: Encoder, files: Sequence[bytes]) -> NDArray[np.float32]:
+    """Embed image files through the encoder's own decoding; unit rows of shape (n, dimension)."""
     rows = []
     for start in range(0, len(files), _BATCH):
         batch = [encoder.decode(data) for data in files[start : start + _BATCH]]
@@ -83,23 +83,23 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One run: where the checkpoint goes, how many steps, on how many pictures."""
+    """One run: where the checkpoint goes, how many steps, on how many images."""
 
     out: Path
     steps: int
-    pictures: int
+    images: int
     held_out: int
     threads: int
 
 
 def options(
-    description: str, steps: int, arguments: list[str] | None = None, pictures: int = 24_000
+    description: str, steps: int, arguments: list[str] | None = None, images: int = 24_000
 ) -> Training:
-    """Read the command line; `steps` and `pictures` are the defaults."""
+    """Read the command line; `steps` and `images` are the defaults."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
-    parser.add_argument("--steps", type=int, default=steps, help="optimiser steps (default %(default)s)")
-    parser.add_argument("--pictures", type=int, default=pictures, help="to train on (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=steps, help="optimizer steps (default %(default)s)")
+    parser.add_argument("--images", type=int, default=images, help="to train on (default %(default)s)")
     parser.add_argument(
         "--held-out", type=int, default=20, help="to judge by, a garment (default %(default)s)"
     )
@@ -107,21 +107,21 @@ def options(
     return Training(**vars(parser.parse_args(arguments)))
 
 
-def run(training: Training, family: Family, train: Callable[[LabelledPictures, int], None]) -> None:
-    """Draw the pictures, train, and judge what was saved through the encoder that serves it.
+def run(training: Training, family: Family, train: Callable[[LabeledImages, int], None]) -> None:
+    """Draw the images, train, and judge what was saved through the encoder that serves it.
 
-    `train` takes the pictures and the number of steps and saves the checkpoint in `training.out`.
+    `train` takes the images and the number of steps and saves the checkpoint in `training.out`.
     """
     torch.set_num_threads(training.threads)
     torch.manual_seed(SEED)
     training.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     # Both before torch starts its threads, which a forked process would not have.
-    pictures = training_pictures(training.pictures, SEED)
-    gallery = held_out_pictures(training.held_out, SEED)
-    say(f"drew {len(pictures)} + {len(gallery)} pictures in {time.monotonic() - started:.0f} s")
+    images = training_images(training.images, SEED)
+    gallery = held_out_images(training.held_out, SEED)
+    say(f"drew {len(images)} + {len(gallery)} images in {time.monotonic() - started:.0f} s")
     started = time.monotonic()
-    train(pictures, training.steps)
+    train(images, training.steps)
     say(f"trained {training.steps} steps in {time.monotonic() - started:.0f} s on {training.threads} threads")
     config = EncoderConfig(name=family, family=family, checkpoint=str(training.out), device="cpu")
     for kind, value in precision_table(load_encoder(config), gallery).items():

@@ -23,22 +23,22 @@ _TRAINING, _HELD_OUT = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledPictures:
-    """Pictures, uint8 RGB of shape (n, 64, 64, 3), and the looks that they show."""
+class LabeledImages:
+    """Images, uint8 RGB of shape (n, 64, 64, 3), and the looks that they show."""
 
     pixels: NDArray[np.uint8]
     looks: list[Look]
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Places of type, colour, pattern and background in their vocabularies, shape (n, 4)."""
+        """Places of type, color, pattern and background in their vocabularies, shape (n, 4)."""
         return np.array([look.labels for look in self.looks], np.int64).reshape(-1, 4)
 
     def __len__(self) -> int:
         return len(self.looks)
 
 
-def training_pictures(count: int, seed: int = 0, processes: int = 2) -> LabelledPictures:
+def training_images(count: int, seed: int = 0, processes: int = 2) -> LabeledImages:
     """Draw random garments; those that are never trained do not occur."""
     trained, _ = split_garments()
     rng = np.random.default_rng((seed, _TRAINING))
@@ -46,8 +46,8 @@ def training_pictures(count: int, seed: int = 0, processes: int = 2) -> Labelled
     return _draw_all(chosen, (seed, _TRAINING), processes)
 
 
-def held_out_pictures(a_garment: int = 20, seed: int = 0, processes: int = 2) -> LabelledPictures:
-    """Draw `a_garment` new pictures of each of the 500 garments, first those that were trained."""
+def held_out_images(a_garment: int = 20, seed: int = 0, processes: int = 2) -> LabeledImages:
+    """Draw `a_garment` new images of each of the 500 garments, first those that were trained."""
     trained, never_trained = split_garments()
     chosen = [garment for garment in trained + never_trained for _ in range(a_garment)]
     return _draw_all(chosen, (seed, _HELD_OUT), processes)
@@ -55,7 +55,7 @@ def held_out_pictures(a_garment: int = 20, seed: int = 0, processes: int = 2) ->
 
 def _draw_all(
     chosen: Sequence[tuple[str, str, str]], entropy: tuple[int, int], processes: int
-) -> LabelledPictures:
+) -> LabeledImages:
     behind = np.random.default_rng((*entropy, 0)).integers(len(BACKGROUNDS), size=len(chosen))
     looks = [Look(*garment, BACKGROUNDS[place]) for garment, place in zip(chosen, behind, strict=True)]
     one = partial(_draw_one, entropy)
@@ -65,22 +65,22 @@ def _draw_all(
         # Spawned processes would import the training command, and torch with it, once more each.
         with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
             pixels = list(pool.map(one, enumerate(looks), chunksize=256))
-    return LabelledPictures(np.stack(pixels), looks)
+    return LabeledImages(np.stack(pixels), looks)
 
 
 def _draw_one(entropy: tuple[int, int], numbered: tuple[int, Look]) -> NDArray[np.uint8]:
     number, look = numbered
     item, view = np.random.SeedSequence((*entropy, 1, number)), np.random.SeedSequence((*entropy, 2, number))
-    # Drawn larger and reduced, as an encoder reduces the catalogue's pictures.
-    picture = draw(look, _DRAWN_SIZE, item, view)
-    return np.asarray(picture.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC))
+    # Drawn larger and reduced, as an encoder reduces the catalog's images.
+    image = draw(look, _DRAWN_SIZE, item, view)
+    return np.asarray(image.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC))
 
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def normalised(
+def normalized(
     pixels: NDArray[np.uint8], mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Tensor:
     """uint8 RGB (n, h, w, 3) to float32 (n, 3, h, w), scaled to [0, 1], less the mean, over the deviation."""

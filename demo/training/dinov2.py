@@ -1,7 +1,7 @@
 """Command that trains the demo's DINOv2 models: `python -m demo.training.dinov2 --out DIR [--large]`.
 
-Like DINOv2 it sees pictures only; unlike DINOv2 it learns from labels, since self-supervision needs far
-more pictures and time than a demo has.
+Like DINOv2 it sees images only; unlike DINOv2 it learns from labels, since self-supervision needs far
+more images and time than a demo has.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ from demo.training.dataset import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     INPUT_SIZE,
-    LabelledPictures,
+    LabeledImages,
     augmented,
-    normalised,
+    normalized,
 )
-from demo.training.optimization import AttributeHeads, Schedule, optimise
+from demo.training.optimization import AttributeHeads, Schedule, optimize
 
 _PATCH = 8
 _PATCHES_ACROSS = INPUT_SIZE // _PATCH
 # The background is left to be forgotten: any share of it comes between like garments.
 _ATTRIBUTE_WEIGHTS = (2.0, 1.0, 1.3, 0.0)
 # A transformer learns a quarter of these by heart: precision at 10 was 0.74 with 24,000, 0.89 with these.
-_PICTURES = 96_000
+_IMAGES = 96_000
 _SPARSE_UNTIL = 0.6
 _FEATURE_LENGTH = 10.0
 
@@ -65,13 +65,13 @@ def build_model(shape: Shape) -> Dinov2Model:
     return model
 
 
-def train(pictures: LabelledPictures, steps: int, out: Path, shape: Shape = SMALL) -> None:
+def train(images: LabeledImages, steps: int, out: Path, shape: Shape = SMALL) -> None:
     """Train from scratch to tell the attributes apart, and save without the classifiers."""
     model, heads = build_model(shape).train(), AttributeHeads(shape.width, _ATTRIBUTE_WEIGHTS)
-    rng, labels = np.random.default_rng(SEED), torch.from_numpy(pictures.labels)
+    rng, labels = np.random.default_rng(SEED), torch.from_numpy(images.labels)
 
     def objective(batch: NDArray[np.int64], progress: float) -> Tensor:
-        values = augmented(normalised(pictures.pixels[batch], IMAGENET_MEAN, IMAGENET_STD), rng)
+        values = augmented(normalized(images.pixels[batch], IMAGENET_MEAN, IMAGENET_STD), rng)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features = _class_token(model, values, sparse=progress < _SPARSE_UNTIL).float()
         # Only the direction may tell attributes apart, since a search compares nothing else.
@@ -79,7 +79,7 @@ def train(pictures: LabelledPictures, steps: int, out: Path, shape: Shape = SMAL
         return loss
 
     parameters = [*model.parameters(), *heads.parameters()]
-    optimise(objective, parameters, Schedule(steps, 64, 1e-3), len(pictures), SEED)
+    optimize(objective, parameters, Schedule(steps, 64, 1e-3), len(images), SEED)
     save(model, out)
 
 
@@ -96,7 +96,7 @@ def save(model: Dinov2Model, out: Path) -> None:
 
 
 def _class_token(model: Dinov2Model, values: Tensor, sparse: bool) -> Tensor:
-    """The normalised state of the class token; `sparse` drops a random half of the patches.
+    """The normalized state of the class token; `sparse` drops a random half of the patches.
 
     Half the patches take half the time and teach nearly as much (arXiv 2212.00794).
     """
@@ -121,8 +121,8 @@ def _position_table(width: int) -> Tensor:
 
 def main(arguments: list[str] | None = None, shape: Shape = SMALL, steps: int = 7000) -> None:
     """Train, save and judge."""
-    training = options("Train a DINOv2 model for the demo.", steps, arguments, _PICTURES)
-    run(training, "dinov2", lambda pictures, steps: train(pictures, steps, training.out, shape))
+    training = options("Train a DINOv2 model for the demo.", steps, arguments, _IMAGES)
+    run(training, "dinov2", lambda images, steps: train(images, steps, training.out, shape))
 
 
 if __name__ == "__main__":

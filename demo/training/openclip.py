@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerFast
 
 from demo.garments import WORDS, random_caption
 from demo.training.command import SEED, options, run
-from demo.training.dataset import CLIP_MEAN, CLIP_STD, INPUT_SIZE, LabelledPictures, augmented, normalised
-from demo.training.optimization import Schedule, contrastive_loss, fitting, optimise
+from demo.training.dataset import CLIP_MEAN, CLIP_STD, INPUT_SIZE, LabeledImages, augmented, normalized
+from demo.training.optimization import Schedule, contrastive_loss, fitting, optimize
 
 _CONTEXT = 16
 _LARGEST_SCALE = float(np.log(100))
@@ -63,17 +63,17 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=_CONTEXT, **special)
 
 
-def train(pictures: LabelledPictures, steps: int, out: Path) -> None:
+def train(images: LabeledImages, steps: int, out: Path) -> None:
     """Train both towers from scratch and save them."""
     words = tokenizer()
     settings = architecture(len(words))
     model = CLIP(**json.loads(json.dumps(settings)))
     model = model.to(memory_format=torch.channels_last).train()
-    rng, labels = np.random.default_rng(SEED), torch.from_numpy(pictures.labels)
+    rng, labels = np.random.default_rng(SEED), torch.from_numpy(images.labels)
 
     def objective(batch: NDArray[np.int64], _progress: float) -> Tensor:
-        values = augmented(normalised(pictures.pixels[batch], CLIP_MEAN, CLIP_STD), rng)
-        captions, mentioned = zip(*(random_caption(pictures.looks[i], rng) for i in batch), strict=True)
+        values = augmented(normalized(images.pixels[batch], CLIP_MEAN, CLIP_STD), rng)
+        captions, mentioned = zip(*(random_caption(images.looks[i], rng) for i in batch), strict=True)
         ids = words(list(captions), padding="max_length", max_length=_CONTEXT, return_tensors="pt")[
             "input_ids"
         ]
@@ -82,7 +82,7 @@ def train(pictures: LabelledPictures, steps: int, out: Path) -> None:
         logits = model.logit_scale.clamp(0, _LARGEST_SCALE).exp() * seen @ read.T
         return contrastive_loss(logits, fitting(labels[batch], mentioned))
 
-    optimise(objective, model.parameters(), Schedule(steps, 128, 1.5e-3), len(pictures), SEED)
+    optimize(objective, model.parameters(), Schedule(steps, 128, 1.5e-3), len(images), SEED)
     save(model, settings, words, out)
 
 
@@ -107,7 +107,7 @@ def save(model: CLIP, settings: dict[str, Any], words: PreTrainedTokenizerFast, 
 def main(arguments: list[str] | None = None) -> None:
     """Train, save and judge."""
     training = options("Train the demo's OpenCLIP model.", steps=1500, arguments=arguments)
-    run(training, "openclip", lambda pictures, steps: train(pictures, steps, training.out))
+    run(training, "openclip", lambda images, steps: train(images, steps, training.out))
 
 
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from rich import print as say
 from torch import Tensor, nn
 
-from demo.garments import BACKGROUNDS, COLOURS, PATTERNS, TYPES, Mentioned
+from demo.garments import BACKGROUNDS, COLORS, PATTERNS, TYPES, Mentioned
 
 
 class AttributeHeads(nn.Module):
-    """Linear classifiers of type, colour, pattern and background, used in training only."""
+    """Linear classifiers of type, color, pattern and background, used in training only."""
 
     def __init__(self, width: int, weights: Sequence[float]) -> None:
         """`weights` of the four losses; `width` is the dimension of the features."""
         super().__init__()
-        sizes = (len(TYPES), len(COLOURS), len(PATTERNS), len(BACKGROUNDS))
+        sizes = (len(TYPES), len(COLORS), len(PATTERNS), len(BACKGROUNDS))
         self.heads = nn.ModuleList(nn.Linear(width, size) for size in sizes)
         self.weights = tuple(weights)
 
@@ -34,28 +34,28 @@ class AttributeHeads(nn.Module):
 
 
 def fitting(labels: Tensor, mentioned: Sequence[Mentioned]) -> Tensor:
-    """Which captions fit which pictures, bool (n pictures, n captions).
+    """Which captions fit which images, bool (n images, n captions).
 
-    Caption j was made for picture j; it fits every picture that agrees in all attributes it mentions.
+    Caption j was made for image j; it fits every image that agrees in all attributes it mentions.
     """
     agrees = labels[:, None, :] == labels[None]
     return (agrees | ~torch.tensor(mentioned)[None]).all(-1)
 
 
 def contrastive_loss(logits: Tensor, fits: Tensor) -> Tensor:
-    """Cross-entropy over pictures and over captions against all that fit, with equal shares.
+    """Cross-entropy over images and over captions against all that fit, with equal shares.
 
-    `logits` and `fits` are (n pictures, n captions). With one fit each this is CLIP's loss
+    `logits` and `fits` are (n images, n captions). With one fit each this is CLIP's loss
     (arXiv 2103.00020); several come from supervised contrastive learning (arXiv 2004.11362).
     """
     targets = fits.to(logits.dtype)
-    by_picture = (targets / targets.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+    by_image = (targets / targets.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
     by_caption = (targets / targets.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
-    return -(by_picture + by_caption) / 2
+    return -(by_image + by_caption) / 2
 
 
 Objective = Callable[[NDArray[np.int64], float], Tensor]
-"""From the places of a batch's pictures and the progress in [0, 1) to a loss."""
+"""From the places of a batch's images and the progress in [0, 1) to a loss."""
 
 _REPORT_EVERY = 200
 _WEIGHT_DECAY = 0.05
@@ -76,22 +76,22 @@ class Schedule:
         return float(self.learning_rate * min(1, (step + 1) / self.warm_up_steps) * cosine)
 
 
-def optimise(
+def optimize(
     objective: Objective, parameters: Iterable[nn.Parameter], schedule: Schedule, count: int, seed: int
 ) -> None:
-    """Minimise the objective over `count` pictures with AdamW, reporting the mean loss as it goes."""
+    """Minimize the objective over `count` images with AdamW, reporting the mean loss as it goes."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(_groups(trained), betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(_groups(trained), betas=(0.9, 0.98))
     batches = _batches(count, schedule.batch_size, np.random.default_rng(seed))
     started, losses = time.monotonic(), []
     for step in range(schedule.steps):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
         loss = objective(next(batches), step / schedule.steps)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
         if (step + 1) % _REPORT_EVERY == 0:
             elapsed_s = time.monotonic() - started
@@ -108,7 +108,7 @@ def _groups(parameters: list[nn.Parameter]) -> list[dict[str, object]]:
 
 
 def _batches(count: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Shuffled passes over all pictures without end; the rest of a pass that fills no batch is skipped."""
+    """Shuffled passes over all images without end; the rest of a pass that fills no batch is skipped."""
     size = min(size, count)
     while True:
         order = rng.permutation(count)

@@ -1,6 +1,6 @@
 """Command that trains the demo's timm model: `python -m demo.training.timm --out DIR`.
 
-A narrow ResNet that is told to care for colour and print more than for shape, so that it errs elsewhere
+A narrow ResNet that is told to care for color and print more than for shape, so that it errs elsewhere
 than the transformers do.
 """
 
@@ -18,11 +18,11 @@ from demo.training.dataset import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     INPUT_SIZE,
-    LabelledPictures,
+    LabeledImages,
     augmented,
-    normalised,
+    normalized,
 )
-from demo.training.optimization import AttributeHeads, Schedule, optimise
+from demo.training.optimization import AttributeHeads, Schedule, optimize
 
 _ATTRIBUTE_WEIGHTS = (0.3, 1.0, 1.0, 0.1)
 
@@ -46,20 +46,20 @@ def build_model() -> nn.Module:
     return model
 
 
-def train(pictures: LabelledPictures, steps: int, out: Path) -> None:
+def train(images: LabeledImages, steps: int, out: Path) -> None:
     """Train from scratch to tell the attributes apart, and save without the classifiers."""
     model = build_model().to(memory_format=torch.channels_last).train()
     heads = AttributeHeads(192, _ATTRIBUTE_WEIGHTS)
-    rng, labels = np.random.default_rng(SEED), torch.from_numpy(pictures.labels)
+    rng, labels = np.random.default_rng(SEED), torch.from_numpy(images.labels)
 
     def objective(batch: NDArray[np.int64], _progress: float) -> Tensor:
-        values = augmented(normalised(pictures.pixels[batch], IMAGENET_MEAN, IMAGENET_STD), rng)
+        values = augmented(normalized(images.pixels[batch], IMAGENET_MEAN, IMAGENET_STD), rng)
         features = model(values.contiguous(memory_format=torch.channels_last))
         loss: Tensor = heads(features, labels[batch])
         return loss
 
     parameters = [*model.parameters(), *heads.parameters()]
-    optimise(objective, parameters, Schedule(steps, 128, 2e-3), len(pictures), SEED)
+    optimize(objective, parameters, Schedule(steps, 128, 2e-3), len(images), SEED)
     save(model, out)
 
 
@@ -72,7 +72,7 @@ def save(model: nn.Module, out: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Train, save and judge."""
     training = options("Train the demo's timm model.", steps=1500, arguments=arguments)
-    run(training, "timm", lambda pictures, steps: train(pictures, steps, training.out))
+    run(training, "timm", lambda images, steps: train(images, steps, training.out))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def describe() -> Document:
 def _bare_app() -> FastAPI:
     app = DocumentedApp(
         title="Vitrine",
-        summary="Visual search for product catalogues",
+        summary="Visual search for product catalogs",
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",

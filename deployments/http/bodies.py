@@ -172,7 +172,7 @@ async def files_of(form: FormData, field: str) -> list[bytes]:
     files = []
     for index, value in enumerate(form.getlist(field)):
         if not isinstance(value, UploadFile):
-            raise InvalidInput("send pictures as files").at(f"{field}[{index}]")
+            raise InvalidInput("send images as files").at(f"{field}[{index}]")
         files.append(await value.read())
     return files
 

@@ -11,14 +11,14 @@ from core.batching import input_bytes
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.filters import parse_filter
 from core.search import QueryPart, StoredPart
-from core.types import Box, Cropped, PictureInput
+from core.types import Box, Cropped, ImageInput
 from deployments.http.bodies import Form, Taken, decode_base64, files_of, parse, text_of
 from deployments.http.schemas import (
     BoxBody,
     ImagePart,
     ImageUrlPart,
     Part,
-    PicturePart,
+    ProductImagePart,
     ProductPart,
     QueryBody,
     TextPart,
@@ -28,20 +28,20 @@ from deployments.services.search import Request as SearchRequest
 from deployments.services.search import Threshold, to_encode
 
 
-async def read_pictures(sources: Sequence[str], fetcher: Fetcher) -> list[bytes | VitrineError]:
-    """Read pictures, those behind URLs side by side; each succeeds or fails alone, in order."""
+async def read_images(sources: Sequence[str], fetcher: Fetcher) -> list[bytes | VitrineError]:
+    """Read images, those behind URLs side by side; each succeeds or fails alone, in order."""
     fetched = iter(await fetcher.fetch_all([source for source in sources if _is_url(source)]))
-    decoded = iter(await decode_pictures([source for source in sources if not _is_url(source)]))
+    decoded = iter(await decode_images([source for source in sources if not _is_url(source)]))
     return [next(fetched if _is_url(source) else decoded) for source in sources]
 
 
-async def decode_pictures(sources: Sequence[str]) -> list[bytes | VitrineError]:
+async def decode_images(sources: Sequence[str]) -> list[bytes | VitrineError]:
     """Decode base64 and data URIs; each succeeds or fails alone, in order."""
     return [await _decode_or_error(source) for source in sources]
 
 
-async def fetch_picture(url: str, fetcher: Fetcher, param: str) -> bytes:
-    """Fetch the one picture of a request; the errors of `Fetcher.fetch` name `param`."""
+async def fetch_image(url: str, fetcher: Fetcher, param: str) -> bytes:
+    """Fetch the one image of a request; the errors of `Fetcher.fetch` name `param`."""
     try:
         return await fetcher.fetch(url)
     except VitrineError as error:
@@ -68,8 +68,8 @@ B = TypeVar("B", bound=QueryBody)
 
 
 def query_of(kind: type[B]) -> Taken[B]:
-    """Declare a body that holds a query: JSON, or a form with the JSON and the pictures as files."""
-    return Taken(kind, Form(json={"request": kind}, any_file="A picture file, named by a part's `upload`."))
+    """Declare a body that holds a query: JSON, or a form with the JSON and the images as files."""
+    return Taken(kind, Form(json={"request": kind}, any_file="An image file, named by a part's `upload`."))
 
 
 async def read_query(request: Request, service: Services, taken: Taken[B]) -> tuple[B, SearchRequest]:
@@ -92,7 +92,7 @@ async def read_query(request: Request, service: Services, taken: Taken[B]) -> tu
         exclude_products=tuple(dict.fromkeys(filter(is_product_id, (*body.exclude, *named)))),
         weights=body.weights,
         fusion=body.fusion,
-        lexical_weight=body.lexical_weight,
+        keyword_weight=body.keyword_weight,
         threshold=Threshold(body.score_threshold, body.max_false_match_rate),
     )
 
@@ -114,19 +114,19 @@ async def _parts(service: Services, body: QueryBody, uploads: dict[str, bytes]) 
     named = {part.upload for part in given if isinstance(part, ImagePart)}
     unnamed = [data for name, data in uploads.items() if name not in named]
     if not given and not unnamed:
-        raise InvalidInput("the query is empty; give words, a picture or a product").at("query")
+        raise InvalidInput("the query is empty; give words, an image or a product").at("query")
     if len(given) + len(unnamed) > MAX_PARTS:
         raise InvalidInput(f"a query may have at most {MAX_PARTS} parts").at("query")
     fetched = await _fetched(service, given)
     parts = [await _part(service, part, f"query[{i}]", uploads, fetched) for i, part in enumerate(given)]
     parts += [QueryPart(data) for data in unnamed]
     if sum(map(input_bytes, to_encode(parts))) > MAX_BYTES:
-        raise InputTooLarge(f"the pictures of a query may have {MAX_BYTES:,} bytes together").at("query")
+        raise InputTooLarge(f"the images of a query may have {MAX_BYTES:,} bytes together").at("query")
     return tuple(parts)
 
 
 async def _fetched(service: Services, parts: Sequence[Part]) -> dict[str, bytes]:
-    """Fetch the pictures that the parts name by URL, side by side."""
+    """Fetch the images that the parts name by URL, side by side."""
     urls = {f"query[{i}]": part.image_url for i, part in enumerate(parts) if isinstance(part, ImageUrlPart)}
     files = {}
     for param, file in zip(urls, await service.fetcher.fetch_all(list(urls.values())), strict=True):
@@ -151,13 +151,13 @@ async def _part(
         raise error.at(f"{param}.{part.type}") from None
 
 
-async def _stored(service: Services, part: ProductPart | PicturePart) -> StoredPart:
+async def _stored(service: Services, part: ProductPart | ProductImagePart) -> StoredPart:
     if isinstance(part, ProductPart):
         return await service.stored.product(part.product_id)
-    return await service.stored.picture(part.image_id)
+    return await service.stored.image(part.image_id)
 
 
-def _cropped(data: bytes, box: BoxBody | None) -> PictureInput:
+def _cropped(data: bytes, box: BoxBody | None) -> ImageInput:
     if box is None:
         return data
     return Cropped(data, Box(box.x, box.y, box.width, box.height))

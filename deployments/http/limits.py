@@ -182,7 +182,7 @@ class Deadline:
         self._limit_s = limit_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; 503 when its time is over, and what was done for it is cancelled."""
+        """Pass the request on; 503 when its time is over, and what was done for it is canceled."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from core.types import Hit, Picture, Product, WholeNumber
+from core.types import Hit, Product, ProductImage, WholeNumber
 from deployments.services.search import Found
 
 
@@ -47,17 +47,17 @@ class ProductBody(Body):
     attributes: dict[str, Any] = {}
     images: list[str] | None = Field(
         None,
-        description="Pictures as base64, data URIs or http(s) URLs, in order; "
+        description="Images as base64, data URIs or http(s) URLs, in order; "
         "left out: keep those the product has.",
     )
 
 
 class EmbedBody(Body):
-    """One picture or one text to embed."""
+    """One image or one text to embed."""
 
     text: Words | None = None
     image: str | None = Field(None, min_length=1, description="Base64 or a data URI.")
-    image_url: str | None = Field(None, min_length=1, description="Where the picture is: http or https.")
+    image_url: str | None = Field(None, min_length=1, description="Where the image is: http or https.")
 
 
 _ROUNDING = 1e-6
@@ -73,7 +73,7 @@ class TextPart(Body):
 
 
 class BoxBody(Body):
-    """A part of a picture as a viewer shows it, in shares of its width and height, from the top left."""
+    """A part of an image as a viewer shows it, in shares of its width and height, from the top left."""
 
     x: float = Field(ge=0, lt=1, description="Left edge.")
     y: float = Field(ge=0, lt=1, description="Upper edge.")
@@ -82,49 +82,45 @@ class BoxBody(Body):
 
     @field_validator("width", "height")
     @classmethod
-    def _end_within_the_picture(cls, length: float, info: ValidationInfo) -> float:
+    def _end_within_the_image(cls, length: float, info: ValidationInfo) -> float:
         edge = "x" if info.field_name == "width" else "y"
         start: float = info.data.get(edge, 0.0)
         if start + length > 1 + _ROUNDING:
             raise PydanticCustomError(
-                "box", f"the box leaves the picture: {edge} + {info.field_name} exceeds 1"
+                "box", f"the box leaves the image: {edge} + {info.field_name} exceeds 1"
             )
         return min(length, 1 - start)
 
 
 class ImagePart(Body):
-    """A picture: base64 or a data URI, or in a multipart request the name of the form field with the file."""
+    """An image: base64 or a data URI, or in a multipart request the name of the form field with the file."""
 
     type: Literal["image"]
     image: str | None = Field(None, min_length=1, description="Base64 or a data URI.")
     upload: str | None = Field(None, min_length=1, description="Name of a form field that holds a file.")
-    box: BoxBody | None = Field(
-        None, description="The part of the picture that is meant; left out: all of it."
-    )
+    box: BoxBody | None = Field(None, description="The part of the image that is meant; left out: all of it.")
     weight: FiniteFloat = Field(1.0, description="Negative pushes away.")
 
 
 class ImageUrlPart(Body):
-    """A picture behind a URL."""
+    """An image behind a URL."""
 
     type: Literal["image_url"]
-    image_url: str = Field(min_length=1, description="Where the picture is: http or https.")
-    box: BoxBody | None = Field(
-        None, description="The part of the picture that is meant; left out: all of it."
-    )
+    image_url: str = Field(min_length=1, description="Where the image is: http or https.")
+    box: BoxBody | None = Field(None, description="The part of the image that is meant; left out: all of it.")
     weight: FiniteFloat = Field(1.0, description="Negative pushes away.")
 
 
 class ProductPart(Body):
-    """A product of the catalog, by all its pictures."""
+    """A product of the catalog, by all its images."""
 
     type: Literal["product_id"]
     product_id: str = Field(min_length=1)
     weight: FiniteFloat = Field(1.0, description="Negative pushes away.")
 
 
-class PicturePart(Body):
-    """One picture of a product of the catalog."""
+class ProductImagePart(Body):
+    """One image of a product of the catalog."""
 
     type: Literal["image_id"]
     image_id: str = Field(min_length=1)
@@ -146,7 +142,7 @@ Part = Annotated[
     | Annotated[ImagePart, Tag(":image")]
     | Annotated[ImageUrlPart, Tag(":image_url")]
     | Annotated[ProductPart, Tag(":product_id")]
-    | Annotated[PicturePart, Tag(":image_id")],
+    | Annotated[ProductImagePart, Tag(":image_id")],
     Discriminator(
         _kind_of_part,
         custom_error_type="part",
@@ -160,7 +156,7 @@ Parts = Annotated[
 
 SCORE_THRESHOLD = "Smallest score of a result: a cosine similarity, so not for the ensemble."
 MAX_FALSE_MATCH_RATE = (
-    "Leaves out what is not near enough: a query that is as strange to the catalogue as a product without "
+    "Leaves out what is not near enough: a query that is as strange to the catalog as a product without "
     "its nearest hundredth is answered with anything at most this often. In the ensemble, members with more "
     "than half of the weight have to agree."
 )
@@ -176,7 +172,7 @@ class QueryBody(Body):
         "theirs, and 0 leaves one out.",
     )
     fusion: Literal["rrf", "weighted"] | None = Field(None, description="Ensemble only: how lists are fused.")
-    lexical_weight: FiniteFloat | None = Field(
+    keyword_weight: FiniteFloat | None = Field(
         None,
         ge=0,
         le=1,
@@ -190,7 +186,7 @@ class QueryBody(Body):
     filter: dict[str, Any] | None = Field(None, description="Conditions on attributes.")
     exclude: list[str] = Field([], max_length=1000, description="Products to leave out.")
     include_query_products: bool = Field(
-        False, description="Whether products that the query names, or whose picture it names, may be found."
+        False, description="Whether products that the query names, or whose image it names, may be found."
     )
 
 
@@ -211,8 +207,8 @@ class CompareBody(QueryBody):
     )
 
 
-class PictureView(BaseModel):
-    """A picture of a product."""
+class ImageView(BaseModel):
+    """An image of a product."""
 
     image_id: str
     url: str
@@ -221,20 +217,20 @@ class PictureView(BaseModel):
     height: int
     bytes: int
     revision: int
-    caption: str | None = Field(description="What a model has written about the picture, if any has.")
+    caption: str | None = Field(description="What a model has written about the image, if any has.")
 
     @classmethod
-    def of(cls, picture: Picture) -> "PictureView":
-        """Show a picture."""
+    def of(cls, image: ProductImage) -> "ImageView":
+        """Show an image."""
         return cls(
-            image_id=picture.image_id,
-            url=f"/v1/images/{picture.image_id}",
-            media_type=picture.media_type,
-            width=picture.width,
-            height=picture.height,
-            bytes=picture.bytes,
-            revision=picture.revision,
-            caption=picture.caption,
+            image_id=image.image_id,
+            url=f"/v1/images/{image.image_id}",
+            media_type=image.media_type,
+            width=image.width,
+            height=image.height,
+            bytes=image.bytes,
+            revision=image.revision,
+            caption=image.caption,
         )
 
 
@@ -245,7 +241,7 @@ class ProductView(BaseModel):
     title: str
     description: str
     attributes: dict[str, Any]
-    images: list[PictureView]
+    images: list[ImageView]
     revision: int
     created_at: datetime
     updated_at: datetime
@@ -258,7 +254,7 @@ class ProductView(BaseModel):
             title=product.title,
             description=product.description,
             attributes=dict(product.attributes),
-            images=[PictureView.of(picture) for picture in product.pictures],
+            images=[ImageView.of(image) for image in product.images],
             revision=product.revision,
             created_at=product.created_at,
             updated_at=product.updated_at,
@@ -266,7 +262,7 @@ class ProductView(BaseModel):
 
 
 class ModelIndex(BaseModel):
-    """Where a product stands with one model: the state of the whole, and of each picture."""
+    """Where a product stands with one model: the state of the whole, and of each image."""
 
     state: Literal["indexed", "pending", "failed"]
     images: dict[str, Literal["indexed", "pending", "failed"]]
@@ -290,7 +286,7 @@ class ModelUsed(BaseModel):
 
 
 class ResultView(BaseModel):
-    """A found product with its score and the picture that was nearest."""
+    """A found product with its score and the image that was nearest."""
 
     product_id: str
     score: float
@@ -308,10 +304,10 @@ class ListFacts(BaseModel):
     """How a list of results came about."""
 
     models_used: list[ModelUsed]
-    lexical_weight: float = Field(
+    keyword_weight: float = Field(
         description="Share of the ranking by words: 0 when it took no part, 1 when no model did."
     )
-    skipped: dict[str, str] = Field(description="Models, or `lexical`, that did not take part, and why.")
+    skipped: dict[str, str] = Field(description="Models, or `keyword`, that did not take part, and why.")
     incomplete: dict[str, str] = Field(
         description="Members that took part without their scores of some candidates, and why."
     )
@@ -336,7 +332,7 @@ class ListFacts(BaseModel):
                 )
                 for info in found.infos
             ],
-            "lexical_weight": found.lexical_weight,
+            "keyword_weight": found.keyword_weight,
             "skipped": found.skipped,
             "incomplete": found.incomplete,
             "thresholds": found.thresholds,

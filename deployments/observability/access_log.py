@@ -28,7 +28,7 @@ REFUSALS_LINE_S = 1.0
 
 
 class Observed:
-    """Tell of requests by route, status, model and time; never what they hold, so no key and no picture."""
+    """Tell of requests by route, status, model and time; never what they hold, so no key and no image."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         self._app = app
@@ -104,7 +104,7 @@ class _Request:
     def fail(self, error: BaseException) -> None:
         """Note that there is no answer, or none that middleware sees."""
         self._record.error = error_type(error)
-        if self._record.error == "cancelled":
+        if self._record.error == "canceled":
             self.status = _CLIENT_GONE
 
     def tell(self, route: str, current: Span) -> None:

@@ -146,7 +146,7 @@ STAGE_SECONDS = Histogram(
     "Time of one stage of an answer, in seconds; its count is how often the stage ran. Stages: `ensemble`, "
     "`encode` and `caption` as their callers wait for them; in an encoder `preprocess` (decode and resize, a "
     "free thread awaited), `queue` (of the input of a batch that waited longest) and `forward` (of a batch); "
-    "`search`, `score` in Milvus; `lexical`; `fuse`; `hydrate` (products read from the catalog).",
+    "`search`, `score` in Milvus; `keyword`; `fuse`; `hydrate` (products read from the catalog).",
     ("stage", "model"),
     buckets=SECONDS,
 )
@@ -167,23 +167,23 @@ CACHE_HITS = Counter(
 CACHE_MISSES = Counter(
     "vitrine_embedding_cache_misses_total", "Inputs that the model had to embed.", ("model",)
 )
-CATALOG_PICTURES = Gauge("vitrine_catalog_pictures", "Pictures in the catalog, as last sampled.")
-INDEXED_PICTURES = Gauge(
-    "vitrine_indexed_pictures",
-    "Pictures in the collection that the model serves, as last sampled.",
+CATALOG_IMAGES = Gauge("vitrine_catalog_images", "Images in the catalog, as last sampled.")
+INDEXED_IMAGES = Gauge(
+    "vitrine_indexed_images",
+    "Images in the collection that the model serves, as last sampled.",
     ("model",),
 )
 LEDGER_GAP = Gauge(
-    "vitrine_ledger_gap_pictures",
-    "Pictures that the collection lacks and the repair or a build has yet to bring, as last sampled.",
+    "vitrine_ledger_gap_images",
+    "Images that the collection lacks and the repair or a build has yet to bring, as last sampled.",
     ("model",),
 )
 QUARANTINED = Gauge(
-    "vitrine_quarantined_pictures", "Pictures that the model could not take, as last sampled.", ("model",)
+    "vitrine_quarantined_images", "Images that the model could not take, as last sampled.", ("model",)
 )
 INDEX_AGE = Gauge(
     "vitrine_index_age_seconds",
-    "How long the picture that has waited longest for its place in the collection has done so, in seconds: "
+    "How long the image that has waited longest for its place in the collection has done so, in seconds: "
     "how far the index lags behind the catalog; 0 when it lacks nothing.",
     ("model",),
 )

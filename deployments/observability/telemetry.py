@@ -93,12 +93,12 @@ class WatchedStage(AbstractContextManager[None]):
 
 
 def error_type(error: BaseException) -> str:
-    """Name an error as answers do; what no answer names is `internal`, or was `cancelled` by its caller."""
+    """Name an error as answers do; what no answer names is `internal`, or was `canceled` by its caller."""
     if isinstance(error, VitrineError):
         return kind_of(type(error))
     if isinstance(error, TimeoutError):
         return kind_of(DeadlineExceeded)
-    return "cancelled" if isinstance(error, asyncio.CancelledError) else "internal"
+    return "canceled" if isinstance(error, asyncio.CancelledError) else "internal"
 
 
 class ToServe(logging.Handler):

@@ -15,7 +15,7 @@ RAY_DEFAULTS = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # The latter would keep 1000 lines of a replica's log in memory, and lose them with the replica.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-    # Handles refuse messages above 4 MB without it; pictures and batches of them are larger.
+    # Handles refuse messages above 4 MB without it; images and batches of them are larger.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 2**20),
     # A heap for each of a replica's threads is what glibc would make, and requests that pass through many
     # threads leave holes in all of them: a gateway grew by half a KB a request, and with two

@@ -43,7 +43,7 @@ class Batches(Generic[Input, Output]):
 
     A batch is closed only when the function is free to take it. `serve.batch` closes a batch a fixed time
     after its first input, however long it must wait then for the batch before: under load its batches are
-    as small as what arrives in that time, and small batches cost two to three times as much a picture.
+    as small as what arrives in that time, and small batches cost two to three times as much an image.
     """
 
     def __init__(

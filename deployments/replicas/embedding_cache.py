@@ -119,7 +119,7 @@ class CachedEmbeddings:
         finally:
             running.waiting -= 1
             if not running.waiting and not running.work.done():
-                # At once, so that nobody joins what is cancelled.
+                # At once, so that nobody joins what is canceled.
                 del self._running[key]
                 running.work.cancel()
 

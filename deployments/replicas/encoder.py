@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from core.concurrency import start_shared
 from core.errors import ModelUnavailable, VitrineError, expected
 from core.telemetry import Stage
-from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, PictureInput, Vector
+from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, ImageInput, Vector
 from deployments.observability.telemetry import called, start_telemetry
 from deployments.replicas.batching import Batches, BatchMetrics
 from deployments.replicas.embedding_cache import CachedEmbeddings
@@ -29,8 +29,8 @@ PROBED_S = 5.0
 class EncoderReplica:
     """Serves one model.
 
-    Pictures are decoded as they arrive, each in a thread, so that decoding overlaps with the forward
-    pass of the batch before and a broken picture never joins a batch. One thread owns the model.
+    Images are decoded as they arrive, each in a thread, so that decoding overlaps with the forward
+    pass of the batch before and a broken image never joins a batch. One thread owns the model.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -56,22 +56,22 @@ class EncoderReplica:
         return self._encoder.info
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        """Embed pictures and words; each input succeeds or fails alone, in input order."""
+        """Embed images and words; each input succeeds or fails alone, in input order."""
         started = time.perf_counter()
         with called("encode", self._encoder.info.name, len(inputs)):
             vectors = await asyncio.gather(*(self._embed_or_probe(item) for item in inputs))
         return Encoded(self._encoder.info, list(vectors), {"replica": (time.perf_counter() - started) * 1e3})
 
-    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
-        """Describe picture files in words; each succeeds or fails alone, in input order.
+    async def caption(self, images: Sequence[bytes]) -> Captioned:
+        """Describe image files in words; each succeeds or fails alone, in input order.
 
         Raises:
             UnsupportedModality: this model writes no captions.
         """
         self._encoder.caption([])
         started = time.perf_counter()
-        with called("caption", self._encoder.info.name, len(pictures)):
-            texts = await asyncio.gather(*(self._caption_one(data) for data in pictures))
+        with called("caption", self._encoder.info.name, len(images)):
+            texts = await asyncio.gather(*(self._caption_one(data) for data in images))
         return Captioned(self._encoder.info, list(texts), {"replica": (time.perf_counter() - started) * 1e3})
 
     async def check_health(self) -> None:
@@ -109,10 +109,10 @@ class EncoderReplica:
         except Exception as error:
             return expected(error, f"captioning with {self._encoder.info.name}")
 
-    async def _decode(self, picture: PictureInput) -> Pixels:
+    async def _decode(self, image: ImageInput) -> Pixels:
         loop = asyncio.get_running_loop()
         with Stage("preprocess", self._encoder.info.name):
-            return await loop.run_in_executor(self._decoders, self._encoder.decode, picture)
+            return await loop.run_in_executor(self._decoders, self._encoder.decode, image)
 
     def _batches(
         self,

@@ -108,7 +108,7 @@ class DeploymentHandle:
             if task is not None and not task.cancelling():
                 # Nobody here has given up: the replica was stopped, and sends its own cancellation.
                 raise _ReplicaLost("the replica was stopped") from None
-            # Serve lets the replica go on when only the wait for it is cancelled.
+            # Serve lets the replica go on when only the wait for it is canceled.
             response.cancel()
             raise
         except Exception as error:
@@ -164,16 +164,16 @@ class HandleEncoder:
         return self._info
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        """Embed pictures and words on some replica."""
+        """Embed images and words on some replica."""
         with Stage("encode", self.name):
             encoded: Encoded = await self._replicas.call("encode", list(inputs))
         self._remember(encoded.info)
         return encoded
 
-    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
-        """Describe picture files in words on some replica."""
+    async def caption(self, images: Sequence[bytes]) -> Captioned:
+        """Describe image files in words on some replica."""
         with Stage("caption", self.name):
-            captioned: Captioned = await self._replicas.call("caption", list(pictures))
+            captioned: Captioned = await self._replicas.call("caption", list(images))
         self._remember(captioned.info)
         return captioned
 
@@ -233,7 +233,7 @@ class Rests:
         if time.monotonic() > self._until:
             if self._asking is None:
                 self._asking = start_shared(asyncio.to_thread(_read_rests))
-            # Not cancelled: without a controller each attempt would leave one more thread waiting for it.
+            # Not canceled: without a controller each attempt would leave one more thread waiting for it.
             await asyncio.wait([self._asking], timeout=PATIENCE_S)
             self._take()
         return self._known.get(name, Rest())
@@ -271,12 +271,12 @@ class SleepingEncoder:
         return self._known
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        """Embed pictures and words on some replica, which wakes it."""
+        """Embed images and words on some replica, which wakes it."""
         return await self._encoder.encode(inputs)
 
-    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
-        """Describe picture files in words on some replica, which wakes it."""
-        return await self._encoder.caption(pictures)
+    async def caption(self, images: Sequence[bytes]) -> Captioned:
+        """Describe image files in words on some replica, which wakes it."""
+        return await self._encoder.caption(images)
 
 
 def _read_rests() -> Mapping[str, Rest]:

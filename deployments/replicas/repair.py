@@ -24,9 +24,9 @@ from core.ports import EncoderClient
 from core.store_check import StoreCheck
 from deployments.config import IngestCaptions, RepairArgs, ServedModels
 from deployments.observability.metrics import (
-    CATALOG_PICTURES,
+    CATALOG_IMAGES,
     INDEX_AGE,
-    INDEXED_PICTURES,
+    INDEXED_IMAGES,
     LEDGER_GAP,
     QUARANTINED,
     SAMPLED_AT,
@@ -72,8 +72,8 @@ class IndexSamples:
         progress = await asyncio.to_thread(self._progress.of, self._collections[encoder.name])
         took_s = time.monotonic() - started
         counts, model = progress.counts, encoder.name
-        CATALOG_PICTURES.set(counts.pictures)
-        INDEXED_PICTURES.set(counts.indexed, model=model)
+        CATALOG_IMAGES.set(counts.images)
+        INDEXED_IMAGES.set(counts.indexed, model=model)
         LEDGER_GAP.set(counts.missing, model=model)
         QUARANTINED.set(counts.failed, model=model)
         INDEX_AGE.set(progress.age_s, model=model)

@@ -69,7 +69,7 @@ def assemble(
     thresholds = Thresholds(encoders, NullSamples(catalog.products, store, args.calibration))
     counts = LedgerCountsSample(catalog.ledger, args.counts_ttl_s)
     check = StoreCheck(store, catalog.ledger)
-    search = ProductSearch(catalog, store, encoders, ensemble, args.lexical, thresholds, check)
+    search = ProductSearch(catalog, store, encoders, ensemble, args.keyword_search, thresholds, check)
     return Services(
         catalog=catalog,
         encoders=encoders,

@@ -14,7 +14,7 @@ from deployments.observability.request_context import note_model
 
 VERSIONS_TTL_S = 10.0
 """How long the catalog's list of model versions is believed."""
-_KINDS: Mapping[Modality, str] = {"text": "words", "image": "pictures"}
+_KINDS: Mapping[Modality, str] = {"text": "words", "image": "images"}
 
 
 class EncoderSet:
@@ -132,7 +132,7 @@ class Embedder:
         self._default = default
 
     async def encoder(self, name: str | None) -> EncoderClient:
-        """Return the encoder of that name; for None the default, else the first that takes words and pictures.
+        """Return the encoder of that name; for None the default, else the first that takes words and images.
 
         Raises:
             NotFound: there is none.
@@ -149,7 +149,7 @@ class Embedder:
                 away.append(encoder.name)
         if away:
             raise ModelUnavailable(f"not available: {', '.join(away)}")
-        raise NotFound("no model takes both words and pictures; name one").at("model")
+        raise NotFound("no model takes both words and images; name one").at("model")
 
     async def embed(self, encoder: EncoderClient, inputs: Sequence[EncoderInput | VitrineError]) -> Encoded:
         """Embed inputs; each succeeds or fails alone, in order. One that failed before keeps its error.
@@ -207,8 +207,8 @@ class Captioner:
         self._encoders = encoders
         self._captions = captions
 
-    async def caption(self, picture: bytes, model: str | None) -> Captioned:
-        """Describe one picture file.
+    async def caption(self, image: bytes, model: str | None) -> Captioned:
+        """Describe one image file.
 
         Without a model, the first in the order of the configuration that writes captions.
 
@@ -219,7 +219,7 @@ class Captioner:
         """
         encoder = await self._encoder(model)
         note_model(encoder.name)
-        return await encoder.caption([picture])
+        return await encoder.caption([image])
 
     async def counts(self, info: EncoderInfo | None) -> CaptionCounts | None:
         """Count what a version has captioned of the catalog; None where it writes no captions."""

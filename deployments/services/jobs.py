@@ -219,7 +219,7 @@ class BulkJobs:
         return await asyncio.to_thread(self._jobs.page, limit)
 
     async def cancel(self, job_id: str) -> Job:
-        """Mark a job as cancelled and end its process; one of a shell ends at its next sign of life.
+        """Mark a job as canceled and end its process; one of a shell ends at its next sign of life.
 
         Raises:
             NotFound: there is no such job.

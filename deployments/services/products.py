@@ -16,7 +16,7 @@ from core.index_rows import IndexRows
 from core.indexing import Indexer, IndexState
 from core.ports import VectorStore
 from core.store_check import StoreCheck
-from core.types import Attributes, IndexItem, NewPicture, Product, row_key
+from core.types import Attributes, IndexItem, NewImage, Product, row_key
 from deployments.http.limits import ending_at
 from deployments.observability.request_context import apart_from_request
 from deployments.services.encoders import EncoderSet
@@ -25,7 +25,7 @@ from milvus.schema import index_attributes
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A product as stored, and for each model the state of each of its pictures."""
+    """A product as stored, and for each model the state of each of its images."""
 
     product: Product
     created: bool
@@ -64,9 +64,9 @@ class ProductWrites:
         title: str,
         description: str,
         attributes: Attributes,
-        pictures: Sequence[NewPicture] | None,
+        images: Sequence[NewImage] | None,
     ) -> Written:
-        """Create or replace a product and index its pictures with every model.
+        """Create or replace a product and index its images with every model.
 
         Raises:
             InvalidInput: something cannot be kept, or not be indexed; nothing is stored then.
@@ -77,7 +77,7 @@ class ProductWrites:
             raise error.at("attributes") from None
         before = await asyncio.to_thread(self._catalog.products.get_many, [product_id])
         product, created = await asyncio.to_thread(
-            self._catalog.products.put, product_id, title, description, attributes, pictures
+            self._catalog.products.put, product_id, title, description, attributes, images
         )
         items = await asyncio.to_thread(self._catalog.ledger.items, product_id)
         index: dict[str, dict[str, IndexState]] = {
@@ -138,7 +138,7 @@ class ProductWrites:
 
 
 def _keys(product: Product | None) -> set[str]:
-    return {row_key(p.image_id, p.revision) for p in product.pictures} if product else set()
+    return {row_key(p.image_id, p.revision) for p in product.images} if product else set()
 
 
 MAX_PRODUCTS = 2_000
@@ -180,7 +180,7 @@ class Summary:
     attributes: list[Attribute]
 
 
-def summarise(products: Iterable[Attributes]) -> Summary:
+def summarize(products: Iterable[Attributes]) -> Summary:
     """Sum up what products hold; names that cannot be filtered by are left out."""
     found: dict[str, Attribute] = {}
     read = 0
@@ -211,9 +211,9 @@ class AttributeSummaries:
     async def _read(self) -> Summary:
         # A failure is believed by those alone who wait for it.
         self._read_at = float("-inf")
-        summary = await asyncio.to_thread(self._summarise)
+        summary = await asyncio.to_thread(self._summarize)
         self._read_at = time.monotonic()
         return summary
 
-    def _summarise(self) -> Summary:
-        return summarise(each.attributes for each in self._products.sample(MAX_PRODUCTS))
+    def _summarize(self) -> Summary:
+        return summarize(each.attributes for each in self._products.sample(MAX_PRODUCTS))

@@ -18,7 +18,7 @@ from core.search import ModelSearch, Query, QueryPart, QueryVector, StoredPart
 from core.store_check import StoreCheck
 from core.telemetry import Stage
 from core.types import EncoderInfo, EncoderInput, Hit, Product, row_key
-from deployments.config import LexicalConfig
+from deployments.config import KeywordSearchConfig
 from deployments.observability.request_context import note_model
 from deployments.services.encoders import EncoderSet, modalities
 
@@ -113,7 +113,7 @@ class Request:
     exclude_products: tuple[str, ...] = ()
     weights: Mapping[str, float] | None = None
     fusion: Fusion | None = None
-    lexical_weight: float | None = None
+    keyword_weight: float | None = None
     threshold: Threshold = field(default_factory=Threshold)
     embedded: Mapping[str, QueryVector] = field(default_factory=dict)
 
@@ -121,7 +121,7 @@ class Request:
         """Refuse options that do not apply to what is asked.
 
         Raises:
-            InvalidInput: options of the ensemble for one model, a threshold that is none, a lexical weight
+            InvalidInput: options of the ensemble for one model, a threshold that is none, a keyword weight
                 beside a threshold or without words.
         """
         if self.model != ENSEMBLE:
@@ -130,22 +130,22 @@ class Request:
                     message = f"{option!r} applies to the ensemble only, not to model {self.model!r}"
                     raise InvalidInput(message).at(option)
         self.threshold.check(self.model)
-        if not self.lexical_weight:
+        if not self.keyword_weight:
             return
         if self.threshold:
-            message = "a threshold is about vectors: leave `lexical_weight` out, or 0"
-            raise InvalidInput(message).at("lexical_weight")
+            message = "a threshold is about vectors: leave `keyword_weight` out, or 0"
+            raise InvalidInput(message).at("keyword_weight")
         if not positive_words(self.parts):
-            message = "a lexical weight needs words of a positive weight in the query"
-            raise InvalidInput(message).at("lexical_weight")
+            message = "a keyword weight needs words of a positive weight in the query"
+            raise InvalidInput(message).at("keyword_weight")
 
     def share_of_words(self, configured: float) -> float:
         """The share of the ranking by words: what is asked for, else what is configured where it applies."""
         if self.threshold:
             return 0.0
-        if self.lexical_weight is not None:
-            return self.lexical_weight
-        # Pictures and stored products say what to look for better than the words beside them.
+        if self.keyword_weight is not None:
+            return self.keyword_weight
+        # Images and stored products say what to look for better than the words beside them.
         return configured if self.model == ENSEMBLE and is_words_only(self.parts) else 0.0
 
 
@@ -164,7 +164,7 @@ class Found:
     skipped: dict[str, str] = field(default_factory=dict)
     degraded: bool = False
     timings_ms: dict[str, float] = field(default_factory=dict)
-    lexical_weight: float = 0.0
+    keyword_weight: float = 0.0
     thresholds: dict[str, float] = field(default_factory=dict)
     incomplete: dict[str, str] = field(default_factory=dict)
 
@@ -192,38 +192,38 @@ class CurrentProducts:
 
 
 def _still_true(hit: Hit, product: Product, filter: Filter | None) -> bool:
-    has_picture = any(picture.image_id == hit.image_id for picture in product.pictures)
-    return has_picture and (filter is None or matches(filter, product.attributes))
+    has_image = any(image.image_id == hit.image_id for image in product.images)
+    return has_image and (filter is None or matches(filter, product.attributes))
 
 
 class StoredParts:
-    """Products and pictures of the catalog to search by; their vectors are in the collections."""
+    """Products and images of the catalog to search by; their vectors are in the collections."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
     async def product(self, product_id: str) -> StoredPart:
-        """Refer to a product of the catalog, by all its pictures, as a part of a query.
+        """Refer to a product of the catalog, by all its images, as a part of a query.
 
         Raises:
             NotFound: there is no such product.
-            Conflict: it has no picture.
+            Conflict: it has no image.
         """
         product = await asyncio.to_thread(self._catalog.products.get, product_id)
-        if not product.pictures:
-            raise Conflict(f"product {product_id!r} has no picture to search by")
-        keys = tuple(row_key(picture.image_id, picture.revision) for picture in product.pictures)
+        if not product.images:
+            raise Conflict(f"product {product_id!r} has no image to search by")
+        keys = tuple(row_key(image.image_id, image.revision) for image in product.images)
         return StoredPart(f"product {product_id!r}", product_id, keys)
 
-    async def picture(self, image_id: str) -> StoredPart:
-        """Refer to one picture of the catalog as a part of a query.
+    async def image(self, image_id: str) -> StoredPart:
+        """Refer to one image of the catalog as a part of a query.
 
         Raises:
-            NotFound: there is no such picture.
+            NotFound: there is no such image.
         """
-        picture = await asyncio.to_thread(self._catalog.products.picture, image_id)
-        key = row_key(picture.image_id, picture.revision)
-        return StoredPart(f"picture {image_id!r}", picture.product_id, (key,))
+        image = await asyncio.to_thread(self._catalog.products.image, image_id)
+        key = row_key(image.image_id, image.revision)
+        return StoredPart(f"image {image_id!r}", image.product_id, (key,))
 
 
 SPARES = (0, 64, 512, 4096)
@@ -249,15 +249,15 @@ class ProductSearch:
         store: VectorStore,
         encoders: EncoderSet,
         ensemble: Ensemble,
-        lexical: LexicalConfig,
+        keyword: KeywordSearchConfig,
         thresholds: Thresholds,
         check: StoreCheck,
     ) -> None:
         self._current = CurrentProducts(catalog.products)
         self._encoders = encoders
         self._ensemble = ensemble
-        self._hybrid = HybridSearch(catalog.lexical, lexical.deadline_s)
-        self._words_weight = lexical.weight
+        self._hybrid = HybridSearch(catalog.keyword_index, keyword.deadline_s)
+        self._words_weight = keyword.weight
         self._thresholds = thresholds
         self._check = check
         self._searches = {encoder.name: ModelSearch(encoder, store) for encoder in encoders}
@@ -289,7 +289,7 @@ class ProductSearch:
             answer.skipped,
             answer.degraded,
             answer.timings_ms,
-            answer.lexical_weight,
+            answer.keyword_weight,
             {info.name: smallest[info.collection] for info in answer.infos if info.collection in smallest},
             answer.incomplete,
         )

@@ -126,7 +126,7 @@ class Status:
         return [(i, c, i.collection == live) for i, c in zip(known, counts, strict=True)]
 
     async def counts(self) -> tuple[int, int]:
-        """Count products and pictures."""
+        """Count products and images."""
         return await asyncio.to_thread(self._catalog.products.counts)
 
     async def ready(self) -> Readiness:
@@ -177,7 +177,7 @@ class Status:
             raise vector
         embedded[encoder.name] = QueryVector(encoded.info, vector)
         counts = await self._counts.of(collection)
-        if counts.missing > (1 - self._ready_coverage) * counts.pictures:
+        if counts.missing > (1 - self._ready_coverage) * counts.images:
             live = await asyncio.to_thread(self._store.alias_target, encoder.name)
             raise Unavailable(_incomplete(encoded.info, counts, live))
         await asyncio.to_thread(self._store.search_products, collection, vector, 1)
@@ -230,7 +230,7 @@ async def _timed(name: str, check: Coroutine[Any, Any, object], limit_s: float) 
 
 
 def _incomplete(info: EncoderInfo, counts: LedgerCounts, live: str | None) -> str:
-    held = f"collection {info.collection} holds {counts.indexed} of {counts.pictures} pictures"
+    held = f"collection {info.collection} holds {counts.indexed} of {counts.images} images"
     if live is None or live == info.collection:
         return held
     return (

@@ -9,7 +9,7 @@ from PIL import Image
 
 from catalog.opening import Catalog
 from core.concurrency import DECODERS, run_in
-from core.types import Picture
+from core.types import ProductImage
 from deployments.config import ThumbnailsConfig
 from deployments.http.limits import request_ends_at
 from models.images import ImageLimits, decoding
@@ -35,20 +35,20 @@ class Thumbnails:
         self._free = config.cache_bytes
         self._kept: OrderedDict[tuple[str, Size], bytes] = OrderedDict()
 
-    async def get(self, picture: Picture, size: Size) -> bytes:
-        """Return the WebP file, its longer side as `SIDES` says, or the picture's own where that is less.
+    async def get(self, image: ProductImage, size: Size) -> bytes:
+        """Return the WebP file, its longer side as `SIDES` says, or the image's own where that is less.
 
         Raises:
-            NotFound: the picture's file is gone.
+            NotFound: the image's file is gone.
             InvalidImage: the file is damaged.
             Overloaded: too many pixels are in flight in this process.
         """
-        key = (picture.sha256, size)
+        key = (image.sha256, size)
         if key not in self._kept:
             async with self._turns:
                 if key not in self._kept:
                     until = request_ends_at()
-                    made = await run_in(DECODERS, self._make, picture.sha256, SIDES[size], until)
+                    made = await run_in(DECODERS, self._make, image.sha256, SIDES[size], until)
                     self._keep(key, made)
                     return made
         self._kept.move_to_end(key)

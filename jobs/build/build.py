@@ -29,10 +29,10 @@ from models.registry import load_encoder
 
 @dataclass(frozen=True, slots=True)
 class Reindexed:
-    """What a bulk build did; `remaining` pictures are missing still."""
+    """What a bulk build did; `remaining` images are missing still."""
 
     info: EncoderInfo
-    pictures: int
+    images: int
     indexed: int
     failed: int
     removed: int
@@ -40,7 +40,7 @@ class Reindexed:
     startup_s: float
     images_per_s: float | None
     predicted_s: float | None
-    """How long all `pictures` take from nothing, the start included."""
+    """How long all `images` take from nothing, the start included."""
 
 
 def reindex(
@@ -54,7 +54,7 @@ def reindex(
     """Complete the collection of one version, or the first `share` (0 to 1) of the ids.
 
     Raises:
-        Conflict: another job builds this collection, or this one was cancelled.
+        Conflict: another job builds this collection, or this one was canceled.
         ConfigError: the model does not load.
         Unavailable: encoder or store were away for longer than the configured patience.
     """
@@ -98,7 +98,7 @@ def complete(
         removed = rows.remove_obsolete(info.collection, grace_s=GRACE_S)
     finally:
         store.close()
-    return _summary(passes, info, catalog.ledger.counts(info.collection).pictures, removed)
+    return _summary(passes, info, catalog.ledger.counts(info.collection).images, removed)
 
 
 def _work(
@@ -130,12 +130,12 @@ def _take_in(
     return FileImports(run, store, Staging(files, info.collection), rows, files, info.collection).take_in
 
 
-def _summary(passes: Passes, info: EncoderInfo, pictures: int, removed: int) -> Reindexed:
+def _summary(passes: Passes, info: EncoderInfo, images: int, removed: int) -> Reindexed:
     speed = passes.speed
-    steady_s = speed.seconds_for(pictures)
+    steady_s = speed.seconds_for(images)
     return Reindexed(
         info=info,
-        pictures=pictures,
+        images=images,
         indexed=passes.indexed,
         failed=passes.failed,
         removed=removed,
@@ -195,7 +195,7 @@ def _numbers(done: Reindexed) -> dict[str, Any]:
         "collection": done.info.collection,
         "fingerprint": done.info.fingerprint,
         "dimension": done.info.dimension,
-        "pictures": done.pictures,
+        "images": done.images,
         "indexed": done.indexed,
         "failed": done.failed,
         "removed": done.removed,

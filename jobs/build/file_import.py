@@ -165,7 +165,7 @@ class FileImports:
         """Import every file that waits, record its rows, and remove it; returns how many rows there were.
 
         Raises:
-            Conflict: the job was cancelled.
+            Conflict: the job was canceled.
             VitrineError: Milvus has refused a file; the message holds its reason.
             Unavailable: Milvus or the store of the files was away, or took too long.
         """
@@ -211,7 +211,7 @@ class FileImports:
             with self._staging.opened(name) as file:
                 return [row["key"] for row in next(read_rows(file), [])]
         except InvalidInput as error:
-            logger.warning("%s: %s; its pictures are encoded again", name, error.message)
+            logger.warning("%s: %s; its images are encoded again", name, error.message)
             self._staging.remove(name)
             return []
 
@@ -246,5 +246,5 @@ class FileImports:
 
 
 def _index_item(image_id: str, revision: int) -> IndexItem:
-    """The picture of a row, as far as the ledger needs it."""
+    """The image of a row, as far as the ledger needs it."""
     return IndexItem(image_id, revision, "", "", {})

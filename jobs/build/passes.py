@@ -1,7 +1,7 @@
 """Passes over the gap of a collection: Ray Data hands shards to actors that hold the model, until it is closed.
 
 A range is read, decoded, encoded and written in one stage, since each further stage costs a copy of every
-picture through the object store; blocks hold nothing but ranges and counts, so memory stays flat whatever
+image through the object store; blocks hold nothing but ranges and counts, so memory stays flat whatever
 the size of the catalog, and the pool takes up a range only when it has room.
 """
 
@@ -175,20 +175,20 @@ class Passes:
         self._resources = resources
         self._take_in = take_in
         files = work.files
-        self._shard_pictures = bulk.shard_pictures if files is None else files.file_pictures
+        self._shard_images = bulk.shard_images if files is None else files.file_images
 
     def run_until_complete(self, share: float) -> None:
         """Go round until what is missing is no more than live traffic has added meanwhile.
 
         Raises:
-            Conflict: the job was cancelled.
+            Conflict: the job was canceled.
             Unavailable: encoder or store were away for longer than the configured patience.
         """
         waited_s = 0.0
         # An earlier build may have been killed between its encoding and the end of this.
         self._take_in()
         while gap := self.gap():
-            done, pending = self._pass(cut(gap, self._shard_pictures, share), round(gap * share))
+            done, pending = self._pass(cut(gap, self._shard_images, share), round(gap * share))
             if self._take_in():
                 self.speed.lasted_until(time.time())
             if not pending and (share < 1 or self.gap() <= self._bulk.gap_threshold):
@@ -196,7 +196,7 @@ class Passes:
             if pending and not done:
                 waited_s += _BACKOFF_S
                 if waited_s > self._bulk.patience_s:
-                    raise Unavailable(f"{pending} pictures wait for a store or model that is away")
+                    raise Unavailable(f"{pending} images wait for a store or model that is away")
                 self._run.report(stage="waiting for a store or model that is away")
                 self._run.pause(_BACKOFF_S)
             else:
@@ -207,7 +207,7 @@ class Passes:
         return self._ledger.counts(self._work.info.collection).missing
 
     def _pass(self, shards: Sequence[Shard], gap: int) -> tuple[int, int]:
-        """Index the shards; returns how many pictures are done and how many have to wait."""
+        """Index the shards; returns how many images are done and how many have to wait."""
         self._run.report(stage="starting the encoders")
         done = pending = 0
         before = self.speed.done

@@ -27,9 +27,9 @@ class Shard:
         return None if self.beyond == _BEYOND_ALL else self.beyond
 
 
-def cut(pictures: int, shard_pictures: int, share: float = 1.0) -> list[Shard]:
-    """Cut the first `share` (0 to 1) of all ids so that about `shard_pictures` of `pictures` fall to each."""
-    count = max(1, min(_MAX_SHARDS, round(pictures * share / shard_pictures)))
+def cut(images: int, shard_images: int, share: float = 1.0) -> list[Shard]:
+    """Cut the first `share` (0 to 1) of all ids so that about `shard_images` of `images` fall to each."""
+    count = max(1, min(_MAX_SHARDS, round(images * share / shard_images)))
     bounds = [_bound(share * number / count) for number in range(count + 1)]
     return [Shard(first, beyond) for first, beyond in pairwise(bounds)]
 
@@ -93,11 +93,11 @@ class Speed:
         self.done = 0
 
     def add(self, result: dict[str, Any]) -> None:
-        """Take in one shard's counts and times; a shard without pictures says nothing of the speed."""
-        pictures = int(result["indexed"] + result["failed"])
-        if not pictures:
+        """Take in one shard's counts and times; a shard without images says nothing of the speed."""
+        images = int(result["indexed"] + result["failed"])
+        if not images:
             return
-        self.done += pictures
+        self.done += images
         began, warmed = float(result["began"]), float(result["warmed"])
         if self._began is None or warmed < self._warmed:
             self._warmed, self._warm_up = warmed, int(result["warm_up"])
@@ -115,20 +115,20 @@ class Speed:
 
     @property
     def images_per_s(self) -> float | None:
-        """Pictures per second from then on; None while nothing is known."""
+        """Images per second from then on; None while nothing is known."""
         if self._began is None:
             return None
-        since, pictures = self._steady
-        return pictures / (self._last_ended - since) if self._last_ended > since else None
+        since, images = self._steady
+        return images / (self._last_ended - since) if self._last_ended > since else None
 
-    def seconds_for(self, pictures: int) -> float | None:
-        """Seconds that this many more pictures take, without a start."""
+    def seconds_for(self, images: int) -> float | None:
+        """Seconds that this many more images take, without a start."""
         rate = self.images_per_s
-        return None if rate is None else pictures / rate
+        return None if rate is None else images / rate
 
     @property
     def _steady(self) -> tuple[float, int]:
-        """Since when the speed is steady, and how many pictures came since."""
+        """Since when the speed is steady, and how many images came since."""
         if self.done > self._warm_up:
             return self._warmed, self.done - self._warm_up
         return self._began or self._started, self.done

@@ -35,8 +35,8 @@ def evaluate(context: JobContext, args: EvaluateArgs, encode: Encode | None = No
     sample, all search among products that every collection holds, so that none has an easier task.
 
     Raises:
-        InvalidInput: the arguments or the labelled queries are wrong, or too few can be answered.
-        Conflict: a version has no collection yet, or the job was cancelled.
+        InvalidInput: the arguments or the labeled queries are wrong, or too few can be answered.
+        Conflict: a version has no collection yet, or the job was canceled.
         ConfigError: a model does not load.
         StoreUnknown: the store is not the one that the ledger speaks of.
         Unavailable: a model or the store is away.
@@ -86,7 +86,7 @@ def _config(configured: EvaluationConfig, args: EvaluateArgs) -> EvaluationConfi
 
 
 def _indexed_models(context: JobContext) -> list[str]:
-    """Configured encoders of which some version holds pictures: others, as captioners, have no collection."""
+    """Configured encoders of which some version holds images: others, as captioners, have no collection."""
     ledger = context.catalog.ledger
     known = {info.name for info in ledger.versions() if ledger.counts(info.collection).indexed}
     return [name for name in context.settings.encoders if name in known]
@@ -131,7 +131,7 @@ def _unanswered(queries: Sequence[JudgedQuery], values: Values, config: Evaluati
     if not lost:
         return ()
     few = ", ".join(lost[:_NAMED_QUERIES])
-    return (f"{len(lost)} queries nobody could answer, as those with a broken picture: {few}",)
+    return (f"{len(lost)} queries nobody could answer, as those with a broken image: {few}",)
 
 
 def _decision(

@@ -1,14 +1,14 @@
-"""Labelled queries, read from a Parquet, CSV or JSONL table with the images beside it.
+"""Labeled queries, read from a Parquet, CSV or JSONL table with the images beside it.
 
 | column | what |
 | --- | --- |
 | `query_id` | text; rows of the same query share it |
 | `text` | the query's words; empty or missing where it has none |
-| `image` | the query's picture, a path relative to the table's folder; empty or missing where it has none |
+| `image` | the query's image, a path relative to the table's folder; empty or missing where it has none |
 | `product_id` | a product that was judged |
 | `grade` | how well it answers: 0 not at all, 1 or more the better; 1 where the column is missing or empty |
 
-A query has words, a picture or both, on at least one of its rows. The same table may be Parquet, CSV (UTF-8)
+A query has words, an image or both, on at least one of its rows. The same table may be Parquet, CSV (UTF-8)
 or JSONL, by the ending of its name.
 """
 
@@ -28,25 +28,25 @@ from core.types import EncoderInput
 
 @dataclass(frozen=True, slots=True)
 class JudgedQuery:
-    """Words, a picture file or both, and how well products answer them: grades above 0 by product id.
+    """Words, an image file or both, and how well products answer them: grades above 0 by product id.
 
-    `kind` tells which queries are summed up together: what words find says nothing of pictures.
+    `kind` tells which queries are summed up together: what words find says nothing of images.
     """
 
     query_id: str
     kind: str
     words: str | None
-    picture: bytes | None
+    image: bytes | None
     grades: Mapping[str, int]
 
     @property
     def inputs(self) -> tuple[EncoderInput, ...]:
         """What an encoder is given."""
-        return tuple(each for each in (self.words, self.picture) if each is not None)
+        return tuple(each for each in (self.words, self.image) if each is not None)
 
     @property
     def parts(self) -> tuple[QueryPart, ...]:
-        """What is searched for: words and picture count alike."""
+        """What is searched for: words and image count alike."""
         return tuple(QueryPart(content) for content in self.inputs)
 
 
@@ -65,7 +65,7 @@ def read_table(name: str, file: IO[bytes]) -> list[Row]:
     """
     ending = name.rpartition(".")[2].lower()
     if ending not in _READERS:
-        raise InvalidInput(f"labelled queries are a .parquet, .csv or .jsonl file, not {name!r:.200}")
+        raise InvalidInput(f"labeled queries are a .parquet, .csv or .jsonl file, not {name!r:.200}")
     try:
         table = _READERS[ending](file)
         lacking = [column for column in _NEEDED if column not in table.column_names]
@@ -117,11 +117,11 @@ _READERS: dict[str, Callable[[IO[bytes]], Any]] = {
 }
 
 
-_KINDS = {(True, False): "words", (False, True): "pictures", (True, True): "words and pictures"}
+_KINDS = {(True, False): "words", (False, True): "images", (True, True): "words and images"}
 
 
 def read_labels(url: str) -> list[JudgedQuery]:
-    """Read labelled queries from a file, by path or as fsspec names it, with the pictures beside it.
+    """Read labeled queries from a file, by path or as fsspec names it, with the images beside it.
 
     Raises:
         InvalidInput: a file is missing or wrong, a query contradicts itself, asks for nothing or has no answer.
@@ -135,7 +135,7 @@ def read_labels(url: str) -> list[JudgedQuery]:
         with files.open(path, "rb") as file:
             rows = read_table(PurePosixPath(path).name, file)
     except (FileNotFoundError, IsADirectoryError):
-        raise InvalidInput(f"there is no file {url!r:.200} of labelled queries").at("queries") from None
+        raise InvalidInput(f"there is no file {url!r:.200} of labeled queries").at("queries") from None
     except OSError as error:
         raise Unavailable(f"{url!r:.200} cannot be read: {type(error).__name__}") from error
     by_query: dict[str, list[Row]] = {}
@@ -146,8 +146,8 @@ def read_labels(url: str) -> list[JudgedQuery]:
 
 
 def _query(query_id: str, rows: Sequence[Row], files: Any, folder: str) -> JudgedQuery:
-    words, image = (_agreed(query_id, rows, column) for column in ("text", "image"))
-    if words is None and image is None:
+    words, path = (_agreed(query_id, rows, column) for column in ("text", "image"))
+    if words is None and path is None:
         raise InvalidInput(f"query {query_id!r:.100} has neither text nor image").at("queries")
     grades: dict[str, int] = {}
     for row in rows:
@@ -158,8 +158,8 @@ def _query(query_id: str, rows: Sequence[Row], files: Any, folder: str) -> Judge
     relevant = {product_id: grade for product_id, grade in grades.items() if grade > 0}
     if not relevant:
         raise InvalidInput(f"no product answers query {query_id!r:.100}: all its grades are 0").at("queries")
-    picture = None if image is None else _picture(query_id, image, files, folder)
-    return JudgedQuery(query_id, _KINDS[words is not None, image is not None], words, picture, relevant)
+    image = None if path is None else _read_image(query_id, path, files, folder)
+    return JudgedQuery(query_id, _KINDS[words is not None, path is not None], words, image, relevant)
 
 
 def _agreed(query_id: str, rows: Sequence[Row], column: str) -> str | None:
@@ -169,18 +169,18 @@ def _agreed(query_id: str, rows: Sequence[Row], column: str) -> str | None:
     return next(iter(found), None)
 
 
-def _picture(query_id: str, image: str, files: Any, folder: str) -> bytes:
-    path = PurePosixPath(image)
-    if path.is_absolute() or ".." in path.parts or "://" in image:
+def _read_image(query_id: str, name: str, files: Any, folder: str) -> bytes:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "://" in name:
         raise InvalidInput(
-            f"query {query_id!r:.100} names image {image!r:.200}; images are paths below the table's folder"
+            f"query {query_id!r:.100} names image {name!r:.200}; images are paths below the table's folder"
         ).at("queries")
     try:
         data: bytes = files.cat_file(f"{folder}/{path}")
     except (FileNotFoundError, IsADirectoryError):
-        raise InvalidInput(f"query {query_id!r:.100}: there is no image {image!r:.200}").at(
+        raise InvalidInput(f"query {query_id!r:.100}: there is no image {name!r:.200}").at(
             "queries"
         ) from None
     except OSError as error:
-        raise Unavailable(f"image {image!r:.200} cannot be read: {type(error).__name__}") from error
+        raise Unavailable(f"image {name!r:.200} cannot be read: {type(error).__name__}") from error
     return data

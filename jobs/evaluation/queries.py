@@ -1,4 +1,4 @@
-"""Queries of a comparison: labelled ones that the catalog can answer, or augmented images of it."""
+"""Queries of a comparison: labeled ones that the catalog can answer, or augmented images of it."""
 
 import hashlib
 import heapq
@@ -15,23 +15,23 @@ from core.batching import parts
 from core.errors import InvalidInput, NotFound
 from core.job_config import EvaluationConfig
 from core.ports import Products
-from core.types import Picture
+from core.types import ProductImage
 from jobs.evaluation.labels import JudgedQuery, read_labels
 from models.images import ImageLimits, decoding
 
 _LONGEST_SIDE = 640
 """Pixels; what encoders see is smaller still."""
-_CHANGES_A_PICTURE = 2
+_CHANGES_AN_IMAGE = 2
 _WHITE = (255, 255, 255)
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 def changed(image: Image.Image, rng: np.random.Generator) -> tuple[bytes, str]:
-    """Apply two changes, drawn without repetition, to an RGB picture; returns a JPEG file and their names."""
+    """Apply two changes, drawn without repetition, to an RGB image; returns a JPEG file and their names."""
     image = image.copy()
     image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-    chosen = sorted(rng.choice(len(CHANGES), size=_CHANGES_A_PICTURE, replace=False).tolist())
+    chosen = sorted(rng.choice(len(CHANGES), size=_CHANGES_AN_IMAGE, replace=False).tolist())
     names = [list(CHANGES)[place] for place in chosen]
     for name in names:
         image = CHANGES[name](image, rng)
@@ -58,7 +58,7 @@ def _jpeg_artefacts(image: Image.Image, rng: np.random.Generator) -> Image.Image
     return Image.open(io.BytesIO(_jpeg(image, quality=int(rng.integers(8, 25))))).convert("RGB")
 
 
-def _colour(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _color(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhance(image).enhance(float(rng.uniform(0.7, 1.3)))
     return image
@@ -85,20 +85,20 @@ CHANGES: Mapping[str, Change] = {
     "crop": _crop,
     "rotation": _rotate,
     "background": _background,
-    "colour": _colour,
+    "color": _color,
     "blur": _blur,
     "compression": _jpeg_artefacts,
 }
-"""In the order in which they happen to a picture."""
+"""In the order in which they happen to an image."""
 
 
 logger = logging.getLogger(__name__)
 
-KIND = "changed pictures"
+KIND = "changed images"
 _PAGE = 1000
 
 
-def changed_pictures(
+def changed_images(
     catalog: Catalog,
     limits: ImageLimits,
     count: int,
@@ -106,26 +106,26 @@ def changed_pictures(
     grade: int,
     among: Collection[str] | None = None,
 ) -> list[JudgedQuery]:
-    """Draw up to `count` pictures, at most one a product, and change them; the same seed gives the same bytes.
+    """Draw up to `count` images, at most one a product, and change them; the same seed gives the same bytes.
 
     Products are drawn of the catalog, or of those `among` it, by a hash of their ids, so that most of the
     queries stay when the catalog grows. Each query has its own product, with `grade`, as its only answer. A
-    picture whose file is missing, broken or beyond the `limits` is passed over. Twins of a product that show
-    the very same picture count as wrong: compare models by this, but do not take it for what shoppers will see.
+    image whose file is missing, broken or beyond the `limits` is passed over. Twins of a product that show
+    the very same image count as wrong: compare models by this, but do not take it for what shoppers will see.
     """
     drawn = heapq.nsmallest(
-        count, _pictures(catalog.products, among), key=lambda found: draw(seed, found.product_id)
+        count, _images(catalog.products, among), key=lambda found: draw(seed, found.product_id)
     )
     queries = []
-    for picture in drawn:
-        rng = np.random.default_rng((seed, *draw(seed, picture.image_id)))
+    for image in drawn:
+        rng = np.random.default_rng((seed, *draw(seed, image.image_id)))
         try:
-            with decoding(catalog.blobs.get(picture.sha256), limits) as decoded:
+            with decoding(catalog.blobs.get(image.sha256), limits) as decoded:
                 file, _ = changed(decoded.image, rng)
         except (InvalidInput, NotFound) as error:
-            logger.warning("picture %s is no query: %s", picture.image_id, error.message)
+            logger.warning("image %s is no query: %s", image.image_id, error.message)
             continue
-        queries.append(JudgedQuery(picture.image_id, KIND, None, file, {picture.product_id: grade}))
+        queries.append(JudgedQuery(image.image_id, KIND, None, file, {image.product_id: grade}))
     return queries
 
 
@@ -134,13 +134,13 @@ def draw(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
-def _pictures(products: Products, among: Collection[str] | None) -> Iterator[Picture]:
+def _images(products: Products, among: Collection[str] | None) -> Iterator[ProductImage]:
     chosen = None if among is None else set(among)
     after: str | None = None
     while page := products.page(_PAGE, after):
         for product in page:
-            if product.pictures and (chosen is None or product.product_id in chosen):
-                yield product.pictures[0]
+            if product.images and (chosen is None or product.product_id in chosen):
+                yield product.images[0]
         after = page[-1].product_id
 
 
@@ -150,7 +150,7 @@ _PRODUCTS_A_READ = 500
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labelled queries with the products that the catalog holds; `notes` tell what it does not."""
+    """Labeled queries with the products that the catalog holds; `notes` tell what it does not."""
 
     queries: tuple[JudgedQuery, ...]
     notes: tuple[str, ...]
@@ -162,7 +162,7 @@ class Labels:
 
 
 def labels_of(url: str, catalog: Catalog, relevant_from: int) -> Labels:
-    """Read labelled queries, without the products that the catalog lacks; raises as `read_labels`."""
+    """Read labeled queries, without the products that the catalog lacks; raises as `read_labels`."""
     read = read_labels(url)
     named = sorted({product_id for query in read for product_id in query.grades})
     existing: set[str] = set()
@@ -172,7 +172,7 @@ def labels_of(url: str, catalog: Catalog, relevant_from: int) -> Labels:
     notes = []
     if len(existing) < len(named) or len(kept) < len(read):
         notes.append(
-            f"{len(named) - len(existing)} of {len(named)} labelled products are not in the catalog, and "
+            f"{len(named) - len(existing)} of {len(named)} labeled products are not in the catalog, and "
             f"{len(read) - len(kept)} of {len(read)} queries have no answer: both are left out"
         )
     return Labels(tuple(kept), tuple(notes))
@@ -185,13 +185,13 @@ def queries_for(
     labels: Labels | None,
     pool: Collection[str] | None,
 ) -> list[JudgedQuery]:
-    """The labelled queries, or changed pictures, that products of the pool (None: of all) answer.
+    """The labeled queries, or changed images, that products of the pool (None: of all) answer.
 
     Raises:
         InvalidInput: there are fewer than two.
     """
     if labels is None:
-        queries = changed_pictures(catalog, limits, config.sample, config.seed, config.relevant_from, pool)
+        queries = changed_images(catalog, limits, config.sample, config.seed, config.relevant_from, pool)
     else:
         queries = (
             list(labels.queries)

@@ -49,9 +49,9 @@ class EncodedInputs:
         """Look up what the model made of these inputs."""
         return Encoded(self.info, [self._answers[each] for each in inputs])
 
-    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+    async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Refuse: nothing was captioned."""
-        raise UnsupportedModality(f"{len(pictures)} pictures were embedded, not captioned")
+        raise UnsupportedModality(f"{len(images)} images were embedded, not captioned")
 
 
 def encode_on_cluster(bulk: BulkConfig) -> Encode:
@@ -97,7 +97,7 @@ class PooledStore(MilvusStore):
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
     ) -> list[Hit]:
-        """Find the `limit` nearest of the given products, each by its best picture."""
+        """Find the `limit` nearest of the given products, each by its best image."""
         excluded = set(exclude_products)
         left = [product_id for product_id in self._products if product_id not in excluded]
         return self.score_products(collection, vector, left, filter)[:limit]
@@ -115,7 +115,7 @@ def pool_of(
     empty = [info for info in infos if not counts[info.collection].indexed]
     if empty:
         raise Conflict(
-            f"model {empty[0].name!r} has no pictures in its collection {empty[0].collection} yet; build it first"
+            f"model {empty[0].name!r} has no images in its collection {empty[0].collection} yet; build it first"
         )
     if not any(each.missing for each in counts.values()):
         return None
@@ -130,9 +130,9 @@ def _shared(products: Products, ledger: Ledger, collections: Collection[str]) ->
     after: str | None = None
     while page := products.page(_PAGE, after):
         keys = {
-            product.product_id: [row_key(each.image_id, each.revision) for each in product.pictures]
+            product.product_id: [row_key(each.image_id, each.revision) for each in product.images]
             for product in page
-            if product.pictures
+            if product.images
         }
         wanted = [key for each in keys.values() for key in each]
         indexed = set(wanted)

@@ -26,7 +26,7 @@ _THUMBNAILS_KEPT = 4096
 
 
 class Thumbnails:
-    """Pictures of queries and of hits as data URIs; None for what cannot be shown."""
+    """Images of queries and of hits as data URIs; None for what cannot be shown."""
 
     def __init__(self, catalog: Catalog, limits: ImageLimits) -> None:
         self._catalog = catalog
@@ -34,7 +34,7 @@ class Thumbnails:
         self.of_image = lru_cache(maxsize=_THUMBNAILS_KEPT)(self._of_image)
 
     def of_file(self, data: bytes) -> str | None:
-        """Show a picture file."""
+        """Show an image file."""
         file = io.BytesIO()
         try:
             with decoding(data, self._limits, target=_THUMBNAIL_SIDE) as decoded:
@@ -46,7 +46,7 @@ class Thumbnails:
 
     def _of_image(self, image_id: str) -> str | None:
         try:
-            data = self._catalog.blobs.get(self._catalog.products.picture(image_id).sha256)
+            data = self._catalog.blobs.get(self._catalog.products.image(image_id).sha256)
         except NotFound:
             return None
         return self.of_file(data)
@@ -120,7 +120,7 @@ def _shown(result: EvaluationResult, query: JudgedQuery, spread: float, thumbnai
         for name, values in result.values.items()
         if query.query_id in values[result.config.gate.metric]
     ]
-    own = None if query.picture is None else thumbnails.of_file(query.picture)
+    own = None if query.image is None else thumbnails.of_file(query.image)
     return ShownQuery(query, own, spread, _best_first(lists))
 
 

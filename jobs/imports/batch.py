@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from catalog.fetching.fetcher import Fetcher
-from catalog.imports import KnownPicture, RowError
+from catalog.imports import KnownImage, RowError
 from catalog.opening import Catalog
 from catalog.product_rows import is_same
 from catalog.sources.entries import Entry, Record
 from core.errors import FetchFailed, InputTooLarge, InvalidInput, VitrineError
 from core.types import Product
-from jobs.imports.images import Found, PictureReader, ReadBounds
+from jobs.imports.images import Found, ImageReader, ReadBounds
 
 Outcome = Literal["created", "updated", "unchanged"]
 
@@ -23,7 +23,7 @@ class BatchResult:
 
     products: dict[str, int] = field(default_factory=dict)
     errors: list[RowError] = field(default_factory=list)
-    pictures: dict[str, KnownPicture] = field(default_factory=dict)
+    images: dict[str, KnownImage] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
     def count(self, name: str, number: int = 1) -> None:
@@ -35,12 +35,12 @@ class BatchImport:
     """Puts batches into the catalog: each product succeeds or fails alone, and an unchanged one costs no write."""
 
     def __init__(
-        self, catalog: Catalog, fetcher: Fetcher, bounds: ReadBounds, max_pictures: int, ask_again: bool
+        self, catalog: Catalog, fetcher: Fetcher, bounds: ReadBounds, max_images: int, ask_again: bool
     ) -> None:
         self._catalog = catalog
         self._fetcher = fetcher
         self._bounds = bounds
-        self._max_pictures = max_pictures
+        self._max_images = max_images
         self._ask_again = ask_again
 
     def put(self, entries: Sequence[Entry], earlier: Mapping[str, int]) -> BatchResult:
@@ -57,15 +57,13 @@ class BatchImport:
         result = BatchResult()
         records = self._wanted(entries, result)
         references = [
-            str(each) for rows in records.values() for _, record in rows for each in record.pictures or ()
+            str(each) for rows in records.values() for _, record in rows for each in record.images or ()
         ]
         previous, known = await asyncio.gather(
             asyncio.to_thread(self._catalog.products.get_many, list(records)),
-            asyncio.to_thread(self._catalog.imported_pictures.find, references),
+            asyncio.to_thread(self._catalog.imported_images.find, references),
         )
-        reader = PictureReader(
-            self._fetcher, self._catalog.blobs, self._bounds, self._ask_again, result.pictures
-        )
+        reader = ImageReader(self._fetcher, self._catalog.blobs, self._bounds, self._ask_again, result.images)
         places = asyncio.Semaphore(self._bounds.imports.products_at_once)
 
         async def put(entry: Entry, record: Record) -> bool:
@@ -88,8 +86,8 @@ class BatchImport:
             async with places:
                 while rows:
                     entry, record = rows.pop()
-                    if record.pictures is None and rows:
-                        # It leaves the pictures of the rows before as they are.
+                    if record.images is None and rows:
+                        # It leaves the images of the rows before as they are.
                         on_top.append((entry, record))
                     elif await put(entry, record):
                         break
@@ -101,7 +99,7 @@ class BatchImport:
         puts = dict(earlier)
         await asyncio.gather(*(one(rows) for rows in records.values()))
         result.products.update((each, puts[each]) for each in result.products if each in puts)
-        await asyncio.to_thread(self._catalog.imported_pictures.remember, result.pictures)
+        await asyncio.to_thread(self._catalog.imported_images.remember, result.images)
         return result
 
     def _wanted(self, entries: Sequence[Entry], result: BatchResult) -> dict[str, list[tuple[Entry, Record]]]:
@@ -121,21 +119,21 @@ class BatchImport:
 
     async def _product(
         self,
-        reader: PictureReader,
+        reader: ImageReader,
         record: Record,
         previous: dict[str, Product],
-        known: Mapping[str, KnownPicture],
+        known: Mapping[str, KnownImage],
         result: BatchResult,
     ) -> Outcome:
-        found = await self._pictures(reader, record, known, result)
+        found = await self._images(reader, record, known, result)
         outcome = await self._write(reader, record, previous, found)
-        # After the put: what is remembered must be in the store of pictures.
+        # After the put: what is remembered must be in the store of images.
         fresh = {str(each.reference): each.known for each in found or () if each.data is not None}
-        result.pictures.update(fresh)
+        result.images.update(fresh)
         return outcome
 
     async def _write(
-        self, reader: PictureReader, record: Record, previous: dict[str, Product], found: list[Found] | None
+        self, reader: ImageReader, record: Record, previous: dict[str, Product], found: list[Found] | None
     ) -> Outcome:
         sha256s = None if found is None else [each.known.sha256 for each in found]
         before = previous.get(record.product_id)
@@ -146,34 +144,34 @@ class BatchImport:
             fresh = [each.data for each in found or () if each.data is not None]
             await asyncio.gather(*(asyncio.to_thread(self._catalog.blobs.put, data) for data in fresh))
             return "unchanged"
-        pictures = None if found is None else await reader.load(found)
+        images = None if found is None else await reader.load(found)
         previous[record.product_id], is_new = await asyncio.to_thread(
             self._catalog.products.put,
             record.product_id,
             record.title,
             record.description,
             record.attributes,
-            pictures,
+            images,
         )
         return "created" if is_new else "updated"
 
-    async def _pictures(
+    async def _images(
         self,
-        reader: PictureReader,
+        reader: ImageReader,
         record: Record,
-        known: Mapping[str, KnownPicture],
+        known: Mapping[str, KnownImage],
         result: BatchResult,
     ) -> list[Found] | None:
-        if record.pictures is None:
+        if record.images is None:
             return None
-        if len(record.pictures) > self._max_pictures:
+        if len(record.images) > self._max_images:
             raise InputTooLarge(
-                f"the product has {len(record.pictures)} pictures; at most {self._max_pictures} are kept"
+                f"the product has {len(record.images)} images; at most {self._max_images} are kept"
             )
-        found = await reader.find(record.pictures, known)
+        found = await reader.find(record.images, known)
         unchanged = sum(each.data is None for each in found)
-        result.count("pictures_unchanged", unchanged)
-        result.count("pictures_read", len(found) - unchanged)
+        result.count("images_unchanged", unchanged)
+        result.count("images_read", len(found) - unchanged)
         return found
 
 

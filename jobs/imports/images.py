@@ -8,36 +8,36 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from catalog.fetching.fetcher import Fetcher
-from catalog.imports import KnownPicture
-from catalog.sources.entries import PictureReference
+from catalog.imports import KnownImage
+from catalog.sources.entries import ImageReference
 from catalog.sources.remote import retrying
 from core.errors import InputTooLarge, InvalidInput, NotFound, VitrineError
 from core.ports import Blobs
 from core.sources import ImportConfig
-from core.types import NewPicture
+from core.types import NewImage
 from models.images import ImageLimits, inspect_image
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Found:
-    """A picture that a reference leads to; `data=None`: it is unchanged, and in the store of pictures."""
+    """An image that a reference leads to; `data=None`: it is unchanged, and in the store of images."""
 
-    reference: PictureReference
-    known: KnownPicture
+    reference: ImageReference
+    known: KnownImage
     data: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBounds:
-    """What the pictures of an import may cost; `max_product_bytes` holds for those of one product together."""
+    """What the images of an import may cost; `max_product_bytes` holds for those of one product together."""
 
     images: ImageLimits
     max_product_bytes: int
     imports: ImportConfig
 
 
-class PictureReader:
-    """Reads the pictures of one batch, for one event loop; what several products name is fetched once."""
+class ImageReader:
+    """Reads the images of one batch, for one event loop; what several products name is fetched once."""
 
     def __init__(
         self,
@@ -45,23 +45,23 @@ class PictureReader:
         blobs: Blobs,
         bounds: ReadBounds,
         ask_again: bool,
-        stored: Mapping[str, KnownPicture],
+        stored: Mapping[str, KnownImage],
     ) -> None:
-        """`stored` holds what the batch has read and put into the store of pictures; it grows meanwhile."""
+        """`stored` holds what the batch has read and put into the store of images; it grows meanwhile."""
         self._fetcher = fetcher
         self._blobs = blobs
         self._bounds = bounds
         self._ask_again = ask_again
         self._stored = stored
-        self._places = asyncio.Semaphore(bounds.imports.pictures_at_once)
+        self._places = asyncio.Semaphore(bounds.imports.images_at_once)
         self._asked: dict[tuple[str, bool], asyncio.Task[Found]] = {}
-        # Weakly, so that the bytes of a picture stay no longer than the product that is put with it.
+        # Weakly, so that the bytes of an image stay no longer than the product that is put with it.
         self._read_ones = WeakValueDictionary[str, Found]()
 
     async def find(
-        self, references: Sequence[PictureReference], known: Mapping[str, KnownPicture]
+        self, references: Sequence[ImageReference], known: Mapping[str, KnownImage]
     ) -> list[Found]:
-        """Find the pictures of one product side by side, in their order.
+        """Find the images of one product side by side, in their order.
 
         Raises:
             InvalidInput, FetchFailed: one of them cannot be read; the message says which.
@@ -71,12 +71,12 @@ class PictureReader:
         found = await asyncio.gather(*reads, return_exceptions=True)
         for each, reference in zip(found, references, strict=True):
             if isinstance(each, VitrineError):
-                raise each.reworded(f"picture {str(reference)!r:.300}: {each.message}")
+                raise each.reworded(f"image {str(reference)!r:.300}: {each.message}")
             if isinstance(each, BaseException):
                 raise each
         return [each for each in found if isinstance(each, Found)]
 
-    async def load(self, found: Sequence[Found]) -> list[NewPicture]:
+    async def load(self, found: Sequence[Found]) -> list[NewImage]:
         """Give the images with their bytes, for a product that is to be written.
 
         Raises:
@@ -85,7 +85,7 @@ class PictureReader:
         budget = [self._bounds.max_product_bytes - sum(len(each.data or b"") for each in found)]
         return list(await asyncio.gather(*(self._load(each, budget) for each in found)))
 
-    async def _load(self, found: Found, budget: list[int]) -> NewPicture:
+    async def _load(self, found: Found, budget: list[int]) -> NewImage:
         data, known = found.data, found.known
         if data is None:
             try:
@@ -98,17 +98,15 @@ class PictureReader:
                 fresh = await self._read(found.reference, None)
                 assert fresh.data is not None, "nothing was known, so it was read"
                 data, known = fresh.data, fresh.known
-        return NewPicture(data, known.media_type, known.width, known.height)
+        return NewImage(data, known.media_type, known.width, known.height)
 
     def _sound(self, sha256: str) -> bytes:
         data = self._blobs.get(sha256)
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise NotFound(f"picture file {sha256} has other contents")
+            raise NotFound(f"image file {sha256} has other contents")
         return data
 
-    async def _find(
-        self, reference: PictureReference, known: KnownPicture | None, budget: list[int]
-    ) -> Found:
+    async def _find(self, reference: ImageReference, known: KnownImage | None, budget: list[int]) -> Found:
         settled = self._stored.get(str(reference))
         if settled is None and not isinstance(reference, Path) and not self._ask_again:
             settled = known
@@ -123,10 +121,10 @@ class PictureReader:
         budget[0] -= count
         if budget[0] < 0:
             raise InputTooLarge(
-                f"the product's pictures have more than {self._bounds.max_product_bytes:,} bytes together"
+                f"the product's images have more than {self._bounds.max_product_bytes:,} bytes together"
             )
 
-    async def _read(self, reference: PictureReference, known: KnownPicture | None) -> Found:
+    async def _read(self, reference: ImageReference, known: KnownImage | None) -> Found:
         if isinstance(reference, Path):
             async with self._places:
                 return await asyncio.to_thread(self._open, reference, known)
@@ -141,7 +139,7 @@ class PictureReader:
             self._read_ones[reference] = found
         return found
 
-    def _open(self, path: Path, known: KnownPicture | None) -> Found:
+    def _open(self, path: Path, known: KnownImage | None) -> Found:
         try:
             state = path.stat()
             etag = f"{state.st_size}:{state.st_mtime_ns}"
@@ -155,7 +153,7 @@ class PictureReader:
             raise InvalidInput(f"the file cannot be read: {reason}") from None
         return Found(path, self._inspected(data, etag, None), data)
 
-    async def _fetch(self, url: str, known: KnownPicture | None) -> Found:
+    async def _fetch(self, url: str, known: KnownImage | None) -> Found:
         async def ask() -> Found:
             # A pause between two attempts gives the place to others.
             async with self._places:
@@ -168,13 +166,13 @@ class PictureReader:
 
         return await retrying(ask, self._bounds.imports)
 
-    def _inspected(self, data: bytes, etag: str | None, last_modified: str | None) -> KnownPicture:
+    def _inspected(self, data: bytes, etag: str | None, last_modified: str | None) -> KnownImage:
         facts = inspect_image(data, self._bounds.images)
         sha256 = hashlib.sha256(data).hexdigest()
-        return KnownPicture(etag, last_modified, sha256, facts.media_type, facts.width, facts.height)
+        return KnownImage(etag, last_modified, sha256, facts.media_type, facts.width, facts.height)
 
 
-def _conditions(known: KnownPicture | None) -> dict[str, str]:
+def _conditions(known: KnownImage | None) -> dict[str, str]:
     """Ask only for what has changed (RFC 9110, 13.1); the server ignores the date where it has an etag."""
     if known is None:
         return {}

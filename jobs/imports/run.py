@@ -1,7 +1,7 @@
 """Job that imports products from a source; its position is saved after every batch, so that it resumes.
 
 It reads the source as a stream and saves its position after every batch, so a killed import goes on where
-it was and does at most one batch again, which changes nothing. It encodes nothing: pictures without
+it was and does at most one batch again, which changes nothing. It encodes nothing: images without
 embeddings are what the repair and builds look for.
 """
 
@@ -37,16 +37,16 @@ class ImportPace:
         self._started = time.monotonic()
 
     def progress(self, counts: Counter[str], total: int | None) -> dict[str, Any]:
-        """Fields of the job's progress; rows are counted, and pictures timed."""
+        """Fields of the job's progress; rows are counted, and images timed."""
         elapsed_s = max(time.monotonic() - self._started, 1e-3)
         new = counts - self._before
         rate = new["rows"] / elapsed_s
-        pictures = new["pictures_read"] + new["pictures_unchanged"]
+        images = new["images_read"] + new["images_unchanged"]
         return {
             "total": total or 0,
             "done": counts["rows"],
             "failed": counts["failed"],
-            "images_per_s": pictures / elapsed_s,
+            "images_per_s": images / elapsed_s,
             "eta_s": None if total is None or not rate else max(0, total - counts["rows"]) / rate,
         }
 
@@ -151,10 +151,10 @@ def _delete(catalog: Catalog, product_id: str) -> bool:
     return True
 
 
-_COUNTS = ("rows", "created", "updated", "unchanged", "failed", "pictures_read", "pictures_unchanged")
+_COUNTS = ("rows", "created", "updated", "unchanged", "failed", "images_read", "images_unchanged")
 _ERRORS_SHOWN = 20
 _NEXT = (
-    "the running service's repair encodes the new pictures in the background; "
+    "the running service's repair encodes the new images in the background; "
     "a job of kind build does so at once"
 )
 
@@ -165,7 +165,7 @@ def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
     Raises:
         InvalidInput: the source cannot be read as it is described.
         FetchFailed: its server failed for longer than was borne; the same job goes on later.
-        Conflict: another job imports from this source, or this one was cancelled.
+        Conflict: another job imports from this source, or this one was canceled.
         Unavailable: the catalog was away for longer than the configured patience.
     """
     assert isinstance(args, ImportArgs)

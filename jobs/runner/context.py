@@ -92,7 +92,7 @@ class JobRun:
             self.check()
             if not self._jobs.keep_lock(self.job.job_id, name):
                 # A cancellation of this moment has not been told yet, and ends the lock too.
-                if self._jobs.get(self.job.job_id).state == "cancelled":
+                if self._jobs.get(self.job.job_id).state == "canceled":
                     raise Conflict(f"job {self.job.job_id} was canceled")
                 raise Unavailable(f"another job has taken {name} meanwhile; try again")
 
@@ -109,10 +109,10 @@ class JobRun:
         """Stop here when the job is to go on no more.
 
         Raises:
-            Conflict: it was cancelled, or counted as dead and another has taken its place.
+            Conflict: it was canceled, or counted as dead and another has taken its place.
         """
         if self._stopped:
-            raise Conflict(f"job {self.job.job_id} was cancelled or replaced")
+            raise Conflict(f"job {self.job.job_id} was canceled or replaced")
 
     def pause(self, seconds: float) -> None:
         """Wait, but not beyond a cancellation."""

@@ -21,37 +21,37 @@ from models.encoder import LocalEncoder
 from models.registry import load_encoder
 
 _NO_COLLECTION = ""
-"""Every picture is missing in it."""
+"""Every image is missing in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What was learned; `images_per_s` is None where the catalog holds no picture that can be read."""
+    """What was learned; `images_per_s` is None where the catalog holds no image that can be read."""
 
     info: EncoderInfo
-    pictures: int
+    images: int
     startup_s: float
     images_per_s: float | None
 
 
-def try_out(settings: Settings, encoder: EncoderSettings, pictures: int) -> Trial:
-    """Read, decode and encode some pictures of the catalog on the cluster, and drop the vectors.
+def try_out(settings: Settings, encoder: EncoderSettings, images: int) -> Trial:
+    """Read, decode and encode some images of the catalog on the cluster, and drop the vectors.
 
     Milvus and the ledger are left alone, so a build is a little slower than this says where they are slow.
     """
     asked = time.time()
     task = ray.remote(max_retries=1, **encoder.resources(settings.bulk))(_try)
     with own_errors():
-        trial: Trial = ray.get(task.remote(settings, encoder, pictures, asked))
+        trial: Trial = ray.get(task.remote(settings, encoder, images, asked))
     return trial
 
 
-def _try(settings: Settings, encoder: EncoderSettings, pictures: int, asked: float) -> Trial:
+def _try(settings: Settings, encoder: EncoderSettings, images: int, asked: float) -> Trial:
     loaded = load_encoder(encoder.config)
     startup_s = time.time() - asked
     catalog = open_catalog(settings.catalog)
     try:
-        items = catalog.ledger.missing(_NO_COLLECTION, pictures)
+        items = catalog.ledger.missing(_NO_COLLECTION, images)
         client = LocalEncoder(loaded, encoder.config.decode_threads)
         size = settings.bulk.batch_size or encoder.config.max_batch_size
         began = time.perf_counter()
@@ -87,7 +87,7 @@ def _read(catalog: Catalog, item: IndexItem) -> bytes | None:
         return None
 
 
-_MIN_PICTURES, _MAX_PICTURES = 32, 5_000
+_MIN_IMAGES, _MAX_IMAGES = 32, 5_000
 """Fewer say nothing of the speed, and more tell nothing more."""
 
 
@@ -101,16 +101,16 @@ def plan(context: JobContext, args: JobArgs) -> dict[str, Any]:
     assert isinstance(args, PlanArgs)
     catalog = context.catalog
     candidate = context.settings.encoder(args.model, args.candidate)
-    pictures = catalog.products.counts()[1]
-    wanted = min(max(_MIN_PICTURES, round(pictures * args.percent / 100)), _MAX_PICTURES)
+    images = catalog.products.counts()[1]
+    wanted = min(max(_MIN_IMAGES, round(images * args.percent / 100)), _MAX_IMAGES)
     context.run.report(stage="trying the candidate", total=wanted)
     trial = try_out(context.settings, candidate, wanted)
-    context.run.report(images_per_s=trial.images_per_s, done=trial.pictures)
+    context.run.report(images_per_s=trial.images_per_s, done=trial.images)
     missing = catalog.ledger.counts(trial.info.collection).missing
     with open_store(context) as store:
         exists = store.has_collection(trial.info.collection)
         live = _live(store, catalog.ledger.versions(), args.model)
-    missing = missing if exists else pictures
+    missing = missing if exists else images
     return {
         "model": args.model,
         "live": live and live.collection,
@@ -119,7 +119,7 @@ def plan(context: JobContext, args: JobArgs) -> dict[str, Any]:
         "fingerprint": trial.info.fingerprint,
         "dimension": trial.info.dimension,
         "collection_exists": exists,
-        "pictures": pictures,
+        "images": images,
         "missing": missing,
         **_estimate(context, candidate, trial, missing),
     }
@@ -135,7 +135,7 @@ def _estimate(
     if trial.images_per_s is not None:
         seconds = trial.startup_s + missing / (trial.images_per_s * actors) if missing else 0.0
     return {
-        "sampled": trial.pictures,
+        "sampled": trial.images,
         "startup_s": trial.startup_s,
         "images_per_s_per_actor": trial.images_per_s,
         "actors": actors,

@@ -35,7 +35,7 @@ def judge(context: JobContext, live: EncoderSettings, candidate: EncoderSettings
 
 Judge = Callable[[JobContext, EncoderSettings, EncoderSettings], GateDecision | None]
 _TOLERATED = 0.1
-"""Share of the pictures that a candidate may lack at most, however few they are."""
+"""Share of the images that a candidate may lack at most, however few they are."""
 
 
 def promote(context: JobContext, args: JobArgs) -> dict[str, Any]:
@@ -93,12 +93,12 @@ class Upgrade:
             Conflict: it does; the message holds the numbers.
         """
         counts = self.context.catalog.ledger.counts(info.collection)
-        allowed = min(self.context.settings.bulk.gap_threshold, int(counts.pictures * _TOLERATED))
+        allowed = min(self.context.settings.bulk.gap_threshold, int(counts.images * _TOLERATED))
         there = self.around.store.has_collection(info.collection)
         if not there or counts.missing > allowed:
-            missing = counts.missing if there else counts.pictures
+            missing = counts.missing if there else counts.images
             raise Conflict(
-                f"{info.collection} lacks {missing} of {counts.pictures} pictures, and may lack {allowed}; "
+                f"{info.collection} lacks {missing} of {counts.images} images, and may lack {allowed}; "
                 "build it first"
             )
 

@@ -106,7 +106,7 @@ class Surroundings:
 class Takeover:
     """Lets the version `target` take over.
 
-    `build` completes its collection as far as it can at once; it may lack `tolerated` pictures when the
+    `build` completes its collection as far as it can at once; it may lack `tolerated` images when the
     replicas change.
     """
 
@@ -139,7 +139,7 @@ class Takeover:
         Raises:
             ModelUnavailable: the new replicas do not start; the old version serves on.
             Unavailable: Serve, store or replicas were away for too long; asked anew it goes on.
-            Conflict: the job was cancelled.
+            Conflict: the job was canceled.
         """
         # Before the replicas change, so that hardly anything is missing from what they are about to search.
         self._catch_up("before the replicas change", self._tolerated)
@@ -162,7 +162,7 @@ class Takeover:
             if not self._lacks_more_than(tolerated):
                 return
         # The rest is what the repair follows up.
-        logger.info("%s still lacks pictures %s", self._target.collection, when)
+        logger.info("%s still lacks images %s", self._target.collection, when)
 
     def _lacks_more_than(self, count: int) -> bool:
         return len(self._ledger.missing(self._target.collection, count + 1, GRACE_S)) > count

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal
 
-from catalog.ledger_queries import StoredPicture
+from catalog.ledger_queries import StoredImage
 from catalog.opening import Catalog
 from core.batching import MAX_READ_BYTES, parts
 from core.concurrency import WeightedSemaphore
@@ -25,31 +25,31 @@ _State = Literal["sound", "missing_file", "damaged_file"]
 
 def check_files(
     catalog: Catalog,
-    pictures: Sequence[StoredPicture],
+    images: Sequence[StoredImage],
     is_sampled: Callable[[str], bool],
     pool: ThreadPoolExecutor,
 ) -> Differences:
-    """Look whether each picture's file is there and as long as it should be; those sampled are read too."""
-    states = list(pool.map(partial(_state, catalog, is_sampled), pictures))
+    """Look whether each image's file is there and as long as it should be; those sampled are read too."""
+    states = list(pool.map(partial(_state, catalog, is_sampled), images))
     found: Differences = {"missing_file": [], "damaged_file": []}
-    for picture, state in zip(pictures, states, strict=True):
+    for image, state in zip(images, states, strict=True):
         if state != "sound":
-            found[state].append(picture.key)
+            found[state].append(image.key)
     return found
 
 
-def _state(catalog: Catalog, is_sampled: Callable[[str], bool], picture: StoredPicture) -> _State:
+def _state(catalog: Catalog, is_sampled: Callable[[str], bool], image: StoredImage) -> _State:
     try:
-        if is_sampled(picture.key):
-            with _reading.holding(picture.bytes, MAX_READ_BYTES):
-                data = catalog.blobs.get(picture.sha256)
-                return "sound" if hashlib.sha256(data).hexdigest() == picture.sha256 else "damaged_file"
+        if is_sampled(image.key):
+            with _reading.holding(image.bytes, MAX_READ_BYTES):
+                data = catalog.blobs.get(image.sha256)
+                return "sound" if hashlib.sha256(data).hexdigest() == image.sha256 else "damaged_file"
     except NotFound:
         return "missing_file"
-    size = catalog.blobs.size(picture.sha256)
+    size = catalog.blobs.size(image.sha256)
     if size is None:
         return "missing_file"
-    return "sound" if size == picture.bytes else "damaged_file"
+    return "sound" if size == image.bytes else "damaged_file"
 
 
 _KEYS_A_CALL = 500
@@ -61,12 +61,12 @@ def compare_rows(
     store: VectorStore,
     collection: str,
     shard: Shard,
-    pictures: Collection[str],
+    images: Collection[str],
     configured: bool,
 ) -> tuple[Differences, list[str]]:
     """Compare the keys of all three in a shard; returns how they differ, and those that are in.
 
-    `pictures` are the row keys of the catalog in that shard. The service writes meanwhile: whatever seems
+    `images` are the row keys of the catalog in that shard. The service writes meanwhile: whatever seems
     to differ is looked at once more before it counts.
 
     Raises:
@@ -83,14 +83,12 @@ def compare_rows(
         ),
         "orphan_vector": _orphans(catalog, store, collection, sorted(stored - set(states))),
         "obsolete_row": ledger.obsolete_between(collection, *within, _ALL, GRACE_S),
-        "quarantined_picture": [
-            key for key, state in states.items() if state == "failed" and key in pictures
-        ],
+        "quarantined_image": [key for key, state in states.items() if state == "failed" and key in images],
     }
     if configured:
         missing = ledger.missing_between(collection, *within, _ALL, GRACE_S)
-        found["missing_picture"] = [item.key for item in missing]
-    return found, sorted(settled & stored & set(pictures))
+        found["missing_image"] = [item.key for item in missing]
+    return found, sorted(settled & stored & set(images))
 
 
 def _absent(store: VectorStore, collection: str, keys: Sequence[str]) -> list[str]:
@@ -115,11 +113,11 @@ def repair_rows(catalog: Catalog, store: VectorStore, collection: str, found: Di
         catalog.ledger.open(collection, [_index_item(key) for key in keys])
     for keys in parts([*found.get("orphan_vector", []), *found.get("obsolete_row", [])], _KEYS_A_CALL):
         rows.remove(collection, keys)
-    if found.get("quarantined_picture"):
+    if found.get("quarantined_image"):
         catalog.ledger.retry(collection)
 
 
 def _index_item(key: str) -> IndexItem:
-    """The picture of a row, as far as announcing the row needs it."""
+    """The image of a row, as far as announcing the row needs it."""
     image_id, _, revision = key.rpartition(":")
     return IndexItem(image_id, int(revision), "", "", {})

@@ -26,8 +26,8 @@ Kind = Literal[
     "lost_vector",
     "orphan_vector",
     "changed_vector",
-    "missing_picture",
-    "quarantined_picture",
+    "missing_image",
+    "quarantined_image",
     "quarantined_caption",
     "obsolete_row",
     "unchecked_version",
@@ -36,19 +36,19 @@ Kind = Literal[
 ]
 Differences = dict[Kind, list[str]]
 """Row keys by how they differ, of one range of image ids."""
-_AGAIN = "put the product with its pictures again, or repair and import it again"
+_AGAIN = "put the product with its images again, or repair and import it again"
 _MEANINGS: Mapping[Kind, tuple[str, bool]] = {
     "missing_collection": ("the ledger says that a collection holds rows, and Milvus does not have it", True),
     "lost_vector": ("the ledger says that a vector is in, and Milvus does not hold it", True),
     "orphan_vector": ("Milvus holds a vector that the ledger knows nothing of", True),
-    "changed_vector": ("a vector is not what its picture is encoded to", True),
-    "missing_picture": ("a picture is not in the collection of the configured version", True),
-    "quarantined_picture": ("a picture could not be indexed; a repair tries it once more", True),
-    "quarantined_caption": ("a model could not caption a picture; a repair has it tried once more", True),
-    "obsolete_row": ("a picture is gone or has changed, and its old vector is still there", True),
+    "changed_vector": ("a vector is not what its image is encoded to", True),
+    "missing_image": ("an image is not in the collection of the configured version", True),
+    "quarantined_image": ("an image could not be indexed; a repair tries it once more", True),
+    "quarantined_caption": ("a model could not caption an image; a repair has it tried once more", True),
+    "obsolete_row": ("an image is gone or has changed, and its old vector is still there", True),
     "unchecked_version": ("vectors were not compared: this version's encoder cannot be loaded", False),
-    "missing_file": (f"a product's picture file is gone; {_AGAIN}", False),
-    "damaged_file": (f"a product's picture file has other contents; {_AGAIN}", False),
+    "missing_file": (f"a product's image file is gone; {_AGAIN}", False),
+    "damaged_file": (f"a product's image file has other contents; {_AGAIN}", False),
 }
 EXAMPLES = 10
 LOGGED = 10_000

@@ -47,9 +47,9 @@ async def compare_vectors(
     store: VectorStore,
     files: Sequence[KeyedFile],
 ) -> Compared:
-    """Encode pictures and compare with what Milvus holds.
+    """Encode images and compare with what Milvus holds.
 
-    A picture that changes or goes meanwhile, that cannot be encoded, or whose file is missing or damaged,
+    An image that changes or goes meanwhile, that cannot be encoded, or whose file is missing or damaged,
     says nothing.
     """
     compared = Compared()
@@ -108,7 +108,7 @@ class VectorChecker:
         return asyncio.run(self._encoder().describe()).collection == self._info.collection
 
     def compare(self, files: Sequence[KeyedFile]) -> Compared:
-        """Encode pictures and compare with what Milvus holds."""
+        """Encode images and compare with what Milvus holds."""
         work = compare_vectors(self._encoder(), self._info, self._catalog, self._store, files)
         return asyncio.run(work)
 

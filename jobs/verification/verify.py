@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from catalog.ledger_queries import StoredPicture
+from catalog.ledger_queries import StoredImage
 from catalog.opening import Catalog
 from core.errors import Conflict
 from core.jobs import AdoptArgs, JobArgs, VerifyArgs
@@ -26,7 +26,7 @@ from jobs.verification.vectors import Compare, OpenChecker, on_cluster
 class VersionCheck:
     """Looks at a version whose collection is there, and repairs its rows on the way if asked to.
 
-    `open_checker` is called once there is something to encode anew. `configured`: every picture should be
+    `open_checker` is called once there is something to encode anew. `configured`: every image should be
     in this version's collection.
     """
 
@@ -52,30 +52,30 @@ class VersionCheck:
         """Add what differs to the findings."""
         collection = self._info.collection
         with ExitStack() as held:
-            for shard, pictures in self._ranges(shards):
+            for shard, images in self._ranges(shards):
                 differences, present = compare_rows(
-                    self._catalog, self._store, collection, shard, pictures, self._configured
+                    self._catalog, self._store, collection, shard, images, self._configured
                 )
                 self.vectors += len(present)
                 some = [key for key in present if key in sample]
-                differences["changed_vector"] = self._changed(held, some, pictures, findings)
-                products = {key: picture.product_id for key, picture in pictures.items()}
+                differences["changed_vector"] = self._changed(held, some, images, findings)
+                products = {key: image.product_id for key, image in images.items()}
                 for kind, keys in differences.items():
                     findings.add(kind, collection, keys, products)
                 if repair:
                     repair_rows(self._catalog, self._store, collection, differences)
 
-    def _ranges(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, dict[str, StoredPicture]]]:
+    def _ranges(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, dict[str, StoredImage]]]:
         done = 0
         for shard in shards:
             self._run.check()
-            pictures = {each.key: each for each in self._catalog.audit.pictures(shard.first, shard.beyond)}
-            yield shard, pictures
-            done += len(pictures)
+            images = {each.key: each for each in self._catalog.audit.images(shard.first, shard.beyond)}
+            yield shard, images
+            done += len(images)
             self._run.report(done=done)
 
     def _changed(
-        self, held: ExitStack, keys: Sequence[str], pictures: dict[str, Any], findings: Findings
+        self, held: ExitStack, keys: Sequence[str], images: dict[str, Any], findings: Findings
     ) -> list[str]:
         if not keys:
             return []
@@ -86,14 +86,14 @@ class VersionCheck:
         compare = self._compare[0]
         if compare is None:
             return []
-        compared = compare([(key, pictures[key].sha256, pictures[key].bytes) for key in keys])
+        compared = compare([(key, images[key].sha256, images[key].bytes) for key in keys])
         self.encoded_anew += compared.vectors
         return compared.changed
 
 
 Configured = Mapping[str, tuple[EncoderInfo, EncoderSettings]]
 """The configured version of each model, by its collection."""
-_PICTURES_A_RANGE = 4096
+_IMAGES_A_RANGE = 4096
 
 
 class Verification:
@@ -117,19 +117,19 @@ class Verification:
         self.checked: dict[str, Any] = {}
 
     def look(self, model: str | None, repair: bool = False) -> Findings:
-        """Look at every picture's file and at every version of the model, or of all models.
+        """Look at every image's file and at every version of the model, or of all models.
 
         `repair` brings rows that differ in step on the way; `rebuild` encodes what is missing then.
         """
         findings = Findings()
-        pictures = self._catalog.products.counts()[1]
+        images = self._catalog.products.counts()[1]
         self.checked = {
-            "pictures": pictures,
+            "images": images,
             "unnamed_files": self._catalog.image_files.waiting(),
             "versions": {},
         }
-        shards = cut(pictures, _PICTURES_A_RANGE)
-        self._run.report(stage="looking at picture files", total=pictures, done=0)
+        shards = cut(images, _IMAGES_A_RANGE)
+        self._run.report(stage="looking at image files", total=images, done=0)
         self._look_at_files(shards, findings, repair)
         asked = [name for name in self._context.settings.encoders if model in (None, name)]
         for info in self._catalog.ledger.versions():
@@ -156,25 +156,25 @@ class Verification:
         with ThreadPoolExecutor(FILES_AT_ONCE, "files") as pool:
             for shard in shards:
                 self._run.check()
-                pictures = list(self._catalog.audit.pictures(shard.first, shard.beyond))
-                products = {picture.key: picture.product_id for picture in pictures}
-                found = check_files(self._catalog, pictures, self._sample.__contains__, pool)
+                images = list(self._catalog.audit.images(shard.first, shard.beyond))
+                products = {image.key: image.product_id for image in images}
+                found = check_files(self._catalog, images, self._sample.__contains__, pool)
                 found = self._still_named(shard, found)
                 for kind, keys in found.items():
                     findings.add(kind, "", keys, products)
                 broken = {key for keys in found.values() for key in keys}
                 if repair and broken:
                     # All that can be done from here: an import that has brought the file brings it again.
-                    sha256s = [picture.sha256 for picture in pictures if picture.key in broken]
-                    self._catalog.imported_pictures.forget(sha256s)
-                done += len(pictures)
+                    sha256s = [image.sha256 for image in images if image.key in broken]
+                    self._catalog.imported_images.forget(sha256s)
+                done += len(images)
                 self._run.report(done=done)
 
     def _still_named(self, shard: Shard, found: Differences) -> Differences:
         """Leave out images that have gone meanwhile: their files may go too."""
         if not any(found.values()):
             return found
-        named = {each.key for each in self._catalog.audit.pictures(shard.first, shard.beyond)}
+        named = {each.key for each in self._catalog.audit.images(shard.first, shard.beyond)}
         return {kind: [key for key in keys if key in named] for kind, keys in found.items()}
 
     def _look_at_version(
@@ -228,7 +228,7 @@ def verify(context: JobContext, args: JobArgs) -> dict[str, Any]:
     """
     assert isinstance(args, VerifyArgs)
     context.run.claim("the verification")
-    # Every time another share of the pictures, unless the same is to be looked at again.
+    # Every time another share of the images, unless the same is to be looked at again.
     seed = random.randrange(_SEEDS) if args.seed is None else args.seed
     with open_store(context) as store:
         configured = _configured(context, args.model)

@@ -42,7 +42,7 @@ def test_the_demo_starts_again_from_what_is_indexed_and_after_a_disaster_from_it
         shutil.rmtree(home)
         home.mkdir()
         _vitrine("restore", str(CONFIG), backups)
-        third = _run_and_interrupt(home, _assert_that_every_model_finds_every_picture)
+        third = _run_and_interrupt(home, _assert_that_every_model_finds_every_image)
         for later in (second, third):
             assert f"{PRODUCTS} products indexed ({PRODUCTS} were there)" in later
         for output in (first, second, third):
@@ -54,10 +54,10 @@ def _vitrine(*arguments: str) -> None:
     assert done.exit_code == Exit.OK, done.output
 
 
-def _assert_that_every_model_finds_every_picture(base_url: str) -> None:
+def _assert_that_every_model_finds_every_image(base_url: str) -> None:
     with httpx.Client(base_url=base_url, timeout=60) as client:
         for product in demo_products(SEED, PRODUCTS):
-            parts = [{"type": "image", "image": base64.b64encode(data).decode()} for data in product.pictures]
+            parts = [{"type": "image", "image": base64.b64encode(data).decode()} for data in product.images]
             for model in ("openclip", "dinov2", "blip2", "ensemble"):
                 for part in parts:
                     answer = client.post("/v1/search", json={"query": [part], "model": model, "limit": 1})

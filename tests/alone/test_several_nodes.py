@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
     (os.cpu_count() or 1) < LEAST_CORES, reason=f"seven nodes want {LEAST_CORES} cores"
 )
 
-PRODUCTS = [replace(product, pictures=product.pictures[:1]) for product in demo_products(seed=7, count=6)]
+PRODUCTS = [replace(product, images=product.images[:1]) for product in demo_products(seed=7, count=6)]
 ENCODERS = ("openclip", "dinov2", "blip2")
 SERVICE = {"gateway": 2, "ensemble": 2, "repair": 1}
 """What runs on nodes of the kind `service`, and how many replicas of it."""
@@ -59,7 +59,7 @@ def client(cluster: ProductionCluster) -> Iterator[httpx.Client]:
         yield opened
 
 
-def picture(seed: int, side: int = 64) -> str:
+def image(seed: int, side: int = 64) -> str:
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
     Image.fromarray(pixels).save(buffer := io.BytesIO(), "JPEG")
     return base64.b64encode(buffer.getvalue()).decode()
@@ -87,14 +87,14 @@ def steady_load(cluster: ProductionCluster, first: int) -> SteadyLoad:
         return {"model": "openclip", "input": texts}
 
     def product(n: int) -> dict[str, object]:
-        return {"title": f"new {first + n}", "images": [picture(first + n, side=96)]}
+        return {"title": f"new {first + n}", "images": [image(first + n, side=96)]}
 
     kinds: dict[str, Callable[[int], httpx.Request]] = {
         "search": lambda n: request(
-            "POST", "/v1/search", search({"type": "image", "image": picture(first + n)})
+            "POST", "/v1/search", search({"type": "image", "image": image(first + n)})
         ),
         "search by words": lambda n: request("POST", "/v1/search", words(n)),
-        "embed": lambda n: request("POST", "/v1/embed/dinov2", {"image": picture(first + n, side=256)}),
+        "embed": lambda n: request("POST", "/v1/embed/dinov2", {"image": image(first + n, side=256)}),
         "embed many": lambda n: request("POST", "/v1/embeddings", many(n)),
         "read": lambda n: request("GET", f"/v1/products/{PRODUCTS[n % len(PRODUCTS)].product_id}"),
         "write": lambda n: request("PUT", f"/v1/products/new-{first + n}", product(n)),
@@ -240,7 +240,7 @@ def test_an_encoder_sleeps_and_wakes_for_whoever_asks_for_it(
     serve.wait_until(lambda: serve.is_asleep("blip2"), WITHIN_S, "blip2 asleep")
     time.sleep(REPAIR_S)
     assert serve.is_asleep("blip2"), "the repair, which has nothing to do, has woken it"
-    body = search({"type": "image", "image": picture(2_000_000)})
+    body = search({"type": "image", "image": image(2_000_000)})
     refused = client.post(
         "/v1/search", json=body | {"model": "blip2"}, headers={"X-Request-Timeout-Seconds": "1"}
     )
@@ -267,4 +267,4 @@ def test_what_is_not_needed_any_more_goes_and_every_index_is_whole(
 ) -> None:
     serve = cluster.serve
     serve.wait_until(lambda: len(serve.ids()["dinov2"]) == 1, WITHIN_S, "one dinov2 again")
-    serve.wait_until(lambda: pending(client) == 0, WITHIN_S, "every picture in every index")
+    serve.wait_until(lambda: pending(client) == 0, WITHIN_S, "every image in every index")

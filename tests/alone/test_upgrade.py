@@ -27,7 +27,7 @@ from models.encoder import Encoder
 from models.registry import load_encoder
 from tests.support.checkpoints import shallow_dinov2
 from tests.support.children import shown_on_failure
-from tests.support.traffic import PER_S, Traffic, new_picture, picture
+from tests.support.traffic import PER_S, Traffic, image, new_image
 
 MODEL = "dinov2"
 PRODUCTS = 2000
@@ -36,7 +36,7 @@ OLD, NEW = 768, 1024
 """Dimensions of the two versions, those of DINOv2-base and DINOv2-large."""
 JOB_S = 480.0
 PERCENT = 10
-"""Of the pictures that a verification encodes anew; the one that was damaged is among them."""
+"""Of the images that a verification encodes anew; the one that was damaged is among them."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def catalog(home: Path) -> Iterator[Catalog]:
         CatalogConfig(database_url=f"sqlite:///{home}/catalog.sqlite", blobs_url=str(home / "blobs"))
     )
     for number in range(PRODUCTS):
-        opened.products.put(f"p{number}", "", "", {}, [new_picture(number)])
+        opened.products.put(f"p{number}", "", "", {}, [new_image(number)])
     yield opened
     opened.close()
 
@@ -179,7 +179,7 @@ def check_plan(client: httpx.Client, plan: dict[str, Any], versions: dict[int, E
     old, new = versions[OLD].info, versions[NEW].info
     assert (plan["live"], plan["live_dimension"]) == (old.collection, old.dimension)
     assert (plan["candidate"], plan["dimension"]) == (new.collection, new.dimension)
-    assert (plan["pictures"], plan["missing"], plan["collection_exists"]) == (PRODUCTS, PRODUCTS, False)
+    assert (plan["images"], plan["missing"], plan["collection_exists"]) == (PRODUCTS, PRODUCTS, False)
     assert plan["predicted_s"] > 0
     assert len(client.get(f"/v1/models/{MODEL}/versions").json()) == 1, "a plan writes nothing"
 
@@ -207,7 +207,7 @@ def similarity(encoder: Encoder, *seeds: int) -> float:
     for seed in seeds:
         key = (encoder.info.fingerprint, seed)
         if key not in _vectors:
-            (vector,) = encoder.encode_images([encoder.decode(picture(seed))])
+            (vector,) = encoder.encode_images([encoder.decode(image(seed))])
             assert isinstance(vector, np.ndarray)
             _vectors[key] = vector
     first, second = (_vectors[encoder.info.fingerprint, seed] for seed in seeds)
@@ -215,16 +215,16 @@ def similarity(encoder: Encoder, *seeds: int) -> float:
 
 
 def check_collection(home: Path, catalog: Catalog, encoder: Encoder) -> None:
-    """The collection holds exactly the pictures of the catalog, at their revisions."""
+    """The collection holds exactly the images of the catalog, at their revisions."""
     collection, deadline = encoder.info.collection, time.monotonic() + JOB_S
     store = MilvusStore(MilvusConfig(uri=f"unix:{home}/milvus.sock"))
     try:
-        # Rows of pictures that are gone go with the next sweep, a moment later.
+        # Rows of images that are gone go with the next sweep, a moment later.
         while (
             catalog.ledger.missing(collection, 1) or catalog.ledger.obsolete(collection, 1)
         ) and time.monotonic() < deadline:
             time.sleep(0.5)
-        assert sorted(store.keys(collection)) == sorted(each.key for each in catalog.audit.pictures())
+        assert sorted(store.keys(collection)) == sorted(each.key for each in catalog.audit.images())
         assert store.alias_target(MODEL) == collection
     finally:
         store.close()
@@ -256,7 +256,7 @@ def wait_until_indexed(client: httpx.Client, within_s: float = 300) -> None:
 
 
 def wait_until_swept(catalog: Catalog, versions: dict[int, Encoder]) -> None:
-    """Until pictures that are gone are in no version any more, which the repair sees to."""
+    """Until images that are gone are in no version any more, which the repair sees to."""
     deadline = time.monotonic() + JOB_S
     while any(catalog.ledger.obsolete(each.info.collection, 1) for each in versions.values()):
         assert time.monotonic() < deadline
@@ -274,7 +274,7 @@ def kill_midway(service: DemoService, client: httpx.Client, kind: str, **args: A
     for process in service.processes(f"jobs run {job_id}"):
         process.kill()
     # It would count as dead by itself, some seconds later.
-    assert client.delete(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
+    assert client.delete(f"/v1/jobs/{job_id}").json()["state"] == "canceled"
 
 
 def submitted(client: httpx.Client, kind: str, **args: Any) -> str:

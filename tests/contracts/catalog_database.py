@@ -44,9 +44,7 @@ class DatabaseContract:
         with writing(catalog.engine) as connection:
             command.downgrade(alembic_config(connection), "0007")
             connection.exec_driver_sql("CREATE INDEX ix_images_sha256 ON images (sha256)")
-            connection.exec_driver_sql(
-                "CREATE INDEX ix_imported_pictures_sha256 ON imported_pictures (sha256)"
-            )
+            connection.exec_driver_sql("CREATE INDEX ix_imported_pictures_sha256 ON imported_pictures (sha256)")
         migrate(catalog.engine)
         self.test_the_migrations_make_exactly_the_tables_of_the_code(catalog)
 
@@ -114,8 +112,8 @@ class DatabaseContract:
         assert set(catalog.products.get_many(sorted(acknowledged))) == acknowledged
         assert len(acknowledged) >= 15
         for product in catalog.products.page(10_000):
-            for picture in product.pictures:
-                assert _sha256(catalog.blobs.get(picture.sha256)) == picture.sha256
+            for image in product.images:
+                assert _sha256(catalog.blobs.get(image.sha256)) == image.sha256
         for file in Path(catalog_config.blobs_url).rglob("*"):
             if file.is_file() and file.suffix != ".tmp":
                 assert _sha256(file.read_bytes()) == file.name

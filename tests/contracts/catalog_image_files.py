@@ -16,18 +16,18 @@ from sqlalchemy import delete, select
 from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig, reading, writing
 from catalog.image_files import PREFIXES, Collected, SqlImageFiles, lock_files
-from catalog.imports import KnownPicture
+from catalog.imports import KnownImage
 from catalog.opening import Catalog, open_catalog
 from catalog.products import SqlProducts
 from catalog.tables import FileHoldRow, ImageRow, UnnamedFileRow
 from core.errors import Conflict, Unavailable
-from core.types import NewPicture
+from core.types import NewImage
 from tests.support.catalog_fixtures import BLUE, GREEN, RED, Clock
 
 GRACE_S = 3600.0
 
 
-def sha256(image: NewPicture) -> str:
+def sha256(image: NewImage) -> str:
     return hashlib.sha256(image.data).hexdigest()
 
 
@@ -173,11 +173,11 @@ class ImageFilesContract:
         self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
     ) -> None:
         products.put("p", "", "", {}, [RED])
-        known = [KnownPicture("1", None, sha256(each), "image/png", 1, 1) for each in (RED, RED, BLUE)]
-        catalog.imported_pictures.remember(dict(zip("abc", known, strict=True)))
+        known = [KnownImage("1", None, sha256(each), "image/png", 1, 1) for each in (RED, RED, BLUE)]
+        catalog.imported_images.remember(dict(zip("abc", known, strict=True)))
         products.delete("p")
         files.collect(0, 10)
-        assert list(catalog.imported_pictures.find(["a", "b", "c"])) == ["c"]
+        assert list(catalog.imported_images.find(["a", "b", "c"])) == ["c"]
 
     @pytest.mark.parametrize(("call", "after"), [("remove", False), ("remove", True)])
     def test_a_put_beside_a_removal_waits_and_stores_its_file_anew(
@@ -374,7 +374,7 @@ class ImageFilesContract:
             for turn in range(15):
                 products.put(f"p{number}", str(turn), "", {}, [RED, BLUE] if turn % 2 else [BLUE, GREEN])
                 stored = products.get(f"p{number}")
-                assert all(catalog.blobs.size(each.sha256) for each in stored.pictures)
+                assert all(catalog.blobs.size(each.sha256) for each in stored.images)
                 products.delete(f"p{number}")
             products.put(f"p{number}", "", "", {}, [RED])
 
@@ -463,7 +463,7 @@ class ImageFilesContract:
     def test_after_a_deletion_and_a_prune_no_byte_of_the_image_is_left(
         self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
     ) -> None:
-        secret = NewPicture(b"a face that wants to be forgotten", "image/png", 1, 1)
+        secret = NewImage(b"a face that wants to be forgotten", "image/png", 1, 1)
         products.put("p", "", "", {}, [secret])
         name = sha256(secret)
         half = Path(catalog_config.blobs_url, name[:2], name[2:4], f".{name}.0123.tmp")

@@ -109,13 +109,13 @@ class JobsContract:
     def test_a_cancelled_job_learns_it_and_stays_cancelled(self, jobs: SqlJobs) -> None:
         job = jobs.create("build", ARGS)
         jobs.begin(job.job_id)
-        assert jobs.cancel(job.job_id).state == "cancelled"
+        assert jobs.cancel(job.job_id).state == "canceled"
         assert not jobs.beat(job.job_id, Progress())
         jobs.finish(job.job_id, "succeeded", Progress())
-        assert jobs.get(job.job_id).state == "cancelled"
-        with pytest.raises(Conflict, match="cancelled"):
+        assert jobs.get(job.job_id).state == "canceled"
+        with pytest.raises(Conflict, match="canceled"):
             jobs.cancel(job.job_id)
-        with pytest.raises(Conflict, match="cancelled"):
+        with pytest.raises(Conflict, match="canceled"):
             jobs.begin(job.job_id)
 
     def test_one_living_job_at_a_time_holds_a_lock_beside_its_claim(

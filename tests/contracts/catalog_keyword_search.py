@@ -25,7 +25,7 @@ from core.errors import DeadlineExceeded, InvalidInput
 from core.filters import Filter, matches, parse_filter
 from core.hybrid import HybridSearch
 from core.search import Query, QueryPart
-from core.types import Attributes, NewPicture, Product
+from core.types import Attributes, NewImage, Product
 from tests.support.filter_cases import cases
 
 ENDLESS = """WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number)"""
@@ -38,13 +38,13 @@ ORDERS = ("gt", "gte", "lt", "lte")
 def put(
     catalog: Catalog, product_id: str, title: str = "", description: str = "", **attributes: Any
 ) -> Product:
-    picture = NewPicture(product_id.encode(), "image/png", 1, 1)
-    return catalog.products.put(product_id, title, description, attributes, [picture])[0]
+    image = NewImage(product_id.encode(), "image/png", 1, 1)
+    return catalog.products.put(product_id, title, description, attributes, [image])[0]
 
 
 def found(catalog: Catalog, words: str, limit: int = 10, **options: Any) -> list[str]:
     """The products that hold at least one of the words."""
-    return [hit.product_id for hit in catalog.lexical.search(words, limit, every_word=False, **options)]
+    return [hit.product_id for hit in catalog.keyword_index.search(words, limit, every_word=False, **options)]
 
 
 def write_attributes(engine: Engine, products: Sequence[Attributes]) -> None:
@@ -72,7 +72,7 @@ def storable(value: Any) -> bool:
     return not (isinstance(value, str) and "\0" in value)
 
 
-class LexicalContract:
+class KeywordContract:
     """Run by a class that defines the fixture `database_url`."""
 
     def test_a_title_counts_more_than_a_description_and_both_words_more_than_one(
@@ -105,7 +105,7 @@ class LexicalContract:
             ("red or blue", []),
             ("-red", ["p", "q", "r"]),
         ]:
-            assert sorted(hit.product_id for hit in catalog.lexical.search(words, 10)) == ids
+            assert sorted(hit.product_id for hit in catalog.keyword_index.search(words, 10)) == ids
 
     def test_an_identifier_leads_to_its_product(self, catalog: Catalog) -> None:
         for number in range(30):
@@ -176,22 +176,22 @@ class LexicalContract:
         assert found(catalog, "red blue") == ["p"]
         self.check_index(catalog)
 
-    def test_a_product_without_pictures_cannot_be_shown(self, catalog: Catalog) -> None:
+    def test_a_product_without_images_cannot_be_shown(self, catalog: Catalog) -> None:
         catalog.products.put("p", "Red dress", "", {}, [])
         assert found(catalog, "red") == []
         put(catalog, "p", "Red dress")
         assert found(catalog, "red") == ["p"]
 
-    def test_a_hit_is_the_first_picture_at_its_revision(self, catalog: Catalog) -> None:
-        pictures = [NewPicture(data, "image/png", 1, 1) for data in (b"one", b"two")]
-        product, _ = catalog.products.put("p", "Red", "", {}, pictures)
-        (hit,) = catalog.lexical.search("red", 5)
-        assert (hit.image_id, hit.revision) == (product.pictures[0].image_id, product.pictures[0].revision)
+    def test_a_hit_is_the_first_image_at_its_revision(self, catalog: Catalog) -> None:
+        images = [NewImage(data, "image/png", 1, 1) for data in (b"one", b"two")]
+        product, _ = catalog.products.put("p", "Red", "", {}, images)
+        (hit,) = catalog.keyword_index.search("red", 5)
+        assert (hit.image_id, hit.revision) == (product.images[0].image_id, product.images[0].revision)
         assert hit.score > 0
 
-    def test_captions_are_found_while_the_picture_is_there(self, catalog: Catalog) -> None:
+    def test_captions_are_found_while_the_image_is_there(self, catalog: Catalog) -> None:
         product = put(catalog, "p", "Dress")
-        image_id = product.pictures[0].image_id
+        image_id = product.images[0].image_id
         catalog.captions.put("blip2", "0" * 12, [(image_id, "a woman on a beach")])
         assert found(catalog, "beach") == ["p"]
         put(catalog, "p", "Another dress")
@@ -199,12 +199,12 @@ class LexicalContract:
         catalog.captions.put("blip2", "1" * 12, [(image_id, "a woman in a forest"), ("f" * 32, "nowhere")])
         assert found(catalog, "beach nowhere") == []
         assert found(catalog, "forest") == ["p"]
-        catalog.products.put("p", "Dress", "", {}, [NewPicture(b"other", "image/png", 1, 1)])
+        catalog.products.put("p", "Dress", "", {}, [NewImage(b"other", "image/png", 1, 1)])
         assert found(catalog, "forest") == []
 
     def test_a_caption_written_during_a_put_waits_and_keeps_the_new_title(self, catalog: Catalog) -> None:
         product = put(catalog, "p", "Dress")
-        caption = (product.pictures[0].image_id, "a beach")
+        caption = (product.images[0].image_id, "a beach")
         with ThreadPoolExecutor(1) as pool:
             with writing(catalog.engine) as connection:
                 lock_product(connection, "p")
@@ -212,7 +212,7 @@ class LexicalContract:
                 captioning = pool.submit(catalog.captions.put, "blip2", "0" * 12, [caption])
                 time.sleep(0.3)
             captioning.result()
-        assert [hit.product_id for hit in catalog.lexical.search("coat beach", 5)] == ["p"]
+        assert [hit.product_id for hit in catalog.keyword_index.search("coat beach", 5)] == ["p"]
         assert found(catalog, "dress") == []
 
     def test_filters_and_exclusions_leave_full_pages(self, catalog: Catalog) -> None:
@@ -300,7 +300,7 @@ class LexicalContract:
         stopped = threading.Event()
         event.listen(catalog.engine, "handle_error", lambda _: stopped.set())
         with pytest.raises(DeadlineExceeded):
-            catalog.lexical.search("dress", 5, timeout_s=0.2)
+            catalog.keyword_index.search("dress", 5, timeout_s=0.2)
         assert stopped.is_set()
         stopped.clear()
 
@@ -308,7 +308,7 @@ class LexicalContract:
             raise AssertionError(f"{query} is for words only")
 
         async def search() -> bool:
-            hybrid = HybridSearch(catalog.lexical, deadline_s=0.2)
+            hybrid = HybridSearch(catalog.keyword_index, deadline_s=0.2)
             with pytest.raises(DeadlineExceeded):
                 await hybrid.search(Query((QueryPart("dress"),), limit=5), 1, "m", unasked)
             # Nobody waits for the thread any more, and yet it comes to its end.
@@ -354,12 +354,12 @@ class LexicalContract:
 
     def test_a_limit_is_positive(self, catalog: Catalog) -> None:
         with pytest.raises(InvalidInput, match="not positive"):
-            catalog.lexical.search("red", 0)
+            catalog.keyword_index.search("red", 0)
 
     def test_products_from_before_the_index_are_found_after_the_migration(self, catalog: Catalog) -> None:
         for number in range(1_100):
             put(catalog, f"p{number}", f"Dress number{number}")
-        image_id = catalog.products.get("p7").pictures[0].image_id
+        image_id = catalog.products.get("p7").images[0].image_id
         catalog.captions.put("blip2", "0" * 12, [(image_id, "a beach")])
         with writing(catalog.engine) as connection:
             command.downgrade(alembic_config(connection), "0003")

@@ -34,19 +34,19 @@ class LedgerContract:
 
     @pytest.fixture
     def shirt(self, catalog: Catalog, ledger: SqlLedger) -> list[IndexItem]:
-        """A product with two pictures."""
+        """A product with two images."""
         catalog.products.put("shirt", "A shirt", "", {"color": "red", "sizes": [1, 2]}, [RED, BLUE])
         return ledger.items("shirt")
 
     def test_items_hold_what_a_vector_row_repeats(self, catalog: Catalog, shirt: list[IndexItem]) -> None:
-        pictures = catalog.products.get("shirt").pictures
-        assert [each.key for each in shirt] == [f"{each.image_id}:{each.revision}" for each in pictures]
-        assert [each.sha256 for each in shirt] == [each.sha256 for each in pictures]
+        images = catalog.products.get("shirt").images
+        assert [each.key for each in shirt] == [f"{each.image_id}:{each.revision}" for each in images]
+        assert [each.sha256 for each in shirt] == [each.sha256 for each in images]
         assert {each.product_id for each in shirt} == {"shirt"}
         assert [each.attributes for each in shirt] == [{"color": "red", "sizes": [1, 2]}] * 2
         assert catalog.ledger.items("missing") == catalog.ledger.items("nul\0") == []
 
-    def test_the_lag_is_that_of_the_picture_which_is_missing_longest(
+    def test_the_lag_is_that_of_the_image_which_is_missing_longest(
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
     ) -> None:
         later = SqlIndexProgress(catalog.engine, lambda: utc_now() + timedelta(seconds=100))
@@ -55,7 +55,7 @@ class LedgerContract:
         ledger.open(LIVE, shirt)
         ledger.settle(LIVE, [first])
         assert later.of(LIVE).age_s >= 100
-        ledger.fail(LIVE, [(second, InvalidImage("no picture"))])
+        ledger.fail(LIVE, [(second, InvalidImage("no image"))])
         progress = later.of(LIVE)
         assert progress.counts == ledger.counts(LIVE) == LedgerCounts(2, 1, 1, 0)
         assert progress.age_s == 0
@@ -64,7 +64,7 @@ class LedgerContract:
     def test_a_first_indexing_finds_everything_and_then_nothing(
         self, ledger: SqlLedger, shirt: list[IndexItem]
     ) -> None:
-        assert ledger.counts(LIVE) == LedgerCounts(pictures=2, indexed=0, failed=0, missing=2)
+        assert ledger.counts(LIVE) == LedgerCounts(images=2, indexed=0, failed=0, missing=2)
         assert sorted(ledger.missing(LIVE, 10), key=lambda item: item.key) == sorted(
             shirt, key=lambda item: item.key
         )
@@ -75,7 +75,7 @@ class LedgerContract:
         assert ledger.indexed(LIVE, [*(each.key for each in shirt), "f" * 32 + ":1", "odd", ":", "a:²"]) == {
             each.key for each in shirt
         }
-        assert ledger.counts(LIVE) == LedgerCounts(pictures=2, indexed=2, failed=0, missing=0)
+        assert ledger.counts(LIVE) == LedgerCounts(images=2, indexed=2, failed=0, missing=0)
 
     def test_missing_comes_oldest_first_and_stops_at_its_limit(
         self, catalog: Catalog, ledger: SqlLedger
@@ -139,14 +139,14 @@ class LedgerContract:
         assert ledger.obsolete(LIVE, 10) == sorted(each.key for each in shirt)
         assert ledger.obsolete(LIVE, 1) == [min(each.key for each in shirt)]
         assert set_of(ledger.missing(LIVE, 10)) == set_of(ledger.items("shirt"))
-        assert ledger.counts(LIVE) == LedgerCounts(pictures=2, indexed=0, failed=0, missing=2)
+        assert ledger.counts(LIVE) == LedgerCounts(images=2, indexed=0, failed=0, missing=2)
         keys = ledger.obsolete(LIVE, 10)
         removal = ledger.begin_removal(LIVE, keys, 0)
         assert removal.keys == ledger.obsolete(LIVE, 10) == keys, "until the vectors are deleted"
         ledger.end_removal(LIVE, removal)
         assert ledger.obsolete(LIVE, 10) == []
 
-    def test_a_picture_that_is_in_is_known_at_its_newest_revision(
+    def test_an_image_that_is_in_is_known_at_its_newest_revision(
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
     ) -> None:
         ids = [*(each.image_id for each in shirt), "f" * 32]
@@ -239,14 +239,14 @@ class LedgerContract:
     ) -> None:
         ledger.open(LIVE, shirt)
         ledger.settle(LIVE, shirt[:1])
-        ledger.fail(LIVE, [(shirt[1], InvalidImage("not a picture: \0 \ud800"))])
+        ledger.fail(LIVE, [(shirt[1], InvalidImage("not an image: \0 \ud800"))])
         assert ledger.missing(LIVE, 10) == []
         assert ledger.obsolete(LIVE, 10) == []
         assert ledger.indexed(LIVE, [each.key for each in shirt]) == {shirt[0].key}
-        assert ledger.counts(LIVE) == LedgerCounts(pictures=2, indexed=1, failed=1, missing=0)
+        assert ledger.counts(LIVE) == LedgerCounts(images=2, indexed=1, failed=1, missing=0)
         with catalog.engine.connect() as connection:
             errors = connection.scalars(select(EmbeddingRow.error).where(EmbeddingRow.error.is_not(None)))
-            assert errors.all() == ["InvalidImage: not a picture: � ?"]
+            assert errors.all() == ["InvalidImage: not an image: � ?"]
 
     def test_quarantine_ends_when_asked(self, ledger: SqlLedger, shirt: list[IndexItem]) -> None:
         ledger.fail(LIVE, [(each, NotFound("no such file")) for each in shirt])
@@ -271,7 +271,7 @@ class LedgerContract:
         assert ledger.missing(LIVE, 10) == [shirt[0]]
         assert ledger.counts(NEXT).failed == 1
 
-    def test_quarantine_ends_when_the_row_is_opened_or_the_picture_changes(
+    def test_quarantine_ends_when_the_row_is_opened_or_the_image_changes(
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
     ) -> None:
         ledger.fail(LIVE, [(each, NotFound("no such file")) for each in shirt])
@@ -287,7 +287,7 @@ class LedgerContract:
         ledger.open(LIVE, shirt)
         ledger.settle(LIVE, shirt)
         ledger.fail(LIVE, [(shirt[0], NotFound("late"))])
-        assert ledger.counts(LIVE) == LedgerCounts(pictures=2, indexed=2, failed=0, missing=0)
+        assert ledger.counts(LIVE) == LedgerCounts(images=2, indexed=2, failed=0, missing=0)
 
     def test_a_settled_row_that_is_opened_again_is_in_doubt(
         self, ledger: SqlLedger, shirt: list[IndexItem]
@@ -328,7 +328,7 @@ class LedgerContract:
     def test_large_batches_take_few_statements(
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
     ) -> None:
-        items = more_pictures(catalog, shirt[0], 12_000)
+        items = more_images(catalog, shirt[0], 12_000)
         keys = [each.key for each in items]
         statements: list[str] = []
         event.listen(catalog.engine, "before_cursor_execute", lambda _c, _cu, sql, *_: statements.append(sql))
@@ -356,7 +356,7 @@ class LedgerContract:
     def test_writers_of_the_same_rows_never_deadlock(
         self, catalog: Catalog, ledger: SqlLedger, shirt: list[IndexItem]
     ) -> None:
-        items = more_pictures(catalog, shirt[0], 300)
+        items = more_images(catalog, shirt[0], 300)
         # The rows lie on disk in another order than that of their keys, and a plan may follow either.
         for start in range(0, 300, 20):
             ledger.open(LIVE, items[280 - start : 300 - start])
@@ -388,8 +388,8 @@ def set_of(items: list[IndexItem]) -> set[str]:
     return {item.key for item in items}
 
 
-def more_pictures(catalog: Catalog, like: IndexItem, number: int) -> list[IndexItem]:
-    """Give a picture's product so many more, each with a revision of its own."""
+def more_images(catalog: Catalog, like: IndexItem, number: int) -> list[IndexItem]:
+    """Give an image's product so many more, each with a revision of its own."""
     numbers = range(1, number + 1)
     items = [replace(like, image_id=f"{1000 + n:032x}", revision=n) for n in numbers]
     own = [{"id": item.image_id, "position": item.revision + 1, "revision": item.revision} for item in items]

@@ -11,12 +11,12 @@ from sqlalchemy import delete
 from catalog.opening import Catalog
 from catalog.tables import EmbeddingRow, ProductRow
 from core.errors import NotFound
-from core.types import IndexItem, LedgerCounts, NewPicture
+from core.types import IndexItem, LedgerCounts, NewImage
 from tests.support.catalog_fixtures import BLUE, GREEN, RED
 
 COLLECTIONS = ("one_000000000000", "two_000000000000")
 
-Put = tuple[Literal["put"], str, int, list[NewPicture] | None]
+Put = tuple[Literal["put"], str, int, list[NewImage] | None]
 Delete = tuple[Literal["delete"], str]
 Bulk = tuple[Literal["open", "settle", "fail"], str, list[int]]
 Whole = tuple[Literal["remove", "retry", "reset", "index"], str]
@@ -24,10 +24,10 @@ Step = Put | Delete | Bulk | Whole
 
 _names = st.sampled_from(["p", "q"])
 _collections = st.sampled_from(COLLECTIONS)
-_pictures = st.none() | st.lists(st.sampled_from([RED, BLUE, GREEN]), max_size=3)
+_images = st.none() | st.lists(st.sampled_from([RED, BLUE, GREEN]), max_size=3)
 steps: st.SearchStrategy[list[Step]] = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), _names, st.integers(0, 1), _pictures),
+        st.tuples(st.just("put"), _names, st.integers(0, 1), _images),
         st.tuples(st.just("delete"), _names),
         st.tuples(
             st.sampled_from(["open", "settle", "fail"]),
@@ -46,7 +46,7 @@ class Model:
 
     products: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
     current: dict[str, int] = field(default_factory=dict)
-    """The revision of every picture that exists, by image id."""
+    """The revision of every image that exists, by image id."""
     highest: dict[str, int] = field(default_factory=dict)
     """The highest revision that an image id ever had."""
     seen: list[IndexItem] = field(default_factory=list)
@@ -104,8 +104,8 @@ def check_any_sequence(catalog: Catalog, max_examples: int) -> None:
 
 def _take(step: Step, catalog: Catalog, model: Model) -> None:
     match step:
-        case ("put", name, attribute, pictures):
-            _put(catalog, model, name, attribute, pictures)
+        case ("put", name, attribute, images):
+            _put(catalog, model, name, attribute, images)
         case ("delete", name):
             _delete(catalog, model, name)
         case ("open" | "settle" | "fail" as verb, collection, indexes):
@@ -119,27 +119,25 @@ def _take(step: Step, catalog: Catalog, model: Model) -> None:
             _whole(verb, catalog, model, collection)
 
 
-def _put(
-    catalog: Catalog, model: Model, name: str, attribute: int, pictures: list[NewPicture] | None
-) -> None:
+def _put(catalog: Catalog, model: Model, name: str, attribute: int, images: list[NewImage] | None) -> None:
     before = model.products.get(name)
-    product, is_new = catalog.products.put(name, "", "", {"a": attribute}, pictures)
+    product, is_new = catalog.products.put(name, "", "", {"a": attribute}, images)
     assert is_new == (before is None)
     assert catalog.products.get(name) == product
-    images = [each.image_id for each in product.pictures]
-    if pictures is not None:
-        assert len(images) == len({each.data for each in pictures})
+    ids = [each.image_id for each in product.images]
+    if images is not None:
+        assert len(ids) == len({each.data for each in images})
     elif before is not None:
-        assert images == before[1]
-    for each in product.pictures:
+        assert ids == before[1]
+    for each in product.images:
         if before and before[0] == attribute and before[1][each.position :][:1] == [each.image_id]:
             assert each.revision == model.current[each.image_id]
         else:
             assert each.revision > model.highest.get(each.image_id, 0)
-    _forget_pictures(model, before)
-    model.products[name] = (attribute, images)
-    model.current |= {each.image_id: each.revision for each in product.pictures}
-    model.highest |= {each.image_id: each.revision for each in product.pictures}
+    _forget_images(model, before)
+    model.products[name] = (attribute, ids)
+    model.current |= {each.image_id: each.revision for each in product.images}
+    model.highest |= {each.image_id: each.revision for each in product.images}
     model.seen += catalog.ledger.items(name)
 
 
@@ -151,10 +149,10 @@ def _delete(catalog: Catalog, model: Model, name: str) -> None:
         assert before is None
     else:
         assert before is not None
-    _forget_pictures(model, before)
+    _forget_images(model, before)
 
 
-def _forget_pictures(model: Model, before: tuple[int, list[str]] | None) -> None:
+def _forget_images(model: Model, before: tuple[int, list[str]] | None) -> None:
     for image in before[1] if before else []:
         del model.current[image]
 

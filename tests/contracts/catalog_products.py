@@ -11,7 +11,7 @@ from catalog.opening import Catalog
 from catalog.products import SqlCaptions, SqlProducts
 from catalog.tables import ProductRow
 from core.errors import Internal, InvalidInput, NotFound
-from core.types import CaptionCounts, NewPicture, Picture
+from core.types import CaptionCounts, NewImage, ProductImage
 from tests.support.catalog_fixtures import BLUE, GREEN, RED, Clock
 
 
@@ -33,11 +33,11 @@ class ProductsContract:
         assert products.get("shirt-1") == put
         assert list(put.attributes) == ["price", "color", "sizes", "b", "a"]
         assert repr(products.get("shirt-1").attributes) == repr(attributes)
-        assert [each.position for each in put.pictures] == [0, 1]
-        red = put.pictures[0]
+        assert [each.position for each in put.images] == [0, 1]
+        red = put.images[0]
         assert (red.media_type, red.width, red.height, red.bytes) == ("image/jpeg", 20, 30, len(RED.data))
-        assert [catalog.blobs.get(each.sha256) for each in put.pictures] == [RED.data, BLUE.data]
-        assert products.picture(red.image_id) == red
+        assert [catalog.blobs.get(each.sha256) for each in put.images] == [RED.data, BLUE.data]
+        assert products.image(red.image_id) == red
         assert put.created_at.utcoffset() is not None
 
     def test_an_identical_put_changes_nothing(self, products: SqlProducts, clock: Clock) -> None:
@@ -47,51 +47,51 @@ class ProductsContract:
         assert not is_new
         assert again == first == products.get("p")
 
-    def test_a_new_title_moves_the_product_and_not_its_pictures(
+    def test_a_new_title_moves_the_product_and_not_its_images(
         self, products: SqlProducts, clock: Clock
     ) -> None:
         first, _ = products.put("p", "t", "d", {}, [RED])
         clock.move(10)
         second, _ = products.put("p", "other", "d", {}, [RED])
-        assert second.pictures == first.pictures
+        assert second.images == first.images
         assert second.revision > first.revision
         assert (second.created_at, second.updated_at) == (first.created_at, clock.now)
 
     @pytest.mark.parametrize("changed", [1.0, True, "1", [1], 2])
-    def test_changed_attributes_move_every_picture(self, products: SqlProducts, changed: Any) -> None:
+    def test_changed_attributes_move_every_image(self, products: SqlProducts, changed: Any) -> None:
         first, _ = products.put("p", "t", "d", {"a": 1}, [RED, BLUE])
         second, _ = products.put("p", "t", "d", {"a": changed}, None)
         assert repr(products.get("p").attributes["a"]) == repr(changed)
-        for before, after in zip(first.pictures, second.pictures, strict=True):
+        for before, after in zip(first.images, second.images, strict=True):
             assert after.image_id == before.image_id
             assert after.revision > before.revision
 
-    def test_only_pictures_that_change_place_move(self, products: SqlProducts) -> None:
+    def test_only_images_that_change_place_move(self, products: SqlProducts) -> None:
         first, _ = products.put("p", "t", "d", {}, [RED, BLUE, GREEN])
         second, _ = products.put("p", "t", "d", {}, [RED, GREEN, BLUE])
-        before = {each.image_id: each.revision for each in first.pictures}
-        moved = [each.revision > before[each.image_id] for each in second.pictures]
+        before = {each.image_id: each.revision for each in first.images}
+        moved = [each.revision > before[each.image_id] for each in second.images]
         assert moved == [False, True, True]
         assert products.get("p") == second
 
-    def test_the_same_picture_twice_counts_once(self, products: SqlProducts) -> None:
+    def test_the_same_image_twice_counts_once(self, products: SqlProducts) -> None:
         product, _ = products.put("p", "t", "d", {}, [RED, BLUE, RED])
-        assert [each.position for each in product.pictures] == [0, 1]
+        assert [each.position for each in product.images] == [0, 1]
         assert products.counts() == (1, 2)
 
-    def test_the_same_picture_in_two_products_is_two_images(self, products: SqlProducts) -> None:
+    def test_the_same_image_in_two_products_is_two_images(self, products: SqlProducts) -> None:
         one, _ = products.put("one", "t", "d", {}, [RED])
         two, _ = products.put("two", "t", "d", {}, [RED])
-        assert one.pictures[0].sha256 == two.pictures[0].sha256
-        assert one.pictures[0].image_id != two.pictures[0].image_id
+        assert one.images[0].sha256 == two.images[0].sha256
+        assert one.images[0].image_id != two.images[0].image_id
 
-    def test_no_pictures_keeps_them_and_an_empty_list_removes_them(self, products: SqlProducts) -> None:
+    def test_no_images_keeps_them_and_an_empty_list_removes_them(self, products: SqlProducts) -> None:
         first, _ = products.put("p", "t", "d", {}, [RED])
         assert products.put("p", "t", "d", {}, None)[0] == first
-        assert products.put("p", "t", "d", {}, [])[0].pictures == ()
+        assert products.put("p", "t", "d", {}, [])[0].images == ()
         assert products.counts() == (1, 0)
         with pytest.raises(NotFound):
-            products.picture(first.pictures[0].image_id)
+            products.image(first.images[0].image_id)
 
     @pytest.mark.parametrize("seconds", [0, 1, -3600])
     def test_a_revision_never_repeats(self, products: SqlProducts, clock: Clock, seconds: float) -> None:
@@ -99,11 +99,11 @@ class ProductsContract:
         for round_ in range(4):
             clock.move(seconds)
             product, _ = products.put("p", "t", "d", {"round": round_ % 2}, [RED])
-            seen.add(product.pictures[0].revision)
+            seen.add(product.images[0].revision)
             clock.move(seconds)
             products.put("p", "t", "d", {"round": round_ % 2}, [])
             product, _ = products.put("p", "t", "d", {"round": round_ % 2}, [RED])
-            seen.add(product.pictures[0].revision)
+            seen.add(product.images[0].revision)
             products.delete("p")
         assert len(seen) == 8
         assert max(seen) < 2**63
@@ -117,7 +117,7 @@ class ProductsContract:
         with pytest.raises(NotFound):
             products.delete("p")
         with pytest.raises(NotFound):
-            products.picture(product.pictures[0].image_id)
+            products.image(product.images[0].image_id)
 
     def test_pages_follow_the_code_points_of_the_ids(self, products: SqlProducts) -> None:
         ids = ["a", "B", "b", "ä", "z", "é", "衣服", "👕", "a b", "a-b", "A", "0", "a%", "a'\"\\"]
@@ -125,14 +125,14 @@ class ProductsContract:
             products.put(each, "t", "d", {}, [RED])
         seen: list[str] = []
         while page := products.page(4, seen[-1] if seen else None):
-            assert all(len(each.pictures) == 1 for each in page)
+            assert all(len(each.images) == 1 for each in page)
             seen += [each.product_id for each in page]
         assert seen == sorted(ids)
 
-    def test_a_sample_is_of_products_with_pictures_and_stays(self, products: SqlProducts) -> None:
+    def test_a_sample_is_of_products_with_images_and_stays(self, products: SqlProducts) -> None:
         for number in range(12):
-            pictures = [RED, BLUE, GREEN] if number % 2 else [RED]
-            products.put(f"p{number}", "t", "d", {}, pictures if number < 10 else [])
+            images = [RED, BLUE, GREEN] if number % 2 else [RED]
+            products.put(f"p{number}", "t", "d", {}, images if number < 10 else [])
         first = products.sample(4)
         assert len({each.product_id for each in first}) == 4
         assert first == products.sample(4) == products.sample(7)[:4]
@@ -171,7 +171,7 @@ class ProductsContract:
         with pytest.raises(NotFound):
             products.delete(bad)
         with pytest.raises(NotFound):
-            products.picture(bad)
+            products.image(bad)
 
     @pytest.mark.parametrize(
         ("attributes", "says"),
@@ -213,8 +213,8 @@ class ProductsContract:
 
     def test_writers_of_one_product_in_many_threads_take_turns(self, products: SqlProducts) -> None:
         def write(number: int) -> int:
-            picture = NewPicture(f"picture {number}".encode(), "image/png", 1, 1)
-            return products.put("p", f"t{number}", "d", {}, [picture, RED])[0].revision
+            image = NewImage(f"image {number}".encode(), "image/png", 1, 1)
+            return products.put("p", f"t{number}", "d", {}, [image, RED])[0].revision
 
         with ThreadPoolExecutor(6) as pool:
             revisions = list(pool.map(write, range(24)))
@@ -224,15 +224,15 @@ class ProductsContract:
 
     def test_a_read_during_writes_sees_a_product_of_one_moment(self, products: SqlProducts) -> None:
         def write(number: int) -> None:
-            picture = NewPicture(f"picture {number}".encode(), "image/png", number + 1, 1)
-            products.put("p", "t", "d", {"number": number}, [picture])
+            image = NewImage(f"image {number}".encode(), "image/png", number + 1, 1)
+            products.put("p", "t", "d", {"number": number}, [image])
 
         write(0)
         with ThreadPoolExecutor(2) as pool:
             writing = pool.map(write, range(1, 40))
             for _ in range(100):
                 for seen in (products.get("p"), *products.page(1)):
-                    assert seen.pictures[0].width == seen.attributes["number"] + 1
+                    assert seen.images[0].width == seen.attributes["number"] + 1
             list(writing)
 
 
@@ -251,45 +251,45 @@ class CaptionsContract:
         return SqlCaptions(catalog.engine, clock)
 
     @pytest.fixture
-    def pictures(self, catalog: Catalog) -> tuple[Picture, ...]:
+    def images(self, catalog: Catalog) -> tuple[ProductImage, ...]:
         product, _ = catalog.products.put("shirt", "", "", {}, [RED, BLUE, GREEN])
-        return product.pictures
+        return product.images
 
     def missing(self, captions: SqlCaptions, fingerprint: str = OLD) -> set[str]:
-        return {picture.image_id for picture in captions.missing(MODEL, fingerprint, 10)}
+        return {image.image_id for image in captions.missing(MODEL, fingerprint, 10)}
 
-    def texts(self, captions: SqlCaptions, pictures: tuple[Picture, ...]) -> list[list[str]]:
-        found = captions.of([picture.image_id for picture in pictures])
-        return [[each.text for each in found.get(picture.image_id, [])] for picture in pictures]
+    def texts(self, captions: SqlCaptions, images: tuple[ProductImage, ...]) -> list[list[str]]:
+        found = captions.of([image.image_id for image in images])
+        return [[each.text for each in found.get(image.image_id, [])] for image in images]
 
-    def test_a_picture_is_missing_until_it_is_captioned_or_failed(
-        self, captions: SqlCaptions, pictures: tuple[Picture, ...]
+    def test_an_image_is_missing_until_it_is_captioned_or_failed(
+        self, captions: SqlCaptions, images: tuple[ProductImage, ...]
     ) -> None:
-        red, blue, green = pictures
-        assert set(captions.missing(MODEL, OLD, 10)) == set(pictures)
+        red, blue, green = images
+        assert set(captions.missing(MODEL, OLD, 10)) == set(images)
         assert len(captions.missing(MODEL, OLD, 2)) == 2
         captions.put(MODEL, OLD, [(red.image_id, "a red shirt")])
         captions.fail(MODEL, OLD, [(blue.image_id, InvalidInput("no\0 \ud800 way"))])
         assert self.missing(captions) == {green.image_id}
-        assert self.texts(captions, pictures) == [["a red shirt"], [], []]
-        assert captions.counts(MODEL, OLD) == CaptionCounts(pictures=3, captioned=1, failed=1, missing=1)
-        assert captions.counts(MODEL, NEW) == CaptionCounts(pictures=3, captioned=0, failed=0, missing=3)
+        assert self.texts(captions, images) == [["a red shirt"], [], []]
+        assert captions.counts(MODEL, OLD) == CaptionCounts(images=3, captioned=1, failed=1, missing=1)
+        assert captions.counts(MODEL, NEW) == CaptionCounts(images=3, captioned=0, failed=0, missing=3)
 
     def test_a_new_version_replaces_what_the_old_one_wrote_and_not_before(
-        self, captions: SqlCaptions, pictures: tuple[Picture, ...]
+        self, captions: SqlCaptions, images: tuple[ProductImage, ...]
     ) -> None:
-        captions.put(MODEL, OLD, [(picture.image_id, "old") for picture in pictures])
-        assert self.missing(captions, NEW) == {picture.image_id for picture in pictures}
-        red, blue, green = pictures
+        captions.put(MODEL, OLD, [(image.image_id, "old") for image in images])
+        assert self.missing(captions, NEW) == {image.image_id for image in images}
+        red, blue, green = images
         captions.put(MODEL, NEW, [(red.image_id, "new")])
         captions.fail(MODEL, NEW, [(blue.image_id, InvalidInput("no"))])
         assert self.missing(captions, NEW) == {green.image_id}
-        assert self.texts(captions, pictures) == [["new"], ["old"], ["old"]]
+        assert self.texts(captions, images) == [["new"], ["old"], ["old"]]
 
     def test_retry_makes_what_failed_missing_and_keeps_captions(
-        self, captions: SqlCaptions, pictures: tuple[Picture, ...]
+        self, captions: SqlCaptions, images: tuple[ProductImage, ...]
     ) -> None:
-        red, blue, green = pictures
+        red, blue, green = images
         captions.put(MODEL, OLD, [(red.image_id, "red"), (green.image_id, "green")])
         captions.fail(MODEL, NEW, [(red.image_id, InvalidInput("no")), (blue.image_id, InvalidInput("no"))])
         assert captions.quarantined(MODEL, 10) == (
@@ -301,12 +301,12 @@ class CaptionsContract:
         assert captions.retry("another") == 0
         assert captions.retry(MODEL) == 2
         assert self.missing(captions, OLD) == {red.image_id, blue.image_id}
-        assert self.texts(captions, pictures) == [["red"], [], ["green"]]
+        assert self.texts(captions, images) == [["red"], [], ["green"]]
 
     def test_what_met_a_bug_is_missing_again_for_another_release_alone(
-        self, captions: SqlCaptions, pictures: tuple[Picture, ...]
+        self, captions: SqlCaptions, images: tuple[ProductImage, ...]
     ) -> None:
-        red, blue, green = pictures
+        red, blue, green = images
         bug = Internal("a division by zero")
         bug.release = "0.0.1"
         captions.put(MODEL, NEW, [(green.image_id, "green")])
@@ -316,9 +316,9 @@ class CaptionsContract:
         assert self.missing(captions, NEW) == {red.image_id}
 
     def test_models_keep_their_own_captions_and_the_newest_comes_first(
-        self, captions: SqlCaptions, pictures: tuple[Picture, ...], clock: Clock
+        self, captions: SqlCaptions, images: tuple[ProductImage, ...], clock: Clock
     ) -> None:
-        red = pictures[0]
+        red = images[0]
         captions.put(MODEL, OLD, [(red.image_id, "first")])
         clock.move(1)
         captions.put("other", OLD, [(red.image_id, "second")])
@@ -330,54 +330,54 @@ class CaptionsContract:
         assert red.image_id not in self.missing(captions)
 
     def test_a_put_of_the_product_costs_no_caption(
-        self, catalog: Catalog, captions: SqlCaptions, pictures: tuple[Picture, ...]
+        self, catalog: Catalog, captions: SqlCaptions, images: tuple[ProductImage, ...]
     ) -> None:
-        captions.put(MODEL, OLD, [(picture.image_id, "a shirt") for picture in pictures])
+        captions.put(MODEL, OLD, [(image.image_id, "a shirt") for image in images])
         catalog.products.put("shirt", "title", "", {"price": 3}, [GREEN, RED])
         assert self.missing(captions) == set()
-        assert self.texts(captions, pictures) == [["a shirt"], [], ["a shirt"]]
+        assert self.texts(captions, images) == [["a shirt"], [], ["a shirt"]]
         assert captions.forget_gone() == 0
 
     def test_captions_of_a_deleted_product_go_with_it(
-        self, catalog: Catalog, captions: SqlCaptions, pictures: tuple[Picture, ...]
+        self, catalog: Catalog, captions: SqlCaptions, images: tuple[ProductImage, ...]
     ) -> None:
-        captions.put(MODEL, OLD, [(picture.image_id, "a shirt") for picture in pictures])
+        captions.put(MODEL, OLD, [(image.image_id, "a shirt") for image in images])
         catalog.products.delete("shirt")
-        assert captions.of([picture.image_id for picture in pictures]) == {}
+        assert captions.of([image.image_id for image in images]) == {}
 
     def test_a_caption_that_comes_when_its_image_is_gone_is_not_kept(
-        self, catalog: Catalog, captions: SqlCaptions, pictures: tuple[Picture, ...]
+        self, catalog: Catalog, captions: SqlCaptions, images: tuple[ProductImage, ...]
     ) -> None:
         catalog.products.put("shirt", "title", "", {}, [RED])
-        red = next(each for each in pictures if each.bytes == len(RED.data))
-        captions.put(MODEL, OLD, [(picture.image_id, "a shirt") for picture in pictures])
-        assert list(captions.of([picture.image_id for picture in pictures])) == [red.image_id]
+        red = next(each for each in images if each.bytes == len(RED.data))
+        captions.put(MODEL, OLD, [(image.image_id, "a shirt") for image in images])
+        assert list(captions.of([image.image_id for image in images])) == [red.image_id]
         catalog.products.delete("shirt")
         captions.put(MODEL, OLD, [(red.image_id, "a shirt")])
         captions.fail(MODEL, OLD, [(red.image_id, InvalidInput("no"))])
         assert captions.forget_gone() == 0
 
     def test_captions_that_earlier_versions_have_left_go(
-        self, catalog: Catalog, captions: SqlCaptions, pictures: tuple[Picture, ...]
+        self, catalog: Catalog, captions: SqlCaptions, images: tuple[ProductImage, ...]
     ) -> None:
-        captions.put(MODEL, OLD, [(picture.image_id, "a shirt") for picture in pictures])
+        captions.put(MODEL, OLD, [(image.image_id, "a shirt") for image in images])
         with writing(catalog.engine) as connection:
             connection.execute(delete(ProductRow))
         assert captions.forget_gone() == 3
         assert captions.forget_gone() == 0
 
-    def test_a_product_shows_the_newest_caption_of_each_picture(
-        self, catalog: Catalog, captions: SqlCaptions, pictures: tuple[Picture, ...], clock: Clock
+    def test_a_product_shows_the_newest_caption_of_each_image(
+        self, catalog: Catalog, captions: SqlCaptions, images: tuple[ProductImage, ...], clock: Clock
     ) -> None:
-        red, blue, green = pictures
+        red, blue, green = images
         captions.put(MODEL, OLD, [(red.image_id, "old"), (blue.image_id, "a blue shirt")])
         clock.move(1)
         captions.put("other", OLD, [(red.image_id, "new")])
         captions.fail("other", OLD, [(green.image_id, InvalidInput("no"))])
-        assert [each.caption for each in catalog.products.get("shirt").pictures] == [
+        assert [each.caption for each in catalog.products.get("shirt").images] == [
             "new",
             "a blue shirt",
             None,
         ]
         changed, _ = catalog.products.put("shirt", "", "", {"price": 3}, [GREEN, BLUE])
-        assert [each.caption for each in changed.pictures] == [None, "a blue shirt"]
+        assert [each.caption for each in changed.images] == [None, "a blue shirt"]

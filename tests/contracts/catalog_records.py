@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from catalog.imports import KnownPicture, RowError
+from catalog.imports import KnownImage, RowError
 from catalog.ledger import SqlVersions
 from catalog.opening import Catalog
 from core.api_keys import ApiKey, Scope
@@ -121,16 +121,16 @@ class VersionsContract:
         assert catalog.ledger.counts(NEW.collection).indexed == 1
         versions.forget(OLD.collection)
 
-    def test_an_audit_walks_over_all_pictures_and_rows(
+    def test_an_audit_walks_over_all_images_and_rows(
         self, catalog: Catalog, versions: SqlVersions, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("catalog.ledger_queries._PAGE", 2)
         for number in range(5):
             catalog.products.put(f"p{number}", "", "", {}, [RED])
         items = [item for number in range(5) for item in catalog.ledger.items(f"p{number}")]
-        told = {each.key: (each.product_id, each.sha256, each.bytes) for each in catalog.audit.pictures()}
+        told = {each.key: (each.product_id, each.sha256, each.bytes) for each in catalog.audit.images()}
         assert told == {item.key: (item.product_id, item.sha256, len(RED.data)) for item in items}
-        some = [each.key for each in catalog.audit.pictures("4", "c")]
+        some = [each.key for each in catalog.audit.images("4", "c")]
         assert some == sorted(item.key for item in items if "4" <= item.image_id < "c")
         catalog.ledger.open(OLD.collection, items)
         catalog.ledger.settle(OLD.collection, items[:2])
@@ -143,7 +143,7 @@ class VersionsContract:
         assert catalog.audit.known(OLD.collection, keys) == {items[4].key}
 
 
-KNOWN = KnownPicture('"1"', None, "a" * 64, "image/png", 8, 9)
+KNOWN = KnownImage('"1"', None, "a" * 64, "image/png", 8, 9)
 
 
 class ImportsContract:
@@ -208,14 +208,14 @@ class ImportsContract:
         imports.begin("shop", "plan", "job-2")
         assert imports.errors("job-2", 10) == []
 
-    def test_pictures_are_known_by_paths_and_urls_of_any_kind(self, catalog: Catalog) -> None:
+    def test_images_are_known_by_paths_and_urls_of_any_kind(self, catalog: Catalog) -> None:
         references = ["/shop/a.png", "https://shop.test/" + "x" * 4000, "/shop/\udcff.png", "https://\ud800"]
-        catalog.imported_pictures.remember(dict.fromkeys(references, KNOWN))
+        catalog.imported_images.remember(dict.fromkeys(references, KNOWN))
         changed = replace(KNOWN, etag=None, last_modified="today")
-        catalog.imported_pictures.remember({references[0]: changed})
-        catalog.imported_pictures.remember({})
-        found = catalog.imported_pictures.find([*references, "unknown"])
+        catalog.imported_images.remember({references[0]: changed})
+        catalog.imported_images.remember({})
+        found = catalog.imported_images.find([*references, "unknown"])
         assert found == {**dict.fromkeys(references, KNOWN), references[0]: changed}
-        catalog.imported_pictures.remember({references[1]: replace(KNOWN, sha256="b" * 64)})
-        catalog.imported_pictures.forget([KNOWN.sha256, "c" * 64])
-        assert list(catalog.imported_pictures.find(references)) == [references[1]]
+        catalog.imported_images.remember({references[1]: replace(KNOWN, sha256="b" * 64)})
+        catalog.imported_images.forget([KNOWN.sha256, "c" * 64])
+        assert list(catalog.imported_images.find(references)) == [references[1]]

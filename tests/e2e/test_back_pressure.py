@@ -141,14 +141,14 @@ def test_clients_that_go_away_cancel_the_work_in_the_encoder(running: Running) -
     for number in range(8):
         asyncio.run(running.leave(f"wait for nobody {number}"))
         # Long before the deadline of the request, which would cancel it too.
-        running.await_note(f"cancelled 'wait for nobody {number}'", patience_s=20)
+        running.await_note(f"canceled 'wait for nobody {number}'", patience_s=20)
 
 
 def test_a_deadline_of_the_caller_ends_the_work_in_our_form(running: Running) -> None:
     answer = running.embed("wait for a second", **{"X-Request-Timeout-Seconds": "1"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["error"]["type"] == "deadline_exceeded"
-    running.await_note("cancelled 'wait for a second'")
+    running.await_note("canceled 'wait for a second'")
 
 
 def test_a_call_that_dies_with_its_replica_is_answered_by_another(running: Running) -> None:

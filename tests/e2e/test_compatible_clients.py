@@ -30,21 +30,21 @@ def official(service: DemoService) -> OpenAI:
     return OpenAI(base_url=f"{service.base_url}/v1", api_key="unused", max_retries=0, timeout=60)
 
 
-def test_the_official_client_embeds_64_large_pictures_and_one_fails_alone(official: OpenAI) -> None:
-    pictures = [noise(seed) for seed in range(64)]
+def test_the_official_client_embeds_64_large_images_and_one_fails_alone(official: OpenAI) -> None:
+    images = [noise(seed) for seed in range(64)]
     # More than one call to an encoder may carry.
-    assert sum(map(len, pictures)) > 16 * 2**20
-    pictures[5] = pictures[5][:1000]
-    answer = official.embeddings.create(model="openclip", input=[uri(picture) for picture in pictures])
+    assert sum(map(len, images)) > 16 * 2**20
+    images[5] = images[5][:1000]
+    answer = official.embeddings.create(model="openclip", input=[uri(image) for image in images])
     vectors = [item.embedding for item in answer.data]
     assert [index for index, vector in enumerate(vectors) if vector is None] == [5]
     norms = [np.linalg.norm(vector) for vector in vectors if vector is not None]
     assert norms == pytest.approx([1.0] * 63, abs=1e-4)
-    again = official.embeddings.create(model="openclip", input=uri(pictures[63]))
+    again = official.embeddings.create(model="openclip", input=uri(images[63]))
     assert again.data[0].embedding == pytest.approx(vectors[63], abs=1e-3)
 
 
-def test_texts_and_pictures_land_in_one_space(official: OpenAI) -> None:
+def test_texts_and_images_land_in_one_space(official: OpenAI) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
     answer = official.embeddings.create(model="openclip", input=["a red dress", uri(buffer.getvalue())])

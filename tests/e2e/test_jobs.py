@@ -17,7 +17,7 @@ from demo.service import WEIGHTS, DemoService
 
 @pytest.fixture(scope="module")
 def candidate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The demo's DINOv2 gone blind: every picture becomes the same vector."""
+    """The demo's DINOv2 gone blind: every image becomes the same vector."""
     folder = tmp_path_factory.mktemp("weights") / "blind"
     shutil.copytree(WEIGHTS / "dinov2", folder)
     weights = load_file(folder / "model.safetensors")
@@ -58,8 +58,8 @@ def test_a_sample_predicts_the_build_that_completes_it_beside_the_live_version(
     client: httpx.Client, candidate: dict[str, str]
 ) -> None:
     sample = done(client, "sample", percent=50, **candidate)["result"]
-    assert 0 < sample["indexed"] < sample["pictures"]
-    assert sample["remaining"] == sample["pictures"] - sample["indexed"]
+    assert 0 < sample["indexed"] < sample["images"]
+    assert sample["remaining"] == sample["images"] - sample["indexed"]
     assert sample["images_per_s"] > 0
     assert sample["predicted_s"] > sample["predicted_remaining_s"] > 0
     answer = submit(client, "build", **candidate)
@@ -76,7 +76,7 @@ def test_a_sample_predicts_the_build_that_completes_it_beside_the_live_version(
     versions = client.get("/v1/models/dinov2/versions").json()
     (built,) = [each for each in versions if each["collection"] == job["result"]["collection"]]
     assert not built["live"]
-    assert built["counts"]["indexed"] == built["counts"]["pictures"] > 0
+    assert built["counts"]["indexed"] == built["counts"]["images"] > 0
     assert job_id in client.get(f"/v1/jobs/{job_id}/logs").text
 
 
@@ -104,23 +104,23 @@ def test_a_worse_candidate_is_found_out_by_an_evaluation_and_refused_by_the_gate
 def test_an_import_takes_a_folder_over_once_and_its_products_are_found(
     client: httpx.Client, deliveries: Path
 ) -> None:
-    pictures = {f"delivered-{product.product_id}": product.pictures for product in demo_products(99, 3)}
-    for name, files in pictures.items():
+    images = {f"delivered-{product.product_id}": product.images for product in demo_products(99, 3)}
+    for name, files in images.items():
         (deliveries / name).mkdir()
         for number, data in enumerate(files):
             (deliveries / name / f"{number}.jpg").write_bytes(data)
-    count = sum(len(files) for files in pictures.values())
+    count = sum(len(files) for files in images.values())
     source = {"kind": "folder", "path": str(deliveries)}
     first = done(client, "import", source=source)["result"]
-    assert (first["created"], first["failed"], first["pictures_read"]) == (3, 0, count)
+    assert (first["created"], first["failed"], first["images_read"]) == (3, 0, count)
     again = done(client, "import", source=source)["result"]
     assert (again["unchanged"], again["created"], again["updated"]) == (3, 0, 0)
-    assert (again["pictures_read"], again["pictures_unchanged"]) == (0, count)
+    assert (again["images_read"], again["images_unchanged"]) == (0, count)
     deadline = time.monotonic() + 300
     while pending(client) != 0:
         assert time.monotonic() < deadline, "the repair has not encoded what was imported"
         time.sleep(0.5)
-    for name in pictures:
+    for name in images:
         query = [{"type": "product_id", "product_id": name}]
         assert client.post("/v1/search", json={"model": "dinov2", "query": query}).status_code == 200
         assert client.delete(f"/v1/products/{name}").status_code == 204
@@ -138,11 +138,11 @@ def test_a_cancelled_job_ends_and_stays_cancelled(service: DemoService, client: 
     while client.get(f"/v1/jobs/{job_id}").json()["state"] != "running":
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert client.delete(f"/v1/jobs/{job_id}").json()["state"] == "cancelled"
+    assert client.delete(f"/v1/jobs/{job_id}").json()["state"] == "canceled"
     while service.processes(f"jobs run {job_id}"):
         assert time.monotonic() < deadline, "its process goes on"
         time.sleep(0.1)
-    assert ended(client, job_id)["state"] == "cancelled"
+    assert ended(client, job_id)["state"] == "canceled"
     assert job_id in [job["job_id"] for job in client.get("/v1/jobs").json()]
 
 

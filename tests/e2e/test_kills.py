@@ -40,7 +40,7 @@ class Writer:
         number = 0
         with self._client:
             while not self._stop.is_set():
-                self._put(f"{self._prefix}-{number}", picture(hash((self._prefix, number)) % 2**32))
+                self._put(f"{self._prefix}-{number}", image(hash((self._prefix, number)) % 2**32))
                 number += 1
 
     def stop(self) -> None:
@@ -67,7 +67,7 @@ class Writer:
             time.sleep(0.1)
 
 
-def picture(seed: int) -> bytes:
+def image(seed: int) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((96, 96), Image.Resampling.NEAREST).save(buffer, "PNG")

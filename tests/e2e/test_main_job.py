@@ -16,28 +16,28 @@ from tests.e2e.conftest import PRODUCTS, SEED
 MODELS = ("openclip", "dinov2", "blip2")
 
 
-def search(client: httpx.Client, body: dict[str, Any], picture: bytes | None = None) -> dict[str, Any]:
-    if picture is None:
+def search(client: httpx.Client, body: dict[str, Any], image: bytes | None = None) -> dict[str, Any]:
+    if image is None:
         answer = client.post("/v1/search", json=body)
     else:
-        files = {"image": ("query.jpg", picture, "image/jpeg")}
+        files = {"image": ("query.jpg", image, "image/jpeg")}
         answer = client.post("/v1/search", data={"request": json.dumps(body)}, files=files)
     assert answer.status_code == 200, answer.text
     content: dict[str, Any] = answer.json()
     return content
 
 
-def test_every_model_holds_every_picture(client: httpx.Client) -> None:
+def test_every_model_holds_every_image(client: httpx.Client) -> None:
     # What models hold is as of a moment ago.
     for _ in range(240):
         stats = client.get("/v1/stats").json()
-        held = [(counts["pictures"], counts["indexed"]) for counts in stats["models"].values()]
-        if held == [(stats["pictures"], stats["pictures"])] * len(MODELS):
+        held = [(counts["images"], counts["indexed"]) for counts in stats["models"].values()]
+        if held == [(stats["images"], stats["images"])] * len(MODELS):
             break
         time.sleep(0.5)
     assert stats["products"] >= PRODUCTS
     assert set(stats["models"]) == set(MODELS)
-    assert held == [(stats["pictures"], stats["pictures"])] * len(MODELS)
+    assert held == [(stats["images"], stats["images"])] * len(MODELS)
 
 
 def test_models_are_the_trained_ones_in_their_formats(client: httpx.Client) -> None:
@@ -52,26 +52,26 @@ def test_models_are_the_trained_ones_in_their_formats(client: httpx.Client) -> N
 
 
 @pytest.mark.parametrize("model", [*MODELS, "ensemble"])
-def test_a_picture_finds_its_product_first(client: httpx.Client, model: str) -> None:
+def test_an_image_finds_its_product_first(client: httpx.Client, model: str) -> None:
     for product in list(demo_products(SEED, PRODUCTS))[::20]:
-        for picture in product.pictures:
-            found = search(client, {"model": model, "limit": 3}, picture)
+        for image in product.images:
+            found = search(client, {"model": model, "limit": 3}, image)
             assert found["results"][0]["product_id"] == product.product_id
 
 
 @pytest.mark.parametrize("model", ["openclip", "blip2", "ensemble"])
-def test_words_find_garments_of_that_colour_and_type(client: httpx.Client, model: str) -> None:
+def test_words_find_garments_of_that_color_and_type(client: httpx.Client, model: str) -> None:
     product = next(iter(demo_products(SEED, PRODUCTS)))
-    wanted = {key: product.attributes[key] for key in ("type", "colour")}
-    found = search(client, {"query": f"a {wanted['colour']} {wanted['type']}", "model": model, "limit": 1})
+    wanted = {key: product.attributes[key] for key in ("type", "color")}
+    found = search(client, {"query": f"a {wanted['color']} {wanted['type']}", "model": model, "limit": 1})
     shown = found["results"][0]["product"]["attributes"]
     assert {key: shown[key] for key in wanted} == wanted
 
 
-def test_a_picture_and_words_together_move_the_result(client: httpx.Client) -> None:
+def test_an_image_and_words_together_move_the_result(client: httpx.Client) -> None:
     product = next(iter(demo_products(SEED, PRODUCTS)))
     part = {"type": "text", "text": "a photo of a hat"}
-    found = search(client, {"query": [part | {"weight": 3}], "model": "openclip"}, product.pictures[0])
+    found = search(client, {"query": [part | {"weight": 3}], "model": "openclip"}, product.images[0])
     assert found["results"][0]["product"]["attributes"]["type"] == "hat"
 
 

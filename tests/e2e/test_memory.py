@@ -1,4 +1,4 @@
-"""Replicas do not grow: 10,000 pictures of mixed sizes and kinds through every encoder."""
+"""Replicas do not grow: 10,000 images of mixed sizes and kinds through every encoder."""
 
 import asyncio
 import io
@@ -22,7 +22,7 @@ SIZES = ((32, 32), (64, 48), (100, 100), (224, 160), (320, 320), (480, 640), (64
 KINDS = ("JPEG", "PNG", "JPEG", "WEBP", "JPEG")
 
 
-def mixed_pictures() -> list[bytes]:
+def mixed_images() -> list[bytes]:
     """Files from 32 x 32 to 1600 x 1200 pixels; large ones are as rare as patience for this test."""
     files = []
     for number, kind in zip(range(60), itertools.cycle(KINDS), strict=False):
@@ -36,13 +36,13 @@ def mixed_pictures() -> list[bytes]:
 
 def requests() -> Iterator[list[bytes]]:
     """Requests without end, to each model in turn."""
-    streams = [multipart_requests(f"/v1/embed/{model}", mixed_pictures()) for model in MODELS]
+    streams = [multipart_requests(f"/v1/embed/{model}", mixed_images()) for model in MODELS]
     for together in zip(*streams, strict=True):
         yield from together
 
 
 def resident(service: DemoService) -> dict[int, tuple[str, int]]:
-    """The replicas that pictures pass through: what each process is, and its resident memory in bytes."""
+    """The replicas that images pass through: what each process is, and its resident memory in bytes."""
     return {
         process.pid: (" ".join(process.cmdline()).strip(), process.memory_info().rss)
         for name in (*MODELS, "gateway")
@@ -51,7 +51,7 @@ def resident(service: DemoService) -> dict[int, tuple[str, int]]:
     }
 
 
-def test_replicas_do_not_grow_over_ten_thousand_pictures(service: DemoService) -> None:
+def test_replicas_do_not_grow_over_ten_thousand_images(service: DemoService) -> None:
     port = urlsplit(service.base_url).port
     assert port is not None
     stream = requests()

@@ -32,7 +32,7 @@ def test_the_calls_and_commands_of_the_readme_work_as_written(service: DemoServi
     assert "dress" in words["results"][0]["product"]["title"]
     assert {model["state"] for model in stored["index"].values()} == {"indexed"}
     assert len(mixed["results"]) == 3
-    assert mixed["results"][0]["product"]["attributes"]["colour"] == "green"
+    assert mixed["results"][0]["product"]["attributes"]["color"] == "green"
     assert "green" in printed
 
 
@@ -44,7 +44,7 @@ def test_the_program_of_the_readme_works_as_written(
     assert len([line for line in program.splitlines() if line]) == 4
     names: dict[str, Any] = {}
     exec(program.replace(README_URL, service.base_url), names)
-    assert any(hit.product.attributes.get("colour") == "green" for hit in names["page"].results)
+    assert any(hit.product.attributes.get("color") == "green" for hit in names["page"].results)
     names["shop"].close()
 
 

@@ -32,15 +32,15 @@ STAGES_OF_MODELS = ("encode", "preprocess", "queue", "forward", "search")
 STAGES = {"ensemble", "encode", "preprocess", "queue", "forward", "search", "fuse", "hydrate"}
 
 
-def fresh_picture() -> bytes:
+def fresh_image() -> bytes:
     """Noise, so that no cache holds it."""
     stream = io.BytesIO()
     Image.frombytes("RGB", (48, 48), os.urandom(3 * 48 * 48)).save(stream, "PNG")
     return stream.getvalue()
 
 
-def search(client: httpx.Client, picture: bytes, **headers: str) -> httpx.Response:
-    body = {"query": [{"type": "image", "image": base64.b64encode(picture).decode()}], "limit": 3}
+def search(client: httpx.Client, image: bytes, **headers: str) -> httpx.Response:
+    body = {"query": [{"type": "image", "image": base64.b64encode(image).decode()}], "limit": 3}
     answer = client.post("/v1/search", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
     return answer
@@ -84,11 +84,9 @@ def exported(service: DemoService) -> Callable[[], Samples]:
 def test_every_query_of_dashboard_and_alerts_is_about_what_is_exported(
     client: httpx.Client, exported: Callable[[], Samples]
 ) -> None:
-    search(client, picture := fresh_picture())
-    search(client, picture)
-    assert client.post(
-        "/v1/embed/openclip", json={"image": base64.b64encode(b"no picture").decode()}
-    ).is_error
+    search(client, image := fresh_image())
+    search(client, image)
+    assert client.post("/v1/embed/openclip", json={"image": base64.b64encode(b"no image").decode()}).is_error
     assert client.get("/v1/products/there-is-no-such-product").status_code == 404
     client.post("/v1/search", json={"query": "a red dress"}).raise_for_status()
     asked = {each for query in queries() for each in selections(query) if each[0] not in NEED_GPU}
@@ -114,7 +112,7 @@ def test_every_query_of_dashboard_and_alerts_is_about_what_is_exported(
 def test_every_metric_is_exported_under_its_name_with_its_labels(
     client: httpx.Client, exported: Callable[[], Samples]
 ) -> None:
-    search(client, fresh_picture())
+    search(client, fresh_image())
 
     def missing() -> list[str]:
         samples = exported()
@@ -140,7 +138,7 @@ def lines(log_folder: Path) -> Iterator[dict[str, Any]]:
 
 def test_one_id_runs_through_the_lines_of_all_deployments(client: httpx.Client, log_folder: Path) -> None:
     request_id = f"telemetry-{uuid.uuid4().hex}"
-    answer = search(client, fresh_picture(), **{"X-Request-ID": request_id})
+    answer = search(client, fresh_image(), **{"X-Request-ID": request_id})
     assert answer.headers["x-request-id"] == request_id
     encoders = {f"{model}_Encoder" for model in MODELS}
     wanted = {"gateway_Gateway", "ensemble_Ensemble", "milvus-lite_MilvusLite", *encoders}
@@ -182,13 +180,13 @@ def test_the_lines_of_a_job_are_under_the_id_of_the_request_that_asked_for_it(cl
     assert (end["request_id"], end["job_id"], end["status"]) == (request_id, job_id, "InvalidInput")
 
 
-def test_no_log_holds_a_key_or_a_picture(client: httpx.Client, log_folder: Path) -> None:
-    picture = fresh_picture()
+def test_no_log_holds_a_key_or_an_image(client: httpx.Client, log_folder: Path) -> None:
+    image = fresh_image()
     headers = {"Authorization": f"Bearer {SECRET}", "X-API-Key": SECRET}
     last = f"telemetry-{uuid.uuid4().hex}"
-    search(client, picture, **headers)
+    search(client, image, **headers)
     client.get(f"/v1/products/{SECRET}", params={"key": SECRET}, headers=headers)
-    search(client, picture, **headers, **{"X-Request-ID": last})
+    search(client, image, **headers, **{"X-Request-ID": last})
     assert (
         eventually(
             lambda: [] if any(line.get("request_id") == last for line in lines(log_folder)) else [last]
@@ -197,7 +195,7 @@ def test_no_log_holds_a_key_or_a_picture(client: httpx.Client, log_folder: Path)
     )
     written = "".join(path.read_text() for path in log_folder.glob("*.log"))
     assert SECRET not in written
-    assert base64.b64encode(picture).decode()[:40] not in written
+    assert base64.b64encode(image).decode()[:40] not in written
 
 
 def model_of(span: Span) -> str:
@@ -209,7 +207,7 @@ def test_a_callers_trace_goes_through_all_deployments_and_back(
     client: httpx.Client, traces: TraceReceiver
 ) -> None:
     trace, caller = uuid.uuid4().hex, uuid.uuid4().hex[:16]
-    answer = search(client, fresh_picture(), traceparent=f"00-{trace}-{caller}-01")
+    answer = search(client, fresh_image(), traceparent=f"00-{trace}-{caller}-01")
 
     def missing() -> list[str]:
         """Stages without a span, and parents of spans: they end, and so come, after their children."""
@@ -231,11 +229,11 @@ def test_a_callers_trace_goes_through_all_deployments_and_back(
 
 
 def test_a_request_that_nobody_traces_leaves_none(client: httpx.Client, traces: TraceReceiver) -> None:
-    search(client, fresh_picture())
+    search(client, fresh_image())
     trace = uuid.uuid4().hex
-    answer = search(client, fresh_picture(), traceparent=f"00-{trace}-{uuid.uuid4().hex[:16]}-00")
+    answer = search(client, fresh_image(), traceparent=f"00-{trace}-{uuid.uuid4().hex[:16]}-00")
     assert "traceparent" not in answer.headers
     marked = uuid.uuid4().hex
-    search(client, fresh_picture(), traceparent=f"00-{marked}-{uuid.uuid4().hex[:16]}-01")
+    search(client, fresh_image(), traceparent=f"00-{marked}-{uuid.uuid4().hex[:16]}-01")
     assert eventually(lambda: [] if traces.spans(marked) else [marked]) == []
     assert trace not in traces.traces

@@ -16,13 +16,13 @@ from tests.support.image_files import file, smooth
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this host shows no GPU")
 
-PICTURES = [file(smooth(80 + seed, 120, seed)) for seed in range(11)]
+IMAGES = [file(smooth(80 + seed, 120, seed)) for seed in range(11)]
 
 
 def vectors(family: str, **settings: Any) -> np.ndarray:
     checkpoint = str(Path(DEMO / family))
     encoder = load_encoder(EncoderConfig(name="tested", family=family, checkpoint=checkpoint, **settings))  # type: ignore[arg-type]
-    answers = encoder.encode_images([encoder.decode(picture) for picture in PICTURES])
+    answers = encoder.encode_images([encoder.decode(image) for image in IMAGES])
     return np.stack([np.asarray(answer) for answer in answers])
 
 
@@ -50,7 +50,7 @@ def test_a_compiled_tower_answers_in_a_replicas_own_thread_at_every_size() -> No
         max_batch_size=32,
     )
     eager = load_encoder(config.model_copy(update={"compile": False}))
-    pixels = [eager.decode(picture) for picture in PICTURES]
+    pixels = [eager.decode(image) for image in IMAGES]
     with ThreadPoolExecutor(1) as thread:
         compiled = thread.submit(load_encoder, config).result()
         for count in (1, 3, 11, 1, 11):

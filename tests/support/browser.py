@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from tests.support.documented_service import picture
+from tests.support.documented_service import image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MISSING = "no Chromium is on this machine's path; on Debian: apt-get install chromium"
@@ -26,12 +26,12 @@ def chromium() -> Iterator[Browser]:
         opened.close()
 
 
-PICTURE = Path(__file__).parents[2] / "demo" / "samples" / "dress.jpg"
+IMAGE = Path(__file__).parents[2] / "demo" / "samples" / "dress.jpg"
 
 
-def put(base_url: str, product_id: str, colour: str) -> None:
-    """Give a service a product of one picture."""
-    files = {"images": ("a.png", picture(colour))}
+def put(base_url: str, product_id: str, color: str) -> None:
+    """Give a service a product of one image."""
+    files = {"images": ("a.png", image(color))}
     httpx.put(f"{base_url}/v1/products/{product_id}", files=files).raise_for_status()
 
 

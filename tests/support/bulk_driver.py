@@ -27,26 +27,26 @@ from models.encoder import Pixels
 
 LEASE_S = 2.0
 ARGS = {"model": "fake"}
-FILE_PICTURES = 250
+FILE_IMAGES = 250
 HELD = "held"
 """A file of this name in the folder keeps the encoder waiting."""
-BULK = BulkConfig(batch_size=8, batches_in_flight=3, shard_pictures=100)
-_SECONDS_A_PICTURE = 0.002
+BULK = BulkConfig(batch_size=8, batches_in_flight=3, shard_images=100)
+_SECONDS_AN_IMAGE = 0.002
 
 
 class CountingEncoder(fake.FakeEncoder):
-    """Adds a byte to a file for every picture that it encodes, takes its time, and waits while it is held."""
+    """Adds a byte to a file for every image that it encodes, takes its time, and waits while it is held."""
 
     count_file: Path
 
-    def encode_images(self, pictures: Sequence[Pixels]) -> list[Vector | VitrineError]:
-        time.sleep(_SECONDS_A_PICTURE * len(pictures))
+    def encode_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
+        time.sleep(_SECONDS_AN_IMAGE * len(images))
         while self.count_file.with_name(HELD).exists():
             time.sleep(0.05)
         descriptor = os.open(self.count_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(descriptor, b"x" * len(pictures))
+        os.write(descriptor, b"x" * len(images))
         os.close(descriptor)
-        return super().encode_images(pictures)
+        return super().encode_images(images)
 
 
 def load_counting(count_file: Path, config: EncoderConfig) -> CountingEncoder:
@@ -57,7 +57,7 @@ def load_counting(count_file: Path, config: EncoderConfig) -> CountingEncoder:
 
 def files_in(folder: str) -> BulkConfig:
     """Build by files, which a Milvus on this machine's disk reads under the same path."""
-    files = FileImportConfig(url=folder, milvus_path=folder, file_pictures=FILE_PICTURES)
+    files = FileImportConfig(url=folder, milvus_path=folder, file_images=FILE_IMAGES)
     return BULK.model_copy(update={"file_import": files})
 
 

@@ -13,9 +13,9 @@ from tests.support.local_encoder import LocalEncoder
 
 
 class Teller(LocalEncoder):
-    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+    async def caption(self, images: Sequence[bytes]) -> Captioned:
         print("asked", flush=True)
-        return await super().caption(pictures)
+        return await super().caption(images)
 
 
 def main(database_url: str, blobs_url: str) -> None:

@@ -13,11 +13,11 @@ import pytest
 
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
-from core.types import EncoderInfo, NewPicture
+from core.types import EncoderInfo, NewImage
 
-RED = NewPicture(b"a red shirt", "image/jpeg", 20, 30)
-BLUE = NewPicture(b"a blue shirt", "image/png", 40, 50)
-GREEN = NewPicture(b"a green shirt", "image/webp", 60, 70)
+RED = NewImage(b"a red shirt", "image/jpeg", 20, 30)
+BLUE = NewImage(b"a blue shirt", "image/png", 40, 50)
+GREEN = NewImage(b"a green shirt", "image/webp", 60, 70)
 
 
 class Clock:

@@ -33,7 +33,7 @@ _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 def dinov2(directory: Path, registers: int = 0) -> Path:
     torch.manual_seed(1)
-    # As with the published ones, positions are of a larger picture than the processor makes.
+    # As with the published ones, positions are of a larger image than the processor makes.
     sizes = {"image_size": 42, "patch_size": 7}
     if registers:
         config = Dinov2WithRegistersConfig(**_SMALL, **sizes, num_register_tokens=registers)
@@ -107,7 +107,7 @@ def captioner(directory: Path, language: Language, bos: bool = True) -> Path:
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
     model = Blip2ForConditionalGeneration(config)
-    # Weights as small as a fresh model's give every picture the same words.
+    # Weights as small as a fresh model's give every image the same words.
     for name, parameter in model.named_parameters():
         if parameter.dim() >= 2:
             torch.nn.init.normal_(parameter, std=1.0 if "query_tokens" in name else 0.3)

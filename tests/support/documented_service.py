@@ -29,25 +29,25 @@ from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service, served
 
 MODELS = ("openclip", "dinov2", "blip2")
-COLOURS = {"dress-3": "#b02030", "dress-8": "#c03040", "hat-7": "#204080", "shirt-1": "#309040"}
+COLORS = {"dress-3": "#b02030", "dress-8": "#c03040", "hat-7": "#204080", "shirt-1": "#309040"}
 JOB, DONE_JOB, IMPORT_JOB = "build-5f0c2a9be417", "evaluate-07d1e6c3a2f5", "import-3d9b60f4c1aa"
 KEY = "8c1f0a2b3d4e"
 URL = "https://example.com/dress.jpg"
 
 
-def picture(colour: str) -> bytes:
+def image(color: str) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(buffer, "PNG", optimize=True)
+    Image.new("RGB", (8, 8), color).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 class Web:
-    """The one picture that the examples name by URL."""
+    """The one image that the examples name by URL."""
 
     async def fetch(self, url: str) -> bytes:
         if url != URL:
             raise UnfetchableUrl("there is nothing at this URL")
-        return picture("#b02030")
+        return image("#b02030")
 
     async def fetch_all(self, urls: Sequence[str]) -> list[bytes | VitrineError]:
         return [await self.fetch(url) for url in urls]
@@ -63,7 +63,7 @@ class Cluster:
         pass
 
     def logs(self, job_id: str, lines: int) -> str:
-        return "2026-01-31 09:30:12 INFO 1,024 of 5,000 pictures, 212 a second\n"
+        return "2026-01-31 09:30:12 INFO 1,024 of 5,000 images, 212 a second\n"
 
 
 @contextmanager
@@ -85,9 +85,9 @@ async def furnish(app: FastAPI, client: httpx.AsyncClient) -> None:
     catalog.api_keys.add(ApiKey(admin, "admin", ("admin",), digest(secret), 1e6, 1_000_000, utc_now()), True)
     catalog.api_keys.add(ApiKey(KEY, "shop", ("read",), "0" * 64, 20.0, 40, utc_now()), True)
     client.headers["Authorization"] = f"Bearer {secret}"
-    for product_id, colour in COLOURS.items():
+    for product_id, color in COLORS.items():
         name = product_id.partition("-")[0].capitalize()
-        body = {"title": name, "attributes": {"brand": "Elm", "price": 49}, "images": [b64(picture(colour))]}
+        body = {"title": name, "attributes": {"brand": "Elm", "price": 49}, "images": [b64(image(color))]}
         answer = await client.put(f"/v1/products/{product_id}", json=body)
         assert answer.is_success, answer.text
     for job_id in (JOB, DONE_JOB, IMPORT_JOB):
@@ -119,7 +119,7 @@ def served_service(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _import(catalog: Catalog) -> None:
     state = catalog.imports.begin("shop", "plan", IMPORT_JOB)
-    catalog.imports.save(state, {}, [RowError(17, "hat-9", "the picture cannot be read: it is cut off")])
+    catalog.imports.save(state, {}, [RowError(17, "hat-9", "the image cannot be read: it is cut off")])
 
 
 def b64(data: bytes) -> str:
@@ -136,7 +136,7 @@ def arguments(request: RequestExample) -> dict[str, Any]:
     for name, value in request.form.items():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, str) and each.startswith("@"):
-                files.append((name, (each[1:], picture("#b02030"))))
+                files.append((name, (each[1:], image("#b02030"))))
             else:
                 data[name] = each if isinstance(each, str) else json.dumps(each)
     return {"data": data, "files": files}

@@ -56,7 +56,7 @@ class Direct:
         # The models batch with an event loop of their own.
         return await asyncio.to_thread(encode, self._encoder, inputs)
 
-    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+    async def caption(self, images: Sequence[bytes]) -> Captioned:
         raise NotImplementedError
 
 
@@ -69,7 +69,7 @@ class Bench:
     store: MilvusStore
 
     def index(self, encoder: EncoderSettings, limit: int = 10_000) -> str:
-        """Fill the version's collection with up to `limit` pictures; returns its name."""
+        """Fill the version's collection with up to `limit` images; returns its name."""
         client = Direct(encoder)
         info = asyncio.run(client.describe())
         IndexRows(self.store, self.catalog.ledger).prepare(info)

@@ -15,7 +15,7 @@ ODD_SIZES = ((1, 1), (1, 200), (64, 64), (65, 64), (333, 500), (500, 333), (97, 
 
 
 def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
-    """A picture with the large soft shapes that photographs have."""
+    """An image with the large soft shapes that photographs have."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 

@@ -31,10 +31,10 @@ class LocalEncoder:
         self.encoded += len(inputs)
         return Encoded(info, [self._one(item) for item in inputs])
 
-    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+    async def caption(self, images: Sequence[bytes]) -> Captioned:
         info = await self.describe()
         self._encoder.caption([])
-        return Captioned(info, [self._caption_one(data) for data in pictures])
+        return Captioned(info, [self._caption_one(data) for data in images])
 
     def _caption_one(self, data: bytes) -> str | VitrineError:
         try:

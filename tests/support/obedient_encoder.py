@@ -40,7 +40,7 @@ class ObedientEncoder:
         try:
             await self._obey(inputs[0])
         except asyncio.CancelledError:
-            self._note(f"cancelled {inputs[0]!r}")
+            self._note(f"canceled {inputs[0]!r}")
             raise
         self._note(f"answered {inputs[0]!r}")
         return Encoded(self._info, [np.array([1, 0], np.float32) for _ in inputs])

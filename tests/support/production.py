@@ -20,7 +20,7 @@ from core.tcp_ports import free_port
 from demo.service import WEIGHTS
 from tests.support.manifests import cluster_of, offered, rayservice
 from tests.support.ray_cluster import NodeKind, RayNode, RayNodes, ServeState
-from tests.support.traffic import picture
+from tests.support.traffic import image
 
 PRODUCTION = Path(__file__).parents[2] / "serve_config.yaml"
 
@@ -94,7 +94,7 @@ class ProductionCluster:
         self.serve = serve
         self.nodes: dict[str, list[RayNode]] = {}
         self._ray, self._kinds = nodes, node_kinds()
-        self._pictures = itertools.count()
+        self._images = itertools.count()
         for name in NODES:
             self.add(name)
         self.change(config)
@@ -127,8 +127,8 @@ class ProductionCluster:
         deadline = time.monotonic() + READY_S
         with self.client() as client:
             for name in CHECKPOINTS:
-                # A picture that was embedded before would be answered without the encoder.
-                while problem := _problem(client, name, next(self._pictures)):
+                # An image that was embedded before would be answered without the encoder.
+                while problem := _problem(client, name, next(self._images)):
                     assert time.monotonic() < deadline, f"{name} is not ready: {problem}; {self.serve.told()}"
 
 
@@ -149,7 +149,7 @@ def production_cluster(database_url: str, milvus_uri: str) -> Iterator[Productio
 
 def _problem(client: httpx.Client, encoder: str, seed: int) -> str:
     """What keeps an encoder from answering; nothing if it has answered."""
-    body = {"image": base64.b64encode(picture(seed)).decode()}
+    body = {"image": base64.b64encode(image(seed)).decode()}
     try:
         answer = client.post(f"/v1/embed/{encoder}", json=body)
     except httpx.TransportError as error:

@@ -17,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from catalog.fetching.connections import FetchLimits
 
-Behaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Behavior = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class HostileServer:
@@ -25,13 +25,13 @@ class HostileServer:
         self.port = 0
         self.requests: list[str] = []
         self.connections = 0
-        self._behaviours: dict[str, Behaviour] = {}
+        self._behaviors: dict[str, Behavior] = {}
 
     def url(self, path: str, host: str = "shop.test", scheme: str = "http") -> str:
         return f"{scheme}://{host}:{self.port}{path}"
 
-    def behave(self, path: str, behaviour: Behaviour) -> str:
-        self._behaviours[path] = behaviour
+    def behave(self, path: str, behavior: Behavior) -> str:
+        self._behaviors[path] = behavior
         return self.url(path)
 
     def answer(self, path: str, body: bytes = b"", status: str = "200 OK", **headers: str) -> str:
@@ -67,7 +67,7 @@ class HostileServer:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             self.requests.append(head)
-            await self._behaviours[head.split(" ")[1]](writer)
+            await self._behaviors[head.split(" ")[1]](writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -103,7 +103,7 @@ class Shop:
     """What the server has, and who came; `failures` are statuses and headers given before the real answer."""
 
     port: int = 0
-    pictures: dict[str, tuple[bytes, str | None]] = field(default_factory=dict)
+    images: dict[str, tuple[bytes, str | None]] = field(default_factory=dict)
     items: list[dict[str, Any]] = field(default_factory=list)
     paging: str = "number"
     failures: dict[str, list[tuple[int, dict[str, str]]]] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Shop:
         return FetchLimits.model_validate({"allowed_networks": ["127.0.0.1/32"], "ports": [self.port]})
 
     def add(self, name: str, data: bytes, etag: str | None = '"1"') -> str:
-        self.pictures[f"/{name}"] = (data, etag)
+        self.images[f"/{name}"] = (data, etag)
         return self.url(f"/{name}")
 
     def count(self, status: int, prefix: str = "/") -> int:
@@ -136,9 +136,9 @@ class Shop:
             return status, extra, b""
         if parts.path == "/items":
             return self._page(parse_qs(parts.query), headers)
-        if parts.path not in self.pictures:
+        if parts.path not in self.images:
             return 404, {}, b""
-        data, etag = self.pictures[parts.path]
+        data, etag = self.images[parts.path]
         if etag is not None and headers.get("If-None-Match") == etag:
             return 304, {"ETag": etag}, b""
         return 200, {} if etag is None else {"ETag": etag}, data

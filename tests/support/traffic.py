@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from core.types import NewPicture
+from core.types import NewImage
 
 PAUSE_S = 0.3
 """Between two requests of a kind: what they go through starts on the same cores."""
@@ -103,7 +103,7 @@ def _sent(client: httpx.Client, name: str, request: httpx.Request) -> Outcome:
 PER_S = 5.0
 
 
-def picture(seed: int) -> bytes:
+def image(seed: int) -> bytes:
     """A PNG of 16 x 16 pixels that is like no other."""
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     buffer = io.BytesIO()
@@ -111,8 +111,8 @@ def picture(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def new_picture(seed: int) -> NewPicture:
-    return NewPicture(picture(seed), "image/png", 16, 16)
+def new_image(seed: int) -> NewImage:
+    return NewImage(image(seed), "image/png", 16, 16)
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Traffic:
     base_url: str
     model: str
     queries: Sequence[int]
-    """Seeds of the pictures that are searched with."""
+    """Seeds of the images that are searched with."""
     prefix: str
     searches: list[dict[str, Any]] = field(default_factory=list)
     failed_searches: list[str] = field(default_factory=list)
@@ -172,7 +172,7 @@ class Traffic:
         self._write("PUT", self._name(number - 7), {"images": [_base64(2 * 10**6 + number)]})
 
     def _delete(self, number: int) -> None:
-        # Those whose picture was replaced 17 steps ago; what is not there yet is not deleted.
+        # Those whose image was replaced 17 steps ago; what is not there yet is not deleted.
         if number >= 24:
             self._write("DELETE", self._name(number - 24), None)
 
@@ -213,4 +213,4 @@ class Traffic:
 
 
 def _base64(seed: int) -> str:
-    return base64.b64encode(picture(seed)).decode()
+    return base64.b64encode(image(seed)).decode()

@@ -15,7 +15,7 @@ from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import Unavailable
 from core.indexing import Indexer
-from core.types import EncoderInfo, NewPicture
+from core.types import EncoderInfo, NewImage
 from jobs.runner.context import JobRun, take_up
 from jobs.upgrade.rollout import Surroundings, Takeover
 from jobs.upgrade.serving import Change, Rollout, arguments
@@ -83,7 +83,7 @@ class Stage:
     serve: FakeServe
 
     def put(self, name: str) -> None:
-        self.catalog.products.put(name, "", "", {}, [picture(name)])
+        self.catalog.products.put(name, "", "", {}, [image(name)])
 
     def build(self, checkpoint: str) -> None:
         encoder = LocalEncoder(checkpoint=checkpoint)
@@ -96,7 +96,7 @@ class Stage:
 
     def expected_keys(self) -> set[str]:
         pages = self.catalog.products.page(1000)
-        return {f"{each.image_id}:{each.revision}" for product in pages for each in product.pictures}
+        return {f"{each.image_id}:{each.revision}" for product in pages for each in product.images}
 
     def keys(self, checkpoint: str) -> set[str]:
         return set(self.store.keys(info(checkpoint).collection))
@@ -133,8 +133,8 @@ def info(checkpoint: str) -> EncoderInfo:
     return asyncio.run(LocalEncoder(checkpoint=checkpoint).describe())
 
 
-def picture(seed: str) -> NewPicture:
+def image(seed: str) -> NewImage:
     buffer = io.BytesIO()
-    colour = tuple(random.Random(seed).randrange(256) for _ in range(3))
-    Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
-    return NewPicture(buffer.getvalue(), "image/png", 8, 8)
+    color = tuple(random.Random(seed).randrange(256) for _ in range(3))
+    Image.new("RGB", (8, 8), color).save(buffer, "PNG")
+    return NewImage(buffer.getvalue(), "image/png", 8, 8)

@@ -38,23 +38,23 @@ def gaps(
     version: Annotated[
         str | None, typer.Option(help="Fingerprint of a version; default: the one that serves.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each kind to list.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Images of each kind to list.")] = 50,
     *,
     service: Service,
 ) -> None:
-    """List the pictures that a version of a model lacks, and those that it could not take, with the reason."""
+    """List the images that a version of a model lacks, and those that it could not take, with the reason."""
     from vitrine.cli.output import table
 
     with service.client() as client:
         told = client.gaps(model, version or _served(client, model), limit)
     rows = [(each.product_id, each.image_id, "missing") for each in told.missing]
     rows += [(each.product_id, each.image_id, each.error) for each in told.failed]
-    service.show(told, lambda: table(("product", "picture", "why"), rows, title=told.collection))
+    service.show(told, lambda: table(("product", "image", "why"), rows, title=told.collection))
 
 
 @asks
 def stats(*, service: Service) -> None:
-    """Count products, pictures, and how far each model has come."""
+    """Count products, images, and how far each model has come."""
     from rich.console import Group
 
     from vitrine.cli.output import facts, table
@@ -62,7 +62,7 @@ def stats(*, service: Service) -> None:
     with service.client() as client:
         answer = client.stats()
     rows = [(name, *_counts(counts)) for name, counts in answer.models.items()]
-    totals = {"products": answer.products, "pictures": answer.pictures}
+    totals = {"products": answer.products, "images": answer.images}
     columns = ("model", "indexed", "missing", "failed")
     service.show(answer, lambda: Group(facts(totals), table(columns, rows)))
 

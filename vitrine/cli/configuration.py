@@ -48,9 +48,7 @@ def check(
 _SHOWN = 5
 ConfigFile = Annotated[
     Path,
-    typer.Argument(
-        exists=True, dir_okay=False, help="A Serve configuration: its gateway names the catalogue."
-    ),
+    typer.Argument(exists=True, dir_okay=False, help="A Serve configuration: its gateway names the catalog."),
 ]
 Place = Annotated[
     str, typer.Argument(help="Where backups lie: a folder, or a URL of fsspec such as s3://bucket/backups.")
@@ -59,9 +57,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of line
 
 
 def backup(config: ConfigFile, place: Place, as_json: AsJson = False) -> None:
-    """Store the catalogue as it is now, with every picture file that the place does not have yet.
+    """Store the catalog as it is now, with every image file that the place does not have yet.
 
-    The service may go on meanwhile. Exit code 5 where picture files are missing or damaged: the backup
+    The service may go on meanwhile. Exit code 5 where image files are missing or damaged: the backup
     holds all others.
     """
     from catalog.backup.backup import back_up
@@ -78,7 +76,7 @@ def backups(place: Place, as_json: AsJson = False) -> None:
         typer.echo(json.dumps([each.model_dump() for each in found], indent=2))
         return
     for each in found:
-        typer.echo(f"{each.id}  {each.database}  {each.products} products, {each.pictures} pictures")
+        typer.echo(f"{each.id}  {each.database}  {each.products} products, {each.images} images")
 
 
 def restore(
@@ -91,10 +89,10 @@ def restore(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a backup back into an empty database, with the picture files that are not there.
+    """Bring a backup back into an empty database, with the image files that are not there.
 
-    The service may run; it then encodes every picture anew. Exit code 5 where the catalogue holds
-    products, or picture files are missing or damaged in the backup.
+    The service may run; it then encodes every image anew. Exit code 5 where the catalog holds
+    products, or image files are missing or damaged in the backup.
     """
     from catalog.backup.backup import restore as bring_back
 
@@ -109,13 +107,13 @@ def _catalog(config: Path) -> "CatalogConfig":
 
 def _show(done: "Transfer", as_json: bool) -> None:
     if as_json:
-        told: dict[str, Any] = {"pictures": _told(done.pictures), "reports": _told(done.reports)}
+        told: dict[str, Any] = {"images": _told(done.images), "reports": _told(done.reports)}
         told["files_belong_to_another"] = done.files_belong_to_another
         typer.echo(json.dumps({"snapshot": done.snapshot.model_dump(), **told}, indent=2))
     else:
         found = done.snapshot
-        typer.echo(f"backup {found.id}: {found.products} products, {found.pictures} pictures")
-        for kind, copied in (("picture files", done.pictures), ("reports", done.reports)):
+        typer.echo(f"backup {found.id}: {found.products} products, {found.images} images")
+        for kind, copied in (("image files", done.images), ("reports", done.reports)):
             typer.echo(
                 f"{kind}: {copied.copied} copied ({copied.copied_bytes / 2**20:.1f} MiB), {copied.present} were there"
             )

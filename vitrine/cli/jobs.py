@@ -73,7 +73,7 @@ def follow(client: "Vitrine", job_id: str, cancel_on_interrupt: bool) -> "Job":
             typer.echo(hint, err=True)
             raise typer.Exit(Exit.INTERRUPTED) from None
         client.jobs.cancel(job_id)
-        typer.echo(f"job {job_id} is cancelled; what it has done stays done", err=True)
+        typer.echo(f"job {job_id} is canceled; what it has done stays done", err=True)
         raise typer.Exit(Exit.INTERRUPTED) from None
     assert job is not None
     return job
@@ -117,7 +117,7 @@ def exit_of_job(job: "Job") -> Exit:
     return Exit.REFUSED if result.get("agrees") is False else Exit.OK
 
 
-_SAID = {"failed": "has failed", "cancelled": "was cancelled", "interrupted": "was interrupted"}
+_SAID = {"failed": "has failed", "canceled": "was canceled", "interrupted": "was interrupted"}
 _WHY = {"interrupted": "its process died; the same command again goes on where it was"}
 
 
@@ -227,7 +227,7 @@ def cancel(job_id: JobId, *, service: Service) -> None:
     """Stop a job; what it has done stays done."""
     with service.client() as client:
         job = client.jobs.cancel(job_id)
-    service.show(job, lambda: f"cancelled {job.job_id}")
+    service.show(job, lambda: f"canceled {job.job_id}")
 
 
 @app.command()
@@ -255,7 +255,7 @@ def report(
     *,
     service: Service,
 ) -> None:
-    """Write the report of an evaluation, with pictures where the models differ most."""
+    """Write the report of an evaluation, with images where the models differ most."""
     with service.client() as client:
         page = client.jobs.report(job_id)
     file.write_bytes(page)

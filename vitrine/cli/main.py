@@ -10,7 +10,7 @@ from vitrine.cli import admin, configuration, jobs, products, search, upgrade
 from vitrine.cli.service import exit_of_own
 
 app = typer.Typer(
-    no_args_is_help=True, help="Visual search for product catalogues.", pretty_exceptions_enable=False
+    no_args_is_help=True, help="Visual search for product catalogs.", pretty_exceptions_enable=False
 )
 
 ConfigFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A Serve configuration.")]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vitrine.schemas import Attribute
 
 
-app = typer.Typer(no_args_is_help=True, help="Keep the products of the catalogue.")
+app = typer.Typer(no_args_is_help=True, help="Keep the products of the catalog.")
 ProductId = Annotated[str, typer.Argument(help="The product's id.")]
 
 
@@ -32,13 +32,13 @@ def list_products(
         page = min(limit, 1000) or 1000
         products = list(islice(client.products(page, after), limit or None))
     rows = [(each.product_id, each.title, len(each.images), each.updated_at) for each in products]
-    service.show(products, lambda: table(("product", "title", "pictures", "updated"), rows))
+    service.show(products, lambda: table(("product", "title", "images", "updated"), rows))
 
 
 @app.command()
 @asks
 def get(product_id: ProductId, *, service: Service) -> None:
-    """Show a product with its pictures."""
+    """Show a product with its images."""
     from vitrine.cli.output import facts
 
     with service.client() as client:
@@ -54,17 +54,17 @@ def get(product_id: ProductId, *, service: Service) -> None:
 @asks
 def put(
     product_id: ProductId,
-    pictures: Annotated[
+    images: Annotated[
         list[str] | None,
-        typer.Argument(help="Picture files or URLs, in order; without any the product keeps those it has."),
+        typer.Argument(help="Image files or URLs, in order; without any the product keeps those it has."),
     ] = None,
     title: Annotated[str, typer.Option(help="The title.")] = "",
     description: Annotated[str, typer.Option(help="The description.")] = "",
     attributes: Annotated[
-        str | None, typer.Option(help='Attributes as JSON: {"colour": "red", "price": 49}.')
+        str | None, typer.Option(help='Attributes as JSON: {"color": "red", "price": 49}.')
     ] = None,
-    remove_pictures: Annotated[
-        bool, typer.Option("--remove-pictures", help="Leave the product without pictures.")
+    remove_images: Annotated[
+        bool, typer.Option("--remove-images", help="Leave the product without images.")
     ] = False,
     *,
     service: Service,
@@ -72,20 +72,20 @@ def put(
     """Create or replace a product: title, description and attributes are what this command says."""
     from vitrine.cli.output import facts
 
-    if pictures and remove_pictures:
-        raise typer.BadParameter("give pictures, or this, not both", param_hint="--remove-pictures")
+    if images and remove_images:
+        raise typer.BadParameter("give images, or this, not both", param_hint="--remove-images")
     with service.client() as client:
         written = client.put_product(
             product_id,
             title=title,
             description=description,
             attributes=json_object(attributes, "--attributes"),
-            pictures=pictures or ([] if remove_pictures else None),
+            images=images or ([] if remove_images else None),
         )
     shown = {
         "product": written.product.product_id,
         "created": written.created,
-        "pictures": len(written.product.images),
+        "images": len(written.product.images),
         **{model: each.state for model, each in written.index.items()},
     }
     service.show(written, lambda: facts(shown))
@@ -96,7 +96,7 @@ def put(
 def delete(
     product_ids: Annotated[list[str], typer.Argument(help="Ids of products.")], *, service: Service
 ) -> None:
-    """Remove products with their pictures; stops at the first that does not exist."""
+    """Remove products with their images; stops at the first that does not exist."""
     with service.client() as client:
         for product_id in product_ids:
             client.delete_product(product_id)
@@ -106,7 +106,7 @@ def delete(
 @app.command()
 @asks
 def image(
-    image_id: Annotated[str, typer.Argument(help="Id of a picture, as a product shows it.")],
+    image_id: Annotated[str, typer.Argument(help="Id of an image, as a product shows it.")],
     file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it.")],
     thumbnail: Annotated[
         Literal["small", "large"] | None,
@@ -115,7 +115,7 @@ def image(
     *,
     service: Service,
 ) -> None:
-    """Write a picture file."""
+    """Write an image file."""
     with service.client() as client:
         data = client.image(image_id) if thumbnail is None else client.thumbnail(image_id, thumbnail)
     file.write_bytes(data)
@@ -149,16 +149,14 @@ _TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
 def import_products(
     location: Annotated[
         str,
-        typer.Argument(
-            help="A folder, a table, or the URL of a catalogue, as the service's machine sees it."
-        ),
+        typer.Argument(help="A folder, a table, or the URL of a catalog, as the service's machine sees it."),
     ],
     options: Annotated[
         str | None,
         typer.Option(help='More of the source as JSON, such as {"fields": {"product_id": "sku"}}.'),
     ] = None,
     ask_again: Annotated[
-        bool, typer.Option(help="Ask servers whether pictures that are known have changed.")
+        bool, typer.Option(help="Ask servers whether images that are known have changed.")
     ] = True,
     delete_missing: Annotated[
         bool, typer.Option("--delete-missing", help="Delete what this source has delivered and does no more.")
@@ -183,7 +181,7 @@ def import_products(
 
 
 def source_of(location: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Describe a source by its place: a URL is a catalogue, what ends like a table is one, all else a folder."""
+    """Describe a source by its place: a URL is a catalog, what ends like a table is one, all else a folder."""
     if location.lower().startswith(("http://", "https://")):
         return {"kind": "remote", "url": location, **options}
     # The service opens folders by their whole paths.

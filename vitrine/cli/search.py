@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vitrine.schemas import Comparison, Embeddings, Facts, Page
 
 
-_PICTURE = re.compile(r"https?://\S+|\S+\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)", re.IGNORECASE)
+_IMAGE = re.compile(r"https?://\S+|\S+\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +29,18 @@ class Asked(OptionGroup):
 
     query: Annotated[
         list[str] | None,
-        typer.Argument(help="Words, picture files, or URLs of pictures; several are looked for together."),
+        typer.Argument(help="Words, image files, or URLs of images; several are looked for together."),
     ] = None
     like: Annotated[list[str] | None, typer.Option(help="Id of a product to find others like.")] = None
     unlike: Annotated[list[str] | None, typer.Option(help="Id of a product to stay away from.")] = None
     box: Annotated[
         str | None,
-        typer.Option(help="Part of the picture that is meant: x,y,width,height in shares of its size."),
+        typer.Option(help="Part of the image that is meant: x,y,width,height in shares of its size."),
     ] = None
     limit: Annotated[int, typer.Option(min=1, help="Products to find.")] = 10
     offset: Annotated[int, typer.Option(min=0, help="Products to skip.")] = 0
     filter: Annotated[
-        str | None, typer.Option(help='Conditions on attributes: {"colour": "red", "price": {"lt": 50}}.')
+        str | None, typer.Option(help='Conditions on attributes: {"color": "red", "price": {"lt": 50}}.')
     ] = None
     weights: Annotated[
         str | None, typer.Option(help='Weights of the ensemble\'s members: {"openclip": 1, "blip2": 0.5}.')
@@ -48,7 +48,7 @@ class Asked(OptionGroup):
     fusion: Annotated[
         Literal["rrf", "weighted"] | None, typer.Option(help="How the ensemble fuses lists.")
     ] = None
-    lexical_weight: Annotated[
+    keyword_weight: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of the ranking by words as they are written.")
     ] = None
     score_threshold: Annotated[
@@ -61,25 +61,25 @@ class Asked(OptionGroup):
 
     @property
     def parts(self) -> "list[Part]":
-        """Tell pictures from words, and put all parts of the query together.
+        """Tell images from words, and put all parts of the query together.
 
         Raises:
-            typer.BadParameter: there is none, a box is none, or there is no picture for it.
-            FileNotFoundError: what looks like a picture's path is not there.
+            typer.BadParameter: there is none, a box is none, or there is no image for it.
+            FileNotFoundError: what looks like an image's path is not there.
         """
-        from vitrine.query import Like, Look, Words
+        from vitrine.query import ImagePart, ProductPart, TextPart
 
         cut = None if self.box is None else _box(self.box)
-        looks = [each for each in self.query or [] if is_picture(each)]
+        looks = [each for each in self.query or [] if is_image(each)]
         if cut is not None and not looks:
-            raise typer.BadParameter("a box is of a picture; give one", param_hint="--box")
+            raise typer.BadParameter("a box is of an image; give one", param_hint="--box")
         parts: list[Part] = [
-            Look(each, box=cut) if each in looks else Words(each) for each in self.query or []
+            ImagePart(each, box=cut) if each in looks else TextPart(each) for each in self.query or []
         ]
-        parts += [Like(each) for each in self.like or []]
-        parts += [Like(each, -0.5) for each in self.unlike or []]
+        parts += [ProductPart(each) for each in self.like or []]
+        parts += [ProductPart(each, -0.5) for each in self.unlike or []]
         if not parts:
-            raise typer.BadParameter("give words, a picture, or --like", param_hint="QUERY")
+            raise typer.BadParameter("give words, an image, or --like", param_hint="QUERY")
         return parts
 
     @property
@@ -91,17 +91,17 @@ class Asked(OptionGroup):
             "filter": json_object(self.filter, "--filter"),
             "weights": json_object(self.weights, "--weights"),
             "fusion": self.fusion,
-            "lexical_weight": self.lexical_weight,
+            "keyword_weight": self.keyword_weight,
             "score_threshold": self.score_threshold,
             "max_false_match_rate": self.max_false_match_rate,
             "exclude": self.exclude,
         }
 
 
-def is_picture(text: str) -> bool:
-    """Tell a picture's path or URL from words."""
-    # A name that ends like a picture's but is not there is a mistake, rather than a word.
-    return _PICTURE.fullmatch(text) is not None or (len(text) < 256 and Path(text).is_file())
+def is_image(text: str) -> bool:
+    """Tell an image's path or URL from words."""
+    # A name that ends like an image's but is not there is a mistake, rather than a word.
+    return _IMAGE.fullmatch(text) is not None or (len(text) < 256 and Path(text).is_file())
 
 
 def _box(text: str) -> "Box":
@@ -122,11 +122,11 @@ def search(
     asked: Asked,
     model: Annotated[str | None, typer.Option(help="An encoder; default: the ensemble.")] = None,
     thumbnails: Annotated[
-        bool | None, typer.Option(help="Draw pictures; default: where the terminal can.", show_default=False)
+        bool | None, typer.Option(help="Draw images; default: where the terminal can.", show_default=False)
     ] = None,
     service: Service,
 ) -> None:
-    """Find products by pictures, by words, by other products, or by all of them."""
+    """Find products by images, by words, by other products, or by all of them."""
     parts = asked.parts
     with service.client() as client:
         page = client.search(parts, model=model, **asked.options)
@@ -138,11 +138,11 @@ def _drawn_page(page: "Page", client: "Vitrine", thumbnails: bool | None, offset
 
     from vitrine.cli.output import can_show, table, thumbnail
 
-    pictures = can_show(console()) if thumbnails is None else thumbnails
+    images = can_show(console()) if thumbnails is None else thumbnails
     rows = [
         (
             place,
-            *([thumbnail(client.thumbnail(hit.image_id))] if pictures else []),
+            *([thumbnail(client.thumbnail(hit.image_id))] if images else []),
             hit.product_id,
             hit.score,
             hit.product.title,
@@ -150,7 +150,7 @@ def _drawn_page(page: "Page", client: "Vitrine", thumbnails: bool | None, offset
         )
         for place, hit in enumerate(page.results, offset + 1)
     ]
-    columns = ["", *(["picture"] if pictures else []), "product", "score", "title", "attributes"]
+    columns = ["", *(["image"] if images else []), "product", "score", "title", "attributes"]
     return Group(table(columns, rows), footer(page))
 
 
@@ -199,7 +199,7 @@ def _drawn_comparison(compared: "Comparison", offset: int) -> "RenderableType":
     return Group(lists, "", agreed, facts({f"without {name}": why for name, why in compared.skipped.items()}))
 
 
-PICTURES_A_CALL = 16
+IMAGES_A_CALL = 16
 TEXTS_A_CALL = 256
 _SHOWN_NUMBERS = 4
 
@@ -207,16 +207,16 @@ _SHOWN_NUMBERS = 4
 @asks
 def embed(
     model: Annotated[str, typer.Argument(help="An encoder.")],
-    inputs: Annotated[list[str], typer.Argument(help="Words, picture files, or URLs of pictures.")],
+    inputs: Annotated[list[str], typer.Argument(help="Words, image files, or URLs of images.")],
     *,
     service: Service,
 ) -> None:
-    """Make unit vectors of words and pictures; exit code 2 where one cannot be embedded."""
-    pictures = [each for each in dict.fromkeys(inputs) if is_picture(each)]
-    texts = [each for each in dict.fromkeys(inputs) if each not in pictures]
+    """Make unit vectors of words and images; exit code 2 where one cannot be embedded."""
+    images = [each for each in dict.fromkeys(inputs) if is_image(each)]
+    texts = [each for each in dict.fromkeys(inputs) if each not in images]
     with service.client() as client:
         told = dict(_embedded(client.embed_texts, model, texts, TEXTS_A_CALL))
-        told |= _embedded(client.embed_pictures, model, pictures, PICTURES_A_CALL)
+        told |= _embedded(client.embed_images, model, images, IMAGES_A_CALL)
     answers = [{"input": each, **told[each]} for each in inputs]
     service.show({"embeddings": answers}, lambda: _drawn_embeddings(answers))
     if any("error" in each for each in answers):
@@ -225,18 +225,18 @@ def embed(
 
 @asks
 def caption(
-    pictures: Annotated[list[str], typer.Argument(help="Picture files, or URLs of pictures.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, or URLs of images.")],
     model: Annotated[str | None, typer.Option(help="An encoder; default: the first that can.")] = None,
     *,
     service: Service,
 ) -> None:
-    """Say in words what pictures show, where an encoder writes captions."""
+    """Say in words what images show, where an encoder writes captions."""
     from vitrine.cli.output import table
 
     with service.client() as client:
-        captions = [client.caption(each, model=model) for each in pictures]
-    rows = [(name, each.model, each.caption) for name, each in zip(pictures, captions, strict=True)]
-    service.show(captions, lambda: table(("picture", "model", "caption"), rows))
+        captions = [client.caption(each, model=model) for each in images]
+    rows = [(name, each.model, each.caption) for name, each in zip(images, captions, strict=True)]
+    service.show(captions, lambda: table(("image", "model", "caption"), rows))
 
 
 def _embedded(

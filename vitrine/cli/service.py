@@ -38,12 +38,12 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.OK: "it is done, or with `--detach` submitted",
-    Exit.FAILED: "the service or a job failed, or a job was cancelled",
+    Exit.FAILED: "the service or a job failed, or a job was canceled",
     Exit.USAGE: "the command, or what it sends, is wrong",
     Exit.NOT_FOUND: "what it names does not exist",
     Exit.TRY_LATER: "not now: the service, a model, or a server behind a URL is away or busy",
     Exit.REFUSED: "the gate refuses the candidate, a verification finds differences that stay, or it "
-    "contradicts what is stored, such as an equal job that is at work; or a backup lacks picture files",
+    "contradicts what is stored, such as an equal job that is at work; or a backup lacks image files",
     Exit.NOT_ALLOWED: "the API key is missing, unknown, or may not do this",
     Exit.MISCONFIGURED: "a configuration is wrong; `vitrine config check` says how",
     Exit.UNSET: "`vitrine config check` finds no mistake, but could not check all: variables that the file "
@@ -136,7 +136,7 @@ def json_object(text: str | None, option: str) -> dict[str, Any] | None:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise typer.BadParameter('give a JSON object such as {"colour": "red"}', param_hint=option)
+        raise typer.BadParameter('give a JSON object such as {"color": "red"}', param_hint=option)
     return value
 
 
@@ -204,7 +204,7 @@ def asks(function: Callable[..., None]) -> Callable[..., None]:
             typer.echo(f"{error.message}{field}", err=True)
             raise typer.Exit(exit_of(error)) from None
         except OSError as error:
-            # A picture to send, or a file to write.
+            # An image to send, or a file to write.
             typer.echo(f"{error.filename}: {error.strerror}", err=True)
             raise typer.Exit(Exit.USAGE) from None
 

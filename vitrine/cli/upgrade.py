@@ -37,7 +37,7 @@ class Candidate(OptionGroup):
 @asks
 def plan(
     model: Model,
-    percent: Annotated[float, typer.Option(help="Share of the pictures to measure by.")] = 2.0,
+    percent: Annotated[float, typer.Option(help="Share of the images to measure by.")] = 2.0,
     *,
     candidate: Candidate,
     waiting: Waiting,
@@ -56,7 +56,7 @@ def build(model: Model, *, candidate: Candidate, waiting: Waiting, service: Serv
 @asks
 def sample(
     model: Model,
-    percent: Annotated[float, typer.Option(help="Share of the pictures.")] = 5.0,
+    percent: Annotated[float, typer.Option(help="Share of the images.")] = 5.0,
     *,
     candidate: Candidate,
     waiting: Waiting,
@@ -81,10 +81,10 @@ def evaluate(
         typer.Option(help='As JSON: {"name", "weights", "fusion"}; default: the configured.'),
     ] = None,
     queries: Annotated[
-        str | None, typer.Option(help="Table of labelled queries, in a folder that the service has opened.")
+        str | None, typer.Option(help="Table of labeled queries, in a folder that the service has opened.")
     ] = None,
     sampled: Annotated[
-        int | None, typer.Option("--sample", help="Pictures to change where no labels are.")
+        int | None, typer.Option("--sample", help="Images to change where no labels are.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the drawing and the intervals.")] = None,
     *,
@@ -92,7 +92,7 @@ def evaluate(
     waiting: Waiting,
     service: Service,
 ) -> None:
-    """Compare models and ensembles on labelled queries, or on changed pictures of the catalogue."""
+    """Compare models and ensembles on labeled queries, or on changed images of the catalog."""
     changes = candidate.changes
     if changes and candidate_of is None:
         raise typer.BadParameter(
@@ -174,14 +174,14 @@ def prune(
 @asks
 def verify(
     model: Annotated[str | None, typer.Option(help="A configured encoder; default: all.")] = None,
-    percent: Annotated[float, typer.Option(help="Share of the pictures to encode anew.")] = 5.0,
+    percent: Annotated[float, typer.Option(help="Share of the images to encode anew.")] = 5.0,
     seed: Annotated[int | None, typer.Option(help="Of the drawing; default: another each time.")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
     *,
     waiting: Waiting,
     service: Service,
 ) -> None:
-    """Compare catalogue, ledger and Milvus; exit code 5 where differences stay."""
+    """Compare catalog, ledger and Milvus; exit code 5 where differences stay."""
     waiting.do(service, "verify", model=model, percent=percent, seed=seed, repair=repair)
 
 

@@ -7,7 +7,7 @@ from core.errors import InvalidInput, VitrineError
 from deployments.http.auth import READ
 from deployments.http.bodies import Form, Taken, decode_base64, files_of, text_of
 from deployments.http.errors import fails
-from deployments.http.inputs import fetch_picture
+from deployments.http.inputs import fetch_image
 from deployments.http.schemas import Body
 from deployments.services.assembly import Services, services
 
@@ -15,27 +15,27 @@ router = APIRouter(prefix="/v1", tags=["captions"], dependencies=[READ])
 
 
 class CaptionBody(Body):
-    """A picture to describe."""
+    """An image to describe."""
 
     image: str | None = Field(None, min_length=1, description="Base64 or a data URI.")
-    image_url: str | None = Field(None, min_length=1, description="Where the picture is: http or https.")
+    image_url: str | None = Field(None, min_length=1, description="Where the image is: http or https.")
     model: str | None = Field(
         None, description="An encoder's name; left out: the first that writes captions."
     )
 
 
-PICTURE = Taken(
+IMAGE = Taken(
     CaptionBody,
     Form(
         texts={"model": "An encoder's name; left out: the first that writes captions."},
-        files={"image": "A picture file."},
+        files={"image": "An image file."},
         required=("image",),
     ),
 )
 
 
 class CaptionView(BaseModel):
-    """What a model says of a picture; `fingerprint` is that of its captions, language model included."""
+    """What a model says of an image; `fingerprint` is that of its captions, language model included."""
 
     model: str
     fingerprint: str
@@ -46,15 +46,15 @@ class CaptionView(BaseModel):
 
 @router.post(
     "/caption",
-    summary="Describe a picture in words",
-    openapi_extra=PICTURE.described,
+    summary="Describe an image in words",
+    openapi_extra=IMAGE.described,
     responses=fails(404, 424),
 )
 async def caption(request: Request) -> CaptionView:
-    """Describe a picture: a multipart file `image` with an optional field `model`, or JSON."""
+    """Describe an image: a multipart file `image` with an optional field `model`, or JSON."""
     service = services(request)
-    param, picture, model = await _read(request, service)
-    captioned = await service.captioner.caption(picture, model)
+    param, image, model = await _read(request, service)
+    captioned = await service.captioner.caption(image, model)
     text = captioned.texts[0]
     if isinstance(text, VitrineError):
         raise text.at(param)
@@ -69,15 +69,15 @@ async def caption(request: Request) -> CaptionView:
 
 
 async def _read(request: Request, service: Services) -> tuple[str, bytes, str | None]:
-    """Read the picture and the model to ask, after the field that the picture stood in."""
-    if PICTURE.is_form(request):
-        async with PICTURE.form(request, 1) as form:
+    """Read the image and the model to ask, after the field that the image stood in."""
+    if IMAGE.is_form(request):
+        async with IMAGE.form(request, 1) as form:
             (file,) = await files_of(form, "image")
             return "image", file, text_of(form, "model")
-    body = await PICTURE.json(request)
+    body = await IMAGE.json(request)
     if body.image is not None and body.image_url is None:
         return "image", await decode_base64(body.image, "image"), body.model
     if body.image_url is not None and body.image is None:
-        picture = await fetch_picture(body.image_url, service.fetcher, "image_url")
-        return "image_url", picture, body.model
+        image = await fetch_image(body.image_url, service.fetcher, "image_url")
+        return "image_url", image, body.model
     raise InvalidInput("give one of `image` and `image_url`").at("body")

@@ -17,22 +17,22 @@ from core.types import Encoded, EncoderInput, Vector, WholeNumber
 from deployments.http.auth import READ
 from deployments.http.bodies import Form, Taken, decode_base64, files_of, is_data_uri
 from deployments.http.errors import error_body, fails
-from deployments.http.inputs import fetch_picture, read_pictures
+from deployments.http.inputs import fetch_image, read_images
 from deployments.http.schemas import Body, EmbedBody, EmbeddingView
 from deployments.services.assembly import Services, services
 
 router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[READ])
-INPUT = Taken(EmbedBody, Form(files={"image": "A picture file."}, required=("image",)))
+INPUT = Taken(EmbedBody, Form(files={"image": "An image file."}, required=("image",)))
 
 
 @router.post(
     "/embed/{model}",
-    summary="Embed one picture or one text",
+    summary="Embed one image or one text",
     openapi_extra=INPUT.described,
     responses=fails(404, 424),
 )
 async def embed(model: str, request: Request) -> EmbeddingView:
-    """Return the unit vector of one picture (a multipart file `image`, base64 or a URL) or of one text."""
+    """Return the unit vector of one image (a multipart file `image`, base64 or a URL) or of one text."""
     service = services(request)
     encoder = service.encoders.get(model)
     field, item = await _read_input(request, service)
@@ -63,7 +63,7 @@ async def _read_input(request: Request, service: Services) -> tuple[str, Encoder
         return "text", body.text
     if body.image is not None:
         return "image", await decode_base64(body.image, "image")
-    return "image_url", await fetch_picture(str(body.image_url), service.fetcher, "image_url")
+    return "image_url", await fetch_image(str(body.image_url), service.fetcher, "image_url")
 
 
 Modality = Literal["auto", "text", "image"]
@@ -93,14 +93,14 @@ Inputs = Annotated[
 class EmbeddingsBody(Body):
     """What to embed, and how to write it."""
 
-    input: Inputs = Field(description="A string or a list of them: texts, and pictures as data URIs.")
+    input: Inputs = Field(description="A string or a list of them: texts, and images as data URIs.")
     model: str | None = Field(None, description="An encoder's name; left out: the configured default.")
     encoding_format: Encoding = Field(
         "float", description="float: numbers; base64: float32 values, little endian, in base64."
     )
     dimensions: WholeNumber | None = Field(None, ge=1, description="Only the model's own dimension is taken.")
     user: str | None = Field(None, description="Taken for compatibility; nothing is done with it.")
-    modality: Modality = Field("auto", description="What the inputs are; auto: data URIs are pictures.")
+    modality: Modality = Field("auto", description="What the inputs are; auto: data URIs are images.")
     fail: Literal["together", "alone"] = Field(
         "alone", description="What one bad input of several costs: its own embedding, or the request."
     )
@@ -167,7 +167,7 @@ def _embedding_item(
     return EmbeddingItem(index=index, embedding=answer.tolist())
 
 
-MAX_PICTURES = 64
+MAX_IMAGES = 64
 MAX_WORDS_LENGTH = 2000
 
 INPUTS = Taken(EmbeddingsBody)
@@ -175,7 +175,7 @@ INPUTS = Taken(EmbeddingsBody)
 
 @router.post(
     "/embeddings",
-    summary="Embed texts and pictures, as OpenAI does",
+    summary="Embed texts and images, as OpenAI does",
     response_model=EmbeddingsView,
     openapi_extra=INPUTS.described,
     responses=fails(404, 424),
@@ -183,9 +183,9 @@ INPUTS = Taken(EmbeddingsBody)
 async def embeddings(request: Request) -> Response:
     """Return a unit vector for each input; OpenAI's clients work unchanged.
 
-    A base64 data URI is a picture, every other string is text. With `modality` `image`, as in Infinity,
-    each input is a picture: a data URI, bare base64 or an http(s) URL; with `text` each is text. At most
-    64 inputs may be pictures. An input that cannot be embedded costs the others nothing: its entry has
+    A base64 data URI is an image, every other string is text. With `modality` `image`, as in Infinity,
+    each input is an image: a data URI, bare base64 or an http(s) URL; with `text` each is text. At most
+    64 inputs may be images. An input that cannot be embedded costs the others nothing: its entry has
     `"embedding": null` and an `error`. The request is refused, and `param` names the input, when nothing
     could be embedded, and with `fail` set to `together` as soon as one input could not, as in OpenAI's
     API.
@@ -209,15 +209,15 @@ async def embeddings(request: Request) -> Response:
 async def _read_inputs(
     given: Sequence[str], modality: Modality, fetcher: Fetcher
 ) -> list[EncoderInput | VitrineError]:
-    pictures = [_is_picture(item, modality) for item in given]
-    if sum(pictures) > MAX_PICTURES:
-        raise InputTooLarge(f"a request may hold at most {MAX_PICTURES} pictures").at("input")
-    sources = [item for item, picture in zip(given, pictures, strict=True) if picture]
-    read = iter(await read_pictures(sources, fetcher))
-    return [next(read) if picture else _words(item) for item, picture in zip(given, pictures, strict=True)]
+    images = [_is_image(item, modality) for item in given]
+    if sum(images) > MAX_IMAGES:
+        raise InputTooLarge(f"a request may hold at most {MAX_IMAGES} images").at("input")
+    sources = [item for item, image in zip(given, images, strict=True) if image]
+    read = iter(await read_images(sources, fetcher))
+    return [next(read) if image else _words(item) for item, image in zip(given, images, strict=True)]
 
 
-def _is_picture(item: str, modality: Modality) -> bool:
+def _is_image(item: str, modality: Modality) -> bool:
     if modality == "auto":
         return is_data_uri(item) and ";base64," in item[:100].lower()
     return modality == "image"

@@ -44,7 +44,7 @@ THUMBNAIL_FILE: dict[int | str, dict[str, Any]] = {
 
 @router.get(
     "/images/{image_id}/thumbnail",
-    summary="Read a picture in a small size",
+    summary="Read an image in a small size",
     response_class=Response,
     responses=THUMBNAIL_FILE | fails(404),
 )
@@ -53,11 +53,11 @@ async def get_thumbnail(
     request: Request,
     size: Annotated[Size, Query(description="At most 320 or 960 pixels a side.")] = "small",
 ) -> Response:
-    """Return the picture as WebP, upright, never larger than the picture itself."""
+    """Return the image as WebP, upright, never larger than the image itself."""
     service = services(request)
-    picture = await asyncio.to_thread(service.catalog.products.picture, image_id)
-    etag = f'"{picture.sha256}-{size}"'
+    image = await asyncio.to_thread(service.catalog.products.image, image_id)
+    etag = f'"{image.sha256}-{size}"'
     headers = kept_for_good(etag)
     if matches(request, etag):
         return Response(status_code=304, headers=headers)
-    return Response(await service.thumbnails.get(picture, size), media_type=MEDIA_TYPE, headers=headers)
+    return Response(await service.thumbnails.get(image, size), media_type=MEDIA_TYPE, headers=headers)

@@ -121,7 +121,7 @@ async def get_logs(
     responses=fails(404),
 )
 async def get_report(job_id: str, request: Request) -> HTMLResponse:
-    """Return the page that an evaluation has written, with pictures; 404 for jobs that write none."""
+    """Return the page that an evaluation has written, with images; 404 for jobs that write none."""
     found = services(request)
     files = ((await found.jobs.get(job_id)).result or {}).get("files") or {}
     if "report.html" not in files:

@@ -12,11 +12,11 @@ from core.concurrency import DECODERS, run_in
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.indexing import IndexState
 from core.search import QueryPart
-from core.types import NewPicture
+from core.types import NewImage
 from deployments.http.auth import READ, WRITE
 from deployments.http.bodies import Form, Taken, files_of, parse, text_of
 from deployments.http.errors import fails
-from deployments.http.inputs import read_pictures
+from deployments.http.inputs import read_images
 from deployments.http.limits import request_ends_at
 from deployments.http.routes.images import NOT_MODIFIED, kept_for_good, matches
 from deployments.http.schemas import (
@@ -35,7 +35,7 @@ from models.images import MEDIA_TYPES, ImageLimits, inspect_image
 
 _CHECKED_AT_ONCE = 4
 router = APIRouter(prefix="/v1", tags=["products"], dependencies=[READ])
-PICTURE_FILE: dict[int | str, dict[str, Any]] = {
+IMAGE_FILE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file.",
         "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES},
@@ -46,7 +46,7 @@ PRODUCT = Taken(
     ProductBody,
     Form(
         json={"metadata": ProductBody},
-        file_lists={"images": "Picture files, in order; without any the product keeps those it has."},
+        file_lists={"images": "Image files, in order; without any the product keeps those it has."},
     ),
 )
 
@@ -60,17 +60,17 @@ PRODUCT = Taken(
     responses={201: {"model": WrittenView, "description": "Created."}, **fails(424)},
 )
 async def put_product(product_id: str, request: Request, response: Response) -> WrittenView:
-    """Store a product with its pictures, durably, and index it.
+    """Store a product with its images, durably, and index it.
 
-    JSON with pictures as base64, data URIs or http(s) URLs, or multipart with a JSON field `metadata` and
-    files `images`. Without pictures in the request the product keeps those it has; an empty list of JSON
+    JSON with images as base64, data URIs or http(s) URLs, or multipart with a JSON field `metadata` and
+    files `images`. Without images in the request the product keeps those it has; an empty list of JSON
     `images` removes them.
-    The answer says per model whether the pictures are `indexed`, still `pending` or have `failed`.
+    The answer says per model whether the images are `indexed`, still `pending` or have `failed`.
     """
     service = services(request)
     body, files = await _read_product(request, service.max_images_per_product, service.fetcher)
-    pictures = None if files is None else await _check_pictures(files, service.image_limits)
-    written = await service.writes.put(product_id, body.title, body.description, body.attributes, pictures)
+    images = None if files is None else await _check_images(files, service.image_limits)
+    written = await service.writes.put(product_id, body.title, body.description, body.attributes, images)
     response.status_code = 201 if written.created else 200
     return WrittenView(
         product=ProductView.of(written.product),
@@ -84,7 +84,7 @@ async def put_product(product_id: str, request: Request, response: Response) -> 
 
 @router.get("/products/{product_id}", summary="Read a product", responses=fails(404))
 async def get_product(product_id: str, request: Request) -> ProductView:
-    """Return a product with its pictures."""
+    """Return a product with its images."""
     products = services(request).catalog.products
     return ProductView.of(await asyncio.to_thread(products.get, product_id))
 
@@ -108,7 +108,7 @@ async def list_products(
     responses=fails(404),
 )
 async def delete_product(product_id: str, request: Request) -> None:
-    """Remove a product, its pictures and its vectors."""
+    """Remove a product, its images and its vectors."""
     await services(request).writes.delete(product_id)
 
 
@@ -124,7 +124,7 @@ async def similar_products(
         FiniteFloat | None, Query(gt=0, lt=1, description=MAX_FALSE_MATCH_RATE)
     ] = None,
 ) -> SearchView:
-    """Find products that look like this one, by all its pictures; the product itself is left out."""
+    """Find products that look like this one, by all its images; the product itself is left out."""
     service = services(request)
     service.check_page(limit, offset)
     part = await service.stored.product(product_id)
@@ -143,20 +143,20 @@ async def similar_products(
 
 @router.get(
     "/images/{image_id}",
-    summary="Read a picture file",
+    summary="Read an image file",
     response_class=Response,
-    responses=PICTURE_FILE | fails(404),
+    responses=IMAGE_FILE | fails(404),
 )
 async def get_image(image_id: str, request: Request) -> Response:
-    """Return the picture file as it was sent."""
+    """Return the image file as it was sent."""
     catalog = services(request).catalog
-    picture = await asyncio.to_thread(catalog.products.picture, image_id)
-    etag = f'"{picture.sha256}"'
+    image = await asyncio.to_thread(catalog.products.image, image_id)
+    etag = f'"{image.sha256}"'
     headers = kept_for_good(etag)
     if matches(request, etag):
         return Response(status_code=304, headers=headers)
-    data = await asyncio.to_thread(catalog.blobs.get, picture.sha256)
-    return Response(data, media_type=picture.media_type, headers=headers)
+    data = await asyncio.to_thread(catalog.blobs.get, image.sha256)
+    return Response(data, media_type=image.media_type, headers=headers)
 
 
 async def _read_product(
@@ -168,35 +168,35 @@ async def _read_product(
                 raise InvalidInput("the form is empty; send `metadata`, files `images`, or both").at("body")
             body = parse(text_of(form, "metadata") or "{}", ProductBody, "metadata")
             if body.images is not None:
-                raise InvalidInput("send pictures as files of the form field `images`").at("metadata.images")
+                raise InvalidInput("send images as files of the form field `images`").at("metadata.images")
             return body, await files_of(form, "images") or None
     body = await PRODUCT.json(request)
     if body.images is None:
         return body, None
     if len(body.images) > max_images:
-        raise InputTooLarge(f"a product may have at most {max_images} pictures").at("images")
+        raise InputTooLarge(f"a product may have at most {max_images} images").at("images")
     files = []
-    for index, picture in enumerate(await read_pictures(body.images, fetcher)):
-        if isinstance(picture, VitrineError):
-            raise picture.at(f"images[{index}]")
-        files.append(picture)
+    for index, image in enumerate(await read_images(body.images, fetcher)):
+        if isinstance(image, VitrineError):
+            raise image.at(f"images[{index}]")
+        files.append(image)
     return body, files
 
 
-async def _check_pictures(files: list[bytes], limits: ImageLimits) -> list[NewPicture]:
-    checked: list[NewPicture] = []
+async def _check_images(files: list[bytes], limits: ImageLimits) -> list[NewImage]:
+    checked: list[NewImage] = []
     # A few at a time: a product with many images must not go before all others.
     for some in parts(list(enumerate(files)), _CHECKED_AT_ONCE):
-        checked += await asyncio.gather(*(_check_picture(index, data, limits) for index, data in some))
+        checked += await asyncio.gather(*(_check_image(index, data, limits) for index, data in some))
     return checked
 
 
-async def _check_picture(index: int, data: bytes, limits: ImageLimits) -> NewPicture:
+async def _check_image(index: int, data: bytes, limits: ImageLimits) -> NewImage:
     try:
         facts = await run_in(DECODERS, inspect_image, data, limits, request_ends_at())
     except InvalidInput as error:
         raise error.at(f"images[{index}]") from None
-    return NewPicture(data, facts.media_type, facts.width, facts.height)
+    return NewImage(data, facts.media_type, facts.width, facts.height)
 
 
 def _overall(states: dict[str, IndexState]) -> IndexState:

@@ -20,14 +20,14 @@ SEARCH_QUERY = query_of(SearchBody)
 
 @router.post(
     "/search",
-    summary="Search by picture, words, products, or all of them",
+    summary="Search by image, words, products, or all of them",
     openapi_extra=SEARCH_QUERY.described,
     responses=fails(404, 409, 424),
 )
 async def search(request: Request) -> SearchView:
     """Find products.
 
-    JSON, or multipart with the same JSON in the field `request` and picture files in other fields. A
+    JSON, or multipart with the same JSON in the field `request` and image files in other fields. A
     file that no part of the query names as its `upload` joins the query with weight 1.
     """
     service = services(request)
@@ -162,14 +162,14 @@ class AttributesView(BaseModel):
     """The attributes that products have, the most frequent first."""
 
     products_read: int = Field(
-        description="Products that were read: all with pictures, or a share of a large catalogue."
+        description="Products that were read: all with images, or a share of a large catalog."
     )
     attributes: list[AttributeView]
 
 
 @router.get("/attributes", summary="What products can be filtered by")
 async def attributes(request: Request) -> AttributesView:
-    """Sum up the attributes of products that have pictures, as they were at most half a minute ago.
+    """Sum up the attributes of products that have images, as they were at most half a minute ago.
 
     At most 50 attributes and 50 values of each, from at most 2,000 products.
     """

@@ -19,9 +19,9 @@ router = APIRouter(tags=["status"])
 
 
 class CountsView(BaseModel):
-    """How far a collection has come; `failed` pictures are in quarantine."""
+    """How far a collection has come; `failed` images are in quarantine."""
 
-    pictures: int
+    images: int
     indexed: int
     failed: int
     missing: int
@@ -29,9 +29,7 @@ class CountsView(BaseModel):
     @classmethod
     def of(cls, counts: LedgerCounts) -> "CountsView":
         """Show the counts of a collection."""
-        return cls(
-            pictures=counts.pictures, indexed=counts.indexed, failed=counts.failed, missing=counts.missing
-        )
+        return cls(images=counts.images, indexed=counts.indexed, failed=counts.failed, missing=counts.missing)
 
 
 class VersionView(BaseModel):
@@ -77,9 +75,9 @@ class ModelView(BaseModel):
 
 
 class CaptionCountsView(BaseModel):
-    """How far the captions of a model have come; `failed` pictures are in quarantine."""
+    """How far the captions of a model have come; `failed` images are in quarantine."""
 
-    pictures: int
+    images: int
     captioned: int
     failed: int
     missing: int
@@ -89,7 +87,7 @@ class StatsView(BaseModel):
     """Numbers of the whole service."""
 
     products: int
-    pictures: int
+    images: int
     models: dict[str, CountsView | None]
     captions: dict[str, CaptionCountsView] = Field(description="By those models that write captions.")
 
@@ -162,16 +160,16 @@ async def versions(model: str, request: Request) -> list[VersionView]:
 
 @router.get("/v1/stats", summary="Numbers", dependencies=[READ])
 async def stats(request: Request) -> StatsView:
-    """Count products, pictures, what each model has indexed, and what those that can have captioned.
+    """Count products, images, what each model has indexed, and what those that can have captioned.
 
     What the models have indexed is as of a moment ago: `counts_ttl_s` of the configuration says how long.
     """
     service = services(request)
-    products, pictures = await service.status.counts()
+    products, images = await service.status.counts()
     models = await service.status.models()
     return StatsView(
         products=products,
-        pictures=pictures,
+        images=images,
         models={each.name: CountsView.of(each.counts) if each.counts else None for each in models},
         captions={
             each.name: CaptionCountsView(**asdict(counts))
@@ -182,7 +180,7 @@ async def stats(request: Request) -> StatsView:
 
 
 class MissingView(BaseModel):
-    """A picture that is not indexed yet."""
+    """An image that is not indexed yet."""
 
     image_id: str
     product_id: str
@@ -190,7 +188,7 @@ class MissingView(BaseModel):
 
 
 class FailedView(MissingView):
-    """A picture that the model could not take."""
+    """An image that the model could not take."""
 
     error: str
 
@@ -201,7 +199,7 @@ class GapsView(BaseModel):
     collection: str
     missing: list[MissingView]
     failed: list[FailedView] = Field(
-        description="Pictures in quarantine: they are tried again when they change, and by "
+        description="Images in quarantine: they are tried again when they change, and by "
         "`vitrine verify --repair`."
     )
 
@@ -215,7 +213,7 @@ class GapsView(BaseModel):
 async def gaps(
     model: str, fingerprint: str, request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50
 ) -> GapsView:
-    """List up to `limit` pictures that are missing, and as many that have failed with the reason."""
+    """List up to `limit` images that are missing, and as many that have failed with the reason."""
     return await asyncio.to_thread(_gaps, services(request).catalog, model, fingerprint, limit)
 
 

@@ -16,13 +16,13 @@ from core.types import EncoderInfo
 from deployments.http.auth import READ
 from deployments.http.bodies import Taken
 from deployments.http.errors import kind_of, status_of
-from deployments.http.inputs import decode_pictures
+from deployments.http.inputs import decode_images
 from deployments.http.schemas import Body, Words
 from deployments.observability.request_context import note_error
 from deployments.services.assembly import services
 
 MAX_TEXTS = 2048
-MAX_PICTURES = 64
+MAX_IMAGES = 64
 
 
 class _WeaviateRoute(APIRoute):
@@ -47,17 +47,17 @@ router = APIRouter(tags=["weaviate"], route_class=_WeaviateRoute)
 
 
 class VectorizeBody(Body):
-    """Texts and pictures; null, which Go writes for an empty list, is one."""
+    """Texts and images; null, which Go writes for an empty list, is one."""
 
     texts: list[Words] | None = Field(None, max_length=MAX_TEXTS)
-    images: list[str] | None = Field(None, max_length=MAX_PICTURES, description="Base64.")
+    images: list[str] | None = Field(None, max_length=MAX_IMAGES, description="Base64.")
 
 
 INPUTS = Taken(VectorizeBody)
 
 
 class VectorizeView(BaseModel):
-    """Unit vectors in the order of the texts and of the pictures."""
+    """Unit vectors in the order of the texts and of the images."""
 
     textVectors: list[list[float]]
     imageVectors: list[list[float]]
@@ -80,7 +80,7 @@ class MetaView(BaseModel):
     openapi_extra=INPUTS.described,
 )
 async def vectorize(request: Request) -> VectorizeView:
-    """Return a vector for each text and each picture, from the configured `embedding_model`.
+    """Return a vector for each text and each image, from the configured `embedding_model`.
 
     The shape has no place for the error of one input: the first that fails refuses the request.
     """
@@ -88,7 +88,7 @@ async def vectorize(request: Request) -> VectorizeView:
     body = await INPUTS.json(request)
     texts, images = body.texts or [], body.images or []
     encoder = await service.embedder.encoder(None)
-    encoded = await service.embedder.embed(encoder, [*texts, *await decode_pictures(images)])
+    encoded = await service.embedder.embed(encoder, [*texts, *await decode_images(images)])
     vectors = []
     for index, vector in enumerate(encoded.vectors):
         if isinstance(vector, VitrineError):

@@ -1,4 +1,4 @@
-/** The query in the address of the page, so that it can be shared; uploaded pictures do not fit in there. */
+/** The query in the address of the page, so that it can be shared; uploaded images do not fit in there. */
 
 import { MAX_COUNT, PAGE, emptyQuery, newPart } from "./query.js";
 
@@ -32,7 +32,7 @@ export function toAddress(query) {
   for (const [model, weight] of Object.entries(query.weights))
     address.append("weight", [weight, model].join(SEPARATOR));
   if (query.fusion) address.set("fusion", query.fusion);
-  if (query.lexical !== null) address.set("lexical", String(query.lexical));
+  if (query.keyword !== null) address.set("keyword", String(query.keyword));
   if (Object.keys(query.filter).length) address.set("filter", JSON.stringify(query.filter));
   if (query.count !== PAGE) address.set("n", String(query.count));
   return address;
@@ -54,7 +54,7 @@ export function fromAddress(address) {
     if (model) query.weights[model] = number(weight, 1);
   }
   query.fusion = address.get("fusion") ?? "";
-  query.lexical = address.has("lexical") ? number(address.get("lexical"), 0.5) : null;
+  query.keyword = address.has("keyword") ? number(address.get("keyword"), 0.5) : null;
   query.filter = readFilter(address.get("filter"));
   query.count = Math.min(MAX_COUNT, Math.max(1, Math.round(number(address.get("n"), PAGE))));
   return { query, lostUploads: number(address.get("uploads"), 0) };

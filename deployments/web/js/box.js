@@ -1,4 +1,4 @@
-/** Drawing a box on a picture: by pointer, or by four numbers. */
+/** Drawing a box on an image: by pointer, or by four numbers. */
 
 import { fill, h } from "./dom.js";
 
@@ -14,7 +14,7 @@ const SIDES = [
 ];
 
 /**
- * A frame that shows a box over the picture beside it.
+ * A frame that shows a box over the image beside it.
  * @param {Box | null} box
  * @returns {HTMLElement}
  */
@@ -25,10 +25,10 @@ export function frame(box) {
 }
 
 /**
- * Ask for the part of a picture that is meant.
- * @param {string} preview address of the picture
+ * Ask for the part of an image that is meant.
+ * @param {string} preview address of the image
  * @param {Box | null} box the box until now
- * @returns {Promise<Box | null | undefined>} null: the whole picture; undefined: nothing changes
+ * @returns {Promise<Box | null | undefined>} null: the whole image; undefined: nothing changes
  */
 export function askForBox(preview, box) {
   const drawing = { box: box ?? { x: 0.1, y: 0.1, width: 0.8, height: 0.8 } };
@@ -48,7 +48,7 @@ export function askForBox(preview, box) {
   const canvas = h(
     "div",
     { class: "canvas" },
-    h("img", { src: preview, alt: "The picture to draw on", draggable: "false" }),
+    h("img", { src: preview, alt: "The image to draw on", draggable: "false" }),
     shown,
   );
   drawOn(canvas, (drawn) => {
@@ -56,14 +56,14 @@ export function askForBox(preview, box) {
     show();
   });
   show();
-  const dialog = h("dialog", { "aria-labelledby": "box-title" });
+  const dialog = h("dialog", { "aria-labeledby": "box-title" });
   fill(
     dialog,
     h(
       "form",
       { method: "dialog" },
-      h("h2", { id: "box-title" }, "Which part of the picture?"),
-      h("p", { class: "hint" }, "Draw a box on the picture, or give its place in percent."),
+      h("h2", { id: "box-title" }, "Which part of the image?"),
+      h("p", { class: "hint" }, "Draw a box on the image, or give its place in percent."),
       canvas,
       h(
         "div",
@@ -74,7 +74,7 @@ export function askForBox(preview, box) {
         "div",
         { class: "row" },
         h("button", { class: "primary", value: "box", autofocus: true }, "Use this part"),
-        h("button", { value: "whole" }, "Whole picture"),
+        h("button", { value: "whole" }, "Whole image"),
         h("button", { value: "", formnovalidate: true }, "Cancel"),
       ),
     ),
@@ -126,7 +126,7 @@ function between(a, b) {
   return fit({ x, y, width: Math.abs(a.x - b.x), height: Math.abs(a.y - b.y) });
 }
 
-/** Keep a box within the picture, and larger than nothing. @param {Box} box @returns {Box} */
+/** Keep a box within the image, and larger than nothing. @param {Box} box @returns {Box} */
 function fit(box) {
   const width = Math.max(SMALLEST, clamp(box.width));
   const height = Math.max(SMALLEST, clamp(box.height));

@@ -15,7 +15,7 @@ import { thumbnail } from "./thumbnail.js";
  */
 export function card(store, product, { imageId, score, join } = {}) {
   const name = product.title || product.product_id;
-  const picture = imageId ?? product.images[0]?.image_id;
+  const image = imageId ?? product.images[0]?.image_id;
   const like = (/** @type {number} */ weight) => {
     store.addPart("product", product.product_id, { weight });
     document.getElementById("status")?.scrollIntoView({ block: "nearest" });
@@ -26,7 +26,7 @@ export function card(store, product, { imageId, score, join } = {}) {
     h(
       "button",
       { type: "button", class: "open", onclick: () => showDetails(store, product) },
-      picture ? thumbnail(picture, "") : h("span", { class: "nothing" }, "no picture"),
+      image ? thumbnail(image, "") : h("span", { class: "nothing" }, "no image"),
       h("span", { class: "name" }, name),
     ),
     h(
@@ -46,7 +46,7 @@ export function card(store, product, { imageId, score, join } = {}) {
   );
 }
 
-/** A price of a catalogue that names no currency. @param {any} price */
+/** A price of a catalog that names no currency. @param {any} price */
 function money(price) {
   if (typeof price !== "number") return String(price);
   const minimumFractionDigits = Number.isInteger(price) ? 0 : 2;

@@ -1,4 +1,4 @@
-/** Results of several models side by side; products that several have found are joined by a colour. */
+/** Results of several models side by side; products that several have found are joined by a color. */
 
 import { card } from "./card.js";
 import { h } from "./dom.js";
@@ -8,11 +8,11 @@ import { timings } from "./timings.js";
 
 /** @typedef {import("./query.js").QueryStore} QueryStore */
 
-const COLOURS = 12;
+const COLORS = 12;
 
 /** @param {QueryStore} store @param {any} answer of a comparison @returns {HTMLElement[]} */
 export function columns(store, answer) {
-  const joined = colours(answer.lists);
+  const joined = colors(answer.lists);
   const lists = answer.lists.map((/** @type {any} */ list) => {
     // What was left out of all is said once, above.
     const skipped = Object.entries(list.skipped).filter(([model]) => !(model in answer.skipped));
@@ -34,7 +34,7 @@ export function columns(store, answer) {
 }
 
 /** Number the products that stand in several lists, best places first. @param {any[]} lists */
-function colours(lists) {
+function colors(lists) {
   /** @type {Map<string, number>} */
   const seen = new Map();
   for (const list of lists)
@@ -49,13 +49,13 @@ function column(store, list, products, joined) {
     const index = joined.get(hit.product_id);
     const join = index === undefined ? "" : `shared ${index + 1}`;
     const made = card(store, products[hit.product_id], { imageId: hit.image_id, score: hit.score, join });
-    if (index !== undefined) made.classList.add("shared", `shared-${index % COLOURS}`);
+    if (index !== undefined) made.classList.add("shared", `shared-${index % COLORS}`);
     return made;
   });
   const title = `column-${list.model}`;
   return h(
     "section",
-    { class: "column", "aria-labelledby": title },
+    { class: "column", "aria-labeledby": title },
     h("h2", { id: title }, list.model),
     notes(list, list.model),
     cards.length ? h("ol", {}, cards) : nothing(store),

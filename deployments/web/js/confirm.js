@@ -14,7 +14,7 @@ import { fill, h } from "./dom.js";
  */
 export function confirm(title, what, options) {
   const inputs = options.map((option) => ({ option, input: inputOf(option) }));
-  const dialog = h("dialog", { class: "small", "aria-labelledby": "confirm-title" });
+  const dialog = h("dialog", { class: "small", "aria-labeledby": "confirm-title" });
   fill(
     dialog,
     h(

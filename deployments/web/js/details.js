@@ -7,7 +7,7 @@ import { thumbnail } from "./thumbnail.js";
 
 /** @param {QueryStore} store @param {any} product as the API shows it */
 export function showDetails(store, product) {
-  const dialog = h("dialog", { class: "details", "aria-labelledby": "details-title" });
+  const dialog = h("dialog", { class: "details", "aria-labeledby": "details-title" });
   const search = (/** @type {"product" | "image"} */ kind, /** @type {string} */ value, weight = 1) => {
     dialog.close();
     store.addPart(kind, value, { weight });
@@ -17,7 +17,7 @@ export function showDetails(store, product) {
     h("h2", { id: "details-title" }, product.title || product.product_id),
     h(
       "div",
-      { class: "pictures" },
+      { class: "images" },
       product.images.map((/** @type {any} */ image, /** @type {number} */ index) =>
         figure(image, index, product, search),
       ),
@@ -51,7 +51,7 @@ export function showDetails(store, product) {
 
 /** @param {any} image @param {number} index @param {any} product @param {Function} search */
 function figure(image, index, product, search) {
-  const alt = image.caption || `Picture ${index + 1} of ${product.title || product.product_id}`;
+  const alt = image.caption || `Image ${index + 1} of ${product.title || product.product_id}`;
   return h(
     "figure",
     {},
@@ -61,10 +61,10 @@ function figure(image, index, product, search) {
       "button",
       {
         type: "button",
-        "aria-label": `Search by picture ${index + 1}`,
+        "aria-label": `Search by image ${index + 1}`,
         onclick: () => search("image", image.image_id),
       },
-      "Search by this picture",
+      "Search by this image",
     ),
   );
 }

@@ -1,4 +1,4 @@
-/** Making elements. Text goes in as text nodes only, so nothing of the catalogue is ever read as HTML. */
+/** Making elements. Text goes in as text nodes only, so nothing of the catalog is ever read as HTML. */
 
 /**
  * @typedef {Node | string | number | null | undefined | false} Child

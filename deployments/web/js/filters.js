@@ -1,4 +1,4 @@
-/** Filters from the attributes that the catalogue's products have. */
+/** Filters from the attributes that the catalog's products have. */
 
 import { byId, fill, h } from "./dom.js";
 

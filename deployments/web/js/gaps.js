@@ -1,4 +1,4 @@
-/** The pictures that a version has not indexed, with the reasons. */
+/** The images that a version has not indexed, with the reasons. */
 
 import { callJson } from "./api.js";
 import { byId, fill, h } from "./dom.js";
@@ -40,10 +40,10 @@ export async function showGaps(model, fingerprint, closed) {
   }
 }
 
-/** @param {string} title @param {{image_id: string, product_id: string, error?: string}[]} pictures */
-function list(title, pictures) {
-  if (pictures.length === 0) return null;
-  const items = pictures.map(({ image_id: id, product_id: product, error }) =>
+/** @param {string} title @param {{image_id: string, product_id: string, error?: string}[]} images */
+function list(title, images) {
+  if (images.length === 0) return null;
+  const items = images.map(({ image_id: id, product_id: product, error }) =>
     h(
       "li",
       {},
@@ -51,6 +51,6 @@ function list(title, pictures) {
       h("span", {}, h("strong", {}, product), error && h("span", { class: "bad" }, error)),
     ),
   );
-  const told = h("p", {}, `${title}${pictures.length === MOST ? `, the first ${MOST}` : ""}:`);
+  const told = h("p", {}, `${title}${images.length === MOST ? `, the first ${MOST}` : ""}:`);
   return h("div", {}, told, h("ul", { class: "gap-list" }, items));
 }

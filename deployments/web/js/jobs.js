@@ -9,7 +9,7 @@ import { openReport } from "./report.js";
 
 /** Shows jobs; each keeps its element, so that what is unfolded or has the focus stays so. */
 export class JobList {
-  /** @param {HTMLElement} place @param {() => void} onchange when a job was cancelled */
+  /** @param {HTMLElement} place @param {() => void} onchange when a job was canceled */
   constructor(place, onchange) {
     this.place = place;
     this.onchange = onchange;

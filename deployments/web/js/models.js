@@ -16,7 +16,7 @@ export class ModelPanel {
     this.models = models;
     /** @type {Object<string, number>} */
     this.configured = {};
-    this.answeredLexical = 0;
+    this.answeredKeyword = 0;
     this.shown = "";
     store.listen(() => this.update());
     this.update();
@@ -27,7 +27,7 @@ export class ModelPanel {
     const lists = answer.lists ?? [{ model: this.store.query.model, ...answer }];
     const ensemble = lists.find((/** @type {any} */ list) => list.model === "ensemble");
     if (ensemble) this.takeWeights(ensemble.models_used);
-    if (!answer.lists) this.takeLexical(answer.lexical_weight);
+    if (!answer.lists) this.takeKeyword(answer.keyword_weight);
   }
 
   /**
@@ -43,20 +43,20 @@ export class ModelPanel {
   }
 
   /** Take over the share of the words as written, where the service has chosen it. @param {number} share */
-  takeLexical(share) {
-    this.answeredLexical = share;
+  takeKeyword(share) {
+    this.answeredKeyword = share;
     this.update();
   }
 
   update() {
-    const { model, weights, fusion, lexical, words } = this.store.query;
+    const { model, weights, fusion, keyword, words } = this.store.query;
     const touched = Object.keys(weights).length > 0;
     const now = JSON.stringify([
       model,
       touched,
       touched || this.configured,
       fusion,
-      lexical ?? this.answeredLexical,
+      keyword ?? this.answeredKeyword,
       Boolean(words),
     ]);
     const hasFocus =
@@ -65,7 +65,7 @@ export class ModelPanel {
     byId("as-configured")?.toggleAttribute("hidden", !touched);
     if (now === this.shown || hasFocus) return;
     this.shown = now;
-    fill(byId("models"), this.selector(), this.fuses() && this.weights(), Boolean(words) && this.lexical());
+    fill(byId("models"), this.selector(), this.fuses() && this.weights(), Boolean(words) && this.keyword());
   }
 
   fuses() {
@@ -122,11 +122,11 @@ export class ModelPanel {
     );
   }
 
-  lexical() {
-    const { lexical } = this.store.query;
-    const change = (/** @type {number} */ value) => this.store.change({ lexical: value }, false);
-    const label = lexical === null ? "Words as written (auto)" : "Words as written";
-    return slider({ label, value: lexical ?? this.answeredLexical, min: 0, max: 1, onchange: change });
+  keyword() {
+    const { keyword } = this.store.query;
+    const change = (/** @type {number} */ value) => this.store.change({ keyword: value }, false);
+    const label = keyword === null ? "Words as written (auto)" : "Words as written";
+    return slider({ label, value: keyword ?? this.answeredKeyword, min: 0, max: 1, onchange: change });
   }
 
   isOpen() {
@@ -145,5 +145,5 @@ export class ModelPanel {
 /** @param {Model} model */
 function named({ model, serving, problem }) {
   if (problem !== null || serving === null) return `${model} (not ready)`;
-  return serving.modalities.includes("text") ? model : `${model} (pictures only)`;
+  return serving.modalities.includes("text") ? model : `${model} (images only)`;
 }

@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 
 /**
- * @param {{models_used: {model: string, fingerprint: string, weight: number}[], lexical_weight?: number,
+ * @param {{models_used: {model: string, fingerprint: string, weight: number}[], keyword_weight?: number,
  *   skipped: Object<string, string>, incomplete: Object<string, string>, degraded: boolean}} list
  * @param {string} [title] of the list, where it is the name of the model
  * @returns {HTMLElement}
@@ -14,8 +14,8 @@ export function notes(list, title) {
       ? h("span", { class: "used", title: "Version" }, h("code", {}, fingerprint))
       : h("span", { class: "used", title: `Version ${fingerprint}` }, model),
   );
-  if (list.lexical_weight)
-    used.push(h("span", { class: "used" }, `words as written ${list.lexical_weight.toFixed(2)}`));
+  if (list.keyword_weight)
+    used.push(h("span", { class: "used" }, `words as written ${list.keyword_weight.toFixed(2)}`));
   return h(
     "div",
     {},

@@ -70,7 +70,7 @@ function showHealth(stats, health) {
         "the service",
       ),
       figure(stats.products.toLocaleString(), "products"),
-      figure(stats.pictures.toLocaleString(), "pictures"),
+      figure(stats.images.toLocaleString(), "images"),
     ),
     Object.entries(health.problems).map(([name, problem]) =>
       h("p", { class: "problem" }, h("strong", {}, `${name}: `), problem),

@@ -38,12 +38,12 @@ function wordsWeight(store, query) {
 /** @param {QueryStore} store @param {Part} part */
 function row(store, part) {
   const title = h("span", { class: "title" }, part.value);
-  const picture = h("div", { class: "picture" });
-  void showPicture(part, picture, title);
+  const image = h("div", { class: "image" });
+  void showImage(part, image, title);
   return h(
     "article",
     { class: "part", "aria-label": `${kindName(part)}: ${part.value}` },
-    picture,
+    image,
     h(
       "div",
       { class: "about" },
@@ -63,11 +63,11 @@ function row(store, part) {
 
 /** @param {Part} part */
 function kindName({ kind }) {
-  return { upload: "Uploaded picture", url: "Picture at", product: "Product", image: "Picture" }[kind];
+  return { upload: "Uploaded image", url: "Image at", product: "Product", image: "Image" }[kind];
 }
 
 /** @param {Part} part @param {HTMLElement} place @param {HTMLElement} title */
-async function showPicture(part, place, title) {
+async function showImage(part, place, title) {
   if (part.preview) fill(place, h("img", { src: part.preview, alt: "" }), frame(part.box));
   if (part.kind === "image") fill(place, thumbnail(part.value, ""));
   if (part.kind !== "product") return;

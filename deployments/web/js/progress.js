@@ -16,7 +16,7 @@ export function progress({ state, progress: now }) {
     now.stage,
     now.total ? `${now.done.toLocaleString()} of ${now.total.toLocaleString()}` : "",
     now.failed ? `${now.failed} failed` : "",
-    now.images_per_s ? `${now.images_per_s.toFixed(0)} pictures/s` : "",
+    now.images_per_s ? `${now.images_per_s.toFixed(0)} images/s` : "",
     now.eta_s && state === "running" ? `${Math.ceil(now.eta_s)} s to go` : "",
   ];
   return h("div", {}, bar, h("p", { class: "hint" }, facts.filter(Boolean).join(" · ")));

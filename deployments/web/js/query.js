@@ -1,13 +1,13 @@
 /** The query that the page shows, and who wants to know when it changes. */
 
 /**
- * @typedef {{x: number, y: number, width: number, height: number}} Box shares of the picture, from the top left
+ * @typedef {{x: number, y: number, width: number, height: number}} Box shares of the image, from the top left
  * @typedef {"upload" | "url" | "product" | "image"} PartKind
  * @typedef {{key: string, kind: PartKind, value: string, weight: number, box: Box | null,
  *   file?: File, preview?: string}} Part
  * @typedef {Object<string, any[] | {gte?: number, lte?: number}>} Filter
  * @typedef {{words: string, wordsWeight: number, parts: Part[], model: string,
- *   weights: Object<string, number>, fusion: string, lexical: number | null, filter: Filter, count: number}} Query
+ *   weights: Object<string, number>, fusion: string, keyword: number | null, filter: Filter, count: number}} Query
  */
 
 export const PAGE = 12;
@@ -23,7 +23,7 @@ export function emptyQuery() {
     model: "ensemble",
     weights: {},
     fusion: "",
-    lexical: null,
+    keyword: null,
     filter: {},
     count: PAGE,
   };

@@ -6,7 +6,7 @@ import { ALL_MODELS } from "./query.js";
 /** @typedef {import("./query.js").Part} Part */
 
 /**
- * The call that answers a query: JSON, or a form where pictures travel with it.
+ * The call that answers a query: JSON, or a form where images travel with it.
  * @param {Query} query
  * @returns {{path: string, body: FormData | object}}
  */
@@ -20,7 +20,7 @@ export function toRequest(query) {
     if (Object.keys(query.weights).length) json.weights = query.weights;
     if (query.fusion) json.fusion = query.fusion;
   }
-  if (query.lexical !== null && query.words.trim()) json.lexical_weight = query.lexical;
+  if (query.keyword !== null && query.words.trim()) json.keyword_weight = query.keyword;
   const conditions = Object.entries(query.filter).map(([name, condition]) => [escaped(name), condition]);
   if (conditions.length) json.filter = Object.fromEntries(conditions);
   const files = query.parts.filter((part) => part.file);

@@ -75,7 +75,7 @@ export function showSaved(store) {
 /** @param {QueryStore} store */
 function lost(store) {
   const uploads = store.query.parts.some((part) => part.kind === "upload");
-  return uploads ? " Uploaded pictures are not part of it: they stay on this machine." : "";
+  return uploads ? " Uploaded images are not part of it: they stay on this machine." : "";
 }
 
 /** @returns {Saved[]} */

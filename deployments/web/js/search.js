@@ -71,7 +71,7 @@ async function browse(signal) {
   const products = await callJson(`v1/products?limit=${PAGE}`, { signal });
   if (products.length === 0) {
     return {
-      elements: [h("p", { class: "empty" }, "The catalogue is empty: import products first.")],
+      elements: [h("p", { class: "empty" }, "The catalog is empty: import products first.")],
       told: "No products",
     };
   }
@@ -79,11 +79,11 @@ async function browse(signal) {
   const hint = h(
     "p",
     { class: "hint" },
-    "Drop a picture or type some words. Until then, some products of the catalogue:",
+    "Drop an image or type some words. Until then, some products of the catalog:",
   );
   return {
     elements: [hint, h("ul", { class: "grid" }, cards)],
-    told: `${products.length} products of the catalogue`,
+    told: `${products.length} products of the catalog`,
   };
 }
 
@@ -125,7 +125,7 @@ async function start() {
   await search();
   if (lostUploads) {
     byId("status").append(
-      ` · ${lostUploads} uploaded picture(s) of this link stay on the machine that made it`,
+      ` · ${lostUploads} uploaded image(s) of this link stay on the machine that made it`,
     );
   }
 }

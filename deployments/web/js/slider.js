@@ -1,4 +1,4 @@
-/** A labelled slider that says its value. */
+/** A labeled slider that says its value. */
 
 import { h } from "./dom.js";
 

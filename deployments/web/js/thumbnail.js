@@ -1,11 +1,11 @@
-/** Pictures of the catalogue in their small sizes; never the originals. */
+/** Images of the catalog in their small sizes; never the originals. */
 
 import { call } from "./api.js";
 import { h } from "./dom.js";
 import { key } from "./key.js";
 
 /**
- * An <img> of a picture of the catalogue.
+ * An <img> of an image of the catalog.
  * @param {string} imageId
  * @param {string} alt
  * @param {"small" | "large"} [size]
@@ -14,7 +14,7 @@ import { key } from "./key.js";
 export function thumbnail(imageId, alt, size = "small") {
   const address = `v1/images/${encodeURIComponent(imageId)}/thumbnail?size=${size}`;
   const image = h("img", { alt, loading: "lazy", decoding: "async" });
-  // The browser sends no key with pictures, so with one they are fetched.
+  // The browser sends no key with images, so with one they are fetched.
   if (key()) void show(image, address);
   else image.src = address;
   return image;

@@ -55,7 +55,7 @@ const STEPS = [
   {
     kind: "verify",
     label: "Verify",
-    what: "compare catalogue, ledger and Milvus",
+    what: "compare catalog, ledger and Milvus",
     of: "model",
     options: [{ name: "repair", label: "Repair what can be repaired", type: "checkbox" }],
   },

@@ -1,4 +1,4 @@
-/** Pictures that come in: dropped, pasted, chosen, or by their address. */
+/** Images that come in: dropped, pasted, chosen, or by their address. */
 
 import { byId, fill, h } from "./dom.js";
 
@@ -39,16 +39,16 @@ export function takeUploads(store) {
 
 /** @param {QueryStore} store @param {Iterable<File>} files */
 function addFiles(store, files) {
-  const isPicture = (/** @type {File} */ { type }) => type.startsWith("image/");
-  const others = [...files].filter((file) => !isPicture(file)).map(({ name }) => name || "a file");
-  const told = others.length > 0 && h("p", { class: "problem" }, `Not a picture: ${others.join(", ")}`);
+  const isImage = (/** @type {File} */ { type }) => type.startsWith("image/");
+  const others = [...files].filter((file) => !isImage(file)).map(({ name }) => name || "a file");
+  const told = others.length > 0 && h("p", { class: "problem" }, `Not an image: ${others.join(", ")}`);
   fill(byId("refused"), told);
-  for (const file of [...files].filter(isPicture)) {
-    store.addPart("upload", file.name || "pasted picture", { file, preview: URL.createObjectURL(file) });
+  for (const file of [...files].filter(isImage)) {
+    store.addPart("upload", file.name || "pasted image", { file, preview: URL.createObjectURL(file) });
   }
 }
 
-/** A picture of another page comes as its address. @param {QueryStore} store @param {DataTransfer | null} data */
+/** An image of another page comes as its address. @param {QueryStore} store @param {DataTransfer | null} data */
 function addTransfer(store, data) {
   if (data === null) return;
   if (data.files.length) addFiles(store, data.files);

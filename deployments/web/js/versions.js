@@ -1,4 +1,4 @@
-/** The models, their versions, and how much of the catalogue each holds. */
+/** The models, their versions, and how much of the catalog each holds. */
 
 import { byId, fill, h } from "./dom.js";
 import { showGaps } from "./gaps.js";
@@ -63,11 +63,11 @@ function row(name, version, serves) {
       "td",
       { "data-label": "Indexed", class: "wide count" },
       h("progress", {
-        max: Math.max(1, counts.pictures),
+        max: Math.max(1, counts.images),
         value: counts.indexed,
         "aria-label": `${name} ${version.fingerprint} indexed`,
       }),
-      ` ${counts.indexed.toLocaleString()} of ${counts.pictures.toLocaleString()}`,
+      ` ${counts.indexed.toLocaleString()} of ${counts.images.toLocaleString()}`,
     ),
     cell("Missing", counts.missing.toLocaleString()),
     cell("Quarantine", h("span", { class: counts.failed ? "bad" : "" }, counts.failed.toLocaleString())),

@@ -9,21 +9,21 @@ from playwright.sync_api import Page, expect
 
 from demo.service import DemoService
 from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage
-from tests.support.browser import PICTURE, found, open_search, search_words
+from tests.support.browser import IMAGE, found, open_search, search_words
 
 SERIOUS = ("serious", "critical")
 
 
 def searched(page: Page) -> None:
     open_search(page)
-    page.get_by_label("choose pictures").set_input_files(PICTURE)
+    page.get_by_label("choose images").set_input_files(IMAGE)
     search_words(page, "a green dress")
     for panel in ("#models", "#filters", "#saved"):
         page.locator(f"{panel} summary").first.click()
 
 
 def side_by_side(page: Page) -> None:
-    """Three columns: the model that sees only pictures is left out."""
+    """Three columns: the model that sees only images is left out."""
     searched(page)
     page.get_by_label("Model", exact=True).select_option("all")
     expect(page.locator(".column")).to_have_count(3)
@@ -53,7 +53,7 @@ def test_axe_finds_no_serious_violation(
     page = open_page(service.base_url, width)
     state(page)
     assert serious(page) == []
-    # Only colours differ in the dark.
+    # Only colors differ in the dark.
     page.emulate_media(color_scheme="dark")
     assert serious(page, {"runOnly": ["color-contrast"]}) == []
 

@@ -20,7 +20,7 @@ def app(tmp_path: Path) -> Iterator[FastAPI]:
         yield running
 
 
-def test_a_key_is_asked_for_and_shows_pictures_too(app: FastAPI, open_page: OpenPage) -> None:
+def test_a_key_is_asked_for_and_shows_images_too(app: FastAPI, open_page: OpenPage) -> None:
     with served(app) as base_url:
         put(base_url, "a", "red")
         made = httpx.post(f"{base_url}/v1/keys", json={"name": "first", "scopes": ["admin"]})

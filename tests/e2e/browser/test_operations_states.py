@@ -10,11 +10,11 @@ from playwright.sync_api import expect
 
 from core.errors import InvalidImage
 from core.jobs import Progress
-from core.types import NewPicture
+from core.types import NewImage
 from deployments.services.jobs import BulkJobs
 from tests.e2e.browser.conftest import NARROW, OpenPage, screenshot
 from tests.support.browser import put
-from tests.support.documented_service import Cluster, picture
+from tests.support.documented_service import Cluster, image
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service, served
 
@@ -36,7 +36,7 @@ def test_gaps_and_quarantine_are_shown_with_thumbnails(app: FastAPI, open_page: 
         broken = catalog.ledger.items("a-hat")
         catalog.ledger.open(info.collection, broken)
         catalog.ledger.fail(info.collection, [(each, InvalidImage("the file is cut off")) for each in broken])
-        catalog.products.put("b-hat", "", "", {}, [NewPicture(picture("blue"), "image/png", 8, 8)])
+        catalog.products.put("b-hat", "", "", {}, [NewImage(image("blue"), "image/png", 8, 8)])
         # With gaps the service is not ready, which the browser writes down.
         page = open_page(base_url, NARROW, expected="503")
         page.goto("/operations")
@@ -61,9 +61,9 @@ def test_a_running_job_shows_a_bar_and_can_be_cancelled(app: FastAPI, open_page:
         page.goto("/operations")
         bar = page.get_by_role("progressbar", name="indexing")
         expect(bar).to_have_js_property("position", 0.25)
-        expect(page.locator(".job")).to_contain_text("50 of 200 · 25 pictures/s · 6 s to go")
+        expect(page.locator(".job")).to_contain_text("50 of 200 · 25 images/s · 6 s to go")
         page.get_by_role("button", name=f"Cancel {job.job_id}").click()
-        expect(page.locator(".job .state")).to_have_text("cancelled")
+        expect(page.locator(".job .state")).to_have_text("canceled")
 
 
 def test_a_job_that_has_failed_says_why_and_one_that_has_succeeded_what_came_of_it(

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from demo.service import DemoService
 from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage, screenshot
-from tests.support.browser import PICTURE, found, open_search, search_words, shown
+from tests.support.browser import IMAGE, found, open_search, search_words, shown
 
 
 def test_a_visitor_sees_products_before_asking_for_any(page: Page) -> None:
@@ -26,14 +26,14 @@ def test_search_by_words(page: Page) -> None:
 
 def test_search_by_upload(page: Page) -> None:
     open_search(page)
-    page.get_by_label("choose pictures").set_input_files(PICTURE)
+    page.get_by_label("choose images").set_input_files(IMAGE)
     assert found(page)[0].startswith("dress")
     page.get_by_role("button", name="Remove dress.jpg").click()
     expect(page.locator("#results .score")).to_have_count(0)
 
 
 def with_file(page: Page, event: str, data: str, name: str, place: str) -> None:
-    """Let something happen to the page that carries the picture as a file."""
+    """Let something happen to the page that carries the image as a file."""
     page.evaluate(
         """async ([event, data, name, place, bytes]) => {
             const held = new DataTransfer();
@@ -42,33 +42,33 @@ def with_file(page: Page, event: str, data: str, name: str, place: str) -> None:
                 { [data]: held, bubbles: true, cancelable: true });
             document.querySelector(place).dispatchEvent(happens);
         }""",
-        [event, data, name, place, list(PICTURE.read_bytes())],
+        [event, data, name, place, list(IMAGE.read_bytes())],
     )
 
 
-def test_a_picture_can_be_dropped(page: Page) -> None:
+def test_an_image_can_be_dropped(page: Page) -> None:
     open_search(page)
     with_file(page, "DragEvent", "dataTransfer", "dropped.jpg", "#drop")
     assert found(page)[0].startswith("dress")
-    expect(page.get_by_role("article", name="Uploaded picture: dropped.jpg")).to_be_visible()
+    expect(page.get_by_role("article", name="Uploaded image: dropped.jpg")).to_be_visible()
 
 
-def test_several_pictures_are_pasted_and_chosen_and_other_files_refused(page: Page) -> None:
+def test_several_images_are_pasted_and_chosen_and_other_files_refused(page: Page) -> None:
     open_search(page)
     with_file(page, "ClipboardEvent", "clipboardData", "pasted.jpg", "body")
     found(page)
-    picture = {"mimeType": "image/jpeg", "buffer": PICTURE.read_bytes()}
+    image = {"mimeType": "image/jpeg", "buffer": IMAGE.read_bytes()}
     other = {"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"%PDF"}
-    page.get_by_label("choose pictures").set_input_files(
-        [{"name": "first.jpg", **picture}, other, {"name": "second.jpg", **picture}]
+    page.get_by_label("choose images").set_input_files(
+        [{"name": "first.jpg", **image}, other, {"name": "second.jpg", **image}]
     )
     found(page)
     kinds = [part.get_attribute("aria-label") for part in page.locator(".part").all()]
-    assert kinds == [f"Uploaded picture: {name}.jpg" for name in ("pasted", "first", "second")]
-    expect(page.locator("#refused")).to_have_text("Not a picture: notes.pdf")
+    assert kinds == [f"Uploaded image: {name}.jpg" for name in ("pasted", "first", "second")]
+    expect(page.locator("#refused")).to_have_text("Not an image: notes.pdf")
 
 
-def test_a_box_is_sent_as_shares_of_the_picture(page: Page) -> None:
+def test_a_box_is_sent_as_shares_of_the_image(page: Page) -> None:
     # Playwright shows no body that holds a file, so the page itself keeps what it sends.
     page.add_init_script(
         "const send = fetch; window.fetch = (url, options) => {"
@@ -76,11 +76,11 @@ def test_a_box_is_sent_as_shares_of_the_picture(page: Page) -> None:
         " return send(url, options); }"
     )
     open_search(page)
-    page.get_by_label("choose pictures").set_input_files(PICTURE)
+    page.get_by_label("choose images").set_input_files(IMAGE)
     found(page)
     page.get_by_role("button", name="Draw a box").click()
-    picture = page.get_by_alt_text("The picture to draw on")
-    place = picture.bounding_box()
+    image = page.get_by_alt_text("The image to draw on")
+    place = image.bounding_box()
     assert place is not None
     page.mouse.move(place["x"] + place["width"] * 0.25, place["y"] + place["height"] * 0.5)
     page.mouse.down()
@@ -110,7 +110,7 @@ def test_more_like_this_and_less_like_that(page: Page) -> None:
 
 def test_models_side_by_side_join_what_they_share(page: Page) -> None:
     open_search(page)
-    page.get_by_label("choose pictures").set_input_files(PICTURE)
+    page.get_by_label("choose images").set_input_files(IMAGE)
     found(page)
     page.get_by_label("Model", exact=True).select_option("all")
     expect(page.locator(".column")).to_have_count(4)
@@ -133,7 +133,7 @@ def test_models_side_by_side_join_what_they_share(page: Page) -> None:
         screenshot(page, "side-by-side")
 
 
-def test_words_to_a_model_that_sees_only_pictures_are_explained(
+def test_words_to_a_model_that_sees_only_images_are_explained(
     service: DemoService, open_page: OpenPage
 ) -> None:
     page = open_page(service.base_url, expected="422")
@@ -146,11 +146,11 @@ def test_words_to_a_model_that_sees_only_pictures_are_explained(
     expect(page.get_by_role("alert")).to_be_empty()
 
 
-def test_filters_come_from_the_catalogue(page: Page) -> None:
+def test_filters_come_from_the_catalog(page: Page) -> None:
     open_search(page)
     search_words(page, "a dress")
     page.locator("#filters summary").click()
-    page.get_by_role("group", name="colour").get_by_label("blue").check()
+    page.get_by_role("group", name="color").get_by_label("blue").check()
     page.wait_for_function("() => document.querySelector('#results[aria-busy]') === null")
     expect(page.locator("#results .card").first).to_contain_text("blue")
     assert all("-blue-" in each for each in found(page))
@@ -181,13 +181,13 @@ def test_a_shared_address_brings_the_same_search_elsewhere(
 
 def test_back_leads_to_the_search_before_with_its_upload(page: Page) -> None:
     open_search(page)
-    page.get_by_label("choose pictures").set_input_files(PICTURE)
-    by_picture = found(page)
+    page.get_by_label("choose images").set_input_files(IMAGE)
+    by_image = found(page)
     search_words(page, "a blue hat")
     page.wait_for_url("**q=a+blue+hat**")
     page.go_back()
     expect(page.get_by_label("Words", exact=True)).to_have_value("")
-    assert found(page) == by_picture
+    assert found(page) == by_image
     expect(page.locator(".part")).to_have_count(1)
 
 
@@ -208,30 +208,30 @@ def test_a_search_can_be_saved_and_forgotten(page: Page) -> None:
 
 def test_a_link_that_was_made_with_an_upload_says_that_it_lacks_it(page: Page) -> None:
     open_search(page, "/?q=a+red+dress&uploads=1")
-    expect(page.locator("#status")).to_contain_text("1 uploaded picture(s)")
+    expect(page.locator("#status")).to_contain_text("1 uploaded image(s)")
 
 
-def test_details_show_a_product_and_search_by_one_of_its_pictures(page: Page) -> None:
+def test_details_show_a_product_and_search_by_one_of_its_images(page: Page) -> None:
     open_search(page)
     first = search_words(page, "a red dress")[0]
     page.locator(f'[data-product="{first}"] .open').click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(first)
     screenshot(page, "details")
-    dialog.get_by_role("button", name="Search by picture 1").click()
+    dialog.get_by_role("button", name="Search by image 1").click()
     expect(dialog).to_have_count(0)
     expect(page.locator(".part")).to_have_count(1)
     assert "image=1**" in page.url
 
 
 def test_lists_load_thumbnails_and_never_originals(page: Page) -> None:
-    pictures: list[str] = []
-    page.on("request", lambda request: pictures.append(request.url) if "/v1/images/" in request.url else None)
+    images: list[str] = []
+    page.on("request", lambda request: images.append(request.url) if "/v1/images/" in request.url else None)
     open_search(page)
     search_words(page, "a red dress")
     page.wait_for_load_state("networkidle")
-    assert pictures
-    assert all("/thumbnail?size=small" in url for url in pictures)
+    assert images
+    assert all("/thumbnail?size=small" in url for url in images)
 
 
 def test_a_visitor_without_a_mouse_can_search_and_look(page: Page) -> None:
@@ -253,7 +253,7 @@ def test_a_visitor_without_a_mouse_can_search_and_look(page: Page) -> None:
 def test_on_a_phone_an_answer_is_brought_into_view(service: DemoService, open_page: OpenPage) -> None:
     page = open_page(service.base_url, NARROW)
     open_search(page)
-    page.get_by_label("choose pictures").set_input_files(PICTURE)
+    page.get_by_label("choose images").set_input_files(IMAGE)
     found(page)
     expect(page.locator("#status")).to_be_in_viewport()
     expect(page.locator("#results .card").first).to_be_in_viewport()
@@ -263,7 +263,7 @@ def test_on_a_phone_an_answer_is_brought_into_view(service: DemoService, open_pa
 def test_nothing_is_wider_than_the_screen(service: DemoService, open_page: OpenPage, width: int) -> None:
     page = open_page(service.base_url, width)
     open_search(page)
-    page.get_by_label("choose pictures").set_input_files(PICTURE)
+    page.get_by_label("choose images").set_input_files(IMAGE)
     search_words(page, "in green")
     for panel in ("#models", "#filters", "#saved"):
         page.locator(f"{panel} summary").first.click()

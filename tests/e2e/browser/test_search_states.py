@@ -24,9 +24,9 @@ def page(base_url: str, open_page: OpenPage) -> Page:
     return open_page(base_url)
 
 
-def test_an_empty_catalogue_is_told(page: Page) -> None:
+def test_an_empty_catalog_is_told(page: Page) -> None:
     page.goto("/")
-    expect(page.locator("#results")).to_contain_text("The catalogue is empty")
+    expect(page.locator("#results")).to_contain_text("The catalog is empty")
 
 
 def test_until_an_answer_comes_its_place_is_held(base_url: str, page: Page) -> None:
@@ -64,8 +64,8 @@ def test_an_answer_shows_how_long_its_stages_took(base_url: str, page: Page) -> 
 
 
 def test_sliders_weigh_the_models_of_the_ensemble(base_url: str, page: Page) -> None:
-    for colour in ("red", "blue"):
-        put(base_url, colour, colour)
+    for color in ("red", "blue"):
+        put(base_url, color, color)
     open_search(page)
     search_words(page, "red")
     page.get_by_text("Weights in the ensemble").click()

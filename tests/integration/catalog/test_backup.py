@@ -23,11 +23,11 @@ from catalog.backup.backup import back_up, restore
 from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig, open_engine, writing
 from catalog.image_files import PREFIXES, Collected
-from catalog.imports import KnownPicture
+from catalog.imports import KnownImage
 from catalog.opening import Catalog, alembic_config, drop_tables, open_catalog
 from catalog.tables import FileHoldRow
 from core.errors import ConfigError, Conflict, NotFound, Unavailable
-from tests.support.upgrade_stage import info, picture
+from tests.support.upgrade_stage import image, info
 
 
 @dataclass
@@ -40,15 +40,15 @@ class Shop:
 
     def put(self, *names: str) -> None:
         for name in names:
-            self.catalog.products.put(name, f"the {name}", "", {"sku": name}, [picture(name)])
+            self.catalog.products.put(name, f"the {name}", "", {"sku": name}, [image(name)])
 
     def file(self, name: str) -> Path:
-        """The file of a product's picture."""
-        (stored,) = self.catalog.products.get(name).pictures
+        """The file of a product's image."""
+        (stored,) = self.catalog.products.get(name).images
         return next(Path(self.config.blobs_url).rglob(stored.sha256))
 
     def lose(self) -> None:
-        """Lose the database and the picture files."""
+        """Lose the database and the image files."""
         self.catalog.close()
         if self.config.sqlalchemy_url.get_backend_name() == "sqlite":
             shutil.rmtree(Path(str(self.config.sqlalchemy_url.database)).parent)
@@ -62,12 +62,10 @@ class Shop:
         self.catalog = open_catalog(self.config)
 
     def products(self) -> list[str]:
-        """The products, each with all its picture files."""
+        """The products, each with all its image files."""
         page = self.catalog.products.page(1000)
         return [
-            each.product_id
-            for each in page
-            if all(self.catalog.blobs.get(one.sha256) for one in each.pictures)
+            each.product_id for each in page if all(self.catalog.blobs.get(one.sha256) for one in each.images)
         ]
 
 
@@ -94,11 +92,11 @@ def test_all_that_was_there_comes_back_with_a_search_by_words(shop: Shop) -> Non
     shop.catalog.jobs.finish(job.job_id, "succeeded", progress, {"files": {"report.html": report}})
     before = [shop.catalog.products.get(name) for name in ("dress", "hat")]
     done = back_up(shop.config, shop.place)
-    assert (done.whole, done.pictures.copied, done.reports.copied) == (True, 2, 1)
-    assert (done.snapshot.products, done.snapshot.pictures) == (2, 2)
+    assert (done.whole, done.images.copied, done.reports.copied) == (True, 2, 1)
+    assert (done.snapshot.products, done.snapshot.images) == (2, 2)
     shop.lose()
     back = restore(shop.config, shop.place)
-    assert (back.whole, back.pictures.copied, back.reports.copied) == (True, 2, 1)
+    assert (back.whole, back.images.copied, back.reports.copied) == (True, 2, 1)
     shop.reopen()
     assert [shop.catalog.products.get(name) for name in ("dress", "hat")] == before
     assert shop.products() == ["dress", "hat"]
@@ -137,7 +135,7 @@ def test_the_next_backup_copies_only_what_is_new_and_each_can_be_brought_back(sh
     first = back_up(shop.config, shop.place).snapshot
     shop.put("hat")
     second = back_up(shop.config, shop.place)
-    assert (second.pictures.copied, second.pictures.present) == (1, 1)
+    assert (second.images.copied, second.images.present) == (1, 1)
     assert Archive(shop.place).snapshots() == [first, second.snapshot]
     shop.lose()
     restore(shop.config, shop.place, first.id)
@@ -180,16 +178,16 @@ def test_missing_and_damaged_files_are_told_and_the_others_kept(shop: Shop) -> N
     for name in ("hat", "shirt"):
         shop.file(name).unlink()
     for name in ("scarf", "skirt"):
-        shop.file(name).write_bytes(b"no picture")
+        shop.file(name).write_bytes(b"no image")
     done = back_up(shop.config, shop.place)
-    lost, broken = (shop.catalog.products.get(name).pictures[0].sha256 for name in ("shirt", "skirt"))
-    assert (done.pictures.missing, done.pictures.damaged) == ([lost], [broken])
-    assert (done.whole, done.pictures.present) == (False, 4)
+    lost, broken = (shop.catalog.products.get(name).images[0].sha256 for name in ("shirt", "skirt"))
+    assert (done.images.missing, done.images.damaged) == ([lost], [broken])
+    assert (done.whole, done.images.present) == (False, 4)
     shop.lose()
     back = restore(shop.config, shop.place)
-    assert sorted(back.pictures.missing) == sorted([lost, broken])
+    assert sorted(back.images.missing) == sorted([lost, broken])
     shop.reopen()
-    assert shop.catalog.blobs.get(shop.catalog.products.get("scarf").pictures[0].sha256)
+    assert shop.catalog.blobs.get(shop.catalog.products.get("scarf").images[0].sha256)
 
 
 def test_the_files_that_are_copied_at_once_are_bounded_by_bytes(
@@ -298,13 +296,13 @@ def test_a_role_that_only_reads_is_told_which_right_a_backup_needs(tmp_path: Pat
 
 
 def test_backups_lie_on_any_file_system(tmp_path: Path) -> None:
-    config = CatalogConfig(database_url=f"sqlite:///{tmp_path}/a.sqlite", blobs_url="memory://shop/pictures")
+    config = CatalogConfig(database_url=f"sqlite:///{tmp_path}/a.sqlite", blobs_url="memory://shop/images")
     made = Shop(config, "memory://shop/backups", open_catalog(config))
     made.put("dress")
     back_up(config, made.place)
     made.catalog.close()
     other = CatalogConfig(database_url=f"sqlite:///{tmp_path}/b.sqlite", blobs_url="memory://elsewhere")
-    assert restore(other, made.place).pictures.copied == 1
+    assert restore(other, made.place).images.copied == 1
     made.config = other
     made.reopen()
     assert made.products() == ["dress"]
@@ -427,7 +425,7 @@ def test_a_restore_that_fails_after_the_tables_are_gone_says_why(
 def test_an_import_that_remembers_a_file_does_not_put_it_into_a_backup(shop: Shop) -> None:
     shop.put("dress")
     forgotten = shop.catalog.blobs.put(b"of a deleted product")
-    known = KnownPicture("1", None, forgotten, "image/png", 1, 1)
-    shop.catalog.imported_pictures.remember({"https://shop.example/1.png": known})
+    known = KnownImage("1", None, forgotten, "image/png", 1, 1)
+    shop.catalog.imported_images.remember({"https://shop.example/1.png": known})
     done = back_up(shop.config, shop.place)
-    assert (done.whole, done.pictures.copied) == (True, 1)
+    assert (done.whole, done.images.copied) == (True, 1)

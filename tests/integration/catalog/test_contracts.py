@@ -6,7 +6,7 @@ from catalog.opening import Catalog
 from tests.contracts.catalog_database import DatabaseContract
 from tests.contracts.catalog_image_files import ImageFilesContract
 from tests.contracts.catalog_jobs import JobsContract
-from tests.contracts.catalog_keyword_search import LexicalContract
+from tests.contracts.catalog_keyword_search import KeywordContract
 from tests.contracts.catalog_ledger import LedgerContract
 from tests.contracts.catalog_model import check_any_sequence
 from tests.contracts.catalog_products import CaptionsContract, ProductsContract
@@ -70,7 +70,7 @@ class TestApiKeysOnPostgres(ApiKeysContract):
         return postgres_url
 
 
-class TestLexicalOnPostgres(LexicalContract):
+class TestKeywordOnPostgres(KeywordContract):
     @pytest.fixture
     def database_url(self, postgres_url: str) -> str:
         return postgres_url

@@ -143,10 +143,10 @@ async def test_nothing_tells_a_private_host_from_none_or_a_closed_port(server: H
 
 
 async def test_a_name_that_changes_its_address_is_looked_up_once(server: HostileServer) -> None:
-    url = server.answer("/", b"picture")
+    url = server.answer("/", b"image")
     # The second look-up, if there were one, would lead into the private network.
     names = Names(shop_test=[["127.0.0.1"], ["10.0.0.1"]])
-    assert await fetcher(server, names).fetch(url) == b"picture"
+    assert await fetcher(server, names).fetch(url) == b"image"
     assert names.asked == ["shop.test"]
 
 
@@ -159,24 +159,24 @@ async def test_a_name_that_turns_private_is_refused_at_the_redirect(server: Host
 
 
 async def test_the_next_address_is_tried_when_one_does_not_answer(server: HostileServer) -> None:
-    url = server.answer("/", b"picture")
+    url = server.answer("/", b"image")
     names = Names(shop_test=[["127.0.0.3", "127.0.0.1"]])
-    assert await fetcher(server, names, allowed_networks=("127.0.0.0/8",)).fetch(url) == b"picture"
+    assert await fetcher(server, names, allowed_networks=("127.0.0.0/8",)).fetch(url) == b"image"
 
 
 async def test_an_allowed_host_opens_that_name_only(server: HostileServer) -> None:
-    url = server.answer("/", b"picture")
+    url = server.answer("/", b"image")
     names = Names(shop_test=[["127.0.0.1"]], other_test=[["127.0.0.1"]])
     guarded = fetcher(server, names, allowed_networks=(), allowed_hosts=("Shop.Test",))
-    assert await guarded.fetch(url) == b"picture"
+    assert await guarded.fetch(url) == b"image"
     assert isinstance(await refusal(guarded, server.url("/", "other.test")), UnfetchableUrl)
 
 
 @pytest.mark.parametrize("status", ["301 M", "302 F", "303 S", "307 T", "308 P"])
 async def test_redirects_are_followed(server: HostileServer, status: str) -> None:
-    server.answer("/deep/b", b"picture")
+    server.answer("/deep/b", b"image")
     url = server.redirect("/deep/a", "b", status)
-    assert await fetcher(server).fetch(url) == b"picture"
+    assert await fetcher(server).fetch(url) == b"image"
 
 
 @pytest.mark.parametrize(
@@ -357,9 +357,9 @@ async def test_a_certificate_is_checked_against_the_name_of_the_url() -> None:
     serving, trusting = contexts("shop.test")
     names = Names(shop_test=[["127.0.0.1"]], other_test=[["127.0.0.1"]])
     async with hostile_server(serving) as server:
-        server.answer("/", b"picture")
+        server.answer("/", b"image")
         guarded = fetcher(server, names, trusting)
-        assert await guarded.fetch(server.url("/", scheme="https")) == b"picture"
+        assert await guarded.fetch(server.url("/", scheme="https")) == b"image"
         wrong = await refusal(guarded, server.url("/", "other.test", "https"))
         unknown = await refusal(fetcher(server, names), server.url("/", scheme="https"))
         assert "certificate" in wrong.message
@@ -369,7 +369,7 @@ async def test_a_certificate_is_checked_against_the_name_of_the_url() -> None:
 async def test_a_redirect_never_leaves_https() -> None:
     serving, trusting = contexts("shop.test")
     async with hostile_server(serving) as secure, hostile_server() as plain:
-        plain.answer("/", b"picture")
+        plain.answer("/", b"image")
         url = secure.redirect("/", plain.url("/"))
         guarded = fetcher(secure, tls=trusting, ports=(secure.port, plain.port))
         error = await refusal(guarded, url.replace("http:", "https:"))
@@ -383,7 +383,7 @@ async def test_a_hostile_name_is_no_crash_of_the_system_resolver(server: Hostile
         assert isinstance(await refusal(guarded, server.url("/", host)), UnfetchableUrl)
 
 
-async def test_a_picture_library_sees_the_bytes_unchanged(server: HostileServer) -> None:
+async def test_an_image_library_sees_the_bytes_unchanged(server: HostileServer) -> None:
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -17,16 +17,16 @@ from catalog.opening import Catalog, open_catalog
 from catalog.tables import ProductRow
 from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
 from core.indexing import Captioning, CaptionReport
-from core.types import Captioned, NewPicture
+from core.types import Captioned, NewImage
 from models.config import CaptionConfig
 from tests.support.children import Child
 from tests.support.local_encoder import LocalEncoder
 
 
-def picture(colour: str) -> NewPicture:
+def image(color: str) -> NewImage:
     buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(buffer, "PNG")
-    return NewPicture(buffer.getvalue(), "image/png", 40, 30)
+    Image.new("RGB", (40, 30), color).save(buffer, "PNG")
+    return NewImage(buffer.getvalue(), "image/png", 40, 30)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
 
 
 class Describer(LocalEncoder):
-    """Counts the pictures that it is asked for, and fails on demand."""
+    """Counts the images that it is asked for, and fails on demand."""
 
     def __init__(self) -> None:
         super().__init__("fake", captions=CaptionConfig())
@@ -47,11 +47,11 @@ class Describer(LocalEncoder):
         self.fail_after: int | None = None
         self.errors: dict[int, Exception] = {}
 
-    async def caption(self, pictures: Sequence[bytes]) -> Captioned:
+    async def caption(self, images: Sequence[bytes]) -> Captioned:
         if self.fail_after is not None and len(self.asked) >= self.fail_after:
             raise ModelUnavailable("gone")
-        self.asked.append(len(pictures))
-        captioned = await super().caption(pictures)
+        self.asked.append(len(images))
+        captioned = await super().caption(images)
         texts = [self.errors.get(index, text) for index, text in enumerate(captioned.texts)]
         return replace(captioned, texts=texts)
 
@@ -67,18 +67,16 @@ def captioning(catalog: Catalog, encoder: Describer) -> Captioning:
 
 
 def texts(catalog: Catalog) -> set[str]:
-    ids = [each.image_id for product in catalog.products.page(100) for each in product.pictures]
+    ids = [each.image_id for product in catalog.products.page(100) for each in product.images]
     return {caption.text for captions in catalog.captions.of(ids).values() for caption in captions}
 
 
-def put(catalog: Catalog, *colours: str) -> None:
-    for colour in colours:
-        catalog.products.put(colour, "", "", {}, [picture(colour)])
+def put(catalog: Catalog, *colors: str) -> None:
+    for color in colors:
+        catalog.products.put(color, "", "", {}, [image(color)])
 
 
-def test_every_picture_is_captioned_once(
-    catalog: Catalog, encoder: Describer, captioning: Captioning
-) -> None:
+def test_every_image_is_captioned_once(catalog: Catalog, encoder: Describer, captioning: Captioning) -> None:
     put(catalog, "red", "lime", "blue")
     assert asyncio.run(captioning.sweep(batch_size=2)) == CaptionReport(written=3)
     assert texts(catalog) == {"a red thing", "a lime thing", "a blue thing"}
@@ -116,7 +114,7 @@ def test_an_image_that_meets_a_bug_is_out_of_the_way_until_another_release(
     assert asyncio.run(upgraded.sweep()) == CaptionReport(written=1)
 
 
-def test_a_bad_picture_goes_to_quarantine_until_it_is_asked_for_again(
+def test_a_bad_image_goes_to_quarantine_until_it_is_asked_for_again(
     catalog: Catalog, encoder: Describer, captioning: Captioning
 ) -> None:
     put(catalog, "red", "lime")
@@ -128,7 +126,7 @@ def test_a_bad_picture_goes_to_quarantine_until_it_is_asked_for_again(
     assert asyncio.run(captioning.sweep()) == CaptionReport(written=1)
 
 
-def test_a_picture_that_fails_for_now_stays_missing_and_ends_the_pass(
+def test_an_image_that_fails_for_now_stays_missing_and_ends_the_pass(
     catalog: Catalog, encoder: Describer, captioning: Captioning
 ) -> None:
     put(catalog, "red")
@@ -138,11 +136,11 @@ def test_a_picture_that_fails_for_now_stays_missing_and_ends_the_pass(
     assert asyncio.run(captioning.sweep()) == CaptionReport(written=1)
 
 
-def test_a_missing_file_spares_its_neighbours(
+def test_a_missing_file_spares_its_neighbors(
     catalog: Catalog, captioning: Captioning, tmp_path: Path
 ) -> None:
     put(catalog, "red", "blue")
-    sha256 = catalog.products.get("red").pictures[0].sha256
+    sha256 = catalog.products.get("red").images[0].sha256
     (blob,) = (tmp_path / "blobs").rglob(sha256)
     blob.unlink()
     assert asyncio.run(captioning.sweep()) == CaptionReport(written=1, failed=1)
@@ -152,7 +150,7 @@ def test_calls_carry_no_more_than_they_can(
     catalog: Catalog, encoder: Describer, captioning: Captioning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(catalog, "red", "lime", "blue")
-    largest = max(len(picture(colour).data) for colour in ("red", "lime", "blue"))
+    largest = max(len(image(color).data) for color in ("red", "lime", "blue"))
     monkeypatch.setattr("core.indexing.MAX_ENCODE_BYTES", largest * 2)
     assert asyncio.run(captioning.sweep()) == CaptionReport(written=3)
     assert encoder.asked == [2, 1]
@@ -171,8 +169,8 @@ def test_another_version_captions_anew_and_a_half_rolled_one_waits(
     encoder.describe = describe_new  # type: ignore[method-assign,assignment]
     caption = encoder.caption
 
-    async def caption_old(pictures: Sequence[bytes]) -> Captioned:
-        return replace(await caption(pictures), info=info)
+    async def caption_old(images: Sequence[bytes]) -> Captioned:
+        return replace(await caption(images), info=info)
 
     encoder.caption = caption_old  # type: ignore[method-assign]
     assert asyncio.run(captioning.sweep()) == CaptionReport()
@@ -181,7 +179,7 @@ def test_another_version_captions_anew_and_a_half_rolled_one_waits(
     assert texts(catalog) == {"a red thing"}
 
 
-def test_captions_of_gone_pictures_go(catalog: Catalog, captioning: Captioning) -> None:
+def test_captions_of_gone_images_go(catalog: Catalog, captioning: Captioning) -> None:
     put(catalog, "red", "lime")
     asyncio.run(captioning.sweep())
     # As by a version that left captions behind.
@@ -211,7 +209,7 @@ def test_a_pass_that_is_killed_goes_on_where_it_was(
         for _ in range(8):
             assert process.stdout.readline() == "asked\n"
         process.kill()
-    ids = [each.image_id for product in catalog.products.page(100) for each in product.pictures]
+    ids = [each.image_id for product in catalog.products.page(100) for each in product.images]
     before = catalog.captions.of(ids)
     assert 7 <= len(before) < 50
     assert asyncio.run(captioning.sweep()) == CaptionReport(written=50 - len(before))

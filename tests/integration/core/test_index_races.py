@@ -1,4 +1,4 @@
-"""Pictures are written while their product changes: whoever takes turns, nothing is lost and nothing stays."""
+"""Images are written while their product changes: whoever takes turns, nothing is lost and nothing stays."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -122,7 +122,7 @@ def schedules() -> Iterator[tuple[str, int | None]]:
 
 
 def write(rows: IndexRows, ledger: Ledger, items: Sequence[IndexItem]) -> None:
-    """What the service and its jobs do with pictures that they found to be missing."""
+    """What the service and its jobs do with images that they found to be missing."""
     vector = np.zeros(INFO.dimension, np.float32)
     vector[0] = 1
     ledger.open(INFO.collection, items)
@@ -155,7 +155,7 @@ def test_in_every_order_of_writing_and_removing_the_collection_becomes_what_the_
             if change == "deleted":
                 catalog.products.delete("p")
             elif change == "other attributes":
-                catalog.products.put("p", "", "", {"colour": "blue"}, None)
+                catalog.products.put("p", "", "", {"color": "blue"}, None)
             rows = IndexRows(actor.wrap(store), actor.wrap(ledger), check)
             if remover == "the gateway":
                 rows.remove(INFO.collection, [item.key for item in items])

@@ -19,7 +19,7 @@ from core.errors import Internal, NotFound, StoreUnavailable
 from core.filters import parse_filter
 from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
-from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, NewPicture, VectorRow
+from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, NewImage, VectorRow
 from milvus.memory import MemoryStore
 from tests.support.local_encoder import LocalEncoder
 
@@ -37,10 +37,10 @@ class FlakyStore(MemoryStore):
             raise StoreUnavailable("down")
 
 
-def picture(colour: str) -> NewPicture:
+def image(color: str) -> NewImage:
     buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(buffer, "PNG")
-    return NewPicture(buffer.getvalue(), "image/png", 40, 30)
+    Image.new("RGB", (40, 30), color).save(buffer, "PNG")
+    return NewImage(buffer.getvalue(), "image/png", 40, 30)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def indexer(catalog: Catalog, store: FlakyStore, encoder: LocalEncoder) -> Index
 
 
 def expected_keys(catalog: Catalog) -> set[str]:
-    return {f"{p.image_id}:{p.revision}" for product in catalog.products.page(1000) for p in product.pictures}
+    return {f"{p.image_id}:{p.revision}" for product in catalog.products.page(1000) for p in product.images}
 
 
 def keys_in(store: MemoryStore, info: EncoderInfo) -> set[str]:
@@ -79,8 +79,8 @@ def keys_in(store: MemoryStore, info: EncoderInfo) -> set[str]:
 def test_a_sweep_brings_collection_and_catalog_in_step(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
-    for number, colour in enumerate(["red", "green", "blue", "white", "black"]):
-        catalog.products.put(f"p{number}", "", "", {}, [picture(colour)])
+    for number, color in enumerate(["red", "green", "blue", "white", "black"]):
+        catalog.products.put(f"p{number}", "", "", {}, [image(color)])
     report = asyncio.run(indexer.sweep(batch_size=2))
     info = asyncio.run(indexer.describe())
     assert report == SweepReport(indexed=5)
@@ -93,30 +93,30 @@ def test_changed_and_deleted_products_are_followed(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
     for name in ("keep", "change", "drop"):
-        catalog.products.put(name, "", "", {"colour": "red"}, [picture("red")])
+        catalog.products.put(name, "", "", {"color": "red"}, [image("red")])
     asyncio.run(indexer.sweep())
-    catalog.products.put("change", "", "", {"colour": "rust"}, None)
+    catalog.products.put("change", "", "", {"color": "rust"}, None)
     catalog.products.delete("drop")
     assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1, removed=2)
     info = asyncio.run(indexer.describe())
     assert keys_in(store, info) == expected_keys(catalog)
-    hit_colours = store.search_products(info.collection, np.ones(info.dimension, np.float32), 5)
-    assert {hit.product_id for hit in hit_colours} == {"keep", "change"}
+    hit_colors = store.search_products(info.collection, np.ones(info.dimension, np.float32), 5)
+    assert {hit.product_id for hit in hit_colors} == {"keep", "change"}
 
 
 def vectors_in(
     store: FlakyStore, info: EncoderInfo, catalog: Catalog, product_id: str
 ) -> dict[str, np.ndarray]:
-    """The vectors of a product's pictures, by image id."""
+    """The vectors of a product's images, by image id."""
     items = catalog.ledger.items(product_id)
     found = store.fetch(info.collection, [item.key for item in items])
     return {item.image_id: found[item.key] for item in items}
 
 
-def test_a_picture_is_encoded_once_though_its_attributes_and_its_place_change(
+def test_an_image_is_encoded_once_though_its_attributes_and_its_place_change(
     catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
 ) -> None:
-    red, blue, green = (picture(colour) for colour in ("red", "blue", "green"))
+    red, blue, green = (image(color) for color in ("red", "blue", "green"))
     catalog.products.put("p", "", "", {"line": "spring"}, [red, blue])
     asyncio.run(indexer.sweep())
     info = asyncio.run(indexer.describe())
@@ -140,7 +140,7 @@ def test_a_picture_is_encoded_once_though_its_attributes_and_its_place_change(
 def test_a_damaged_vector_is_not_kept_when_attributes_change(
     factor: float, catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
 ) -> None:
-    catalog.products.put("p", "", "", {}, [picture("red")])
+    catalog.products.put("p", "", "", {}, [image("red")])
     asyncio.run(indexer.sweep())
     info = asyncio.run(indexer.describe())
     (item,) = catalog.ledger.items("p")
@@ -157,7 +157,7 @@ def test_a_damaged_vector_is_not_kept_when_attributes_change(
 def test_a_lost_collection_is_made_again_when_attributes_change(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
-    catalog.products.put("p", "", "", {}, [picture("red")])
+    catalog.products.put("p", "", "", {}, [image("red")])
     asyncio.run(indexer.sweep())
     info = asyncio.run(indexer.describe())
     store.drop_collection(info.collection)
@@ -168,12 +168,12 @@ def test_a_lost_collection_is_made_again_when_attributes_change(
     assert keys_in(store, info) == expected_keys(catalog)
 
 
-def test_a_missing_blob_goes_to_quarantine_and_spares_its_neighbours(
+def test_a_missing_blob_goes_to_quarantine_and_spares_its_neighbors(
     catalog: Catalog, indexer: Indexer, tmp_path: Path
 ) -> None:
-    broken, _ = catalog.products.put("broken", "", "", {}, [picture("red")])
-    catalog.products.put("fine", "", "", {}, [picture("blue")])
-    sha256 = broken.pictures[0].sha256
+    broken, _ = catalog.products.put("broken", "", "", {}, [image("red")])
+    catalog.products.put("fine", "", "", {}, [image("blue")])
+    sha256 = broken.images[0].sha256
     (blob,) = (tmp_path / "blobs").rglob(f"{sha256}*")
     blob.unlink()
     assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1, failed=1)
@@ -192,7 +192,7 @@ class Buggy(LocalEncoder):
         encoded = await super().encode(inputs)
         bug = Internal("a division by zero")
         bug.release = self.release or bug.release
-        broken = [not self.mended and item == picture("red").data for item in inputs]
+        broken = [not self.mended and item == image("red").data for item in inputs]
         vectors = [bug if each else vector for each, vector in zip(broken, encoded.vectors, strict=True)]
         return replace(encoded, vectors=vectors)
 
@@ -201,7 +201,7 @@ def test_an_image_that_meets_a_bug_is_out_of_the_way_until_another_release(
     catalog: Catalog, store: FlakyStore
 ) -> None:
     for color in ("red", "blue", "lime"):
-        catalog.products.put(color, "", "", {}, [picture(color)])
+        catalog.products.put(color, "", "", {}, [image(color)])
     encoder = Buggy()
     encoder.release = "0.0.1"
     assert asyncio.run(
@@ -219,7 +219,7 @@ def test_an_image_that_meets_a_bug_is_out_of_the_way_until_another_release(
 
 
 def test_a_release_without_the_bug_indexes_what_met_it(catalog: Catalog, store: FlakyStore) -> None:
-    catalog.products.put("red", "", "", {}, [picture("red")])
+    catalog.products.put("red", "", "", {}, [image("red")])
     encoder = Buggy()
     encoder.release = "0.0.1"
     assert asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).sweep()) == SweepReport(
@@ -232,10 +232,10 @@ def test_a_release_without_the_bug_indexes_what_met_it(catalog: Catalog, store: 
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_store_that_fails_leaves_the_picture_pending(
+def test_a_store_that_fails_leaves_the_image_pending(
     moment: str, catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
-    catalog.products.put("p", "", "", {}, [picture("red")])
+    catalog.products.put("p", "", "", {}, [image("red")])
     items = catalog.ledger.items("p")
     store.fail = moment
     assert set(asyncio.run(indexer.index(items)).values()) == {"pending"}
@@ -243,10 +243,10 @@ def test_a_store_that_fails_leaves_the_picture_pending(
     assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1)
 
 
-def test_an_encoder_that_is_away_leaves_the_picture_pending(
+def test_an_encoder_that_is_away_leaves_the_image_pending(
     catalog: Catalog, encoder: LocalEncoder, indexer: Indexer
 ) -> None:
-    catalog.products.put("p", "", "", {}, [picture("red")])
+    catalog.products.put("p", "", "", {}, [image("red")])
     encoder.away = True
     assert set(asyncio.run(indexer.index(catalog.ledger.items("p"))).values()) == {"pending"}
     encoder.away = False
@@ -256,7 +256,7 @@ def test_an_encoder_that_is_away_leaves_the_picture_pending(
 def test_a_product_deleted_while_it_is_encoded_leaves_no_orphan(
     catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
 ) -> None:
-    catalog.products.put("p", "", "", {}, [picture("red")])
+    catalog.products.put("p", "", "", {}, [image("red")])
     items = catalog.ledger.items("p")
     info = asyncio.run(indexer.describe())
     catalog.ledger.open(info.collection, items)
@@ -271,7 +271,7 @@ def test_a_product_that_changes_while_it_is_encoded_holds_up_no_other(
     catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
 ) -> None:
     for name in ("changes", "stays"):
-        catalog.products.put(name, "", "", {}, [picture("red")])
+        catalog.products.put(name, "", "", {}, [image("red")])
     encode = encoder.encode
 
     async def encode_and_change(inputs: Sequence[EncoderInput]) -> Encoded:
@@ -288,7 +288,7 @@ def test_a_product_that_changes_while_it_is_encoded_holds_up_no_other(
 def test_removing_from_a_collection_that_was_lost_leaves_no_row(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
-    catalog.products.put("p", "", "", {}, [picture("red")])
+    catalog.products.put("p", "", "", {}, [image("red")])
     asyncio.run(indexer.sweep())
     info = asyncio.run(indexer.describe())
     keys = [item.key for item in catalog.ledger.items("p")]
@@ -300,7 +300,7 @@ def test_removing_from_a_collection_that_was_lost_leaves_no_row(
 
 
 def test_a_collection_that_was_lost_is_rebuilt(catalog: Catalog, store: FlakyStore, indexer: Indexer) -> None:
-    catalog.products.put("p", "", "", {}, [picture("red")])
+    catalog.products.put("p", "", "", {}, [image("red")])
     asyncio.run(indexer.sweep())
     info = asyncio.run(indexer.describe())
     store.drop_collection(info.collection)
@@ -316,7 +316,7 @@ def test_no_collection_is_counted_to_learn_whether_one_is_there(
         raise AssertionError("all collections are counted")
 
     monkeypatch.setattr(store, "collections", count_them)
-    catalog.products.put("p", "", "", {}, [picture("red")])
+    catalog.products.put("p", "", "", {}, [image("red")])
     assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1)
     store.drop_collection(asyncio.run(indexer.describe()).collection)
     assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1)
@@ -341,7 +341,7 @@ def test_two_first_writers_at_once_do_not_undo_each_other(
         asyncio.run(indexer.describe())
 
     monkeypatch.setattr(store, "has_collection", look_slowly)
-    catalog.products.put("p", "", "", {}, [picture("red")])
+    catalog.products.put("p", "", "", {}, [image("red")])
     other = Thread(target=slow)
     other.start()
     assert looked.wait(60)
@@ -354,27 +354,27 @@ def test_two_first_writers_at_once_do_not_undo_each_other(
 def test_a_collection_that_is_lost_while_it_is_written_is_rebuilt(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
-    catalog.products.put("before", "", "", {}, [picture("red")])
+    catalog.products.put("before", "", "", {}, [image("red")])
     asyncio.run(indexer.sweep())
     info = asyncio.run(indexer.describe())
     store.drop_collection(info.collection)
-    catalog.products.put("after", "", "", {}, [picture("blue")])
+    catalog.products.put("after", "", "", {}, [image("blue")])
     assert set(asyncio.run(indexer.index(catalog.ledger.items("after"))).values()) == {"pending"}
     assert asyncio.run(indexer.sweep()) == SweepReport(indexed=2)
     assert keys_in(store, info) == expected_keys(catalog)
 
 
-def test_a_product_that_the_store_refuses_spares_its_neighbours(
+def test_a_product_that_the_store_refuses_spares_its_neighbors(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
-    catalog.products.put("huge", "", "", {"sizes": [1] * 16_000}, [picture("red")])
-    catalog.products.put("fine", "", "", {}, [picture("blue")])
+    catalog.products.put("huge", "", "", {"sizes": [1] * 16_000}, [image("red")])
+    catalog.products.put("fine", "", "", {}, [image("blue")])
     assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1, failed=1)
     info = asyncio.run(indexer.describe())
     assert len(keys_in(store, info)) == 1
 
 
-def test_pictures_go_to_the_encoder_in_portions_that_a_call_can_carry(
+def test_images_go_to_the_encoder_in_portions_that_a_call_can_carry(
     catalog: Catalog, encoder: LocalEncoder, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
@@ -385,9 +385,9 @@ def test_pictures_go_to_the_encoder_in_portions_that_a_call_can_carry(
         return await encode(inputs)
 
     encoder.encode = counted  # type: ignore[method-assign]
-    pictures = [picture(colour) for colour in ("red", "green", "blue")]
-    catalog.products.put("p", "", "", {}, pictures)
-    monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in pictures))
+    images = [image(color) for color in ("red", "green", "blue")]
+    catalog.products.put("p", "", "", {}, images)
+    monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in images))
     assert asyncio.run(indexer.sweep()) == SweepReport(indexed=3)
     assert calls == [2, 1]
 
@@ -408,9 +408,9 @@ def test_no_more_files_are_read_than_one_call_carries(
 
     encoder.encode = encode_and_note  # type: ignore[method-assign]
     monkeypatch.setattr(FsspecBlobs, "get", get_and_note)
-    pictures = [picture(colour) for colour in ("red", "green", "blue")]
-    catalog.products.put("p", "", "", {}, pictures)
-    monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in pictures))
+    images = [image(color) for color in ("red", "green", "blue")]
+    catalog.products.put("p", "", "", {}, images)
+    monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in images))
     assert asyncio.run(indexer.sweep()) == SweepReport(indexed=3)
     assert events == ["read", "read", "encode", "read", "encode"]
 
@@ -418,8 +418,8 @@ def test_no_more_files_are_read_than_one_call_carries(
 def test_a_sweep_ends_when_other_weights_begin_to_serve_meanwhile(
     catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
 ) -> None:
-    for number, colour in enumerate(["red", "green", "blue"]):
-        catalog.products.put(f"p{number}", "", "", {}, [picture(colour)])
+    for number, color in enumerate(["red", "green", "blue"]):
+        catalog.products.put(f"p{number}", "", "", {}, [image(color)])
     other = LocalEncoder(checkpoint="other")
     encode = encoder.encode
 
@@ -437,7 +437,7 @@ def test_a_sweep_ends_when_other_weights_begin_to_serve_meanwhile(
 def test_versions_keep_to_their_own_collections(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
-    catalog.products.put("p", "", "", {}, [picture("red")])
+    catalog.products.put("p", "", "", {}, [image("red")])
     other = Indexer(LocalEncoder(checkpoint="other"), store, catalog.ledger, catalog.blobs)
     asyncio.run(indexer.sweep())
     asyncio.run(other.sweep())
@@ -450,7 +450,7 @@ def test_versions_keep_to_their_own_collections(
 def test_a_replica_with_other_weights_writes_to_its_own_collection(
     catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
 ) -> None:
-    catalog.products.put("p", "", "", {}, [picture("red")])
+    catalog.products.put("p", "", "", {}, [image("red")])
     info = asyncio.run(indexer.describe())
     rolled = replace(info, fingerprint="f" * 12)
     encode = encoder.encode
@@ -468,7 +468,7 @@ def test_what_is_obsolete_goes_in_versions_that_do_not_serve_too(
     catalog: Catalog, store: FlakyStore, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("keep", "drop", "go"):
-        catalog.products.put(name, "", "", {}, [picture("red")])
+        catalog.products.put(name, "", "", {}, [image("red")])
     others = [
         Indexer(LocalEncoder(checkpoint=name), store, catalog.ledger, catalog.blobs)
         for name in ("broken", "lost", "former")
@@ -518,10 +518,10 @@ def test_an_image_on_which_a_whole_call_fails_keeps_no_other_from_being_indexed(
     encoder = BrittleEncoder()
     encoder.bug = bug
     indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
-    colours = ["red", "green", "blue", "white", "black"]
-    for colour in colours:
-        catalog.products.put(colour, "", "", {}, [picture(colour)])
-    encoder.fails_on = [picture("red").data, picture("blue").data]
+    colors = ["red", "green", "blue", "white", "black"]
+    for color in colors:
+        catalog.products.put(color, "", "", {}, [image(color)])
+    encoder.fails_on = [image("red").data, image("blue").data]
     assert asyncio.run(indexer.sweep(batch_size=4)) == SweepReport(indexed=3, failed=2)
     info = asyncio.run(indexer.describe())
     counts = catalog.ledger.counts(info.collection)
@@ -539,7 +539,7 @@ def test_no_image_is_to_blame_when_the_encoder_fails_on_everything(
     encoder = BrittleEncoder()
     indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
     for number in range(products):
-        catalog.products.put(f"p{number}", "", "", {}, [picture("red")])
+        catalog.products.put(f"p{number}", "", "", {}, [image("red")])
     encoder.fails_on = None
     with pytest.raises(Internal, match="a reply"):
         asyncio.run(indexer.sweep())

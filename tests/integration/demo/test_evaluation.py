@@ -1,4 +1,4 @@
-"""The demo's trained models on the demo's labelled queries: the figures make sense."""
+"""The demo's trained models on the demo's labeled queries: the figures make sense."""
 
 import csv
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ import yaml
 
 from core.job_config import EvaluationConfig
 from core.jobs import EnsembleArgs
-from core.types import NewPicture
-from demo.catalog import PICTURE_SIZE, demo_products
-from demo.labels import FULL_GRADE, TABLE, picture_queries, write_labels
+from core.types import NewImage
+from demo.catalog import IMAGE_SIZE, demo_products
+from demo.labels import FULL_GRADE, TABLE, image_queries, write_labels
 from demo.service import CONFIG
 from models.config import EncoderConfig, Family
 from tests.support.evaluation_bench import Bench, bench
 
 WEIGHTS = Path(__file__).parents[3] / "demo" / "weights"
-SEED, PRODUCTS, PICTURES = 7, 100, 60
+SEED, PRODUCTS, IMAGES = 7, 100, 60
 FAMILIES: tuple[Family, ...] = ("openclip", "dinov2", "blip2")
 
 
@@ -38,8 +38,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory, lite_uri: str) -> Iterator[Be
     folder = tmp_path_factory.mktemp("demo")
     found = bench(folder, lite_uri, encoders, config, configured_ensemble())
     for product in demo_products(SEED, PRODUCTS):
-        pictures = [NewPicture(data, "image/jpeg", PICTURE_SIZE, PICTURE_SIZE) for data in product.pictures]
-        found.catalog.products.put(product.product_id, "", "", {}, pictures)
+        images = [NewImage(data, "image/jpeg", IMAGE_SIZE, IMAGE_SIZE) for data in product.images]
+        found.catalog.products.put(product.product_id, "", "", {}, images)
     for each in found.settings.encoders.values():
         found.index(each)
     yield found
@@ -47,32 +47,32 @@ def shop(tmp_path_factory: pytest.TempPathFactory, lite_uri: str) -> Iterator[Be
 
 
 def test_exported_labels_say_what_the_demos_queries_say(tmp_path: Path) -> None:
-    count = write_labels(tmp_path, SEED, PRODUCTS, PICTURES)
+    count = write_labels(tmp_path, SEED, PRODUCTS, IMAGES)
     with (tmp_path / TABLE).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len({row["query_id"] for row in rows}) == count
-    last = picture_queries(SEED, PRODUCTS, PICTURES)[-1]
+    last = image_queries(SEED, PRODUCTS, IMAGES)[-1]
     exported = {
         row["product_id"]: int(row["grade"]) for row in rows if row["query_id"] == rows[-1]["query_id"]
     }
     assert exported == last.grades
-    assert (tmp_path / rows[-1]["image"]).read_bytes() == last.picture
+    assert (tmp_path / rows[-1]["image"]).read_bytes() == last.image
 
 
 def test_trained_models_find_garments_and_their_ensemble_orders_them_better_than_the_best(
     shop: Bench, tmp_path: Path
 ) -> None:
-    write_labels(tmp_path, SEED, PRODUCTS, PICTURES)
+    write_labels(tmp_path, SEED, PRODUCTS, IMAGES)
     result = shop.evaluate(queries=str(tmp_path / TABLE))
-    words, pictures = (figures.estimates for figures in result.figures)
+    words, images = (figures.estimates for figures in result.figures)
     assert set(words) == {"openclip", "blip2", "ensemble"}
-    assert set(pictures) == {*FAMILIES, "ensemble"}
+    assert set(images) == {*FAMILIES, "ensemble"}
     assert words["openclip"]["mrr"].mean > 0.9
     assert words["ensemble"]["ndcg@10"].mean >= words["openclip"]["ndcg@10"].mean
-    best = max(pictures[family]["ndcg@10"].mean for family in FAMILIES)
-    assert pictures["ensemble"]["ndcg@10"].mean > best
-    for name in pictures:
-        assert pictures[name]["mrr"].mean > 0.8
-        assert pictures[name]["recall@10"].mean > 0.9
-        # A hundred products hold each pair of garment and colour once, so one of ten can be right.
-        assert pictures[name]["precision@10"].mean == pytest.approx(pictures[name]["recall@10"].mean / 10)
+    best = max(images[family]["ndcg@10"].mean for family in FAMILIES)
+    assert images["ensemble"]["ndcg@10"].mean > best
+    for name in images:
+        assert images[name]["mrr"].mean > 0.8
+        assert images[name]["recall@10"].mean > 0.9
+        # A hundred products hold each pair of garment and color once, so one of ten can be right.
+        assert images[name]["precision@10"].mean == pytest.approx(images[name]["recall@10"].mean / 10)

@@ -14,10 +14,10 @@ from core.calibration import Form, NullSample, null_scores, smallest_match
 from core.search import ModelSearch, Query, QueryPart
 from core.types import IndexItem, VectorRow
 from demo.catalog import demo_looks, demo_products
-from demo.garments import COLOURS, TYPES
-from demo.labels import picture_queries, word_queries
-from demo.training.command import embed_pictures, embed_words
-from demo.training.dataset import held_out_pictures
+from demo.garments import COLORS, TYPES
+from demo.labels import image_queries, word_queries
+from demo.training.command import embed_images, embed_words
+from demo.training.dataset import held_out_images
 from milvus.memory import MemoryStore
 from models.config import EncoderConfig, Family
 from models.encoder import Encoder, LocalEncoder
@@ -34,17 +34,17 @@ def jpeg(pixels: np.ndarray) -> bytes:
 
 
 def test_text_search_reaches_precision_at_10_of_0_8(capsys: pytest.CaptureFixture[str]) -> None:
-    pictures = held_out_pictures(a_garment=3, seed=1)
+    images = held_out_images(a_garment=3, seed=1)
     encoder = load_encoder(
         EncoderConfig(name="openclip", family="openclip", checkpoint=str(WEIGHTS / "openclip"), threads=2)
     )
-    decoded = [encoder.decode(jpeg(pixels)) for pixels in pictures.pixels]
+    decoded = [encoder.decode(jpeg(pixels)) for pixels in images.pixels]
     batches = (decoded[start : start + 256] for start in range(0, len(decoded), 256))
     gallery = np.stack([vector for batch in batches for vector in encoder.encode_images(batch)])
-    wanted = [(colour, kind) for colour in COLOURS for kind in TYPES]
-    texts = np.stack(encoder.encode_texts([f"{colour} {kind}" for colour, kind in wanted]))
+    wanted = [(color, kind) for color in COLORS for kind in TYPES]
+    texts = np.stack(encoder.encode_texts([f"{color} {kind}" for color, kind in wanted]))
     best = np.argsort(-(texts @ gallery.T), axis=1)[:, :K]
-    looks = [(look.colour, look.type) for look in pictures.looks]
+    looks = [(look.color, look.type) for look in images.looks]
     precision = np.mean([[looks[i] == want for i in row] for want, row in zip(wanted, best, strict=True)])
     with capsys.disabled():
         print(f"\nPrecision@{K} of {len(wanted)} queries over {len(looks)} held-out renders: {precision:.3f}")
@@ -52,38 +52,38 @@ def test_text_search_reaches_precision_at_10_of_0_8(capsys: pytest.CaptureFixtur
 
 
 GREEN_PRODUCTS = 100
-"""One of each type and colour, so that a single product is wanted."""
+"""One of each type and color, so that a single product is wanted."""
 QUERIES = 20
 
 
 @pytest.mark.parametrize("family", ["openclip", "blip2"])
-def test_a_sentence_moves_a_picture_to_another_colour(family: Family) -> None:
+def test_a_sentence_moves_an_image_to_another_color(family: Family) -> None:
     config = EncoderConfig(name=family, family=family, checkpoint=str(WEIGHTS / family), threads=2)
     encoder, store, looks = load_encoder(config), MemoryStore(), demo_looks(0, GREEN_PRODUCTS)
-    pictures = {product.product_id: product.pictures[0] for product in demo_products(0, GREEN_PRODUCTS)}
-    items = [IndexItem(product_id, 1, product_id, "0" * 64, {}) for product_id in pictures]
-    vectors = embed_pictures(encoder, list(pictures.values()))
+    images = {product.product_id: product.images[0] for product in demo_products(0, GREEN_PRODUCTS)}
+    items = [IndexItem(product_id, 1, product_id, "0" * 64, {}) for product_id in images]
+    vectors = embed_images(encoder, list(images.values()))
     store.ensure_collection(encoder.info.collection, encoder.info.dimension)
     store.upsert(encoder.info.collection, [VectorRow(*each) for each in zip(items, vectors, strict=True)])
     search = ModelSearch(LocalEncoder(encoder, decode_threads=1), store)
     found = kept = 0
-    for number, query in enumerate(picture_queries(0, GREEN_PRODUCTS, QUERIES)):
-        assert query.picture is not None
+    for number, query in enumerate(image_queries(0, GREEN_PRODUCTS, QUERIES)):
+        assert query.image is not None
         (shown,) = query.relevant
-        type_, colours = looks[shown].type, list(COLOURS)
-        colour = colours[(colours.index(looks[shown].colour) + 1 + number % 9) % len(colours)]
-        parts = (QueryPart(query.picture), QueryPart(f"{colour} {type_}", 2.0))
+        type_, colors = looks[shown].type, list(COLORS)
+        color = colors[(colors.index(looks[shown].color) + 1 + number % 9) % len(colors)]
+        parts = (QueryPart(query.image), QueryPart(f"{color} {type_}", 2.0))
         (best,) = asyncio.run(search.search(Query(parts, limit=1))).hits
-        found += (looks[best.product_id].type, looks[best.product_id].colour) == (type_, colour)
+        found += (looks[best.product_id].type, looks[best.product_id].color) == (type_, color)
         (same,) = asyncio.run(search.search(Query(parts[:1], limit=1))).hits
-        kept += looks[same.product_id].colour == colour
+        kept += looks[same.product_id].color == color
     assert found >= 0.8 * QUERIES, f"{found} of {QUERIES} found"
-    assert kept <= 0.1 * QUERIES, f"{kept} of {QUERIES} pictures have the colour without the sentence"
+    assert kept <= 0.1 * QUERIES, f"{kept} of {QUERIES} images have the color without the sentence"
 
 
 HELD_OUT = ("shoe", "hat")
 SEED, PRODUCTS = 0, 250
-PICTURE: Form = (("image", 1.0),)
+IMAGE: Form = (("image", 1.0),)
 WORDS: Form = (("text", 1.0),)
 FOREIGN = (
     "stock market news", "quarterly tax report", "a barking dog", "helicopter", "chicken soup recipe",
@@ -96,10 +96,10 @@ def load(name: Family) -> Encoder:
 
 
 def catalog_without(encoder: Encoder, types: Sequence[str]) -> NullSample:
-    """Every product of other types, by its first two pictures."""
+    """Every product of other types, by its first two images."""
     products = [each for each in demo_products(SEED, PRODUCTS) if each.look.type not in types]
     return NullSample(
-        pictures=embed_pictures(encoder, [data for each in products for data in each.pictures[:2]]),
+        images=embed_images(encoder, [data for each in products for data in each.images[:2]]),
         starts=np.arange(len(products)) * 2,
         words=embed_words(encoder, [each.title for each in products]),
         worded=np.ones(len(products), np.bool_),
@@ -116,27 +116,27 @@ def noise(seed: int) -> bytes:
 def answered(catalog: NullSample, queries: NDArray[np.float32], form: Form, rate: float) -> float:
     """The share of queries that find anything."""
     minimum = smallest_match(null_scores(catalog, form, 0.01), rate)
-    return float(np.mean((queries @ catalog.pictures.T).max(axis=1) >= minimum))
+    return float(np.mean((queries @ catalog.images.T).max(axis=1) >= minimum))
 
 
-def test_pictures_of_what_the_catalogue_lacks_find_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_what_the_catalog_lacks_find_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     encoder = load("openclip")
     catalog = catalog_without(encoder, HELD_OUT)
-    queries = picture_queries(SEED, PRODUCTS, 120)
+    queries = image_queries(SEED, PRODUCTS, 120)
     kinds = [next(iter(query.relevant)).split("-")[0] for query in queries]
-    vectors = embed_pictures(encoder, [query.picture or b"" for query in queries])
+    vectors = embed_images(encoder, [query.image or b"" for query in queries])
     stranger = np.array([kind in HELD_OUT for kind in kinds])
-    noisy = embed_pictures(encoder, [noise(seed) for seed in range(20)])
+    noisy = embed_images(encoder, [noise(seed) for seed in range(20)])
     for rate in (0.1, 0.01):
-        own = answered(catalog, vectors[~stranger], PICTURE, rate)
-        held_out = answered(catalog, vectors[stranger], PICTURE, rate)
-        of_noise = answered(catalog, noisy, PICTURE, rate)
+        own = answered(catalog, vectors[~stranger], IMAGE, rate)
+        held_out = answered(catalog, vectors[stranger], IMAGE, rate)
+        of_noise = answered(catalog, noisy, IMAGE, rate)
         with capsys.disabled():
-            print(f"\nrate {rate}: answered {own:.2f} of pictures like the catalogue's, ", end="")
+            print(f"\nrate {rate}: answered {own:.2f} of images like the catalog's, ", end="")
             print(f"{held_out:.2f} of {stranger.sum()} of types that it lacks, {of_noise:.2f} of noise")
         assert own >= 0.95
         assert held_out <= 0.1
-    # Noise is outside of the promise, which is about pictures like the catalogue's.
+    # Noise is outside of the promise, which is about images like the catalog's.
     assert of_noise <= 0.05
 
 
@@ -151,7 +151,7 @@ def test_words_of_another_world_find_nothing(capsys: pytest.CaptureFixture[str])
         answered(catalog, embed_words(encoder, some), WORDS, 0.1) for some in (own, held_out, list(FOREIGN))
     ]
     with capsys.disabled():
-        print("\nrate 0.1: answered {:.2f} of words for the catalogue's garments, ".format(*shares), end="")
+        print("\nrate 0.1: answered {:.2f} of words for the catalog's garments, ".format(*shares), end="")
         print("{1:.2f} for types that it lacks, {2:.2f} of another world".format(*shares))
     assert shares[0] >= 0.95
     # Titles hold more words than these queries, so the rate is near, not kept.

@@ -25,12 +25,12 @@ from milvus.memory import MemoryStore
 from tests.support.local_encoder import LocalEncoder
 
 pytestmark = pytest.mark.anyio
-COLOURS = ("red", "lime", "blue", "white", "black")
+COLORS = ("red", "lime", "blue", "white", "black")
 
 
-def png(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
+def png(color: str, size: tuple[int, int] = (40, 30)) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
+    Image.new("RGB", size, color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -53,9 +53,9 @@ class Service:
     catalog: Catalog
     store: MemoryStore
 
-    async def put(self, product_id: str, colour: str, **body: Any) -> dict[str, Any]:
+    async def put(self, product_id: str, color: str, **body: Any) -> dict[str, Any]:
         answer = await self.client.put(
-            f"/v1/products/{product_id}", json={"images": [b64(png(colour))], **body}
+            f"/v1/products/{product_id}", json={"images": [b64(png(color))], **body}
         )
         assert answer.status_code in (200, 201), answer.text
         content: dict[str, Any] = answer.json()
@@ -104,9 +104,9 @@ async def service(catalog: Catalog, tmp_path: Path) -> AsyncIterator[Service]:
         yield Service(client, encoders, catalog, store)
 
 
-async def test_a_product_goes_in_and_is_found_by_picture_words_and_both(service: Service) -> None:
-    for colour in COLOURS:
-        written = await service.put(colour, colour, title=f"A {colour} thing")
+async def test_a_product_goes_in_and_is_found_by_image_words_and_both(service: Service) -> None:
+    for color in COLORS:
+        written = await service.put(color, color, title=f"A {color} thing")
         assert {model["state"] for model in written["index"].values()} == {"indexed"}
     text = {"type": "text", "text": "blue"}
     image = {"type": "image", "image": b64(png("blue"))}
@@ -146,7 +146,7 @@ async def test_multipart_carries_products_and_queries(service: Service) -> None:
     assert named.json()["results"][0]["score"] == pytest.approx(1.0, abs=1e-3)
 
 
-async def test_put_replaces_keeps_and_removes_pictures(service: Service) -> None:
+async def test_put_replaces_keeps_and_removes_images(service: Service) -> None:
     await service.put("p", "red", title="old")
     kept = await service.client.put("/v1/products/p", json={"title": "new"})
     assert kept.status_code == 200
@@ -172,25 +172,25 @@ async def test_a_deleted_product_is_gone_everywhere(service: Service) -> None:
 
 
 async def test_vectors_left_behind_by_a_crash_are_never_shown(service: Service) -> None:
-    for colour in COLOURS:
-        await service.put(colour, colour)
+    for color in COLORS:
+        await service.put(color, color)
     service.catalog.products.delete("red")
     assert len(await service.search(query="red", model="first", limit=4)) == 4
     assert "red" not in await service.search(query="red", limit=5)
 
 
 async def test_filters_and_exclusions_narrow_the_page(service: Service) -> None:
-    for index, colour in enumerate(COLOURS):
-        await service.put(colour, colour, attributes={"price": index * 10, "shade": colour})
+    for index, color in enumerate(COLORS):
+        await service.put(color, color, attributes={"price": index * 10, "shade": color})
     cheap = await service.search(query="red", filter={"price": {"lt": 25}}, limit=10)
     assert set(cheap) == {"red", "lime", "blue"}
     rest = await service.search(query="red", exclude=["red"], limit=10)
-    assert set(rest) == set(COLOURS) - {"red"}
+    assert set(rest) == set(COLORS) - {"red"}
 
 
 async def test_pages_follow_each_other(service: Service) -> None:
-    for colour in COLOURS:
-        await service.put(colour, colour)
+    for color in COLORS:
+        await service.put(color, color)
     whole = await service.search(query="blue", model="first", limit=5)
     pages = [await service.search(query="blue", model="first", limit=2, offset=n) for n in (0, 2, 4)]
     assert whole == [product for page in pages for product in page]
@@ -198,8 +198,8 @@ async def test_pages_follow_each_other(service: Service) -> None:
 
 
 async def test_more_like_this_leaves_the_product_out(service: Service) -> None:
-    for colour in COLOURS:
-        await service.put(colour, colour)
+    for color in COLORS:
+        await service.put(color, color)
     await service.put("scarlet", "#f01010")
     similar = await service.client.get("/v1/products/red/similar", params={"model": "first", "limit": 3})
     found = [result["product_id"] for result in similar.json()["results"]]
@@ -208,8 +208,8 @@ async def test_more_like_this_leaves_the_product_out(service: Service) -> None:
 
 
 async def test_a_product_is_a_part_of_a_query(service: Service) -> None:
-    for colour in COLOURS:
-        await service.put(colour, colour)
+    for color in COLORS:
+        await service.put(color, color)
     query = [{"type": "product_id", "product_id": "lime"}, {"type": "text", "text": "red", "weight": -0.2}]
     body = {"query": query, "model": "first", "limit": 5}
     assert "lime" not in await service.search(**body)
@@ -282,13 +282,13 @@ async def test_models_that_read_no_text_are_not_asked_to(
     await service.put("p", "red")
     asked.clear()
     for query in ("red", [{"type": "image", "image": b64(png("red"))}, {"type": "text", "text": "red"}]):
-        body = {"query": query, "lexical_weight": 0}
+        body = {"query": query, "keyword_weight": 0}
         answer = (await service.client.post("/v1/search", json=body)).json()
         assert [result["product_id"] for result in answer["results"]] == ["p"]
         assert answer["skipped"] == {"second": "second does not take words"}
         assert not answer["degraded"]
     refused = await service.client.post(
-        "/v1/search", json={"query": "red", "lexical_weight": 0, "weights": {"first": 0}}
+        "/v1/search", json={"query": "red", "keyword_weight": 0, "weights": {"first": 0}}
     )
     assert (refused.status_code, refused.json()["error"]["type"]) == (422, "unsupported_modality")
     # Nor to hear what others can do, nor for a threshold.
@@ -308,14 +308,14 @@ async def test_models_versions_stats_and_health(service: Service) -> None:
     ready = await service.client.get("/health/ready")
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
     stats = (await service.client.get("/v1/stats")).json()
-    assert stats["products"] == stats["pictures"] == 1
-    assert stats["models"]["first"] == {"pictures": 1, "indexed": 1, "failed": 0, "missing": 0}
+    assert stats["products"] == stats["images"] == 1
+    assert stats["models"]["first"] == {"images": 1, "indexed": 1, "failed": 0, "missing": 0}
     (version,) = (await service.client.get("/v1/models/first/versions")).json()
     assert version["live"]
     assert version["collection"] == f"first_{version['fingerprint']}"
 
 
-async def test_a_picture_is_served_as_it_was_sent(service: Service) -> None:
+async def test_an_image_is_served_as_it_was_sent(service: Service) -> None:
     written = await service.put("p", "red")
     answer = await service.client.get(written["product"]["images"][0]["url"])
     assert answer.content == png("red")
@@ -376,7 +376,7 @@ BAD_SEARCHES: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "unknown model": ({"query": "x", "model": "nope"}, 404, "model"),
     "unknown part": ({"query": [{"type": "sound"}]}, 422, "query[0]"),
     "bad base64": ({"query": [{"type": "image", "image": "%%%"}]}, 422, "query[0].image"),
-    "not a picture": (
+    "not an image": (
         {"query": [{"type": "image", "image": b64(b"words")}], "model": "first"},
         422,
         "query[0]",
@@ -391,8 +391,8 @@ BAD_SEARCHES: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "offset as text": ({"query": "x", "offset": "0"}, 422, "offset"),
     "truth as text": ({"query": "x", "include_query_products": "yes"}, 422, "include_query_products"),
     "truth as a number": ({"query": "x", "include_query_products": 1}, 422, "include_query_products"),
-    "share as text": ({"query": "x", "lexical_weight": "0.5"}, 422, "lexical_weight"),
-    "share as a truth": ({"query": "x", "lexical_weight": True}, 422, "lexical_weight"),
+    "share as text": ({"query": "x", "keyword_weight": "0.5"}, 422, "keyword_weight"),
+    "share as a truth": ({"query": "x", "keyword_weight": True}, 422, "keyword_weight"),
     "weight as text": ({"query": "x", "weights": {"first": "1"}}, 422, "weights.first"),
     "weight of a part as text": (
         {"query": [{"type": "text", "text": "x", "weight": "2"}]},
@@ -440,7 +440,7 @@ async def test_a_bad_search_is_told_what_is_wrong(service: Service, case: str) -
 
 async def test_a_number_without_a_fraction_is_an_integer_however_it_is_written(service: Service) -> None:
     await service.put("p", "red")
-    body = b'{"query": "red", "limit": 1.0, "offset": 0.0, "lexical_weight": 0}'
+    body = b'{"query": "red", "limit": 1.0, "offset": 0.0, "keyword_weight": 0}'
     answer = await service.client.post("/v1/search", content=body)
     assert answer.status_code == 200, answer.text
     assert [each["product_id"] for each in answer.json()["results"]] == ["p"]
@@ -460,7 +460,7 @@ async def test_a_refused_product_is_not_stored(service: Service) -> None:
         ({"images": [good, bad]}, 422, "images[1]"),
         ({"images": [good] * 4}, 413, "images"),
         ({"images": [""]}, 422, "images[0]"),
-        ({"colour": "red"}, 422, "colour"),
+        ({"color": "red"}, 422, "color"),
         ({"attributes": {"a": {"b": 1}}}, 422, None),
         ({"attributes": {"sizes": [1] * 16_000}}, 413, "attributes"),
         ({"title": 5}, 422, "title"),

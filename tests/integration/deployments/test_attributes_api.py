@@ -12,8 +12,8 @@ from fastapi import FastAPI
 
 from catalog.products import SqlProducts
 from core.errors import InvalidImage
-from deployments.services.products import MAX_ATTRIBUTES, MAX_VALUES, AttributeSummaries, summarise
-from tests.support.documented_service import b64, picture
+from deployments.services.products import MAX_ATTRIBUTES, MAX_VALUES, AttributeSummaries, summarize
+from tests.support.documented_service import b64, image
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
 
@@ -33,8 +33,8 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield opened
 
 
-async def put(client: httpx.AsyncClient, product_id: str, colour: str, **attributes: Any) -> dict[str, Any]:
-    body = {"attributes": attributes, "images": [b64(picture(colour))]}
+async def put(client: httpx.AsyncClient, product_id: str, color: str, **attributes: Any) -> dict[str, Any]:
+    body = {"attributes": attributes, "images": [b64(image(color))]}
     answer = await client.put(f"/v1/products/{product_id}", json=body)
     assert answer.is_success, answer.text
     content: dict[str, Any] = answer.json()
@@ -61,9 +61,9 @@ async def test_every_value_that_is_offered_is_one_to_filter_by(client: httpx.Asy
             assert len((await client.post("/v1/search", json=body)).json()["results"]) == 1
 
 
-def test_a_catalogue_of_many_names_and_values_gives_a_short_answer() -> None:
+def test_a_catalog_of_many_names_and_values_gives_a_short_answer() -> None:
     products = [{f"n{i}": f"v{i}", "id": f"p{i}", "text": "x" * 500, "deep": {"a": 1}} for i in range(200)]
-    summary = summarise(products)
+    summary = summarize(products)
     assert summary.products_read == 200
     assert len(summary.attributes) == MAX_ATTRIBUTES
     assert summary.attributes[0].name == "id"
@@ -76,7 +76,7 @@ async def test_at_most_so_many_values_are_shown(client: httpx.AsyncClient) -> No
     assert (len(tags["values"]), tags["more_values"]) == (MAX_VALUES, True)
 
 
-async def test_gaps_name_pictures_and_reasons(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_gaps_name_images_and_reasons(app: FastAPI, client: httpx.AsyncClient) -> None:
     broken = (await put(client, "a", "red"))["product"]["images"][0]["image_id"]
     catalog = app.state.services.catalog
     (info,) = catalog.ledger.versions()

@@ -43,7 +43,7 @@ HEALTH = ("/health/", "/.well-known/")
 
 
 class SlowEncoder(LocalEncoder):
-    """Answers when it is told to, and notes who asked and who was cancelled."""
+    """Answers when it is told to, and notes who asked and who was canceled."""
 
     def __init__(self) -> None:
         super().__init__("slow")
@@ -459,7 +459,7 @@ async def test_a_bad_key_request_is_told_what_is_wrong(closed: FastAPI) -> None:
         "scopes[0]": {"name": "a", "scopes": ["root"]},
         "name": {"scopes": ["read"]},
         "burst": {"name": "a", "scopes": ["read"], "burst": 0},
-        "colour": {"name": "a", "scopes": ["read"], "colour": 1},
+        "color": {"name": "a", "scopes": ["read"], "color": 1},
     }
     async with client_of(closed, ADMIN_KEY) as admin:
         for param, body in bodies.items():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from catalog.database import CatalogConfig
 from catalog.opening import open_catalog
-from core.types import NewPicture
+from core.types import NewImage
 from deployments.config import IngestCaptions, RepairArgs
 from deployments.replicas import repair
 from milvus.config import MilvusConfig
@@ -18,10 +18,10 @@ from models.config import CaptionConfig
 from tests.support.local_encoder import LocalEncoder
 
 
-def picture(colour: str) -> NewPicture:
+def image(color: str) -> NewImage:
     buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(buffer, "PNG")
-    return NewPicture(buffer.getvalue(), "image/png", 40, 30)
+    Image.new("RGB", (40, 30), color).save(buffer, "PNG")
+    return NewImage(buffer.getvalue(), "image/png", 40, 30)
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def args(folder: Path, captions: IngestCaptions | None) -> RepairArgs:
 async def run_until(
     config: RepairArgs, indexed: int, captions: set[str | None], encoder: LocalEncoder
 ) -> None:
-    """Let the repair run until so many pictures are indexed and have these captions, and then once more."""
+    """Let the repair run until so many images are indexed and have these captions, and then once more."""
     replica = repair.RepairReplica(config)
     catalog, collection = replica._catalog, encoder._encoder.info.collection
     await replica.reconfigure({"models": ["writer"]})
 
     def state() -> tuple[int, set[str | None]]:
-        pictures = [each for product in catalog.products.page(10) for each in product.pictures]
-        return catalog.ledger.counts(collection).indexed, {each.caption for each in pictures}
+        images = [each for product in catalog.products.page(10) for each in product.images]
+        return catalog.ledger.counts(collection).indexed, {each.caption for each in images}
 
     async with asyncio.timeout(60):
         while state() != (indexed, captions):
@@ -68,13 +68,13 @@ async def run_until(
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
     opened = open_catalog(args(tmp_path, None).catalog)
-    for colour in ("red", "blue"):
-        opened.products.put(colour, "", "", {}, [picture(colour)])
+    for color in ("red", "blue"):
+        opened.products.put(color, "", "", {}, [image(color)])
     opened.close()
     return tmp_path
 
 
-def test_pictures_are_captioned_when_the_configuration_says_so(stored: Path, encoder: LocalEncoder) -> None:
+def test_images_are_captioned_when_the_configuration_says_so(stored: Path, encoder: LocalEncoder) -> None:
     config = args(stored, IngestCaptions(model="writer"))
     asyncio.run(run_until(config, 2, {"a red thing", "a blue thing"}, encoder))
 

@@ -1,4 +1,4 @@
-"""Captions over HTTP: asked for, and shown with the pictures of products."""
+"""Captions over HTTP: asked for, and shown with the images of products."""
 
 import base64
 import io
@@ -26,9 +26,9 @@ from tests.support.local_encoder import LocalEncoder
 pytestmark = pytest.mark.anyio
 
 
-def png(colour: str) -> bytes:
+def png(color: str) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(buffer, "PNG")
+    Image.new("RGB", (40, 30), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -74,7 +74,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     opened.catalog.close()
 
 
-async def test_the_first_model_that_can_describes_a_picture(service: Service) -> None:
+async def test_the_first_model_that_can_describes_an_image(service: Service) -> None:
     answer = await service.caption(image=b64(png("red")))
     assert answer.status_code == 200, answer.text
     body = answer.json()
@@ -101,7 +101,7 @@ async def test_a_model_is_chosen_by_name_in_json_and_in_a_form(service: Service)
         ({"image": "x", "image_url": "http://a/b"}, 422, "body", "give one of"),
         ({"image_url": "http://127.0.0.1/a.png"}, 422, "image_url", "public address"),
         ({"image": "%%%"}, 422, "image", "base64"),
-        ({"image": b64(b"words")}, 422, "image", "not a picture"),
+        ({"image": b64(b"words")}, 422, "image", "not an image"),
         ({"image": b64(png("red")), "model": "plain"}, 422, "model", "these do: writer, second"),
         ({"image": b64(png("red")), "model": "nobody"}, 404, "model", "models: plain"),
         ({"image": b64(png("red")), "prompt": "a"}, 422, "prompt", "not permitted"),
@@ -118,7 +118,7 @@ async def test_a_bad_request_is_told_what_is_wrong(
 
 async def test_a_form_without_one_file_is_refused(service: Service) -> None:
     files = [("image", ("a.png", png("red"))), ("image", ("b.png", png("red")))]
-    for sent in ({"files": files}, {"files": {"picture": png("red")}}, {"files": {"model": png("red")}}):
+    for sent in ({"files": files}, {"files": {"image": png("red")}}, {"files": {"model": png("red")}}):
         answer = await service.client.post("/v1/caption", **sent)  # type: ignore[arg-type]
         assert answer.status_code in (413, 422), answer.text
 
@@ -159,8 +159,8 @@ async def test_captions_of_the_catalog_are_shown_and_searched(service: Service) 
     assert await captioning.sweep() == CaptionReport(written=1)
     product = (await service.client.get("/v1/products/p")).json()
     assert product["images"][0]["caption"] == "a red thing"
-    found = service.catalog.lexical.search("thing", 5)
+    found = service.catalog.keyword_index.search("thing", 5)
     assert [hit.product_id for hit in found] == ["p"]
     stats = (await service.client.get("/v1/stats")).json()
-    done = {"pictures": 1, "captioned": 1, "failed": 0, "missing": 0}
+    done = {"images": 1, "captioned": 1, "failed": 0, "missing": 0}
     assert stats["captions"] == {"writer": done, "second": {**done, "captioned": 0, "missing": 1}}

@@ -18,7 +18,7 @@ from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
 
 pytestmark = pytest.mark.anyio
-COLOURS = ("red", "lime", "blue", "white", "black")
+COLORS = ("red", "lime", "blue", "white", "black")
 
 
 class Encoder(LocalEncoder):
@@ -37,7 +37,7 @@ class Encoder(LocalEncoder):
         await asyncio.sleep(self.delay_s)
         encoded = await super().encode(inputs)
         if not self.sees_words and any(isinstance(item, str) for item in inputs):
-            refusal = UnsupportedModality(f"{self.name} reads pictures only")
+            refusal = UnsupportedModality(f"{self.name} reads images only")
             return replace(encoded, vectors=[refusal for _ in inputs])
         return encoded
 
@@ -54,9 +54,9 @@ class Shop:
         return content
 
 
-def picture(colour: str) -> str:
+def image(color: str) -> str:
     buffer = io.BytesIO()
-    Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
+    Image.new("RGB", (32, 32), color).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -66,9 +66,9 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
     with local_service(tmp_path, encoders) as app:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            for number, colour in enumerate(COLOURS):
-                body = {"images": [picture(colour)], "attributes": {"number": number}}
-                answer = await client.put(f"/v1/products/{colour}", json=body)
+            for number, color in enumerate(COLORS):
+                body = {"images": [image(color)], "attributes": {"number": number}}
+                answer = await client.put(f"/v1/products/{color}", json=body)
                 assert answer.status_code == 201, answer.text
             for encoder in encoders.values():
                 encoder.calls = 0
@@ -76,7 +76,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 async def test_every_model_and_the_ensemble_stand_side_by_side(shop: Shop) -> None:
-    answer = await shop.compare(query=[{"type": "image", "image": picture("red")}], limit=3)
+    answer = await shop.compare(query=[{"type": "image", "image": image("red")}], limit=3)
     assert [each["model"] for each in answer["lists"]] == ["first", "second", "ensemble"]
     for each in answer["lists"]:
         assert len(each["results"]) == 3
@@ -101,13 +101,13 @@ async def test_every_model_and_the_ensemble_stand_side_by_side(shop: Shop) -> No
 
 
 async def test_each_encoder_embeds_the_query_once(shop: Shop) -> None:
-    await shop.compare(query=[{"type": "image", "image": picture("red")}])
+    await shop.compare(query=[{"type": "image", "image": image("red")}])
     assert [encoder.calls for encoder in shop.encoders.values()] == [1, 1]
 
 
 async def test_a_list_is_what_a_search_answers(shop: Shop) -> None:
     body: dict[str, Any] = {
-        "query": [{"type": "text", "text": "blue"}, {"type": "image", "image": picture("white")}],
+        "query": [{"type": "text", "text": "blue"}, {"type": "image", "image": image("white")}],
         "filter": {"number": {"lt": 4}},
         "exclude": ["red"],
         "limit": 2,
@@ -124,7 +124,7 @@ async def test_a_list_is_what_a_search_answers(shop: Shop) -> None:
 
 async def test_a_model_that_cannot_is_skipped_with_the_reason(shop: Shop) -> None:
     shop.encoders["second"].sees_words = False
-    answer = await shop.compare(query=[{"type": "text", "text": "red"}], lexical_weight=0)
+    answer = await shop.compare(query=[{"type": "text", "text": "red"}], keyword_weight=0)
     assert [each["model"] for each in answer["lists"]] == ["first", "ensemble"]
     assert "cannot encode words; these can: first" in answer["skipped"]["second"]
     assert not answer["degraded"]
@@ -172,7 +172,7 @@ async def test_a_model_that_hangs_does_not_take_the_other_lists_with_it(shop: Sh
 
 
 async def test_uploads_are_compared_too(shop: Shop) -> None:
-    data = base64.b64decode(picture("lime"))
+    data = base64.b64decode(image("lime"))
     answer = await shop.client.post(
         "/v1/compare", data={"request": '{"models": ["first", "second"]}'}, files={"image": ("a.png", data)}
     )

@@ -29,9 +29,9 @@ from tests.support.servers import HostileServer, hostile_server
 pytestmark = pytest.mark.anyio
 
 
-def png(colour: str) -> bytes:
+def png(color: str) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (20, 15), colour).save(buffer, "PNG")
+    Image.new("RGB", (20, 15), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -101,7 +101,7 @@ async def error_of(client: httpx.AsyncClient, status: int, **body: Any) -> dict[
     return error
 
 
-async def test_the_official_client_embeds_texts_and_pictures_mixed(
+async def test_the_official_client_embeds_texts_and_images_mixed(
     official: OpenAI, encoders: dict[str, LocalEncoder]
 ) -> None:
     # By default the client asks for base64 and decodes it.
@@ -127,13 +127,13 @@ async def test_the_official_client_reads_our_errors(official: OpenAI) -> None:
     assert unknown.value.param == "model"
     assert "both" in unknown.value.message
     with pytest.raises(openai.UnprocessableEntityError) as broken:
-        official.embeddings.create(model="both", input=[uri(b"no picture")])
+        official.embeddings.create(model="both", input=[uri(b"no image")])
     assert broken.value.param == "input[0]"
     assert broken.value.type == "invalid_image"
 
 
 async def test_inputs_of_the_official_client_fail_alone(official: OpenAI) -> None:
-    answer = official.embeddings.create(model="both", input=["blue", uri(b"no picture")])
+    answer = official.embeddings.create(model="both", input=["blue", uri(b"no image")])
     assert len(answer.data[0].embedding) > 1
     assert answer.data[1].embedding is None
     assert answer.data[1].model_extra is not None
@@ -148,16 +148,16 @@ async def test_the_case_of_a_data_uri_means_nothing(client: httpx.AsyncClient) -
     assert first == second
 
 
-async def test_of_64_pictures_each_fails_alone(client: httpx.AsyncClient) -> None:
-    pictures = [uri(png("red"))] * 64
-    pictures[7], pictures[40] = uri(png("red")[:50]), "data:image/png;base64,%%%"
-    body = {"model": "both", "input": pictures}
+async def test_of_64_images_each_fails_alone(client: httpx.AsyncClient) -> None:
+    images = [uri(png("red"))] * 64
+    images[7], images[40] = uri(png("red")[:50]), "data:image/png;base64,%%%"
+    body = {"model": "both", "input": images}
     data = (await client.post("/v1/embeddings", json=body)).json()["data"]
     assert [item["index"] for item in data] == list(range(64))
     assert {item["index"] for item in data if item["embedding"] is None} == {7, 40}
     assert all(set(item) == {"object", "index", "embedding"} for item in data if item["embedding"])
     assert data[40]["error"]["param"] == "input[40]"
-    error = await error_of(client, 422, input=pictures)
+    error = await error_of(client, 422, input=images)
     assert error["param"] == "input[7]"
     assert "2 of 64 inputs failed" in error["message"]
 
@@ -167,10 +167,10 @@ async def test_modality_decides_what_a_string_is(
 ) -> None:
     open_fetching(app, server)
     url = server.answer("/red.png", png("red"))
-    picture, words = await direct(encoders["both"], png("red")), await direct(encoders["both"], url)
+    image, words = await direct(encoders["both"], png("red")), await direct(encoders["both"], url)
     for body, expected in (
-        ({"input": uri(png("red"))}, picture),
-        ({"input": [url, uri(png("red")), b64(png("red"))], "modality": "image"}, picture),
+        ({"input": uri(png("red"))}, image),
+        ({"input": [url, uri(png("red")), b64(png("red"))], "modality": "image"}, image),
         ({"input": url}, words),
         ({"input": url, "modality": "text"}, words),
     ):
@@ -184,7 +184,7 @@ async def test_urls_fail_alone_too(client: httpx.AsyncClient, app: FastAPI, serv
     open_fetching(app, server)
     urls = [
         server.answer("/a.png", png("red")),
-        server.answer("/html", b"<html>no picture</html>", Content_Type="image/png"),
+        server.answer("/html", b"<html>no image</html>", Content_Type="image/png"),
         server.answer("/gone", status="404 Not Found"),
         server.answer("/down", status="503 Service Unavailable"),
         "http://169.254.169.254/",
@@ -217,7 +217,7 @@ async def test_urls_fail_alone_too(client: httpx.AsyncClient, app: FastAPI, serv
         ({"input": "x", "encoding_format": "int8"}, "encoding_format"),
         ({"input": "x", "modality": "audio"}, "modality"),
         ({"input": "x", "modality": "image"}, "input[0]"),
-        ({"input": "x", "colour": "red"}, "colour"),
+        ({"input": "x", "color": "red"}, "color"),
         ({}, "input"),
     ],
 )
@@ -236,7 +236,7 @@ async def test_a_hostile_string_is_no_failure_of_the_service(client: httpx.Async
         assert (await client.post("/v1/embeddings", content=body)).status_code in (200, 422)
 
 
-async def test_more_than_64_pictures_are_refused(client: httpx.AsyncClient) -> None:
+async def test_more_than_64_images_are_refused(client: httpx.AsyncClient) -> None:
     error = await error_of(client, 413, input=[uri(png("red"))] * 65)
     assert error["param"] == "input"
 
@@ -317,7 +317,7 @@ async def test_vectorize_takes_the_null_that_go_writes(client: httpx.AsyncClient
     ("body", "where"),
     [
         ({"images": ["%%%"]}, "images[0]: "),
-        ({"texts": ["x"], "images": [b64(b"no picture")]}, "images[0]: "),
+        ({"texts": ["x"], "images": [b64(b"no image")]}, "images[0]: "),
         ({"texts": [1]}, "texts[0]: "),
         ({"videos": []}, "videos: "),
     ],

@@ -1,4 +1,4 @@
-"""Pictures by URL, wherever the API takes pictures."""
+"""Images by URL, wherever the API takes images."""
 
 import asyncio
 import base64
@@ -19,9 +19,9 @@ from tests.support.servers import HostileServer, hostile_server
 pytestmark = pytest.mark.anyio
 
 
-def png(colour: str) -> bytes:
+def png(color: str) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (20, 15), colour).save(buffer, "PNG")
+    Image.new("RGB", (20, 15), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -65,7 +65,7 @@ async def test_a_product_takes_urls_beside_base64(client: httpx.AsyncClient, ser
     assert broken.json()["error"]["param"] == "images[1]"
 
 
-async def test_a_product_with_an_unfetchable_picture_is_not_stored(
+async def test_a_product_with_an_unfetchable_image_is_not_stored(
     client: httpx.AsyncClient, server: HostileServer
 ) -> None:
     urls = [server.answer("/red.png", png("red")), server.answer("/gone", status="404 Not Found")]
@@ -75,12 +75,12 @@ async def test_a_product_with_an_unfetchable_picture_is_not_stored(
 
 
 async def test_a_query_takes_urls(client: httpx.AsyncClient, server: HostileServer) -> None:
-    for colour in ("red", "blue"):
-        url = server.answer(f"/{colour}.png", png(colour))
-        assert (await client.put(f"/v1/products/{colour}", json={"images": [url]})).status_code == 201
-    for colour in ("red", "blue"):
-        answer = await search(client, by_url(server.url(f"/{colour}.png")))
-        assert answer.json()["results"][0]["product_id"] == colour
+    for color in ("red", "blue"):
+        url = server.answer(f"/{color}.png", png(color))
+        assert (await client.put(f"/v1/products/{color}", json={"images": [url]})).status_code == 201
+    for color in ("red", "blue"):
+        answer = await search(client, by_url(server.url(f"/{color}.png")))
+        assert answer.json()["results"][0]["product_id"] == color
     both = await search(
         client, by_url(server.url("/red.png"), weight=-1), by_url(server.url("/blue.png"), weight=2)
     )
@@ -105,7 +105,7 @@ async def test_the_urls_of_a_query_are_fetched_side_by_side(
 @pytest.mark.parametrize(
     ("answer", "status", "kind"),
     [
-        ({"body": b"<!doctype html><title>Not a picture</title>"}, 422, "invalid_image"),
+        ({"body": b"<!doctype html><title>Not an image</title>"}, 422, "invalid_image"),
         ({"status": "404 Not Found"}, 422, "unfetchable_url"),
         ({"status": "503 Service Unavailable"}, 424, "fetch_failed"),
         ({"body": bytes(100_001)}, 413, "input_too_large"),
@@ -129,7 +129,7 @@ async def test_what_goes_wrong_with_a_url_is_the_callers_to_mend(
     assert asked[3].json()["error"]["param"] == "input[0]"
 
 
-async def test_an_embedding_takes_one_of_text_picture_and_url(
+async def test_an_embedding_takes_one_of_text_image_and_url(
     client: httpx.AsyncClient, server: HostileServer
 ) -> None:
     url = server.answer("/red.png", png("red"))
@@ -140,7 +140,7 @@ async def test_an_embedding_takes_one_of_text_picture_and_url(
         assert (await client.post("/v1/embed/both", json=body)).json()["error"]["param"] == "body"
 
 
-async def test_the_pictures_of_a_query_fit_in_one_call(
+async def test_the_images_of_a_query_fit_in_one_call(
     client: httpx.AsyncClient, server: HostileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = [server.answer(f"/{number}", png("red")) for number in range(3)]
@@ -150,7 +150,7 @@ async def test_the_pictures_of_a_query_fit_in_one_call(
     assert (answer.status_code, answer.json()["error"]["param"]) == (413, "query")
 
 
-async def test_a_box_applies_to_a_picture_behind_a_url(
+async def test_a_box_applies_to_an_image_behind_a_url(
     client: httpx.AsyncClient, server: HostileServer
 ) -> None:
     halves = Image.new("RGB", (20, 10), "red")
@@ -158,9 +158,9 @@ async def test_a_box_applies_to_a_picture_behind_a_url(
     buffer = io.BytesIO()
     halves.save(buffer, "PNG")
     url = server.answer("/halves.png", buffer.getvalue())
-    for colour in ("red", "blue"):
-        server.answer(f"/{colour}.png", png(colour))
-        await client.put(f"/v1/products/{colour}", json={"images": [server.url(f"/{colour}.png")]})
-    for x, colour in ((0, "red"), (0.5, "blue")):
+    for color in ("red", "blue"):
+        server.answer(f"/{color}.png", png(color))
+        await client.put(f"/v1/products/{color}", json={"images": [server.url(f"/{color}.png")]})
+    for x, color in ((0, "red"), (0.5, "blue")):
         answer = await search(client, by_url(url, box={"x": x, "y": 0, "width": 0.5, "height": 1}))
-        assert answer.json()["results"][0]["product_id"] == colour
+        assert answer.json()["results"][0]["product_id"] == color

@@ -121,7 +121,7 @@ async def test_a_second_build_is_refused_with_the_id_of_the_first(
 async def test_a_job_is_cancelled_once(client: httpx.AsyncClient, cluster: Cluster) -> None:
     job = await submitted(client)
     answer = await client.delete(f"/v1/jobs/{job['job_id']}")
-    assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+    assert (answer.status_code, answer.json()["state"]) == (200, "canceled")
     assert cluster.stopped == [job["job_id"]]
     assert (await client.delete(f"/v1/jobs/{job['job_id']}")).status_code == 409
     await submitted(client)
@@ -144,7 +144,7 @@ async def test_a_job_is_cancelled_though_the_cluster_is_away(
 ) -> None:
     job = await submitted(client)
     cluster.away = True
-    assert (await client.delete(f"/v1/jobs/{job['job_id']}")).json()["state"] == "cancelled"
+    assert (await client.delete(f"/v1/jobs/{job['job_id']}")).json()["state"] == "canceled"
 
 
 async def test_logs_are_the_last_lines(client: httpx.AsyncClient, cluster: Cluster) -> None:

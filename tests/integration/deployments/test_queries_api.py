@@ -18,14 +18,14 @@ from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
 
 pytestmark = pytest.mark.anyio
-COLOURS = ("red", "lime", "blue", "white", "black", "yellow")
+COLORS = ("red", "lime", "blue", "white", "black", "yellow")
 
 
-def png(*colours: str) -> bytes:
+def png(*colors: str) -> bytes:
     """Stripes side by side, from the left."""
-    image = Image.new("RGB", (40 * len(colours), 40))
-    for place, colour in enumerate(colours):
-        image.paste(Image.new("RGB", (40, 40), colour), (40 * place, 0))
+    image = Image.new("RGB", (40 * len(colors), 40))
+    for place, color in enumerate(colors):
+        image.paste(Image.new("RGB", (40, 40), color), (40 * place, 0))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
@@ -41,8 +41,8 @@ class Shop:
     client: httpx.AsyncClient
     encoders: dict[str, LocalEncoder]
 
-    async def put(self, product_id: str, *pictures: bytes) -> list[str]:
-        body = {"images": [b64(data) for data in pictures]}
+    async def put(self, product_id: str, *images: bytes) -> list[str]:
+        body = {"images": [b64(data) for data in images]}
         answer = await self.client.put(f"/v1/products/{product_id}", json=body)
         assert answer.status_code in (200, 201), answer.text
         return [image["image_id"] for image in answer.json()["product"]["images"]]
@@ -57,7 +57,7 @@ class Shop:
         services = self.app.state.services
         product = services.catalog.products.get(product_id)
         info = await self.encoders[model].describe()
-        keys = [row_key(picture.image_id, picture.revision) for picture in product.pictures]
+        keys = [row_key(image.image_id, image.revision) for image in product.images]
         services.search._searches[model]._store.delete(info.collection, keys)
 
 
@@ -68,8 +68,8 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             shop = Shop(app, client, encoders)
-            for colour in COLOURS:
-                await shop.put(colour, png(colour))
+            for color in COLORS:
+                await shop.put(color, png(color))
             yield shop
 
 
@@ -81,17 +81,17 @@ def image(data: bytes, **more: Any) -> dict[str, Any]:
     return {"type": "image", "image": b64(data), **more}
 
 
-@pytest.mark.parametrize(("x", "colour"), [(0.0, "red"), (1 / 3, "lime"), (2 / 3, "blue")])
-async def test_a_box_chooses_what_is_looked_for(shop: Shop, x: float, colour: str) -> None:
+@pytest.mark.parametrize(("x", "color"), [(0.0, "red"), (1 / 3, "lime"), (2 / 3, "blue")])
+async def test_a_box_chooses_what_is_looked_for(shop: Shop, x: float, color: str) -> None:
     box = {"x": x, "y": 0.25, "width": 1 / 3, "height": 0.5}
     stripes = png("red", "lime", "blue")
     for model in ("first", "ensemble"):
-        assert (await shop.search(image(stripes, box=box), model=model, limit=1)) == [colour]
+        assert (await shop.search(image(stripes, box=box), model=model, limit=1)) == [color]
     request = {"query": [{"type": "image", "upload": "photo", "box": box}], "model": "first", "limit": 1}
     answer = await shop.client.post(
         "/v1/search", data={"request": json.dumps(request)}, files={"photo": ("a.png", stripes)}
     )
-    assert answer.json()["results"][0]["product_id"] == colour
+    assert answer.json()["results"][0]["product_id"] == color
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ async def test_the_rounding_of_pixels_is_no_mistake(shop: Shop) -> None:
     assert (await shop.search(image(png("red", "red", "blue"), box=box), limit=1)) == ["blue"]
 
 
-async def test_a_stored_picture_is_a_part(shop: Shop) -> None:
+async def test_a_stored_image_is_a_part(shop: Shop) -> None:
     _, blue = await shop.put("both", png("red"), png("blue"))
     part = {"type": "image_id", "image_id": blue}
     assert (await shop.search(part, limit=1)) == ["blue"]
@@ -151,7 +151,7 @@ async def test_a_model_without_a_vector_of_a_product_says_so_and_the_ensemble_go
     assert [used["model"] for used in fused["models_used"]] == ["second"]
 
 
-async def test_this_but_in_another_colour(shop: Shop) -> None:
+async def test_this_but_in_another_color(shop: Shop) -> None:
     await shop.put("red-white", png("red", "white"))
     await shop.put("lime-white", png("lime", "white"))
     sentence = {"type": "text", "text": "lime", "weight": 1}

@@ -35,7 +35,7 @@ odd_json = st.recursive(
     max_leaves=12,
 )
 FIELDS = (
-    "query model models weights fusion lexical_weight score_threshold max_false_match_rate limit offset filter "
+    "query model models weights fusion keyword_weight score_threshold max_false_match_rate limit offset filter "
     "exclude include_query_products title description attributes images input encoding_format dimensions user "
     "modality fail texts text image image_url kind args name requests_per_s burst"
 )

@@ -14,18 +14,18 @@ from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
 from core.indexing import Indexer
 from core.search import ModelSearch, Query
 from core.store_check import StoreCheck
-from core.types import PROBE, Encoded, EncoderInput, NewPicture
+from core.types import PROBE, Encoded, EncoderInput, NewImage
 from deployments.replicas.handles import Rest
 from deployments.services.encoders import EncoderSet
 from deployments.services.status import LedgerCountsSample, Readiness, Status
 from milvus.memory import MemoryStore
 from tests.support.local_encoder import LocalEncoder
 
-COLOURS = ("red", "lime", "blue", "white")
+COLORS = ("red", "lime", "blue", "white")
 
 
 class WatchedEncoder(LocalEncoder):
-    """Remembers the pictures that it was asked to embed."""
+    """Remembers the images that it was asked to embed."""
 
     def __init__(self, checkpoint: str) -> None:
         super().__init__("fake", checkpoint)
@@ -51,10 +51,10 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
     opened = open_catalog(
         CatalogConfig(database_url=f"sqlite:///{tmp_path}/catalog.sqlite", blobs_url=str(tmp_path / "blobs"))
     )
-    for colour in COLOURS:
+    for color in COLORS:
         buffer = io.BytesIO()
-        Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
-        opened.products.put(colour, colour, "", {}, [NewPicture(buffer.getvalue(), "image/png", 8, 8)])
+        Image.new("RGB", (8, 8), color).save(buffer, "PNG")
+        opened.products.put(color, color, "", {}, [NewImage(buffer.getvalue(), "image/png", 8, 8)])
     yield opened
     opened.close()
 
@@ -98,7 +98,7 @@ def test_new_weights_without_a_complete_collection_are_not_ready_and_both_versio
     problem = ready(new, catalog, store).problems["fake"]
     old_info, new_info = asyncio.run(old.describe()), asyncio.run(new.describe())
     assert old_info.fingerprint != new_info.fingerprint
-    assert f"{new_info.collection} holds 0 of 4 pictures" in problem
+    assert f"{new_info.collection} holds 0 of 4 images" in problem
     assert f"the live collection is {old_info.collection}" in problem
 
 
@@ -112,14 +112,14 @@ def test_new_weights_are_ready_once_their_own_collection_is_complete(
     assert ready(new, catalog, store).problems == {}
 
 
-def test_a_collection_that_lacks_pictures_says_how_many(catalog: Catalog, store: MemoryStore) -> None:
+def test_a_collection_that_lacks_images_says_how_many(catalog: Catalog, store: MemoryStore) -> None:
     encoder = WatchedEncoder("old")
     index_all(encoder, catalog, store)
     buffer = io.BytesIO()
     Image.new("RGB", (9, 9), "black").save(buffer, "PNG")
-    catalog.products.put("late", "", "", {}, [NewPicture(buffer.getvalue(), "image/png", 9, 9)])
+    catalog.products.put("late", "", "", {}, [NewImage(buffer.getvalue(), "image/png", 9, 9)])
     problem = ready(encoder, catalog, store).problems["fake"]
-    assert "holds 4 of 5 pictures" in problem
+    assert "holds 4 of 5 images" in problem
     assert "live" not in problem
 
 

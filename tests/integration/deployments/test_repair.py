@@ -13,7 +13,7 @@ from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import Internal, Unavailable
-from core.types import Encoded, EncoderInput, NewPicture, row_key
+from core.types import Encoded, EncoderInput, NewImage, row_key
 from deployments.config import RepairArgs
 from deployments.replicas import repair
 from milvus.config import MilvusConfig
@@ -34,10 +34,10 @@ class HeldEncoder(LocalEncoder):
         return await super().encode(inputs)
 
 
-def image(shade: int) -> NewPicture:
+def image(shade: int) -> NewImage:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 3), (shade, 0, 0)).save(buffer, "PNG")
-    return NewPicture(buffer.getvalue(), "image/png", 4, 3)
+    return NewImage(buffer.getvalue(), "image/png", 4, 3)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_what_is_obsolete_goes_while_images_are_missing(
 
     async def scene() -> None:
         collection = (await slow.describe()).collection
-        (gone,) = catalog.products.put("gone", "", "", {}, [image(1)])[0].pictures
+        (gone,) = catalog.products.put("gone", "", "", {}, [image(1)])[0].images
         slow.let_go.set()
         replica = repair.RepairReplica(args)
         await replica.reconfigure({"models": ["slow"]})
@@ -193,7 +193,7 @@ def test_files_that_no_product_names_go_by_themselves_beside_one_that_cannot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # It has the oldest mark, and one page is one file.
-    (stuck,) = catalog.products.put("stuck", "", "", {}, [image(3)])[0].pictures
+    (stuck,) = catalog.products.put("stuck", "", "", {}, [image(3)])[0].images
     catalog.products.delete("stuck")
     remove = FsspecBlobs.remove
 
@@ -204,8 +204,8 @@ def test_files_that_no_product_names_go_by_themselves_beside_one_that_cannot(
 
     monkeypatch.setattr(FsspecBlobs, "remove", all_but_one)
     monkeypatch.setattr(repair, "_FILES_AT_ONCE", 1)
-    (gone,) = catalog.products.put("gone", "", "", {}, [image(1)])[0].pictures
-    (stays,) = catalog.products.put("stays", "", "", {}, [image(2)])[0].pictures
+    (gone,) = catalog.products.put("gone", "", "", {}, [image(1)])[0].images
+    (stays,) = catalog.products.put("stays", "", "", {}, [image(2)])[0].images
     catalog.products.delete("gone")
     orphan = catalog.blobs.put(b"its product never came")
     soon = args.model_copy(update={"file_grace_s": 0.01, "file_interval_s": 0.001})

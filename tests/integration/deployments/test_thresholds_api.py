@@ -17,7 +17,7 @@ from catalog.opening import open_catalog
 from core.calibration import CalibrationConfig
 from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
 from core.search import ModelSearch, Query
-from core.types import NewPicture
+from core.types import NewImage
 from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
 from deployments.services.assembly import assemble
@@ -38,33 +38,33 @@ class LocalEnsemble:
         return await self._ensemble.search(query, weights or {}, fusion or "rrf")
 
 
-def picture(rng: np.random.Generator, colours: int) -> bytes:
-    """Pixels of so many colours: the fake encoder sees their shares."""
-    codes = rng.choice(64, colours, replace=False)
+def image(rng: np.random.Generator, colors: int) -> bytes:
+    """Pixels of so many colors: the fake encoder sees their shares."""
+    codes = rng.choice(64, colors, replace=False)
     palette = np.stack([codes // 16, codes // 4 % 4, codes % 4], axis=1) * 64 + 32
-    pixels = palette[rng.integers(0, colours, 256)].reshape(16, 16, 3).astype(np.uint8)
+    pixels = palette[rng.integers(0, colors, 256)].reshape(16, 16, 3).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     rng = np.random.default_rng(2)
-    return [picture(rng, 2) for _ in range(PRODUCTS)]
+    return [image(rng, 2) for _ in range(PRODUCTS)]
 
 
 @pytest.fixture(scope="module")
 async def client(
-    tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]
+    tmp_path_factory: pytest.TempPathFactory, images: list[bytes]
 ) -> AsyncIterator[httpx.AsyncClient]:
-    async with service(tmp_path_factory.mktemp("thresholds"), pictures) as opened:
+    async with service(tmp_path_factory.mktemp("thresholds"), images) as opened:
         yield opened
 
 
 @asynccontextmanager
-async def service(folder: Path, pictures: Sequence[bytes]) -> AsyncIterator[httpx.AsyncClient]:
-    """A service with an indexed product for each picture."""
+async def service(folder: Path, images: Sequence[bytes]) -> AsyncIterator[httpx.AsyncClient]:
+    """A service with an indexed product for each image."""
     args = GatewayArgs(
         catalog=CatalogConfig(
             database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
@@ -74,13 +74,11 @@ async def service(folder: Path, pictures: Sequence[bytes]) -> AsyncIterator[http
     )
     catalog, store = open_catalog(args.catalog), MemoryStore()
     encoders = {name: LocalEncoder(name) for name in ("first", "second")}
-    for number, data in enumerate(pictures):
+    for number, data in enumerate(images):
         product, _ = catalog.products.put(
-            f"p{number}", f"thing {number}", "", {}, [NewPicture(data, "image/png", 16, 16)]
+            f"p{number}", f"thing {number}", "", {}, [NewImage(data, "image/png", 16, 16)]
         )
-        await _index(
-            store, encoders, product.pictures[0].image_id, product.pictures[0].revision, number, data
-        )
+        await _index(store, encoders, product.images[0].image_id, product.images[0].revision, number, data)
     searches = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
     ensemble = LocalEnsemble(EnsembleSearch(searches, deadline_s=5))
     app = create_app(args)
@@ -116,31 +114,31 @@ async def ask(client: httpx.AsyncClient, data: bytes, **options: Any) -> dict[st
     return content
 
 
-async def test_a_score_threshold_cuts_the_page(client: httpx.AsyncClient, pictures: list[bytes]) -> None:
-    whole = await ask(client, pictures[3], model="first", limit=100)
+async def test_a_score_threshold_cuts_the_page(client: httpx.AsyncClient, images: list[bytes]) -> None:
+    whole = await ask(client, images[3], model="first", limit=100)
     scores = [result["score"] for result in whole["results"]]
     assert whole["thresholds"] == {}
-    cut = await ask(client, pictures[3], model="first", limit=100, score_threshold=scores[4])
+    cut = await ask(client, images[3], model="first", limit=100, score_threshold=scores[4])
     kept = [score for score in scores if score >= scores[4]]
     assert [result["score"] for result in cut["results"]] == kept
     assert cut["thresholds"] == {"first": scores[4]}
-    page = await ask(client, pictures[3], model="first", limit=2, offset=1, score_threshold=scores[4])
+    page = await ask(client, images[3], model="first", limit=2, offset=1, score_threshold=scores[4])
     assert page["results"] == whole["results"][1:3]
 
 
 @pytest.mark.parametrize("model", ["first", "ensemble"])
 async def test_strangers_find_nothing_and_products_find_themselves(
-    client: httpx.AsyncClient, pictures: list[bytes], model: str
+    client: httpx.AsyncClient, images: list[bytes], model: str
 ) -> None:
     rng = np.random.default_rng(9)
     options = {"model": model, "max_false_match_rate": 0.1}
     for _ in range(10):
-        stranger = await ask(client, picture(rng, 16), **options)
+        stranger = await ask(client, image(rng, 16), **options)
         assert stranger["results"] == []
         assert set(stranger["thresholds"]) == ({"first"} if model == "first" else {"first", "second"})
         assert len(stranger["models_used"]) == len(stranger["thresholds"])
     for number in range(0, PRODUCTS, 15):
-        found = await ask(client, pictures[number], **options)
+        found = await ask(client, images[number], **options)
         assert f"p{number}" in [result["product_id"] for result in found["results"]]
         assert 0 < min(found["thresholds"].values()) < 1
 
@@ -173,12 +171,10 @@ async def test_more_like_this_takes_thresholds_too(client: httpx.AsyncClient) ->
         assert (answer.status_code, answer.json()["error"]["param"]) == (422, next(iter(bad)))
 
 
-async def test_a_smaller_rate_asks_for_a_higher_score(
-    client: httpx.AsyncClient, pictures: list[bytes]
-) -> None:
+async def test_a_smaller_rate_asks_for_a_higher_score(client: httpx.AsyncClient, images: list[bytes]) -> None:
     thresholds = []
     for rate in (0.5, 0.2, 0.05, 0.01):
-        found = await ask(client, pictures[0], model="first", max_false_match_rate=rate)
+        found = await ask(client, images[0], model="first", max_false_match_rate=rate)
         thresholds.append(found["thresholds"]["first"])
     assert thresholds == sorted(thresholds)
     assert thresholds[0] < thresholds[-1]
@@ -192,7 +188,7 @@ BAD: dict[str, tuple[dict[str, Any], int, str]] = {
     "always": ({"max_false_match_rate": 1}, 422, "max_false_match_rate"),
     "too small a rate": ({"max_false_match_rate": 0.001, "model": "first"}, 409, "max_false_match_rate"),
     "too small for all": ({"max_false_match_rate": 0.001}, 409, "max_false_match_rate"),
-    "by words too": ({"max_false_match_rate": 0.1, "lexical_weight": 0.5}, 422, "lexical_weight"),
+    "by words too": ({"max_false_match_rate": 0.1, "keyword_weight": 0.5}, 422, "keyword_weight"),
 }
 
 
@@ -203,9 +199,9 @@ async def test_a_threshold_that_cannot_be_kept_is_refused(client: httpx.AsyncCli
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), answer.text
 
 
-async def test_a_small_catalogue_says_what_it_takes(tmp_path: Path, pictures: list[bytes]) -> None:
+async def test_a_small_catalog_says_what_it_takes(tmp_path: Path, images: list[bytes]) -> None:
     query = {"query": "red", "model": "first", "max_false_match_rate": 0.1}
-    async with service(tmp_path, pictures[:5]) as client:
+    async with service(tmp_path, images[:5]) as client:
         answer = await client.post("/v1/search", json=query)
     assert answer.status_code == 409
     assert "100 products" in answer.json()["error"]["message"]
@@ -216,10 +212,10 @@ async def test_a_small_catalogue_says_what_it_takes(tmp_path: Path, pictures: li
     "options", [{"model": "first"}, {}, {"fusion": "weighted"}, {"max_false_match_rate": 0.9}]
 )
 async def test_pages_put_together_are_one_long_page(
-    client: httpx.AsyncClient, pictures: list[bytes], options: dict[str, Any]
+    client: httpx.AsyncClient, images: list[bytes], options: dict[str, Any]
 ) -> None:
-    whole = await ask(client, pictures[7], limit=PRODUCTS, **options)
-    pages = [await ask(client, pictures[7], limit=13, offset=n, **options) for n in range(0, PRODUCTS, 13)]
+    whole = await ask(client, images[7], limit=PRODUCTS, **options)
+    pages = [await ask(client, images[7], limit=13, offset=n, **options) for n in range(0, PRODUCTS, 13)]
     together = [result for page in pages for result in page["results"]]
     assert [each["product_id"] for each in together] == [each["product_id"] for each in whole["results"]]
     assert len(together) == PRODUCTS or "max_false_match_rate" in options

@@ -51,7 +51,7 @@ def size_of(answer: httpx.Response) -> tuple[int, int]:
         return image.size
 
 
-async def test_a_thumbnail_keeps_the_shape_of_the_picture(client: httpx.AsyncClient) -> None:
+async def test_a_thumbnail_keeps_the_shape_of_the_image(client: httpx.AsyncClient) -> None:
     url = await url_of(client, (2000, 1000))
     assert size_of(await client.get(url)) == (320, 160)
     assert size_of(await client.get(url, params={"size": "large"})) == (960, 480)
@@ -61,7 +61,7 @@ async def test_a_thumbnail_stands_upright(client: httpx.AsyncClient) -> None:
     assert size_of(await client.get(await url_of(client, (2000, 1000), orientation=6))) == (160, 320)
 
 
-async def test_a_small_picture_is_not_blown_up(client: httpx.AsyncClient) -> None:
+async def test_a_small_image_is_not_blown_up(client: httpx.AsyncClient) -> None:
     assert size_of(await client.get(await url_of(client, (40, 30)))) == (40, 30)
 
 
@@ -95,15 +95,15 @@ async def test_a_thumbnail_that_two_ask_for_at_once_takes_its_room_once(
 ) -> None:
     await url_of(client, (600, 600))
     catalog = app.state.services.catalog
-    picture = catalog.products.get("p").pictures[0]
-    one = len(await Thumbnails(catalog, ImageLimits(), ThumbnailsConfig()).get(picture, "small"))
+    image = catalog.products.get("p").images[0]
+    one = len(await Thumbnails(catalog, ImageLimits(), ThumbnailsConfig()).get(image, "small"))
     thumbnails = Thumbnails(catalog, ImageLimits(), ThumbnailsConfig(cache_bytes=one, at_once=3))
     for _ in range(2):
-        found = await asyncio.gather(*(thumbnails.get(picture, "small") for _ in range(3)))
+        found = await asyncio.gather(*(thumbnails.get(image, "small") for _ in range(3)))
         assert {len(each) for each in found} == {one}
 
 
-async def test_other_sizes_and_unknown_pictures_are_refused(client: httpx.AsyncClient) -> None:
+async def test_other_sizes_and_unknown_images_are_refused(client: httpx.AsyncClient) -> None:
     url = await url_of(client, (600, 600))
     wrong = await client.get(url, params={"size": "5000"})
     assert wrong.status_code == 422

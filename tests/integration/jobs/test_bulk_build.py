@@ -19,18 +19,18 @@ from PIL import Image
 from catalog.jobs import SqlJobs
 from catalog.opening import Catalog, open_catalog
 from core.jobs import Job, Progress
-from core.types import NewPicture
+from core.types import NewImage
 from jobs.build.passes import CALLS_AT_ONCE
 from milvus.bulk_import import MilvusImports
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
-from tests.support.bulk_driver import FILE_PICTURES, HELD, LEASE_S, settings
+from tests.support.bulk_driver import FILE_IMAGES, HELD, LEASE_S, settings
 from tests.support.children import Child
 from tests.support.vector_stores import LiteProcess, wait_for
 
 ROOT = Path(__file__).parents[3]
-PRODUCTS, PICTURES_A_PRODUCT = 150, 10
-PICTURES = PRODUCTS * PICTURES_A_PRODUCT
+PRODUCTS, IMAGES_A_PRODUCT = 150, 10
+IMAGES = PRODUCTS * IMAGES_A_PRODUCT
 KILLS = 10
 _BATCH_S = 0.05
 _CLUSTER = (
@@ -42,7 +42,7 @@ _ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
 @dataclass
 class Bench:
-    """A catalog with pictures, a Milvus Lite and a Ray on which builds run in processes of their own."""
+    """A catalog with images, a Milvus Lite and a Ray on which builds run in processes of their own."""
 
     folder: Path
     catalog: Catalog
@@ -87,9 +87,9 @@ class Bench:
 
     def assert_complete(self) -> None:
         expected = {
-            f"{picture.image_id}:{picture.revision}"
+            f"{image.image_id}:{image.revision}"
             for product in self.catalog.products.page(1000)
-            for picture in product.pictures
+            for image in product.images
         }
         keys = list(self.store.keys(self.collection))
         assert len(keys) == len(set(keys))
@@ -136,18 +136,18 @@ def a_bench(cluster: str, uri: str) -> Iterator[Bench]:
     wait_for(store, 60)
     with tempfile.TemporaryDirectory(prefix="vitrine-bulk-") as name:
         catalog = open_catalog(settings(Path(name), uri).catalog)
-        pictures = [picture(number) for number in range(PICTURES_A_PRODUCT)]
+        images = [image(number) for number in range(IMAGES_A_PRODUCT)]
         for number in range(PRODUCTS):
-            catalog.products.put(f"p{number}", "", "", {"number": number}, pictures)
+            catalog.products.put(f"p{number}", "", "", {"number": number}, images)
         yield Bench(Path(name), catalog, store, uri, cluster)
         store.close()
         catalog.close()
 
 
-def picture(number: int) -> NewPicture:
+def image(number: int) -> NewImage:
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), (number * 20, 255 - number * 20, 128)).save(buffer, "PNG")
-    return NewPicture(buffer.getvalue(), "image/png", 16, 16)
+    return NewImage(buffer.getvalue(), "image/png", 16, 16)
 
 
 def test_a_build_killed_at_ten_points_leaves_no_gap_no_duplicate_and_little_done_twice(
@@ -156,7 +156,7 @@ def test_a_build_killed_at_ten_points_leaves_no_gap_no_duplicate_and_little_done
     rng = random.Random(5)
     for _ in range(KILLS):
         process = bench.build()
-        bench.wait_until_indexed(bench.indexed + rng.randrange(1, PICTURES // (KILLS + 1)), process)
+        bench.wait_until_indexed(bench.indexed + rng.randrange(1, IMAGES // (KILLS + 1)), process)
         assert process.poll() is None, "the build was over before it could be killed"
         time.sleep(rng.random() * _BATCH_S)
         process.kill()
@@ -167,8 +167,8 @@ def test_a_build_killed_at_ten_points_leaves_no_gap_no_duplicate_and_little_done
     assert last.wait(timeout=240) == 0
     bench.assert_complete()
     assert bench.latest_job().state == "succeeded"
-    print(f"{bench.encoded} encoded for {PICTURES} pictures in {KILLS + 1} runs")
-    assert PICTURES <= bench.encoded <= 1.2 * PICTURES
+    print(f"{bench.encoded} encoded for {IMAGES} images in {KILLS + 1} runs")
+    assert IMAGES <= bench.encoded <= 1.2 * IMAGES
 
 
 def test_a_build_tells_how_far_it_is_keeps_a_second_off_by_its_id_and_stops_when_cancelled(
@@ -181,17 +181,17 @@ def test_a_build_tells_how_far_it_is_keeps_a_second_off_by_its_id_and_stops_when
     held = bench.folder / HELD
     held.touch()
     second = bench.build()
-    assert (told.stage, told.total, told.failed) == ("indexing", PICTURES, 0)
-    assert 0 < told.done < PICTURES
+    assert (told.stage, told.total, told.failed) == ("indexing", IMAGES, 0)
+    assert 0 < told.done < IMAGES
     assert told.images_per_s is not None
-    assert told.eta_s == pytest.approx((PICTURES - told.done) / told.images_per_s, rel=1e-6)
+    assert told.eta_s == pytest.approx((IMAGES - told.done) / told.images_per_s, rel=1e-6)
     assert second.wait(timeout=240) != 0
     assert job.job_id in second.output()
     SqlJobs(bench.catalog.engine).cancel(job.job_id)
     held.unlink()
     assert first.wait(timeout=240) != 0
-    assert bench.latest_job().state == "cancelled"
-    assert bench.indexed < PICTURES
+    assert bench.latest_job().state == "canceled"
+    assert bench.indexed < IMAGES
 
 
 def test_a_build_by_files_that_is_killed_goes_on_with_its_files_and_takes_each_in_once(
@@ -218,8 +218,8 @@ def test_a_build_by_files_that_is_killed_goes_on_with_its_files_and_takes_each_i
         assert last.wait(timeout=300) == 0
         bench.assert_complete()
         assert list(staged.rglob("*.parquet")) == []
-        assert imports.count_rows(bench.collection, list(imports.keys(bench.collection))) == PICTURES
-        assert bench.encoded <= PICTURES + 2 * FILE_PICTURES * CALLS_AT_ONCE
+        assert imports.count_rows(bench.collection, list(imports.keys(bench.collection))) == IMAGES
+        assert bench.encoded <= IMAGES + 2 * FILE_IMAGES * CALLS_AT_ONCE
         imports.drop_collection(bench.collection)
         imports.close()
 

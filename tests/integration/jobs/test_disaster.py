@@ -1,4 +1,4 @@
-"""Everything is lost but the backup: catalog, picture files and Milvus. What it holds is found by search again."""
+"""Everything is lost but the backup: catalog, image files and Milvus. What it holds is found by search again."""
 
 import asyncio
 import base64
@@ -37,14 +37,14 @@ class Service:
     indexer: Indexer
 
     def put(self, sku: str, data: bytes) -> bool:
-        """Put a product with a picture; whether it is acknowledged."""
+        """Put a product with an image; whether it is acknowledged."""
         body = {"attributes": {"sku": sku}, "images": [base64.b64encode(data).decode()]}
         answer = self.client.put(f"/v1/products/{sku}", json=body)
         assert answer.status_code in (201, 503), answer.text
         return answer.status_code == 201
 
     def finds(self, sku: str, data: bytes) -> bool:
-        """Whether a search for the picture finds the product first, among all others."""
+        """Whether a search for the image finds the product first, among all others."""
         part = {"type": "image", "image": base64.b64encode(data).decode()}
         answer = self.client.post("/v1/search", json={"query": [part], "model": "fake", "limit": 1})
         assert answer.status_code == 200, answer.text
@@ -98,7 +98,7 @@ class Writer:
         number = 0
         try:
             while not self._stopped.is_set():
-                sku, data = f"p{number}", picture(number)
+                sku, data = f"p{number}", image(number)
                 if self._shop.put(sku, data):
                     self.acknowledged[sku] = data
                 number += 1
@@ -106,7 +106,7 @@ class Writer:
             self._failure = error
 
 
-def picture(seed: int) -> bytes:
+def image(seed: int) -> bytes:
     pixels = np.frombuffer(random.Random(seed).randbytes(48), np.uint8).reshape(4, 4, 3)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((32, 32), Image.Resampling.NEAREST).save(buffer, "PNG")
@@ -135,6 +135,6 @@ def test_what_was_acknowledged_before_the_backup_is_found_after_all_else_is_lost
         assert restore(config, place).whole
         # What the repair does each few seconds.
         report = asyncio.run(shop.indexer.sweep())
-        assert report.indexed == done.snapshot.pictures
+        assert report.indexed == done.snapshot.images
         lost = [sku for sku, data in before.items() if not shop.finds(sku, data)]
     assert lost == []

@@ -16,9 +16,9 @@ from PIL import Image
 from core.errors import Conflict, InvalidInput
 from core.job_config import EvaluationConfig, GateConfig
 from core.jobs import EnsembleArgs, EvaluateArgs
-from core.types import NewPicture
+from core.types import NewImage
 from jobs.evaluation.evaluate import evaluate_job
-from jobs.evaluation.queries import changed_pictures
+from jobs.evaluation.queries import changed_images
 from jobs.evaluation.report import Thumbnails, most_different, store_files
 from jobs.evaluation.result import EvaluationResult
 from jobs.runner.context import JobContext, take_up
@@ -33,9 +33,9 @@ CONFIG = EvaluationConfig(
 
 
 def striped(number: int) -> bytes:
-    """A picture of a product's own three colours."""
-    colours = np.random.default_rng(number).integers(0, 256, size=(3, 3), dtype=np.uint8)
-    pixels = np.repeat(np.repeat(colours[:, None], 96, axis=1), 32, axis=0)
+    """An image of a product's own three colors."""
+    colors = np.random.default_rng(number).integers(0, 256, size=(3, 3), dtype=np.uint8)
+    pixels = np.repeat(np.repeat(colors[:, None], 96, axis=1), 32, axis=0)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
@@ -50,8 +50,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory, lite_uri: str) -> Iterator[Be
     ensemble = EnsembleArgs(name="both", weights={"eyes": 1.0, "mole": 1.0})
     found = bench(tmp_path_factory.mktemp("shop"), lite_uri, encoders, CONFIG, ensemble)
     for number in range(PRODUCTS):
-        pictures = [NewPicture(striped(number), "image/png", 96, 96)]
-        found.catalog.products.put(f"<p>{number}", "", "", {}, pictures)
+        images = [NewImage(striped(number), "image/png", 96, 96)]
+        found.catalog.products.put(f"<p>{number}", "", "", {}, images)
     for each in found.settings.encoders.values():
         found.index(each)
     found.index(found.settings.encoder("eyes", {"checkpoint": f"{BLIND}-candidate-{SIGHTED}"}))
@@ -70,7 +70,7 @@ def write_labels(folder: Path, rows: list[tuple[str, str, str, str, str]]) -> st
     return str(folder / "labels.csv")
 
 
-def test_changed_pictures_find_their_product_by_eyes_and_not_by_noise(shop: Bench) -> None:
+def test_changed_images_find_their_product_by_eyes_and_not_by_noise(shop: Bench) -> None:
     result = shop.evaluate()
     assert len(result.queries) == 60
     assert result.pool is None
@@ -114,12 +114,12 @@ def test_a_worse_candidate_is_refused_with_the_figures(shop: Bench) -> None:
 
 
 def test_a_candidate_that_was_never_built_is_a_conflict(shop: Bench) -> None:
-    with pytest.raises(Conflict, match=r"no pictures in its collection eyes_.*build it first"):
+    with pytest.raises(Conflict, match=r"no images in its collection eyes_.*build it first"):
         shop.evaluate(candidate={"model": "eyes", "checkpoint": "never built"})
 
 
 def test_a_sampled_candidate_is_compared_among_what_both_hold(shop: Bench) -> None:
-    # The very same vectors, of fewer pictures: any difference would come from the smaller task.
+    # The very same vectors, of fewer images: any difference would come from the smaller task.
     changes = {"checkpoint": f"sampled-{SIGHTED}"}
     collection = shop.index(shop.settings.encoder("eyes", changes), limit=50)
     indexed = shop.catalog.ledger.counts(collection).indexed
@@ -131,9 +131,9 @@ def test_a_sampled_candidate_is_compared_among_what_both_hold(shop: Bench) -> No
     assert (result.decision.difference.mean, result.decision.passed) == (0, True)
 
 
-def test_labelled_queries_are_summed_up_by_kind(shop: Bench, tmp_path: Path) -> None:
+def test_labeled_queries_are_summed_up_by_kind(shop: Bench, tmp_path: Path) -> None:
     (tmp_path / "q.png").write_bytes(striped(7))
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     labels = write_labels(
         tmp_path,
         [
@@ -147,15 +147,15 @@ def test_labelled_queries_are_summed_up_by_kind(shop: Bench, tmp_path: Path) -> 
     )
     result = shop.evaluate(models=["eyes"], queries=labels)
     assert {each.kind: each.queries for each in result.figures} == {
-        "pictures": 2,
+        "images": 2,
         "words": 1,
-        "words and pictures": 1,
+        "words and images": 1,
     }
     values = result.values["eyes"]
     assert values["precision@1"]["own"] == 1.0
     assert values["recall@1"]["own"] == 0.5
     assert "broken" not in values["mrr"]
-    assert "1 of 5 labelled products are not in the catalog" in result.notes[0]
+    assert "1 of 5 labeled products are not in the catalog" in result.notes[0]
     assert "broken" in result.notes[1]
 
 
@@ -177,7 +177,7 @@ def test_the_report_shows_where_models_differ_most_and_loads_nothing(shop: Bench
     page = shop.catalog.reports.get(files["report.html"]).decode()
     shown = [html.unescape(each) for each in re.findall(r"<h3>(?!Differences)(.*?)</h3>", page)]
     assert shown == [query.words or query.query_id for query, _ in most_different(result)]
-    assert page.count('alt="picture of the query"') == CONFIG.shown_queries
+    assert page.count('alt="image of the query"') == CONFIG.shown_queries
     assert page.count('src="data:image/jpeg;base64,') >= CONFIG.shown_queries
     assert "<p>7" not in page
     assert "&lt;p&gt;" in page
@@ -189,13 +189,13 @@ def test_the_report_shows_where_models_differ_most_and_loads_nothing(shop: Bench
 
 
 def test_images_beyond_the_configured_limits_are_neither_shown_nor_queries(shop: Bench) -> None:
-    image = shop.catalog.products.page(1)[0].pictures[0]
+    image = shop.catalog.products.page(1)[0].images[0]
     fitting = shop.settings.images
     tight = fitting.model_copy(update={"max_bytes": 1})
     assert Thumbnails(shop.catalog, fitting).of_image(image.image_id) is not None
     assert Thumbnails(shop.catalog, tight).of_image(image.image_id) is None
-    assert len(changed_pictures(shop.catalog, fitting, 2, 1, 1)) == 2
-    assert changed_pictures(shop.catalog, tight, 2, 1, 1) == []
+    assert len(changed_images(shop.catalog, fitting, 2, 1, 1)) == 2
+    assert changed_images(shop.catalog, tight, 2, 1, 1) == []
 
 
 @pytest.mark.parametrize(

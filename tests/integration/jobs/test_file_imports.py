@@ -186,7 +186,7 @@ def test_rows_that_others_wrote_meanwhile_are_there_once(bench: Bench, tmp_path:
     bench.assert_in(milvus)
 
 
-def test_rows_of_pictures_that_went_meanwhile_go(bench: Bench, tmp_path: Path) -> None:
+def test_rows_of_images_that_went_meanwhile_go(bench: Bench, tmp_path: Path) -> None:
     milvus = FakeMilvus(folder=tmp_path)
     bench.stage_all(tmp_path, milvus)
     (gone,) = bench.shop.catalog.ledger.items("p3")
@@ -197,7 +197,7 @@ def test_rows_of_pictures_that_went_meanwhile_go(bench: Bench, tmp_path: Path) -
     assert bench.shop.catalog.ledger.counts(INFO.collection).indexed == PRODUCTS - 1
 
 
-def test_a_file_that_was_cut_short_is_dropped_and_its_pictures_stay_missing(
+def test_a_file_that_was_cut_short_is_dropped_and_its_images_stay_missing(
     bench: Bench, tmp_path: Path
 ) -> None:
     milvus = FakeMilvus(folder=tmp_path)
@@ -260,7 +260,7 @@ def test_a_range_becomes_a_file_of_what_an_upsert_sends(tmp_path: Path, lite_uri
         (name,) = Staging(files, info.collection).names()
         with Staging(files, info.collection).opened(name) as file:
             staged = {row["key"]: row for rows in read_rows(file) for row in rows}
-        # The same pictures once more, now by upserts, and read back from Milvus.
+        # The same images once more, now by upserts, and read back from Milvus.
         assert ShardIndexer(upserting)({"first": "", "beyond": "g"})["indexed"] == PRODUCTS
         items = [item for number in range(PRODUCTS) for item in shop.catalog.ledger.items(f"p{number}")]
         vectors = store.fetch(info.collection, [item.key for item in items])

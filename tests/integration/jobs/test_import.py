@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass
 class Bench:
-    """A catalog, a folder to import from, and a shop that serves pictures."""
+    """A catalog, a folder to import from, and a shop that serves images."""
 
     folder: Path
     catalog: Catalog
@@ -81,13 +81,13 @@ def numbers(result: dict[str, Any]) -> dict[str, int]:
     return {name: result[name] for name in names if result[name]}
 
 
-def test_the_demos_catalogue_comes_over_whole_as_csv_and_pictures(bench: Bench) -> None:
+def test_the_demos_catalog_comes_over_whole_as_csv_and_images(bench: Bench) -> None:
     products = list(demo_products(seed=3, count=40))
     with open(bench.source / "demo.csv", "w", newline="", encoding="utf-8-sig") as file:
         writer: csv.DictWriter[str] | None = None
         for each in products:
-            names = [f"{each.product_id}-{view}.jpg" for view in range(len(each.pictures))]
-            for name, data in zip(names, each.pictures, strict=True):
+            names = [f"{each.product_id}-{view}.jpg" for view in range(len(each.images))]
+            for name, data in zip(names, each.images, strict=True):
                 (bench.source / name).write_bytes(data)
             row = {"sku": each.product_id, "name": each.title, "text": each.description}
             row |= {"files": "|".join(names), **each.attributes}
@@ -106,13 +106,13 @@ def test_the_demos_catalogue_comes_over_whole_as_csv_and_pictures(bench: Bench) 
         stored = bench.catalog.products.get(each.product_id)
         assert (stored.title, stored.description) == (each.title, each.description)
         assert stored.attributes == each.attributes
-        assert [bench.catalog.blobs.get(picture.sha256) for picture in stored.pictures] == list(each.pictures)
+        assert [bench.catalog.blobs.get(image.sha256) for image in stored.images] == list(each.images)
     second = bench.run(args)
     assert numbers(second) == {"unchanged": 40}
-    assert (second["pictures_read"], second["pictures_unchanged"]) == (0, first["pictures_read"])
+    assert (second["images_read"], second["images_unchanged"]) == (0, first["images_read"])
 
 
-def test_an_unchanged_picture_is_never_fetched_again(bench: Bench) -> None:
+def test_an_unchanged_image_is_never_fetched_again(bench: Bench) -> None:
     urls = [bench.shop.add(f"{n}.png", png(n)) for n in range(6)]
     args = bench.manifest([{"product_id": f"p{n}", "images": urls[2 * n : 2 * n + 2]} for n in range(3)])
     assert numbers(bench.run(args)) == {"created": 3}
@@ -125,22 +125,22 @@ def test_an_unchanged_picture_is_never_fetched_again(bench: Bench) -> None:
     assert [each.revision for each in bench.catalog.products.page(10)] == revisions
 
 
-def test_a_changed_picture_and_a_changed_title_are_taken_over_with_what_stays(bench: Bench) -> None:
+def test_a_changed_image_and_a_changed_title_are_taken_over_with_what_stays(bench: Bench) -> None:
     urls = [bench.shop.add(f"{n}.png", png(n)) for n in range(3)]
     rows = [{"product_id": f"p{n}", "images": [urls[n]], "title": "old"} for n in range(3)]
     bench.run(bench.manifest(rows))
-    before = bench.catalog.products.get("p1").pictures
+    before = bench.catalog.products.get("p1").images
     bench.shop.add("0.png", png(9), '"2"')
     rows[1]["title"] = "new"
     result = bench.run(bench.manifest(rows))
     assert numbers(result) == {"updated": 2, "unchanged": 1}
-    assert result["pictures_read"] == 1
-    assert bench.catalog.blobs.get(bench.catalog.products.get("p0").pictures[0].sha256) == png(9)
+    assert result["images_read"] == 1
+    assert bench.catalog.blobs.get(bench.catalog.products.get("p0").images[0].sha256) == png(9)
     assert bench.catalog.products.get("p1").title == "new"
-    assert bench.catalog.products.get("p1").pictures == before
+    assert bench.catalog.products.get("p1").images == before
 
 
-def test_an_unchanged_picture_is_encoded_once_whatever_else_an_import_changes(bench: Bench) -> None:
+def test_an_unchanged_image_is_encoded_once_whatever_else_an_import_changes(bench: Bench) -> None:
     encoder = LocalEncoder()
     indexer = Indexer(encoder, MemoryStore(), bench.catalog.ledger, bench.catalog.blobs)
     rows: list[dict[str, Any]] = [
@@ -166,7 +166,7 @@ def test_an_unchanged_picture_is_encoded_once_whatever_else_an_import_changes(be
 
 
 @pytest.mark.parametrize("at_once", [1, 8])
-def test_a_picture_that_products_of_a_batch_share_is_fetched_once(bench: Bench, at_once: int) -> None:
+def test_an_image_that_products_of_a_batch_share_is_fetched_once(bench: Bench, at_once: int) -> None:
     shared, own = bench.shop.add("shared.png", png(1), None), bench.shop.add("own.png", png(2), None)
     missing = bench.shop.url("/missing.png")
     images = [[shared], [shared, own], [shared], [missing], [missing]]
@@ -177,7 +177,7 @@ def test_a_picture_that_products_of_a_batch_share_is_fetched_once(bench: Bench, 
     assert bench.shop.answers[("/shared.png", 200)] == 1
     assert bench.shop.answers[("/own.png", 200)] == 1
     for number, names in enumerate([[1], [1, 2], [1]]):
-        stored = bench.catalog.products.get(f"p{number}").pictures
+        stored = bench.catalog.products.get(f"p{number}").images
         assert [bench.catalog.blobs.get(each.sha256) for each in stored] == [png(name) for name in names]
 
 
@@ -191,14 +191,14 @@ def test_a_server_without_etags_costs_a_fetch_but_no_write(bench: Bench) -> None
 
 
 @pytest.mark.parametrize("damage", ["lost", "turned"])
-def test_a_picture_that_the_store_has_lost_is_fetched_again(bench: Bench, damage: str) -> None:
+def test_an_image_that_the_store_has_lost_is_fetched_again(bench: Bench, damage: str) -> None:
     url = bench.shop.add("a.png", png(1))
     bench.run(bench.manifest([{"product_id": "p", "images": [url]}]))
-    sha256 = bench.catalog.products.get("p").pictures[0].sha256
+    sha256 = bench.catalog.products.get("p").images[0].sha256
     file = next((bench.folder / "blobs").rglob(sha256))
     file.unlink() if damage == "lost" else file.write_bytes(png(1)[:-1] + b"?")
     bench.run(bench.manifest([{"product_id": "other", "images": [url]}]))
-    assert bench.catalog.products.get("other").pictures[0].sha256 == sha256
+    assert bench.catalog.products.get("other").images[0].sha256 == sha256
     assert bench.catalog.blobs.get(sha256) == png(1)
 
 
@@ -208,21 +208,21 @@ def test_a_damaged_file_comes_back_with_an_import_once_its_repair_was_asked_for(
 ) -> None:
     args = bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1))]}])
     bench.run(args)
-    (picture,) = bench.catalog.products.get("p").pictures
-    file = next((bench.folder / "blobs").rglob(picture.sha256))
+    (image,) = bench.catalog.products.get("p").images
+    file = next((bench.folder / "blobs").rglob(image.sha256))
     if damage == "lost":
         file.unlink()
     else:
         file.write_bytes(png(1)[:-1] + b"?")
-    bench.catalog.imported_pictures.forget([picture.sha256])
+    bench.catalog.imported_images.forget([image.sha256])
     assert numbers(bench.run(args)) == {"unchanged": 1}
-    assert bench.catalog.blobs.get(picture.sha256) == png(1)
-    assert bench.catalog.products.get("p").pictures == (picture,)
+    assert bench.catalog.blobs.get(image.sha256) == png(1)
+    assert bench.catalog.products.get("p").images == (image,)
 
 
 def test_broken_rows_are_reported_and_stop_nothing(bench: Bench) -> None:
     good = bench.shop.add("good.png", png(1))
-    bench.shop.add("text.png", b"no picture at all")
+    bench.shop.add("text.png", b"no image at all")
     (bench.source / "cut.png").write_bytes(png(1)[:45])
     bench.shop.failures["/down.png"] = [(503, {})] * 9
     rows: list[dict[str, Any]] = [
@@ -318,7 +318,7 @@ def test_of_rows_with_one_id_the_last_good_one_counts_wherever_batches_end(
         "near": "2", "far": "22", "worse": "4", "better": "7", "text": "10", "odd": "11"
     }  # fmt: skip
     contents = {
-        name: [bench.catalog.blobs.get(picture.sha256) for picture in each.pictures]
+        name: [bench.catalog.blobs.get(image.sha256) for image in each.images]
         for name, each in stored.items()
     }
     assert contents == {
@@ -327,12 +327,12 @@ def test_of_rows_with_one_id_the_last_good_one_counts_wherever_batches_end(
     }  # fmt: skip
     errors = {each["row"]: each["error"] for each in result["errors"]}
     assert sorted(errors) == [1, 3, 5, 6, 8, 9, 12, 21]
-    # The broken picture of row 6 is not looked for where the row after it is at hand.
+    # The broken image of row 6 is not looked for where the row after it is at hand.
     assert {row for row, error in errors.items() if "later row counts" in error} - {6} == {1, 3, 8, 9, 21}
     assert "row 22" in errors[21]
 
 
-def test_a_picture_that_fails_leaves_the_product_as_it_was(bench: Bench) -> None:
+def test_an_image_that_fails_leaves_the_product_as_it_was(bench: Bench) -> None:
     args = bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1))]}])
     bench.run(args)
     before = bench.catalog.products.get("p")
@@ -341,7 +341,7 @@ def test_a_picture_that_fails_leaves_the_product_as_it_was(bench: Bench) -> None
     assert bench.catalog.products.get("p") == before
 
 
-def test_products_of_too_many_or_too_large_pictures_are_refused(bench: Bench) -> None:
+def test_products_of_too_many_or_too_large_images_are_refused(bench: Bench) -> None:
     urls = [bench.shop.add(f"{n}.png", png(n)) for n in range(4)]
     args = bench.manifest([{"product_id": "many", "images": urls}, {"product_id": "few", "images": urls[:2]}])
     bench.settings = replace(
@@ -417,16 +417,16 @@ def test_an_import_killed_again_and_again_goes_on_where_it_was(bench: Bench) -> 
     assert result["created"] + result["unchanged"] == products
     stored = bench.catalog.products.page(1000)
     assert [each.product_id for each in stored] == [f"p{n:03}" for n in range(products)]
-    assert [bench.catalog.blobs.get(each.pictures[0].sha256) for each in stored] == [
+    assert [bench.catalog.blobs.get(each.images[0].sha256) for each in stored] == [
         png(n) for n in range(products)
     ]
-    print(f"{bench.shop.count(200)} fetches for {products} pictures in {kills + 1} runs")
+    print(f"{bench.shop.count(200)} fetches for {products} images in {kills + 1} runs")
     # A batch of five is in hand when the process dies.
     assert products <= bench.shop.count(200) <= products + kills * 5
     assert numbers(bench.run(args)) == {"unchanged": products}
 
 
-def test_a_remote_catalogue_comes_over_and_goes_on_at_its_page(
+def test_a_remote_catalog_comes_over_and_goes_on_at_its_page(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VITRINE_IMPORT_TOKEN_SHOP", TOKEN)
@@ -483,7 +483,7 @@ def test_a_caller_of_the_api_reads_open_folders_only(bench: Bench) -> None:
     assert numbers(run_import(bench.catalog, known, args, at_shell=False)) == {"created": 1}
 
 
-def test_a_folder_of_pictures_comes_over(bench: Bench) -> None:
+def test_a_folder_of_images_comes_over(bench: Bench) -> None:
     (bench.source / "dress").mkdir()
     for number, name in enumerate(("dress/a.png", "dress/b.png", "hat.png")):
         (bench.source / name).write_bytes(png(number))
@@ -491,12 +491,12 @@ def test_a_folder_of_pictures_comes_over(bench: Bench) -> None:
     args = {"source": {"kind": "folder", "path": str(bench.source)}}
     assert numbers(bench.run(args)) == {"created": 2}
     dress = bench.catalog.products.get("dress")
-    assert (dress.title, dress.attributes, len(dress.pictures)) == ("A dress", {"price": 5}, 2)
+    assert (dress.title, dress.attributes, len(dress.images)) == ("A dress", {"price": 5}, 2)
     (bench.source / "hat.png").write_bytes(png(99))
     assert numbers(bench.run(args)) == {"updated": 1, "unchanged": 1}
 
 
-def test_pictures_at_private_addresses_are_not_fetched(bench: Bench) -> None:
+def test_images_at_private_addresses_are_not_fetched(bench: Bench) -> None:
     bench.settings = replace(bench.settings, fetch=FetchLimits(ports=(bench.shop.port,)))
     result = bench.run(bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1))]}]))
     assert numbers(result) == {"failed": 1}
@@ -535,7 +535,7 @@ def test_a_cancelled_import_stops_and_goes_on_when_asked_again(bench: Bench) -> 
     jobs.cancel(jobs.page(1)[0].job_id)
     process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "cancelled" in process.output()
+    assert "canceled" in process.output()
     done = bench.catalog.products.counts()[0]
     assert done < 300
     assert numbers(bench.run(args))["created"] == 300

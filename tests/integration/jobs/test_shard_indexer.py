@@ -14,7 +14,7 @@ from PIL import Image
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import ConfigError
-from core.types import EncoderInfo, NewPicture
+from core.types import EncoderInfo, NewImage
 from jobs.build.passes import ShardIndexer, ShardWork
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
@@ -33,7 +33,7 @@ class Shop:
 
     def put(self, count: int) -> None:
         for number in range(count):
-            self.catalog.products.put(f"p{number}", "", "", {}, [picture(number)])
+            self.catalog.products.put(f"p{number}", "", "", {}, [image(number)])
 
     @property
     def info(self) -> EncoderInfo:
@@ -54,10 +54,10 @@ def shop(tmp_path: Path, lite_uri: str) -> Iterator[Shop]:
     catalog.close()
 
 
-def picture(number: int) -> NewPicture:
+def image(number: int) -> NewImage:
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), (number, 255 - number, 128)).save(buffer, "PNG")
-    return NewPicture(buffer.getvalue(), "image/png", 16, 16)
+    return NewImage(buffer.getvalue(), "image/png", 16, 16)
 
 
 def test_a_range_is_completed_and_then_holds_nothing_to_do(shop: Shop) -> None:
@@ -71,7 +71,7 @@ def test_a_range_is_completed_and_then_holds_nothing_to_do(shop: Shop) -> None:
     assert shop.catalog.ledger.counts(shop.info.collection).missing == 0
 
 
-def test_ranges_at_once_index_every_picture_once(shop: Shop) -> None:
+def test_ranges_at_once_index_every_image_once(shop: Shop) -> None:
     shop.put(40)
     actor = ShardIndexer(shop.work)
     bounds = ["", "4", "8", "c", "g"]
@@ -82,10 +82,10 @@ def test_ranges_at_once_index_every_picture_once(shop: Shop) -> None:
     assert len(list(shop.store.keys(shop.info.collection))) == 40
 
 
-def test_a_picture_that_cannot_be_read_fails_alone_and_is_not_tried_again(shop: Shop) -> None:
+def test_an_image_that_cannot_be_read_fails_alone_and_is_not_tried_again(shop: Shop) -> None:
     shop.put(10)
-    broken, missing = (shop.catalog.products.get(f"p{number}").pictures[0] for number in (3, 7))
-    for sha256, content in ((broken.sha256, b"no picture"), (missing.sha256, None)):
+    broken, missing = (shop.catalog.products.get(f"p{number}").images[0] for number in (3, 7))
+    for sha256, content in ((broken.sha256, b"no image"), (missing.sha256, None)):
         (file,) = (shop.folder / "blobs").rglob(sha256)
         file.unlink() if content is None else file.write_bytes(content)
     actor = ShardIndexer(shop.work)

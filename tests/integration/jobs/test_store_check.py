@@ -34,7 +34,7 @@ from milvus.memory import MemoryStore
 from milvus.store import MilvusStore
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
-from tests.support.upgrade_stage import FakeServe, configuration, picture
+from tests.support.upgrade_stage import FakeServe, configuration, image
 from tests.support.vector_stores import LiteProcess
 
 IMAGES = 3
@@ -93,7 +93,7 @@ def connect_jobs(monkeypatch: pytest.MonkeyPatch, store: MemoryStore) -> None:
 def shop(tmp_path: Path) -> Iterator[Shop]:
     catalog = open_catalog(config(tmp_path))
     for number in range(IMAGES):
-        catalog.products.put(f"p{number}", "", "", {}, [picture(f"p{number}")])
+        catalog.products.put(f"p{number}", "", "", {}, [image(f"p{number}")])
     yield Shop(catalog)
     catalog.close()
 
@@ -117,7 +117,7 @@ def test_another_shops_store_is_refused_though_it_has_a_collection_of_that_name(
 ) -> None:
     shop.sweep(server())
     other = open_catalog(config(tmp_path / "other"))
-    other.products.put("theirs", "", "", {}, [picture("theirs")])
+    other.products.put("theirs", "", "", {}, [image("theirs")])
     theirs = MemoryStore(rebuilt_if_empty)
     Shop(other).sweep(theirs)
     rows = set(theirs.keys(shop.info.collection))
@@ -139,7 +139,7 @@ def test_a_store_that_is_emptied_under_a_running_process_resets_nothing(shop: Sh
     gone = shop.catalog.ledger.items("p0")
     store.drop_collection(shop.info.collection)
     store._marks.clear()
-    shop.catalog.products.put("new", "", "", {}, [picture("new")])
+    shop.catalog.products.put("new", "", "", {}, [image("new")])
     for _ in range(2):
         states = asyncio.run(indexer.index(shop.catalog.ledger.items("new")))
         assert set(states.values()) == {"pending"}
@@ -300,7 +300,7 @@ def test_the_service_takes_writes_and_says_why_it_does_not_search(
     caplog.set_level(logging.ERROR)
     with local_service(tmp_path, {"fake": LocalEncoder()}, server()) as app:
         client = TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 50_000))
-        body = {"images": [base64.b64encode(picture("new").data).decode()]}
+        body = {"images": [base64.b64encode(image("new").data).decode()]}
         put = client.put("/v1/products/new", json=body)
         assert put.status_code == 201
         assert put.json()["index"]["fake"]["state"] == "pending"

@@ -104,7 +104,7 @@ def test_what_does_not_make_a_version_stays_as_it_is_run_now(shop: Stage) -> Non
 
 def test_an_incomplete_candidate_is_refused_with_its_gap(shop: Stage) -> None:
     with shop.job() as run:
-        with pytest.raises(Conflict, match="lacks 6 of 6 pictures, and may lack 0; build it first"):
+        with pytest.raises(Conflict, match="lacks 6 of 6 images, and may lack 0; build it first"):
             upgrade(shop, run).require_complete(info("new"))
         shop.build("new")
         upgrade(shop, run).require_complete(info("new"))
@@ -188,7 +188,7 @@ def test_a_prune_of_files_removes_at_once_what_no_product_names(
     shop: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog = shop.catalog
-    kept = {each.sha256 for name in ("p1", "p2") for each in catalog.products.get(name).pictures}
+    kept = {each.sha256 for name in ("p1", "p2") for each in catalog.products.get(name).images}
     for name in ("p0", "p3", "p4", "p5"):
         catalog.products.delete(name)
     catalog.blobs.put(b"its product never came")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sqlalchemy import delete
 
-from catalog.imports import KnownPicture
+from catalog.imports import KnownImage
 from catalog.tables import EmbeddingRow
 from core.errors import InvalidImage
 from core.job_config import BulkConfig
@@ -99,7 +99,7 @@ def checked(tmp_path: Path) -> Iterator[Checked]:
 def test_a_sound_service_agrees_and_says_what_was_looked_at(checked: Checked) -> None:
     assert checked.kinds() == {}
     assert checked.verification.checked == {
-        "pictures": 6,
+        "images": 6,
         "unnamed_files": 0,
         "versions": {LIVE: {"vectors": 6, "encoded_anew": 6}},
     }
@@ -196,29 +196,29 @@ def test_a_vector_whose_ledger_row_was_lost_is_not_lost_for_good(checked: Checke
     row = checked.first()
     with checked.shop.catalog.engine.begin() as connection:
         connection.execute(delete(EmbeddingRow).where(EmbeddingRow.image_id == row.item.image_id))
-    assert checked.kinds() == {"orphan_vector": 1, "missing_picture": 1}
+    assert checked.kinds() == {"orphan_vector": 1, "missing_image": 1}
     checked.assert_repaired()
 
 
-def test_pictures_that_are_missing_or_gone_are_followed(checked: Checked) -> None:
+def test_images_that_are_missing_or_gone_are_followed(checked: Checked) -> None:
     checked.shop.put("new")
     checked.shop.catalog.products.delete("p1")
-    assert checked.kinds() == {"missing_picture": 1, "obsolete_row": 1}
+    assert checked.kinds() == {"missing_image": 1, "obsolete_row": 1}
     checked.assert_repaired()
 
 
-def test_a_picture_in_quarantine_is_tried_once_more(checked: Checked) -> None:
+def test_an_image_in_quarantine_is_tried_once_more(checked: Checked) -> None:
     item = checked.first().item
     checked.shop.store.delete(LIVE, [item.key])
     checked.shop.catalog.ledger.open(LIVE, [item])
     checked.shop.catalog.ledger.fail(LIVE, [(item, InvalidImage("the memory was full"))])
-    assert checked.kinds() == {"quarantined_picture": 1}
+    assert checked.kinds() == {"quarantined_image": 1}
     checked.assert_repaired()
 
 
 def test_a_missing_or_damaged_file_is_told_with_its_product_and_stays(checked: Checked) -> None:
-    pictures = {name: checked.shop.catalog.products.get(name).pictures[0] for name in ("p2", "p3", "p4")}
-    files = {name: next((checked.folder / "blobs").rglob(each.sha256)) for name, each in pictures.items()}
+    images = {name: checked.shop.catalog.products.get(name).images[0] for name in ("p2", "p3", "p4")}
+    files = {name: next((checked.folder / "blobs").rglob(each.sha256)) for name, each in images.items()}
     files["p2"].unlink()
     files["p3"].write_bytes(b"short")
     flipped = bytearray(files["p4"].read_bytes())
@@ -229,14 +229,14 @@ def test_a_missing_or_damaged_file_is_told_with_its_product_and_stays(checked: C
     assert not found["missing_file"]["repairable"]
     assert [each["product_id"] for each in found["missing_file"]["examples"]] == ["p2"]
     assert {each["product_id"] for each in found["damaged_file"]["examples"]} == {"p3", "p4"}
-    memory = checked.shop.catalog.imported_pictures
+    memory = checked.shop.catalog.imported_images
     memory.remember(
-        {name: KnownPicture(None, None, each.sha256, "image/png", 8, 8) for name, each in pictures.items()}
+        {name: KnownImage(None, None, each.sha256, "image/png", 8, 8) for name, each in images.items()}
     )
-    memory.remember({"sound": KnownPicture(None, None, "a" * 64, "image/png", 8, 8)})
+    memory.remember({"sound": KnownImage(None, None, "a" * 64, "image/png", 8, 8)})
     checked.repair()
     assert set(checked.kinds()) == {"missing_file", "damaged_file"}
-    assert list(memory.find([*pictures, "sound"])) == ["sound"], "the others are imported anew"
+    assert list(memory.find([*images, "sound"])) == ["sound"], "the others are imported anew"
 
 
 def test_an_earlier_version_is_checked_by_the_settings_that_made_it(checked: Checked) -> None:
@@ -265,9 +265,9 @@ def test_the_same_is_found_however_the_catalog_is_cut(
     stored = shop.store._collections[LIVE].rows
     stored[turned] = VectorRow(stored[turned].item, np.roll(stored[turned].vector, 1))
     stored["zz"] = VectorRow(_with(row.item, image_id="zz"), row.vector)
-    shop.catalog.products.delete(shop.catalog.products.picture(gone.partition(":")[0]).product_id)
+    shop.catalog.products.delete(shop.catalog.products.image(gone.partition(":")[0]).product_id)
     whole = checked.look().told()
-    monkeypatch.setattr("jobs.verification.verify._PICTURES_A_RANGE", 3)
+    monkeypatch.setattr("jobs.verification.verify._IMAGES_A_RANGE", 3)
     assert checked.look().told() == whole
     assert {each["kind"]: [row["key"] for row in each["examples"]] for each in whole} == {
         "changed_vector": [turned],
@@ -295,7 +295,7 @@ def test_what_differs_everywhere_is_counted_shown_by_examples_and_named_in_the_l
 
 def test_captions_in_quarantine_are_told_and_tried_once_more(checked: Checked) -> None:
     captions = checked.shop.catalog.captions
-    (first, second) = (checked.shop.catalog.products.get(name).pictures[0] for name in ("p0", "p1"))
+    (first, second) = (checked.shop.catalog.products.get(name).images[0] for name in ("p0", "p1"))
     captions.put(MODEL, "c" * 12, [(first.image_id, "a red shirt")])
     captions.fail(MODEL, "c" * 12, [(second.image_id, InvalidImage("the memory was full"))])
     (told,) = checked.look().told()

@@ -1,4 +1,4 @@
-"""Pages of distinct products are always full and in order, however many pictures a product has."""
+"""Pages of distinct products are always full and in order, however many images a product has."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def test_pages_equal_brute_force(store: VectorStore, collection: str) -> None:
             _check(store, collection, rows, query, limit, filters[number % 3])
 
 
-def test_one_product_with_hundreds_of_pictures_hides_no_other(store: VectorStore, collection: str) -> None:
+def test_one_product_with_hundreds_of_images_hides_no_other(store: VectorStore, collection: str) -> None:
     rng = np.random.default_rng(8)
     near = [row(f"near{i}", unit(1, *rng.normal(0, 1e-3, 7)), "near") for i in range(1500)]
     far = [row(f"far{i}", unit(-1, 0.1 * i), f"far{i}") for i in range(12)]
@@ -62,10 +62,10 @@ def test_excluded_products_are_left_out(store: VectorStore, collection: str) -> 
 def _catalog(rng: np.random.Generator, sizes: Sequence[int]) -> list[VectorRow]:
     rows = []
     for number, size in enumerate(sizes):
-        centre = rng.normal(size=8)
-        for picture in range(size):
-            vector = (centre + rng.normal(0, 1e-3, 8)).astype(np.float32)
-            rows.append(row(f"i{number}-{picture}", vector, f"p{number}", group=number % 7))
+        center = rng.normal(size=8)
+        for image in range(size):
+            vector = (center + rng.normal(0, 1e-3, 8)).astype(np.float32)
+            rows.append(row(f"i{number}-{image}", vector, f"p{number}", group=number % 7))
     return rows
 
 
@@ -84,8 +84,8 @@ def _check(
     assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.product_id))
     np.testing.assert_allclose([hit.score for hit in hits], ranked, atol=3e-6)
     np.testing.assert_allclose([truth[hit.product_id] for hit in hits], ranked, atol=3e-6)
-    pictures = {each.item.image_id: each for each in rows}
-    own = [best_scores([pictures[hit.image_id]], query)[hit.product_id] for hit in hits]
+    images = {each.item.image_id: each for each in rows}
+    own = [best_scores([images[hit.image_id]], query)[hit.product_id] for hit in hits]
     np.testing.assert_allclose(own, ranked, atol=3e-6)
 
 
@@ -93,9 +93,9 @@ def test_scores_equal_brute_force(store: VectorStore, collection: str) -> None:
     rng = np.random.default_rng(11)
     sizes = [200, 150, *(int(size) for size in rng.integers(1, 6, 60))]
     rows = [
-        row(f"i{number}-{picture}", rng.normal(size=8).astype(np.float32), f"p{number}", group=number % 3)
+        row(f"i{number}-{image}", rng.normal(size=8).astype(np.float32), f"p{number}", group=number % 3)
         for number, size in enumerate(sizes)
-        for picture in range(size)
+        for image in range(size)
     ]
     store.upsert(collection, rows)
     for filter in (None, parse_filter({"group": 1})):
@@ -106,9 +106,9 @@ def test_scores_equal_brute_force(store: VectorStore, collection: str) -> None:
         assert {hit.product_id: hit.score for hit in hits} == pytest.approx(truth, abs=3e-6)
         assert len(hits) == len(truth)
         assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.product_id))
-        pictures = {each.item.image_id: each for each in rows}
+        images = {each.item.image_id: each for each in rows}
         for hit in hits:
-            own = best_scores([pictures[hit.image_id]], query)[hit.product_id]
+            own = best_scores([images[hit.image_id]], query)[hit.product_id]
             assert hit.score == pytest.approx(own, abs=3e-6)
 
 

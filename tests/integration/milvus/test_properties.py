@@ -1,4 +1,4 @@
-"""Pages and filters of every engine against brute force, on catalogues and filters that hypothesis makes up."""
+"""Pages and filters of every engine against brute force, on catalogs and filters that hypothesis makes up."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from tests.support.filter_cases import cases
 from tests.support.vector_stores import best_scores, row, unit
 
 BOUNDED = settings(
-    # Each example writes a catalogue: making a failing one smaller would take minutes.
+    # Each example writes a catalog: making a failing one smaller would take minutes.
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
@@ -29,12 +29,12 @@ sizes = st.lists(
     st.one_of(st.integers(1, 3), st.integers(1, 3), st.integers(1, 200)), min_size=1, max_size=60
 )
 spreads = st.sampled_from([0.0, 1e-7, 1e-3, 0.3])
-"""How far pictures of a product lie apart; 0 makes them equal, so that scores tie."""
+"""How far images of a product lie apart; 0 makes them equal, so that scores tie."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Products of 1 to 200 near-identical pictures, and a tail of single ones to fill deep pages."""
+    """Products of 1 to 200 near-identical images, and a tail of single ones to fill deep pages."""
 
     seed: int
     sizes: list[int]
@@ -43,15 +43,15 @@ class Catalog:
     twins: bool
 
     def rows(self) -> list[VectorRow]:
-        """Draw the pictures; the second of twins lies where the first does."""
+        """Draw the images; the second of twins lies where the first does."""
         rng = np.random.default_rng(self.seed)
         counts = [*self.sizes, *[1] * self.tail]
-        centres = rng.normal(size=(len(counts), 8))
+        centers = rng.normal(size=(len(counts), 8))
         if self.twins:
-            centres[1::2] = centres[: 2 * (len(counts) // 2) : 2]
+            centers[1::2] = centers[: 2 * (len(counts) // 2) : 2]
         vectors = [
-            (c, (centre + rng.normal(0, self.spread, (n, 8))).astype(np.float32))
-            for c, (centre, n) in enumerate(zip(centres, counts, strict=True))
+            (c, (center + rng.normal(0, self.spread, (n, 8))).astype(np.float32))
+            for c, (center, n) in enumerate(zip(centers, counts, strict=True))
         ]
         return [
             row(f"i{number}-{view}", vector, f"p{number}", g=number % 3)
@@ -105,8 +105,8 @@ def check_page(
     assert list(hits) == sorted(hits, key=lambda hit: (-hit.score, hit.product_id))
     np.testing.assert_allclose([hit.score for hit in hits], ranked, atol=3e-6)
     np.testing.assert_allclose([truth[hit.product_id] for hit in hits], ranked, atol=3e-6)
-    pictures = {each.item.image_id: each for each in rows}
-    own = [best_scores([pictures[hit.image_id]], query)[hit.product_id] for hit in hits]
+    images = {each.item.image_id: each for each in rows}
+    own = [best_scores([images[hit.image_id]], query)[hit.product_id] for hit in hits]
     np.testing.assert_allclose(own, ranked, atol=3e-6)
 
 

@@ -99,7 +99,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(store: VectorSto
         "twice": row("good", unit(1)),
         "long id": row("i" * 801, unit(1)),
         "empty id": row("a", unit(1), product_id=""),
-        "surrogate": row("a", unit(1), colour="\ud800"),
+        "surrogate": row("a", unit(1), color="\ud800"),
         "revision": row("a", unit(1), revision=2**63),
     }
     for wrong in bad_rows.values():

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from catalog.opening import open_catalog
 from deployments.config_check.serve_file import catalog_of
-from tests.support.upgrade_stage import picture
+from tests.support.upgrade_stage import image
 from vitrine.cli.main import app
 from vitrine.cli.service import Exit
 
@@ -25,14 +25,14 @@ def test_a_backup_is_made_listed_and_brought_back(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("VITRINE_HOME", str(home))
     catalog = open_catalog(catalog_of(DEMO))
     for name in ("dress", "hat"):
-        catalog.products.put(name, "", "", {}, [picture(name)])
+        catalog.products.put(name, "", "", {}, [image(name)])
     made = run("backup", str(DEMO), place)
     assert made.exit_code == Exit.OK, made.output
-    assert ": 2 products, 2 pictures\npicture files: 2 copied" in made.stdout
+    assert ": 2 products, 2 images\nimage files: 2 copied" in made.stdout
     (snapshot,) = json.loads(run("backups", place, "--json").stdout)
-    assert run("backups", place).stdout == f"{snapshot['id']}  sqlite  2 products, 2 pictures\n"
+    assert run("backups", place).stdout == f"{snapshot['id']}  sqlite  2 products, 2 images\n"
     again = json.loads(run("backup", str(DEMO), place, "--json").stdout)
-    assert (again["pictures"]["copied"], again["pictures"]["present"]) == (0, 2)
+    assert (again["images"]["copied"], again["images"]["present"]) == (0, 2)
 
     catalog.close()
     shutil.rmtree(home)
@@ -43,13 +43,13 @@ def test_a_backup_is_made_listed_and_brought_back(tmp_path: Path, monkeypatch: p
     catalog.close()
 
 
-def test_a_backup_that_lacks_a_picture_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backup_that_lacks_an_image_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITRINE_HOME", str(tmp_path))
     config = catalog_of(DEMO)
     catalog = open_catalog(config)
-    catalog.products.put("dress", "", "", {}, [picture("dress")])
+    catalog.products.put("dress", "", "", {}, [image("dress")])
     catalog.close()
     next(path for path in Path(config.blobs_url).rglob("*") if path.is_file()).unlink()
     made = run("backup", str(DEMO), str(tmp_path / "backups"))
     assert made.exit_code == Exit.REFUSED
-    assert "1 picture files are missing, such as " in made.stderr
+    assert "1 image files are missing, such as " in made.stderr

@@ -22,14 +22,14 @@ from deployments.services.jobs import BulkJobs
 from models.config import CaptionConfig
 from tests.support.catalog_fixtures import encoder
 from tests.support.children import Child
-from tests.support.documented_service import Cluster, picture
+from tests.support.documented_service import Cluster, image
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service, served
 from vitrine.cli import jobs as job_commands
 from vitrine.cli.main import app as commands
 from vitrine.cli.service import Exit
 
-COLOURS = {"red": "#c02020", "green": "#20c020", "blue": "#2020c0"}
+COLORS = {"red": "#c02020", "green": "#20c020", "blue": "#2020c0"}
 UNUSED = "http://127.0.0.1:9"
 
 
@@ -98,9 +98,9 @@ def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
 
 @pytest.fixture
 def stocked(stand: Stand, tmp_path: Path) -> Stand:
-    for name, colour in COLOURS.items():
-        (tmp_path / f"{name}.png").write_bytes(picture(colour))
-        attributes = json.dumps({"colour": name})
+    for name, color in COLORS.items():
+        (tmp_path / f"{name}.png").write_bytes(image(color))
+        attributes = json.dumps({"color": name})
         put = (
             "put",
             name,
@@ -119,19 +119,19 @@ def test_products_are_put_listed_shown_and_deleted(stocked: Stand, tmp_path: Pat
     assert [each["product_id"] for each in stocked.told("products", "list", "--limit", "1")] == ["blue"]
     assert "green shirt" in stocked.run("products", "list").stdout
     product = stocked.told("products", "get", "red")
-    assert product["attributes"] == {"colour": "red"}
+    assert product["attributes"] == {"color": "red"}
     file = tmp_path / "written.png"
     stocked.told("products", "image", product["images"][0]["image_id"], str(file))
-    assert file.read_bytes() == picture(COLOURS["red"])
+    assert file.read_bytes() == image(COLORS["red"])
     assert stocked.told("products", "delete", "red", "blue") == {"deleted": ["red", "blue"]}
     assert stocked.run("products", "get", "red").exit_code == Exit.NOT_FOUND
 
 
-def test_a_picture_file_and_words_find_products(stocked: Stand, tmp_path: Path) -> None:
+def test_an_image_file_and_words_find_products(stocked: Stand, tmp_path: Path) -> None:
     file = str(tmp_path / "red.png")
     found = stocked.told("search", file, "--model", "first", "--limit", "2", "--box", "0,0,1,1")
     assert [len(found["results"]), found["results"][0]["product_id"]] == [2, "red"]
-    words = stocked.told("search", "green shirt", "--lexical-weight", "1", "--filter", '{"colour": "green"}')
+    words = stocked.told("search", "green shirt", "--keyword-weight", "1", "--filter", '{"color": "green"}')
     assert [each["product_id"] for each in words["results"]] == ["green"]
     shown = stocked.run("search", file, "--no-thumbnails")
     assert shown.exit_code == 0
@@ -148,7 +148,7 @@ def test_thumbnails_are_drawn_on_request(stocked: Stand, tmp_path: Path) -> None
 def test_the_state_of_the_service_is_told(stocked: Stand) -> None:
     assert [each["model"] for each in stocked.told("models")] == ["first"]
     assert stocked.told("models", "first")[0]["counts"]["indexed"] == 3
-    assert stocked.told("stats")["pictures"] == 3
+    assert stocked.told("stats")["images"] == 3
     assert stocked.told("ready")["ready"] is True
     for command in (("models",), ("models", "first"), ("stats",), ("ready",)):
         assert stocked.run(*command).exit_code == 0
@@ -209,7 +209,7 @@ def test_arguments_arrive_as_they_are_meant(stand: Stand, tmp_path: Path) -> Non
     ("verb", "end", "code"),
     [
         ("build", {"state": "failed", "error": "the disk is full"}, Exit.FAILED),
-        ("build", {"state": "cancelled"}, Exit.FAILED),
+        ("build", {"state": "canceled"}, Exit.FAILED),
         ("promote", {"state": "failed", "error": "no", "result": {"gate": {"passed": False}}}, Exit.REFUSED),
         ("promote", {"result": {"gate": "passed: nDCG …"}}, Exit.OK),
         ("evaluate", {"result": {"gate": {"passed": False}}}, Exit.REFUSED),
@@ -259,12 +259,12 @@ def test_jobs_are_listed_shown_logged_and_cancelled(stand: Stand) -> None:
     job_id = stand.run("build", "--model", "first", "--detach").stdout.strip()
     assert [each["job_id"] for each in stand.told("jobs", "list")] == [job_id]
     assert stand.told("jobs", "show", job_id)["state"] == "queued"
-    assert "pictures" in stand.run("jobs", "logs", job_id).stdout
+    assert "images" in stand.run("jobs", "logs", job_id).stdout
     assert len(stand.told("jobs", "logs", job_id)["lines"]) == 1
     for command in (("list",), ("show", job_id)):
         assert job_id in stand.run("jobs", *command).stdout
     assert stand.run("build", "--model", "first").exit_code == Exit.REFUSED
-    assert stand.told("jobs", "cancel", job_id)["state"] == "cancelled"
+    assert stand.told("jobs", "cancel", job_id)["state"] == "canceled"
     assert stand.run("jobs", "cancel", job_id).exit_code == Exit.REFUSED
     assert stand.run("jobs", "report", job_id, os.devnull).exit_code == Exit.NOT_FOUND
 
@@ -281,9 +281,9 @@ def test_jobs_are_listed_shown_logged_and_cancelled(stand: Stand) -> None:
         (("search", "a", "--model", "none"), Exit.NOT_FOUND),
         (("products", "get", "none"), Exit.NOT_FOUND),
         (("jobs", "show", "none"), Exit.NOT_FOUND),
-        (("build", "--model", "first", "--colour", "red"), Exit.USAGE),
+        (("build", "--model", "first", "--color", "red"), Exit.USAGE),
         (("evaluate", "--pooling", "mean"), Exit.USAGE),
-        (("import", "https://127.0.0.1/items", "--options", '{"colour": 1}'), Exit.USAGE),
+        (("import", "https://127.0.0.1/items", "--options", '{"color": 1}'), Exit.USAGE),
     ],
 )
 def test_a_mistake_is_one_sentence_and_an_exit_code(
@@ -309,7 +309,7 @@ def _obey_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize(("options", "state"), [([], "queued"), (["--cancel-on-interrupt"], "cancelled")])
+@pytest.mark.parametrize(("options", "state"), [([], "queued"), (["--cancel-on-interrupt"], "canceled")])
 def test_ctrl_c_leaves_the_job_alone_or_cancels_it(stand: Stand, options: list[str], state: str) -> None:
     command = [
         sys.executable,
@@ -356,7 +356,7 @@ def test_a_terminal_shows_how_far_a_job_is(stand: Stand) -> None:
 
 def test_an_evaluation_is_a_table_of_figures_with_their_intervals(stand: Stand) -> None:
     estimate = {"mean": 0.8667, "low": 0.7333, "high": 0.9667, "queries": 30}
-    figures = {"kind": "labelled words", "queries": 30, "estimates": {"first": {"ndcg@10": estimate}}}
+    figures = {"kind": "labeled words", "queries": 30, "estimates": {"first": {"ndcg@10": estimate}}}
     result = {"figures": [figures], "gate": {"passed": True, "reason": "passed: no worse"}}
     stand.meanwhile({"result": result})
     shown = stand.run("evaluate", "--sample", "30")
@@ -378,11 +378,11 @@ def test_models_are_compared_side_by_side(stocked: Stand, tmp_path: Path) -> Non
     assert stocked.run("compare").exit_code == Exit.USAGE
 
 
-def test_words_and_pictures_are_embedded_and_one_mistake_costs_the_others_nothing(
+def test_words_and_images_are_embedded_and_one_mistake_costs_the_others_nothing(
     stocked: Stand, tmp_path: Path
 ) -> None:
     red, broken = str(tmp_path / "red.png"), tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     told = stocked.told("embed", "first", red, "a red shirt", red)["embeddings"]
     assert [each["input"] for each in told] == [red, "a red shirt", red]
     assert told[0]["embedding"] == told[2]["embedding"] != told[1]["embedding"]
@@ -396,7 +396,7 @@ def test_words_and_pictures_are_embedded_and_one_mistake_costs_the_others_nothin
 
 
 def test_a_model_without_captions_says_so_and_one_with_them_writes_them(stand: Stand, tmp_path: Path) -> None:
-    (tmp_path / "red.png").write_bytes(picture(COLOURS["red"]))
+    (tmp_path / "red.png").write_bytes(image(COLORS["red"]))
     file = str(tmp_path / "red.png")
     assert stand.run("caption", file).exit_code == Exit.USAGE
     encoders = {"first": LocalEncoder("first", captions=CaptionConfig())}
@@ -408,8 +408,8 @@ def test_a_model_without_captions_says_so_and_one_with_them_writes_them(stand: S
 
 
 def test_what_filters_can_ask_for_is_listed(stocked: Stand) -> None:
-    (colour,) = stocked.told("products", "attributes")["attributes"]
-    assert (colour["name"], colour["products"]) == ("colour", 3)
+    (color,) = stocked.told("products", "attributes")["attributes"]
+    assert (color["name"], color["products"]) == ("color", 3)
     assert "green (1)" in stocked.run("products", "attributes").stdout
 
 

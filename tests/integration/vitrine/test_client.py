@@ -13,19 +13,19 @@ from fastapi import FastAPI
 from core.jobs import Progress
 from deployments.services.jobs import BulkJobs
 from models.config import CaptionConfig
-from tests.support.documented_service import Cluster, picture
+from tests.support.documented_service import Cluster, image
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service, served
 from vitrine.async_client import AsyncVitrine
 from vitrine.client import Vitrine
 from vitrine.errors import Conflict, NotFound, Unauthenticated
 from vitrine.errors import InvalidRequest as Invalid
-from vitrine.query import Box, Like, LikeImage, Look, Words
+from vitrine.query import Box, ImagePart, ProductImagePart, ProductPart, TextPart
 from vitrine.schemas import FailedItem
 from vitrine.transport import Retries
 
 ROOT = Path(__file__).parents[3]
-COLOURS = {"red": "#c02020", "green": "#20c020", "blue": "#2020c0"}
+COLORS = {"red": "#c02020", "green": "#20c020", "blue": "#2020c0"}
 
 
 @dataclass
@@ -58,28 +58,24 @@ def shop(stand: Stand) -> Iterator[Vitrine]:
 
 @pytest.fixture
 def stocked(shop: Vitrine) -> Vitrine:
-    for number, (name, colour) in enumerate(COLOURS.items()):
-        attributes = {"colour": name, "price": 10 * number}
-        shop.put_product(name, title=f"{name} shirt", attributes=attributes, pictures=[picture(colour)])
+    for number, (name, color) in enumerate(COLORS.items()):
+        attributes = {"color": name, "price": 10 * number}
+        shop.put_product(name, title=f"{name} shirt", attributes=attributes, images=[image(color)])
     return shop
 
 
 def test_a_product_is_put_read_listed_and_deleted(shop: Vitrine, tmp_path: Path) -> None:
     file = tmp_path / "shirt.png"
-    file.write_bytes(picture("#c02020"))
-    sent = shop.put_product(
-        "shirt", title="Shirt", attributes={"price": 9}, pictures=[file, picture("#112233")]
-    )
+    file.write_bytes(image("#c02020"))
+    sent = shop.put_product("shirt", title="Shirt", attributes={"price": 9}, images=[file, image("#112233")])
     assert (sent.created, len(sent.product.images)) == (True, 2)
     assert {model.state for model in sent.index.values()} == {"indexed"}
     read = shop.product("shirt")
     assert (read.title, read.attributes, read.created_at) == ("Shirt", {"price": 9}, sent.product.created_at)
     assert shop.image(read.images[0].image_id) == file.read_bytes()
     assert len(shop.put_product("shirt", title="Other").product.images) == 2
-    assert (
-        shop.put_product("shirt", pictures=[str(file)]).product.images[0].image_id == read.images[0].image_id
-    )
-    assert shop.put_product("shirt", pictures=[]).product.images == []
+    assert shop.put_product("shirt", images=[str(file)]).product.images[0].image_id == read.images[0].image_id
+    assert shop.put_product("shirt", images=[]).product.images == []
     shop.delete_product("shirt")
     with pytest.raises(NotFound, match="shirt"):
         shop.product("shirt")
@@ -91,28 +87,28 @@ def test_all_products_are_gone_through_page_by_page(stocked: Vitrine) -> None:
 
 def test_each_kind_of_part_finds_what_it_shows(stocked: Vitrine, tmp_path: Path) -> None:
     file = tmp_path / "red.png"
-    file.write_bytes(picture(COLOURS["red"]))
+    file.write_bytes(image(COLORS["red"]))
     image_id = stocked.product("red").images[0].image_id
     whole = Box(0, 0, 1, 1)
     for query in (
         file,
         file.read_bytes(),
-        Look(file),
-        [Look(file, box=whole), Look(str(file), weight=0.5)],
-        [LikeImage(image_id)],
-        Like("red"),
-        [Like("red", 2), Like("blue", -0.1)],
+        ImagePart(file),
+        [ImagePart(file, box=whole), ImagePart(str(file), weight=0.5)],
+        [ProductImagePart(image_id)],
+        ProductPart("red"),
+        [ProductPart("red", 2), ProductPart("blue", -0.1)],
     ):
         page = stocked.search(query, model="first", limit=1, include_query_products=True)
         assert page.results[0].product_id == "red", query
         assert page.models_used[0].model == "first"
-    assert stocked.search("red shirt", lexical_weight=1).results[0].product.title == "red shirt"
-    assert stocked.search([Words("green shirt")], lexical_weight=1).results[0].product_id == "green"
+    assert stocked.search("red shirt", keyword_weight=1).results[0].product.title == "red shirt"
+    assert stocked.search([TextPart("green shirt")], keyword_weight=1).results[0].product_id == "green"
 
 
 def test_the_options_of_a_search_arrive(stocked: Vitrine) -> None:
     page = stocked.search(
-        picture(COLOURS["red"]),
+        image(COLORS["red"]),
         filter={"price": {"gte": 10}},
         weights={"first": 1.0, "second": 2.0},
         fusion="rrf",
@@ -126,7 +122,7 @@ def test_the_options_of_a_search_arrive(stocked: Vitrine) -> None:
 
 
 def test_products_are_compared_and_likened(stocked: Vitrine) -> None:
-    compared = stocked.compare(picture(COLOURS["red"]), models=["first", "ensemble"], limit=2)
+    compared = stocked.compare(image(COLORS["red"]), models=["first", "ensemble"], limit=2)
     assert [found.model for found in compared.lists] == ["first", "ensemble"]
     assert compared.products["red"].title == "red shirt"
     alike = stocked.similar("red", model="second", limit=1)
@@ -135,18 +131,18 @@ def test_products_are_compared_and_likened(stocked: Vitrine) -> None:
     assert stocked.similar("red", model="second", score_threshold=1).results == []
 
 
-def test_pictures_and_words_are_embedded_and_captioned(shop: Vitrine) -> None:
-    embedded = shop.embed("first", picture=picture("#c02020"))
+def test_images_and_words_are_embedded_and_captioned(shop: Vitrine) -> None:
+    embedded = shop.embed("first", image=image("#c02020"))
     assert len(embedded.embedding) == embedded.dimension
     assert shop.embed("first", text="red").fingerprint == embedded.fingerprint
-    assert shop.caption(picture("#c02020")).model == "first"
+    assert shop.caption(image("#c02020")).model == "first"
     with pytest.raises(Invalid, match="one of"):
-        shop.embed("first", text="red", picture=picture("#c02020"))
+        shop.embed("first", text="red", image=image("#c02020"))
 
 
 def test_many_inputs_are_embedded_and_one_that_cannot_be_costs_the_others_nothing(shop: Vitrine) -> None:
-    alone = shop.embed("first", picture=picture("#c02020"))
-    many = shop.embed_pictures("first", [picture("#c02020"), b"no picture"])
+    alone = shop.embed("first", image=image("#c02020"))
+    many = shop.embed_images("first", [image("#c02020"), b"no image"])
     assert (many.fingerprint, [item.index for item in many.data]) == (alone.fingerprint, [0, 1])
     assert many.data[0].embedding == pytest.approx(alone.embedding)
     assert isinstance(many.data[1], FailedItem)
@@ -154,19 +150,19 @@ def test_many_inputs_are_embedded_and_one_that_cannot_be_costs_the_others_nothin
     words = shop.embed_texts("first", ["red", "green"])
     assert words.data[0].embedding == pytest.approx(shop.embed("first", text="red").embedding)
     with pytest.raises(Invalid):
-        shop.embed_pictures("first", [b"no picture"])
+        shop.embed_images("first", [b"no image"])
 
 
 def test_thumbnails_attributes_and_gaps_are_read(stocked: Vitrine, stand: Stand) -> None:
-    (image,) = stocked.product("red").images
-    assert stocked.thumbnail(image.image_id, "large")[8:12] == b"WEBP"
+    (shown,) = stocked.product("red").images
+    assert stocked.thumbnail(shown.image_id, "large")[8:12] == b"WEBP"
     told = {each.name: each for each in stocked.attributes().attributes}
-    assert [each.value for each in told["colour"].values] == ["blue", "green", "red"]
+    assert [each.value for each in told["color"].values] == ["blue", "green", "red"]
     assert (told["price"].minimum, told["price"].maximum) == (0, 20)
     (version,) = stocked.versions("first")
     assert stocked.gaps("first", version.fingerprint).missing == []
     stand.encoders["first"].away = True
-    stocked.put_product("late", pictures=[picture("#112233")])
+    stocked.put_product("late", images=[image("#112233")])
     missing = stocked.gaps("first", version.fingerprint, limit=5).missing
     assert [each.product_id for each in missing] == ["late"]
 
@@ -175,7 +171,7 @@ def test_models_versions_numbers_and_readiness_are_told(stocked: Vitrine, stand:
     assert [model.model for model in stocked.models()] == ["first", "second"]
     assert [version.counts.indexed for version in stocked.versions("first")] == [3]
     stats = stocked.stats()
-    assert (stats.products, stats.pictures) == (3, 3)
+    assert (stats.products, stats.images) == (3, 3)
     assert stocked.ready().ready
     stand.encoders["second"].away = True
     told = stocked.ready()
@@ -184,13 +180,13 @@ def test_models_versions_numbers_and_readiness_are_told(stocked: Vitrine, stand:
 
 def test_a_mistake_names_the_field(shop: Vitrine) -> None:
     with pytest.raises(Invalid) as caught:
-        shop.search([Words("a"), Look(b"no picture")])
+        shop.search([TextPart("a"), ImagePart(b"no image")])
     assert caught.value.status == 422
     assert caught.value.param == "query[1]"
     assert caught.value.request_id
     with pytest.raises(FileNotFoundError):
         shop.search(Path("nowhere.jpg"))
-    with pytest.raises(TypeError, match="a part is one of Words"):
+    with pytest.raises(TypeError, match="a part is one of TextPart"):
         shop.search(["red", "dress"])  # type: ignore[list-item]
 
 
@@ -207,7 +203,7 @@ def test_a_job_is_followed_to_its_end(shop: Vitrine, stand: Stand) -> None:
     threading.Timer(0.2, work).start()
     ended = shop.jobs.wait(job.job_id, timeout_s=10, poll_s=0.02)
     assert (ended.state, ended.result, ended.progress.done) == ("succeeded", {"remaining": 0}, 10)
-    assert "pictures" in shop.jobs.logs(job.job_id, lines=1)
+    assert "images" in shop.jobs.logs(job.job_id, lines=1)
     assert [each.job_id for each in shop.jobs.list(limit=5)] == [job.job_id]
 
 
@@ -215,8 +211,8 @@ def test_a_job_is_cancelled(shop: Vitrine) -> None:
     job = shop.jobs.submit("sample", model="first", percent=1.0)
     with pytest.raises(TimeoutError):
         shop.jobs.wait(job.job_id, timeout_s=0.05, poll_s=0.02)
-    assert shop.jobs.cancel(job.job_id).state == "cancelled"
-    assert shop.jobs.wait(job.job_id).state == "cancelled"
+    assert shop.jobs.cancel(job.job_id).state == "canceled"
+    assert shop.jobs.wait(job.job_id).state == "canceled"
 
 
 def test_keys_are_made_shown_once_and_revoked(shop: Vitrine, stand: Stand) -> None:
@@ -233,16 +229,16 @@ def test_keys_are_made_shown_once_and_revoked(shop: Vitrine, stand: Stand) -> No
 async def _use(url: str) -> None:
     async with AsyncVitrine(url) as shop:
         await asyncio.gather(
-            *(shop.put_product(name, pictures=[picture(colour)]) for name, colour in COLOURS.items())
+            *(shop.put_product(name, images=[image(color)]) for name, color in COLORS.items())
         )
         assert [each.product_id async for each in shop.products(2)] == ["blue", "green", "red"]
-        page = await shop.search(picture(COLOURS["green"]), model="first", limit=1)
+        page = await shop.search(image(COLORS["green"]), model="first", limit=1)
         assert page.results[0].product_id == "green"
         job = await shop.jobs.submit("build", model="first")
         with pytest.raises(TimeoutError):
             await shop.jobs.wait(job.job_id, timeout_s=0.1, poll_s=0.02)
         await shop.jobs.cancel(job.job_id)
-        assert (await shop.jobs.wait(job.job_id)).state == "cancelled"
+        assert (await shop.jobs.wait(job.job_id)).state == "canceled"
         with pytest.raises(NotFound):
             await shop.delete_product("none")
 
@@ -251,7 +247,7 @@ def test_the_same_for_asyncio(stand: Stand) -> None:
     asyncio.run(_use(stand.url))
 
 
-def test_pictures_may_stand_behind_urls(shop: Vitrine) -> None:
+def test_images_may_stand_behind_urls(shop: Vitrine) -> None:
     with pytest.raises(Invalid) as caught:
-        shop.put_product("p", pictures=[picture("#102030"), "http://127.0.0.1/a.png"])
+        shop.put_product("p", images=[image("#102030"), "http://127.0.0.1/a.png"])
     assert caught.value.param == "images[1]"

@@ -46,12 +46,12 @@ def test_every_input_is_reckoned_with() -> None:
 
 def test_inputs_that_are_ours_are_those_of_the_code() -> None:
     assert INPUTS["hnsw_m"].value == _DEFAULT_PARAMS["HNSW"]["M"]
-    assert INPUTS["shard_pictures"].value == BulkConfig().shard_pictures
+    assert INPUTS["shard_images"].value == BulkConfig().shard_images
     (most,) = (each.le for each in IndexConfig.model_fields["shards"].metadata if hasattr(each, "le"))
     assert INPUTS["most_shards"].value == most
 
 
-def test_a_million_pictures_by_hand() -> None:
+def test_a_million_images_by_hand() -> None:
     n = 1_000_000
     assert arithmetic.vector_bytes(n) == 4 * 2304 * n
     links = 3 * 16 * 10

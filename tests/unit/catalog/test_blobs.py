@@ -1,4 +1,4 @@
-"""Picture files by their sha256."""
+"""Image files by their sha256."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from catalog.blobs import FsspecBlobs
 from core.errors import ConfigError, InvalidInput, NotFound, Unavailable
 
-DATA = b"the bytes of a picture" * 1000
+DATA = b"the bytes of an image" * 1000
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 

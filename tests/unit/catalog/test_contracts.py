@@ -13,7 +13,7 @@ from core.errors import Internal, Unavailable
 from tests.contracts.catalog_database import DatabaseContract
 from tests.contracts.catalog_image_files import ImageFilesContract
 from tests.contracts.catalog_jobs import JobsContract
-from tests.contracts.catalog_keyword_search import LexicalContract
+from tests.contracts.catalog_keyword_search import KeywordContract
 from tests.contracts.catalog_ledger import LIVE, LedgerContract
 from tests.contracts.catalog_model import check_any_sequence
 from tests.contracts.catalog_products import CaptionsContract, ProductsContract
@@ -128,7 +128,7 @@ class TestApiKeysOnSqlite(ApiKeysContract):
         return sqlite_url
 
 
-class TestLexicalOnSqlite(LexicalContract):
+class TestKeywordOnSqlite(KeywordContract):
     @pytest.fixture
     def database_url(self, sqlite_url: str) -> str:
         return sqlite_url

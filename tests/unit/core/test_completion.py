@@ -48,7 +48,7 @@ class Member(ModelSearch):
 
 @pytest.fixture
 def catalog() -> tuple[MemoryStore, dict[str, np.ndarray]]:
-    """300 products of two pictures in the collections of two members that disagree; attribute n % 2."""
+    """300 products of two images in the collections of two members that disagree; attribute n % 2."""
     store, rng = MemoryStore(), np.random.default_rng(3)
     vectors = {}
     for name in ("a", "b"):

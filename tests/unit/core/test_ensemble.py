@@ -87,8 +87,8 @@ def test_a_late_member_is_left_out_and_the_answer_says_so() -> None:
 
 
 def test_a_member_that_cannot_read_words_is_skipped_without_degrading() -> None:
-    result = run(Member("a", "xyz"), Failing("pictures", UnsupportedModality("pictures only")))
-    assert result.skipped == {"pictures": "pictures only"}
+    result = run(Member("a", "xyz"), Failing("images", UnsupportedModality("images only")))
+    assert result.skipped == {"images": "images only"}
     assert not result.degraded
 
 
@@ -114,7 +114,7 @@ def test_a_bug_of_one_member_leaves_the_answer_to_the_others_and_is_logged(
     assert "Traceback" in caplog.text
     assert "ZeroDivisionError: a bug of ours" in caplog.text
     with pytest.raises(Internal):
-        run(broken, Failing("pictures", UnsupportedModality("pictures only")))
+        run(broken, Failing("images", UnsupportedModality("images only")))
     with pytest.raises(ModelUnavailable):
         run(broken, Failing("away", ModelUnavailable("waiting helps")))
 

@@ -8,9 +8,9 @@ from core.errors import FetchFailed, UnfetchableUrl, VitrineError
 def test_an_error_in_other_words_keeps_what_it_carries() -> None:
     error = FetchFailed("too busy")
     error.retry_after_s = 7.0
-    told = error.at("images[1]").reworded("picture 'https://shop/1.jpg': too busy")
+    told = error.at("images[1]").reworded("image 'https://shop/1.jpg': too busy")
     assert isinstance(told, FetchFailed)
-    assert (told.message, str(told)) == ("picture 'https://shop/1.jpg': too busy",) * 2
+    assert (told.message, str(told)) == ("image 'https://shop/1.jpg': too busy",) * 2
     assert (told.retry_after_s, told.param) == (7.0, "images[1]")
     assert error.message == "too busy"
 
@@ -18,6 +18,6 @@ def test_an_error_in_other_words_keeps_what_it_carries() -> None:
 def test_an_error_travels_with_what_it_carries() -> None:
     error = UnfetchableUrl("gone")
     error.status = 410
-    travelled: VitrineError = pickle.loads(pickle.dumps(error.reworded("row 3: gone")))
-    assert isinstance(travelled, UnfetchableUrl)
-    assert (travelled.message, travelled.status) == ("row 3: gone", 410)
+    traveled: VitrineError = pickle.loads(pickle.dumps(error.reworded("row 3: gone")))
+    assert isinstance(traveled, UnfetchableUrl)
+    assert (traveled.message, traveled.status) == ("row 3: gone", 410)

@@ -7,7 +7,7 @@ import pytest
 
 from core.calibration import matching
 from core.errors import InvalidInput, ModelUnavailable
-from core.fusion import fuse_rrf, fuse_weighted, normalised_weights
+from core.fusion import fuse_rrf, fuse_weighted, normalized_weights
 from core.types import Hit
 from core.vectors import weighted_mean
 
@@ -39,18 +39,18 @@ def test_ties_are_ordered_by_product() -> None:
     assert [hit.product_id for hit in fused] == ["p", "q"]
 
 
-def test_the_picture_comes_from_the_list_that_contributes_most() -> None:
+def test_the_image_comes_from_the_list_that_contributes_most() -> None:
     lists = {"a": [Hit("front", 1, "x", 0.9)], "b": [Hit("back", 1, "x", 0.9)]}
     assert fuse_rrf(lists, {"a": 0.2, "b": 0.8})[0].image_id == "back"
 
 
 def test_weights_of_the_members_that_answered_sum_to_one() -> None:
-    assert normalised_weights({"a": 1.0, "b": 3.0, "c": 9.0}, ["a", "b"]) == {"a": 0.25, "b": 0.75}
+    assert normalized_weights({"a": 1.0, "b": 3.0, "c": 9.0}, ["a", "b"]) == {"a": 0.25, "b": 0.75}
 
 
 @pytest.mark.parametrize("weight", [1e308, 5e-324])
 def test_the_largest_and_the_smallest_weights_have_shares_too(weight: float) -> None:
-    assert normalised_weights({"a": weight, "b": weight}, ["a", "b"]) == {"a": 0.5, "b": 0.5}
+    assert normalized_weights({"a": weight, "b": weight}, ["a", "b"]) == {"a": 0.5, "b": 0.5}
 
 
 COLLECTIONS = ("a_1", "b_1", "c_1")

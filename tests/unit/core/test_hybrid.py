@@ -15,11 +15,11 @@ from core.search import Query, QueryPart, StoredPart
 from core.types import Hit
 
 WORDS = Query((QueryPart("red dress"),), limit=10)
-BOTH = Query((QueryPart(b"picture"), QueryPart("in green")), limit=10)
+BOTH = Query((QueryPart(b"image"), QueryPart("in green")), limit=10)
 
 
 class Lexicon:
-    """A lexical index that finds these products: those that hold every word, and those that hold any."""
+    """A keyword index that finds these products: those that hold every word, and those that hold any."""
 
     def __init__(self, every: str = "", some: str = "", error: VitrineError | None = None) -> None:
         self.lists = {True: every, False: some}
@@ -69,15 +69,15 @@ def test_a_product_that_both_name_comes_first_and_the_weight_decides_the_rest() 
     assert order(search(Lexicon("x"), "ab", weight=0.3)) == "abx"
 
 
-def test_the_picture_shown_is_the_one_that_was_nearest() -> None:
+def test_the_image_shown_is_the_one_that_was_nearest() -> None:
     hits = {hit.product_id: hit for hit in search(Lexicon("cx"), "abc").hits}
     assert (hits["c"].image_id, hits["x"].image_id) == ("near-c", "first-x")
 
 
 def test_the_answer_says_what_took_part() -> None:
     result = search(Lexicon("a"), "a", weight=0.3)
-    assert (result.lexical_weight, result.weights, result.degraded) == (0.3, {"m": 1.0}, False)
-    assert set(result.timings_ms) == {"fuse", "lexical"}
+    assert (result.keyword_weight, result.weights, result.degraded) == (0.3, {"m": 1.0}, False)
+    assert set(result.timings_ms) == {"fuse", "keyword"}
 
 
 def test_beside_vectors_a_product_must_hold_every_word() -> None:
@@ -88,18 +88,18 @@ def test_beside_vectors_a_product_must_hold_every_word() -> None:
 
 def test_words_alone_take_any_word_and_ask_no_model() -> None:
     result = search(Lexicon(some="xyz"), ModelUnavailable("asked in vain"), weight=1)
-    assert (order(result), result.lexical_weight, result.degraded, result.skipped) == ("xyz", 1.0, False, {})
+    assert (order(result), result.keyword_weight, result.degraded, result.skipped) == ("xyz", 1.0, False, {})
 
 
 def test_words_answer_alone_when_no_model_can_and_say_so() -> None:
     away = search(Lexicon(every="x", some="xyz"), ModelUnavailable("all are away"))
-    assert (order(away), away.lexical_weight, away.degraded) == ("xyz", 1.0, True)
+    assert (order(away), away.keyword_weight, away.degraded) == ("xyz", 1.0, True)
     assert away.skipped == {"ensemble": "all are away"}
-    blind = search(Lexicon(some="xyz"), UnsupportedModality("only pictures"))
-    assert (order(blind), blind.degraded, blind.skipped) == ("xyz", False, {"ensemble": "only pictures"})
+    blind = search(Lexicon(some="xyz"), UnsupportedModality("only images"))
+    assert (order(blind), blind.degraded, blind.skipped) == ("xyz", False, {"ensemble": "only images"})
 
 
-def test_words_stand_in_neither_for_a_picture_nor_for_a_mistake() -> None:
+def test_words_stand_in_neither_for_an_image_nor_for_a_mistake() -> None:
     with pytest.raises(ModelUnavailable):
         search(Lexicon("x", "x"), ModelUnavailable("away"), query=BOTH)
     with pytest.raises(InvalidInput):
@@ -113,16 +113,16 @@ def test_when_neither_answers_the_models_say_why() -> None:
 
 def test_vectors_answer_alone_when_the_words_fail_or_are_late() -> None:
     failing = search(Lexicon(error=ModelUnavailable("no database")), "ab")
-    assert (order(failing), failing.degraded, failing.lexical_weight) == ("ab", True, 0.0)
-    assert failing.skipped == {"lexical": "no database"}
+    assert (order(failing), failing.degraded, failing.keyword_weight) == ("ab", True, 0.0)
+    assert failing.skipped == {"keyword": "no database"}
     late = Lexicon("x")
     late.delay_s = 2
-    assert "1 s" in search(late, "ab", deadline_s=1).skipped["lexical"]
+    assert "1 s" in search(late, "ab", deadline_s=1).skipped["keyword"]
 
 
 def test_only_words_that_pull_are_looked_up_under_the_same_filter() -> None:
-    filter = AnyOf("colour", ("red",))
-    parts = (QueryPart("a dress"), QueryPart("red", -0.5), QueryPart(b"picture"), QueryPart("long", 2))
+    filter = AnyOf("color", ("red",))
+    parts = (QueryPart("a dress"), QueryPart("red", -0.5), QueryPart(b"image"), QueryPart("long", 2))
     lexicon = Lexicon()
     search(lexicon, "a", query=Query(parts, 10, filter, ("p",)))
     assert lexicon.asked == [("a dress long", fusion_depth(10) // 2, filter, ("p",), True)]

@@ -1,4 +1,4 @@
-"""Samples of the catalogue are drawn once, kept, and drawn anew as it grows."""
+"""Samples of the catalog are drawn once, kept, and drawn anew as it grows."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -10,20 +10,20 @@ import pytest
 from core.calibration import CalibrationConfig, Form, NullSamples
 from core.errors import Conflict, ModelUnavailable
 from core.telemetry import answering, current_request_id
-from core.types import Encoded, EncoderInfo, EncoderInput, Picture, Product
+from core.types import Encoded, EncoderInfo, EncoderInput, Product, ProductImage
 from deployments.http.limits import ending_at, within_deadline
 from milvus.memory import MemoryStore
 from tests.support.vector_stores import row
 
 pytestmark = pytest.mark.anyio
 INFO = EncoderInfo("m", "fake", "", "0123456789ab", 8, ("image", "text"), "float32", "cpu")
-PICTURE: Form = (("image", 1.0),)
+IMAGE: Form = (("image", 1.0),)
 WORDS: Form = (("text", 1.0),)
 
 
 @dataclass
 class Catalog:
-    """As many products as said, two pictures each; counts how often it is asked."""
+    """As many products as said, two images each; counts how often it is asked."""
 
     size: int
     asked: int = 0
@@ -32,7 +32,7 @@ class Catalog:
         self.asked += 1
         now = datetime(2026, 3, 1, tzinfo=UTC)
         return [
-            Product(f"p{n}", f"title {n}", "", {}, pictures(n), 1, now, now)
+            Product(f"p{n}", f"title {n}", "", {}, images(n), 1, now, now)
             for n in range(min(self.size, count))
         ]
 
@@ -52,9 +52,10 @@ class TitleEncoder:
         return Encoded(self.info, [direction(rng) for _ in inputs])
 
 
-def pictures(number: int) -> tuple[Picture, ...]:
+def images(number: int) -> tuple[ProductImage, ...]:
     return tuple(
-        Picture(f"i{number}-{view}", f"p{number}", view, "", "image/png", 1, 1, 1, 1) for view in range(2)
+        ProductImage(f"i{number}-{view}", f"p{number}", view, "", "image/png", 1, 1, 1, 1)
+        for view in range(2)
     )
 
 
@@ -66,7 +67,7 @@ def direction(rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.fl
 def store_of(size: int) -> MemoryStore:
     store, rng = MemoryStore(), np.random.default_rng(0)
     store.ensure_collection(INFO.collection, 8)
-    rows = [row(each.image_id, direction(rng), f"p{n}") for n in range(size) for each in pictures(n)]
+    rows = [row(each.image_id, direction(rng), f"p{n}") for n in range(size) for each in images(n)]
     store.upsert(INFO.collection, rows)
     return store
 
@@ -74,10 +75,10 @@ def store_of(size: int) -> MemoryStore:
 async def test_a_sample_is_drawn_once_for_many_questions() -> None:
     catalog, encoder = Catalog(200), TitleEncoder()
     samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150))
-    found = await asyncio.gather(*(samples.smallest_match(encoder, PICTURE, 0.1) for _ in range(8)))
+    found = await asyncio.gather(*(samples.smallest_match(encoder, IMAGE, 0.1) for _ in range(8)))
     assert len(set(found)) == 1
     assert found[0][0] == INFO.collection
-    assert (await samples.smallest_match(encoder, PICTURE, 0.01))[1] > found[0][1]
+    assert (await samples.smallest_match(encoder, IMAGE, 0.01))[1] > found[0][1]
     assert (catalog.asked, encoder.texts) == (1, [])
 
 
@@ -91,28 +92,28 @@ async def test_titles_are_embedded_when_words_ask() -> None:
 async def test_an_old_sample_serves_while_the_next_is_drawn() -> None:
     catalog, encoder = Catalog(200), TitleEncoder()
     samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150, renew_s=0.001))
-    first = await samples.smallest_match(encoder, PICTURE, 0.1)
+    first = await samples.smallest_match(encoder, IMAGE, 0.1)
     await asyncio.sleep(0.01)
-    assert await samples.smallest_match(encoder, PICTURE, 0.1) == first
+    assert await samples.smallest_match(encoder, IMAGE, 0.1) == first
     async with asyncio.timeout(5):
         while catalog.asked < 2:
             await asyncio.sleep(0.01)
 
 
-async def test_a_catalogue_that_was_too_small_is_looked_at_again() -> None:
+async def test_a_catalog_that_was_too_small_is_looked_at_again() -> None:
     catalog = Catalog(20)
     samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150, renew_s=0.001))
     with pytest.raises(Conflict, match="there are 20"):
-        await samples.smallest_match(TitleEncoder(), PICTURE, 0.1)
+        await samples.smallest_match(TitleEncoder(), IMAGE, 0.1)
     catalog.size = 200
     await asyncio.sleep(0.01)
-    assert (await samples.smallest_match(TitleEncoder(), PICTURE, 0.1))[1] < 1
+    assert (await samples.smallest_match(TitleEncoder(), IMAGE, 0.1))[1] < 1
 
 
 async def test_a_missing_collection_and_a_change_of_version_are_a_matter_of_time() -> None:
     samples = NullSamples(Catalog(200), MemoryStore(), CalibrationConfig())
     with pytest.raises(ModelUnavailable):
-        await samples.smallest_match(TitleEncoder(), PICTURE, 0.1)
+        await samples.smallest_match(TitleEncoder(), IMAGE, 0.1)
     other = EncoderInfo("m", "fake", "", "ba9876543210", 8, ("image", "text"), "float32", "cpu")
     samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig())
     with pytest.raises(ModelUnavailable, match="changing its version"):

@@ -1,4 +1,4 @@
-"""Synthetic catalog of the demo: captions, products and labelled queries."""
+"""Synthetic catalog of the demo: captions, products and labeled queries."""
 
 import io
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.catalog import PICTURE_SIZE, demo_looks, demo_products
-from demo.garments import COLOURS, PLURALS, TYPES, WORDS, Look, caption, random_caption
-from demo.labels import picture_queries, word_queries
+from demo.catalog import IMAGE_SIZE, demo_looks, demo_products
+from demo.garments import COLORS, PLURALS, TYPES, WORDS, Look, caption, random_caption
+from demo.labels import image_queries, word_queries
 
 LOOK = Look("dress", "red", "striped", "wooden")
 
@@ -16,10 +16,10 @@ LOOK = Look("dress", "red", "striped", "wooden")
 @pytest.mark.parametrize(
     ("attributes", "prefix", "words"),
     [
-        (["colour", "pattern"], "a ", "a red striped dress"),
-        (["pattern", "colour"], "", "striped red dress"),
-        (["colour"], "a photo of a ", "a photo of a red dress"),
-        (["colour", "background"], "a ", "a red dress on a wooden background"),
+        (["color", "pattern"], "a ", "a red striped dress"),
+        (["pattern", "color"], "", "striped red dress"),
+        (["color"], "a photo of a ", "a photo of a red dress"),
+        (["color", "background"], "a ", "a red dress on a wooden background"),
         ([], "", "dress"),
     ],
 )
@@ -53,8 +53,8 @@ def test_a_longer_catalog_begins_like_a_shorter_one() -> None:
     assert list(demo_products(3, 2)) == list(demo_products(3, 4))[:2]
 
 
-def test_another_seed_draws_other_pictures() -> None:
-    assert next(demo_products(3, 1)).pictures != next(demo_products(4, 1)).pictures
+def test_another_seed_draws_other_images() -> None:
+    assert next(demo_products(3, 1)).images != next(demo_products(4, 1)).images
 
 
 def test_ids_are_distinct_and_tell_the_look() -> None:
@@ -69,55 +69,53 @@ def test_looks_are_those_of_the_drawn_products() -> None:
     assert demo_looks(5, 6) == drawn
 
 
-def test_each_hundred_products_hold_every_colour_of_every_type_once() -> None:
-    pairs = [(look.type, look.colour) for look in demo_looks(5, 200).values()]
-    everything = {(name, colour) for name in TYPES for colour in COLOURS}
+def test_each_hundred_products_hold_every_color_of_every_type_once() -> None:
+    pairs = [(look.type, look.color) for look in demo_looks(5, 200).values()]
+    everything = {(name, color) for name in TYPES for color in COLORS}
     assert set(pairs[:100]) == everything
     assert set(pairs[100:]) == everything
 
 
-def test_pictures_are_two_to_four_distinct_jpegs_of_the_page_size() -> None:
+def test_images_are_two_to_four_distinct_jpegs_of_the_page_size() -> None:
     for product in demo_products(5, 10):
-        assert 2 <= len(set(product.pictures)) == len(product.pictures) <= 4
-        for data in product.pictures:
-            picture = Image.open(io.BytesIO(data))
-            assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (PICTURE_SIZE,) * 2)
+        assert 2 <= len(set(product.images)) == len(product.images) <= 4
+        for data in product.images:
+            image = Image.open(io.BytesIO(data))
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (IMAGE_SIZE,) * 2)
 
 
 def test_titles_name_the_garment() -> None:
     for product in demo_products(5, 10):
-        assert f"{product.look.colour} {product.look.type}" in product.title.lower()
+        assert f"{product.look.color} {product.look.type}" in product.title.lower()
         assert product.look.type in product.description
 
 
 PRODUCTS = 120
 
 
-def test_words_are_answered_by_the_products_of_that_colour_and_type() -> None:
+def test_words_are_answered_by_the_products_of_that_color_and_type() -> None:
     looks = demo_looks(1, PRODUCTS)
     query = next(query for query in word_queries(1, PRODUCTS) if query.words == "red hat")
-    assert query.relevant == {
-        key for key, look in looks.items() if (look.colour, look.type) == ("red", "hat")
-    }
+    assert query.relevant == {key for key, look in looks.items() if (look.color, look.type) == ("red", "hat")}
     assert all(query.grades[product_id] == 2 for product_id in query.relevant)
 
 
 def test_every_query_has_an_answer() -> None:
-    queries = word_queries(1, PRODUCTS) + picture_queries(1, PRODUCTS, count=5)
+    queries = word_queries(1, PRODUCTS) + image_queries(1, PRODUCTS, count=5)
     assert all(query.relevant for query in queries)
 
 
 def test_grades_count_shared_attributes() -> None:
     looks = demo_looks(1, PRODUCTS)
-    for query in picture_queries(1, PRODUCTS, count=5):
+    for query in image_queries(1, PRODUCTS, count=5):
         asked = looks[next(iter(query.relevant))]
         for product_id, look in looks.items():
             shared = sum(a == b for a, b in zip(look.garment, asked.garment, strict=True))
             assert query.grades.get(product_id, 0) == shared
 
 
-def test_a_query_picture_is_not_in_the_catalog() -> None:
-    catalog = {picture for product in demo_products(1, 5) for picture in product.pictures}
-    asked = {query.picture for query in picture_queries(1, 5, count=5)}
+def test_a_query_image_is_not_in_the_catalog() -> None:
+    catalog = {image for product in demo_products(1, 5) for image in product.images}
+    asked = {query.image for query in image_queries(1, 5, count=5)}
     assert len(asked) == 5
     assert asked.isdisjoint(catalog)

@@ -13,8 +13,8 @@ from demo.drawing import draw
 from demo.garments import BACKGROUNDS, Look, garments, split_garments
 from demo.training import blip2, dinov2_large, openclip, timm
 from demo.training import dinov2 as dinov2_training
-from demo.training.command import embed_pictures, embed_words
-from demo.training.dataset import INPUT_SIZE, LabelledPictures, training_pictures
+from demo.training.command import embed_images, embed_words
+from demo.training.dataset import INPUT_SIZE, LabeledImages, training_images
 from demo.training.optimization import Schedule, contrastive_loss, fitting
 from models.config import EncoderConfig, Family
 from models.registry import load_encoder
@@ -27,14 +27,14 @@ def test_a_tenth_of_the_garments_is_never_trained() -> None:
     assert set(trained) | set(never_trained) == set(garments())
 
 
-def test_training_pictures_show_trained_garments_only() -> None:
+def test_training_images_show_trained_garments_only() -> None:
     _, never_trained = split_garments()
-    shown = {look.garment for look in training_pictures(120, processes=1).looks}
+    shown = {look.garment for look in training_images(120, processes=1).looks}
     assert shown.isdisjoint(never_trained)
 
 
-def test_the_same_seed_draws_the_same_training_pictures() -> None:
-    first, again = (training_pictures(6, seed=2, processes=1) for _ in range(2))
+def test_the_same_seed_draws_the_same_training_images() -> None:
+    first, again = (training_images(6, seed=2, processes=1) for _ in range(2))
     assert first.looks == again.looks
     np.testing.assert_array_equal(first.pixels, again.pixels)
     assert first.pixels.shape == (6, INPUT_SIZE, INPUT_SIZE, 3)
@@ -42,23 +42,21 @@ def test_the_same_seed_draws_the_same_training_pictures() -> None:
 
 def test_drawing_in_several_processes_changes_nothing() -> None:
     np.testing.assert_array_equal(
-        training_pictures(8, processes=1).pixels, training_pictures(8, processes=2).pixels
+        training_images(8, processes=1).pixels, training_images(8, processes=2).pixels
     )
 
 
 def test_labels_are_places_in_the_vocabularies() -> None:
-    pictures = training_pictures(5, processes=1)
-    assert [BACKGROUNDS[place] for place in pictures.labels[:, 3]] == [
-        look.background for look in pictures.looks
-    ]
+    images = training_images(5, processes=1)
+    assert [BACKGROUNDS[place] for place in images.labels[:, 3]] == [look.background for look in images.looks]
 
 
 def test_a_view_moves_the_garment_and_keeps_its_dye() -> None:
     look, item = Look("bag", "green", "plain", "white"), 11
     one, other = (_pixels(look, item, view) for view in (1, 2))
     assert not np.array_equal(one, other)
-    for picture in (one, other):
-        greenness = picture[..., 1].astype(int) - np.maximum(picture[..., 0], picture[..., 2])
+    for image in (one, other):
+        greenness = image[..., 1].astype(int) - np.maximum(image[..., 0], image[..., 2])
         assert np.mean(greenness > 40) > 0.1
 
 
@@ -70,29 +68,29 @@ STEPS = 2
 
 
 @pytest.fixture(scope="module")
-def pictures() -> LabelledPictures:
+def images() -> LabeledImages:
     torch.manual_seed(0)
-    return training_pictures(24, processes=1)
+    return training_images(24, processes=1)
 
 
 @pytest.fixture(scope="module")
-def dinov2(pictures: LabelledPictures, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dinov2(images: LabeledImages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dinov2")
-    dinov2_training.train(pictures, STEPS, out)
+    dinov2_training.train(images, STEPS, out)
     return out
 
 
 def dimension(family: Family, out: Path, words: str | None = None) -> int:
-    """Of a unit vector that the serving encoder gives for a picture or for words."""
+    """Of a unit vector that the serving encoder gives for an image or for words."""
     encoder = load_encoder(EncoderConfig(name=family, family=family, checkpoint=str(out), threads=1))
-    picture = next(demo_products(1, 1)).pictures[0]
-    rows = embed_words(encoder, [words]) if words else embed_pictures(encoder, [picture])
+    image = next(demo_products(1, 1)).images[0]
+    rows = embed_words(encoder, [words]) if words else embed_images(encoder, [image])
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
     return int(rows.shape[1])
 
 
-def test_openclip_is_loadable(pictures: LabelledPictures, tmp_path: Path) -> None:
-    openclip.train(pictures, STEPS, tmp_path)
+def test_openclip_is_loadable(images: LabeledImages, tmp_path: Path) -> None:
+    openclip.train(images, STEPS, tmp_path)
     assert dimension("openclip", tmp_path) == dimension("openclip", tmp_path, "red dress") == 64
 
 
@@ -101,14 +99,14 @@ def test_dinov2_is_loadable(dinov2: Path) -> None:
 
 
 def test_the_larger_dinov2_is_loadable_and_of_another_dimension(
-    pictures: LabelledPictures, tmp_path: Path
+    images: LabeledImages, tmp_path: Path
 ) -> None:
-    dinov2_training.train(pictures, STEPS, tmp_path, dinov2_large.LARGE)
+    dinov2_training.train(images, STEPS, tmp_path, dinov2_large.LARGE)
     assert dimension("dinov2", tmp_path) == 144
 
 
-def test_blip2_is_loadable(pictures: LabelledPictures, dinov2: Path, tmp_path: Path) -> None:
-    blip2.train(pictures, STEPS, tmp_path, dinov2)
+def test_blip2_is_loadable(images: LabeledImages, dinov2: Path, tmp_path: Path) -> None:
+    blip2.train(images, STEPS, tmp_path, dinov2)
     assert dimension("blip2", tmp_path) == dimension("blip2", tmp_path, "red dress") == 64
 
 
@@ -122,21 +120,21 @@ def test_blip2_sees_through_the_dinov2_unchanged(dinov2: Path) -> None:
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_timm_is_loadable(pictures: LabelledPictures, tmp_path: Path) -> None:
-    timm.train(pictures, STEPS, tmp_path)
+def test_timm_is_loadable(images: LabeledImages, tmp_path: Path) -> None:
+    timm.train(images, STEPS, tmp_path)
     assert dimension("timm", tmp_path) == 192
 
 
-def test_the_same_seed_trains_the_same_weights(pictures: LabelledPictures, tmp_path: Path) -> None:
+def test_the_same_seed_trains_the_same_weights(images: LabeledImages, tmp_path: Path) -> None:
     for run in ("first", "again"):
         (tmp_path / run).mkdir()
         torch.manual_seed(0)
-        timm.train(pictures, STEPS, tmp_path / run)
+        timm.train(images, STEPS, tmp_path / run)
     first, again = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("first", "again"))
     assert first == again
 
 
-def test_a_caption_fits_every_picture_that_agrees_in_what_it_mentions() -> None:
+def test_a_caption_fits_every_image_that_agrees_in_what_it_mentions() -> None:
     labels = torch.tensor([[0, 1, 2, 3], [0, 1, 4, 3], [5, 1, 2, 3]])
     mentioned = [(True, True, False, False), (True, True, True, True), (False, False, True, False)]
     assert fitting(labels, mentioned).tolist() == [
@@ -163,8 +161,8 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
 
 def test_a_command_saves_judges_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "timm"
-    timm.main(["--out", str(out), "--steps", "1", "--pictures", "64", "--held-out", "1"])
+    timm.main(["--out", str(out), "--steps", "1", "--images", "64", "--held-out", "1"])
     assert (out / "model.safetensors").is_file()
     told = capsys.readouterr().out
-    assert "drew 64 + 500 pictures" in told
+    assert "drew 64 + 500 images" in told
     assert "P@10 image to image: 0." in told

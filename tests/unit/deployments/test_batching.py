@@ -153,7 +153,7 @@ def test_a_batch_tells_its_size_and_apart_how_long_it_waited_and_ran(monkeypatch
 
 def test_only_what_the_model_could_not_take_is_an_error_of_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     told = ToldMetrics(monkeypatch)
-    answers = [np.zeros(2), InvalidImage("no picture"), ModelUnavailable("gone"), InvalidImage("none either")]
+    answers = [np.zeros(2), InvalidImage("no image"), ModelUnavailable("gone"), InvalidImage("none either")]
     BatchMetrics("blip2", "image").errors(answers)
     assert told.of(ERRORS, model="blip2", stage="forward", type="invalid_image") == [1, 1]
     assert told.of(ERRORS, model="blip2", stage="forward", type="model_unavailable") == [1]

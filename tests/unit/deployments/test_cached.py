@@ -58,7 +58,7 @@ async def test_inputs_that_wait_together_are_embedded_once(model: Model, cached:
     assert model.asked == ["words"]
 
 
-async def test_words_are_not_taken_for_a_picture(model: Model, cached: CachedEmbeddings) -> None:
+async def test_words_are_not_taken_for_an_image(model: Model, cached: CachedEmbeddings) -> None:
     await cached.embed("same")
     await cached.embed(b"same")
     assert model.asked == ["same", b"same"]

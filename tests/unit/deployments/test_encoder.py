@@ -33,7 +33,7 @@ def replica() -> EncoderReplica:
     return EncoderReplica(EncoderConfig(name="tested", family="fake", max_batch_size=4))
 
 
-async def test_the_next_pictures_are_decoded_while_the_model_is_busy(
+async def test_the_next_images_are_decoded_while_the_model_is_busy(
     replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     busy, decoded = threading.Event(), threading.Event()
@@ -45,8 +45,8 @@ async def test_the_next_pictures_are_decoded_while_the_model_is_busy(
         batches.append(decoded.wait(PATIENCE_S))
         return forward(batch)
 
-    def note(picture: bytes) -> NDArray[np.uint8]:
-        pixels = decode(picture)
+    def note(image: bytes) -> NDArray[np.uint8]:
+        pixels = decode(image)
         if busy.is_set():
             decoded.set()
         return pixels
@@ -56,7 +56,7 @@ async def test_the_next_pictures_are_decoded_while_the_model_is_busy(
     first = asyncio.create_task(replica.encode([png(1)]))
     assert await asyncio.to_thread(busy.wait, PATIENCE_S)
     answers = [await replica.encode([png(2)]), await first]
-    assert batches[0], "the model was busy until the next picture had been decoded"
+    assert batches[0], "the model was busy until the next image had been decoded"
     assert all(isinstance(answer.vectors[0], np.ndarray) for answer in answers)
 
 
@@ -98,9 +98,9 @@ async def test_a_model_that_fails_batch_after_batch_asks_to_be_replaced(
     await replica.check_health()
 
 
-async def test_broken_pictures_say_nothing_about_the_model(replica: EncoderReplica) -> None:
+async def test_broken_images_say_nothing_about_the_model(replica: EncoderReplica) -> None:
     for number in range(DEAD_BATCHES):
-        (answer,) = (await replica.encode([b"no picture %d" % number])).vectors
+        (answer,) = (await replica.encode([b"no image %d" % number])).vectors
         assert isinstance(answer, InvalidImage)
     await replica.check_health()
 
@@ -110,10 +110,10 @@ async def test_a_bug_that_one_image_meets_costs_its_own_answer_alone(
 ) -> None:
     preprocess = replica._encoder.preprocess
 
-    def fails_on_red(picture: Decoded) -> NDArray[np.uint8]:
-        if picture.image.getpixel((0, 0)) == (255, 0, 0):
+    def fails_on_red(image: Decoded) -> NDArray[np.uint8]:
+        if image.image.getpixel((0, 0)) == (255, 0, 0):
             raise ZeroDivisionError("a bug of ours")
-        return preprocess(picture)
+        return preprocess(image)
 
     monkeypatch.setattr(replica._encoder, "preprocess", fails_on_red)
     before, broken, after = (await replica.encode([png(1), png(255), png(2)])).vectors

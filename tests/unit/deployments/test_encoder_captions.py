@@ -15,8 +15,8 @@ from tests.support.image_files import file
 pytestmark = pytest.mark.anyio
 
 
-def png(colour: str) -> bytes:
-    return file(Image.new("RGB", (30, 20), colour), "PNG")
+def png(color: str) -> bytes:
+    return file(Image.new("RGB", (30, 20), color), "PNG")
 
 
 def replica(captions: CaptionConfig | None) -> EncoderReplica:
@@ -25,7 +25,7 @@ def replica(captions: CaptionConfig | None) -> EncoderReplica:
     )
 
 
-async def test_pictures_of_all_requests_share_batches_and_fail_alone(
+async def test_images_of_all_requests_share_batches_and_fail_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     served = replica(CaptionConfig(max_batch_size=3))

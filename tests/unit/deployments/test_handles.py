@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Response:
-    """Stands in for Serve's response: awaited once, or cancelled."""
+    """Stands in for Serve's response: awaited once, or canceled."""
 
     def __init__(self, outcome: object) -> None:
         self._outcome = outcome

@@ -9,9 +9,9 @@ from catalog.ledger_queries import IndexProgress, SqlIndexProgress
 from core.errors import Unavailable
 from core.types import EncoderInfo, LedgerCounts
 from deployments.observability.metrics import (
-    CATALOG_PICTURES,
+    CATALOG_IMAGES,
     INDEX_AGE,
-    INDEXED_PICTURES,
+    INDEXED_IMAGES,
     LEDGER_GAP,
     QUARANTINED,
     SAMPLED_AT,
@@ -39,7 +39,7 @@ class Progress:
         self.asked.append(collection)
         if self.away:
             raise Unavailable("the database is away")
-        return IndexProgress(LedgerCounts(pictures=10, indexed=6, failed=1, missing=3), age_s=42.0)
+        return IndexProgress(LedgerCounts(images=10, indexed=6, failed=1, missing=3), age_s=42.0)
 
 
 def samples(progress: Progress, interval_s: float = 30) -> IndexSamples:
@@ -51,12 +51,12 @@ async def test_a_sample_says_how_far_each_model_has_come(told: ToldMetrics) -> N
     encoders = [LocalEncoder("first"), LocalEncoder("second")]
     assert await samples(progress).sample(encoders) == 30
     for model in ("first", "second"):
-        assert told.of(INDEXED_PICTURES, model=model) == [6]
+        assert told.of(INDEXED_IMAGES, model=model) == [6]
         assert told.of(LEDGER_GAP, model=model) == [3]
         assert told.of(QUARANTINED, model=model) == [1]
         assert told.of(INDEX_AGE, model=model) == [42]
         assert len(told.of(SAMPLED_AT, model=model)) == 1
-    assert told.of(CATALOG_PICTURES) == [10, 10]
+    assert told.of(CATALOG_IMAGES) == [10, 10]
     assert progress.asked == [(await encoder.describe()).collection for encoder in encoders]
 
 

@@ -39,8 +39,8 @@ def sample(ledger: Counting, ttl_s: float) -> LedgerCountsSample:
 async def test_counts_are_believed_for_a_while() -> None:
     ledger = Counting()
     counts = sample(ledger, ttl_s=60)
-    assert [(await counts.of("a")).pictures for _ in range(20)] == [1] * 20
-    assert (await counts.of("b")).pictures == 2, "each collection has counts of its own"
+    assert [(await counts.of("a")).images for _ in range(20)] == [1] * 20
+    assert (await counts.of("b")).images == 2, "each collection has counts of its own"
 
 
 async def test_who_asks_meanwhile_shares_the_count_that_is_under_way() -> None:
@@ -52,13 +52,13 @@ async def test_who_asks_meanwhile_shares_the_count_that_is_under_way() -> None:
     asking[0].cancel()
     ledger.go_on.set()
     answers: list[Any] = await asyncio.gather(*asking, return_exceptions=True)
-    assert [each.pictures for each in answers[1:]] == [1] * 19
+    assert [each.images for each in answers[1:]] == [1] * 19
     assert ledger.asked == 1
 
 
 async def test_counts_are_never_believed_where_that_is_configured() -> None:
     counts = sample(Counting(), ttl_s=0)
-    assert [(await counts.of("a")).pictures for _ in range(3)] == [1, 2, 3]
+    assert [(await counts.of("a")).images for _ in range(3)] == [1, 2, 3]
 
 
 async def test_slow_counting_is_done_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ async def test_slow_counting_is_done_less_often(monkeypatch: pytest.MonkeyPatch)
     seen = []
     for at in (0, 10, 62, 64):
         now[0] = max(now[0], at)
-        seen.append((await counts.of("a")).pictures)
+        seen.append((await counts.of("a")).images)
     assert seen == [1, 1, 1, 2], "three seconds of counting are believed for a minute"
 
 
@@ -85,4 +85,4 @@ async def test_a_failure_is_not_believed() -> None:
     with pytest.raises(Unavailable):
         await counts.of("a")
     ledger.away = False
-    assert (await counts.of("a")).pictures == 2
+    assert (await counts.of("a")).images == 2

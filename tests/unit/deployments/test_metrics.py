@@ -19,7 +19,7 @@ from deployments.observability.metrics import (
 from tests.support.telemetry import ToldMetrics
 
 ROOT = Path(__file__).parents[3]
-UNITS = ("seconds", "pictures", "size")
+UNITS = ("seconds", "images", "size")
 
 
 def test_the_document_holds_the_table_that_the_code_gives() -> None:

@@ -22,7 +22,7 @@ from tests.support.telemetry import Spans, ToldMetrics
 
 pytestmark = pytest.mark.anyio
 SECRET = "vk_5f0c2a9be417_this-is-a-secret"
-PICTURE = base64.b64encode(b"\x89PNG the bytes of a picture").decode()
+IMAGE = base64.b64encode(b"\x89PNG the bytes of an image").decode()
 
 
 def application() -> FastAPI:
@@ -38,7 +38,7 @@ def application() -> FastAPI:
     @app.get("/v1/products/{product_id}")
     async def product(product_id: str) -> None:
         raise {
-            "bad": InvalidImage("no picture"),
+            "bad": InvalidImage("no image"),
             "busy": Overloaded("later"),
             "gone": asyncio.CancelledError(),
             "teapot": HTTPException(418),
@@ -159,7 +159,7 @@ async def test_a_client_that_goes_away_is_no_fault_of_the_service(
 ) -> None:
     with pytest.raises(asyncio.CancelledError):
         await client.get("/v1/products/gone")
-    assert (lines()[0]["status"], lines()[0]["error"], lines()[0]["level"]) == (499, "cancelled", "INFO")
+    assert (lines()[0]["status"], lines()[0]["error"], lines()[0]["level"]) == (499, "canceled", "INFO")
 
 
 async def test_paths_and_methods_of_strangers_make_no_labels(
@@ -179,7 +179,7 @@ async def test_health_checks_are_for_debugging_only(client: httpx.AsyncClient, l
     assert [line["level"] for line in lines()] == ["DEBUG"]
 
 
-async def test_no_line_holds_a_key_or_a_picture(
+async def test_no_line_holds_a_key_or_an_image(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, told: ToldMetrics
 ) -> None:
     caplog.set_level("DEBUG")
@@ -187,17 +187,17 @@ async def test_no_line_holds_a_key_or_a_picture(
     headers = {
         "Authorization": f"Bearer {SECRET}",
         "X-API-Key": SECRET,
-        "X-Request-ID": f"{SECRET} {PICTURE}",
+        "X-Request-ID": f"{SECRET} {IMAGE}",
     }
-    body = {"models": ["dinov2"], "query": [{"image": PICTURE}]}
+    body = {"models": ["dinov2"], "query": [{"image": IMAGE}]}
     await client.post("/v1/search", json=body, headers=headers, params={"api_key": SECRET})
     await client.get(f"/v1/products/{SECRET}", headers=headers)
     written = json.dumps(
-        [vars(record) for record in caplog.records if "observed" in record.name], default=str
+        [vars(record) for record in caplog.records if "access_log" in record.name], default=str
     )
     assert written.count("request_id") >= 2
     assert SECRET not in written
-    assert PICTURE[:12] not in written
+    assert IMAGE[:12] not in written
     assert SECRET not in json.dumps(told.values)
 
 

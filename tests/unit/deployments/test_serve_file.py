@@ -19,7 +19,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITRINE_HOME", "/srv/vitrine")
     monkeypatch.setenv("VITRINE_WEIGHTS", "/srv/weights")
     monkeypatch.setenv("VITRINE_DATABASE_URL", "postgresql://vitrine@db/vitrine")
-    monkeypatch.setenv("VITRINE_BLOBS_URL", "s3://pictures")
+    monkeypatch.setenv("VITRINE_BLOBS_URL", "s3://images")
     monkeypatch.setenv("VITRINE_MILVUS_URI", "http://milvus:19530")
     monkeypatch.setenv("VITRINE_ADMIN_KEY_SHA256", "0" * 64)
 
@@ -152,7 +152,7 @@ def beyond_a_bound(config: dict[str, Any]) -> None:
     encoder(config)["args"]["max_batch_size"] = 0
 
 
-def beyond_a_limit_of_pictures(config: dict[str, Any]) -> None:
+def beyond_a_limit_of_images(config: dict[str, Any]) -> None:
     encoder(config)["args"]["limits"] = {"max_pixels": -1}
 
 
@@ -265,7 +265,7 @@ MISTAKES: dict[Callable[[dict[str, Any]], None], tuple[str, str, str]] = {
     needed_but_left_out: (
         "applications[5].args.catalog.blobs_url",
         "is needed, and is not there",
-        "text, no shorter than 1 (Where picture files lie",
+        "text, no shorter than 1 (Where image files lie",
     ),
     a_choice_misspelt: (
         "applications[1].args.precision",
@@ -392,7 +392,7 @@ def test_without_its_variables_a_file_is_checked_as_far_as_can_be(
         "refers to ${VITRINE_WEIGHTS",
     }
     assert all(each.unset for each in mistakes)
-    both = [each for each in check_serve_file(spoilt(beyond_a_limit_of_pictures, tmp_path)) if not each.unset]
+    both = [each for each in check_serve_file(spoilt(beyond_a_limit_of_images, tmp_path)) if not each.unset]
     assert [each.field for each in both] == ["applications[1].args.limits.max_pixels"]
 
 
@@ -422,6 +422,6 @@ def test_where_the_catalog_is_can_be_read_without_the_rest(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("VITRINE_MILVUS_URI")
-    assert catalog_of(ROOT / "serve_config.yaml").blobs_url == "s3://pictures"
+    assert catalog_of(ROOT / "serve_config.yaml").blobs_url == "s3://images"
     with pytest.raises(ConfigError, match="names no catalog"):
         catalog_of(spoilt(lambda config: config["applications"].pop(), tmp_path))

@@ -51,7 +51,7 @@ def test_a_stage_that_fails_is_counted_by_the_type_of_its_error(
     ("error", "name"),
     [
         (InvalidImage("x"), "invalid_image"),
-        (asyncio.CancelledError(), "cancelled"),
+        (asyncio.CancelledError(), "canceled"),
         (TimeoutError(), "deadline_exceeded"),
         (KeyError("x"), "internal"),
     ],

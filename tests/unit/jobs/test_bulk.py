@@ -10,9 +10,9 @@ IDS = [hashlib.sha256(str(number).encode()).hexdigest()[:32] for number in range
 EDGES = ["0" * 32, "f" * 32, "8" * 32]
 
 
-@pytest.mark.parametrize("pictures", [0, 1, 1000, 100_000, 10**9])
-def test_every_id_lies_in_exactly_one_range(pictures: int) -> None:
-    shards = cut(pictures, 512)
+@pytest.mark.parametrize("images", [0, 1, 1000, 100_000, 10**9])
+def test_every_id_lies_in_exactly_one_range(images: int) -> None:
+    shards = cut(images, 512)
     for image_id in IDS[:50] + EDGES:
         assert sum(shard.first <= image_id < shard.beyond for shard in shards) == 1
 
@@ -52,7 +52,7 @@ def test_shards_that_overlap_add_up_behind_the_first_batch() -> None:
     assert speed.seconds_for(19) == 2.0
 
 
-def test_nothing_is_known_before_the_first_pictures() -> None:
+def test_nothing_is_known_before_the_first_images() -> None:
     speed = Speed(started=100.0)
     speed.add({"began": 101.0, "warmed": None, "warm_up": 0, "ended": 150.0, "indexed": 0, "failed": 0})
     assert (speed.images_per_s, speed.seconds_for(10), speed.startup_s) == (None, None, 0.0)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from catalog.ledger_queries import StoredPicture
+from catalog.ledger_queries import StoredImage
 from catalog.opening import Catalog
 from core.concurrency import WeightedSemaphore
 from jobs.verification.checks import check_files
@@ -53,9 +53,9 @@ def test_files_that_are_checked_at_once_are_bounded_by_bytes(
     monkeypatch.setattr("jobs.verification.checks._reading", counted)
     monkeypatch.setattr("jobs.verification.checks.MAX_READ_BYTES", most_bytes)
     catalog = cast(Catalog, SimpleNamespace(blobs=SimpleNamespace(get=get)))
-    pictures = [StoredPicture(name, "p", name, 1000) for name in contents]
+    images = [StoredImage(name, "p", name, 1000) for name in contents]
     with ThreadPoolExecutor(8) as pool:
-        found = check_files(catalog, pictures, lambda _: True, pool)
+        found = check_files(catalog, images, lambda _: True, pool)
     assert found == {"missing_file": [], "damaged_file": []}
     assert counted.most == at_once
 

@@ -42,11 +42,11 @@ def test_lines_hold_the_id_of_the_request_from_every_thread(written: io.StringIO
 
 def test_lines_are_json_where_the_service_writes_json(written: io.StringIO) -> None:
     with answering("shop-17"), logging_for("build-1", "JSON"):
-        logging.getLogger("jobs").info("%d pictures", 64)
+        logging.getLogger("jobs").info("%d images", 64)
     _, line, end = (json.loads(line) for line in written.getvalue().splitlines())
     assert {key: line[key] for key in ("levelname", "message", "request_id", "job_id")} == {
         "levelname": "INFO",
-        "message": "64 pictures",
+        "message": "64 images",
         "request_id": "shop-17",
         "job_id": "build-1",
     }

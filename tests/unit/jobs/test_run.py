@@ -85,9 +85,9 @@ def test_a_cancelled_run_is_told(jobs: SqlJobs) -> None:
         jobs.cancel(run.job.job_id)
         run.pause(5)
 
-    with pytest.raises(Conflict, match="cancelled"), take_up(jobs, "build", ARGS) as run:
+    with pytest.raises(Conflict, match="canceled"), take_up(jobs, "build", ARGS) as run:
         work(run)
-    assert jobs.get(run.job.job_id).state == "cancelled"
+    assert jobs.get(run.job.job_id).state == "canceled"
 
 
 def test_a_run_that_can_give_no_more_signs_of_life_stops(

@@ -40,7 +40,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITRINE_HOME", "/data")
     monkeypatch.setenv("VITRINE_WEIGHTS", "/weights")
     monkeypatch.setenv("VITRINE_DATABASE_URL", "postgresql://vitrine@db/vitrine")
-    monkeypatch.setenv("VITRINE_BLOBS_URL", "s3://pictures")
+    monkeypatch.setenv("VITRINE_BLOBS_URL", "s3://images")
     monkeypatch.setenv("VITRINE_MILVUS_URI", "http://milvus:19530")
     monkeypatch.setenv("VITRINE_ADMIN_KEY_SHA256", "0" * 64)
 

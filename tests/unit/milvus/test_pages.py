@@ -12,11 +12,11 @@ from core.errors import InvalidInput
 from core.types import SCORE_TOLERANCE, Hit
 from milvus.pages import MAX_HITS, full_page
 
-pictures = st.lists(st.tuples(st.integers(0, 30), st.integers(-3, 3)), max_size=300)
+images = st.lists(st.tuples(st.integers(0, 30), st.integers(-3, 3)), max_size=300)
 
 
 class Engine:
-    """An exact engine over pictures of (product, score), which counts its calls."""
+    """An exact engine over images of (product, score), which counts its calls."""
 
     def __init__(self, ranked: Sequence[tuple[int, float]]) -> None:
         self.hits = [
@@ -31,7 +31,7 @@ class Engine:
         return [hit for hit in self.hits if hit.product_id not in set(excluded)][:count]
 
 
-@given(ranked=pictures, limit=st.integers(1, 40), exact=st.booleans())
+@given(ranked=images, limit=st.integers(1, 40), exact=st.booleans())
 def test_a_page_holds_the_best_distinct_products(
     ranked: list[tuple[int, int]], limit: int, exact: bool
 ) -> None:
@@ -64,7 +64,7 @@ class NoisyEngine(Engine):
         return sorted(moved, key=lambda hit: -hit.score)[:count]
 
 
-@given(ranked=pictures, page=st.integers(1, 40), exact=st.booleans(), seed=st.integers(0, 2**32 - 1))
+@given(ranked=images, page=st.integers(1, 40), exact=st.booleans(), seed=st.integers(0, 2**32 - 1))
 def test_pages_of_an_engine_whose_scores_move_repeat_and_skip_nothing(
     ranked: list[tuple[int, int]], page: int, exact: bool, seed: int
 ) -> None:

@@ -41,20 +41,20 @@ def load(directory: Path, captions: CaptionConfig | None, **settings: Any) -> En
 
 
 @cache
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     # Of the model's own size, so that no difference of resizing can change a word.
     return [smooth(28, 28, seed) for seed in range(6)]
 
 
 def decoded(encoder: Encoder) -> list[Any]:
-    return [encoder.decode(file(picture, "BMP")) for picture in pictures()]
+    return [encoder.decode(file(image, "BMP")) for image in images()]
 
 
 def by_the_library(directory: Path, config: CaptionConfig, dtype: torch.dtype) -> list[str]:
     processor = Blip2Processor.from_pretrained(directory)
     model = Blip2ForConditionalGeneration.from_pretrained(directory, dtype=dtype).eval()
-    prompt = {"text": [config.prompt] * len(pictures())} if config.prompt else {}
-    inputs = processor(images=pictures(), **prompt, return_tensors="pt")
+    prompt = {"text": [config.prompt] * len(images())} if config.prompt else {}
+    inputs = processor(images=images(), **prompt, return_tensors="pt")
     inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     limits = {"max_new_tokens": config.max_new_tokens, "num_beams": config.num_beams}
     with torch.inference_mode():
@@ -103,7 +103,7 @@ def test_vectors_and_their_version_do_not_depend_on_captions(
 
 
 @pytest.mark.parametrize("language", ["t5", "opt"])
-def test_eight_bit_keeps_what_joins_pictures_to_words_in_full(
+def test_eight_bit_keeps_what_joins_images_to_words_in_full(
     checkpoint: Checkpoints, language: Language, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = []
@@ -153,9 +153,7 @@ def test_a_checkpoint_that_names_no_first_token_begins_as_its_tokenizer_does(tmp
     assert all(isinstance(text, str) for text in encoder.caption(decoded(encoder)))
 
 
-def test_a_picture_without_words_fails_alone(
-    checkpoint: Checkpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_without_words_fails_alone(checkpoint: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = load(checkpoint("opt"), CaptionConfig(max_new_tokens=5))
     write = encoder.write
     monkeypatch.setattr(encoder, "write", lambda batch: ["", *write(batch)[1:]])
@@ -164,7 +162,7 @@ def test_a_picture_without_words_fails_alone(
     assert all(isinstance(text, str) for text in others)
 
 
-def test_a_batch_that_fails_costs_only_the_picture_that_breaks_it(
+def test_a_batch_that_fails_costs_only_the_image_that_breaks_it(
     checkpoint: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = load(checkpoint("opt"), CaptionConfig(max_new_tokens=5))
@@ -188,7 +186,7 @@ def test_a_retrieval_checkpoint_cannot_be_asked_for_captions() -> None:
         load(DEMO / "dinov2", CaptionConfig(), family="dinov2")
 
 
-def test_the_fake_names_colours() -> None:
+def test_the_fake_names_colors() -> None:
     encoder = load(Path(), CaptionConfig(), family="fake")
     pixels = [encoder.decode(file(Image.new("RGB", (30, 20), each), "PNG")) for each in ("red", "navy")]
     assert encoder.caption(pixels) == ["a red thing", "a navy thing"]

@@ -1,4 +1,4 @@
-"""A box names the same part of a picture however the file stores it and however far it is reduced."""
+"""A box names the same part of an image however the file stores it and however far it is reduced."""
 
 import numpy as np
 import pytest
@@ -19,24 +19,24 @@ UNDO = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
 shares = st.floats(0, 1, exclude_max=True)
 
 
-def colours(image: Image.Image) -> np.ndarray:
+def colors(image: Image.Image) -> np.ndarray:
     return np.asarray(image.resize((8, 8), Image.Resampling.BOX), dtype=int)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("target", [None, 20])
-def test_the_box_is_of_the_upright_picture(orientation: int, target: int | None) -> None:
+def test_the_box_is_of_the_upright_image(orientation: int, target: int | None) -> None:
     upright = smooth(960, 640)
     stored = upright if orientation == 1 else upright.transpose(Image.Transpose(UNDO[orientation]))
     box = Box(0.5, 0.25, 0.25, 0.5)
     part = decode_image(rotated_jpeg(stored, orientation), LIMITS, target, box)
     expected = upright.crop((480, 160, 720, 480))
     assert part.width / part.height == pytest.approx(240 / 320, abs=0.02)
-    assert np.abs(colours(part) - colours(expected)).mean() < 4
+    assert np.abs(colors(part) - colors(expected)).mean() < 4
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_reduced_picture_leaves_three_times_the_target_in_the_box(orientation: int) -> None:
+def test_a_reduced_image_leaves_three_times_the_target_in_the_box(orientation: int) -> None:
     data = rotated_jpeg(smooth(2000, 1600), orientation)
     whole = decode_image(data, LIMITS, 66)
     assert min(whole.size) == 200
@@ -63,7 +63,7 @@ def test_every_box_with_an_area_leaves_at_least_a_pixel(
     assert min(decode_image(file(Image.new("RGB", (40, 30)), "JPEG"), LIMITS, 8, box).size) >= 1
 
 
-def test_limits_hold_for_the_whole_picture() -> None:
+def test_limits_hold_for_the_whole_image() -> None:
     with pytest.raises(InputTooLarge):
         decode_image(file(smooth(100, 100)), ImageLimits(max_side=50), None, Box(0, 0, 0.1, 0.1))
 
@@ -77,7 +77,7 @@ def test_an_encoder_sees_only_what_is_in_the_box() -> None:
     assert np.array_equal(part, blue)
 
 
-def test_a_cache_tells_parts_of_one_picture_apart() -> None:
+def test_a_cache_tells_parts_of_one_image_apart() -> None:
     data = file(smooth(10, 10))
     boxes = (Box(0, 0, 0.5, 1), Box(0.5, 0, 0.5, 1))
     keys = {content_key("f", item) for item in (data, *(Cropped(data, box) for box in boxes))}

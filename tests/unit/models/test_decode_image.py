@@ -8,7 +8,7 @@ from tests.support.image_files import decode_image, file, rotated_jpeg, smooth
 LIMITS = ImageLimits()
 
 
-def colour_at(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
+def color_at(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
     assert image.mode == "RGB"
     return tuple(np.asarray(image)[y, x].tolist())
 
@@ -49,47 +49,47 @@ def test_transparency_becomes_white(kind: str) -> None:
     image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
     image.paste((255, 0, 0, 255), (20, 0, 40, 40))
     decoded = decode_image(file(image, kind, **({"lossless": True} if kind == "WEBP" else {})), LIMITS)
-    assert colour_at(decoded, 5, 20) == (255, 255, 255)
-    assert np.allclose(colour_at(decoded, 34, 20), (255, 0, 0), atol=6)
+    assert color_at(decoded, 5, 20) == (255, 255, 255)
+    assert np.allclose(color_at(decoded, 34, 20), (255, 0, 0), atol=6)
 
 
 def test_half_transparent_pixels_are_mixed_with_white() -> None:
     decoded = decode_image(file(Image.new("RGBA", (4, 4), (0, 0, 0, 128))), LIMITS)
-    assert colour_at(decoded, 1, 1) == (127, 127, 127)
+    assert color_at(decoded, 1, 1) == (127, 127, 127)
 
 
-def test_grey_with_transparency_is_flattened_on_white() -> None:
+def test_gray_with_transparency_is_flattened_on_white() -> None:
     decoded = decode_image(file(Image.new("LA", (4, 4), (90, 0))), LIMITS)
-    assert colour_at(decoded, 1, 1) == (255, 255, 255)
+    assert color_at(decoded, 1, 1) == (255, 255, 255)
 
 
-def test_a_palette_with_a_transparent_colour_is_flattened_on_white() -> None:
+def test_a_palette_with_a_transparent_color_is_flattened_on_white() -> None:
     image = halves(10, 10).quantize(4)
     clear = image.getpixel((0, 0))
     decoded = decode_image(file(image, "PNG", transparency=clear), LIMITS)
-    assert colour_at(decoded, 0, 0) == (255, 255, 255)
-    assert colour_at(decoded, 0, 9) == (0, 0, 255)
+    assert color_at(decoded, 0, 0) == (255, 255, 255)
+    assert color_at(decoded, 0, 9) == (0, 0, 255)
 
 
-def test_a_palette_keeps_its_colours() -> None:
+def test_a_palette_keeps_its_colors() -> None:
     decoded = decode_image(file(halves(10, 10).quantize(4)), LIMITS)
-    assert colour_at(decoded, 0, 0) == (255, 0, 0)
+    assert color_at(decoded, 0, 0) == (255, 0, 0)
 
 
-def test_a_cmyk_jpeg_keeps_its_colours() -> None:
+def test_a_cmyk_jpeg_keeps_its_colors() -> None:
     decoded = decode_image(file(halves(64, 64).convert("CMYK"), "JPEG", quality=95), LIMITS)
-    assert np.allclose(colour_at(decoded, 20, 5), (255, 0, 0), atol=12)
-    assert np.allclose(colour_at(decoded, 20, 60), (0, 0, 255), atol=12)
+    assert np.allclose(color_at(decoded, 20, 5), (255, 0, 0), atol=12)
+    assert np.allclose(color_at(decoded, 20, 60), (0, 0, 255), atol=12)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_is_scaled_not_clipped(kind: str) -> None:
+def test_sixteen_bit_gray_is_scaled_not_clipped(kind: str) -> None:
     ramp = np.linspace(0, 65_535, 256).astype(np.uint16)[None].repeat(8, axis=0)
     row = np.asarray(decode_image(file(Image.fromarray(ramp), kind), LIMITS))[4, :, 0]
     assert np.abs(row.astype(int) - np.arange(256)).max() <= 1
 
 
-def test_float_grey_between_nought_and_one_fills_the_range() -> None:
+def test_float_gray_between_nought_and_one_fills_the_range() -> None:
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(4, axis=0)
     ramp[0, 0] = np.nan
     row = np.asarray(decode_image(file(Image.fromarray(ramp), "TIFF"), LIMITS))[2, :, 0]
@@ -100,15 +100,15 @@ def test_one_bit_becomes_black_and_white() -> None:
     decoded = decode_image(
         file(halves(16, 16).convert("L").point(lambda v: 255 * (v > 50), mode="1")), LIMITS
     )
-    assert colour_at(decoded, 0, 0) == (255, 255, 255)
-    assert colour_at(decoded, 0, 15) == (0, 0, 0)
+    assert color_at(decoded, 0, 0) == (255, 255, 255)
+    assert color_at(decoded, 0, 15) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_an_animation_shows_its_first_frame(kind: str) -> None:
-    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (32, 32), color) for color in ("red", "lime", "blue")]
     data = file(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert np.allclose(colour_at(decode_image(data, LIMITS), 16, 16), (255, 0, 0), atol=6)
+    assert np.allclose(color_at(decode_image(data, LIMITS), 16, 16), (255, 0, 0), atol=6)
 
 
 def test_a_large_jpeg_is_reduced_to_no_less_than_three_times_the_target() -> None:
@@ -127,5 +127,5 @@ def test_a_reduced_jpeg_looks_like_the_full_one() -> None:
     assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.999
 
 
-def test_the_smallest_picture_survives_a_target() -> None:
+def test_the_smallest_image_survives_a_target() -> None:
     assert decode_image(file(smooth(1, 1), "JPEG"), LIMITS, target=224).size == (1, 1)

@@ -23,10 +23,10 @@ INFO = EncoderInfo("tested", "fake", "", "0" * 12, 2, ("image",), "fp32", "cpu")
 
 
 class FirstPixel(Encoder):
-    """Answers with the first two values of a picture, and odd ones where they are odd."""
+    """Answers with the first two values of an image, and odd ones where they are odd."""
 
-    def preprocess(self, picture: Decoded) -> Pixels:
-        return np.asarray(picture.image.resize((2, 2))).transpose(2, 0, 1)
+    def preprocess(self, image: Decoded) -> Pixels:
+        return np.asarray(image.image.resize((2, 2))).transpose(2, 0, 1)
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         rows = batch[:, 0, 0, :].astype(np.float32)
@@ -35,7 +35,7 @@ class FirstPixel(Encoder):
         return rows
 
 
-def picture(first: int) -> Pixels:
+def image(first: int) -> Pixels:
     return np.full((3, 2, 2), first, np.uint8)
 
 
@@ -45,7 +45,7 @@ def encoder() -> FirstPixel:
 
 
 def test_vectors_have_length_one(encoder: FirstPixel) -> None:
-    (vector,) = encoder.encode_images([picture(200)])
+    (vector,) = encoder.encode_images([image(200)])
     assert isinstance(vector, np.ndarray)
     assert vector.dtype == np.float32
     assert np.linalg.norm(vector) == pytest.approx(1)
@@ -55,14 +55,14 @@ def test_vectors_have_length_one(encoder: FirstPixel) -> None:
 def test_a_vector_without_length_or_meaning_is_an_error_of_its_input_alone(
     encoder: FirstPixel, bad: int
 ) -> None:
-    before, broken, after = encoder.encode_images([picture(200), picture(bad), picture(9)])
+    before, broken, after = encoder.encode_images([image(200), image(bad), image(9)])
     assert isinstance(before, np.ndarray)
     assert isinstance(broken, InvalidInput)
     assert isinstance(after, np.ndarray)
 
 
 class Tower(torch.nn.Module):
-    """Averages pixels; like a small GPU, it has room for `room` pictures at a time."""
+    """Averages pixels; like a small GPU, it has room for `room` images at a time."""
 
     def __init__(self, room: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def test_a_compiled_tower_has_recorded_every_batch_size_before_it_is_ready(
     assert np.array_equal(padded, np.stack([np.asarray(v) for v in plain.encode_images(pixels)]))
 
 
-def test_no_room_for_one_picture_is_the_models_fault() -> None:
+def test_no_room_for_one_image_is_the_models_fault() -> None:
     tower = Tower(room=4)
     encoder = tower_encoder(tower)
     pixels = encoder.decode(file(smooth(9, 9)))
@@ -135,12 +135,12 @@ def test_no_room_for_one_picture_is_the_models_fault() -> None:
     assert isinstance(encoder.encode_images([pixels])[0], ModelUnavailable)
 
 
-def test_the_fake_finds_colours_by_their_names() -> None:
+def test_the_fake_finds_colors_by_their_names() -> None:
     fake = load_encoder(EncoderConfig(name="fake", family="fake"))
-    colours = ["red", "blue", "white"]
-    pixels = [fake.decode(file(Image.new("RGB", (50, 40), colour))) for colour in colours]
+    colors = ["red", "blue", "white"]
+    pixels = [fake.decode(file(Image.new("RGB", (50, 40), color))) for color in colors]
     seen = np.stack([np.asarray(vector) for vector in fake.encode_images(pixels)])
-    read = np.stack([np.asarray(vector) for vector in fake.encode_texts([f"a {c} dress" for c in colours])])
+    read = np.stack([np.asarray(vector) for vector in fake.encode_texts([f"a {c} dress" for c in colors])])
     assert (read @ seen.T).argmax(axis=1).tolist() == [0, 1, 2]
 
 

@@ -46,7 +46,7 @@ def load(family: str, checkpoint: Path, **settings: Any) -> Encoder:
 
 
 @cache
-def pictures(count: int = 50) -> list[Image.Image]:
+def images(count: int = 50) -> list[Image.Image]:
     sizes = np.random.default_rng(7).integers(10, 400, (count - len(ODD_SIZES), 2)).tolist()
     return [smooth(width, height, seed) for seed, (width, height) in enumerate([*ODD_SIZES, *sizes])]
 
@@ -75,9 +75,9 @@ def test_openclip_equals_the_library() -> None:
     model, transform = open_clip.create_model_from_pretrained(f"local-dir:{DEMO / 'openclip'}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{DEMO / 'openclip'}")
     with torch.inference_mode():
-        seen = model.eval().encode_image(torch.stack([transform(picture) for picture in pictures()]))
+        seen = model.eval().encode_image(torch.stack([transform(image) for image in images()]))
         read = model.encode_text(tokenizer(TEXTS))
-    cosine = least_cosine(embed(encoder, pictures()), seen)
+    cosine = least_cosine(embed(encoder, images()), seen)
     print(f"openclip: least cosine {cosine:.6f}")
     assert cosine >= 0.9999
     assert least_cosine(vectors(encoder.encode_texts(TEXTS)), read) >= 0.99999
@@ -91,11 +91,11 @@ def test_dinov2_equals_the_library(tmp_path: Path, pooling: str, registers: int)
     processor = AutoImageProcessor.from_pretrained(directory)
     model = AutoModel.from_pretrained(directory).eval()
     with torch.inference_mode():
-        states = model(**processor(pictures(), return_tensors="pt")).last_hidden_state
+        states = model(**processor(images(), return_tensors="pt")).last_hidden_state
     cls, mean = states[:, 0], states[:, 1 + registers :].mean(1)
     halves = [torch.nn.functional.normalize(half, dim=-1) for half in (cls, mean)]
     expected = {"cls": cls, "mean": mean, "cls+mean": torch.cat(halves, -1)}[pooling]
-    assert least_cosine(embed(encoder, pictures()), expected) >= 0.9999
+    assert least_cosine(embed(encoder, images()), expected) >= 0.9999
     assert encoder.info.dimension == expected.shape[1]
 
 
@@ -107,9 +107,9 @@ def test_blip2_retrieval_equals_the_library() -> None:
     vision = Blip2VisionModelWithProjection.from_pretrained(directory, dtype=torch.float32)
     text = Blip2TextModelWithProjection.from_pretrained(directory, dtype=torch.float32)
     with torch.inference_mode():
-        seen = vision(**processor(pictures(), return_tensors="pt")).image_embeds.mean(1)
+        seen = vision(**processor(images(), return_tensors="pt")).image_embeds.mean(1)
         read = text(**tokens).text_embeds[:, 0]
-    assert least_cosine(embed(encoder, pictures()), seen) >= 0.9999
+    assert least_cosine(embed(encoder, images()), seen) >= 0.9999
     assert least_cosine(vectors(encoder.encode_texts(TEXTS)), read) >= 0.99999
 
 
@@ -121,12 +121,12 @@ def test_blip2_captioning_embeds_without_its_language_model(
     processor = AutoImageProcessor.from_pretrained(directory)
     whole = Blip2ForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
     with torch.inference_mode():
-        features = whole.get_image_features(**processor(pictures(), return_tensors="pt"))
+        features = whole.get_image_features(**processor(images(), return_tensors="pt"))
     if shards:
         remove_language_shards(directory)
     encoder = load("blip2", directory)
     seen = features.qformer_outputs.last_hidden_state.mean(1)
-    assert least_cosine(embed(encoder, pictures()), seen) >= 0.9999
+    assert least_cosine(embed(encoder, images()), seen) >= 0.9999
     assert encoder.info.modalities == ("image",)
 
 
@@ -144,8 +144,8 @@ def test_timm_equals_the_library(tmp_path: Path, architecture: str) -> None:
     model = timm.create_model(f"local-dir:{directory}", pretrained=True, num_classes=0).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
     with torch.inference_mode():
-        seen = model(torch.stack([transform(picture) for picture in pictures()]))
-    assert least_cosine(embed(encoder, pictures()), seen) >= 0.9999
+        seen = model(torch.stack([transform(image) for image in images()]))
+    assert least_cosine(embed(encoder, images()), seen) >= 0.9999
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_timm_equals_the_library(tmp_path: Path, architecture: str) -> None:
     + [("blip2", "int8")],
 )
 def test_lower_precision_stays_close(family: str, precision: str) -> None:
-    exact = embed(load(family, DEMO / family), pictures(16))
-    rounded = embed(load(family, DEMO / family, precision=precision), pictures(16))
+    exact = embed(load(family, DEMO / family), images(16))
+    rounded = embed(load(family, DEMO / family, precision=precision), images(16))
     cosine = float((exact * rounded).sum(axis=1).min())
     print(f"{family} {precision}: least cosine to fp32 {cosine:.5f}")
     assert cosine >= 0.99
@@ -176,10 +176,10 @@ def test_lower_precision_stays_close(family: str, precision: str) -> None:
     ]
     + [("blip2", "int8")],
 )
-def test_a_vector_does_not_depend_on_its_neighbours(family: str, precision: str) -> None:
+def test_a_vector_does_not_depend_on_its_neighbors(family: str, precision: str) -> None:
     encoder = load(family, DEMO / family, precision=precision)
     many = [smooth(50 + 5 * seed, 90, seed) for seed in range(32)]
-    alone = np.concatenate([embed(encoder, [picture]) for picture in many[:4]])
+    alone = np.concatenate([embed(encoder, [image]) for image in many[:4]])
     together = embed(encoder, many)[:4]
     cosine = float((alone * together).sum(axis=1).min())
     print(f"{family} {precision}: alone against 32 together {cosine:.7f}")
@@ -199,7 +199,7 @@ def modules(encoder: Encoder) -> list[torch.nn.Module]:
 
 
 @pytest.mark.parametrize("family", ["openclip", "dinov2", "timm", "blip2"])
-def test_a_broken_picture_leaves_its_neighbours_alone(family: str) -> None:
+def test_a_broken_image_leaves_its_neighbors_alone(family: str) -> None:
     encoder = LocalEncoder(load(family, DEMO / family), decode_threads=2)
     good, other = (file(smooth(120, 80, seed), "JPEG") for seed in (0, 1))
     (alone,) = vectors(asyncio.run(encoder.encode([good])).vectors)
@@ -210,7 +210,7 @@ def test_a_broken_picture_leaves_its_neighbours_alone(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["openclip", "dinov2", "blip2", "fake"])
-def test_the_smallest_picture_has_a_vector(family: str) -> None:
+def test_the_smallest_image_has_a_vector(family: str) -> None:
     encoder = load(family, DEMO / family)
     assert embed(encoder, [smooth(1, 1)]).shape == (1, encoder.info.dimension)
 
@@ -224,7 +224,7 @@ def test_a_reduced_decode_hardly_moves_a_vector() -> None:
 
 def test_words_for_a_model_that_only_sees_are_refused() -> None:
     encoder = load("dinov2", DEMO / "dinov2")
-    with pytest.raises(UnsupportedModality, match="tested reads pictures only"):
+    with pytest.raises(UnsupportedModality, match="tested reads images only"):
         encoder.encode_texts(["a red dress"])
 
 

@@ -100,7 +100,7 @@ def test_bookkeeping_of_the_library_and_other_files_do_not_change_it(checkpoint:
     assert of(checkpoint) == before
 
 
-def test_quantisation_changes_it() -> None:
+def test_quantization_changes_it() -> None:
     blip2 = {"name": "tested", "family": "blip2", "checkpoint": str(checkpoints.DEMO / "blip2")}
     ways = ({"precision": "bf16"}, {"precision": "int8"}, {"precision": "int8", "int8_threshold": 6.0})
     prints = {

@@ -1,6 +1,6 @@
 """The demo's models give the vectors that they gave when their weights were committed.
 
-The pinned numbers are the first six values of the unit vector of one picture, and of one text, after any
+The pinned numbers are the first six values of the unit vector of one image, and of one text, after any
 change of weights printed anew by `python -m tests.unit.models.test_golden_vectors`.
 """
 
@@ -39,8 +39,8 @@ def loaded(name: str) -> Encoder:
 
 
 def vectors(encoder: Encoder) -> dict[str, Vector]:
-    picture = encoder.decode((DEMO / "samples" / "dress.jpg").read_bytes())
-    answers: dict[str, Vector | VitrineError] = {"image": encoder.encode_images([picture])[0]}
+    image = encoder.decode((DEMO / "samples" / "dress.jpg").read_bytes())
+    answers: dict[str, Vector | VitrineError] = {"image": encoder.encode_images([image])[0]}
     if "text" in encoder.info.modalities:
         answers["text"] = encoder.encode_texts([WORDS])[0]
     for answer in answers.values():

@@ -19,7 +19,7 @@ from tests.support import checkpoints
 from tests.support.checkpoints import DEMO, fill
 from tests.support.image_files import file, smooth
 
-PICTURES = [smooth(30 + 7 * seed, 40, seed) for seed in range(4)]
+IMAGES = [smooth(30 + 7 * seed, 40, seed) for seed in range(4)]
 TINY = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
@@ -40,7 +40,7 @@ def load(family: str, named: str | Path, **settings: Any) -> Encoder:
 
 
 def embed(encoder: Encoder) -> np.ndarray:
-    answers = encoder.encode_images([encoder.decode(file(picture, "BMP")) for picture in PICTURES])
+    answers = encoder.encode_images([encoder.decode(file(image, "BMP")) for image in IMAGES])
     return np.stack([np.asarray(answer) for answer in answers])
 
 
@@ -85,7 +85,7 @@ def test_an_openclip_architecture_with_a_tag_equals_the_library(tagged: Callable
     model, _, transform = open_clip.create_model_and_transforms("tiny", pretrained="seeded")
     words = ["a red dress", "hat"]
     with torch.inference_mode():
-        seen = model.eval().encode_image(torch.stack([transform(picture) for picture in PICTURES]))
+        seen = model.eval().encode_image(torch.stack([transform(image) for image in IMAGES]))
         read = model.encode_text(open_clip.get_tokenizer("tiny")(words))
     for ours, theirs in ((embed(encoder), seen), (np.stack(encoder.encode_texts(words)), read)):  # type: ignore[arg-type]
         expected = torch.nn.functional.normalize(theirs, dim=-1).numpy()

@@ -9,7 +9,7 @@ from models.images import ImageFacts, ImageLimits, inspect_image
 from tests.support.image_files import decode_image, file, png_bomb, rotated_jpeg, smooth
 
 LIMITS = ImageLimits()
-PICTURE = smooth(300, 200)
+IMAGE = smooth(300, 200)
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,11 @@ PICTURE = smooth(300, 200)
     ],
 )
 def test_the_media_type_comes_from_the_content(kind: str, media_type: str) -> None:
-    assert inspect_image(file(PICTURE, kind), LIMITS) == ImageFacts(media_type, 300, 200)
+    assert inspect_image(file(IMAGE, kind), LIMITS) == ImageFacts(media_type, 300, 200)
 
 
-def test_the_pictures_of_a_phone_with_a_second_picture_inside_are_jpeg() -> None:
-    data = file(PICTURE, "MPO", save_all=True, append_images=[PICTURE])
+def test_the_images_of_a_phone_with_a_second_image_inside_are_jpeg() -> None:
+    data = file(IMAGE, "MPO", save_all=True, append_images=[IMAGE])
     assert inspect_image(data, LIMITS) == ImageFacts("image/jpeg", 300, 200)
 
 
@@ -37,7 +37,7 @@ def test_the_pictures_of_a_phone_with_a_second_picture_inside_are_jpeg() -> None
 def test_the_size_is_told_as_a_viewer_shows_it(kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    facts = inspect_image(file(PICTURE, kind, exif=exif), LIMITS)
+    facts = inspect_image(file(IMAGE, kind, exif=exif), LIMITS)
     assert (facts.width, facts.height) == (200, 300)
 
 
@@ -64,7 +64,7 @@ def test_an_empty_body_is_named_so() -> None:
 
 def test_a_text_file_is_named_so() -> None:
     with pytest.raises(InvalidImage, match=r"looks like text.*JPEG, PNG"):
-        inspect_image(b"Dear shop,\nplease find my picture attached.\n", LIMITS)
+        inspect_image(b"Dear shop,\nplease find my image attached.\n", LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_format_that_is_not_read_is_named(data: bytes, name: str) -> None:
         inspect_image(data, LIMITS)
 
 
-def test_noise_after_a_picture_header_is_refused() -> None:
+def test_noise_after_an_image_header_is_refused() -> None:
     whole = bytearray(file(smooth(200, 200), "PNG"))
     whole[60:] = bytes(range(256)) * 4
     with pytest.raises(InvalidImage):
@@ -101,18 +101,18 @@ def test_too_many_bytes_are_refused_before_they_are_looked_at() -> None:
         inspect_image(b"x" * 2000, ImageLimits(max_bytes=1000))
 
 
-def test_the_smallest_picture_is_fine() -> None:
+def test_the_smallest_image_is_fine() -> None:
     assert inspect_image(file(smooth(1, 1)), LIMITS) == ImageFacts("image/png", 1, 1)
 
 
-def test_damaged_metadata_does_not_refuse_a_picture() -> None:
-    data = bytearray(rotated_jpeg(PICTURE, 6))
+def test_damaged_metadata_does_not_refuse_an_image() -> None:
+    data = bytearray(rotated_jpeg(IMAGE, 6))
     at = data.index(b"Exif\0\0") + 6
     data[at : at + 8] = b"\xff" * 8
     assert inspect_image(bytes(data), LIMITS).width == 300
 
 
-def test_reading_pictures_loads_no_model_library() -> None:
+def test_reading_images_loads_no_model_library() -> None:
     probe = "import sys, models.images, models.config; print('torch' in sys.modules, 'ray' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["False", "False"]

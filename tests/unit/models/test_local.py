@@ -14,9 +14,9 @@ from models.encoder import LocalEncoder
 from models.registry import load_encoder
 
 
-def png(colour: str) -> bytes:
+def png(color: str) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (20, 20), colour).save(buffer, "PNG")
+    Image.new("RGB", (20, 20), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -26,20 +26,20 @@ def encoder() -> LocalEncoder:
 
 
 def test_answers_come_in_the_order_of_the_inputs_and_a_broken_one_fails_alone(encoder: LocalEncoder) -> None:
-    inputs: list[EncoderInput] = ["red", png("red"), b"no picture", "blue", png("blue")]
+    inputs: list[EncoderInput] = ["red", png("red"), b"no image", "blue", png("blue")]
     encoded = asyncio.run(encoder.encode(inputs))
     assert encoded.info == asyncio.run(encoder.describe())
     red_words, red, broken, blue_words, blue = encoded.vectors
     assert isinstance(broken, InvalidImage)
-    for words, picture in ((red_words, red), (blue_words, blue)):
+    for words, image in ((red_words, red), (blue_words, blue)):
         assert isinstance(words, np.ndarray)
-        assert isinstance(picture, np.ndarray)
-        assert words @ picture == pytest.approx(1.0)
+        assert isinstance(image, np.ndarray)
+        assert words @ image == pytest.approx(1.0)
 
 
 def test_calls_at_once_do_not_mix(encoder: LocalEncoder) -> None:
     async def all_at_once() -> list[float]:
-        calls = [encoder.encode([png(colour), colour]) for colour in ("red", "lime", "blue", "white")]
+        calls = [encoder.encode([png(color), color]) for color in ("red", "lime", "blue", "white")]
         answers = await asyncio.gather(*calls)
         return [float(np.dot(*answer.vectors)) for answer in answers]  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Pictures with the statistics of photographs: a reduced decode, and 16 bits a channel."""
+"""Images with the statistics of photographs: a reduced decode, and 16 bits a channel."""
 
 import math
 import struct
@@ -22,7 +22,7 @@ from tests.support.image_files import decode_image, file, rotated_jpeg
 def photograph(width: int, height: int, seed: int) -> Image.Image:
     """Noise whose amplitude falls with one over the spatial frequency (Field 1987), and hard edges.
 
-    Colour varies a third as much as brightness, as it does outdoors.
+    Color varies a third as much as brightness, as it does outdoors.
     """
     random = np.random.default_rng(seed)
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
@@ -73,7 +73,7 @@ def test_a_reduced_decode_of_a_photograph_hardly_moves_its_vector(family: str) -
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_reduced_decode_says_where_the_picture_ends(orientation: int) -> None:
+def test_a_reduced_decode_says_where_the_image_ends(orientation: int) -> None:
     data = rotated_jpeg(photograph(569, 384, 0), orientation)
     whole = decode_image(data, ImageLimits())
     with decoding(data, ImageLimits(), 40) as decoded:
@@ -83,7 +83,7 @@ def test_a_reduced_decode_says_where_the_picture_ends(orientation: int) -> None:
 
 
 def sixteen_bit_png(pixels: NDArray[np.uint16]) -> bytes:
-    """Pillow writes no 16-bit colour, so the file is put together by hand; pixels (height, width, 3)."""
+    """Pillow writes no 16-bit color, so the file is put together by hand; pixels (height, width, 3)."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -95,7 +95,7 @@ def sixteen_bit_png(pixels: NDArray[np.uint16]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_sixteen_bit_colour_is_scaled_not_clipped() -> None:
+def test_sixteen_bit_color_is_scaled_not_clipped() -> None:
     ramp = np.linspace(0, 65_535, 256).astype(np.uint16)
     pixels = np.stack([ramp, ramp[::-1], np.full_like(ramp, 40_000)], axis=-1)[None].repeat(4, axis=0)
     decoded = np.asarray(decode_image(sixteen_bit_png(pixels), ImageLimits()), dtype=int)
@@ -105,7 +105,7 @@ def test_sixteen_bit_colour_is_scaled_not_clipped() -> None:
 @pytest.mark.parametrize("kind", ["AVIF", "WEBP"])
 def test_a_modern_format_looks_like_its_original(kind: str, tmp_path: Path) -> None:
     original = photograph(320, 240, 3)
-    path = tmp_path / f"picture.{kind.lower()}"
+    path = tmp_path / f"image.{kind.lower()}"
     original.save(path, kind, quality=90)
     decoded = decode_image(path.read_bytes(), ImageLimits())
     assert decoded.size == original.size

@@ -1,4 +1,4 @@
-"""Each family's pictures reach the model as the library's own transform would make them.
+"""Each family's images reach the model as the library's own transform would make them.
 
 Pillow and torchvision round differently, so a pixel may be off by a level or two of 255.
 """
@@ -27,16 +27,16 @@ LEVELS = 2.01
 COSINE = 0.9998
 
 
-def pictures(count: int = 50) -> list[Image.Image]:
+def images(count: int = 50) -> list[Image.Image]:
     """The odd sizes, and random ones."""
     sizes = np.random.default_rng(5).integers(20, 500, (count - len(ODD_SIZES), 2)).tolist()
     return [smooth(width, height, seed) for seed, (width, height) in enumerate([*ODD_SIZES, *sizes])]
 
 
-def assert_same(ours: Preprocessing, theirs: Transform, pictures: list[Image.Image]) -> None:
+def assert_same(ours: Preprocessing, theirs: Transform, images: list[Image.Image]) -> None:
     levels, cosines = [], []
-    for picture in pictures:
-        a, b = values(ours, picture), theirs(picture)
+    for image in images:
+        a, b = values(ours, image), theirs(image)
         assert a.shape == b.shape
         step = ours.scale / torch.tensor(ours.std).view(3, 1, 1)
         levels.append(((a - b).abs() / step).max().item())
@@ -46,8 +46,8 @@ def assert_same(ours: Preprocessing, theirs: Transform, pictures: list[Image.Ima
     assert min(cosines) >= COSINE
 
 
-def values(ours: Preprocessing, picture: Image.Image) -> torch.Tensor:
-    return ours.normalise(torch.from_numpy(ours.apply(picture))[None], torch.float32)[0]
+def values(ours: Preprocessing, image: Image.Image) -> torch.Tensor:
+    return ours.normalize(torch.from_numpy(ours.apply(image))[None], torch.float32)[0]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def values(ours: Preprocessing, picture: Image.Image) -> torch.Tensor:
 def test_openclip(settings: dict[str, Any]) -> None:
     config = PreprocessCfg(**settings)
     ours = openclip.preprocessing(vars(config))
-    assert_same(ours, image_transform_v2(config, is_train=False), pictures(50 if len(settings) == 1 else 16))
+    assert_same(ours, image_transform_v2(config, is_train=False), images(50 if len(settings) == 1 else 16))
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_openclip(settings: dict[str, Any]) -> None:
     ids=["dinov2", "odd", "padded", "blip2"],
 )
 def test_transformers(processor: Any) -> None:
-    def theirs(picture: Image.Image) -> torch.Tensor:
-        pixels: torch.Tensor = processor(picture, return_tensors="pt")["pixel_values"][0]
+    def theirs(image: Image.Image) -> torch.Tensor:
+        pixels: torch.Tensor = processor(image, return_tensors="pt")["pixel_values"][0]
         return pixels
 
-    assert_same(huggingface.preprocessing(processor), theirs, pictures(16))
+    assert_same(huggingface.preprocessing(processor), theirs, images(16))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_transformers(processor: Any) -> None:
 def test_timm(settings: dict[str, Any]) -> None:
     data = timm.data.resolve_data_config({}, pretrained_cfg={"input_size": (3, 128, 128), **settings})
     theirs = timm.data.create_transform(**data, is_training=False)
-    assert_same(timm_family.preprocessing(data), theirs, pictures(16))
+    assert_same(timm_family.preprocessing(data), theirs, images(16))
 
 
 def test_a_panorama_is_not_blown_up() -> None:
@@ -112,6 +112,6 @@ def test_a_panorama_is_not_blown_up() -> None:
     assert ours.apply(smooth(20_000, 1)).shape == (3, 224, 224)
 
 
-def test_a_processor_whose_pictures_differ_in_size_is_refused() -> None:
+def test_a_processor_whose_images_differ_in_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="differ in size"):
         huggingface.preprocessing(BitImageProcessor(size={"shortest_edge": 30}, do_center_crop=False))

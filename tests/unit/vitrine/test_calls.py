@@ -20,12 +20,12 @@ FOR_OTHER_CLIENTS = {
     ("get", "/.well-known/live"),
     ("get", "/.well-known/ready"),
 }
-PLACEHOLDERS: dict[str, Any] = {"picture": b"{}", "pictures": [b"{}"], "texts": ["{}"]}
+PLACEHOLDERS: dict[str, Any] = {"image": b"{}", "images": [b"{}"], "texts": ["{}"]}
 OTHERWISE_NAMED = {
-    "Image": "PictureView", "IndexedIn": "ModelIndex", "Written": "WrittenView", "ModelUsed": "ModelUsed",
+    "Image": "ImageView", "IndexedIn": "ModelIndex", "Written": "WrittenView", "ModelUsed": "ModelUsed",
     "Hit": "ResultView", "Page": "SearchView", "ModelList": "ListView",
-    "Comparison": "CompareView", "AttributeValue": "ValueView", "MissingPicture": "MissingView",
-    "FailedPicture": "FailedView", "NewKey": "MadeView", "EmbeddingItem": "EmbeddingItem",
+    "Comparison": "CompareView", "AttributeValue": "ValueView", "MissingImage": "MissingView",
+    "FailedImage": "FailedView", "NewKey": "MadeView", "EmbeddingItem": "EmbeddingItem",
     "FailedItem": "FailedItem", "Usage": "Usage",
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from vitrine.errors import NotFound, RateLimited, ServiceError, Unavailable, Unr
 from vitrine.transport import Retries
 
 QUICK = Retries(count=2, first_wait_s=0.001)
-EMPTY = {"products": 0, "pictures": 0, "models": {}, "captions": {}}
+EMPTY = {"products": 0, "images": 0, "models": {}, "captions": {}}
 
 
 def failure(status: int, retry_after: str | None = None) -> httpx.Response:

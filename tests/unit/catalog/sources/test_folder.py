@@ -1,4 +1,4 @@
-"""A folder of pictures as a source."""
+"""A folder of images as a source."""
 
 import json
 from pathlib import Path
@@ -34,14 +34,14 @@ def shop(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_sub_folder_and_a_picture_are_a_product_each(shop: Path) -> None:
+def test_a_sub_folder_and_an_image_are_a_product_each(shop: Path) -> None:
     dress, hat = read(shop)
     assert (dress.row, dress.product_id, hat.row, hat.product_id) == (1, "dress", 2, "hat")
-    assert record(dress).pictures == (shop / "dress/a.PNG", shop / "dress/b.jpg")
+    assert record(dress).images == (shop / "dress/a.PNG", shop / "dress/b.jpg")
     assert record(hat) == Record("hat", "", "", {}, (shop / "hat.jpg",))
 
 
-def test_metadata_lies_beside_the_pictures(shop: Path) -> None:
+def test_metadata_lies_beside_the_images(shop: Path) -> None:
     (shop / "dress/metadata.json").write_text(json.dumps({"title": "A dress", "attributes": {"price": 5}}))
     (shop / "hat.json").write_text("\ufeff" + json.dumps({"description": "warm"}), encoding="utf-8")
     dress, hat = read(shop)
@@ -76,9 +76,9 @@ def test_a_link_out_of_the_folder_is_refused(shop: Path, tmp_path: Path) -> None
     assert record(hat)
 
 
-def test_a_folder_without_pictures_is_an_error(shop: Path) -> None:
+def test_a_folder_without_images_is_an_error(shop: Path) -> None:
     (shop / "empty").mkdir()
-    assert "no picture" in error(read(shop)[1])
+    assert "no image" in error(read(shop)[1])
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def test_a_column_that_is_missing_is_named_with_those_that_exist(tmp_path: Path)
     path = csv(tmp_path, "sku,name\n1,a\n")
     with pytest.raises(InvalidInput, match="no column 'product_id'; columns: 'name', 'sku'"):
         read(path)
-    with pytest.raises(InvalidInput, match="no column 'picture'") as caught:
-        read(path, {"product_id": "sku", "images": ["picture"]})
+    with pytest.raises(InvalidInput, match="no column 'image'") as caught:
+        read(path, {"product_id": "sku", "images": ["image"]})
     assert caught.value.param == "source.fields.images"
 
 
@@ -67,11 +67,11 @@ def test_columns_go_where_the_fields_say_and_the_rest_becomes_attributes(tmp_pat
     fields = {"product_id": "sku", "title": "name", "images": ["front", "back"], "rest_as_attributes": True}
     dress, hat = records(read(csv(tmp_path, text), fields))
     assert dress.title == "Dress"
-    assert dress.pictures == (tmp_path / "f.jpg", tmp_path / "b.jpg")
+    assert dress.images == (tmp_path / "f.jpg", tmp_path / "b.jpg")
     # `size` holds a letter once, and `code` leading zeros: both stay texts as a whole.
     assert dress.attributes == {"price": 10, "size": "38", "code": "007", "new": True, "weight": 1.5}
     assert hat.attributes == {"price": 12, "size": "M", "code": "008", "new": False}
-    assert hat.pictures == (tmp_path / "b2.jpg",)
+    assert hat.images == (tmp_path / "b2.jpg",)
 
 
 @pytest.mark.parametrize(
@@ -139,9 +139,9 @@ def test_a_header_that_names_no_columns_is_refused(tmp_path: Path, text: str) ->
         read(csv(tmp_path, text))
 
 
-def test_a_table_without_a_picture_column_keeps_pictures(tmp_path: Path) -> None:
-    assert records(read(csv(tmp_path, "product_id,title\n1,a\n")))[0].pictures is None
-    assert records(read(csv(tmp_path, "product_id,images\n1,\n")))[0].pictures == ()
+def test_a_table_without_an_image_column_keeps_images(tmp_path: Path) -> None:
+    assert records(read(csv(tmp_path, "product_id,title\n1,a\n")))[0].images is None
+    assert records(read(csv(tmp_path, "product_id,images\n1,\n")))[0].images == ()
 
 
 def test_a_manifest_goes_on_behind_its_position(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     entries = read(tmp_path / "shop.parquet", {"rest_as_attributes": True})
     (first,) = records(entries)
     assert first.product_id == "1"
-    assert first.pictures == (tmp_path / "a.jpg",)
+    assert first.images == (tmp_path / "a.jpg",)
     assert first.attributes == {"price": 10.5, "since": "2024-01-02"}
     assert "no product id" in errors(entries)[2]
 
@@ -224,7 +224,7 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, name: str) -> Non
 def test_the_separator_and_delimiter_can_be_said(tmp_path: Path) -> None:
     path = csv(tmp_path, "product_id\timages\n1\ta,1.jpg;b.jpg\n")
     (found,) = records(read(path, Fields(images_separator=";").model_dump(), delimiter="tab"))
-    assert found.pictures == (tmp_path / "a,1.jpg", tmp_path / "b.jpg")
+    assert found.images == (tmp_path / "a,1.jpg", tmp_path / "b.jpg")
 
 
 def test_a_manifest_that_changed_has_another_version(tmp_path: Path) -> None:

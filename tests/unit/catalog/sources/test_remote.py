@@ -1,4 +1,4 @@
-"""A paginated catalogue behind HTTP as a source, on a server that fails in the usual ways."""
+"""A paginated catalog behind HTTP as a source, on a server that fails in the usual ways."""
 
 import time
 from collections.abc import Iterator
@@ -59,10 +59,10 @@ def test_a_resumed_import_does_not_ask_for_pages_that_it_had(shop: Shop) -> None
     assert [path.split("page=")[1] for path, _ in shop.requests] == ["2", "3", "4"]
 
 
-def test_the_urls_own_parameters_stay_and_pictures_are_relative_to_it(shop: Shop) -> None:
+def test_the_urls_own_parameters_stay_and_images_are_relative_to_it(shop: Shop) -> None:
     (first, *_) = source(shop).entries(None)
     assert isinstance(first.content, Record)
-    assert first.content.pictures == (shop.url("/p0.jpg"),)
+    assert first.content.images == (shop.url("/p0.jpg"),)
     assert shop.requests[0][0] == "/items?shop=de&page_size=2&page=1"
 
 
@@ -133,7 +133,7 @@ def test_an_item_that_is_broken_fails_alone(shop: Shop) -> None:
     assert [isinstance(entry.content, InvalidInput) for entry in entries] == [False, True, True, False, False]
 
 
-def test_a_catalogue_that_is_empty_has_no_products(shop: Shop) -> None:
+def test_a_catalog_that_is_empty_has_no_products(shop: Shop) -> None:
     shop.items = []
     assert list(source(shop).entries(None)) == []
 

@@ -1,4 +1,4 @@
-"""Labelled queries from Parquet, CSV and JSONL alike, and what is refused in them."""
+"""Labeled queries from Parquet, CSV and JSONL alike, and what is refused in them."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_one_table_reads_alike_from_every_kind_of_file(tmp_path: Path, ending: s
     (query,) = read_labels(str(path))
     assert (query.query_id, query.kind, query.words) == ("007", "words", 'red, "dress"\nor so')
     assert query.grades == {"0012": 3, "ü 1": 1}
-    assert query.picture is None
+    assert query.image is None
 
 
 def test_ids_that_are_numbers_in_the_file_are_read_as_their_digits(tmp_path: Path) -> None:
@@ -49,12 +49,12 @@ def test_ids_that_are_numbers_in_the_file_are_read_as_their_digits(tmp_path: Pat
     assert (query.query_id, query.grades) == ("1", {"42": 1})
 
 
-def test_words_and_picture_make_one_query_wherever_its_rows_say_them(tmp_path: Path) -> None:
+def test_words_and_image_make_one_query_wherever_its_rows_say_them(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.jpg").write_bytes(b"picture")
+    (tmp_path / "in" / "a.jpg").write_bytes(b"image")
     (query,) = read_labels(csv_file(tmp_path, "q,,in/a.jpg,p1,\nq,but green,,p2,2\n"))
-    assert query.kind == "words and pictures"
-    assert query.inputs == ("but green", b"picture")
+    assert query.kind == "words and images"
+    assert query.inputs == ("but green", b"image")
 
 
 @pytest.mark.parametrize(

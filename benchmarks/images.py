@@ -1,4 +1,4 @@
-"""Picture files as the benchmarks send them."""
+"""Image files as the benchmarks send them."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Every odd picture gets its right answer; nothing dies, and neighbours are unharmed."""
+"""Every odd image gets its right answer; nothing dies, and neighbors are unharmed."""
 
 import io
 import struct
@@ -51,7 +51,7 @@ FINE = {
 }
 REFUSED = {
     "truncated": (saved(gradient(size=(400, 300)), "JPEG")[:900], 422, "truncated"),
-    "words": (b"these are words, not a picture", 422, "not a picture"),
+    "words": (b"these are words, not an image", 422, "not an image"),
     "empty": (b"", 422, "empty"),
     "bomb": (bomb(20_000), 413, "pixels"),
 }
@@ -59,7 +59,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_dies(service: DemoService) -> Iterator[None]:
-    """What pictures pass through is not another process afterwards; of several, some may have been needless."""
+    """What images pass through is not another process afterwards; of several, some may have been needless."""
     before = replicas(service)
     yield
     after = replicas(service)
@@ -73,7 +73,7 @@ def replicas(service: DemoService) -> dict[str, set[int]]:
 
 
 @pytest.mark.parametrize("kind", FINE)
-def test_an_odd_picture_is_embedded_by_every_model(client: httpx.Client, kind: str) -> None:
+def test_an_odd_image_is_embedded_by_every_model(client: httpx.Client, kind: str) -> None:
     for model in ("openclip", "dinov2", "blip2"):
         answer = client.post(f"/v1/embed/{model}", files={"image": ("odd.jpg", FINE[kind], "image/jpeg")})
         assert answer.status_code == 200, answer.text
@@ -81,7 +81,7 @@ def test_an_odd_picture_is_embedded_by_every_model(client: httpx.Client, kind: s
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_bad_picture_is_told_what_is_wrong(client: httpx.Client, kind: str) -> None:
+def test_a_bad_image_is_told_what_is_wrong(client: httpx.Client, kind: str) -> None:
     data, status, word = REFUSED[kind]
     files = {"image": ("odd.jpg", data, "image/jpeg")}
     answers = [
@@ -94,8 +94,8 @@ def test_a_bad_picture_is_told_what_is_wrong(client: httpx.Client, kind: str) ->
     assert client.get("/v1/products/odd").status_code == 404
 
 
-def test_neighbours_in_the_batch_are_unharmed(client: httpx.Client) -> None:
-    good = [product.pictures[0] for product in demo_products(SEED, 12)]
+def test_neighbors_in_the_batch_are_unharmed(client: httpx.Client) -> None:
+    good = [product.images[0] for product in demo_products(SEED, 12)]
     bad = [data for data, _, _ in REFUSED.values()]
     alone = [_embed(client, data).json()["embedding"] for data in good]
     with ThreadPoolExecutor(16) as pool:
