@@ -118,7 +118,7 @@ async def test_a_bad_request_is_told_what_is_wrong(
 
 async def test_a_form_without_one_file_is_refused(service: Service) -> None:
     files = [("image", ("a.png", png("red"))), ("image", ("b.png", png("red")))]
-    for sent in ({"files": files}, {"files": {"image": png("red")}}, {"files": {"model": png("red")}}):
+    for sent in ({"files": files}, {"files": {"photo": png("red")}}, {"files": {"model": png("red")}}):
         answer = await service.client.post("/v1/caption", **sent)  # type: ignore[arg-type]
         assert answer.status_code in (413, 422), answer.text
 
