@@ -17,9 +17,8 @@ from alembic import command
 from sqlalchemy import delete, update
 from sqlalchemy.engine import make_url
 
-from catalog.backup import backup
-from catalog.backup.archive import Archive, Copied, copy_files
-from catalog.backup.backup import back_up, restore
+from catalog import backup
+from catalog.backup import Archive, back_up, copy_files, restore
 from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig, open_engine, writing
 from catalog.image_files import PREFIXES, Collected
@@ -212,14 +211,13 @@ def test_the_files_that_are_copied_at_once_are_bounded_by_bytes(
 
     monkeypatch.setattr(FsspecBlobs, "get", get_and_count)
     monkeypatch.setattr(FsspecBlobs, "put", put_and_count)
-    monkeypatch.setattr("catalog.backup.archive.MAX_READ_BYTES", 1500)
+    monkeypatch.setattr("catalog.backup.MAX_READ_BYTES", 1500)
     # One listing for all of them, so that the threads do not wait for the next.
-    monkeypatch.setattr("catalog.backup.archive._PREFIX_DIGITS", 0)
+    monkeypatch.setattr("catalog.backup._PREFIX_DIGITS", 0)
     monkeypatch.setattr(
         FsspecBlobs, "sizes", lambda blobs, _: dict.fromkeys(names, 1000) if blobs is source else {}
     )
-    copied = Copied()
-    copy_files(source, target, names, copied)
+    copied = copy_files(source, target, names)
     assert (copied.copied, most) == (256, [1])
 
 
@@ -314,12 +312,12 @@ def test_files_that_a_backup_needs_are_not_removed_before_it_is_done(
 ) -> None:
     shop.put("dress", "hat")
 
-    def deleted_meanwhile(*args: Any) -> None:
+    def deleted_meanwhile(*args: Any) -> backup.Copied:
         if not done:
             done.append(True)
             shop.catalog.products.delete("hat")
             assert shop.catalog.image_files.collect(0, 10) == Collected(held=True)
-        copy_files(*args)
+        return copy_files(*args)
 
     done: list[bool] = []
     monkeypatch.setattr(backup, "copy_files", deleted_meanwhile)
@@ -345,11 +343,12 @@ def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
     shop.lose()
     service = open_catalog(shop.config)
 
-    def looked_at_meanwhile(*args: Any) -> None:
-        copy_files(*args)
+    def looked_at_meanwhile(*args: Any) -> backup.Copied:
+        copied = copy_files(*args)
         for prefix in PREFIXES:
             service.image_files.mark_unnamed(prefix)
         done.append(service.image_files.collect(0, 10))
+        return copied
 
     done: list[Collected] = []
     monkeypatch.setattr(backup, "copy_files", looked_at_meanwhile)
@@ -417,7 +416,7 @@ def test_a_restore_that_fails_after_the_tables_are_gone_says_why(
         engine.dispose()
         raise ConfigError("pg_restore failed")
 
-    monkeypatch.setitem(backup._RESTORE, shop.config.sqlalchemy_url.get_backend_name(), fails)
+    monkeypatch.setattr(backup, "_restore_database", fails)
     with pytest.raises(ConfigError, match="pg_restore failed"):
         restore(shop.config, shop.place)
 

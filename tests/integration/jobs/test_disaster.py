@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from catalog.backup.backup import back_up, restore
+from catalog.backup import back_up, restore
 from catalog.database import CatalogConfig
 from core.indexing import Indexer
 from milvus.config import MilvusConfig
