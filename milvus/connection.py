@@ -50,6 +50,11 @@ class _Client(MilvusClient):  # type: ignore[misc]
         return super()._generate_call_context(**{"client_request_id": current_request_id(), **kwargs})
 
 
+def rpc_handler(client: MilvusClient) -> Any:
+    """Return what sends a client's calls: the client itself has no bulk insert (pymilvus 3.0)."""
+    return client._get_connection()
+
+
 class Connection:
     """Runs calls on a client, and makes a new client when the server was away. Thread-safe."""
 
@@ -110,7 +115,7 @@ class Connection:
             dedicated=True,
             grpc_options=_CHANNEL_OPTIONS,
         )
-        client._handler._on_rpc_error = _give_up
+        rpc_handler(client)._on_rpc_error = _give_up
         return client
 
     def _discard(self, client: MilvusClient) -> None:

@@ -88,7 +88,6 @@ MAX_JSON_BYTES = 65536
 MAX_CALL_BYTES = 16 * 1024 * 1024
 """A quarter of the 64 MB that a Milvus server takes in one call, since encoding inflates rows."""
 
-FIELDS = ("key", "image_id", "revision", "product_id", "attributes", "embedding")
 HIT_FIELDS = ["image_id", "revision", "product_id"]
 MARK_PREFIX = "vitrine_store_"
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
@@ -187,19 +186,19 @@ def index_attributes(attributes: Attributes) -> dict[str, Any]:
     return stored
 
 
-def chunks(rows: Sequence[dict[str, Any]], dimension: int) -> Iterator[list[dict[str, Any]]]:
-    """Split rows so that each call stays far below what a server takes."""
-    chunk: list[dict[str, Any]] = []
+def batched_rows(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Cut rows, in order, into batches that stay far below what a server takes in one call."""
+    batch: list[dict[str, Any]] = []
     size = 0
     for row in rows:
-        row_bytes = dimension * 4 + len(json.dumps(row["attributes"])) + 4 * MAX_ID_BYTES
-        if chunk and size + row_bytes > MAX_CALL_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(row)
+        row_bytes = row["embedding"].nbytes + len(json.dumps(row["attributes"])) + 4 * MAX_ID_BYTES
+        if batch and size + row_bytes > MAX_CALL_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
         size += row_bytes
-    if chunk:
-        yield chunk
+    if batch:
+        yield batch
 
 
 def _encode_row(row: VectorRow, dimension: int) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from milvus.schema import (
     MAX_CALL_BYTES,
     MAX_ID_BYTES,
     MAX_KEY_BYTES,
+    batched_rows,
     check_dimension,
     check_name,
     check_vector,
-    chunks,
     encode_rows,
     mark_name,
     marked_id,
@@ -32,6 +32,16 @@ from milvus.schema import (
 _DEFAULT_PARAMS: dict[str, dict[str, Any]] = {"HNSW": {"M": 16, "efConstruction": 200}}
 _FILTERED_SHARE = 10
 """ef of rows / 10 brings the recall of HNSW under a selective filter to 0.99 and above (measured)."""
+
+KEYS_A_CALL = 1000
+_KEYS_A_PAGE = 10_000
+_PRODUCTS_A_CALL = 1000
+_ROWS_FRESH_S = 30.0
+_IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": True}
+"""What pymilvus's own iterator sends so that a page is the smallest keys, in Lite and in a server."""
+
+Result = TypeVar("Result")
+Work = Callable[[MilvusClient, float], Result]
 
 
 def create_collection(
@@ -101,12 +111,8 @@ def _index(client: MilvusClient, index: IndexConfig, lite: bool) -> Any:
     return parameters
 
 
-Result = TypeVar("Result")
-Work = Callable[[MilvusClient, float], Result]
-
-
 class MilvusCollections:
-    """The part of the store that deals in whole collections."""
+    """The part of the store that deals with whole collections."""
 
     def __init__(self, config: MilvusConfig) -> None:
         self._config = config
@@ -137,12 +143,11 @@ class MilvusCollections:
         check_name(name)
         check_dimension(dimension)
         self._refuse_alias(name)
-        lite = self._is_lite()
-
-        def create(client: MilvusClient, left_s: float) -> None:
-            create_collection(client, name, dimension, self._config.index, lite, left_s)
-
-        self._connection.call(create, self._config.build_timeout_s)
+        index, lite = self._config.index, self._is_lite()
+        self._connection.call(
+            lambda client, left_s: create_collection(client, name, dimension, index, lite, left_s),
+            self._config.build_timeout_s,
+        )
         if (there := self._describe(name)[0]) != dimension:
             raise Conflict(f"{name} has dimension {there}, not {dimension}")
 
@@ -214,19 +219,17 @@ class MilvusCollections:
             self._facts[name] = facts
         return facts
 
-    def _count(self, collection: str) -> int:
-        return int(self._query(collection, "", ["count(*)"])[0]["count(*)"])
+    def _count(self, collection: str, expression: str = "", **options: Any) -> int:
+        return int(self._query(collection, expression, ["count(*)"], **options)[0]["count(*)"])
 
     def _query(self, collection: str, expression: str, fields: Sequence[str], **options: Any) -> list[Any]:
-        settings = {"consistency_level": self._config.consistency, **options}
-
-        def query(client: MilvusClient, left_s: float) -> list[Any]:
-            found = client.query(
-                collection, filter=expression, output_fields=list(fields), timeout=left_s, **settings
-            )
-            return list(found)
-
-        return self._read(collection, query)
+        settings = {"consistency_level": self._config.consistency, "output_fields": list(fields), **options}
+        return self._read(
+            collection,
+            lambda client, left_s: list(
+                client.query(collection, filter=expression, timeout=left_s, **settings)
+            ),
+        )
 
     def _read(self, collection: str, work: Work[Result]) -> Result:
         """Read, and load the collection when a restart has left it unloaded."""
@@ -268,14 +271,6 @@ def _drop(client: MilvusClient, name: str, left_s: float) -> None:
     client.drop_collection(name, timeout=left_s)
 
 
-_KEYS_A_CALL = 1000
-_KEYS_A_PAGE = 10_000
-_PRODUCTS_A_CALL = 1000
-_ROWS_FRESH_S = 30.0
-_IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": True}
-"""What pymilvus' own iterator sends so that a page is the smallest keys, in Lite and in a server."""
-
-
 class MilvusStore(MilvusCollections):
     """A `VectorStore` on the ordinary Milvus client. Thread-safe.
 
@@ -288,18 +283,13 @@ class MilvusStore(MilvusCollections):
 
     def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
         """Write rows by key, in calls far below the server's size limit; repeat the batch if one fails."""
-        dimension = self._describe(collection)[0]
-        encoded = encode_rows(rows, dimension)
-        for chunk in chunks(encoded, dimension):
-            self._upsert(collection, chunk)
-        if encoded:
-            self._wait_until_seen(collection)
+        self._upsert(collection, encode_rows(rows, self._describe(collection)[0]))
 
     def delete(self, collection: str, keys: Sequence[str]) -> None:
         """Remove rows by key; missing keys are fine."""
         self._describe(collection)
-        for part in parts(keys, _KEYS_A_CALL):
-            self._delete(collection, key_in(part))
+        for some in parts(keys, KEYS_A_CALL):
+            self._delete(collection, key_in(some))
         if keys:
             self._wait_until_seen(collection)
 
@@ -307,8 +297,8 @@ class MilvusStore(MilvusCollections):
         """Read vectors by row key; missing keys are left out."""
         dimension = self._describe(collection)[0]
         found: dict[str, Vector] = {}
-        for part in parts(keys, min(_KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
-            rows = self._query(collection, key_in(part), ["key", "embedding"])
+        for some in parts(keys, min(KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
+            rows = self._query(collection, key_in(some), ["key", "embedding"])
             found |= {row["key"]: np.asarray(row["embedding"], dtype=np.float32) for row in rows}
         return found
 
@@ -345,16 +335,16 @@ class MilvusStore(MilvusCollections):
         dimension, index_type = self._describe(collection)
         query = check_vector(vector, dimension)
         hits: list[Hit] = []
-        for part in parts(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
+        for some in parts(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
 
-            def search(count: int, found: Sequence[str], part: Sequence[str] = part) -> list[Hit]:
+            def search(count: int, found: Sequence[str], some: Sequence[str] = some) -> list[Hit]:
                 known = set(found)
-                left = [product_id for product_id in part if product_id not in known]
+                left = [product_id for product_id in some if product_id not in known]
                 if not left:
                     return []
                 return self._search(collection, query, count, compile_filter(filter, only_products=left))
 
-            hits += nearest_products(search, len(part), exact=index_type in EXACT_INDEXES)
+            hits += nearest_products(search, len(some), exact=index_type in EXACT_INDEXES)
         return in_order(hits)
 
     def _search(self, collection: str, query: Vector, count: int, expression: str) -> list[Hit]:
@@ -376,8 +366,14 @@ class MilvusStore(MilvusCollections):
 
         return [_hit(hit) for hit in self._read(collection, search)[0]]
 
-    def _upsert(self, collection: str, rows: list[dict[str, Any]]) -> None:
-        self._connection.call(lambda client, left_s: client.upsert(collection, rows, timeout=left_s))
+    def _upsert(self, collection: str, rows: Sequence[dict[str, Any]]) -> None:
+        for batch in batched_rows(rows):
+            self._upsert_batch(collection, batch)
+        if rows:
+            self._wait_until_seen(collection)
+
+    def _upsert_batch(self, collection: str, batch: list[dict[str, Any]]) -> None:
+        self._connection.call(lambda client, left_s: client.upsert(collection, batch, timeout=left_s))
 
     def _delete(self, collection: str, expression: str) -> None:
         self._connection.call(

@@ -127,7 +127,7 @@ def _take_in(
     if files is None or not isinstance(store, MilvusImports):
         return lambda: 0
     store.require_server()
-    return FileImports(run, store, Staging(files, info.collection), rows, files, info.collection).take_in
+    return FileImports(run, store, Staging(files, info.collection), rows, files, info.collection).import_all
 
 
 def _summary(passes: Passes, info: EncoderInfo, images: int, removed: int) -> Reindexed:

@@ -186,10 +186,10 @@ def test_an_owner_in_a_process_keeps_its_rows_over_a_restart(folder: Path) -> No
 def test_every_call_is_told_under_the_id_of_its_request(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="milvus.lite_calls")
+    caplog.set_level("INFO", logger="milvus.lite")
 
     def lines() -> list[dict[str, Any]]:
-        return [vars(record) for record in caplog.records if record.name == "milvus.lite_calls"]
+        return [vars(record) for record in caplog.records if record.name == "milvus.lite"]
 
     owner = LiteOwner(folder / "data", f"unix:{folder}/m.sock")
     owner.start()
