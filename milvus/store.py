@@ -48,14 +48,7 @@ def create_collection(
     client: MilvusClient, name: str, dimension: int, index: IndexConfig, lite: bool, timeout_s: float
 ) -> None:
     """Create, index and load the collection; what is already done stays as it is."""
-    if not client.has_collection(name, timeout=timeout_s):
-        try:
-            shards = {} if lite else {"num_shards": index.shards}
-            client.create_collection(name, schema=_schema(dimension), timeout=timeout_s, **shards)
-        except MilvusException:
-            # Another process may have been faster; whose dimension it has is checked by the caller.
-            if not client.has_collection(name, timeout=timeout_s):
-                raise
+    _create(client, name, _schema(dimension), timeout_s, **({} if lite else {"num_shards": index.shards}))
     if not client.list_indexes(name, timeout=timeout_s):
         try:
             client.create_index(name, _index(client, index, lite), timeout=timeout_s)
@@ -67,21 +60,26 @@ def create_collection(
 
 def create_mark(client: MilvusClient, name: str, timeout_s: float) -> None:
     """Create an empty collection that is never loaded, unless it is there."""
-    if client.has_collection(name, timeout=timeout_s):
-        return
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("key", DataType.INT64, is_primary=True)
     # A server takes no collection without vectors.
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=2)
+    _create(client, name, schema, timeout_s)
+
+
+def _create(client: MilvusClient, name: str, schema: Any, timeout_s: float, **options: Any) -> None:
+    if client.has_collection(name, timeout=timeout_s):
+        return
     try:
-        client.create_collection(name, schema=schema, timeout=timeout_s)
+        client.create_collection(name, schema=schema, timeout=timeout_s, **options)
     except MilvusException:
+        # Another process may have been faster; the caller checks whose dimension it has.
         if not client.has_collection(name, timeout=timeout_s):
             raise
 
 
 def search_parameters(index: IndexConfig, index_type: str, count: int, filtered_rows: int) -> dict[str, Any]:
-    """The search parameters for `count` hits; `filtered_rows` is 0 without a filter."""
+    """Choose the search parameters for `count` hits; `filtered_rows` is 0 without a filter."""
     if index.search_params or index_type != "HNSW":
         return dict(index.search_params)
     wide = min(filtered_rows // _FILTERED_SHARE, index.max_ef)
@@ -111,8 +109,11 @@ def _index(client: MilvusClient, index: IndexConfig, lite: bool) -> Any:
     return parameters
 
 
-class MilvusCollections:
-    """The part of the store that deals with whole collections."""
+class MilvusStore:
+    """A `core.ports.VectorStore`, which documents its methods, on the ordinary Milvus client. Thread-safe.
+
+    Search goes to the collection that the caller names. Writes return when every reader finds them.
+    """
 
     def __init__(self, config: MilvusConfig) -> None:
         self._config = config
@@ -120,26 +121,22 @@ class MilvusCollections:
         self.rebuilt_if_empty = config.is_rebuilt_if_empty
         self._connection = Connection(config)
         self._facts: dict[str, tuple[int, str]] = {}
+        self._rows: dict[str, tuple[int, float]] = {}
         self._lite: bool | None = None
 
     def marks(self) -> set[str]:
-        """Read the ids of the catalogs that have marked this Milvus as theirs."""
         return {store_id for name in self._names() if (store_id := marked_id(name)) is not None}
 
     def set_mark(self, store_id: str) -> None:
-        """Mark this Milvus as that of a catalog, by an empty collection."""
         name = mark_name(store_id)
         self._connection.call(
             lambda client, left_s: create_mark(client, name, left_s), self._config.build_timeout_s
         )
 
     def has_collection(self, name: str) -> bool:
-        """Tell whether there is a collection of that name, or an alias."""
-        check_name(name)
-        return bool(self._connection.call(lambda client, left_s: client.has_collection(name, timeout=left_s)))
+        return bool(self._connection.run(MilvusClient.has_collection, check_name(name)))
 
     def ensure_collection(self, name: str, dimension: int) -> None:
-        """Create, index and load the collection unless it is there; Conflict if its dimension differs."""
         check_name(name)
         check_dimension(dimension)
         self._refuse_alias(name)
@@ -152,14 +149,12 @@ class MilvusCollections:
             raise Conflict(f"{name} has dimension {there}, not {dimension}")
 
     def drop_collection(self, name: str) -> None:
-        """Drop the collection and its aliases; Conflict when the name is an alias."""
         check_name(name)
         self._refuse_alias(name)
         self._facts.pop(name, None)
         self._connection.call(lambda client, left_s: _drop(client, name, left_s))
 
     def collections(self) -> list[CollectionInfo]:
-        """List the collections by name, with the rows that a search finds; marks are none."""
         found = []
         for name in sorted(name for name in self._names() if marked_id(name) is None):
             try:
@@ -170,7 +165,6 @@ class MilvusCollections:
         return found
 
     def set_alias(self, alias: str, collection: str) -> None:
-        """Point the alias at the collection, wherever it pointed before."""
         check_name(alias)
         names = self._names()
         if alias in names:
@@ -187,16 +181,13 @@ class MilvusCollections:
         self._connection.call(point)
 
     def alias_target(self, alias: str) -> str | None:
-        """Name the collection behind the alias."""
-        check_name(alias)
         try:
-            found = self._connection.call(lambda client, left_s: client.describe_alias(alias, timeout=left_s))
+            found = self._connection.run(MilvusClient.describe_alias, check_name(alias))
         except NotFound:
             return None
         return str(found["collection_name"]) or None
 
     def ping(self) -> None:
-        """Return when Milvus answers a call that reads its collections."""
         self._names()
 
     def close(self) -> None:
@@ -204,14 +195,14 @@ class MilvusCollections:
         self._connection.close()
 
     def _names(self) -> list[str]:
-        return list(self._connection.call(lambda client, left_s: client.list_collections(timeout=left_s)))
+        return list(self._connection.run(MilvusClient.list_collections))
 
     def _refuse_alias(self, name: str) -> None:
         if self.alias_target(name) is not None:
             raise Conflict(f"{name} is an alias, not a collection")
 
     def _describe(self, name: str) -> tuple[int, str]:
-        """The dimension and index type of a collection; the type is empty while it is being made."""
+        """Read the dimension and index type of a collection; the type is empty while it is being made."""
         if name in self._facts:
             return self._facts[name]
         facts = self._connection.call(lambda client, left_s: _facts(client, name, left_s))
@@ -247,54 +238,21 @@ class MilvusCollections:
 
     def _is_lite(self) -> bool:
         if self._lite is None:
-            version = self._connection.call(
-                lambda client, left_s: str(client.get_server_version(timeout=left_s))
-            )
-            self._lite = version.startswith("milvus_lite")
+            version = self._connection.run(MilvusClient.get_server_version)
+            self._lite = str(version).startswith("milvus_lite")
         return self._lite
 
-
-def _facts(client: MilvusClient, name: str, left_s: float) -> tuple[int, str]:
-    fields = client.describe_collection(name, timeout=left_s)["fields"]
-    made = client.list_indexes(name, timeout=left_s)
-    index = client.describe_index(name, made[0], timeout=left_s) if made else {}
-    dimension = next(int(field["params"]["dim"]) for field in fields if field["name"] == "embedding")
-    return dimension, str(index.get("index_type", ""))
-
-
-def _drop(client: MilvusClient, name: str, left_s: float) -> None:
-    """Drop the aliases first: a server keeps them, pointing nowhere."""
-    if not client.has_collection(name, timeout=left_s):
-        return
-    for alias in client.list_aliases(name, timeout=left_s)["aliases"]:
-        client.drop_alias(alias, timeout=left_s)
-    client.drop_collection(name, timeout=left_s)
-
-
-class MilvusStore(MilvusCollections):
-    """A `VectorStore` on the ordinary Milvus client. Thread-safe.
-
-    Search goes to the collection that the caller names. Writes return when every reader finds them.
-    """
-
-    def __init__(self, config: MilvusConfig) -> None:
-        super().__init__(config)
-        self._rows: dict[str, tuple[int, float]] = {}
-
     def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
-        """Write rows by key, in calls far below the server's size limit; repeat the batch if one fails."""
         self._upsert(collection, encode_rows(rows, self._describe(collection)[0]))
 
     def delete(self, collection: str, keys: Sequence[str]) -> None:
-        """Remove rows by key; missing keys are fine."""
         self._describe(collection)
         for some in parts(keys, KEYS_A_CALL):
-            self._delete(collection, key_in(some))
+            self._connection.run(MilvusClient.delete, collection, filter=key_in(some))
         if keys:
             self._wait_until_seen(collection)
 
     def fetch(self, collection: str, keys: Sequence[str]) -> dict[str, Vector]:
-        """Read vectors by row key; missing keys are left out."""
         dimension = self._describe(collection)[0]
         found: dict[str, Vector] = {}
         for some in parts(keys, min(KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
@@ -303,7 +261,6 @@ class MilvusStore(MilvusCollections):
         return found
 
     def keys(self, collection: str, first: str = "", beyond: str | None = None) -> Iterator[str]:
-        """Walk the row keys with `first <= key < beyond`, by default all, a page a call."""
         self._describe(collection)
         below = "" if beyond is None else f" and {key_before(beyond)}"
         where = key_from(first)
@@ -319,7 +276,6 @@ class MilvusStore(MilvusCollections):
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
     ) -> list[Hit]:
-        """Find the `limit` nearest distinct products, each by its best image."""
         dimension, index_type = self._describe(collection)
         query = check_vector(vector, dimension)
 
@@ -331,7 +287,6 @@ class MilvusStore(MilvusCollections):
     def score_products(
         self, collection: str, vector: Vector, products: Sequence[str], filter: Filter | None = None
     ) -> list[Hit]:
-        """Score these products, each by its best image; those that the collection lacks are left out."""
         dimension, index_type = self._describe(collection)
         query = check_vector(vector, dimension)
         hits: list[Hit] = []
@@ -368,20 +323,12 @@ class MilvusStore(MilvusCollections):
 
     def _upsert(self, collection: str, rows: Sequence[dict[str, Any]]) -> None:
         for batch in batched_rows(rows):
-            self._upsert_batch(collection, batch)
+            self._connection.run(MilvusClient.upsert, collection, batch)
         if rows:
             self._wait_until_seen(collection)
 
-    def _upsert_batch(self, collection: str, batch: list[dict[str, Any]]) -> None:
-        self._connection.call(lambda client, left_s: client.upsert(collection, batch, timeout=left_s))
-
-    def _delete(self, collection: str, expression: str) -> None:
-        self._connection.call(
-            lambda client, left_s: client.delete(collection, filter=expression, timeout=left_s)
-        )
-
     def _first_keys(self, collection: str, expression: str) -> list[str]:
-        """The first keys in order; pages by a cursor survive a lost connection, an iterator does not."""
+        """Read the first keys in order; pages by a cursor survive a lost connection, an iterator does not."""
         rows = self._query(collection, expression, ["key"], limit=_KEYS_A_PAGE, **_IN_KEY_ORDER)
         return sorted(row["key"] for row in rows)
 
@@ -401,3 +348,20 @@ class MilvusStore(MilvusCollections):
 def _hit(hit: Any) -> Hit:
     entity = hit["entity"]
     return Hit(entity["image_id"], int(entity["revision"]), entity["product_id"], clamped(hit["distance"]))
+
+
+def _facts(client: MilvusClient, name: str, left_s: float) -> tuple[int, str]:
+    fields = client.describe_collection(name, timeout=left_s)["fields"]
+    made = client.list_indexes(name, timeout=left_s)
+    index = client.describe_index(name, made[0], timeout=left_s) if made else {}
+    dimension = next(int(field["params"]["dim"]) for field in fields if field["name"] == "embedding")
+    return dimension, str(index.get("index_type", ""))
+
+
+def _drop(client: MilvusClient, name: str, left_s: float) -> None:
+    """Drop the aliases first: a server keeps them, pointing nowhere."""
+    if not client.has_collection(name, timeout=left_s):
+        return
+    for alias in client.list_aliases(name, timeout=left_s)["aliases"]:
+        client.drop_alias(alias, timeout=left_s)
+    client.drop_collection(name, timeout=left_s)

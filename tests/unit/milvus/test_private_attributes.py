@@ -20,7 +20,7 @@ TRIED = {"pymilvus": "3.0.2", "milvus-lite": "3.2.2"}
 KEEPERS = {"pymilvus": "milvus/connection.py", "milvus-lite": "milvus/lite.py"}
 WORDS = {
     "pymilvus": ["_get_connection", "_generate_call_context", "_on_rpc_error", "pymilvus.client"],
-    "milvus-lite": ["_collections)", "_save_aliases", "_trigger_flush", "_sync_mode", "milvus_lite."],
+    "milvus-lite": ["_save_aliases", "_trigger_flush", "_sync_mode", "milvus_lite."],
 }
 
 
