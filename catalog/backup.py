@@ -32,7 +32,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Connection, Engine, func, inspect, select
 
-from catalog.blobs import FsspecBlobs, sync_file
+from catalog.blobs import FsspecBlobs, sync_file, write_durably
 from catalog.database import BUSY_TIMEOUT_S, CatalogConfig, open_engine, reading, utc_now
 from catalog.image_files import SqlImageFiles
 from catalog.jobs import read_report_files
@@ -146,7 +146,7 @@ def restore(
     # Opening migrates the tables of an earlier version.
     with closing(open_catalog(config)) as catalog:
         if not keep_index:
-            # A service on the empty catalog has made empty collections, which nothing tells from full ones.
+            # A service on the empty catalog has made empty collections, which look like full ones to the ledger.
             catalog.ledger.forget_store(catalog.ledger.store_id())
         ours = catalog.image_files.take_over(replaced)
     return Transfer(found, images, reports, files_belong_to_another=not ours)
@@ -195,16 +195,19 @@ class Archive:
 
     def add(self, snapshot: Snapshot, folder: Path) -> None:
         """Store the dump and the lists of a local folder, then `snapshot.json`, which makes them a backup."""
-        (folder / _COMPLETE).write_text(snapshot.model_dump_json(indent=2))
-        place = f"{self._snapshots}/{snapshot.id}"
+        place, record = f"{self._snapshots}/{snapshot.id}", snapshot.model_dump_json(indent=2).encode()
         with _outages_as_unavailable():
             if self._is_local:
                 # An object store has no folders, and might make a bucket instead.
                 self._files.makedirs(place, exist_ok=True)
-            for name in (_DUMP, _IMAGES, _REPORTS, _COMPLETE):
+            for name in (_DUMP, _IMAGES, _REPORTS):
                 self._files.put_file(str(folder / name), f"{place}/{name}")
                 if self._is_local:
                     sync_file(f"{place}/{name}")
+            if self._is_local:
+                write_durably(f"{place}/{_COMPLETE}", record)
+            else:
+                self._files.pipe_file(f"{place}/{_COMPLETE}", record)
 
     def fetch(self, snapshot: Snapshot, folder: Path) -> None:
         """Copy the dump and the lists to a local folder.

@@ -143,7 +143,7 @@ class _Turns:
 
 
 class _Calls(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Lets reads in together and each other call alone, which `after_write` follows; logs each call.
+    """Runs reads side by side and each other call alone, followed by `after_write`; logs each call.
 
     The logged time holds the wait for other calls. A call that is for no request is logged for debugging.
     """
@@ -255,7 +255,7 @@ class LiteOwner:
             self._engine = None
 
     def healthy(self) -> bool:
-        """Whether a real call through the address is answered."""
+        """Check that a real call through the address is answered."""
         with grpc.insecure_channel(_grpc_target(self.address)) as channel:
             stub = milvus_pb2_grpc.MilvusServiceStub(channel)
             try:

@@ -29,7 +29,7 @@ NAMES = "names"
 
 
 def encode_attributes(attributes: Attributes) -> dict[str, Any]:
-    """Turn a product's attributes into the JSON value that a collection's row holds.
+    """Encode a product's attributes as the JSON value of its rows.
 
     Raises:
         InvalidInput: a name or string holds a lone surrogate, which no engine can store.
@@ -43,12 +43,12 @@ def encode_attributes(attributes: Attributes) -> dict[str, Any]:
 
 
 def elements_key(kind: Kind, name: str) -> str:
-    """The stored key of all values of one kind that the attribute has."""
+    """Name the stored key of all values of one kind that the attribute has."""
     return f"all_{kind}_{_plain(name)}"
 
 
 def single_key(kind: Kind, name: str) -> str:
-    """The stored key of the attribute's value when it is a single one of this kind."""
+    """Name the stored key of the attribute's value when it is a single one of this kind."""
     return f"one_{kind}_{_plain(name)}"
 
 
@@ -156,7 +156,7 @@ def check_vector(vector: Vector, dimension: int) -> Vector:
 
 
 def encode_rows(rows: Sequence[VectorRow], dimension: int) -> list[dict[str, Any]]:
-    """Turn rows into what Milvus stores, all checked before any is written.
+    """Encode rows for Milvus; all are checked before any is written.
 
     Raises:
         InvalidInput: a wrong vector, id or attribute, or one key twice.
@@ -172,7 +172,7 @@ def encode_rows(rows: Sequence[VectorRow], dimension: int) -> list[dict[str, Any
 
 
 def index_attributes(attributes: Attributes) -> dict[str, Any]:
-    """Turn a product's attributes into what its rows hold.
+    """Encode a product's attributes, within the size of a JSON field.
 
     Raises:
         InvalidInput: a name or string holds a lone surrogate.

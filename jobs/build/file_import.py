@@ -134,7 +134,7 @@ class FileImports:
         """
         names = self._staging.names()
         if names and not self._caught_up:
-            # What a killed build has begun must end first: nothing else tells whether it brought their rows.
+            # What a killed build has begun must end first: only then do counts show whether it brought their rows.
             self._wait_until_idle()
         self._caught_up = True
         recorded = 0

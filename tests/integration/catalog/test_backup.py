@@ -57,6 +57,15 @@ class Shop:
                 connection.execute("CREATE SCHEMA public")
         shutil.rmtree(self.config.blobs_url)
 
+    def index(self) -> str:
+        """Record all images as indexed in a version; returns its collection."""
+        ledger, version = self.catalog.ledger, info("old")
+        ledger.register(version)
+        items = ledger.missing(version.collection, 10)
+        ledger.open(version.collection, items)
+        ledger.settle(version.collection, items)
+        return version.collection
+
     def reopen(self) -> None:
         self.catalog = open_catalog(self.config)
 
@@ -157,20 +166,16 @@ def test_an_empty_catalog_in_use_takes_a_backup_and_one_with_products_does_not(s
 @pytest.mark.parametrize("keep_index", [False, True])
 def test_what_is_indexed_is_believed_only_when_asked(shop: Shop, keep_index: bool) -> None:
     shop.put("dress", "hat")
-    version = info("old")
-    shop.catalog.ledger.register(version)
-    items = shop.catalog.ledger.missing(version.collection, 10)
-    shop.catalog.ledger.open(version.collection, items)
-    shop.catalog.ledger.settle(version.collection, items)
+    collection = shop.index()
     back_up(shop.config, shop.place)
     shop.lose()
     restore(shop.config, shop.place, keep_index=keep_index)
     shop.reopen()
-    counts = shop.catalog.ledger.counts(version.collection)
+    counts = shop.catalog.ledger.counts(collection)
     assert (counts.indexed, counts.missing) == ((2, 0) if keep_index else (0, 2))
 
 
-def test_missing_and_damaged_files_are_told_and_the_others_kept(shop: Shop) -> None:
+def test_missing_and_damaged_files_are_named_and_the_others_kept(shop: Shop) -> None:
     shop.put("dress", "hat", "scarf", "shoe")
     back_up(shop.config, shop.place)
     shop.put("shirt", "skirt")
@@ -273,7 +278,7 @@ def test_a_missing_pg_dump_is_named(
         back_up(config, f"{tmp_path}/backups")
 
 
-def test_a_role_that_only_reads_is_told_which_right_a_backup_needs(tmp_path: Path, postgres_url: str) -> None:
+def test_a_role_that_only_reads_learns_which_right_a_backup_needs(tmp_path: Path, postgres_url: str) -> None:
     config = CatalogConfig(database_url=postgres_url, blobs_url=f"{tmp_path}/blobs")
     open_catalog(config).close()
     role = f"reader_{uuid.uuid4().hex}"
@@ -368,11 +373,7 @@ def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
 
 def test_a_backup_of_tables_without_holds_comes_back(shop: Shop) -> None:
     shop.put("dress")
-    version = info("old")
-    shop.catalog.ledger.register(version)
-    items = shop.catalog.ledger.missing(version.collection, 10)
-    shop.catalog.ledger.open(version.collection, items)
-    shop.catalog.ledger.settle(version.collection, items)
+    collection = shop.index()
     # The tables of the release before.
     with writing(shop.catalog.engine) as connection:
         command.downgrade(alembic_config(connection), "0007")
@@ -381,7 +382,7 @@ def test_a_backup_of_tables_without_holds_comes_back(shop: Shop) -> None:
     assert restore(shop.config, shop.place).whole
     shop.reopen()
     assert shop.products() == ["dress"]
-    assert shop.catalog.ledger.counts(version.collection).missing == 1
+    assert shop.catalog.ledger.counts(collection).missing == 1
     assert shop.catalog.image_files.collect(0, 10) == Collected()
 
 

@@ -1,4 +1,4 @@
-"""Configuration and connection of Milvus: addresses, and what a client is told of refusals."""
+"""Configuration and connection of Milvus: addresses, and the messages of refusals."""
 
 import subprocess
 import sys
