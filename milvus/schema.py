@@ -26,59 +26,6 @@ from core.filters import Kind, kind_of
 from core.types import Attributes, Vector, VectorRow
 
 NAMES = "names"
-
-
-def encode_attributes(attributes: Attributes) -> dict[str, Any]:
-    """Encode a product's attributes as the JSON value of its rows.
-
-    Raises:
-        InvalidInput: a name or string holds a lone surrogate, which no engine can store.
-    """
-    stored: dict[str, Any] = {NAMES: []}
-    for name, value in attributes.items():
-        if value is not None:
-            stored[NAMES].append(_encodable(name))
-            _encode_one(stored, name, value)
-    return stored
-
-
-def elements_key(kind: Kind, name: str) -> str:
-    """Name the stored key of all values of one kind that the attribute has."""
-    return f"all_{kind}_{_plain(name)}"
-
-
-def single_key(kind: Kind, name: str) -> str:
-    """Name the stored key of the attribute's value when it is a single one of this kind."""
-    return f"one_{kind}_{_plain(name)}"
-
-
-def _encode_one(stored: dict[str, Any], name: str, value: object) -> None:
-    single = not isinstance(value, list | tuple)
-    for element in [value] if not isinstance(value, list | tuple) else value:
-        found = kind_of(element)
-        if found is None:
-            continue
-        kind, scalar = found
-        if kind == "string":
-            _encodable(scalar)
-        stored.setdefault(elements_key(kind, name), []).append(scalar)
-        if single and kind != "bool":
-            stored[single_key(kind, name)] = scalar
-
-
-def _plain(name: str) -> str:
-    """Percent-encode all but letters, digits, `_`, `-` and `.`: a `~` or `/` would end a JSON pointer."""
-    return quote(name, safe="").replace("~", "%7E")
-
-
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidInput("an attribute holds a lone surrogate, which is no character") from None
-    return text
-
-
 MAX_NAME = 255
 MAX_DIMENSION = 32768
 MAX_ID_BYTES = 800
@@ -172,18 +119,51 @@ def encode_rows(rows: Sequence[VectorRow], dimension: int) -> list[dict[str, Any
 
 
 def index_attributes(attributes: Attributes) -> dict[str, Any]:
-    """Encode a product's attributes, within the size of a JSON field.
+    """Encode a product's attributes as the JSON value of its rows.
 
     Raises:
-        InvalidInput: a name or string holds a lone surrogate.
+        InvalidInput: a name or string holds a lone surrogate, which no engine can store.
         InputTooLarge: they take more than the 64 KB of a JSON field.
     """
-    stored = encode_attributes(attributes)
-    if (size := len(json.dumps(stored, ensure_ascii=False).encode())) > MAX_JSON_BYTES:
+    stored: dict[str, Any] = {NAMES: []}
+    try:
+        for name, value in attributes.items():
+            if value is not None:
+                stored[NAMES].append(name)
+                _add_values(stored, name, value)
+        size = len(json.dumps(stored, ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        raise InvalidInput("an attribute holds a lone surrogate, which is no character") from None
+    if size > MAX_JSON_BYTES:
         raise InputTooLarge(
             f"the attributes take {size} bytes in the index; at most {MAX_JSON_BYTES} are possible"
         )
     return stored
+
+
+def elements_key(kind: Kind, name: str) -> str:
+    """Name the stored key of all values of one kind that the attribute has."""
+    return f"all_{kind}_{_plain(name)}"
+
+
+def single_key(kind: Kind, name: str) -> str:
+    """Name the stored key of the attribute's value when it is a single one of this kind."""
+    return f"one_{kind}_{_plain(name)}"
+
+
+def _add_values(stored: dict[str, Any], name: str, value: object) -> None:
+    single = not isinstance(value, list | tuple)
+    for element in value if isinstance(value, list | tuple) else [value]:
+        if (found := kind_of(element)) is not None:
+            kind, scalar = found
+            stored.setdefault(elements_key(kind, name), []).append(scalar)
+            if single and kind != "bool":
+                stored[single_key(kind, name)] = scalar
+
+
+def _plain(name: str) -> str:
+    """Percent-encode all but letters, digits, `_`, `-` and `.`: a `~` or `/` would end a JSON pointer."""
+    return quote(name, safe="").replace("~", "%7E")
 
 
 def batched_rows(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

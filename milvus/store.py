@@ -13,7 +13,7 @@ from core.filters import Filter
 from core.types import CollectionInfo, Hit, Vector, VectorRow
 from milvus.config import EXACT_INDEXES, IndexConfig, MilvusConfig
 from milvus.connection import NOT_LOADED, Connection
-from milvus.filters import compile_filter, key_after, key_before, key_from, key_in
+from milvus.filters import compile_filter, key_in, keys_between
 from milvus.pages import clamped, full_page, in_order, nearest_products
 from milvus.schema import (
     HIT_FIELDS,
@@ -262,11 +262,10 @@ class MilvusStore:
 
     def keys(self, collection: str, first: str = "", beyond: str | None = None) -> Iterator[str]:
         self._describe(collection)
-        below = "" if beyond is None else f" and {key_before(beyond)}"
-        where = key_from(first)
-        while page := self._first_keys(collection, where + below):
+        where = keys_between(first, beyond)
+        while page := self._first_keys(collection, where):
             yield from page
-            where = key_after(page[-1])
+            where = keys_between(page[-1], beyond, after=True)
 
     def search_products(
         self,

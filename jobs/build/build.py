@@ -27,7 +27,7 @@ from models.registry import load_encoder
 
 
 @dataclass(frozen=True, slots=True)
-class Reindexed:
+class BuildResult:
     """The numbers of a bulk build; `remaining` images are missing still."""
 
     info: EncoderInfo
@@ -53,14 +53,14 @@ class Reindexed:
         }
 
 
-def reindex(
+def build_collection(
     run: JobRun,
     settings: Settings,
     catalog: Catalog,
     encoder: EncoderSettings,
     share: float = 1.0,
     load: Load = load_encoder,
-) -> Reindexed:
+) -> BuildResult:
     """Complete the collection of one version, or the first `share` (0 to 1) of the ids.
 
     Raises:
@@ -83,8 +83,8 @@ def complete(
     share: float = 1.0,
     load: Load = load_encoder,
     files: FileImportConfig | None = None,
-) -> Reindexed:
-    """Do the work of `reindex` for a known version, without a claim; same errors.
+) -> BuildResult:
+    """Do the work of `build_collection` for a known version, without a claim; same errors.
 
     `files` is for a caller that has claimed the collection: two that import the same files disturb each other.
     """
@@ -120,7 +120,7 @@ def complete(
         store.close()
     images, speed = catalog.ledger.counts(info.collection).images, passes.speed
     steady_s = speed.seconds_for(images)
-    return Reindexed(
+    return BuildResult(
         info=info,
         images=images,
         indexed=passes.indexed,
@@ -152,7 +152,7 @@ def _load_and_describe(config: EncoderConfig, load: Load) -> EncoderInfo:
 def build(context: JobContext, args: JobArgs) -> dict[str, Any]:
     """Complete the collection of the configured or candidate version; returns its numbers."""
     assert isinstance(args, BuildArgs)
-    return _reindex(context, args, share=1.0).as_result()
+    return _build(context, args, share=1.0).as_result()
 
 
 def sample(context: JobContext, args: JobArgs) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def sample(context: JobContext, args: JobArgs) -> dict[str, Any]:
         InvalidInput: nothing of the share was missing, so nothing was measured.
     """
     assert isinstance(args, SampleArgs)
-    done = _reindex(context, args, share=args.percent / 100)
+    done = _build(context, args, share=args.percent / 100)
     if done.predicted_s is None:
         raise InvalidInput(
             "nothing is missing in this share of the collection, so there is nothing to measure by"
@@ -172,6 +172,6 @@ def sample(context: JobContext, args: JobArgs) -> dict[str, Any]:
     return done.as_result() | {"percent": args.percent, "predicted_remaining_s": remaining_s}
 
 
-def _reindex(context: JobContext, args: BuildArgs, share: float) -> Reindexed:
+def _build(context: JobContext, args: BuildArgs, share: float) -> BuildResult:
     encoder = context.settings.encoder(args.model, args.candidate)
-    return reindex(context.run, context.settings, context.catalog, encoder, share)
+    return build_collection(context.run, context.settings, context.catalog, encoder, share)
