@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,28 +127,14 @@ def _evaluate_named_columns(compiled: Any, data: Any) -> Any:
     return evaluate_python(compiled, data.select(named))
 
 
-class _Turns:
-    """A readers-writer lock: readers share it, a writer has it alone, first come, first served."""
-
-    def __init__(self) -> None:
-        self._held = WeightedSemaphore()
-
-    def reading(self) -> AbstractContextManager[None]:
-        """Hold it together with other readers."""
-        return self._held.holding(1, _WORKERS)
-
-    def writing(self) -> AbstractContextManager[None]:
-        """Hold it alone."""
-        return self._held.holding(_WORKERS, _WORKERS)
-
-
 class _Calls(grpc.ServerInterceptor):  # type: ignore[misc]
     """Runs reads side by side and each other call alone, followed by `after_write`; logs each call.
 
+    The semaphore has as many shares as there are threads: a read takes one of them, any other call takes all.
     The logged time holds the wait for other calls. A call that is for no request is logged for debugging.
     """
 
-    def __init__(self, turns: _Turns, after_write: Callable[[], None]) -> None:
+    def __init__(self, turns: WeightedSemaphore, after_write: Callable[[], None]) -> None:
         self._turns = turns
         self._after_write = after_write
 
@@ -160,12 +146,16 @@ class _Calls(grpc.ServerInterceptor):  # type: ignore[misc]
         call = str(details.method).rsplit("/", 1)[-1]
         sent = dict(details.invocation_metadata or ()).get(_REQUEST_ID, "")
         request_id = sent if isinstance(sent, str) else ""
+        shares = 1 if call in _READS else _WORKERS
 
         def answer(request: Any, context: Any) -> Any:
             with answering(request_id):
                 started, status = time.perf_counter(), "error"
                 try:
-                    response = self._answer(call in _READS, handler.unary_unary, request, context)
+                    with self._turns.holding(shares, _WORKERS):
+                        response = handler.unary_unary(request, context)
+                        if call not in _READS:
+                            self._after_write()
                     # Some responses are a status, others hold one.
                     status = "error" if getattr(getattr(response, "status", response), "code", 0) else "ok"
                     return response
@@ -183,15 +173,6 @@ class _Calls(grpc.ServerInterceptor):  # type: ignore[misc]
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
-
-    def _answer(self, reads: bool, handle: Callable[[Any, Any], Any], request: Any, context: Any) -> Any:
-        if reads:
-            with self._turns.reading():
-                return handle(request, context)
-        with self._turns.writing():
-            response = handle(request, context)
-            self._after_write()
-            return response
 
 
 class LiteOwner:
@@ -212,7 +193,7 @@ class LiteOwner:
         self._flush_rows = flush_rows
         self._flush_interval_s = flush_interval_s
         self._exit = exit
-        self._turns = _Turns()
+        self._turns = WeightedSemaphore()
         self._stopping = threading.Event()
         self._engine: GuardedLite | None = None
         self._server: grpc.Server | None = None
@@ -250,7 +231,7 @@ class LiteOwner:
             with suppress(OSError):
                 Path(socket_path(self.address)).unlink(missing_ok=True)
         if self._engine is not None:
-            with self._turns.writing():
+            with self._turns.holding(_WORKERS, _WORKERS):
                 self._engine.close()
             self._engine = None
 
@@ -297,7 +278,7 @@ class LiteOwner:
     def _flush_regularly(self) -> None:
         while not self._stopping.wait(self._flush_interval_s):
             try:
-                with self._turns.writing():
+                with self._turns.holding(_WORKERS, _WORKERS):
                     if self._engine is not None and not self._stopping.is_set():
                         self._engine.flush_all(1)
             except Exception as error:
