@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pymilvus import BulkInsertState
+from pymilvus import BulkInsertState, MilvusClient
 
 from core.batching import parts
 from core.errors import ConfigError, InvalidInput
@@ -159,10 +159,7 @@ class MilvusImports(MilvusStore):
 
     def show_imported(self, collection: str) -> None:
         """Let searches find what was imported; until then a loaded collection does not."""
-        self._connection.call(
-            lambda client, left_s: client.refresh_load(collection, timeout=left_s),
-            self._config.build_timeout_s,
-        )
+        self._connection.run(MilvusClient.refresh_load, collection, timeout_s=self._config.build_timeout_s)
 
     def count_rows(self, collection: str, keys: Sequence[str]) -> int:
         """Count the rows with these keys; more than there are keys where some come twice."""

@@ -88,9 +88,11 @@ class Connection:
                     raise StoreUnavailable(f"Milvus did not answer within {limit_s:g} s") from error
             time.sleep(_PAUSE_S)
 
-    def run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Call a method of MilvusClient as `call` does."""
-        return self.call(lambda client, left_s: method(client, *args, timeout=left_s, **options))
+    def run(
+        self, method: Callable[..., Any], *args: Any, timeout_s: float | None = None, **options: Any
+    ) -> Any:
+        """Call a method of MilvusClient, or what takes a client and `timeout` likewise, as `call` does."""
+        return self.call(lambda client, left_s: method(client, *args, timeout=left_s, **options), timeout_s)
 
     def close(self) -> None:
         """Close the channel; the next call opens a new one."""

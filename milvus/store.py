@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
@@ -40,41 +40,38 @@ _ROWS_FRESH_S = 30.0
 _IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": True}
 """What pymilvus's own iterator sends so that a page is the smallest keys, in Lite and in a server."""
 
-Result = TypeVar("Result")
-Work = Callable[[MilvusClient, float], Result]
-
 
 def create_collection(
-    client: MilvusClient, name: str, dimension: int, index: IndexConfig, lite: bool, timeout_s: float
+    client: MilvusClient, name: str, dimension: int, index: IndexConfig, lite: bool, timeout: float
 ) -> None:
     """Create, index and load the collection; what is already done stays as it is."""
-    _create(client, name, _schema(dimension), timeout_s, **({} if lite else {"num_shards": index.shards}))
-    if not client.list_indexes(name, timeout=timeout_s):
+    _create(client, name, _schema(dimension), timeout, **({} if lite else {"num_shards": index.shards}))
+    if not client.list_indexes(name, timeout=timeout):
         try:
-            client.create_index(name, _index(client, index, lite), timeout=timeout_s)
+            client.create_index(name, _index(client, index, lite), timeout=timeout)
         except MilvusException:
-            if not client.list_indexes(name, timeout=timeout_s):
+            if not client.list_indexes(name, timeout=timeout):
                 raise
-    client.load_collection(name, timeout=timeout_s)
+    client.load_collection(name, timeout=timeout)
 
 
-def create_mark(client: MilvusClient, name: str, timeout_s: float) -> None:
+def create_mark(client: MilvusClient, name: str, timeout: float) -> None:
     """Create an empty collection that is never loaded, unless it is there."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("key", DataType.INT64, is_primary=True)
     # A server takes no collection without vectors.
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=2)
-    _create(client, name, schema, timeout_s)
+    _create(client, name, schema, timeout)
 
 
-def _create(client: MilvusClient, name: str, schema: Any, timeout_s: float, **options: Any) -> None:
-    if client.has_collection(name, timeout=timeout_s):
+def _create(client: MilvusClient, name: str, schema: Any, timeout: float, **options: Any) -> None:
+    if client.has_collection(name, timeout=timeout):
         return
     try:
-        client.create_collection(name, schema=schema, timeout=timeout_s, **options)
+        client.create_collection(name, schema=schema, timeout=timeout, **options)
     except MilvusException:
         # Another process may have been faster; the caller checks whose dimension it has.
-        if not client.has_collection(name, timeout=timeout_s):
+        if not client.has_collection(name, timeout=timeout):
             raise
 
 
@@ -128,10 +125,7 @@ class MilvusStore:
         return {store_id for name in self._names() if (store_id := marked_id(name)) is not None}
 
     def set_mark(self, store_id: str) -> None:
-        name = mark_name(store_id)
-        self._connection.call(
-            lambda client, left_s: create_mark(client, name, left_s), self._config.build_timeout_s
-        )
+        self._connection.run(create_mark, mark_name(store_id), timeout_s=self._config.build_timeout_s)
 
     def has_collection(self, name: str) -> bool:
         return bool(self._connection.run(MilvusClient.has_collection, check_name(name)))
@@ -140,11 +134,8 @@ class MilvusStore:
         check_name(name)
         check_dimension(dimension)
         self._refuse_alias(name)
-        index, lite = self._config.index, self._is_lite()
-        self._connection.call(
-            lambda client, left_s: create_collection(client, name, dimension, index, lite, left_s),
-            self._config.build_timeout_s,
-        )
+        made = (name, dimension, self._config.index, self._is_lite())
+        self._connection.run(create_collection, *made, timeout_s=self._config.build_timeout_s)
         if (there := self._describe(name)[0]) != dimension:
             raise Conflict(f"{name} has dimension {there}, not {dimension}")
 
@@ -152,7 +143,7 @@ class MilvusStore:
         check_name(name)
         self._refuse_alias(name)
         self._facts.pop(name, None)
-        self._connection.call(lambda client, left_s: _drop(client, name, left_s))
+        self._connection.run(_drop, name)
 
     def collections(self) -> list[CollectionInfo]:
         found = []
@@ -171,14 +162,7 @@ class MilvusStore:
             raise Conflict(f"{alias} is a collection, so it cannot be an alias")
         if collection not in names:
             raise NotFound(f"there is no collection {collection}")
-
-        def point(client: MilvusClient, left_s: float) -> None:
-            try:
-                client.alter_alias(collection, alias, timeout=left_s)
-            except MilvusException:
-                client.create_alias(collection, alias, timeout=left_s)
-
-        self._connection.call(point)
+        self._connection.run(_point_alias, alias, collection)
 
     def alias_target(self, alias: str) -> str | None:
         try:
@@ -205,36 +189,31 @@ class MilvusStore:
         """Read the dimension and index type of a collection; the type is empty while it is being made."""
         if name in self._facts:
             return self._facts[name]
-        facts = self._connection.call(lambda client, left_s: _facts(client, name, left_s))
-        if facts[1]:
-            self._facts[name] = facts
-        return facts
+        dimension, index_type = self._connection.run(_facts, name)
+        if index_type:
+            self._facts[name] = dimension, index_type
+        return dimension, index_type
 
     def _count(self, collection: str, expression: str = "", **options: Any) -> int:
         return int(self._query(collection, expression, ["count(*)"], **options)[0]["count(*)"])
 
     def _query(self, collection: str, expression: str, fields: Sequence[str], **options: Any) -> list[Any]:
         settings = {"consistency_level": self._config.consistency, "output_fields": list(fields), **options}
-        return self._read(
-            collection,
-            lambda client, left_s: list(
-                client.query(collection, filter=expression, timeout=left_s, **settings)
-            ),
-        )
+        return list(self._read(MilvusClient.query, collection, filter=expression, **settings))
 
-    def _read(self, collection: str, work: Work[Result]) -> Result:
-        """Read, and load the collection when a restart has left it unloaded."""
+    def _read(self, method: Callable[..., Any], collection: str, *args: Any, **options: Any) -> Any:
+        """Call a method that reads, and load the collection when a restart has left it unloaded."""
 
-        def loaded(client: MilvusClient, left_s: float) -> Result:
+        def read(client: MilvusClient, timeout: float) -> Any:
             try:
-                return work(client, left_s)
+                return method(client, collection, *args, timeout=timeout, **options)
             except MilvusException as error:
                 if error.code != NOT_LOADED:
                     raise
-                client.load_collection(collection, timeout=left_s)
-                return work(client, left_s)
+                client.load_collection(collection, timeout=timeout)
+                return method(client, collection, *args, timeout=timeout, **options)
 
-        return self._connection.call(loaded)
+        return self._connection.run(read)
 
     def _is_lite(self) -> bool:
         if self._lite is None:
@@ -305,20 +284,17 @@ class MilvusStore:
         index_type = self._describe(collection)[1]
         filtered_rows = self._recent_rows(collection) if expression and index_type == "HNSW" else 0
         parameters = search_parameters(self._config.index, index_type, count, filtered_rows)
-
-        def search(client: MilvusClient, left_s: float) -> Any:
-            return client.search(
-                collection,
-                [query],
-                filter=expression,
-                limit=count,
-                output_fields=HIT_FIELDS,
-                search_params={"metric_type": "COSINE", "params": parameters},
-                consistency_level=self._config.consistency,
-                timeout=left_s,
-            )
-
-        return [_hit(hit) for hit in self._read(collection, search)[0]]
+        found = self._read(
+            MilvusClient.search,
+            collection,
+            [query],
+            filter=expression,
+            limit=count,
+            output_fields=HIT_FIELDS,
+            search_params={"metric_type": "COSINE", "params": parameters},
+            consistency_level=self._config.consistency,
+        )
+        return [_hit(hit) for hit in found[0]]
 
     def _upsert(self, collection: str, rows: Sequence[dict[str, Any]]) -> None:
         for batch in batched_rows(rows):
@@ -349,18 +325,25 @@ def _hit(hit: Any) -> Hit:
     return Hit(entity["image_id"], int(entity["revision"]), entity["product_id"], clamped(hit["distance"]))
 
 
-def _facts(client: MilvusClient, name: str, left_s: float) -> tuple[int, str]:
-    fields = client.describe_collection(name, timeout=left_s)["fields"]
-    made = client.list_indexes(name, timeout=left_s)
-    index = client.describe_index(name, made[0], timeout=left_s) if made else {}
+def _facts(client: MilvusClient, name: str, timeout: float) -> tuple[int, str]:
+    fields = client.describe_collection(name, timeout=timeout)["fields"]
+    made = client.list_indexes(name, timeout=timeout)
+    index = client.describe_index(name, made[0], timeout=timeout) if made else {}
     dimension = next(int(field["params"]["dim"]) for field in fields if field["name"] == "embedding")
     return dimension, str(index.get("index_type", ""))
 
 
-def _drop(client: MilvusClient, name: str, left_s: float) -> None:
+def _drop(client: MilvusClient, name: str, timeout: float) -> None:
     """Drop the aliases first: a server keeps them, pointing nowhere."""
-    if not client.has_collection(name, timeout=left_s):
+    if not client.has_collection(name, timeout=timeout):
         return
-    for alias in client.list_aliases(name, timeout=left_s)["aliases"]:
-        client.drop_alias(alias, timeout=left_s)
-    client.drop_collection(name, timeout=left_s)
+    for alias in client.list_aliases(name, timeout=timeout)["aliases"]:
+        client.drop_alias(alias, timeout=timeout)
+    client.drop_collection(name, timeout=timeout)
+
+
+def _point_alias(client: MilvusClient, alias: str, collection: str, timeout: float) -> None:
+    try:
+        client.alter_alias(collection, alias, timeout=timeout)
+    except MilvusException:
+        client.create_alias(collection, alias, timeout=timeout)
