@@ -16,9 +16,9 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,15 +127,32 @@ def _evaluate_named_columns(compiled: Any, data: Any) -> Any:
     return evaluate_python(compiled, data.select(named))
 
 
+class ReadersWriterLock:
+    """A lock that readers share and a writer has alone; readers that waited for a writer precede the next one."""
+
+    def __init__(self) -> None:
+        self._shares, self._writers = WeightedSemaphore(), WeightedSemaphore()
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Hold it together with other readers."""
+        return self._shares.holding(1, _WORKERS)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold it alone."""
+        # Only one writer stands in line with the readers: each one in it costs them its whole time.
+        with self._writers.holding(1, 1), self._shares.holding(_WORKERS, _WORKERS):
+            yield
+
+
 class _Calls(grpc.ServerInterceptor):  # type: ignore[misc]
     """Runs reads side by side and each other call alone, followed by `after_write`; logs each call.
 
-    The semaphore has as many shares as there are threads: a read takes one of them, any other call takes all.
     The logged time holds the wait for other calls. A call that is for no request is logged for debugging.
     """
 
-    def __init__(self, turns: WeightedSemaphore, after_write: Callable[[], None]) -> None:
-        self._turns = turns
+    def __init__(self, lock: ReadersWriterLock, after_write: Callable[[], None]) -> None:
+        self._lock = lock
         self._after_write = after_write
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
@@ -146,13 +163,12 @@ class _Calls(grpc.ServerInterceptor):  # type: ignore[misc]
         call = str(details.method).rsplit("/", 1)[-1]
         sent = dict(details.invocation_metadata or ()).get(_REQUEST_ID, "")
         request_id = sent if isinstance(sent, str) else ""
-        shares = 1 if call in _READS else _WORKERS
 
         def answer(request: Any, context: Any) -> Any:
             with answering(request_id):
                 started, status = time.perf_counter(), "error"
                 try:
-                    with self._turns.holding(shares, _WORKERS):
+                    with self._lock.reading() if call in _READS else self._lock.writing():
                         response = handler.unary_unary(request, context)
                         if call not in _READS:
                             self._after_write()
@@ -193,7 +209,7 @@ class LiteOwner:
         self._flush_rows = flush_rows
         self._flush_interval_s = flush_interval_s
         self._exit = exit
-        self._turns = WeightedSemaphore()
+        self._lock = ReadersWriterLock()
         self._stopping = threading.Event()
         self._engine: GuardedLite | None = None
         self._server: grpc.Server | None = None
@@ -231,7 +247,7 @@ class LiteOwner:
             with suppress(OSError):
                 Path(socket_path(self.address)).unlink(missing_ok=True)
         if self._engine is not None:
-            with self._turns.holding(_WORKERS, _WORKERS):
+            with self._lock.writing():
                 self._engine.close()
             self._engine = None
 
@@ -263,7 +279,7 @@ class LiteOwner:
         server = grpc.server(
             ThreadPoolExecutor(_WORKERS, "lite"),
             options=[*((size, _MAX_CALL_BYTES) for size in sizes), ("grpc.so_reuseport", 0), *_PINGS],
-            interceptors=[_Calls(self._turns, lambda: engine.flush_all(self._flush_rows))],
+            interceptors=[_Calls(self._lock, lambda: engine.flush_all(self._flush_rows))],
         )
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(engine), server)
         try:
@@ -278,7 +294,7 @@ class LiteOwner:
     def _flush_regularly(self) -> None:
         while not self._stopping.wait(self._flush_interval_s):
             try:
-                with self._turns.holding(_WORKERS, _WORKERS):
+                with self._lock.writing():
                     if self._engine is not None and not self._stopping.is_set():
                         self._engine.flush_all(1)
             except Exception as error:
