@@ -1,5 +1,6 @@
 """Shards: ranges of image ids, their counts and times, and the speed that follows from them."""
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -81,12 +82,10 @@ class Speed:
     """
 
     def __init__(self, started: float) -> None:
-        self._started = started
-        self._began: float | None = None
-        self._warmed = started
-        self._warm_up = 0
-        self._last_ended = started
         self.done = 0
+        self._started = self._ended = started
+        self._began = self._warmed = math.inf
+        self._warm_up = 0
 
     def add(self, result: dict[str, Any]) -> None:
         """Add the counts and times of a shard; one without images says nothing of the speed."""
@@ -94,28 +93,25 @@ class Speed:
         if not images:
             return
         self.done += images
-        began, warmed = float(result["began"]), float(result["warmed"])
-        if self._began is None or warmed < self._warmed:
-            self._warmed, self._warm_up = warmed, int(result["warm_up"])
-        self._began = began if self._began is None else min(self._began, began)
-        self._last_ended = max(self._last_ended, float(result["ended"]))
+        if result["warmed"] < self._warmed:
+            self._warmed, self._warm_up = float(result["warmed"]), int(result["warm_up"])
+        self._began = min(self._began, float(result["began"]))
+        self.lasted_until(float(result["ended"]))
 
     def lasted_until(self, ended: float) -> None:
         """Count what followed the last shard too, such as the import of its file."""
-        self._last_ended = max(self._last_ended, ended)
+        self._ended = max(self._ended, ended)
 
     @property
     def startup_s(self) -> float:
         """Seconds from the start until the speed is steady."""
-        return 0.0 if self._began is None else self._steady[0] - self._started
+        return self._steady[0] - self._started if self.done else 0.0
 
     @property
     def images_per_s(self) -> float | None:
         """Images per second from then on; None while nothing is known."""
-        if self._began is None:
-            return None
         since, images = self._steady
-        return images / (self._last_ended - since) if self._last_ended > since else None
+        return images / (self._ended - since) if self._ended > since else None
 
     def seconds_for(self, images: int) -> float | None:
         """Seconds that this many more images take, without a start."""
@@ -127,4 +123,4 @@ class Speed:
         """The time since which the speed is steady, and the images since then."""
         if self.done > self._warm_up:
             return self._warmed, self.done - self._warm_up
-        return self._began or self._started, self.done
+        return self._began, self.done
