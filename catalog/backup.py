@@ -25,12 +25,12 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import Connection, Engine, func, inspect, select
+from sqlalchemy import Engine, func, inspect, select
 
 from catalog.blobs import FsspecBlobs, sync_file, write_durably
 from catalog.database import BUSY_TIMEOUT_S, CatalogConfig, open_engine, reading, utc_now
@@ -109,10 +109,7 @@ def back_up(config: CatalogConfig, url: str, clock: Callable[[], datetime] = utc
         raise NotFound("there is no catalog to back up: the file of database_url does not exist")
     with _files_held(config), TemporaryDirectory(prefix="vitrine-backup-") as scratch:
         folder = Path(scratch)
-        with _dumped(config, folder / _DUMP) as connection:
-            contents = _list_contents(connection, folder)
-        sha256, size = _fingerprint(folder / _DUMP)
-        snapshot = Snapshot(id=name, sha256=sha256, bytes=size, **contents)
+        snapshot = _dump_database(config, folder, name)
         images, reports = _copy_listed(folder, _stores_of(config), archive.stores)
         archive.add(snapshot, folder)
     return Transfer(snapshot, images, reports)
@@ -276,22 +273,6 @@ def _stores_of(config: CatalogConfig) -> Stores:
     return FsspecBlobs(config.blobs_url), open_reports(config)
 
 
-def _list_contents(connection: Connection, folder: Path) -> dict[str, Any]:
-    """Write the lists of files, and return the fields of a snapshot: one transaction's state."""
-    # What only an import remembers is left out: nobody keeps it, and the next import reads it anew.
-    named = select(ImageRow.sha256).distinct().order_by(ImageRow.sha256)
-    images = connection.scalars(named, execution_options={"yield_per": _ROWS_AT_ONCE})
-    for name, sha256s in ((_IMAGES, images), (_REPORTS, sorted(read_report_files(connection)))):
-        with (folder / name).open("w") as lines:
-            lines.writelines(f"{sha256}\n" for sha256 in sha256s)
-    return {
-        "database": connection.dialect.name,
-        "tables": revision_of(connection),
-        "products": connection.scalar(select(func.count()).select_from(ProductRow)),
-        "images": connection.scalar(select(func.count()).select_from(ImageRow)),
-    }
-
-
 def _fingerprint(path: Path) -> tuple[str, int]:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
@@ -339,17 +320,36 @@ def _check_target(config: CatalogConfig, snapshot: Snapshot) -> None:
             )
 
 
-@contextmanager
-def _dumped(config: CatalogConfig, dump: Path) -> Iterator[Connection]:
-    """Dump the database; yields a connection that sees the state which the dump holds."""
-    if file := _sqlite_file(config):
+def _dump_database(config: CatalogConfig, folder: Path, name: str) -> Snapshot:
+    """Write the dump and the lists of files into a folder; they hold one state of the database."""
+    dump, file = folder / _DUMP, _sqlite_file(config)
+    if file is not None:
         _copy_sqlite(file, dump)
         config = config.model_copy(update={"database_url": f"sqlite:///{dump}"})
     with _engine_of(config) as engine, reading(engine) as connection:
         if file is None:
             shared = connection.scalar(select(func.pg_export_snapshot()))
             _run_program(config, "pg_dump", "--format=custom", f"--snapshot={shared}", f"--file={dump}")
-        yield connection
+        # What only an import remembers is left out: nobody keeps it, and the next import reads it anew.
+        named = select(ImageRow.sha256).distinct().order_by(ImageRow.sha256)
+        images = connection.scalars(named, execution_options={"yield_per": _ROWS_AT_ONCE})
+        for path, sha256s in ((_IMAGES, images), (_REPORTS, sorted(read_report_files(connection)))):
+            with (folder / path).open("w") as lines:
+                lines.writelines(f"{sha256}\n" for sha256 in sha256s)
+        tables = revision_of(connection)
+        products, count = (
+            connection.scalar(select(func.count()).select_from(table)) for table in (ProductRow, ImageRow)
+        )
+    sha256, size = _fingerprint(dump)
+    return Snapshot(
+        id=name,
+        database=engine.dialect.name,
+        tables=tables,
+        sha256=sha256,
+        bytes=size,
+        products=products,
+        images=count,
+    )
 
 
 def _restore_database(config: CatalogConfig, dump: Path) -> None:
