@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from core.errors import InvalidInput
-from core.filters import Filter, parse_filter
+from core.filters import parse_filter
 from core.ports import VectorStore
-from core.types import SCORE_TOLERANCE, Hit, Vector, VectorRow
+from core.types import SCORE_TOLERANCE, Hit, VectorRow
 from milvus.config import IndexConfig, MilvusConfig
 from milvus.store import MilvusStore
 from tests.support.vector_stores import best_scores, row, unit
@@ -63,15 +63,12 @@ def test_any_page_is_what_brute_force_finds(store: VectorStore, collection: str)
         max_examples=12, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
     )
     @given(catalogs, st.integers(0, 1000), st.integers(1, 100), st.integers(0, 3), seeds)
+    @example(Catalog(7, [200, 200, 150, *range(1, 200, 10), *[2] * 100], 0, 1e-3, False), 440, 60, 3, 100)
+    @example(Catalog(7, [200, 200, 150, *range(1, 200, 10), *[2] * 100], 0, 1e-3, False), 9, 1, 1, 101)
+    @example(Catalog(9, [5] * 200, tail=1100, spread=1e-3, paired=False), 200, 1100, 3, 102)
     # An image scores -0.519482 in Lite's shallow answer and -0.519481 in its deep one.
     @example(
-        catalog=Catalog(
-            237, [120, 3, 187, 3, 2, 3, 193, 145, 22, 157, 3, 3], tail=40, spread=0.3, paired=False
-        ),
-        offset=121,
-        limit=97,
-        group=0,
-        seed=7298753,
+        Catalog(237, [120, 3, 187, 3, 2, 3, 193, 145, 22, 157, 3, 3], 40, 0.3, False), 121, 97, 0, 7298753
     )
     def agree(catalog: Catalog, offset: int, limit: int, group: int, seed: int) -> None:
         rows = catalog.rows()
@@ -89,34 +86,14 @@ def test_any_page_is_what_brute_force_finds(store: VectorStore, collection: str)
     agree()
 
 
-def test_pages_equal_brute_force(store: VectorStore, collection: str) -> None:
-    rng = np.random.default_rng(7)
-    sizes = [200, 200, 150, 1, 1, *rng.integers(1, 200, 20), *rng.integers(1, 4, 100)]
-    rows = _catalog(rng, [int(size) for size in sizes])
-    store.upsert(collection, rows)
-    filters = [None, parse_filter({"group": 3}), parse_filter({"group": {"lt": 2}})]
-    for number in range(9):
-        query = rng.normal(size=8).astype(np.float32) if number % 2 else rows[number * 100].vector
-        for limit in (1, 10, 60, 500):
-            _check(store, collection, rows, query, limit, filters[number % 3])
-
-
 def test_one_product_with_hundreds_of_images_hides_no_other(store: VectorStore, collection: str) -> None:
     rng = np.random.default_rng(8)
     near = [row(f"near{i}", unit(1, *rng.normal(0, 1e-3, 7)), "near") for i in range(1500)]
     far = [row(f"far{i}", unit(-1, 0.1 * i), f"far{i}") for i in range(12)]
     store.upsert(collection, near + far)
-    _check(store, collection, near + far, unit(1), 10, None)
+    hits = store.search_products(collection, unit(1), 10)
+    _check_page(hits, near + far, best_scores(near + far, unit(1)), unit(1), 10)
     assert len(store.search_products(collection, unit(1), 50)) == 13
-
-
-def test_a_page_of_a_thousand_products_is_full(store: VectorStore, collection: str) -> None:
-    rng = np.random.default_rng(9)
-    rows = _catalog(rng, [int(size) for size in rng.integers(1, 9, 1300)])
-    store.upsert(collection, rows)
-    query = rng.normal(size=8).astype(np.float32)
-    for limit in (1000, 1100, 1300):
-        _check(store, collection, rows, query, limit, None)
 
 
 def test_equal_scores_are_ordered_by_product_id(store: VectorStore, collection: str) -> None:
@@ -132,28 +109,6 @@ def test_excluded_products_are_left_out(store: VectorStore, collection: str) -> 
     store.upsert(collection, [row(f"i{i}", unit(1, i), f'p"{i}') for i in range(9)])
     hits = store.search_products(collection, unit(1), 9, exclude_products=['p"0', 'p"3', "missing"])
     assert [hit.image_id for hit in hits] == ["i1", "i2", "i4", "i5", "i6", "i7", "i8"]
-
-
-def _catalog(rng: np.random.Generator, sizes: Sequence[int]) -> list[VectorRow]:
-    rows = []
-    for number, size in enumerate(sizes):
-        center = rng.normal(size=8)
-        for image in range(size):
-            vector = (center + rng.normal(0, 1e-3, 8)).astype(np.float32)
-            rows.append(row(f"i{number}-{image}", vector, f"p{number}", group=number % 7))
-    return rows
-
-
-def _check(
-    store: VectorStore,
-    collection: str,
-    rows: Sequence[VectorRow],
-    query: Vector,
-    limit: int,
-    filter: Filter | None,
-) -> None:
-    hits = store.search_products(collection, query, limit, filter)
-    _check_page(hits, rows, best_scores(rows, query, filter), query, limit)
 
 
 def _check_page(
