@@ -1,4 +1,4 @@
-"""Where Milvus is and how its collections are indexed and searched."""
+"""Configuration of Milvus: its address, and the index of its collections."""
 
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ EXACT_INDEXES = frozenset({"FLAT"})
 
 
 class IndexConfig(Config):
-    """How a collection's vectors are indexed; the metric is always COSINE."""
+    """Index of a collection's vectors; the metric is always COSINE."""
 
     index_type: IndexType | None = Field(
         None, description="Milvus index type; by default FLAT on Milvus Lite and HNSW on a server."
@@ -57,7 +57,7 @@ class MilvusConfig(Config):
 
     @property
     def is_rebuilt_if_empty(self) -> bool:
-        """What `rebuilt_if_empty` says, or the default for this address."""
+        """The value of `rebuilt_if_empty`, or the default for this address."""
         return self.uri.startswith("unix:") if self.rebuilt_if_empty is None else self.rebuilt_if_empty
 
     @model_validator(mode="after")

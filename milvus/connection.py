@@ -1,9 +1,11 @@
-"""One connection to Milvus that comes back by itself.
+"""One connection to Milvus that recovers by itself.
 
-pymilvus waits long between its own retries (up to 3 s), reconnects under a lock that all clients of the
-process share, and gRPC backs off for up to two minutes. Here a call that loses its server drops the
-client, looks at the address ten times a second, and runs again as soon as somebody listens. All calls of
-the store may be repeated, so a call that was cut short is run again.
+pymilvus waits up to 3 s between its own retries, and reconnects under a lock that all clients of the process
+share. gRPC backs off for up to two minutes. Here a call that loses its server drops the client, tries the
+address ten times a second, and runs again as soon as somebody listens. Every call of the store may be repeated.
+
+This module is the only one that uses what pymilvus keeps private. The bounds in pyproject.toml and
+`tests/unit/milvus/test_private_attributes.py` name the version.
 """
 
 import logging
@@ -23,7 +25,8 @@ from core.telemetry import current_request_id
 from milvus.config import MilvusConfig, socket_path
 
 logger = logging.getLogger(__name__)
-Result = TypeVar("Result")
+# pymilvus logs each error with its traceback and raises it as well; here every error is handled or raised.
+logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
 
 NOT_FOUND = 100
 NOT_LOADED = 101
@@ -32,8 +35,6 @@ _TRANSIENT = frozenset({1, 2, 4, 8, 103, 500, 501, 502, 503, 600, 601, 602, 603,
 """Codes of a server that starts, balances or is overloaded (milvus/pkg/util/merr/errors.go)."""
 _LOST = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 _PAUSE_S = 0.1
-logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
-"""It logs each error with its traceback and raises it as well; here every error is handled or raised."""
 _PROBE_S = 1.0
 _CHANNEL_OPTIONS = {
     "grpc.use_local_subchannel_pool": 1,
@@ -41,13 +42,19 @@ _CHANNEL_OPTIONS = {
     "grpc.min_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 500,
 }
+Result = TypeVar("Result")
 
 
 class _Client(MilvusClient):  # type: ignore[misc]
-    """Tells Milvus with every call which request it is for; Milvus keeps that in its logs."""
+    """Sends the id of the request with every call; Milvus keeps it in its logs."""
 
     def _generate_call_context(self, **kwargs: Any) -> CallContext:
         return super()._generate_call_context(**{"client_request_id": current_request_id(), **kwargs})
+
+
+def rpc_handler(client: MilvusClient) -> Any:
+    """Return what sends a client's calls: the client itself has no bulk insert (pymilvus 3.0)."""
+    return client._get_connection()
 
 
 class Connection:
@@ -62,7 +69,7 @@ class Connection:
         """Run `work(client, seconds left)`, again after a lost connection, within the time.
 
         Raises:
-            StoreUnavailable: Milvus did not answer in time, or refused; why it did, the logs say.
+            StoreUnavailable: Milvus did not answer in time, or refused; the logs hold its reason.
             NotFound: the collection that the work names does not exist.
         """
         limit_s = timeout_s or self._config.timeout_s
@@ -80,6 +87,12 @@ class Connection:
                 if time.monotonic() + _PAUSE_S >= deadline:
                     raise StoreUnavailable(f"Milvus did not answer within {limit_s:g} s") from error
             time.sleep(_PAUSE_S)
+
+    def run(
+        self, method: Callable[..., Any], *args: Any, timeout_s: float | None = None, **options: Any
+    ) -> Any:
+        """Call a method of MilvusClient, or what takes a client and `timeout` likewise, as `call` does."""
+        return self.call(lambda client, left_s: method(client, *args, timeout=left_s, **options), timeout_s)
 
     def close(self) -> None:
         """Close the channel; the next call opens a new one."""
@@ -110,7 +123,7 @@ class Connection:
             dedicated=True,
             grpc_options=_CHANNEL_OPTIONS,
         )
-        client._handler._on_rpc_error = _give_up
+        rpc_handler(client)._on_rpc_error = _give_up
         return client
 
     def _discard(self, client: MilvusClient) -> None:
@@ -121,7 +134,7 @@ class Connection:
 
 
 def _give_up(error: Exception) -> bool:
-    """What pymilvus asks before it retries or reconnects by itself: raise, so that `call` does it."""
+    """Raise, where pymilvus asks whether to retry or reconnect by itself: `call` does that."""
     raise error
 
 
@@ -156,7 +169,7 @@ def _translate(error: Exception) -> VitrineError:
         return NotFound(str(getattr(error, "message", error)))
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return StoreUnavailable("Milvus did not answer in time")
-    # Its words name hosts, expressions and files of ours, which are nothing for a client.
+    # Milvus's message names hosts, expressions and files, which no client may see.
     message = getattr(error, "message", error)
     logger.error("Milvus refused a call: code %s: %s", code, message, exc_info=error)
     return StoreUnavailable("Milvus refused a call; the logs hold why")

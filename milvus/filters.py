@@ -45,19 +45,10 @@ def key_in(keys: Sequence[str]) -> str:
     return f"key in {literals(keys)}"
 
 
-def key_after(last: str) -> str:
-    """Write the expression for rows with a greater primary key."""
-    return f"key > {_literal(last)}"
-
-
-def key_from(first: str) -> str:
-    """Write the expression for rows with this primary key or a greater one."""
-    return f"key >= {_literal(first)}"
-
-
-def key_before(beyond: str) -> str:
-    """Write the expression for rows with a smaller primary key."""
-    return f"key < {_literal(beyond)}"
+def keys_between(first: str, beyond: str | None, *, after: bool = False) -> str:
+    """Write the expression for rows with `first <= key < beyond`, or with `first < key`."""
+    lower = f"key {'>' if after else '>='} {_literal(first)}"
+    return lower if beyond is None else f"{lower} and key < {_literal(beyond)}"
 
 
 def literals(values: Sequence[Scalar]) -> str:

@@ -1,14 +1,12 @@
-"""Owner process of a Milvus Lite folder: `python -m milvus.lite --folder data/milvus --address unix:/path`.
+"""Owner process of a Milvus Lite folder: `python -m milvus.lite --folder data/milvus --address unix:/run/m.sock`.
 
-What is added to the library (3.2): a storage error is reported to the owner, which then ends; a write
-reaches the disk before it is acknowledged; filters read only the columns that they name.
+Milvus Lite (3.2) takes one process a folder, loses rows when writers race, and goes on after a full disk. So
+the owner opens the folder once and loads every collection before it listens. Reads run side by side; a write
+runs alone, reaches the disk before it is acknowledged, and is flushed early. The first storage error ends the
+process: going on would acknowledge rows that are lost, while a new owner replays the log.
 
-Milvus Lite takes one process a folder, loses rows when writers race, and keeps going after a full disk.
-The owner opens the folder once, loads every collection before it listens, lets one write in at a time
-and none during reads that could miss rows of a flush, flushes early, and ends the process at the first
-storage error: going on would acknowledge rows that are lost, while a new owner replays the log.
-
-    python -m milvus.lite --folder data/milvus --address unix:/run/vitrine/milvus.sock
+This module is the only one that uses what Milvus Lite keeps private. The bounds in pyproject.toml and
+`tests/unit/milvus/test_private_attributes.py` name the version.
 """
 
 import argparse
@@ -17,9 +15,10 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,30 @@ from milvus_lite.exceptions import DataDirLockedError
 from milvus_lite.search.filter.eval.python_backend import evaluate_python
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 
+from core.concurrency import WeightedSemaphore
 from core.errors import ConfigError, StoreUnavailable
+from core.telemetry import answering
 from milvus.config import check_uri, socket_path
-from milvus.lite_calls import Gate, OneWriter, ToldCalls
+
+logger = logging.getLogger(__name__)
 
 _OWN_COLLECTION = "_vitrine_guarded"
+_REQUEST_ID = "client-request-id"
+"""Metadata in which Milvus's clients say which request a call is for."""
+_MAX_CALL_BYTES = 256 * 1024 * 1024
+_WORKERS = 16
+_PINGS = (("grpc.http2.min_recv_ping_interval_without_data_ms", 1000), ("grpc.http2.max_ping_strikes", 0))
+"""The ordinary client keeps its connection alive with more pings than a gRPC server takes by default."""
+_PROBE_S = 5.0
+_READS = frozenset(
+    {
+        "CheckHealth", "Connect", "DescribeAlias", "DescribeCollection", "DescribeDatabase",
+        "DescribeIndex", "GetCollectionStatistics", "GetCompactionState", "GetFlushState",
+        "GetLoadingProgress", "GetLoadState", "GetPartitionStatistics", "GetVersion",
+        "HasCollection", "HasPartition", "HybridSearch", "ListAliases", "ListDatabases", "Query",
+        "Search", "ShowCollections", "ShowPartitions",
+    }
+)  # fmt: skip
 
 
 class GuardedLite(MilvusLite):  # type: ignore[misc]
@@ -109,13 +127,68 @@ def _evaluate_named_columns(compiled: Any, data: Any) -> Any:
     return evaluate_python(compiled, data.select(named))
 
 
-logger = logging.getLogger(__name__)
+class ReadersWriterLock:
+    """A lock that readers share and a writer has alone; readers that waited for a writer precede the next one."""
 
-_MAX_CALL_BYTES = 256 * 1024 * 1024
-_WORKERS = 16
-_PINGS = (("grpc.http2.min_recv_ping_interval_without_data_ms", 1000), ("grpc.http2.max_ping_strikes", 0))
-"""The ordinary client keeps its connection alive with more pings than a gRPC server takes by default."""
-_PROBE_S = 5.0
+    def __init__(self) -> None:
+        self._shares, self._writers = WeightedSemaphore(), WeightedSemaphore()
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Hold it together with other readers."""
+        return self._shares.holding(1, _WORKERS)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold it alone."""
+        # Only one writer stands in line with the readers: each one in it costs them its whole time.
+        with self._writers.holding(1, 1), self._shares.holding(_WORKERS, _WORKERS):
+            yield
+
+
+class _Calls(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Runs reads side by side and each other call alone, followed by `after_write`; logs each call.
+
+    The logged time holds the wait for other calls. A call that is for no request is logged for debugging.
+    """
+
+    def __init__(self, lock: ReadersWriterLock, after_write: Callable[[], None]) -> None:
+        self._lock = lock
+        self._after_write = after_write
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        """Wrap the handler of one call; those that stream, and calls without a handler, are left alone."""
+        handler = continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        call = str(details.method).rsplit("/", 1)[-1]
+        sent = dict(details.invocation_metadata or ()).get(_REQUEST_ID, "")
+        request_id = sent if isinstance(sent, str) else ""
+
+        def answer(request: Any, context: Any) -> Any:
+            with answering(request_id):
+                started, status = time.perf_counter(), "error"
+                try:
+                    with self._lock.reading() if call in _READS else self._lock.writing():
+                        response = handler.unary_unary(request, context)
+                        if call not in _READS:
+                            self._after_write()
+                    # Some responses are a status, others hold one.
+                    status = "error" if getattr(getattr(response, "status", response), "code", 0) else "ok"
+                    return response
+                finally:
+                    ms = (time.perf_counter() - started) * 1e3
+                    logger.log(
+                        logging.INFO if request_id else logging.DEBUG,
+                        "%s %s %.1f ms",
+                        *(call, status, ms),
+                        extra={"call": call, "status": status, "ms": round(ms, 3), "request_id": request_id},
+                    )
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
 
 
 class LiteOwner:
@@ -136,7 +209,7 @@ class LiteOwner:
         self._flush_rows = flush_rows
         self._flush_interval_s = flush_interval_s
         self._exit = exit
-        self._gate = Gate()
+        self._lock = ReadersWriterLock()
         self._stopping = threading.Event()
         self._engine: GuardedLite | None = None
         self._server: grpc.Server | None = None
@@ -174,12 +247,12 @@ class LiteOwner:
             with suppress(OSError):
                 Path(socket_path(self.address)).unlink(missing_ok=True)
         if self._engine is not None:
-            with self._gate.writing():
+            with self._lock.writing():
                 self._engine.close()
             self._engine = None
 
     def healthy(self) -> bool:
-        """Whether a real call through the address is answered."""
+        """Check that a real call through the address is answered."""
         with grpc.insecure_channel(_grpc_target(self.address)) as channel:
             stub = milvus_pb2_grpc.MilvusServiceStub(channel)
             try:
@@ -206,8 +279,7 @@ class LiteOwner:
         server = grpc.server(
             ThreadPoolExecutor(_WORKERS, "lite"),
             options=[*((size, _MAX_CALL_BYTES) for size in sizes), ("grpc.so_reuseport", 0), *_PINGS],
-            # The first is the outer one, so the time that is told holds the wait for others.
-            interceptors=[ToldCalls(), OneWriter(self._gate, lambda: engine.flush_all(self._flush_rows))],
+            interceptors=[_Calls(self._lock, lambda: engine.flush_all(self._flush_rows))],
         )
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(engine), server)
         try:
@@ -222,7 +294,7 @@ class LiteOwner:
     def _flush_regularly(self) -> None:
         while not self._stopping.wait(self._flush_interval_s):
             try:
-                with self._gate.writing():
+                with self._lock.writing():
                     if self._engine is not None and not self._stopping.is_set():
                         self._engine.flush_all(1)
             except Exception as error:

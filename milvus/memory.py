@@ -1,4 +1,4 @@
-"""The in-memory twin of the Milvus store: same checks, exact search in numpy, for unit tests."""
+"""The in-memory store for unit tests: the checks of the Milvus store, and exact search in numpy."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class _Collection:
 
 
 class MemoryStore:
-    """A `VectorStore` that lives and dies with its process."""
+    """A `core.ports.VectorStore`, which documents its methods, for the life of its process."""
 
     address = "memory"
 
@@ -32,24 +32,20 @@ class MemoryStore:
         self._lock = RLock()
 
     def marks(self) -> set[str]:
-        """Read the ids of the catalogs that have marked this store as theirs."""
         with self._lock:
             return set(self._marks)
 
     def set_mark(self, store_id: str) -> None:
-        """Mark this store as that of a catalog."""
         mark_name(store_id)
         with self._lock:
             self._marks.add(store_id)
 
     def has_collection(self, name: str) -> bool:
-        """Tell whether there is a collection of that name, or an alias."""
         check_name(name)
         with self._lock:
             return name in self._collections or name in self._aliases
 
     def ensure_collection(self, name: str, dimension: int) -> None:
-        """Create the collection unless it is there; Conflict if its dimension differs."""
         check_name(name)
         check_dimension(dimension)
         with self._lock:
@@ -60,7 +56,6 @@ class MemoryStore:
                 raise Conflict(f"{name} has dimension {there.dimension}, not {dimension}")
 
     def drop_collection(self, name: str) -> None:
-        """Drop the collection and its aliases; Conflict when the name is an alias."""
         check_name(name)
         with self._lock:
             if name in self._aliases:
@@ -69,7 +64,6 @@ class MemoryStore:
             self._aliases = {alias: to for alias, to in self._aliases.items() if to != name}
 
     def collections(self) -> list[CollectionInfo]:
-        """List the collections by name."""
         with self._lock:
             return [
                 CollectionInfo(name, found.dimension, len(found.rows))
@@ -77,7 +71,6 @@ class MemoryStore:
             ]
 
     def set_alias(self, alias: str, collection: str) -> None:
-        """Point the alias at the collection, wherever it pointed before."""
         check_name(alias)
         with self._lock:
             if alias in self._collections:
@@ -87,12 +80,10 @@ class MemoryStore:
             self._aliases[alias] = collection
 
     def alias_target(self, alias: str) -> str | None:
-        """Name the collection behind the alias."""
         with self._lock:
             return self._aliases.get(check_name(alias))
 
     def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
-        """Write rows by key, all or none."""
         with self._lock:
             found = self._find(collection)
             encoded = encode_rows(rows, found.dimension)
@@ -100,20 +91,17 @@ class MemoryStore:
                 found.rows[row.item.key] = VectorRow(row.item, stored["embedding"].copy())
 
     def delete(self, collection: str, keys: Sequence[str]) -> None:
-        """Remove rows by key; missing keys are fine."""
         with self._lock:
             found = self._find(collection)
             for key in keys:
                 found.rows.pop(key, None)
 
     def fetch(self, collection: str, keys: Sequence[str]) -> dict[str, Vector]:
-        """Read vectors by row key; missing keys are left out."""
         with self._lock:
             rows = self._find(collection).rows
             return {key: rows[key].vector.copy() for key in keys if key in rows}
 
     def keys(self, collection: str, first: str = "", beyond: str | None = None) -> Iterator[str]:
-        """Walk the row keys with `first <= key < beyond`, by default all, of the collection as it is now."""
         with self._lock:
             keys = sorted(self._find(collection).rows)
         return iter([key for key in keys if first <= key and (beyond is None or key < beyond)])
@@ -126,7 +114,6 @@ class MemoryStore:
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
     ) -> list[Hit]:
-        """Find the `limit` nearest distinct products, each by its best image; exact."""
         if limit < 1:
             raise InvalidInput(f"the limit {limit} is not positive").at("limit")
         excluded = set(exclude_products)
@@ -135,7 +122,6 @@ class MemoryStore:
     def score_products(
         self, collection: str, vector: Vector, products: Sequence[str], filter: Filter | None = None
     ) -> list[Hit]:
-        """Score these products, each by its best image; exact."""
         return self._best(collection, vector, filter, set(products).__contains__)
 
     def ping(self) -> None:

@@ -2,7 +2,7 @@
 
 `group_by` of the engines returns too few groups when one product has many near-identical images, and
 no search returns more than 16384 hits. So a page is filled in rounds: each round leaves out the products
-that are already found and asks for more hits than the round before.
+that were found and asks for more hits than the round before.
 """
 
 import math
@@ -108,7 +108,7 @@ def _settled(hits: Sequence[Hit], count: int) -> dict[str, Hit]:
 
 
 def _is_full(found: dict[str, Hit], limit: int, last_score: float) -> bool:
-    """Tell whether what was not seen, and may score a little more in the next answer, ties with none of the page."""
+    """Check that no unseen image, which may score a little more in the next answer, ties with the page."""
     if len(found) < limit:
         return False
     # What `in_order` gives the last of the page: the score of the first that it ties with.

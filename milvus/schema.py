@@ -26,59 +26,6 @@ from core.filters import Kind, kind_of
 from core.types import Attributes, Vector, VectorRow
 
 NAMES = "names"
-
-
-def encode_attributes(attributes: Attributes) -> dict[str, Any]:
-    """Turn a product's attributes into the JSON value that a collection's row holds.
-
-    Raises:
-        InvalidInput: a name or string holds a lone surrogate, which no engine can store.
-    """
-    stored: dict[str, Any] = {NAMES: []}
-    for name, value in attributes.items():
-        if value is not None:
-            stored[NAMES].append(_encodable(name))
-            _encode_one(stored, name, value)
-    return stored
-
-
-def elements_key(kind: Kind, name: str) -> str:
-    """The stored key of all values of one kind that the attribute has."""
-    return f"all_{kind}_{_plain(name)}"
-
-
-def single_key(kind: Kind, name: str) -> str:
-    """The stored key of the attribute's value when it is a single one of this kind."""
-    return f"one_{kind}_{_plain(name)}"
-
-
-def _encode_one(stored: dict[str, Any], name: str, value: object) -> None:
-    single = not isinstance(value, list | tuple)
-    for element in [value] if not isinstance(value, list | tuple) else value:
-        found = kind_of(element)
-        if found is None:
-            continue
-        kind, scalar = found
-        if kind == "string":
-            _encodable(scalar)
-        stored.setdefault(elements_key(kind, name), []).append(scalar)
-        if single and kind != "bool":
-            stored[single_key(kind, name)] = scalar
-
-
-def _plain(name: str) -> str:
-    """Percent-encode all but letters, digits, `_`, `-` and `.`: a `~` or `/` would end a JSON pointer."""
-    return quote(name, safe="").replace("~", "%7E")
-
-
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidInput("an attribute holds a lone surrogate, which is no character") from None
-    return text
-
-
 MAX_NAME = 255
 MAX_DIMENSION = 32768
 MAX_ID_BYTES = 800
@@ -88,7 +35,6 @@ MAX_JSON_BYTES = 65536
 MAX_CALL_BYTES = 16 * 1024 * 1024
 """A quarter of the 64 MB that a Milvus server takes in one call, since encoding inflates rows."""
 
-FIELDS = ("key", "image_id", "revision", "product_id", "attributes", "embedding")
 HIT_FIELDS = ["image_id", "revision", "product_id"]
 MARK_PREFIX = "vitrine_store_"
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
@@ -157,7 +103,7 @@ def check_vector(vector: Vector, dimension: int) -> Vector:
 
 
 def encode_rows(rows: Sequence[VectorRow], dimension: int) -> list[dict[str, Any]]:
-    """Turn rows into what Milvus stores, all checked before any is written.
+    """Encode rows for Milvus; all are checked before any is written.
 
     Raises:
         InvalidInput: a wrong vector, id or attribute, or one key twice.
@@ -173,33 +119,66 @@ def encode_rows(rows: Sequence[VectorRow], dimension: int) -> list[dict[str, Any
 
 
 def index_attributes(attributes: Attributes) -> dict[str, Any]:
-    """Turn a product's attributes into what its rows hold.
+    """Encode a product's attributes as the JSON value of its rows.
 
     Raises:
-        InvalidInput: a name or string holds a lone surrogate.
+        InvalidInput: a name or string holds a lone surrogate, which no engine can store.
         InputTooLarge: they take more than the 64 KB of a JSON field.
     """
-    stored = encode_attributes(attributes)
-    if (size := len(json.dumps(stored, ensure_ascii=False).encode())) > MAX_JSON_BYTES:
+    stored: dict[str, Any] = {NAMES: []}
+    try:
+        for name, value in attributes.items():
+            if value is not None:
+                stored[NAMES].append(name)
+                _add_values(stored, name, value)
+        size = len(json.dumps(stored, ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        raise InvalidInput("an attribute holds a lone surrogate, which is no character") from None
+    if size > MAX_JSON_BYTES:
         raise InputTooLarge(
             f"the attributes take {size} bytes in the index; at most {MAX_JSON_BYTES} are possible"
         )
     return stored
 
 
-def chunks(rows: Sequence[dict[str, Any]], dimension: int) -> Iterator[list[dict[str, Any]]]:
-    """Split rows so that each call stays far below what a server takes."""
-    chunk: list[dict[str, Any]] = []
+def elements_key(kind: Kind, name: str) -> str:
+    """Name the stored key of all values of one kind that the attribute has."""
+    return f"all_{kind}_{_plain(name)}"
+
+
+def single_key(kind: Kind, name: str) -> str:
+    """Name the stored key of the attribute's value when it is a single one of this kind."""
+    return f"one_{kind}_{_plain(name)}"
+
+
+def _add_values(stored: dict[str, Any], name: str, value: object) -> None:
+    single = not isinstance(value, list | tuple)
+    for element in value if isinstance(value, list | tuple) else [value]:
+        if (found := kind_of(element)) is not None:
+            kind, scalar = found
+            stored.setdefault(elements_key(kind, name), []).append(scalar)
+            if single and kind != "bool":
+                stored[single_key(kind, name)] = scalar
+
+
+def _plain(name: str) -> str:
+    """Percent-encode all but letters, digits, `_`, `-` and `.`: a `~` or `/` would end a JSON pointer."""
+    return quote(name, safe="").replace("~", "%7E")
+
+
+def batched_rows(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Cut rows, in order, into batches that stay far below what a server takes in one call."""
+    batch: list[dict[str, Any]] = []
     size = 0
     for row in rows:
-        row_bytes = dimension * 4 + len(json.dumps(row["attributes"])) + 4 * MAX_ID_BYTES
-        if chunk and size + row_bytes > MAX_CALL_BYTES:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(row)
+        row_bytes = row["embedding"].nbytes + len(json.dumps(row["attributes"])) + 4 * MAX_ID_BYTES
+        if batch and size + row_bytes > MAX_CALL_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
         size += row_bytes
-    if chunk:
-        yield chunk
+    if batch:
+        yield batch
 
 
 def _encode_row(row: VectorRow, dimension: int) -> dict[str, Any]:

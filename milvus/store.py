@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
@@ -13,17 +13,17 @@ from core.filters import Filter
 from core.types import CollectionInfo, Hit, Vector, VectorRow
 from milvus.config import EXACT_INDEXES, IndexConfig, MilvusConfig
 from milvus.connection import NOT_LOADED, Connection
-from milvus.filters import compile_filter, key_after, key_before, key_from, key_in
+from milvus.filters import compile_filter, key_in, keys_between
 from milvus.pages import clamped, full_page, in_order, nearest_products
 from milvus.schema import (
     HIT_FIELDS,
     MAX_CALL_BYTES,
     MAX_ID_BYTES,
     MAX_KEY_BYTES,
+    batched_rows,
     check_dimension,
     check_name,
     check_vector,
-    chunks,
     encode_rows,
     mark_name,
     marked_id,
@@ -33,45 +33,50 @@ _DEFAULT_PARAMS: dict[str, dict[str, Any]] = {"HNSW": {"M": 16, "efConstruction"
 _FILTERED_SHARE = 10
 """ef of rows / 10 brings the recall of HNSW under a selective filter to 0.99 and above (measured)."""
 
+KEYS_A_CALL = 1000
+_KEYS_A_PAGE = 10_000
+_PRODUCTS_A_CALL = 1000
+_ROWS_FRESH_S = 30.0
+_IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": True}
+"""What pymilvus's own iterator sends so that a page is the smallest keys, in Lite and in a server."""
+
 
 def create_collection(
-    client: MilvusClient, name: str, dimension: int, index: IndexConfig, lite: bool, timeout_s: float
+    client: MilvusClient, name: str, dimension: int, index: IndexConfig, lite: bool, timeout: float
 ) -> None:
     """Create, index and load the collection; what is already done stays as it is."""
-    if not client.has_collection(name, timeout=timeout_s):
+    _create(client, name, _schema(dimension), timeout, **({} if lite else {"num_shards": index.shards}))
+    if not client.list_indexes(name, timeout=timeout):
         try:
-            shards = {} if lite else {"num_shards": index.shards}
-            client.create_collection(name, schema=_schema(dimension), timeout=timeout_s, **shards)
+            client.create_index(name, _index(client, index, lite), timeout=timeout)
         except MilvusException:
-            # Another process may have been faster; whose dimension it has is checked by the caller.
-            if not client.has_collection(name, timeout=timeout_s):
+            if not client.list_indexes(name, timeout=timeout):
                 raise
-    if not client.list_indexes(name, timeout=timeout_s):
-        try:
-            client.create_index(name, _index(client, index, lite), timeout=timeout_s)
-        except MilvusException:
-            if not client.list_indexes(name, timeout=timeout_s):
-                raise
-    client.load_collection(name, timeout=timeout_s)
+    client.load_collection(name, timeout=timeout)
 
 
-def create_mark(client: MilvusClient, name: str, timeout_s: float) -> None:
+def create_mark(client: MilvusClient, name: str, timeout: float) -> None:
     """Create an empty collection that is never loaded, unless it is there."""
-    if client.has_collection(name, timeout=timeout_s):
-        return
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("key", DataType.INT64, is_primary=True)
     # A server takes no collection without vectors.
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=2)
+    _create(client, name, schema, timeout)
+
+
+def _create(client: MilvusClient, name: str, schema: Any, timeout: float, **options: Any) -> None:
+    if client.has_collection(name, timeout=timeout):
+        return
     try:
-        client.create_collection(name, schema=schema, timeout=timeout_s)
+        client.create_collection(name, schema=schema, timeout=timeout, **options)
     except MilvusException:
-        if not client.has_collection(name, timeout=timeout_s):
+        # Another process may have been faster; the caller checks whose dimension it has.
+        if not client.has_collection(name, timeout=timeout):
             raise
 
 
 def search_parameters(index: IndexConfig, index_type: str, count: int, filtered_rows: int) -> dict[str, Any]:
-    """The search parameters for `count` hits; `filtered_rows` is 0 without a filter."""
+    """Choose the search parameters for `count` hits; `filtered_rows` is 0 without a filter."""
     if index.search_params or index_type != "HNSW":
         return dict(index.search_params)
     wide = min(filtered_rows // _FILTERED_SHARE, index.max_ef)
@@ -101,12 +106,11 @@ def _index(client: MilvusClient, index: IndexConfig, lite: bool) -> Any:
     return parameters
 
 
-Result = TypeVar("Result")
-Work = Callable[[MilvusClient, float], Result]
+class MilvusStore:
+    """A `core.ports.VectorStore`, which documents its methods, on the ordinary Milvus client. Thread-safe.
 
-
-class MilvusCollections:
-    """The part of the store that deals in whole collections."""
+    Search goes to the collection that the caller names. Writes return when every reader finds them.
+    """
 
     def __init__(self, config: MilvusConfig) -> None:
         self._config = config
@@ -114,47 +118,34 @@ class MilvusCollections:
         self.rebuilt_if_empty = config.is_rebuilt_if_empty
         self._connection = Connection(config)
         self._facts: dict[str, tuple[int, str]] = {}
+        self._rows: dict[str, tuple[int, float]] = {}
         self._lite: bool | None = None
 
     def marks(self) -> set[str]:
-        """Read the ids of the catalogs that have marked this Milvus as theirs."""
         return {store_id for name in self._names() if (store_id := marked_id(name)) is not None}
 
     def set_mark(self, store_id: str) -> None:
-        """Mark this Milvus as that of a catalog, by an empty collection."""
-        name = mark_name(store_id)
-        self._connection.call(
-            lambda client, left_s: create_mark(client, name, left_s), self._config.build_timeout_s
-        )
+        self._connection.run(create_mark, mark_name(store_id), timeout_s=self._config.build_timeout_s)
 
     def has_collection(self, name: str) -> bool:
-        """Tell whether there is a collection of that name, or an alias."""
-        check_name(name)
-        return bool(self._connection.call(lambda client, left_s: client.has_collection(name, timeout=left_s)))
+        return bool(self._connection.run(MilvusClient.has_collection, check_name(name)))
 
     def ensure_collection(self, name: str, dimension: int) -> None:
-        """Create, index and load the collection unless it is there; Conflict if its dimension differs."""
         check_name(name)
         check_dimension(dimension)
         self._refuse_alias(name)
-        lite = self._is_lite()
-
-        def create(client: MilvusClient, left_s: float) -> None:
-            create_collection(client, name, dimension, self._config.index, lite, left_s)
-
-        self._connection.call(create, self._config.build_timeout_s)
+        made = (name, dimension, self._config.index, self._is_lite())
+        self._connection.run(create_collection, *made, timeout_s=self._config.build_timeout_s)
         if (there := self._describe(name)[0]) != dimension:
             raise Conflict(f"{name} has dimension {there}, not {dimension}")
 
     def drop_collection(self, name: str) -> None:
-        """Drop the collection and its aliases; Conflict when the name is an alias."""
         check_name(name)
         self._refuse_alias(name)
         self._facts.pop(name, None)
-        self._connection.call(lambda client, left_s: _drop(client, name, left_s))
+        self._connection.run(_drop, name)
 
     def collections(self) -> list[CollectionInfo]:
-        """List the collections by name, with the rows that a search finds; marks are none."""
         found = []
         for name in sorted(name for name in self._names() if marked_id(name) is None):
             try:
@@ -165,33 +156,22 @@ class MilvusCollections:
         return found
 
     def set_alias(self, alias: str, collection: str) -> None:
-        """Point the alias at the collection, wherever it pointed before."""
         check_name(alias)
         names = self._names()
         if alias in names:
             raise Conflict(f"{alias} is a collection, so it cannot be an alias")
         if collection not in names:
             raise NotFound(f"there is no collection {collection}")
-
-        def point(client: MilvusClient, left_s: float) -> None:
-            try:
-                client.alter_alias(collection, alias, timeout=left_s)
-            except MilvusException:
-                client.create_alias(collection, alias, timeout=left_s)
-
-        self._connection.call(point)
+        self._connection.run(_point_alias, alias, collection)
 
     def alias_target(self, alias: str) -> str | None:
-        """Name the collection behind the alias."""
-        check_name(alias)
         try:
-            found = self._connection.call(lambda client, left_s: client.describe_alias(alias, timeout=left_s))
+            found = self._connection.run(MilvusClient.describe_alias, check_name(alias))
         except NotFound:
             return None
         return str(found["collection_name"]) or None
 
     def ping(self) -> None:
-        """Return when Milvus answers a call that reads its collections."""
         self._names()
 
     def close(self) -> None:
@@ -199,127 +179,72 @@ class MilvusCollections:
         self._connection.close()
 
     def _names(self) -> list[str]:
-        return list(self._connection.call(lambda client, left_s: client.list_collections(timeout=left_s)))
+        return list(self._connection.run(MilvusClient.list_collections))
 
     def _refuse_alias(self, name: str) -> None:
         if self.alias_target(name) is not None:
             raise Conflict(f"{name} is an alias, not a collection")
 
     def _describe(self, name: str) -> tuple[int, str]:
-        """The dimension and index type of a collection; the type is empty while it is being made."""
+        """Read the dimension and index type of a collection; the type is empty while it is being made."""
         if name in self._facts:
             return self._facts[name]
-        facts = self._connection.call(lambda client, left_s: _facts(client, name, left_s))
-        if facts[1]:
-            self._facts[name] = facts
-        return facts
+        dimension, index_type = self._connection.run(_facts, name)
+        if index_type:
+            self._facts[name] = dimension, index_type
+        return dimension, index_type
 
-    def _count(self, collection: str) -> int:
-        return int(self._query(collection, "", ["count(*)"])[0]["count(*)"])
+    def _count(self, collection: str, expression: str = "", **options: Any) -> int:
+        return int(self._query(collection, expression, ["count(*)"], **options)[0]["count(*)"])
 
     def _query(self, collection: str, expression: str, fields: Sequence[str], **options: Any) -> list[Any]:
-        settings = {"consistency_level": self._config.consistency, **options}
+        settings = {"consistency_level": self._config.consistency, "output_fields": list(fields), **options}
+        return list(self._read(MilvusClient.query, collection, filter=expression, **settings))
 
-        def query(client: MilvusClient, left_s: float) -> list[Any]:
-            found = client.query(
-                collection, filter=expression, output_fields=list(fields), timeout=left_s, **settings
-            )
-            return list(found)
+    def _read(self, method: Callable[..., Any], collection: str, *args: Any, **options: Any) -> Any:
+        """Call a method that reads, and load the collection when a restart has left it unloaded."""
 
-        return self._read(collection, query)
-
-    def _read(self, collection: str, work: Work[Result]) -> Result:
-        """Read, and load the collection when a restart has left it unloaded."""
-
-        def loaded(client: MilvusClient, left_s: float) -> Result:
+        def read(client: MilvusClient, timeout: float) -> Any:
             try:
-                return work(client, left_s)
+                return method(client, collection, *args, timeout=timeout, **options)
             except MilvusException as error:
                 if error.code != NOT_LOADED:
                     raise
-                client.load_collection(collection, timeout=left_s)
-                return work(client, left_s)
+                client.load_collection(collection, timeout=timeout)
+                return method(client, collection, *args, timeout=timeout, **options)
 
-        return self._connection.call(loaded)
+        return self._connection.run(read)
 
     def _is_lite(self) -> bool:
         if self._lite is None:
-            version = self._connection.call(
-                lambda client, left_s: str(client.get_server_version(timeout=left_s))
-            )
-            self._lite = version.startswith("milvus_lite")
+            version = self._connection.run(MilvusClient.get_server_version)
+            self._lite = str(version).startswith("milvus_lite")
         return self._lite
 
-
-def _facts(client: MilvusClient, name: str, left_s: float) -> tuple[int, str]:
-    fields = client.describe_collection(name, timeout=left_s)["fields"]
-    made = client.list_indexes(name, timeout=left_s)
-    index = client.describe_index(name, made[0], timeout=left_s) if made else {}
-    dimension = next(int(field["params"]["dim"]) for field in fields if field["name"] == "embedding")
-    return dimension, str(index.get("index_type", ""))
-
-
-def _drop(client: MilvusClient, name: str, left_s: float) -> None:
-    """Drop the aliases first: a server keeps them, pointing nowhere."""
-    if not client.has_collection(name, timeout=left_s):
-        return
-    for alias in client.list_aliases(name, timeout=left_s)["aliases"]:
-        client.drop_alias(alias, timeout=left_s)
-    client.drop_collection(name, timeout=left_s)
-
-
-_KEYS_A_CALL = 1000
-_KEYS_A_PAGE = 10_000
-_PRODUCTS_A_CALL = 1000
-_ROWS_FRESH_S = 30.0
-_IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": True}
-"""What pymilvus' own iterator sends so that a page is the smallest keys, in Lite and in a server."""
-
-
-class MilvusStore(MilvusCollections):
-    """A `VectorStore` on the ordinary Milvus client. Thread-safe.
-
-    Search goes to the collection that the caller names. Writes return when every reader finds them.
-    """
-
-    def __init__(self, config: MilvusConfig) -> None:
-        super().__init__(config)
-        self._rows: dict[str, tuple[int, float]] = {}
-
     def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
-        """Write rows by key, in calls far below the server's size limit; repeat the batch if one fails."""
-        dimension = self._describe(collection)[0]
-        encoded = encode_rows(rows, dimension)
-        for chunk in chunks(encoded, dimension):
-            self._upsert(collection, chunk)
-        if encoded:
-            self._wait_until_seen(collection)
+        self._upsert(collection, encode_rows(rows, self._describe(collection)[0]))
 
     def delete(self, collection: str, keys: Sequence[str]) -> None:
-        """Remove rows by key; missing keys are fine."""
         self._describe(collection)
-        for part in parts(keys, _KEYS_A_CALL):
-            self._delete(collection, key_in(part))
+        for some in parts(keys, KEYS_A_CALL):
+            self._connection.run(MilvusClient.delete, collection, filter=key_in(some))
         if keys:
             self._wait_until_seen(collection)
 
     def fetch(self, collection: str, keys: Sequence[str]) -> dict[str, Vector]:
-        """Read vectors by row key; missing keys are left out."""
         dimension = self._describe(collection)[0]
         found: dict[str, Vector] = {}
-        for part in parts(keys, min(_KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
-            rows = self._query(collection, key_in(part), ["key", "embedding"])
+        for some in parts(keys, min(KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
+            rows = self._query(collection, key_in(some), ["key", "embedding"])
             found |= {row["key"]: np.asarray(row["embedding"], dtype=np.float32) for row in rows}
         return found
 
     def keys(self, collection: str, first: str = "", beyond: str | None = None) -> Iterator[str]:
-        """Walk the row keys with `first <= key < beyond`, by default all, a page a call."""
         self._describe(collection)
-        below = "" if beyond is None else f" and {key_before(beyond)}"
-        where = key_from(first)
-        while page := self._first_keys(collection, where + below):
+        where = keys_between(first, beyond)
+        while page := self._first_keys(collection, where):
             yield from page
-            where = key_after(page[-1])
+            where = keys_between(page[-1], beyond, after=True)
 
     def search_products(
         self,
@@ -329,7 +254,6 @@ class MilvusStore(MilvusCollections):
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
     ) -> list[Hit]:
-        """Find the `limit` nearest distinct products, each by its best image."""
         dimension, index_type = self._describe(collection)
         query = check_vector(vector, dimension)
 
@@ -341,51 +265,45 @@ class MilvusStore(MilvusCollections):
     def score_products(
         self, collection: str, vector: Vector, products: Sequence[str], filter: Filter | None = None
     ) -> list[Hit]:
-        """Score these products, each by its best image; those that the collection lacks are left out."""
         dimension, index_type = self._describe(collection)
         query = check_vector(vector, dimension)
         hits: list[Hit] = []
-        for part in parts(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
+        for some in parts(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
 
-            def search(count: int, found: Sequence[str], part: Sequence[str] = part) -> list[Hit]:
+            def search(count: int, found: Sequence[str], some: Sequence[str] = some) -> list[Hit]:
                 known = set(found)
-                left = [product_id for product_id in part if product_id not in known]
+                left = [product_id for product_id in some if product_id not in known]
                 if not left:
                     return []
                 return self._search(collection, query, count, compile_filter(filter, only_products=left))
 
-            hits += nearest_products(search, len(part), exact=index_type in EXACT_INDEXES)
+            hits += nearest_products(search, len(some), exact=index_type in EXACT_INDEXES)
         return in_order(hits)
 
     def _search(self, collection: str, query: Vector, count: int, expression: str) -> list[Hit]:
         index_type = self._describe(collection)[1]
         filtered_rows = self._recent_rows(collection) if expression and index_type == "HNSW" else 0
         parameters = search_parameters(self._config.index, index_type, count, filtered_rows)
-
-        def search(client: MilvusClient, left_s: float) -> Any:
-            return client.search(
-                collection,
-                [query],
-                filter=expression,
-                limit=count,
-                output_fields=HIT_FIELDS,
-                search_params={"metric_type": "COSINE", "params": parameters},
-                consistency_level=self._config.consistency,
-                timeout=left_s,
-            )
-
-        return [_hit(hit) for hit in self._read(collection, search)[0]]
-
-    def _upsert(self, collection: str, rows: list[dict[str, Any]]) -> None:
-        self._connection.call(lambda client, left_s: client.upsert(collection, rows, timeout=left_s))
-
-    def _delete(self, collection: str, expression: str) -> None:
-        self._connection.call(
-            lambda client, left_s: client.delete(collection, filter=expression, timeout=left_s)
+        found = self._read(
+            MilvusClient.search,
+            collection,
+            [query],
+            filter=expression,
+            limit=count,
+            output_fields=HIT_FIELDS,
+            search_params={"metric_type": "COSINE", "params": parameters},
+            consistency_level=self._config.consistency,
         )
+        return [_hit(hit) for hit in found[0]]
+
+    def _upsert(self, collection: str, rows: Sequence[dict[str, Any]]) -> None:
+        for batch in batched_rows(rows):
+            self._connection.run(MilvusClient.upsert, collection, batch)
+        if rows:
+            self._wait_until_seen(collection)
 
     def _first_keys(self, collection: str, expression: str) -> list[str]:
-        """The first keys in order; pages by a cursor survive a lost connection, an iterator does not."""
+        """Read the first keys in order; pages by a cursor survive a lost connection, an iterator does not."""
         rows = self._query(collection, expression, ["key"], limit=_KEYS_A_PAGE, **_IN_KEY_ORDER)
         return sorted(row["key"] for row in rows)
 
@@ -405,3 +323,27 @@ class MilvusStore(MilvusCollections):
 def _hit(hit: Any) -> Hit:
     entity = hit["entity"]
     return Hit(entity["image_id"], int(entity["revision"]), entity["product_id"], clamped(hit["distance"]))
+
+
+def _facts(client: MilvusClient, name: str, timeout: float) -> tuple[int, str]:
+    fields = client.describe_collection(name, timeout=timeout)["fields"]
+    made = client.list_indexes(name, timeout=timeout)
+    index = client.describe_index(name, made[0], timeout=timeout) if made else {}
+    dimension = next(int(field["params"]["dim"]) for field in fields if field["name"] == "embedding")
+    return dimension, str(index.get("index_type", ""))
+
+
+def _drop(client: MilvusClient, name: str, timeout: float) -> None:
+    """Drop the aliases first: a server keeps them, pointing nowhere."""
+    if not client.has_collection(name, timeout=timeout):
+        return
+    for alias in client.list_aliases(name, timeout=timeout)["aliases"]:
+        client.drop_alias(alias, timeout=timeout)
+    client.drop_collection(name, timeout=timeout)
+
+
+def _point_alias(client: MilvusClient, alias: str, collection: str, timeout: float) -> None:
+    try:
+        client.alter_alias(collection, alias, timeout=timeout)
+    except MilvusException:
+        client.create_alias(collection, alias, timeout=timeout)

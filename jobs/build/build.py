@@ -1,10 +1,9 @@
 """Jobs that fill a collection in bulk: `build` the whole, `sample` a share to predict how long it takes.
 
-There is no checkpoint but the ledger: what is in it is done, so a build that was killed goes on there.
+The ledger is the only checkpoint: what is in it is done, so a build that was killed goes on there.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
@@ -28,8 +27,8 @@ from models.registry import load_encoder
 
 
 @dataclass(frozen=True, slots=True)
-class Reindexed:
-    """What a bulk build did; `remaining` images are missing still."""
+class BuildResult:
+    """The numbers of a bulk build; `remaining` images are missing still."""
 
     info: EncoderInfo
     images: int
@@ -40,17 +39,28 @@ class Reindexed:
     startup_s: float
     images_per_s: float | None
     predicted_s: float | None
-    """How long all `images` take from nothing, the start included."""
+    """Time that all `images` take from nothing, the start included."""
+
+    def as_result(self) -> dict[str, Any]:
+        """Write it as the result of a job."""
+        numbers = asdict(self)
+        del numbers["info"]
+        return {
+            "collection": self.info.collection,
+            "fingerprint": self.info.fingerprint,
+            "dimension": self.info.dimension,
+            **numbers,
+        }
 
 
-def reindex(
+def build_collection(
     run: JobRun,
     settings: Settings,
     catalog: Catalog,
     encoder: EncoderSettings,
     share: float = 1.0,
     load: Load = load_encoder,
-) -> Reindexed:
+) -> BuildResult:
     """Complete the collection of one version, or the first `share` (0 to 1) of the ids.
 
     Raises:
@@ -73,10 +83,10 @@ def complete(
     share: float = 1.0,
     load: Load = load_encoder,
     files: FileImportConfig | None = None,
-) -> Reindexed:
-    """Do the work of `reindex` for a known version, whoever else may be at it; same errors.
+) -> BuildResult:
+    """Do the work of `build_collection` for a known version, without a claim; same errors.
 
-    `files` is for whoever has claimed the collection: two that take in the same files would disturb each other.
+    `files` is for a caller that has claimed the collection: two that import the same files disturb each other.
     """
     store = MilvusStore(settings.milvus) if files is None else MilvusImports(settings.milvus)
     try:
@@ -85,55 +95,32 @@ def complete(
         catalog.ledger.retry_bugs(info.collection)
         if catalog.versions.settings(info.collection) is None:
             catalog.versions.keep_settings(info.collection, encoder.version)
-        passes = Passes(
-            run,
-            _work(settings, encoder, info, load, files),
-            catalog.ledger,
-            settings.bulk,
-            encoder.resources(settings.bulk),
-            _take_in(run, store, rows, info, files),
+        import_files = None
+        if files is not None and isinstance(store, MilvusImports):
+            store.require_server()
+            staging = Staging(files, info.collection)
+            import_files = FileImports(run, store, staging, rows, files, info.collection).import_all
+        work = ShardWork(
+            catalog=settings.catalog,
+            milvus=settings.milvus,
+            encoder=encoder.config,
+            info=info,
+            batch_size=settings.bulk.batch_size or encoder.config.max_batch_size,
+            batches_in_flight=settings.bulk.batches_in_flight,
+            load=load,
+            files=files,
+            request_id=current_request_id(),
         )
+        resources = encoder.resources(settings.bulk)
+        passes = Passes(run, work, catalog.ledger, settings.bulk, resources, import_files)
         passes.run_until_complete(share)
         run.report(stage="removing obsolete rows")
         removed = rows.remove_obsolete(info.collection, grace_s=GRACE_S)
     finally:
         store.close()
-    return _summary(passes, info, catalog.ledger.counts(info.collection).images, removed)
-
-
-def _work(
-    settings: Settings,
-    encoder: EncoderSettings,
-    info: EncoderInfo,
-    load: Load,
-    files: FileImportConfig | None,
-) -> ShardWork:
-    return ShardWork(
-        catalog=settings.catalog,
-        milvus=settings.milvus,
-        encoder=encoder.config,
-        info=info,
-        batch_size=settings.bulk.batch_size or encoder.config.max_batch_size,
-        batches_in_flight=settings.bulk.batches_in_flight,
-        load=load,
-        files=files,
-        request_id=current_request_id(),
-    )
-
-
-def _take_in(
-    run: JobRun, store: MilvusStore, rows: IndexRows, info: EncoderInfo, files: FileImportConfig | None
-) -> Callable[[], int]:
-    if files is None or not isinstance(store, MilvusImports):
-        return lambda: 0
-    store.require_server()
-    return FileImports(run, store, Staging(files, info.collection), rows, files, info.collection).take_in
-
-
-def _summary(passes: Passes, info: EncoderInfo, images: int, removed: int) -> Reindexed:
-    speed = passes.speed
+    images, speed = catalog.ledger.counts(info.collection).images, passes.speed
     steady_s = speed.seconds_for(images)
-    return Reindexed(
+    return BuildResult(
         info=info,
         images=images,
         indexed=passes.indexed,
@@ -147,7 +134,7 @@ def _summary(passes: Passes, info: EncoderInfo, images: int, removed: int) -> Re
 
 
 def describe(encoder: EncoderSettings, bulk: BulkConfig, load: Load = load_encoder) -> EncoderInfo:
-    """Learn the version on a machine that can load the model: only the weights tell the fingerprint.
+    """Load the model on a machine that can, and read its version: the fingerprint depends on the weights.
 
     Raises:
         ConfigError: the model does not load.
@@ -165,7 +152,7 @@ def _load_and_describe(config: EncoderConfig, load: Load) -> EncoderInfo:
 def build(context: JobContext, args: JobArgs) -> dict[str, Any]:
     """Complete the collection of the configured or candidate version; returns its numbers."""
     assert isinstance(args, BuildArgs)
-    return _numbers(_reindex(context, args, share=1.0))
+    return _build(context, args, share=1.0).as_result()
 
 
 def sample(context: JobContext, args: JobArgs) -> dict[str, Any]:
@@ -175,32 +162,16 @@ def sample(context: JobContext, args: JobArgs) -> dict[str, Any]:
         InvalidInput: nothing of the share was missing, so nothing was measured.
     """
     assert isinstance(args, SampleArgs)
-    done = _reindex(context, args, share=args.percent / 100)
+    done = _build(context, args, share=args.percent / 100)
     if done.predicted_s is None:
         raise InvalidInput(
             "nothing is missing in this share of the collection, so there is nothing to measure by"
         ).at("percent")
     rate = done.images_per_s or 0.0
     remaining_s = done.startup_s + done.remaining / rate if rate else None
-    return _numbers(done) | {"percent": args.percent, "predicted_remaining_s": remaining_s}
+    return done.as_result() | {"percent": args.percent, "predicted_remaining_s": remaining_s}
 
 
-def _reindex(context: JobContext, args: BuildArgs, share: float) -> Reindexed:
+def _build(context: JobContext, args: BuildArgs, share: float) -> BuildResult:
     encoder = context.settings.encoder(args.model, args.candidate)
-    return reindex(context.run, context.settings, context.catalog, encoder, share)
-
-
-def _numbers(done: Reindexed) -> dict[str, Any]:
-    return {
-        "collection": done.info.collection,
-        "fingerprint": done.info.fingerprint,
-        "dimension": done.info.dimension,
-        "images": done.images,
-        "indexed": done.indexed,
-        "failed": done.failed,
-        "removed": done.removed,
-        "remaining": done.remaining,
-        "startup_s": done.startup_s,
-        "images_per_s": done.images_per_s,
-        "predicted_s": done.predicted_s,
-    }
+    return build_collection(context.run, context.settings, context.catalog, encoder, share)

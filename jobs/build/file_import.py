@@ -1,17 +1,17 @@
 """Import by files: rows staged in an object store, imported by Milvus, and only then in the ledger.
 
-There is no record but the files themselves. One that waits may have been imported by a build that was killed
-then: counting its rows tells. Rows that others have written meanwhile, or that came twice, are put anew.
+The files themselves are the only record. A file that waits may have been imported by a build that was killed
+then: counting its rows shows it. Rows that others have written meanwhile, or that came twice, are put anew.
 """
 
 import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -23,13 +23,16 @@ from core.job_config import FileImportConfig
 from core.ports import Ledger, VectorStore
 from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.runner.context import JobRun
-from milvus.bulk_import import ImportState, RowFile, Rows, read_rows
+from milvus.bulk_import import MilvusImports, RowFile, read_rows
+
+logger = logging.getLogger(__name__)
 
 _FILE_NAME = re.compile(r"[0-9a-z-]+\.parquet")
+_LOOK_S = 1.0
 
 
 class Staging:
-    """The files of one collection; each is there whole or not at all.
+    """The files of one collection; each is there whole or not at all. Methods may raise Unavailable.
 
     Raises:
         ConfigError: the URL names a file system that is unknown or whose package is not installed.
@@ -44,19 +47,15 @@ class Staging:
         self._milvus_folder = f"{config.milvus_path.rstrip('/')}/{collection}"
 
     def put(self, file: Path, name: str) -> None:
-        """Copy a local file there.
-
-        Raises:
-            Unavailable: the store does not take it.
-        """
+        """Copy a local file there."""
+        path = f"{self._folder}/{name}"
+        # An object has its name once it is whole; a local file gets it then.
+        written = f"{path}.part" if isinstance(self._files, LocalFileSystem) else path
         with _outages_as_unavailable():
             self._files.makedirs(self._folder, exist_ok=True)
-            if not isinstance(self._files, LocalFileSystem):
-                # An object has its name once it is whole.
-                self._files.put_file(str(file), f"{self._folder}/{name}")
-                return
-            self._files.put_file(str(file), f"{self._folder}/{name}.part")
-            self._files.mv(f"{self._folder}/{name}.part", f"{self._folder}/{name}")
+            self._files.put_file(str(file), written)
+            if written != path:
+                self._files.mv(written, path)
 
     def names(self) -> list[str]:
         """List the files that wait."""
@@ -77,11 +76,8 @@ class Staging:
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing happens when it is gone."""
-        with _outages_as_unavailable():
-            try:
-                self._files.rm_file(f"{self._folder}/{name}")
-            except FileNotFoundError:
-                return
+        with _outages_as_unavailable(), suppress(FileNotFoundError):
+            self._files.rm_file(f"{self._folder}/{name}")
 
     def milvus_path(self, name: str) -> str:
         """Name a file as Milvus does."""
@@ -97,7 +93,7 @@ def _outages_as_unavailable() -> Iterator[None]:
 
 
 class StagedRows(IndexRows):
-    """Takes rows into a file; the ledger is told of them when Milvus has imported it, and not before."""
+    """Takes rows into a file; the ledger records them when Milvus has imported it, and not before."""
 
     def __init__(self, store: VectorStore, ledger: Ledger, file: RowFile) -> None:
         super().__init__(store, ledger)
@@ -108,61 +104,28 @@ class StagedRows(IndexRows):
         return WrittenRows([row.item for row in rows])
 
 
-logger = logging.getLogger(__name__)
-
-_LOOK_S = 1.0
-
-
-class Importer(Protocol):
-    """A Milvus server that imports files; each method may raise StoreUnavailable."""
-
-    def begin_import(self, collection: str, path: str) -> int:
-        """Have a file imported; returns the id of the task."""
-        ...
-
-    def import_state(self, task: int) -> ImportState:
-        """Ask how far an import is."""
-        ...
-
-    def imports_under_way(self, collection: str) -> int:
-        """Count the imports into a collection that have not ended."""
-        ...
-
-    def show_imported(self, collection: str) -> None:
-        """Let searches find what was imported."""
-        ...
-
-    def count_rows(self, collection: str, keys: Sequence[str]) -> int:
-        """Count the rows with these keys."""
-        ...
-
-    def put(self, collection: str, rows: Rows) -> None:
-        """Write rows; afterwards each key is there once."""
-        ...
-
-
 class FileImports:
-    """Takes in the files that wait for one collection; killed anywhere, it is done again from the beginning."""
+    """Imports the files that wait for one collection; killed anywhere, it is done again from the beginning."""
 
     def __init__(
         self,
         run: JobRun,
-        importer: Importer,
+        milvus: MilvusImports,
         staging: Staging,
         rows: IndexRows,
         config: FileImportConfig,
         collection: str,
     ) -> None:
         self._run = run
-        self._importer = importer
+        self._milvus = milvus
         self._staging = staging
         self._rows = rows
         self._config = config
         self._collection = collection
         self._caught_up = False
 
-    def take_in(self) -> int:
-        """Import every file that waits, record its rows, and remove it; returns how many rows there were.
+    def import_all(self) -> int:
+        """Import every file that waits, record its rows, and remove it; returns the count of rows.
 
         Raises:
             Conflict: the job was canceled.
@@ -171,42 +134,37 @@ class FileImports:
         """
         names = self._staging.names()
         if names and not self._caught_up:
-            # What a killed build has begun must end first: nothing else tells whether it brought their rows.
-            self._wait_until(self._is_idle)
-            self._importer.show_imported(self._collection)
+            # What a killed build has begun must end first: only then do counts show whether it brought their rows.
+            self._wait_until_idle()
         self._caught_up = True
-        taken = 0
-        for some in parts(names, self._config.files_at_once):
+        recorded = 0
+        for batch in parts(names, self._config.files_at_once):
             self._run.report(stage=f"importing {len(names)} files")
-            first_keys = {name: self._first_keys(name) for name in some}
+            first_keys = {name: self._first_keys(name) for name in batch}
             readable = [name for name, keys in first_keys.items() if keys]
-            self._import([name for name in readable if not self._are_in(first_keys[name])])
-            taken += sum(self._record(name) for name in readable)
-        return taken
+            self._import(
+                [name for name in readable if not self._milvus.count_rows(self._collection, first_keys[name])]
+            )
+            recorded += sum(self._record(name) for name in readable)
+        return recorded
 
     def _import(self, names: Sequence[str]) -> None:
-        if not names:
-            return
-        tasks: dict[str, int] = {}
-        for name in names:
-            tasks[name] = self._importer.begin_import(self._collection, self._staging.milvus_path(name))
-        for name, task in tasks.items():
+        paths = [self._staging.milvus_path(name) for name in names]
+        tasks = {path: self._milvus.begin_import(self._collection, path) for path in paths}
+        for path, task in tasks.items():
             self._wait_until(partial(self._has_ended, task))
-            failure = self._importer.import_state(task).failure
+            failure = self._milvus.import_state(task).failure
             if failure is not None:
-                raise VitrineError(f"Milvus does not import {self._staging.milvus_path(name)}: {failure}")
-        # A call that was cut short and repeated may have begun one more.
-        self._wait_until(self._is_idle)
-        self._importer.show_imported(self._collection)
-
-    def _is_idle(self) -> bool:
-        return self._importer.imports_under_way(self._collection) == 0
+                raise VitrineError(f"Milvus does not import {path}: {failure}")
+        if tasks:
+            # A call that was cut short and repeated may have begun one more.
+            self._wait_until_idle()
 
     def _has_ended(self, task: int) -> bool:
-        return self._importer.import_state(task).ended
+        return self._milvus.import_state(task).ended
 
     def _first_keys(self, name: str) -> list[str]:
-        """The first keys of a file; one that cannot be read is removed, and has none."""
+        """Read the first keys of a file; one that cannot be read is removed, and has none."""
         try:
             with self._staging.opened(name) as file:
                 return [row["key"] for row in next(read_rows(file), [])]
@@ -215,22 +173,23 @@ class FileImports:
             self._staging.remove(name)
             return []
 
-    def _are_in(self, keys: Sequence[str]) -> bool:
-        return self._importer.count_rows(self._collection, keys) > 0
-
     def _record(self, name: str) -> int:
-        taken = 0
+        recorded = 0
         with self._staging.opened(name) as file:
             for rows in read_rows(file):
                 self._run.check()
-                if self._importer.count_rows(self._collection, [row["key"] for row in rows]) != len(rows):
-                    self._importer.put(self._collection, rows)
-                self._rows.settle(
-                    self._collection, [_index_item(row["image_id"], row["revision"]) for row in rows]
-                )
-                taken += len(rows)
+                if self._milvus.count_rows(self._collection, [row["key"] for row in rows]) != len(rows):
+                    self._milvus.put(self._collection, rows)
+                # As much of the items as the ledger needs.
+                items = [IndexItem(row["image_id"], row["revision"], "", "", {}) for row in rows]
+                self._rows.settle(self._collection, items)
+                recorded += len(rows)
         self._staging.remove(name)
-        return taken
+        return recorded
+
+    def _wait_until_idle(self) -> None:
+        self._wait_until(lambda: self._milvus.imports_under_way(self._collection) == 0)
+        self._milvus.show_imported(self._collection)
 
     def _wait_until(self, is_so: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self._config.wait_s
@@ -243,8 +202,3 @@ class FileImports:
             if time.monotonic() > deadline:
                 raise Unavailable(f"Milvus has not imported all files within {self._config.wait_s:g} s")
             self._run.pause(_LOOK_S)
-
-
-def _index_item(image_id: str, revision: int) -> IndexItem:
-    """The image of a row, as far as the ledger needs it."""
-    return IndexItem(image_id, revision, "", "", {})

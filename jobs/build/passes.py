@@ -1,15 +1,15 @@
 """Passes over the gap of a collection: Ray Data hands shards to actors that hold the model, until it is closed.
 
-A range is read, decoded, encoded and written in one stage, since each further stage costs a copy of every
-image through the object store; blocks hold nothing but ranges and counts, so memory stays flat whatever
-the size of the catalog, and the pool takes up a range only when it has room.
+A shard is read, decoded, encoded and written in one stage, since each further stage costs a copy of every
+image through the object store. Blocks hold ranges and counts only, so memory does not grow with the catalog.
+The pool takes up a shard only when it has room.
 """
 
 import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,13 +43,16 @@ _READ_BATCHES = 16
 """Batches that one read of the ledger brings."""
 _THREADS = 64
 """Calls that may wait for files, the database and Milvus at once."""
+CALLS_AT_ONCE = 2
+"""Shards that one actor has in hand: the next one begins while the last batches of the first are written."""
+_BACKOFF_S = 2.0
 
 Load = Callable[[EncoderConfig], Encoder]
 
 
 @dataclass(frozen=True, slots=True)
 class ShardWork:
-    """What every actor of a build is told."""
+    """The arguments of every actor of a build."""
 
     catalog: CatalogConfig
     milvus: MilvusConfig
@@ -59,14 +62,14 @@ class ShardWork:
     batches_in_flight: int
     load: Load
     files: FileImportConfig | None = None
-    """Where rows are put for Milvus to import, in place of upserts."""
+    """Place of the files that Milvus imports; None for upserts."""
     request_id: str = ""
 
 
 class ShardIndexer:
     """Decodes in threads, encodes in one, and writes meanwhile: several batches are under way at once.
 
-    Calls may overlap, so that the last batches of one range go along with the first of the next.
+    Calls may overlap, so that the last batches of one shard go along with the first of the next.
     """
 
     def __init__(self, work: ShardWork) -> None:
@@ -92,25 +95,20 @@ class ShardIndexer:
         threading.Thread(target=self._loop.run_forever, name="indexing", daemon=True).start()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Index what is missing of the range `first`, `beyond`; returns the counts by state and the times."""
-        index = self._index_range if self._work.files is None else self._stage_range
+        """Index what is missing of the shard `first`, `beyond`; returns the counts by state and the times."""
         with answering(self._work.request_id):
-            done = self._wait(index(row["first"], row["beyond"]))
-        return done.row()
-
-    def _wait(self, work: Coroutine[Any, Any, ShardDone]) -> ShardDone:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            if self._work.files is None:
+                work = self._index_with(self._upserting, row["first"], row["beyond"])
+            else:
+                work = self._write_file(self._work.files, row["first"], row["beyond"])
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result().row()
 
     def _indexer(self, rows: IndexRows) -> Indexer:
         return Indexer(self._client, self._store, self._catalog.ledger, self._catalog.blobs, rows)
 
-    async def _index_range(self, first: str, beyond: str) -> ShardDone:
-        return await self._index_with(self._upserting, first, beyond)
-
-    async def _stage_range(self, first: str, beyond: str) -> ShardDone:
-        """Put the range into one file, which is there when all of it is."""
-        assert self._work.files is not None
-        staging = Staging(self._work.files, self._work.info.collection)
+    async def _write_file(self, config: FileImportConfig, first: str, beyond: str) -> ShardDone:
+        """Write the shard into one file, which is there when all of it is."""
+        staging = Staging(config, self._work.info.collection)
         with TemporaryDirectory(prefix="vitrine-rows-") as folder:
             file = RowFile(Path(folder) / "rows.parquet", self._work.info.dimension)
             rows = StagedRows(self._store, self._catalog.ledger, file)
@@ -118,17 +116,19 @@ class ShardIndexer:
             await asyncio.to_thread(file.close)
             try:
                 if file.rows:
-                    # Never a name twice: Milvus may be reading an earlier file of this range.
+                    # Never a name twice: Milvus may be reading an earlier file of this shard.
                     await asyncio.to_thread(staging.put, file.path, f"{uuid.uuid4().hex}.parquet")
             except Unavailable:
-                done.put_off()
+                done.postpone()
         return done
 
     async def _index_with(self, indexer: Indexer, first: str, beyond: str) -> ShardDone:
         done = ShardDone()
         size = self._work.batch_size
         try:
-            while items := await self._missing(first, beyond):
+            limit, collection = size * _READ_BATCHES, self._work.info.collection
+            missing = self._catalog.ledger.missing_between
+            while items := await asyncio.to_thread(missing, collection, first, beyond, limit):
                 await asyncio.gather(*(self._index(indexer, batch, done) for batch in parts(items, size)))
                 # Beyond the last id that was read, all of which have as many digits: what could not be done
                 # now is left to the next pass.
@@ -137,24 +137,16 @@ class ShardIndexer:
             done.counts["pending"] += 1
         return done
 
-    async def _missing(self, first: str, beyond: str) -> list[IndexItem]:
-        limit = self._work.batch_size * _READ_BATCHES
-        collection = self._work.info.collection
-        missing = self._catalog.ledger.missing_between
-        return await asyncio.to_thread(missing, collection, first, beyond, limit)
-
     async def _index(self, indexer: Indexer, batch: Sequence[IndexItem], done: ShardDone) -> None:
         async with self._room:
             done.add(await indexer.index(batch))
 
 
-CALLS_AT_ONCE = 2
-"""Ranges that one actor has in hand: the next one begins while the last batches of the first are written."""
-_BACKOFF_S = 2.0
-
-
 class Passes:
-    """Indexes what is missing of one collection; counts and speed add up over the passes."""
+    """Indexes what is missing of one collection; counts and speed add up over the passes.
+
+    `import_files` completes what actors have only put into files, and returns how many rows those held.
+    """
 
     def __init__(
         self,
@@ -163,9 +155,8 @@ class Passes:
         ledger: Ledger,
         bulk: BulkConfig,
         resources: dict[str, float],
-        take_in: Callable[[], int],
+        import_files: Callable[[], int] | None = None,
     ) -> None:
-        """`take_in` completes what actors have only put into files; returns how many rows those held."""
         self.speed = Speed(run.started)
         self.indexed = self.failed = 0
         self._run = run
@@ -173,12 +164,11 @@ class Passes:
         self._ledger = ledger
         self._bulk = bulk
         self._resources = resources
-        self._take_in = take_in
-        files = work.files
-        self._shard_images = bulk.shard_images if files is None else files.file_images
+        self._import_files = import_files or (lambda: 0)
+        self._shard_images = bulk.shard_images if work.files is None else work.files.file_images
 
     def run_until_complete(self, share: float) -> None:
-        """Go round until what is missing is no more than live traffic has added meanwhile.
+        """Repeat until no more is missing than live traffic has added meanwhile.
 
         Raises:
             Conflict: the job was canceled.
@@ -186,10 +176,10 @@ class Passes:
         """
         waited_s = 0.0
         # An earlier build may have been killed between its encoding and the end of this.
-        self._take_in()
+        self._import_files()
         while gap := self.gap():
             done, pending = self._pass(cut(gap, self._shard_images, share), round(gap * share))
-            if self._take_in():
+            if self._import_files():
                 self.speed.lasted_until(time.time())
             if not pending and (share < 1 or self.gap() <= self._bulk.gap_threshold):
                 return

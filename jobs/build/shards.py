@@ -1,10 +1,11 @@
-"""Shards: ranges of image ids, the counts and times of each, and the speed that follows from them."""
+"""Shards: ranges of image ids, their counts and times, and the speed that follows from them."""
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 from core.indexing import IndexState
 
@@ -23,7 +24,7 @@ class Shard:
 
     @property
     def end(self) -> str | None:
-        """The same as `beyond`, but None in the last shard, for keys that need not be image ids."""
+        """Return `beyond`, but None in the last shard, for keys that need not be image ids."""
         return None if self.beyond == _BEYOND_ALL else self.beyond
 
 
@@ -44,7 +45,7 @@ def _bound(share: float) -> str:
 class ShardDone:
     """Counts and times of a shard, which begins when this is made; times are seconds since 1970.
 
-    The first batch is told apart: it waits for connections and caches to be made.
+    The first batch is counted apart: it waits for connections and caches to be made.
     """
 
     counts: Counter[IndexState] = field(default_factory=Counter)
@@ -53,23 +54,20 @@ class ShardDone:
     warmed: float | None = None
 
     def add(self, states: dict[str, IndexState]) -> None:
-        """Take in what became of a batch."""
+        """Add the states of a batch."""
         if self.warmed is None:
             self.warm_up = sum(state != "pending" for state in states.values())
             self.warmed = time.time()
         self.counts.update(states.values())
 
-    def put_off(self) -> None:
-        """Count what was indexed as pending: it did not get to where it can be found."""
-        self.counts["pending"] += self.counts["indexed"]
-        self.counts["indexed"] = 0
+    def postpone(self) -> None:
+        """Count what was indexed as pending: its file was not stored."""
+        self.counts["pending"] += self.counts.pop("indexed", 0)
 
     def row(self) -> dict[str, Any]:
-        """Tell it as a row of Ray Data, now that the shard has ended."""
+        """Write it as a row of Ray Data, now that the shard has ended."""
         return {
-            "indexed": self.counts["indexed"],
-            "failed": self.counts["failed"],
-            "pending": self.counts["pending"],
+            **{state: self.counts[state] for state in get_args(IndexState)},
             "began": self.began,
             "warm_up": self.warm_up,
             "warmed": self.warmed,
@@ -78,48 +76,42 @@ class ShardDone:
 
 
 class Speed:
-    """Collects the results of shards; times are seconds since 1970.
+    """Sums up the results of shards; times are seconds since 1970.
 
-    The very first batch counts as part of the start, unless there is no other: what it waits for, no later
-    one does.
+    The very first batch counts as part of the start, unless there is no other: no later one waits as it does.
     """
 
     def __init__(self, started: float) -> None:
-        self._started = started
-        self._began: float | None = None
-        self._warmed = started
-        self._warm_up = 0
-        self._last_ended = started
         self.done = 0
+        self._started = self._ended = started
+        self._began = self._warmed = math.inf
+        self._warm_up = 0
 
     def add(self, result: dict[str, Any]) -> None:
-        """Take in one shard's counts and times; a shard without images says nothing of the speed."""
+        """Add the counts and times of a shard; one without images says nothing of the speed."""
         images = int(result["indexed"] + result["failed"])
         if not images:
             return
         self.done += images
-        began, warmed = float(result["began"]), float(result["warmed"])
-        if self._began is None or warmed < self._warmed:
-            self._warmed, self._warm_up = warmed, int(result["warm_up"])
-        self._began = began if self._began is None else min(self._began, began)
-        self._last_ended = max(self._last_ended, float(result["ended"]))
+        if result["warmed"] < self._warmed:
+            self._warmed, self._warm_up = float(result["warmed"]), int(result["warm_up"])
+        self._began = min(self._began, float(result["began"]))
+        self.lasted_until(float(result["ended"]))
 
     def lasted_until(self, ended: float) -> None:
-        """Count what came behind the last shard too, such as an import of what it has written."""
-        self._last_ended = max(self._last_ended, ended)
+        """Count what followed the last shard too, such as the import of its file."""
+        self._ended = max(self._ended, ended)
 
     @property
     def startup_s(self) -> float:
-        """Seconds from the start until the speed is what it stays."""
-        return 0.0 if self._began is None else self._steady[0] - self._started
+        """Seconds from the start until the speed is steady."""
+        return self._steady[0] - self._started if self.done else 0.0
 
     @property
     def images_per_s(self) -> float | None:
         """Images per second from then on; None while nothing is known."""
-        if self._began is None:
-            return None
         since, images = self._steady
-        return images / (self._last_ended - since) if self._last_ended > since else None
+        return images / (self._ended - since) if self._ended > since else None
 
     def seconds_for(self, images: int) -> float | None:
         """Seconds that this many more images take, without a start."""
@@ -128,7 +120,7 @@ class Speed:
 
     @property
     def _steady(self) -> tuple[float, int]:
-        """Since when the speed is steady, and how many images came since."""
+        """The time since which the speed is steady, and the images since then."""
         if self.done > self._warm_up:
             return self._warmed, self.done - self._warm_up
-        return self._began or self._started, self.done
+        return self._began, self.done

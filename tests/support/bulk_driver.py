@@ -16,7 +16,7 @@ from catalog.opening import open_catalog
 from core.errors import VitrineError
 from core.job_config import BulkConfig, FileImportConfig
 from core.types import Vector
-from jobs.build.build import reindex
+from jobs.build.build import build_collection
 from jobs.runner.cluster import connected
 from jobs.runner.context import take_up
 from jobs.runner.settings import EncoderSettings, Settings
@@ -80,7 +80,7 @@ def main() -> None:
     load = partial(load_counting, folder / "encoded")
     try:
         with take_up(SqlJobs(catalog.engine, lease_s=LEASE_S), "build", ARGS) as run, connected(address):
-            reindex(run, known, catalog, known.encoders["fake"], load=load)
+            build_collection(run, known, catalog, known.encoders["fake"], load=load)
     except VitrineError as error:
         raise SystemExit(error.message) from None
 

@@ -1,16 +1,16 @@
 """Commands on a Serve configuration: `config check`, `backup`, `backups` and `restore`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vitrine.cli.service import Exit
 
 if TYPE_CHECKING:
-    from catalog.backup.archive import Copied
-    from catalog.backup.backup import Transfer
+    from catalog.backup import Transfer
     from catalog.database import CatalogConfig
 
 
@@ -62,14 +62,14 @@ def backup(config: ConfigFile, place: Place, as_json: AsJson = False) -> None:
     The service may go on meanwhile. Exit code 5 where image files are missing or damaged: the backup
     holds all others.
     """
-    from catalog.backup.backup import back_up
+    from catalog.backup import back_up
 
     _show(back_up(_catalog(config), place), as_json)
 
 
 def backups(place: Place, as_json: AsJson = False) -> None:
     """List the complete backups of a place, oldest first."""
-    from catalog.backup.archive import Archive
+    from catalog.backup import Archive
 
     found = Archive(place).snapshots()
     if as_json:
@@ -94,7 +94,7 @@ def restore(
     The service may run; it then encodes every image anew. Exit code 5 where the catalog holds
     products, or image files are missing or damaged in the backup.
     """
-    from catalog.backup.backup import restore as bring_back
+    from catalog.backup import restore as bring_back
 
     _show(bring_back(_catalog(config), place, snapshot, keep_index), as_json)
 
@@ -107,9 +107,7 @@ def _catalog(config: Path) -> "CatalogConfig":
 
 def _show(done: "Transfer", as_json: bool) -> None:
     if as_json:
-        told: dict[str, Any] = {"images": _told(done.images), "reports": _told(done.reports)}
-        told["files_belong_to_another"] = done.files_belong_to_another
-        typer.echo(json.dumps({"snapshot": done.snapshot.model_dump(), **told}, indent=2))
+        typer.echo(json.dumps({**asdict(done), "snapshot": done.snapshot.model_dump()}, indent=2))
     else:
         found = done.snapshot
         typer.echo(f"backup {found.id}: {found.products} products, {found.images} images")
@@ -129,9 +127,3 @@ def _show(done: "Transfer", as_json: bool) -> None:
         )
     if not done.whole:
         raise typer.Exit(Exit.REFUSED)
-
-
-def _told(copied: "Copied") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(copied)

@@ -17,9 +17,8 @@ from alembic import command
 from sqlalchemy import delete, update
 from sqlalchemy.engine import make_url
 
-from catalog.backup import backup
-from catalog.backup.archive import Archive, Copied, copy_files
-from catalog.backup.backup import back_up, restore
+from catalog import backup
+from catalog.backup import Archive, back_up, copy_files, restore
 from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig, open_engine, writing
 from catalog.image_files import PREFIXES, Collected
@@ -57,6 +56,15 @@ class Shop:
                 connection.execute("DROP SCHEMA public CASCADE")
                 connection.execute("CREATE SCHEMA public")
         shutil.rmtree(self.config.blobs_url)
+
+    def index(self) -> str:
+        """Record all images as indexed in a version; returns its collection."""
+        ledger, version = self.catalog.ledger, info("old")
+        ledger.register(version)
+        items = ledger.missing(version.collection, 10)
+        ledger.open(version.collection, items)
+        ledger.settle(version.collection, items)
+        return version.collection
 
     def reopen(self) -> None:
         self.catalog = open_catalog(self.config)
@@ -158,20 +166,16 @@ def test_an_empty_catalog_in_use_takes_a_backup_and_one_with_products_does_not(s
 @pytest.mark.parametrize("keep_index", [False, True])
 def test_what_is_indexed_is_believed_only_when_asked(shop: Shop, keep_index: bool) -> None:
     shop.put("dress", "hat")
-    version = info("old")
-    shop.catalog.ledger.register(version)
-    items = shop.catalog.ledger.missing(version.collection, 10)
-    shop.catalog.ledger.open(version.collection, items)
-    shop.catalog.ledger.settle(version.collection, items)
+    collection = shop.index()
     back_up(shop.config, shop.place)
     shop.lose()
     restore(shop.config, shop.place, keep_index=keep_index)
     shop.reopen()
-    counts = shop.catalog.ledger.counts(version.collection)
+    counts = shop.catalog.ledger.counts(collection)
     assert (counts.indexed, counts.missing) == ((2, 0) if keep_index else (0, 2))
 
 
-def test_missing_and_damaged_files_are_told_and_the_others_kept(shop: Shop) -> None:
+def test_missing_and_damaged_files_are_named_and_the_others_kept(shop: Shop) -> None:
     shop.put("dress", "hat", "scarf", "shoe")
     back_up(shop.config, shop.place)
     shop.put("shirt", "skirt")
@@ -212,14 +216,13 @@ def test_the_files_that_are_copied_at_once_are_bounded_by_bytes(
 
     monkeypatch.setattr(FsspecBlobs, "get", get_and_count)
     monkeypatch.setattr(FsspecBlobs, "put", put_and_count)
-    monkeypatch.setattr("catalog.backup.archive.MAX_READ_BYTES", 1500)
+    monkeypatch.setattr("catalog.backup.MAX_READ_BYTES", 1500)
     # One listing for all of them, so that the threads do not wait for the next.
-    monkeypatch.setattr("catalog.backup.archive._PREFIX_DIGITS", 0)
+    monkeypatch.setattr("catalog.backup._PREFIX_DIGITS", 0)
     monkeypatch.setattr(
         FsspecBlobs, "sizes", lambda blobs, _: dict.fromkeys(names, 1000) if blobs is source else {}
     )
-    copied = Copied()
-    copy_files(source, target, names, copied)
+    copied = copy_files(source, target, names)
     assert (copied.copied, most) == (256, [1])
 
 
@@ -275,7 +278,7 @@ def test_a_missing_pg_dump_is_named(
         back_up(config, f"{tmp_path}/backups")
 
 
-def test_a_role_that_only_reads_is_told_which_right_a_backup_needs(tmp_path: Path, postgres_url: str) -> None:
+def test_a_role_that_only_reads_learns_which_right_a_backup_needs(tmp_path: Path, postgres_url: str) -> None:
     config = CatalogConfig(database_url=postgres_url, blobs_url=f"{tmp_path}/blobs")
     open_catalog(config).close()
     role = f"reader_{uuid.uuid4().hex}"
@@ -314,12 +317,12 @@ def test_files_that_a_backup_needs_are_not_removed_before_it_is_done(
 ) -> None:
     shop.put("dress", "hat")
 
-    def deleted_meanwhile(*args: Any) -> None:
+    def deleted_meanwhile(*args: Any) -> backup.Copied:
         if not done:
             done.append(True)
             shop.catalog.products.delete("hat")
             assert shop.catalog.image_files.collect(0, 10) == Collected(held=True)
-        copy_files(*args)
+        return copy_files(*args)
 
     done: list[bool] = []
     monkeypatch.setattr(backup, "copy_files", deleted_meanwhile)
@@ -345,11 +348,12 @@ def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
     shop.lose()
     service = open_catalog(shop.config)
 
-    def looked_at_meanwhile(*args: Any) -> None:
-        copy_files(*args)
+    def looked_at_meanwhile(*args: Any) -> backup.Copied:
+        copied = copy_files(*args)
         for prefix in PREFIXES:
             service.image_files.mark_unnamed(prefix)
         done.append(service.image_files.collect(0, 10))
+        return copied
 
     done: list[Collected] = []
     monkeypatch.setattr(backup, "copy_files", looked_at_meanwhile)
@@ -369,11 +373,7 @@ def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
 
 def test_a_backup_of_tables_without_holds_comes_back(shop: Shop) -> None:
     shop.put("dress")
-    version = info("old")
-    shop.catalog.ledger.register(version)
-    items = shop.catalog.ledger.missing(version.collection, 10)
-    shop.catalog.ledger.open(version.collection, items)
-    shop.catalog.ledger.settle(version.collection, items)
+    collection = shop.index()
     # The tables of the release before.
     with writing(shop.catalog.engine) as connection:
         command.downgrade(alembic_config(connection), "0007")
@@ -382,7 +382,7 @@ def test_a_backup_of_tables_without_holds_comes_back(shop: Shop) -> None:
     assert restore(shop.config, shop.place).whole
     shop.reopen()
     assert shop.products() == ["dress"]
-    assert shop.catalog.ledger.counts(version.collection).missing == 1
+    assert shop.catalog.ledger.counts(collection).missing == 1
     assert shop.catalog.image_files.collect(0, 10) == Collected()
 
 
@@ -417,7 +417,7 @@ def test_a_restore_that_fails_after_the_tables_are_gone_says_why(
         engine.dispose()
         raise ConfigError("pg_restore failed")
 
-    monkeypatch.setitem(backup._RESTORE, shop.config.sqlalchemy_url.get_backend_name(), fails)
+    monkeypatch.setattr(backup, "_restore_database", fails)
     with pytest.raises(ConfigError, match="pg_restore failed"):
         restore(shop.config, shop.place)
 

@@ -171,20 +171,20 @@ def test_a_build_killed_at_ten_points_leaves_no_gap_no_duplicate_and_little_done
     assert IMAGES <= bench.encoded <= 1.2 * IMAGES
 
 
-def test_a_build_tells_how_far_it_is_keeps_a_second_off_by_its_id_and_stops_when_cancelled(
+def test_a_build_reports_progress_keeps_a_second_off_by_its_id_and_stops_when_cancelled(
     bench: Bench,
 ) -> None:
     first = bench.build()
     bench.wait_until_indexed(100, first)
     job = bench.latest_job()
-    told = bench.wait_for_progress(job.job_id)
+    progress = bench.wait_for_progress(job.job_id)
     held = bench.folder / HELD
     held.touch()
     second = bench.build()
-    assert (told.stage, told.total, told.failed) == ("indexing", IMAGES, 0)
-    assert 0 < told.done < IMAGES
-    assert told.images_per_s is not None
-    assert told.eta_s == pytest.approx((IMAGES - told.done) / told.images_per_s, rel=1e-6)
+    assert (progress.stage, progress.total, progress.failed) == ("indexing", IMAGES, 0)
+    assert 0 < progress.done < IMAGES
+    assert progress.images_per_s is not None
+    assert progress.eta_s == pytest.approx((IMAGES - progress.done) / progress.images_per_s, rel=1e-6)
     assert second.wait(timeout=240) != 0
     assert job.job_id in second.output()
     SqlJobs(bench.catalog.engine).cancel(job.job_id)

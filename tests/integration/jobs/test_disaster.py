@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from catalog.backup.backup import back_up, restore
+from catalog.backup import back_up, restore
 from catalog.database import CatalogConfig
 from core.indexing import Indexer
 from milvus.config import MilvusConfig
@@ -37,14 +37,14 @@ class Service:
     indexer: Indexer
 
     def put(self, sku: str, data: bytes) -> bool:
-        """Put a product with an image; whether it is acknowledged."""
+        """Put a product with an image; returns whether it was acknowledged."""
         body = {"attributes": {"sku": sku}, "images": [base64.b64encode(data).decode()]}
         answer = self.client.put(f"/v1/products/{sku}", json=body)
         assert answer.status_code in (201, 503), answer.text
         return answer.status_code == 201
 
     def finds(self, sku: str, data: bytes) -> bool:
-        """Whether a search for the image finds the product first, among all others."""
+        """Check that a search for the image finds the product first, among all others."""
         part = {"type": "image", "image": base64.b64encode(data).decode()}
         answer = self.client.post("/v1/search", json={"query": [part], "model": "fake", "limit": 1})
         assert answer.status_code == 200, answer.text
@@ -70,7 +70,7 @@ def _client(app: FastAPI) -> TestClient:
 
 
 class Writer:
-    """Goes on putting products until it is told to stop."""
+    """Goes on putting products until it is stopped."""
 
     def __init__(self, shop: Service) -> None:
         self.acknowledged: dict[str, bytes] = {}

@@ -125,10 +125,10 @@ class Bench:
             file.close()
             self.staging.put(file.path, f"{uuid.uuid4().hex}.parquet")
 
-    def take_in(self, importer: Any, store: VectorStore, info: EncoderInfo = INFO) -> int:
+    def import_all(self, milvus: Any, store: VectorStore, info: EncoderInfo = INFO) -> int:
         with self.shop.job("build") as run:
             rows = IndexRows(store, self.shop.catalog.ledger)
-            return FileImports(run, importer, self.staging, rows, self.config, info.collection).take_in()
+            return FileImports(run, milvus, self.staging, rows, self.config, info.collection).import_all()
 
     def assert_in(self, milvus: FakeMilvus) -> None:
         expected = {item.key for item in self.items()}
@@ -158,22 +158,22 @@ def test_files_are_imported_and_only_then_in_the_ledger(bench: Bench, tmp_path: 
     bench.stage_all(tmp_path, milvus)
     assert len(bench.staging.names()) == 3
     assert bench.shop.catalog.ledger.counts(INFO.collection).missing == PRODUCTS
-    assert bench.take_in(milvus, milvus) == PRODUCTS
+    assert bench.import_all(milvus, milvus) == PRODUCTS
     bench.assert_in(milvus)
     assert len(milvus.tasks) == 3
-    assert bench.take_in(milvus, milvus) == 0
+    assert bench.import_all(milvus, milvus) == 0
     assert len(milvus.tasks) == 3
 
 
-def test_what_milvus_refuses_is_told_and_waits(bench: Bench, tmp_path: Path) -> None:
+def test_what_milvus_refuses_is_reported_and_waits(bench: Bench, tmp_path: Path) -> None:
     milvus = FakeMilvus(folder=tmp_path, refuses="the disk is full")
     bench.stage_all(tmp_path, milvus)
     with pytest.raises(VitrineError, match="the disk is full"):
-        bench.take_in(milvus, milvus)
+        bench.import_all(milvus, milvus)
     assert len(bench.staging.names()) == 3
     assert bench.shop.catalog.ledger.counts(INFO.collection).indexed == 0
     milvus.refuses = None
-    assert bench.take_in(milvus, milvus) == PRODUCTS
+    assert bench.import_all(milvus, milvus) == PRODUCTS
     bench.assert_in(milvus)
 
 
@@ -182,7 +182,7 @@ def test_rows_that_others_wrote_meanwhile_are_there_once(bench: Bench, tmp_path:
     bench.stage_all(tmp_path, milvus)
     theirs = bench.rows()[12:17]
     IndexRows(milvus, bench.shop.catalog.ledger).write(INFO, theirs)
-    bench.take_in(milvus, milvus)
+    bench.import_all(milvus, milvus)
     bench.assert_in(milvus)
 
 
@@ -192,7 +192,7 @@ def test_rows_of_images_that_went_meanwhile_go(bench: Bench, tmp_path: Path) -> 
     (gone,) = bench.shop.catalog.ledger.items("p3")
     bench.shop.catalog.products.delete("p3")
     IndexRows(milvus, bench.shop.catalog.ledger).remove_obsolete(INFO.collection)
-    bench.take_in(milvus, milvus)
+    bench.import_all(milvus, milvus)
     assert gone.key not in set(milvus.keys(INFO.collection))
     assert bench.shop.catalog.ledger.counts(INFO.collection).indexed == PRODUCTS - 1
 
@@ -205,7 +205,7 @@ def test_a_file_that_was_cut_short_is_dropped_and_its_images_stay_missing(
     broken = next((tmp_path / "bench" / "import").rglob("*.parquet"))
     held = pq.read_table(broken).num_rows
     broken.write_bytes(broken.read_bytes()[:-9])
-    assert bench.take_in(milvus, milvus) == PRODUCTS - held
+    assert bench.import_all(milvus, milvus) == PRODUCTS - held
     assert bench.staging.names() == []
     assert bench.shop.catalog.ledger.counts(INFO.collection).missing == held
 
@@ -232,11 +232,11 @@ def test_killed_anywhere_the_next_build_completes_it_without_a_duplicate(
                     return getattr(milvus, name)
 
             try:
-                bench.take_in(Dying(), milvus)
+                bench.import_all(Dying(), milvus)
                 survived = True
             except Killed:
                 pass
-            bench.take_in(milvus, milvus)
+            bench.import_all(milvus, milvus)
             bench.assert_in(milvus)
         if survived:
             break

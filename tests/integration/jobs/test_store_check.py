@@ -14,7 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import delete
 
-from catalog.backup.backup import back_up, restore
+from catalog.backup import back_up, restore
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from catalog.tables import IndexStoreRow

@@ -1,10 +1,11 @@
 """A filter lets the same products through on every engine as its meaning in Python does."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from core.filters import MAX_CONDITIONS, MAX_DEPTH, matches, parse_filter
@@ -12,6 +13,7 @@ from core.ports import VectorStore
 from core.types import IndexItem, VectorRow
 from milvus.config import IndexConfig, MilvusConfig
 from milvus.store import MilvusStore
+from tests.support.filter_cases import cases
 from tests.support.vector_stores import best_scores, row, unit
 
 NAMES = ["color", "price", 'a.b["x', "sp ace~/%", "ü", "and"]
@@ -64,6 +66,33 @@ def test_every_engine_agrees_with_the_meaning(store: VectorStore, collection: st
 
     agree()
     assert sum(0 < share < 1 for share in shares) > 100, "too few filters tell rows apart"
+
+
+def test_any_filter_means_the_same_everywhere(store: VectorStore, collection: str) -> None:
+    telling: list[bool] = []
+
+    # Each example writes rows: making a failing one smaller would take minutes.
+    @settings(
+        max_examples=30, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
+    )
+    @given(cases())
+    def agree(case: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> None:
+        products, filters = case
+        rows = [
+            VectorRow(IndexItem(f"i{n}", 1, f"p{n}", "0" * 64, attributes), unit(1, n))
+            for n, attributes in enumerate(products)
+        ]
+        store.delete(collection, list(store.keys(collection)))
+        store.upsert(collection, rows)
+        for json in filters:
+            filter = parse_filter(json)
+            expected = {each.item.product_id for each in rows if matches(filter, each.item.attributes)}
+            hits = store.search_products(collection, unit(1), len(rows), filter)
+            assert {hit.product_id for hit in hits} == expected, json
+            telling.append(0 < len(expected) < len(rows))
+
+    agree()
+    assert sum(telling) > len(telling) / 20, "too few filters tell rows apart"
 
 
 def test_a_filter_of_many_conditions_is_evaluated(store: VectorStore, collection: str) -> None:

@@ -183,13 +183,13 @@ def test_an_owner_in_a_process_keeps_its_rows_over_a_restart(folder: Path) -> No
         owner.stop()
 
 
-def test_every_call_is_told_under_the_id_of_its_request(
+def test_every_call_is_logged_under_the_id_of_its_request(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="milvus.lite_calls")
+    caplog.set_level("INFO", logger="milvus.lite")
 
     def lines() -> list[dict[str, Any]]:
-        return [vars(record) for record in caplog.records if record.name == "milvus.lite_calls"]
+        return [vars(record) for record in caplog.records if record.name == "milvus.lite"]
 
     owner = LiteOwner(folder / "data", f"unix:{folder}/m.sock")
     owner.start()
@@ -202,11 +202,11 @@ def test_every_call_is_told_under_the_id_of_its_request(
         with pytest.raises(NotFound):
             store.search_products("two", unit(1), 1)
     owner.stop()
-    told = lines()
-    assert {each["request_id"] for each in told} == {"shop-17"}
-    assert {(each["call"], each["status"]) for each in told} >= {("Upsert", "ok"), ("Search", "ok")}
-    assert "error" in {each["status"] for each in told}
-    assert all(each["ms"] >= 0 for each in told)
+    logged = lines()
+    assert {each["request_id"] for each in logged} == {"shop-17"}
+    assert {(each["call"], each["status"]) for each in logged} >= {("Upsert", "ok"), ("Search", "ok")}
+    assert "error" in {each["status"] for each in logged}
+    assert all(each["ms"] >= 0 for each in logged)
 
 
 def test_readers_miss_no_row_while_rows_are_flushed(folder: Path) -> None:

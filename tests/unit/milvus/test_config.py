@@ -1,4 +1,4 @@
-"""Configuration and connection of Milvus: addresses, and what a client is told of refusals."""
+"""Configuration and connection of Milvus: addresses, and the messages of refusals."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_a_socket_path_beyond_the_kernel_is_explained() -> None:
         MilvusConfig(uri=f"unix:/{'x' * 119}")
 
 
-def test_the_room_is_ours_and_imports_no_torch() -> None:
+def test_the_package_is_ours_and_imports_no_torch() -> None:
     assert milvus.__file__ is not None
     assert "site-packages" not in milvus.__file__
     code = "import sys, milvus.lite, milvus.store, milvus.memory; sys.exit('torch' in sys.modules)"

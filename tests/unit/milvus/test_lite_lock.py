@@ -1,27 +1,27 @@
-"""The gate lets readers in together, writers alone, and starves nobody."""
+"""The lock of the Lite owner lets readers in together, writers alone, and starves nobody."""
 
 import threading
 import time
 
-from milvus.lite_calls import Gate
+from milvus.lite import ReadersWriterLock
 
 
 def test_a_writer_is_alone_and_readers_are_together() -> None:
-    gate, inside, seen = Gate(), [0, 0], []
-    lock = threading.Lock()
+    lock, inside, seen = ReadersWriterLock(), [0, 0], []
+    counting = threading.Lock()
     together = threading.Barrier(2)
 
     def meet() -> None:
-        with gate.reading():
+        with lock.reading():
             together.wait(60)
 
     def enter(side: int, hold_s: float) -> None:
-        with gate.writing() if side else gate.reading():
-            with lock:
+        with lock.writing() if side else lock.reading():
+            with counting:
                 inside[side] += 1
                 seen.append(tuple(inside))
             time.sleep(hold_s)
-            with lock:
+            with counting:
                 inside[side] -= 1
 
     readers = [threading.Thread(target=meet) for _ in range(2)]
@@ -41,11 +41,11 @@ def test_a_writer_is_alone_and_readers_are_together() -> None:
 
 def test_neither_side_starves_under_a_stream_of_the_other() -> None:
     for stream, single in (("reading", "writing"), ("writing", "reading")):
-        gate, stop = Gate(), threading.Event()
+        lock, stop = ReadersWriterLock(), threading.Event()
 
-        def crowd(gate: Gate = gate, name: str = stream, stop: threading.Event = stop) -> None:
+        def crowd(lock: ReadersWriterLock = lock, name: str = stream, stop: threading.Event = stop) -> None:
             while not stop.is_set():
-                with getattr(gate, name)():
+                with getattr(lock, name)():
                     time.sleep(0.002)
 
         threads = [threading.Thread(target=crowd) for _ in range(4)]
@@ -53,8 +53,10 @@ def test_neither_side_starves_under_a_stream_of_the_other() -> None:
             thread.start()
         entered = threading.Event()
 
-        def enter(gate: Gate = gate, name: str = single, entered: threading.Event = entered) -> None:
-            with getattr(gate, name)():
+        def enter(
+            lock: ReadersWriterLock = lock, name: str = single, entered: threading.Event = entered
+        ) -> None:
+            with getattr(lock, name)():
                 entered.set()
 
         threading.Thread(target=enter).start()
