@@ -23,10 +23,11 @@ from sqlalchemy import event, text
 from catalog.database import BUSY_TIMEOUT_S, CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.api_keys import NO_KEYS_NOTICE, ApiKey, digest, key_id_of
+from core.config import Config
 from core.ensemble import EnsembleSearch
 from core.errors import ConfigError, Unauthenticated, Unavailable
 from core.types import Encoded, EncoderInput
-from deployments.config import DoorConfig, GatewayArgs, ServedModels
+from deployments.config import AdmissionConfig, AuthenticationConfig, GatewayArgs, ServedModels
 from deployments.http.app import create_app
 from deployments.http.errors import GATEWAY_HEADER
 from deployments.http.limits import FIRST_SEARCHES, SEARCH_REFUSED
@@ -82,12 +83,13 @@ def build(
     folder: Path,
     encoder: LocalEncoder | None = None,
     exposed_at: str | None = None,
-    **door: Any,
+    **settings: Any,
 ) -> FastAPI:
     args = GatewayArgs(
         catalog=_catalog_config(folder),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-        door=DoorConfig(**({"keys_ttl_s": 0.0} | door)),
+        authentication=AuthenticationConfig(**{"keys_ttl_s": 0.0} | _of(AuthenticationConfig, settings)),
+        admission=AdmissionConfig(**_of(AdmissionConfig, settings)),
     )
     app = create_app(args)
     local = encoder or LocalEncoder("fake")
@@ -95,6 +97,10 @@ def build(
     ensemble: Any = EnsembleSearch({}, 5)
     app.state.services = assemble(args, served, catalog, MemoryStore(), lambda _: local, ensemble, exposed_at)
     return app
+
+
+def _of(model: type[Config], settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in model.model_fields}
 
 
 @asynccontextmanager
@@ -247,7 +253,7 @@ async def test_a_key_that_is_revoked_while_keys_are_read_ends_at_once(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = build(catalog, tmp_path, admin_key_sha256=digest(ADMIN_KEY), keys_ttl_s=60)
-    key, keyring = await make_key(app, "read"), app.state.services.keyring
+    key, api_keys = await make_key(app, "read"), app.state.services.api_keys
     was_read, go_on = threading.Event(), threading.Event()
     read_all = catalog.api_keys.all
 
@@ -258,13 +264,13 @@ async def test_a_key_that_is_revoked_while_keys_are_read_ends_at_once(
         return found
 
     monkeypatch.setattr(type(catalog.api_keys), "all", read_slowly)
-    early = asyncio.create_task(keyring.caller(key))
+    early = asyncio.create_task(api_keys.authenticate(key))
     await asyncio.to_thread(was_read.wait)
-    await keyring.revoke(key_id_of(key))
+    await api_keys.revoke(key_id_of(key))
     go_on.set()
     await early
     with pytest.raises(Unauthenticated):
-        await keyring.caller(key)
+        await api_keys.authenticate(key)
 
 
 async def test_requests_are_answered_while_another_process_writes(catalog: Catalog, tmp_path: Path) -> None:
@@ -407,7 +413,9 @@ async def test_a_gateway_without_keys_does_not_start_where_serve_listens_on_a_ne
         options.http_config.host = local
         GatewayReplica(args)._catalog.close()
     options.http_config.host = host
-    keyed = args.model_copy(update={"door": DoorConfig(admin_key_sha256=digest(ADMIN_KEY))})
+    keyed = args.model_copy(
+        update={"authentication": AuthenticationConfig(admin_key_sha256=digest(ADMIN_KEY))}
+    )
     GatewayReplica(keyed)._catalog.close()
     with closing(open_catalog(args.catalog)) as catalog:
         await make_key(build(catalog, tmp_path, admin_key_sha256=digest(ADMIN_KEY)), "admin")
@@ -426,7 +434,7 @@ async def test_a_gateway_without_keys_says_so_when_it_starts(
     args = GatewayArgs(
         catalog=_catalog_config(tmp_path),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-        door=DoorConfig(admin_key_sha256=configured),
+        authentication=AuthenticationConfig(admin_key_sha256=configured),
     )
     GatewayReplica(args)._catalog.close()
     assert (NO_KEYS_NOTICE in caplog.messages) == told
@@ -439,7 +447,9 @@ async def test_a_host_that_is_none_is_no_failure_of_ours(catalog: Catalog, tmp_p
     assert answer.status_code in (200, 403)
 
 
-async def test_the_first_key_closes_the_door_and_must_be_an_admins(catalog: Catalog, tmp_path: Path) -> None:
+async def test_the_first_key_ends_anonymous_access_and_must_be_an_admins(
+    catalog: Catalog, tmp_path: Path
+) -> None:
     app = build(catalog, tmp_path)
     async with client_of(app) as client:
         refused = await client.post("/v1/keys", json={"name": "shop", "scopes": ["read"]})
