@@ -77,7 +77,7 @@ def check_serve_file(path: Path, host: str | None = None) -> list[Mistake]:
         line = None if mark is None else mark.line + 1
         return [Mistake(str(path), line, None, "", f"this is not YAML: {problem or error}")]
     mistakes: dict[object, Mistake] = {}
-    for place, message, unset in (*document.duplicate_keys(), *_problems(document.content)):
+    for place, message, unset in (*_duplicates(document.root, (), set()), *_problems(document.content)):
         line, target = document.find(place)
         # What an anchor holds is reported once, not at each of its aliases.
         mistakes.setdefault(
@@ -119,13 +119,13 @@ class _Document:
 
     def __init__(self, text: str, host: str | None) -> None:
         self.content = yaml.safe_load(text)
-        self._root = yaml.compose(text, Loader=yaml.SafeLoader)
+        self.root = yaml.compose(text, Loader=yaml.SafeLoader)
         if host is not None and isinstance(self.content, dict):
             self.content["http_options"] = {**(self.content.get("http_options") or {}), "host": host}
 
     def find(self, place: Place) -> tuple[int | None, object]:
         """Return the line of a key, or of the nearest one around it, and an identity that aliases share."""
-        node, line = self._root, None
+        node, line = self.root, None
         for depth, part in enumerate(place):
             items = {key: (line, value) for key, line, value in _items(node)}
             if part not in items:
@@ -133,23 +133,11 @@ class _Document:
             line, node = items[part]
         return line, (id(node), ())
 
-    def duplicate_keys(self) -> Iterator["_Problem"]:
-        """Yield the keys that a map holds twice, of which YAML silently keeps the last."""
-        yield from _duplicates(self._root, (), set())
-
 
 class _Problem(NamedTuple):
     place: Place
     message: str
     unset: bool = False
-
-
-class _Accepted(NamedTuple):
-    """What a builder accepts, and for ours the name of its deployment."""
-
-    args: type[BaseModel]
-    deployment: str | None = None
-    user_config: type[BaseModel] | None = None
 
 
 def _items(node: yaml.Node | None) -> Iterator[tuple[str | int, int, yaml.Node]]:
@@ -160,6 +148,7 @@ def _items(node: yaml.Node | None) -> Iterator[tuple[str | int, int, yaml.Node]]
 
 
 def _duplicates(node: yaml.Node | None, place: Place, seen: set[int]) -> Iterator[_Problem]:
+    """Yield the keys that a map holds twice: YAML silently keeps the last."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -241,40 +230,38 @@ def _suggestion(name: object, known: Iterable[str]) -> str:
 def _application_problems(application: ServeApplicationSchema, place: Place) -> Iterator[_Problem]:
     """Check an application by what its builder accepts. Each of ours has one deployment."""
     try:
-        accepted = _accepted(application.import_path)
+        args, name, settings = _accepted(application.import_path)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         suggestion = _suggestion(application.import_path, _BUILDERS)
         yield _Problem((*place, "import_path"), f"this is not a builder: {error}{suggestion}")
         return
-    yield from _violations(accepted.args, application.args, (*place, "args"))
+    yield from _violations(args, application.args, (*place, "args"))
     for index, deployment in enumerate(application.deployments):
         for key, model in _ANY_MAP.items():
             if isinstance(value := getattr(deployment, key), dict):
                 yield from _violations(model, value, (*place, "deployments", index, key))
-    if accepted.deployment is None:
-        return
-    if [each.name for each in application.deployments] != [accepted.deployment]:
-        message = f"this must be one deployment with the name {accepted.deployment!r}"
-        yield _Problem((*place, "deployments"), message)
-        return
-    user_config, where = _user_config(application.deployments[0]), (*place, "deployments", 0, "user_config")
-    if accepted.user_config is not None:
-        yield from _violations(accepted.user_config, user_config, where)
-    elif user_config:
-        yield _Problem(where, f"{accepted.deployment} takes no user_config")
+    if name is not None and [each.name for each in application.deployments] != [name]:
+        yield _Problem((*place, "deployments"), f"this must be one deployment with the name {name!r}")
+    elif name is not None:
+        given, where = _user_config(application.deployments[0]), (*place, "deployments", 0, "user_config")
+        if settings is not None:
+            yield from _violations(settings, given, where)
+        elif given:
+            yield _Problem(where, f"{name} takes no user_config")
 
 
-def _accepted(import_path: str) -> _Accepted:
+def _accepted(import_path: str) -> tuple[type[BaseModel], str | None, type[BaseModel] | None]:
+    """Return the model of a builder's args, and for ours the name of its deployment and its user_config."""
     builder = pkgutil.resolve_name(import_path)
     parameters = list(inspect.signature(builder).parameters.values())
     if len(parameters) != 1 or (args := model_in(parameters[0].annotation)) is None:
         raise TypeError(f"{import_path} does not take one configuration")
-    return _Accepted(args, *DEPLOYMENTS.get(builder, ()))
+    return args, *DEPLOYMENTS.get(builder, (None, None))
 
 
 def _contradictions(config: ServeDeploySchema) -> Iterator[_Problem]:
     """Check valid applications against each other, and the gateway's against Serve's own settings."""
-    given = [_accepted(each.import_path).args.model_validate(each.args) for each in config.applications]
+    given = [_accepted(each.import_path)[0].model_validate(each.args) for each in config.applications]
     encoders = {
         application.name: args
         for application, args in zip(config.applications, given, strict=True)
@@ -285,24 +272,29 @@ def _contradictions(config: ServeDeploySchema) -> Iterator[_Problem]:
         place: Place = ("applications", index, "args")
         if application.name in encoders and getattr(args, "name", None) != application.name:
             yield _Problem((*place, "name"), f"this must be the application's name, {application.name!r}")
-        uri = args.milvus.uri if isinstance(args, GatewayArgs | RepairArgs | EnsembleArgs) else None
-        if uri is not None and owners and not {uri, uri.removeprefix("http://")} & owners:
-            message = f"nothing listens on {uri}: the application of Milvus Lite has {', '.join(owners)}"
-            yield _Problem((*place, "milvus", "uri"), message)
+        if isinstance(args, GatewayArgs | RepairArgs | EnsembleArgs) and owners:
+            uri = args.milvus.uri
+            if not {uri, uri.removeprefix("http://")} & owners:
+                message = f"nothing listens on {uri}: the application of Milvus Lite has {', '.join(owners)}"
+                yield _Problem((*place, "milvus", "uri"), message)
+        named: list[tuple[Place, str]] = [
+            (("applications", index, "deployments", position, "user_config", key), model)
+            for position, deployment in enumerate(application.deployments)
+            for key in ("models", "weights")
+            for model in _user_config(deployment).get(key, ())
+        ]
         if isinstance(args, RepairArgs) and args.captions is not None:
             where, model = (*place, "captions", "model"), args.captions.model
-            if model not in encoders:
-                yield _unknown_encoder(where, model, encoders)
-            elif getattr(encoders[model], "captions", None) is None:
+            named.append((where, model))
+            if model in encoders and getattr(encoders[model], "captions", None) is None:
                 yield _Problem(where, f"encoder {model!r} writes no captions; its args need `captions: {{}}`")
+        for where, model in named:
+            if model not in encoders:
+                known = ", ".join(sorted(encoders)) or "none"
+                message = f"no encoder is called {model!r}{_suggestion(model, encoders)} (encoders: {known})"
+                yield _Problem(where, message)
         if isinstance(args, GatewayArgs):
             yield from _gateway_problems(config, index, args)
-        for position, deployment in enumerate(application.deployments):
-            for key in ("models", "weights"):
-                where = ("applications", index, "deployments", position, "user_config", key)
-                for model in _user_config(deployment).get(key, ()):
-                    if model not in encoders:
-                        yield _unknown_encoder(where, model, encoders)
 
 
 def _user_config(deployment: DeploymentSchema) -> dict[str, Any]:
@@ -310,19 +302,12 @@ def _user_config(deployment: DeploymentSchema) -> dict[str, Any]:
     return (deployment.user_config or {}) if "user_config" in deployment.model_fields_set else {}
 
 
-def _unknown_encoder(place: Place, name: str, encoders: Iterable[str]) -> _Problem:
-    known = ", ".join(sorted(encoders)) or "none"
-    return _Problem(place, f"no encoder is called {name!r}{_suggestion(name, encoders)} (encoders: {known})")
-
-
 def _gateway_problems(config: ServeDeploySchema, index: int, args: GatewayArgs) -> Iterator[_Problem]:
     """Find what would leave the service open, or let Serve answer in place of the gateway."""
     place: Place = ("applications", index)
     host, timeout_s = config.http_options.host, config.http_options.request_timeout_s
     if not args.authentication.admin_key_sha256 and not is_loopback(host):
-        message = (
-            f"an admin key is needed to listen on {host}: give the sha256 of one, or listen on 127.0.0.1"
-        )
+        message = f"an admin key is needed to listen on {host}: give its sha256, or listen on 127.0.0.1"
         yield _Problem((*place, "args", "authentication", "admin_key_sha256"), message)
     deadline_s = args.admission.request_deadline_s
     if timeout_s is not None and timeout_s <= deadline_s:

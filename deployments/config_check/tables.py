@@ -1,6 +1,5 @@
 """Tables of all settings and metrics in a document: `python -m deployments.config_check.tables FILE`."""
 
-import enum
 import inspect
 import sys
 import types
@@ -87,8 +86,6 @@ def _type(annotation: Any) -> str:
         return f"list of {_type(parts[0])}"
     if origin is dict:
         return f"map of {_type(parts[0])} to {_type(parts[1])}"
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return ", ".join(f"`{member.value}`" for member in annotation)
     return "settings, below" if model_in(annotation) else _TYPES.get(annotation, annotation.__name__)
 
 
