@@ -62,7 +62,7 @@ class Observed:
     def _route(self, scope: Scope) -> str:
         """Name the route by its pattern: paths hold ids, and would make a metric of each."""
         route = scope.get("route")
-        # What is refused early, perhaps hundreds a second, has no route yet: most need no look at patterns.
+        # What is refused at the door, perhaps hundreds a second, has no route yet: most need no look at patterns.
         if route is None and scope["path"] in self._fixed:
             return str(scope["path"])
         route = route or next((each for each in self._routes if each.matches(scope)[0] != Match.NONE), None)
