@@ -25,8 +25,6 @@ from deployments.config_check.tables import model_in
 
 Place = tuple[str | int, ...]
 """The keys and positions that lead to a value."""
-SPARE_REQUESTS = 2
-"""Serve must accept this many times max_in_flight, so that the gateway itself refuses the rest."""
 _ANY_MAP: dict[str, type[BaseModel]] = {
     "autoscaling_config": AutoscalingConfig,
     "gang_scheduling_config": GangSchedulingConfig,
@@ -70,12 +68,11 @@ def check_serve_file(path: Path, host: str | None = None) -> list[Mistake]:
     """List the mistakes of a Serve configuration by line; `host` replaces that of the file."""
     try:
         document = _Document(path.read_text(), host)
-    except OSError as error:
-        return [Mistake(str(path), None, None, "", f"cannot be read: {error.strerror}")]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
         line = None if mark is None else mark.line + 1
-        return [Mistake(str(path), line, None, "", f"this is not YAML: {problem or error}")]
+        return [Mistake(str(path), line, None, "", f"cannot be read as YAML: {reason}")]
     mistakes: dict[object, Mistake] = {}
     for place, message, unset in (*_duplicates(document.root, (), set()), *_problems(document.content)):
         line, target = document.find(place)
@@ -213,13 +210,12 @@ def _place_in(value: Any, detail: ErrorDetails) -> Place:
 def _message(detail: ErrorDetails, model: type[BaseModel], place: Place) -> str:
     if detail["type"] != "extra_forbidden":
         return detail["msg"].removeprefix("Value error, ")
-    around: Any = model
+    fields = model.model_fields
     for part in place[:-1]:
-        inner = model_in(around)
         if isinstance(part, str):
-            around = inner.model_fields[part].annotation if inner and part in inner.model_fields else None
-    inner = model_in(around)
-    return f"there is no such key{_suggestion(place[-1], inner.model_fields if inner else ())}"
+            inner = model_in(fields[part].annotation) if part in fields else None
+            fields = inner.model_fields if inner else {}
+    return f"there is no such key{_suggestion(place[-1], fields)}"
 
 
 def _suggestion(name: object, known: Iterable[str]) -> str:
@@ -309,14 +305,16 @@ def _gateway_problems(config: ServeDeploySchema, index: int, args: GatewayArgs) 
     if not args.authentication.admin_key_sha256 and not is_loopback(host):
         message = f"an admin key is needed to listen on {host}: give its sha256, or listen on 127.0.0.1"
         yield _Problem((*place, "args", "authentication", "admin_key_sha256"), message)
-    deadline_s = args.admission.request_deadline_s
-    if timeout_s is not None and timeout_s <= deadline_s:
+    if timeout_s is not None and timeout_s <= (deadline_s := args.admission.request_deadline_s):
         message = f"this must exceed the gateway's admission.request_deadline_s, {deadline_s:g} s"
         yield _Problem(("http_options", "request_timeout_s"), message)
-    allowed = config.applications[index].deployments[0].max_ongoing_requests
-    needed = SPARE_REQUESTS * args.admission.max_in_flight
+    allowed, needed = (
+        config.applications[index].deployments[0].max_ongoing_requests,
+        2 * args.admission.max_in_flight,
+    )
+    # Serve must accept more than the gateway works on, so that the gateway itself refuses the rest.
     if not isinstance(allowed, int) or allowed < needed:
-        message = f"this must be at least {needed}, {SPARE_REQUESTS} times args.admission.max_in_flight"
+        message = f"this must be at least {needed}, twice args.admission.max_in_flight"
         yield _Problem((*place, "deployments", 0, "max_ongoing_requests"), message)
 
 

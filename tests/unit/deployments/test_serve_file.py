@@ -252,9 +252,14 @@ def test_mistakes_come_in_the_order_of_their_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("a: [1\nb: 2", 2, "this is not YAML: "),
+        ("a: [1\nb: 2", 2, "cannot be read as YAML: "),
         ("- 1", None, "Input should be a valid dictionary"),
         ("", None, "Input should be a valid dictionary"),
+        ("applications: 1", 1, "Input should be a valid list"),
+        ("applications: [1]", 1, "Input should be a valid dictionary"),
+        ("applications: [{name: a}]", 1, "Field required"),
+        ("applications: {name: a}", 1, "Input should be a valid list"),
+        ("applications: [{a: 1, a: 2}]\n", 1, "duplicate key in lines 1 and 1"),
     ],
 )
 def test_a_file_that_holds_no_configuration_is_reported(
@@ -262,7 +267,7 @@ def test_a_file_that_holds_no_configuration_is_reported(
 ) -> None:
     file = tmp_path / "serve_config.yaml"
     file.write_text(text)
-    (mistake,) = check_serve_file(file)
+    mistake = check_serve_file(file)[0]
     assert mistake.line == line
     assert mistake.message.startswith(message)
 
