@@ -19,29 +19,6 @@ NO_KEYS_NOTICE = (
     "a key is made with POST /v1/keys. To listen on a network, configure an admin key: its sha256 in "
     "VITRINE_ADMIN_KEY_SHA256."
 )
-
-
-def exposed_notice(host: str) -> str:
-    """Explain why every request is refused: there are no keys, and Serve listens on a network."""
-    return (
-        f"No API key is configured, and Serve listens on {host}: every request is refused, since anyone in the "
-        "network could do everything. Configure an admin key, its sha256 as authentication.admin_key_sha256 of "
-        "the gateway's arguments, or have Serve listen on 127.0.0.1 (http_options.host; restart Serve)."
-    )
-
-
-def is_loopback(host: str) -> bool:
-    """Return True if a name or an address leads to this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
-
-
 _SECRET_BYTES = 32
 _KEY = re.compile(rf"vitrine_([0-9a-f]{{12}})_[0-9a-f]{{{2 * _SECRET_BYTES}}}")
 
@@ -94,3 +71,24 @@ def matches(key: str, sha256: str) -> bool:
 def allows(granted: Collection[Scope], needed: Scope) -> bool:
     """Return True if the granted scopes include the needed one: admin includes write, write includes read."""
     return any(SCOPES.index(scope) >= SCOPES.index(needed) for scope in granted)
+
+
+def exposed_notice(host: str) -> str:
+    """Explain why every request is refused: there are no keys, and Serve listens on a network."""
+    return (
+        f"No API key is configured, and Serve listens on {host}: every request is refused, since anyone in the "
+        "network could do everything. Configure an admin key, its sha256 as authentication.admin_key_sha256 of "
+        "the gateway's arguments, or have Serve listen on 127.0.0.1 (http_options.host; restart Serve)."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return True if a name or an address leads to this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -61,14 +61,8 @@ def status_of(error: VitrineError) -> int:
 
 def error_body(error: VitrineError, request_id: str) -> dict[str, Any]:
     """The one shape of errors, also used for single items of a batch."""
-    return {
-        "error": {
-            "type": error.kind,
-            "message": error.message,
-            "param": error.param,
-            "request_id": request_id,
-        }
-    }
+    kind = error.kind
+    return {"error": {"type": kind, "message": error.message, "param": error.param, "request_id": request_id}}
 
 
 def answer(error: VitrineError, request_id: str) -> JSONResponse:
