@@ -25,7 +25,7 @@ ARG STORES=s3,gcs,azure
 # Editable: pods import the application from where it lies, with the files beside its modules.
 RUN uv pip install --no-cache --compile-bytecode --python /opt/vitrine/venv/bin/python \
         ${TORCH_INDEX:+--index "$TORCH_INDEX"} --constraint constraints.txt --editable ".[${STORES}]"
-# The HAProxy that Ray brings, without splicing: see docs/doors.md.
+# The HAProxy that Ray brings, without splicing: see docs/authentication.md.
 RUN mkdir /opt/vitrine/bin \
     && python -c "from pathlib import Path; from deployments.proxy.haproxy import write_launcher; write_launcher(Path('/opt/vitrine/bin'))"
 

@@ -45,7 +45,6 @@ lint: setup ## ruff and mypy
 generate: setup ## what is made from code and configuration: manifests, tables in the docs
 	$(BIN)/python -m k8s.generate
 	$(BIN)/python -m deployments.config_check.tables docs/operations.md
-	$(BIN)/python -m deployments.observability.metrics docs/operations.md
 	$(BIN)/python -m deployments.http.api_reference docs/api.md
 	$(BIN)/python -m benchmarks.weights docs/sizing.md
 	$(BIN)/python -m benchmarks.scale docs/scale.md

@@ -37,7 +37,7 @@ def _configuration(home: Path, encoder: dict[str, Any]) -> dict[str, Any]:
         "catalog": {"database_url": f"sqlite:///{home}/catalog.sqlite", "blobs_url": str(home / "blobs")},
         # Embedding alone asks nothing of Milvus.
         "milvus": {"uri": "http://127.0.0.1:1"},
-        "door": {"max_in_flight": 256},
+        "admission": {"max_in_flight": 256},
     }
     return configuration(
         application(MODEL, None, "build_encoder", encoder, "Encoder"),

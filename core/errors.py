@@ -1,26 +1,26 @@
 """Every error that Vitrine raises on purpose.
 
     VitrineError
-    ├── InvalidInput              the caller sent something that can never work
-    │   ├── InvalidImage          … an image that cannot be decoded
-    │   ├── InputTooLarge         … bytes, pixels or counts beyond a limit
-    │   ├── UnsupportedModality   … words for a model that only sees images
-    │   ├── UnsupportedMediaType  … a body of a kind that the call does not take
-    │   └── UnfetchableUrl        … a URL that is not fetched, or leads to nothing
-    ├── Unauthenticated           no API key, or one that is not known
-    ├── Forbidden                 a known caller who may not do this
-    ├── RateLimited               too many requests from one caller; `retry_after_s` says when to come again
-    ├── NotFound                  a product, image, model or collection that does not exist
-    ├── Conflict                  the request contradicts what is stored
-    ├── ConfigError               the configuration is wrong; raised before anything serves
-    ├── FetchFailed               a server that the caller's URL names failed; it may work later
-    ├── Internal                  a bug of Vitrine or of a model's code; the log holds its traceback
-    └── Unavailable               right now not; the same call may work later
-        ├── ModelUnavailable      … an encoder is away, loading or has failed to load
-        ├── StoreUnavailable      … Milvus does not answer
-        │   └── StoreUnknown      … one answers that is not the catalog's
-        ├── DeadlineExceeded      … the work did not end within its time
-        └── Overloaded            … the replica has as many requests in work as it may
+    ├── InvalidInput
+    │   ├── InvalidImage
+    │   ├── InputTooLarge
+    │   ├── UnsupportedModality
+    │   ├── UnsupportedMediaType
+    │   └── UnfetchableUrl
+    ├── Unauthenticated
+    ├── Forbidden
+    ├── RateLimited
+    ├── NotFound
+    ├── Conflict
+    ├── ConfigError
+    ├── FetchFailed
+    ├── Internal
+    └── Unavailable
+        ├── ModelUnavailable
+        ├── StoreUnavailable
+        │   └── StoreUnknown
+        ├── DeadlineExceeded
+        └── Overloaded
 
 The tree carries no HTTP status: `deployments/http/errors.py` holds the one table. Messages are safe to show
 to a client. Errors travel between processes by pickle, so each takes one message and optional plain
@@ -28,9 +28,10 @@ attributes that pickle keeps.
 """
 
 import logging
+import re
 from copy import copy
 from importlib.metadata import version
-from typing import Self
+from typing import ClassVar, Self
 
 from core.telemetry import current_request_id
 
@@ -40,6 +41,12 @@ _log = logging.getLogger(__name__)
 
 class VitrineError(Exception):
     """Base of all errors; `message` says what was wrong and what would be right."""
+
+    kind: ClassVar[str] = "internal"
+    """Name of the error in answers, logs and metrics: its class in snake case."""
+
+    def __init_subclass__(cls) -> None:
+        cls.kind = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -53,9 +60,9 @@ class VitrineError(Exception):
 
     def reworded(self, message: str) -> Self:
         """Return the same error, with all that it carries, under another message."""
-        told = copy(self)
-        told.message, told.args = message, (message,)
-        return told
+        error = copy(self)
+        error.message, error.args = message, (message,)
+        return error
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.message,), self.__dict__.copy())
@@ -78,19 +85,19 @@ class UnsupportedModality(InvalidInput):
 
 
 class UnsupportedMediaType(InvalidInput):
-    """A body that says it is of a kind that the call does not take."""
+    """A body whose declared media type the call does not accept."""
 
 
 class UnfetchableUrl(InvalidInput):
-    """A URL that is not fetched, or behind which there is nothing; `status` is what its server answered."""
+    """A URL that must not be fetched, or that leads to nothing; `status` is what its server answered."""
 
     status: int | None = None
 
 
 class FetchFailed(VitrineError):
-    """A server that the caller's URL names failed or was too slow; the same call may work later.
+    """The server of the caller's URL failed or was too slow; the same call may work later.
 
-    `retry_after_s` is when the server asked to come again, if it did, in seconds.
+    `retry_after_s` is the delay that the server asked for, in seconds.
     """
 
     retry_after_s: float | None = None
@@ -101,11 +108,11 @@ class Unauthenticated(VitrineError):
 
 
 class Forbidden(VitrineError):
-    """The caller is known, or need not be, and may not do this."""
+    """The caller lacks the permission."""
 
 
 class RateLimited(VitrineError):
-    """One caller sends more requests than it may; `retry_after_s` seconds later one more is taken."""
+    """The caller exceeds its rate limit; `retry_after_s` seconds later one more request is accepted."""
 
     retry_after_s: float = 1.0
 
@@ -118,12 +125,15 @@ class Conflict(VitrineError):
     """The request contradicts what is stored."""
 
 
-class ConfigError(VitrineError):
-    """The configuration is wrong; raised before anything serves."""
+class ConfigError(VitrineError, ValueError):
+    """The configuration is wrong; raised before anything serves.
+
+    As a ValueError it becomes pydantic's ValidationError, with the field's place, when a validator raises it.
+    """
 
 
 class Internal(VitrineError):
-    """A bug: neither the input nor an outage is to blame. `release` is the version of Vitrine that has it."""
+    """A bug of Vitrine or of a model's code. `release` is the version of Vitrine; the log holds the traceback."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -131,11 +141,11 @@ class Internal(VitrineError):
 
 
 class Unavailable(VitrineError):
-    """Not now: the same call may work later."""
+    """The service cannot do this now; the same call may work later."""
 
 
 class ModelUnavailable(Unavailable):
-    """An encoder is away, still loading, or failed to load."""
+    """An encoder is not running, is still loading, or failed to load."""
 
 
 class StoreUnavailable(Unavailable):
@@ -143,15 +153,15 @@ class StoreUnavailable(Unavailable):
 
 
 class StoreUnknown(StoreUnavailable):
-    """Milvus answers, and is not the one that holds what the ledger says."""
+    """Milvus answers, but does not hold what the ledger says."""
 
 
 class DeadlineExceeded(Unavailable):
-    """The work did not end within its time."""
+    """The work did not end within its deadline."""
 
 
 class Overloaded(Unavailable):
-    """The replica has as many requests in work as it may."""
+    """The replica has reached its limit of requests in flight."""
 
 
 def expected(error: Exception, doing: str) -> VitrineError:

@@ -8,39 +8,40 @@ from core.config import Config
 
 
 class FileImportConfig(Config):
-    """Builds write files that Milvus imports by itself, in place of upserts; needs a Milvus server."""
+    """Builds by files that Milvus imports, in place of upserts; needs a Milvus server."""
 
     url: str = Field(
         min_length=1,
-        description="Folder of the files in the object store that Milvus reads, as fsspec names it: "
+        description="Folder for the files in Milvus's object store, as a URL of fsspec: "
         "`s3://bucket/vitrine-import`.",
     )
     milvus_path: str = Field(
         min_length=1,
-        description="The same folder as Milvus names it: its path within Milvus's own bucket, `vitrine-import`.",
+        description="Path of the same folder within Milvus's bucket: `vitrine-import`.",
     )
     file_images: int = Field(
         20_000,
         ge=1,
-        description="Images of one file, and of one unit of work: what is lost when a copy of the model is "
-        "killed.",
+        description="Images of one file, which is one unit of work: if an actor is killed, it is done again.",
     )
     files_at_once: int = Field(8, ge=1, le=256, description="Files that Milvus imports at once.")
     wait_s: float = Field(
-        3600.0, gt=0, description="How long Milvus may take for the files of one round, in seconds."
+        3600.0, gt=0, description="How long Milvus may take to import the files of one round, in seconds."
     )
 
 
 class BulkConfig(Config):
-    """Resources and sizes of a bulk job; what is not set follows the encoder's own deployment."""
+    """Resources and sizes of a bulk job; defaults follow the encoder's own deployment."""
 
-    min_actors: int = Field(1, ge=1, description="Copies of the model that a job starts with.")
-    max_actors: int = Field(1, ge=1, description="Most copies of the model that a job grows to.")
+    min_actors: int = Field(
+        1, ge=1, description="Actors that a job starts with; each holds a copy of the model."
+    )
+    max_actors: int = Field(1, ge=1, description="Most actors of a job.")
     cpus_per_actor: float | None = Field(
-        None, ge=0, description="CPUs of one copy; by default those of the encoder's replica."
+        None, ge=0, description="CPUs of one actor; by default those of the encoder's replica."
     )
     gpus_per_actor: float | None = Field(
-        None, ge=0, description="GPUs of one copy; by default those of the encoder's replica."
+        None, ge=0, description="GPUs of one actor; by default those of the encoder's replica."
     )
     batch_size: int | None = Field(
         None, ge=1, le=1024, description="Images of one write; by default the encoder's max_batch_size."
@@ -49,26 +50,24 @@ class BulkConfig(Config):
         3,
         ge=1,
         le=64,
-        description="Batches of one copy under way at once: one is decoded while another is in the model and "
-        "a third is written. More hide a slow store, cost memory, and are lost when the process is killed.",
+        description="Batches in flight in one actor: one is decoded while another is encoded and a third is "
+        "written. More hide a slow store, but cost memory and are lost if the process is killed.",
     )
-    shard_images: int = Field(
-        512, ge=1, description="Images of one unit of work: what a copy takes up at a time."
-    )
+    shard_images: int = Field(512, ge=1, description="Images of one unit of work of an actor.")
     gap_threshold: int = Field(
         100,
         ge=0,
-        description="A build ends when at most that many images are missing, which live traffic has "
-        "added since; it goes round again while more are.",
+        description="A build ends when at most this many images are missing, since live traffic adds images "
+        "meanwhile. While more are missing, it starts another round.",
     )
     patience_s: float = Field(
-        600.0, gt=0, description="How long a build waits for a store that is away, in seconds."
+        600.0, gt=0, description="How long a build waits for an unavailable store, in seconds."
     )
 
     file_import: FileImportConfig | None = Field(
         None,
-        description="Have Milvus import files that builds write; by default builds upsert. For large "
-        "collections that nobody searches yet.",
+        description="Build by files that Milvus imports, for large collections that are not searched yet; by "
+        "default builds upsert.",
     )
 
     @model_validator(mode="after")
@@ -79,65 +78,72 @@ class BulkConfig(Config):
 
 
 METRIC = r"^((precision|recall|ndcg)@[1-9][0-9]{0,2}|map|mrr)$"
-"""Names of metrics; `map` and `mrr` look at the whole list."""
+"""Names of metrics; `map` and `mrr` use the whole list."""
 
 
 class GateConfig(Config):
-    """When a candidate may take over from the live version."""
+    """The quality gate: the rule that refuses a worse candidate."""
 
-    metric: str = Field("ndcg@10", pattern=METRIC, description="What is compared, such as ndcg@10 or map.")
-    max_drop: float = Field(
-        0.01, ge=0, le=1, description="How much lower than the live version's the candidate's mean may be."
+    metric: str = Field(
+        "ndcg@10", pattern=METRIC, description="The metric that is compared, such as ndcg@10 or map."
     )
-    min_queries: int = Field(50, ge=2, description="Queries that both must have answered, at least.")
+    max_drop: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Largest allowed drop of the mean from the live version to the candidate.",
+    )
+    min_queries: int = Field(50, ge=2, description="Fewest queries that both versions must have answered.")
     judge: Literal["mean", "lower_bound"] = Field(
         "mean",
-        description="What may not be lower: the mean of the differences, or the lower end of its confidence "
-        "interval, which few queries make wide.",
+        description="The figure that max_drop applies to: the mean of the differences, or the lower end of its "
+        "confidence interval, which is wide if there are few queries.",
     )
 
 
 class EvaluationConfig(Config):
-    """Queries and figures of a comparison of models."""
+    """Queries and metrics of a comparison of models."""
 
     queries: str | None = Field(
         None,
         min_length=1,
-        description="Labeled queries: a Parquet, CSV or JSONL file, by path or as fsspec names it. Without, "
-        "images of the catalog are changed and must find their own product.",
+        description="Labeled queries: path or fsspec URL of a Parquet, CSV or JSONL file. By default, images of "
+        "the catalog are augmented and must find their own product.",
     )
     sample: int = Field(
-        200, ge=2, le=10_000, description="Images that are drawn from the catalog where no labels are."
+        200, ge=2, le=10_000, description="Images that are drawn from the catalog if there are no labels."
     )
-    seed: int = Field(0, ge=0, description="Of the drawing, of the changes, and of the intervals.")
+    seed: int = Field(0, ge=0, description="Seed of the sample, of the augmentations, and of the bootstrap.")
     cutoffs: tuple[int, ...] = Field(
-        (1, 5, 10), min_length=1, description="Places k at which precision, recall and nDCG are measured."
+        (1, 5, 10), min_length=1, description="Ranks k at which precision, recall and nDCG are measured."
     )
     relevant_from: int = Field(
         1,
         ge=1,
-        description="Smallest grade that answers a query for precision, recall, map and mrr; nDCG counts all.",
+        description="Smallest grade that is relevant for precision, recall, map and mrr; nDCG uses all grades.",
     )
     depth: int = Field(
         100,
         ge=1,
         le=1000,
-        description="Products of one list; those beyond count as not found by map and mrr.",
+        description="Length of a result list; map and mrr count products beyond it as not found.",
     )
     pool_products: int = Field(
         2000,
         ge=10,
         le=10_000,
-        description="Products to search among while a collection is not complete; every collection holds them.",
+        description="Most products to search among while a collection is incomplete; every collection holds them.",
     )
     resamples: int = Field(2000, ge=100, le=100_000, description="Resamples of the bootstrap.")
-    confidence: float = Field(0.95, gt=0, lt=1, description="Share of intervals that hold the true mean.")
-    shown_queries: int = Field(20, ge=0, le=200, description="Queries that the report shows with images.")
-    gate: GateConfig = Field(GateConfig(), description="When a candidate is refused.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Confidence level of the intervals.")
+    shown_queries: int = Field(
+        20, ge=0, le=200, description="Queries that the report shows with their images."
+    )
+    gate: GateConfig = Field(GateConfig(), description="The rule that refuses a worse candidate.")
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Everything that is measured, the gate's metric included."""
+        """All measured metrics, the gate's included."""
         names = [f"{name}@{k}" for name in ("precision", "recall", "ndcg") for k in sorted(set(self.cutoffs))]
         return tuple(dict.fromkeys([*names, "map", "mrr", self.gate.metric]))
 

@@ -1,8 +1,7 @@
-"""The builders that serve_config.yaml names: here, and only here, classes become deployments.
+"""Builders of the applications in serve_config.yaml; the only module that applies `serve.deployment`.
 
-Serve validates the arguments of a builder by its annotation at run time, so annotations must be real.
-Each builder imports its own replica's class, so that a replica loads only what it runs: imports are
-most of the time that a start takes.
+Serve reads the annotation of a builder at run time to validate its arguments. Each builder imports its own
+replica class, so that a replica loads only what it runs: imports take most of its start.
 """
 
 from collections.abc import Callable
@@ -23,35 +22,35 @@ from models.config import EncoderConfig
 
 
 def build_encoder(args: EncoderConfig) -> Application:
-    """One encoder; the application must carry the encoder's name."""
+    """Build one encoder; the application must have the encoder's name."""
     from deployments.replicas.encoder import EncoderReplica
 
     return serve.deployment(EncoderReplica, name="Encoder").bind(args)
 
 
 def build_ensemble(args: EnsembleArgs) -> Application:
-    """The ensemble combiner."""
+    """Build the ensemble combiner."""
     from deployments.replicas.ensemble import EnsembleReplica
 
     return serve.deployment(EnsembleReplica, name="Ensemble").bind(args)
 
 
 def build_gateway(args: GatewayArgs) -> Application:
-    """The FastAPI ingress."""
+    """Build the gateway, the FastAPI ingress."""
     from deployments.replicas.gateway import GatewayReplica
 
     return serve.deployment(serve.ingress()(GatewayReplica), name="Gateway").bind(args)
 
 
 def build_repair(args: RepairArgs) -> Application:
-    """The background repair."""
+    """Build the background repair."""
     from deployments.replicas.repair import RepairReplica
 
     return serve.deployment(RepairReplica, name="Repair").bind(args)
 
 
 def build_milvus_lite(args: MilvusLiteArgs) -> Application:
-    """The one owner of a Milvus Lite folder."""
+    """Build the owner of a Milvus Lite folder."""
     from deployments.replicas.milvus_lite import MilvusLiteReplica
 
     return serve.deployment(MilvusLiteReplica, name="MilvusLite").bind(args)
@@ -64,4 +63,4 @@ DEPLOYMENTS: dict[Callable[..., Application], tuple[str, type[Config] | None]] =
     build_repair: ("Repair", ServedModels),
     build_milvus_lite: ("MilvusLite", None),
 }
-"""The deployment that each builder makes, and what its `user_config` must be."""
+"""The name of each builder's deployment, and the model of its `user_config`."""

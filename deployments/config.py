@@ -1,4 +1,4 @@
-"""Arguments and user configuration of all applications, as they stand in serve_config.yaml."""
+"""Arguments and user configuration of all applications, as serve_config.yaml holds them."""
 
 from pydantic import Field
 
@@ -13,86 +13,79 @@ from milvus.config import MilvusConfig
 from models.images import ImageLimits
 
 
-class IngestCaptions(Config):
-    """Which model captions the images of the catalog, in the background, so that words find them."""
-
-    model: str = Field(description="An encoder whose own configuration asks for captions.")
-    batch_size: int = Field(
-        8, gt=0, le=256, description="Images per call to it; what a call has written is kept."
-    )
-    deadline_s: float = Field(120.0, gt=0, description="How long such a call may take, in seconds.")
-
-
-class DoorConfig(Config):
-    """The gateway's doors; every bound is per replica of the gateway."""
+class AuthenticationConfig(Config):
+    """API keys and their rate limits; a limit counts per replica of the gateway."""
 
     admin_key_sha256: str = Field(
         "",
         pattern="^([0-9a-f]{64})?$",
-        description="Lower-case hex sha256 of an admin key that is not in the database: the first key, and "
-        "the way back in. Empty: none, and then the service must listen on loopback.",
+        description="Lower-case hex sha256 of an admin key that is not in the database. It is the first key, and "
+        "the key to use when all others are lost. Empty: no such key; the service must then listen on loopback.",
     )
     keys_ttl_s: float = Field(
-        2.0, ge=0, description="How long what the database says of keys is believed, in seconds."
+        2.0, ge=0, description="How long keys are cached from the database, in seconds."
     )
     requests_per_s: float = Field(
-        50.0, gt=0, description="Requests per second that a key may send, unless the key says otherwise."
+        50.0, gt=0, description="Rate limit of a key in requests per second, unless the key has its own."
     )
     burst: int = Field(
-        100, gt=0, description="Requests that a key may send at once, unless the key says otherwise."
+        100, gt=0, description="Requests that a key may send at once, unless the key has its own limit."
     )
+
+
+class AdmissionConfig(Config):
+    """Admission control: how many requests a replica of the gateway works on, and for how long."""
+
     max_in_flight: int = Field(
-        64, gt=0, description="Requests in work at once; further ones are refused with 503 at once."
+        64, gt=0, description="Most requests in flight; further ones get 503 immediately."
     )
     search_slowdown: float = Field(
         1.5,
         gt=1,
-        description="How many times as long as one alone searches may take while there are more than can be "
-        "answered: so many are in work at once as keep it, the others are refused with 503 at once.",
+        description="How many times its duration without load a search may take under load. The replica limits "
+        "the searches in flight to keep this ratio; further ones get 503 immediately.",
     )
     request_deadline_s: float = Field(
         30.0,
         gt=0,
-        description="How long a request may take, its body included, in seconds; a caller may ask for less "
-        "by the header X-Request-Timeout-Seconds.",
+        description="How long a request may take in seconds, its body included. A caller may set a shorter "
+        "deadline by the header X-Request-Timeout-Seconds.",
     )
 
 
 class JobsConfig(Config):
     """Bulk work of the jobs API, which runs on Ray Jobs."""
 
-    bulk: BulkConfig = Field(BulkConfig(), description="What a bulk job may take of the cluster.")
+    bulk: BulkConfig = Field(BulkConfig(), description="Resources and sizes of a bulk job.")
     evaluation: EvaluationConfig = Field(
         EvaluationConfig(), description="How models are compared, and when a worse one is refused."
     )
-    imports: ImportConfig = Field(ImportConfig(), description="What imports may read, and at what pace.")
+    imports: ImportConfig = Field(ImportConfig(), description="What imports may read, and how fast.")
     dashboard_url: str | None = Field(
         None,
         pattern=r"^https?://",
-        description="Where Ray's dashboard, which takes jobs, answers; by default that of this cluster.",
+        description="URL of Ray's dashboard, which accepts jobs; by default that of this cluster.",
     )
     deadline_s: float = Field(15.0, gt=0, description="How long Ray may take to answer, in seconds.")
 
 
 class KeywordSearchConfig(Config):
-    """Keyword search beside the search by vectors."""
+    """Keyword search beside vector search."""
 
     weight: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="Share of the words' own ranking when the ensemble is asked for words and the request "
-        "does not say: 0 ranks by vectors alone, 1 by words alone.",
+        description="Weight of the keyword ranking in a text query to the ensemble, unless the request sets one: "
+        "0 ranks by vectors alone, 1 by keywords alone.",
     )
     deadline_s: float = Field(2.0, gt=0, description="How long the keyword search may take, in seconds.")
 
 
 class ThumbnailsConfig(Config):
-    """Bounds of the making and keeping of thumbnails."""
+    """Bounds of making and caching thumbnails."""
 
-    cache_bytes: int = Field(
-        32 * 2**20, ge=0, description="Memory for thumbnails that were asked for lately, in bytes."
-    )
+    cache_bytes: int = Field(32 * 2**20, ge=0, description="Memory of the cache of thumbnails, in bytes.")
     at_once: int = Field(
         2,
         gt=0,
@@ -101,7 +94,7 @@ class ThumbnailsConfig(Config):
 
 
 class ServedModels(Config):
-    """`user_config` of the gateway and of the repair: which encoders there are. Changed in place."""
+    """`user_config` of the gateway and of the repair: the encoders. Changed in place."""
 
     models: tuple[str, ...] = Field(
         description="Names of the encoders; each is a Serve application of that name."
@@ -114,7 +107,9 @@ class EnsembleSettings(Config):
     weights: dict[str, float] = Field(
         description="Members and their default weights; weight 0: only on request."
     )
-    fusion: Fusion = Field("rrf", description="How lists are fused unless the request says: rrf or weighted.")
+    fusion: Fusion = Field(
+        "rrf", description="How result lists are fused, unless the request sets it: rrf or weighted."
+    )
 
 
 class EnsembleArgs(Config):
@@ -127,32 +122,35 @@ class EnsembleArgs(Config):
 class GatewayArgs(Config):
     """Arguments of the gateway's application."""
 
-    catalog: CatalogConfig = Field(description="Where products and images are kept.")
+    catalog: CatalogConfig = Field(description="Where products and images are stored.")
     milvus: MilvusConfig = Field(description="Where the collections are.")
-    images: ImageLimits = Field(ImageLimits(), description="What images are taken.")
+    images: ImageLimits = Field(ImageLimits(), description="Limits of an image file.")
     thumbnails: ThumbnailsConfig = Field(ThumbnailsConfig(), description="How thumbnails are made.")
     keyword_search: KeywordSearchConfig = Field(
-        KeywordSearchConfig(), description="How much the text of products counts."
+        KeywordSearchConfig(), description="Keyword search in the text of products."
     )
     calibration: CalibrationConfig = Field(
         CalibrationConfig(), description="How false match rates become scores."
     )
-    door: DoorConfig = Field(DoorConfig(), description="Who is let in, how much at once and for how long.")
-    jobs: JobsConfig = Field(JobsConfig(), description="How bulk work is started.")
-    fetch: FetchLimits = Field(FetchLimits(), description="What URLs of images are fetched.")
+    authentication: AuthenticationConfig = Field(
+        AuthenticationConfig(), description="API keys and their rate limits."
+    )
+    admission: AdmissionConfig = Field(
+        AdmissionConfig(), description="How many requests are in flight, and for how long."
+    )
+    jobs: JobsConfig = Field(JobsConfig(), description="Bulk work of the jobs API.")
+    fetch: FetchLimits = Field(FetchLimits(), description="Which URLs of images are fetched.")
     embedding_model: str | None = Field(
         None,
         description="The model of POST /vectorize, and of POST /v1/embeddings where the request names none; "
-        "by default the first that takes both words and images.",
+        "by default the first that accepts both text and images.",
     )
     max_body_bytes: int = Field(
         48 * 2**20,
         gt=0,
         description="Largest request body, in bytes; a call to an encoder carries at most 64 MiB.",
     )
-    max_images_per_product: int = Field(
-        MAX_IMAGES_PER_PRODUCT, gt=0, description="Most images a product may have."
-    )
+    max_images_per_product: int = Field(MAX_IMAGES_PER_PRODUCT, gt=0, description="Most images of a product.")
     max_page: int = Field(2000, gt=0, description="Largest sum of offset and limit of a search.")
     encode_deadline_s: float = Field(30.0, gt=0, description="How long an encoder may take, in seconds.")
     index_wait_s: float = Field(
@@ -164,15 +162,25 @@ class GatewayArgs(Config):
     counts_ttl_s: float = Field(
         2.0,
         ge=0,
-        description="How long counts of indexed images are believed, in seconds: each counting reads the whole "
-        "ledger. Longer, where counting takes above a twentieth of it; 0: not at all.",
+        description="How long counts of indexed images are cached, in seconds; 0: not at all. Each count reads the "
+        "whole ledger, so they are cached longer if counting takes more than a twentieth of this time.",
     )
 
 
-class RepairArgs(Config):
-    """Arguments of the application that completes what is pending."""
+class IngestCaptions(Config):
+    """Captions of the catalog's images, made in the background, so that keyword search finds them."""
 
-    catalog: CatalogConfig = Field(description="Where products and images are kept.")
+    model: str = Field(description="An encoder whose own args have `captions`.")
+    batch_size: int = Field(
+        8, gt=0, le=256, description="Images per call to it; each call's result is stored."
+    )
+    deadline_s: float = Field(120.0, gt=0, description="How long such a call may take, in seconds.")
+
+
+class RepairArgs(Config):
+    """Arguments of the repair's application, which closes gaps between catalog and collections."""
+
+    catalog: CatalogConfig = Field(description="Where products and images are stored.")
     milvus: MilvusConfig = Field(description="Where the collections are.")
     interval_s: float = Field(2.0, gt=0, description="Pause between two passes, in seconds.")
     grace_s: float = Field(
@@ -183,29 +191,29 @@ class RepairArgs(Config):
     file_grace_s: float = Field(
         86_400.0,
         ge=0,
-        description="How long an image file that no product names any more is kept, in seconds. A day leaves "
-        "time to take a mistaken deletion back by restoring the database alone; `vitrine prune --files` waits "
-        "for nothing.",
+        description="How long an image file is kept after the last product that names it is gone, in seconds. "
+        "Within a day, a mistaken deletion is undone by restoring the database alone. `vitrine prune --files` "
+        "does not wait.",
     )
     file_interval_s: float = Field(
         300.0,
         gt=0,
-        description="Pause between two passes that remove image files, in seconds. Each pass also lists a 256th "
-        "of all files for those that were never named, so every file is seen once in 256 pauses.",
+        description="Pause between two passes that remove image files, in seconds. A pass also lists a 256th of "
+        "all files to find those that no product ever named, so each file is checked once in 256 passes.",
     )
     sample_interval_s: float = Field(
         30.0,
         gt=0,
         description="Pause between two samples of the ledger for the metrics of gap, quarantine and age of the "
-        "index, in seconds; longer, where a sample takes above a twentieth of it.",
+        "index, in seconds. It grows if a sample takes more than a twentieth of it.",
     )
     captions: IngestCaptions | None = Field(
-        None, description="Caption the images of the catalog; if not set, none are written."
+        None, description="Caption the images of the catalog; by default none are captioned."
     )
 
 
 class MilvusLiteArgs(Config):
     """Arguments of the application that owns a Milvus Lite folder."""
 
-    folder: str = Field(description="The folder of the database; made when missing.")
+    folder: str = Field(description="The folder of the database; created if missing.")
     address: str = Field(description="Where the owner listens: unix:/path/to.sock or 127.0.0.1:port.")

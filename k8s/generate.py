@@ -12,7 +12,7 @@ DEMO_CHANGES = {
     r"(?m)^  host: 127\.0\.0\.1$": "  host: 0.0.0.0",
     # Beyond loopback the service wants an admin key.
     r"(?m)^(    import_path: deployments\.app:build_gateway\n    args:\n)": (
-        r"\1      door:\n        admin_key_sha256: ${VITRINE_ADMIN_KEY_SHA256}\n"
+        r"\1      authentication:\n        admin_key_sha256: ${VITRINE_ADMIN_KEY_SHA256}\n"
     ),
 }
 

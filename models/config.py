@@ -1,4 +1,4 @@
-"""What the configuration says of one encoder."""
+"""Configuration of an encoder."""
 
 from collections.abc import Mapping
 from typing import Literal, Self
@@ -30,39 +30,36 @@ VERSION_FIELDS = (
 
 
 class CaptionConfig(Config):
-    """How an encoder writes captions; decoding is deterministic."""
+    """Captions of an encoder; decoding is deterministic."""
 
     prompt: str | None = Field(
         None,
         min_length=1,
         max_length=500,
-        description="Words that the caption continues, or answers, as `a photo of` or "
+        description="Text that the caption continues or answers, such as `a photo of` or "
         "`Question: what is shown? Answer:`; not repeated in it.",
     )
     max_new_tokens: int = Field(30, ge=1, le=256, description="Longest caption, in tokens.")
     num_beams: int = Field(
-        1, ge=1, le=16, description="Beams of the search; 1 is greedy, more cost as many times the memory."
+        1, ge=1, le=16, description="Beams of the beam search; 1 is greedy. Memory grows with their number."
     )
     max_batch_size: int = Field(
         8,
         ge=1,
         le=256,
-        description="Most images that are captioned together. While they are, embeddings of the same "
-        "replica wait.",
+        description="Most images of a batch of captions. Embeddings of the same replica wait for the batch.",
     )
 
 
 class EncoderConfig(Config):
-    """One encoder: which checkpoint, how it is run, and what it accepts."""
+    """One encoder: its checkpoint, how it runs, and what it accepts."""
 
     name: str = Field(
         pattern=r"^[a-z][a-z0-9_]*$",
         max_length=48,
         description="Name of the model in the API; collections are called {name}_{fingerprint}.",
     )
-    family: Family = Field(
-        description="Which library loads it; `fake` needs no weights and is meant for tests."
-    )
+    family: Family = Field(description="The library that loads it; `fake` needs no weights and is for tests.")
     checkpoint: str = Field(
         "",
         description="A local directory, a hub id such as facebook/dinov2-large, or for openclip and timm an "
@@ -71,7 +68,7 @@ class EncoderConfig(Config):
     pretrained: str | None = Field(
         None,
         description="Tag of the weights, such as laion2b_s32b_b79k; needed when an openclip checkpoint is an "
-        "architecture, and only then.",
+        "architecture, and not allowed otherwise.",
     )
     revision: str | None = Field(
         None, description="Commit, branch or tag of a hub id; pin one in production."
@@ -93,13 +90,13 @@ class EncoderConfig(Config):
         "cls+mean (twice the dimension); blip2: mean of the queries; the other families pool on their own.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where the model runs; auto takes the GPU if there is one."
+        "auto", description="Device of the model; auto uses the GPU if there is one."
     )
     threads: int | None = Field(
         None,
         ge=1,
-        description="CPU threads of one replica for the forward pass; as many as Ray gives it CPUs if not set. "
-        "Replicas that have more together than there are cores wait for each other and are many times slower.",
+        description="CPU threads of one replica for the forward pass; by default as many as Ray gives it CPUs. "
+        "Replicas with more threads in all than there are cores are many times slower.",
     )
     decode_threads: int = Field(
         4, ge=1, le=64, description="Threads of one replica that decode images beside the forward pass."
@@ -108,38 +105,37 @@ class EncoderConfig(Config):
         32,
         ge=1,
         le=1024,
-        description="Most inputs that go through the model together. ViT-B-32 on two cores gains nothing "
-        "beyond 32 (benchmarks/README.md); a GPU may want more.",
+        description="Most inputs of a batch. ViT-B-32 on two cores gains nothing beyond 32 "
+        "(benchmarks/README.md); a GPU may gain from more.",
     )
     batch_wait_timeout_s: float = Field(
         0.002,
         ge=0,
         le=1,
-        description="How long an input waits for company while the model is idle, in seconds; under load "
-        "batches fill while the model is busy, whatever this says.",
+        description="How long an input waits for others to form a batch while the model is idle, in seconds. "
+        "Under load, batches fill while the model is busy.",
     )
     cache_max_bytes: int = Field(
         32 * 2**20,
         ge=0,
-        description="Memory of one replica for the vectors of inputs that it has seen, in bytes, taken when it "
-        "starts; 32 MiB are 8,192 vectors of dimension 1024. 0 turns the cache off.",
+        description="Memory of a replica's embedding cache, in bytes, allocated when it starts. 32 MiB hold 8,192 "
+        "vectors of dimension 1024. 0 turns the cache off.",
     )
     compile: bool = Field(
         False,
-        description="Compile the image tower with CUDA graphs before the replica is ready; ignored on CPU, "
-        "where it gains nothing.",
+        description="Compile the image tower with CUDA graphs before the replica is ready; ignored on CPU.",
     )
     draft: bool = Field(
         True,
-        description="Let JPEG files decode at a reduced size of at least three times what the model sees.",
+        description="Decode JPEG files at a reduced size, at least three times the model's input size.",
     )
     captions: CaptionConfig | None = Field(
         None,
-        description="Also write captions (blip2 only, with a captioning checkpoint such as "
-        "Salesforce/blip2-opt-2.7b): `{}` or settings. If not set, the language model is neither "
-        "downloaded nor loaded. The vectors are the same either way.",
+        description="Also write captions: `{}` or settings. Only for blip2 with a captioning checkpoint such as "
+        "Salesforce/blip2-opt-2.7b. By default, the language model is neither downloaded nor loaded. The "
+        "vectors do not depend on this.",
     )
-    limits: ImageLimits = Field(default_factory=ImageLimits, description="What an image file may cost.")
+    limits: ImageLimits = Field(default_factory=ImageLimits, description="Limits of an image file.")
 
     @model_validator(mode="after")
     def _fits_the_family(self) -> Self:

@@ -1,245 +1,330 @@
-"""Read serve_config.yaml strictly, and check its applications against each other."""
+"""The check of a Serve configuration: unknown keys, wrong values, and applications that contradict each other."""
 
+import difflib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import os
+import pkgutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from ray._common.utils import import_attr
-from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
+from pydantic_core import ErrorDetails
+from ray.serve.config import AutoscalingConfig, GangSchedulingConfig, RequestRouterConfig
+from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
 
 from catalog.database import CatalogConfig
+from core.api_keys import is_loopback
+from core.config import Config, expand_environment, unset_names
 from core.errors import ConfigError
 from deployments.app import DEPLOYMENTS
-from deployments.config import DoorConfig, GatewayArgs
-from deployments.config_check.validation import (
-    Lines,
-    Mistake,
-    Place,
-    Problem,
-    located,
-    model_in,
-    nearest,
-    unknown_keys,
-    unset_variables,
-    violations,
-    violations_of_the_rest,
-)
-from deployments.http.auth import is_loopback
+from deployments.config import EnsembleArgs, GatewayArgs, MilvusLiteArgs, RepairArgs
+from deployments.config_check.tables import model_in
 
-
-def caption_problems(
-    application: dict[str, Any], place: Place, applications: Sequence[dict[str, Any]]
-) -> Iterator[Problem]:
-    """Check the repair's `captions`, which stand at `place`, against the encoders beside it."""
-    wanted = (application.get("args") or {}).get("captions")
-    if wanted is None or not str(application.get("import_path")).endswith(":build_repair"):
-        return
-    encoders = {
-        str(other.get("name")): other.get("args") or {}
-        for other in applications
-        if str(other.get("import_path")).endswith(":build_encoder")
-    }
-    model = str(wanted["model"])
-    where = (*place, "model")
-    if model not in encoders:
-        right = f"Encoders here: {', '.join(sorted(encoders)) or 'none'}."
-        yield Problem(where, f"there is no encoder {model!r}", right, nearest(model, encoders))
-    elif encoders[model].get("captions") is None:
-        yield Problem(
-            where, f"encoder {model!r} writes no captions", "give that encoder's args `captions: {}`"
-        )
-
-
-SPARE_REQUESTS = 2
-"""Serve must let in this many times what the gateway works on, so that the gateway itself can refuse the rest."""
-
-
-def has_admin_key(config: ServeDeploySchema) -> bool:
-    """Tell whether every gateway of a sound configuration names an admin key."""
-    return all(door.admin_key_sha256 for _, _, door in _gateways(config))
-
-
-def door_problems(config: ServeDeploySchema) -> Iterator[Problem]:
-    """Name what would leave the service open, or let Serve answer in place of the gateway."""
-    for index, application, door in _gateways(config):
-        place = ("applications", index)
-        host = config.http_options.host
-        if not door.admin_key_sha256 and not is_loopback(host):
-            yield Problem(
-                (*place, "args", "door", "admin_key_sha256"),
-                f"is needed to listen on {host}, or everyone could do everything",
-                "the sha256 of a key, or 127.0.0.1 as http_options.host",
-            )
-        timeout_s = config.http_options.request_timeout_s
-        if timeout_s is not None and timeout_s <= door.request_deadline_s:
-            yield Problem(
-                ("http_options", "request_timeout_s"),
-                f"is {timeout_s:g}, so that Serve would give up before the gateway does",
-                f"more than the {door.request_deadline_s:g} s of applications[{index}].args.door.request_deadline_s",
-            )
-        allowed = application.deployments[0].max_ongoing_requests
-        needed = SPARE_REQUESTS * door.max_in_flight
-        if not isinstance(allowed, int) or allowed < needed:
-            yield Problem(
-                (*place, "deployments", 0, "max_ongoing_requests"),
-                f"is {allowed}, so that Serve would refuse requests before the gateway does",
-                f"at least {needed}, {SPARE_REQUESTS} times args.door.max_in_flight",
-            )
-
-
-def _gateways(config: ServeDeploySchema) -> Iterator[tuple[int, ServeApplicationSchema, DoorConfig]]:
-    for index, application in enumerate(config.applications):
-        if application.import_path.endswith(":build_gateway"):
-            yield index, application, GatewayArgs.model_validate(application.args).door
-
-
+Place = tuple[str | int, ...]
+"""The keys and positions that lead to a value."""
+_ANY_MAP: dict[str, type[BaseModel]] = {
+    "autoscaling_config": AutoscalingConfig,
+    "gang_scheduling_config": GangSchedulingConfig,
+    "request_router_config": RequestRouterConfig,
+}
+"""Settings of a deployment that Serve's schema accepts as any map, with their models."""
 _BUILDERS = {f"deployments.app:{builder.__name__}" for builder in DEPLOYMENTS}
 
 
-def problems(content: Any) -> Iterator[Problem]:
-    """Name all that is wrong with a Serve configuration that was read from YAML."""
-    yield from unknown_keys(ServeDeploySchema, content, ())
-    wrong = list(violations(ServeDeploySchema, content, ()))
-    applications = _list_of(content, "applications")
-    if not wrong:
-        for index, application in enumerate(applications):
-            wrong += _application_problems(application, ("applications", index))
-    if not wrong:
-        wrong += _disagreements(applications)
-    yield from wrong or door_problems(ServeDeploySchema.model_validate(content))
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One mistake in a file. `unset` marks a variable that is not set here, which may be right elsewhere."""
 
+    file: str
+    line: int | None
+    application: str | None
+    field: str
+    message: str
+    unset: bool = False
 
-def _application_problems(application: dict[str, Any], place: Place) -> Iterator[Problem]:
-    name = application.get("import_path", "")
-    try:
-        builder: Callable[..., Any] = import_attr(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        right = f"one of {', '.join(sorted(_BUILDERS))}"
-        yield Problem(
-            (*place, "import_path"), f"cannot be imported: {error}", right, nearest(name, _BUILDERS)
-        )
-        return
-    parameters = list(inspect.signature(builder).parameters.values()) if callable(builder) else []
-    if len(parameters) != 1 or (model := model_in(parameters[0].annotation)) is None:
-        yield Problem(
-            (*place, "import_path"),
-            f"{name} is no builder",
-            "a function of one configuration, such as those of deployments.app",
-        )
-        return
-    yield from _settings_problems(model, application.get("args", {}), (*place, "args"))
-    if builder in DEPLOYMENTS:
-        yield from _deployment_problems(application, place, *DEPLOYMENTS[builder])
-
-
-def _deployment_problems(
-    application: dict[str, Any], place: Place, name: str, settings: type[BaseModel] | None
-) -> Iterator[Problem]:
-    """Each of our applications has one deployment, which must be configured."""
-    given = _list_of(application, "deployments")
-    if len(given) != 1 or given[0].get("name") != name:
-        found = ", ".join(repr(deployment.get("name")) for deployment in given) or "none"
-        yield Problem((*place, "deployments"), f"holds {found}", f"one deployment, with the name {name!r}")
-        return
-    user_config, where = given[0].get("user_config"), (*place, "deployments", 0, "user_config")
-    if settings is not None:
-        yield from _settings_problems(settings, user_config or {}, where)
-    elif user_config is not None:
-        yield Problem(where, f"{name} takes none", "no `user_config`")
-
-
-def _settings_problems(model: type[BaseModel], value: Any, place: Place) -> Iterator[Problem]:
-    yield from unknown_keys(model, value, place)
-    yield from unset_variables(value, place)
-    yield from violations_of_the_rest(model, value, place)
-
-
-def _disagreements(applications: list[dict[str, Any]]) -> Iterator[Problem]:
-    """What each application may say alone, but not beside the others."""
-    encoders = {str(a.get("name")) for a in applications if _builds_encoder(a)}
-    known = f"Encoders here: {', '.join(sorted(encoders)) or 'none'}."
-    for index, application in enumerate(applications):
-        place: Place = ("applications", index)
-        name, own = application.get("name"), (application.get("args") or {}).get("name")
-        if name in encoders and own != name:
-            wrong = f"is {own!r}, and the application is called {name!r}"
-            yield Problem((*place, "args", "name"), wrong, f"{name!r}: both names must be the same")
-        yield from caption_problems(application, (*place, "args", "captions"), applications)
-        for position, deployment in enumerate(_list_of(application, "deployments")):
-            settings, where = (
-                deployment.get("user_config") or {},
-                (*place, "deployments", position, "user_config"),
-            )
-            for key in ("models", "weights"):
-                for model in settings.get(key, []):
-                    if model not in encoders:
-                        wrong = f"there is no encoder {model!r}"
-                        yield Problem((*where, key), wrong, known, nearest(model, encoders))
-
-
-def _builds_encoder(application: dict[str, Any]) -> bool:
-    return str(application.get("import_path")).endswith(":build_encoder")
-
-
-def _list_of(value: Any, key: str) -> list[dict[str, Any]]:
-    items = value.get(key) if isinstance(value, dict) else None
-    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    def __str__(self) -> str:
+        """Name the file and line, the field with its application, and the mistake."""
+        line = "" if self.line is None else f":{self.line}"
+        field = self.field + (f" ({self.application})" if self.application else "")
+        return f"{self.file}{line}: {f'{field}: ' if field else ''}{self.message}"
 
 
 def read_serve_file(path: Path, host: str | None = None) -> ServeDeploySchema:
-    """Read and check a Serve configuration: every key known, every value of its type, arguments too.
-
-    References to the environment are followed, so what they name must be set. `host` takes the place of
-    the file's, where it is given.
+    """Read and check a Serve configuration; `host` replaces that of the file.
 
     Raises:
-        ConfigError: all that is wrong, each with its place and what would be right.
+        ConfigError: all mistakes, a line each.
     """
     mistakes = check_serve_file(path, host)
     if mistakes:
         raise ConfigError("\n".join(map(str, mistakes)))
-    return ServeDeploySchema.model_validate(_content(path, host))
+    return ServeDeploySchema.model_validate(_Document(path.read_text(), host).content)
 
 
 def check_serve_file(path: Path, host: str | None = None) -> list[Mistake]:
-    """Find what is wrong with a Serve configuration, in the order of its lines."""
+    """List the mistakes of a Serve configuration by line; `host` replaces that of the file."""
     try:
-        lines = Lines(path.read_text())
-        content = _content(path, host)
-    except OSError as error:
-        return [located(Problem((), f"cannot be read: {error.strerror}"), path, None, None)]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        document = _Document(path.read_text(), host)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        wrong = f"is no YAML: {getattr(error, 'problem', None) or error}"
-        return [located(Problem((), wrong), path, None if mark is None else mark.line + 1, None)]
-    found = [*lines.repeated_keys(), *problems(content)]
-    mistakes: dict[tuple[object, str], Mistake] = {}
-    for problem in found:
-        # What an anchor holds is wrong once, wherever its aliases stand; the first to tell it says most.
-        once = (lines.identity(problem.at), problem.wrong)
-        mistakes.setdefault(once, located(problem, path, lines.of(problem.at), content))
+        reason = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
+        line = None if mark is None else mark.line + 1
+        return [Mistake(str(path), line, None, "", f"cannot be read as YAML: {reason}")]
+    mistakes: dict[object, Mistake] = {}
+    for place, message, unset in (*_duplicates(document.root, (), set()), *_problems(document.content)):
+        line, target = document.find(place)
+        # What an anchor holds is reported once, not at each of its aliases.
+        mistakes.setdefault(
+            (target, message),
+            Mistake(str(path), line, _application(place, document.content), _written(place), message, unset),
+        )
     return sorted(mistakes.values(), key=lambda each: each.line or 0)
 
 
 def catalog_of(path: Path) -> CatalogConfig:
-    """Read where the catalog is, and nothing else, so that nothing else of the environment need be set.
+    """Read where the catalog is, and nothing else: no other variable of the environment need be set.
 
     Raises:
-        ConfigError: no gateway says it, or it is wrong.
+        ConfigError: no gateway names a catalog, or its settings are wrong.
     """
     try:
-        applications = _content(path, None)["applications"]
+        applications = yaml.safe_load(path.read_text())["applications"]
         gateways = [each for each in applications if str(each["import_path"]).endswith(":build_gateway")]
         return CatalogConfig.model_validate(gateways[0]["args"]["catalog"])
     except (OSError, yaml.YAMLError, LookupError, TypeError, ValidationError):
         raise ConfigError(f"{path} names no catalog: `vitrine config check {path}` says why") from None
 
 
-def _content(path: Path, host: str | None) -> Any:
-    content = yaml.safe_load(path.read_text())
-    if host is not None and isinstance(content, dict):
-        content["http_options"] = {**(content.get("http_options") or {}), "host": host}
-    return content
+def has_admin_key(config: ServeDeploySchema) -> bool:
+    """Return True if every gateway of a valid configuration names an admin key."""
+    return all(
+        GatewayArgs.model_validate(each.args).authentication.admin_key_sha256
+        for each in config.applications
+        if each.import_path.endswith(":build_gateway")
+    )
+
+
+class _Document:
+    """A YAML document: its content, and the line of each key, from 1.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML.
+    """
+
+    def __init__(self, text: str, host: str | None) -> None:
+        self.content = yaml.safe_load(text)
+        self.root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if host is not None and isinstance(self.content, dict):
+            self.content["http_options"] = {**(self.content.get("http_options") or {}), "host": host}
+
+    def find(self, place: Place) -> tuple[int | None, object]:
+        """Return the line of a key, or of the nearest one around it, and an identity that aliases share."""
+        node, line = self.root, None
+        for depth, part in enumerate(place):
+            items = {key: (line, value) for key, line, value in _items(node)}
+            if part not in items:
+                return line, (id(node), place[depth:])
+            line, node = items[part]
+        return line, (id(node), ())
+
+
+class _Problem(NamedTuple):
+    place: Place
+    message: str
+    unset: bool = False
+
+
+def _items(node: yaml.Node | None) -> Iterator[tuple[str | int, int, yaml.Node]]:
+    if isinstance(node, yaml.SequenceNode):
+        yield from ((index, item.start_mark.line + 1, item) for index, item in enumerate(node.value))
+    elif isinstance(node, yaml.MappingNode):
+        yield from ((key.value, key.start_mark.line + 1, value) for key, value in node.value)
+
+
+def _duplicates(node: yaml.Node | None, place: Place, seen: set[int]) -> Iterator[_Problem]:
+    """Yield the keys that a map holds twice: YAML silently keeps the last."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    lines: dict[str | int, int] = {}
+    for key, line, value in _items(node):
+        if key in lines:
+            message = f"duplicate key in lines {lines[key]} and {line}; only the last would count"
+            yield _Problem((*place, key), message)
+        lines[key] = line
+        yield from _duplicates(value, (*place, key), seen)
+
+
+def _problems(content: Any) -> list[_Problem]:
+    """Check the form of the file, then each application, then all together; a step needs the one before."""
+    found = list(_violations(ServeDeploySchema, content, ()))
+    try:
+        config = ServeDeploySchema.model_validate(content)
+    except ValidationError:
+        return found
+    for index, application in enumerate(config.applications):
+        found += _application_problems(application, ("applications", index))
+    return found or list(_contradictions(config))
+
+
+def _violations(model: type[BaseModel], value: Any, place: Place) -> Iterator[_Problem]:
+    """Yield pydantic's errors; what lies around or within an unset variable cannot be checked."""
+    unset = dict(_unset_variables(value)) if issubclass(model, Config) else {}
+    for at, names in unset.items():
+        for name in names:
+            message = f"${{{name}}} is not set in the environment; set it, or give a fallback: ${{{name}:-…}}"
+            yield _Problem((*place, *at), message, unset=True)
+    stand_ins = dict.fromkeys((name for names in unset.values() for name in names), "unset")
+    try:
+        given = expand_environment(value, stand_ins | dict(os.environ)) if unset else value
+        model.model_validate(given, extra="forbid")
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            at = _place_in(value, detail)
+            if not any(at[: len(other)] == other[: len(at)] for other in unset):
+                yield _Problem((*place, *at), _message(detail, model, at))
+
+
+def _unset_variables(value: Any, place: Place = ()) -> Iterator[tuple[Place, list[str]]]:
+    if isinstance(value, str) and (names := unset_names(value)):
+        yield place, names
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in pairs:
+        yield from _unset_variables(item, (*place, key))
+
+
+def _place_in(value: Any, detail: ErrorDetails) -> Place:
+    """Cut pydantic's location where it leaves the value: it may go on with the types that were tried."""
+    location = detail["loc"]
+    for depth, part in enumerate(location):
+        try:
+            value = value[part]
+        except (LookupError, TypeError):
+            return location[: depth + (detail["type"] == "missing")]
+    return location
+
+
+def _message(detail: ErrorDetails, model: type[BaseModel], place: Place) -> str:
+    if detail["type"] != "extra_forbidden":
+        return detail["msg"].removeprefix("Value error, ")
+    fields = model.model_fields
+    for part in place[:-1]:
+        if isinstance(part, str):
+            inner = model_in(fields[part].annotation) if part in fields else None
+            fields = inner.model_fields if inner else {}
+    return f"there is no such key{_suggestion(place[-1], fields)}"
+
+
+def _suggestion(name: object, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _application_problems(application: ServeApplicationSchema, place: Place) -> Iterator[_Problem]:
+    """Check an application by what its builder accepts. Each of ours has one deployment."""
+    try:
+        args, name, settings = _accepted(application.import_path)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        suggestion = _suggestion(application.import_path, _BUILDERS)
+        yield _Problem((*place, "import_path"), f"this is not a builder: {error}{suggestion}")
+        return
+    yield from _violations(args, application.args, (*place, "args"))
+    for index, deployment in enumerate(application.deployments):
+        for key, model in _ANY_MAP.items():
+            if isinstance(value := getattr(deployment, key), dict):
+                yield from _violations(model, value, (*place, "deployments", index, key))
+    if name is not None and [each.name for each in application.deployments] != [name]:
+        yield _Problem((*place, "deployments"), f"this must be one deployment with the name {name!r}")
+    elif name is not None:
+        given, where = _user_config(application.deployments[0]), (*place, "deployments", 0, "user_config")
+        if settings is not None:
+            yield from _violations(settings, given, where)
+        elif given:
+            yield _Problem(where, f"{name} takes no user_config")
+
+
+def _accepted(import_path: str) -> tuple[type[BaseModel], str | None, type[BaseModel] | None]:
+    """Return the model of a builder's args, and for ours the name of its deployment and its user_config."""
+    builder = pkgutil.resolve_name(import_path)
+    parameters = list(inspect.signature(builder).parameters.values())
+    if len(parameters) != 1 or (args := model_in(parameters[0].annotation)) is None:
+        raise TypeError(f"{import_path} does not take one configuration")
+    return args, *DEPLOYMENTS.get(builder, (None, None))
+
+
+def _contradictions(config: ServeDeploySchema) -> Iterator[_Problem]:
+    """Check valid applications against each other, and the gateway's against Serve's own settings."""
+    given = [_accepted(each.import_path)[0].model_validate(each.args) for each in config.applications]
+    encoders = {
+        application.name: args
+        for application, args in zip(config.applications, given, strict=True)
+        if application.import_path.endswith(":build_encoder")
+    }
+    owners = {args.address for args in given if isinstance(args, MilvusLiteArgs)}
+    for index, (application, args) in enumerate(zip(config.applications, given, strict=True)):
+        place: Place = ("applications", index, "args")
+        if application.name in encoders and getattr(args, "name", None) != application.name:
+            yield _Problem((*place, "name"), f"this must be the application's name, {application.name!r}")
+        if isinstance(args, GatewayArgs | RepairArgs | EnsembleArgs) and owners:
+            uri = args.milvus.uri
+            if not {uri, uri.removeprefix("http://")} & owners:
+                message = f"nothing listens on {uri}: the application of Milvus Lite has {', '.join(owners)}"
+                yield _Problem((*place, "milvus", "uri"), message)
+        named: list[tuple[Place, str]] = [
+            (("applications", index, "deployments", position, "user_config", key), model)
+            for position, deployment in enumerate(application.deployments)
+            for key in ("models", "weights")
+            for model in _user_config(deployment).get(key, ())
+        ]
+        if isinstance(args, RepairArgs) and args.captions is not None:
+            where, model = (*place, "captions", "model"), args.captions.model
+            named.append((where, model))
+            if model in encoders and getattr(encoders[model], "captions", None) is None:
+                yield _Problem(where, f"encoder {model!r} writes no captions; its args need `captions: {{}}`")
+        for where, model in named:
+            if model not in encoders:
+                known = ", ".join(sorted(encoders)) or "none"
+                message = f"no encoder is called {model!r}{_suggestion(model, encoders)} (encoders: {known})"
+                yield _Problem(where, message)
+        if isinstance(args, GatewayArgs):
+            yield from _gateway_problems(config, index, args)
+
+
+def _user_config(deployment: DeploymentSchema) -> dict[str, Any]:
+    # The schema's default is a word, not a map.
+    return (deployment.user_config or {}) if "user_config" in deployment.model_fields_set else {}
+
+
+def _gateway_problems(config: ServeDeploySchema, index: int, args: GatewayArgs) -> Iterator[_Problem]:
+    """Find what would leave the service open, or let Serve answer in place of the gateway."""
+    place: Place = ("applications", index)
+    host, timeout_s = config.http_options.host, config.http_options.request_timeout_s
+    if not args.authentication.admin_key_sha256 and not is_loopback(host):
+        message = f"an admin key is needed to listen on {host}: give its sha256, or listen on 127.0.0.1"
+        yield _Problem((*place, "args", "authentication", "admin_key_sha256"), message)
+    if timeout_s is not None and timeout_s <= (deadline_s := args.admission.request_deadline_s):
+        message = f"this must exceed the gateway's admission.request_deadline_s, {deadline_s:g} s"
+        yield _Problem(("http_options", "request_timeout_s"), message)
+    allowed, needed = (
+        config.applications[index].deployments[0].max_ongoing_requests,
+        2 * args.admission.max_in_flight,
+    )
+    # Serve must accept more than the gateway works on, so that the gateway itself refuses the rest.
+    if not isinstance(allowed, int) or allowed < needed:
+        message = f"this must be at least {needed}, twice args.admission.max_in_flight"
+        yield _Problem((*place, "deployments", 0, "max_ongoing_requests"), message)
+
+
+def _written(place: Place) -> str:
+    """Write a place as `applications[0].args.name`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def _application(place: Place, content: Any) -> str | None:
+    try:
+        return str(content["applications"][place[1]]["name"]) if place[0] == "applications" else None
+    except (LookupError, TypeError):
+        return None

@@ -4,8 +4,8 @@ from fastapi import Depends, FastAPI
 
 from deployments.config import GatewayArgs
 from deployments.http import errors
-from deployments.http.auth import Door
-from deployments.http.bodies import known_query
+from deployments.http.auth import Authentication
+from deployments.http.dependencies import known_query
 from deployments.http.limits import Admission, Deadline
 from deployments.http.middleware import BodyLimit, Methods, RequestId
 from deployments.http.openapi import Document, DocumentedApp
@@ -34,11 +34,11 @@ def create_app(args: GatewayArgs) -> FastAPI:
     routes = [route for group in (*GROUPS, pages) for route in group.router.routes]
     app.add_middleware(Methods, routes=routes)
     app.add_middleware(BodyLimit, max_bytes=args.max_body_bytes)
-    app.add_middleware(Door)
-    app.add_middleware(Deadline, limit_s=args.door.request_deadline_s)
+    app.add_middleware(Authentication)
+    app.add_middleware(Deadline, limit_s=args.admission.request_deadline_s)
     # Before the deadline: what is refused at once needs none, and under overload that is nearly everything.
     app.add_middleware(
-        Admission, max_in_flight=args.door.max_in_flight, search_slowdown=args.door.search_slowdown
+        Admission, max_in_flight=args.admission.max_in_flight, search_slowdown=args.admission.search_slowdown
     )
     app.add_middleware(Observed, routes=routes)
     app.add_middleware(RequestId)

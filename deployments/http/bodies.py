@@ -27,23 +27,6 @@ _PIECE_CHARS = 1024 * 1024
 _NO_NUL = "a text may not hold the character NUL"
 
 
-async def known_query(request: Request) -> None:
-    """Refuse query parameters that the route does not read; a dependency of every route.
-
-    It waits for nothing; FastAPI would run a plain function in a thread, at the cost of two switches.
-
-    Raises:
-        InvalidInput: one is unknown, or holds a NUL, which databases refuse.
-    """
-    known = {field.alias for field in request.scope["route"].dependant.query_params}
-    for name in request.query_params:
-        if name not in known:
-            choice = f"parameters: {', '.join(sorted(known))}" if known else "this call takes none"
-            raise InvalidInput(f"unknown query parameter; {choice}").at(name)
-        if any("\0" in value for value in request.query_params.getlist(name)):
-            raise InvalidInput(_NO_NUL).at(name)
-
-
 async def read_json(request: Request, model: type[M]) -> M:
     """Read a JSON body.
 

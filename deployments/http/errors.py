@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -60,21 +59,15 @@ def status_of(error: VitrineError) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
-def kind_of(error: type[VitrineError]) -> str:
-    """Name a kind of error as answers do."""
-    name = Internal.__name__ if error is VitrineError else error.__name__
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-
-
 def error_body(error: VitrineError, request_id: str) -> dict[str, Any]:
     """The one shape of errors, also used for single items of a batch."""
-    kind = kind_of(type(error))
+    kind = error.kind
     return {"error": {"type": kind, "message": error.message, "param": error.param, "request_id": request_id}}
 
 
 def answer(error: VitrineError, request_id: str) -> JSONResponse:
     """Answer with an error of ours; also for middleware, which no exception handler sees."""
-    note_error(kind_of(type(error)))
+    note_error(error.kind)
     status = status_of(error)
     headers = {}
     if isinstance(error, RateLimited):

@@ -16,7 +16,7 @@ from core.config import Config
 from core.errors import VitrineError
 from deployments.http.auth import needs_key
 from deployments.http.bodies import FORM, JSON, REFERENCE
-from deployments.http.errors import kind_of, status_of
+from deployments.http.errors import status_of
 
 FOLDER = Path(__file__).parent / "examples"
 
@@ -71,7 +71,7 @@ class ErrorView(BaseModel):
 
 
 class WeaviateErrorView(BaseModel):
-    """An error as Weaviate reads it, or as the door in front of all calls writes it."""
+    """An error as Weaviate reads it, or as authentication and admission control write it."""
 
     error: str | ErrorDetail
 
@@ -82,7 +82,7 @@ def kinds() -> Iterator[tuple[str, int, str]]:
         status = status_of(error(""))
         if status != 500:
             when = " ".join((error.__doc__ or "").partition("\n\n")[0].partition("; `")[0].split())
-            yield kind_of(error), status, when.rstrip(".")
+            yield error.kind, status, when.rstrip(".")
 
 
 def components(shape: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import Overloaded
 from core.telemetry import current_request_id
-from deployments.http.errors import kind_of
 from deployments.http.limits import HEALTH
 from deployments.observability.metrics import ERRORS, REQUEST_SECONDS, REQUESTS
 from deployments.observability.request_context import RequestRecord, recording
@@ -22,7 +21,7 @@ logger = logging.getLogger(__name__)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CLIENT_GONE = 499
 """What nginx calls it when a client goes away before the answer."""
-_REFUSED = kind_of(Overloaded)
+_REFUSED = Overloaded.kind
 REFUSALS_LINE_S = 1.0
 """Time between two lines about requests that were refused for want of room."""
 

@@ -9,19 +9,15 @@ told of values a moment later, when the request that a value is about has been a
 """
 
 import logging
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 from ray.serve import metrics
-
-from core.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -207,26 +203,3 @@ def table() -> str:
         for each in METRICS
     ]
     return "\n".join(["| metric | kind | labels | what |", "| --- | --- | --- | --- |", *rows])
-
-
-def with_table(text: str) -> str:
-    """Put the table between the markers of a document.
-
-    Raises:
-        ConfigError: the document has no such markers.
-    """
-    before, found, rest = text.partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not (found and closed):
-        raise ConfigError(f"the document needs the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
-
-
-def main() -> None:
-    """Write the table into the document that the command line names."""
-    path = Path(sys.argv[1])
-    path.write_text(with_table(path.read_text()))
-
-
-if __name__ == "__main__":
-    main()

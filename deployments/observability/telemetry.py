@@ -12,7 +12,6 @@ from ray.serve.exceptions import RayServeException
 
 from core.errors import DeadlineExceeded, VitrineError, expected
 from core.telemetry import StageName, current_request_id, watch_stages
-from deployments.http.errors import kind_of
 from deployments.observability.metrics import ERRORS, STAGE_SECONDS
 from deployments.observability.request_context import as_request_of_caller
 from deployments.observability.tracing import mark_failed, span
@@ -95,9 +94,9 @@ class WatchedStage(AbstractContextManager[None]):
 def error_type(error: BaseException) -> str:
     """Name an error as answers do; what no answer names is `internal`, or was `canceled` by its caller."""
     if isinstance(error, VitrineError):
-        return kind_of(type(error))
+        return error.kind
     if isinstance(error, TimeoutError):
-        return kind_of(DeadlineExceeded)
+        return DeadlineExceeded.kind
     return "canceled" if isinstance(error, asyncio.CancelledError) else "internal"
 
 

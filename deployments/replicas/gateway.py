@@ -9,12 +9,11 @@ from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
 from catalog.opening import open_catalog
-from core.api_keys import NO_KEYS_NOTICE, exposed_notice
+from core.api_keys import NO_KEYS_NOTICE, exposed_notice, is_loopback
 from core.concurrency import widen_thread_pool
 from core.errors import ConfigError
 from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
-from deployments.http.auth import is_loopback
 from deployments.http.limits import within_deadline
 from deployments.observability.telemetry import start_telemetry
 from deployments.replicas.handles import HandleEncoder, HandleEnsemble
@@ -36,7 +35,7 @@ class GatewayReplica:
         self._ensemble = HandleEnsemble(args.encode_deadline_s)
         self._app = create_app(args)
         self._exposed_at = _exposed_at()
-        if not args.door.admin_key_sha256 and not self._catalog.api_keys.all():
+        if not args.authentication.admin_key_sha256 and not self._catalog.api_keys.all():
             if self._exposed_at is not None:
                 # The log has it, and as the reason why the deployment failed, Serve's status.
                 logger.error(exposed_notice(self._exposed_at))

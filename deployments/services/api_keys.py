@@ -1,4 +1,4 @@
-"""API keys as the gateway knows them: cached from the database, and one of the configuration."""
+"""API keys of the gateway: those of the database, cached, and the admin key of the configuration."""
 
 import asyncio
 import logging
@@ -11,20 +11,20 @@ from catalog.database import utc_now
 from core.api_keys import ApiKey, Scope, digest, exposed_notice, key_id_of, matches, new_secret
 from core.concurrency import start_shared
 from core.errors import Forbidden, Unauthenticated
-from deployments.config import DoorConfig
+from deployments.config import AuthenticationConfig
 
 logger = logging.getLogger(__name__)
 
 CONFIGURED = "configured"
-"""Key id of the admin key that stands in the configuration."""
+"""Key id of the admin key in the configuration."""
 USED_EVERY_S = 60.0
-"""How often the last use of a key is written: it is for people, who need no more."""
+"""Shortest time between two writes of a key's last use, in seconds."""
 _NO_KEY = digest("")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends a request; a rate of None: not limited."""
+    """The sender of a request; a rate of None means no limit."""
 
     key_id: str
     scopes: tuple[Scope, ...]
@@ -32,19 +32,19 @@ class Caller:
     burst: int
 
 
-EVERYONE = Caller("none", ("admin",), None, 1)
-"""Whoever calls while there is no key."""
+ANONYMOUS = Caller("none", ("admin",), None, 1)
+"""Any caller while there is no key."""
 
 
-class Keyring:
-    """Tells who holds a key.
+class ApiKeys:
+    """Authenticate callers, and make and revoke keys.
 
-    All keys are read at once and believed for a moment, so that no request, whatever key it shows, costs
-    a query of its own; a new or revoked key counts everywhere after that moment.
+    All keys are read at once and cached for `keys_ttl_s`, so that no request costs a query of its own. A new
+    or revoked key counts on all replicas after that time.
     """
 
-    def __init__(self, keys: SqlApiKeys, config: DoorConfig, exposed_at: str | None = None) -> None:
-        """`exposed_at` is where the service listens, if that is more than this machine."""
+    def __init__(self, keys: SqlApiKeys, config: AuthenticationConfig, exposed_at: str | None = None) -> None:
+        """`exposed_at` is the address that the service listens on, unless it is loopback."""
         self._exposed_at = exposed_at
         self._keys = keys
         self._config = config
@@ -56,11 +56,11 @@ class Keyring:
         self._used: set[str] = set()
         self._writing_used: asyncio.Task[None] | None = None
 
-    async def open(self) -> bool:
-        """Tell whether everyone may do everything, as no key was ever made.
+    async def allow_anonymous(self) -> bool:
+        """Return True if there is no key, so that every caller may do everything.
 
         Raises:
-            Forbidden: none was, or all are lost, and the service listens on a network.
+            Forbidden: there is no key, and the service listens on a network.
         """
         if self._config.admin_key_sha256 or await self._current():
             return False
@@ -68,11 +68,11 @@ class Keyring:
             raise Forbidden(exposed_notice(self._exposed_at))
         return True
 
-    async def caller(self, shown: str | None) -> Caller:
-        """Find out who shows this key.
+    async def authenticate(self, shown: str | None) -> Caller:
+        """Find the caller by its key.
 
         Raises:
-            Unauthenticated: none is shown, or one that is not known or revoked.
+            Unauthenticated: the key is missing, unknown or revoked.
             Unavailable: the database does not answer.
         """
         if shown is None:
@@ -81,7 +81,7 @@ class Keyring:
         if configured and matches(shown, configured):
             return Caller(CONFIGURED, ("admin",), None, 1)
         key = (await self._current()).get(key_id_of(shown) or "")
-        # Compared in any case, so that the time does not tell which ids exist.
+        # Compared in any case, so that the time does not reveal which ids exist.
         right = matches(shown, key.sha256 if key else _NO_KEY)
         if key is None or key.revoked_at is not None or not right:
             raise Unauthenticated("this API key is not known, or it is revoked")
@@ -96,10 +96,10 @@ class Keyring:
     async def make(
         self, name: str, scopes: Sequence[Scope], requests_per_s: float | None, burst: int | None
     ) -> tuple[ApiKey, str]:
-        """Make a key; returns what is kept of it, and the key itself, which nothing can show again.
+        """Make a key; return its record, and the key itself, which is not stored.
 
         Raises:
-            Conflict: it is the first and not an admin's.
+            Conflict: it is the first key and not an admin key.
         """
         key_id, secret = new_secret()
         key = ApiKey(key_id, name, tuple(scopes), digest(secret), requests_per_s, burst, utc_now())
@@ -108,7 +108,7 @@ class Keyring:
         return key, secret
 
     async def revoke(self, key_id: str) -> None:
-        """End a key, here at once and elsewhere after a moment.
+        """Revoke a key: on this replica at once, on others within `keys_ttl_s`.
 
         Raises:
             NotFound: there is no such key.
@@ -117,7 +117,7 @@ class Keyring:
         try:
             await asyncio.to_thread(self._keys.revoke, key_id, self._has_configured_admin)
         finally:
-            # Also when the answer of the database was lost: it may have been done.
+            # Also when the answer of the database was lost: the key may be revoked.
             self._changed()
 
     async def all(self) -> list[ApiKey]:
@@ -130,7 +130,7 @@ class Keyring:
 
     async def _current(self) -> dict[str, ApiKey]:
         if time.monotonic() >= self._known_until:
-            # One reads for all who wait.
+            # One task reads for all that wait.
             async with self._lock:
                 if time.monotonic() >= self._known_until:
                     await self._read()
@@ -143,12 +143,12 @@ class Keyring:
     async def _read(self) -> None:
         changes = self._changes
         self._known = {key.key_id: key for key in await self.all()}
-        # What a change has overtaken is out of date already.
+        # A read that a change has overtaken is out of date.
         if changes == self._changes:
             self._known_until = time.monotonic() + self._config.keys_ttl_s
 
     def _note_use(self, key_id: str) -> None:
-        """Have the use written, beside the requests: a write may wait long for other writes."""
+        """Write the use in the background: a write may wait long for other writes."""
         now = time.monotonic()
         if now < self._used_at.get(key_id, float("-inf")) + USED_EVERY_S:
             return

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastapi import Request
-
 from catalog.fetching.fetcher import Fetcher
 from catalog.opening import Catalog
 from core.calibration import NullSamples
@@ -12,7 +10,7 @@ from core.errors import InputTooLarge
 from core.ports import EncoderClient, VectorStore
 from core.store_check import StoreCheck
 from deployments.config import GatewayArgs, ServedModels
-from deployments.services.api_keys import Keyring
+from deployments.services.api_keys import ApiKeys
 from deployments.services.compare import Comparison
 from deployments.services.encoders import Captioner, Embedder, EncoderSet
 from deployments.services.jobs import BulkJobs, RayJobs
@@ -41,7 +39,7 @@ class Services:
     thumbnails: Thumbnails
     jobs: BulkJobs
     image_limits: ImageLimits
-    keyring: Keyring
+    api_keys: ApiKeys
     max_images_per_product: int
     max_page: int
 
@@ -62,8 +60,8 @@ def assemble(
 ) -> Services:
     """Wire the services.
 
-    `connect` gives the client of an encoder by its name; `exposed_at` is where Serve listens, if that is more
-    than this machine.
+    `connect` returns the client of an encoder by its name. `exposed_at` is the address that Serve listens on,
+    unless it is loopback.
     """
     encoders = EncoderSet(served.models, connect, catalog.ledger.versions)
     thresholds = Thresholds(encoders, NullSamples(catalog.products, store, args.calibration))
@@ -91,13 +89,7 @@ def assemble(
             args.jobs.imports.folders,
         ),
         image_limits=args.images,
-        keyring=Keyring(catalog.api_keys, args.door, exposed_at),
+        api_keys=ApiKeys(catalog.api_keys, args.authentication, exposed_at),
         max_images_per_product=args.max_images_per_product,
         max_page=args.max_page,
     )
-
-
-def services(request: Request) -> Services:
-    """Return the services of the replica that answers this request."""
-    current: Services = request.app.state.services
-    return current

@@ -46,7 +46,7 @@ def config(home: Path) -> dict[str, object]:
         "args": {
             "catalog": {"database_url": f"sqlite:///{home}/catalog.sqlite", "blobs_url": f"{home}/blobs"},
             "milvus": {"uri": "http://127.0.0.1:1"},
-            "door": {"max_in_flight": MAX_IN_FLIGHT},
+            "admission": {"max_in_flight": MAX_IN_FLIGHT},
         },
         "deployments": [
             {

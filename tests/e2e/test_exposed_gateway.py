@@ -40,7 +40,7 @@ def main(home: str) -> None:
         "catalog": {"database_url": f"sqlite:///{home}/catalog.sqlite", "blobs_url": f"{home}/blobs"},
         "milvus": {"uri": "http://127.0.0.1:1"},
     }
-    keyed = {**args, "door": {"admin_key_sha256": "0" * 64}}
+    keyed = {**args, "authentication": {"admin_key_sha256": "0" * 64}}
     start_ray(namespace="serve", num_cpus=2, include_dashboard=False)
     serve.start(http_options={"host": "0.0.0.0", "port": free_port()})
     try:

@@ -22,20 +22,20 @@ def check(
     configs: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Serve configurations.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")] = False,
 ) -> None:
-    """Name each mistake of Serve configurations: where, what is wrong, and what would be right.
+    """List the mistakes of Serve configurations, each with its file, line and field.
 
-    The form of a file is checked first, then each application, then what they say together: a file is told
-    the mistakes of the first of these that finds any, so that what is mended may bring others to light.
+    The form of a file is checked first, then each application, then all together. A step that finds mistakes
+    is the last one, so correcting them may reveal others.
 
-    Exit code 7 where there are mistakes; 8 where there are none but variables of the environment are not
-    set that a file refers to, for then the values beside them could not be checked.
+    Exit code 7: there are mistakes. Exit code 8: there are none, but variables of the environment that a file
+    refers to are not set, so values with them were not checked.
     """
     from deployments.config_check.serve_file import check_serve_file
 
     found = {config: check_serve_file(config) for config in configs}
     mistakes = [mistake for each in found.values() for mistake in each]
     if as_json:
-        typer.echo(json.dumps([mistake.told() for mistake in mistakes], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([asdict(mistake) for mistake in mistakes], indent=2, ensure_ascii=False))
     else:
         for mistake in mistakes:
             typer.echo(str(mistake), err=True)

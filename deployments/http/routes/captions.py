@@ -4,12 +4,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from core.errors import InvalidInput, VitrineError
-from deployments.http.auth import READ
 from deployments.http.bodies import Form, Taken, decode_base64, files_of, text_of
+from deployments.http.dependencies import READ, services
 from deployments.http.errors import fails
 from deployments.http.inputs import fetch_image
 from deployments.http.schemas import Body
-from deployments.services.assembly import Services, services
+from deployments.services.assembly import Services
 
 router = APIRouter(prefix="/v1", tags=["captions"], dependencies=[READ])
 

@@ -14,12 +14,12 @@ from pydantic_core import PydanticCustomError
 from catalog.fetching.fetcher import Fetcher
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.types import Encoded, EncoderInput, Vector, WholeNumber
-from deployments.http.auth import READ
 from deployments.http.bodies import Form, Taken, decode_base64, files_of, is_data_uri
+from deployments.http.dependencies import READ, services
 from deployments.http.errors import error_body, fails
 from deployments.http.inputs import fetch_image, read_images
 from deployments.http.schemas import Body, EmbedBody, EmbeddingView
-from deployments.services.assembly import Services, services
+from deployments.services.assembly import Services
 
 router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[READ])
 INPUT = Taken(EmbedBody, Form(files={"image": "An image file."}, required=("image",)))

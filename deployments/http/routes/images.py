@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from deployments.http.auth import READ
+from deployments.http.dependencies import READ, services
 from deployments.http.errors import fails
-from deployments.services.assembly import services
 from deployments.services.thumbnails import MEDIA_TYPE, Size
 
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {

@@ -10,11 +10,10 @@ from pydantic import BaseModel, Field
 
 from core.errors import NotFound
 from core.jobs import Job, JobState
-from deployments.http.auth import ADMIN, READ
 from deployments.http.bodies import Taken
+from deployments.http.dependencies import ADMIN, READ, services
 from deployments.http.errors import fails
 from deployments.http.schemas import Body
-from deployments.services.assembly import services
 
 _REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 

@@ -8,11 +8,10 @@ from pydantic import BaseModel, Field
 
 from core.api_keys import ApiKey, Scope
 from core.types import WholeNumber
-from deployments.http.auth import ADMIN
 from deployments.http.bodies import Taken
+from deployments.http.dependencies import ADMIN, services
 from deployments.http.errors import fails
 from deployments.http.schemas import Body
-from deployments.services.assembly import services
 
 router = APIRouter(prefix="/v1", tags=["keys"], dependencies=[ADMIN])
 
@@ -62,20 +61,20 @@ class MadeView(BaseModel):
     "/keys", summary="Make a key", status_code=201, openapi_extra=KEY.described, responses=fails(409)
 )
 async def make_key(request: Request) -> MadeView:
-    """Make a key and show it this once; the first one must be an admin's, and closes the service to others."""
+    """Make a key and show it this once. The first key must be an admin key; from then on every call needs one."""
     body = await KEY.json(request)
     scopes = list(dict.fromkeys(body.scopes))
-    key, secret = await services(request).keyring.make(body.name, scopes, body.requests_per_s, body.burst)
+    key, secret = await services(request).api_keys.make(body.name, scopes, body.requests_per_s, body.burst)
     return MadeView(key=secret, details=KeyView.of(key))
 
 
 @router.get("/keys", summary="List keys")
 async def list_keys(request: Request) -> list[KeyView]:
-    """List all keys, revoked ones too, oldest first."""
-    return [KeyView.of(key) for key in await services(request).keyring.all()]
+    """List all keys, including revoked ones, oldest first."""
+    return [KeyView.of(key) for key in await services(request).api_keys.all()]
 
 
 @router.delete("/keys/{key_id}", summary="Revoke a key", status_code=204, responses=fails(404, 409))
 async def revoke_key(key_id: str, request: Request) -> None:
-    """End a key for good, on all replicas within seconds."""
-    await services(request).keyring.revoke(key_id)
+    """Revoke a key for good; all replicas refuse it within seconds."""
+    await services(request).api_keys.revoke(key_id)

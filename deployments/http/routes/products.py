@@ -13,8 +13,8 @@ from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.indexing import IndexState
 from core.search import QueryPart
 from core.types import NewImage
-from deployments.http.auth import READ, WRITE
 from deployments.http.bodies import Form, Taken, files_of, parse, text_of
+from deployments.http.dependencies import READ, WRITE, services
 from deployments.http.errors import fails
 from deployments.http.inputs import read_images
 from deployments.http.limits import request_ends_at
@@ -28,7 +28,6 @@ from deployments.http.schemas import (
     SearchView,
     WrittenView,
 )
-from deployments.services.assembly import services
 from deployments.services.search import Request as SearchRequest
 from deployments.services.search import Threshold
 from models.images import MEDIA_TYPES, ImageLimits, inspect_image

@@ -5,11 +5,10 @@ from dataclasses import replace
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from deployments.http.auth import READ
+from deployments.http.dependencies import READ, services
 from deployments.http.errors import fails
 from deployments.http.inputs import query_of, read_query
 from deployments.http.schemas import CompareBody, ListFacts, ProductView, SearchBody, SearchView
-from deployments.services.assembly import services
 from deployments.services.compare import Compared
 from deployments.services.products import MAX_VALUES, Attribute
 from deployments.services.search import Found

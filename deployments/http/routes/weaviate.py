@@ -13,13 +13,12 @@ from pydantic import BaseModel, Field
 
 from core.errors import VitrineError
 from core.types import EncoderInfo
-from deployments.http.auth import READ
 from deployments.http.bodies import Taken
-from deployments.http.errors import kind_of, status_of
+from deployments.http.dependencies import READ, services
+from deployments.http.errors import status_of
 from deployments.http.inputs import decode_images
 from deployments.http.schemas import Body, Words
 from deployments.observability.request_context import note_error
-from deployments.services.assembly import services
 
 MAX_TEXTS = 2048
 MAX_IMAGES = 64
@@ -37,7 +36,7 @@ class _WeaviateRoute(APIRoute):
                 return await handle(request)
             except VitrineError as error:
                 where = f"{error.param}: " if error.param else ""
-                note_error(kind_of(type(error)))
+                note_error(error.kind)
                 return JSONResponse({"error": where + error.message}, status_of(error))
 
         return handle_in_their_shape

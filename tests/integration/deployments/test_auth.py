@@ -23,10 +23,11 @@ from sqlalchemy import event, text
 from catalog.database import BUSY_TIMEOUT_S, CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.api_keys import NO_KEYS_NOTICE, ApiKey, digest, key_id_of
+from core.config import Config
 from core.ensemble import EnsembleSearch
 from core.errors import ConfigError, Unauthenticated, Unavailable
 from core.types import Encoded, EncoderInput
-from deployments.config import DoorConfig, GatewayArgs, ServedModels
+from deployments.config import AdmissionConfig, AuthenticationConfig, GatewayArgs, ServedModels
 from deployments.http.app import create_app
 from deployments.http.errors import GATEWAY_HEADER
 from deployments.http.limits import FIRST_SEARCHES, SEARCH_REFUSED
@@ -43,13 +44,13 @@ HEALTH = ("/health/", "/.well-known/")
 
 
 class SlowEncoder(LocalEncoder):
-    """Answers when it is told to, and notes who asked and who was canceled."""
+    """Answer when `go_on` is set, and count calls and cancellations."""
 
     def __init__(self) -> None:
         super().__init__("slow")
         self.go_on = asyncio.Event()
         self.asked = 0
-        self.cancelled = 0
+        self.canceled = 0
 
     async def is_asked(self, times: int) -> None:
         """Wait until so many ask."""
@@ -61,7 +62,7 @@ class SlowEncoder(LocalEncoder):
         try:
             await self.go_on.wait()
         except asyncio.CancelledError:
-            self.cancelled += 1
+            self.canceled += 1
             raise
         return await super().encode(inputs)
 
@@ -82,12 +83,13 @@ def build(
     folder: Path,
     encoder: LocalEncoder | None = None,
     exposed_at: str | None = None,
-    **door: Any,
+    **settings: Any,
 ) -> FastAPI:
     args = GatewayArgs(
         catalog=_catalog_config(folder),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-        door=DoorConfig(**({"keys_ttl_s": 0.0} | door)),
+        authentication=AuthenticationConfig(**{"keys_ttl_s": 0.0} | _of(AuthenticationConfig, settings)),
+        admission=AdmissionConfig(**_of(AdmissionConfig, settings)),
     )
     app = create_app(args)
     local = encoder or LocalEncoder("fake")
@@ -95,6 +97,10 @@ def build(
     ensemble: Any = EnsembleSearch({}, 5)
     app.state.services = assemble(args, served, catalog, MemoryStore(), lambda _: local, ensemble, exposed_at)
     return app
+
+
+def _of(model: type[Config], settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in model.model_fields}
 
 
 @asynccontextmanager
@@ -156,14 +162,14 @@ async def test_health_checks_need_no_key(closed: FastAPI) -> None:
         assert (await probe.get("/health/live")).status_code == 200
 
 
-async def test_a_route_lets_in_its_scope_and_those_above(closed: FastAPI) -> None:
+async def test_a_route_allows_its_scope_and_those_above(closed: FastAPI) -> None:
     calls = {
         "read": ("GET", "/v1/products"),
         "write": ("DELETE", "/v1/products/none"),
         "admin": ("GET", "/v1/keys"),
     }
-    let_in = {"read": ["read"], "write": ["read", "write"], "admin": ["read", "write", "admin"]}
-    for scope, expected in let_in.items():
+    allowed = {"read": ["read"], "write": ["read", "write"], "admin": ["read", "write", "admin"]}
+    for scope, expected in allowed.items():
         async with client_of(closed, await make_key(closed, scope)) as client:
             answers = {needed: await client.request(*call) for needed, call in calls.items()}
         assert [needed for needed, answer in answers.items() if answer.status_code != 403] == expected
@@ -247,7 +253,7 @@ async def test_a_key_that_is_revoked_while_keys_are_read_ends_at_once(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = build(catalog, tmp_path, admin_key_sha256=digest(ADMIN_KEY), keys_ttl_s=60)
-    key, keyring = await make_key(app, "read"), app.state.services.keyring
+    key, api_keys = await make_key(app, "read"), app.state.services.api_keys
     was_read, go_on = threading.Event(), threading.Event()
     read_all = catalog.api_keys.all
 
@@ -258,13 +264,13 @@ async def test_a_key_that_is_revoked_while_keys_are_read_ends_at_once(
         return found
 
     monkeypatch.setattr(type(catalog.api_keys), "all", read_slowly)
-    early = asyncio.create_task(keyring.caller(key))
+    early = asyncio.create_task(api_keys.authenticate(key))
     await asyncio.to_thread(was_read.wait)
-    await keyring.revoke(key_id_of(key))
+    await api_keys.revoke(key_id_of(key))
     go_on.set()
     await early
     with pytest.raises(Unauthenticated):
-        await keyring.caller(key)
+        await api_keys.authenticate(key)
 
 
 async def test_requests_are_answered_while_another_process_writes(catalog: Catalog, tmp_path: Path) -> None:
@@ -352,7 +358,7 @@ async def test_without_a_key_only_this_machine_is_answered(catalog: Catalog, tmp
         "Via: 1.1 proxy",
     ],
 )
-async def test_without_a_key_who_comes_through_a_proxy_of_this_machine_is_a_stranger(
+async def test_without_a_key_a_request_through_a_proxy_is_refused(
     catalog: Catalog, tmp_path: Path, header: str
 ) -> None:
     name, _, value = header.partition(": ")
@@ -407,29 +413,31 @@ async def test_a_gateway_without_keys_does_not_start_where_serve_listens_on_a_ne
         options.http_config.host = local
         GatewayReplica(args)._catalog.close()
     options.http_config.host = host
-    keyed = args.model_copy(update={"door": DoorConfig(admin_key_sha256=digest(ADMIN_KEY))})
+    keyed = args.model_copy(
+        update={"authentication": AuthenticationConfig(admin_key_sha256=digest(ADMIN_KEY))}
+    )
     GatewayReplica(keyed)._catalog.close()
     with closing(open_catalog(args.catalog)) as catalog:
         await make_key(build(catalog, tmp_path, admin_key_sha256=digest(ADMIN_KEY)), "admin")
     GatewayReplica(args)._catalog.close()
 
 
-def test_what_tells_a_replica_where_serve_listens_is_where_it_was() -> None:
+def test_the_private_name_of_serves_host_is_there() -> None:
     assert isinstance(ServeControllerClient.http_config, property)
     assert "host" in HTTPOptions.model_fields
 
 
-@pytest.mark.parametrize(("configured", "told"), [("", True), (digest(ADMIN_KEY), False)])
+@pytest.mark.parametrize(("configured", "warned"), [("", True), (digest(ADMIN_KEY), False)])
 async def test_a_gateway_without_keys_says_so_when_it_starts(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, configured: str, told: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, configured: str, warned: bool
 ) -> None:
     args = GatewayArgs(
         catalog=_catalog_config(tmp_path),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-        door=DoorConfig(admin_key_sha256=configured),
+        authentication=AuthenticationConfig(admin_key_sha256=configured),
     )
     GatewayReplica(args)._catalog.close()
-    assert (NO_KEYS_NOTICE in caplog.messages) == told
+    assert (NO_KEYS_NOTICE in caplog.messages) == warned
 
 
 @pytest.mark.parametrize("host", ["", "[", "]", "[::1", ":", "localhost:x:y", "[::1]]", "\xff"])
@@ -439,7 +447,9 @@ async def test_a_host_that_is_none_is_no_failure_of_ours(catalog: Catalog, tmp_p
     assert answer.status_code in (200, 403)
 
 
-async def test_the_first_key_closes_the_door_and_must_be_an_admins(catalog: Catalog, tmp_path: Path) -> None:
+async def test_the_first_key_ends_anonymous_access_and_must_be_an_admins(
+    catalog: Catalog, tmp_path: Path
+) -> None:
     app = build(catalog, tmp_path)
     async with client_of(app) as client:
         refused = await client.post("/v1/keys", json={"name": "shop", "scopes": ["read"]})
@@ -453,7 +463,7 @@ async def test_the_first_key_closes_the_door_and_must_be_an_admins(catalog: Cata
         assert (await boss.get("/v1/products")).status_code == 200
 
 
-async def test_a_bad_key_request_is_told_what_is_wrong(closed: FastAPI) -> None:
+async def test_a_bad_key_request_names_its_field(closed: FastAPI) -> None:
     bodies: dict[str, dict[str, Any]] = {
         "scopes": {"name": "a", "scopes": []},
         "scopes[0]": {"name": "a", "scopes": ["root"]},
@@ -467,7 +477,7 @@ async def test_a_bad_key_request_is_told_what_is_wrong(closed: FastAPI) -> None:
             assert (answer.status_code, answer.json()["error"]["param"]) == (422, param)
 
 
-async def test_a_key_that_comes_too_often_is_told_when_to_come_again(closed: FastAPI) -> None:
+async def test_a_rate_limited_key_gets_the_time_to_retry(closed: FastAPI) -> None:
     slow = await make_key(closed, "read", requests_per_s=0.1, burst=3)
     other = await make_key(closed, "read")
     async with client_of(closed, slow) as client:
@@ -495,7 +505,7 @@ async def test_a_key_that_comes_too_often_is_told_when_to_come_again(closed: Fas
         ({}, 201),
     ],
 )
-async def test_a_page_of_another_site_changes_nothing_by_what_a_browser_may_do(
+async def test_a_page_of_another_site_changes_nothing(
     catalog: Catalog, tmp_path: Path, headers: dict[str, str], status: int
 ) -> None:
     body = json.dumps({"name": "mine", "scopes": ["admin"]}).encode()
@@ -515,7 +525,7 @@ async def test_a_page_of_another_site_cannot_use_a_key_that_the_browser_remember
             assert made.status_code == status, made.text
 
 
-async def test_a_request_ends_within_its_deadline_and_its_work_is_cancelled(
+async def test_a_request_ends_within_its_deadline_and_its_work_is_canceled(
     catalog: Catalog, tmp_path: Path
 ) -> None:
     encoder = SlowEncoder()
@@ -526,7 +536,7 @@ async def test_a_request_ends_within_its_deadline_and_its_work_is_cancelled(
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert answer.json()["error"]["type"] == "deadline_exceeded"
             assert f"within {limit}" in answer.json()["error"]["message"]
-    assert encoder.cancelled == 2
+    assert encoder.canceled == 2
 
 
 async def test_a_read_of_the_database_stops_when_its_request_has_ended(tmp_path: Path) -> None:
@@ -573,7 +583,7 @@ async def test_a_body_that_never_ends_does_not_hold_a_place_for_ever(
     assert answer.json()["error"]["type"] == "deadline_exceeded"
 
 
-async def test_what_is_too_much_at_once_is_refused_at_once_and_checks_are_let_in(
+async def test_what_is_too_much_at_once_is_refused_at_once_and_checks_are_admitted(
     catalog: Catalog, tmp_path: Path
 ) -> None:
     encoder = SlowEncoder()
@@ -595,7 +605,7 @@ async def test_what_is_too_much_at_once_is_refused_at_once_and_checks_are_let_in
         assert (await client.get("/v1/products")).status_code == 200
 
 
-async def test_too_many_searches_are_refused_while_other_requests_are_let_in(
+async def test_too_many_searches_are_refused_while_other_requests_are_admitted(
     catalog: Catalog, tmp_path: Path
 ) -> None:
     encoder = SlowEncoder()
@@ -618,7 +628,7 @@ async def test_too_many_searches_are_refused_while_other_requests_are_let_in(
         assert (await client.post("/v1/search")).status_code == 422
 
 
-async def test_every_answer_bears_the_mark_that_haproxy_looks_for(
+async def test_every_answer_has_the_gateway_header(
     catalog: Catalog, closed: FastAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -680,7 +690,7 @@ async def test_only_a_large_body_is_parsed_beside_the_event_loop(
 
 
 @pytest.mark.parametrize("body", [b'{"query": "\\ud800"}', b'{"query": NaN}', b'{"query": "a', b"\xff", b""])
-async def test_text_that_is_no_json_is_told_so(catalog: Catalog, tmp_path: Path, body: bytes) -> None:
+async def test_text_that_is_not_json_is_refused(catalog: Catalog, tmp_path: Path, body: bytes) -> None:
     async with client_of(build(catalog, tmp_path)) as client:
         answer = await client.post("/v1/search", content=body)
     assert (answer.status_code, answer.json()["error"]["type"]) == (422, "invalid_input")

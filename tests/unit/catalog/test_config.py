@@ -9,11 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import text
 
 from catalog.database import CatalogConfig, open_engine, reading, writing
 from catalog.opening import open_catalog
-from core.errors import ConfigError, Unavailable
+from core.errors import Unavailable
 
 
 @pytest.mark.parametrize(
@@ -34,9 +35,9 @@ def test_a_plain_url_gets_its_driver(given: str, driver: str) -> None:
     ["", "nonsense", "mysql://u:secret@h/n", "sqlite://", "sqlite:///:memory:", "sqlite:///x?mode=memory"],
 )
 def test_a_database_that_cannot_serve_is_refused_without_showing_the_url(bad: str) -> None:
-    with pytest.raises(ConfigError, match="database_url") as refused:
+    with pytest.raises(ValidationError, match="database_url") as refused:
         CatalogConfig(database_url=bad, blobs_url="b")
-    assert "secret" not in refused.value.message
+    assert "secret" not in str(refused.value)
 
 
 def test_a_password_is_not_printed() -> None:

@@ -45,280 +45,190 @@ def test_the_production_configuration_is_sound() -> None:
         assert encoder.deployments[0].ray_actor_options.num_gpus
 
 
-def encoder(config: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = next(a for a in config["applications"] if a["name"] == "openclip")
-    return found
+def edited(text: str, *edits: tuple[str, str]) -> str:
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new, 1)
+    return text
 
 
-def models_left_empty(config: dict[str, Any]) -> None:
-    gateway = next(a for a in config["applications"] if a["name"] == "gateway")
-    gateway["deployments"][0]["user_config"]["models"] = None
-
-
-def settings_of_the_wrong_type(config: dict[str, Any]) -> None:
-    encoder(config)["deployments"][0]["user_config"] = ["openclip"]
-
-
-def no_builder(config: dict[str, Any]) -> None:
-    encoder(config)["import_path"] = "deployments.app:DEPLOYMENTS"
-
-
-def typo_in_deployment(config: dict[str, Any]) -> None:
-    encoder(config)["deployments"][0]["max_ongoing_request"] = 5
-
-
-def typo_in_autoscaling(config: dict[str, Any]) -> None:
-    encoder(config)["deployments"][0]["autoscaling_config"] = {"min_replica": 1}
-
-
-def typo_in_args(config: dict[str, Any]) -> None:
-    encoder(config)["args"]["checkpoints"] = "x"
-
-
-def typo_at_the_top(config: dict[str, Any]) -> None:
-    config["http_option"] = {}
-
-
-def wrong_type(config: dict[str, Any]) -> None:
-    encoder(config)["deployments"][0]["max_ongoing_requests"] = "many"
-
-
-def wrong_builder(config: dict[str, Any]) -> None:
-    encoder(config)["import_path"] = "deployments.app:build_encodr"
-
-
-def wrong_deployment(config: dict[str, Any]) -> None:
-    encoder(config)["deployments"][0]["name"] = "Encodr"
-
-
-def no_deployments(config: dict[str, Any]) -> None:
-    del config["applications"][6]["deployments"]
-
-
-def stray_user_config(config: dict[str, Any]) -> None:
-    encoder(config)["deployments"][0]["user_config"] = {"models": []}
-
-
-def other_name(config: dict[str, Any]) -> None:
-    encoder(config)["args"]["name"] = "clip"
-
-
-def unknown_member(config: dict[str, Any]) -> None:
-    config["applications"][4]["deployments"][0]["user_config"]["weights"] = {"opnclip": 1.0}
-
-
-def repair_args(config: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = next(a for a in config["applications"] if a["name"] == "repair")["args"]
-    return found
-
-
-def captions_by_nobody(config: dict[str, Any]) -> None:
-    repair_args(config)["captions"] = {"model": "blip"}
-
-
-def captions_by_a_model_that_writes_none(config: dict[str, Any]) -> None:
-    repair_args(config)["captions"] = {"model": "dinov2"}
-
-
-def open_to_the_network(config: dict[str, Any]) -> None:
-    config["http_options"]["host"] = "0.0.0.0"
-
-
-def listening_everywhere_by_default(config: dict[str, Any]) -> None:
-    del config["http_options"]
-
-
-def no_hash(config: dict[str, Any]) -> None:
-    config["applications"][6]["args"]["door"] = {"admin_key_sha256": "secret"}
-
-
-def serve_refuses_first(config: dict[str, Any]) -> None:
-    config["applications"][6]["deployments"][0]["max_ongoing_requests"] = 100
-
-
-def serve_times_out_first(config: dict[str, Any]) -> None:
-    config["http_options"]["request_timeout_s"] = 30
-
-
-def needed_but_left_out(config: dict[str, Any]) -> None:
-    del config["applications"][6]["args"]["catalog"]["blobs_url"]
-
-
-def a_choice_misspelt(config: dict[str, Any]) -> None:
-    encoder(config)["args"]["precision"] = "bf61"
-
-
-def beyond_a_bound(config: dict[str, Any]) -> None:
-    encoder(config)["args"]["max_batch_size"] = 0
-
-
-def beyond_a_limit_of_images(config: dict[str, Any]) -> None:
-    encoder(config)["args"]["limits"] = {"max_pixels": -1}
-
-
-def settings_that_exclude_each_other(config: dict[str, Any]) -> None:
-    config["applications"][2]["args"]["pretrained"] = "laion2b"
-
-
-def an_address_deep_within(config: dict[str, Any]) -> None:
-    config["applications"][4]["args"]["milvus"] = {"uri": "localhost:19530"}
-
-
-def a_database_nobody_knows(config: dict[str, Any]) -> None:
-    config["applications"][6]["args"]["catalog"]["database_url"] = "mysql://vitrine:secret@db/vitrine"
-
-
-MISTAKES: dict[Callable[[dict[str, Any]], None], tuple[str, str, str]] = {
-    typo_in_deployment: (
-        "applications[1].deployments[0].max_ongoing_request",
-        "there is no such key",
-        "did you mean 'max_ongoing_requests'? Keys here: autoscaling_config, ",
+ENCODER = "      checkpoint: ${VITRINE_WEIGHTS}/openclip\n"
+GATEWAY = (
+    "  - name: gateway\n    route_prefix: /\n    import_path: deployments.app:build_gateway\n    args:\n"
+)
+MISTAKES: dict[str, tuple[tuple[str, str], str, str]] = {
+    # name: (text, its replacement), the line that is reported, "field (application): message"
+    "unknown key at the top": (
+        ("http_options:", "http_option:"),
+        "http_option:",
+        "http_option: there is no such key; did you mean 'http_options'?",
     ),
-    typo_in_autoscaling: (
-        "applications[1].deployments[0].autoscaling_config.min_replica",
-        "there is no such key",
-        "did you mean 'min_replicas'?",
+    "unknown key of a deployment": (
+        ("        max_ongoing_requests: 64", "        max_ongoing_request: 64"),
+        "max_ongoing_request:",
+        "applications[1].deployments[0].max_ongoing_request (openclip): there is no such key; did you mean "
+        "'max_ongoing_requests'?",
     ),
-    typo_in_args: ("applications[1].args.checkpoints", "there is no such key", "did you mean 'checkpoint'?"),
-    typo_at_the_top: ("http_option", "there is no such key", "did you mean 'http_options'?"),
-    wrong_type: (
-        "applications[1].deployments[0].max_ongoing_requests",
-        "is 'many', text",
-        "whole number, more than 0 (Maximum number of requests",
+    "unknown key of autoscaling": (
+        ("          min_replicas: 1", "          min_replica: 1"),
+        "min_replica:",
+        "applications[1].deployments[0].autoscaling_config.min_replica (openclip): there is no such key; did you",
     ),
-    wrong_builder: (
-        "applications[1].import_path",
-        "cannot be imported: ",
-        "did you mean 'deployments.app:build_encoder'? one of deployments.app:build_encoder, ",
+    "unknown key of args": (
+        (ENCODER, ENCODER + "      checkpoints: x\n"),
+        "checkpoints:",
+        "applications[1].args.checkpoints (openclip): there is no such key; did you mean 'checkpoint'?",
     ),
-    wrong_deployment: (
-        "applications[1].deployments",
-        "holds 'Encodr'",
-        "one deployment, with the name 'Encoder'",
+    "unknown key far within": (
+        (GATEWAY, GATEWAY + "      jobs: {bulk: {\n        actors: 3}}\n"),
+        "actors:",
+        "applications[6].args.jobs.bulk.actors (gateway): there is no such key; did you mean 'min_actors'?",
     ),
-    no_deployments: ("applications[6].deployments", "holds none", "one deployment, with the name 'Gateway'"),
-    stray_user_config: (
-        "applications[1].deployments[0].user_config",
-        "Encoder takes none",
-        "no `user_config`",
+    "wrong type": (
+        ("        max_ongoing_requests: 64", "        max_ongoing_requests: many"),
+        ": many",
+        "applications[1].deployments[0].max_ongoing_requests (openclip): Input should be a valid integer",
     ),
-    other_name: (
-        "applications[1].args.name",
-        "is 'clip', and the application is called 'openclip'",
-        "'openclip': both names must be the same",
+    "out of bounds": (
+        (ENCODER, ENCODER + "      decode_threads: 0\n"),
+        "decode_threads:",
+        "applications[1].args.decode_threads (openclip): Input should be greater than or equal to 1",
     ),
-    models_left_empty: (
-        "applications[6].deployments[0].user_config.models",
-        "is nothing",
-        "list of text (Names of the encoders; each is a Serve application of that name)",
+    "no such choice": (
+        ("precision: int8", "precision: int7"),
+        "int7",
+        "applications[3].args.precision (blip2): Input should be 'fp32', 'bf16', 'fp16' or 'int8'",
     ),
-    settings_of_the_wrong_type: (
-        "applications[1].deployments[0].user_config",
-        "is ['openclip'], a list",
-        "map",
+    "missing in an anchor that two use": (
+        ("        blobs_url: ${VITRINE_HOME}/blobs\n", ""),
+        "catalog: &catalog",
+        "applications[5].args.catalog.blobs_url (repair): Field required",
     ),
-    no_builder: (
-        "applications[1].import_path",
-        "deployments.app:DEPLOYMENTS is no builder",
-        "a function of one",
+    "wrong in an anchor that three use": (
+        ("uri: unix:", "uri: unx:"),
+        "milvus: &milvus",
+        "applications[4].args.milvus (ensemble): unx:/srv/vitrine/milvus.sock: expected unix:/path",
     ),
-    unknown_member: (
-        "applications[4].deployments[0].user_config.weights",
-        "there is no encoder 'opnclip'",
-        "did you mean 'openclip'? Encoders here: blip2, dinov2, openclip.",
+    "settings that exclude each other": (
+        ("      family: dinov2\n", "      family: dinov2\n      pretrained: laion2b\n"),
+        "args:",
+        "applications[2].args (dinov2): pretrained is for family openclip",
     ),
-    captions_by_nobody: (
-        "applications[5].args.captions.model",
-        "there is no encoder 'blip'",
-        "did you mean 'blip2'? Encoders here: blip2, dinov2, openclip.",
+    "unknown database": (
+        ("database_url: sqlite:///${VITRINE_HOME}/c", "database_url: mysql://u:secret@db/"),
+        "mysql",
+        "applications[5].args.catalog.database_url (repair): database_url names 'mysql'; the catalog needs",
     ),
-    captions_by_a_model_that_writes_none: (
-        "applications[5].args.captions.model",
-        "encoder 'dinov2' writes no captions",
-        "give that encoder's args `captions: {}`",
+    "no sha256": (
+        (GATEWAY, GATEWAY + "      authentication:\n        admin_key_sha256: secret\n"),
+        ": secret",
+        "applications[6].args.authentication.admin_key_sha256 (gateway): String should match pattern",
     ),
-    open_to_the_network: (
-        "applications[6].args.door.admin_key_sha256",
-        "is needed to listen on 0.0.0.0",
-        "the sha256 of a key, or 127.0.0.1 as http_options.host",
+    "empty list of models": (
+        ("models: *models", "models:"),
+        "models:\n",
+        "applications[6].deployments[0].user_config.models (gateway): Input should be a valid tuple",
     ),
-    listening_everywhere_by_default: (
-        "applications[6].args.door.admin_key_sha256",
-        "is needed to listen on 0.0.0.0",
-        "the sha256 of a key",
+    "user_config of the wrong type": (
+        ("          models: &models [", "          - [x]\n          - &models ["),
+        "user_config:",
+        "applications[5].deployments[0].user_config (repair): Input should be a valid dictionary",
     ),
-    no_hash: (
-        "applications[6].args.door.admin_key_sha256",
-        "is text that does not fit",
-        "text, matching `^([0-9a-f]{64})?$` (Lower-case hex sha256 of an admin key",
+    "user_config of an encoder": (
+        ("      - name: Encoder\n", "      - name: Encoder\n        user_config: {models: []}\n"),
+        "user_config:",
+        "applications[1].deployments[0].user_config (openclip): Encoder takes no user_config",
     ),
-    serve_refuses_first: (
-        "applications[6].deployments[0].max_ongoing_requests",
-        "is 100, so that Serve would refuse requests before the gateway does",
-        "at least 128",
+    "unknown builder": (
+        ("app:build_encoder", "app:build_encodr"),
+        "build_encodr",
+        "applications[1].import_path (openclip): this is not a builder: module 'deployments.app' has no "
+        "attribute 'build_encodr'; did you mean 'deployments.app:build_encoder'?",
     ),
-    serve_times_out_first: (
-        "http_options.request_timeout_s",
-        "is 30, so that Serve would give up before the gateway does",
-        "more than the 30 s",
+    "not a builder": (
+        ("app:build_encoder", "app:DEPLOYMENTS"),
+        "DEPLOYMENTS",
+        "applications[1].import_path (openclip): this is not a builder: ",
     ),
-    needed_but_left_out: (
-        "applications[5].args.catalog.blobs_url",
-        "is needed, and is not there",
-        "text, no shorter than 1 (Where image files lie",
+    "unknown deployment": (
+        ("      - name: Encoder", "      - name: Encodr"),
+        "deployments:",
+        "applications[1].deployments (openclip): this must be one deployment with the name 'Encoder'",
     ),
-    a_choice_misspelt: (
-        "applications[1].args.precision",
-        "is 'bf61', text",
-        "did you mean 'bf16'? `fp32`, `bf16`, `fp16`, `int8` (Number format of the weights)",
+    "duplicate key": (
+        ("      family: dinov2\n", "      family: blip2\n      family: dinov2\n"),
+        "family: dinov2",
+        "applications[2].args.family (dinov2): duplicate key in lines 69 and 70; only the last would count",
     ),
-    beyond_a_bound: (
-        "applications[1].args.max_batch_size",
-        "is 0, a whole number",
-        "whole number, at least 1, at most 1024 (Most inputs that go through the model together)",
+    "other name than the application": (
+        ("      name: openclip", "      name: clip"),
+        "name: clip\n",
+        "applications[1].args.name (openclip): this must be the application's name, 'openclip'",
     ),
-    settings_that_exclude_each_other: (
-        "applications[2].args",
-        "pretrained is for family openclip; dinov2 takes a directory or a hub id",
-        "",
+    "unknown model of the gateway": (
+        ("&models [openclip,", "&models [opnclip,"),
+        "opnclip",
+        "applications[5].deployments[0].user_config.models (repair): no encoder is called 'opnclip'; did you "
+        "mean 'openclip'? (encoders: blip2, dinov2, openclip)",
     ),
-    an_address_deep_within: (
-        "applications[4].args.milvus",
-        "localhost:19530: expected unix:/path, http://host:port or https://host:port",
-        "",
+    "unknown member of the ensemble": (
+        ("            openclip: 1.0", "            opnclip: 1.0"),
+        "weights:",
+        "applications[4].deployments[0].user_config.weights (ensemble): no encoder is called 'opnclip'; did",
     ),
-    a_database_nobody_knows: (
-        "applications[5].args.catalog",
-        "database_url names 'mysql'; the catalog needs sqlite or postgresql",
-        "",
+    "captions by no encoder": (
+        ("      milvus: *milvus\n    d", "      milvus: *milvus\n      captions: {model: blip}\n    d"),
+        "captions:",
+        "applications[5].args.captions.model (repair): no encoder is called 'blip'; did you mean 'blip2'?",
+    ),
+    "captions by an encoder that writes none": (
+        ("      milvus: *milvus\n    d", "      milvus: *milvus\n      captions: {model: dinov2}\n    d"),
+        "captions:",
+        "applications[5].args.captions.model (repair): encoder 'dinov2' writes no captions; its args need",
+    ),
+    "another address than that of Milvus Lite": (
+        ("address: unix:${VITRINE_HOME}/milvus.sock", "address: unix:${VITRINE_HOME}/lite.sock"),
+        "uri:",
+        "applications[4].args.milvus.uri (ensemble): nothing listens on unix:/srv/vitrine/milvus.sock: the "
+        "application of Milvus Lite has unix:/srv/vitrine/lite.sock",
+    ),
+    "no key on a network": (
+        ("host: 127.0.0.1", "host: 0.0.0.0"),
+        "args:",
+        "applications[6].args.authentication.admin_key_sha256 (gateway): an admin key is needed to listen on 0.0",
+    ),
+    "no key and Serve's own host": (
+        ("http_options:\n  host: 127.0.0.1\n  port: 8000\n", ""),
+        "args:",
+        "applications[6].args.authentication.admin_key_sha256 (gateway): an admin key is needed to listen on 0.0",
+    ),
+    "Serve refuses first": (
+        ("max_ongoing_requests: 512", "max_ongoing_requests: 100"),
+        "100",
+        "applications[6].deployments[0].max_ongoing_requests (gateway): this must be at least 128",
+    ),
+    "Serve gives up first": (
+        ("  port: 8000\n", "  port: 8000\n  request_timeout_s: 30\n"),
+        "request_timeout_s:",
+        "http_options.request_timeout_s: this must exceed the gateway's admission.request_deadline_s, 30 s",
     ),
 }
 
 
-@pytest.mark.parametrize("spoil", MISTAKES, ids=lambda spoil: spoil.__name__)
-def test_a_mistake_is_told_with_its_place_what_is_wrong_and_what_would_be_right(
-    spoil: Callable[[dict[str, Any]], None], tmp_path: Path
-) -> None:
-    file = spoilt(spoil, tmp_path)
-    field, wrong, right = MISTAKES[spoil]
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_reported_with_its_file_line_field_and_application(name: str, tmp_path: Path) -> None:
+    edit, marked, expected = MISTAKES[name]
+    text = edited(DEMO.read_text(), edit)
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(text)
     (mistake,) = check_serve_file(file)
-    assert mistake.field == field
-    assert mistake.wrong.startswith(wrong)
-    told = str(mistake)
-    assert told.startswith(f"{file}:{mistake.line}: ")
-    assert f"right: {right}" in told if right else "right:" not in told
-    if field.startswith("applications["):
-        applications = yaml.safe_load(file.read_text())["applications"]
-        assert mistake.application == applications[int(field[len("applications[") :][0])]["name"]
+    where = f"{file}:{mistake.line}: "
+    assert str(mistake).startswith(where + expected)
+    assert marked in text.splitlines(keepends=True)[(mistake.line or 0) - 1]
+    assert "secret" not in str(mistake)
     with pytest.raises(ConfigError) as caught:
         read_serve_file(file)
-    assert caught.value.message == told
-
-
-def test_no_mistake_shows_a_secret(tmp_path: Path) -> None:
-    for spoil in (no_hash, a_database_nobody_knows):
-        for mistake in check_serve_file(spoilt(spoil, tmp_path)):
-            assert "secret" not in mistake.wrong + mistake.right
+    assert caught.value.message == str(mistake)
 
 
 def spoilt(spoil: Callable[[dict[str, Any]], None], folder: Path) -> Path:
@@ -329,56 +239,37 @@ def spoilt(spoil: Callable[[dict[str, Any]], None], folder: Path) -> Path:
     return file
 
 
-def test_several_mistakes_come_in_the_order_of_their_lines(tmp_path: Path) -> None:
+def test_mistakes_come_in_the_order_of_their_lines(tmp_path: Path) -> None:
     file = tmp_path / "serve_config.yaml"
-    text = (
-        DEMO.read_text().replace("family: dinov2", "family: dinov3").replace("http_options:", "http_option:")
-    )
+    text = edited(DEMO.read_text(), ("family: dinov2", "family: dinov3"), ("http_options:", "http_option:"))
     file.write_text(text)
     first, second = check_serve_file(file)
     lines = text.splitlines()
-    assert (first.line, second.line) == (
-        lines.index("http_option:") + 1,
-        lines.index("      family: dinov3") + 1,
-    )
-    assert (second.application, second.nearest) == ("dinov2", "dinov2")
-
-
-def test_a_mistake_in_an_anchor_is_told_once(tmp_path: Path) -> None:
-    file = tmp_path / "serve_config.yaml"
-    text = DEMO.read_text().replace("uri: unix:", "uri: unx:")
-    file.write_text(text)
-    assert text.count("uri: unx:") == 1
-    (mistake,) = check_serve_file(file)
-    assert "expected unix:/path" in mistake.wrong
-
-
-def test_a_key_that_stands_twice_is_told_with_both_lines(tmp_path: Path) -> None:
-    file = tmp_path / "serve_config.yaml"
-    file.write_text(
-        DEMO.read_text().replace("      family: dinov2\n", "      family: dinov2\n      family: dinov2\n")
-    )
-    (mistake,) = check_serve_file(file)
-    assert mistake.field == "applications[2].args.family"
-    assert "stands here twice, in lines " in mistake.wrong
+    assert first.line == lines.index("http_option:") + 1
+    assert second.line == lines.index("      family: dinov3") + 1
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "wrong"),
+    ("text", "line", "message"),
     [
-        ("a: [1\nb: 2", 2, "is no YAML: "),
-        ("- 1", None, "is [1], a list"),
-        ("", None, "is nothing"),
+        ("a: [1\nb: 2", 2, "cannot be read as YAML: "),
+        ("- 1", None, "Input should be a valid dictionary"),
+        ("", None, "Input should be a valid dictionary"),
+        ("applications: 1", 1, "Input should be a valid list"),
+        ("applications: [1]", 1, "Input should be a valid dictionary"),
+        ("applications: [{name: a}]", 1, "Field required"),
+        ("applications: {name: a}", 1, "Input should be a valid list"),
+        ("applications: [{a: 1, a: 2}]\n", 1, "duplicate key in lines 1 and 1"),
     ],
 )
-def test_a_file_that_holds_no_configuration_is_told(
-    text: str, line: int | None, wrong: str, tmp_path: Path
+def test_a_file_that_holds_no_configuration_is_reported(
+    text: str, line: int | None, message: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "serve_config.yaml"
     file.write_text(text)
-    (mistake,) = check_serve_file(file)
+    mistake = check_serve_file(file)[0]
     assert mistake.line == line
-    assert mistake.wrong.startswith(wrong)
+    assert mistake.message.startswith(message)
 
 
 def test_without_its_variables_a_file_is_checked_as_far_as_can_be(
@@ -387,13 +278,12 @@ def test_without_its_variables_a_file_is_checked_as_far_as_can_be(
     for name in ("VITRINE_HOME", "VITRINE_WEIGHTS"):
         monkeypatch.delenv(name)
     mistakes = check_serve_file(DEMO)
-    assert {each.wrong.split("}")[0] for each in mistakes} == {
-        "refers to ${VITRINE_HOME",
-        "refers to ${VITRINE_WEIGHTS",
-    }
+    assert {each.message.split("}")[0] for each in mistakes} == {"${VITRINE_HOME", "${VITRINE_WEIGHTS"}
     assert all(each.unset for each in mistakes)
-    both = [each for each in check_serve_file(spoilt(beyond_a_limit_of_images, tmp_path)) if not each.unset]
-    assert [each.field for each in both] == ["applications[1].args.limits.max_pixels"]
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(edited(DEMO.read_text(), (ENCODER, ENCODER + "      limits: {max_pixels: -1}\n")))
+    (mistake,) = [each for each in check_serve_file(file) if not each.unset]
+    assert mistake.field == "applications[1].args.limits.max_pixels"
 
 
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,7 +301,7 @@ def test_a_host_of_the_command_line_is_checked_like_the_files() -> None:
 
 def test_an_admin_key_opens_the_network(tmp_path: Path) -> None:
     config = yaml.safe_load(DEMO.read_text())
-    config["applications"][6]["args"]["door"] = {"admin_key_sha256": "a" * 64}
+    config["applications"][6]["args"]["authentication"] = {"admin_key_sha256": "a" * 64}
     file = tmp_path / "serve_config.yaml"
     file.write_text(yaml.safe_dump(config))
     assert has_admin_key(read_serve_file(file, host="0.0.0.0"))

@@ -10,17 +10,21 @@ from pydantic import BaseModel
 from core.errors import ConfigError
 from core.filters import parse_filter
 from deployments.config import GatewayArgs
-from deployments.config_check.tables import BEGIN, END, tables, with_tables
-from deployments.http.api_reference import BLOCK, blocks, fill
+from deployments.config_check.tables import BEGIN, END, fill, tables
+from deployments.http import api_reference
+from deployments.http.api_reference import BLOCK, blocks
 from deployments.http.app import describe
 from deployments.http.openapi import operations
+from deployments.observability import metrics
 from models.config import EncoderConfig
 
 PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
 
 
 def test_the_page_is_as_the_document_says() -> None:
-    assert fill(PAGE, describe()) == PAGE, "run python -m deployments.http.api_reference docs/api.md"
+    assert api_reference.fill(PAGE, describe()) == PAGE, (
+        "run python -m deployments.http.api_reference docs/api.md"
+    )
 
 
 def test_the_page_has_every_call_and_none_more() -> None:
@@ -42,7 +46,8 @@ DOCUMENT = ROOT / "docs" / "operations.md"
 
 def test_the_document_holds_the_tables_that_the_code_gives() -> None:
     text = DOCUMENT.read_text()
-    assert text == with_tables(text), "run `make generate`"
+    assert text == fill(text, BEGIN, END, tables()), "run `make generate`"
+    assert text == fill(text, metrics.BEGIN, metrics.END, metrics.table()), "run `make generate`"
 
 
 @pytest.mark.parametrize("model", [EncoderConfig, GatewayArgs])
@@ -69,13 +74,11 @@ def test_every_row_has_four_cells_and_a_description() -> None:
         assert cells[3].strip(), row
 
 
-def test_text_around_the_tables_is_left_alone() -> None:
-    changed = with_tables(f"before\n{BEGIN}\nthe table of last year\n{END}\nafter\n")
-    assert changed.startswith(f"before\n{BEGIN}\n")
-    assert changed.endswith(f"{END}\nafter\n")
-    assert "the table of last year" not in changed
+def test_text_around_a_table_is_left_alone() -> None:
+    changed = fill(f"before\n{BEGIN}\nthe table of last year\n{END}\nafter\n", BEGIN, END, "new")
+    assert changed == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
 
 
 def test_a_document_without_markers_is_refused() -> None:
     with pytest.raises(ConfigError, match="needs the lines"):
-        with_tables("nothing here")
+        fill("nothing here", BEGIN, END, "new")

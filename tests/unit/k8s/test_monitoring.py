@@ -12,7 +12,6 @@ import ray
 from core.errors import VitrineError
 from core.telemetry import STAGES
 from deployments.http.app import GROUPS
-from deployments.http.errors import kind_of
 from deployments.observability.metrics import METRICS, Metric
 from tests.support.manifests import of_kind
 from tests.support.telemetry import conditions, queries, rules, selections
@@ -61,7 +60,7 @@ def test_what_nobody_defines_is_noticed() -> None:
 
 def kinds(error: type[VitrineError] = VitrineError) -> set[str]:
     """The types of errors, as metrics name them."""
-    return {kind_of(error)}.union(*map(kinds, error.__subclasses__()))
+    return {error.kind}.union(*map(kinds, error.__subclasses__()))
 
 
 def values_that_no_metric_has(query: str) -> list[tuple[str, str]]:
