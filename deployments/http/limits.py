@@ -231,9 +231,6 @@ SIMILAR = "/similar"
 the time that they take; what makes batches, as embeddings do, is let in up to the bound of all."""
 
 
-SEARCH_REFUSED = "X-Search-Refused"
-"""Tells the HAProxy in front that there was no room for a search; it takes the header off, and while it sees
-many, refuses a part of the searches itself."""
 OVERLOADED = "as many requests as possible are in work; try again shortly"
 
 
@@ -277,7 +274,4 @@ def _is_search(path: str) -> bool:
 
 
 def _refusal(scope: Scope) -> JSONResponse:
-    refusal = answer(Overloaded(OVERLOADED), scope["state"]["request_id"])
-    if _is_search(scope["path"]):
-        refusal.headers[SEARCH_REFUSED] = "1"
-    return refusal
+    return answer(Overloaded(OVERLOADED), scope["state"]["request_id"])
