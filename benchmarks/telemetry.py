@@ -16,9 +16,9 @@ from ray.serve.schema import LoggingConfig
 
 from core.telemetry import Stage, watch_stages
 from deployments.http.middleware import RequestId
-from deployments.observability.access_log import Observed
+from deployments.observability.access_log import AccessLog
 from deployments.observability.metrics import CACHE_HITS, STAGE_SECONDS
-from deployments.observability.telemetry import WatchedStage, called, start_telemetry
+from deployments.observability.telemetry import RecordedStage, called, start_telemetry
 from jobs.runner.cluster import start_ray
 
 CALLS = 2_000
@@ -54,11 +54,11 @@ class Telling:
             "histogram": await _each(lambda: STAGE_SECONDS.observe(0.01, stage="search", model="dinov2")),
             "stage": await _each(_stage),
             "call": await _each(_call),
-            "request": await _each_request(Observed(answered, [])) - await _each_request(answered),
+            "request": await _each_request(AccessLog(answered, [])) - await _each_request(answered),
         }
         watch_stages(None)
         found["stage_untold"] = await _each(_stage)
-        watch_stages(WatchedStage)
+        watch_stages(RecordedStage)
         provider = TracerProvider()
         provider.add_span_processor(BatchSpanProcessor(Nowhere()))
         with provider.get_tracer("serve").start_as_current_span("replica"):

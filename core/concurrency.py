@@ -1,4 +1,4 @@
-"""Shared tasks, a weighted semaphore, and a circuit breaker."""
+"""Shared tasks, a cache with a time to live, a weighted semaphore, and a circuit breaker."""
 
 import asyncio
 import os
@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from functools import partial
 from threading import Condition
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from core.errors import Overloaded, expected
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -24,6 +26,52 @@ def start_shared(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     cancel the calls of a request whose caller goes away. This one begins with an empty context.
     """
     return asyncio.create_task(work, context=Context())
+
+
+@dataclass(slots=True, eq=False)
+class _Read(Generic[T]):
+    task: asyncio.Task[T] | None = None
+    expires_at: float = 0.0
+
+
+class TtlCache(Generic[K, T]):
+    """Values by key, each read once for all who ask within its time to live.
+
+    A read that fails is kept for nobody but those who wait for it. A caller that goes away does not end the read.
+    """
+
+    def __init__(self, read: Callable[[K], Awaitable[T]], ttl_s: float, share: float = 0.0) -> None:
+        """Keep values for `ttl_s`, and at least `share` times as long as reading took; 0 s keeps none."""
+        self._read = read
+        self.ttl_s = ttl_s
+        self._share = share
+        self._reads: dict[K, _Read[T]] = {}
+
+    async def get(self, key: K) -> T:
+        """Return the value; raises what reading it raises."""
+        known = self._reads.get(key)
+        if (
+            known is None
+            or known.task is None
+            or (known.task.done() and time.monotonic() >= known.expires_at)
+        ):
+            known = self._reads[key] = _Read()
+            known.task = start_shared(self._fill(key, known))
+        assert known.task is not None
+        return await asyncio.shield(known.task)
+
+    def forget(self, key: K) -> None:
+        """Have the value read anew, also where it is being read now."""
+        self._reads.pop(key, None)
+
+    async def _fill(self, key: K, known: _Read[T]) -> T:
+        started, kept_s = time.monotonic(), 0.0
+        try:
+            value = await self._read(key)
+            kept_s = max(self.ttl_s, self._share * (time.monotonic() - started)) if self.ttl_s else 0.0
+            return value
+        finally:
+            known.expires_at = time.monotonic() + kept_s
 
 
 class WeightedSemaphore:

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from deployments.observability.metrics import METRICS, Metric, do_now
+from deployments.observability.metrics import METRICS, Metric
 
 MONITORING = Path(__file__).parents[2] / "k8s" / "monitoring"
 
@@ -85,22 +85,21 @@ def _inner(node: Any) -> list[Any]:
     return [node.expr] if hasattr(node, "expr") else []
 
 
-class ToldMetrics:
+class RecordedMetrics:
     """Remembers every value with its labels; labels must be those that the metric declares."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._told: list[tuple[Metric, float, dict[str, str]]] = []
+        self._records: list[tuple[Metric, float, dict[str, str]]] = []
         for metric in METRICS:
-            monkeypatch.setitem(vars(metric), "_exported", _Exported(metric, self._told))
+            monkeypatch.setitem(vars(metric), "_exported", _Exported(metric, self._records))
 
     @property
     def values(self) -> list[tuple[str, float, dict[str, str]]]:
-        """Name, value and labels of all that was told until now, in order."""
-        do_now()
-        for metric, _, labels in self._told:
+        """Name, value and labels of all records, in order."""
+        for metric, _, labels in self._records:
             assert set(labels) == set(metric.labels), f"labels of {metric.name}"
             assert all(isinstance(each, str) for each in labels.values())
-        return [(metric.name, value, labels) for metric, value, labels in self._told]
+        return [(metric.name, value, labels) for metric, value, labels in self._records]
 
     def of(self, metric: Metric, **labels: str) -> list[float]:
         """The values of a metric that have these labels, among others."""
@@ -112,12 +111,12 @@ class ToldMetrics:
 
 
 class _Exported:
-    def __init__(self, metric: Metric, told: list[tuple[Metric, float, dict[str, str]]]) -> None:
-        self._metric, self._told = metric, told
-        self.inc = self.set = self.observe = self._tell
+    def __init__(self, metric: Metric, records: list[tuple[Metric, float, dict[str, str]]]) -> None:
+        self._metric, self._records = metric, records
+        self.inc = self.set = self.observe = self._record
 
-    def _tell(self, value: float, tags: dict[str, str]) -> None:
-        self._told.append((self._metric, value, tags))
+    def _record(self, value: float, tags: dict[str, str]) -> None:
+        self._records.append((self._metric, value, tags))
 
 
 class Spans:

@@ -1,4 +1,4 @@
-"""Counting reads the whole ledger, so all who ask within a while share one count."""
+"""Counting reads the whole ledger, so all who ask within the time to live share one count."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ import pytest
 from core.errors import Unavailable
 from core.ports import Ledger
 from core.types import LedgerCounts
-from deployments.services.status import LedgerCountsSample
+from deployments.services.status import LedgerCountsCache
 
 pytestmark = pytest.mark.anyio
 
@@ -32,20 +32,20 @@ class Counting:
         return LedgerCounts(self.asked, 0, 0, 0)
 
 
-def sample(ledger: Counting, ttl_s: float) -> LedgerCountsSample:
-    return LedgerCountsSample(cast(Ledger, ledger), ttl_s)
+def cache(ledger: Counting, ttl_s: float) -> LedgerCountsCache:
+    return LedgerCountsCache(cast(Ledger, ledger), ttl_s)
 
 
-async def test_counts_are_believed_for_a_while() -> None:
+async def test_counts_are_kept_for_their_time_to_live() -> None:
     ledger = Counting()
-    counts = sample(ledger, ttl_s=60)
+    counts = cache(ledger, ttl_s=60)
     assert [(await counts.of("a")).images for _ in range(20)] == [1] * 20
     assert (await counts.of("b")).images == 2, "each collection has counts of its own"
 
 
 async def test_who_asks_meanwhile_shares_the_count_that_is_under_way() -> None:
     ledger = Counting()
-    counts = sample(ledger, ttl_s=0)
+    counts = cache(ledger, ttl_s=0)
     ledger.go_on.clear()
     asking = [asyncio.create_task(counts.of("a")) for _ in range(20)]
     await asyncio.sleep(0.01)
@@ -56,31 +56,31 @@ async def test_who_asks_meanwhile_shares_the_count_that_is_under_way() -> None:
     assert ledger.asked == 1
 
 
-async def test_counts_are_never_believed_where_that_is_configured() -> None:
-    counts = sample(Counting(), ttl_s=0)
+async def test_a_time_to_live_of_zero_keeps_no_counts() -> None:
+    counts = cache(Counting(), ttl_s=0)
     assert [(await counts.of("a")).images for _ in range(3)] == [1, 2, 3]
 
 
 async def test_slow_counting_is_done_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("deployments.services.status.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("core.concurrency.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     class Slow(Counting):
         def counts(self, collection: str) -> LedgerCounts:
             now[0] += 3
             return super().counts(collection)
 
-    counts = sample(Slow(), ttl_s=2)
+    counts = cache(Slow(), ttl_s=2)
     seen = []
     for at in (0, 10, 62, 64):
         now[0] = max(now[0], at)
         seen.append((await counts.of("a")).images)
-    assert seen == [1, 1, 1, 2], "three seconds of counting are believed for a minute"
+    assert seen == [1, 1, 1, 2], "three seconds of counting are kept for a minute"
 
 
-async def test_a_failure_is_not_believed() -> None:
+async def test_a_failure_is_not_kept() -> None:
     ledger = Counting()
-    counts = sample(ledger, ttl_s=60)
+    counts = cache(ledger, ttl_s=60)
     ledger.away = True
     with pytest.raises(Unavailable):
         await counts.of("a")

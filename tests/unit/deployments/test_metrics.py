@@ -16,7 +16,7 @@ from deployments.observability.metrics import (
     table,
     with_table,
 )
-from tests.support.telemetry import ToldMetrics
+from tests.support.telemetry import RecordedMetrics
 
 ROOT = Path(__file__).parents[3]
 UNITS = ("seconds", "images", "size")
@@ -55,8 +55,8 @@ def test_every_stage_is_explained() -> None:
 
 
 def test_counting_nothing_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = ToldMetrics(monkeypatch)
+    recorded = RecordedMetrics(monkeypatch)
     for metric in METRICS:
         if isinstance(metric, Counter):
             metric.add(0, **dict.fromkeys(metric.labels, "x"))
-    assert told.values == []
+    assert recorded.values == []
