@@ -1,4 +1,4 @@
-"""Shared tasks, a cache with a time to live, a weighted semaphore, and a circuit breaker."""
+"""Shared tasks, a weighted semaphore, and a circuit breaker."""
 
 import asyncio
 import os
@@ -8,14 +8,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context, copy_context
-from dataclasses import dataclass
 from functools import partial
 from threading import Condition
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from core.errors import Overloaded, expected
 
-K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -26,52 +24,6 @@ def start_shared(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     cancel the calls of a request whose caller goes away. This one begins with an empty context.
     """
     return asyncio.create_task(work, context=Context())
-
-
-@dataclass(slots=True, eq=False)
-class _Read(Generic[T]):
-    task: asyncio.Task[T] | None = None
-    expires_at: float = 0.0
-
-
-class TtlCache(Generic[K, T]):
-    """Values by key, each read once for all who ask within its time to live.
-
-    A read that fails is kept for nobody but those who wait for it. A caller that goes away does not end the read.
-    """
-
-    def __init__(self, read: Callable[[K], Awaitable[T]], ttl_s: float, share: float = 0.0) -> None:
-        """Keep values for `ttl_s`, and at least `share` times as long as reading took; 0 s keeps none."""
-        self._read = read
-        self.ttl_s = ttl_s
-        self._share = share
-        self._reads: dict[K, _Read[T]] = {}
-
-    async def get(self, key: K) -> T:
-        """Return the value; raises what reading it raises."""
-        known = self._reads.get(key)
-        if (
-            known is None
-            or known.task is None
-            or (known.task.done() and time.monotonic() >= known.expires_at)
-        ):
-            known = self._reads[key] = _Read()
-            known.task = start_shared(self._fill(key, known))
-        assert known.task is not None
-        return await asyncio.shield(known.task)
-
-    def forget(self, key: K) -> None:
-        """Have the value read anew, also where it is being read now."""
-        self._reads.pop(key, None)
-
-    async def _fill(self, key: K, known: _Read[T]) -> T:
-        started, kept_s = time.monotonic(), 0.0
-        try:
-            value = await self._read(key)
-            kept_s = max(self.ttl_s, self._share * (time.monotonic() - started)) if self.ttl_s else 0.0
-            return value
-        finally:
-            known.expires_at = time.monotonic() + kept_s
 
 
 class WeightedSemaphore:
@@ -186,3 +138,38 @@ async def run_in(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.ar
     """
     work = partial(copy_context().run, function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+K = TypeVar("K")
+
+
+class TtlCache(Generic[K, T]):
+    """Values by key. One read within the time to live serves all who ask for a key.
+
+    A failed read is not kept: it reaches those alone who wait for it. A caller that goes away does not cancel it.
+    """
+
+    def __init__(self, read: Callable[[K], Awaitable[T]], ttl_s: float, share: float = 0.0) -> None:
+        """Keep values for `ttl_s`, and at least `share` times as long as reading took; 0 s keeps none."""
+        self._read = read
+        self._ttl_s = ttl_s
+        self._share = share
+        self._reads: dict[K, asyncio.Task[T]] = {}
+        self._expires_at: dict[K, float] = {}
+
+    async def get(self, key: K) -> T:
+        """Return the value; raises what reading it raises."""
+        read = self._reads.get(key)
+        if read is None or (read.done() and time.monotonic() >= self._expires_at[key]):
+            read = self._reads[key] = start_shared(self._fill(key))
+        return await asyncio.shield(read)
+
+    async def _fill(self, key: K) -> T:
+        started, kept_s = time.monotonic(), 0.0
+        try:
+            value = await self._read(key)
+            if self._ttl_s:
+                kept_s = max(self._ttl_s, self._share * (time.monotonic() - started))
+            return value
+        finally:
+            self._expires_at[key] = time.monotonic() + kept_s

@@ -3,11 +3,11 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from ray._common.utils import import_attr
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
 from catalog.database import CatalogConfig
@@ -115,7 +115,7 @@ def problems(content: Any) -> Iterator[Problem]:
 def _application_problems(application: dict[str, Any], place: Place) -> Iterator[Problem]:
     name = application.get("import_path", "")
     try:
-        builder: Callable[..., Any] = import_attr(name)
+        builder: Callable[..., Any] = resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         right = f"one of {', '.join(sorted(_BUILDERS))}"
         yield Problem(

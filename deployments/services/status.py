@@ -23,17 +23,9 @@ _SHARE = 20
 time."""
 
 
-class LedgerCountsCache:
-    """Counts of the ledger by collection, shared by all who ask within their time to live."""
-
-    def __init__(self, ledger: Ledger, ttl_s: float) -> None:
-        self._counts = TtlCache[str, LedgerCounts](
-            lambda collection: asyncio.to_thread(ledger.counts, collection), ttl_s, _SHARE
-        )
-
-    async def of(self, collection: str) -> LedgerCounts:
-        """Count a collection's images; may raise Unavailable."""
-        return await self._counts.get(collection)
+def cached_counts(ledger: Ledger, ttl_s: float) -> TtlCache[str, LedgerCounts]:
+    """Return a cache of the ledger's counts by collection, for all who ask."""
+    return TtlCache(lambda collection: asyncio.to_thread(ledger.counts, collection), ttl_s, _SHARE)
 
 
 READY_TIMEOUT_S = 5.0
@@ -73,7 +65,7 @@ class Status:
         encoders: EncoderSet,
         ensemble: Ensemble,
         ready_coverage: float,
-        counts: LedgerCountsCache,
+        counts: TtlCache[str, LedgerCounts],
         check: StoreCheck,
         scale: Callable[[str], Awaitable[Scale]] | None = None,
     ) -> None:
@@ -101,7 +93,7 @@ class Status:
         """
         self._encoders.get(model)
         live, known = await asyncio.to_thread(self._known_versions, model)
-        counts = await asyncio.gather(*(self._counts.of(info.collection) for info in known))
+        counts = await asyncio.gather(*(self._counts.get(info.collection) for info in known))
         return [(i, c, i.collection == live) for i, c in zip(known, counts, strict=True)]
 
     async def counts(self) -> tuple[int, int]:
@@ -152,7 +144,7 @@ class Status:
         if isinstance(vector, VitrineError):
             raise vector
         embedded[encoder.name] = QueryVector(encoded.info, vector)
-        counts = await self._counts.of(collection)
+        counts = await self._counts.get(collection)
         if counts.missing > (1 - self._ready_coverage) * counts.images:
             live = await asyncio.to_thread(self._store.alias_target, encoder.name)
             raise Unavailable(_incomplete(encoded.info, counts, live))
@@ -172,7 +164,7 @@ class Status:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 info = await self._describe(encoder)
             await asyncio.to_thread(self._check_store.require)
-            counts = await self._counts.of(info.collection)
+            counts = await self._counts.get(info.collection)
             live = await asyncio.to_thread(self._store.alias_target, info.name) == info.collection
         except TimeoutError:
             return ModelStatus(encoder.name, None, None, False, _LATE)

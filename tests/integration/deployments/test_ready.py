@@ -17,7 +17,7 @@ from core.store_check import StoreCheck
 from core.types import PROBE, Encoded, EncoderInput, NewImage
 from deployments.replicas.handles import Scale
 from deployments.services.encoders import EncoderSet
-from deployments.services.status import LedgerCountsCache, Readiness, Status
+from deployments.services.status import Readiness, Status, cached_counts
 from milvus.memory import MemoryStore
 from tests.support.local_encoder import LocalEncoder
 
@@ -75,7 +75,7 @@ def status_of(
         return scale or Scale()
 
     encoders = EncoderSet(["fake"], lambda _name: encoder)
-    counts = LedgerCountsCache(catalog.ledger, ttl_s=0)
+    counts = cached_counts(catalog.ledger, ttl_s=0)
     check = StoreCheck(store, catalog.ledger)
     return Status(catalog, store, encoders, LocalEnsemble(encoder, store), 0.9, counts, check, report)
 

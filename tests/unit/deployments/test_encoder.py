@@ -152,8 +152,7 @@ async def test_probes_run_the_model_itself_once_in_a_while_and_leave_the_cache_a
     ]
     assert all(isinstance(answer, np.ndarray) for answer in answers)
     assert passes == [1]
-    replica._probes.ttl_s = 0
-    replica._probes.forget(None)
+    replica._probes._reads.clear()
     await replica.encode([PROBE])
     assert passes == [1, 1]
 

@@ -153,7 +153,7 @@ def test_a_model_at_zero_is_reported_by_the_register_and_not_asked() -> None:
     store = SimpleNamespace(alias_target=lambda _name: info.collection)
 
     class Counts:
-        async def of(self, _collection: str) -> LedgerCounts:
+        async def get(self, _collection: str) -> LedgerCounts:
             return LedgerCounts(1, 1, 0, 0)
 
     async def at_zero(_name: str) -> Scale:
