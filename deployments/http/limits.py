@@ -109,7 +109,7 @@ class RateLimiter:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._full_at: dict[str, float] = {}
-        self._sweep_at = _FEW_KEYS
+        self._prune_at = _FEW_KEYS
 
     def __len__(self) -> int:
         """Count the keys in memory."""
@@ -132,10 +132,10 @@ class RateLimiter:
             error.retry_after_s = wait_s
             raise error
         self._full_at[key_id] = full_at
-        if len(self._full_at) > self._sweep_at:
+        if len(self._full_at) > self._prune_at:
             self._full_at = {key: full for key, full in self._full_at.items() if full > now}
             # Doubled, so that a request pays for two keys on average.
-            self._sweep_at = max(_FEW_KEYS, 2 * len(self._full_at))
+            self._prune_at = max(_FEW_KEYS, 2 * len(self._full_at))
 
 
 TIMEOUT_HEADER = "X-Request-Timeout-Seconds"

@@ -90,7 +90,7 @@ class CaptionRepair:
         self._batch_size = batch_size
         self._problem: str | None = None
 
-    async def sweep(self) -> CaptionReport | str:
+    async def run_once(self) -> CaptionReport | str:
         """Make one pass; returns its report, or the problem."""
         try:
             report = await self._captioning.sweep(self._batch_size)
@@ -147,7 +147,7 @@ class RepairReplica:
             # Apart from each other, since captions take long and must not delay indexing.
             loops = [self._sample_for_ever(), self._remove_files_for_ever()]
             if self._captions is not None:
-                loops.append(self._repeat("captions", self._captions.sweep))
+                loops.append(self._repeat("captions", self._captions.run_once))
             self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def check_health(self) -> None:

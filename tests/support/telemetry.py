@@ -21,21 +21,21 @@ MONITORING = Path(__file__).parents[2] / "k8s" / "monitoring"
 
 @cache
 def rules() -> list[dict[str, Any]]:
-    """The alerts."""
+    """Return the alerts."""
     content = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
     return [rule for group in content["spec"]["groups"] for rule in group["rules"]]
 
 
 @cache
 def queries() -> list[str]:
-    """The queries of all panels and of all alerts."""
+    """Return the queries of all panels and alerts."""
     dashboard = json.loads((MONITORING / "dashboard.json").read_text())
     panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     return panels + [rule["expr"] for rule in rules()]
 
 
 def selections(query: str) -> Iterator[tuple[str, frozenset[str]]]:
-    """Parse a query; gives every metric it names with the labels that it is matched and grouped by.
+    """Parse a query; yield each metric with the labels it is matched and grouped by.
 
     Raises:
         ValueError: this is no PromQL.
@@ -44,7 +44,7 @@ def selections(query: str) -> Iterator[tuple[str, frozenset[str]]]:
 
 
 def conditions(query: str) -> Iterator[tuple[str, str, str]]:
-    """Parse a query; gives every metric it names with each label that it is matched by and the value or pattern.
+    """Parse a query; yield each metric with each label it is matched by and the value or pattern.
 
     Raises:
         ValueError: this is no PromQL.
@@ -86,7 +86,7 @@ def _inner(node: Any) -> list[Any]:
 
 
 class RecordedMetrics:
-    """Remembers every value with its labels; labels must be those that the metric declares."""
+    """Keeps every value with its labels, which must be those that the metric declares."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._records: list[tuple[Metric, float, dict[str, str]]] = []
@@ -95,14 +95,14 @@ class RecordedMetrics:
 
     @property
     def values(self) -> list[tuple[str, float, dict[str, str]]]:
-        """Name, value and labels of all records, in order."""
+        """Return name, value and labels of all records, in order."""
         for metric, _, labels in self._records:
             assert set(labels) == set(metric.labels), f"labels of {metric.name}"
             assert all(isinstance(each, str) for each in labels.values())
         return [(metric.name, value, labels) for metric, value, labels in self._records]
 
     def of(self, metric: Metric, **labels: str) -> list[float]:
-        """The values of a metric that have these labels, among others."""
+        """Return the values of a metric with these labels, among others."""
         return [
             value
             for name, value, found in self.values
@@ -130,13 +130,13 @@ class Spans:
 
     @contextmanager
     def root(self) -> Iterator[str]:
-        """Be within a recorded span, as a replica's method is; gives the trace's id."""
+        """Run within a recorded span, as a replica's method does; yields the trace id."""
         with self._provider.get_tracer("serve").start_as_current_span("replica") as span:
             yield f"{span.get_span_context().trace_id:032x}"
 
     @property
     def ended(self) -> dict[str, ReadableSpan]:
-        """Spans by name; a name that came twice would hide one."""
+        """Return spans by name, each once."""
         spans = self._exporter.get_finished_spans()
         by_name = {span.name: span for span in spans}
         assert len(by_name) == len(spans)

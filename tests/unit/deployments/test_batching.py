@@ -1,4 +1,4 @@
-"""Batches gather while the function is busy, and tell their size and time in metrics."""
+"""Batches gather while the function is busy, and record their size and time in metrics."""
 
 import asyncio
 import threading
@@ -46,7 +46,7 @@ def watch() -> Watch:
 
 
 class Doubling:
-    """Doubles numbers, slowly once told to wait; remembers its batches."""
+    """Doubles numbers, slowly once held; remembers its batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
