@@ -57,7 +57,9 @@ ENV PATH=/opt/vitrine/venv/bin:$PATH \
     HOME=/home/vitrine \
     HF_HOME=/weights \
     HF_HUB_OFFLINE=1 \
-    RAY_SERVE_HAPROXY_BINARY_PATH=/opt/vitrine/bin/haproxy
+    RAY_SERVE_HAPROXY_BINARY_PATH=/opt/vitrine/bin/haproxy \
+    RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" \
+    RAY_SERVE_HAPROXY_TUNE_BUFSIZE=262144
 EXPOSE 8000
 CMD ["vitrine", "--help"]
 USER 10001:10001

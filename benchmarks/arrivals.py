@@ -1,7 +1,7 @@
-"""Searches over HTTP from a light client: some callers without pause, or arrivals that wait for nobody.
+"""Searches over HTTP from a light client: callers without pause, or arrivals at a rate.
 
-It is meant for a process of its own. It writes prepared bytes and reads of an answer no more than its
-status, its length and, of refusals, whether they have the form of the API.
+It runs in a process of its own. It writes prepared bytes, and reads only the status, the length and, of refusals,
+the shape of answers.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _RETRY_AFTER_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: its status (0: none came), when it was asked for and how long it took."""
+    """One answer: its status (0 for none), the time of its request, and its duration."""
 
     status: int
     at: float
@@ -33,18 +33,18 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What came of a load; `unsent` are arrivals that found all connections busy."""
+    """Result of a load; `unsent` counts arrivals that found all connections busy."""
 
     answers: list[Answer]
     unsent: int
 
     def times_ms(self, status: int) -> list[float]:
-        """How long the answers with this status took, in the order of their coming."""
+        """Return the durations of answers with this status, in order."""
         return [answer.ms for answer in self.answers if answer.status == status]
 
 
 def search_requests(**options: object) -> Iterator[bytes]:
-    """Yield searches without end, each for other words, so that no cache answers."""
+    """Yield searches without end, each for another text, so that no cache answers."""
     for number in itertools.count():
         body = json.dumps({"query": f"red thing {number} {number * 7}", **options}).encode()
         head = (
@@ -55,7 +55,7 @@ def search_requests(**options: object) -> Iterator[bytes]:
 
 
 def callers(port: int, options: dict[str, object], count: int, seconds: float) -> Offered:
-    """Let `count` callers search, each as soon as it is answered; who is refused comes again after a second."""
+    """Let `count` callers search, each as soon as it is answered, or a second after a refusal."""
     return uvloop.run(_callers(port, search_requests(**options), count, seconds))
 
 
@@ -120,16 +120,16 @@ async def _connect(port: int) -> "_Connection":
 
 
 class _Connection(asyncio.Protocol):
-    """Asks one thing at a time."""
+    """One connection, with one request at a time."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's is none of asyncio's class.
+        # The transport of uvloop is not of asyncio's class.
         self._transport = cast(asyncio.WriteTransport, transport)
         self._received = b""
         self._answered: Callable[[tuple[int, bool]], None] | None = None
 
     async def ask(self, request: bytes) -> Answer:
-        """Send the request; no answer within the time, or a closed connection, is status 0."""
+        """Send the request; a timeout or a closed connection is status 0."""
         answered: asyncio.Future[tuple[int, bool]] = asyncio.get_running_loop().create_future()
         self._received, self._answered = b"", answered.set_result
         at = time.perf_counter()

@@ -1,7 +1,6 @@
 """A light client: connections that send prepared requests as fast as they are answered.
 
-It shares the cores with what it measures, so it writes prepared bytes and reads no more of an answer
-than its status and its length.
+It shares the cores with the service, so it writes prepared bytes and reads only the status and length of answers.
 """
 
 import asyncio
@@ -16,9 +15,9 @@ _SETTLE_S = 2.0
 
 
 def multipart_requests(path: str, images: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """Yield requests without end, in parts that go out one after another; no two carry the same image.
+    """Yield requests without end, each in parts, no two with the same image.
 
-    A number after the end of the JPEG makes each file another one, which decodes to the same pixels.
+    A number after the end of the JPEG makes each file different, with the same pixels.
     """
     opening = (
         b'--%b\r\nContent-Disposition: form-data; name="image"; filename="image.jpg"\r\n'
@@ -38,8 +37,8 @@ def multipart_requests(path: str, images: Sequence[bytes]) -> Iterator[list[byte
 async def throughput(port: int, requests: Iterator[list[bytes]], connections: int, seconds: float) -> float:
     """Keep `connections` busy and return the requests answered per second, at a steady state.
 
-    The rate is the slope of a line through all answers of the time: answers come in batches, and what
-    lies at either end would count too much otherwise.
+    The rate is the slope of a line through all answers. Answers come in batches, and those at either end would
+    count too much otherwise.
 
     Raises:
         RuntimeError: an answer was not 200.
@@ -57,7 +56,7 @@ async def throughput(port: int, requests: Iterator[list[bytes]], connections: in
 
 
 async def send_all(port: int, requests: Iterator[list[bytes]], connections: int) -> int:
-    """Send what `requests` yields, `connections` at a time; returns how many were answered.
+    """Send all requests, `connections` at a time; returns the number of answers.
 
     Raises:
         RuntimeError: an answer was not 200.
@@ -86,7 +85,7 @@ def _check(made: Sequence[tuple[asyncio.Transport, "_Connection"]]) -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends the next request when the answer to the one before is in."""
+    """Sends the next request when the previous one is answered."""
 
     def __init__(self, requests: Iterator[list[bytes]], answered: list[float]) -> None:
         self._requests, self._answered = requests, answered

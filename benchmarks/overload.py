@@ -1,4 +1,4 @@
-"""Five times more searches than the service can answer, and what becomes of them."""
+"""Overload: five times more searches than the service can answer."""
 
 import time
 from collections import Counter
@@ -24,7 +24,7 @@ TIMES_CAPACITY = 5
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """What came of the overload; times in ms, memory in MiB."""
+    """Result of an overload; times in ms, memory in MiB."""
 
     rates_per_s: dict[int, float]
     unloaded_p50_ms: float
@@ -40,12 +40,12 @@ class Overload:
 
     @property
     def p99_ratio(self) -> float:
-        """The p99 of what was accepted against that of one caller alone."""
+        """The p99 of accepted searches over that of one caller alone."""
         return self.accepted_p99_ms / self.unloaded_p99_ms
 
     @property
     def memory_ratio(self) -> float:
-        """Memory after against before."""
+        """Memory after over memory before."""
         return self.memory_mib[1] / self.memory_mib[0]
 
 
@@ -85,7 +85,7 @@ def overload(service: DemoService, port: int, seconds: float, options: dict[str,
 
 
 def _other_errors(offered: Offered) -> int:
-    """Arrivals that got neither results nor a refusal in the form of the API."""
+    """Count arrivals with neither results nor a refusal in the shape of the API."""
     wrong = sum(1 for each in offered.answers if each.status not in (200, 503) or not each.in_form)
     return wrong + offered.unsent
 
@@ -108,7 +108,7 @@ def _replicas(service: DemoService) -> set[int]:
 
 
 def _memory_mib(service: DemoService) -> float:
-    """What all processes of the service take, memory that they share divided among them (PSS)."""
+    """Return the memory of all processes of the service, shared memory divided among them (PSS)."""
     return sum(map(_pss, service.processes(""))) / 2**20
 
 

@@ -1,4 +1,4 @@
-"""What telling costs a request: `python -m benchmarks.telemetry`, with metrics, log lines and spans as they are."""
+"""Cost of telemetry for a request, in metrics, log lines and spans: `python -m benchmarks.telemetry`."""
 
 import asyncio
 import json
@@ -16,19 +16,19 @@ from ray.serve.schema import LoggingConfig
 
 from core.telemetry import Stage, watch_stages
 from deployments.http.middleware import RequestId
-from deployments.observability.access_log import Observed
+from deployments.observability.access_log import AccessLog
 from deployments.observability.metrics import CACHE_HITS, STAGE_SECONDS
-from deployments.observability.telemetry import WatchedStage, called, start_telemetry
+from deployments.observability.telemetry import RecordedStage, called, start_telemetry
 from jobs.runner.cluster import start_ray
 
 CALLS = 2_000
 ROUNDS = 5
 MEMBERS = 3
-"""Of the ensemble that a search is reckoned for."""
+"""Members of the ensemble in `search_in_all`."""
 
 
 async def answered(_scope: Any, _receive: Any, send: Any) -> None:
-    """Answer with nothing at once."""
+    """Answer at once without content."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
@@ -37,12 +37,12 @@ class Nowhere(SpanExporter):
     """Takes spans and sends them nowhere."""
 
     def export(self, spans: Any) -> SpanExportResult:  # noqa: ARG002
-        """Be done at once."""
+        """Drop the spans."""
         return SpanExportResult.SUCCESS
 
 
-class Telling:
-    """A replica, so that metrics are Ray's and lines go where Serve writes them."""
+class Measured:
+    """A replica, so that metrics are Ray's and log lines go through Serve."""
 
     def __init__(self) -> None:
         start_telemetry()
@@ -54,11 +54,11 @@ class Telling:
             "histogram": await _each(lambda: STAGE_SECONDS.observe(0.01, stage="search", model="dinov2")),
             "stage": await _each(_stage),
             "call": await _each(_call),
-            "request": await _each_request(Observed(answered, [])) - await _each_request(answered),
+            "request": await _each_request(AccessLog(answered, [])) - await _each_request(answered),
         }
         watch_stages(None)
-        found["stage_untold"] = await _each(_stage)
-        watch_stages(WatchedStage)
+        found["stage_unrecorded"] = await _each(_stage)
+        watch_stages(RecordedStage)
         provider = TracerProvider()
         provider.add_span_processor(BatchSpanProcessor(Nowhere()))
         with provider.get_tracer("serve").start_as_current_span("replica"):
@@ -77,7 +77,7 @@ def _call() -> None:
 
 
 def _search(part: Mapping[str, float]) -> dict[str, float]:
-    """What a search by an image tells, on its longest way and in all processes together.
+    """Add up the telemetry of a search by image, on its longest path and in all processes.
 
     In the gateway a request and two stages, `ensemble` and `hydrate`; in the ensemble a call, `fuse`, and of
     each member `encode` and `search`; in each encoder a call, `preprocess`, and three histograms of a batch.
@@ -114,7 +114,7 @@ async def _each_request(app: Any) -> float:
 
 
 async def _microseconds(many: Callable[[], Coroutine[Any, Any, None]]) -> float:
-    """The best of some rounds: other work on the machine can only add."""
+    """Return the best of some rounds, since other work on the machine can only add."""
     rounds = []
     for _ in range(ROUNDS):
         started = time.thread_time()
@@ -131,7 +131,7 @@ def main() -> None:
     start_ray(namespace="serve", include_dashboard=False, log_to_driver=False)
     try:
         logging_config = LoggingConfig(encoding="JSON", enable_access_log=False)
-        deployment = serve.deployment(Telling, logging_config=logging_config.model_dump())
+        deployment = serve.deployment(Measured, logging_config=logging_config.model_dump())
         handle = serve.run(deployment.bind(), route_prefix=None)
         found = handle.measure.remote().result(timeout_s=300)
     finally:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
 from threading import Condition
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from core.errors import Overloaded, expected
 
@@ -138,3 +138,38 @@ async def run_in(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.ar
     """
     work = partial(copy_context().run, function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+K = TypeVar("K")
+
+
+class TtlCache(Generic[K, T]):
+    """Values by key. One read within the time to live serves all who ask for a key.
+
+    A failed read is not kept: it reaches those alone who wait for it. A caller that goes away does not cancel it.
+    """
+
+    def __init__(self, read: Callable[[K], Awaitable[T]], ttl_s: float, share: float = 0.0) -> None:
+        """Keep values for `ttl_s`, and at least `share` times as long as reading took; 0 s keeps none."""
+        self._read = read
+        self._ttl_s = ttl_s
+        self._share = share
+        self._reads: dict[K, asyncio.Task[T]] = {}
+        self._expires_at: dict[K, float] = {}
+
+    async def get(self, key: K) -> T:
+        """Return the value; raises what reading it raises."""
+        read = self._reads.get(key)
+        if read is None or (read.done() and time.monotonic() >= self._expires_at[key]):
+            read = self._reads[key] = start_shared(self._fill(key))
+        return await asyncio.shield(read)
+
+    async def _fill(self, key: K) -> T:
+        started, kept_s = time.monotonic(), 0.0
+        try:
+            value = await self._read(key)
+            if self._ttl_s:
+                kept_s = max(self._ttl_s, self._share * (time.monotonic() - started))
+            return value
+        finally:
+            self._expires_at[key] = time.monotonic() + kept_s

@@ -21,7 +21,7 @@ from deployments.http.routes import (
     status,
     weaviate,
 )
-from deployments.observability.access_log import Observed
+from deployments.observability.access_log import AccessLog
 
 GROUPS = (products, images, search, embeddings, weaviate, captions, status, keys, jobs)
 
@@ -40,7 +40,7 @@ def create_app(args: GatewayArgs) -> FastAPI:
     app.add_middleware(
         Admission, max_in_flight=args.admission.max_in_flight, search_slowdown=args.admission.search_slowdown
     )
-    app.add_middleware(Observed, routes=routes)
+    app.add_middleware(AccessLog, routes=routes)
     app.add_middleware(RequestId)
     return app
 

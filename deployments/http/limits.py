@@ -1,4 +1,4 @@
-"""Limits on requests: rate limits, admission control, the adaptive search limit and deadlines."""
+"""Limits on requests: rate limits, admission control with an adaptive search limit, and deadlines."""
 
 import asyncio
 import math
@@ -18,18 +18,18 @@ from core.errors import DeadlineExceeded, InvalidInput, Overloaded, RateLimited,
 from deployments.http.errors import answer
 
 FIRST_SEARCHES = 16
-"""Searches in work at once before anything is known, and again after a quiet while."""
+"""Limit of searches in flight at the start, and after `FORGET_S` in which the limit was not reached."""
 LEAST_SEARCHES = 1
-"""Then each search is alone, so that the time of one is learned anew when it has changed for good."""
+"""At this limit each search is alone, so its time is measured anew when it has changed for good."""
 SEARCHES_A_ROUND = 8
-"""Answers between two decisions; so many searches must have been alone before the first."""
+"""Answers between two adjustments. As many searches must have been alone before the first one."""
 REMEMBERED_TIMES = 64
 FORGET_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A search in work: when it began, its number, and whether no other was in work then."""
+    """A search in flight: its start, its number, and whether no other was in flight then."""
 
     began: float
     number: int
@@ -37,14 +37,16 @@ class Entry:
 
 
 class SearchLimit:
-    """Hold the time of searches near that of one alone while there are more than can be answered.
+    """Adaptive limit of searches in flight, which keeps their time near that of one search alone.
 
-    Requests in work = rate × time (Little's law), and the rate of a busy replica is what it is, so their
-    number sets their time. After each round of answers in which the limit was reached, it shrinks by the
-    factor that the round's median is too long, or grows by one (additive increase, multiplicative
-    decrease: Chiu and Jain, 1989). The time of one alone is the median of the last that were, so it
-    follows models and machines. Slow searches refuse nobody as long as they are few: a limit that is not
-    reached stays as it is.
+    Requests in flight = rate × time (Little's law). The rate of a busy replica is fixed, so the number of
+    requests sets their time.
+
+    The limit changes after each round of answers in which it was reached. It shrinks by the factor that the
+    round's median is too long, or grows by one (additive increase, multiplicative decrease: Chiu and Jain, 1989).
+
+    The time of one search alone is the median of the last ones that were, so it follows models and machines. A
+    limit that is not reached stays as it is, so slow searches are not refused as long as they are few.
     """
 
     def __init__(self, slowdown: float, most: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,7 +62,7 @@ class SearchLimit:
         self._reached_at = float("-inf")
 
     def enter(self) -> Entry | None:
-        """Count a search in, or return None when there are enough in work."""
+        """Admit a search; returns None when the limit is reached."""
         now = self._clock()
         if self._in_work + 1 >= self.limit:
             if now - self._reached_at > FORGET_S:
@@ -73,7 +75,7 @@ class SearchLimit:
         return Entry(now, self._entered, alone=self._in_work == 1)
 
     def leave(self, entry: Entry) -> None:
-        """Count a search out that `enter` has let in."""
+        """End a search that `enter` has admitted."""
         took_s = self._clock() - entry.began
         self._in_work -= 1
         if entry.alone and entry.number == self._entered:
@@ -81,10 +83,10 @@ class SearchLimit:
         self._round_s.append(took_s)
         if len(self._round_s) >= SEARCHES_A_ROUND:
             if self._reached and len(self._alone_s) >= SEARCHES_A_ROUND:
-                self._decide(median(self._round_s) / (self._slowdown * median(self._alone_s)))
+                self._adjust(median(self._round_s) / (self._slowdown * median(self._alone_s)))
             self._round_s, self._reached = [], False
 
-    def _decide(self, too_long: float) -> None:
+    def _adjust(self, too_long: float) -> None:
         if too_long > 1:
             shrunk = round(self.limit / min(too_long, 2.0))
             self.limit = max(LEAST_SEARCHES, min(self.limit - 1, shrunk))
@@ -93,36 +95,36 @@ class SearchLimit:
 
 
 _FEW_KEYS = 1024
-"""So many keys are remembered without a look at which are needed."""
+"""Keys that are kept without a check for full buckets."""
 
 
 class RateLimiter:
     """A token bucket for each key, in memory: `burst` tokens, refilled at a rate per second.
 
-    It is kept as the generic cell rate algorithm (ITU-T I.371): per key one number, the time at which its
-    bucket will be full again. Keys whose bucket is full need no memory, so what is kept is bounded by twice
-    the keys that came within the last `burst / requests_per_s` seconds.
+    It is the generic cell rate algorithm (ITU-T I.371), with one number per key: the time at which its bucket
+    will be full again. Keys with a full bucket are dropped, so memory is bounded by twice the keys of the last
+    `burst / requests_per_s` seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._full_at: dict[str, float] = {}
-        self._sweep_at = _FEW_KEYS
+        self._prune_at = _FEW_KEYS
 
     def __len__(self) -> int:
-        """Count the keys that are remembered."""
+        """Count the keys in memory."""
         return len(self._full_at)
 
     def take(self, key_id: str, requests_per_s: float, burst: int) -> None:
         """Take a token from the bucket of a key.
 
         Raises:
-            RateLimited: the bucket is empty; `retry_after_s` says when the next token is there.
+            RateLimited: the bucket is empty; `retry_after_s` is the time until the next token.
         """
         now = self._clock()
         full_at = max(self._full_at.get(key_id, now), now) + 1 / requests_per_s
         wait_s = full_at - now - burst / requests_per_s
-        # A token that is due now must not be refused for the last bit of a sum of floats.
+        # Tolerates the rounding of floats for a token that is due now.
         if wait_s > 1e-9:
             error = RateLimited(
                 f"more than {requests_per_s:g} requests per second, or {burst} at once; slow down"
@@ -130,24 +132,23 @@ class RateLimiter:
             error.retry_after_s = wait_s
             raise error
         self._full_at[key_id] = full_at
-        if len(self._full_at) > self._sweep_at:
+        if len(self._full_at) > self._prune_at:
             self._full_at = {key: full for key, full in self._full_at.items() if full > now}
-            # As many again must come first, so that a request pays for two keys on the average.
-            self._sweep_at = max(_FEW_KEYS, 2 * len(self._full_at))
+            # Doubled, so that a request pays for two keys on average.
+            self._prune_at = max(_FEW_KEYS, 2 * len(self._full_at))
 
 
 TIMEOUT_HEADER = "X-Request-Timeout-Seconds"
 MARGIN_S = 0.1
-"""Serve reads the same header and answers in a form of its own, so ours has to be sooner: by this, or by half of
-a time that is shorter than twice this."""
+"""Head start over Serve, which reads the same header and answers in its own shape; at most half of the time."""
 
 _ends_at: ContextVar[float | None] = ContextVar("request_ends_at", default=None)
 
 
 def within_deadline(limit_s: float) -> float:
-    """Shorten a time limit to what is left of the request that is being answered, in seconds.
+    """Shorten a time limit to the time left of the current request, in seconds.
 
-    It may be asked in the threads of `asyncio.to_thread` too.
+    It works in the threads of `asyncio.to_thread` too.
     """
     ends_at = _ends_at.get()
     if ends_at is None:
@@ -156,16 +157,16 @@ def within_deadline(limit_s: float) -> float:
 
 
 def request_ends_at() -> float | None:
-    """Return when the request that is being answered must end, as `time.monotonic` counts, for threads."""
+    """Return the end of the current request as a time of `time.monotonic`, for threads."""
     left_s = within_deadline(math.inf)
     return None if math.isinf(left_s) else time.monotonic() + left_s
 
 
 @contextmanager
 def ending_at(ends_at: float | None) -> Iterator[None]:
-    """Bound what is done in this block, and all that it starts, by a time of `time.monotonic`; None: unbounded.
+    """Bound this block, and all that it starts, by a time of `time.monotonic`.
 
-    None is for work that goes on after the answer.
+    None, for work that goes on after the answer, removes the bound.
     """
     token = _ends_at.set(ends_at)
     try:
@@ -175,14 +176,14 @@ def ending_at(ends_at: float | None) -> Iterator[None]:
 
 
 class Deadline:
-    """End every request in time, the caller's or the configured one, whichever is shorter."""
+    """Ends every request in the caller's time or the configured one, whichever is shorter."""
 
     def __init__(self, app: ASGIApp, limit_s: float) -> None:
         self._app = app
         self._limit_s = limit_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; 503 when its time is over, and what was done for it is canceled."""
+        """Pass the request on; when its time is over, cancel its work and answer 503."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -205,7 +206,7 @@ class Deadline:
                 async with asyncio.timeout(limit_s) as timeout:
                     await self._app(scope, receive, send_and_note)
             except TimeoutError:
-                # An answer that has begun cannot be replaced; the server then cuts it off.
+                # An answer that has begun cannot be replaced. The server then cuts it off.
                 if begun or not timeout.expired():
                     raise
                 raise DeadlineExceeded(f"the request did not end within {limit_s:.3g} s") from None
@@ -223,24 +224,21 @@ class Deadline:
 
 
 HEALTH = ("/health/", "/.well-known/")
-"""Below these are health checks. Checks are let in always: a replica that is busy is not ill."""
+"""Prefixes of health checks, which are always admitted: a busy replica is healthy."""
 
 SEARCHES = ("/v1/search", "/v1/compare")
 SIMILAR = "/similar"
-"""What shoppers wait for: these paths, and those that end so. They have a limit of their own, which follows
-the time that they take; what makes batches, as embeddings do, is let in up to the bound of all."""
+"""Paths of searches, and their ending. Searches have an adaptive limit; other requests have `max_in_flight` alone,
+since embeddings gain from batches."""
 
 
-SEARCH_REFUSED = "X-Search-Refused"
-"""Tells the HAProxy in front that there was no room for a search; it takes the header off, and while it sees
-many, refuses a part of the searches itself."""
 OVERLOADED = "as many requests as possible are in work; try again shortly"
 
 
 class Admission:
-    """Refuse at once what would only wait: callers learn within milliseconds that they should come again.
+    """Admission control: refuses requests at once that would only wait.
 
-    Serve bounds its own queues too, but answers in a form of its own, and only after the queue is full.
+    Serve limits its queues too, but answers in its own shape, and only after the queue is full.
     """
 
     def __init__(self, app: ASGIApp, max_in_flight: int, search_slowdown: float) -> None:
@@ -277,7 +275,4 @@ def _is_search(path: str) -> bool:
 
 
 def _refusal(scope: Scope) -> JSONResponse:
-    refusal = answer(Overloaded(OVERLOADED), scope["state"]["request_id"])
-    if _is_search(scope["path"]):
-        refusal.headers[SEARCH_REFUSED] = "1"
-    return refusal
+    return answer(Overloaded(OVERLOADED), scope["state"]["request_id"])

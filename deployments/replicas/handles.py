@@ -23,10 +23,9 @@ from ray.exceptions import (
 )
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
-from core.concurrency import start_shared
+from core.concurrency import TtlCache
 from core.ensemble import ENSEMBLE, EnsembleResult, Fusion
 from core.errors import DeadlineExceeded, ModelUnavailable, VitrineError, expected
-from core.ports import EncoderClient
 from core.search import Query
 from core.telemetry import Stage
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
@@ -35,7 +34,7 @@ from deployments.http.limits import within_deadline
 logger = logging.getLogger(__name__)
 
 INFO_TTL_S = 2.0
-"""How long an encoder's description is believed; every answer of it refreshes the description."""
+"""Time to live of an encoder's description. Every answer of the encoder refreshes it."""
 
 _LOST = (
     RayActorError,
@@ -47,26 +46,27 @@ _LOST = (
     OutOfMemoryError,
     RpcError,
 )
-"""What Ray and Serve raise when a replica, its process or its machine is gone before it has answered."""
+"""Errors of Ray and Serve for a replica, process or machine that died before it answered."""
 _LOST_CODES = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.INTERNAL,
 )
-"""In throughput mode handles speak gRPC: a replica that dies or drains while it answers ends the call so; INTERNAL
-is a stream that was reset. UNKNOWN is an error of the replica's code."""
+"""Codes of gRPC, which handles speak in throughput mode, for a replica that dies or drains while it answers.
+
+INTERNAL is a stream that was reset. UNKNOWN, an error of the replica's code, is not among them."""
 
 
 class _ReplicaLost(Exception):
-    """A replica went away with the call; another may answer."""
+    """A replica died with the call. Another may answer."""
 
 
 class DeploymentHandle:
     """One deployment of another application, looked up at the first call.
 
-    A handle may hang for ever on an application that failed to deploy, so every call has a deadline.
-    A replica that dies takes its requests with it; what Vitrine asks of replicas is idempotent, so such
-    a call is repeated once. An error of the replica's code is not: it would fail again, and is no outage.
+    Every call has a deadline: a handle may hang on an application that failed to deploy. A call that died with its
+    replica is repeated once, since all calls are idempotent. An error of the replica's code is not repeated: it
+    would fail again, and is no outage.
     """
 
     def __init__(self, app_name: str, deployment: str, deadline_s: float) -> None:
@@ -91,7 +91,7 @@ class DeploymentHandle:
                 try:
                     return await self._call_once(method, *args)
                 except _ReplicaLost as lost:
-                    logger.info("%s is asked again: %s", self._app_name, lost)
+                    logger.info("retrying a call of %s: %s", self._app_name, lost)
                     return await self._call_once(method, *args)
         except TimeoutError:
             raise DeadlineExceeded(f"{self._app_name} did not answer within {limit_s:.3g} s") from None
@@ -106,9 +106,9 @@ class DeploymentHandle:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and not task.cancelling():
-                # Nobody here has given up: the replica was stopped, and sends its own cancellation.
+                # No caller has given up: the replica was stopped, and sends its own cancellation.
                 raise _ReplicaLost("the replica was stopped") from None
-            # Serve lets the replica go on when only the wait for it is canceled.
+            # Serve does not stop the replica when only the wait for it is canceled.
             response.cancel()
             raise
         except Exception as error:
@@ -117,21 +117,21 @@ class DeploymentHandle:
     async def _method(self, method: str) -> Any:
         if self._handle is None:
             try:
-                # In a thread: it waits for the controller, and must not keep the event loop meanwhile.
+                # In a thread, since it blocks until the controller answers.
                 self._handle = await asyncio.to_thread(
                     serve.get_deployment_handle, self._deployment, app_name=self._app_name
                 )
-            except Exception as error:  # no code of ours runs there: whatever it is, Serve is away
+            except Exception as error:  # no code of ours runs there, so Serve is away
                 logger.warning("%s is not found", self._app_name, exc_info=True)
                 raise _ReplicaLost(f"no handle: {type(error).__name__}") from error
         if method not in self._methods:
-            # Serve makes a new handle of each method that is named.
+            # Serve makes a new handle for each access of a method.
             self._methods[method] = getattr(self._handle, method)
         return self._methods[method]
 
     def _meaning(self, error: Exception) -> Exception:
-        """Tell what an error of a call means: a refusal, a lost replica, or a bug."""
-        # The cause is the error as the replica raised it; only the wrapping has the remote traceback.
+        """Classify an error of a call as a refusal, a lost replica, or a bug."""
+        # The cause is the error that the replica raised. Only its wrapper has the remote traceback.
         cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, VitrineError):
             return cause
@@ -147,31 +147,102 @@ class DeploymentHandle:
         return expected(error, f"a call of {self._app_name}")
 
 
+SCALE_TTL_S = 2.0
+SCALE_TIMEOUT_S = 5.0
+"""Time for Serve's controller to answer. Without an answer an encoder counts as running."""
+_SERVING = ("RUNNING", "PENDING_MIGRATION")
+"""States of replicas that answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """State of an encoder's application, as Serve reports it.
+
+    `at_zero` means that no replica answers. `deployed_at` is the Unix time of the last deployment, in seconds; None
+    while one is under way, or has failed.
+    """
+
+    at_zero: bool = False
+    deployed_at: float | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is wrong with the encoder: it has no replica, and the next call starts one."""
+        return self.at_zero and self.deployed_at is not None
+
+
+class Scales:
+    """States of all applications; Serve is asked at most every `SCALE_TTL_S`."""
+
+    def __init__(self) -> None:
+        # Shared: without a controller each question would leave one more thread waiting for it.
+        self._scales = TtlCache[None, Mapping[str, Scale]](lambda _: asyncio.to_thread(_scales), SCALE_TTL_S)
+
+    async def of(self, name: str) -> Scale:
+        """Return the state of an encoder; one that Serve does not report counts as running."""
+        try:
+            async with asyncio.timeout(SCALE_TIMEOUT_S):
+                return (await self._scales.get(None)).get(name, Scale())
+        except TimeoutError:
+            return Scale()
+
+
+def _scales() -> Mapping[str, Scale]:
+    if not ray.is_initialized():
+        return {}
+    try:
+        applications = serve.status().applications
+    except Exception:  # the controller may be away in many ways, and comes back
+        logger.debug("Serve does not report its applications", exc_info=True)
+        return {}
+    return {
+        name: Scale(
+            # A replica that is starting does not answer yet.
+            at_zero=not any(
+                each.replica_states.get(state) for each in found.deployments.values() for state in _SERVING
+            ),
+            deployed_at=found.last_deployed_time_s if found.status == "RUNNING" else None,
+        )
+        for name, found in applications.items()
+    }
+
+
 class HandleEncoder:
     """`core.ports.EncoderClient` over an encoder's application."""
 
-    def __init__(self, name: str, deadline_s: float) -> None:
+    def __init__(
+        self, name: str, deadline_s: float, scale: Callable[[str], Awaitable[Scale]] | None = None
+    ) -> None:
+        """With `scale`, `describe` does not start a replica of an encoder that is scaled to zero.
+
+        It is asked again after each deployment, which starts one once: only the encoder knows its version.
+        """
         self.name = name
         self._replicas = DeploymentHandle(name, "Encoder", deadline_s)
+        self._scale = scale
         self._info: EncoderInfo | None = None
         self._known_until = 0.0
+        self._deployed_at: float | None = None
 
     async def describe(self) -> EncoderInfo:
-        """Say which version serves, at most `INFO_TTL_S` late."""
+        """Return the version that serves, at most `INFO_TTL_S` late."""
         if self._info is None or time.monotonic() > self._known_until:
-            self._remember(await self._replicas.call("describe"))
+            scale = Scale() if self._scale is None else await self._scale(self.name)
+            if self._info is None or not scale.is_idle or scale.deployed_at != self._deployed_at:
+                self._remember(await self._replicas.call("describe"))
+                self._deployed_at = scale.deployed_at
         assert self._info is not None
         return self._info
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        """Embed images and words on some replica."""
+        """Embed images and texts on some replica."""
         with Stage("encode", self.name):
             encoded: Encoded = await self._replicas.call("encode", list(inputs))
         self._remember(encoded.info)
         return encoded
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
-        """Describe image files in words on some replica."""
+        """Write captions for image files on some replica."""
         with Stage("caption", self.name):
             captioned: Captioned = await self._replicas.call("caption", list(images))
         self._remember(captioned.info)
@@ -195,105 +266,3 @@ class HandleEnsemble:
         with Stage("ensemble", ENSEMBLE):
             result: EnsembleResult = await self._replicas.call("search", query, weights, fusion)
         return result
-
-
-BELIEVED_S = 2.0
-PATIENCE_S = 5.0
-"""How long Serve's controller may take to say who sleeps; who is unknown counts as awake."""
-_SERVING = ("RUNNING", "PENDING_MIGRATION")
-"""States of replicas that answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """Whether an encoder has no replica that answers because nobody needed one, and when it was deployed.
-
-    `deployed_at` is a Unix time, in seconds; None while a deployment is under way, or has failed.
-    """
-
-    asleep: bool = False
-    deployed_at: float | None = None
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether it sleeps and would wake: nothing is wrong with it."""
-        return self.asleep and self.deployed_at is not None
-
-
-class Rests:
-    """What Serve says of the encoders, asked at most every `BELIEVED_S` seconds."""
-
-    def __init__(self) -> None:
-        self._known: Mapping[str, Rest] = {}
-        self._until = 0.0
-        self._asking: asyncio.Task[Mapping[str, Rest]] | None = None
-
-    async def of(self, name: str) -> Rest:
-        """Say whether an encoder sleeps; one that Serve says nothing of is awake."""
-        if time.monotonic() > self._until:
-            if self._asking is None:
-                self._asking = start_shared(asyncio.to_thread(_read_rests))
-            # Not canceled: without a controller each attempt would leave one more thread waiting for it.
-            await asyncio.wait([self._asking], timeout=PATIENCE_S)
-            self._take()
-        return self._known.get(name, Rest())
-
-    def _take(self) -> None:
-        if self._asking is None:
-            return
-        if not self._asking.done():
-            self._known = {}
-            return
-        self._known, self._until, self._asking = self._asking.result(), time.monotonic() + BELIEVED_S, None
-
-
-class SleepingEncoder:
-    """`core.ports.EncoderClient` that describes an encoder from memory while it sleeps.
-
-    Only work wakes it. A version that was deployed meanwhile is asked for, which wakes it once.
-    """
-
-    def __init__(self, encoder: EncoderClient, rest: Callable[[str], Awaitable[Rest]]) -> None:
-        self.name = encoder.name
-        self._encoder = encoder
-        self._rest = rest
-        self._known: EncoderInfo | None = None
-        self._deployed_at: float | None = None
-
-    async def describe(self) -> EncoderInfo:
-        """Say which version serves, or served when it fell asleep."""
-        rest = await self._rest(self.name)
-        known_now = rest.deployed_at is not None and rest.deployed_at == self._deployed_at
-        if self._known is not None and rest.asleep and known_now:
-            return self._known
-        self._known = await self._encoder.describe()
-        self._deployed_at = rest.deployed_at
-        return self._known
-
-    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        """Embed images and words on some replica, which wakes it."""
-        return await self._encoder.encode(inputs)
-
-    async def caption(self, images: Sequence[bytes]) -> Captioned:
-        """Describe image files in words on some replica, which wakes it."""
-        return await self._encoder.caption(images)
-
-
-def _read_rests() -> Mapping[str, Rest]:
-    if not ray.is_initialized():
-        return {}
-    try:
-        applications = serve.status().applications
-    except Exception:  # the controller may be away in many ways, and comes back
-        logger.debug("Serve does not say who sleeps", exc_info=True)
-        return {}
-    return {
-        name: Rest(
-            # One that is just starting was woken by work, and does not answer yet either.
-            asleep=not any(
-                each.replica_states.get(state) for each in found.deployments.values() for state in _SERVING
-            ),
-            deployed_at=found.last_deployed_time_s if found.status == "RUNNING" else None,
-        )
-        for name, found in applications.items()
-    }

@@ -1,4 +1,4 @@
-"""The one replica that owns a Milvus Lite folder and serves it to all others."""
+"""The replica that owns a Milvus Lite folder and serves it to all others."""
 
 from core.errors import StoreUnavailable
 from deployments.config import MilvusLiteArgs
@@ -7,7 +7,7 @@ from milvus.lite import LiteOwner
 
 
 class MilvusLiteReplica:
-    """Keeps the owner running in this process: when it dies, Serve starts another."""
+    """Runs the owner in this process. When it dies, Serve starts another replica."""
 
     def __init__(self, args: MilvusLiteArgs) -> None:
         start_telemetry()
@@ -15,7 +15,7 @@ class MilvusLiteReplica:
         self._owner.start()
 
     def check_health(self) -> None:
-        """Fail when the owner does not answer a real call; Serve then replaces the replica."""
+        """Fail when the owner does not answer a call; Serve then replaces the replica."""
         if not self._owner.healthy():
             raise StoreUnavailable("Milvus Lite does not answer")
 

@@ -1,7 +1,7 @@
-"""The repair: indexes what is missing, removes what is obsolete, captions images, samples the ledger.
+"""The repair: indexes missing images, removes obsolete rows, writes captions, and samples the ledger.
 
-Each model has loops of its own, so that the backlog of one holds up no other. Where the configuration asks
-for it, the repair also captions the images of the catalog. It removes image files that no product names.
+Each model has loops of its own, so the backlog of one delays no other. Captions are written where the
+configuration asks for them. Image files that no product names are removed.
 """
 
 import asyncio
@@ -33,17 +33,17 @@ from deployments.observability.metrics import (
 )
 from deployments.observability.request_context import as_request, new_request_id
 from deployments.observability.telemetry import start_telemetry
-from deployments.replicas.handles import HandleEncoder, Rests, SleepingEncoder
+from deployments.replicas.handles import HandleEncoder, Scales
 from milvus.store import MilvusStore
 
 logger = logging.getLogger(__name__)
 
 _SHARE = 20
-"""A sample reads the whole ledger, so the pause is at least so many times as long as reading took."""
+"""The pause between samples is at least so many times as long as reading took, since each reads the whole ledger."""
 
 
 class IndexSamples:
-    """Samples the collection that each model serves; of one that is away, the collection it served last."""
+    """Samples the collection that each model serves, or served last where the model does not answer."""
 
     def __init__(self, progress: SqlIndexProgress, interval_s: float) -> None:
         self._progress = progress
@@ -51,9 +51,9 @@ class IndexSamples:
         self._collections: dict[str, str] = {}
 
     async def sample(self, encoders: Sequence[EncoderClient]) -> float:
-        """Set the gauges anew; returns how long to wait before the next sample, in seconds."""
+        """Update the gauges; returns the pause before the next sample, in seconds."""
         reading_s = 0.0
-        # One after the other: the database has other work.
+        # One after the other, to spare the database.
         for encoder in encoders:
             try:
                 reading_s += await self._sample(encoder)
@@ -62,7 +62,7 @@ class IndexSamples:
         return max(self._interval_s, _SHARE * reading_s)
 
     async def _sample(self, encoder: EncoderClient) -> float:
-        """Set the gauges of one model; returns how long the database took, in seconds."""
+        """Update the gauges of one model; returns the time of the database, in seconds."""
         try:
             self._collections[encoder.name] = (await encoder.describe()).collection
         except Unavailable:
@@ -81,8 +81,8 @@ class IndexSamples:
         return took_s
 
 
-class CaptionSweeps:
-    """Passes of one model that never raise, and say once what stands in their way."""
+class CaptionRepair:
+    """Caption passes of one model. They never raise, and log a problem once as long as it lasts."""
 
     def __init__(self, model: str, captioning: Captioning, batch_size: int) -> None:
         self._model = model
@@ -90,12 +90,12 @@ class CaptionSweeps:
         self._batch_size = batch_size
         self._problem: str | None = None
 
-    async def sweep(self) -> CaptionReport | str:
-        """Make one pass; returns what was done, or what stood in the way."""
+    async def run_once(self) -> CaptionReport | str:
+        """Make one pass; returns its report, or the problem."""
         try:
             report = await self._captioning.sweep(self._batch_size)
         except VitrineError as error:
-            return self._tell(error.message)
+            return self._log(error.message)
         except Exception:
             logger.exception("captions by %s failed", self._model)
             return "internal error; see the logs"
@@ -104,7 +104,7 @@ class CaptionSweeps:
             logger.info("captions by %s: %s", self._model, report)
         return report
 
-    def _tell(self, problem: str) -> str:
+    def _log(self, problem: str) -> str:
         if problem != self._problem:
             logger.warning("captions by %s: %s", self._model, problem)
             self._problem = problem
@@ -112,27 +112,27 @@ class CaptionSweeps:
 
 
 _FILES_AT_ONCE = 100
-"""Files removed by one call in a thread."""
+"""Files that one call in a thread removes."""
 
 
 class RepairReplica:
-    """Repairs the collections of all models; one replica is enough, several do no harm."""
+    """Repairs the collections of all models. One replica is enough; several do no harm."""
 
     def __init__(self, args: RepairArgs) -> None:
         start_telemetry()
         self._args = args
         self._catalog = open_catalog(args.catalog)
         self._samples = IndexSamples(self._catalog.index_progress, args.sample_interval_s)
-        self._encoders: dict[str, SleepingEncoder] = {}
+        self._encoders: dict[str, HandleEncoder] = {}
         self._store = MilvusStore(args.milvus)
         self._check = StoreCheck(self._store, self._catalog.ledger)
-        self._rests = Rests()
+        self._scales = Scales()
         self._captions = None if args.captions is None else self._captioning(args.captions)
         self._loops: list[asyncio.Task[None]] = []
         self._loops_of_model: dict[str, list[asyncio.Task[None]]] = {}
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take over the list of models, in place: loops begin for those that came and end for those that went."""
+        """Apply the list of models, in place: loops of new models begin, those of removed models end."""
         widen_thread_pool()
         models = ServedModels.model_validate(user_config).models
         for name in set(self._encoders) - set(models):
@@ -144,10 +144,10 @@ class RepairReplica:
                 self._encoders[name] = self._encoder(name, self._args.encode_deadline_s)
                 self._loops_of_model[name] = self._start(name, self._encoders[name])
         if not self._loops:
-            # Apart from each other: captions take long, and must not hold up what a search needs.
+            # Apart from each other, since captions take long and must not delay indexing.
             loops = [self._sample_for_ever(), self._remove_files_for_ever()]
             if self._captions is not None:
-                loops.append(self._repeat("captions", self._captions.sweep))
+                loops.append(self._repeat("captions", self._captions.run_once))
             self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def check_health(self) -> None:
@@ -158,7 +158,7 @@ class RepairReplica:
                 raise RuntimeError("a loop of the repair has ended") from cause
 
     async def stop(self) -> None:
-        """End all loops; what they have begun is taken up by the next repair."""
+        """End all loops. The next repair continues their work."""
         loops = self._running()
         for loop in loops:
             loop.cancel()
@@ -167,23 +167,23 @@ class RepairReplica:
     def _running(self) -> list[asyncio.Task[None]]:
         return [*self._loops, *(loop for loops in self._loops_of_model.values() for loop in loops)]
 
-    def _start(self, name: str, encoder: SleepingEncoder) -> list[asyncio.Task[None]]:
+    def _start(self, name: str, encoder: HandleEncoder) -> list[asyncio.Task[None]]:
         ledger, blobs = self._catalog.ledger, self._catalog.blobs
         rows = IndexRows(self._store, ledger, self._check)
         indexer = Indexer(encoder, self._store, ledger, blobs, rows)
-        # Two, so that what a shop has deleted leaves the collection while thousands of images are missing.
+        # Two loops, so that deleted images leave the collection while thousands are missing.
         passes = (indexer.index_missing, indexer.remove_obsolete)
         return [
             asyncio.create_task(self._repeat("repair", partial(self._pass, name, each))) for each in passes
         ]
 
-    def _captioning(self, settings: IngestCaptions) -> CaptionSweeps:
+    def _captioning(self, settings: IngestCaptions) -> CaptionRepair:
         encoder = self._encoder(settings.model, settings.deadline_s)
         captioning = Captioning(encoder, self._catalog.captions, self._catalog.blobs)
-        return CaptionSweeps(settings.model, captioning, settings.batch_size)
+        return CaptionRepair(settings.model, captioning, settings.batch_size)
 
-    def _encoder(self, name: str, deadline_s: float) -> SleepingEncoder:
-        return SleepingEncoder(HandleEncoder(name, deadline_s), self._rests.of)
+    def _encoder(self, name: str, deadline_s: float) -> HandleEncoder:
+        return HandleEncoder(name, deadline_s, self._scales.of)
 
     async def _repeat(self, name: str, step: Callable[[], Awaitable[object]]) -> None:
         while True:
@@ -196,7 +196,7 @@ class RepairReplica:
             await asyncio.sleep(await self._samples.sample(list(self._encoders.values())))
 
     async def _remove_files_for_ever(self) -> None:
-        # Begins anywhere, so that a replica that is often replaced sees all files too.
+        # Begins at a random prefix, so that a replica that is often replaced sees all files too.
         first = random.randrange(len(PREFIXES))
         for prefix in cycle((*PREFIXES[first:], *PREFIXES[:first])):
             with as_request(new_request_id("files")):
@@ -204,7 +204,7 @@ class RepairReplica:
             await asyncio.sleep(self._args.file_interval_s)
 
     async def _remove_files(self, prefix: str) -> None:
-        # Apart from each other: what cannot be removed must not keep others from being found.
+        # Apart from each other: a file that cannot be removed must not keep others from being marked.
         for work in (self._collect_files, partial(self._mark_files, prefix)):
             try:
                 await work()
@@ -236,7 +236,7 @@ class RepairReplica:
         except Internal as error:
             logger.error("repair of %s: %s", name, error.message)
         except VitrineError as error:
-            # As long as an encoder is away every pass ends so, and its own application says why.
+            # While an encoder is away every pass ends so. Its own application reports the reason.
             logger.debug("repair of %s: %s", name, error.message)
         except Exception:
             logger.exception("repair of %s failed", name)

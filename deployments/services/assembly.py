@@ -16,7 +16,7 @@ from deployments.services.encoders import Captioner, Embedder, EncoderSet
 from deployments.services.jobs import BulkJobs, RayJobs
 from deployments.services.products import AttributeSummaries, ProductWrites
 from deployments.services.search import Ensemble, ProductSearch, StoredParts, Thresholds
-from deployments.services.status import LedgerCountsSample, Status
+from deployments.services.status import Status, cached_counts
 from deployments.services.thumbnails import Thumbnails
 from models.images import ImageLimits
 
@@ -65,7 +65,7 @@ def assemble(
     """
     encoders = EncoderSet(served.models, connect, catalog.ledger.versions)
     thresholds = Thresholds(encoders, NullSamples(catalog.products, store, args.calibration))
-    counts = LedgerCountsSample(catalog.ledger, args.counts_ttl_s)
+    counts = cached_counts(catalog.ledger, args.counts_ttl_s)
     check = StoreCheck(store, catalog.ledger)
     search = ProductSearch(catalog, store, encoders, ensemble, args.keyword_search, thresholds, check)
     return Services(

@@ -1,11 +1,10 @@
 """The configured encoders by name, and embeddings and captions from them for their own sake."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from core.batching import batched_by_bytes, input_bytes
-from core.concurrency import start_shared
+from core.concurrency import TtlCache
 from core.ensemble import ENSEMBLE
 from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModality, VitrineError
 from core.ports import Captions, EncoderClient
@@ -13,14 +12,15 @@ from core.types import CaptionCounts, Captioned, Encoded, EncoderInfo, EncoderIn
 from deployments.observability.request_context import note_model
 
 VERSIONS_TTL_S = 10.0
-"""How long the catalog's list of model versions is believed."""
-_KINDS: Mapping[Modality, str] = {"text": "words", "image": "images"}
+"""Time to live of the catalog's list of model versions."""
+_KINDS: Mapping[Modality, str] = {"text": "texts", "image": "images"}
 
 
 class EncoderSet:
-    """The configured encoders; replaced as a whole when the configuration changes.
+    """The configured encoders. A change of the configuration replaces the whole set.
 
-    `versions` lists the versions of the catalog: what models can do is read there, which wakes none of them.
+    `versions` lists the versions of the catalog. Their modalities are read there, which starts no encoder that is
+    scaled to zero.
     """
 
     def __init__(
@@ -31,8 +31,7 @@ class EncoderSet:
     ) -> None:
         self._encoders = {name: connect(name) for name in names}
         self._versions = versions
-        self._reading: asyncio.Task[Sequence[EncoderInfo]] | None = None
-        self._read_at = 0.0
+        self._known = TtlCache[None, dict[str, set[Modality]]](self._read_known, VERSIONS_TTL_S)
 
     def __iter__(self) -> Iterator[EncoderClient]:
         return iter(self._encoders.values())
@@ -55,28 +54,23 @@ class EncoderSet:
             raise _unsupported(name, modality, await self._capable(modality))
 
     async def unable(self, needed: Iterable[Modality]) -> dict[str, str]:
-        """Name the models that cannot encode all that is needed, and say why, without asking any of them.
+        """Return the models that cannot encode all that is needed, with the reason, without asking any of them.
 
-        A model of which the catalog knows no version yet is not among them, nor one with a version that can.
+        Models without a registered version are left out, and so are those with a version that can.
         """
-        wanted, known = set(needed), await self._known()
+        wanted, known = set(needed), await self._known.get(None)
         return {
             name: f"{name} does not take {' and '.join(_KINDS[each] for each in sorted(lacking))}"
             for name, able in known.items()
             if name in self._encoders and (lacking := wanted - able)
         }
 
-    async def _known(self) -> dict[str, set[Modality]]:
-        """What models can encode, by any of their versions."""
-        if self._reading is None or (
-            self._reading.done() and time.monotonic() > self._read_at + VERSIONS_TTL_S
-        ):
-            self._read_at = time.monotonic()
-            self._reading = start_shared(asyncio.to_thread(self._versions))
+    async def _read_known(self, _: None) -> dict[str, set[Modality]]:
+        """Read which modalities each model can encode, by any of its versions."""
         try:
-            versions = await asyncio.shield(self._reading)
+            versions = await asyncio.to_thread(self._versions)
         except Unavailable:
-            # Then models are asked, and say themselves what they cannot do.
+            # Callers then ask the models.
             return {}
         known: dict[str, set[Modality]] = {}
         for info in versions:
@@ -84,7 +78,7 @@ class EncoderSet:
         return known
 
     async def _capable(self, modality: Modality) -> list[str]:
-        known = await self._known()
+        known = await self._known.get(None)
         capable = []
         for encoder in self:
             try:
@@ -96,7 +90,7 @@ class EncoderSet:
         return capable
 
     def searchable(self, name: str) -> bool:
-        """Tell whether `name` is an encoder rather than the ensemble.
+        """Return whether `name` is an encoder rather than the ensemble.
 
         Raises:
             NotFound: it is neither.
@@ -111,7 +105,7 @@ class EncoderSet:
 
 
 def modalities(inputs: Iterable[EncoderInput]) -> set[Modality]:
-    """Say what a model must be able to read to encode these inputs."""
+    """Return the modalities that a model needs to encode these inputs."""
     return {"text" if isinstance(item, str) else "image" for item in inputs}
 
 
@@ -121,22 +115,22 @@ def _unsupported(model: str, modality: Modality, capable: Sequence[str]) -> Unsu
 
 
 _ATTEMPTS = 4
-"""Calls until the replica that answers runs the version that the batch began with."""
+"""Calls until a replica with the version of the first batch answers."""
 
 
 class Embedder:
-    """Embeds batches with one of the encoders; `default` names that of calls that name none."""
+    """Embeds batches with one of the encoders; `default` is for calls that name none."""
 
     def __init__(self, encoders: EncoderSet, default: str | None) -> None:
         self._encoders = encoders
         self._default = default
 
     async def encoder(self, name: str | None) -> EncoderClient:
-        """Return the encoder of that name; for None the default, else the first that takes words and images.
+        """Return the encoder of that name; for None the default, else the first that takes texts and images.
 
         Raises:
             NotFound: there is none.
-            ModelUnavailable: which one it would be cannot be told now.
+            ModelUnavailable: the encoders that could be it do not answer.
         """
         if name is not None or self._default is not None:
             return self._encoders.get(name or self._default or "")
@@ -149,10 +143,10 @@ class Embedder:
                 away.append(encoder.name)
         if away:
             raise ModelUnavailable(f"not available: {', '.join(away)}")
-        raise NotFound("no model takes both words and images; name one").at("model")
+        raise NotFound("no model takes both texts and images; name one").at("model")
 
     async def embed(self, encoder: EncoderClient, inputs: Sequence[EncoderInput | VitrineError]) -> Encoded:
-        """Embed inputs; each succeeds or fails alone, in order. One that failed before keeps its error.
+        """Embed inputs; each succeeds or fails alone, in order. An input that is an error stays one.
 
         Raises:
             UnsupportedModality: the model cannot encode some of the inputs.
@@ -178,7 +172,7 @@ async def _encode(encoder: EncoderClient, inputs: Sequence[EncoderInput]) -> Enc
 
 
 async def _encode_as(answer: Encoded, encoder: EncoderClient, batch: Sequence[EncoderInput]) -> Encoded:
-    """Encode with the version that gave `answer`: during a roll-out replicas run different weights."""
+    """Encode with the version of `answer`: during a roll-out replicas run different weights."""
     for _ in range(_ATTEMPTS):
         encoded = await encoder.encode(batch)
         if encoded.info.fingerprint == answer.info.fingerprint:
@@ -195,22 +189,22 @@ def _with_failures(inputs: Sequence[EncoderInput | VitrineError], encoded: Encod
 
 
 def _longest(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Batches run side by side, so the longest of each stage tells."""
+    """Return the longest time of each stage, since batches run side by side."""
     stages = {stage for each in timings for stage in each}
     return {stage: max(each.get(stage, 0.0) for each in timings) for stage in sorted(stages)}
 
 
 class Captioner:
-    """Finds the encoder that can, and asks it; knows how far the catalog's captions have come."""
+    """Writes captions with an encoder that can; counts the catalog's captions."""
 
     def __init__(self, encoders: EncoderSet, captions: Captions) -> None:
         self._encoders = encoders
         self._captions = captions
 
     async def caption(self, image: bytes, model: str | None) -> Captioned:
-        """Describe one image file.
+        """Write a caption for one image file.
 
-        Without a model, the first in the order of the configuration that writes captions.
+        Without `model`, the first configured encoder that writes captions does it.
 
         Raises:
             NotFound: there is no such model.
@@ -222,7 +216,7 @@ class Captioner:
         return await encoder.caption([image])
 
     async def counts(self, info: EncoderInfo | None) -> CaptionCounts | None:
-        """Count what a version has captioned of the catalog; None where it writes no captions."""
+        """Count the images that a version has captioned; None for a version without captions."""
         if info is None or info.captions is None:
             return None
         return await asyncio.to_thread(self._captions.counts, info.name, info.captions)
@@ -243,7 +237,7 @@ class Captioner:
         raise UnsupportedModality(f"{subject} captions; {ways}").at("model")
 
     async def _survey(self) -> tuple[list[EncoderClient], list[str]]:
-        """The encoders that write captions, and the names of those that do not answer."""
+        """Return the encoders that write captions, and the names of those that do not answer."""
         capable, away = [], []
         for encoder in self._encoders:
             try:

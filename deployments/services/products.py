@@ -1,7 +1,6 @@
 """Products: write them durably, then index them; summarize their attributes."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any
 
 from catalog.opening import Catalog
 from catalog.products import SqlProducts
-from core.concurrency import start_shared
+from core.concurrency import TtlCache
 from core.errors import Unavailable, VitrineError, expected
 from core.filters import kind_of
 from core.index_rows import IndexRows
@@ -199,21 +198,11 @@ class AttributeSummaries:
 
     def __init__(self, products: SqlProducts) -> None:
         self._products = products
-        self._reading: asyncio.Task[Summary] | None = None
-        self._read_at = 0.0
+        self._summary = TtlCache[None, Summary](lambda _: asyncio.to_thread(self._summarize), TTL_S)
 
     async def current(self) -> Summary:
         """Sum up the catalog; may raise Unavailable."""
-        if self._reading is None or (self._reading.done() and time.monotonic() > self._read_at + TTL_S):
-            self._reading = start_shared(self._read())
-        return await asyncio.shield(self._reading)
-
-    async def _read(self) -> Summary:
-        # A failure is believed by those alone who wait for it.
-        self._read_at = float("-inf")
-        summary = await asyncio.to_thread(self._summarize)
-        self._read_at = time.monotonic()
-        return summary
+        return await self._summary.get(None)
 
     def _summarize(self) -> Summary:
         return summarize(each.attributes for each in self._products.sample(MAX_PRODUCTS))

@@ -7,68 +7,38 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.opening import Catalog
-from core.concurrency import start_shared
+from core.concurrency import TtlCache
 from core.ensemble import ENSEMBLE
 from core.errors import Unavailable, UnsupportedModality, VitrineError, expected
 from core.ports import EncoderClient, Ledger, VectorStore
 from core.search import Query, QueryPart, QueryVector
 from core.store_check import StoreCheck
 from core.types import PROBE, EncoderInfo, LedgerCounts
-from deployments.replicas.handles import Rest, Rests
+from deployments.replicas.handles import Scale, Scales
 from deployments.services.encoders import EncoderSet
 from deployments.services.search import Ensemble
 
 _SHARE = 20
-"""Counts are believed at least so many times as long as counting took: it gets 5 % of the database's time
-at most, however large the catalog and however many ask."""
+"""Counts are kept at least so many times as long as counting took, so it takes at most 5 % of the database's
+time."""
 
 
-@dataclass(slots=True)
-class _Sample:
-    counts: asyncio.Task[LedgerCounts]
-    believed_until: float = float("inf")
-
-
-class LedgerCountsSample:
-    """Counts each collection at most once in a while; all who ask meanwhile share what was found."""
-
-    def __init__(self, ledger: Ledger, ttl_s: float) -> None:
-        self._ledger = ledger
-        self._ttl_s = ttl_s
-        self._samples: dict[str, _Sample] = {}
-
-    async def of(self, collection: str) -> LedgerCounts:
-        """Tell how far a collection has come; may raise Unavailable."""
-        sample = self._samples.get(collection)
-        if sample is None or time.monotonic() >= sample.believed_until:
-            sample = _Sample(start_shared(self._count(collection)))
-            self._samples[collection] = sample
-        # Who goes away must not take the counts from the others.
-        return await asyncio.shield(sample.counts)
-
-    async def _count(self, collection: str) -> LedgerCounts:
-        started = time.monotonic()
-        believed_s = 0.0
-        try:
-            counts = await asyncio.to_thread(self._ledger.counts, collection)
-            believed_s = max(self._ttl_s, _SHARE * (time.monotonic() - started) if self._ttl_s else 0.0)
-            return counts
-        finally:
-            # A failure is believed by those alone who wait for it.
-            self._samples[collection].believed_until = time.monotonic() + believed_s
+def cached_counts(ledger: Ledger, ttl_s: float) -> TtlCache[str, LedgerCounts]:
+    """Return a cache of the ledger's counts by collection, for all who ask."""
+    return TtlCache(lambda collection: asyncio.to_thread(ledger.counts, collection), ttl_s, _SHARE)
 
 
 READY_TIMEOUT_S = 5.0
-"""How long one check of readiness may take: probes give up soon after."""
+"""Time limit of one readiness check. Probes give up soon after."""
 
 _LEAST_S = 1.0
-"""How long Serve may take to say who sleeps, and the ensemble at least, after an encoder that was late."""
+"""Time limit for Serve's answer, and the least for the ensemble after an encoder that was late."""
 _LATE = f"no answer within {READY_TIMEOUT_S:g} s"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model: which version serves and how much of the catalog it covers, or why it is not ready."""
+    """One model: its version and how much of the catalog that covers, or the problem."""
 
     name: str
     info: EncoderInfo | None
@@ -79,14 +49,14 @@ class ModelStatus:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """The outcome of one real pass through everything; `problems` is empty when the service is ready."""
+    """Outcome of one readiness check; `problems` is empty when the service is ready."""
 
     problems: dict[str, str]
     timings_ms: dict[str, float]
 
 
 class Status:
-    """Asks every part of the service how it is."""
+    """Checks every part of the service."""
 
     def __init__(
         self,
@@ -95,11 +65,11 @@ class Status:
         encoders: EncoderSet,
         ensemble: Ensemble,
         ready_coverage: float,
-        counts: LedgerCountsSample,
+        counts: TtlCache[str, LedgerCounts],
         check: StoreCheck,
-        rest: Callable[[str], Awaitable[Rest]] | None = None,
+        scale: Callable[[str], Awaitable[Scale]] | None = None,
     ) -> None:
-        """`rest` says which encoders sleep; by default Serve is asked."""
+        """`scale` returns the state of an encoder's application; by default Serve is asked."""
         self._catalog = catalog
         self._store = store
         self._encoders = encoders
@@ -107,22 +77,23 @@ class Status:
         self._counts = counts
         self._ensemble = ensemble
         self._check_store = check
-        self._rest = Rests().of if rest is None else rest
-        self._checking: asyncio.Task[Readiness] | None = None
+        self._scale = Scales().of if scale is None else scale
+        # Shared by all who ask meanwhile, and not kept.
+        self._readiness = TtlCache[None, Readiness](lambda _: self._check(), ttl_s=0.0)
 
     async def models(self) -> list[ModelStatus]:
-        """Describe every configured encoder."""
+        """Describe every configured encoder. One that is scaled to zero stays so."""
         return list(await asyncio.gather(*(self._model(encoder) for encoder in self._encoders)))
 
     async def versions(self, model: str) -> list[tuple[EncoderInfo, LedgerCounts, bool]]:
-        """List the versions of a model that the catalog knows, oldest first: what, how far, and whether live.
+        """List the registered versions of a model, oldest first, with their counts and whether each is live.
 
         Raises:
             NotFound: the model is not configured.
         """
         self._encoders.get(model)
         live, known = await asyncio.to_thread(self._known_versions, model)
-        counts = await asyncio.gather(*(self._counts.of(info.collection) for info in known))
+        counts = await asyncio.gather(*(self._counts.get(info.collection) for info in known))
         return [(i, c, i.collection == live) for i, c in zip(known, counts, strict=True)]
 
     async def counts(self) -> tuple[int, int]:
@@ -130,15 +101,12 @@ class Status:
         return await asyncio.to_thread(self._catalog.products.counts)
 
     async def ready(self) -> Readiness:
-        """Search by one image with every encoder and with the ensemble, and ask the catalog.
+        """Search by one image with every encoder and with the ensemble, and read the catalog.
 
-        An encoder that was scaled to zero is ready and stays asleep. Whoever asks while a check is under way gets
-        its outcome, and a replica runs its model for a check once in some seconds: checks need no key, and must
-        not add up.
+        An encoder that is scaled to zero is ready and stays so. Checks need no key, so they must not add up: those
+        at the same time are one, and a replica runs its model for them once in some seconds.
         """
-        if self._checking is None or self._checking.done():
-            self._checking = start_shared(self._check())
-        return await asyncio.shield(self._checking)
+        return await self._readiness.get(None)
 
     async def _check(self) -> Readiness:
         encoders = list(self._encoders)
@@ -146,7 +114,7 @@ class Status:
         checks = {"catalog": self.counts(), "milvus": asyncio.to_thread(self._ping_store)}
         passes = {encoder.name: self._pass(encoder, embedded) for encoder in encoders}
         outcomes = await _timed_all({**checks, **passes}, READY_TIMEOUT_S)
-        # Behind the passes, since it searches with what they have made of the image: it asks no model again.
+        # After the passes, since it searches with their embeddings and asks no model again.
         left_s = READY_TIMEOUT_S - max(ms for _, ms in outcomes.values()) / 1e3
         outcomes |= await _timed_all({ENSEMBLE: self._fused_search(embedded)}, max(left_s, _LEAST_S))
         names = ["catalog", "milvus", ENSEMBLE, *passes]
@@ -160,49 +128,58 @@ class Status:
         self._check_store.require()
 
     async def _fused_search(self, embedded: Mapping[str, QueryVector]) -> None:
-        others = {each.name: "it sleeps or is away" for each in self._encoders if each.name not in embedded}
+        others = {each.name: "not available" for each in self._encoders if each.name not in embedded}
         query = Query((QueryPart(PROBE),), limit=1, embedded=embedded, not_asked=others)
         try:
             await self._ensemble.search(query, None, None)
         except UnsupportedModality:
-            # It works, and has nobody to ask: those that are away are named by their own checks.
+            # The ensemble works. The encoders that are missing are reported by their own checks.
             return
 
     async def _pass(self, encoder: EncoderClient, embedded: dict[str, QueryVector]) -> None:
-        if await self._sleeps(encoder.name):
+        if await self._is_idle(encoder.name):
             return
         encoded = await encoder.encode([PROBE])
         vector, collection = encoded.vectors[0], encoded.info.collection
         if isinstance(vector, VitrineError):
             raise vector
         embedded[encoder.name] = QueryVector(encoded.info, vector)
-        counts = await self._counts.of(collection)
+        counts = await self._counts.get(collection)
         if counts.missing > (1 - self._ready_coverage) * counts.images:
             live = await asyncio.to_thread(self._store.alias_target, encoder.name)
             raise Unavailable(_incomplete(encoded.info, counts, live))
         await asyncio.to_thread(self._store.search_products, collection, vector, 1)
 
-    async def _sleeps(self, name: str) -> bool:
+    async def _is_idle(self, name: str) -> bool:
         try:
-            # Less than the check may take: while Serve's controller is away, models work all the same.
+            # Shorter than a check, since models work while Serve's controller is away.
             async with asyncio.timeout(_LEAST_S):
-                return (await self._rest(name)).is_sound
+                return (await self._scale(name)).is_idle
         except TimeoutError:
             return False
 
     async def _model(self, encoder: EncoderClient) -> ModelStatus:
         try:
-            # Who asks for the state of things is told of a model that is away, and does not wait for it.
+            # A model that does not answer is reported, not waited for.
             async with asyncio.timeout(READY_TIMEOUT_S):
-                info = await encoder.describe()
+                info = await self._describe(encoder)
             await asyncio.to_thread(self._check_store.require)
-            counts = await self._counts.of(info.collection)
+            counts = await self._counts.get(info.collection)
             live = await asyncio.to_thread(self._store.alias_target, info.name) == info.collection
         except TimeoutError:
             return ModelStatus(encoder.name, None, None, False, _LATE)
         except VitrineError as error:
             return ModelStatus(encoder.name, None, None, False, error.message)
         return ModelStatus(encoder.name, info, counts, live, None)
+
+    async def _describe(self, encoder: EncoderClient) -> EncoderInfo:
+        """Describe an encoder; where it is scaled to zero, its live version by the register."""
+        if await self._is_idle(encoder.name):
+            live, known = await asyncio.to_thread(self._known_versions, encoder.name)
+            for info in known:
+                if info.collection == live:
+                    return info
+        return await encoder.describe()
 
     def _known_versions(self, model: str) -> tuple[str | None, list[EncoderInfo]]:
         live = self._store.alias_target(model)

@@ -1,4 +1,4 @@
-"""Production's configuration on several nodes: placement, a rolling change, scaling, lost nodes, sleep.
+"""Production's configuration on several nodes: placement, a rolling change, scaling, lost nodes, scale to zero.
 
 The tests are one story and run in this order: what one has to wait for comes about while another runs.
 """
@@ -227,19 +227,19 @@ def test_what_was_lost_comes_back(cluster: ProductionCluster, capsys: pytest.Cap
     )
     # What was lost comes back where there is room at once, which may be the node that is left.
     assert_on_their_kind_of_node(cluster, *SERVICE)
-    # Also wakes who sleeps: a repair that is new asks once which version each model is.
+    # Also starts encoders at zero: a new repair asks each once for its version.
     cluster.wait_until_ready()
     with capsys.disabled():
         print(f"\nwhole again {back_s:.1f} s later")
 
 
-def test_an_encoder_sleeps_and_wakes_for_whoever_asks_for_it(
+def test_an_encoder_scales_to_zero_and_starts_for_a_search(
     cluster: ProductionCluster, client: httpx.Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     serve = cluster.serve
-    serve.wait_until(lambda: serve.is_asleep("blip2"), WITHIN_S, "blip2 asleep")
+    serve.wait_until(lambda: serve.is_at_zero("blip2"), WITHIN_S, "blip2 at zero")
     time.sleep(REPAIR_S)
-    assert serve.is_asleep("blip2"), "the repair, which has nothing to do, has woken it"
+    assert serve.is_at_zero("blip2"), "the repair, which has nothing to do, has started it"
     body = search({"type": "image", "image": image(2_000_000)})
     refused = client.post(
         "/v1/search", json=body | {"model": "blip2"}, headers={"X-Request-Timeout-Seconds": "1"}

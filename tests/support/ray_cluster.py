@@ -222,7 +222,7 @@ class ServeState:
             for name, application in self._applications().items()
         }
 
-    def is_asleep(self, application: str) -> bool:
+    def is_at_zero(self, application: str) -> bool:
         """Tell whether an application has no replica, not even one that starts or stops."""
         return _replicas(self._applications()[application]) == []
 

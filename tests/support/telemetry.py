@@ -14,28 +14,28 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from deployments.observability.metrics import METRICS, Metric, do_now
+from deployments.observability.metrics import METRICS, Metric
 
 MONITORING = Path(__file__).parents[2] / "k8s" / "monitoring"
 
 
 @cache
 def rules() -> list[dict[str, Any]]:
-    """The alerts."""
+    """Return the alerts."""
     content = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
     return [rule for group in content["spec"]["groups"] for rule in group["rules"]]
 
 
 @cache
 def queries() -> list[str]:
-    """The queries of all panels and of all alerts."""
+    """Return the queries of all panels and alerts."""
     dashboard = json.loads((MONITORING / "dashboard.json").read_text())
     panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     return panels + [rule["expr"] for rule in rules()]
 
 
 def selections(query: str) -> Iterator[tuple[str, frozenset[str]]]:
-    """Parse a query; gives every metric it names with the labels that it is matched and grouped by.
+    """Parse a query; yield each metric with the labels it is matched and grouped by.
 
     Raises:
         ValueError: this is no PromQL.
@@ -44,7 +44,7 @@ def selections(query: str) -> Iterator[tuple[str, frozenset[str]]]:
 
 
 def conditions(query: str) -> Iterator[tuple[str, str, str]]:
-    """Parse a query; gives every metric it names with each label that it is matched by and the value or pattern.
+    """Parse a query; yield each metric with each label it is matched by and the value or pattern.
 
     Raises:
         ValueError: this is no PromQL.
@@ -85,25 +85,24 @@ def _inner(node: Any) -> list[Any]:
     return [node.expr] if hasattr(node, "expr") else []
 
 
-class ToldMetrics:
-    """Remembers every value with its labels; labels must be those that the metric declares."""
+class RecordedMetrics:
+    """Keeps every value with its labels, which must be those that the metric declares."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._told: list[tuple[Metric, float, dict[str, str]]] = []
+        self._records: list[tuple[Metric, float, dict[str, str]]] = []
         for metric in METRICS:
-            monkeypatch.setitem(vars(metric), "_exported", _Exported(metric, self._told))
+            monkeypatch.setitem(vars(metric), "_exported", _Exported(metric, self._records))
 
     @property
     def values(self) -> list[tuple[str, float, dict[str, str]]]:
-        """Name, value and labels of all that was told until now, in order."""
-        do_now()
-        for metric, _, labels in self._told:
+        """Return name, value and labels of all records, in order."""
+        for metric, _, labels in self._records:
             assert set(labels) == set(metric.labels), f"labels of {metric.name}"
             assert all(isinstance(each, str) for each in labels.values())
-        return [(metric.name, value, labels) for metric, value, labels in self._told]
+        return [(metric.name, value, labels) for metric, value, labels in self._records]
 
     def of(self, metric: Metric, **labels: str) -> list[float]:
-        """The values of a metric that have these labels, among others."""
+        """Return the values of a metric with these labels, among others."""
         return [
             value
             for name, value, found in self.values
@@ -112,12 +111,12 @@ class ToldMetrics:
 
 
 class _Exported:
-    def __init__(self, metric: Metric, told: list[tuple[Metric, float, dict[str, str]]]) -> None:
-        self._metric, self._told = metric, told
-        self.inc = self.set = self.observe = self._tell
+    def __init__(self, metric: Metric, records: list[tuple[Metric, float, dict[str, str]]]) -> None:
+        self._metric, self._records = metric, records
+        self.inc = self.set = self.observe = self._record
 
-    def _tell(self, value: float, tags: dict[str, str]) -> None:
-        self._told.append((self._metric, value, tags))
+    def _record(self, value: float, tags: dict[str, str]) -> None:
+        self._records.append((self._metric, value, tags))
 
 
 class Spans:
@@ -131,13 +130,13 @@ class Spans:
 
     @contextmanager
     def root(self) -> Iterator[str]:
-        """Be within a recorded span, as a replica's method is; gives the trace's id."""
+        """Run within a recorded span, as a replica's method does; yields the trace id."""
         with self._provider.get_tracer("serve").start_as_current_span("replica") as span:
             yield f"{span.get_span_context().trace_id:032x}"
 
     @property
     def ended(self) -> dict[str, ReadableSpan]:
-        """Spans by name; a name that came twice would hide one."""
+        """Return spans by name, each once."""
         spans = self._exporter.get_finished_spans()
         by_name = {span.name: span for span in spans}
         assert len(by_name) == len(spans)

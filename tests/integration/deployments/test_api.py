@@ -285,7 +285,7 @@ async def test_models_that_read_no_text_are_not_asked_to(
         body = {"query": query, "keyword_weight": 0}
         answer = (await service.client.post("/v1/search", json=body)).json()
         assert [result["product_id"] for result in answer["results"]] == ["p"]
-        assert answer["skipped"] == {"second": "second does not take words"}
+        assert answer["skipped"] == {"second": "second does not take texts"}
         assert not answer["degraded"]
     refused = await service.client.post(
         "/v1/search", json={"query": "red", "keyword_weight": 0, "weights": {"first": 0}}

@@ -27,7 +27,7 @@ def image(color: str) -> NewImage:
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> LocalEncoder:
     local = LocalEncoder("writer", captions=CaptionConfig())
-    monkeypatch.setattr(repair, "HandleEncoder", lambda name, deadline_s: local)
+    monkeypatch.setattr(repair, "HandleEncoder", lambda name, deadline_s, scale: local)
     monkeypatch.setattr(repair, "MilvusStore", lambda config: MemoryStore())
     return local
 
@@ -58,7 +58,7 @@ async def run_until(
         while state() != (indexed, captions):
             await asyncio.sleep(0.02)
     if replica._captions is not None:
-        await replica._captions.sweep()
+        await replica._captions.run_once()
     assert state() == (indexed, captions)
     await replica.check_health()
     await replica.stop()
@@ -87,7 +87,7 @@ def test_a_model_that_writes_none_is_told_and_stops_nothing(
     stored: Path, monkeypatch: pytest.MonkeyPatch, encoder: LocalEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = LocalEncoder("writer")
-    monkeypatch.setattr(repair, "HandleEncoder", lambda name, deadline_s: plain)
+    monkeypatch.setattr(repair, "HandleEncoder", lambda name, deadline_s, scale: plain)
     config = args(stored, IngestCaptions(model="writer"))
     with caplog.at_level("WARNING", logger="deployments"):
         asyncio.run(run_until(config, 2, {None}, plain))

@@ -126,7 +126,7 @@ async def test_a_model_that_cannot_is_skipped_with_the_reason(shop: Shop) -> Non
     shop.encoders["second"].sees_words = False
     answer = await shop.compare(query=[{"type": "text", "text": "red"}], keyword_weight=0)
     assert [each["model"] for each in answer["lists"]] == ["first", "ensemble"]
-    assert "cannot encode words; these can: first" in answer["skipped"]["second"]
+    assert "cannot encode texts; these can: first" in answer["skipped"]["second"]
     assert not answer["degraded"]
 
 

@@ -1,8 +1,4 @@
-"""HAProxy as Serve starts and configures it: replicas that die, repeated requests, shed searches.
-
-The HAProxy that Serve starts, on the configuration that Serve writes: before replicas that die, before other
-parts of Serve, and before nothing at all.
-"""
+"""HAProxy on the configuration that Serve writes: replicas that die, repeated requests, errors of Serve."""
 
 import os
 import re
@@ -24,14 +20,13 @@ import pytest
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from core.errors import DeadlineExceeded, Overloaded, Unavailable
+from core.errors import DeadlineExceeded, Unavailable
 from core.tcp_ports import free_port
-from deployments.http import errors, limits
+from deployments.http import errors
 from deployments.http.app import describe
-from deployments.http.errors import error_body
-from deployments.proxy import load_shedding
 from deployments.proxy.haproxy import (
     GATEWAY_HEADER,
+    HAPROXY_SETTINGS,
     LATE,
     REFUSALS,
     REPEATABLE_POSTS,
@@ -41,10 +36,6 @@ from deployments.proxy.haproxy import (
 from tests.support.children import Child
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
-REFUSAL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nConnection: close\r\n"
-    b"%s: 1\r\n%s: 1\r\n\r\nno" % (GATEWAY_HEADER.encode(), load_shedding.REFUSED_HEADER.encode())
-)
 NOT_FOUND = "Path '/v1/products/p' not found. Ping http://.../-/routes for available routes."
 """How Serve says that it knows no route."""
 
@@ -153,6 +144,8 @@ def serves_own(folder: Path, port: int, backends: dict[str, BackendConfig], **se
         metrics_port=free_port(),
         stats_port=free_port(),
         observe_mark_down_enabled=False,
+        retry_on=HAPROXY_SETTINGS["RAY_SERVE_HAPROXY_RETRY_ON"],
+        bufsize=int(HAPROXY_SETTINGS["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]),
         # By turns, so that of two backends both are met.
         balance_algorithm="roundrobin",
         has_received_routes=bool(backends),
@@ -454,8 +447,6 @@ def test_every_change_to_serves_configuration_finds_its_line(
     gone = [line.split()[:3] for line in before if line not in after]
     assert sorted(gone) == sorted(
         [
-            ["tune.bufsize", "16384"],
-            ["retry-on", "conn-failure"],
             *(["errorfile", status, str(tmp_path / "500.http")] for status in ("502", "503", "504")),
             ["http-request", "return", "status"],
         ]
@@ -467,7 +458,7 @@ def test_every_change_to_serves_configuration_finds_its_line(
         line
         for line in after
         if re.search(" (return|deny|redirect|tarpit|reject|use-service) ", line)
-        and not re.search(r"default-errorfiles|errorfile |application/json hdr Retry-After", line)
+        and not re.search(r"default-errorfiles|errorfile ", line)
     ]
     assert all(re.search(" if (healthcheck|routes|{ path /metrics })", line) for line in foreign), foreign
 
@@ -475,112 +466,3 @@ def test_every_change_to_serves_configuration_finds_its_line(
 def test_the_calls_that_are_repeated_exist() -> None:
     paths = describe()["paths"]
     assert all("post" in paths[path] for path in REPEATABLE_POSTS)
-
-
-@dataclass
-class Refused:
-    """Searches sent as fast as they are answered: those that the gateway refused, and those at the door."""
-
-    by_gateway: list[httpx.Response] = field(default_factory=list)
-    at_the_door: list[httpx.Response] = field(default_factory=list)
-
-    def send(self, url: str, count: int, path: str = "/v1/search") -> "Refused":
-        with httpx.Client(base_url=url, timeout=20) as client:
-            for number in range(count):
-                answer = client.post(path, headers={"X-Request-ID": f"search-{number}"})
-                assert answer.status_code == 503
-                (self.by_gateway if answer.text == "no" else self.at_the_door).append(answer)
-        return self
-
-
-@pytest.fixture
-def overloaded() -> Iterator[tuple[str, Backend]]:
-    backend = Backend(REFUSAL)
-    with proxied([backend]) as url:
-        yield url, backend
-
-
-def test_of_many_searches_that_a_gateway_refuses_a_part_is_refused_at_the_door(
-    overloaded: tuple[str, Backend],
-) -> None:
-    url, backend = overloaded
-    refused = Refused().send(url, 600)
-    assert len(refused.at_the_door) > 100
-    # It must see some, or it would never be asked again.
-    assert len(refused.by_gateway) == len(backend.taken) > 600 / load_shedding.SPARED / 2
-    assert all(load_shedding.REFUSED_HEADER not in answer.headers for answer in refused.by_gateway)
-
-
-def test_a_refusal_at_the_door_is_that_of_a_gateway(overloaded: tuple[str, Backend]) -> None:
-    answer = Refused().send(overloaded[0], 600).at_the_door[0]
-    request_id = answer.headers["x-request-id"]
-    assert request_id.startswith("search-")
-    assert answer.json() == error_body(Overloaded(limits.OVERLOADED), request_id)
-    assert (answer.headers["retry-after"], answer.headers["content-type"]) == ("1", "application/json")
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        [("X-Request-ID", 'a"b')],
-        [("X-Request-ID", 'good, a"b')],
-        [("X-Request-ID", "good"), ("X-Request-ID", 'a"b')],
-        [("X-Request-ID", "x" * 65)],
-        [],
-    ],
-)
-def test_an_id_that_is_not_clean_is_replaced_at_the_door(
-    overloaded: tuple[str, Backend], headers: list[tuple[str, str]]
-) -> None:
-    url, _ = overloaded
-    with httpx.Client(base_url=url, timeout=20) as client:
-        answers = [client.post("/v1/search", headers=headers) for _ in range(600)]
-    ids = {answer.json()["error"]["request_id"] for answer in answers if answer.text != "no"}
-    assert len(ids) > 100
-    assert all(re.fullmatch("[0-9a-f-]{36}", each) for each in ids)
-
-
-def test_a_large_search_is_refused_at_the_door_as_well(overloaded: tuple[str, Backend]) -> None:
-    url, _ = overloaded
-    refused = 0
-    with httpx.Client(base_url=url, timeout=20) as client:
-        for _ in range(100):
-            Refused().send(url, 20)
-            answer = client.post("/v1/search", content=bytes(2**20))
-            assert answer.status_code == 503
-            refused += answer.text != "no"
-            if refused == 3:
-                return
-    pytest.fail(f"{refused} of 100 were refused at the door")
-
-
-def test_only_searches_are_refused_at_the_door(overloaded: tuple[str, Backend]) -> None:
-    url, backend = overloaded
-    Refused().send(url, 300)
-    backend.taken.clear()
-    assert not Refused().send(url, 100, "/v1/embeddings").at_the_door
-    assert len(backend.taken) == 100
-
-
-@pytest.mark.parametrize("path", ["/v1/compare", "/v1/products/p/similar"])
-def test_every_kind_of_search_is(overloaded: tuple[str, Backend], path: str) -> None:
-    assert Refused().send(overloaded[0], 600, path).at_the_door
-
-
-def test_a_short_burst_is_left_to_the_gateway(overloaded: tuple[str, Backend]) -> None:
-    assert not Refused().send(overloaded[0], load_shedding.TOLERATED_PER_S).at_the_door
-
-
-def test_when_gateways_have_room_again_all_searches_come_to_them(overloaded: tuple[str, Backend]) -> None:
-    url, backend = overloaded
-    assert Refused().send(url, 600).at_the_door
-    # Two periods of the count: no refusal is remembered longer.
-    time.sleep(2.1)
-    backend.answer = ANSWER
-    with httpx.Client(base_url=url, timeout=20) as client:
-        assert {client.post("/v1/search").status_code for _ in range(200)} == {200}
-
-
-def test_haproxy_and_gateway_mean_the_same_by_a_search() -> None:
-    assert (load_shedding.SEARCHES, load_shedding.SIMILAR) == (limits.SEARCHES, limits.SIMILAR)
-    assert load_shedding.REFUSED_HEADER == limits.SEARCH_REFUSED

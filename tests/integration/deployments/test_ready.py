@@ -15,9 +15,9 @@ from core.indexing import Indexer
 from core.search import ModelSearch, Query
 from core.store_check import StoreCheck
 from core.types import PROBE, Encoded, EncoderInput, NewImage
-from deployments.replicas.handles import Rest
+from deployments.replicas.handles import Scale
 from deployments.services.encoders import EncoderSet
-from deployments.services.status import LedgerCountsSample, Readiness, Status
+from deployments.services.status import Readiness, Status, cached_counts
 from milvus.memory import MemoryStore
 from tests.support.local_encoder import LocalEncoder
 
@@ -69,19 +69,21 @@ def index_all(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> No
 
 
 def status_of(
-    encoder: LocalEncoder, catalog: Catalog, store: MemoryStore, rest: Rest | None = None
+    encoder: LocalEncoder, catalog: Catalog, store: MemoryStore, scale: Scale | None = None
 ) -> Status:
-    async def told(_name: str) -> Rest:
-        return rest or Rest()
+    async def report(_name: str) -> Scale:
+        return scale or Scale()
 
     encoders = EncoderSet(["fake"], lambda _name: encoder)
-    counts = LedgerCountsSample(catalog.ledger, ttl_s=0)
+    counts = cached_counts(catalog.ledger, ttl_s=0)
     check = StoreCheck(store, catalog.ledger)
-    return Status(catalog, store, encoders, LocalEnsemble(encoder, store), 0.9, counts, check, told)
+    return Status(catalog, store, encoders, LocalEnsemble(encoder, store), 0.9, counts, check, report)
 
 
-def ready(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore, rest: Rest | None = None) -> Readiness:
-    return asyncio.run(status_of(encoder, catalog, store, rest).ready())
+def ready(
+    encoder: LocalEncoder, catalog: Catalog, store: MemoryStore, scale: Scale | None = None
+) -> Readiness:
+    return asyncio.run(status_of(encoder, catalog, store, scale).ready())
 
 
 def test_an_encoder_whose_collection_is_complete_is_ready(catalog: Catalog, store: MemoryStore) -> None:
@@ -145,12 +147,12 @@ def test_every_check_sends_the_same_image(catalog: Catalog, store: MemoryStore) 
     assert encoder.asked == [PROBE] * 3
 
 
-def test_a_model_that_sleeps_is_ready_and_is_not_woken(catalog: Catalog, store: MemoryStore) -> None:
+def test_a_model_at_zero_is_ready_and_is_not_started(catalog: Catalog, store: MemoryStore) -> None:
     encoder = WatchedEncoder("old")
     index_all(encoder, catalog, store)
     encoder.asked.clear()
     encoder.away = True
-    assert ready(encoder, catalog, store, Rest(asleep=True, deployed_at=1.0)).problems == {}
+    assert ready(encoder, catalog, store, Scale(at_zero=True, deployed_at=1.0)).problems == {}
     assert encoder.asked == []
 
 
@@ -159,7 +161,7 @@ def test_a_model_without_replicas_that_has_failed_to_deploy_is_not_ready(
 ) -> None:
     encoder = WatchedEncoder("old")
     encoder.away = True
-    problems = ready(encoder, catalog, store, Rest(asleep=True, deployed_at=None)).problems
+    problems = ready(encoder, catalog, store, Scale(at_zero=True, deployed_at=None)).problems
     assert problems == {"fake": "fake is not available"}
 
 
@@ -170,9 +172,9 @@ def test_a_controller_that_hangs_keeps_no_model_from_being_ready(
     index_all(encoder, catalog, store)
     status = status_of(encoder, catalog, store)
 
-    async def never(_name: str) -> Rest:
+    async def never(_name: str) -> Scale:
         await asyncio.Event().wait()
-        return Rest()
+        return Scale()
 
-    status._rest = never
+    status._scale = never
     assert asyncio.run(status.ready()).problems == {}

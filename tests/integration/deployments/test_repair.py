@@ -60,7 +60,7 @@ def catalog(args: RepairArgs) -> Iterator[Catalog]:
 @pytest.fixture
 def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, LocalEncoder]:
     made = {"quick": LocalEncoder("quick"), "slow": HeldEncoder("slow")}
-    monkeypatch.setattr(repair, "HandleEncoder", lambda name, deadline_s: made[name])
+    monkeypatch.setattr(repair, "HandleEncoder", lambda name, deadline_s, scale: made[name])
     return made
 
 

@@ -1,4 +1,4 @@
-"""Batches gather while the function is busy, and tell their size and time in metrics."""
+"""Batches gather while the function is busy, and record their size and time in metrics."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ import pytest
 from core.errors import InvalidImage, InvalidInput, ModelUnavailable
 from deployments.observability.metrics import BATCH_SIZE, ERRORS, STAGE_SECONDS
 from deployments.replicas.batching import Batches, BatchMetrics
-from tests.support.telemetry import Spans, ToldMetrics
+from tests.support.telemetry import RecordedMetrics, Spans
 
 pytestmark = pytest.mark.anyio
 
@@ -23,10 +23,11 @@ def thread() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
-class Watch:
+class Watch(BatchMetrics):
     """Remembers the sizes of batches, and how long inputs waited and ran."""
 
     def __init__(self) -> None:
+        super().__init__("tested", "image")
         self.sizes: list[int] = []
         self.waited: list[bool] = []
 
@@ -45,7 +46,7 @@ def watch() -> Watch:
 
 
 class Doubling:
-    """Doubles numbers, slowly once told to wait; remembers its batches."""
+    """Doubles numbers, slowly once held; remembers its batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -68,7 +69,7 @@ def doubling() -> Doubling:
 async def test_answers_come_back_in_order(
     doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
 ) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=4, wait_s=0.05, watch=watch)
+    batches = Batches[int, int](doubling, thread, max_size=4, wait_s=0.05, metrics=watch)
     assert await asyncio.gather(*(batches.submit(n) for n in range(10))) == [2 * n for n in range(10)]
     assert doubling.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert watch.sizes == [4, 4, 2]
@@ -78,7 +79,7 @@ async def test_answers_come_back_in_order(
 async def test_what_comes_while_the_function_is_busy_makes_one_batch(
     doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
 ) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=8, wait_s=0.0, watch=watch)
+    batches = Batches[int, int](doubling, thread, max_size=8, wait_s=0.0, metrics=watch)
     doubling.go_on.clear()
     waiting = [asyncio.create_task(batches.submit(0))]
     while not doubling.batches:
@@ -94,7 +95,7 @@ async def test_what_comes_while_the_function_is_busy_makes_one_batch(
 async def test_a_full_batch_does_not_wait(
     doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
 ) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=3, wait_s=30, watch=watch)
+    batches = Batches[int, int](doubling, thread, max_size=3, wait_s=30, metrics=watch)
     started = time.monotonic()
     await asyncio.gather(*(batches.submit(n) for n in range(3)))
     assert time.monotonic() - started < 25
@@ -103,7 +104,7 @@ async def test_a_full_batch_does_not_wait(
 async def test_an_input_alone_waits_no_longer_than_said(
     doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
 ) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=3, wait_s=0.05, watch=watch)
+    batches = Batches[int, int](doubling, thread, max_size=3, wait_s=0.05, metrics=watch)
     started = time.monotonic()
     assert await batches.submit(1) == 2
     assert 0.04 < time.monotonic() - started < 25
@@ -114,7 +115,7 @@ async def test_an_input_alone_waits_no_longer_than_said(
 async def test_a_batch_that_raises_fails_its_own_inputs_only(
     doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
 ) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=2, wait_s=0.01, watch=watch)
+    batches = Batches[int, int](doubling, thread, max_size=2, wait_s=0.01, metrics=watch)
     answers = await asyncio.gather(*(batches.submit(n) for n in (1, -1, 3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [InvalidInput, InvalidInput, int]
     assert await batches.submit(5) == 10
@@ -123,7 +124,7 @@ async def test_a_batch_that_raises_fails_its_own_inputs_only(
 async def test_an_input_whose_caller_has_gone_is_left_out(
     doubling: Doubling, thread: ThreadPoolExecutor, watch: Watch
 ) -> None:
-    batches = Batches[int, int](doubling, thread, max_size=2, wait_s=0.05, watch=watch)
+    batches = Batches[int, int](doubling, thread, max_size=2, wait_s=0.05, metrics=watch)
     gone, staying = (asyncio.create_task(batches.submit(n)) for n in (1, 2))
     await asyncio.sleep(0)
     gone.cancel()
@@ -144,20 +145,20 @@ async def test_a_function_that_leaves_out_an_answer_leaves_nobody_waiting(
 
 
 def test_a_batch_tells_its_size_and_apart_how_long_it_waited_and_ran(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = ToldMetrics(monkeypatch)
+    recorded = RecordedMetrics(monkeypatch)
     BatchMetrics("dinov2", "image").batch(3, since_s=10.0, begun_s=10.5, ended_s=12.0)
-    assert told.of(BATCH_SIZE, model="dinov2", input="image") == [3]
-    assert told.of(STAGE_SECONDS, model="dinov2", stage="queue") == [0.5]
-    assert told.of(STAGE_SECONDS, model="dinov2", stage="forward") == [1.5]
+    assert recorded.of(BATCH_SIZE, model="dinov2", input="image") == [3]
+    assert recorded.of(STAGE_SECONDS, model="dinov2", stage="queue") == [0.5]
+    assert recorded.of(STAGE_SECONDS, model="dinov2", stage="forward") == [1.5]
 
 
 def test_only_what_the_model_could_not_take_is_an_error_of_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = ToldMetrics(monkeypatch)
+    recorded = RecordedMetrics(monkeypatch)
     answers = [np.zeros(2), InvalidImage("no image"), ModelUnavailable("gone"), InvalidImage("none either")]
     BatchMetrics("blip2", "image").errors(answers)
-    assert told.of(ERRORS, model="blip2", stage="forward", type="invalid_image") == [1, 1]
-    assert told.of(ERRORS, model="blip2", stage="forward", type="model_unavailable") == [1]
-    assert len(told.of(ERRORS)) == 3
+    assert recorded.of(ERRORS, model="blip2", stage="forward", type="invalid_image") == [1, 1]
+    assert recorded.of(ERRORS, model="blip2", stage="forward", type="model_unavailable") == [1]
+    assert len(recorded.of(ERRORS)) == 3
 
 
 def test_an_input_of_a_traced_request_has_a_span_of_its_wait_and_of_its_pass(

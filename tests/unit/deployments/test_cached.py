@@ -9,7 +9,6 @@ from ray.serve import metrics
 
 from core.errors import InvalidImage, VitrineError
 from core.types import EncoderInfo, EncoderInput, Vector
-from deployments.observability.metrics import do_now
 from deployments.replicas.embedding_cache import CachedEmbeddings
 
 pytestmark = pytest.mark.anyio
@@ -96,7 +95,6 @@ async def test_every_input_counts_as_a_hit_or_as_a_miss(
     await asyncio.gather(*(cached.embed("together") for _ in range(3)))
     for item in ("together", "other", b"broken", b"broken"):
         await cached.embed(item)
-    do_now()
     hits, misses = (f"vitrine_embedding_cache_{name}_total" for name in ("hits", "misses"))
     assert counted == {hits: 3, misses: 4}
 

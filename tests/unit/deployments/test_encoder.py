@@ -152,14 +152,12 @@ async def test_probes_run_the_model_itself_once_in_a_while_and_leave_the_cache_a
     ]
     assert all(isinstance(answer, np.ndarray) for answer in answers)
     assert passes == [1]
-    monkeypatch.setattr(replicas, "PROBED_S", -1.0)
+    replica._probes._reads.clear()
     await replica.encode([PROBE])
     assert passes == [1, 1]
 
 
-async def test_a_probe_that_failed_is_not_believed(
-    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failed_probe_is_not_kept(replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = replica._encoder.forward
 
     def lost(_batch: Sequence[object]) -> NDArray[np.float32]:

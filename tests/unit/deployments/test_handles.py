@@ -102,7 +102,7 @@ async def test_a_call_that_died_with_its_replica_is_repeated_once(connect: Any, 
     assert len(replicas.calls) == 2
 
 
-async def test_a_second_death_is_told_as_unavailable(connect: Any) -> None:
+async def test_a_second_death_is_unavailable(connect: Any) -> None:
     handle, replicas = connect(ActorDiedError(), ActorDiedError(), "never asked for")
     with pytest.raises(ModelUnavailable, match="dino is not available"):
         await handle.call("encode", ["red"])
@@ -169,7 +169,7 @@ async def test_what_failed_to_deploy_and_what_is_not_found_are_outages(
         await DeploymentHandle("dino", "Encoder", 5).call("encode", ["red"])
 
 
-async def test_a_replica_that_hangs_is_given_up_and_told_so(connect: Any) -> None:
+async def test_a_replica_that_hangs_exceeds_the_deadline(connect: Any) -> None:
     handle, replicas = connect("hang", deadline_s=0.05)
     with pytest.raises(DeadlineExceeded, match=r"within 0\.05 s"):
         await handle.call("encode", ["red"])

@@ -18,14 +18,14 @@ from deployments.observability.metrics import (
 )
 from deployments.replicas.repair import IndexSamples
 from tests.support.local_encoder import LocalEncoder
-from tests.support.telemetry import ToldMetrics
+from tests.support.telemetry import RecordedMetrics
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> ToldMetrics:
-    return ToldMetrics(monkeypatch)
+def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordedMetrics:
+    return RecordedMetrics(monkeypatch)
 
 
 class Progress:
@@ -46,21 +46,21 @@ def samples(progress: Progress, interval_s: float = 30) -> IndexSamples:
     return IndexSamples(cast(SqlIndexProgress, progress), interval_s)
 
 
-async def test_a_sample_says_how_far_each_model_has_come(told: ToldMetrics) -> None:
+async def test_a_sample_says_how_far_each_model_has_come(recorded: RecordedMetrics) -> None:
     progress = Progress()
     encoders = [LocalEncoder("first"), LocalEncoder("second")]
     assert await samples(progress).sample(encoders) == 30
     for model in ("first", "second"):
-        assert told.of(INDEXED_IMAGES, model=model) == [6]
-        assert told.of(LEDGER_GAP, model=model) == [3]
-        assert told.of(QUARANTINED, model=model) == [1]
-        assert told.of(INDEX_AGE, model=model) == [42]
-        assert len(told.of(SAMPLED_AT, model=model)) == 1
-    assert told.of(CATALOG_IMAGES) == [10, 10]
+        assert recorded.of(INDEXED_IMAGES, model=model) == [6]
+        assert recorded.of(LEDGER_GAP, model=model) == [3]
+        assert recorded.of(QUARANTINED, model=model) == [1]
+        assert recorded.of(INDEX_AGE, model=model) == [42]
+        assert len(recorded.of(SAMPLED_AT, model=model)) == 1
+    assert recorded.of(CATALOG_IMAGES) == [10, 10]
     assert progress.asked == [(await encoder.describe()).collection for encoder in encoders]
 
 
-async def test_a_model_that_goes_away_is_sampled_as_it_served_last(told: ToldMetrics) -> None:
+async def test_a_model_that_goes_away_is_sampled_as_it_served_last(recorded: RecordedMetrics) -> None:
     progress = Progress()
     sampled = samples(progress)
     encoder = LocalEncoder("first")
@@ -68,27 +68,29 @@ async def test_a_model_that_goes_away_is_sampled_as_it_served_last(told: ToldMet
     encoder.away = True
     await sampled.sample([encoder])
     assert len(set(progress.asked)) == 1
-    assert len(told.of(LEDGER_GAP, model="first")) == 2
+    assert len(recorded.of(LEDGER_GAP, model="first")) == 2
 
 
-async def test_a_model_that_never_served_has_no_figures(told: ToldMetrics) -> None:
+async def test_a_model_that_never_served_has_no_figures(recorded: RecordedMetrics) -> None:
     encoder = LocalEncoder("first")
     encoder.away = True
     await samples(Progress()).sample([encoder])
-    assert told.values == []
+    assert recorded.values == []
 
 
 async def test_a_database_that_is_away_leaves_the_figures_and_their_time(
-    told: ToldMetrics, caplog: pytest.LogCaptureFixture
+    recorded: RecordedMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     progress = Progress()
     progress.away = True
     assert await samples(progress).sample([LocalEncoder("first")]) == 30
-    assert told.values == []
+    assert recorded.values == []
     assert "the ledger of first cannot be sampled: the database is away" in caplog.text
 
 
-async def test_slow_samples_are_taken_less_often(told: ToldMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_samples_are_taken_less_often(
+    recorded: RecordedMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = iter([0.0, 5.0])
     clock = SimpleNamespace(monotonic=lambda: next(now), time=lambda: 0.0)
     monkeypatch.setattr("deployments.replicas.repair.time", clock)
@@ -96,7 +98,7 @@ async def test_slow_samples_are_taken_less_often(told: ToldMetrics, monkeypatch:
 
 
 async def test_waiting_for_a_model_does_not_count_as_reading(
-    told: ToldMetrics, monkeypatch: pytest.MonkeyPatch
+    recorded: RecordedMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0], time=lambda: 0.0)

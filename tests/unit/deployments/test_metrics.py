@@ -13,7 +13,7 @@ from deployments.observability.metrics import (
     Metric,
     table,
 )
-from tests.support.telemetry import ToldMetrics
+from tests.support.telemetry import RecordedMetrics
 
 UNITS = ("seconds", "images", "size")
 
@@ -44,8 +44,8 @@ def test_every_stage_is_explained() -> None:
 
 
 def test_counting_nothing_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = ToldMetrics(monkeypatch)
+    recorded = RecordedMetrics(monkeypatch)
     for metric in METRICS:
         if isinstance(metric, Counter):
             metric.add(0, **dict.fromkeys(metric.labels, "x"))
-    assert told.values == []
+    assert recorded.values == []

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from core.tcp_ports import free_port, free_ports
+from deployments.proxy.haproxy import HAPROXY_SETTINGS
 from deployments.proxy.ray_environment import RAY_DEFAULTS, node_kinds, ray_environment
 from jobs import RAY_START_LIMITS
 from tests.support.children import Child
@@ -108,3 +109,10 @@ def test_one_machine_offers_every_kind_of_node_that_production_asks_for() -> Non
 
 def test_a_configuration_may_ask_for_none() -> None:
     assert node_kinds({"applications": [{"name": "a"}, {"name": "b", "deployments": [{"name": "B"}]}]}) == {}
+
+
+def test_the_image_starts_haproxy_with_the_settings_of_vitrine_serve(tmp_path: Path) -> None:
+    image = (ROOT / "Dockerfile").read_text().replace('"', "")
+    for name, value in HAPROXY_SETTINGS.items():
+        assert ray_environment({}, tmp_path)[name] == value
+        assert f"{name}={value}" in image

@@ -1,4 +1,4 @@
-"""The id of a request: in Serve's context for its handles, in ours for all else, and told once."""
+"""The id of a request: in Serve's context for its handles, in ours for all else, and answered once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

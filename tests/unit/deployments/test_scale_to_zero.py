@@ -1,4 +1,4 @@
-"""Scale to zero: encoders that are woken, and the status of those that are away."""
+"""Scale to zero: encoders are not started to be described, and their state is reported."""
 
 import asyncio
 import threading
@@ -9,136 +9,157 @@ import pytest
 from ray.serve._private.common import ReplicaState
 from ray.serve.schema import ApplicationStatus
 
-from core.types import EncoderInfo
+from core.types import EncoderInfo, LedgerCounts
 from deployments.replicas import handles
-from deployments.replicas.handles import Rest, Rests, SleepingEncoder
+from deployments.replicas.handles import HandleEncoder, Scale, Scales
 from deployments.services import status
 from deployments.services.encoders import EncoderSet
 from deployments.services.status import Status
 from tests.support.local_encoder import LocalEncoder
 
 
-class Counted(LocalEncoder):
+class Replicas:
+    """Stands in for the handle of an encoder's application; remembers the calls."""
+
     def __init__(self) -> None:
-        super().__init__("model")
-        self.described = 0
+        self.calls: list[str] = []
 
-    async def describe(self) -> EncoderInfo:
-        self.described += 1
-        return await super().describe()
-
-
-class Serve:
-    rest = Rest()
-
-    async def of(self, name: str) -> Rest:
-        return self.rest
+    async def call(self, method: str, *args: Any) -> Any:
+        self.calls.append(method)
+        return await getattr(LocalEncoder("model"), method)(*args)
 
 
-def described(encoder: SleepingEncoder, times: int = 3) -> None:
-    async def describe() -> None:
+class Served:
+    """An encoder whose state Serve reports as set here."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(handles, "INFO_TTL_S", -1.0)
+        self.scale, self.replicas = Scale(), Replicas()
+        self.encoder = HandleEncoder("model", 5, self._report)
+        monkeypatch.setattr(self.encoder, "_replicas", self.replicas)
+
+    async def _report(self, _name: str) -> Scale:
+        return self.scale
+
+    def described(self, times: int = 3) -> int:
+        """Describe the encoder; returns how often it was asked until now."""
         for _ in range(times):
-            assert (await encoder.describe()).name == "model"
-
-    asyncio.run(describe())
-
-
-def test_who_is_awake_is_asked() -> None:
-    inner, serve = Counted(), Serve()
-    serve.rest = Rest(asleep=False, deployed_at=1.0)
-    described(SleepingEncoder(inner, serve.of))
-    assert inner.described == 3
+            assert asyncio.run(self.encoder.describe()).name == "model"
+        return self.replicas.calls.count("describe")
 
 
-def test_who_sleeps_is_asked_once_and_again_after_a_deployment() -> None:
-    inner, serve = Counted(), Serve()
-    encoder = SleepingEncoder(inner, serve.of)
-    serve.rest = Rest(asleep=True, deployed_at=1.0)
-    described(encoder)
-    assert inner.described == 1
-    serve.rest = Rest(asleep=True, deployed_at=2.0)
-    described(encoder)
-    assert inner.described == 2
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Served:
+    return Served(monkeypatch)
 
 
-def test_what_was_said_during_a_deployment_is_not_believed() -> None:
-    inner, serve = Counted(), Serve()
-    serve.rest = Rest(asleep=True, deployed_at=None)
-    described(SleepingEncoder(inner, serve.of))
-    assert inner.described == 3
+def test_an_encoder_that_runs_is_asked(served: Served) -> None:
+    served.scale = Scale(at_zero=False, deployed_at=1.0)
+    assert served.described() == 3
 
 
-def test_work_goes_through() -> None:
-    serve = Serve()
-    serve.rest = Rest(asleep=True, deployed_at=1.0)
-    encoded = asyncio.run(SleepingEncoder(Counted(), serve.of).encode(["red"]))
-    assert len(encoded.vectors) == 1
+def test_an_encoder_at_zero_is_asked_once_and_again_after_a_deployment(served: Served) -> None:
+    served.scale = Scale(at_zero=True, deployed_at=1.0)
+    assert served.described() == 1
+    served.scale = Scale(at_zero=True, deployed_at=2.0)
+    assert served.described() == 2
+
+
+def test_a_description_given_during_a_deployment_is_not_kept(served: Served) -> None:
+    served.scale = Scale(at_zero=True, deployed_at=None)
+    assert served.described() == 3
+
+
+def test_work_starts_an_encoder_at_zero(served: Served) -> None:
+    served.scale = Scale(at_zero=True, deployed_at=1.0)
+    assert len(asyncio.run(served.encoder.encode(["red"])).vectors) == 1
+    assert served.replicas.calls == ["encode"]
 
 
 @pytest.mark.parametrize(
-    ("states", "status", "rest"),
+    ("states", "status", "scale"),
     [
-        ({"RUNNING": 1}, "RUNNING", Rest(False, 3.0)),
-        ({"RUNNING": 1, "STARTING": 1}, "RUNNING", Rest(False, 3.0)),
-        ({}, "RUNNING", Rest(True, 3.0)),
-        ({"STARTING": 1}, "RUNNING", Rest(True, 3.0)),
-        ({"STARTING": 1}, "DEPLOYING", Rest(True, None)),
-        ({}, "DEPLOY_FAILED", Rest(True, None)),
-        ({"STARTING": 1}, "UNHEALTHY", Rest(True, None)),
+        ({"RUNNING": 1}, "RUNNING", Scale(False, 3.0)),
+        ({"RUNNING": 1, "STARTING": 1}, "RUNNING", Scale(False, 3.0)),
+        ({}, "RUNNING", Scale(True, 3.0)),
+        ({"STARTING": 1}, "RUNNING", Scale(True, 3.0)),
+        ({"STARTING": 1}, "DEPLOYING", Scale(True, None)),
+        ({}, "DEPLOY_FAILED", Scale(True, None)),
+        ({"STARTING": 1}, "UNHEALTHY", Scale(True, None)),
     ],
 )
-def test_who_sleeps_is_who_has_no_replica_and_lacks_none(
-    states: dict[str, int], status: str, rest: Rest, monkeypatch: pytest.MonkeyPatch
+def test_an_encoder_is_idle_when_it_has_no_replica_and_nothing_failed(
+    states: dict[str, int], status: str, scale: Scale, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment = SimpleNamespace(replica_states={ReplicaState(name): count for name, count in states.items()})
     application = SimpleNamespace(
         deployments={"Encoder": deployment}, status=ApplicationStatus(status), last_deployed_time_s=3.0
     )
-    told = SimpleNamespace(applications={"model": application})
+    reported = SimpleNamespace(applications={"model": application})
     monkeypatch.setattr("ray.is_initialized", lambda: True)
-    monkeypatch.setattr("ray.serve.status", lambda: told)
-    found = asyncio.run(Rests().of("model"))
-    assert found == rest
-    assert found.is_sound == (rest.asleep and status == "RUNNING")
+    monkeypatch.setattr("ray.serve.status", lambda: reported)
+    found = asyncio.run(Scales().of("model"))
+    assert found == scale
+    assert found.is_idle == (scale.at_zero and status == "RUNNING")
 
 
-def test_without_serve_everyone_is_awake() -> None:
-    assert asyncio.run(Rests().of("model")) == Rest()
+def test_without_serve_every_encoder_counts_as_running() -> None:
+    assert asyncio.run(Scales().of("model")) == Scale()
 
 
-def test_a_controller_that_hangs_keeps_nobody_and_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_controller_that_hangs_delays_nobody_for_long_and_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[str] = []
     go_on = threading.Event()
 
-    def read() -> dict[str, Rest]:
+    def read() -> dict[str, Scale]:
         asked.append("controller")
         go_on.wait()
-        return {"model": Rest(asleep=True, deployed_at=1.0)}
+        return {"model": Scale(at_zero=True, deployed_at=1.0)}
 
     async def ask() -> None:
-        rests = Rests()
-        assert [await rests.of("model") for _ in range(3)] == [Rest()] * 3
+        scales = Scales()
+        assert [await scales.of("model") for _ in range(3)] == [Scale()] * 3
         go_on.set()
-        while not (await rests.of("model")).asleep:
+        while not (await scales.of("model")).at_zero:
             await asyncio.sleep(0.01)
         assert len(asked) == 1
 
-    monkeypatch.setattr(handles, "_read_rests", read)
-    monkeypatch.setattr(handles, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(handles, "_scales", read)
+    monkeypatch.setattr(handles, "SCALE_TIMEOUT_S", 0.05)
     asyncio.run(ask())
 
 
-class Sleeping(LocalEncoder):
+class Hanging(LocalEncoder):
     async def describe(self) -> EncoderInfo:
         await asyncio.sleep(60)
         return await super().describe()
 
 
-def test_nobody_waits_for_a_model_that_sleeps_to_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_answer_is_reported_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "READY_TIMEOUT_S", 0.05)
-    encoders = EncoderSet(["sleeper"], lambda name: Sleeping(name))
+    encoders = EncoderSet(["model"], Hanging)
     nothing = cast(Any, None)
-    (told,) = asyncio.run(Status(nothing, nothing, encoders, nothing, 0.9, nothing, nothing).models())
-    assert told.info is None
-    assert told.problem is not None
-    assert "no answer within" in told.problem
+    (found,) = asyncio.run(Status(nothing, nothing, encoders, nothing, 0.9, nothing, nothing).models())
+    assert found.info is None
+    assert found.problem is not None
+    assert "no answer within" in found.problem
+
+
+def test_a_model_at_zero_is_reported_by_the_register_and_not_asked() -> None:
+    info = asyncio.run(LocalEncoder("model").describe())
+    catalog = SimpleNamespace(ledger=SimpleNamespace(versions=lambda: [info]))
+    store = SimpleNamespace(alias_target=lambda _name: info.collection)
+
+    class Counts:
+        async def get(self, _collection: str) -> LedgerCounts:
+            return LedgerCounts(1, 1, 0, 0)
+
+    async def at_zero(_name: str) -> Scale:
+        return Scale(at_zero=True, deployed_at=1.0)
+
+    parts: Any = (catalog, store, EncoderSet(["model"], Hanging), None, 0.9, Counts())
+    check: Any = SimpleNamespace(require=lambda: None)
+    (found,) = asyncio.run(Status(*parts, check, at_zero).models())
+    assert (found.info, found.live, found.problem) == (info, True, None)

@@ -9,7 +9,7 @@ import pytest
 from core.errors import InvalidImage
 from core.telemetry import Stage, answering, watch_stages
 from deployments.observability.metrics import ERRORS, STAGE_SECONDS
-from deployments.observability.telemetry import ToServe, WatchedStage, error_type, start_telemetry
+from deployments.observability.telemetry import RecordedStage, ServeLogHandler, error_type, start_telemetry
 from deployments.observability.tracing import (
     answer_headers,
     mark_failed,
@@ -18,32 +18,32 @@ from deployments.observability.tracing import (
     span_processors,
     trace_id,
 )
-from tests.support.telemetry import Spans, ToldMetrics
+from tests.support.telemetry import RecordedMetrics, Spans
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[ToldMetrics]:
-    watch_stages(WatchedStage)
-    yield ToldMetrics(monkeypatch)
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordedMetrics]:
+    watch_stages(RecordedStage)
+    yield RecordedMetrics(monkeypatch)
     watch_stages(None)
 
 
-def test_a_stage_is_counted_and_timed_by_model(told: ToldMetrics) -> None:
+def test_a_stage_is_counted_and_timed_by_model(recorded: RecordedMetrics) -> None:
     with Stage("search", "dinov2"):
         pass
-    (seconds,) = told.of(STAGE_SECONDS, stage="search", model="dinov2")
+    (seconds,) = recorded.of(STAGE_SECONDS, stage="search", model="dinov2")
     assert 0 < seconds < 1
-    assert told.of(ERRORS) == []
+    assert recorded.of(ERRORS) == []
 
 
 def test_a_stage_that_fails_is_counted_by_the_type_of_its_error(
-    told: ToldMetrics, monkeypatch: pytest.MonkeyPatch
+    recorded: RecordedMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spans = Spans(monkeypatch)
     with spans.root(), pytest.raises(InvalidImage), Stage("preprocess", "blip2"):
         raise InvalidImage("the words of a stranger")
-    assert told.of(ERRORS, stage="preprocess", model="blip2", type="invalid_image") == [1]
-    assert len(told.of(STAGE_SECONDS, stage="preprocess")) == 1
+    assert recorded.of(ERRORS, stage="preprocess", model="blip2", type="invalid_image") == [1]
+    assert len(recorded.of(STAGE_SECONDS, stage="preprocess")) == 1
     assert spans.ended["preprocess"].status.description == "invalid_image"
 
 
@@ -64,7 +64,7 @@ def test_a_line_goes_to_the_logger_of_serve_with_the_id_of_its_request(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     logger = logging.Logger("models.encoder")
-    logger.addHandler(ToServe())
+    logger.addHandler(ServeLogHandler())
     with caplog.at_level("INFO", logger="ray.serve"), answering("r-1"):
         logger.warning("%s does not run", "dinov2")
         logger.debug("not wanted")
@@ -110,7 +110,7 @@ def test_a_span_of_the_past_has_its_times(spans: Spans) -> None:
     assert root.end_time - queue.start_time >= 1e9
 
 
-def test_an_error_is_told_by_its_type_without_its_message(spans: Spans) -> None:
+def test_an_error_is_recorded_by_its_type_without_its_message(spans: Spans) -> None:
     def encode() -> None:
         with span("encode") as current:
             mark_failed(current, "invalid_image")

@@ -15,10 +15,10 @@ from core.errors import InvalidImage, Overloaded
 from core.telemetry import current_request_id
 from deployments.http import errors
 from deployments.http.middleware import RequestId
-from deployments.observability.access_log import Observed
+from deployments.observability.access_log import AccessLog
 from deployments.observability.metrics import ERRORS, REQUEST_SECONDS, REQUESTS
 from deployments.observability.request_context import note_model
-from tests.support.telemetry import Spans, ToldMetrics
+from tests.support.telemetry import RecordedMetrics, Spans
 
 pytestmark = pytest.mark.anyio
 SECRET = "vk_5f0c2a9be417_this-is-a-secret"
@@ -48,7 +48,7 @@ def application() -> FastAPI:
     async def live() -> None:
         return None
 
-    app.add_middleware(Observed, routes=app.routes)
+    app.add_middleware(AccessLog, routes=app.routes)
     app.add_middleware(RequestId)
     return app
 
@@ -61,8 +61,8 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> ToldMetrics:
-    return ToldMetrics(monkeypatch)
+def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordedMetrics:
+    return RecordedMetrics(monkeypatch)
 
 
 @pytest.fixture
@@ -70,18 +70,18 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]
     caplog.set_level("DEBUG", logger="deployments.observability.access_log")
     keys = ("request_id", "method", "route", "status", "ms", "model", "error", "trace_id", "refused")
 
-    def told() -> list[dict[str, Any]]:
+    def found() -> list[dict[str, Any]]:
         mine = [record for record in caplog.records if record.name == "deployments.observability.access_log"]
         return [
             {"level": record.levelname} | {key: vars(record)[key] for key in keys if key in vars(record)}
             for record in mine
         ]
 
-    return told
+    return found
 
 
-async def test_a_request_is_told_with_id_route_status_time_and_model(
-    client: httpx.AsyncClient, told: ToldMetrics, lines: Any
+async def test_a_request_is_logged_with_id_route_status_time_and_model(
+    client: httpx.AsyncClient, recorded: RecordedMetrics, lines: Any
 ) -> None:
     answer = await client.post("/v1/search", json={"models": ["dinov2"]}, headers={"X-Request-ID": "shop-17"})
     (line,) = lines()
@@ -95,16 +95,16 @@ async def test_a_request_is_told_with_id_route_status_time_and_model(
         "model": "dinov2",
     }
     assert answer.json() == {"request_id": "shop-17"}
-    assert told.of(REQUESTS, route="/v1/search", method="POST", status="200", model="dinov2") == [1]
-    assert len(told.of(REQUEST_SECONDS, route="/v1/search", model="dinov2")) == 1
+    assert recorded.of(REQUESTS, route="/v1/search", method="POST", status="200", model="dinov2") == [1]
+    assert len(recorded.of(REQUEST_SECONDS, route="/v1/search", model="dinov2")) == 1
 
 
 async def test_several_models_are_one_label_and_named_in_the_line(
-    client: httpx.AsyncClient, told: ToldMetrics, lines: Any
+    client: httpx.AsyncClient, recorded: RecordedMetrics, lines: Any
 ) -> None:
     await client.post("/v1/search", json={"models": ["dinov2", "blip2", "dinov2"]})
     assert lines()[0]["model"] == "dinov2,blip2"
-    assert told.of(REQUESTS, model="several") == [1]
+    assert recorded.of(REQUESTS, model="several") == [1]
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ async def test_several_models_are_one_label_and_named_in_the_line(
         ("other", 500, "internal", "WARNING"),
     ],
 )
-async def test_an_error_is_told_by_its_type(
+async def test_an_error_is_recorded_by_its_type(
     client: httpx.AsyncClient,
-    told: ToldMetrics,
+    recorded: RecordedMetrics,
     lines: Any,
     product: str,
     status: int,
@@ -134,12 +134,12 @@ async def test_an_error_is_told_by_its_type(
         level,
     )
     assert line["route"] == "/v1/products/{product_id}"
-    assert told.of(REQUESTS, status=str(status), model="none") == [1]
-    assert told.of(ERRORS, stage="request", type=error) == [1]
+    assert recorded.of(REQUESTS, status=str(status), model="none") == [1]
+    assert recorded.of(ERRORS, stage="request", type=error) == [1]
 
 
 async def test_refusals_for_want_of_room_share_a_line_and_each_is_counted(
-    client: httpx.AsyncClient, told: ToldMetrics, lines: Any, monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, recorded: RecordedMetrics, lines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
         await client.get("/v1/products/busy")
@@ -151,11 +151,11 @@ async def test_refusals_for_want_of_room_share_a_line_and_each_is_counted(
         ("overloaded", 3),
         ("invalid_image", None),
     ]
-    assert told.of(REQUESTS, status="503", model="none") == [1, 1, 1, 1]
+    assert recorded.of(REQUESTS, status="503", model="none") == [1, 1, 1, 1]
 
 
 async def test_a_client_that_goes_away_is_no_fault_of_the_service(
-    client: httpx.AsyncClient, told: ToldMetrics, lines: Any
+    client: httpx.AsyncClient, recorded: RecordedMetrics, lines: Any
 ) -> None:
     with pytest.raises(asyncio.CancelledError):
         await client.get("/v1/products/gone")
@@ -163,11 +163,11 @@ async def test_a_client_that_goes_away_is_no_fault_of_the_service(
 
 
 async def test_paths_and_methods_of_strangers_make_no_labels(
-    client: httpx.AsyncClient, told: ToldMetrics
+    client: httpx.AsyncClient, recorded: RecordedMetrics
 ) -> None:
     await client.request("BREW", "/v1/nothing/of/ours")
     await client.request("HEAD", "/v1/products/7")
-    labels = [labels for name, _, labels in told.values if name == REQUESTS.name]
+    labels = [labels for name, _, labels in recorded.values if name == REQUESTS.name]
     assert [(each["route"], each["method"]) for each in labels] == [
         ("unmatched", "OTHER"),
         ("/v1/products/{product_id}", "HEAD"),
@@ -180,7 +180,7 @@ async def test_health_checks_are_for_debugging_only(client: httpx.AsyncClient, l
 
 
 async def test_no_line_holds_a_key_or_an_image(
-    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, told: ToldMetrics
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, recorded: RecordedMetrics
 ) -> None:
     caplog.set_level("DEBUG")
     logging.getLogger("httpx").setLevel("WARNING")
@@ -198,11 +198,11 @@ async def test_no_line_holds_a_key_or_an_image(
     assert written.count("request_id") >= 2
     assert SECRET not in written
     assert IMAGE[:12] not in written
-    assert SECRET not in json.dumps(told.values)
+    assert SECRET not in json.dumps(recorded.values)
 
 
 async def test_a_traced_request_is_a_span_and_the_caller_learns_its_trace(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, lines: Any, told: ToldMetrics
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, lines: Any, recorded: RecordedMetrics
 ) -> None:
     spans = Spans(monkeypatch)
     with spans.root() as trace:
@@ -217,7 +217,7 @@ async def test_a_traced_request_is_a_span_and_the_caller_learns_its_trace(
 
 
 async def test_a_request_that_is_not_traced_gets_no_such_header(
-    client: httpx.AsyncClient, told: ToldMetrics
+    client: httpx.AsyncClient, recorded: RecordedMetrics
 ) -> None:
     answer = await client.get("/health/live", headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
     assert "traceparent" not in answer.headers
