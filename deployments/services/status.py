@@ -8,10 +8,9 @@ from typing import Any
 
 from catalog.opening import Catalog
 from core.concurrency import start_shared
-from core.ensemble import ENSEMBLE
 from core.errors import Unavailable, UnsupportedModality, VitrineError, expected
 from core.ports import EncoderClient, Ledger, VectorStore
-from core.search import Query, QueryPart, QueryVector
+from core.search import ENSEMBLE, QueryPart, QueryVector, SearchQuery
 from core.store_check import StoreCheck
 from core.types import PROBE, EncoderInfo, LedgerCounts
 from deployments.replicas.handles import Rest, Rests
@@ -161,9 +160,9 @@ class Status:
 
     async def _fused_search(self, embedded: Mapping[str, QueryVector]) -> None:
         others = {each.name: "it sleeps or is away" for each in self._encoders if each.name not in embedded}
-        query = Query((QueryPart(PROBE),), limit=1, embedded=embedded, not_asked=others)
+        query = SearchQuery((QueryPart(PROBE),), limit=1, embedded=embedded, not_asked=others)
         try:
-            await self._ensemble.search(query, None, None)
+            await self._ensemble.search(query)
         except UnsupportedModality:
             # It works, and has nobody to ask: those that are away are named by their own checks.
             return

@@ -16,9 +16,9 @@ from catalog.database import CatalogConfig
 from catalog.fetching.connections import FetchLimits
 from catalog.fetching.fetcher import Fetcher
 from catalog.opening import open_catalog
-from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
+from core.ensemble import EnsembleSearch
 from core.ports import EncoderClient, VectorStore
-from core.search import ModelSearch, Query
+from core.search import ModelSearch
 from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
 from deployments.services.assembly import assemble
@@ -46,15 +46,6 @@ def served(app: Any) -> Iterator[str]:
         listener.close()
 
 
-class LocalEnsemble:
-    def __init__(self, encoders: Mapping[str, EncoderClient], store: VectorStore) -> None:
-        members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
-        self._ensemble = EnsembleSearch(members, deadline_s=5)
-
-    async def search(self, query: Query, weights: Any, fusion: Fusion | None) -> EnsembleResult:
-        return await self._ensemble.search(query, weights or {}, fusion or "rrf")
-
-
 @contextmanager
 def local_service(
     folder: Path,
@@ -73,10 +64,10 @@ def local_service(
     catalog = open_catalog(args.catalog)
     served = ServedModels(models=tuple(encoders))
     store = store or MemoryStore()
+    members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
+    ensemble = EnsembleSearch(members, deadline_s=5)
     app = create_app(args)
-    app.state.services = assemble(
-        args, served, catalog, store, lambda name: encoders[name], LocalEnsemble(encoders, store)
-    )
+    app.state.services = assemble(args, served, catalog, store, lambda name: encoders[name], ensemble)
     yield app
     catalog.close()
 

@@ -15,8 +15,8 @@ from PIL import Image
 from catalog.database import CatalogConfig
 from catalog.opening import open_catalog
 from core.calibration import CalibrationConfig
-from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
-from core.search import ModelSearch, Query
+from core.ensemble import EnsembleSearch
+from core.search import ModelSearch
 from core.types import NewImage
 from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
@@ -28,14 +28,6 @@ from tests.support.vector_stores import row
 
 pytestmark = pytest.mark.anyio
 PRODUCTS = 150
-
-
-class LocalEnsemble:
-    def __init__(self, ensemble: EnsembleSearch) -> None:
-        self._ensemble = ensemble
-
-    async def search(self, query: Query, weights: Any, fusion: Fusion | None) -> EnsembleResult:
-        return await self._ensemble.search(query, weights or {}, fusion or "rrf")
 
 
 def image(rng: np.random.Generator, colors: int) -> bytes:
@@ -80,7 +72,7 @@ async def service(folder: Path, images: Sequence[bytes]) -> AsyncIterator[httpx.
         )
         await _index(store, encoders, product.images[0].image_id, product.images[0].revision, number, data)
     searches = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
-    ensemble = LocalEnsemble(EnsembleSearch(searches, deadline_s=5))
+    ensemble = EnsembleSearch(searches, deadline_s=5)
     app = create_app(args)
     served = ServedModels(models=tuple(encoders))
     app.state.services = assemble(args, served, catalog, store, lambda name: encoders[name], ensemble)

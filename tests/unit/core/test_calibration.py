@@ -9,7 +9,7 @@ from core.errors import Conflict
 
 DIMENSION = 16
 IMAGE: Form = (("image", 1.0),)
-WORDS: Form = (("text", 1.0),)
+TEXT: Form = (("text", 1.0),)
 RELATED_SHARE = 0.01
 
 
@@ -27,15 +27,15 @@ def _unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def sample(rng: np.random.Generator, centers: NDArray[np.float32], kin: int, titled: int) -> NullSample:
-    """`kin` products around each center, of one to four images; words lie elsewhere than images."""
+    """`kin` products around each center, of one to four images; titles lie elsewhere than images."""
     products = np.repeat(centers, kin, axis=0)[rng.permutation(len(centers) * kin)]
     views = rng.integers(1, 5, len(products))
     apart = np.eye(1, DIMENSION, dtype=np.float32)
     return NullSample(
         images=near(rng, np.repeat(products, views, axis=0)),
         starts=np.cumsum(views) - views,
-        words=_unit(near(rng, products) - 2 * apart),
-        worded=np.arange(len(products)) < titled,
+        titles=_unit(near(rng, products) - 2 * apart),
+        titled=np.arange(len(products)) < titled,
     )
 
 
@@ -62,12 +62,12 @@ def test_a_smaller_rate_asks_for_more() -> None:
     assert minimums[0] > null[-2]
 
 
-def test_words_are_measured_against_words() -> None:
+def test_text_is_measured_against_titles() -> None:
     catalog = _small()
     images = smallest_match(null_scores(catalog, IMAGE, RELATED_SHARE), 0.1)
-    words = smallest_match(null_scores(catalog, WORDS, RELATED_SHARE), 0.1)
+    text = smallest_match(null_scores(catalog, TEXT, RELATED_SHARE), 0.1)
     both = smallest_match(null_scores(catalog, (*IMAGE, ("text", 1.0)), RELATED_SHARE), 0.1)
-    assert words < both < images
+    assert text < both < images
 
 
 def test_what_a_query_pushes_away_is_another_product() -> None:
@@ -84,7 +84,7 @@ def test_a_small_catalog_cannot_tell_a_rate() -> None:
         null_scores(few, IMAGE, RELATED_SHARE)
     untitled = sample(rng, directions(rng, MINIMUM_PRODUCTS), kin=1, titled=3)
     with pytest.raises(Conflict, match="a title, and there are 3"):
-        null_scores(untitled, WORDS, RELATED_SHARE)
+        null_scores(untitled, TEXT, RELATED_SHARE)
 
 
 def test_a_rate_below_what_the_sample_can_tell_is_refused() -> None:

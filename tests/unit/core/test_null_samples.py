@@ -18,7 +18,7 @@ from tests.support.vector_stores import row
 pytestmark = pytest.mark.anyio
 INFO = EncoderInfo("m", "fake", "", "0123456789ab", 8, ("image", "text"), "float32", "cpu")
 IMAGE: Form = (("image", 1.0),)
-WORDS: Form = (("text", 1.0),)
+TEXT: Form = (("text", 1.0),)
 
 
 @dataclass
@@ -82,10 +82,10 @@ async def test_a_sample_is_drawn_once_for_many_questions() -> None:
     assert (catalog.asked, encoder.texts) == (1, [])
 
 
-async def test_titles_are_embedded_when_words_ask() -> None:
+async def test_titles_are_embedded_when_a_text_asks() -> None:
     encoder = TitleEncoder()
     samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig(sample_products=150))
-    await samples.smallest_match(encoder, WORDS, 0.1)
+    await samples.smallest_match(encoder, TEXT, 0.1)
     assert encoder.texts == [f"title {n}" for n in range(150)]
 
 
@@ -117,7 +117,7 @@ async def test_a_missing_collection_and_a_change_of_version_are_a_matter_of_time
     other = EncoderInfo("m", "fake", "", "ba9876543210", 8, ("image", "text"), "float32", "cpu")
     samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig())
     with pytest.raises(ModelUnavailable, match="changing its version"):
-        await samples.smallest_match(TitleEncoder(info=other), WORDS, 0.1)
+        await samples.smallest_match(TitleEncoder(info=other), TEXT, 0.1)
 
 
 class Gated(TitleEncoder):
@@ -140,8 +140,8 @@ async def test_a_sample_does_not_end_with_the_request_that_began_it() -> None:
     encoder = Gated()
     samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig(sample_products=150))
     with answering("impatient"), ending_at(asyncio.get_running_loop().time()):
-        impatient = asyncio.create_task(samples.smallest_match(encoder, WORDS, 0.1))
-    patient = asyncio.create_task(samples.smallest_match(encoder, WORDS, 0.1))
+        impatient = asyncio.create_task(samples.smallest_match(encoder, TEXT, 0.1))
+    patient = asyncio.create_task(samples.smallest_match(encoder, TEXT, 0.1))
     while not samples._drawing:
         await asyncio.sleep(0)
     impatient.cancel()

@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.ensemble import EnsembleSearch, Fusion
-from core.fusion import fusion_depth
-from core.search import ModelSearch, Query, QueryPart
+from core.ensemble import EnsembleSearch
+from core.fusion import Fusion, fusion_depth
+from core.search import ModelSearch, QueryPart, SearchQuery
 from milvus.memory import MemoryStore
 from tests.support.local_encoder import LocalEncoder
 from tests.support.vector_stores import row
@@ -40,8 +40,8 @@ def members(seed: int) -> dict[str, ModelSearch]:
 
 
 def found(searches: dict[str, ModelSearch], limit: int, fusion: Fusion) -> list[str]:
-    query = Query((QueryPart("a red thing"),), limit)
-    result = asyncio.run(EnsembleSearch(searches, deadline_s=30).search(query, {}, fusion))
+    query = SearchQuery((QueryPart("a red thing"),), limit, fusion=fusion)
+    result = asyncio.run(EnsembleSearch(searches, deadline_s=30).search(query))
     return [hit.product_id for hit in result.hits]
 
 
