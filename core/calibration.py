@@ -37,7 +37,7 @@ Form = tuple[tuple[Modality, float], ...]
 Scores = NDArray[np.float64]
 
 MINIMUM_PRODUCTS = 100
-"""Below this the relatives, one in a hundred, cannot be told from the rest."""
+"""Below this the relatives, one in a hundred, cannot be separated from the rest."""
 _ABOVE = 3 * SCORE_TOLERANCE
 """Distance of a threshold from the best score that is no match: one tolerance each, since
 

@@ -1,4 +1,4 @@
-"""Shared tasks, work side by side, a weighted semaphore, a circuit breaker, and thread pools."""
+"""Shared tasks, a weighted semaphore, a circuit breaker, outcomes of parallel work, and thread pools."""
 
 import asyncio
 import os
@@ -25,26 +25,6 @@ def start_shared(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     cancel the calls of a request whose caller goes away. This one begins with an empty context.
     """
     return asyncio.create_task(work, context=Context())
-
-
-async def gather_outcomes(
-    work: Mapping[str, Awaitable[T]], what: str
-) -> tuple[dict[str, T], dict[str, VitrineError]]:
-    """Await all side by side; return the answers and the errors, each by name and in order.
-
-    An error that is not ours is logged with its traceback as a failure of `what`, followed by the name.
-    """
-    outcomes = await asyncio.gather(*work.values(), return_exceptions=True)
-    answered: dict[str, T] = {}
-    failed: dict[str, VitrineError] = {}
-    for name, outcome in zip(work, outcomes, strict=True):
-        if isinstance(outcome, Exception):
-            failed[name] = expected(outcome, f"{what} {name}")
-        elif isinstance(outcome, BaseException):
-            raise outcome
-        else:
-            answered[name] = outcome
-    return answered, failed
 
 
 class WeightedSemaphore:
@@ -134,9 +114,29 @@ class CircuitBreaker:
                 await asyncio.sleep(PROBE_PAUSE_S)
 
 
+async def gather_outcomes(
+    work: Mapping[str, Awaitable[T]], what: str
+) -> tuple[dict[str, T], dict[str, VitrineError]]:
+    """Await all side by side; return the answers and the errors, each by name and in order.
+
+    An error that is not ours is logged with its traceback as a failure of `what`, followed by the name.
+    """
+    outcomes = await asyncio.gather(*work.values(), return_exceptions=True)
+    answered: dict[str, T] = {}
+    failed: dict[str, VitrineError] = {}
+    for name, outcome in zip(work, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            failed[name] = expected(outcome, f"{what} {name}")
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            answered[name] = outcome
+    return answered, failed
+
+
 THREADS = 64
-"""Blocking calls that may wait at once: while Milvus is away, those that wait for it must not keep
-the database, the image files and the health checks waiting too."""
+"""Most blocking calls at once: while Milvus is away, those that wait for it must not keep the database, the image
+files and the health checks waiting too."""
 
 
 def widen_thread_pool() -> None:
@@ -151,9 +151,9 @@ BODIES = ThreadPoolExecutor(2, "bodies")
 
 
 async def run_in(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do as `asyncio.to_thread` does in a pool that bounds how much is done at once.
+    """Run a function as `asyncio.to_thread` does, in a pool that bounds how many run at once.
 
-    What has not begun when the caller goes is never done.
+    One that has not begun when its caller goes away never runs.
     """
     work = partial(copy_context().run, function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -91,12 +91,12 @@ class SearchQuery:
 
     @property
     def is_text_only(self) -> bool:
-        """Whether there is text of positive weight, and nothing but text."""
+        """True where there is text of positive weight, and nothing but text."""
         return bool(self.text) and all(isinstance(part.content, str) for part in self.parts)
 
     @property
     def has_threshold(self) -> bool:
-        """Whether only matches are wanted."""
+        """True where only matches are wanted."""
         return self.score_threshold is not None or self.max_false_match_rate is not None
 
     def check(self) -> None:
@@ -142,7 +142,7 @@ class SearchResult:
     incomplete: dict[str, str] = field(default_factory=dict)
     """Models that took part without their scores of some candidates, and why."""
     degraded: bool = False
-    """Whether one that should have answered did not, or not in full."""
+    """True where one that should have answered did not, or not in full."""
     keyword_weight: float = 0.0
     """The share that the keyword search had in the order, 0 to 1."""
     thresholds: dict[str, float] = field(default_factory=dict)

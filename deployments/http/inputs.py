@@ -47,7 +47,7 @@ async def fetch_image(url: str, fetcher: Fetcher, param: str) -> bytes:
 
 
 def _is_url(source: str) -> bool:
-    """Tell a URL from base64 and data URIs, which never begin like one."""
+    """Return whether this is a URL; base64 and data URIs never begin like one."""
     return source[:8].lower().startswith(("http://", "https://"))
 
 

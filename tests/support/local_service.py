@@ -24,7 +24,6 @@ from deployments.http.app import create_app
 from deployments.services.assembly import assemble
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
-from models.images import ImageLimits
 from tests.support.servers import HostileServer
 
 
@@ -51,15 +50,14 @@ def local_service(
     folder: Path,
     encoders: Mapping[str, EncoderClient],
     store: VectorStore | None = None,
-    images: ImageLimits | None = None,
+    **settings: Any,
 ) -> Iterator[FastAPI]:
     args = GatewayArgs(
         catalog=CatalogConfig(
             database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
         ),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-        images=images or ImageLimits(),
-        counts_ttl_s=0,
+        **{"counts_ttl_s": 0, **settings},
     )
     catalog = open_catalog(args.catalog)
     served = ServedModels(models=tuple(encoders))

@@ -10,7 +10,7 @@ from core.errors import ModelUnavailable
 from deployments.http.limits import ending_at, within_deadline
 
 
-class Sleeper:
+class Member:
     def __init__(self, refusals: int) -> None:
         self.refusals = refusals
         self.asked = 0
@@ -19,7 +19,7 @@ class Sleeper:
         self.asked += 1
         await asyncio.sleep(0)
         if self.asked <= self.refusals:
-            raise ModelUnavailable("asleep")
+            raise ModelUnavailable("no replica")
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +29,14 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_closes_when_the_member_answers_and_one_probe_runs_at_a_time() -> None:
     async def run() -> None:
-        sleeper = Sleeper(refusals=2)
-        breaker = CircuitBreaker(sleeper.answer)
+        member = Member(refusals=2)
+        breaker = CircuitBreaker(member.answer)
         assert not breaker.is_open()
         breaker.open()
         breaker.open()
         while breaker.is_open():
             await asyncio.sleep(0.005)
-        assert sleeper.asked == 3
+        assert member.asked == 3
 
     asyncio.run(run())
 
@@ -79,11 +79,11 @@ def test_a_bug_of_a_probe_is_logged_and_probing_goes_on(caplog: pytest.LogCaptur
 
 def test_a_member_that_nobody_wants_is_not_probed() -> None:
     async def run() -> None:
-        sleeper = Sleeper(refusals=1_000_000)
-        breaker = CircuitBreaker(sleeper.answer)
+        member = Member(refusals=1_000_000)
+        breaker = CircuitBreaker(member.answer)
         breaker.open()
         await asyncio.sleep(0.2)
-        assert sleeper.asked == 1
+        assert member.asked == 1
         assert not breaker.is_open()
 
     asyncio.run(run())

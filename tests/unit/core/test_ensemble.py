@@ -34,18 +34,18 @@ class Member:
         await asyncio.sleep(self.delay_s)
 
 
-class Sleeper(Member):
+class Waiting(Member):
     def __init__(self, name: str, products: str) -> None:
         super().__init__(name, products)
-        self.awake = asyncio.Event()
+        self.ready = asyncio.Event()
 
     async def search(self, query: SearchQuery) -> SearchResult:
         found = await super().search(query)
-        await self.awake.wait()
+        await self.ready.wait()
         return found
 
     async def reach(self) -> None:
-        await self.awake.wait()
+        await self.ready.wait()
 
 
 class Failing(Member):
@@ -148,12 +148,12 @@ def test_an_ensemble_without_weight_says_so() -> None:
 
 def test_only_the_first_search_waits_for_a_member_that_is_away() -> None:
     async def searched() -> list[SearchResult]:
-        sleeper = Sleeper("sleeper", "wvu")
-        searches = {member.name: cast(ModelSearch, member) for member in (Member("a", "xyz"), sleeper)}
+        waiting = Waiting("waiting", "wvu")
+        searches = {member.name: cast(ModelSearch, member) for member in (Member("a", "xyz"), waiting)}
         ensemble, query = EnsembleSearch(searches, deadline_s=2), SearchQuery((QueryPart("red"),), limit=3)
         first, second = [await ensemble.search(query) for _ in range(2)]
-        assert sleeper.asked == 1
-        sleeper.awake.set()
+        assert waiting.asked == 1
+        waiting.ready.set()
         while (last := await ensemble.search(query)).degraded:
             await asyncio.sleep(0.01)
         return [first, second, last]
@@ -161,6 +161,6 @@ def test_only_the_first_search_waits_for_a_member_that_is_away() -> None:
     first, second, last = asyncio.run(searched())
     assert first.degraded
     assert second.degraded
-    assert "did not answer within 2 s" in first.skipped["sleeper"]
-    assert "asked again" in second.skipped["sleeper"]
-    assert last.weights.keys() == {"a", "sleeper"}
+    assert "did not answer within 2 s" in first.skipped["waiting"]
+    assert "asked again" in second.skipped["waiting"]
+    assert last.weights.keys() == {"a", "waiting"}
