@@ -40,17 +40,16 @@ class Thresholds:
         """
         if not query.has_threshold:
             return None
-        if query.model != ENSEMBLE:
-            await self._encoders.require(query.model, query.inputs)
-        if query.score_threshold is not None:
-            return {(await self._encoders.get(query.model).describe()).collection: query.score_threshold}
-        assert query.max_false_match_rate is not None
-        rate = query.max_false_match_rate
         form: Form = tuple(
             (("text" if isinstance(part.content, str) else "image"), part.weight) for part in query.parts
         )
+        rate = query.max_false_match_rate or 0.0
         if query.model != ENSEMBLE:
-            return dict([await self._samples.smallest_match(self._encoders.get(query.model), form, rate)])
+            encoder = self._encoders.get(query.model)
+            await self._encoders.require(query.model, query.inputs)
+            if query.score_threshold is not None:
+                return {(await encoder.describe()).collection: query.score_threshold}
+            return dict([await self._samples.smallest_match(encoder, form, rate)])
         unable = await self._encoders.unable(modality for modality, _ in form)
         unwanted = {name for name, weight in (query.weights or {}).items() if weight == 0}
         asked = [each for each in self._encoders if each.name not in unwanted | unable.keys()]
