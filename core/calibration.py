@@ -33,7 +33,7 @@ from core.types import SCORE_TOLERANCE, EncoderInfo, Hit, Modality, Product, Vec
 from core.vectors import relative_weights
 
 Form = tuple[tuple[Modality, float], ...]
-"""The modality and the weight of each part of a query."""
+"""Modality and the weight of each part of a query."""
 Scores = NDArray[np.float64]
 
 MINIMUM_PRODUCTS = 100
@@ -53,7 +53,7 @@ _GROWING_S = 10.0
 
 
 class CalibrationConfig(Config):
-    """The sample that turns a `max_false_match_rate` into a score."""
+    """Sample that turns a `max_false_match_rate` into a score."""
 
     sample_products: int = Field(
         512, ge=100, le=4096, description="Products that stand for the catalog; n tell rates from 1/(n+1)."
@@ -65,7 +65,7 @@ class CalibrationConfig(Config):
 
 
 class ProductSample(Protocol):
-    """The catalog, as far as a sample is drawn from it."""
+    """Catalog, as far as a sample is drawn from it."""
 
     def sample(self, count: int) -> list[Product]:
         """Draw up to `count` products with images, at random but always alike. Blocks."""

@@ -17,7 +17,7 @@ Lists = Mapping[str, Sequence[Hit]]
 """Distinct products by the name of a list, best first."""
 
 RRF_K = 60
-"""The constant of Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion …", SIGIR 2009."""
+"""Constant of Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion …", SIGIR 2009."""
 
 
 def normalized_weights(weights: Mapping[str, float], members: Sequence[str]) -> dict[str, float]:

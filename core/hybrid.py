@@ -13,7 +13,7 @@ from core.telemetry import Stage
 from core.types import Hit
 
 KEYWORD = "keyword"
-"""The name of the keyword search in timings and among what was skipped."""
+"""Name of the keyword search in timings and among what was skipped."""
 
 
 class HybridSearch:

@@ -22,7 +22,7 @@ from core.vectors import weighted_mean
 T = TypeVar("T")
 
 ENSEMBLE = "ensemble"
-"""The name of all members together, where a model is named."""
+"""Name of all members together, where a model is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class QueryVector:
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """The parts of a query, the model or the ensemble that is asked, and which page of the products is wanted."""
+    """Parts of a query, the model or the ensemble that is asked, and which page of the products is wanted."""
 
     parts: tuple[QueryPart, ...]
     limit: int = 10
@@ -61,7 +61,7 @@ class SearchQuery:
     exclude_products: tuple[str, ...] = ()
     model: str = ENSEMBLE
     offset: int = 0
-    """The gateway alone knows pages: below it a query asks for the first `limit` products."""
+    """Known to the gateway alone: below it a query asks for the first `limit` products."""
     weights: Mapping[str, float] | None = None
     """Weights of the ensemble's members; a member without one has that of the configuration, or 1."""
     fusion: Fusion | None = None
@@ -81,12 +81,12 @@ class SearchQuery:
 
     @property
     def inputs(self) -> list[EncoderInput]:
-        """The parts that a model has to encode: those that the catalog does not hold."""
+        """Parts that a model has to encode: those that the catalog does not hold."""
         return [part.content for part in self.parts if not isinstance(part.content, StoredPart)]
 
     @property
     def text(self) -> str:
-        """The text of positive weight, joined; a keyword search cannot push away."""
+        """Text of positive weight, joined; a keyword search cannot push away."""
         return " ".join(p.content for p in self.parts if isinstance(p.content, str) and p.weight > 0)
 
     @property
@@ -134,7 +134,7 @@ class SearchResult:
 
     hits: list[Hit]
     versions: list[EncoderInfo] = field(default_factory=list)
-    """The model versions that answered."""
+    """Model versions that answered."""
     weights: dict[str, float] = field(default_factory=dict)
     """Their shares, by model; the sum is 1."""
     skipped: dict[str, str] = field(default_factory=dict)
@@ -144,14 +144,14 @@ class SearchResult:
     degraded: bool = False
     """True where one that should have answered did not, or not in full."""
     keyword_weight: float = 0.0
-    """The share that the keyword search had in the order, 0 to 1."""
+    """Share that the keyword search had in the order, 0 to 1."""
     thresholds: dict[str, float] = field(default_factory=dict)
-    """The smallest cosine of a match, by model."""
+    """Smallest cosine of a match, by model."""
     timings_ms: dict[str, float] = field(default_factory=dict)
     embedded: Mapping[str, QueryVector] = field(default_factory=dict)
-    """The query's vector, by model, where one model was asked."""
+    """Vector of the query, by model, where one model was asked."""
     products: Mapping[str, Product] = field(default_factory=dict)
-    """The products of the hits, by id, once the catalog was read."""
+    """Products of the hits, by id, once the catalog was read."""
 
 
 class ModelSearch:

@@ -58,7 +58,7 @@ def correlate_ranks(first: Sequence[str], second: Sequence[str]) -> float | None
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The lists by model in the order asked, the agreement of each two, and why other models have none."""
+    """Lists by model in the order asked, the agreement of each two, and why other models have none."""
 
     lists: dict[str, SearchResult]
     agreements: list[Agreement]

@@ -104,7 +104,7 @@ SPARES = (0, 64, 512, 4096)
 
 
 class Ensemble(Protocol):
-    """The ensemble, near or behind a Serve handle."""
+    """Ensemble, near or behind a Serve handle."""
 
     async def search(self, query: SearchQuery) -> SearchResult:
         """Search with all members and fuse; weights and fusion default to the configuration."""
