@@ -1,17 +1,17 @@
 """Calibration of the smallest score that counts as a match, from samples of the catalog, and the vote on it.
 
-The null distribution is that of the *best unrelated product*, since a search shows the best of all N
-products and not a random one. It is made of the catalog itself: a sample of its products asks for the
-others, in the form of the query (images, titles, or their weighted mean, since scores of words lie in
-another range than those of images). A product and its nearest relatives are taken for a share of the
-catalog, and what it finds beyond them is unrelated. The threshold is the conformal quantile of these
-scores. A larger share finds more, and keeps the rate for queries that are less strange.
+The null distribution is that of the *best unrelated product*, since a search shows the best of all N products and
+not a random one. It is made of the catalog itself: a sample of its products asks for the others, in the form of the
+query. A form is images, titles, or their weighted mean; scores of text lie in another range than those of images.
 
-A query as strange to the catalog as a product without its relatives then gets any answer at all with a
-chance of at most the rate. That is the false positive identification rate of ISO/IEC 19795-1, a rate per
-answer and not per product; the quantile is that of Vovk et al., "Algorithmic Learning in a Random World",
-2005, with 1 / (n + 1) as the smallest rate that n products can tell. Queries of a kind that no product is
-(noise, say) are outside of the promise.
+A product and its nearest relatives are taken for a share of the catalog, and what it finds beyond them is unrelated.
+The threshold is the conformal quantile of these scores. A larger share finds more, and keeps the rate for queries
+that are less strange.
+
+A query as strange to the catalog as a product without its relatives then gets any answer at all with a chance of at
+most the rate. That is the false positive identification rate of ISO/IEC 19795-1, a rate per answer and not per
+product. The quantile is that of Vovk et al., "Algorithmic Learning in a Random World", 2005, with 1 / (n + 1) as
+the smallest rate that n products can tell. Queries unlike any product, such as noise, are outside of the promise.
 """
 
 import asyncio
@@ -33,18 +33,43 @@ from core.types import SCORE_TOLERANCE, EncoderInfo, Hit, Modality, Product, Vec
 from core.vectors import relative_weights
 
 Form = tuple[tuple[Modality, float], ...]
-"""What a query is made of: the modality and the weight of each part."""
+"""Modality and the weight of each part of a query."""
 Scores = NDArray[np.float64]
 
 MINIMUM_PRODUCTS = 100
-"""Below this the relatives, one in a hundred, cannot be told from the rest."""
+"""Below this the relatives, one in a hundred, cannot be separated from the rest."""
 _ABOVE = 3 * SCORE_TOLERANCE
-"""How far a threshold lies above the best score that is no match: one tolerance each since
+"""Distance of a threshold from the best score that is no match: one tolerance each, since
 
 - a store may find that score higher;
 - products that tie get the score of the best of them;
 - a score within the tolerance of a threshold reaches it.
 """
+_VIEWS = 4
+_TITLES_A_CALL = 64
+_FORMS_KEPT = 64
+_GROWING_S = 10.0
+"""Age at which a sample smaller than asked for is drawn anew, and waited for: the catalog grows."""
+
+
+class CalibrationConfig(Config):
+    """Sample that turns a `max_false_match_rate` into a score."""
+
+    sample_products: int = Field(
+        512, ge=100, le=4096, description="Products that stand for the catalog; n tell rates from 1/(n+1)."
+    )
+    related_share: float = Field(
+        0.01, gt=0, lt=0.5, description="Share of the catalog that a product and its relatives are."
+    )
+    renew_s: float = Field(600.0, gt=0, description="Age at which a sample is drawn anew, in seconds.")
+
+
+class ProductSample(Protocol):
+    """Catalog, as far as a sample is drawn from it."""
+
+    def sample(self, count: int) -> list[Product]:
+        """Draw up to `count` products with images, at random but always alike. Blocks."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +77,25 @@ class NullSample:
     """A random sample of n products in one model version's space; all vectors are float32 unit rows.
 
     `images` (m, dimension) has the products' images one product after the other, `starts` (n,) the row
-    of each product's first; `words` (n, dimension) has their titles, and `worded` (n,) says which have one.
+    of each product's first; `titles` (n, dimension) has their titles, and `titled` (n,) says which have one.
     """
 
     images: Vector
     starts: NDArray[np.int64]
-    words: Vector
-    worded: NDArray[np.bool_]
+    titles: Vector
+    titled: NDArray[np.bool_]
 
 
 def null_scores(sample: NullSample, form: Form, related_share: float) -> Scores:
-    """The best score of an unrelated product, for each product that can ask in this form; ascending.
+    """Return the best score of an unrelated product for each product that can ask in this form; ascending.
 
     Raises:
         Conflict: fewer than `MINIMUM_PRODUCTS` can.
     """
-    needs_words = any(modality == "text" for modality, _ in form)
-    askers = np.flatnonzero(sample.worded) if needs_words else np.arange(len(sample.starts))
+    needs_titles = any(modality == "text" for modality, _ in form)
+    askers = np.flatnonzero(sample.titled) if needs_titles else np.arange(len(sample.starts))
     if len(askers) < MINIMUM_PRODUCTS:
-        kind = "indexed images and a title" if needs_words else "indexed images"
+        kind = "indexed images and a title" if needs_titles else "indexed images"
         raise Conflict(
             f"no rate can be kept yet: it takes {MINIMUM_PRODUCTS} products with {kind}, and there are "
             f"{len(askers)}; give a `score_threshold` of one model instead"
@@ -84,7 +109,7 @@ def null_scores(sample: NullSample, form: Form, related_share: float) -> Scores:
 
 
 def smallest_match(null: Scores, rate: float) -> float:
-    """The smallest score that counts as a match, given the ascending null scores.
+    """Return the smallest score that counts as a match, given the ascending null scores.
 
     Raises:
         Conflict: so many products cannot tell so small a rate.
@@ -104,38 +129,41 @@ def _queries(sample: NullSample, askers: NDArray[np.int64], form: Form) -> Vecto
     weights = relative_weights([weight for _, weight in form])
     for (modality, _), weight in zip(form, weights, strict=True):
         who = askers if weight >= 0 else np.roll(askers, len(askers) // 2)
-        rows = sample.words[who] if modality == "text" else sample.images[sample.starts[who]]
+        rows = sample.titles[who] if modality == "text" else sample.images[sample.starts[who]]
         total += weight * rows
     lengths = np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
     queries: Vector = (total / lengths).astype(np.float32)
     return queries
 
 
-_VIEWS = 4
-_TITLES_A_CALL = 64
-_FORMS_KEPT = 64
-_GROWING_S = 10.0
-"""Age at which a sample smaller than asked for is drawn anew, and waited for: the catalog grows."""
+def matching(
+    hits: Sequence[Hit],
+    found: Mapping[str, tuple[str, Sequence[Hit]]],
+    weights: Mapping[str, float],
+    minimum_scores: Mapping[str, float],
+) -> list[Hit]:
+    """Keep the hits that models with more than half of the weight call a match, in their order.
 
+    `found` holds, by model, the collection that it searched and its hits with cosines. `minimum_scores` are cosines
+    by collection, reached within the tolerance of scores; a model without one matches nothing.
 
-class CalibrationConfig(Config):
-    """How `max_false_match_rate` becomes a score."""
+    When each model is wrong at most at rate r, the majority is wrong at most at 2 r, however the models depend on
+    each other: the weight that is wrong is r on average, and above 1/2 at most 2 r of the time (Markov's
+    inequality; Vovk and Wang, "Combining p-values via averaging", Biometrika 2020).
 
-    sample_products: int = Field(
-        512, ge=100, le=4096, description="Products that stand for the catalog; n tell rates from 1/(n+1)."
-    )
-    related_share: float = Field(
-        0.01, gt=0, lt=0.5, description="Share of the catalog that a product and its relatives are."
-    )
-    renew_s: float = Field(600.0, gt=0, description="Age at which a sample is drawn anew, in seconds.")
-
-
-class ProductSample(Protocol):
-    """Where the sample comes from."""
-
-    def sample(self, count: int) -> list[Product]:
-        """Draw up to `count` products with images, at random but always alike. Blocks."""
-        ...
+    Raises:
+        ModelUnavailable: none of them has one, as while versions change.
+    """
+    if not any(collection in minimum_scores for collection, _ in found.values()):
+        raise ModelUnavailable("no model that answered has a threshold of its version; try again shortly")
+    votes: dict[str, float] = {}
+    for name, (collection, scored) in found.items():
+        minimum = minimum_scores.get(collection, float("inf"))
+        for hit in scored:
+            if hit.score >= minimum - SCORE_TOLERANCE:
+                votes[hit.product_id] = votes.get(hit.product_id, 0.0) + weights[name]
+    half = sum(weights.values()) / 2
+    return [hit for hit in hits if votes.get(hit.product_id, 0.0) > half + 1e-9]
 
 
 @dataclass(slots=True)
@@ -171,15 +199,15 @@ class NullSamples:
             kept.nulls[form] = null
         return info.collection, smallest_match(kept.nulls[form], rate)
 
-    async def _sample(self, encoder: EncoderClient, info: EncoderInfo, with_words: bool) -> _Kept:
-        key = (info.collection, with_words)
+    async def _sample(self, encoder: EncoderClient, info: EncoderInfo, with_titles: bool) -> _Kept:
+        key = (info.collection, with_titles)
         kept = self._kept.get(key)
         full = kept is not None and len(kept.sample.starts) >= self._config.sample_products
         fresh_s = self._config.renew_s if full else min(self._config.renew_s, _GROWING_S)
         if kept is not None and time.monotonic() - kept.drawn_at <= fresh_s:
             return kept
         if key not in self._drawing:
-            self._drawing[key] = start_shared(self._draw(encoder, info, with_words))
+            self._drawing[key] = start_shared(self._draw(encoder, info, with_titles))
             self._drawing[key].add_done_callback(lambda task: self._drawn(key, task))
         return kept if kept is not None and full else await asyncio.shield(self._drawing[key])
 
@@ -194,20 +222,20 @@ class NullSamples:
             return
         self._kept[key] = task.result()
 
-    async def _draw(self, encoder: EncoderClient, info: EncoderInfo, with_words: bool) -> _Kept:
+    async def _draw(self, encoder: EncoderClient, info: EncoderInfo, with_titles: bool) -> _Kept:
         products = await asyncio.to_thread(self._products.sample, self._config.sample_products)
         views = await asyncio.to_thread(self._views, info.collection, products)
         products = [product for product in products if product.product_id in views]
         rows = [views[product.product_id] for product in products]
-        words, worded = await self._titles(encoder, info, products if with_words else [])
+        titles, titled = await self._titles(encoder, info, products if with_titles else [])
         sizes = np.array([len(each) for each in rows], dtype=np.int64)
         sample = NullSample(
             images=np.stack([vector for each in rows for vector in each])
             if rows
             else np.zeros((0, info.dimension), np.float32),
             starts=np.cumsum(sizes) - sizes,
-            words=words,
-            worded=worded,
+            titles=titles,
+            titled=titled,
         )
         return _Kept(sample, time.monotonic())
 
@@ -231,46 +259,16 @@ class NullSamples:
     async def _titles(
         self, encoder: EncoderClient, info: EncoderInfo, products: Sequence[Product]
     ) -> tuple[Vector, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-        """Unit vectors of the titles, zeros where there is none."""
-        words = np.zeros((len(products), info.dimension), np.float32)
-        worded = np.zeros(len(products), np.bool_)
-        titled = [place for place, product in enumerate(products) if product.title.strip()]
-        for start in range(0, len(titled), _TITLES_A_CALL):
-            places = titled[start : start + _TITLES_A_CALL]
+        """Embed the titles: unit vectors, zeros where there is none, and which products have one."""
+        titles = np.zeros((len(products), info.dimension), np.float32)
+        titled = np.zeros(len(products), np.bool_)
+        given = [place for place, product in enumerate(products) if product.title.strip()]
+        for start in range(0, len(given), _TITLES_A_CALL):
+            places = given[start : start + _TITLES_A_CALL]
             encoded = await encoder.encode([products[place].title for place in places])
             if encoded.info.collection != info.collection:
                 raise ModelUnavailable(f"model {info.name!r} is changing its version; try again shortly")
             for place, answer in zip(places, encoded.vectors, strict=True):
                 if not isinstance(answer, VitrineError):
-                    words[place], worded[place] = answer, True
-        return words, worded
-
-
-def matching(
-    hits: Sequence[Hit],
-    found: Mapping[str, tuple[str, Sequence[Hit]]],
-    weights: Mapping[str, float],
-    minimum_scores: Mapping[str, float],
-) -> list[Hit]:
-    """Keep the hits that models with more than half of the weight call a match, in their order.
-
-    `found` is in which collection each model has searched, and what it has found with cosines;
-    `minimum_scores` are cosines by collection, reached within the tolerance of scores, and a model without
-    one matches nothing. When each model
-    is wrong at most at rate r, the majority is wrong at most at 2 r, however the models depend on each
-    other: the weight that is wrong is r on average, and above 1/2 at most 2 r of the time (Markov's
-    inequality; Vovk and Wang, "Combining p-values via averaging", Biometrika 2020).
-
-    Raises:
-        ModelUnavailable: none of them has one, as while versions change.
-    """
-    if not any(collection in minimum_scores for collection, _ in found.values()):
-        raise ModelUnavailable("no model that answered has a threshold of its version; try again shortly")
-    votes: dict[str, float] = {}
-    for name, (collection, scored) in found.items():
-        minimum = minimum_scores.get(collection, float("inf"))
-        for hit in scored:
-            if hit.score >= minimum - SCORE_TOLERANCE:
-                votes[hit.product_id] = votes.get(hit.product_id, 0.0) + weights[name]
-    half = sum(weights.values()) / 2
-    return [hit for hit in hits if votes.get(hit.product_id, 0.0) > half + 1e-9]
+                    titles[place], titled[place] = answer, True
+        return titles, titled

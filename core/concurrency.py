@@ -1,10 +1,10 @@
-"""Shared tasks, a weighted semaphore, and a circuit breaker."""
+"""Shared tasks, a weighted semaphore, a circuit breaker, outcomes of parallel work, and thread pools."""
 
 import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context, copy_context
@@ -12,8 +12,9 @@ from functools import partial
 from threading import Condition
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from core.errors import Overloaded, expected
+from core.errors import Overloaded, VitrineError, expected
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -73,51 +74,69 @@ class WeightedSemaphore:
                 self._changed.notify_all()
 
 
-PAUSE_S = 0.5
-"""Between two attempts to reach a member that refuses at once."""
+PROBE_PAUSE_S = 0.5
+"""Pause between two probes of a member that refuses at once."""
 
 
-class Absence:
-    """Whether a member is away, found out beside the searches.
+class CircuitBreaker:
+    """Spare searches the wait for a member that was just late (Nygard, Release It!, 2007).
 
-    A circuit breaker (Nygard, Release It!, 2007): one search that waited for the member in vain is enough. Until
-    the member answers, no other waits for it, while one question at a time goes on to it, which also wakes a
-    model that was scaled to zero. When nobody has wanted the member since the last question, that ends too.
+    It opens with the first search that waited in vain, and closes when the member answers a probe. One probe at
+    a time goes on, which also wakes a model that was scaled to zero. It closes too when no search has wanted the
+    member since the last probe.
     """
 
-    def __init__(self, ask: Callable[[], Awaitable[object]]) -> None:
-        """`ask` returns when the member answers, and raises a VitrineError when it does not."""
-        self._ask = ask
-        self._asking: asyncio.Task[None] | None = None
+    def __init__(self, probe: Callable[[], Awaitable[object]]) -> None:
+        """`probe` returns when the member answers, and raises a VitrineError when it does not."""
+        self._probe = probe
+        self._probing: asyncio.Task[None] | None = None
         self._wanted = False
 
-    def lasts(self) -> bool:
-        """Tell a search that wants the member whether it is away."""
+    def is_open(self) -> bool:
+        """Say whether a search that wants the member should leave it out."""
         self._wanted = True
-        return self._asking is not None and not self._asking.done()
+        return self._probing is not None and not self._probing.done()
 
-    def begin(self) -> None:
-        """Note that a search waited in vain."""
-        if self._asking is None or self._asking.done():
-            self._asking = start_shared(self._ask_until_answered())
+    def open(self) -> None:
+        """Record that a search waited in vain."""
+        if self._probing is None or self._probing.done():
+            self._probing = start_shared(self._probe_until_answered())
 
-    async def _ask_until_answered(self) -> None:
+    async def _probe_until_answered(self) -> None:
         self._wanted = True
         while self._wanted:
             self._wanted = False
             try:
-                await self._ask()
+                await self._probe()
                 return
             except Exception as error:
                 expected(error, "asking whether a member is back")
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(PROBE_PAUSE_S)
 
 
-P = ParamSpec("P")
+async def gather_outcomes(
+    work: Mapping[str, Awaitable[T]], what: str
+) -> tuple[dict[str, T], dict[str, VitrineError]]:
+    """Await all side by side; return the answers and the errors, each by name and in order.
+
+    An error that is not ours is logged with its traceback as a failure of `what`, followed by the name.
+    """
+    outcomes = await asyncio.gather(*work.values(), return_exceptions=True)
+    answered: dict[str, T] = {}
+    failed: dict[str, VitrineError] = {}
+    for name, outcome in zip(work, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            failed[name] = expected(outcome, f"{what} {name}")
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            answered[name] = outcome
+    return answered, failed
+
 
 THREADS = 64
-"""Blocking calls that may wait at once: while Milvus is away, those that wait for it must not keep
-the database, the image files and the health checks waiting too."""
+"""Most blocking calls at once: while Milvus is away, those that wait for it must not keep the database, the image
+files and the health checks waiting too."""
 
 
 def widen_thread_pool() -> None:
@@ -132,9 +151,9 @@ BODIES = ThreadPoolExecutor(2, "bodies")
 
 
 async def run_in(pool: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do as `asyncio.to_thread` does in a pool that bounds how much is done at once.
+    """Run a function as `asyncio.to_thread` does, in a pool that bounds how many run at once.
 
-    What has not begun when the caller goes is never done.
+    One that has not begun when its caller goes away never runs.
     """
     work = partial(copy_context().run, function, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -29,6 +29,7 @@ attributes that pickle keeps.
 
 import logging
 import re
+from collections.abc import Iterable
 from copy import copy
 from importlib.metadata import version
 from typing import ClassVar, Self
@@ -175,3 +176,19 @@ def expected(error: Exception, doing: str) -> VitrineError:
     return Internal(
         f"{doing} failed with an internal error ({type(error).__name__}); the log holds the traceback"
     )
+
+
+def most_actionable(errors: Iterable[VitrineError]) -> VitrineError:
+    """Choose the error that helps a caller most: what the caller can mend, else what waiting can.
+
+    A bug comes after these, and what no model can encode comes last.
+    """
+
+    def rank(error: VitrineError) -> int:
+        if isinstance(error, UnsupportedModality):
+            return 3
+        if isinstance(error, Internal):
+            return 2
+        return 1 if isinstance(error, Unavailable) else 0
+
+    return min(errors, key=rank)

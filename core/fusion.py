@@ -1,19 +1,23 @@
 """Fusion of ranked lists of products into one order that holds for pages of any depth.
 
-Fusing deeper lists changes ranks and scores, so a page cut from a deeper fusion would repeat or miss
-products of the page before. So the order is made in steps: the first products come from a fusion of short
-lists, what follows them from longer lists, and a deeper page begins as a shallower one does. Scores fall
-within a step only.
+Fusing deeper lists changes ranks and scores, so a page cut from a deeper fusion would repeat or miss products of
+the page before. So the order is made in steps. The first products come from a fusion of short lists, the next from
+longer lists, and a deeper page begins as a shallower one does. Scores fall within a step only.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from core.types import Hit
 from core.vectors import relative_weights
 
+Fusion = Literal["rrf", "weighted"]
+Lists = Mapping[str, Sequence[Hit]]
+"""Distinct products by the name of a list, best first."""
+
 RRF_K = 60
-"""The constant of Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion …", SIGIR 2009."""
+"""Constant of Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion …", SIGIR 2009."""
 
 
 def normalized_weights(weights: Mapping[str, float], members: Sequence[str]) -> dict[str, float]:
@@ -23,7 +27,7 @@ def normalized_weights(weights: Mapping[str, float], members: Sequence[str]) -> 
     return dict(zip(members, shares.tolist(), strict=True))
 
 
-def fuse_rrf(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, float]) -> list[Hit]:
+def fuse_rrf(lists: Lists, weights: Mapping[str, float]) -> list[Hit]:
     """Fuse by weighted reciprocal rank: a product scores the sum of w / (60 + rank), rank from 1.
 
     Each list holds distinct products, best first. The image shown for a product is the one from the
@@ -37,7 +41,7 @@ def fuse_rrf(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, float]) -
     )
 
 
-def fuse_weighted(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, float]) -> list[Hit]:
+def fuse_weighted(lists: Lists, weights: Mapping[str, float]) -> list[Hit]:
     """Fuse by the weighted sum of min-max normalized scores (convex combination, arXiv 2210.11934).
 
     Each list's scores are scaled to [0, 1] within the list, because cosine similarities of different
@@ -74,10 +78,8 @@ def _fuse(contributions: Mapping[str, Sequence[tuple[Hit, float]]]) -> list[Hit]
 
 
 MINIMUM_DEPTH = 64
-"""Products asked of each list at least: fusion is poor when lists barely overlap."""
+"""Least number of products asked of each list: fusion is poor when lists barely overlap."""
 _GROWTH = 4
-
-Lists = Mapping[str, Sequence[Hit]]
 
 
 def fusion_depth(limit: int) -> int:
@@ -106,12 +108,12 @@ def fuse_in_steps(
 
 
 def beginnings(lists: Lists, depth: int) -> Lists:
-    """The lists as they were when asked for `depth` products."""
+    """Cut the lists to what they were when asked for `depth` products."""
     return {name: hits[:depth] for name, hits in lists.items()}
 
 
 def candidates(asked: Lists, scored: Lists, depth: int) -> Lists:
-    """Of the scored products, those that the lists asked for `depth` products hold."""
+    """Keep the scored products that one of the lists holds when asked for `depth` products."""
     held = {hit.product_id for hits in asked.values() for hit in hits[:depth]}
     return {name: [hit for hit in hits if hit.product_id in held] for name, hits in scored.items()}
 

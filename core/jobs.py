@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.ensemble import Fusion
+from core.fusion import Fusion
 from core.sources import SourceDescription
 from core.types import WholeNumber
 

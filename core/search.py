@@ -1,4 +1,8 @@
-"""Search with one model: a weighted query becomes one vector, which is searched in its own collection."""
+"""Search: the query that goes down, the result that comes up, and search with one model.
+
+The hybrid search, the ensemble, one model, and the gateway above them all take a `SearchQuery` and return a
+`SearchResult`. Each narrows the query for the next by `dataclasses.replace`, and adds to the result what it knows.
+"""
 
 import asyncio
 import time
@@ -6,19 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from core.errors import Conflict, ModelUnavailable, NotFound, VitrineError
+from core.calibration import matching
+from core.errors import Conflict, InvalidInput, ModelUnavailable, NotFound, VitrineError
 from core.filters import Filter
+from core.fusion import Fusion
 from core.ports import EncoderClient, VectorStore
 from core.telemetry import Stage
-from core.types import EncoderInfo, EncoderInput, Hit, Vector
+from core.types import EncoderInfo, EncoderInput, Hit, Product, Vector
 from core.vectors import weighted_mean
 
 T = TypeVar("T")
 
+ENSEMBLE = "ensemble"
+"""Name of all members together, where a model is named."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """A part of a query that is in the catalog already: whose it is, and the row keys of its images."""
+    """A product or an image of the catalog as a part of a query: its product, and the row keys of its images."""
 
     label: str
     product_id: str
@@ -35,7 +44,7 @@ class QueryPart:
 
 @dataclass(frozen=True, slots=True)
 class QueryVector:
-    """What a model version makes of a query: a float32 unit vector (dimension,), and how long it took, in ms."""
+    """A query in the space of a model version: a float32 unit vector (dimension,), and how long it took, in ms."""
 
     info: EncoderInfo
     vector: Vector
@@ -43,43 +52,116 @@ class QueryVector:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """What to look for, and how many products of it."""
+class SearchQuery:
+    """Parts of a query, the model or the ensemble that is asked, and which page of the products is wanted."""
 
     parts: tuple[QueryPart, ...]
-    limit: int
+    limit: int = 10
     filter: Filter | None = None
     exclude_products: tuple[str, ...] = ()
+    model: str = ENSEMBLE
+    offset: int = 0
+    """Known to the gateway alone: below it a query asks for the first `limit` products."""
+    weights: Mapping[str, float] | None = None
+    """Weights of the ensemble's members; a member without one has that of the configuration, or 1."""
+    fusion: Fusion | None = None
+    """None: that of the configuration, or `rrf`."""
+    keyword_weight: float | None = None
+    """Share of the keyword search in the order, 0 to 1. None: that of the configuration where it applies."""
+    score_threshold: float | None = None
+    """Smallest cosine of a match, for one model."""
+    max_false_match_rate: float | None = None
+    """Rate at which unrelated queries may find anything."""
     minimum_scores: Mapping[str, float] | None = None
-    """Smallest cosine of a match by collection; None: everything that is found is shown."""
+    """Smallest cosine of a match by collection, made of one of these two; None: all that is found is shown."""
     embedded: Mapping[str, QueryVector] = field(default_factory=dict)
-    """What models, by name, have made of the parts already; such a model is not asked again."""
+    """Vectors of the query that are known, by model; such a model is not asked to embed it again."""
     not_asked: Mapping[str, str] = field(default_factory=dict)
-    """Models, by name, that cannot encode a part or are not to be woken, and why: an ensemble leaves them out."""
+    """Models that cannot encode a part or are not to be woken, and why; an ensemble leaves them out."""
+
+    @property
+    def inputs(self) -> list[EncoderInput]:
+        """Parts that a model has to encode: those that the catalog does not hold."""
+        return [part.content for part in self.parts if not isinstance(part.content, StoredPart)]
+
+    @property
+    def text(self) -> str:
+        """Text of positive weight, joined; a keyword search cannot push away."""
+        return " ".join(p.content for p in self.parts if isinstance(p.content, str) and p.weight > 0)
+
+    @property
+    def is_text_only(self) -> bool:
+        """True where there is text of positive weight, and nothing but text."""
+        return bool(self.text) and all(isinstance(part.content, str) for part in self.parts)
+
+    @property
+    def has_threshold(self) -> bool:
+        """True where only matches are wanted."""
+        return self.score_threshold is not None or self.max_false_match_rate is not None
+
+    def check(self) -> None:
+        """Refuse options that do not apply to what is asked.
+
+        Raises:
+            InvalidInput: options of the ensemble for one model, two thresholds, a cosine for the ensemble, a
+                keyword weight beside a threshold or without text.
+        """
+        if self.model != ENSEMBLE:
+            for option, value in (("weights", self.weights), ("fusion", self.fusion)):
+                if value is not None:
+                    message = f"{option!r} applies to the ensemble only, not to model {self.model!r}"
+                    raise InvalidInput(message).at(option)
+        if self.score_threshold is not None:
+            if self.max_false_match_rate is not None:
+                message = "give either `score_threshold` or `max_false_match_rate`"
+                raise InvalidInput(message).at("score_threshold")
+            if self.model == ENSEMBLE:
+                raise InvalidInput(
+                    "cosines of different models cannot share a threshold; name one `model`, or give "
+                    "`max_false_match_rate`, which the ensemble takes too"
+                ).at("score_threshold")
+        if self.keyword_weight and self.has_threshold:
+            message = "a threshold is about vectors: leave `keyword_weight` out, or 0"
+            raise InvalidInput(message).at("keyword_weight")
+        if self.keyword_weight and not self.text:
+            message = "a keyword weight needs text of a positive weight in the query"
+            raise InvalidInput(message).at("keyword_weight")
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Distinct products, best first, near a query's vector; how long each stage took, in ms."""
+    """Distinct products, best first, and how they were found."""
 
-    embedded: QueryVector
     hits: list[Hit]
+    versions: list[EncoderInfo] = field(default_factory=list)
+    """Model versions that answered."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Their shares, by model; the sum is 1."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Models, or the keyword search, that did not answer, and why."""
+    incomplete: dict[str, str] = field(default_factory=dict)
+    """Models that took part without their scores of some candidates, and why."""
+    degraded: bool = False
+    """True where one that should have answered did not, or not in full."""
+    keyword_weight: float = 0.0
+    """Share that the keyword search had in the order, 0 to 1."""
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """Smallest cosine of a match, by model."""
     timings_ms: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def info(self) -> EncoderInfo:
-        """The model version that they are from."""
-        return self.embedded.info
+    embedded: Mapping[str, QueryVector] = field(default_factory=dict)
+    """Vector of the query, by model, where one model was asked."""
+    products: Mapping[str, Product] = field(default_factory=dict)
+    """Products of the hits, by id, once the catalog was read."""
 
 
 class ModelSearch:
-    """Search with one encoder."""
+    """Search with one encoder: the query becomes one vector, which is searched in its own collection."""
 
     def __init__(self, encoder: EncoderClient, store: VectorStore) -> None:
         self._encoder = encoder
         self._store = store
 
-    async def search(self, query: Query) -> SearchResult:
+    async def search(self, query: SearchQuery) -> SearchResult:
         """Find the nearest `query.limit` distinct products.
 
         Raises:
@@ -88,28 +170,38 @@ class ModelSearch:
             Conflict: a stored part has no vector from this model version yet.
             ModelUnavailable, StoreUnavailable, DeadlineExceeded: not now.
         """
-        embedded = query.embedded.get(self._encoder.name) or await self.embed(query.parts)
-        with Stage("search", embedded.info.name) as stage:
+        embedded = query.embedded.get(self._encoder.name) or await self.embed(query)
+        info = embedded.info
+        with Stage("search", info.name) as stage:
             hits = await _read_of(
-                embedded.info,
+                info,
                 self._store.search_products,
-                embedded.info.collection,
+                info.collection,
                 embedded.vector,
                 query.limit,
                 query.filter,
                 query.exclude_products,
             )
-        return SearchResult(embedded, hits, embedded.timings_ms | {"search": stage.ms})
+        shares = {info.name: 1.0}
+        if query.minimum_scores is not None:
+            hits = matching(hits, {info.name: (info.collection, hits)}, shares, query.minimum_scores)
+        return SearchResult(
+            hits,
+            [info],
+            shares,
+            timings_ms=embedded.timings_ms | {"search": stage.ms},
+            embedded={self._encoder.name: embedded},
+        )
 
     async def reach(self) -> None:
         """Return once the encoder answers at all; same errors as `EncoderClient.describe`."""
         await self._encoder.describe()
 
-    async def embed(self, parts: Sequence[QueryPart]) -> QueryVector:
+    async def embed(self, query: SearchQuery) -> QueryVector:
         """Turn the parts into one vector: their weighted mean; same errors as `search`."""
         started = time.perf_counter()
-        info, vectors, timings = await self._vectors(parts)
-        vector = weighted_mean(vectors, [part.weight for part in parts])
+        info, vectors, timings = await self._vectors(query)
+        vector = weighted_mean(vectors, [part.weight for part in query.parts])
         return QueryVector(info, vector, timings | {"encode": (time.perf_counter() - started) * 1e3})
 
     async def score(
@@ -124,18 +216,14 @@ class ModelSearch:
         score = self._store.score_products
         return await _read_of(embedded.info, score, collection, embedded.vector, products, filter)
 
-    async def _vectors(
-        self, parts: Sequence[QueryPart]
-    ) -> tuple[EncoderInfo, list[Vector], dict[str, float]]:
-        fresh = [part.content for part in parts if not isinstance(part.content, StoredPart)]
-        if fresh:
-            encoded = await self._encoder.encode(fresh)
-            info, timings = encoded.info, dict(encoded.timings_ms)
-            answers = iter(encoded.vectors)
+    async def _vectors(self, query: SearchQuery) -> tuple[EncoderInfo, list[Vector], dict[str, float]]:
+        if inputs := query.inputs:
+            encoded = await self._encoder.encode(inputs)
+            info, timings, answers = encoded.info, dict(encoded.timings_ms), iter(encoded.vectors)
         else:
             info, timings, answers = await self._encoder.describe(), {}, iter(())
         vectors = []
-        for index, part in enumerate(parts):
+        for index, part in enumerate(query.parts):
             if isinstance(part.content, StoredPart):
                 vectors.append(await self._stored_vector(info, part.content))
                 continue

@@ -22,7 +22,7 @@ def relative_weights(weights: Sequence[float]) -> NDArray[np.float64]:
 
 
 def is_unit(vector: Vector) -> bool:
-    """Tell whether a vector (dimension,) has length 1, as those of encoders have; one that holds NaN has not."""
+    """Return whether a vector (dimension,) has length 1, as those of encoders have; one with NaN has not."""
     return abs(float(np.linalg.norm(vector.astype(np.float64))) - 1) <= _UNIT_TOLERANCE
 
 

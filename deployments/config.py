@@ -6,7 +6,7 @@ from catalog.database import MAX_IMAGES_PER_PRODUCT, CatalogConfig
 from catalog.fetching.connections import FetchLimits
 from core.calibration import CalibrationConfig
 from core.config import Config
-from core.ensemble import Fusion
+from core.fusion import Fusion
 from core.job_config import BulkConfig, EvaluationConfig
 from core.sources import ImportConfig
 from milvus.config import MilvusConfig

@@ -10,7 +10,7 @@ from catalog.product_rows import is_product_id
 from core.batching import input_bytes
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.filters import parse_filter
-from core.search import QueryPart, StoredPart
+from core.search import QueryPart, SearchQuery, StoredPart
 from core.types import Box, Cropped, ImageInput
 from deployments.http.bodies import Form, Taken, decode_base64, files_of, parse, text_of
 from deployments.http.schemas import (
@@ -24,8 +24,6 @@ from deployments.http.schemas import (
     TextPart,
 )
 from deployments.services.assembly import Services
-from deployments.services.search import Request as SearchRequest
-from deployments.services.search import Threshold, to_encode
 
 
 async def read_images(sources: Sequence[str], fetcher: Fetcher) -> list[bytes | VitrineError]:
@@ -49,7 +47,7 @@ async def fetch_image(url: str, fetcher: Fetcher, param: str) -> bytes:
 
 
 def _is_url(source: str) -> bool:
-    """Tell a URL from base64 and data URIs, which never begin like one."""
+    """Return whether this is a URL; base64 and data URIs never begin like one."""
     return source[:8].lower().startswith(("http://", "https://"))
 
 
@@ -62,7 +60,7 @@ async def _decode_or_error(source: str) -> bytes | VitrineError:
 
 MAX_PARTS = 64
 MAX_BYTES = 48 * 2**20
-"""A query goes to a model in one call, and what carries the call takes 64 MB at most."""
+"""Most bytes of a query: it goes to a model in one call, and what carries the call takes 64 MB."""
 
 B = TypeVar("B", bound=QueryBody)
 
@@ -72,10 +70,10 @@ def query_of(kind: type[B]) -> Taken[B]:
     return Taken(kind, Form(json={"request": kind}, any_file="An image file, named by a part's `upload`."))
 
 
-async def read_query(request: Request, service: Services, taken: Taken[B]) -> tuple[B, SearchRequest]:
+async def read_query(request: Request, service: Services, taken: Taken[B]) -> tuple[B, SearchQuery]:
     """Read a search as JSON, or as multipart with the JSON in the field `request` and files beside it.
 
-    Returns the body, and what it asks of the ensemble; which model is asked is the route's matter.
+    Returns the body, and its query of the ensemble; the route names another model.
 
     Raises:
         VitrineError: something is wrong; `param` names the field.
@@ -84,7 +82,7 @@ async def read_query(request: Request, service: Services, taken: Taken[B]) -> tu
     service.check_page(body.limit, body.offset)
     parts = await _parts(service, body, uploads)
     named = () if body.include_query_products else _named_products(parts)
-    return body, SearchRequest(
+    return body, SearchQuery(
         parts=parts,
         limit=body.limit,
         offset=body.offset,
@@ -93,7 +91,8 @@ async def read_query(request: Request, service: Services, taken: Taken[B]) -> tu
         weights=body.weights,
         fusion=body.fusion,
         keyword_weight=body.keyword_weight,
-        threshold=Threshold(body.score_threshold, body.max_false_match_rate),
+        score_threshold=body.score_threshold,
+        max_false_match_rate=body.max_false_match_rate,
     )
 
 
@@ -114,13 +113,14 @@ async def _parts(service: Services, body: QueryBody, uploads: dict[str, bytes]) 
     named = {part.upload for part in given if isinstance(part, ImagePart)}
     unnamed = [data for name, data in uploads.items() if name not in named]
     if not given and not unnamed:
-        raise InvalidInput("the query is empty; give words, an image or a product").at("query")
+        raise InvalidInput("the query is empty; give text, an image or a product").at("query")
     if len(given) + len(unnamed) > MAX_PARTS:
         raise InvalidInput(f"a query may have at most {MAX_PARTS} parts").at("query")
     fetched = await _fetched(service, given)
     parts = [await _part(service, part, f"query[{i}]", uploads, fetched) for i, part in enumerate(given)]
     parts += [QueryPart(data) for data in unnamed]
-    if sum(map(input_bytes, to_encode(parts))) > MAX_BYTES:
+    encoded = [part.content for part in parts if not isinstance(part.content, StoredPart)]
+    if sum(map(input_bytes, encoded)) > MAX_BYTES:
         raise InputTooLarge(f"the images of a query may have {MAX_BYTES:,} bytes together").at("query")
     return tuple(parts)
 

@@ -16,8 +16,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from core.search import SearchResult
 from core.types import Hit, Product, ProductImage, WholeNumber
-from deployments.services.search import Found
 
 
 class Body(BaseModel):
@@ -320,7 +320,7 @@ class ListFacts(BaseModel):
     timings_ms: dict[str, float]
 
     @staticmethod
-    def facts(found: Found) -> dict[str, Any]:
+    def facts(found: SearchResult) -> dict[str, Any]:
         """The values of these fields."""
         return {
             "models_used": [
@@ -330,7 +330,7 @@ class ListFacts(BaseModel):
                     collection=info.collection,
                     weight=found.weights.get(info.name, 0.0),
                 )
-                for info in found.infos
+                for info in found.versions
             ],
             "keyword_weight": found.keyword_weight,
             "skipped": found.skipped,
@@ -348,9 +348,9 @@ class SearchView(ListFacts):
     request_id: str
 
     @classmethod
-    def of(cls, found: Found, request_id: str) -> "SearchView":
+    def of(cls, found: SearchResult, request_id: str) -> "SearchView":
         """Show a page."""
-        results = [ResultView.of(hit, product) for hit, product in found.results]
+        results = [ResultView.of(hit, found.products[hit.product_id]) for hit in found.hits]
         return cls(results=results, request_id=request_id, **cls.facts(found))
 
 

@@ -1,12 +1,13 @@
 """One replica of the ensemble, which fans a query out to its members and fuses their hits."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from core.concurrency import widen_thread_pool
-from core.ensemble import ENSEMBLE, EnsembleResult, EnsembleSearch, Fusion
+from core.ensemble import EnsembleSearch
 from core.errors import InvalidInput, ModelUnavailable
-from core.search import ModelSearch, Query
+from core.search import ENSEMBLE, ModelSearch, SearchQuery, SearchResult
 from deployments.config import EnsembleArgs, EnsembleSettings
 from deployments.observability.telemetry import called, start_telemetry
 from deployments.replicas.handles import HandleEncoder
@@ -14,7 +15,7 @@ from milvus.store import MilvusStore
 
 
 class EnsembleReplica:
-    """Fans a query out to its members and fuses what they find; it runs no model itself."""
+    """Fans a query out to its members and fuses their hits; runs no model itself."""
 
     def __init__(self, args: EnsembleArgs) -> None:
         start_telemetry()
@@ -24,7 +25,7 @@ class EnsembleReplica:
         self._ensemble = EnsembleSearch({}, args.member_deadline_s)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take over the members and weights of the configuration, in place."""
+        """Apply the members and weights of the configuration, in place."""
         widen_thread_pool()
         self._settings = EnsembleSettings.model_validate(user_config)
         members = {
@@ -33,17 +34,15 @@ class EnsembleReplica:
         }
         self._ensemble = EnsembleSearch(members, self._args.member_deadline_s)
 
-    async def search(
-        self, query: Query, weights: Mapping[str, float] | None, fusion: Fusion | None
-    ) -> EnsembleResult:
+    async def search(self, query: SearchQuery) -> SearchResult:
         """Search with the members; a weight given for a model replaces the configured one.
 
         Raises:
             InvalidInput: a weight names a model that is no member.
         """
         with called("search", ENSEMBLE, len(query.parts)):
-            merged = self._merged(weights)
-            return await self._ensemble.search(query, merged, fusion or self._settings.fusion)
+            merged, fusion = self._merged(query.weights), query.fusion or self._settings.fusion
+            return await self._ensemble.search(replace(query, weights=merged, fusion=fusion))
 
     def _merged(self, weights: Mapping[str, float] | None) -> dict[str, float]:
         if not self._settings.weights:
@@ -51,7 +50,6 @@ class EnsembleReplica:
         strangers = sorted(set(weights or {}) - set(self._settings.weights))
         if strangers:
             members = ", ".join(sorted(self._settings.weights))
-            raise InvalidInput(f"{strangers[0]!r} is no member of the ensemble; members: {members}").at(
-                "weights"
-            )
+            message = f"{strangers[0]!r} is no member of the ensemble; members: {members}"
+            raise InvalidInput(message).at("weights")
         return {**self._settings.weights, **(weights or {})}

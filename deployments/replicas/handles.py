@@ -24,9 +24,8 @@ from ray.exceptions import (
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
 from core.concurrency import TtlCache
-from core.ensemble import ENSEMBLE, EnsembleResult, Fusion
 from core.errors import DeadlineExceeded, ModelUnavailable, VitrineError, expected
-from core.search import Query
+from core.search import ENSEMBLE, SearchQuery, SearchResult
 from core.telemetry import Stage
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
 from deployments.http.limits import within_deadline
@@ -259,10 +258,8 @@ class HandleEnsemble:
     def __init__(self, deadline_s: float) -> None:
         self._replicas = DeploymentHandle(ENSEMBLE, "Ensemble", deadline_s)
 
-    async def search(
-        self, query: Query, weights: Mapping[str, float] | None = None, fusion: Fusion | None = None
-    ) -> EnsembleResult:
+    async def search(self, query: SearchQuery) -> SearchResult:
         """Search with all members; weights and fusion default to the ensemble's configuration."""
         with Stage("ensemble", ENSEMBLE):
-            result: EnsembleResult = await self._replicas.call("search", query, weights, fusion)
+            result: SearchResult = await self._replicas.call("search", query)
         return result

@@ -2,23 +2,21 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import combinations
-from typing import TypeVar
 
-from core.ensemble import ENSEMBLE, most_telling
-from core.errors import DeadlineExceeded, InvalidInput, VitrineError, expected
-from core.search import QueryPart, QueryVector
+from core.concurrency import gather_outcomes
+from core.errors import DeadlineExceeded, InvalidInput, VitrineError, most_actionable
+from core.search import ENSEMBLE, QueryVector, SearchQuery, SearchResult
 from deployments.http.limits import within_deadline
 from deployments.services.encoders import EncoderSet
-from deployments.services.search import Found, ProductSearch, Request
+from deployments.services.search import ProductSearch
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Two models' lists: how many products both hold, of how many, and the correlation of their ranks."""
+    """Two models' lists: the products that both hold, their share of the union, and the correlation of ranks."""
 
     models: tuple[str, str]
     shared: int
@@ -58,14 +56,11 @@ def correlate_ranks(first: Sequence[str], second: Sequence[str]) -> float | None
     return None if math.isnan(tau) else tau
 
 
-T = TypeVar("T")
-
-
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The lists by model in the order asked, how far each two agree, and which models have none and why."""
+    """Lists by model in the order asked, the agreement of each two, and why other models have none."""
 
-    lists: dict[str, Found]
+    lists: dict[str, SearchResult]
     agreements: list[Agreement]
     skipped: dict[str, str]
     degraded: bool
@@ -78,53 +73,50 @@ class Comparison:
         self._search = search
         self._encoders = encoders
 
-    async def compare(self, request: Request, models: Sequence[str] | None) -> Compared:
+    async def compare(self, query: SearchQuery, models: Sequence[str] | None) -> Compared:
         """Search with these models; None: with every encoder and the ensemble.
 
         A model that cannot answer is skipped. Options of the ensemble apply to its list alone.
 
         Raises:
             NotFound: there is no such model.
-            VitrineError: no model could answer; the error is the one that tells the caller most.
+            VitrineError: no model could answer; the error is the one that helps the caller most.
         """
         names = self._names(models)
-        if ENSEMBLE not in names and (request.weights is not None or request.fusion is not None):
-            option = "fusion" if request.weights is None else "weights"
+        if ENSEMBLE not in names and (query.weights is not None or query.fusion is not None):
+            option = "fusion" if query.weights is None else "weights"
             raise InvalidInput(f"{option!r} applies to the ensemble, which is not among `models`").at(option)
         # Half of the time, so that a model which hangs does not take the lists of the others with it.
         limit_s = within_deadline(math.inf) / 2
-        vectors = await _outcomes(
-            {name: partial(self._embed, name, request.parts, limit_s) for name in names if name != ENSEMBLE}
-        )
-        embedded, failed = _parted(vectors)
-        outcomes = await _outcomes(
+        work = {name: self._embed(name, query, limit_s) for name in names if name != ENSEMBLE}
+        embedded, failed = await gather_outcomes(work, "the search with")
+        lists, unanswered = await gather_outcomes(
             {
-                name: partial(self._search.search, _request_for(name, request, embedded))
+                name: self._search.search(_query_for(name, query, embedded))
                 for name in names
                 if name not in failed
-            }
+            },
+            "the search with",
         )
-        lists, unanswered = _parted(outcomes)
         failed |= unanswered
         if not lists:
-            raise most_telling(failed)
-        pages = {name: [hit.product_id for hit, _ in found.results] for name, found in lists.items()}
+            raise most_actionable(failed.values())
+        pages = {name: [hit.product_id for hit in result.hits] for name, result in lists.items()}
         return Compared(
             lists,
             await asyncio.to_thread(_agreements, pages),
             {name: failed[name].message for name in names if name in failed},
-            any(found.degraded for found in lists.values())
+            any(result.degraded for result in lists.values())
             or any(not isinstance(error, InvalidInput) for error in failed.values()),
         )
 
-    async def _embed(self, model: str, parts: Sequence[QueryPart], limit_s: float) -> QueryVector:
+    async def _embed(self, model: str, query: SearchQuery, limit_s: float) -> QueryVector:
         try:
             async with asyncio.timeout(limit_s):
-                return await self._search.embed(model, parts)
+                return await self._search.embed(replace(query, model=model))
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"model {model!r} did not embed the query within {limit_s:.3g} s"
-            ) from None
+            late = f"model {model!r} did not embed the query within {limit_s:.3g} s"
+            raise DeadlineExceeded(late) from None
 
     def _names(self, models: Sequence[str] | None) -> list[str]:
         if models is None:
@@ -138,31 +130,11 @@ class Comparison:
         return list(dict.fromkeys(models))
 
 
-def _request_for(name: str, request: Request, embedded: Mapping[str, QueryVector]) -> Request:
+def _query_for(name: str, query: SearchQuery, embedded: Mapping[str, QueryVector]) -> SearchQuery:
     if name == ENSEMBLE:
-        return replace(request, model=name, embedded=embedded)
-    return replace(request, model=name, embedded={name: embedded[name]}, weights=None, fusion=None)
+        return replace(query, model=name, embedded=embedded)
+    return replace(query, model=name, embedded={name: embedded[name]}, weights=None, fusion=None)
 
 
 def _agreements(pages: Mapping[str, Sequence[str]]) -> list[Agreement]:
     return [agreement(pair, (pages[pair[0]], pages[pair[1]])) for pair in combinations(pages, 2)]
-
-
-async def _outcomes(work: Mapping[str, Callable[[], Awaitable[T]]]) -> dict[str, T | VitrineError]:
-    answers = await asyncio.gather(*(_outcome(name, each) for name, each in work.items()))
-    return dict(zip(work, answers, strict=True))
-
-
-async def _outcome(model: str, work: Callable[[], Awaitable[T]]) -> T | VitrineError:
-    # Begun here, so that a caller who goes away sooner leaves nothing half begun.
-    try:
-        return await work()
-    except Exception as error:
-        return expected(error, f"the search with {model}")
-
-
-def _parted(outcomes: Mapping[str, T | VitrineError]) -> tuple[dict[str, T], dict[str, VitrineError]]:
-    """Tell answers from errors."""
-    failed = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, VitrineError)}
-    answered = {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, VitrineError)}
-    return answered, failed

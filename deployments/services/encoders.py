@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from core.batching import batched_by_bytes, input_bytes
 from core.concurrency import TtlCache
-from core.ensemble import ENSEMBLE
 from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModality, VitrineError
 from core.ports import Captions, EncoderClient
+from core.search import ENSEMBLE
 from core.types import CaptionCounts, Captioned, Encoded, EncoderInfo, EncoderInput, Modality
 from deployments.observability.request_context import note_model
 

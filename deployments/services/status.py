@@ -8,10 +8,9 @@ from typing import Any
 
 from catalog.opening import Catalog
 from core.concurrency import TtlCache
-from core.ensemble import ENSEMBLE
 from core.errors import Unavailable, UnsupportedModality, VitrineError, expected
 from core.ports import EncoderClient, Ledger, VectorStore
-from core.search import Query, QueryPart, QueryVector
+from core.search import ENSEMBLE, QueryPart, QueryVector, SearchQuery
 from core.store_check import StoreCheck
 from core.types import PROBE, EncoderInfo, LedgerCounts
 from deployments.replicas.handles import Scale, Scales
@@ -129,9 +128,9 @@ class Status:
 
     async def _fused_search(self, embedded: Mapping[str, QueryVector]) -> None:
         others = {each.name: "not available" for each in self._encoders if each.name not in embedded}
-        query = Query((QueryPart(PROBE),), limit=1, embedded=embedded, not_asked=others)
+        query = SearchQuery((QueryPart(PROBE),), limit=1, embedded=embedded, not_asked=others)
         try:
-            await self._ensemble.search(query, None, None)
+            await self._ensemble.search(query)
         except UnsupportedModality:
             # The ensemble works. The encoders that are missing are reported by their own checks.
             return

@@ -4,6 +4,7 @@ import asyncio
 import heapq
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 import ray
 
@@ -14,7 +15,7 @@ from core.errors import Conflict, InvalidInput, Unavailable, UnsupportedModality
 from core.filters import Filter
 from core.job_config import BulkConfig, EvaluationConfig
 from core.ports import EncoderClient, Ledger, Products, VectorStore
-from core.search import ModelSearch, Query
+from core.search import ModelSearch, SearchQuery
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, Vector, row_key
 from jobs.evaluation.labels import JudgedQuery
 from jobs.evaluation.queries import draw
@@ -171,7 +172,7 @@ def rank(
         async with places:
             check()
             try:
-                return await _hits(contender, searches, Query(query.parts, depth))
+                return await _hits(contender, searches, SearchQuery(query.parts, depth))
             except InvalidInput:
                 return None
 
@@ -183,12 +184,13 @@ def rank(
     return asyncio.run(answer_all())
 
 
-async def _hits(contender: Contender, searches: Mapping[str, ModelSearch], query: Query) -> list[Hit]:
+async def _hits(contender: Contender, searches: Mapping[str, ModelSearch], query: SearchQuery) -> list[Hit]:
     if contender.fusion is None:
         (search,) = searches.values()
         return (await search.search(query)).hits
     ensemble = EnsembleSearch(searches, _DEADLINE_S)
-    result = await ensemble.search(query, contender.weights, contender.fusion)
+    weighted = replace(query, weights=contender.weights, fusion=contender.fusion)
+    result = await ensemble.search(weighted)
     if result.degraded:
         # An ensemble without a member is another ensemble: its figures would be taken for this one's.
         raise _member_unavailable(result.skipped | result.incomplete)

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from core.ensemble import Fusion
 from core.errors import InvalidInput
+from core.fusion import Fusion
 from core.job_config import EvaluationConfig
 from core.jobs import CANDIDATE, EnsembleArgs, EvaluateArgs
 from core.types import EncoderInfo, Hit

@@ -20,11 +20,10 @@ from catalog.keyword_search import query_words
 from catalog.opening import Catalog, alembic_config, migrate
 from catalog.product_rows import lock_product, write_product
 from catalog.tables import ProductRow
-from core.ensemble import EnsembleResult
 from core.errors import DeadlineExceeded, InvalidInput
 from core.filters import Filter, matches, parse_filter
 from core.hybrid import HybridSearch
-from core.search import Query, QueryPart
+from core.search import QueryPart, SearchQuery, SearchResult
 from core.types import Attributes, NewImage, Product
 from tests.support.filter_cases import cases
 
@@ -304,13 +303,13 @@ class KeywordContract:
         assert stopped.is_set()
         stopped.clear()
 
-        async def unasked(query: Query) -> EnsembleResult:
+        async def unasked(query: SearchQuery) -> SearchResult:
             raise AssertionError(f"{query} is for words only")
 
         async def search() -> bool:
-            hybrid = HybridSearch(catalog.keyword_index, deadline_s=0.2)
+            hybrid = HybridSearch(unasked, catalog.keyword_index, deadline_s=0.2)
             with pytest.raises(DeadlineExceeded):
-                await hybrid.search(Query((QueryPart("dress"),), limit=5), 1, "m", unasked)
+                await hybrid.search(SearchQuery((QueryPart("dress"),), limit=5, keyword_weight=1))
             # Nobody waits for the thread any more, and yet it comes to its end.
             return await asyncio.to_thread(stopped.wait, 60)
 

@@ -16,15 +16,14 @@ from catalog.database import CatalogConfig
 from catalog.fetching.connections import FetchLimits
 from catalog.fetching.fetcher import Fetcher
 from catalog.opening import open_catalog
-from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
+from core.ensemble import EnsembleSearch
 from core.ports import EncoderClient, VectorStore
-from core.search import ModelSearch, Query
+from core.search import ModelSearch
 from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
 from deployments.services.assembly import assemble
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
-from models.images import ImageLimits
 from tests.support.servers import HostileServer
 
 
@@ -46,37 +45,27 @@ def served(app: Any) -> Iterator[str]:
         listener.close()
 
 
-class LocalEnsemble:
-    def __init__(self, encoders: Mapping[str, EncoderClient], store: VectorStore) -> None:
-        members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
-        self._ensemble = EnsembleSearch(members, deadline_s=5)
-
-    async def search(self, query: Query, weights: Any, fusion: Fusion | None) -> EnsembleResult:
-        return await self._ensemble.search(query, weights or {}, fusion or "rrf")
-
-
 @contextmanager
 def local_service(
     folder: Path,
     encoders: Mapping[str, EncoderClient],
     store: VectorStore | None = None,
-    images: ImageLimits | None = None,
+    **settings: Any,
 ) -> Iterator[FastAPI]:
     args = GatewayArgs(
         catalog=CatalogConfig(
             database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
         ),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-        images=images or ImageLimits(),
-        counts_ttl_s=0,
+        **{"counts_ttl_s": 0, **settings},
     )
     catalog = open_catalog(args.catalog)
     served = ServedModels(models=tuple(encoders))
     store = store or MemoryStore()
+    members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
+    ensemble = EnsembleSearch(members, deadline_s=5)
     app = create_app(args)
-    app.state.services = assemble(
-        args, served, catalog, store, lambda name: encoders[name], LocalEnsemble(encoders, store)
-    )
+    app.state.services = assemble(args, served, catalog, store, lambda name: encoders[name], ensemble)
     yield app
     catalog.close()
 

@@ -11,7 +11,7 @@ from core.batching import parts
 from core.concurrency import DECODERS, run_in
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.indexing import IndexState
-from core.search import QueryPart
+from core.search import QueryPart, SearchQuery
 from core.types import NewImage
 from deployments.http.bodies import Form, Taken, files_of, parse, text_of
 from deployments.http.dependencies import READ, WRITE, services
@@ -28,8 +28,6 @@ from deployments.http.schemas import (
     SearchView,
     WrittenView,
 )
-from deployments.services.search import Request as SearchRequest
-from deployments.services.search import Threshold
 from models.images import MEDIA_TYPES, ImageLimits, inspect_image
 
 _CHECKED_AT_ONCE = 4
@@ -128,13 +126,14 @@ async def similar_products(
     service.check_page(limit, offset)
     part = await service.stored.product(product_id)
     found = await service.search.search(
-        SearchRequest(
+        SearchQuery(
             (QueryPart(part),),
-            model,
             limit,
-            offset,
             exclude_products=(product_id,),
-            threshold=Threshold(score_threshold, max_false_match_rate),
+            model=model,
+            offset=offset,
+            score_threshold=score_threshold,
+            max_false_match_rate=max_false_match_rate,
         )
     )
     return SearchView.of(found, request.state.request_id)

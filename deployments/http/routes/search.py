@@ -5,13 +5,13 @@ from dataclasses import replace
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from core.search import SearchResult
 from deployments.http.dependencies import READ, services
 from deployments.http.errors import fails
 from deployments.http.inputs import query_of, read_query
 from deployments.http.schemas import CompareBody, ListFacts, ProductView, SearchBody, SearchView
 from deployments.services.compare import Compared
 from deployments.services.products import MAX_VALUES, Attribute
-from deployments.services.search import Found
 
 router = APIRouter(prefix="/v1", tags=["search"], dependencies=[READ])
 SEARCH_QUERY = query_of(SearchBody)
@@ -53,11 +53,11 @@ class ListView(ListFacts):
     results: list[RankedView]
 
     @classmethod
-    def of(cls, model: str, found: Found) -> "ListView":
+    def of(cls, model: str, found: SearchResult) -> "ListView":
         """Show a list."""
         results = [
             RankedView(product_id=hit.product_id, score=hit.score, image_id=hit.image_id)
-            for hit, _ in found.results
+            for hit in found.hits
         ]
         return cls(model=model, results=results, **cls.facts(found))
 
@@ -89,8 +89,10 @@ class CompareView(BaseModel):
     @classmethod
     def of(cls, compared: Compared, request_id: str) -> "CompareView":
         """Show a comparison."""
-        products = {
-            product.product_id: product for found in compared.lists.values() for _, product in found.results
+        shown = {
+            hit.product_id: found.products[hit.product_id]
+            for found in compared.lists.values()
+            for hit in found.hits
         }
         return cls(
             lists=[ListView.of(model, found) for model, found in compared.lists.items()],
@@ -103,7 +105,7 @@ class CompareView(BaseModel):
                 )
                 for each in compared.agreements
             ],
-            products={product_id: ProductView.of(product) for product_id, product in products.items()},
+            products={product_id: ProductView.of(product) for product_id, product in shown.items()},
             skipped=compared.skipped,
             degraded=compared.degraded,
             request_id=request_id,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.calibration import Form, NullSample, null_scores, smallest_match
-from core.search import ModelSearch, Query, QueryPart
+from core.search import ModelSearch, QueryPart, SearchQuery
 from core.types import IndexItem, VectorRow
 from demo.catalog import demo_looks, demo_products
 from demo.garments import COLORS, TYPES
@@ -73,9 +73,9 @@ def test_a_sentence_moves_an_image_to_another_color(family: Family) -> None:
         type_, colors = looks[shown].type, list(COLORS)
         color = colors[(colors.index(looks[shown].color) + 1 + number % 9) % len(colors)]
         parts = (QueryPart(query.image), QueryPart(f"{color} {type_}", 2.0))
-        (best,) = asyncio.run(search.search(Query(parts, limit=1))).hits
+        (best,) = asyncio.run(search.search(SearchQuery(parts, limit=1))).hits
         found += (looks[best.product_id].type, looks[best.product_id].color) == (type_, color)
-        (same,) = asyncio.run(search.search(Query(parts[:1], limit=1))).hits
+        (same,) = asyncio.run(search.search(SearchQuery(parts[:1], limit=1))).hits
         kept += looks[same.product_id].color == color
     assert found >= 0.8 * QUERIES, f"{found} of {QUERIES} found"
     assert kept <= 0.1 * QUERIES, f"{kept} of {QUERIES} images have the color without the sentence"
@@ -101,8 +101,8 @@ def catalog_without(encoder: Encoder, types: Sequence[str]) -> NullSample:
     return NullSample(
         images=embed_images(encoder, [data for each in products for data in each.images[:2]]),
         starts=np.arange(len(products)) * 2,
-        words=embed_words(encoder, [each.title for each in products]),
-        worded=np.ones(len(products), np.bool_),
+        titles=embed_words(encoder, [each.title for each in products]),
+        titled=np.ones(len(products), np.bool_),
     )
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
-from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
-from core.search import ModelSearch, Query
+from core.ensemble import EnsembleSearch
+from core.search import ModelSearch
 from core.types import Encoded, EncoderInfo, EncoderInput
 from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
@@ -36,14 +36,6 @@ def png(color: str, size: tuple[int, int] = (40, 30)) -> bytes:
 
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-class LocalEnsemble:
-    def __init__(self, ensemble: EnsembleSearch) -> None:
-        self._ensemble = ensemble
-
-    async def search(self, query: Query, weights: Any, fusion: Fusion | None) -> EnsembleResult:
-        return await self._ensemble.search(query, weights or {}, fusion or "rrf")
 
 
 @dataclass
@@ -97,7 +89,7 @@ async def service(catalog: Catalog, tmp_path: Path) -> AsyncIterator[Service]:
         catalog,
         store,
         lambda name: encoders[name],
-        LocalEnsemble(EnsembleSearch(searches, deadline_s=5)),
+        EnsembleSearch(searches, deadline_s=5),
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

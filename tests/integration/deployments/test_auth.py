@@ -94,7 +94,7 @@ def build(
     app = create_app(args)
     local = encoder or LocalEncoder("fake")
     served = ServedModels(models=(local.name,))
-    ensemble: Any = EnsembleSearch({}, 5)
+    ensemble = EnsembleSearch({}, 5)
     app.state.services = assemble(args, served, catalog, MemoryStore(), lambda _: local, ensemble, exposed_at)
     return app
 

@@ -57,7 +57,7 @@ class Service:
             self.catalog,
             store,
             lambda name: self.encoders[name],
-            EnsembleSearch(searches, deadline_s=5),  # type: ignore[arg-type]
+            EnsembleSearch(searches, deadline_s=5),
         )
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost")

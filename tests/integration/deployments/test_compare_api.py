@@ -1,82 +1,35 @@
 """Models side by side over HTTP."""
 
-import asyncio
-import base64
-import io
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from PIL import Image
 
-from core.errors import UnsupportedModality
-from core.types import Encoded, EncoderInfo, EncoderInput
-from tests.support.local_encoder import LocalEncoder
-from tests.support.local_service import local_service
+from core.types import Encoded, EncoderInput
+from tests.support.shop import Shop, image_part, open_shop, png
 
 pytestmark = pytest.mark.anyio
 COLORS = ("red", "lime", "blue", "white", "black")
-
-
-class Encoder(LocalEncoder):
-    """One that counts its calls and may be blind to words."""
-
-    calls = 0
-    sees_words = True
-    delay_s = 0.0
-
-    async def describe(self) -> EncoderInfo:
-        info = await super().describe()
-        return info if self.sees_words else replace(info, modalities=("image",))
-
-    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        self.calls += 1
-        await asyncio.sleep(self.delay_s)
-        encoded = await super().encode(inputs)
-        if not self.sees_words and any(isinstance(item, str) for item in inputs):
-            refusal = UnsupportedModality(f"{self.name} reads images only")
-            return replace(encoded, vectors=[refusal for _ in inputs])
-        return encoded
-
-
-@dataclass
-class Shop:
-    client: httpx.AsyncClient
-    encoders: dict[str, Encoder]
-
-    async def compare(self, **body: Any) -> dict[str, Any]:
-        answer = await self.client.post("/v1/compare", json=body)
-        assert answer.status_code == 200, answer.text
-        content: dict[str, Any] = answer.json()
-        return content
-
-
-def image(color: str) -> str:
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 32), color).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+RED = [image_part(png("red"))]
 
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    encoders = {name: Encoder(name) for name in ("first", "second")}
-    with local_service(tmp_path, encoders) as app:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            for number, color in enumerate(COLORS):
-                body = {"images": [image(color)], "attributes": {"number": number}}
-                answer = await client.put(f"/v1/products/{color}", json=body)
-                assert answer.status_code == 201, answer.text
-            for encoder in encoders.values():
-                encoder.calls = 0
-            yield Shop(client, encoders)
+    async with open_shop(tmp_path) as opened:
+        for number, color in enumerate(COLORS):
+            await opened.put(color, png(color), attributes={"number": number})
+        for encoder in opened.encoders.values():
+            encoder.calls = 0
+        yield opened
+
+
+async def compare(shop: Shop, **body: Any) -> dict[str, Any]:
+    return await shop.ask("/v1/compare", **body)
 
 
 async def test_every_model_and_the_ensemble_stand_side_by_side(shop: Shop) -> None:
-    answer = await shop.compare(query=[{"type": "image", "image": image("red")}], limit=3)
+    answer = await compare(shop, query=RED, limit=3)
     assert [each["model"] for each in answer["lists"]] == ["first", "second", "ensemble"]
     for each in answer["lists"]:
         assert len(each["results"]) == 3
@@ -101,20 +54,20 @@ async def test_every_model_and_the_ensemble_stand_side_by_side(shop: Shop) -> No
 
 
 async def test_each_encoder_embeds_the_query_once(shop: Shop) -> None:
-    await shop.compare(query=[{"type": "image", "image": image("red")}])
+    await compare(shop, query=RED)
     assert [encoder.calls for encoder in shop.encoders.values()] == [1, 1]
 
 
 async def test_a_list_is_what_a_search_answers(shop: Shop) -> None:
     body: dict[str, Any] = {
-        "query": [{"type": "text", "text": "blue"}, {"type": "image", "image": image("white")}],
+        "query": [{"type": "text", "text": "blue"}, image_part(png("white"))],
         "filter": {"number": {"lt": 4}},
         "exclude": ["red"],
         "limit": 2,
         "offset": 1,
     }
     options = {"fusion": "weighted", "weights": {"first": 3}}
-    compared = await shop.compare(**body, **options)
+    compared = await compare(shop, **body, **options)
     for each in compared["lists"]:
         extra = options if each["model"] == "ensemble" else {}
         found = await shop.client.post("/v1/search", json=body | extra | {"model": each["model"]})
@@ -123,8 +76,8 @@ async def test_a_list_is_what_a_search_answers(shop: Shop) -> None:
 
 
 async def test_a_model_that_cannot_is_skipped_with_the_reason(shop: Shop) -> None:
-    shop.encoders["second"].sees_words = False
-    answer = await shop.compare(query=[{"type": "text", "text": "red"}], keyword_weight=0)
+    shop.encoders["second"].takes_text = False
+    answer = await compare(shop, query=[{"type": "text", "text": "red"}], keyword_weight=0)
     assert [each["model"] for each in answer["lists"]] == ["first", "ensemble"]
     assert "cannot encode texts; these can: first" in answer["skipped"]["second"]
     assert not answer["degraded"]
@@ -132,7 +85,7 @@ async def test_a_model_that_cannot_is_skipped_with_the_reason(shop: Shop) -> Non
 
 async def test_a_model_that_is_away_degrades_the_answer(shop: Shop) -> None:
     shop.encoders["second"].away = True
-    answer = await shop.compare(query="red", models=["second", "first"])
+    answer = await compare(shop, query="red", models=["second", "first"])
     assert [each["model"] for each in answer["lists"]] == ["first"]
     assert answer["skipped"] == {"second": "second is not available"}
     assert answer["degraded"]
@@ -149,7 +102,7 @@ async def test_a_bug_of_one_model_leaves_the_lists_of_the_others(
         raise ZeroDivisionError("a bug of ours")
 
     monkeypatch.setattr(shop.encoders["second"], "encode", fail)
-    answer = await shop.compare(query="red", models=["first", "second"])
+    answer = await compare(shop, query="red", models=["first", "second"])
     assert [each["model"] for each in answer["lists"]] == ["first"]
     assert "internal error" in answer["skipped"]["second"]
     assert answer["degraded"]
@@ -172,9 +125,10 @@ async def test_a_model_that_hangs_does_not_take_the_other_lists_with_it(shop: Sh
 
 
 async def test_uploads_are_compared_too(shop: Shop) -> None:
-    data = base64.b64decode(image("lime"))
     answer = await shop.client.post(
-        "/v1/compare", data={"request": '{"models": ["first", "second"]}'}, files={"image": ("a.png", data)}
+        "/v1/compare",
+        data={"request": '{"models": ["first", "second"]}'},
+        files={"image": ("a.png", png("lime"))},
     )
     assert [each["results"][0]["product_id"] for each in answer.json()["lists"]] == ["lime", "lime"]
 
@@ -192,7 +146,7 @@ async def test_uploads_are_compared_too(shop: Shop) -> None:
         ({}, 422, "query"),
     ],
 )
-async def test_a_bad_comparison_is_told_what_is_wrong(
+async def test_a_bad_comparison_is_refused_by_the_field(
     shop: Shop, body: dict[str, Any], status: int, param: str
 ) -> None:
     answer = await shop.client.post("/v1/compare", json=body)

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,9 +10,9 @@ from PIL import Image
 
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
-from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
+from core.ensemble import EnsembleSearch
 from core.indexing import Indexer
-from core.search import ModelSearch, Query
+from core.search import ModelSearch
 from core.store_check import StoreCheck
 from core.types import PROBE, Encoded, EncoderInput, NewImage
 from deployments.replicas.handles import Scale
@@ -34,16 +34,6 @@ class WatchedEncoder(LocalEncoder):
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         self.asked += inputs
         return await super().encode(inputs)
-
-
-class LocalEnsemble:
-    def __init__(self, encoder: LocalEncoder, store: MemoryStore) -> None:
-        self._search = EnsembleSearch({encoder.name: ModelSearch(encoder, store)}, deadline_s=5)
-
-    async def search(
-        self, query: Query, weights: Mapping[str, float] | None, fusion: Fusion | None
-    ) -> EnsembleResult:
-        return await self._search.search(query, weights or {}, fusion or "rrf")
 
 
 @pytest.fixture
@@ -77,7 +67,8 @@ def status_of(
     encoders = EncoderSet(["fake"], lambda _name: encoder)
     counts = cached_counts(catalog.ledger, ttl_s=0)
     check = StoreCheck(store, catalog.ledger)
-    return Status(catalog, store, encoders, LocalEnsemble(encoder, store), 0.9, counts, check, report)
+    ensemble = EnsembleSearch({encoder.name: ModelSearch(encoder, store)}, deadline_s=5)
+    return Status(catalog, store, encoders, ensemble, 0.9, counts, check, report)
 
 
 def ready(

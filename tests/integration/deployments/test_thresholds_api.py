@@ -1,6 +1,5 @@
 """Thresholds of a search: "nothing like this here" is an answer, and impossible rates are refused."""
 
-import base64
 import io
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,30 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catalog.database import CatalogConfig
-from catalog.opening import open_catalog
 from core.calibration import CalibrationConfig
-from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
-from core.search import ModelSearch, Query
-from core.types import NewImage
-from deployments.config import GatewayArgs, ServedModels
-from deployments.http.app import create_app
-from deployments.services.assembly import assemble
-from milvus.config import MilvusConfig
+from core.types import NewImage, ProductImage
 from milvus.memory import MemoryStore
 from tests.support.local_encoder import LocalEncoder
+from tests.support.local_service import local_service
+from tests.support.shop import image_part
 from tests.support.vector_stores import row
 
 pytestmark = pytest.mark.anyio
 PRODUCTS = 150
-
-
-class LocalEnsemble:
-    def __init__(self, ensemble: EnsembleSearch) -> None:
-        self._ensemble = ensemble
-
-    async def search(self, query: Query, weights: Any, fusion: Fusion | None) -> EnsembleResult:
-        return await self._ensemble.search(query, weights or {}, fusion or "rrf")
 
 
 def image(rng: np.random.Generator, colors: int) -> bytes:
@@ -65,50 +50,33 @@ async def client(
 @asynccontextmanager
 async def service(folder: Path, images: Sequence[bytes]) -> AsyncIterator[httpx.AsyncClient]:
     """A service with an indexed product for each image."""
-    args = GatewayArgs(
-        catalog=CatalogConfig(
-            database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
-        ),
-        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-        calibration=CalibrationConfig(sample_products=120),
-    )
-    catalog, store = open_catalog(args.catalog), MemoryStore()
-    encoders = {name: LocalEncoder(name) for name in ("first", "second")}
-    for number, data in enumerate(images):
-        product, _ = catalog.products.put(
-            f"p{number}", f"thing {number}", "", {}, [NewImage(data, "image/png", 16, 16)]
-        )
-        await _index(store, encoders, product.images[0].image_id, product.images[0].revision, number, data)
-    searches = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
-    ensemble = LocalEnsemble(EnsembleSearch(searches, deadline_s=5))
-    app = create_app(args)
-    served = ServedModels(models=tuple(encoders))
-    app.state.services = assemble(args, served, catalog, store, lambda name: encoders[name], ensemble)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
-        yield opened
-    catalog.close()
+    store, encoders = MemoryStore(), {name: LocalEncoder(name) for name in ("first", "second")}
+    with local_service(folder, encoders, store, calibration=CalibrationConfig(sample_products=120)) as app:
+        products = app.state.services.catalog.products
+        for number, data in enumerate(images):
+            product, _ = products.put(
+                f"p{number}", f"thing {number}", "", {}, [NewImage(data, "image/png", 16, 16)]
+            )
+            await _index(store, encoders, product.images[0], data)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
+            yield opened
 
 
 async def _index(
-    store: MemoryStore,
-    encoders: dict[str, LocalEncoder],
-    image_id: str,
-    revision: int,
-    number: int,
-    data: bytes,
+    store: MemoryStore, encoders: dict[str, LocalEncoder], image: ProductImage, data: bytes
 ) -> None:
     for encoder in encoders.values():
         encoded = await encoder.encode([data])
         vector = encoded.vectors[0]
         assert isinstance(vector, np.ndarray)
         store.ensure_collection(encoded.info.collection, encoded.info.dimension)
-        store.upsert(encoded.info.collection, [row(image_id, vector, f"p{number}", revision)])
+        rows = [row(image.image_id, vector, image.product_id, image.revision)]
+        store.upsert(encoded.info.collection, rows)
 
 
 async def ask(client: httpx.AsyncClient, data: bytes, **options: Any) -> dict[str, Any]:
-    part = {"type": "image", "image": base64.b64encode(data).decode()}
-    answer = await client.post("/v1/search", json={"query": [part], **options})
+    answer = await client.post("/v1/search", json={"query": [image_part(data)], **options})
     assert answer.status_code == 200, answer.text
     content: dict[str, Any] = answer.json()
     return content

@@ -1,15 +1,34 @@
-"""A rate of false matches is kept for queries that the catalog has nothing like."""
+"""Calibration: the rate of false matches is kept, and samples of the catalog are drawn once and anew as it grows."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.calibration import MINIMUM_PRODUCTS, Form, NullSample, null_scores, smallest_match
-from core.errors import Conflict
+from core.calibration import (
+    MINIMUM_PRODUCTS,
+    CalibrationConfig,
+    Form,
+    NullSample,
+    NullSamples,
+    null_scores,
+    smallest_match,
+)
+from core.errors import Conflict, ModelUnavailable
+from core.telemetry import answering, current_request_id
+from core.types import Encoded, EncoderInfo, EncoderInput, Product, ProductImage
+from deployments.http.limits import ending_at, within_deadline
+from milvus.memory import MemoryStore
+from tests.support.vector_stores import row
+
+pytestmark = pytest.mark.anyio
 
 DIMENSION = 16
 IMAGE: Form = (("image", 1.0),)
-WORDS: Form = (("text", 1.0),)
+TEXT: Form = (("text", 1.0),)
 RELATED_SHARE = 0.01
 
 
@@ -27,15 +46,15 @@ def _unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def sample(rng: np.random.Generator, centers: NDArray[np.float32], kin: int, titled: int) -> NullSample:
-    """`kin` products around each center, of one to four images; words lie elsewhere than images."""
+    """`kin` products around each center, of one to four images; titles lie elsewhere than images."""
     products = np.repeat(centers, kin, axis=0)[rng.permutation(len(centers) * kin)]
     views = rng.integers(1, 5, len(products))
     apart = np.eye(1, DIMENSION, dtype=np.float32)
     return NullSample(
         images=near(rng, np.repeat(products, views, axis=0)),
         starts=np.cumsum(views) - views,
-        words=_unit(near(rng, products) - 2 * apart),
-        worded=np.arange(len(products)) < titled,
+        titles=_unit(near(rng, products) - 2 * apart),
+        titled=np.arange(len(products)) < titled,
     )
 
 
@@ -62,12 +81,12 @@ def test_a_smaller_rate_asks_for_more() -> None:
     assert minimums[0] > null[-2]
 
 
-def test_words_are_measured_against_words() -> None:
+def test_text_is_measured_against_titles() -> None:
     catalog = _small()
     images = smallest_match(null_scores(catalog, IMAGE, RELATED_SHARE), 0.1)
-    words = smallest_match(null_scores(catalog, WORDS, RELATED_SHARE), 0.1)
+    text = smallest_match(null_scores(catalog, TEXT, RELATED_SHARE), 0.1)
     both = smallest_match(null_scores(catalog, (*IMAGE, ("text", 1.0)), RELATED_SHARE), 0.1)
-    assert words < both < images
+    assert text < both < images
 
 
 def test_what_a_query_pushes_away_is_another_product() -> None:
@@ -84,7 +103,7 @@ def test_a_small_catalog_cannot_tell_a_rate() -> None:
         null_scores(few, IMAGE, RELATED_SHARE)
     untitled = sample(rng, directions(rng, MINIMUM_PRODUCTS), kin=1, titled=3)
     with pytest.raises(Conflict, match="a title, and there are 3"):
-        null_scores(untitled, WORDS, RELATED_SHARE)
+        null_scores(untitled, TEXT, RELATED_SHARE)
 
 
 def test_a_rate_below_what_the_sample_can_tell_is_refused() -> None:
@@ -104,3 +123,138 @@ def test_only_the_proportions_of_weights_mean_something() -> None:
     for scale in (1e-300, 1e39, 1e308):
         scaled: Form = (("image", scale), ("text", -0.5 * scale))
         assert null_scores(_small(), scaled, RELATED_SHARE) == pytest.approx(null, abs=1e-6)
+
+
+INFO = EncoderInfo("m", "fake", "", "0123456789ab", 8, ("image", "text"), "float32", "cpu")
+
+
+@dataclass
+class Catalog:
+    """As many products as said, two images each; counts how often it is asked."""
+
+    size: int
+    asked: int = 0
+
+    def sample(self, count: int) -> list[Product]:
+        self.asked += 1
+        now = datetime(2026, 3, 1, tzinfo=UTC)
+        return [
+            Product(f"p{n}", f"title {n}", "", {}, images(n), 1, now, now)
+            for n in range(min(self.size, count))
+        ]
+
+
+@dataclass
+class TitleEncoder:
+    name: str = "m"
+    info: EncoderInfo = INFO
+    texts: list[str] = field(default_factory=list)
+
+    async def describe(self) -> EncoderInfo:
+        return INFO
+
+    async def encode(self, inputs: list[EncoderInput]) -> Encoded:
+        self.texts += [each for each in inputs if isinstance(each, str)]
+        rng = np.random.default_rng(len(self.texts))
+        return Encoded(self.info, [direction(rng) for _ in inputs])
+
+
+def images(number: int) -> tuple[ProductImage, ...]:
+    return tuple(
+        ProductImage(f"i{number}-{view}", f"p{number}", view, "", "image/png", 1, 1, 1, 1)
+        for view in range(2)
+    )
+
+
+def direction(rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    vector = rng.normal(size=8)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def store_of(size: int) -> MemoryStore:
+    store, rng = MemoryStore(), np.random.default_rng(0)
+    store.ensure_collection(INFO.collection, 8)
+    rows = [row(each.image_id, direction(rng), f"p{n}") for n in range(size) for each in images(n)]
+    store.upsert(INFO.collection, rows)
+    return store
+
+
+async def test_a_sample_is_drawn_once_for_many_questions() -> None:
+    catalog, encoder = Catalog(200), TitleEncoder()
+    samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150))
+    found = await asyncio.gather(*(samples.smallest_match(encoder, IMAGE, 0.1) for _ in range(8)))
+    assert len(set(found)) == 1
+    assert found[0][0] == INFO.collection
+    assert (await samples.smallest_match(encoder, IMAGE, 0.01))[1] > found[0][1]
+    assert (catalog.asked, encoder.texts) == (1, [])
+
+
+async def test_titles_are_embedded_when_a_text_asks() -> None:
+    encoder = TitleEncoder()
+    samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig(sample_products=150))
+    await samples.smallest_match(encoder, TEXT, 0.1)
+    assert encoder.texts == [f"title {n}" for n in range(150)]
+
+
+async def test_an_old_sample_serves_while_the_next_is_drawn() -> None:
+    catalog, encoder = Catalog(200), TitleEncoder()
+    samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150, renew_s=0.001))
+    first = await samples.smallest_match(encoder, IMAGE, 0.1)
+    await asyncio.sleep(0.01)
+    assert await samples.smallest_match(encoder, IMAGE, 0.1) == first
+    async with asyncio.timeout(5):
+        while catalog.asked < 2:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_catalog_that_was_too_small_is_looked_at_again() -> None:
+    catalog = Catalog(20)
+    samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150, renew_s=0.001))
+    with pytest.raises(Conflict, match="there are 20"):
+        await samples.smallest_match(TitleEncoder(), IMAGE, 0.1)
+    catalog.size = 200
+    await asyncio.sleep(0.01)
+    assert (await samples.smallest_match(TitleEncoder(), IMAGE, 0.1))[1] < 1
+
+
+async def test_a_missing_collection_and_a_change_of_version_are_a_matter_of_time() -> None:
+    samples = NullSamples(Catalog(200), MemoryStore(), CalibrationConfig())
+    with pytest.raises(ModelUnavailable):
+        await samples.smallest_match(TitleEncoder(), IMAGE, 0.1)
+    other = EncoderInfo("m", "fake", "", "ba9876543210", 8, ("image", "text"), "float32", "cpu")
+    samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig())
+    with pytest.raises(ModelUnavailable, match="changing its version"):
+        await samples.smallest_match(TitleEncoder(info=other), TEXT, 0.1)
+
+
+class Gated(TitleEncoder):
+    """Waits until it may answer; notes what limits its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+        self.limits_s: list[float] = []
+        self.ids: list[str] = []
+
+    async def encode(self, inputs: list[EncoderInput]) -> Encoded:
+        await self.may_answer.wait()
+        self.limits_s.append(within_deadline(30))
+        self.ids.append(current_request_id())
+        return await super().encode(inputs)
+
+
+async def test_a_sample_does_not_end_with_the_request_that_began_it() -> None:
+    encoder = Gated()
+    samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig(sample_products=150))
+    with answering("impatient"), ending_at(asyncio.get_running_loop().time()):
+        impatient = asyncio.create_task(samples.smallest_match(encoder, TEXT, 0.1))
+    patient = asyncio.create_task(samples.smallest_match(encoder, TEXT, 0.1))
+    while not samples._drawing:
+        await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.wait([impatient])
+    encoder.may_answer.set()
+    assert (await patient)[0] == INFO.collection
+    assert impatient.cancelled()
+    assert (set(encoder.limits_s), set(encoder.ids)) == ({30.0}, {""})
+    assert len(encoder.texts) == 150

@@ -1,23 +1,25 @@
 """Weighted fusion with exact scores: members are asked for what only others have found."""
 
 import asyncio
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import pytest
 
-from core.ensemble import EnsembleResult, EnsembleSearch, Fusion
+from core.ensemble import EnsembleSearch
 from core.errors import StoreUnavailable
 from core.filters import Filter, parse_filter
-from core.search import ModelSearch, Query, QueryPart
+from core.fusion import Fusion
+from core.search import ModelSearch, QueryPart, SearchQuery, SearchResult
 from core.types import Encoded, EncoderInfo, EncoderInput, Hit, IndexItem, Vector, VectorRow
 from milvus.memory import MemoryStore
 
 DIMENSION = 4
 
 
-class Words:
-    """An encoder with one vector for all words, which counts its calls."""
+class TextEncoder:
+    """An encoder with one vector for all texts, which counts its calls."""
 
     def __init__(self, name: str, vector: Vector) -> None:
         self.name, self.vector, self.calls = name, vector, 0
@@ -67,14 +69,14 @@ def catalog() -> tuple[MemoryStore, dict[str, np.ndarray]]:
 
 def members(store: MemoryStore) -> dict[str, Member]:
     queries = {"a": np.array([1, 0, 0, 0], np.float32), "b": np.array([0, 1, 0, 0], np.float32)}
-    return {name: Member(Words(name, vector), store) for name, vector in queries.items()}
+    return {name: Member(TextEncoder(name, vector), store) for name, vector in queries.items()}
 
 
 def search(
-    found_by: dict[str, Member], query: Query, fusion: Fusion = "weighted", deadline_s: float = 2.0
-) -> EnsembleResult:
-    ensemble = EnsembleSearch(found_by, deadline_s)
-    return asyncio.run(ensemble.search(query, {"a": 2.0, "b": 1.0}, fusion))
+    found_by: dict[str, Member], query: SearchQuery, fusion: Fusion = "weighted", deadline_s: float = 2.0
+) -> SearchResult:
+    query = replace(query, weights={"a": 2.0, "b": 1.0}, fusion=fusion)
+    return asyncio.run(EnsembleSearch(found_by, deadline_s).search(query))
 
 
 def exact(vectors: dict[str, np.ndarray], only_odd: bool = False) -> dict[str, float]:
@@ -99,7 +101,7 @@ def test_scores_are_the_exact_weighted_mean_over_all_candidates(
     catalog: tuple[MemoryStore, dict[str, np.ndarray]],
 ) -> None:
     store, vectors = catalog
-    result = search(members(store), Query((QueryPart("x"),), limit=30))
+    result = search(members(store), SearchQuery((QueryPart("x"),), limit=30))
     truth = exact(vectors)
     best = sorted(truth, key=lambda product: -truth[product])[:30]
     assert [hit.product_id for hit in result.hits] == best
@@ -110,7 +112,7 @@ def test_scores_are_the_exact_weighted_mean_over_all_candidates(
 
 def test_scores_are_asked_under_the_filter(catalog: tuple[MemoryStore, dict[str, np.ndarray]]) -> None:
     store, vectors = catalog
-    query = Query((QueryPart("x"),), limit=10, filter=parse_filter({"odd": 1}))
+    query = SearchQuery((QueryPart("x"),), limit=10, filter=parse_filter({"odd": 1}))
     result = search(members(store), query)
     truth = exact(vectors, only_odd=True)
     assert {hit.product_id: hit.score for hit in result.hits} == pytest.approx(
@@ -120,7 +122,7 @@ def test_scores_are_asked_under_the_filter(catalog: tuple[MemoryStore, dict[str,
 
 def test_ranks_need_no_scores(catalog: tuple[MemoryStore, dict[str, np.ndarray]]) -> None:
     found_by = members(catalog[0])
-    search(found_by, Query((QueryPart("x"),), limit=5), fusion="rrf")
+    search(found_by, SearchQuery((QueryPart("x"),), limit=5), fusion="rrf")
     assert [member.asked for member in found_by.values()] == [(), ()]
 
 
@@ -128,9 +130,9 @@ def test_a_member_is_asked_only_for_what_its_list_does_not_hold(
     catalog: tuple[MemoryStore, dict[str, np.ndarray]],
 ) -> None:
     found_by = members(catalog[0])
-    query = Query((QueryPart("x"),), limit=5)
+    query = SearchQuery((QueryPart("x"),), limit=5)
     search(found_by, query)
-    own = asyncio.run(found_by["a"].search(Query((QueryPart("x"),), limit=64)))
+    own = asyncio.run(found_by["a"].search(SearchQuery((QueryPart("x"),), limit=64)))
     assert found_by["a"].asked
     assert not {hit.product_id for hit in own.hits} & set(found_by["a"].asked)
 
@@ -140,12 +142,12 @@ def test_a_member_that_cannot_complete_in_time_contributes_what_it_has(
 ) -> None:
     slow = members(catalog[0])
     slow["b"].delay_s = 30
-    result = search(slow, Query((QueryPart("x"),), limit=10), deadline_s=2)
+    result = search(slow, SearchQuery((QueryPart("x"),), limit=10), deadline_s=2)
     assert len(result.hits) == 10
     assert result.degraded
     assert list(result.incomplete) == ["b"]
     assert "did not score" in result.incomplete["b"]
-    assert [info.name for info in result.infos] == ["a", "b"]
+    assert [info.name for info in result.versions] == ["a", "b"]
     assert result.skipped == {}
 
 
@@ -154,7 +156,7 @@ def test_a_store_that_goes_away_between_list_and_scores_is_named(
 ) -> None:
     failing = members(catalog[0])
     failing["a"].error = StoreUnavailable("Milvus did not answer")
-    result = search(failing, Query((QueryPart("x"),), limit=10))
+    result = search(failing, SearchQuery((QueryPart("x"),), limit=10))
     assert result.incomplete == {"a": "Milvus did not answer"}
     assert result.degraded
     assert len(result.hits) == 10
@@ -165,7 +167,7 @@ def test_a_bug_between_list_and_scores_is_named_and_logged(
 ) -> None:
     failing = members(catalog[0])
     failing["a"].error = ZeroDivisionError("a bug of ours")
-    result = search(failing, Query((QueryPart("x"),), limit=10))
+    result = search(failing, SearchQuery((QueryPart("x"),), limit=10))
     assert "internal error" in result.incomplete["a"]
     assert len(result.hits) == 10
     assert "ZeroDivisionError: a bug of ours" in caplog.text
@@ -177,7 +179,7 @@ def test_a_candidate_that_a_member_has_not_indexed_counts_as_its_last(
     store = catalog[0]
     item = IndexItem("new", 1, "new", "0" * 64, {})
     store.upsert(f"a_{'0' * 12}", [VectorRow(item, np.array([1, 0, 0, 0], np.float32))])
-    result = search(members(store), Query((QueryPart("x"),), limit=300))
+    result = search(members(store), SearchQuery((QueryPart("x"),), limit=300))
     scores = {hit.product_id: hit.score for hit in result.hits}
     assert scores["new"] == pytest.approx(2 / 3, abs=1e-5)
     assert not result.degraded
@@ -187,10 +189,10 @@ def test_a_vector_that_is_known_is_not_made_again(
     catalog: tuple[MemoryStore, dict[str, np.ndarray]],
 ) -> None:
     found_by = members(catalog[0])
-    encoder = cast(Words, found_by["a"]._encoder)
-    embedded = asyncio.run(found_by["a"].embed((QueryPart("x"),)))
-    query = Query((QueryPart("x"),), limit=5, embedded={"a": embedded})
+    encoder = cast(TextEncoder, found_by["a"]._encoder)
+    embedded = asyncio.run(found_by["a"].embed(SearchQuery((QueryPart("x"),))))
+    query = SearchQuery((QueryPart("x"),), limit=5, embedded={"a": embedded})
     result = search(found_by, query)
     assert encoder.calls == 1
-    assert cast(Words, found_by["b"]._encoder).calls == 1
+    assert cast(TextEncoder, found_by["b"]._encoder).calls == 1
     assert result.timings_ms["a.encode"] == embedded.timings_ms["encode"]

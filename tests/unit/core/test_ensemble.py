@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-import numpy as np
 import pytest
 
-from core.ensemble import EnsembleResult, EnsembleSearch
+from core.ensemble import EnsembleSearch
 from core.errors import Internal, InvalidInput, ModelUnavailable, UnsupportedModality
 from core.fusion import MINIMUM_DEPTH
-from core.search import ModelSearch, Query, QueryPart, QueryVector, SearchResult
+from core.search import ModelSearch, QueryPart, SearchQuery, SearchResult
 from core.types import EncoderInfo, Hit
 
 
@@ -24,31 +23,29 @@ class Member:
         self.asked = 0
         self.limit = 0
 
-    async def search(self, query: Query) -> SearchResult:
+    async def search(self, query: SearchQuery) -> SearchResult:
         self.asked += 1
         self.limit = query.limit
         await asyncio.sleep(self.delay_s)
         hits = [Hit(f"i-{p}", 1, p, 1.0 - n / 10) for n, p in enumerate(self.products)]
-        return SearchResult(
-            QueryVector(info(self.name), np.ones(4, np.float32)), hits[: query.limit], {"search": 1.0}
-        )
+        return SearchResult(hits[: query.limit], [info(self.name)], timings_ms={"search": 1.0})
 
     async def reach(self) -> None:
         await asyncio.sleep(self.delay_s)
 
 
-class Sleeper(Member):
+class Waiting(Member):
     def __init__(self, name: str, products: str) -> None:
         super().__init__(name, products)
-        self.awake = asyncio.Event()
+        self.ready = asyncio.Event()
 
-    async def search(self, query: Query) -> SearchResult:
+    async def search(self, query: SearchQuery) -> SearchResult:
         found = await super().search(query)
-        await self.awake.wait()
+        await self.ready.wait()
         return found
 
     async def reach(self) -> None:
-        await self.awake.wait()
+        await self.ready.wait()
 
 
 class Failing(Member):
@@ -56,7 +53,7 @@ class Failing(Member):
         super().__init__(name, "")
         self.error = error
 
-    async def search(self, query: Query) -> SearchResult:
+    async def search(self, query: SearchQuery) -> SearchResult:
         raise self.error
 
 
@@ -65,16 +62,16 @@ def run(
     weights: dict[str, float] | None = None,
     deadline_s: float = 30.0,
     not_asked: dict[str, str] | None = None,
-) -> EnsembleResult:
+) -> SearchResult:
     searches = {member.name: cast(ModelSearch, member) for member in members}
-    query = Query((QueryPart("red"),), limit=3, not_asked=not_asked or {})
-    return asyncio.run(EnsembleSearch(searches, deadline_s).search(query, weights or {}, "rrf"))
+    query = SearchQuery((QueryPart("red"),), limit=3, weights=weights, not_asked=not_asked or {})
+    return asyncio.run(EnsembleSearch(searches, deadline_s).search(query))
 
 
 def test_members_are_fused_and_named() -> None:
     result = run(Member("a", "xyz"), Member("b", "yxw"))
     assert [hit.product_id for hit in result.hits] == ["x", "y", "w"]
-    assert [used.name for used in result.infos] == ["a", "b"]
+    assert [used.name for used in result.versions] == ["a", "b"]
     assert not result.degraded
 
 
@@ -86,7 +83,7 @@ def test_a_late_member_is_left_out_and_the_answer_says_so() -> None:
     assert result.weights == {"a": 1.0}
 
 
-def test_a_member_that_cannot_read_words_is_skipped_without_degrading() -> None:
+def test_a_member_that_cannot_read_text_is_skipped_without_degrading() -> None:
     result = run(Member("a", "xyz"), Failing("images", UnsupportedModality("images only")))
     assert result.skipped == {"images": "images only"}
     assert not result.degraded
@@ -136,7 +133,7 @@ def test_one_member_alone_is_asked_for_no_more_than_the_page() -> None:
 @pytest.mark.parametrize(
     "order", [lambda members: members, lambda members: members[::-1]], ids=["as given", "reversed"]
 )
-def test_when_nobody_answers_the_error_is_the_most_telling(
+def test_when_nobody_answers_the_error_is_the_most_actionable(
     order: Callable[[list[Member]], list[Member]],
 ) -> None:
     members = [Failing("a", ModelUnavailable("away")), Failing("b", UnsupportedModality("no words"))]
@@ -150,20 +147,20 @@ def test_an_ensemble_without_weight_says_so() -> None:
 
 
 def test_only_the_first_search_waits_for_a_member_that_is_away() -> None:
-    async def searched() -> list[EnsembleResult]:
-        sleeper = Sleeper("sleeper", "wvu")
-        searches = {member.name: cast(ModelSearch, member) for member in (Member("a", "xyz"), sleeper)}
-        ensemble, query = EnsembleSearch(searches, deadline_s=2), Query((QueryPart("red"),), limit=3)
-        first, second = [await ensemble.search(query, {}, "rrf") for _ in range(2)]
-        assert sleeper.asked == 1
-        sleeper.awake.set()
-        while (last := await ensemble.search(query, {}, "rrf")).degraded:
+    async def searched() -> list[SearchResult]:
+        waiting = Waiting("waiting", "wvu")
+        searches = {member.name: cast(ModelSearch, member) for member in (Member("a", "xyz"), waiting)}
+        ensemble, query = EnsembleSearch(searches, deadline_s=2), SearchQuery((QueryPart("red"),), limit=3)
+        first, second = [await ensemble.search(query) for _ in range(2)]
+        assert waiting.asked == 1
+        waiting.ready.set()
+        while (last := await ensemble.search(query)).degraded:
             await asyncio.sleep(0.01)
         return [first, second, last]
 
     first, second, last = asyncio.run(searched())
     assert first.degraded
     assert second.degraded
-    assert "did not answer within 2 s" in first.skipped["sleeper"]
-    assert "asked again" in second.skipped["sleeper"]
-    assert last.weights.keys() == {"a", "sleeper"}
+    assert "did not answer within 2 s" in first.skipped["waiting"]
+    assert "asked again" in second.skipped["waiting"]
+    assert last.weights.keys() == {"a", "waiting"}

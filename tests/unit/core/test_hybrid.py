@@ -1,21 +1,21 @@
-"""Vectors and words together: shares, who stands in for whom, and what the answer says."""
+"""Vectors and keywords together: shares, which of the two stands in, and what the answer says."""
 
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from core.ensemble import EnsembleResult
 from core.errors import DeadlineExceeded, InvalidInput, ModelUnavailable, UnsupportedModality, VitrineError
 from core.filters import AnyOf, Filter
 from core.fusion import fusion_depth
-from core.hybrid import HybridSearch, is_words_only, positive_words
-from core.search import Query, QueryPart, StoredPart
+from core.hybrid import HybridSearch
+from core.search import QueryPart, SearchQuery, SearchResult, StoredPart
 from core.types import Hit
 
-WORDS = Query((QueryPart("red dress"),), limit=10)
-BOTH = Query((QueryPart(b"image"), QueryPart("in green")), limit=10)
+TEXT = SearchQuery((QueryPart("red dress"),), limit=10)
+BOTH = SearchQuery((QueryPart(b"image"), QueryPart("in green")), limit=10)
 
 
 class Lexicon:
@@ -47,19 +47,20 @@ def search(
     lexicon: Lexicon,
     vectors: str | VitrineError,
     weight: float = 0.5,
-    query: Query = WORDS,
+    query: SearchQuery = TEXT,
     deadline_s: float = 30.0,
-) -> EnsembleResult:
-    async def by_vectors(deep: Query) -> EnsembleResult:
+) -> SearchResult:
+    async def by_vectors(deep: SearchQuery) -> SearchResult:
         if isinstance(vectors, VitrineError):
             raise vectors
         hits = [Hit(f"near-{p}", 1, p, 0.5) for p in vectors][: deep.limit]
-        return EnsembleResult(hits, [], {"m": 1.0}, {}, False, {"fuse": 1.0})
+        return SearchResult(hits, weights={"m": 1.0}, timings_ms={"fuse": 1.0})
 
-    return asyncio.run(HybridSearch(lexicon, deadline_s).search(query, weight, "ensemble", by_vectors))
+    hybrid = HybridSearch(by_vectors, lexicon, deadline_s)
+    return asyncio.run(hybrid.search(replace(query, keyword_weight=weight)))
 
 
-def order(result: EnsembleResult) -> str:
+def order(result: SearchResult) -> str:
     return "".join(hit.product_id for hit in result.hits)
 
 
@@ -86,12 +87,12 @@ def test_beside_vectors_a_product_must_hold_every_word() -> None:
     assert [asked[-1] for asked in lexicon.asked] == [True]
 
 
-def test_words_alone_take_any_word_and_ask_no_model() -> None:
+def test_keywords_alone_take_any_word_and_ask_no_model() -> None:
     result = search(Lexicon(some="xyz"), ModelUnavailable("asked in vain"), weight=1)
     assert (order(result), result.keyword_weight, result.degraded, result.skipped) == ("xyz", 1.0, False, {})
 
 
-def test_words_answer_alone_when_no_model_can_and_say_so() -> None:
+def test_keywords_answer_alone_when_no_model_can_and_say_so() -> None:
     away = search(Lexicon(every="x", some="xyz"), ModelUnavailable("all are away"))
     assert (order(away), away.keyword_weight, away.degraded) == ("xyz", 1.0, True)
     assert away.skipped == {"ensemble": "all are away"}
@@ -99,7 +100,7 @@ def test_words_answer_alone_when_no_model_can_and_say_so() -> None:
     assert (order(blind), blind.degraded, blind.skipped) == ("xyz", False, {"ensemble": "only images"})
 
 
-def test_words_stand_in_neither_for_an_image_nor_for_a_mistake() -> None:
+def test_keywords_stand_in_neither_for_an_image_nor_for_a_mistake() -> None:
     with pytest.raises(ModelUnavailable):
         search(Lexicon("x", "x"), ModelUnavailable("away"), query=BOTH)
     with pytest.raises(InvalidInput):
@@ -111,7 +112,7 @@ def test_when_neither_answers_the_models_say_why() -> None:
         search(Lexicon(error=DeadlineExceeded("no database")), ModelUnavailable("away"))
 
 
-def test_vectors_answer_alone_when_the_words_fail_or_are_late() -> None:
+def test_vectors_answer_alone_when_the_keyword_search_fails_or_is_late() -> None:
     failing = search(Lexicon(error=ModelUnavailable("no database")), "ab")
     assert (order(failing), failing.degraded, failing.keyword_weight) == ("ab", True, 0.0)
     assert failing.skipped == {"keyword": "no database"}
@@ -120,25 +121,25 @@ def test_vectors_answer_alone_when_the_words_fail_or_are_late() -> None:
     assert "1 s" in search(late, "ab", deadline_s=1).skipped["keyword"]
 
 
-def test_only_words_that_pull_are_looked_up_under_the_same_filter() -> None:
+def test_only_text_of_positive_weight_is_looked_up_under_the_same_filter() -> None:
     filter = AnyOf("color", ("red",))
     parts = (QueryPart("a dress"), QueryPart("red", -0.5), QueryPart(b"image"), QueryPart("long", 2))
     lexicon = Lexicon()
-    search(lexicon, "a", query=Query(parts, 10, filter, ("p",)))
+    search(lexicon, "a", query=SearchQuery(parts, 10, filter, ("p",)))
     assert lexicon.asked == [("a dress long", fusion_depth(10) // 2, filter, ("p",), True)]
 
 
-def test_a_query_is_words_only_when_words_pull_and_nothing_else_does() -> None:
+def test_a_query_is_text_only_with_text_of_positive_weight_and_nothing_else() -> None:
     stored = StoredPart("product 'p'", "p", ("k",))
-    assert is_words_only((QueryPart("a"), QueryPart("b", -1)))
-    assert not is_words_only((QueryPart("a", -1),))
-    assert not is_words_only((QueryPart("a"), QueryPart(stored)))
-    assert not is_words_only(())
-    assert positive_words((QueryPart("a", 0), QueryPart(b"b"))) == ""
+    assert SearchQuery((QueryPart("a"), QueryPart("b", -1))).is_text_only
+    assert not SearchQuery((QueryPart("a", -1),)).is_text_only
+    assert not SearchQuery((QueryPart("a"), QueryPart(stored))).is_text_only
+    assert not SearchQuery(()).is_text_only
+    assert SearchQuery((QueryPart("a", 0), QueryPart(b"b"))).text == ""
 
 
 @pytest.mark.parametrize("limit", [1, 16, 32, 33, 500])
 def test_the_lists_are_long_enough_for_the_page(limit: int) -> None:
     products = "".join(chr(0x4E00 + number) for number in range(2_000))
-    result = search(Lexicon(products), products, query=Query((QueryPart("a"),), limit))
+    result = search(Lexicon(products), products, query=SearchQuery((QueryPart("a"),), limit))
     assert order(result) == products[:limit]
