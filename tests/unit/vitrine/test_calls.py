@@ -1,16 +1,21 @@
-"""The client's calls, options and answers are those of the service's OpenAPI document."""
+"""The client has a method for each call of the service, with the options of the call's schema."""
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, get_type_hints
+from typing import Any, get_args
 
+import httpx
 import pytest
 
+import core.api_keys
+import core.indexing
+import core.jobs
 from deployments.http.app import describe
-from vitrine import calls, schemas
-from vitrine.calls import Options
-from vitrine.schemas import Answer
-from vitrine.transport import Call
+from vitrine import query
+from vitrine.async_client import AsyncVitrine
+from vitrine.client import Vitrine
+from vitrine.schemas import operations, products, search
 
 DOCUMENT = describe()
 FOR_OTHER_CLIENTS = {
@@ -21,56 +26,116 @@ FOR_OTHER_CLIENTS = {
     ("get", "/.well-known/ready"),
 }
 PLACEHOLDERS: dict[str, Any] = {"image": b"{}", "images": [b"{}"], "texts": ["{}"]}
-OTHERWISE_NAMED = {
-    "Image": "ImageView", "IndexedIn": "ModelIndex", "Written": "WrittenView", "ModelUsed": "ModelUsed",
-    "Hit": "ResultView", "Page": "SearchView", "ModelList": "ListView",
-    "Comparison": "CompareView", "AttributeValue": "ValueView", "MissingImage": "MissingView",
-    "FailedImage": "FailedView", "NewKey": "MadeView", "EmbeddingItem": "EmbeddingItem",
-    "FailedItem": "FailedItem", "Usage": "Usage",
-}  # fmt: skip
+LOCAL = {"close"}
+SENDS_SEVERAL = {"products", "errors", "follow", "wait"}
 
 
-def builders() -> Iterator[Callable[..., Call[Any]]]:
-    for function in vars(calls).values():
-        own = inspect.isfunction(function) and function.__module__ == calls.__name__
-        if own and not function.__name__.startswith("_"):
-            yield function
+def methods(client: Vitrine | AsyncVitrine) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Public methods of a client and of its resources."""
+    for prefix, owner in (("", client), ("jobs.", client.jobs), ("keys.", client.keys)):
+        for name in vars(type(owner)):
+            if not name.startswith("_") and name not in LOCAL:
+                yield f"{prefix}{name}", getattr(owner, name)
 
 
-def built(build: Callable[..., Call[Any]]) -> Call[Any]:
-    """A call with a placeholder for each argument that it needs."""
-    given = {
-        name: PLACEHOLDERS.get(name, f"{{{name}}}")
-        for name, each in inspect.signature(build).parameters.items()
-        if each.default is each.empty and each.kind is not each.VAR_KEYWORD
-    }
-    return build(**given)
+def call_with_placeholders(method: Callable[..., Any]) -> Any:
+    return method(
+        **{
+            name: PLACEHOLDERS.get(name, f"{{{name}}}")
+            for name, each in inspect.signature(method).parameters.items()
+            if each.default is each.empty and each.kind is not each.VAR_KEYWORD
+        }
+    )
 
 
-def template(path: str) -> str:
-    return path.replace("%7B", "{").replace("%7D", "}")
+class Recorder:
+    """Notes the method and the path of each request, and answers none."""
+
+    def __init__(self) -> None:
+        self.called: list[tuple[str, str]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.called.append((request.method.lower(), request.url.path))
+        raise AssertionError("recorded")
 
 
 def test_every_call_of_the_service_is_one_of_the_client() -> None:
-    called = {(call.method.lower(), template(call.path)) for call in map(built, builders())}
+    recorder = Recorder()
+    shop = Vitrine("http://service", transport=httpx.MockTransport(recorder))
+    sent = [each for name, each in methods(shop) if name.split(".")[-1] not in SENDS_SEVERAL]
+    for method in sent:
+        with pytest.raises(AssertionError, match="recorded"):
+            call_with_placeholders(method)
     offered = {(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods}
-    assert called == offered - FOR_OTHER_CLIENTS
+    assert set(recorder.called) == offered - FOR_OTHER_CLIENTS
 
 
-def answers() -> list[type[Answer]]:
-    kinds = dict.fromkeys(
-        kind for kind in vars(schemas).values() if inspect.isclass(kind) and issubclass(kind, Answer)
-    )
-    return [kind for kind in kinds if kind not in (Answer, schemas.Facts)]
+def test_the_async_client_sends_what_the_other_sends() -> None:
+    one, other = Recorder(), Recorder()
+    shop = Vitrine("http://service", transport=httpx.MockTransport(one))
+    later = AsyncVitrine("http://service", transport=httpx.MockTransport(other))
+
+    async def send(method: Callable[..., Any]) -> None:
+        await call_with_placeholders(method)
+
+    for (name, method), (other_name, other_method) in zip(methods(shop), methods(later), strict=True):
+        assert other_name == name
+        assert inspect.signature(other_method).parameters == inspect.signature(method).parameters, name
+        summary, other_summary = (str(inspect.getdoc(each)) for each in (method, other_method))
+        assert summary.startswith(other_summary), name
+        if name.split(".")[-1] in SENDS_SEVERAL:
+            continue
+        with pytest.raises(AssertionError, match="recorded"):
+            call_with_placeholders(method)
+        with pytest.raises(AssertionError, match="recorded"):
+            asyncio.run(send(other_method))
+    assert one.called == other.called
 
 
-@pytest.mark.parametrize("kind", answers(), ids=lambda kind: kind.__name__)
-def test_an_answer_has_the_fields_that_the_service_sends(kind: type[Answer]) -> None:
-    name = OTHERWISE_NAMED.get(kind.__name__, f"{kind.__name__}View")
-    assert set(kind.model_fields) == set(DOCUMENT["components"]["schemas"][name]["properties"])
+@pytest.mark.parametrize(
+    ("method", "schema"),
+    [
+        (Vitrine.search, search.SearchRequest),
+        (Vitrine.compare, search.CompareRequest),
+    ],
+)
+def test_a_search_takes_the_options_that_the_service_takes(
+    method: Any, schema: type[search.QueryRequest]
+) -> None:
+    assert set(inspect.signature(method).parameters) - {"self"} == set(schema.model_fields)
 
 
-def test_a_search_takes_the_options_that_the_service_takes() -> None:
-    schemas = DOCUMENT["components"]["schemas"]
-    assert set(get_type_hints(Options)) | {"query", "model"} == set(schemas["SearchBody"]["properties"])
-    assert set(get_type_hints(Options)) | {"query", "models"} == set(schemas["CompareBody"]["properties"])
+def test_similar_takes_the_options_that_the_service_takes() -> None:
+    parameters = DOCUMENT["paths"]["/v1/products/{product_id}/similar"]["get"]["parameters"]
+    assert set(inspect.signature(Vitrine.similar).parameters) - {"self"} == {
+        each["name"] for each in parameters
+    }
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        query.TextPart("red"),
+        query.ImagePart(b"image", box=query.Box(0, 0, 0.5, 0.5)),
+        query.ImagePart("http://shop/image.png", 0.5, query.Box(0, 0, 0.5, 0.5)),
+        query.ProductPart("shirt", -1),
+        query.ProductImagePart("image"),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_the_parts_of_a_query_are_those_of_the_schema(part: query.Part) -> None:
+    (encoded,) = query.encode_query(part)
+    (read,) = search.SearchRequest.model_validate({"query": [encoded]}).query
+    assert read.model_dump(exclude_none=True, include=set(encoded)) == encoded
+
+
+def test_a_newer_service_may_send_fields_that_the_client_does_not_know() -> None:
+    sent = {"products": 1, "images": 2, "models": {}, "captions": {}, "later": {"added": 1}}
+    stats = operations.StatsResponse.model_validate(sent)
+    assert stats.model_dump() == {"products": 1, "images": 2, "models": {}, "captions": {}}
+
+
+def test_the_states_and_scopes_are_those_of_the_service() -> None:
+    assert get_args(operations.JobState) == get_args(core.jobs.JobState)
+    assert get_args(operations.Scope) == get_args(core.api_keys.Scope)
+    assert get_args(products.IndexState) == get_args(core.indexing.IndexState)
