@@ -131,7 +131,7 @@ class Job(ResponseModel):
 
     @property
     def ended(self) -> bool:
-        """Whether it goes on no more."""
+        """True once the job has ended."""
         return self.state not in ("queued", "running")
 
 

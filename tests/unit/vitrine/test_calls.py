@@ -73,12 +73,12 @@ def test_every_call_of_the_service_is_one_of_the_client() -> None:
 def test_the_async_client_sends_what_the_other_sends() -> None:
     one, other = Recorder(), Recorder()
     shop = Vitrine("http://service", transport=httpx.MockTransport(one))
-    later = AsyncVitrine("http://service", transport=httpx.MockTransport(other))
+    other_shop = AsyncVitrine("http://service", transport=httpx.MockTransport(other))
 
     async def send(method: Callable[..., Any]) -> None:
         await call_with_placeholders(method)
 
-    for (name, method), (other_name, other_method) in zip(methods(shop), methods(later), strict=True):
+    for (name, method), (other_name, other_method) in zip(methods(shop), methods(other_shop), strict=True):
         assert other_name == name
         assert inspect.signature(other_method).parameters == inspect.signature(method).parameters, name
         summary, other_summary = (str(inspect.getdoc(each)) for each in (method, other_method))
