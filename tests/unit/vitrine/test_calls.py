@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
@@ -49,21 +50,26 @@ def call_with_placeholders(method: Callable[..., Any]) -> Any:
 
 
 class Recorder:
-    """Notes the method and the path of each request, and answers none."""
+    """Keeps the requests and answers none."""
 
     def __init__(self) -> None:
-        self.called: list[tuple[str, str]] = []
+        self.requests: list[httpx.Request] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.called.append((request.method.lower(), request.url.path))
+        self.requests.append(request)
         raise AssertionError("recorded")
+
+    @property
+    def called(self) -> list[tuple[str, str]]:
+        return [(each.method.lower(), each.url.path) for each in self.requests]
 
 
 def test_every_call_of_the_service_is_one_of_the_client() -> None:
     recorder = Recorder()
     shop = Vitrine("http://service", transport=httpx.MockTransport(recorder))
-    sent = [each for name, each in methods(shop) if name.split(".")[-1] not in SENDS_SEVERAL]
-    for method in sent:
+    for name, method in methods(shop):
+        if name.split(".")[-1] in SENDS_SEVERAL:
+            continue
         with pytest.raises(AssertionError, match="recorded"):
             call_with_placeholders(method)
     offered = {(method, path) for path, methods in DOCUMENT["paths"].items() for method in methods}
@@ -75,9 +81,6 @@ def test_the_async_client_sends_what_the_other_sends() -> None:
     shop = Vitrine("http://service", transport=httpx.MockTransport(one))
     other_shop = AsyncVitrine("http://service", transport=httpx.MockTransport(other))
 
-    async def send(method: Callable[..., Any]) -> None:
-        await call_with_placeholders(method)
-
     for (name, method), (other_name, other_method) in zip(methods(shop), methods(other_shop), strict=True):
         assert other_name == name
         assert inspect.signature(other_method).parameters == inspect.signature(method).parameters, name
@@ -88,27 +91,35 @@ def test_the_async_client_sends_what_the_other_sends() -> None:
         with pytest.raises(AssertionError, match="recorded"):
             call_with_placeholders(method)
         with pytest.raises(AssertionError, match="recorded"):
-            asyncio.run(send(other_method))
+            asyncio.run(call_with_placeholders(other_method))
     assert one.called == other.called
+    assert [each.content for each in one.requests] == [each.content for each in other.requests]
 
 
+SIMILAR = DOCUMENT["paths"]["/v1/products/{product_id}/similar"]["get"]["parameters"]
+
+
+@pytest.mark.parametrize("kind", [Vitrine, AsyncVitrine])
 @pytest.mark.parametrize(
-    ("method", "schema"),
+    ("name", "options"),
     [
-        (Vitrine.search, search.SearchRequest),
-        (Vitrine.compare, search.CompareRequest),
+        ("search", set(search.SearchRequest.model_fields)),
+        ("compare", set(search.CompareRequest.model_fields)),
+        ("similar", {each["name"] for each in SIMILAR}),
     ],
 )
-def test_a_search_takes_the_options_that_the_service_takes(
-    method: Any, schema: type[search.QueryRequest]
-) -> None:
-    assert set(inspect.signature(method).parameters) - {"self"} == set(schema.model_fields)
-
-
-def test_similar_takes_the_options_that_the_service_takes() -> None:
-    parameters = DOCUMENT["paths"]["/v1/products/{product_id}/similar"]["get"]["parameters"]
-    assert set(inspect.signature(Vitrine.similar).parameters) - {"self"} == {
-        each["name"] for each in parameters
+def test_a_search_sends_every_option_that_the_service_takes(name: str, options: set[str], kind: Any) -> None:
+    recorder = Recorder()
+    method = getattr(kind("http://service", transport=httpx.MockTransport(recorder)), name)
+    values = {option: f"value of {option}" for option in inspect.signature(method).parameters}
+    assert set(values) == options
+    with pytest.raises(AssertionError, match="recorded"):
+        asyncio.run(method(**values)) if kind is AsyncVitrine else method(**values)
+    (request,) = recorder.requests
+    assert {"product_id": "value of product_id", **values} == {
+        "product_id": "value of product_id",
+        **dict(request.url.params),
+        **json.loads(request.content or "{}"),
     }
 
 
