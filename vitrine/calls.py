@@ -1,282 +1,195 @@
-"""Calls of the API: from arguments to a request, without sending it."""
+"""Requests of the client's methods, built without sending them.
+
+`Vitrine` and `AsyncVitrine` send them; the methods there say what the arguments mean.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any
 
-from vitrine.query import ImageInput, Query, encoded, is_url, written
-from vitrine.schemas import (
-    Attributes,
-    Caption,
-    Comparison,
-    Embedding,
-    Embeddings,
-    Gaps,
+from vitrine.query import ImageInput, Query, encode_image, encode_query, is_url
+from vitrine.schemas.embeddings import CaptionResponse, EmbeddingsResponse, EmbedResponse, Modality
+from vitrine.schemas.operations import (
+    ApiKey,
+    CreateKeyResponse,
+    GapsResponse,
     Job,
-    Key,
     Model,
-    NewKey,
-    Page,
-    Product,
-    Ready,
+    ModelVersion,
+    ReadyResponse,
     RowError,
     Scope,
-    Stats,
-    Version,
-    Written,
+    StatsResponse,
 )
-from vitrine.transport import Call, content, given, nothing, path, reader, text
+from vitrine.schemas.products import AttributesResponse, Product, PutProductResponse, ThumbnailSize
+from vitrine.schemas.search import CompareResponse, SearchResponse
+from vitrine.transport import Call, content, json_of, nothing, path, text
 
-_WRITTEN, _PRODUCT, _PRODUCTS = reader(Written), reader(Product), reader(list[Product])
-_ATTRIBUTES = reader(Attributes)
+
+def given(**values: Any) -> dict[str, Any]:
+    """Keep the values that are not None; the service decides about the others."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+# Products
 
 
 def put_product(
     product_id: str,
-    *,
-    title: str = "",
-    description: str = "",
-    attributes: Mapping[str, Any] | None = None,
-    images: Sequence[ImageInput] | None = None,
-) -> Call[Written]:
-    """Create or replace a product; it is durable when this returns.
-
-    `images` are paths, bytes or URLs, in order. None keeps those that the product has, an empty list
-    removes them.
-
-    Raises:
-        InvalidRequest: an image cannot be read, a limit is exceeded …; `param` names the field.
-        FetchFailed: a server behind a URL failed.
-        OSError: an image's file cannot be read.
-    """
+    title: str,
+    description: str,
+    attributes: Mapping[str, Any] | None,
+    images: Sequence[ImageInput] | None,
+) -> Call[PutProductResponse]:
     body: dict[str, Any] = {"title": title, "description": description, "attributes": dict(attributes or {})}
     if images is not None:
-        body["images"] = [encoded(image) for image in images]
-    return Call("PUT", path("products", product_id), _WRITTEN, json=body)
+        body["images"] = [encode_image(image) for image in images]
+    return Call("PUT", path("products", product_id), json_of(PutProductResponse), json=body)
 
 
 def product(product_id: str) -> Call[Product]:
-    """Read a product; NotFound when there is none."""
-    return Call("GET", path("products", product_id), _PRODUCT)
+    return Call("GET", path("products", product_id), json_of(Product))
 
 
-def product_page(limit: int = 100, after: str | None = None) -> Call[list[Product]]:
-    """Read a page of products, by id; `after` is the last id of the page before."""
-    return Call("GET", path("products"), _PRODUCTS, params=given(limit=limit, after=after))
+def product_page(limit: int, after: str | None) -> Call[list[Product]]:
+    return Call("GET", path("products"), json_of(list[Product]), params=given(limit=limit, after=after))
 
 
 def delete_product(product_id: str) -> Call[None]:
-    """Remove a product, its images and its vectors; NotFound when there is none."""
     return Call("DELETE", path("products", product_id), nothing)
 
 
 def image(image_id: str) -> Call[bytes]:
-    """Read an image file as it was sent; NotFound when there is none."""
     return Call("GET", path("images", image_id), content)
 
 
-def thumbnail(image_id: str, size: Literal["small", "large"] = "small") -> Call[bytes]:
-    """Read an image as WebP with at most 320 or 960 pixels a side; NotFound when there is none."""
+def thumbnail(image_id: str, size: ThumbnailSize) -> Call[bytes]:
     return Call("GET", path("images", image_id, "thumbnail"), content, params={"size": size})
 
 
-def attributes() -> Call[Attributes]:
-    """Say which attributes products have, and which values: what a filter can ask for."""
-    return Call("GET", path("attributes"), _ATTRIBUTES)
+def attributes() -> Call[AttributesResponse]:
+    return Call("GET", path("attributes"), json_of(AttributesResponse))
 
 
-_PAGE, _COMPARISON = reader(Page), reader(Comparison)
+# Search
 
 
-class PageOptions(TypedDict, total=False):
-    """Which page of what is near enough; what is left out is for the service to decide."""
-
-    limit: int | None
-    offset: int | None
-    score_threshold: float | None
-    max_false_match_rate: float | None
+def search(query: Query, **options: Any) -> Call[SearchResponse]:
+    body = given(query=encode_query(query), **options)
+    return Call("POST", path("search"), json_of(SearchResponse), json=body)
 
 
-class Options(PageOptions, total=False):
-    """What a search may say beside its query."""
-
-    filter: Mapping[str, Any] | None
-    weights: Mapping[str, float] | None
-    fusion: Literal["rrf", "weighted"] | None
-    keyword_weight: float | None
-    exclude: Sequence[str] | None
-    include_query_products: bool | None
+def compare(query: Query, **options: Any) -> Call[CompareResponse]:
+    body = given(query=encode_query(query), **options)
+    return Call("POST", path("compare"), json_of(CompareResponse), json=body)
 
 
-def search(query: Query, *, model: str | None = None, **options: Unpack[Options]) -> Call[Page]:
-    """Find products by words, an image, or weighted parts.
-
-    Raises:
-        InvalidRequest: something is wrong; `param` names the field.
-        NotFound: there is no such model, product or image.
-        OSError: an image's file cannot be read.
-    """
-    body = given(query=written(query), model=model, **options)
-    return Call("POST", path("search"), _PAGE, json=body)
+def similar(product_id: str, **options: Any) -> Call[SearchResponse]:
+    params = given(**options)
+    return Call("GET", path("products", product_id, "similar"), json_of(SearchResponse), params=params)
 
 
-def compare(
-    query: Query, *, models: Sequence[str] | None = None, **options: Unpack[Options]
-) -> Call[Comparison]:
-    """Find products with each of the models; None: with every encoder and the ensemble. As `search`."""
-    body = given(query=written(query), models=models if models is None else list(models), **options)
-    return Call("POST", path("compare"), _COMPARISON, json=body)
+# Embeddings and captions
 
 
-def similar(product_id: str, *, model: str | None = None, **options: Unpack[PageOptions]) -> Call[Page]:
-    """Find products that look like this one; NotFound when there is none."""
-    params = given(model=model, **options)
-    return Call("GET", path("products", product_id, "similar"), _PAGE, params=params)
+def embed(model: str, text: str | None, image: ImageInput | None) -> Call[EmbedResponse]:
+    body = given(text=text, **_image_field(image))
+    return Call("POST", path("embed", model), json_of(EmbedResponse), json=body)
 
 
-_EMBEDDING, _EMBEDDINGS, _CAPTION = reader(Embedding), reader(Embeddings), reader(Caption)
+def embed_texts(model: str, texts: Sequence[str]) -> Call[EmbeddingsResponse]:
+    return _embed_many(model, "text", list(texts))
 
 
-def embed(model: str, *, text: str | None = None, image: ImageInput | None = None) -> Call[Embedding]:
-    """Return the unit vector of one text or one image.
-
-    Raises:
-        InvalidRequest: both or none are given, or the model takes no such input.
-        NotFound: there is no such model.
-    """
-    body = given(text=text) if image is None else given(text=text, **_field(image))
-    return Call("POST", path("embed", model), _EMBEDDING, json=body)
+def embed_images(model: str, images: Sequence[ImageInput]) -> Call[EmbeddingsResponse]:
+    return _embed_many(model, "image", [encode_image(image) for image in images])
 
 
-def embed_texts(model: str, texts: Sequence[str]) -> Call[Embeddings]:
-    """Embed up to 2,048 texts; one that cannot be costs the others nothing.
-
-    Raises:
-        InvalidRequest: nothing could be embedded; `param` names the first input.
-        NotFound: there is no such model.
-    """
-    return _many(model, "text", list(texts))
+def caption(image: ImageInput, model: str | None) -> Call[CaptionResponse]:
+    body = given(model=model, **_image_field(image))
+    return Call("POST", path("caption"), json_of(CaptionResponse), json=body)
 
 
-def embed_images(model: str, images: Sequence[ImageInput]) -> Call[Embeddings]:
-    """Embed up to 64 images, paths, bytes or URLs; one that cannot be costs the others nothing.
-
-    Raises:
-        InvalidRequest: nothing could be embedded; `param` names the first input.
-        NotFound: there is no such model.
-        OSError: an image's file cannot be read.
-    """
-    return _many(model, "image", [encoded(image) for image in images])
-
-
-def caption(image: ImageInput, *, model: str | None = None) -> Call[Caption]:
-    """Describe an image in words; by default with the first model that can.
-
-    Raises:
-        InvalidRequest: the model writes no captions, or the image cannot be read.
-        NotFound: there is no such model, or none that writes captions.
-    """
-    return Call("POST", path("caption"), _CAPTION, json=given(model=model, **_field(image)))
-
-
-def _many(model: str, modality: str, inputs: Sequence[str]) -> Call[Embeddings]:
+def _embed_many(model: str, modality: Modality, inputs: Sequence[str]) -> Call[EmbeddingsResponse]:
     body = {"model": model, "modality": modality, "input": inputs}
-    return Call("POST", path("embeddings"), _EMBEDDINGS, json=body)
+    return Call("POST", path("embeddings"), json_of(EmbeddingsResponse), json=body)
 
 
-def _field(image: ImageInput) -> dict[str, str]:
-    return {"image_url" if is_url(image) else "image": encoded(image)}
+def _image_field(image: ImageInput | None) -> dict[str, str]:
+    if image is None:
+        return {}
+    return {"image_url" if is_url(image) else "image": encode_image(image)}
 
 
-_MODELS, _VERSIONS = reader(list[Model]), reader(list[Version])
-_STATS, _READY, _GAPS = reader(Stats), reader(Ready), reader(Gaps)
+# Models and status
 
 
 def models() -> Call[list[Model]]:
-    """List the configured models with the versions that serve."""
-    return Call("GET", path("models"), _MODELS)
+    return Call("GET", path("models"), json_of(list[Model]))
 
 
-def versions(model: str) -> Call[list[Version]]:
-    """List the versions of a model that have a collection, oldest first."""
-    return Call("GET", path("models", model, "versions"), _VERSIONS)
+def versions(model: str) -> Call[list[ModelVersion]]:
+    return Call("GET", path("models", model, "versions"), json_of(list[ModelVersion]))
 
 
-def gaps(model: str, fingerprint: str, limit: int | None = None) -> Call[Gaps]:
-    """List images that a version lacks, and as many that have failed with the reason."""
-    return Call(
-        "GET", path("models", model, "versions", fingerprint, "gaps"), _GAPS, params=given(limit=limit)
-    )
+def gaps(model: str, fingerprint: str, limit: int | None) -> Call[GapsResponse]:
+    place = path("models", model, "versions", fingerprint, "gaps")
+    return Call("GET", place, json_of(GapsResponse), params=given(limit=limit))
 
 
-def stats() -> Call[Stats]:
-    """Count products, images, and how far each model has come."""
-    return Call("GET", path("stats"), _STATS)
+def stats() -> Call[StatsResponse]:
+    return Call("GET", path("stats"), json_of(StatsResponse))
 
 
-def ready() -> Call[Ready]:
-    """Ask whether everything works; what is not ready is told, not raised."""
-    return Call("GET", "/health/ready", _READY, repeatable=False, also_good=(503,))
+def ready() -> Call[ReadyResponse]:
+    return Call("GET", "/health/ready", json_of(ReadyResponse), repeatable=False, accepted_statuses=(503,))
 
 
-_JOB, _JOBS, _ERRORS = reader(Job), reader(list[Job]), reader(list[RowError])
+# Jobs
 
 
-def submit(kind: str, **args: Any) -> Call[Job]:
-    """Start bulk work, such as `submit("build", model="dinov2")`.
-
-    Raises:
-        InvalidRequest: the kind or an argument is unknown or wrong.
-        Conflict: an equal job is at work; the message holds its id.
-    """
-    return Call("POST", path("jobs"), _JOB, json={"kind": kind, "args": args}, repeatable=False)
+def submit_job(kind: str, args: Mapping[str, Any]) -> Call[Job]:
+    body = {"kind": kind, "args": dict(args)}
+    return Call("POST", path("jobs"), json_of(Job), json=body, repeatable=False)
 
 
-def list_jobs(limit: int | None = None) -> Call[list[Job]]:
-    """List the latest jobs, newest first."""
-    return Call("GET", path("jobs"), _JOBS, params=given(limit=limit))
+def list_jobs(limit: int | None) -> Call[list[Job]]:
+    return Call("GET", path("jobs"), json_of(list[Job]), params=given(limit=limit))
 
 
-def get(job_id: str) -> Call[Job]:
-    """Say how far a job is, or what it came to."""
-    return Call("GET", path("jobs", job_id), _JOB)
+def job(job_id: str) -> Call[Job]:
+    return Call("GET", path("jobs", job_id), json_of(Job))
 
 
-def logs(job_id: str, lines: int | None = None) -> Call[str]:
-    """Return the last lines that the job's process has written."""
+def job_logs(job_id: str, lines: int | None) -> Call[str]:
     return Call("GET", path("jobs", job_id, "logs"), text, params=given(lines=lines))
 
 
-def report(job_id: str) -> Call[bytes]:
-    """Return the page, in HTML, that an evaluation has written; NotFound for jobs that write none."""
+def job_report(job_id: str) -> Call[bytes]:
     return Call("GET", path("jobs", job_id, "report"), content)
 
 
-def errors(job_id: str, limit: int | None = None, after: int | None = None) -> Call[list[RowError]]:
-    """Say what was wrong with rows of an import, those behind row `after`."""
-    return Call("GET", path("jobs", job_id, "errors"), _ERRORS, params=given(limit=limit, after=after))
+def job_errors(job_id: str, limit: int | None, after: int | None) -> Call[list[RowError]]:
+    params = given(limit=limit, after=after)
+    return Call("GET", path("jobs", job_id, "errors"), json_of(list[RowError]), params=params)
 
 
-def cancel(job_id: str) -> Call[Job]:
-    """Stop a job; what it has done stays done. Conflict when it has ended."""
-    return Call("DELETE", path("jobs", job_id), _JOB, repeatable=False)
+def cancel_job(job_id: str) -> Call[Job]:
+    return Call("DELETE", path("jobs", job_id), json_of(Job), repeatable=False)
 
 
-_NEW, _KEYS = reader(NewKey), reader(list[Key])
+# API keys
 
 
-def create(
-    name: str, scopes: Sequence[Scope], *, requests_per_s: float | None = None, burst: int | None = None
-) -> Call[NewKey]:
-    """Make a key and show it this once; the first one must be an admin's, and closes the service to others."""
+def create_key(
+    name: str, scopes: Sequence[Scope], requests_per_s: float | None, burst: int | None
+) -> Call[CreateKeyResponse]:
     body = given(name=name, scopes=list(scopes), requests_per_s=requests_per_s, burst=burst)
-    return Call("POST", path("keys"), _NEW, json=body, repeatable=False)
+    return Call("POST", path("keys"), json_of(CreateKeyResponse), json=body, repeatable=False)
 
 
-def list_keys() -> Call[list[Key]]:
-    """List all keys, revoked ones too, oldest first."""
-    return Call("GET", path("keys"), _KEYS)
+def list_keys() -> Call[list[ApiKey]]:
+    return Call("GET", path("keys"), json_of(list[ApiKey]))
 
 
-def revoke(key_id: str) -> Call[None]:
-    """End a key for good."""
+def revoke_key(key_id: str) -> Call[None]:
     return Call("DELETE", path("keys", key_id), nothing)

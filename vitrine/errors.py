@@ -1,7 +1,7 @@
-"""What a call may raise.
+"""Errors that a call may raise.
 
 ServiceError               the service answered with an error
-├── InvalidRequest         413, 415, 422: what was sent can never work; `param` names the field
+├── InvalidRequest         413, 415, 422: the request can never work; `param` names the field
 ├── Unauthenticated        401: no key, or one that is not known
 ├── Forbidden              403: the key lacks a scope
 ├── NotFound               404
@@ -9,7 +9,7 @@ ServiceError               the service answered with an error
 └── TryLater               the same call may work later
     ├── FetchFailed        424: the server behind a URL failed
     ├── RateLimited        429: too many requests with this key
-    ├── Unavailable        503: a model, the store or the time is missing
+    ├── Unavailable        503: a model or the store is away, or the time is up
     └── Unreachable        nothing answered at all
 """
 
@@ -17,9 +17,9 @@ ServiceError               the service answered with an error
 class ServiceError(Exception):
     """An error of the service.
 
-    `type` is the service's word for it, `param` the field of the request that it is about, `request_id` what
-    the service's logs call the request, `status` the HTTP status, 0 when there was no answer, and
-    `retry_after_s` when to come again in seconds, as far as the service has said.
+    `type` is the kind of error. `param` is the field of the request that it is about. `request_id` is the id of
+    the request in the service's logs. `status` is the HTTP status, 0 when there was no response.
+    `retry_after_s` is the time in seconds to wait before a retry. A value that the service did not send is None.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ServiceError(Exception):
 
 
 class InvalidRequest(ServiceError):
-    """What was sent can never work."""
+    """The request can never work."""
 
 
 class Unauthenticated(ServiceError):
@@ -54,7 +54,7 @@ class Forbidden(ServiceError):
 
 
 class NotFound(ServiceError):
-    """What the request names does not exist."""
+    """The request names something that does not exist."""
 
 
 class Conflict(ServiceError):
@@ -62,7 +62,7 @@ class Conflict(ServiceError):
 
 
 class TryLater(ServiceError):
-    """Not now: the same call may work later."""
+    """The same call may work later."""
 
 
 class FetchFailed(TryLater):
@@ -74,11 +74,11 @@ class RateLimited(TryLater):
 
 
 class Unavailable(TryLater):
-    """A model, the store or the time is missing."""
+    """A model or the store is away, or the time is up."""
 
 
 class Unreachable(TryLater):
-    """Nothing answered, or the answer broke off."""
+    """Nothing answered, or the response broke off."""
 
 
 BY_STATUS: dict[int, type[ServiceError]] = {

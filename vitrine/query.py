@@ -1,6 +1,6 @@
-"""Queries: texts, images and stored products, each part with a weight.
+"""Queries as callers write them: texts, images and stored products, each part with a weight.
 
-A negative weight pushes results away from what the part shows.
+A negative weight pushes results away from the part.
 """
 
 import base64
@@ -15,12 +15,12 @@ ImageInput = str | bytes | PathLike[str]
 
 
 def is_url(image: ImageInput) -> bool:
-    """Tell whether an image stands behind a URL."""
+    """Return True where the image is a URL."""
     return isinstance(image, str) and image.lower().startswith(("http://", "https://"))
 
 
-def encoded(image: ImageInput) -> str:
-    """Write an image as requests hold it: a URL as it is, anything else as base64.
+def encode_image(image: ImageInput) -> str:
+    """Encode an image for a request: a URL as it is, anything else as base64.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
@@ -43,7 +43,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """Words."""
+    """A text."""
 
     text: str
     weight: float = 1.0
@@ -51,7 +51,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """An image, or the part of it that is meant."""
+    """An image, or the part of it in `box`."""
 
     image: ImageInput
     weight: float = 1.0
@@ -76,11 +76,11 @@ class ProductImagePart:
 
 Part = TextPart | ImagePart | ProductPart | ProductImagePart
 Query = str | bytes | PathLike[str] | Part | Sequence[Part]
-"""A text is words; bytes and paths are an image; several things, or weights, take parts."""
+"""A string is a text. Bytes and paths are an image. Several things, or weights, take parts."""
 
 
-def written(query: Query) -> str | list[dict[str, Any]]:
-    """Write a query as requests hold it.
+def encode_query(query: Query) -> str | list[dict[str, Any]]:
+    """Encode a query as `vitrine.schemas.search.Query` describes it.
 
     Raises:
         OSError: an image's file cannot be read.
@@ -89,23 +89,23 @@ def written(query: Query) -> str | list[dict[str, Any]]:
     if isinstance(query, str):
         return query
     if isinstance(query, bytes | PathLike):
-        return [_part(ImagePart(query))]
-    if isinstance(query, TextPart | ImagePart | ProductPart | ProductImagePart):
-        return [_part(query)]
-    return [_part(part) for part in query]
+        return [_encode_part(ImagePart(query))]
+    if isinstance(query, Part):
+        return [_encode_part(query)]
+    return [_encode_part(part) for part in query]
 
 
-def _part(part: Part) -> dict[str, Any]:
+def _encode_part(part: Part) -> dict[str, Any]:
     if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text, "weight": part.weight}
+        return {"type": "text", **asdict(part)}
     if isinstance(part, ProductPart):
-        return {"type": "product_id", "product_id": part.product_id, "weight": part.weight}
+        return {"type": "product_id", **asdict(part)}
     if isinstance(part, ProductImagePart):
-        return {"type": "image_id", "image_id": part.image_id, "weight": part.weight}
+        return {"type": "image_id", **asdict(part)}
     if not isinstance(part, ImagePart):
         raise TypeError(
             f"a part is one of TextPart, ImagePart, ProductPart and ProductImagePart, not {type(part).__name__}"
         )
     kind = "image_url" if is_url(part.image) else "image"
-    cut = {} if part.box is None else {"box": asdict(part.box)}
-    return {"type": kind, kind: encoded(part.image), "weight": part.weight, **cut}
+    box = {} if part.box is None else {"box": asdict(part.box)}
+    return {"type": kind, kind: encode_image(part.image), "weight": part.weight, **box}

@@ -1,28 +1,32 @@
-"""Requests to the service: where it is, how answers are read, and when a request is sent again."""
+"""Sending of requests: address and key, reading of responses, and retries."""
 
 import asyncio
-import inspect
 import math
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_args, get_type_hints
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from vitrine.errors import BY_STATUS, RateLimited, ServiceError, Unavailable, Unreachable
+from vitrine.errors import BY_STATUS, RateLimited, ServiceError, TryLater, Unavailable, Unreachable
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+_MAX_SHOWN_CHARS = 200
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often and how patiently a call is repeated that a service could not answer just now.
+    """Number of retries and the waits between them.
 
-    After each failure it waits as long as the service asked for, at most `max_wait_s`; where that is not
-    said, `first_wait_s`, doubled each time. Only calls that do no harm when they are done twice are repeated.
+    A retry waits as long as the service asks for. It gives up where that is more than `max_wait_s`. Where the
+    service does not say, it waits `first_wait_s`, doubled after each failure. A call is retried only if doing
+    it twice does no harm.
     """
 
     count: int = 3
@@ -30,7 +34,7 @@ class Retries:
     max_wait_s: float = 30.0
 
     def wait_s(self, error: ServiceError, failures: int) -> float | None:
-        """Say how long to wait after that many failures, in seconds; None: give up."""
+        """Return the seconds to wait after that many failures; None: give up."""
         if failures > self.count or not isinstance(error, RateLimited | Unavailable | Unreachable):
             return None
         if error.retry_after_s is not None:
@@ -40,12 +44,32 @@ class Retries:
         return min(wait_s, self.max_wait_s)
 
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+@dataclass(slots=True)
+class Patience:
+    """Tolerance of failures in a row, for `limit_s` seconds."""
+
+    limit_s: float
+    _since: float | None = field(default=None, init=False)
+
+    def failed(self, error: TryLater) -> None:
+        """Record a failure.
+
+        Raises:
+            TryLater: the failures last too long.
+        """
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if now - self._since >= self.limit_s:
+            raise error
+
+    def succeeded(self) -> None:
+        """Forget the failures."""
+        self._since = None
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a client needs to know; `timeout_s` bounds each attempt, in seconds."""
+    """Address and key of a service; `timeout_s` bounds each attempt, in seconds."""
 
     url: str
     key: str | None = field(repr=False)
@@ -61,7 +85,7 @@ class Settings:
 def settings(
     url: str | None = None, key: str | None = None, timeout_s: float = 60.0, retries: Retries | None = None
 ) -> Settings:
-    """Complete what is given by VITRINE_URL and VITRINE_KEY.
+    """Complete the arguments by VITRINE_URL and VITRINE_KEY.
 
     Raises:
         ValueError: the URL is none, or the key cannot be sent.
@@ -75,30 +99,12 @@ def settings(
     return Settings(url.rstrip("/"), key, timeout_s, retries or Retries())
 
 
-M = TypeVar("M", bound=Callable[..., Any])
-
-
-def method_of(build: Callable[..., Any], method: M) -> M:
-    """Give a method the name, the text and the arguments of the function that builds its call."""
-    taken = inspect.signature(build)
-    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    answers = get_args(get_type_hints(build)["return"])[0]
-    shown = taken.replace(parameters=[own, *taken.parameters.values()], return_annotation=answers)
-    method.__name__, method.__doc__ = build.__name__, build.__doc__
-    method.__signature__ = shown  # type: ignore[attr-defined]
-    return method
-
-
-T = TypeVar("T")
-_SHOWN = 200
-
-
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
     """A request that is not sent yet.
 
-    A call that is `repeatable` does the same when it is sent twice. `read` turns a good answer into a value;
-    the statuses of `also_good` are good ones too.
+    Sending it twice does no harm if it is `repeatable`. `read` turns a successful response into a value.
+    `accepted_statuses` count as success too.
     """
 
     method: str
@@ -107,20 +113,20 @@ class Call(Generic[T]):
     params: Mapping[str, Any] | None = None
     json: Any = None
     repeatable: bool = True
-    also_good: Collection[int] = ()
+    accepted_statuses: Collection[int] = ()
 
-    def answer(self, response: httpx.Response, repeated: bool) -> T:
-        """Read an answer, to the first request or to one that was repeated.
+    def result(self, response: httpx.Response, retried: bool) -> T:
+        """Read the response to the first attempt or to a retry.
 
         Raises:
-            ServiceError: it is an error, or not what the service answers.
+            ServiceError: it is an error, or not a response of Vitrine.
         """
-        # What is gone may have been deleted by an earlier attempt, whose answer never came.
-        gone = repeated and self.method == "DELETE" and response.status_code == 404
-        # HAProxy answers for a gateway that is away by the same status, as an error.
-        good = response.status_code in self.also_good and not is_error(response)
-        if not (response.is_success or gone or good):
-            raise error_of(response)
+        # An earlier attempt may have deleted it, and its response was lost.
+        gone = retried and self.method == "DELETE" and response.status_code == 404
+        # HAProxy answers with the same status, as an error, for a gateway that is away.
+        accepted = response.status_code in self.accepted_statuses and not _is_error(response)
+        if not (response.is_success or gone or accepted):
+            raise _error_of(response)
         try:
             return self.read(response)
         except (ValidationError, ValueError) as error:
@@ -131,58 +137,61 @@ class Call(Generic[T]):
             ) from error
 
 
-def reader(kind: type[T]) -> Callable[[httpx.Response], T]:
-    """Make a reader of JSON of this form."""
+def path(*parts: str) -> str:
+    """Join parts to a path below /v1; each part is escaped."""
+    return "/".join(["/v1", *(quote(part, safe="") for part in parts)])
+
+
+def json_of(kind: type[T]) -> Callable[[httpx.Response], T]:
+    """Make a reader of JSON of this type."""
     adapter = TypeAdapter(kind)
     return lambda response: adapter.validate_json(response.content)
 
 
 def nothing(_: httpx.Response) -> None:
-    """Read an answer without content."""
+    """Read a response without content."""
 
 
 def text(response: httpx.Response) -> str:
-    """Read an answer as text."""
+    """Read a response as text."""
     return response.text
 
 
 def content(response: httpx.Response) -> bytes:
-    """Read an answer as it is."""
+    """Read the bytes of a response."""
     return response.content
 
 
-def given(**values: Any) -> dict[str, Any]:
-    """Keep the values that are not None, which stand for what the service decides."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def is_error(response: httpx.Response) -> bool:
-    """Tell whether an answer has the form of an error, whatever its status."""
+def _is_error(response: httpx.Response) -> bool:
     try:
         return "error" in response.json()
     except (ValueError, TypeError):
         return False
 
 
-def error_of(response: httpx.Response) -> ServiceError:
-    """Turn an answer that is no success into the error to raise."""
+def _error_of(response: httpx.Response) -> ServiceError:
     kind = BY_STATUS.get(response.status_code, ServiceError)
     try:
-        told = response.json()["error"]
-        facts = {name: told.get(name) for name in ("param", "request_id")}
-        message, word = str(told["message"]), str(told["type"])
+        error = response.json()["error"]
+        fields = {name: error.get(name) for name in ("param", "request_id")}
+        message, error_type = str(error["message"]), str(error["type"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        # A proxy in front of the service has its own pages.
-        facts = {}
-        message = f"{response.status_code} {response.reason_phrase}: {response.text.strip()[:_SHOWN]}"
-        word = "unexpected_answer"
+        # A proxy in front of the service has its own error pages.
+        fields = {}
+        shown = response.text.strip()[:_MAX_SHOWN_CHARS]
+        message = f"{response.status_code} {response.reason_phrase}: {shown}"
+        error_type = "unexpected_answer"
     return kind(
-        message, type=word, status=response.status_code, retry_after_s=retry_after_s(response), **facts
+        message,
+        type=error_type,
+        status=response.status_code,
+        retry_after_s=_retry_after_s(response),
+        **fields,
     )
 
 
-def retry_after_s(response: httpx.Response) -> float | None:
-    """Read when to come again; dates (RFC 9110, 10.2.3) are not sent by the service and count as unsaid."""
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """Read the header Retry-After; the service sends no dates (RFC 9110, 10.2.3), so they are ignored."""
     try:
         seconds = float(response.headers["Retry-After"])
     except (KeyError, ValueError):
@@ -190,12 +199,9 @@ def retry_after_s(response: httpx.Response) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def path(*parts: str) -> str:
-    """Join parts to a path below /v1; what callers name is escaped."""
-    return "/".join(["/v1", *(quote(part, safe="") for part in parts)])
-
-
-P = ParamSpec("P")
+def _unreachable(url: httpx.URL, error: httpx.TransportError) -> Unreachable:
+    reason = "did not answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
+    return Unreachable(f"the service at {url} does not answer: {reason or type(error).__name__}")
 
 
 class Sender:
@@ -212,15 +218,15 @@ class Sender:
         self._http.close()
 
     def send(self, call: Call[T]) -> T:
-        """Send a call until it is answered or no patience is left.
+        """Send a call, and again where that helps.
 
         Raises:
-            ServiceError: the answer is an error.
+            ServiceError: the last response is an error.
         """
         failures = 0
         while True:
             try:
-                return self._once(call, repeated=failures > 0)
+                return self._send_once(call, retried=failures > 0)
             except ServiceError as error:
                 failures += 1
                 wait_s = self._retries.wait_s(error, failures) if call.repeatable else None
@@ -228,33 +234,12 @@ class Sender:
                     raise
             time.sleep(wait_s)
 
-    def _once(self, call: Call[T], repeated: bool) -> T:
+    def _send_once(self, call: Call[T], retried: bool) -> T:
         try:
             response = self._http.request(call.method, call.path, params=call.params, json=call.json)
         except httpx.TransportError as error:
-            raise unreachable(self._http.base_url, error) from error
-        return call.answer(response, repeated)
-
-
-class Sending(Protocol):
-    """Whatever has calls that it sends."""
-
-    _sender: Sender
-
-
-def sent(build: Callable[P, Call[T]]) -> Callable[Concatenate[Any, P], T]:
-    """Make a method of a call: the same arguments, and what the service answers."""
-
-    def method(self: Sending, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._sender.send(build(*args, **kwargs))
-
-    return method_of(build, method)
-
-
-def unreachable(url: httpx.URL, error: httpx.TransportError) -> Unreachable:
-    """Say that nothing answered, and why."""
-    reason = "did not answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
-    return Unreachable(f"the service at {url} does not answer: {reason or type(error).__name__}")
+            raise _unreachable(self._http.base_url, error) from error
+        return call.result(response, retried)
 
 
 class AsyncSender:
@@ -271,15 +256,15 @@ class AsyncSender:
         await self._http.aclose()
 
     async def send(self, call: Call[T]) -> T:
-        """Send a call until it is answered or no patience is left.
+        """Send a call, and again where that helps.
 
         Raises:
-            ServiceError: the answer is an error.
+            ServiceError: the last response is an error.
         """
         failures = 0
         while True:
             try:
-                return await self._once(call, repeated=failures > 0)
+                return await self._send_once(call, retried=failures > 0)
             except ServiceError as error:
                 failures += 1
                 wait_s = self._retries.wait_s(error, failures) if call.repeatable else None
@@ -287,25 +272,9 @@ class AsyncSender:
                     raise
             await asyncio.sleep(wait_s)
 
-    async def _once(self, call: Call[T], repeated: bool) -> T:
+    async def _send_once(self, call: Call[T], retried: bool) -> T:
         try:
             response = await self._http.request(call.method, call.path, params=call.params, json=call.json)
         except httpx.TransportError as error:
-            raise unreachable(self._http.base_url, error) from error
-        return call.answer(response, repeated)
-
-
-class AsyncSending(Protocol):
-    """Whatever has calls that it sends."""
-
-    _sender: AsyncSender
-
-
-def sent_async(build: Callable[P, Call[T]]) -> Callable[Concatenate[Any, P], Awaitable[T]]:
-    """Make a method of a call: the same arguments, and what the service answers."""
-
-    async def method(self: AsyncSending, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        # Building a call may read images from a disk.
-        return await self._sender.send(await asyncio.to_thread(build, *args, **kwargs))
-
-    return method_of(build, method)
+            raise _unreachable(self._http.base_url, error) from error
+        return call.result(response, retried)

@@ -13,17 +13,9 @@ from core.filters import parse_filter
 from core.search import QueryPart, SearchQuery, StoredPart
 from core.types import Box, Cropped, ImageInput
 from deployments.http.bodies import Form, Taken, decode_base64, files_of, parse, text_of
-from deployments.http.schemas import (
-    BoxBody,
-    ImagePart,
-    ImageUrlPart,
-    Part,
-    ProductImagePart,
-    ProductPart,
-    QueryBody,
-    TextPart,
-)
 from deployments.services.assembly import Services
+from vitrine.schemas import search as schemas
+from vitrine.schemas.search import ImagePart, ImageUrlPart, Part, ProductImagePart, ProductPart, TextPart
 
 
 async def read_images(sources: Sequence[str], fetcher: Fetcher) -> list[bytes | VitrineError]:
@@ -62,7 +54,7 @@ MAX_PARTS = 64
 MAX_BYTES = 48 * 2**20
 """Most bytes of a query: it goes to a model in one call, and what carries the call takes 64 MB."""
 
-B = TypeVar("B", bound=QueryBody)
+B = TypeVar("B", bound=schemas.QueryRequest)
 
 
 def query_of(kind: type[B]) -> Taken[B]:
@@ -108,7 +100,9 @@ async def _read(request: Request, taken: Taken[B]) -> tuple[B, dict[str, bytes]]
     return body, uploads
 
 
-async def _parts(service: Services, body: QueryBody, uploads: dict[str, bytes]) -> tuple[QueryPart, ...]:
+async def _parts(
+    service: Services, body: schemas.QueryRequest, uploads: dict[str, bytes]
+) -> tuple[QueryPart, ...]:
     given = [TextPart(type="text", text=body.query)] if isinstance(body.query, str) else body.query
     named = {part.upload for part in given if isinstance(part, ImagePart)}
     unnamed = [data for name, data in uploads.items() if name not in named]
@@ -157,7 +151,7 @@ async def _stored(service: Services, part: ProductPart | ProductImagePart) -> St
     return await service.stored.image(part.image_id)
 
 
-def _cropped(data: bytes, box: BoxBody | None) -> ImageInput:
+def _cropped(data: bytes, box: schemas.Box | None) -> ImageInput:
     if box is None:
         return data
     return Cropped(data, Box(box.x, box.y, box.width, box.height))

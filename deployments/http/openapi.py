@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, Field
+from pydantic import Field
 from pydantic.json_schema import models_json_schema
 
 from core.config import Config
@@ -17,6 +17,7 @@ from core.errors import VitrineError
 from deployments.http.auth import needs_key
 from deployments.http.bodies import FORM, JSON, REFERENCE
 from deployments.http.errors import status_of
+from vitrine.schemas.base import ErrorResponse, WeaviateErrorResponse
 
 FOLDER = Path(__file__).parent / "examples"
 
@@ -55,27 +56,6 @@ _HEADERS = {
 }
 
 
-class ErrorDetail(BaseModel):
-    """What was wrong."""
-
-    type: str = Field(description="The kind of error, for programs.")
-    message: str = Field(description="What was wrong, and what would be right, for people.")
-    param: str | None = Field(description="The field, parameter or header that the error is about.")
-    request_id: str = Field(description="The id under which the logs hold the request.")
-
-
-class ErrorView(BaseModel):
-    """The one shape of errors."""
-
-    error: ErrorDetail
-
-
-class WeaviateErrorView(BaseModel):
-    """An error as Weaviate reads it, or as authentication and admission control write it."""
-
-    error: str | ErrorDetail
-
-
 def kinds() -> Iterator[tuple[str, int, str]]:
     """List the errors that may be answered: type, status, and when."""
     for error in _tree(VitrineError):
@@ -92,7 +72,7 @@ def components(shape: str) -> dict[str, Any]:
 
 def reference(status: int, shape: str) -> str:
     """Name an answer within the components of the document."""
-    return f"{shape.removesuffix('View')}{status}"
+    return f"{shape.removesuffix('Response')}{status}"
 
 
 def own_statuses(operation: dict[str, Any], guarded: bool) -> list[int]:
@@ -131,7 +111,7 @@ def _tree(root: type[VitrineError]) -> Iterator[type[VitrineError]]:
 
 
 Document = dict[str, Any]
-ERRORS = (ErrorView, WeaviateErrorView)
+ERRORS = (ErrorResponse, WeaviateErrorResponse)
 
 
 class DocumentedApp(FastAPI):
@@ -190,7 +170,7 @@ def _moved(schema: Document, schemas: Document) -> Document:
 
 def _add_failures(operation: Document, path: str) -> None:
     answers = operation["responses"]
-    shape = "WeaviateErrorView" if "weaviate" in operation.get("tags", []) else "ErrorView"
+    shape = "WeaviateErrorResponse" if "weaviate" in operation.get("tags", []) else "ErrorResponse"
     declared = [int(status) for status in answers if int(status) >= 400]
     for status in sorted({*declared, *own_statuses(operation, needs_key(path))}):
         own = answers.pop(str(status), {}).get("content", {}).get(JSON, {}).get("schema")

@@ -11,16 +11,18 @@ import pytest
 import milvus
 
 ROOT = Path(__file__).parents[2]
+SCHEMAS = "vitrine/schemas"
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "models": {"core"},
     "catalog": {"core"},
     "milvus": {"core"},
-    "deployments": {"core", "models", "catalog", "milvus"},
+    "deployments": {"core", "models", "catalog", "milvus", SCHEMAS},
     "jobs": {"core", "models", "catalog", "milvus"},
-    "vitrine/cli": {"core", "vitrine"},
+    "vitrine/cli": {"core", "vitrine", SCHEMAS},
     "demo": {"core", "models"},
-    "vitrine": set(),
+    "vitrine": {SCHEMAS},
+    SCHEMAS: set(),
 }
 CLI = "vitrine/cli"
 KEEPERS = {
@@ -39,14 +41,18 @@ KEEPERS = {
 
 def imports(layer: str, at_import_time: bool = False) -> Iterator[tuple[Path, str]]:
     for path in sorted((ROOT / layer).rglob("*.py")):
-        if layer == "vitrine" and ROOT / CLI in path.parents:
+        if layer == "vitrine" and {ROOT / CLI, ROOT / SCHEMAS} & set(path.parents):
             continue
         tree = ast.parse(path.read_text())
         for node in tree.body if at_import_time else ast.walk(tree):
             if isinstance(node, ast.Import):
-                yield from ((path, alias.name.split(".")[0]) for alias in node.names)
+                yield from ((path, _layer_or_library(alias.name)) for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-                yield path, node.module.split(".")[0]
+                yield path, _layer_or_library(node.module)
+
+
+def _layer_or_library(module: str) -> str:
+    return SCHEMAS if module.startswith("vitrine.schemas") else module.split(".")[0]
 
 
 @pytest.mark.parametrize("layer", ALLOWED)
@@ -68,6 +74,11 @@ def test_a_heavy_library_stays_with_its_keeper(layer: str) -> None:
         if name in KEEPERS and layer not in KEEPERS[name]
     ]
     assert strays == []
+
+
+def test_the_schemas_need_pydantic_alone() -> None:
+    needed = {name for _, name in imports(SCHEMAS)} - {SCHEMAS}
+    assert needed - set(sys.stdlib_module_names) == {"pydantic", "pydantic_core"}
 
 
 def test_the_layer_milvus_is_ours() -> None:

@@ -9,7 +9,7 @@ from vitrine.cli.service import Exit, Service, asks
 
 if TYPE_CHECKING:
     from vitrine.client import Vitrine
-    from vitrine.schemas import Counts, Model, Version
+    from vitrine.schemas.operations import IndexCounts, Model, ModelVersion
 
 
 @asks
@@ -103,7 +103,7 @@ def _served(client: "Vitrine", model: str) -> str:
     raise NotFound(f"there is no model {model!r}")
 
 
-def _version(version: "Version") -> tuple[Any, ...]:
+def _version(version: "ModelVersion") -> tuple[Any, ...]:
     return (
         version.fingerprint,
         version.dimension,
@@ -121,7 +121,7 @@ def _serving(model: "Model") -> tuple[Any, ...]:
     return _version(model.serving)
 
 
-def _counts(counts: "Counts | None") -> tuple[Any, ...]:
+def _counts(counts: "IndexCounts | None") -> tuple[Any, ...]:
     return (None,) * 3 if counts is None else (counts.indexed, counts.missing, counts.failed)
 
 

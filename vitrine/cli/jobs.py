@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from vitrine.client import Vitrine
-    from vitrine.schemas import Job
+    from vitrine.schemas.operations import Job
 
 
 _PANEL = "Job"

@@ -10,7 +10,7 @@ from vitrine.cli.jobs import Waiting
 from vitrine.cli.service import Service, asks, json_object
 
 if TYPE_CHECKING:
-    from vitrine.schemas import Attribute
+    from vitrine.schemas.products import Attribute
 
 
 app = typer.Typer(no_args_is_help=True, help="Keep the products of the catalog.")

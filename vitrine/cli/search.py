@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from vitrine.client import Vitrine
     from vitrine.query import Box, Part
-    from vitrine.schemas import Comparison, Embeddings, Facts, Page
+    from vitrine.schemas.embeddings import EmbeddingsResponse
+    from vitrine.schemas.search import CompareResponse, SearchDetails, SearchResponse
 
 
 _IMAGE = re.compile(r"https?://\S+|\S+\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)", re.IGNORECASE)
@@ -133,7 +134,9 @@ def search(
         service.show(page, lambda: _drawn_page(page, client, thumbnails, asked.offset))
 
 
-def _drawn_page(page: "Page", client: "Vitrine", thumbnails: bool | None, offset: int) -> "RenderableType":
+def _drawn_page(
+    page: "SearchResponse", client: "Vitrine", thumbnails: bool | None, offset: int
+) -> "RenderableType":
     from rich.console import Group
 
     from vitrine.cli.output import can_show, table, thumbnail
@@ -154,7 +157,7 @@ def _drawn_page(page: "Page", client: "Vitrine", thumbnails: bool | None, offset
     return Group(table(columns, rows), footer(page))
 
 
-def footer(facts: "Facts") -> "RenderableType":
+def footer(facts: "SearchDetails") -> "RenderableType":
     """Draw who answered, how long each stage took, and who is missing."""
     from rich.text import Text
 
@@ -181,7 +184,7 @@ def compare(
     service.show(compared, lambda: _drawn_comparison(compared, asked.offset))
 
 
-def _drawn_comparison(compared: "Comparison", offset: int) -> "RenderableType":
+def _drawn_comparison(compared: "CompareResponse", offset: int) -> "RenderableType":
     from rich.console import Group
 
     from vitrine.cli.output import facts, table
@@ -240,7 +243,7 @@ def caption(
 
 
 def _embedded(
-    send: Callable[[str, Sequence[str]], "Embeddings"], model: str, inputs: Sequence[str], size: int
+    send: Callable[[str, Sequence[str]], "EmbeddingsResponse"], model: str, inputs: Sequence[str], size: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     from core.batching import batched_by_bytes, parts
 

@@ -1,31 +1,21 @@
 """Route of captions of images."""
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
 
 from core.errors import InvalidInput, VitrineError
 from deployments.http.bodies import Form, Taken, decode_base64, files_of, text_of
 from deployments.http.dependencies import READ, services
 from deployments.http.errors import fails
 from deployments.http.inputs import fetch_image
-from deployments.http.schemas import Body
+from deployments.http.responses import rounded
 from deployments.services.assembly import Services
+from vitrine.schemas.embeddings import CaptionRequest, CaptionResponse
 
 router = APIRouter(prefix="/v1", tags=["captions"], dependencies=[READ])
 
 
-class CaptionBody(Body):
-    """An image to describe."""
-
-    image: str | None = Field(None, min_length=1, description="Base64 or a data URI.")
-    image_url: str | None = Field(None, min_length=1, description="Where the image is: http or https.")
-    model: str | None = Field(
-        None, description="An encoder's name; left out: the first that writes captions."
-    )
-
-
 IMAGE = Taken(
-    CaptionBody,
+    CaptionRequest,
     Form(
         texts={"model": "An encoder's name; left out: the first that writes captions."},
         files={"image": "An image file."},
@@ -34,23 +24,13 @@ IMAGE = Taken(
 )
 
 
-class CaptionView(BaseModel):
-    """What a model says of an image; `fingerprint` is that of its captions, language model included."""
-
-    model: str
-    fingerprint: str
-    caption: str
-    timings_ms: dict[str, float]
-    request_id: str
-
-
 @router.post(
     "/caption",
     summary="Describe an image in words",
     openapi_extra=IMAGE.described,
     responses=fails(404, 424),
 )
-async def caption(request: Request) -> CaptionView:
+async def caption(request: Request) -> CaptionResponse:
     """Describe an image: a multipart file `image` with an optional field `model`, or JSON."""
     service = services(request)
     param, image, model = await _read(request, service)
@@ -59,11 +39,11 @@ async def caption(request: Request) -> CaptionView:
     if isinstance(text, VitrineError):
         raise text.at(param)
     assert captioned.info.captions is not None
-    return CaptionView(
+    return CaptionResponse(
         model=captioned.info.name,
         fingerprint=captioned.info.captions,
         caption=text,
-        timings_ms={stage: round(ms, 3) for stage, ms in captioned.timings_ms.items()},
+        timings_ms=rounded(captioned.timings_ms),
         request_id=request.state.request_id,
     )
 

@@ -4,25 +4,32 @@ import asyncio
 import base64
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
-from pydantic_core import PydanticCustomError
 
 from catalog.fetching.fetcher import Fetcher
 from core.errors import InputTooLarge, InvalidInput, VitrineError
-from core.types import Encoded, EncoderInput, Vector, WholeNumber
+from core.types import Encoded, EncoderInput, Vector
 from deployments.http.bodies import Form, Taken, decode_base64, files_of, is_data_uri
 from deployments.http.dependencies import READ, services
 from deployments.http.errors import error_body, fails
 from deployments.http.inputs import fetch_image, read_images
-from deployments.http.schemas import Body, EmbedBody, EmbeddingView
+from deployments.http.responses import rounded
 from deployments.services.assembly import Services
+from vitrine.schemas.embeddings import (
+    EmbeddingItem,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    EmbedRequest,
+    EmbedResponse,
+    EncodingFormat,
+    FailedItem,
+    Modality,
+)
 
 router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[READ])
-INPUT = Taken(EmbedBody, Form(files={"image": "An image file."}, required=("image",)))
+INPUT = Taken(EmbedRequest, Form(files={"image": "An image file."}, required=("image",)))
 
 
 @router.post(
@@ -31,7 +38,7 @@ INPUT = Taken(EmbedBody, Form(files={"image": "An image file."}, required=("imag
     openapi_extra=INPUT.described,
     responses=fails(404, 424),
 )
-async def embed(model: str, request: Request) -> EmbeddingView:
+async def embed(model: str, request: Request) -> EmbedResponse:
     """Return the unit vector of one image (a multipart file `image`, base64 or a URL) or of one text."""
     service = services(request)
     encoder = service.encoders.get(model)
@@ -40,12 +47,12 @@ async def embed(model: str, request: Request) -> EmbeddingView:
     vector = encoded.vectors[0]
     if isinstance(vector, VitrineError):
         raise vector.at(field)
-    return EmbeddingView(
+    return EmbedResponse(
         model=model,
         fingerprint=encoded.info.fingerprint,
         dimension=encoded.info.dimension,
         embedding=[float(value) for value in vector],
-        timings_ms={stage: round(ms, 3) for stage, ms in encoded.timings_ms.items()},
+        timings_ms=rounded(encoded.timings_ms),
         request_id=request.state.request_id,
     )
 
@@ -66,117 +73,16 @@ async def _read_input(request: Request, service: Services) -> tuple[str, Encoder
     return "image_url", await fetch_image(str(body.image_url), service.fetcher, "image_url")
 
 
-Modality = Literal["auto", "text", "image"]
-Encoding = Literal["float", "base64"]
-MAX_INPUTS = 2048
-"""As many as OpenAI takes."""
-
-
-def _refuse_tokens(value: Any) -> Any:
-    if isinstance(value, list) and any(isinstance(item, int | list) for item in value):
-        raise PydanticCustomError("tokens", "token arrays are not read, only strings: send the text itself")
-    return value
-
-
-def _kind_of_input(value: Any) -> str:
-    return ":one" if isinstance(value, str) else ":many"
-
-
-Inputs = Annotated[
-    Annotated[str, Tag(":one")]
-    | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS), Tag(":many")],
-    Discriminator(_kind_of_input),
-    BeforeValidator(_refuse_tokens),
-]
-
-
-class EmbeddingsBody(Body):
-    """What to embed, and how to write it."""
-
-    input: Inputs = Field(description="A string or a list of them: texts, and images as data URIs.")
-    model: str | None = Field(None, description="An encoder's name; left out: the configured default.")
-    encoding_format: Encoding = Field(
-        "float", description="float: numbers; base64: float32 values, little endian, in base64."
-    )
-    dimensions: WholeNumber | None = Field(None, ge=1, description="Only the model's own dimension is taken.")
-    user: str | None = Field(None, description="Taken for compatibility; nothing is done with it.")
-    modality: Modality = Field("auto", description="What the inputs are; auto: data URIs are images.")
-    fail: Literal["together", "alone"] = Field(
-        "alone", description="What one bad input of several costs: its own embedding, or the request."
-    )
-
-
-class EmbeddingItem(BaseModel):
-    """One embedding: numbers, or base64."""
-
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
-
-
-class FailedItem(BaseModel):
-    """An input that could not be embedded, and why."""
-
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: None = None
-    error: dict[str, Any]
-
-
-class Usage(BaseModel):
-    """OpenAI's count of tokens; they are not counted here, so both are 0."""
-
-    prompt_tokens: int = 0
-    total_tokens: int = 0
-
-
-class EmbeddingsView(BaseModel):
-    """Embeddings in the order of the inputs."""
-
-    object: Literal["list"] = "list"
-    data: list[EmbeddingItem | FailedItem]
-    model: str
-    fingerprint: str = Field(description="The version of the model; vectors compare within one version.")
-    usage: Usage = Usage()
-    id: str
-    created: int = Field(description="Unix time in seconds.")
-
-    @classmethod
-    def of(cls, encoded: Encoded, encoding: Encoding, request_id: str) -> "EmbeddingsView":
-        """Show what an encoder answered."""
-        return cls(
-            data=[
-                _embedding_item(index, each, encoding, request_id)
-                for index, each in enumerate(encoded.vectors)
-            ],
-            model=encoded.info.name,
-            fingerprint=encoded.info.fingerprint,
-            id=f"embd-{request_id}",
-            created=int(time.time()),
-        )
-
-
-def _embedding_item(
-    index: int, answer: Vector | VitrineError, encoding: Encoding, request_id: str
-) -> EmbeddingItem | FailedItem:
-    if isinstance(answer, VitrineError):
-        return FailedItem(index=index, **error_body(answer.at(f"input[{index}]"), request_id))
-    if encoding == "base64":
-        text = base64.b64encode(np.asarray(answer, "<f4").tobytes()).decode()
-        return EmbeddingItem(index=index, embedding=text)
-    return EmbeddingItem(index=index, embedding=answer.tolist())
-
-
 MAX_IMAGES = 64
-MAX_WORDS_LENGTH = 2000
+MAX_TEXT_LENGTH = 2000
 
-INPUTS = Taken(EmbeddingsBody)
+INPUTS = Taken(EmbeddingsRequest)
 
 
 @router.post(
     "/embeddings",
     summary="Embed texts and images, as OpenAI does",
-    response_model=EmbeddingsView,
+    response_model=EmbeddingsResponse,
     openapi_extra=INPUTS.described,
     responses=fails(404, 424),
 )
@@ -202,8 +108,8 @@ async def embeddings(request: Request) -> Response:
     _refuse_failures(encoded, together=body.fail == "together")
     request_id = request.state.request_id
     # Thousands of vectors take a while to write, during which other requests must not wait.
-    view = await asyncio.to_thread(EmbeddingsView.of, encoded, body.encoding_format, request_id)
-    return Response(await asyncio.to_thread(view.model_dump_json), media_type="application/json")
+    text = await asyncio.to_thread(_as_json, encoded, body.encoding_format, request_id)
+    return Response(text, media_type="application/json")
 
 
 async def _read_inputs(
@@ -214,7 +120,7 @@ async def _read_inputs(
         raise InputTooLarge(f"a request may hold at most {MAX_IMAGES} images").at("input")
     sources = [item for item, image in zip(given, images, strict=True) if image]
     read = iter(await read_images(sources, fetcher))
-    return [next(read) if image else _words(item) for item, image in zip(given, images, strict=True)]
+    return [next(read) if image else _text(item) for item, image in zip(given, images, strict=True)]
 
 
 def _is_image(item: str, modality: Modality) -> bool:
@@ -223,11 +129,11 @@ def _is_image(item: str, modality: Modality) -> bool:
     return modality == "image"
 
 
-def _words(item: str) -> str | VitrineError:
+def _text(item: str) -> str | VitrineError:
     if not item.strip():
         return InvalidInput("an input may not be empty or blank")
-    if len(item) > MAX_WORDS_LENGTH:
-        return InvalidInput(f"a text may have at most {MAX_WORDS_LENGTH} characters; this has {len(item)}")
+    if len(item) > MAX_TEXT_LENGTH:
+        return InvalidInput(f"a text may have at most {MAX_TEXT_LENGTH} characters; this has {len(item)}")
     return item
 
 
@@ -240,3 +146,26 @@ def _refuse_failures(encoded: Encoded, together: bool) -> None:
         count = f"{len(failures)} of {len(encoded.vectors)} inputs failed"
         error = error.reworded(f"{error.message} ({count})")
     raise error.at(f"input[{index}]")
+
+
+def _as_json(encoded: Encoded, encoding: EncodingFormat, request_id: str) -> str:
+    return EmbeddingsResponse(
+        data=[
+            _embedding_item(index, each, encoding, request_id) for index, each in enumerate(encoded.vectors)
+        ],
+        model=encoded.info.name,
+        fingerprint=encoded.info.fingerprint,
+        id=f"embd-{request_id}",
+        created=int(time.time()),
+    ).model_dump_json()
+
+
+def _embedding_item(
+    index: int, answer: Vector | VitrineError, encoding: EncodingFormat, request_id: str
+) -> EmbeddingItem | FailedItem:
+    if isinstance(answer, VitrineError):
+        return FailedItem(index=index, **error_body(answer.at(f"input[{index}]"), request_id))
+    if encoding == "base64":
+        text = base64.b64encode(np.asarray(answer, "<f4").tobytes()).decode()
+        return EmbeddingItem(index=index, embedding=text)
+    return EmbeddingItem(index=index, embedding=answer.tolist())

@@ -1,73 +1,24 @@
 """Routes of jobs: submit, list, progress, logs, report, cancel."""
 
 import asyncio
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
-from pydantic import BaseModel, Field
 
+from core import jobs
 from core.errors import NotFound
-from core.jobs import Job, JobState
 from deployments.http.bodies import Taken
 from deployments.http.dependencies import ADMIN, READ, services
 from deployments.http.errors import fails
-from deployments.http.schemas import Body
+from vitrine.schemas.operations import Job, RowError, SubmitJobRequest
 
 _REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 
-class JobBody(Body):
-    """A job to do."""
-
-    kind: str = Field(max_length=32, description="What to do, such as build or sample.")
-    args: dict[str, Any] = Field({}, description="What the kind takes, such as `model`.")
-
-
-JOB = Taken(JobBody)
-
-
-class ProgressView(BaseModel):
-    """How far a job is; unknown numbers are null."""
-
-    stage: str
-    total: int
-    done: int
-    failed: int
-    images_per_s: float | None
-    eta_s: float | None
-
-
-class JobView(BaseModel):
-    """A job. `interrupted`: its process died; submitted again, the work goes on where it was."""
-
-    job_id: str
-    kind: str
-    args: dict[str, Any]
-    state: JobState
-    progress: ProgressView
-    result: dict[str, Any] | None
-    error: str | None
-    created_at: datetime
-    started_at: datetime | None
-    heartbeat_at: datetime
-    finished_at: datetime | None
-
-    @classmethod
-    def of(cls, job: Job) -> "JobView":
-        """Show a job."""
-        return cls.model_validate(job, from_attributes=True)
-
-
-class RowErrorView(BaseModel):
-    """What was wrong with a row of an import's source; rows count from 1."""
-
-    row: int
-    product_id: str | None
-    error: str
+JOB = Taken(SubmitJobRequest)
 
 
 @router.post(
@@ -78,24 +29,24 @@ class RowErrorView(BaseModel):
     openapi_extra=JOB.described,
     responses=fails(404, 409),
 )
-async def submit(request: Request, response: Response) -> JobView:
+async def submit(request: Request, response: Response) -> Job:
     """Start bulk work on the cluster; an equal job that is at work is refused with its id (409)."""
     body = await JOB.json(request)
     job = await services(request).jobs.submit(body.kind, body.args)
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
-    return JobView.of(job)
+    return _job(job)
 
 
 @router.get("/jobs", summary="List jobs", dependencies=[READ])
-async def list_jobs(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[JobView]:
+async def list_jobs(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[Job]:
     """List the latest jobs, newest first, those started from a shell too."""
-    return [JobView.of(job) for job in await services(request).jobs.page(limit)]
+    return [_job(job) for job in await services(request).jobs.page(limit)]
 
 
 @router.get("/jobs/{job_id}", summary="Progress of a job", dependencies=[READ], responses=fails(404))
-async def get_job(job_id: str, request: Request) -> JobView:
+async def get_job(job_id: str, request: Request) -> Job:
     """Say how far a job is, or what it came to."""
-    return JobView.of(await services(request).jobs.get(job_id))
+    return _job(await services(request).jobs.get(job_id))
 
 
 @router.get(
@@ -137,15 +88,19 @@ async def get_errors(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[int, Query(ge=0, le=2**62)] = 0,
-) -> list[RowErrorView]:
+) -> list[RowError]:
     """Say what was wrong with rows, those behind row `after`; kept until the source is imported from again."""
     found = services(request)
     await found.jobs.get(job_id)
     errors = await asyncio.to_thread(found.catalog.imports.errors, job_id, limit, after)
-    return [RowErrorView.model_validate(each, from_attributes=True) for each in errors]
+    return [RowError.model_validate(each, from_attributes=True) for each in errors]
 
 
 @router.delete("/jobs/{job_id}", summary="Cancel a job", dependencies=[ADMIN], responses=fails(404, 409))
-async def cancel(job_id: str, request: Request) -> JobView:
+async def cancel(job_id: str, request: Request) -> Job:
     """Stop a job; what it has done stays done. A job that has ended is refused (409)."""
-    return JobView.of(await services(request).jobs.cancel(job_id))
+    return _job(await services(request).jobs.cancel(job_id))
+
+
+def _job(job: jobs.Job) -> Job:
+    return Job.model_validate(job, from_attributes=True)

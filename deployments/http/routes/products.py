@@ -18,17 +18,11 @@ from deployments.http.dependencies import READ, WRITE, services
 from deployments.http.errors import fails
 from deployments.http.inputs import read_images
 from deployments.http.limits import request_ends_at
+from deployments.http.responses import product_response, search_response
 from deployments.http.routes.images import NOT_MODIFIED, kept_for_good, matches
-from deployments.http.schemas import (
-    MAX_FALSE_MATCH_RATE,
-    SCORE_THRESHOLD,
-    ModelIndex,
-    ProductBody,
-    ProductView,
-    SearchView,
-    WrittenView,
-)
 from models.images import MEDIA_TYPES, ImageLimits, inspect_image
+from vitrine.schemas.products import IndexStatus, Product, PutProductRequest, PutProductResponse
+from vitrine.schemas.search import MAX_FALSE_MATCH_RATE, SCORE_THRESHOLD, SearchResponse
 
 _CHECKED_AT_ONCE = 4
 router = APIRouter(prefix="/v1", tags=["products"], dependencies=[READ])
@@ -40,9 +34,9 @@ IMAGE_FILE: dict[int | str, dict[str, Any]] = {
     **NOT_MODIFIED,
 }
 PRODUCT = Taken(
-    ProductBody,
+    PutProductRequest,
     Form(
-        json={"metadata": ProductBody},
+        json={"metadata": PutProductRequest},
         file_lists={"images": "Image files, in order; without any the product keeps those it has."},
     ),
 )
@@ -51,12 +45,12 @@ PRODUCT = Taken(
 @router.put(
     "/products/{product_id}",
     summary="Create or replace a product",
-    response_model=WrittenView,
+    response_model=PutProductResponse,
     dependencies=[WRITE],
     openapi_extra=PRODUCT.described,
-    responses={201: {"model": WrittenView, "description": "Created."}, **fails(424)},
+    responses={201: {"model": PutProductResponse, "description": "Created."}, **fails(424)},
 )
-async def put_product(product_id: str, request: Request, response: Response) -> WrittenView:
+async def put_product(product_id: str, request: Request, response: Response) -> PutProductResponse:
     """Store a product with its images, durably, and index it.
 
     JSON with images as base64, data URIs or http(s) URLs, or multipart with a JSON field `metadata` and
@@ -69,21 +63,21 @@ async def put_product(product_id: str, request: Request, response: Response) -> 
     images = None if files is None else await _check_images(files, service.image_limits)
     written = await service.writes.put(product_id, body.title, body.description, body.attributes, images)
     response.status_code = 201 if written.created else 200
-    return WrittenView(
-        product=ProductView.of(written.product),
+    return PutProductResponse(
+        product=product_response(written.product),
         created=written.created,
         index={
-            model: ModelIndex(state=_overall(states), images=states)
+            model: IndexStatus(state=_overall(states), images=states)
             for model, states in written.index.items()
         },
     )
 
 
 @router.get("/products/{product_id}", summary="Read a product", responses=fails(404))
-async def get_product(product_id: str, request: Request) -> ProductView:
+async def get_product(product_id: str, request: Request) -> Product:
     """Return a product with its images."""
     products = services(request).catalog.products
-    return ProductView.of(await asyncio.to_thread(products.get, product_id))
+    return product_response(await asyncio.to_thread(products.get, product_id))
 
 
 @router.get("/products", summary="List products")
@@ -91,10 +85,10 @@ async def list_products(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str | None, Query(description="Last id of the page before.")] = None,
-) -> list[ProductView]:
+) -> list[Product]:
     """List products by id, a page at a time."""
     page = await asyncio.to_thread(services(request).catalog.products.page, limit, after)
-    return [ProductView.of(product) for product in page]
+    return [product_response(product) for product in page]
 
 
 @router.delete(
@@ -120,7 +114,7 @@ async def similar_products(
     max_false_match_rate: Annotated[
         FiniteFloat | None, Query(gt=0, lt=1, description=MAX_FALSE_MATCH_RATE)
     ] = None,
-) -> SearchView:
+) -> SearchResponse:
     """Find products that look like this one, by all its images; the product itself is left out."""
     service = services(request)
     service.check_page(limit, offset)
@@ -136,7 +130,7 @@ async def similar_products(
             max_false_match_rate=max_false_match_rate,
         )
     )
-    return SearchView.of(found, request.state.request_id)
+    return search_response(found, request.state.request_id)
 
 
 @router.get(
@@ -159,12 +153,12 @@ async def get_image(image_id: str, request: Request) -> Response:
 
 async def _read_product(
     request: Request, max_images: int, fetcher: Fetcher
-) -> tuple[ProductBody, list[bytes] | None]:
+) -> tuple[PutProductRequest, list[bytes] | None]:
     if PRODUCT.is_form(request):
         async with PRODUCT.form(request, max_images) as form:
             if not form:
                 raise InvalidInput("the form is empty; send `metadata`, files `images`, or both").at("body")
-            body = parse(text_of(form, "metadata") or "{}", ProductBody, "metadata")
+            body = parse(text_of(form, "metadata") or "{}", PutProductRequest, "metadata")
             if body.images is not None:
                 raise InvalidInput("send images as files of the form field `images`").at("metadata.images")
             return body, await files_of(form, "images") or None

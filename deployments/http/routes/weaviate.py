@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field
 
 from core.errors import VitrineError
 from core.types import EncoderInfo
@@ -17,11 +16,8 @@ from deployments.http.bodies import Taken
 from deployments.http.dependencies import READ, services
 from deployments.http.errors import status_of
 from deployments.http.inputs import decode_images
-from deployments.http.schemas import Body, Words
 from deployments.observability.request_context import note_error
-
-MAX_TEXTS = 2048
-MAX_IMAGES = 64
+from vitrine.schemas.embeddings import MetaResponse, VectorizeRequest, VectorizeResponse
 
 
 class _WeaviateRoute(APIRoute):
@@ -45,31 +41,7 @@ class _WeaviateRoute(APIRoute):
 router = APIRouter(tags=["weaviate"], route_class=_WeaviateRoute)
 
 
-class VectorizeBody(Body):
-    """Texts and images; null, which Go writes for an empty list, is one."""
-
-    texts: list[Words] | None = Field(None, max_length=MAX_TEXTS)
-    images: list[str] | None = Field(None, max_length=MAX_IMAGES, description="Base64.")
-
-
-INPUTS = Taken(VectorizeBody)
-
-
-class VectorizeView(BaseModel):
-    """Unit vectors in the order of the texts and of the images."""
-
-    textVectors: list[list[float]]
-    imageVectors: list[list[float]]
-
-
-class MetaView(BaseModel):
-    """The model behind `/vectorize`."""
-
-    model: str
-    family: str
-    checkpoint: str
-    fingerprint: str
-    dimension: int
+INPUTS = Taken(VectorizeRequest)
 
 
 @router.post(
@@ -78,7 +50,7 @@ class MetaView(BaseModel):
     dependencies=[READ],
     openapi_extra=INPUTS.described,
 )
-async def vectorize(request: Request) -> VectorizeView:
+async def vectorize(request: Request) -> VectorizeResponse:
     """Return a vector for each text and each image, from the configured `embedding_model`.
 
     The shape has no place for the error of one input: the first that fails refuses the request.
@@ -94,14 +66,14 @@ async def vectorize(request: Request) -> VectorizeView:
             is_text = index < len(texts)
             raise vector.at(f"texts[{index}]" if is_text else f"images[{index - len(texts)}]")
         vectors.append(vector.tolist())
-    return VectorizeView(textVectors=vectors[: len(texts)], imageVectors=vectors[len(texts) :])
+    return VectorizeResponse(textVectors=vectors[: len(texts)], imageVectors=vectors[len(texts) :])
 
 
 @router.get("/meta", summary="What /vectorize runs, as Weaviate asks", dependencies=[READ])
-async def meta(request: Request) -> MetaView:
+async def meta(request: Request) -> MetaResponse:
     """Describe the model behind `/vectorize`."""
     info = await _info(request)
-    return MetaView(
+    return MetaResponse(
         model=info.name,
         family=info.family,
         checkpoint=info.checkpoint,

@@ -21,7 +21,7 @@ from vitrine.client import Vitrine
 from vitrine.errors import Conflict, NotFound, Unauthenticated
 from vitrine.errors import InvalidRequest as Invalid
 from vitrine.query import Box, ImagePart, ProductImagePart, ProductPart, TextPart
-from vitrine.schemas import FailedItem
+from vitrine.schemas.embeddings import FailedItem
 from vitrine.transport import Retries
 
 ROOT = Path(__file__).parents[3]

@@ -7,10 +7,11 @@ from typing import Any
 import yaml
 
 from core.jobs import KINDS
-from deployments.http.schemas import ProductBody, SearchBody
 from jobs.evaluation.labels import read_table
 from models.config import EncoderConfig
 from tests.support.code_blocks import code_blocks
+from vitrine.schemas.products import PutProductRequest
+from vitrine.schemas.search import SearchRequest
 
 
 def bodies(page: str) -> list[dict[str, Any]]:
@@ -34,7 +35,7 @@ def encoders(page: str) -> list[EncoderConfig]:
 
 
 def test_the_bodies_of_the_readme_are_searches_and_jobs() -> None:
-    searches = [SearchBody.model_validate(body) for body in bodies("README.md") if "query" in body]
+    searches = [SearchRequest.model_validate(body) for body in bodies("README.md") if "query" in body]
     jobs = [
         KINDS[body["kind"]].model_validate(body["args"]) for body in bodies("README.md") if "kind" in body
     ]
@@ -50,7 +51,7 @@ def test_the_encoders_that_pages_show_can_be_configured() -> None:
 
 def test_what_is_brought_over_is_described_as_imports_take_it() -> None:
     row, job = bodies("docs/migrating.md")
-    assert ProductBody.model_validate({name: row[name] for name in row if name != "product_id"}).images
+    assert PutProductRequest.model_validate({name: row[name] for name in row if name != "product_id"}).images
     assert KINDS[job["kind"]].model_validate(job["args"])
 
 

@@ -21,8 +21,7 @@ from vitrine.cli.main import app
 from vitrine.cli.output import table
 from vitrine.cli.reference import filled
 from vitrine.cli.service import MEANINGS, Exit, Service, exit_of_own
-from vitrine.client import Vitrine
-from vitrine.resources import Jobs, Keys
+from vitrine.client import Jobs, Keys, Vitrine
 
 ROOT = Path(__file__).parents[3]
 HEAVY = {"httpx", "pydantic", "PIL", "rich.progress", "ray", "torch", "numpy", "yaml", "vitrine.client"}

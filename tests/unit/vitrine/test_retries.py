@@ -1,4 +1,4 @@
-"""What is sent again, after which wait, and what is not."""
+"""Retries: calls that are sent again, their waits, and calls that are not."""
 
 import time
 from collections.abc import Callable
