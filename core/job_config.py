@@ -82,8 +82,8 @@ METRIC = r"^((precision|recall|ndcg)@[1-9][0-9]{0,2}|map|mrr)$"
 """Names of metrics; `map` and `mrr` look at the whole list."""
 
 
-class GateConfig(Config):
-    """When a candidate may take over from the live version."""
+class QualityGateConfig(Config):
+    """Rule that refuses a candidate which is worse than the baseline."""
 
     metric: str = Field("ndcg@10", pattern=METRIC, description="What is compared, such as ndcg@10 or map.")
     max_drop: float = Field(
@@ -133,17 +133,17 @@ class EvaluationConfig(Config):
     resamples: int = Field(2000, ge=100, le=100_000, description="Resamples of the bootstrap.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Share of intervals that hold the true mean.")
     shown_queries: int = Field(20, ge=0, le=200, description="Queries that the report shows with images.")
-    gate: GateConfig = Field(GateConfig(), description="When a candidate is refused.")
+    quality_gate: QualityGateConfig = Field(QualityGateConfig(), description="When a candidate is refused.")
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Everything that is measured, the gate's metric included."""
+        """Everything that is measured, the quality gate's metric included."""
         names = [f"{name}@{k}" for name in ("precision", "recall", "ndcg") for k in sorted(set(self.cutoffs))]
-        return tuple(dict.fromkeys([*names, "map", "mrr", self.gate.metric]))
+        return tuple(dict.fromkeys([*names, "map", "mrr", self.quality_gate.metric]))
 
     @model_validator(mode="after")
     def _deep_enough(self) -> Self:
-        deepest = max([*self.cutoffs, _cutoff(self.gate.metric)])
+        deepest = max([*self.cutoffs, _cutoff(self.quality_gate.metric)])
         if min(self.cutoffs) < 1 or deepest > self.depth:
             raise ValueError(f"cutoffs lie between 1 and depth, which is {self.depth}; {deepest} does not")
         return self

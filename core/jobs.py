@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.ensemble import Fusion
 from core.sources import SourceDescription
-from core.types import WholeNumber
+from core.types import EncoderInfo, WholeNumber
 
 JobState = Literal["queued", "running", "succeeded", "failed", "canceled", "interrupted"]
 """`interrupted`: the process gave no sign of life for too long; the same job, asked for anew, goes on."""
@@ -74,24 +74,52 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-class BuildArgs(JobArgs):
+class Candidate(JobArgs):
+    """Fields of a version that may differ from the configured encoder; None: as configured.
+
+    A candidate is the configured encoder with these fields in place of its own. They are every field that a
+    vector depends on.
+    """
+
+    family: str | None = Field(None, description="Family of a candidate, in place of the configured one.")
+    checkpoint: str | None = Field(None, description="Checkpoint of a candidate.")
+    pretrained: str | None = Field(None, description="Tag of a candidate's weights, for openclip.")
+    revision: str | None = Field(None, description="Revision of a candidate's checkpoint.")
+    precision: str | None = Field(None, description="Number format of a candidate's weights.")
+    int8_threshold: float | None = Field(
+        None, ge=0, description="Activations beyond which int8 multiplies in full, for a candidate."
+    )
+    pooling: str | None = Field(None, description="Pooling of a candidate's tokens.")
+    draft: bool | None = Field(
+        None, description="Whether JPEG files are decoded at a reduced size for a candidate."
+    )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that are given."""
+        return {name: value for name in VERSION_FIELDS if (value := getattr(self, name)) is not None}
+
+
+VERSION_FIELDS = tuple(Candidate.model_fields)
+"""Fields of an encoder's configuration that make it one version of its model and no other."""
+
+
+def version_facts(info: EncoderInfo) -> dict[str, Any]:
+    """Describe a version in the result of a job: the same names in each."""
+    return {
+        "model": info.name,
+        "fingerprint": info.fingerprint,
+        "collection": info.collection,
+        "dimension": info.dimension,
+        "checkpoint": info.checkpoint,
+        "precision": info.precision,
+    }
+
+
+class BuildArgs(Candidate):
     """Fill the collection of one version of a model: the configured one, or a candidate."""
 
     model: str = Field(description="A configured encoder.")
-    checkpoint: str | None = Field(None, description="Checkpoint of a candidate, in place of the configured.")
-    pretrained: str | None = Field(None, description="Tag of the candidate's weights, for openclip.")
-    revision: str | None = Field(None, description="Revision of the candidate's checkpoint.")
-    precision: str | None = Field(None, description="Number format of the candidate's weights.")
-    pooling: str | None = Field(None, description="How the candidate pools its tokens.")
-
-    @property
-    def candidate(self) -> dict[str, str]:
-        """What differs from the configured encoder."""
-        return {
-            name: value
-            for name in ("checkpoint", "pretrained", "revision", "precision", "pooling")
-            if (value := getattr(self, name)) is not None
-        }
 
 
 class SampleArgs(BuildArgs):
@@ -100,8 +128,8 @@ class SampleArgs(BuildArgs):
     percent: float = Field(5.0, gt=0, le=100, description="Share of the images, in percent.")
 
 
-CANDIDATE = ":candidate"
-"""Ends the label of a candidate: names of models hold no colon."""
+CANDIDATE_SUFFIX = ":candidate"
+"""Ends the label of a candidate; names of models hold no colon."""
 
 
 class EnsembleArgs(JobArgs):
@@ -114,15 +142,15 @@ class EnsembleArgs(JobArgs):
     fusion: Fusion = Field("rrf", description="How the members' lists are fused: rrf or weighted.")
 
 
-class EvaluateArgs(JobArgs):
-    """Compare models and ensembles on labeled queries, or on changed images of the catalog."""
+class EvaluateArgs(Candidate):
+    """Evaluate models and ensembles on labeled queries, or on changed images of the catalog."""
 
-    models: list[str] = Field(
-        [], description="Configured encoders to compare; by default all that have a collection."
+    model: str | None = Field(
+        None,
+        description="A configured encoder. With fields of a candidate, both are compared and the quality gate "
+        "decides. By default all that have a collection.",
     )
-    candidate: BuildArgs | None = Field(
-        None, description="Version to compare with the configured one of its model, which the gate judges."
-    )
+    compare: list[str] = Field([], description="Further configured encoders to compare.")
     ensembles: list[EnsembleArgs] = Field(
         [],
         description="Ensembles to compare; by default the configured one where all its members are compared.",
@@ -136,6 +164,12 @@ class EvaluateArgs(JobArgs):
     seed: WholeNumber | None = Field(
         None, ge=0, description="Of the drawing, in place of the configured one."
     )
+
+    @model_validator(mode="after")
+    def _name_the_model(self) -> Self:
+        if self.changes and self.model is None:
+            raise ValueError(f"{next(iter(self.changes))} is a field of a candidate; name its model")
+        return self
 
 
 class ImportArgs(JobArgs):
@@ -156,7 +190,7 @@ class ImportArgs(JobArgs):
 
 
 class PlanArgs(BuildArgs):
-    """Say what a candidate would change and cost; writes nothing."""
+    """Estimate what a candidate changes and costs; writes nothing."""
 
     percent: float = Field(2.0, gt=0, le=100, description="Share of the images to measure by, in percent.")
 
@@ -169,7 +203,7 @@ class PromoteArgs(BuildArgs):
     )
     apply: bool = Field(
         True,
-        description="Whether to change the running configuration. If not, the job tells the change and waits "
+        description="Whether to change the running configuration. If not, the job logs the change and waits "
         "until somebody has made it, as on Kubernetes, where the RayService holds the configuration.",
     )
     wait_s: float = Field(
@@ -238,26 +272,4 @@ KINDS: dict[str, type[JobArgs]] = {
     "verify": VerifyArgs,
     "adopt": AdoptArgs,
 }
-"""Every kind of job and its arguments; the room `jobs` holds what each does, under the same name."""
-
-
-__all__ = [
-    "CANDIDATE",
-    "KINDS",
-    "AdoptArgs",
-    "BuildArgs",
-    "EnsembleArgs",
-    "EvaluateArgs",
-    "ImportArgs",
-    "Job",
-    "JobArgs",
-    "JobState",
-    "PlanArgs",
-    "Progress",
-    "PromoteArgs",
-    "PruneArgs",
-    "PruneFilesArgs",
-    "RollbackArgs",
-    "SampleArgs",
-    "VerifyArgs",
-]
+"""Arguments of every kind of job; `jobs.runner.start` holds the function of each."""

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from catalog.opening import Catalog
 from catalog.sources.folder import check_opened
 from core.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
-from core.jobs import CANDIDATE, KINDS, EvaluateArgs, Job, JobArgs, Progress, RollbackArgs
+from core.jobs import CANDIDATE_SUFFIX, KINDS, EvaluateArgs, Job, JobArgs, Progress, RollbackArgs
 from core.telemetry import current_request_id
 
 MAX_LOG_BYTES = 4 * 2**20
@@ -163,7 +163,7 @@ def _is_missing(error: Exception) -> bool:
 def _unreachable(error: Exception) -> Unavailable:
     return Unavailable(
         f"Ray does not take jobs now ({type(error).__name__}): its dashboard must run and be reachable, "
-        "or start the job from a shell with `python -m jobs`"
+        "or start the job from a shell with `vitrine … --local`"
     )
 
 
@@ -270,12 +270,10 @@ def _named_models(args: JobArgs) -> Iterator[tuple[str, str]]:
     if model is not None:
         yield "args.model", model
     if isinstance(args, EvaluateArgs):
-        yield from ((f"args.models[{index}]", each) for index, each in enumerate(args.models))
-        if args.candidate is not None:
-            yield "args.candidate.model", args.candidate.model
+        yield from ((f"args.compare[{index}]", each) for index, each in enumerate(args.compare))
         for index, ensemble in enumerate(args.ensembles):
             for member in ensemble.weights:
-                yield f"args.ensembles[{index}].weights", member.removesuffix(CANDIDATE)
+                yield f"args.ensembles[{index}].weights", member.removesuffix(CANDIDATE_SUFFIX)
 
 
 def _check(kind: str, args: Mapping[str, Any]) -> JobArgs:

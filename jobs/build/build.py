@@ -13,7 +13,7 @@ from catalog.opening import Catalog
 from core.errors import InvalidInput
 from core.index_rows import GRACE_S, IndexRows
 from core.job_config import BulkConfig, FileImportConfig
-from core.jobs import BuildArgs, JobArgs, SampleArgs
+from core.jobs import BuildArgs, JobArgs, SampleArgs, version_facts
 from core.telemetry import current_request_id
 from core.types import EncoderInfo
 from jobs.build.file_import import FileImports, Staging
@@ -186,15 +186,13 @@ def sample(context: JobContext, args: JobArgs) -> dict[str, Any]:
 
 
 def _reindex(context: JobContext, args: BuildArgs, share: float) -> Reindexed:
-    encoder = context.settings.encoder(args.model, args.candidate)
+    encoder = context.settings.encoder(args.model, args.changes)
     return reindex(context.run, context.settings, context.catalog, encoder, share)
 
 
 def _numbers(done: Reindexed) -> dict[str, Any]:
     return {
-        "collection": done.info.collection,
-        "fingerprint": done.info.fingerprint,
-        "dimension": done.info.dimension,
+        **version_facts(done.info),
         "images": done.images,
         "indexed": done.indexed,
         "failed": done.failed,

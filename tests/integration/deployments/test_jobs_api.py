@@ -195,8 +195,14 @@ async def test_mistakes_are_named(client: httpx.AsyncClient, body: dict[str, Any
         ("rollback", {"model": "third"}, 404, "args.model", "first, second"),
         ("rollback", {"model": "first", "to": "0" * 12}, 404, "args.to", "versions: 0123456789ab"),
         ("rollback", {"model": "second", "to": "0123456789ab"}, 404, "args.to", "versions: none"),
-        ("evaluate", {"models": ["first", "third"]}, 404, "args.models[1]", "first, second"),
-        ("evaluate", {"candidate": {"model": "third"}}, 404, "args.candidate.model", "first, second"),
+        (
+            "evaluate",
+            {"model": "first", "compare": ["second", "third"]},
+            404,
+            "args.compare[1]",
+            "first, second",
+        ),
+        ("evaluate", {"model": "third", "pooling": "mean"}, 404, "args.model", "first, second"),
         (
             "evaluate",
             {"ensembles": [{"weights": {"first:candidate": 1, "third:candidate": 1}}]},
@@ -234,7 +240,7 @@ async def test_a_job_that_names_what_is_known_is_taken(client: httpx.AsyncClient
     for kind, args in (
         ("rollback", {"model": "first", "to": "0123456789ab"}),
         ("verify", {}),
-        ("evaluate", {"ensembles": ensembles, "candidate": candidate, "queries": "/srv/shop/labels.csv"}),
+        ("evaluate", {"ensembles": ensembles, "queries": "/srv/shop/labels.csv", **candidate}),
         ("import", {"source": {"kind": "manifest", "path": "/srv/shop/shop.csv"}}),
     ):
         answer = await client.post("/v1/jobs", json={"kind": kind, "args": args})

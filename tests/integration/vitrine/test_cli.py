@@ -174,7 +174,7 @@ VERBS = {
     "plan": ["--model", "first", "--checkpoint", "other"],
     "build": ["--model", "first"],
     "sample": ["--model", "first", "--percent", "1"],
-    "evaluate": ["--candidate", "first", "--pooling", "mean", "--sample", "20"],
+    "evaluate": ["--model", "first", "--pooling", "mean", "--sample", "20"],
     "promote": ["--model", "first", "--checkpoint", "other", "--no-apply"],
     "rollback": ["--model", "first", "--to", "0123456789ab"],
     "prune": ["--model", "first", "--yes"],
@@ -194,15 +194,15 @@ def test_a_verb_submits_its_job_and_waits_for_the_result(stand: Stand, verb: str
 
 def test_arguments_arrive_as_they_are_meant(stand: Stand, tmp_path: Path) -> None:
     args = stand.told("evaluate", *VERBS["evaluate"], "--detach")["args"]
-    assert args == {"candidate": {"model": "first", "pooling": "mean"}, "sample": 20}
+    assert args == {"model": "first", "pooling": "mean", "sample": 20}
     table = str(tmp_path / "shop.csv")
     args = stand.told("import", table, "--options", '{"delimiter": ";"}', "--delete-missing", "--detach")[
         "args"
     ]
     assert args["source"] == {"kind": "manifest", "path": table, "delimiter": ";"}
     assert args["delete_missing"] is True
-    args = stand.told("promote", *VERBS["promote"], "--force", "a trial", "--detach")["args"]
-    assert args == {"model": "first", "checkpoint": "other", "apply": False, "force": "a trial"}
+    args = stand.told("promote", *VERBS["promote"], "--force", "a test", "--detach")["args"]
+    assert args == {"model": "first", "checkpoint": "other", "apply": False, "force": "a test"}
 
 
 @pytest.mark.parametrize(
@@ -210,10 +210,14 @@ def test_arguments_arrive_as_they_are_meant(stand: Stand, tmp_path: Path) -> Non
     [
         ("build", {"state": "failed", "error": "the disk is full"}, Exit.FAILED),
         ("build", {"state": "canceled"}, Exit.FAILED),
-        ("promote", {"state": "failed", "error": "no", "result": {"gate": {"passed": False}}}, Exit.REFUSED),
-        ("promote", {"result": {"gate": "passed: nDCG …"}}, Exit.OK),
-        ("evaluate", {"result": {"gate": {"passed": False}}}, Exit.REFUSED),
-        ("evaluate", {"result": {"gate": None}}, Exit.OK),
+        (
+            "promote",
+            {"state": "failed", "error": "no", "result": {"quality_gate": {"passed": False}}},
+            Exit.REFUSED,
+        ),
+        ("promote", {"result": {"quality_gate": {"passed": None}}}, Exit.OK),
+        ("evaluate", {"result": {"quality_gate": {"passed": False}}}, Exit.REFUSED),
+        ("evaluate", {"result": {"quality_gate": None}}, Exit.OK),
         ("verify", {"result": {"agrees": False}}, Exit.REFUSED),
         ("verify", {"result": {"agrees": True}}, Exit.OK),
     ],
@@ -357,7 +361,7 @@ def test_a_terminal_shows_how_far_a_job_is(stand: Stand) -> None:
 def test_an_evaluation_is_a_table_of_figures_with_their_intervals(stand: Stand) -> None:
     estimate = {"mean": 0.8667, "low": 0.7333, "high": 0.9667, "queries": 30}
     figures = {"kind": "labeled words", "queries": 30, "estimates": {"first": {"ndcg@10": estimate}}}
-    result = {"figures": [figures], "gate": {"passed": True, "reason": "passed: no worse"}}
+    result = {"figures": [figures], "quality_gate": {"passed": True, "reason": "passed: no worse"}}
     stand.meanwhile({"result": result})
     shown = stand.run("evaluate", "--sample", "30")
     assert shown.exit_code == 0, shown.output
