@@ -434,3 +434,55 @@ def test_the_gaps_of_a_version_are_listed(stocked: Stand, tmp_path: Path) -> Non
     assert [each["product_id"] for each in told["missing"]] == ["late"]
     assert "late" in stocked.run("gaps", "first", "--version", fingerprint).stdout
     assert stocked.run("gaps", "none").exit_code == Exit.NOT_FOUND
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A Serve configuration whose service does not run."""
+    gateway = {
+        "catalog": {
+            "database_url": f"sqlite:///{tmp_path}/shop.sqlite",
+            "blobs_url": str(tmp_path / "blobs"),
+        },
+        "milvus": {"uri": UNUSED},
+    }
+    applications = [{"name": "gateway", "import_path": "deployments.app:build_gateway", "args": gateway}]
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(json.dumps({"applications": applications}))
+    return file
+
+
+def local(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vitrine.cli.main", *arguments, "--local"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_job_runs_here_without_the_service(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(image(COLORS["red"]))
+    table = tmp_path / "shop.csv"
+    table.write_text("product_id,title,images\nred,Red shirt,red.png\nbroken,Broken shirt,nowhere.png\n")
+    here = ("--config", str(config))
+    done = local("import", str(table), *here, "--json")
+    assert done.returncode == Exit.OK, done.stderr
+    job = json.loads(done.stdout)
+    assert (job["kind"], job["state"]) == ("import", "succeeded")
+    assert (job["result"]["created"], job["result"]["failed"]) == (1, 1)
+    assert f"job {job['job_id']} begins" in done.stderr
+    broken = local("jobs", "errors", job["job_id"], *here, "--json")
+    assert [each["product_id"] for each in json.loads(broken.stdout)] == ["broken"]
+    assert (
+        local("jobs", "report", job["job_id"], str(tmp_path / "page.html"), *here).returncode
+        == Exit.NOT_FOUND
+    )
+    planned = local("prune", "--files", "--dry-run", *here)
+    assert planned.returncode == Exit.OK, planned.stderr
+    assert "would_remove" in planned.stdout
+
+
+def test_a_mistake_here_is_one_sentence_and_an_exit_code(config: Path, tmp_path: Path) -> None:
+    wrong = local("import", str(tmp_path), "--max-delete-percent", "200", "--config", str(config))
+    assert (wrong.returncode, wrong.stdout) == (Exit.USAGE, "")
+    assert wrong.stderr.startswith("max_delete_percent: ")
+    config.write_text("applications: []")
+    unusable = local("import", str(tmp_path), "--config", str(config))
+    assert (unusable.returncode, len(unusable.stderr.splitlines())) == (Exit.MISCONFIGURED, 1)
