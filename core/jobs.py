@@ -1,4 +1,4 @@
-"""Jobs as their callers see them: arguments of every kind, state and progress."""
+"""Jobs of callers: arguments of every kind, state, progress and the names in results."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from core.sources import SourceDescription
 from core.types import EncoderInfo, WholeNumber
 
 JobState = Literal["queued", "running", "succeeded", "failed", "canceled", "interrupted"]
-"""`interrupted`: the process gave no sign of life for too long; the same job, asked for anew, goes on."""
+"""`interrupted`: the heartbeat of the process ended; the same job, submitted again, goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is; `eta_s` is the expected time to its end in seconds, None while unknown."""
+    """Progress of a job; `eta_s` is the expected time to its end in seconds, None while unknown."""
 
     stage: str = ""
     total: int = 0
@@ -29,7 +29,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as the catalog's database knows it; `claim` names what no other job may work on meanwhile."""
+    """Record of a job in the catalog; `claim` names what no other job may work on meanwhile."""
 
     job_id: str
     kind: str
@@ -46,7 +46,7 @@ class Job:
 
 
 class JobArgs(BaseModel):
-    """Arguments of a job, as a caller sends them; unknown ones and other types are refused."""
+    """Arguments of a job as a caller sends them; unknown names and other types are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -123,7 +123,7 @@ class BuildArgs(Candidate):
 
 
 class SampleArgs(BuildArgs):
-    """Build a share of a collection, to measure the speed and to predict the whole."""
+    """Build a share of a collection, to measure the speed and predict the time of the whole."""
 
     percent: float = Field(5.0, gt=0, le=100, description="Share of the images, in percent.")
 
@@ -133,13 +133,13 @@ CANDIDATE_SUFFIX = ":candidate"
 
 
 class EnsembleArgs(JobArgs):
-    """An ensemble to compare with others."""
+    """An ensemble to compare with other systems."""
 
-    name: str = Field("ensemble", min_length=1, max_length=64, description="What the results call it.")
+    name: str = Field("ensemble", min_length=1, max_length=64, description="Its name in the results.")
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         min_length=1, description="Members and their weights; MODEL:candidate is the candidate of that model."
     )
-    fusion: Fusion = Field("rrf", description="How the members' lists are fused: rrf or weighted.")
+    fusion: Fusion = Field("rrf", description="Fusion of the members' lists: rrf or weighted.")
 
 
 class EvaluateArgs(Candidate):
@@ -162,7 +162,7 @@ class EvaluateArgs(Candidate):
         None, ge=2, le=10_000, description="Images of the catalog to draw, in place of labeled queries."
     )
     seed: WholeNumber | None = Field(
-        None, ge=0, description="Of the drawing, in place of the configured one."
+        None, ge=0, description="Seed of the drawing, in place of the configured one."
     )
 
     @model_validator(mode="after")
@@ -173,7 +173,7 @@ class EvaluateArgs(Candidate):
 
 
 class ImportArgs(JobArgs):
-    """Take products over from a source; embeddings are completed by the repair or a build."""
+    """Import products from a source; the repair or a build makes their embeddings."""
 
     source: SourceDescription = Field(description="Where the products come from.")
     ask_again: bool = Field(
@@ -196,10 +196,10 @@ class PlanArgs(BuildArgs):
 
 
 class PromoteArgs(BuildArgs):
-    """Let a built candidate take over from the live version, without an hour of downtime."""
+    """Make a built candidate the live version, without downtime."""
 
     force: str | None = Field(
-        None, min_length=1, max_length=500, description="Why to promote it whatever the evaluation says."
+        None, min_length=1, max_length=500, description="Reason to promote it whatever the quality gate says."
     )
     apply: bool = Field(
         True,
@@ -223,7 +223,7 @@ class RollbackArgs(JobArgs):
 
 
 class PruneArgs(JobArgs):
-    """Drop the collections of versions that are neither live, nor serve, nor were live before."""
+    """Drop the collections of versions that are not live, do not serve and were not live before."""
 
     model: str = Field(description="A configured encoder.")
     keep: WholeNumber = Field(1, ge=0, description="Earlier versions to keep, the latest first.")
@@ -231,7 +231,7 @@ class PruneArgs(JobArgs):
 
 
 class PruneFilesArgs(JobArgs):
-    """Remove every image file that no product names, now and without the grace that the repair gives."""
+    """Remove every image file that no product names, without the delay of the repair."""
 
     dry_run: bool = Field(False, description="Only say how many files would be removed.")
 
@@ -244,18 +244,18 @@ class VerifyArgs(JobArgs):
         5.0, ge=0, le=100, description="Share of the images to encode anew and to compare, in percent."
     )
     seed: WholeNumber | None = Field(
-        None, ge=0, description="Of the drawing of that share; by default another every time."
+        None, ge=0, description="Seed of the drawing of that share; by default another each time."
     )
     repair: bool = Field(False, description="Whether to repair what can be repaired.")
 
 
 class AdoptArgs(JobArgs):
-    """Take the configured Milvus as the catalog's own, where the former one is lost: all is encoded anew."""
+    """Adopt the configured Milvus where the former one is lost: all is encoded anew."""
 
     keep_index: bool = Field(
         False,
-        description="Whether the collections are there, as after a restore of Milvus, so that the ledger is "
-        "believed and nothing is encoded anew.",
+        description="Whether to trust the ledger and encode nothing anew: the collections are there, as after "
+        "a restore of Milvus.",
     )
 
 

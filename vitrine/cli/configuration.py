@@ -1,6 +1,7 @@
 """Commands on a Serve configuration: `config check`, `backup`, `backups` and `restore`."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,6 @@ import typer
 from vitrine.cli.service import Exit
 
 if TYPE_CHECKING:
-    from catalog.backup.archive import Copied
     from catalog.backup.backup import Transfer
     from catalog.database import CatalogConfig
 
@@ -22,13 +22,13 @@ def check(
     configs: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Serve configurations.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")] = False,
 ) -> None:
-    """Name each mistake of Serve configurations: where, what is wrong, and what would be right.
+    """List the mistakes of Serve configurations: the place, the wrong value, and a right one.
 
-    The form of a file is checked first, then each application, then what they say together: a file is told
-    the mistakes of the first of these that finds any, so that what is mended may bring others to light.
+    The form of a file is checked first, then each application, then all of them together. A check that finds
+    mistakes ends the others, so a corrected file may show more.
 
-    Exit code 7 where there are mistakes; 8 where there are none but variables of the environment are not
-    set that a file refers to, for then the values beside them could not be checked.
+    Exit code 7 where there are mistakes. Exit code 8 where there are none, but the file refers to variables of
+    the environment that are not set.
     """
     from deployments.config_check.serve_file import check_serve_file
 
@@ -51,7 +51,8 @@ ConfigFile = Annotated[
     typer.Argument(exists=True, dir_okay=False, help="A Serve configuration: its gateway names the catalog."),
 ]
 Place = Annotated[
-    str, typer.Argument(help="Where backups lie: a folder, or a URL of fsspec such as s3://bucket/backups.")
+    str,
+    typer.Argument(help="Place of the backups: a folder, or a URL of fsspec such as s3://bucket/backups."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")]
 
@@ -59,7 +60,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of line
 def backup(config: ConfigFile, place: Place, as_json: AsJson = False) -> None:
     """Store the catalog as it is now, with every image file that the place does not have yet.
 
-    The service may go on meanwhile. Exit code 5 where image files are missing or damaged: the backup
+    The service may run meanwhile. Exit code 5 where image files are missing or damaged: the backup
     holds all others.
     """
     from catalog.backup.backup import back_up
@@ -85,13 +86,15 @@ def restore(
     snapshot: Annotated[str | None, typer.Option(help="Id of a backup; default: the latest.")] = None,
     keep_index: Annotated[
         bool,
-        typer.Option(help="Milvus is whole: encode nothing anew. Afterwards run `vitrine verify --repair`."),
+        typer.Option(
+            help="Milvus is complete: encode nothing anew. Afterwards run `vitrine verify --repair`."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a backup back into an empty database, with the image files that are not there.
+    """Restore a backup into an empty database, with the image files that are missing there.
 
-    The service may run; it then encodes every image anew. Exit code 5 where the catalog holds
+    The service may run meanwhile; it then encodes every image anew. Exit code 5 where the catalog holds
     products, or image files are missing or damaged in the backup.
     """
     from catalog.backup.backup import restore as bring_back
@@ -107,9 +110,10 @@ def _catalog(config: Path) -> "CatalogConfig":
 
 def _show(done: "Transfer", as_json: bool) -> None:
     if as_json:
-        told: dict[str, Any] = {"images": _told(done.images), "reports": _told(done.reports)}
-        told["files_belong_to_another"] = done.files_belong_to_another
-        typer.echo(json.dumps({"snapshot": done.snapshot.model_dump(), **told}, indent=2))
+        result: dict[str, Any] = {"snapshot": done.snapshot.model_dump()}
+        result |= {"images": asdict(done.images), "reports": asdict(done.reports)}
+        result["files_belong_to_another"] = done.files_belong_to_another
+        typer.echo(json.dumps(result, indent=2))
     else:
         found = done.snapshot
         typer.echo(f"backup {found.id}: {found.products} products, {found.images} images")
@@ -129,9 +133,3 @@ def _show(done: "Transfer", as_json: bool) -> None:
         )
     if not done.whole:
         raise typer.Exit(Exit.REFUSED)
-
-
-def _told(copied: "Copied") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(copied)

@@ -164,7 +164,7 @@ def show_end(service: Service, job: "Job") -> None:
         service.show(job, lambda: _drawn(job))
     if job.state != "succeeded":
         why = job.error or _WHY.get(job.state, "")
-        typer.echo(f"job {job.job_id} {_SAID.get(job.state, job.state)}{why and ': '}{why}", err=True)
+        typer.echo(f"job {job.job_id} {_ENDED.get(job.state, job.state)}{why and ': '}{why}", err=True)
     code = exit_of_job(job)
     if code is not Exit.OK:
         raise typer.Exit(code)
@@ -194,7 +194,7 @@ def exit_of_job(job: "Job") -> Exit:
     return Exit.REFUSED if result.get("agrees") is False else Exit.OK
 
 
-_SAID = {"failed": "has failed", "canceled": "was canceled", "interrupted": "was interrupted"}
+_ENDED = {"failed": "has failed", "canceled": "was canceled", "interrupted": "was interrupted"}
 _WHY = {"interrupted": "its process died; the same command again goes on where it was"}
 
 
@@ -235,7 +235,7 @@ def _draw(bar: "Progress", task: Any, job: "Job") -> None:
     )
 
 
-app = typer.Typer(no_args_is_help=True, help="Look at bulk work, follow it, cancel it.")
+app = typer.Typer(no_args_is_help=True, help="List, follow and cancel jobs.")
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 
 
@@ -272,7 +272,7 @@ def logs(
     *,
     service: Service,
 ) -> None:
-    """Print what a job's process has written."""
+    """Print the log of a job."""
     with service.client() as client:
         text = client.jobs.logs(job_id, lines)
     if service.as_json:
@@ -316,7 +316,7 @@ def errors(
     local: Local,
     service: Service,
 ) -> None:
-    """List the rows of an import that were broken, and why."""
+    """List the broken rows of an import, with the reason."""
     from vitrine.cli.output import table
 
     if local.local:

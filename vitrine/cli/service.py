@@ -37,17 +37,17 @@ class Exit(IntEnum):
 
 
 MEANINGS = {
-    Exit.OK: "it is done, or with `--detach` submitted",
+    Exit.OK: "done, or with `--detach` submitted",
     Exit.FAILED: "the service or a job failed, or a job was canceled",
-    Exit.USAGE: "the command, or what it sends, is wrong",
-    Exit.NOT_FOUND: "what it names does not exist",
-    Exit.TRY_LATER: "not now: the service, a model, or a server behind a URL is away or busy",
+    Exit.USAGE: "the command or its arguments are wrong",
+    Exit.NOT_FOUND: "a product, job, model or other thing that it names does not exist",
+    Exit.TRY_LATER: "the service, a model, or a server behind a URL is away or busy: try again later",
     Exit.REFUSED: "the quality gate refuses the candidate, a verification finds differences that stay, the command "
     "contradicts what is stored, such as an equal job that runs, or a backup lacks image files",
     Exit.NOT_ALLOWED: "the API key is missing, unknown, or may not do this",
     Exit.MISCONFIGURED: "a configuration is wrong; `vitrine config check` says how",
-    Exit.UNSET: "`vitrine config check` finds no mistake, but could not check all: variables that the file "
-    "refers to are not set",
+    Exit.UNSET: "`vitrine config check` finds no mistake, but the file refers to variables that are not set, so "
+    "not all could be checked",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",
 }
 
@@ -82,19 +82,16 @@ class OptionGroup:
 
 
 def asks(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a command of a function; an error of the service becomes one sentence and an exit code.
+    """Turn a function into a command; an error of the service becomes one sentence and an exit code.
 
-    A parameter that is annotated with an `OptionGroup` becomes the group's options. Typer reads signatures, so
-    the command's own names each of them.
+    The fields of an `OptionGroup` become options of the command. Typer knows no such groups; it reads the
+    signature, which therefore names each option.
     """
-    hints = get_type_hints(function, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if _is_group(kind)}
+    own = _parameters(function)
+    groups = {name: each.annotation for name, each in own.items() if _is_group(each.annotation)}
     parameters: dict[str, inspect.Parameter] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if name in groups:
-            parameters |= _parameters(groups[name])
-        else:
-            parameters |= _parameters(function, {name: parameter})
+    for name, each in own.items():
+        parameters |= _parameters(groups[name]) if name in groups else {name: each}
 
     @wraps(function)
     def command(**values: Any) -> None:
@@ -122,14 +119,11 @@ def _is_group(kind: Any) -> bool:
     return inspect.isclass(kind) and issubclass(kind, OptionGroup)
 
 
-def _parameters(
-    source: Callable[..., Any], chosen: dict[str, inspect.Parameter] | None = None
-) -> dict[str, inspect.Parameter]:
+def _parameters(source: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     hints = get_type_hints(source, include_extras=True)
-    found = inspect.signature(source).parameters if chosen is None else chosen
     return {
         name: each.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, each in found.items()
+        for name, each in inspect.signature(source).parameters.items()
     }
 
 
