@@ -25,6 +25,8 @@ SHOWN_HITS = 6
 """First products of each list that a result keeps, for the report to show."""
 
 _NAMED_QUERIES = 5
+_WIDTH = 200
+"""Columns of the tables where the output is no terminal."""
 
 ShownHits = Mapping[str, Mapping[str, tuple[Hit, ...]]]
 
@@ -149,10 +151,6 @@ def _decision(
     metric = config.quality_gate.metric
     baseline, candidate = (values[label][metric] for label in (compared.baseline, compared.candidate))
     return decide(baseline, candidate, config.quality_gate, how)
-
-
-_WIDTH = 200
-"""Columns of the tables where they are written to no terminal, as to a log."""
 
 
 def evaluate_job(context: JobContext, args: JobArgs) -> dict[str, Any]:

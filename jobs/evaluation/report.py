@@ -21,12 +21,13 @@ from jobs.evaluation.measures import Estimate
 from jobs.evaluation.result import EvaluationResult, Figures
 from models.images import ImageLimits, decoding
 
+_TEMPLATE = "report.html.j2"
 _THUMBNAIL_SIDE = 96
 _THUMBNAILS_KEPT = 4096
 
 
 class Thumbnails:
-    """Images of queries and of hits as data URIs; None for what cannot be shown."""
+    """Thumbnails of queries and hits as data URIs; None for an image that cannot be read."""
 
     def __init__(self, catalog: Catalog, limits: ImageLimits) -> None:
         self._catalog = catalog
@@ -34,7 +35,7 @@ class Thumbnails:
         self.of_image = lru_cache(maxsize=_THUMBNAILS_KEPT)(self._of_image)
 
     def of_file(self, data: bytes) -> str | None:
-        """Show an image file."""
+        """Shrink an image file."""
         file = io.BytesIO()
         try:
             with decoding(data, self._limits, target=_THUMBNAIL_SIDE) as decoded:
@@ -50,9 +51,6 @@ class Thumbnails:
         except NotFound:
             return None
         return self.of_file(data)
-
-
-_TEMPLATE = "report.html.j2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ class ShownQuery:
 
 
 def report(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> str:
-    """Write the page; it loads nothing from anywhere."""
+    """Render the page; it loads nothing from anywhere."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -14,6 +14,9 @@ from jobs.evaluation.labels import JudgedQuery
 from jobs.evaluation.measures import Bootstrap, Estimate, QualityGateDecision, estimate, paired_difference
 from jobs.runner.settings import EncoderSettings, Settings
 
+Values = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Values by system, metric and query id; queries that a system could not answer are missing."""
+
 
 @dataclass(frozen=True, slots=True)
 class System:
@@ -102,10 +105,6 @@ def _checked_ensemble(ensemble: EnsembleArgs, versions: Mapping[str, EncoderSett
             "ensembles"
         )
     return ensemble
-
-
-Values = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Values by system, metric and query id; queries that a system could not answer are missing."""
 
 
 @dataclass(frozen=True, slots=True)
