@@ -215,7 +215,7 @@ class RollbackArgs(JobArgs):
     """Go back to the version that was live before, or to an earlier one."""
 
     model: str = Field(description="A configured encoder.")
-    to: str | None = Field(
+    fingerprint: str | None = Field(
         None, pattern="^[0-9a-f]{12}$", description="Fingerprint of the version; by default the one before."
     )
     apply: bool = Field(True, description="As for a promotion.")

@@ -248,12 +248,12 @@ class BulkJobs:
             if model not in self._models:
                 known = ", ".join(sorted(self._models)) or "none"
                 raise NotFound(f"there is no model {model!r:.80}; models: {known}").at(param)
-        if isinstance(args, RollbackArgs) and args.to is not None:
+        if isinstance(args, RollbackArgs) and args.fingerprint is not None:
             found = [info.fingerprint for info in self._ledger.versions() if info.name == args.model]
-            if args.to not in found:
+            if args.fingerprint not in found:
                 versions = ", ".join(found) or "none"
-                message = f"model {args.model!r} has no version {args.to}; versions: {versions}"
-                raise NotFound(message).at("args.to")
+                message = f"model {args.model!r} has no version {args.fingerprint}; versions: {versions}"
+                raise NotFound(message).at("args.fingerprint")
         check_opened(args, self._folders)
 
     async def _ask(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:

@@ -49,12 +49,12 @@ def version_to_return_to(catalog: Catalog, job: Job, live: str | None) -> Encode
     Raises:
         NotFound: there is none.
     """
-    model, fingerprint = job.args["model"], job.args.get("to")
+    model, fingerprint = job.args["model"], job.args.get("fingerprint")
     if fingerprint is not None:
         for info in catalog.ledger.versions():
             if (info.name, info.fingerprint) == (model, fingerprint):
                 return info
-        raise NotFound(f"model {model!r} has no version {fingerprint}").at("to")
+        raise NotFound(f"model {model!r} has no version {fingerprint}").at("fingerprint")
     # Without it a rollback that dies after the alias has moved would, asked for again, go forward again.
     chosen = catalog.versions.chosen(model, _begun(catalog, job))
     if chosen is not None:

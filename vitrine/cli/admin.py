@@ -35,8 +35,8 @@ def models(
 @asks
 def gaps(
     model: Annotated[str, typer.Argument(help="A configured encoder.")],
-    version: Annotated[
-        str | None, typer.Option(help="Fingerprint of a version; default: the one that serves.")
+    fingerprint: Annotated[
+        str | None, typer.Option(help="A version of the model; default: the one that serves.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Images of each kind to list.")] = 50,
     *,
@@ -46,7 +46,7 @@ def gaps(
     from vitrine.cli.output import table
 
     with service.client() as client:
-        found = client.gaps(model, version or _served(client, model), limit)
+        found = client.gaps(model, fingerprint or _served(client, model), limit)
     rows = [(each.product_id, each.image_id, "missing") for each in found.missing]
     rows += [(each.product_id, each.image_id, each.error) for each in found.failed]
     service.show(found, lambda: table(("product", "image", "why"), rows, title=found.collection))
@@ -98,7 +98,7 @@ def _served(client: "Vitrine", model: str) -> str:
     for each in client.models():
         if each.model == model:
             if each.serving is None:
-                raise Unavailable(f"{model} does not serve: {each.problem}; name a version by --version")
+                raise Unavailable(f"{model} does not serve: {each.problem}; name a version by --fingerprint")
             return each.serving.fingerprint
     raise NotFound(f"there is no model {model!r}")
 

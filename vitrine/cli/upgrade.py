@@ -12,6 +12,7 @@ from vitrine.cli.service import JsonObject, OptionGroup, Service, asks
 _PANEL = "Candidate, where it differs from what is configured"
 Changed = Annotated[str | None, typer.Option(rich_help_panel=_PANEL, show_default=False)]
 Model = Annotated[str, typer.Option(help="A configured encoder.")]
+Fingerprint = Annotated[str | None, typer.Option(help="A version of the model; default: the one before.")]
 Apply = Annotated[
     bool,
     typer.Option(help="Change the running configuration, or log the change and wait until it is made."),
@@ -132,7 +133,7 @@ def promote(
 @asks
 def rollback(
     model: Model,
-    to: Annotated[str | None, typer.Option(help="Fingerprint; default: the version before.")] = None,
+    fingerprint: Fingerprint = None,
     apply: Apply = True,
     wait_s: WaitS = 1800.0,
     *,
@@ -140,7 +141,7 @@ def rollback(
     service: Service,
 ) -> None:
     """Go back to the version that was live before, brought up to date first."""
-    job.do(service, "rollback", model=model, to=to, apply=apply, wait_s=wait_s)
+    job.do(service, "rollback", model=model, fingerprint=fingerprint, apply=apply, wait_s=wait_s)
 
 
 @asks

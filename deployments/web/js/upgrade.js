@@ -40,7 +40,7 @@ const STEPS = [
     label: "Roll back",
     what: "go back to the version before",
     of: "model",
-    options: [{ name: "to", label: "Or to this fingerprint", type: "text" }],
+    options: [{ name: "fingerprint", label: "Or to this fingerprint", type: "text" }],
   },
   {
     kind: "prune",

@@ -193,8 +193,20 @@ async def test_mistakes_are_named(client: httpx.AsyncClient, body: dict[str, Any
         ("prune", {"model": "third"}, 404, "args.model", "first, second"),
         ("verify", {"model": "third"}, 404, "args.model", "first, second"),
         ("rollback", {"model": "third"}, 404, "args.model", "first, second"),
-        ("rollback", {"model": "first", "to": "0" * 12}, 404, "args.to", "versions: 0123456789ab"),
-        ("rollback", {"model": "second", "to": "0123456789ab"}, 404, "args.to", "versions: none"),
+        (
+            "rollback",
+            {"model": "first", "fingerprint": "0" * 12},
+            404,
+            "args.fingerprint",
+            "versions: 0123456789ab",
+        ),
+        (
+            "rollback",
+            {"model": "second", "fingerprint": "0123456789ab"},
+            404,
+            "args.fingerprint",
+            "versions: none",
+        ),
         (
             "evaluate",
             {"model": "first", "compare": ["second", "third"]},
@@ -238,7 +250,7 @@ async def test_a_job_that_names_what_is_known_is_taken(client: httpx.AsyncClient
     ensembles = [{"name": "both", "weights": {"first:candidate": 1, "second": 1}}]
     candidate = {"model": "first", "pooling": "mean"}
     for kind, args in (
-        ("rollback", {"model": "first", "to": "0123456789ab"}),
+        ("rollback", {"model": "first", "fingerprint": "0123456789ab"}),
         ("verify", {}),
         ("evaluate", {"ensembles": ensembles, "queries": "/srv/shop/labels.csv", **candidate}),
         ("import", {"source": {"kind": "manifest", "path": "/srv/shop/shop.csv"}}),

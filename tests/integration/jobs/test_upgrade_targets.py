@@ -69,9 +69,9 @@ def test_a_rollback_goes_to_the_version_before_and_then_forward_again(shop: Stag
 
 def test_a_rollback_goes_to_the_version_that_it_names(shop: Stage) -> None:
     shop.build("candidate")
-    assert target(shop, to=info("candidate").fingerprint) == "candidate"
+    assert target(shop, fingerprint=info("candidate").fingerprint) == "candidate"
     with pytest.raises(NotFound, match="no version 000000000000"):
-        target(shop, to="0" * 12)
+        target(shop, fingerprint="0" * 12)
 
 
 def test_a_rollback_that_died_after_the_alias_moved_does_not_go_forward_when_asked_again(shop: Stage) -> None:

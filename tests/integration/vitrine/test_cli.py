@@ -176,7 +176,7 @@ VERBS = {
     "sample": ["--model", "first", "--percent", "1"],
     "evaluate": ["--model", "first", "--pooling", "mean", "--sample", "20"],
     "promote": ["--model", "first", "--checkpoint", "other", "--no-apply"],
-    "rollback": ["--model", "first", "--to", "0123456789ab"],
+    "rollback": ["--model", "first", "--fingerprint", "0123456789ab"],
     "prune": ["--model", "first", "--yes"],
     "verify": ["--percent", "1", "--repair"],
     "adopt": ["--yes"],
@@ -430,9 +430,9 @@ def test_the_gaps_of_a_version_are_listed(stocked: Stand, tmp_path: Path) -> Non
     stocked.encoder.away = True
     stocked.answer("products", "put", "late", str(tmp_path / "red.png"))
     assert stocked.run("gaps", "first").exit_code == Exit.TRY_LATER
-    gaps = stocked.answer("gaps", "first", "--version", fingerprint)
+    gaps = stocked.answer("gaps", "first", "--fingerprint", fingerprint)
     assert [each["product_id"] for each in gaps["missing"]] == ["late"]
-    assert "late" in stocked.run("gaps", "first", "--version", fingerprint).stdout
+    assert "late" in stocked.run("gaps", "first", "--fingerprint", fingerprint).stdout
     assert stocked.run("gaps", "none").exit_code == Exit.NOT_FOUND
 
 
