@@ -182,7 +182,16 @@ def _build_and_bare(
 def _job(config: Path, *arguments: str) -> dict[str, Any]:
     """Run a job; its result, the seconds that it took and the most memory that it had."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "jobs", *arguments, "--config", str(config)]
+    command = [
+        sys.executable,
+        "-m",
+        "vitrine.cli.main",
+        *arguments,
+        "--local",
+        "--config",
+        str(config),
+        "--json",
+    ]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         peak = _Peak(psutil.Process(process.pid))
         peak.start()
@@ -190,7 +199,7 @@ def _job(config: Path, *arguments: str) -> dict[str, Any]:
         output = process.stdout.read().decode()
         peak.ended.set()
         peak.join()
-    result: dict[str, Any] = json.loads(output[output.index("{\n") :])
+    result: dict[str, Any] = json.loads(output[output.index("{\n") :])["result"]
     return result | {"took_s": time.monotonic() - began, "peak_bytes": peak.bytes}
 
 

@@ -81,7 +81,7 @@ METRIC = r"^((precision|recall|ndcg)@[1-9][0-9]{0,2}|map|mrr)$"
 """Names of metrics; `map` and `mrr` use the whole list."""
 
 
-class GateConfig(Config):
+class QualityGateConfig(Config):
     """The quality gate: the rule that refuses a worse candidate."""
 
     metric: str = Field(
@@ -139,17 +139,19 @@ class EvaluationConfig(Config):
     shown_queries: int = Field(
         20, ge=0, le=200, description="Queries that the report shows with their images."
     )
-    gate: GateConfig = Field(GateConfig(), description="The rule that refuses a worse candidate.")
+    quality_gate: QualityGateConfig = Field(
+        QualityGateConfig(), description="The rule that refuses a worse candidate."
+    )
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """All measured metrics, the gate's included."""
         names = [f"{name}@{k}" for name in ("precision", "recall", "ndcg") for k in sorted(set(self.cutoffs))]
-        return tuple(dict.fromkeys([*names, "map", "mrr", self.gate.metric]))
+        return tuple(dict.fromkeys([*names, "map", "mrr", self.quality_gate.metric]))
 
     @model_validator(mode="after")
     def _deep_enough(self) -> Self:
-        deepest = max([*self.cutoffs, _cutoff(self.gate.metric)])
+        deepest = max([*self.cutoffs, _cutoff(self.quality_gate.metric)])
         if min(self.cutoffs) < 1 or deepest > self.depth:
             raise ValueError(f"cutoffs lie between 1 and depth, which is {self.depth}; {deepest} does not")
         return self

@@ -1,23 +1,23 @@
-"""Jobs as their callers see them: arguments of every kind, state and progress."""
+"""Jobs of callers: arguments of every kind, state, progress and the names in results."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.fusion import Fusion
 from core.sources import SourceDescription
-from core.types import WholeNumber
+from core.types import EncoderInfo, WholeNumber
 
 JobState = Literal["queued", "running", "succeeded", "failed", "canceled", "interrupted"]
-"""`interrupted`: the process gave no sign of life for too long; the same job, asked for anew, goes on."""
+"""`interrupted`: the heartbeat of the process ended; the same job, submitted again, goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is; `eta_s` is the expected time to its end in seconds, None while unknown."""
+    """Progress of a job; `eta_s` is the expected time to its end in seconds, None while unknown."""
 
     stage: str = ""
     total: int = 0
@@ -29,7 +29,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as the catalog's database knows it; `claim` names what no other job may work on meanwhile."""
+    """Record of a job in the catalog; `claim` names what no other job may work on meanwhile."""
 
     job_id: str
     kind: str
@@ -46,7 +46,7 @@ class Job:
 
 
 class JobArgs(BaseModel):
-    """Arguments of a job, as a caller sends them; unknown ones and other types are refused."""
+    """Arguments of a job as a caller sends them; unknown names and other types are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -74,55 +74,83 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-class BuildArgs(JobArgs):
+class Candidate(JobArgs):
+    """Fields of a version that may differ from the configured encoder; None: as configured.
+
+    A candidate is the configured encoder with these fields in place of its own. They are every field that a
+    vector depends on.
+    """
+
+    family: str | None = Field(None, description="Family of a candidate, in place of the configured one.")
+    checkpoint: str | None = Field(None, description="Checkpoint of a candidate.")
+    pretrained: str | None = Field(None, description="Tag of a candidate's weights, for openclip.")
+    revision: str | None = Field(None, description="Revision of a candidate's checkpoint.")
+    precision: str | None = Field(None, description="Number format of a candidate's weights.")
+    int8_threshold: float | None = Field(
+        None, ge=0, description="Activations beyond which int8 multiplies in full, for a candidate."
+    )
+    pooling: str | None = Field(None, description="Pooling of a candidate's tokens.")
+    draft: bool | None = Field(
+        None, description="Whether JPEG files are decoded at a reduced size for a candidate."
+    )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that are given."""
+        return {name: value for name in VERSION_FIELDS if (value := getattr(self, name)) is not None}
+
+
+VERSION_FIELDS = tuple(Candidate.model_fields)
+"""Fields of an encoder's configuration that make it one version of its model and no other."""
+
+
+def version_facts(info: EncoderInfo) -> dict[str, Any]:
+    """Describe a version in the result of a job: the same names in each."""
+    return {
+        "model": info.name,
+        "fingerprint": info.fingerprint,
+        "collection": info.collection,
+        "dimension": info.dimension,
+        "checkpoint": info.checkpoint,
+        "precision": info.precision,
+    }
+
+
+class BuildArgs(Candidate):
     """Fill the collection of one version of a model: the configured one, or a candidate."""
 
     model: str = Field(description="A configured encoder.")
-    checkpoint: str | None = Field(None, description="Checkpoint of a candidate, in place of the configured.")
-    pretrained: str | None = Field(None, description="Tag of the candidate's weights, for openclip.")
-    revision: str | None = Field(None, description="Revision of the candidate's checkpoint.")
-    precision: str | None = Field(None, description="Number format of the candidate's weights.")
-    pooling: str | None = Field(None, description="How the candidate pools its tokens.")
-
-    @property
-    def candidate(self) -> dict[str, str]:
-        """What differs from the configured encoder."""
-        return {
-            name: value
-            for name in ("checkpoint", "pretrained", "revision", "precision", "pooling")
-            if (value := getattr(self, name)) is not None
-        }
 
 
 class SampleArgs(BuildArgs):
-    """Build a share of a collection, to measure the speed and to predict the whole."""
+    """Build a share of a collection, to measure the speed and predict the time of the whole."""
 
     percent: float = Field(5.0, gt=0, le=100, description="Share of the images, in percent.")
 
 
-CANDIDATE = ":candidate"
-"""Ends the label of a candidate: names of models hold no colon."""
+CANDIDATE_SUFFIX = ":candidate"
+"""Ends the label of a candidate; names of models hold no colon."""
 
 
 class EnsembleArgs(JobArgs):
-    """An ensemble to compare with others."""
+    """An ensemble to compare with other systems."""
 
-    name: str = Field("ensemble", min_length=1, max_length=64, description="What the results call it.")
+    name: str = Field("ensemble", min_length=1, max_length=64, description="Its name in the results.")
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         min_length=1, description="Members and their weights; MODEL:candidate is the candidate of that model."
     )
-    fusion: Fusion = Field("rrf", description="How the members' lists are fused: rrf or weighted.")
+    fusion: Fusion = Field("rrf", description="Fusion of the members' lists: rrf or weighted.")
 
 
-class EvaluateArgs(JobArgs):
-    """Compare models and ensembles on labeled queries, or on changed images of the catalog."""
+class EvaluateArgs(Candidate):
+    """Evaluate models and ensembles on labeled queries, or on changed images of the catalog."""
 
-    models: list[str] = Field(
-        [], description="Configured encoders to compare; by default all that have a collection."
+    model: str | None = Field(
+        None,
+        description="A configured encoder. With fields of a candidate, both are compared and the quality gate "
+        "decides. By default all that have a collection.",
     )
-    candidate: BuildArgs | None = Field(
-        None, description="Version to compare with the configured one of its model, which the gate judges."
-    )
+    compare: list[str] = Field([], description="Further configured encoders to compare.")
     ensembles: list[EnsembleArgs] = Field(
         [],
         description="Ensembles to compare; by default the configured one where all its members are compared.",
@@ -134,12 +162,18 @@ class EvaluateArgs(JobArgs):
         None, ge=2, le=10_000, description="Images of the catalog to draw, in place of labeled queries."
     )
     seed: WholeNumber | None = Field(
-        None, ge=0, description="Of the drawing, in place of the configured one."
+        None, ge=0, description="Seed of the drawing, in place of the configured one."
     )
+
+    @model_validator(mode="after")
+    def _name_the_model(self) -> Self:
+        if self.changes and self.model is None:
+            raise ValueError(f"{next(iter(self.changes))} is a field of a candidate; name its model")
+        return self
 
 
 class ImportArgs(JobArgs):
-    """Take products over from a source; embeddings are completed by the repair or a build."""
+    """Import products from a source; the repair or a build makes their embeddings."""
 
     source: SourceDescription = Field(description="Where the products come from.")
     ask_again: bool = Field(
@@ -156,20 +190,20 @@ class ImportArgs(JobArgs):
 
 
 class PlanArgs(BuildArgs):
-    """Say what a candidate would change and cost; writes nothing."""
+    """Estimate what a candidate changes and costs; writes nothing."""
 
     percent: float = Field(2.0, gt=0, le=100, description="Share of the images to measure by, in percent.")
 
 
 class PromoteArgs(BuildArgs):
-    """Let a built candidate take over from the live version, without an hour of downtime."""
+    """Make a built candidate the live version, without downtime."""
 
     force: str | None = Field(
-        None, min_length=1, max_length=500, description="Why to promote it whatever the evaluation says."
+        None, min_length=1, max_length=500, description="Reason to promote it whatever the quality gate says."
     )
     apply: bool = Field(
         True,
-        description="Whether to change the running configuration. If not, the job tells the change and waits "
+        description="Whether to change the running configuration. If not, the job logs the change and waits "
         "until somebody has made it, as on Kubernetes, where the RayService holds the configuration.",
     )
     wait_s: float = Field(
@@ -181,7 +215,7 @@ class RollbackArgs(JobArgs):
     """Go back to the version that was live before, or to an earlier one."""
 
     model: str = Field(description="A configured encoder.")
-    to: str | None = Field(
+    fingerprint: str | None = Field(
         None, pattern="^[0-9a-f]{12}$", description="Fingerprint of the version; by default the one before."
     )
     apply: bool = Field(True, description="As for a promotion.")
@@ -189,7 +223,7 @@ class RollbackArgs(JobArgs):
 
 
 class PruneArgs(JobArgs):
-    """Drop the collections of versions that are neither live, nor serve, nor were live before."""
+    """Drop the collections of versions that are not live, do not serve and were not live before."""
 
     model: str = Field(description="A configured encoder.")
     keep: WholeNumber = Field(1, ge=0, description="Earlier versions to keep, the latest first.")
@@ -197,7 +231,7 @@ class PruneArgs(JobArgs):
 
 
 class PruneFilesArgs(JobArgs):
-    """Remove every image file that no product names, now and without the grace that the repair gives."""
+    """Remove every image file that no product names, without the delay of the repair."""
 
     dry_run: bool = Field(False, description="Only say how many files would be removed.")
 
@@ -210,18 +244,18 @@ class VerifyArgs(JobArgs):
         5.0, ge=0, le=100, description="Share of the images to encode anew and to compare, in percent."
     )
     seed: WholeNumber | None = Field(
-        None, ge=0, description="Of the drawing of that share; by default another every time."
+        None, ge=0, description="Seed of the drawing of that share; by default another each time."
     )
     repair: bool = Field(False, description="Whether to repair what can be repaired.")
 
 
 class AdoptArgs(JobArgs):
-    """Take the configured Milvus as the catalog's own, where the former one is lost: all is encoded anew."""
+    """Adopt the configured Milvus where the former one is lost: all is encoded anew."""
 
     keep_index: bool = Field(
         False,
-        description="Whether the collections are there, as after a restore of Milvus, so that the ledger is "
-        "believed and nothing is encoded anew.",
+        description="Whether to trust the ledger and encode nothing anew: the collections are there, as after "
+        "a restore of Milvus.",
     )
 
 
@@ -238,26 +272,4 @@ KINDS: dict[str, type[JobArgs]] = {
     "verify": VerifyArgs,
     "adopt": AdoptArgs,
 }
-"""Every kind of job and its arguments; the room `jobs` holds what each does, under the same name."""
-
-
-__all__ = [
-    "CANDIDATE",
-    "KINDS",
-    "AdoptArgs",
-    "BuildArgs",
-    "EnsembleArgs",
-    "EvaluateArgs",
-    "ImportArgs",
-    "Job",
-    "JobArgs",
-    "JobState",
-    "PlanArgs",
-    "Progress",
-    "PromoteArgs",
-    "PruneArgs",
-    "PruneFilesArgs",
-    "RollbackArgs",
-    "SampleArgs",
-    "VerifyArgs",
-]
+"""Arguments of every kind of job; `jobs.runner.start` holds the function of each."""

@@ -1,42 +1,43 @@
-"""`python -m jobs`: bulk work from a shell, and what Ray starts for a job of the API."""
+"""`python -m jobs run ID`: the process that Ray starts for a job of the API."""
 
-import os
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from core.errors import VitrineError
 from core.telemetry import answering
-from jobs.commands import Address, ConfigFile, add_build_commands, add_import_commands, add_upgrade_commands
 from jobs.runner.context import JobRun
-from jobs.runner.start import start_log, work
+from jobs.runner.start import prepare_process, work
 
-app = typer.Typer(no_args_is_help=True, help="Bulk work on the catalog.", pretty_exceptions_enable=False)
-add_build_commands(app)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _commands() -> None:
+    """Run jobs of the API; `vitrine … --local` runs those of a shell."""
 
 
 @app.command()
 def run(
     job_id: str,
-    config: ConfigFile = None,
-    address: Address = None,
-    request_id: Annotated[str, typer.Option(help="Id of the request that has asked for it.")] = "",
+    config: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Serve configuration; default: the running one."),
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; default: that of RAY_ADDRESS.")] = None,
+    request_id: Annotated[str, typer.Option(help="Id of the request that submitted the job.")] = "",
 ) -> None:
-    """Do a job that is registered in the catalog's database, as one of the API is."""
+    """Run a job that is registered in the catalog's database, and print its result."""
     with answering(request_id):
-        work(lambda catalog: JobRun(catalog.jobs, catalog.jobs.begin(job_id)), config, address)
-
-
-add_upgrade_commands(app)
-add_import_commands(app)
+        job = work(lambda catalog: JobRun(catalog.jobs, catalog.jobs.begin(job_id)), config, address)
+    typer.echo(json.dumps({"job_id": job.job_id, **(job.result or {})}, indent=2))
 
 
 def main() -> None:
     """Run a command; an error of ours is one message and exit code 2."""
-    start_log()
-    # Ray makes and uses a token of its own accord unless the mode is said.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    prepare_process()
     try:
         app()
     except VitrineError as error:

@@ -16,18 +16,6 @@ _POOLINGS: Mapping[Family, tuple[Pooling, ...]] = {"dinov2": ("cls", "mean", "cl
 _EIGHT_BIT: tuple[Family, ...] = ("blip2",)
 _CAPTIONING: tuple[Family, ...] = ("blip2", "fake")
 
-VERSION_FIELDS = (
-    "family",
-    "checkpoint",
-    "pretrained",
-    "revision",
-    "precision",
-    "int8_threshold",
-    "pooling",
-    "draft",
-)
-"""The fields of `EncoderConfig` that vectors depend on; the others say how the encoder is run."""
-
 
 class CaptionConfig(Config):
     """Captions of an encoder; decoding is deterministic."""

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from catalog.opening import Catalog
 from catalog.sources.folder import check_opened
 from core.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
-from core.jobs import CANDIDATE, KINDS, EvaluateArgs, Job, JobArgs, Progress, RollbackArgs
+from core.jobs import CANDIDATE_SUFFIX, KINDS, EvaluateArgs, Job, JobArgs, Progress, RollbackArgs
 from core.telemetry import current_request_id
 
 MAX_LOG_BYTES = 4 * 2**20
@@ -163,7 +163,7 @@ def _is_missing(error: Exception) -> bool:
 def _unreachable(error: Exception) -> Unavailable:
     return Unavailable(
         f"Ray does not take jobs now ({type(error).__name__}): its dashboard must run and be reachable, "
-        "or start the job from a shell with `python -m jobs`"
+        "or start the job from a shell with `vitrine … --local`"
     )
 
 
@@ -248,12 +248,12 @@ class BulkJobs:
             if model not in self._models:
                 known = ", ".join(sorted(self._models)) or "none"
                 raise NotFound(f"there is no model {model!r:.80}; models: {known}").at(param)
-        if isinstance(args, RollbackArgs) and args.to is not None:
+        if isinstance(args, RollbackArgs) and args.fingerprint is not None:
             found = [info.fingerprint for info in self._ledger.versions() if info.name == args.model]
-            if args.to not in found:
+            if args.fingerprint not in found:
                 versions = ", ".join(found) or "none"
-                message = f"model {args.model!r} has no version {args.to}; versions: {versions}"
-                raise NotFound(message).at("args.to")
+                message = f"model {args.model!r} has no version {args.fingerprint}; versions: {versions}"
+                raise NotFound(message).at("args.fingerprint")
         check_opened(args, self._folders)
 
     async def _ask(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
@@ -270,12 +270,10 @@ def _named_models(args: JobArgs) -> Iterator[tuple[str, str]]:
     if model is not None:
         yield "args.model", model
     if isinstance(args, EvaluateArgs):
-        yield from ((f"args.models[{index}]", each) for index, each in enumerate(args.models))
-        if args.candidate is not None:
-            yield "args.candidate.model", args.candidate.model
+        yield from ((f"args.compare[{index}]", each) for index, each in enumerate(args.compare))
         for index, ensemble in enumerate(args.ensembles):
             for member in ensemble.weights:
-                yield f"args.ensembles[{index}].weights", member.removesuffix(CANDIDATE)
+                yield f"args.ensembles[{index}].weights", member.removesuffix(CANDIDATE_SUFFIX)
 
 
 def _check(kind: str, args: Mapping[str, Any]) -> JobArgs:

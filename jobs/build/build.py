@@ -12,7 +12,7 @@ from catalog.opening import Catalog
 from core.errors import InvalidInput
 from core.index_rows import GRACE_S, IndexRows
 from core.job_config import BulkConfig, FileImportConfig
-from core.jobs import BuildArgs, JobArgs, SampleArgs
+from core.jobs import BuildArgs, JobArgs, SampleArgs, version_facts
 from core.telemetry import current_request_id
 from core.types import EncoderInfo
 from jobs.build.file_import import FileImports, Staging
@@ -45,12 +45,7 @@ class BuildResult:
         """Write it as the result of a job."""
         numbers = asdict(self)
         del numbers["info"]
-        return {
-            "collection": self.info.collection,
-            "fingerprint": self.info.fingerprint,
-            "dimension": self.info.dimension,
-            **numbers,
-        }
+        return {**version_facts(self.info), **numbers}
 
 
 def build_collection(
@@ -173,5 +168,5 @@ def sample(context: JobContext, args: JobArgs) -> dict[str, Any]:
 
 
 def _build(context: JobContext, args: BuildArgs, share: float) -> BuildResult:
-    encoder = context.settings.encoder(args.model, args.candidate)
+    encoder = context.settings.encoder(args.model, args.changes)
     return build_collection(context.run, context.settings, context.catalog, encoder, share)

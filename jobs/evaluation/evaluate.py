@@ -12,27 +12,36 @@ from core.ports import VectorStore
 from core.store_check import StoreCheck
 from core.types import Hit
 from jobs.evaluation.labels import JudgedQuery
-from jobs.evaluation.measures import Bootstrap, GateDecision, decide, measure
+from jobs.evaluation.measures import Bootstrap, QualityGateDecision, decide, measure
 from jobs.evaluation.queries import labels_of, queries_for
 from jobs.evaluation.ranking import Encode, EncodedInputs, PooledStore, encode_on_cluster, pool_of, rank
 from jobs.evaluation.report import store_files, tables
-from jobs.evaluation.result import EvaluationResult, LineUp, Values, figures, line_up
+from jobs.evaluation.result import Comparison, EvaluationResult, Values, comparison, figures
 from jobs.runner.context import JobContext
+from jobs.runner.settings import EncoderSettings
 from milvus.store import MilvusStore
 
 SHOWN_HITS = 6
 """First products of each list that a result keeps, for the report to show."""
 
 _NAMED_QUERIES = 5
+_WIDTH = 200
+"""Columns of the tables where the output is no terminal."""
 
 ShownHits = Mapping[str, Mapping[str, tuple[Hit, ...]]]
 
 
-def evaluate(context: JobContext, args: EvaluateArgs, encode: Encode | None = None) -> EvaluationResult:
-    """Search for every query with every contender, and measure what they find.
+def evaluate(
+    context: JobContext,
+    args: EvaluateArgs,
+    encode: Encode | None = None,
+    candidate: EncoderSettings | None = None,
+) -> EvaluationResult:
+    """Search for every query with every system, and measure what they find.
 
-    Each version is searched in its own collection, live or not. Where one is not complete, as after a
-    sample, all search among products that every collection holds, so that none has an easier task.
+    Each version is searched in its own collection, live or not. Where one is incomplete, as after `sample`,
+    all search among products that every collection holds, so that none has an easier task. `candidate`
+    replaces the one that the arguments describe.
 
     Raises:
         InvalidInput: the arguments or the labeled queries are wrong, or too few can be answered.
@@ -44,18 +53,18 @@ def evaluate(context: JobContext, args: EvaluateArgs, encode: Encode | None = No
     settings, catalog = context.settings, context.catalog
     encode = encode or encode_on_cluster(settings.bulk)
     config = _config(settings.evaluation, args)
-    lined_up = line_up(settings, args, _indexed_models(context))
+    compared = comparison(settings, args, _indexed_models(context), candidate)
     context.run.report(stage="reading the queries")
     labels = None if config.queries is None else labels_of(config.queries, catalog, config.relevant_from)
     context.run.report(stage="loading the models")
-    infos = {label: encode(version, []).info for label, version in lined_up.versions.items()}
+    infos = {label: encode(version, []).info for label, version in compared.versions.items()}
     pool = pool_of(catalog, list(infos.values()), config, labels.products if labels else set())
     queries = queries_for(config, catalog, settings.images, labels, pool)
-    encoded = _encode_all(context, lined_up, queries, encode)
+    encoded = _encode_all(context, compared, queries, encode)
     store = MilvusStore(settings.milvus) if pool is None else PooledStore(settings.milvus, pool)
     try:
         StoreCheck(store, catalog.ledger).require()
-        values, hits = _search_all(context, lined_up, encoded, queries, store, config)
+        values, hits = _search_all(context, compared, encoded, queries, store, config)
     finally:
         store.close()
     how = Bootstrap(config.resamples, config.confidence, config.seed)
@@ -63,12 +72,14 @@ def evaluate(context: JobContext, args: EvaluateArgs, encode: Encode | None = No
     return EvaluationResult(
         config=config,
         versions=infos,
-        contenders=lined_up.contenders,
+        systems=compared.systems,
+        baseline=compared.baseline,
+        candidate=compared.candidate,
         queries=tuple(queries),
         values=values,
         hits=hits,
         figures=figures(values, queries, config.metrics, how),
-        decision=_decision(lined_up, values, config, how),
+        decision=_decision(compared, values, config, how),
         pool=None if pool is None else len(pool),
         notes=(*(labels.notes if labels else ()), *_unanswered(queries, values, config)),
     )
@@ -86,18 +97,18 @@ def _config(configured: EvaluationConfig, args: EvaluateArgs) -> EvaluationConfi
 
 
 def _indexed_models(context: JobContext) -> list[str]:
-    """Configured encoders of which some version holds images: others, as captioners, have no collection."""
+    """List the configured encoders with a collection that holds images; captioners have none."""
     ledger = context.catalog.ledger
     known = {info.name for info in ledger.versions() if ledger.counts(info.collection).indexed}
     return [name for name in context.settings.encoders if name in known]
 
 
 def _encode_all(
-    context: JobContext, lined_up: LineUp, queries: Sequence[JudgedQuery], encode: Encode
+    context: JobContext, compared: Comparison, queries: Sequence[JudgedQuery], encode: Encode
 ) -> dict[str, EncodedInputs]:
     inputs = list(dict.fromkeys(part for query in queries for part in query.inputs))
     encoded = {}
-    for label, version in lined_up.versions.items():
+    for label, version in compared.versions.items():
         context.run.check()
         context.run.report(stage=f"encoding with {label}", total=len(inputs))
         encoded[label] = EncodedInputs(version.config.name, inputs, encode(version, inputs))
@@ -106,7 +117,7 @@ def _encode_all(
 
 def _search_all(
     context: JobContext,
-    lined_up: LineUp,
+    compared: Comparison,
     encoded: Mapping[str, EncodedInputs],
     queries: Sequence[JudgedQuery],
     store: VectorStore,
@@ -114,14 +125,12 @@ def _search_all(
 ) -> tuple[Values, ShownHits]:
     grades = {query.query_id: query.grades for query in queries}
     values, shown = {}, {}
-    for done, contender in enumerate(lined_up.contenders):
-        context.run.report(
-            stage=f"searching with {contender.name}", done=done, total=len(lined_up.contenders)
-        )
-        lists = rank(contender, encoded, store, queries, config.depth, context.run.check)
+    for done, system in enumerate(compared.systems):
+        context.run.report(stage=f"searching with {system.name}", done=done, total=len(compared.systems))
+        lists = rank(system, encoded, store, queries, config.depth, context.run.check)
         products = {query: [hit.product_id for hit in hits] for query, hits in lists.items()}
-        values[contender.name] = measure(products, grades, config.metrics, config.relevant_from)
-        shown[contender.name] = {query: tuple(hits[:SHOWN_HITS]) for query, hits in lists.items()}
+        values[system.name] = measure(products, grades, config.metrics, config.relevant_from)
+        shown[system.name] = {query: tuple(hits[:SHOWN_HITS]) for query, hits in lists.items()}
     return values, shown
 
 
@@ -131,25 +140,21 @@ def _unanswered(queries: Sequence[JudgedQuery], values: Values, config: Evaluati
     if not lost:
         return ()
     few = ", ".join(lost[:_NAMED_QUERIES])
-    return (f"{len(lost)} queries nobody could answer, as those with a broken image: {few}",)
+    return (f"{len(lost)} queries that no system could answer, such as those with a broken image: {few}",)
 
 
 def _decision(
-    lined_up: LineUp, values: Values, config: EvaluationConfig, how: Bootstrap
-) -> GateDecision | None:
-    if lined_up.live is None or lined_up.candidate is None:
+    compared: Comparison, values: Values, config: EvaluationConfig, how: Bootstrap
+) -> QualityGateDecision | None:
+    if compared.baseline is None or compared.candidate is None:
         return None
-    metric = config.gate.metric
-    live, candidate = (values[label][metric] for label in (lined_up.live, lined_up.candidate))
-    return decide(live, candidate, config.gate, how)
-
-
-_WIDTH = 200
-"""Columns of the tables where they are written to no terminal, as to a log."""
+    metric = config.quality_gate.metric
+    baseline, candidate = (values[label][metric] for label in (compared.baseline, compared.candidate))
+    return decide(baseline, candidate, config.quality_gate, how)
 
 
 def evaluate_job(context: JobContext, args: JobArgs) -> dict[str, Any]:
-    """Compare, show the tables, store the report; returns the figures and where the rest lies.
+    """Compare, print the tables to the log, store the report; return the figures and the names of the files.
 
     Raises:
         VitrineError: as `evaluate`.

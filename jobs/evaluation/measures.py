@@ -9,7 +9,7 @@ from ir_measures import AP, RR, P, R, nDCG
 from ir_measures.measures import Measure
 from scipy.stats import bootstrap
 
-from core.job_config import GateConfig
+from core.job_config import QualityGateConfig
 
 Grades = Mapping[str, int]
 """How well products answer a query, by product id; 0 and what is missing do not answer it."""
@@ -111,40 +111,43 @@ def paired_difference(
 
 
 @dataclass(frozen=True, slots=True)
-class GateDecision:
-    """Whether the candidate passes; `reason` holds the figures, `difference` is candidate minus live."""
+class QualityGateDecision:
+    """Decision on a candidate; `reason` holds the figures, `difference` is candidate minus baseline.
 
-    passed: bool
+    `passed` is None where nothing was compared.
+    """
+
+    passed: bool | None
     reason: str
-    metric: str
-    difference: Estimate | None
+    metric: str | None = None
+    difference: Estimate | None = None
 
 
 def decide(
-    live: Mapping[str, float], candidate: Mapping[str, float], gate: GateConfig, how: Bootstrap
-) -> GateDecision:
+    baseline: Mapping[str, float], candidate: Mapping[str, float], gate: QualityGateConfig, how: Bootstrap
+) -> QualityGateDecision:
     """Judge the values of `gate.metric` by query, over the queries that both have answered."""
-    difference = paired_difference(candidate, live, how)
+    difference = paired_difference(candidate, baseline, how)
     if difference is None or difference.queries < gate.min_queries:
         count = 0 if difference is None else difference.queries
-        reason = f"refused: {count} queries were answered by both versions; the gate needs {gate.min_queries}"
-        return GateDecision(False, reason, gate.metric, difference)
+        reason = f"refused: {count} queries were answered by both versions; the quality gate needs {gate.min_queries}"
+        return QualityGateDecision(False, reason, gate.metric, difference)
     lowest = difference.low if gate.judge == "lower_bound" else difference.mean
     # Means of equal values may differ in the last digits.
     passed = lowest is not None and lowest >= -gate.max_drop - 1e-12
-    reason = f"{'passed' if passed else 'refused'}: {_reason(live, candidate, gate, difference, how)}"
-    return GateDecision(passed, reason, gate.metric, difference)
+    reason = f"{'passed' if passed else 'refused'}: {_reason(baseline, candidate, gate, difference, how)}"
+    return QualityGateDecision(passed, reason, gate.metric, difference)
 
 
 def _reason(
-    live: Mapping[str, float],
+    baseline: Mapping[str, float],
     candidate: Mapping[str, float],
-    gate: GateConfig,
+    gate: QualityGateConfig,
     difference: Estimate,
     how: Bootstrap,
 ) -> str:
-    both = [query for query in candidate if query in live]
-    before, after = (sum(values[query] for query in both) / len(both) for values in (live, candidate))
+    both = [query for query in candidate if query in baseline]
+    before, after = (sum(values[query] for query in both) / len(both) for values in (baseline, candidate))
     judged = "the lower end of the interval" if gate.judge == "lower_bound" else "the difference"
     return (
         f"{gate.metric} goes from {before:.4f} to {after:.4f} over {len(both)} queries, a difference of "

@@ -19,7 +19,7 @@ from core.search import ModelSearch, SearchQuery
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, Vector, row_key
 from jobs.evaluation.labels import JudgedQuery
 from jobs.evaluation.queries import draw
-from jobs.evaluation.result import Contender
+from jobs.evaluation.result import System
 from jobs.runner.cluster import own_errors
 from jobs.runner.settings import EncoderSettings
 from milvus.config import MilvusConfig
@@ -152,27 +152,27 @@ Lists = dict[str, list[Hit]]
 
 
 def rank(
-    contender: Contender,
+    system: System,
     versions: Mapping[str, EncodedInputs],
     store: VectorStore,
     queries: Sequence[JudgedQuery],
     depth: int,
     check: Callable[[], None],
 ) -> Lists:
-    """Search for each query; those that the contender cannot answer, as words for eyes only, are left out.
+    """Search for each query; those that the system cannot answer, as words for eyes only, are left out.
 
     `check` is called before every search, to end the work by raising.
 
     Raises:
         Unavailable: the store is away.
     """
-    searches = {label: ModelSearch(versions[label], store) for label in contender.weights}
+    searches = {label: ModelSearch(versions[label], store) for label in system.weights}
 
     async def answer(query: JudgedQuery, places: asyncio.Semaphore) -> list[Hit] | None:
         async with places:
             check()
             try:
-                return await _hits(contender, searches, SearchQuery(query.parts, depth))
+                return await _hits(system, searches, SearchQuery(query.parts, depth))
             except InvalidInput:
                 return None
 
@@ -184,13 +184,12 @@ def rank(
     return asyncio.run(answer_all())
 
 
-async def _hits(contender: Contender, searches: Mapping[str, ModelSearch], query: SearchQuery) -> list[Hit]:
-    if contender.fusion is None:
+async def _hits(system: System, searches: Mapping[str, ModelSearch], query: SearchQuery) -> list[Hit]:
+    if system.fusion is None:
         (search,) = searches.values()
         return (await search.search(query)).hits
     ensemble = EnsembleSearch(searches, _DEADLINE_S)
-    weighted = replace(query, weights=contender.weights, fusion=contender.fusion)
-    result = await ensemble.search(weighted)
+    result = await ensemble.search(replace(query, weights=system.weights, fusion=system.fusion))
     if result.degraded:
         # An ensemble without a member is another ensemble: its figures would be taken for this one's.
         raise _member_unavailable(result.skipped | result.incomplete)

@@ -15,18 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from catalog.opening import Catalog
-from core.errors import InvalidInput, NotFound, Unavailable
+from core.errors import InvalidInput, NotFound
 from jobs.evaluation.labels import JudgedQuery
 from jobs.evaluation.measures import Estimate
 from jobs.evaluation.result import EvaluationResult, Figures
 from models.images import ImageLimits, decoding
 
+_TEMPLATE = "report.html.j2"
 _THUMBNAIL_SIDE = 96
 _THUMBNAILS_KEPT = 4096
 
 
 class Thumbnails:
-    """Images of queries and of hits as data URIs; None for what cannot be shown."""
+    """Thumbnails of queries and hits as data URIs; None for an image that cannot be read."""
 
     def __init__(self, catalog: Catalog, limits: ImageLimits) -> None:
         self._catalog = catalog
@@ -34,7 +35,7 @@ class Thumbnails:
         self.of_image = lru_cache(maxsize=_THUMBNAILS_KEPT)(self._of_image)
 
     def of_file(self, data: bytes) -> str | None:
-        """Show an image file."""
+        """Shrink an image file."""
         file = io.BytesIO()
         try:
             with decoding(data, self._limits, target=_THUMBNAIL_SIDE) as decoded:
@@ -52,9 +53,6 @@ class Thumbnails:
         return self.of_file(data)
 
 
-_TEMPLATE = "report.html.j2"
-
-
 @dataclass(frozen=True, slots=True)
 class ShownHit:
     """A product in a list; `grade` is 0 where it does not answer the query."""
@@ -66,16 +64,16 @@ class ShownHit:
 
 @dataclass(frozen=True, slots=True)
 class ShownList:
-    """What one contender found, and how well that did."""
+    """Products that one system found, and the value of that list."""
 
-    contender: str
+    system: str
     value: float
     hits: tuple[ShownHit, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ShownQuery:
-    """A query with the contenders' lists, best first."""
+    """A query with the systems' lists, best first."""
 
     query: JudgedQuery
     thumbnail: str | None
@@ -84,7 +82,7 @@ class ShownQuery:
 
 
 def report(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> str:
-    """Write the page; it loads nothing from anywhere."""
+    """Render the page; it loads nothing from anywhere."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -95,41 +93,43 @@ def report(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> s
     thumbnails = Thumbnails(catalog, limits)
     shown = [_shown(result, query, spread, thumbnails) for query, spread in most_different(result)]
     return environment.get_template(_TEMPLATE).render(
-        result=result, metrics=result.config.metrics, headline=result.config.gate.metric, shown=shown
+        result=result, metrics=result.config.metrics, headline=result.config.quality_gate.metric, shown=shown
     )
 
 
 def most_different(result: EvaluationResult) -> list[tuple[JudgedQuery, float]]:
-    """The queries between whose best and worst answer the gate's metric differs most, and by how much."""
-    by_contender = {name: values[result.config.gate.metric] for name, values in result.values.items()}
-    spreads = [(query, _spread(by_contender, query.query_id)) for query in result.queries]
+    """List the queries whose best and worst answer differ most by the quality gate's metric, with the difference."""
+    by_system = {name: values[result.config.quality_gate.metric] for name, values in result.values.items()}
+    spreads = [(query, _spread(by_system, query.query_id)) for query in result.queries]
     apart = sorted((each for each in spreads if each[1] > 0), key=lambda each: (-each[1], each[0].query_id))
     return apart[: result.config.shown_queries]
 
 
-def _spread(by_contender: Mapping[str, Mapping[str, float]], query_id: str) -> float:
-    found = [values[query_id] for values in by_contender.values() if query_id in values]
+def _spread(by_system: Mapping[str, Mapping[str, float]], query_id: str) -> float:
+    found = [values[query_id] for values in by_system.values() if query_id in values]
     return max(found) - min(found) if found else 0.0
 
 
 def _shown(result: EvaluationResult, query: JudgedQuery, spread: float, thumbnails: Thumbnails) -> ShownQuery:
     lists = [
         ShownList(
-            name, values[result.config.gate.metric][query.query_id], _hits(result, name, query, thumbnails)
+            name,
+            values[result.config.quality_gate.metric][query.query_id],
+            _hits(result, name, query, thumbnails),
         )
         for name, values in result.values.items()
-        if query.query_id in values[result.config.gate.metric]
+        if query.query_id in values[result.config.quality_gate.metric]
     ]
     own = None if query.image is None else thumbnails.of_file(query.image)
     return ShownQuery(query, own, spread, _best_first(lists))
 
 
 def _hits(
-    result: EvaluationResult, contender: str, query: JudgedQuery, thumbnails: Thumbnails
+    result: EvaluationResult, system: str, query: JudgedQuery, thumbnails: Thumbnails
 ) -> tuple[ShownHit, ...]:
     return tuple(
         ShownHit(hit.product_id, thumbnails.of_image(hit.image_id), query.grades.get(hit.product_id, 0))
-        for hit in result.hits[contender][query.query_id]
+        for hit in result.hits[system][query.query_id]
     )
 
 
@@ -138,19 +138,19 @@ def _best_first(lists: Sequence[ShownList]) -> tuple[ShownList, ...]:
 
 
 def tables(result: EvaluationResult) -> Group:
-    """One table of means and one of differences for each kind of query, the notes, and the gate's words."""
+    """Draw means and differences for each kind of query, the notes, and the reason of the quality gate."""
     metrics = result.config.metrics
     parts: list[Table | Text] = []
     for figures in result.figures:
         parts.append(_means(figures, metrics))
         if figures.differences:
-            parts.append(_differences(figures, result.config.gate.metric, result.config.confidence))
+            parts.append(_differences(figures, result.config.quality_gate.metric, result.config.confidence))
     parts += [Text(note) for note in result.notes]
     if result.pool is not None:
         parts.append(Text(f"searched among {result.pool} products that every collection holds"))
     if result.decision is not None:
         style = "bold green" if result.decision.passed else "bold red"
-        parts.append(Text(f"gate {result.decision.reason}", style))
+        parts.append(Text(f"quality gate {result.decision.reason}", style))
     return Group(*parts)
 
 
@@ -193,7 +193,7 @@ def _margins(found: Estimate) -> str:
 
 
 def store_files(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> dict[str, Any]:
-    """Keep the files where the service finds them; returns their sha256 by name, as `files`.
+    """Store the files where the service finds them; return their sha256 by name, as `files`.
 
     Raises:
         Unavailable: the store of files does not take them.
@@ -203,22 +203,3 @@ def store_files(result: EvaluationResult, catalog: Catalog, limits: ImageLimits)
         "evaluation.json": json.dumps(result.full(), indent=1),
     }
     return {"files": {name: catalog.reports.put(text.encode()) for name, text in contents.items()}}
-
-
-def copy_files(job_id: str, catalog: Catalog, folder: Path) -> list[Path]:
-    """Write the files of an ended job into a folder.
-
-    Raises:
-        NotFound: there is no such job, or it has left no files.
-        Unavailable: the folder cannot be written.
-    """
-    files = (catalog.jobs.get(job_id).result or {}).get("files")
-    if not files:
-        raise NotFound(f"job {job_id} has left no files")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, sha256 in files.items():
-            (folder / name).write_bytes(catalog.reports.get(sha256))
-    except OSError as error:
-        raise Unavailable(f"{folder} cannot be written: {error.strerror}") from error
-    return [folder / name for name in files]

@@ -8,16 +8,19 @@ from typing import Any
 from core.errors import InvalidInput
 from core.fusion import Fusion
 from core.job_config import EvaluationConfig
-from core.jobs import CANDIDATE, EnsembleArgs, EvaluateArgs
+from core.jobs import CANDIDATE_SUFFIX, EnsembleArgs, EvaluateArgs, version_facts
 from core.types import EncoderInfo, Hit
 from jobs.evaluation.labels import JudgedQuery
-from jobs.evaluation.measures import Bootstrap, Estimate, GateDecision, estimate, paired_difference
+from jobs.evaluation.measures import Bootstrap, Estimate, QualityGateDecision, estimate, paired_difference
 from jobs.runner.settings import EncoderSettings, Settings
+
+Values = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Values by system, metric and query id; queries that a system could not answer are missing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """A version by its label, or several with weights; `fusion` is None for one alone."""
+class System:
+    """A version by its label, or an ensemble of several with weights; `fusion` is None for one alone."""
 
     name: str
     weights: Mapping[str, float]
@@ -25,41 +28,53 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class LineUp:
-    """The versions by label, and who is made of them; `live` and `candidate` are what the gate judges."""
+class Comparison:
+    """Versions by label and the systems made of them; the quality gate compares `candidate` with `baseline`.
+
+    Both are labels, and None where the arguments name no candidate.
+    """
 
     versions: Mapping[str, EncoderSettings]
-    contenders: tuple[Contender, ...]
-    live: str | None
+    systems: tuple[System, ...]
+    baseline: str | None
     candidate: str | None
 
 
-def line_up(settings: Settings, args: EvaluateArgs, default_models: Sequence[str]) -> LineUp:
-    """Choose versions and contenders; without models in the arguments, `default_models` are compared.
+def comparison(
+    settings: Settings,
+    args: EvaluateArgs,
+    default_models: Sequence[str],
+    candidate: EncoderSettings | None = None,
+) -> Comparison:
+    """Choose versions and systems; without models in the arguments, `default_models` are compared.
+
+    `candidate` is one of the arguments' model, in place of the one that their fields describe.
 
     Raises:
         InvalidInput: a model, a candidate or a member of an ensemble cannot be, or names repeat.
     """
-    live = args.candidate.model if args.candidate else None
-    models = list(dict.fromkeys([*(args.models or default_models), *([live] if live else [])]))
-    versions = {model: settings.encoder(model, {}) for model in models}
-    candidate = None
-    if args.candidate:
-        candidate = f"{live}{CANDIDATE}"
-        versions[candidate] = settings.encoder(args.candidate.model, args.candidate.candidate)
+    named = [*([args.model] if args.model else []), *args.compare]
+    versions = {model: settings.encoder(model, {}) for model in named or default_models}
+    if candidate is None and args.model and args.changes:
+        candidate = settings.encoder(args.model, args.changes)
+    baseline = label = None
+    if candidate is not None:
+        baseline = candidate.config.name
+        label = f"{baseline}{CANDIDATE_SUFFIX}"
+        versions[label] = candidate
     ensembles = [_checked_ensemble(each, versions) for each in args.ensembles] or _configured_ensembles(
-        settings, versions, live
+        settings, versions, baseline
     )
-    contenders = [Contender(label, {label: 1.0}, None) for label in versions]
-    contenders += [Contender(each.name, each.weights, each.fusion) for each in ensembles]
-    names = [contender.name for contender in contenders]
+    systems = [System(each, {each: 1.0}, None) for each in versions]
+    systems += [System(each.name, each.weights, each.fusion) for each in ensembles]
+    names = [system.name for system in systems]
     if len(set(names)) < len(names):
-        raise InvalidInput(f"two are called alike: {', '.join(names)}").at("ensembles")
-    return LineUp(versions, tuple(contenders), live, candidate)
+        raise InvalidInput(f"two systems have the same name: {', '.join(names)}").at("ensembles")
+    return Comparison(versions, tuple(systems), baseline, label)
 
 
 def _configured_ensembles(
-    settings: Settings, versions: Mapping[str, EncoderSettings], live: str | None
+    settings: Settings, versions: Mapping[str, EncoderSettings], baseline: str | None
 ) -> list[EnsembleArgs]:
     """The configured ensemble where all its members are compared, and the same with the candidate."""
     found = settings.ensemble
@@ -69,17 +84,20 @@ def _configured_ensembles(
     if not set(weights) <= set(versions) or len(weights) < 2:
         return []
     ensembles = [found.model_copy(update={"weights": weights})]
-    if live in weights:
-        renewed = {f"{name}{CANDIDATE}" if name == live else name: each for name, each in weights.items()}
-        ensembles.append(found.model_copy(update={"name": f"{found.name}{CANDIDATE}", "weights": renewed}))
+    if baseline in weights:
+        replaced = {
+            f"{name}{CANDIDATE_SUFFIX}" if name == baseline else name: each for name, each in weights.items()
+        }
+        name = f"{found.name}{CANDIDATE_SUFFIX}"
+        ensembles.append(found.model_copy(update={"name": name, "weights": replaced}))
     return ensembles
 
 
 def _checked_ensemble(ensemble: EnsembleArgs, versions: Mapping[str, EncoderSettings]) -> EnsembleArgs:
-    strangers = sorted(set(ensemble.weights) - set(versions))
-    if strangers:
+    unknown = sorted(set(ensemble.weights) - set(versions))
+    if unknown:
         raise InvalidInput(
-            f"{strangers[0]!r:.80} of ensemble {ensemble.name!r:.80} is not compared; "
+            f"{unknown[0]!r:.80} of ensemble {ensemble.name!r:.80} is not compared; "
             f"there are: {', '.join(versions)}"
         ).at("ensembles")
     if not any(ensemble.weights.values()):
@@ -87,10 +105,6 @@ def _checked_ensemble(ensemble: EnsembleArgs, versions: Mapping[str, EncoderSett
             "ensembles"
         )
     return ensemble
-
-
-Values = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""By contender, metric and query id; queries that a contender could not answer are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +119,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Queries of one kind: estimates by contender and metric, and differences between contenders."""
+    """Queries of one kind: estimates by system and metric, and differences between systems."""
 
     kind: str
     queries: int
@@ -115,46 +129,45 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """A comparison: who was compared, on which queries, among how many products, and how they did.
+    """Systems that were compared, the queries they were asked, and their figures.
 
-    `hits` are the first products of each list, as far as a report shows them. `pool` is the number of
-    products that were searched among, None: the whole catalog. `decision` is the gate's, where there was a
-    candidate. `notes` tell what was left out.
+    `hits` holds the first products of each list, as many as a report shows. `pool` is the number of products
+    that were searched among; None stands for the whole catalog. `decision` is that of the quality gate, None
+    without a candidate. `notes` name what was left out.
     """
 
     config: EvaluationConfig
     versions: Mapping[str, EncoderInfo]
-    contenders: tuple[Contender, ...]
+    systems: tuple[System, ...]
+    baseline: str | None
+    candidate: str | None
     queries: tuple[JudgedQuery, ...]
     values: Values
     hits: Mapping[str, Mapping[str, tuple[Hit, ...]]]
     figures: tuple[Figures, ...]
-    decision: GateDecision | None
+    decision: QualityGateDecision | None
     pool: int | None
     notes: tuple[str, ...]
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the queries' own values, as JSON knows it."""
-        return {
+        """Return all but the queries' own values, as JSON; the version is the candidate's where there is one."""
+        facts = {label: version_facts(info) for label, info in self.versions.items()}
+        compared: dict[str, Any] = {}
+        if self.baseline is not None and self.candidate is not None:
+            compared = facts[self.candidate] | {"baseline": self.versions[self.baseline].collection}
+        return compared | {
             "queries": len(self.queries),
             "seed": self.config.seed,
             "products_searched": self.pool if self.pool is not None else "all",
-            "versions": {
-                label: {
-                    "collection": info.collection,
-                    "dimension": info.dimension,
-                    "checkpoint": info.checkpoint,
-                }
-                for label, info in self.versions.items()
-            },
-            "contenders": [asdict(contender) for contender in self.contenders],
+            "versions": facts,
+            "systems": [asdict(system) for system in self.systems],
             "figures": [asdict(figures) for figures in self.figures],
-            "gate": None if self.decision is None else asdict(self.decision),
+            "quality_gate": None if self.decision is None else asdict(self.decision),
             "notes": list(self.notes),
         }
 
     def full(self) -> dict[str, Any]:
-        """The summary, and each query's values by contender and metric."""
+        """Return the summary, and each query's values by system and metric."""
         return self.summary() | {
             "config": self.config.model_dump(mode="json"),
             "values": {
@@ -167,7 +180,7 @@ class EvaluationResult:
 def figures(
     values: Values, queries: Sequence[JudgedQuery], metrics: Sequence[str], how: Bootstrap
 ) -> tuple[Figures, ...]:
-    """Sum up each kind of query by itself, over those contenders that answered queries of that kind."""
+    """Sum up each kind of query by itself, over those systems that answered queries of that kind."""
     kinds = dict.fromkeys(query.kind for query in queries)
     return tuple(
         _of_kind(kind, {query.query_id for query in queries if query.kind == kind}, values, metrics, how)

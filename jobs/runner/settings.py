@@ -12,10 +12,10 @@ from catalog.database import MAX_IMAGES_PER_PRODUCT, CatalogConfig
 from catalog.fetching.connections import FetchLimits
 from core.errors import ConfigError, InvalidInput, Unavailable
 from core.job_config import BulkConfig, EvaluationConfig
-from core.jobs import EnsembleArgs
+from core.jobs import VERSION_FIELDS, EnsembleArgs
 from core.sources import ImportConfig
 from milvus.config import MilvusConfig
-from models.config import VERSION_FIELDS, EncoderConfig
+from models.config import EncoderConfig
 from models.images import ImageLimits
 
 _ANSWER_S = 30.0
@@ -100,7 +100,7 @@ class Settings:
     max_images_per_product: int = MAX_IMAGES_PER_PRODUCT
     log_encoding: str = "TEXT"
 
-    def encoder(self, name: str, changes: Mapping[str, str]) -> EncoderSettings:
+    def encoder(self, name: str, changes: Mapping[str, Any]) -> EncoderSettings:
         """Return the configured encoder with these fields changed.
 
         Raises:

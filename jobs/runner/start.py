@@ -1,6 +1,5 @@
-"""Start a job in this process: look up its kind, log under its request id, record and print its end."""
+"""Run a job in this process: look up its kind, log under its request id, and record its end."""
 
-import json
 import logging
 import os
 import time
@@ -10,15 +9,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import typer
 from pydantic import ValidationError
 
 from catalog.opening import Catalog, open_catalog
 from core.errors import InvalidInput
-from core.jobs import KINDS, JobArgs
+from core.jobs import KINDS, Job, JobArgs
 from core.telemetry import answering, current_request_id
 from jobs.runner.context import JobContext, JobRun, take_up
-from jobs.runner.settings import running_settings, settings_of_file
+from jobs.runner.settings import Settings, running_settings, settings_of_file
+
+logger = logging.getLogger(__name__)
 
 Work = Callable[[JobContext, JobArgs], dict[str, Any]]
 
@@ -38,27 +38,21 @@ _FUNCTIONS = {
 """Function of each kind; a job imports only what it runs."""
 
 _WITHOUT_RAY = {"import", "prune_files", "adopt"}
+_ON_THE_SERVICE = {"promote", "rollback", "prune"}
+"""Kinds that ask replicas which version they serve, so they join the cluster of the service."""
+
+_TEXT_FORMAT = "%(asctime)s %(name)s %(levelname)s %(request_id)s %(message)s"
 
 
 def work_of(kind: str) -> Work:
-    """Return the function that does this kind of job; its answer becomes the job's result."""
+    """Return the function of this kind of job; it returns the job's result."""
     module, _, name = _FUNCTIONS[kind].partition(":")
     work: Work = getattr(import_module(module), name)
     return work
 
 
-def needs_ray(kind: str) -> bool:
-    """Tell whether this kind of job spreads its work over a cluster; the others do it in their process."""
-    return kind not in _WITHOUT_RAY
-
-
-logger = logging.getLogger(__name__)
-
-_TEXT_FORMAT = "%(asctime)s %(name)s %(levelname)s %(request_id)s %(message)s"
-
-
 def start_log() -> None:
-    """Write lines of text, until it is known how the service writes its own."""
+    """Log text to stderr, until the configuration says how the service logs."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(_TEXT_FORMAT, defaults={"request_id": "-"}))
     logging.getLogger().addHandler(handler)
@@ -68,9 +62,9 @@ def start_log() -> None:
 
 @contextmanager
 def logging_for(job_id: str, encoding: str) -> Iterator[None]:
-    """Do a job in this block: its lines, and its calls to Milvus, are for the request that has asked for it.
+    """Log the job in this block under the id of the request that asked for it, in calls to Milvus too.
 
-    For a job of a shell they are under the job's own id. `encoding` is `JSON` or `TEXT`.
+    A job of a shell logs under its own id. `encoding` is `JSON` or `TEXT`.
     """
     with answering(current_request_id() or job_id):
         identified = _Identified(current_request_id(), job_id)
@@ -103,62 +97,87 @@ def _logged(job_id: str) -> Iterator[None]:
 
 
 class _Identified(logging.Filter):
-    """Says of every line, from whichever thread, what it is about: a job's process does nothing else."""
+    """Adds the ids to the lines of every thread: a process runs one job only."""
 
     def __init__(self, request_id: str, job_id: str) -> None:
         super().__init__()
         self._facts = {"request_id": request_id, "job_id": job_id}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Mark a line and let it pass."""
+        """Add the ids to a line and let it pass."""
         vars(record).update(self._facts)
         return True
 
 
 def _json() -> logging.Formatter:
-    # The one of Serve's lines, so that a collector reads both alike. It loads Ray.
+    # Serve's formatter, so that a collector reads both alike. It loads Ray.
     from ray._common.formatters import JSONFormatter
 
     formatter: logging.Formatter = JSONFormatter()
     return formatter
 
 
-def start(kind: str, args: Mapping[str, Any], config: Path | None, address: str | None) -> None:
-    """Register a job and do it in this process; arguments that are None are left out."""
-    given = {name: value for name, value in args.items() if value is not None}
+def prepare_process() -> None:
+    """Start the log, and set what Ray reads from the environment when it is imported."""
+    if not logging.getLogger().handlers:
+        start_log()
+    # Ray makes and uses a token of its own accord unless the mode is set.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def run_here(kind: str, args: Mapping[str, Any], config: Path | None, address: str | None) -> Job:
+    """Register a job of a shell, run it in this process, and return its record.
+
+    Raises:
+        InvalidInput: an argument is wrong.
+        VitrineError: as the job.
+    """
     try:
-        checked = KINDS[kind].model_validate(given).model_dump(mode="json", exclude_defaults=True)
+        checked = KINDS[kind].model_validate(args).model_dump(mode="json", exclude_defaults=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise InvalidInput(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
-    work(lambda catalog: take_up(catalog.jobs, kind, checked), config, address, at_shell=True)
+        path = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"{path}: {first['msg']}".removeprefix(": ")) from None
+    if kind in _ON_THE_SERVICE and address is None:
+        address = os.environ.get("RAY_ADDRESS", "auto")
+    return work(lambda catalog: take_up(catalog.jobs, kind, checked), config, address, at_shell=True)
 
 
 def work(
     hold: Callable[[Catalog], JobRun], config: Path | None, address: str | None, at_shell: bool = False
-) -> None:
-    """Do the job that `hold` takes up, and print what it came to; raises as the job does."""
+) -> Job:
+    """Run the job that `hold` takes up, and return its record; raises as the job does."""
     if address is not None:
         os.environ["RAY_ADDRESS"] = address
+    with opened(config) as (settings, catalog):
+        with hold(catalog) as running, logging_for(running.job.job_id, settings.log_encoding):
+            context = JobContext(running, settings, catalog, at_shell)
+            kind, args = running.job.kind, KINDS[running.job.kind].model_validate(running.job.args)
+            with _cluster(kind, address):
+                running.result = work_of(kind)(context, args)
+        return catalog.jobs.get(running.job.job_id)
+
+
+@contextmanager
+def opened(config: Path | None) -> Iterator[tuple[Settings, Catalog]]:
+    """Read a Serve configuration, the running one without a file, and open its catalog.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        Unavailable: the running service or the database is away.
+    """
     settings = running_settings() if config is None else settings_of_file(config)
     catalog = open_catalog(settings.catalog)
     try:
-        with hold(catalog) as running, logging_for(running.job.job_id, settings.log_encoding):
-            result = _result(JobContext(running, settings, catalog, at_shell), address)
-        typer.echo(json.dumps({"job_id": running.job.job_id, **result}, indent=2))
+        yield settings, catalog
     finally:
         catalog.close()
 
 
-def _result(context: JobContext, address: str | None) -> Mapping[str, Any]:
-    running = context.run
-    kind, args = running.job.kind, KINDS[running.job.kind].model_validate(running.job.args)
-    with _cluster(address) if needs_ray(kind) else nullcontext():
-        running.result = work_of(kind)(context, args)
-    return running.result
-
-
-def _cluster(address: str | None) -> AbstractContextManager[None]:
+def _cluster(kind: str, address: str | None) -> AbstractContextManager[None]:
+    if kind in _WITHOUT_RAY:
+        return nullcontext()
     from jobs.runner.cluster import connected
 
     return connected(address)

@@ -1,4 +1,4 @@
-"""Job `plan`: try a candidate on some images, and say what it changes and costs; it writes nothing."""
+"""Job `plan`: measure a candidate on some images, and estimate its build; it writes nothing."""
 
 import asyncio
 import time
@@ -11,22 +11,24 @@ import ray
 from catalog.opening import Catalog, open_catalog
 from core.batching import batched_by_bytes, parts
 from core.errors import NotFound
-from core.jobs import JobArgs, PlanArgs
+from core.jobs import JobArgs, PlanArgs, version_facts
 from core.types import EncoderInfo, IndexItem
 from jobs.runner.cluster import own_errors
 from jobs.runner.context import JobContext, open_store
 from jobs.runner.settings import EncoderSettings, Settings
-from milvus.store import MilvusStore
+from jobs.upgrade.rollout import live_version
 from models.encoder import LocalEncoder
 from models.registry import load_encoder
 
 _NO_COLLECTION = ""
-"""Every image is missing in it."""
+"""No image is in it, so all are missing."""
+_MIN_IMAGES, _MAX_IMAGES = 32, 5_000
+"""Fewer images measure nothing, and more add nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What was learned; `images_per_s` is None where the catalog holds no image that can be read."""
+class Measurement:
+    """Speed of a candidate; `images_per_s` is None where the catalog holds no readable image."""
 
     info: EncoderInfo
     images: int
@@ -34,19 +36,19 @@ class Trial:
     images_per_s: float | None
 
 
-def try_out(settings: Settings, encoder: EncoderSettings, images: int) -> Trial:
+def measure(settings: Settings, encoder: EncoderSettings, images: int) -> Measurement:
     """Read, decode and encode some images of the catalog on the cluster, and drop the vectors.
 
-    Milvus and the ledger are left alone, so a build is a little slower than this says where they are slow.
+    Nothing is written to Milvus or the ledger. Where they are slow, a build is slower than measured here.
     """
     asked = time.time()
-    task = ray.remote(max_retries=1, **encoder.resources(settings.bulk))(_try)
+    task = ray.remote(max_retries=1, **encoder.resources(settings.bulk))(_measure)
     with own_errors():
-        trial: Trial = ray.get(task.remote(settings, encoder, images, asked))
-    return trial
+        measured: Measurement = ray.get(task.remote(settings, encoder, images, asked))
+    return measured
 
 
-def _try(settings: Settings, encoder: EncoderSettings, images: int, asked: float) -> Trial:
+def _measure(settings: Settings, encoder: EncoderSettings, images: int, asked: float) -> Measurement:
     loaded = load_encoder(encoder.config)
     startup_s = time.time() - asked
     catalog = open_catalog(settings.catalog)
@@ -59,7 +61,7 @@ def _try(settings: Settings, encoder: EncoderSettings, images: int, asked: float
         took_s = time.perf_counter() - began
     finally:
         catalog.close()
-    return Trial(loaded.info, done, startup_s, done / took_s if done else None)
+    return Measurement(loaded.info, done, startup_s, done / took_s if done else None)
 
 
 async def _encode(
@@ -87,10 +89,6 @@ def _read(catalog: Catalog, item: IndexItem) -> bytes | None:
         return None
 
 
-_MIN_IMAGES, _MAX_IMAGES = 32, 5_000
-"""Fewer say nothing of the speed, and more tell nothing more."""
-
-
 def plan(context: JobContext, args: JobArgs) -> dict[str, Any]:
     """Compare the candidate with the live version and estimate the build of what it lacks.
 
@@ -100,51 +98,43 @@ def plan(context: JobContext, args: JobArgs) -> dict[str, Any]:
     """
     assert isinstance(args, PlanArgs)
     catalog = context.catalog
-    candidate = context.settings.encoder(args.model, args.candidate)
+    candidate = context.settings.encoder(args.model, args.changes)
     images = catalog.products.counts()[1]
     wanted = min(max(_MIN_IMAGES, round(images * args.percent / 100)), _MAX_IMAGES)
-    context.run.report(stage="trying the candidate", total=wanted)
-    trial = try_out(context.settings, candidate, wanted)
-    context.run.report(images_per_s=trial.images_per_s, done=trial.images)
-    missing = catalog.ledger.counts(trial.info.collection).missing
+    context.run.report(stage="measuring the candidate", total=wanted)
+    measured = measure(context.settings, candidate, wanted)
+    context.run.report(images_per_s=measured.images_per_s, done=measured.images)
+    missing = catalog.ledger.counts(measured.info.collection).missing
     with open_store(context) as store:
-        exists = store.has_collection(trial.info.collection)
-        live = _live(store, catalog.ledger.versions(), args.model)
+        exists = store.has_collection(measured.info.collection)
+        baseline = live_version(store, catalog.ledger.versions(), args.model)
     missing = missing if exists else images
     return {
-        "model": args.model,
-        "live": live and live.collection,
-        "live_dimension": live and live.dimension,
-        "candidate": trial.info.collection,
-        "fingerprint": trial.info.fingerprint,
-        "dimension": trial.info.dimension,
+        **version_facts(measured.info),
+        "baseline": baseline and baseline.collection,
+        "baseline_dimension": baseline and baseline.dimension,
         "collection_exists": exists,
         "images": images,
         "missing": missing,
-        **_estimate(context, candidate, trial, missing),
+        **_estimate(context, candidate, measured, missing),
     }
 
 
 def _estimate(
-    context: JobContext, candidate: EncoderSettings, trial: Trial, missing: int
+    context: JobContext, candidate: EncoderSettings, measured: Measurement, missing: int
 ) -> dict[str, float | int | None]:
     bulk = context.settings.bulk
     actors = bulk.max_actors
     gpus = candidate.resources(bulk)["num_gpus"] * actors
     seconds = None
-    if trial.images_per_s is not None:
-        seconds = trial.startup_s + missing / (trial.images_per_s * actors) if missing else 0.0
+    if measured.images_per_s is not None:
+        seconds = measured.startup_s + missing / (measured.images_per_s * actors) if missing else 0.0
     return {
-        "sampled": trial.images,
-        "startup_s": trial.startup_s,
-        "images_per_s_per_actor": trial.images_per_s,
+        "sampled": measured.images,
+        "startup_s": measured.startup_s,
+        "images_per_s_per_actor": measured.images_per_s,
         "actors": actors,
         "predicted_s": seconds,
         "gpu_hours": None if seconds is None else gpus * seconds / 3600,
-        "vector_bytes": trial.info.dimension * 4 * missing,
+        "vector_bytes": measured.info.dimension * 4 * missing,
     }
-
-
-def _live(store: MilvusStore, versions: list[EncoderInfo], model: str) -> EncoderInfo | None:
-    target = store.alias_target(model)
-    return next((info for info in versions if info.collection == target), None)

@@ -6,62 +6,61 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from core.errors import Conflict
-from core.jobs import BuildArgs, EvaluateArgs, JobArgs, PromoteArgs, RollbackArgs
+from core.jobs import EvaluateArgs, JobArgs, PromoteArgs, RollbackArgs, version_facts
 from core.types import EncoderInfo
 from jobs.build.build import complete, describe
 from jobs.evaluation.evaluate import evaluate
-from jobs.evaluation.measures import GateDecision
+from jobs.evaluation.measures import QualityGateDecision
 from jobs.runner.context import JobContext, open_store
 from jobs.runner.settings import EncoderSettings, settings_of
-from jobs.upgrade.rollout import Surroundings, Takeover, as_it_was, version_to_return_to
+from jobs.upgrade.rollout import UpgradeContext, VersionRollout, as_it_was, version_to_return_to
 from jobs.upgrade.serving import RunningServe, Serving, change
 
-_CANDIDATE_FIELDS = ("checkpoint", "pretrained", "revision", "precision", "pooling")
-
-
-def judge(context: JobContext, live: EncoderSettings, candidate: EncoderSettings) -> GateDecision | None:
-    """Compare the candidate with the live version; None where nothing can be compared.
-
-    Raises:
-        VitrineError: as an evaluation.
-    """
-    model = live.config.name
-    settings = replace(context.settings, encoders={**context.settings.encoders, model: live})
-    before, after = live.config.model_dump(), candidate.config.model_dump()
-    differs = {name: after[name] for name in _CANDIDATE_FIELDS if after[name] != before[name]}
-    args = EvaluateArgs(models=[model], candidate=BuildArgs(model=model, **differs))
-    return evaluate(replace(context, settings=settings), args).decision
-
-
-Judge = Callable[[JobContext, EncoderSettings, EncoderSettings], GateDecision | None]
 _TOLERATED = 0.1
 """Share of the images that a candidate may lack at most, however few they are."""
 
 
-def promote(context: JobContext, args: JobArgs) -> dict[str, Any]:
-    """Let the candidate take over from the live version.
+def compare(
+    context: JobContext, baseline: EncoderSettings, candidate: EncoderSettings
+) -> QualityGateDecision | None:
+    """Evaluate the candidate against the baseline; None where nothing can be compared.
 
     Raises:
-        Conflict: the gate refuses it, its collection is not complete, or another upgrade is under way.
-        VitrineError: as `Takeover.proceed`.
+        VitrineError: as an evaluation.
+    """
+    model = baseline.config.name
+    settings = replace(context.settings, encoders={**context.settings.encoders, model: baseline})
+    args = EvaluateArgs(model=model)
+    return evaluate(replace(context, settings=settings), args, candidate=candidate).decision
+
+
+Compare = Callable[[JobContext, EncoderSettings, EncoderSettings], QualityGateDecision | None]
+
+
+def promote(context: JobContext, args: JobArgs) -> dict[str, Any]:
+    """Make the candidate the live version.
+
+    Raises:
+        Conflict: the quality gate refuses it, its collection is incomplete, or another upgrade is under way.
+        VitrineError: as `VersionRollout.proceed`.
     """
     assert isinstance(args, PromoteArgs)
     with begun(context, RunningServe(), args.model) as upgrade:
-        candidate = context.settings.encoder(args.model, args.candidate)
+        candidate = context.settings.encoder(args.model, args.changes)
         context.run.report(stage="loading the model")
         info = describe(candidate, context.settings.bulk)
         upgrade.require_complete(info)
-        verdict = upgrade.verdict(candidate, info, args.force, judge)
-        return {"gate": verdict, **upgrade.take_over(candidate, info, args.apply, args.wait_s)}
+        decision = upgrade.ask_quality_gate(candidate, info, args.force, compare)
+        return upgrade.roll_out(candidate, info, args.apply, args.wait_s) | {"quality_gate": asdict(decision)}
 
 
 def rollback(context: JobContext, args: JobArgs) -> dict[str, Any]:
-    """Let an earlier version take over again, brought up to date first.
+    """Make an earlier version the live one again, brought up to date first.
 
     Raises:
         NotFound: there is no earlier version.
-        Conflict: how it was configured is not known, or gives other weights today.
-        VitrineError: as `Takeover.proceed`.
+        Conflict: its configuration is not known, or gives other weights today.
+        VitrineError: as `VersionRollout.proceed`.
     """
     assert isinstance(args, RollbackArgs)
     with begun(context, RunningServe(), args.model) as upgrade:
@@ -73,15 +72,15 @@ def rollback(context: JobContext, args: JobArgs) -> dict[str, Any]:
             raise Conflict(
                 f"{target.collection} cannot come back: its checkpoint is {info.fingerprint} today"
             )
-        return upgrade.take_over(encoder, info, args.apply, args.wait_s)
+        return upgrade.roll_out(encoder, info, args.apply, args.wait_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """An upgrade under way: what runs, and what is live."""
+    """An upgrade under way: the running configuration, its encoder, and the live collection."""
 
-    context: JobContext
-    around: Surroundings
+    job: JobContext
+    context: UpgradeContext
     running: dict[str, Any]
     current: EncoderSettings
     live: str | None
@@ -92,9 +91,9 @@ class Upgrade:
         Raises:
             Conflict: it does; the message holds the numbers.
         """
-        counts = self.context.catalog.ledger.counts(info.collection)
-        allowed = min(self.context.settings.bulk.gap_threshold, int(counts.images * _TOLERATED))
-        there = self.around.store.has_collection(info.collection)
+        counts = self.job.catalog.ledger.counts(info.collection)
+        allowed = min(self.job.settings.bulk.gap_threshold, int(counts.images * _TOLERATED))
+        there = self.context.store.has_collection(info.collection)
         if not there or counts.missing > allowed:
             missing = counts.missing if there else counts.images
             raise Conflict(
@@ -102,62 +101,65 @@ class Upgrade:
                 "build it first"
             )
 
-    def verdict(self, candidate: EncoderSettings, info: EncoderInfo, force: str | None, judge: Judge) -> str:
-        """Have the candidate judged unless it is forced or runs already; returns the gate's words.
+    def ask_quality_gate(
+        self, candidate: EncoderSettings, info: EncoderInfo, force: str | None, compare: Compare
+    ) -> QualityGateDecision:
+        """Compare the candidate with the live version, unless it is forced or runs already.
 
         Raises:
-            Conflict: the gate refuses it.
+            Conflict: the quality gate refuses it.
         """
         runs = not change(self.running, info.name, candidate.version)
-        if runs or self.around.serving.describe(info.name).collection == info.collection:
-            return "not asked: this version runs already"
+        if runs or self.context.serving.describe(info.name).collection == info.collection:
+            return _not_asked("this version runs already")
         if force is not None:
-            return f"not asked: {force}"
-        decision = judge(self.context, self.current, candidate)
+            return _not_asked(force)
+        decision = compare(self.job, self.current, candidate)
         if decision is None:
-            return "not asked: there is nothing to compare with"
+            return _not_asked("there is nothing to compare with")
         if not decision.passed:
             # For scripts, which should not have to read the message.
-            self.context.run.result = {"gate": asdict(decision)}
-            raise Conflict(f"the gate does not let {info.collection} take over: {decision.reason}")
-        return decision.reason
+            self.job.run.result = {**version_facts(info), "quality_gate": asdict(decision)}
+            raise Conflict(f"the quality gate refuses to promote {info.collection}: {decision.reason}")
+        return decision
 
-    def take_over(
+    def roll_out(
         self, encoder: EncoderSettings, info: EncoderInfo, apply: bool, wait_s: float
     ) -> dict[str, Any]:
-        """Let a version take over; returns what changed."""
+        """Make a version the live one; return what changed."""
 
         def build() -> object:
-            context = self.context
-            return complete(context.run, context.settings, context.catalog, encoder, info)
+            job = self.job
+            return complete(job.run, job.settings, job.catalog, encoder, info)
 
-        tolerated = self.context.settings.bulk.gap_threshold
-        changed = Takeover(self.around, info, build, tolerated, wait_s).proceed(encoder.version, apply)
+        tolerated = self.job.settings.bulk.gap_threshold
+        changed = VersionRollout(self.context, info, build, tolerated, wait_s).proceed(encoder.version, apply)
         return {
-            "model": info.name,
-            "from": self.live,
-            "to": info.collection,
-            "fingerprint": info.fingerprint,
-            "dimension": info.dimension,
-            "remaining": self.context.catalog.ledger.counts(info.collection).missing,
-            # The whole configuration may hold secrets, and whoever may search reads results of jobs.
+            **version_facts(info),
+            "baseline": self.live,
+            "remaining": self.job.catalog.ledger.counts(info.collection).missing,
+            # The whole configuration may hold secrets, and results of jobs are open to whoever may search.
             "diff": changed.diff,
         }
 
 
+def _not_asked(why: str) -> QualityGateDecision:
+    return QualityGateDecision(None, f"not asked: {why}")
+
+
 @contextmanager
 def begun(context: JobContext, serving: Serving, model: str) -> Iterator[Upgrade]:
-    """Keep other upgrades of the model away, and look at what runs.
+    """Lock out other upgrades of the model, and read what runs.
 
     Raises:
         Conflict: another upgrade is under way; the message holds its id.
         InvalidInput: there is no such encoder.
-        StoreUnknown: Milvus is not the one that the ledger speaks of.
+        StoreUnknown: Milvus is not the one that the ledger describes.
     """
     context.settings.encoder(model, {})
     context.run.claim(f"the upgrade of {model}")
     running = serving.config()
     current = settings_of(running["applications"]).encoder(model, {})
     with open_store(context) as store:
-        around = Surroundings(context.run, context.catalog, store, serving)
-        yield Upgrade(context, around, running, current, store.alias_target(model))
+        upgrade = UpgradeContext(context.run, context.catalog, store, serving)
+        yield Upgrade(context, upgrade, running, current, store.alias_target(model))

@@ -19,7 +19,7 @@ _MARKS_AT_ONCE = 500
 
 
 def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
-    """Drop what the arguments do not keep; returns what was, or would be, dropped and what stays.
+    """Drop what the arguments do not keep; return what was, or would be, dropped and what stays.
 
     Raises:
         Conflict: an upgrade of the model is under way; the message holds its id.
@@ -30,24 +30,24 @@ def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
     context.settings.encoder(args.model, {})
     context.run.claim(f"the upgrade of {args.model}")
     with open_store(context) as store:
-        doomed, kept = sort_out(context.catalog, store, RunningServe(), args.model, args.keep)
+        dropped, kept = sort_out(context.catalog, store, RunningServe(), args.model, args.keep)
         if not args.dry_run:
-            for info in doomed:
+            for info in dropped:
                 context.run.report(stage=f"dropping {info.collection}")
                 drop(context.catalog, store, info)
                 forget_files(context, info)
     return {
         "model": args.model,
-        "dropped" if not args.dry_run else "would_drop": [info.collection for info in doomed],
+        "would_drop" if args.dry_run else "dropped": [info.collection for info in dropped],
         "kept": {info.collection: reason for info, reason in kept},
     }
 
 
 def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
-    """Remove every image file that no product names; returns how many files and bytes went, or would go.
+    """Remove every image file that no product names; return the numbers of files and bytes.
 
-    A file that cannot be removed keeps no other from it: the result counts them as `failed`. Reports
-    show small copies of images, so those of jobs whose record has gone are removed too.
+    A file that cannot be removed does not stop the others: the result counts it as `failed`. Reports show
+    small copies of images, so reports of jobs without a record are removed too.
 
     Raises:
         Conflict: another such job is at work, a backup or a restore needs the files, or they belong to another
@@ -110,7 +110,7 @@ def _prune_reports(context: JobContext, dry_run: bool) -> int:
 
 
 def forget_files(context: JobContext, info: EncoderInfo) -> None:
-    """Remove what a build has left for Milvus to import into the collection that is gone."""
+    """Remove the files that a build left for Milvus to import into a dropped collection."""
     files = context.settings.bulk.file_import
     if files is not None:
         staging = Staging(files, info.collection)
@@ -121,12 +121,12 @@ def forget_files(context: JobContext, info: EncoderInfo) -> None:
 def sort_out(
     catalog: Catalog, store: VectorStore, serving: Serving, model: str, keep: int
 ) -> tuple[list[EncoderInfo], list[tuple[EncoderInfo, str]]]:
-    """Tell the versions of a model that may go from those that stay, each with the reason."""
+    """Sort the versions of a model into those to drop and those to keep, each with the reason."""
     live = store.alias_target(model)
     earlier = [info.collection for info in catalog.versions.retired(model) if info.collection != live]
     # Must be known: the version that serves need not be the live one.
     serves = serving.describe(model).collection
-    doomed, kept = [], []
+    dropped, kept = [], []
     for info in (each for each in catalog.ledger.versions() if each.name == model):
         if info.collection == live:
             kept.append((info, "live"))
@@ -137,12 +137,12 @@ def sort_out(
         elif catalog.jobs.holder(f"collection {info.collection}") is not None:
             kept.append((info, "is being built"))
         else:
-            doomed.append(info)
-    return doomed, kept
+            dropped.append(info)
+    return dropped, kept
 
 
 def drop(catalog: Catalog, store: VectorStore, info: EncoderInfo) -> None:
-    """Drop a version: Milvus first, so that a death in between leaves rows that the next prune finds."""
+    """Drop a version: Milvus first, so that a kill in between leaves rows for the next prune."""
     # By its own name, which the store refuses where that is an alias.
     store.drop_collection(info.collection)
     catalog.versions.forget(info.collection)

@@ -1,13 +1,13 @@
-"""Rollout of a chosen version while the old one serves, step by step; every step can be repeated.
+"""Rollout of a chosen version while the old one serves, in steps that can be repeated.
 
-Every step looks first at what is done already, so a take-over that was killed anywhere is done again from
-its beginning. Replicas search the collection of their own version throughout; the alias, which moves last,
-only tells people and tools which version is live.
+Every step first reads what is done already, so a rollout that was killed anywhere is asked for again from its
+beginning. Replicas search the collection of their own version throughout. The alias moves last; it only tells
+people and tools which version is live.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -15,32 +15,46 @@ from typing import Any
 from catalog.opening import Catalog
 from core.errors import Conflict, ModelUnavailable, NotFound, Unavailable
 from core.index_rows import GRACE_S
-from core.jobs import Job
+from core.jobs import VERSION_FIELDS, Job
 from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.runner.context import JobRun
 from jobs.runner.settings import EncoderSettings
 from jobs.upgrade.serving import Change, Serving, arguments, change
-from models.config import VERSION_FIELDS, EncoderConfig
+from models.config import EncoderConfig
+
+logger = logging.getLogger(__name__)
 
 _JOBS_BACK = 200
+_SERVE_CONFIG = "the Serve configuration"
+"""Lock of a job that reads, changes and applies the configuration that all models share."""
+_ROUNDS = 5
+_LOOK_S = 0.5
+_ANSWERS = 3
+"""Replicas are asked that often; each call reaches one by chance."""
+
+
+def live_version(store: VectorStore, versions: Iterable[EncoderInfo], model: str) -> EncoderInfo | None:
+    """Find the version that the model's alias names; None before the first promotion."""
+    target = store.alias_target(model)
+    return next((info for info in versions if info.collection == target), None)
 
 
 def version_to_return_to(catalog: Catalog, job: Job, live: str | None) -> EncoderInfo:
-    """Choose the version that a rollback is about.
+    """Choose the version of a rollback.
 
-    It is the one that the arguments name, the one that an interrupted rollback had chosen, or the one that
-    was live before.
+    It is the one that the arguments name, the one that an interrupted rollback chose, or the one that was live
+    before.
 
     Raises:
         NotFound: there is none.
     """
-    model, fingerprint = job.args["model"], job.args.get("to")
+    model, fingerprint = job.args["model"], job.args.get("fingerprint")
     if fingerprint is not None:
         for info in catalog.ledger.versions():
             if (info.name, info.fingerprint) == (model, fingerprint):
                 return info
-        raise NotFound(f"model {model!r} has no version {fingerprint}").at("to")
+        raise NotFound(f"model {model!r} has no version {fingerprint}").at("fingerprint")
     # Without it a rollback that dies after the alias has moved would, asked for again, go forward again.
     chosen = catalog.versions.chosen(model, _begun(catalog, job))
     if chosen is not None:
@@ -52,7 +66,7 @@ def version_to_return_to(catalog: Catalog, job: Job, live: str | None) -> Encode
 
 
 def _begun(catalog: Catalog, job: Job) -> datetime:
-    """When the rollback that this job goes on with was asked for."""
+    """Find when the rollback that this job continues was asked for."""
     begun = job.created_at
     for each in catalog.jobs.page(_JOBS_BACK):
         if each.kind not in ("promote", "rollback") or each.args.get("model") != job.args["model"]:
@@ -66,10 +80,10 @@ def _begun(catalog: Catalog, job: Job) -> datetime:
 
 
 def as_it_was(catalog: Catalog, current: EncoderSettings, info: EncoderInfo) -> EncoderSettings:
-    """Configure the encoder as this version of it was, run as it is run now.
+    """Configure the encoder as this version of it was; all but the version stays as it is now.
 
     Raises:
-        Conflict: how it was configured is not known.
+        Conflict: the catalog does not know how it was configured.
     """
     version = catalog.versions.settings(info.collection)
     if version is None:
@@ -83,19 +97,9 @@ def as_it_was(catalog: Catalog, current: EncoderSettings, info: EncoderInfo) -> 
     return replace(current, config=EncoderConfig.model_validate(stated), stated=stated)
 
 
-logger = logging.getLogger(__name__)
-
-_SERVE_CONFIG = "the Serve configuration"
-"""Lock that a job holds while it reads, changes and hands back what all models share."""
-_ROUNDS = 5
-_LOOK_S = 0.5
-_ANSWERS = 3
-"""Replicas are asked that often, each time another by chance."""
-
-
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a take-over works with."""
+class UpgradeContext:
+    """Job, catalog, vector store and running service of an upgrade."""
 
     run: JobRun
     catalog: Catalog
@@ -103,52 +107,39 @@ class Surroundings:
     serving: Serving
 
 
-class Takeover:
-    """Lets the version `target` take over.
+@dataclass(frozen=True, slots=True)
+class VersionRollout:
+    """Rollout of the version `target`.
 
-    `build` completes its collection as far as it can at once; it may lack `tolerated` images when the
-    replicas change.
+    `build` completes its collection as far as possible at once. The collection may lack `tolerated` images when
+    the replicas change.
     """
 
-    def __init__(
-        self,
-        around: Surroundings,
-        target: EncoderInfo,
-        build: Callable[[], object],
-        tolerated: int,
-        wait_s: float,
-    ) -> None:
-        self._run = around.run
-        self._ledger = around.catalog.ledger
-        self._versions = around.catalog.versions
-        self._store = around.store
-        self._serving = around.serving
-        self._target = target
-        self._build = build
-        self._tolerated = tolerated
-        self._wait_s = wait_s
+    context: UpgradeContext
+    target: EncoderInfo
+    build: Callable[[], object]
+    tolerated: int
+    wait_s: float
 
     def proceed(self, version: Mapping[str, Any], apply: bool) -> Change:
-        """Do whatever is not done yet, until the version serves, is complete and live.
+        """Do every step that is not done yet, until the version serves, is complete and live.
 
-        Returns what has changed, also where an attempt that was interrupted has changed it already, unless that
-        one had moved the alias too.
-
-        `version` are the fields that make the encoder the target.
+        `version` are the fields that make the encoder the target. The change that is returned includes what an
+        interrupted attempt changed before the alias moved.
 
         Raises:
-            ModelUnavailable: the new replicas do not start; the old version serves on.
-            Unavailable: Serve, store or replicas were away for too long; asked anew it goes on.
+            ModelUnavailable: the new replicas do not start; the old version still serves.
+            Unavailable: Serve, store or replicas were away for too long; asked for again, the rollout goes on.
             Conflict: the job was canceled.
         """
-        # Before the replicas change, so that hardly anything is missing from what they are about to search.
-        self._catch_up("before the replicas change", self._tolerated)
-        self._remember(change(self._serving.config(), self._target.name, version))
+        # Before the replicas change, so that hardly anything is missing from the collection that they search.
+        self._catch_up("before the replicas change", self.tolerated)
+        self._remember(change(self.context.serving.config(), self.target.name, version))
         changed = self._configure(version, apply)
-        self._roll(changed, apply)
-        # From now on live traffic writes to this version, so what is missing does not grow any more.
+        self._wait_for_replicas(changed, apply)
+        # From now on live traffic writes to this version, so the gap no longer grows.
         self._catch_up("after the replicas have changed", 0)
-        whole = self._whole(changed)
+        whole = self._since_the_live_version(changed)
         self._move_alias()
         return whole
 
@@ -156,65 +147,64 @@ class Takeover:
         if not self._lacks_more_than(0):
             return
         for _ in range(_ROUNDS):
-            self._run.report(stage=f"catching up {when}")
-            self._build()
-            self._run.check()
+            self.context.run.report(stage=f"catching up {when}")
+            self.build()
+            self.context.run.check()
             if not self._lacks_more_than(tolerated):
                 return
-        # The rest is what the repair follows up.
-        logger.info("%s still lacks images %s", self._target.collection, when)
+        # The repair closes the rest of the gap.
+        logger.info("%s still lacks images %s", self.target.collection, when)
 
     def _lacks_more_than(self, count: int) -> bool:
-        return len(self._ledger.missing(self._target.collection, count + 1, GRACE_S)) > count
+        missing = self.context.catalog.ledger.missing(self.target.collection, count + 1, GRACE_S)
+        return len(missing) > count
 
     def _remember(self, changed: Change) -> None:
-        live = self._store.alias_target(self._target.name)
-        # The live version's way back is what runs now, unless it has been left already.
-        if changed and live is not None and live == self._serving.describe(self._target.name).collection:
-            self._versions.keep_settings(live, _version_fields(changed.before, self._target.name))
-        self._versions.keep_settings(
-            self._target.collection, _version_fields(changed.after, self._target.name)
-        )
-        self._versions.choose(self._target.collection)
+        versions, name = self.context.catalog.versions, self.target.name
+        live = self.context.store.alias_target(name)
+        # What runs now is how to go back to the live version, unless it has been left already.
+        if changed and live is not None and live == self.context.serving.describe(name).collection:
+            versions.keep_settings(live, _version_fields(changed.before, name))
+        versions.keep_settings(self.target.collection, _version_fields(changed.after, name))
+        versions.choose(self.target.collection)
 
     def _configure(self, version: Mapping[str, Any], apply: bool) -> Change:
-        """Change the running configuration; what jobs of other models change at the same time stays."""
-        with self._run.locked(_SERVE_CONFIG) as keep_lock:
-            # Read under the lock: Serve takes a whole configuration, and with it whatever was read before.
-            changed = change(self._serving.config(), self._target.name, version)
+        """Change the running configuration; simultaneous changes of other models stay."""
+        with self.context.run.locked(_SERVE_CONFIG) as keep_lock:
+            # Read under the lock: Serve takes a whole configuration, with whatever was read before.
+            changed = change(self.context.serving.config(), self.target.name, version)
             if changed and apply:
                 keep_lock()
-                self._serving.apply(changed.after)
+                self.context.serving.apply(changed.after)
         return changed
 
-    def _roll(self, changed: Change, apply: bool) -> None:
+    def _wait_for_replicas(self, changed: Change, apply: bool) -> None:
         if changed:
             logger.info("the change of the configuration:\n%s", changed.diff)
         if changed and not apply:
             logger.info("the same as a patch of a RayService:\n%s", changed.rayservice_patch)
-        self._run.report(
-            stage="waiting for the replicas"
-            if apply or not changed
-            else "waiting for the change that the job's log tells"
+        manual = changed and not apply
+        self.context.run.report(
+            stage="waiting for the change in the job's log" if manual else "waiting for the replicas"
         )
-        deadline = time.monotonic() + self._wait_s
+        deadline = time.monotonic() + self.wait_s
         while not self._serves(apply):
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"{self._target.name} does not serve {self._target.fingerprint} within {self._wait_s:g} s; "
+                    f"{self.target.name} does not serve {self.target.fingerprint} within {self.wait_s:g} s; "
                     "asked for again, the promotion goes on"
                 )
-            self._run.pause(_LOOK_S)
+            self.context.run.pause(_LOOK_S)
 
     def _serves(self, apply: bool) -> bool:
-        name = self._target.name
+        name, serving = self.target.name, self.context.serving
         try:
-            rollout = self._serving.rollout(name)
-            if rollout.status == "DEPLOY_FAILED":
-                self._give_up(rollout.message, apply)
+            status = serving.rollout(name)
+            if status.status == "DEPLOY_FAILED":
+                self._give_up(status.message, apply)
             # Serve calls an application running when no replica of an older version is left.
-            return rollout.status == "RUNNING" and all(
-                self._serving.describe(name).collection == self._target.collection for _ in range(_ANSWERS)
+            return status.status == "RUNNING" and all(
+                serving.describe(name).collection == self.target.collection for _ in range(_ANSWERS)
             )
         except ModelUnavailable:
             raise
@@ -222,33 +212,34 @@ class Takeover:
             return False
 
     def _give_up(self, reason: str, apply: bool) -> None:
-        name = self._target.name
-        live = self._store.alias_target(name)
-        settings = None if live is None else self._versions.settings(live)
+        live, settings = self._live_settings()
         restored = ""
-        if apply and settings is not None and live != self._target.collection:
+        if apply and settings is not None and live != self.target.collection:
             self._configure(settings, apply)
             restored = "; the configuration is back to the live version's"
         raise ModelUnavailable(
-            f"the replicas of {self._target.collection} do not start{restored}: {reason[-1000:]}"
+            f"the replicas of {self.target.collection} do not start{restored}: {reason[-1000:]}"
         )
 
-    def _whole(self, changed: Change) -> Change:
-        name = self._target.name
-        live = self._store.alias_target(name)
-        settings = None if live is None else self._versions.settings(live)
-        if changed or settings is None or live == self._target.collection:
+    def _live_settings(self) -> tuple[str | None, dict[str, Any] | None]:
+        live = self.context.store.alias_target(self.target.name)
+        return live, None if live is None else self.context.catalog.versions.settings(live)
+
+    def _since_the_live_version(self, changed: Change) -> Change:
+        live, settings = self._live_settings()
+        if changed or settings is None or live == self.target.collection:
             return changed
+        name = self.target.name
         return Change(name, change(changed.after, name, settings).after, changed.after)
 
     def _move_alias(self) -> None:
-        name, collection = self._target.name, self._target.collection
-        live = self._store.alias_target(name)
+        name, collection = self.target.name, self.target.collection
+        live = self.context.store.alias_target(name)
         if live == collection:
             return
         if live is not None:
-            self._versions.retire(live)
-        self._store.set_alias(name, collection)
+            self.context.catalog.versions.retire(live)
+        self.context.store.set_alias(name, collection)
 
 
 def _version_fields(config: Mapping[str, Any], model: str) -> dict[str, Any]:

@@ -11,9 +11,15 @@ from typing import Any, Protocol
 import yaml
 
 from core.errors import ConfigError, Unavailable
+from core.jobs import VERSION_FIELDS
 from core.types import EncoderInfo
 from jobs.runner.settings import deploy, serve_details
-from models.config import VERSION_FIELDS
+
+logger = logging.getLogger(__name__)
+
+_ANSWER_S = 10.0
+_CONFIG_FIELDS = ("proxy_location", "http_options", "grpc_options", "target_capacity")
+"""Fields of a configuration beside its applications, by the names in Serve's own report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class Change:
 
 
 def change(config: Mapping[str, Any], model: str, version: Mapping[str, Any]) -> Change:
-    """Make the encoder the version that these of its fields say; all else stays as it is.
+    """Give the encoder the fields of another version; all else stays.
 
     Raises:
         ConfigError: the configuration has no such encoder.
@@ -89,34 +95,27 @@ def _yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-_ANSWER_S = 10.0
-_CONFIG_FIELDS = ("proxy_location", "http_options", "grpc_options", "target_capacity")
-"""What a configuration holds beside its applications, as Serve tells it of itself."""
-
-logger = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True, slots=True)
-class Rollout:
-    """How far an application is: Serve's word for its status, and what Serve says of it."""
+class RolloutStatus:
+    """Status of an application by Serve's name for it, and Serve's message."""
 
     status: str
     message: str
 
 
 class Serving(Protocol):
-    """A running service. Blocking; each method raises Unavailable when it does not answer."""
+    """A running service. Calls block, and raise Unavailable when it does not answer."""
 
     def config(self) -> dict[str, Any]:
         """Read the whole configuration that runs, references to the environment unresolved."""
         ...
 
     def apply(self, config: Mapping[str, Any]) -> None:
-        """Run this configuration; applications that it says the same of are left alone."""
+        """Run this configuration; unchanged applications are left alone."""
         ...
 
-    def rollout(self, model: str) -> Rollout:
-        """Say how far an encoder's application is."""
+    def rollout(self, model: str) -> RolloutStatus:
+        """Read the status of an encoder's application."""
         ...
 
     def describe(self, model: str) -> EncoderInfo:
@@ -155,14 +154,14 @@ class RunningServe:
         """
         deploy(config)
 
-    def rollout(self, model: str) -> Rollout:
-        """Say how far an encoder's application is; Unavailable where there is none."""
+    def rollout(self, model: str) -> RolloutStatus:
+        """Read the status of an encoder's application; Unavailable where there is none."""
         found = serve_details().get("applications", {}).get(model)
         if found is None:
             raise Unavailable(f"Serve runs no application {model!r}")
         reasons = [str(found.get("message") or "")]
         reasons += [str(each.get("message") or "") for each in found.get("deployments", {}).values()]
-        return Rollout(str(found["status"]), " ".join(reason for reason in reasons if reason))
+        return RolloutStatus(str(found["status"]), " ".join(reason for reason in reasons if reason))
 
     def describe(self, model: str) -> EncoderInfo:
         """Ask some replica of an encoder which version it serves."""

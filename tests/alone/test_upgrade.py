@@ -120,7 +120,7 @@ def test_an_upgrade_and_a_rollback_under_traffic_lose_no_search_and_no_product(
             result = done(client, kind, **args)
             time.sleep(5 / PER_S)
         took_s = time.monotonic() - started
-        assert (result["from"], result["to"]) == (old.info.collection, new.info.collection)
+        assert (result["baseline"], result["collection"]) == (old.info.collection, new.info.collection)
         assert traffic.failed_searches == []
         assert traffic.failed_writes == []
         assert 0 < traffic.done["DELETE"] < traffic.done["PUT"]
@@ -177,8 +177,8 @@ def damage(home: Path, catalog: Catalog, collection: str) -> tuple[str, str, str
 
 def check_plan(client: httpx.Client, plan: dict[str, Any], versions: dict[int, Encoder]) -> None:
     old, new = versions[OLD].info, versions[NEW].info
-    assert (plan["live"], plan["live_dimension"]) == (old.collection, old.dimension)
-    assert (plan["candidate"], plan["dimension"]) == (new.collection, new.dimension)
+    assert (plan["baseline"], plan["baseline_dimension"]) == (old.collection, old.dimension)
+    assert (plan["collection"], plan["dimension"]) == (new.collection, new.dimension)
     assert (plan["images"], plan["missing"], plan["collection_exists"]) == (PRODUCTS, PRODUCTS, False)
     assert plan["predicted_s"] > 0
     assert len(client.get(f"/v1/models/{MODEL}/versions").json()) == 1, "a plan writes nothing"

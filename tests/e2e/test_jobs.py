@@ -84,8 +84,8 @@ def test_a_worse_candidate_is_found_out_by_an_evaluation_and_refused_by_the_gate
     client: httpx.Client, candidate: dict[str, str]
 ) -> None:
     before = live(client)
-    job = done(client, "evaluate", models=["dinov2"], candidate=candidate, sample=60)
-    decision = job["result"]["gate"]
+    job = done(client, "evaluate", sample=60, **candidate)
+    decision = job["result"]["quality_gate"]
     assert not decision["passed"]
     assert decision["reason"].startswith("refused: ndcg@10 goes from ")
     page = client.get(f"/v1/jobs/{job['job_id']}/report")
@@ -94,9 +94,9 @@ def test_a_worse_candidate_is_found_out_by_an_evaluation_and_refused_by_the_gate
     assert "dinov2:candidate" in client.get(f"/v1/jobs/{job['job_id']}/logs").text
     refused = ended(client, submit(client, "promote", **candidate).json()["job_id"])
     assert refused["state"] == "failed"
-    assert "does not let" in refused["error"]
+    assert "the quality gate refuses" in refused["error"]
     assert "refused: ndcg@10 goes from " in refused["error"]
-    assert not refused["result"]["gate"]["passed"]
+    assert not refused["result"]["quality_gate"]["passed"]
     assert live(client) == before
     assert client.get("/health/ready").status_code == 200
 

@@ -14,7 +14,7 @@ from tests.support.code_blocks import README_URL, ROOT, code_blocks, run_blocks
 README, UPGRADE = "README.md", "docs/upgrade.md"
 NOT_HERE = {
     "make demo": "tests/alone/test_demo.py starts what it starts",
-    ".venv/bin/python -m jobs build --config serve_config.yaml": "needs GPUs and stores",
+    ".venv/bin/vitrine build --local --config serve_config.yaml": "needs GPUs and stores",
     ".venv/bin/vitrine config check serve_config.yaml": "needs a cluster; test_serve_file.py checks the file",
 }
 WALK_S = 900

@@ -17,8 +17,8 @@ from core.errors import Unavailable
 from core.indexing import Indexer
 from core.types import EncoderInfo, NewImage
 from jobs.runner.context import JobRun, take_up
-from jobs.upgrade.rollout import Surroundings, Takeover
-from jobs.upgrade.serving import Change, Rollout, arguments
+from jobs.upgrade.rollout import UpgradeContext, VersionRollout
+from jobs.upgrade.serving import Change, RolloutStatus, arguments
 from milvus.memory import MemoryStore
 from tests.support.local_encoder import LocalEncoder
 
@@ -55,14 +55,14 @@ class FakeServe:
         self.running, self.looks_left = dict(config), 1
         self.applied.append(self.running)
 
-    def rollout(self, model: str) -> Rollout:
+    def rollout(self, model: str) -> RolloutStatus:
         if self._checkpoint == BROKEN:
-            return Rollout("DEPLOY_FAILED", "the weights do not load")
+            return RolloutStatus("DEPLOY_FAILED", "the weights do not load")
         if self.looks_left:
             self.looks_left -= 1
-            return Rollout("DEPLOYING", "")
+            return RolloutStatus("DEPLOYING", "")
         self.serves = self._checkpoint
-        return Rollout("RUNNING", "")
+        return RolloutStatus("RUNNING", "")
 
     def describe(self, model: str) -> EncoderInfo:
         if not self.serves:
@@ -110,11 +110,11 @@ class Stage:
         self, checkpoint: str, spy: Callable[[Any], Any] = lambda part: part, **options: Any
     ) -> Change:
         with self.job(checkpoint=checkpoint) as run:
-            around = Surroundings(run, self.catalog, spy(self.store), spy(self.serve))
-            takeover = Takeover(
-                around, info(checkpoint), lambda: self.build(checkpoint), 0, options.get("wait_s", 5)
+            context = UpgradeContext(run, self.catalog, spy(self.store), spy(self.serve))
+            rollout = VersionRollout(
+                context, info(checkpoint), lambda: self.build(checkpoint), 0, options.get("wait_s", 5)
             )
-            return takeover.proceed({"family": "fake", "checkpoint": checkpoint}, options.get("apply", True))
+            return rollout.proceed({"family": "fake", "checkpoint": checkpoint}, options.get("apply", True))
 
 
 @contextmanager

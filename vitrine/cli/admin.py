@@ -35,26 +35,26 @@ def models(
 @asks
 def gaps(
     model: Annotated[str, typer.Argument(help="A configured encoder.")],
-    version: Annotated[
-        str | None, typer.Option(help="Fingerprint of a version; default: the one that serves.")
+    fingerprint: Annotated[
+        str | None, typer.Option(help="A version of the model; default: the one that serves.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Images of each kind to list.")] = 50,
     *,
     service: Service,
 ) -> None:
-    """List the images that a version of a model lacks, and those that it could not take, with the reason."""
+    """List the images that a version of a model lacks, and those in quarantine, with the reason."""
     from vitrine.cli.output import table
 
     with service.client() as client:
-        told = client.gaps(model, version or _served(client, model), limit)
-    rows = [(each.product_id, each.image_id, "missing") for each in told.missing]
-    rows += [(each.product_id, each.image_id, each.error) for each in told.failed]
-    service.show(told, lambda: table(("product", "image", "why"), rows, title=told.collection))
+        found = client.gaps(model, fingerprint or _served(client, model), limit)
+    rows = [(each.product_id, each.image_id, "missing") for each in found.missing]
+    rows += [(each.product_id, each.image_id, each.error) for each in found.failed]
+    service.show(found, lambda: table(("product", "image", "why"), rows, title=found.collection))
 
 
 @asks
 def stats(*, service: Service) -> None:
-    """Count products, images, and how far each model has come."""
+    """Count products, images, and the images that each model has indexed."""
     from rich.console import Group
 
     from vitrine.cli.output import facts, table
@@ -69,7 +69,7 @@ def stats(*, service: Service) -> None:
 
 @asks
 def ready(*, service: Service) -> None:
-    """Ask whether everything works, by a real pass through every model; exit code 4 where it does not."""
+    """Check that every model works by a real pass through it; exit code 4 where one does not."""
     from vitrine.cli.output import facts
 
     with service.client() as client:
@@ -98,7 +98,7 @@ def _served(client: "Vitrine", model: str) -> str:
     for each in client.models():
         if each.model == model:
             if each.serving is None:
-                raise Unavailable(f"{model} does not serve: {each.problem}; name a version by --version")
+                raise Unavailable(f"{model} does not serve: {each.problem}; name a version by --fingerprint")
             return each.serving.fingerprint
     raise NotFound(f"there is no model {model!r}")
 
@@ -129,7 +129,7 @@ keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API key
 
 
 class Scope(StrEnum):
-    """What a key may do; typer takes no list of literals."""
+    """Scopes of a key; typer takes no list of literals."""
 
     READ = "read"
     WRITE = "write"
@@ -139,17 +139,19 @@ class Scope(StrEnum):
 @keys_app.command()
 @asks
 def create(
-    name: Annotated[str, typer.Argument(help="Whose key it is, or what it is for.")],
+    name: Annotated[str, typer.Argument(help="Owner or purpose of the key.")],
     scope: Annotated[
         list[Scope],
-        typer.Option(help="What it may do: admin holds write, write holds read."),
+        typer.Option(help="Scope: admin includes write, write includes read."),
     ],
-    requests_per_s: Annotated[float | None, typer.Option(help="Its rate limit, where it has an own.")] = None,
+    requests_per_s: Annotated[
+        float | None, typer.Option(help="Rate limit of this key; default: the configured one.")
+    ] = None,
     burst: Annotated[int | None, typer.Option(help="Requests that it may send at once.")] = None,
     *,
     service: Service,
 ) -> None:
-    """Make a key and print it, this once; the first must be an admin's, and closes the service to others."""
+    """Make a key and print it once. The first must be an admin's; from then on the service needs keys."""
     with service.client() as client:
         made = client.keys.create(
             name, [each.value for each in scope], requests_per_s=requests_per_s, burst=burst
@@ -161,7 +163,7 @@ def create(
 @keys_app.command("list")
 @asks
 def list_keys(*, service: Service) -> None:
-    """List all keys, revoked ones too; never the keys themselves."""
+    """List all keys, revoked ones too, without their secrets."""
     from vitrine.cli.output import table
 
     with service.client() as client:
@@ -176,7 +178,7 @@ def list_keys(*, service: Service) -> None:
 @keys_app.command()
 @asks
 def revoke(key_id: Annotated[str, typer.Argument(help="The key's id.")], *, service: Service) -> None:
-    """End a key for good."""
+    """Revoke a key for good."""
     with service.client() as client:
         client.keys.revoke(key_id)
     service.show({"revoked": key_id}, lambda: f"revoked {key_id}")

@@ -51,7 +51,8 @@ ConfigFile = Annotated[
     typer.Argument(exists=True, dir_okay=False, help="A Serve configuration: its gateway names the catalog."),
 ]
 Place = Annotated[
-    str, typer.Argument(help="Where backups lie: a folder, or a URL of fsspec such as s3://bucket/backups.")
+    str,
+    typer.Argument(help="Place of the backups: a folder, or a URL of fsspec such as s3://bucket/backups."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")]
 
@@ -59,7 +60,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of line
 def backup(config: ConfigFile, place: Place, as_json: AsJson = False) -> None:
     """Store the catalog as it is now, with every image file that the place does not have yet.
 
-    The service may go on meanwhile. Exit code 5 where image files are missing or damaged: the backup
+    The service may run meanwhile. Exit code 5 where image files are missing or damaged: the backup
     holds all others.
     """
     from catalog.backup import back_up
@@ -85,13 +86,15 @@ def restore(
     snapshot: Annotated[str | None, typer.Option(help="Id of a backup; default: the latest.")] = None,
     keep_index: Annotated[
         bool,
-        typer.Option(help="Milvus is whole: encode nothing anew. Afterwards run `vitrine verify --repair`."),
+        typer.Option(
+            help="Milvus is complete: encode nothing anew. Afterwards run `vitrine verify --repair`."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a backup back into an empty database, with the image files that are not there.
+    """Restore a backup into an empty database, with the image files that are missing there.
 
-    The service may run; it then encodes every image anew. Exit code 5 where the catalog holds
+    The service may run meanwhile; it then encodes every image anew. Exit code 5 where the catalog holds
     products, or image files are missing or damaged in the backup.
     """
     from catalog.backup import restore as bring_back

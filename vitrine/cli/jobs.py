@@ -1,5 +1,7 @@
 """Commands `jobs …`, and following a job to its end with a progress bar."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.errors import NotFound
 from vitrine.cli.output import console
 from vitrine.cli.service import Exit, OptionGroup, Service, asks
 
@@ -14,18 +17,59 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress
 
+    from catalog.opening import Catalog
     from vitrine.client import Vitrine
-    from vitrine.schemas.operations import Job
+    from vitrine.schemas.operations import Job, RowError
 
 
 _PANEL = "Job"
 POLL_S = 1.0
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting(OptionGroup):
-    """What becomes of a command while its job is at work."""
+class Local(OptionGroup):
+    """Choice between the service and this process, which then needs the database and Milvus itself."""
 
+    local: Annotated[
+        bool,
+        typer.Option("--local", help="Work in this process, without the service.", rich_help_panel=_PANEL),
+    ] = False
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Serve configuration, with --local; default: the running one.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.config is not None and not self.local:
+            raise typer.BadParameter("goes with --local", param_hint="--config")
+
+    @contextmanager
+    def catalog(self) -> "Iterator[Catalog]":
+        """Open the catalog of the configuration."""
+        from jobs.runner.start import opened
+
+        with opened(self.config) as (_, catalog):
+            yield catalog
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions(Local):
+    """Place of a job, and how a command follows it."""
+
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster, with --local; default: that of RAY_ADDRESS; else a new one, or for promote, "
+            "rollback and prune the one on this machine.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
     detach: Annotated[
         bool, typer.Option("--detach", help="Submit the job and print its id.", rich_help_panel=_PANEL)
     ] = False
@@ -38,21 +82,52 @@ class Waiting(OptionGroup):
         ),
     ] = False
 
+    def __post_init__(self) -> None:
+        Local.__post_init__(self)
+        if self.address is not None and not self.local:
+            raise typer.BadParameter("goes with --local", param_hint="--address")
+        if self.detach and self.local:
+            raise typer.BadParameter("a job of this process ends with it", param_hint="--detach")
+
     def do(self, service: Service, kind: str, **args: Any) -> "Job":
-        """Submit a job, follow it, and print what it came to; arguments that are None are left out.
+        """Submit a job and follow it, or run it here, and print its result; arguments of None are left out.
 
         Raises:
             typer.Exit: it has not succeeded.
         """
-        with service.client() as client:
-            given = {name: value for name, value in args.items() if value is not None}
-            job = client.jobs.submit(kind, **given)
-            if self.detach:
-                service.show(job, lambda: job.job_id)
-                return job
-            job = follow(client, job.job_id, self.cancel_on_interrupt)
+        given = {name: value for name, value in args.items() if value is not None}
+        if self.local:
+            job = self._run_here(kind, given)
+        else:
+            with service.client() as client:
+                job = client.jobs.submit(kind, **given)
+                if self.detach:
+                    service.show(job, lambda: job.job_id)
+                    return job
+                job = follow(client, job.job_id, self.cancel_on_interrupt)
         show_end(service, job)
         return job
+
+    def _run_here(self, kind: str, args: dict[str, Any]) -> "Job":
+        from jobs.runner.start import prepare_process, run_here
+        from vitrine.schemas.operations import Job
+
+        prepare_process()
+        try:
+            job = run_here(kind, args, self.config, self.address)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; what is done stays done", err=True)
+            raise typer.Exit(Exit.INTERRUPTED) from None
+        return Job.model_validate(job, from_attributes=True)
+
+    def require_person(self, service: Service) -> None:
+        """Refuse to ask a question that nobody can answer.
+
+        Raises:
+            typer.BadParameter: the output is for a script.
+        """
+        if self.detach or service.as_json:
+            raise typer.BadParameter("give --yes: nobody can be asked", param_hint="--yes")
 
 
 def follow(client: "Vitrine", job_id: str, cancel_on_interrupt: bool) -> "Job":
@@ -80,16 +155,16 @@ def follow(client: "Vitrine", job_id: str, cancel_on_interrupt: bool) -> "Job":
 
 
 def show_end(service: Service, job: "Job") -> None:
-    """Print what a job came to.
+    """Print the result of a job.
 
     Raises:
-        typer.Exit: it has not succeeded, or what it says refuses to go on.
+        typer.Exit: it has not succeeded, or its result is a refusal.
     """
     if job.state == "succeeded" or service.as_json:
         service.show(job, lambda: _drawn(job))
     if job.state != "succeeded":
         why = job.error or _WHY.get(job.state, "")
-        typer.echo(f"job {job.job_id} {_SAID.get(job.state, job.state)}{why and ': '}{why}", err=True)
+        typer.echo(f"job {job.job_id} {_ENDED.get(job.state, job.state)}{why and ': '}{why}", err=True)
     code = exit_of_job(job)
     if code is not Exit.OK:
         raise typer.Exit(code)
@@ -98,16 +173,18 @@ def show_end(service: Service, job: "Job") -> None:
 def _drawn(job: "Job") -> "RenderableType":
     from vitrine.cli.output import evaluation, facts
 
-    result = job.result or {}
+    result = dict(job.result or {})
+    if isinstance(gate := result.get("quality_gate"), dict):
+        result["quality_gate"] = gate.get("reason")
     if "figures" in result:
         return evaluation(job.job_id, result)
     return facts({"job": job.job_id, **result})
 
 
 def exit_of_job(job: "Job") -> Exit:
-    """Choose the exit code of a job that has ended; a gate or a verification may refuse what succeeded."""
+    """Choose the exit code of a job that has ended; the quality gate or a verification may refuse."""
     result = job.result or {}
-    gate = result.get("gate")
+    gate = result.get("quality_gate")
     if isinstance(gate, dict) and gate.get("passed") is False:
         return Exit.REFUSED
     if job.state == "interrupted":
@@ -117,7 +194,7 @@ def exit_of_job(job: "Job") -> Exit:
     return Exit.REFUSED if result.get("agrees") is False else Exit.OK
 
 
-_SAID = {"failed": "has failed", "canceled": "was canceled", "interrupted": "was interrupted"}
+_ENDED = {"failed": "has failed", "canceled": "was canceled", "interrupted": "was interrupted"}
 _WHY = {"interrupted": "its process died; the same command again goes on where it was"}
 
 
@@ -158,7 +235,7 @@ def _draw(bar: "Progress", task: Any, job: "Job") -> None:
     )
 
 
-app = typer.Typer(no_args_is_help=True, help="Look at bulk work, follow it, cancel it.")
+app = typer.Typer(no_args_is_help=True, help="List, follow and cancel jobs.")
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 
 
@@ -179,7 +256,7 @@ def list_jobs(
 @app.command()
 @asks
 def show(job_id: JobId, *, service: Service) -> None:
-    """Say how far a job is, or what it came to."""
+    """Show the progress of a job, or its result."""
     from vitrine.cli.output import facts
 
     with service.client() as client:
@@ -195,7 +272,7 @@ def logs(
     *,
     service: Service,
 ) -> None:
-    """Print what a job's process has written."""
+    """Print the log of a job."""
     with service.client() as client:
         text = client.jobs.logs(job_id, lines)
     if service.as_json:
@@ -236,30 +313,62 @@ def errors(
     job_id: JobId,
     limit: Annotated[int, typer.Option(min=0, help="Rows to list; 0: all.")] = 100,
     *,
+    local: Local,
     service: Service,
 ) -> None:
-    """List the rows of an import that were broken, and why."""
+    """List the broken rows of an import, with the reason."""
     from vitrine.cli.output import table
 
-    with service.client() as client:
-        broken = list(islice(client.jobs.errors(job_id, min(limit, 1000) or 1000), limit or None))
+    if local.local:
+        with local.catalog() as catalog:
+            broken = list(islice(_errors(catalog, job_id), limit or None))
+    else:
+        with service.client() as client:
+            broken = list(islice(client.jobs.errors(job_id, min(limit, 1000) or 1000), limit or None))
     rows = [(each.row, each.product_id, each.error) for each in broken]
     service.show(broken, lambda: table(("row", "product", "error"), rows))
+
+
+def _errors(catalog: "Catalog", job_id: str) -> "Iterator[RowError]":
+    from vitrine.schemas.operations import RowError
+
+    after = 0
+    while page := catalog.imports.errors(job_id, _ROWS_AT_ONCE, after):
+        yield from (RowError.model_validate(each, from_attributes=True) for each in page)
+        after = page[-1].row
 
 
 @app.command()
 @asks
 def report(
     job_id: JobId,
-    file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write the page, in HTML.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            dir_okay=False,
+            help="Where to write the page, in HTML; with --local a name in .json gets the values by query.",
+        ),
+    ],
     *,
+    local: Local,
     service: Service,
 ) -> None:
     """Write the report of an evaluation, with images where the models differ most."""
-    with service.client() as client:
-        page = client.jobs.report(job_id)
-    file.write_bytes(page)
-    service.show({"file": str(file), "bytes": len(page)}, lambda: str(file))
+    if local.local:
+        with local.catalog() as catalog:
+            content = _report_file(catalog, job_id, file)
+    else:
+        with service.client() as client:
+            content = client.jobs.report(job_id)
+    file.write_bytes(content)
+    service.show({"file": str(file), "bytes": len(content)}, lambda: str(file))
+
+
+def _report_file(catalog: "Catalog", job_id: str, file: Path) -> bytes:
+    files = (catalog.jobs.get(job_id).result or {}).get("files")
+    if not files:
+        raise NotFound(f"job {job_id} has written no report")
+    return catalog.reports.get(files["evaluation.json" if file.suffix == ".json" else "report.html"])
 
 
 def _share(job: "Job") -> str:

@@ -15,7 +15,7 @@ _UNBOUNDED = 1_000_000
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Open the console; what is no terminal is so wide that nothing is cut or wrapped, whatever COLUMNS says."""
+    """Open the console; without a terminal it is so wide that nothing is cut or wrapped."""
     from rich.console import Console
 
     opened = Console(stderr=stderr)
@@ -78,7 +78,7 @@ COLUMNS, ROWS = 16, 8
 
 
 def can_show(console: "Console") -> bool:
-    """Tell whether the output is a terminal with the colors that images need."""
+    """Return whether the output is a terminal with the colors that images need."""
     return console.is_terminal and console.color_system in ("256", "truecolor")
 
 
@@ -113,14 +113,13 @@ def _color(pixel: object) -> str:
 
 
 def evaluation(job_id: str, result: Mapping[str, Any]) -> "RenderableType":
-    """Draw what each contender reaches, with its interval, and what the gate says."""
+    """Draw the version, each system's figures with their intervals, and the decision of the quality gate."""
     from rich.console import Group
 
-    gate = result.get("gate") or {}
+    version = ("model", "fingerprint", "collection", "dimension", "checkpoint", "precision", "baseline")
     known = {
         "job": job_id,
-        "gate": gate.get("reason"),
-        "notes": result.get("notes"),
+        **{name: result[name] for name in (*version, "quality_gate", "notes") if name in result},
         "report": f"vitrine jobs report {job_id} FILE",
     }
     return Group(*(_figures(each) for each in result["figures"]), facts(known))

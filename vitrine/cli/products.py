@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitrine.cli.jobs import Waiting
-from vitrine.cli.service import Service, asks, json_object
+from vitrine.cli.jobs import JobOptions
+from vitrine.cli.service import JsonObject, Service, asks
 
 if TYPE_CHECKING:
     from vitrine.schemas.products import Attribute
@@ -61,7 +61,8 @@ def put(
     title: Annotated[str, typer.Option(help="The title.")] = "",
     description: Annotated[str, typer.Option(help="The description.")] = "",
     attributes: Annotated[
-        str | None, typer.Option(help='Attributes as JSON: {"color": "red", "price": 49}.')
+        JsonObject | None,
+        typer.Option(parser=JsonObject, metavar="JSON", help='Attributes: {"color": "red", "price": 49}.'),
     ] = None,
     remove_images: Annotated[
         bool, typer.Option("--remove-images", help="Leave the product without images.")
@@ -79,7 +80,7 @@ def put(
             product_id,
             title=title,
             description=description,
-            attributes=json_object(attributes, "--attributes"),
+            attributes=attributes,
             images=images or ([] if remove_images else None),
         )
     shown = {
@@ -125,14 +126,14 @@ def image(
 @app.command()
 @asks
 def attributes(*, service: Service) -> None:
-    """List the attributes that products have: what a filter can ask for."""
+    """List the attributes of products, by which a filter selects."""
     from vitrine.cli.output import table
 
     with service.client() as client:
-        told = client.attributes()
-    rows = [(each.name, each.products, _values(each)) for each in told.attributes]
-    title = f"of {told.products_read:,} products"
-    service.show(told, lambda: table(("attribute", "products", "values"), rows, title=title))
+        found = client.attributes()
+    rows = [(each.name, each.products, _values(each)) for each in found.attributes]
+    title = f"of {found.products_read:,} products"
+    service.show(found, lambda: table(("attribute", "products", "values"), rows, title=title))
 
 
 def _values(attribute: "Attribute") -> str:
@@ -149,11 +150,15 @@ _TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
 def import_products(
     location: Annotated[
         str,
-        typer.Argument(help="A folder, a table, or the URL of a catalog, as the service's machine sees it."),
+        typer.Argument(help="A folder, a table, or the URL of a catalog, as the machine of the job sees it."),
     ],
     options: Annotated[
-        str | None,
-        typer.Option(help='More of the source as JSON, such as {"fields": {"product_id": "sku"}}.'),
+        JsonObject | None,
+        typer.Option(
+            parser=JsonObject,
+            metavar="JSON",
+            help='More of the source, such as {"fields": {"product_id": "sku"}}.',
+        ),
     ] = None,
     ask_again: Annotated[
         bool, typer.Option(help="Ask servers whether images that are known have changed.")
@@ -163,17 +168,17 @@ def import_products(
     ] = False,
     max_delete_percent: Annotated[float, typer.Option(help="Share above which none is deleted.")] = 10.0,
     *,
-    waiting: Waiting,
+    job: JobOptions,
     service: Service,
 ) -> None:
-    """Take products over from a source; goes on where an earlier import has died.
+    """Import products from a source; a killed import goes on where it was.
 
     Broken rows change nothing; `vitrine jobs errors` lists them.
     """
-    waiting.do(
+    job.do(
         service,
         "import",
-        source=source_of(location, json_object(options, "--options") or {}),
+        source=source_of(location, options or {}),
         ask_again=ask_again,
         delete_missing=delete_missing,
         max_delete_percent=max_delete_percent,
@@ -181,9 +186,10 @@ def import_products(
 
 
 def source_of(location: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Describe a source by its place: a URL is a catalog, what ends like a table is one, all else a folder."""
+    """Describe a source by its place: a URL of a catalog, a table by its ending, or a folder."""
     if location.lower().startswith(("http://", "https://")):
         return {"kind": "remote", "url": location, **options}
     # The service opens folders by their whole paths.
     path = Path(location).absolute()
-    return {"kind": "manifest" if path.suffix.lower() in _TABLES else "folder", "path": str(path), **options}
+    is_table = path.suffix.lower() in _TABLES or path.is_file()
+    return {"kind": "manifest" if is_table else "folder", "path": str(path), **options}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vitrine.cli.output import console
-from vitrine.cli.service import Exit, OptionGroup, Service, asks, json_object
+from vitrine.cli.service import Exit, JsonObject, OptionGroup, Service, asks
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,62 +25,73 @@ _IMAGE = re.compile(r"https?://\S+|\S+\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked(OptionGroup):
-    """A query and which page of its answer."""
+class QueryOptions(OptionGroup):
+    """A query, and the page of its results."""
 
     query: Annotated[
         list[str] | None,
-        typer.Argument(help="Words, image files, or URLs of images; several are looked for together."),
+        typer.Argument(help="Texts, image files, or URLs of images; several are one query."),
     ] = None
     like: Annotated[list[str] | None, typer.Option(help="Id of a product to find others like.")] = None
     unlike: Annotated[list[str] | None, typer.Option(help="Id of a product to stay away from.")] = None
     box: Annotated[
         str | None,
-        typer.Option(help="Part of the image that is meant: x,y,width,height in shares of its size."),
+        typer.Option(help="Part of the image to search by: x,y,width,height in shares of its size."),
     ] = None
     limit: Annotated[int, typer.Option(min=1, help="Products to find.")] = 10
     offset: Annotated[int, typer.Option(min=0, help="Products to skip.")] = 0
     filter: Annotated[
-        str | None, typer.Option(help='Conditions on attributes: {"color": "red", "price": {"lt": 50}}.')
+        JsonObject | None,
+        typer.Option(
+            parser=JsonObject,
+            metavar="JSON",
+            help='Conditions on attributes: {"color": "red", "price": {"lt": 50}}.',
+        ),
     ] = None
     weights: Annotated[
-        str | None, typer.Option(help='Weights of the ensemble\'s members: {"openclip": 1, "blip2": 0.5}.')
+        JsonObject | None,
+        typer.Option(
+            parser=JsonObject,
+            metavar="JSON",
+            help='Weights of the ensemble\'s members: {"openclip": 1, "blip2": 0.5}.',
+        ),
     ] = None
     fusion: Annotated[
         Literal["rrf", "weighted"] | None, typer.Option(help="How the ensemble fuses lists.")
     ] = None
     keyword_weight: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of the ranking by words as they are written.")
+        float | None, typer.Option(min=0, max=1, help="Share of the ranking by keyword search.")
     ] = None
     score_threshold: Annotated[
         float | None, typer.Option(min=-1, max=1, help="Smallest cosine of a result.")
     ] = None
     max_false_match_rate: Annotated[
-        float | None, typer.Option(help="How often a strange query may find anything at all.")
+        float | None,
+        typer.Option(help="How often a query that nothing matches may still find something."),
     ] = None
     exclude: Annotated[list[str] | None, typer.Option(help="Id of a product to leave out.")] = None
 
     @property
     def parts(self) -> "list[Part]":
-        """Tell images from words, and put all parts of the query together.
+        """Sort images from texts, and join all parts of the query.
 
         Raises:
-            typer.BadParameter: there is none, a box is none, or there is no image for it.
+            typer.BadParameter: there is no part, the box is malformed, or it has no image.
             FileNotFoundError: what looks like an image's path is not there.
         """
         from vitrine.query import ImagePart, ProductPart, TextPart
 
-        cut = None if self.box is None else _box(self.box)
-        looks = [each for each in self.query or [] if is_image(each)]
-        if cut is not None and not looks:
-            raise typer.BadParameter("a box is of an image; give one", param_hint="--box")
+        box = None if self.box is None else _box(self.box)
+        images = [each for each in self.query or [] if is_image(each)]
+        if box is not None and not images:
+            raise typer.BadParameter("a box needs an image; give one", param_hint="--box")
         parts: list[Part] = [
-            ImagePart(each, box=cut) if each in looks else TextPart(each) for each in self.query or []
+            ImagePart(each, box=box) if each in images else TextPart(each) for each in self.query or []
         ]
         parts += [ProductPart(each) for each in self.like or []]
         parts += [ProductPart(each, -0.5) for each in self.unlike or []]
         if not parts:
-            raise typer.BadParameter("give words, an image, or --like", param_hint="QUERY")
+            raise typer.BadParameter("give a text, an image, or --like", param_hint="QUERY")
         return parts
 
     @property
@@ -89,8 +100,8 @@ class Asked(OptionGroup):
         return {
             "limit": self.limit,
             "offset": self.offset,
-            "filter": json_object(self.filter, "--filter"),
-            "weights": json_object(self.weights, "--weights"),
+            "filter": self.filter,
+            "weights": self.weights,
             "fusion": self.fusion,
             "keyword_weight": self.keyword_weight,
             "score_threshold": self.score_threshold,
@@ -100,8 +111,8 @@ class Asked(OptionGroup):
 
 
 def is_image(text: str) -> bool:
-    """Tell an image's path or URL from words."""
-    # A name that ends like an image's but is not there is a mistake, rather than a word.
+    """Return whether this is the path or URL of an image, not a text."""
+    # A name with the ending of an image that is not there is a mistake, not a text.
     return _IMAGE.fullmatch(text) is not None or (len(text) < 256 and Path(text).is_file())
 
 
@@ -120,18 +131,18 @@ def _box(text: str) -> "Box":
 @asks
 def search(
     *,
-    asked: Asked,
+    query: QueryOptions,
     model: Annotated[str | None, typer.Option(help="An encoder; default: the ensemble.")] = None,
     thumbnails: Annotated[
         bool | None, typer.Option(help="Draw images; default: where the terminal can.", show_default=False)
     ] = None,
     service: Service,
 ) -> None:
-    """Find products by images, by words, by other products, or by all of them."""
-    parts = asked.parts
+    """Find products by images, by texts, by other products, or by all of them."""
+    parts = query.parts
     with service.client() as client:
-        page = client.search(parts, model=model, **asked.options)
-        service.show(page, lambda: _drawn_page(page, client, thumbnails, asked.offset))
+        page = client.search(parts, model=model, **query.options)
+        service.show(page, lambda: _drawn_page(page, client, thumbnails, query.offset))
 
 
 def _drawn_page(
@@ -158,10 +169,10 @@ def _drawn_page(
 
 
 def footer(facts: "SearchDetails") -> "RenderableType":
-    """Draw who answered, how long each stage took, and who is missing."""
+    """Draw the models that answered, the time of each stage, and the models that are missing."""
     from rich.text import Text
 
-    used = ", ".join(each.model for each in facts.models_used) or "words alone"
+    used = ", ".join(each.model for each in facts.models_used) or "keyword search"
     stages = ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in facts.timings_ms.items())
     missing = "".join(f"; without {name}: {why}" for name, why in facts.skipped.items())
     return Text(f"{used}; {stages}{missing if facts.degraded else ''}", style="dim")
@@ -170,18 +181,18 @@ def footer(facts: "SearchDetails") -> "RenderableType":
 @asks
 def compare(
     *,
-    asked: Asked,
+    query: QueryOptions,
     model: Annotated[
         list[str] | None,
         typer.Option(help="An encoder, or ensemble; default: every encoder and the ensemble."),
     ] = None,
     service: Service,
 ) -> None:
-    """Ask several models the same and show what each finds, side by side."""
-    parts = asked.parts
+    """Send one query to several models, and show their results side by side."""
+    parts = query.parts
     with service.client() as client:
-        compared = client.compare(parts, models=model, **asked.options)
-    service.show(compared, lambda: _drawn_comparison(compared, asked.offset))
+        compared = client.compare(parts, models=model, **query.options)
+    service.show(compared, lambda: _drawn_comparison(compared, query.offset))
 
 
 def _drawn_comparison(compared: "CompareResponse", offset: int) -> "RenderableType":
@@ -210,17 +221,17 @@ _SHOWN_NUMBERS = 4
 @asks
 def embed(
     model: Annotated[str, typer.Argument(help="An encoder.")],
-    inputs: Annotated[list[str], typer.Argument(help="Words, image files, or URLs of images.")],
+    inputs: Annotated[list[str], typer.Argument(help="Texts, image files, or URLs of images.")],
     *,
     service: Service,
 ) -> None:
-    """Make unit vectors of words and images; exit code 2 where one cannot be embedded."""
+    """Make unit vectors of texts and images; exit code 2 where one cannot be embedded."""
     images = [each for each in dict.fromkeys(inputs) if is_image(each)]
     texts = [each for each in dict.fromkeys(inputs) if each not in images]
     with service.client() as client:
-        told = dict(_embedded(client.embed_texts, model, texts, TEXTS_A_CALL))
-        told |= _embedded(client.embed_images, model, images, IMAGES_A_CALL)
-    answers = [{"input": each, **told[each]} for each in inputs]
+        embedded = dict(_embedded(client.embed_texts, model, texts, TEXTS_A_CALL))
+        embedded |= _embedded(client.embed_images, model, images, IMAGES_A_CALL)
+    answers = [{"input": each, **embedded[each]} for each in inputs]
     service.show({"embeddings": answers}, lambda: _drawn_embeddings(answers))
     if any("error" in each for each in answers):
         raise typer.Exit(Exit.USAGE)
@@ -233,7 +244,7 @@ def caption(
     *,
     service: Service,
 ) -> None:
-    """Say in words what images show, where an encoder writes captions."""
+    """Write captions of images, where an encoder can."""
     from vitrine.cli.output import table
 
     with service.client() as client:
@@ -255,7 +266,7 @@ def _embedded(
 
 
 def _file_bytes(name: str) -> int:
-    """Bytes of an image file; 0 for words and URLs, and for a file that cannot be read, as reading it will say."""
+    """Bytes of an image file; 0 for texts, URLs, and files that cannot be read."""
     try:
         return Path(name).stat().st_size
     except (OSError, ValueError):

@@ -1,12 +1,12 @@
-"""Commands that call the service: shared options, exit codes, and what becomes of errors."""
+"""Options that commands share, exit codes, and errors of the service as one sentence."""
 
 import inspect
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Exit(IntEnum):
-    """How a command ended."""
+    """Exit codes of commands."""
 
     OK = 0
     FAILED = 1
@@ -37,17 +37,17 @@ class Exit(IntEnum):
 
 
 MEANINGS = {
-    Exit.OK: "it is done, or with `--detach` submitted",
+    Exit.OK: "done, or with `--detach` submitted",
     Exit.FAILED: "the service or a job failed, or a job was canceled",
-    Exit.USAGE: "the command, or what it sends, is wrong",
-    Exit.NOT_FOUND: "what it names does not exist",
-    Exit.TRY_LATER: "not now: the service, a model, or a server behind a URL is away or busy",
-    Exit.REFUSED: "the gate refuses the candidate, a verification finds differences that stay, or it "
-    "contradicts what is stored, such as an equal job that is at work; or a backup lacks image files",
+    Exit.USAGE: "the command or its arguments are wrong",
+    Exit.NOT_FOUND: "a product, job, model or other thing that it names does not exist",
+    Exit.TRY_LATER: "the service, a model, or a server behind a URL is away or busy: try again later",
+    Exit.REFUSED: "the quality gate refuses the candidate, a verification finds differences that stay, the command "
+    "contradicts what is stored, such as an equal job that runs, or a backup lacks image files",
     Exit.NOT_ALLOWED: "the API key is missing, unknown, or may not do this",
     Exit.MISCONFIGURED: "a configuration is wrong; `vitrine config check` says how",
-    Exit.UNSET: "`vitrine config check` finds no mistake, but could not check all: variables that the file "
-    "refers to are not set",
+    Exit.UNSET: "`vitrine config check` finds no mistake, but the file refers to variables that are not set, so "
+    "not all could be checked",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",
 }
 
@@ -77,35 +77,41 @@ def exit_of(error: "ServiceError") -> Exit:
     return next((code for kinds, code in table if isinstance(error, kinds)), Exit.FAILED)
 
 
-R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
 class OptionGroup:
-    """Base of dataclasses whose fields are options; all of them need a default."""
+    """Base of dataclasses whose fields are options of several commands; each needs a default."""
 
 
-def expanded(function: Callable[..., R]) -> Callable[..., R]:
-    """Put the options of a group in the place of each parameter that is annotated with one.
+def asks(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn a function into a command; an error of the service becomes one sentence and an exit code.
 
-    Typer reads signatures, so the one of the function that is returned names each option.
+    The fields of an `OptionGroup` become options of the command. Typer knows no such groups; it reads the
+    signature, which therefore names each option.
     """
-    hints = get_type_hints(function, include_extras=True)
-    groups = {name: kind for name, kind in hints.items() if _is_group(kind)}
-    parameters: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(function).parameters.items():
-        own = parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-        parameters += _options(groups[name]) if name in groups else [own]
+    own = _parameters(function)
+    groups = {name: each.annotation for name, each in own.items() if _is_group(each.annotation)}
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, each in own.items():
+        parameters |= _parameters(groups[name]) if name in groups else {name: each}
 
     @wraps(function)
-    def command(**values: Any) -> R:
-        for name, kind in groups.items():
-            values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
-        return function(**values)
+    def command(**values: Any) -> None:
+        from vitrine.errors import ServiceError
 
-    del command.__wrapped__
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
+        for name, kind in groups.items():
+            values[name] = kind(**{each: values.pop(each) for each in _parameters(kind)})
+        try:
+            function(**values)
+        except ServiceError as error:
+            field = f" (field {error.param})" if error.param else ""
+            typer.echo(f"{error.message}{field}", err=True)
+            raise typer.Exit(exit_of(error)) from None
+        except OSError as error:
+            # An image to send, or a file to write.
+            typer.echo(f"{error.filename}: {error.strerror}", err=True)
+            raise typer.Exit(Exit.USAGE) from None
+
+    command.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
+    command.__annotations__ = {name: each.annotation for name, each in parameters.items()}
     return command
 
 
@@ -113,31 +119,25 @@ def _is_group(kind: Any) -> bool:
     return inspect.isclass(kind) and issubclass(kind, OptionGroup)
 
 
-def _options(group: type[OptionGroup]) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name]
-        )
-        for each in fields(group)
-    ]
+def _parameters(source: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    hints = get_type_hints(source, include_extras=True)
+    return {
+        name: each.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, each in inspect.signature(source).parameters.items()
+    }
 
 
-def json_object(text: str | None, option: str) -> dict[str, Any] | None:
-    """Read an option that holds a JSON object; None when it is left out.
+class JsonObject(dict[str, Any]):
+    """Value of an option that holds a JSON object."""
 
-    Raises:
-        typer.BadParameter: it is none.
-    """
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise typer.BadParameter('give a JSON object such as {"color": "red"}', param_hint=option)
-    return value
+    def __init__(self, text: str) -> None:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise typer.BadParameter('give a JSON object such as {"color": "red"}')
+        super().__init__(value)
 
 
 # Each command imports the client and rich when it runs, which keeps help and completion fast.
@@ -146,7 +146,7 @@ _PANEL = "Service"
 
 @dataclass(frozen=True, slots=True)
 class Service(OptionGroup):
-    """The service to ask, and how to print what it answers."""
+    """Address and key of the service, and the form of what is printed."""
 
     url: Annotated[
         str | None,
@@ -169,7 +169,7 @@ class Service(OptionGroup):
     ] = False
 
     def client(self) -> "Vitrine":
-        """Open the client; as a context manager it is closed afterwards."""
+        """Open the client, to be closed as a context manager."""
         from vitrine.client import Vitrine
 
         try:
@@ -182,33 +182,11 @@ class Service(OptionGroup):
         answer: "BaseModel | Sequence[BaseModel] | dict[str, Any]",
         drawn: "Callable[[], RenderableType]",
     ) -> None:
-        """Print an answer as JSON, or as it is drawn."""
+        """Print an answer as JSON, or as `drawn` draws it."""
         if self.as_json:
             typer.echo(json.dumps(_plain(answer), indent=2, ensure_ascii=False))
             return
         console().print(drawn())
-
-
-def asks(function: Callable[..., None]) -> Callable[..., None]:
-    """Make a command of a function; what the service refuses is one sentence and an exit code."""
-    command = expanded(function)
-
-    @wraps(command)
-    def guarded(**values: Any) -> None:
-        from vitrine.errors import ServiceError
-
-        try:
-            command(**values)
-        except ServiceError as error:
-            field = f" (field {error.param})" if error.param else ""
-            typer.echo(f"{error.message}{field}", err=True)
-            raise typer.Exit(exit_of(error)) from None
-        except OSError as error:
-            # An image to send, or a file to write.
-            typer.echo(f"{error.filename}: {error.strerror}", err=True)
-            raise typer.Exit(Exit.USAGE) from None
-
-    return guarded
 
 
 def _plain(answer: Any) -> Any:

@@ -1,36 +1,41 @@
-"""Commands of an upgrade: plan, build, evaluate, promote, roll back, prune, verify, adopt."""
+"""Commands of an upgrade: plan, build, sample, evaluate, promote, rollback, prune, verify, adopt."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vitrine.cli.jobs import Waiting
-from vitrine.cli.service import OptionGroup, Service, asks, json_object
+from vitrine.cli.jobs import JobOptions
+from vitrine.cli.service import JsonObject, OptionGroup, Service, asks
 
 _PANEL = "Candidate, where it differs from what is configured"
 Changed = Annotated[str | None, typer.Option(rich_help_panel=_PANEL, show_default=False)]
 Model = Annotated[str, typer.Option(help="A configured encoder.")]
+Fingerprint = Annotated[str | None, typer.Option(help="A version of the model; default: the one before.")]
 Apply = Annotated[
     bool,
-    typer.Option(help="Change the running configuration, or tell the change and wait for it to be made."),
+    typer.Option(help="Change the running configuration, or log the change and wait until it is made."),
 ]
 WaitS = Annotated[float, typer.Option("--wait-s", help="How long to wait for the replicas, in seconds.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate(OptionGroup):
-    """What a candidate differs in from the configured encoder."""
+    """Fields in which a candidate differs from the configured encoder: those of `core.jobs.Candidate`."""
 
+    family: Changed = None
     checkpoint: Changed = None
     pretrained: Changed = None
     revision: Changed = None
     precision: Changed = None
+    int8_threshold: Annotated[float | None, typer.Option(rich_help_panel=_PANEL, show_default=False)] = None
     pooling: Changed = None
+    draft: Annotated[bool | None, typer.Option(rich_help_panel=_PANEL, show_default=False)] = None
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What is given."""
+        """The fields that are given."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -40,17 +45,17 @@ def plan(
     percent: Annotated[float, typer.Option(help="Share of the images to measure by.")] = 2.0,
     *,
     candidate: Candidate,
-    waiting: Waiting,
+    job: JobOptions,
     service: Service,
 ) -> None:
-    """Say what a candidate would change, what it lacks and how long its build takes; write nothing."""
-    waiting.do(service, "plan", model=model, percent=percent, **candidate.changes)
+    """Estimate what a candidate changes, what it lacks and how long its build takes; write nothing."""
+    job.do(service, "plan", model=model, percent=percent, **candidate.changes)
 
 
 @asks
-def build(model: Model, *, candidate: Candidate, waiting: Waiting, service: Service) -> None:
-    """Fill the collection of a model's version; goes on where an earlier build has ended or died."""
-    waiting.do(service, "build", model=model, **candidate.changes)
+def build(model: Model, *, candidate: Candidate, job: JobOptions, service: Service) -> None:
+    """Fill the collection of a version; goes on where an earlier build ended."""
+    job.do(service, "build", model=model, **candidate.changes)
 
 
 @asks
@@ -59,84 +64,84 @@ def sample(
     percent: Annotated[float, typer.Option(help="Share of the images.")] = 5.0,
     *,
     candidate: Candidate,
-    waiting: Waiting,
+    job: JobOptions,
     service: Service,
 ) -> None:
     """Build a share of a collection and predict how long the whole takes."""
-    waiting.do(service, "sample", model=model, percent=percent, **candidate.changes)
+    job.do(service, "sample", model=model, percent=percent, **candidate.changes)
 
 
 @asks
 def evaluate(
     model: Annotated[
-        list[str] | None,
-        typer.Option(help="A configured encoder to compare; default: all with a collection."),
+        str | None, typer.Option(help="A configured encoder; default: all with a collection.")
     ] = None,
-    candidate_of: Annotated[
-        str | None,
-        typer.Option("--candidate", help="Model whose candidate is compared with it and judged by the gate."),
-    ] = None,
+    compare: Annotated[list[str] | None, typer.Option(help="A further encoder to compare.")] = None,
     ensemble: Annotated[
-        list[str] | None,
-        typer.Option(help='As JSON: {"name", "weights", "fusion"}; default: the configured.'),
+        list[JsonObject] | None,
+        typer.Option(
+            parser=JsonObject, metavar="JSON", help='{"name", "weights", "fusion"}; default: the configured.'
+        ),
     ] = None,
     queries: Annotated[
-        str | None, typer.Option(help="Table of labeled queries, in a folder that the service has opened.")
+        str | None, typer.Option(help="Table of labeled queries, in a folder that is open to the service.")
     ] = None,
     sampled: Annotated[
         int | None, typer.Option("--sample", help="Images to change where no labels are.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the drawing and the intervals.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the drawing and the intervals.")] = None,
     *,
     candidate: Candidate,
-    waiting: Waiting,
+    job: JobOptions,
     service: Service,
 ) -> None:
-    """Compare models and ensembles on labeled queries, or on changed images of the catalog."""
-    changes = candidate.changes
-    if changes and candidate_of is None:
-        raise typer.BadParameter(
-            f"name the model that --{next(iter(changes))} is of", param_hint="--candidate"
-        )
-    waiting.do(
+    """Compare a candidate with its live version by the quality gate, or configured models and ensembles.
+
+    The queries are labeled, or changed images of the catalog.
+    """
+    is_file = queries is not None and Path(queries).exists()
+    job.do(
         service,
         "evaluate",
-        models=model,
-        candidate=None if candidate_of is None else {"model": candidate_of, **changes},
-        ensembles=None if ensemble is None else [json_object(each, "--ensemble") for each in ensemble],
-        queries=queries,
+        model=model,
+        compare=compare,
+        ensembles=ensemble,
+        queries=str(Path(queries or "").absolute()) if is_file else queries,
         sample=sampled,
         seed=seed,
+        **candidate.changes,
     )
 
 
 @asks
 def promote(
     model: Model,
-    force: Annotated[str | None, typer.Option(help="Why to promote it whatever the evaluation says.")] = None,
+    force: Annotated[
+        str | None, typer.Option(help="Reason to promote it whatever the quality gate says.")
+    ] = None,
     apply: Apply = True,
     wait_s: WaitS = 1800.0,
     *,
     candidate: Candidate,
-    waiting: Waiting,
+    job: JobOptions,
     service: Service,
 ) -> None:
-    """Let a built candidate take over from the live version, without an hour of downtime."""
-    waiting.do(service, "promote", model=model, force=force, apply=apply, wait_s=wait_s, **candidate.changes)
+    """Make a built candidate the live version, without downtime."""
+    job.do(service, "promote", model=model, force=force, apply=apply, wait_s=wait_s, **candidate.changes)
 
 
 @asks
 def rollback(
     model: Model,
-    to: Annotated[str | None, typer.Option(help="Fingerprint; default: the version before.")] = None,
+    fingerprint: Fingerprint = None,
     apply: Apply = True,
     wait_s: WaitS = 1800.0,
     *,
-    waiting: Waiting,
+    job: JobOptions,
     service: Service,
 ) -> None:
     """Go back to the version that was live before, brought up to date first."""
-    waiting.do(service, "rollback", model=model, to=to, apply=apply, wait_s=wait_s)
+    job.do(service, "rollback", model=model, fingerprint=fingerprint, apply=apply, wait_s=wait_s)
 
 
 @asks
@@ -153,7 +158,7 @@ def prune(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     *,
-    waiting: Waiting,
+    job: JobOptions,
     service: Service,
 ) -> None:
     """Drop the collections of versions that nobody goes back to, or image files that no product names."""
@@ -161,28 +166,27 @@ def prune(
         raise typer.BadParameter("say either --model or --files", param_hint="--model")
     kind, args = ("prune_files", {}) if files else ("prune", {"model": model, "keep": keep})
     if not yes and not dry_run:
-        if waiting.detach or service.as_json:
-            raise typer.BadParameter("say --yes, or --dry-run: nobody can be asked", param_hint="--yes")
-        planned = waiting.do(service, kind, dry_run=True, **args).result or {}
+        job.require_person(service)
+        planned = job.do(service, kind, dry_run=True, **args).result or {}
         if not planned.get("would_remove" if files else "would_drop"):
             return
         question = "Remove these files for good?" if files else "Drop these collections?"
         typer.confirm(question, abort=True, err=True)
-    waiting.do(service, kind, dry_run=dry_run, **args)
+    job.do(service, kind, dry_run=dry_run, **args)
 
 
 @asks
 def verify(
     model: Annotated[str | None, typer.Option(help="A configured encoder; default: all.")] = None,
     percent: Annotated[float, typer.Option(help="Share of the images to encode anew.")] = 5.0,
-    seed: Annotated[int | None, typer.Option(help="Of the drawing; default: another each time.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the drawing; default: another each time.")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
     *,
-    waiting: Waiting,
+    job: JobOptions,
     service: Service,
 ) -> None:
     """Compare catalog, ledger and Milvus; exit code 5 where differences stay."""
-    waiting.do(service, "verify", model=model, percent=percent, seed=seed, repair=repair)
+    job.do(service, "verify", model=model, percent=percent, seed=seed, repair=repair)
 
 
 @asks
@@ -192,12 +196,11 @@ def adopt(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     *,
-    waiting: Waiting,
+    job: JobOptions,
     service: Service,
 ) -> None:
     """Confirm that the former Milvus is lost: the configured one takes its place, and all is encoded anew."""
     if not yes:
-        if waiting.detach or service.as_json:
-            raise typer.BadParameter("say --yes: nobody can be asked", param_hint="--yes")
+        job.require_person(service)
         typer.confirm("Take the configured Milvus in the place of the former?", abort=True, err=True)
-    waiting.do(service, "adopt", keep_index=keep_index)
+    job.do(service, "adopt", keep_index=keep_index)

@@ -11,7 +11,7 @@ export function outcome({ result, args }) {
     .filter(([name, value]) => isFigure(value) && name !== "diff" && !(name in args))
     .map(([name, value]) => h("div", {}, h("dt", {}, words(name)), h("dd", {}, text(value))));
   return [
-    verdict(result?.gate),
+    verdict(result?.quality_gate),
     facts.length > 0 && h("dl", {}, facts),
     result?.diff && h("pre", { tabindex: "0", "aria-label": "Change of the configuration" }, result.diff),
   ].filter(Boolean);
@@ -22,10 +22,10 @@ function isFigure(value) {
   return ["number", "string", "boolean"].includes(typeof value) && value !== "";
 }
 
-/** @param {{passed: boolean, reason: string} | null | undefined} gate */
+/** @param {{passed: boolean | null, reason: string} | null | undefined} gate */
 function verdict(gate) {
   if (!gate?.reason) return null;
-  return h("p", { class: gate.passed ? "good" : "bad" }, `Gate ${gate.reason}`);
+  return h("p", { class: gate.passed === false ? "bad" : "good" }, `Quality gate ${gate.reason}`);
 }
 
 /** A name of the API for people: seconds and rates keep their unit. @param {string} name */

@@ -7,7 +7,7 @@ import { submit } from "./jobs.js";
 
 /** @typedef {import("./confirm.js").Option} Option */
 /** @typedef {{kind: string, label: string, what: string, options?: Option[],
- *   of: "candidate" | "inner" | "model"}} Step with `options` it asks first */
+ *   of: "candidate" | "model"}} Step with `options` it asks first */
 
 /** Names, labels, and values that are usual. @type {[string, string, string[]][]} */
 const CANDIDATE = [
@@ -27,20 +27,20 @@ const STEPS = [
     of: "candidate",
   },
   { kind: "build", label: "Build", what: "fill the candidate's own collection", of: "candidate" },
-  { kind: "evaluate", label: "Evaluate", what: "compare the candidate with the live version", of: "inner" },
+  { kind: "evaluate", label: "Evaluate", what: "compare the candidate with the live version", of: "candidate" },
   {
     kind: "promote",
     label: "Promote",
-    what: "let the candidate take over, if the gate agrees",
+    what: "let the candidate take over, if the quality gate passes it",
     of: "candidate",
-    options: [{ name: "force", label: "Promote whatever the gate says, because", type: "text" }],
+    options: [{ name: "force", label: "Promote whatever the quality gate says, because", type: "text" }],
   },
   {
     kind: "rollback",
     label: "Roll back",
     what: "go back to the version before",
     of: "model",
-    options: [{ name: "to", label: "Or to this fingerprint", type: "text" }],
+    options: [{ name: "fingerprint", label: "Or to this fingerprint", type: "text" }],
   },
   {
     kind: "prune",
@@ -124,6 +124,5 @@ function args({ of }, data) {
   const given = CANDIDATE.map(([name]) => [name, String(data.get(name) ?? "").trim()]).filter(
     ([, value]) => value,
   );
-  const candidate = { model, ...Object.fromEntries(given) };
-  return of === "inner" ? { candidate } : candidate;
+  return { model, ...Object.fromEntries(given) };
 }

@@ -64,7 +64,7 @@ def test_a_model_is_upgraded_and_rolled_back(page: Page) -> None:
     expect(opened.value.locator("h1")).to_be_visible()
     opened.value.close()
     screenshot(page, "upgrade")
-    run_step(page, "Promote", "promote", {"Promote whatever the gate says, because": "a test"})
+    run_step(page, "Promote", "promote", {"Promote whatever the quality gate says, because": "a test"})
     expect(rows(page, MODEL)).to_have_count(2)
     expect(rows(page, MODEL).nth(1)).to_contain_text("serves, live")
     expect(rows(page, MODEL).nth(0)).to_contain_text("kept")

@@ -70,9 +70,9 @@ def test_a_job_that_has_failed_says_why_and_one_that_has_succeeded_what_came_of_
     app: FastAPI, open_page: OpenPage
 ) -> None:
     jobs = app.state.services.catalog.jobs
-    refusal = {"gate": {"passed": False, "reason": "refused: ndcg@10 goes from 0.9 to 0.8"}}
+    refusal = {"quality_gate": {"passed": False, "reason": "refused: ndcg@10 goes from 0.9 to 0.8"}}
     for kind, state, result, error in (
-        ("promote", "failed", refusal, "the gate refuses it"),
+        ("promote", "failed", refusal, "the quality gate refuses it"),
         ("plan", "succeeded", {"missing": 1200, "predicted_s": 61.26}, None),
     ):
         job = jobs.begin(jobs.create(kind, {"model": "first"}).job_id)
@@ -85,5 +85,5 @@ def test_a_job_that_has_failed_says_why_and_one_that_has_succeeded_what_came_of_
         plan, promotion = page.locator(".job").all()
         expect(plan).to_contain_text("1,200")
         expect(plan).to_contain_text("61.3")
-        expect(promotion).to_contain_text("the gate refuses it")
-        expect(promotion).to_contain_text("Gate refused: ndcg@10 goes from 0.9 to 0.8")
+        expect(promotion).to_contain_text("the quality gate refuses it")
+        expect(promotion).to_contain_text("Quality gate refused: ndcg@10 goes from 0.9 to 0.8")

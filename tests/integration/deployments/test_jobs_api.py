@@ -193,10 +193,28 @@ async def test_mistakes_are_named(client: httpx.AsyncClient, body: dict[str, Any
         ("prune", {"model": "third"}, 404, "args.model", "first, second"),
         ("verify", {"model": "third"}, 404, "args.model", "first, second"),
         ("rollback", {"model": "third"}, 404, "args.model", "first, second"),
-        ("rollback", {"model": "first", "to": "0" * 12}, 404, "args.to", "versions: 0123456789ab"),
-        ("rollback", {"model": "second", "to": "0123456789ab"}, 404, "args.to", "versions: none"),
-        ("evaluate", {"models": ["first", "third"]}, 404, "args.models[1]", "first, second"),
-        ("evaluate", {"candidate": {"model": "third"}}, 404, "args.candidate.model", "first, second"),
+        (
+            "rollback",
+            {"model": "first", "fingerprint": "0" * 12},
+            404,
+            "args.fingerprint",
+            "versions: 0123456789ab",
+        ),
+        (
+            "rollback",
+            {"model": "second", "fingerprint": "0123456789ab"},
+            404,
+            "args.fingerprint",
+            "versions: none",
+        ),
+        (
+            "evaluate",
+            {"model": "first", "compare": ["second", "third"]},
+            404,
+            "args.compare[1]",
+            "first, second",
+        ),
+        ("evaluate", {"model": "third", "pooling": "mean"}, 404, "args.model", "first, second"),
         (
             "evaluate",
             {"ensembles": [{"weights": {"first:candidate": 1, "third:candidate": 1}}]},
@@ -232,9 +250,9 @@ async def test_a_job_that_names_what_is_known_is_taken(client: httpx.AsyncClient
     ensembles = [{"name": "both", "weights": {"first:candidate": 1, "second": 1}}]
     candidate = {"model": "first", "pooling": "mean"}
     for kind, args in (
-        ("rollback", {"model": "first", "to": "0123456789ab"}),
+        ("rollback", {"model": "first", "fingerprint": "0123456789ab"}),
         ("verify", {}),
-        ("evaluate", {"ensembles": ensembles, "candidate": candidate, "queries": "/srv/shop/labels.csv"}),
+        ("evaluate", {"ensembles": ensembles, "queries": "/srv/shop/labels.csv", **candidate}),
         ("import", {"source": {"kind": "manifest", "path": "/srv/shop/shop.csv"}}),
     ):
         answer = await client.post("/v1/jobs", json={"kind": kind, "args": args})

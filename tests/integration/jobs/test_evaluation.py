@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from core.errors import Conflict, InvalidInput
-from core.job_config import EvaluationConfig, GateConfig
+from core.job_config import EvaluationConfig, QualityGateConfig
 from core.jobs import EnsembleArgs, EvaluateArgs
 from core.types import NewImage
 from jobs.evaluation.evaluate import evaluate_job
@@ -28,7 +28,10 @@ from tests.support.evaluation_bench import BLIND, Bench, bench
 PRODUCTS = 80
 SIGHTED = uuid.uuid4().hex
 CONFIG = EvaluationConfig(
-    sample=60, resamples=200, shown_queries=5, gate=GateConfig(metric="mrr", max_drop=0.02, min_queries=40)
+    sample=60,
+    resamples=200,
+    shown_queries=5,
+    quality_gate=QualityGateConfig(metric="mrr", max_drop=0.02, min_queries=40),
 )
 
 
@@ -60,8 +63,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory, lite_uri: str) -> Iterator[Be
     found.close()
 
 
-def mean(result: EvaluationResult, contender: str, metric: str = "mrr") -> float:
-    return result.figures[0].estimates[contender][metric].mean
+def mean(result: EvaluationResult, system: str, metric: str = "mrr") -> float:
+    return result.figures[0].estimates[system][metric].mean
 
 
 def write_labels(folder: Path, rows: list[tuple[str, str, str, str, str]]) -> str:
@@ -88,15 +91,15 @@ def test_changed_images_find_their_product_by_eyes_and_not_by_noise(shop: Bench)
 
 
 def test_the_same_seed_gives_the_same_figures_and_another_asks_other_queries(shop: Bench) -> None:
-    first, second = shop.evaluate(models=["eyes"]), shop.evaluate(models=["eyes"])
+    first, second = shop.evaluate(model="eyes"), shop.evaluate(model="eyes")
     assert first.full() == second.full()
-    other = shop.evaluate(models=["eyes"], seed=5)
+    other = shop.evaluate(model="eyes", seed=5)
     assert {each.query_id for each in other.queries} != {each.query_id for each in first.queries}
 
 
 def test_an_equal_candidate_passes_the_gate(shop: Bench) -> None:
     candidate = {"model": "eyes", "checkpoint": f"equal-{SIGHTED}"}
-    result = shop.evaluate(models=["eyes"], candidate=candidate)
+    result = shop.evaluate(**candidate)
     assert result.decision is not None
     assert result.decision.passed
     assert result.decision.difference is not None
@@ -106,7 +109,7 @@ def test_an_equal_candidate_passes_the_gate(shop: Bench) -> None:
 
 def test_a_worse_candidate_is_refused_with_the_figures(shop: Bench) -> None:
     candidate = {"model": "eyes", "checkpoint": f"{BLIND}-candidate-{SIGHTED}"}
-    result = shop.evaluate(candidate=candidate)
+    result = shop.evaluate(compare=["mole"], **candidate)
     assert result.decision is not None
     assert not result.decision.passed
     assert result.decision.reason.startswith("refused: mrr goes from 0.")
@@ -115,7 +118,7 @@ def test_a_worse_candidate_is_refused_with_the_figures(shop: Bench) -> None:
 
 def test_a_candidate_that_was_never_built_is_a_conflict(shop: Bench) -> None:
     with pytest.raises(Conflict, match=r"no images in its collection eyes_.*build it first"):
-        shop.evaluate(candidate={"model": "eyes", "checkpoint": "never built"})
+        shop.evaluate(model="eyes", checkpoint="never built")
 
 
 def test_a_sampled_candidate_is_compared_among_what_both_hold(shop: Bench) -> None:
@@ -123,7 +126,7 @@ def test_a_sampled_candidate_is_compared_among_what_both_hold(shop: Bench) -> No
     changes = {"checkpoint": f"sampled-{SIGHTED}"}
     collection = shop.index(shop.settings.encoder("eyes", changes), limit=50)
     indexed = shop.catalog.ledger.counts(collection).indexed
-    result = shop.evaluate(models=["eyes"], candidate={"model": "eyes", **changes})
+    result = shop.evaluate(model="eyes", **changes)
     assert result.pool == indexed == 50
     assert len(result.queries) == 50
     assert result.decision is not None
@@ -145,7 +148,7 @@ def test_labeled_queries_are_summed_up_by_kind(shop: Bench, tmp_path: Path) -> N
             ("gone", "red", "", "sold out", ""),
         ],
     )
-    result = shop.evaluate(models=["eyes"], queries=labels)
+    result = shop.evaluate(model="eyes", queries=labels)
     assert {each.kind: each.queries for each in result.figures} == {
         "images": 2,
         "words": 1,

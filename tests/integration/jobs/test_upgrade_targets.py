@@ -14,12 +14,12 @@ from core.errors import Conflict, NotFound, Unavailable
 from core.job_config import BulkConfig
 from core.jobs import Progress, PruneFilesArgs
 from core.types import EncoderInfo
-from jobs.evaluation.measures import GateDecision
+from jobs.evaluation.measures import QualityGateDecision
 from jobs.runner.context import JobContext, JobRun, take_up
 from jobs.runner.settings import EncoderSettings, Settings
 from jobs.upgrade.promote import Upgrade
 from jobs.upgrade.prune import drop, prune_files, sort_out
-from jobs.upgrade.rollout import Surroundings, as_it_was, version_to_return_to
+from jobs.upgrade.rollout import UpgradeContext, as_it_was, version_to_return_to
 from milvus.config import MilvusConfig
 from models.config import EncoderConfig
 from tests.support.upgrade_stage import MODEL, Stage, info, stage
@@ -50,7 +50,7 @@ def upgrade(shop: Stage, run: JobRun) -> Upgrade:
     )
     return Upgrade(
         JobContext(run, settings, shop.catalog),
-        Surroundings(run, shop.catalog, shop.store, shop.serve),
+        UpgradeContext(run, shop.catalog, shop.store, shop.serve),
         shop.serve.config(),
         encoder("old"),
         shop.live,
@@ -69,9 +69,9 @@ def test_a_rollback_goes_to_the_version_before_and_then_forward_again(shop: Stag
 
 def test_a_rollback_goes_to_the_version_that_it_names(shop: Stage) -> None:
     shop.build("candidate")
-    assert target(shop, to=info("candidate").fingerprint) == "candidate"
+    assert target(shop, fingerprint=info("candidate").fingerprint) == "candidate"
     with pytest.raises(NotFound, match="no version 000000000000"):
-        target(shop, to="0" * 12)
+        target(shop, fingerprint="0" * 12)
 
 
 def test_a_rollback_that_died_after_the_alias_moved_does_not_go_forward_when_asked_again(shop: Stage) -> None:
@@ -111,27 +111,29 @@ def test_an_incomplete_candidate_is_refused_with_its_gap(shop: Stage) -> None:
 
 
 def test_a_worse_candidate_is_refused_with_the_figures_unless_it_is_forced(shop: Stage) -> None:
-    def judge(_context: JobContext, live: EncoderSettings, candidate: EncoderSettings) -> GateDecision | None:
-        assert (live.config.checkpoint, candidate.config.checkpoint) == ("old", "new")
-        return GateDecision(False, "refused: map goes from 0.9 to 0.5", "map", None)
+    def compare(
+        _context: JobContext, baseline: EncoderSettings, candidate: EncoderSettings
+    ) -> QualityGateDecision:
+        assert (baseline.config.checkpoint, candidate.config.checkpoint) == ("old", "new")
+        return QualityGateDecision(False, "refused: map goes from 0.9 to 0.5", "map", None)
 
     with shop.job() as run:
         begun = upgrade(shop, run)
-        with pytest.raises(Conflict, match=r"does not let .* take over: refused: map goes from 0.9 to 0.5"):
-            begun.verdict(encoder("new"), info("new"), None, judge)
+        with pytest.raises(Conflict, match=r"refuses to promote .*: refused: map goes from 0.9 to 0.5"):
+            begun.ask_quality_gate(encoder("new"), info("new"), None, compare)
         assert run.result is not None
-        assert run.result["gate"]["passed"] is False
-        assert begun.verdict(encoder("new"), info("new"), "a trial", judge) == "not asked: a trial"
-        assert "runs already" in begun.verdict(encoder("old"), info("old"), None, judge)
+        assert run.result["quality_gate"]["passed"] is False
+        forced = begun.ask_quality_gate(encoder("new"), info("new"), "a test", compare)
+        assert forced == QualityGateDecision(None, "not asked: a test")
+        again = begun.ask_quality_gate(encoder("old"), info("old"), None, compare)
+        assert "runs already" in again.reason
 
 
 def test_a_better_candidate_passes_with_the_figures(shop: Stage) -> None:
-    decision = GateDecision(True, "passed: map goes from 0.5 to 0.9", "map", None)
+    decision = QualityGateDecision(True, "passed: map goes from 0.5 to 0.9", "map", None)
     with shop.job() as run:
-        assert (
-            upgrade(shop, run).verdict(encoder("new"), info("new"), None, lambda *_: decision)
-            == decision.reason
-        )
+        begun = upgrade(shop, run)
+        assert begun.ask_quality_gate(encoder("new"), info("new"), None, lambda *_: decision) is decision
 
 
 def test_a_prune_keeps_what_is_live_serves_was_live_before_or_is_being_built(shop: Stage) -> None:
@@ -141,14 +143,14 @@ def test_a_prune_keeps_what_is_live_serves_was_live_before_or_is_being_built(sho
     shop.promote("new")
     with shop.job("build", checkpoint="building") as run:
         run.claim(f"collection {info('building').collection}")
-        doomed, kept = sort_out(shop.catalog, shop.store, shop.serve, MODEL, keep=1)
+        dropped, kept = sort_out(shop.catalog, shop.store, shop.serve, MODEL, keep=1)
     assert {found.checkpoint: why for found, why in kept} == {
         "new": "live",
         "older": "was live before",
         "building": "is being built",
     }
-    assert {found.checkpoint for found in doomed} == {"old", "abandoned"}
-    for found in doomed:
+    assert {found.checkpoint for found in dropped} == {"old", "abandoned"}
+    for found in dropped:
         drop(shop.catalog, shop.store, found)
         drop(shop.catalog, shop.store, found)
     left = {info(each).collection for each in ("new", "older", "building")}
@@ -160,8 +162,8 @@ def test_a_prune_keeps_what_is_live_serves_was_live_before_or_is_being_built(sho
 def test_a_prune_keeps_the_version_that_serves_though_another_is_live(shop: Stage) -> None:
     shop.build("new")
     shop.store.set_alias(MODEL, info("new").collection)
-    doomed, kept = sort_out(shop.catalog, shop.store, shop.serve, MODEL, keep=0)
-    assert doomed == []
+    dropped, kept = sort_out(shop.catalog, shop.store, shop.serve, MODEL, keep=0)
+    assert dropped == []
     assert {found.checkpoint: why for found, why in kept} == {"new": "live", "old": "serves"}
 
 

@@ -58,7 +58,7 @@ class Stand:
     def run(self, *arguments: str, **options: Any) -> Result:
         return CliRunner().invoke(commands, [*arguments, "--url", self.url], **options)
 
-    def told(self, *arguments: str) -> Any:
+    def answer(self, *arguments: str) -> Any:
         """What a command prints as JSON."""
         result = self.run(*arguments, "--json")
         assert result.exit_code == 0, result.output
@@ -110,33 +110,33 @@ def stocked(stand: Stand, tmp_path: Path) -> Stand:
             "--attributes",
             attributes,
         )
-        assert stand.told("products", *put)["created"] is True
+        assert stand.answer("products", *put)["created"] is True
     return stand
 
 
 def test_products_are_put_listed_shown_and_deleted(stocked: Stand, tmp_path: Path) -> None:
-    assert [each["product_id"] for each in stocked.told("products", "list")] == ["blue", "green", "red"]
-    assert [each["product_id"] for each in stocked.told("products", "list", "--limit", "1")] == ["blue"]
+    assert [each["product_id"] for each in stocked.answer("products", "list")] == ["blue", "green", "red"]
+    assert [each["product_id"] for each in stocked.answer("products", "list", "--limit", "1")] == ["blue"]
     assert "green shirt" in stocked.run("products", "list").stdout
-    product = stocked.told("products", "get", "red")
+    product = stocked.answer("products", "get", "red")
     assert product["attributes"] == {"color": "red"}
     file = tmp_path / "written.png"
-    stocked.told("products", "image", product["images"][0]["image_id"], str(file))
+    stocked.answer("products", "image", product["images"][0]["image_id"], str(file))
     assert file.read_bytes() == image(COLORS["red"])
-    assert stocked.told("products", "delete", "red", "blue") == {"deleted": ["red", "blue"]}
+    assert stocked.answer("products", "delete", "red", "blue") == {"deleted": ["red", "blue"]}
     assert stocked.run("products", "get", "red").exit_code == Exit.NOT_FOUND
 
 
 def test_an_image_file_and_words_find_products(stocked: Stand, tmp_path: Path) -> None:
     file = str(tmp_path / "red.png")
-    found = stocked.told("search", file, "--model", "first", "--limit", "2", "--box", "0,0,1,1")
+    found = stocked.answer("search", file, "--model", "first", "--limit", "2", "--box", "0,0,1,1")
     assert [len(found["results"]), found["results"][0]["product_id"]] == [2, "red"]
-    words = stocked.told("search", "green shirt", "--keyword-weight", "1", "--filter", '{"color": "green"}')
+    words = stocked.answer("search", "green shirt", "--keyword-weight", "1", "--filter", '{"color": "green"}')
     assert [each["product_id"] for each in words["results"]] == ["green"]
     shown = stocked.run("search", file, "--no-thumbnails")
     assert shown.exit_code == 0
     assert "red shirt" in shown.stdout
-    liked = stocked.told("search", "--like", "red", "--unlike", "blue")
+    liked = stocked.answer("search", "--like", "red", "--unlike", "blue")
     assert [each["product_id"] for each in liked["results"]] == ["green"]
 
 
@@ -145,11 +145,11 @@ def test_thumbnails_are_drawn_on_request(stocked: Stand, tmp_path: Path) -> None
     assert "▀" in drawn.stdout
 
 
-def test_the_state_of_the_service_is_told(stocked: Stand) -> None:
-    assert [each["model"] for each in stocked.told("models")] == ["first"]
-    assert stocked.told("models", "first")[0]["counts"]["indexed"] == 3
-    assert stocked.told("stats")["images"] == 3
-    assert stocked.told("ready")["ready"] is True
+def test_the_state_of_the_service_is_shown(stocked: Stand) -> None:
+    assert [each["model"] for each in stocked.answer("models")] == ["first"]
+    assert stocked.answer("models", "first")[0]["counts"]["indexed"] == 3
+    assert stocked.answer("stats")["images"] == 3
+    assert stocked.answer("ready")["ready"] is True
     for command in (("models",), ("models", "first"), ("stats",), ("ready",)):
         assert stocked.run(*command).exit_code == 0
     stocked.encoder.away = True
@@ -161,11 +161,11 @@ def test_the_state_of_the_service_is_told(stocked: Stand) -> None:
 def test_keys_are_made_listed_and_revoked(stand: Stand) -> None:
     key = stand.run("keys", "create", "boss", "--scope", "admin").stdout.strip()
     assert stand.run("stats").exit_code == Exit.NOT_ALLOWED
-    made = stand.told("keys", "create", "shop", "--scope", "read", "--key", key)
+    made = stand.answer("keys", "create", "shop", "--scope", "read", "--key", key)
     assert stand.run("keys", "list", "--key", made["key"]).exit_code == Exit.NOT_ALLOWED
     key_id = made["details"]["key_id"]
-    assert stand.told("keys", "revoke", key_id, "--key", key) == {"revoked": key_id}
-    listed = stand.told("keys", "list", "--key", key)
+    assert stand.answer("keys", "revoke", key_id, "--key", key) == {"revoked": key_id}
+    listed = stand.answer("keys", "list", "--key", key)
     assert [each["revoked_at"] is not None for each in listed] == [False, True]
     assert key_id in stand.run("keys", "list", "--key", key).stdout
 
@@ -174,9 +174,9 @@ VERBS = {
     "plan": ["--model", "first", "--checkpoint", "other"],
     "build": ["--model", "first"],
     "sample": ["--model", "first", "--percent", "1"],
-    "evaluate": ["--candidate", "first", "--pooling", "mean", "--sample", "20"],
+    "evaluate": ["--model", "first", "--pooling", "mean", "--sample", "20"],
     "promote": ["--model", "first", "--checkpoint", "other", "--no-apply"],
-    "rollback": ["--model", "first", "--to", "0123456789ab"],
+    "rollback": ["--model", "first", "--fingerprint", "0123456789ab"],
     "prune": ["--model", "first", "--yes"],
     "verify": ["--percent", "1", "--repair"],
     "adopt": ["--yes"],
@@ -188,21 +188,21 @@ VERBS = {
 def test_a_verb_submits_its_job_and_waits_for_the_result(stand: Stand, verb: str) -> None:
     stand.app.state.services.catalog.ledger.register(encoder("first", VERBS["rollback"][-1]))
     stand.meanwhile({"result": {"remaining": 0}})
-    job = stand.told(verb, *VERBS[verb])
+    job = stand.answer(verb, *VERBS[verb])
     assert (job["kind"], job["state"], job["result"]) == (verb, "succeeded", {"remaining": 0})
 
 
 def test_arguments_arrive_as_they_are_meant(stand: Stand, tmp_path: Path) -> None:
-    args = stand.told("evaluate", *VERBS["evaluate"], "--detach")["args"]
-    assert args == {"candidate": {"model": "first", "pooling": "mean"}, "sample": 20}
+    args = stand.answer("evaluate", *VERBS["evaluate"], "--detach")["args"]
+    assert args == {"model": "first", "pooling": "mean", "sample": 20}
     table = str(tmp_path / "shop.csv")
-    args = stand.told("import", table, "--options", '{"delimiter": ";"}', "--delete-missing", "--detach")[
+    args = stand.answer("import", table, "--options", '{"delimiter": ";"}', "--delete-missing", "--detach")[
         "args"
     ]
     assert args["source"] == {"kind": "manifest", "path": table, "delimiter": ";"}
     assert args["delete_missing"] is True
-    args = stand.told("promote", *VERBS["promote"], "--force", "a trial", "--detach")["args"]
-    assert args == {"model": "first", "checkpoint": "other", "apply": False, "force": "a trial"}
+    args = stand.answer("promote", *VERBS["promote"], "--force", "a test", "--detach")["args"]
+    assert args == {"model": "first", "checkpoint": "other", "apply": False, "force": "a test"}
 
 
 @pytest.mark.parametrize(
@@ -210,10 +210,14 @@ def test_arguments_arrive_as_they_are_meant(stand: Stand, tmp_path: Path) -> Non
     [
         ("build", {"state": "failed", "error": "the disk is full"}, Exit.FAILED),
         ("build", {"state": "canceled"}, Exit.FAILED),
-        ("promote", {"state": "failed", "error": "no", "result": {"gate": {"passed": False}}}, Exit.REFUSED),
-        ("promote", {"result": {"gate": "passed: nDCG …"}}, Exit.OK),
-        ("evaluate", {"result": {"gate": {"passed": False}}}, Exit.REFUSED),
-        ("evaluate", {"result": {"gate": None}}, Exit.OK),
+        (
+            "promote",
+            {"state": "failed", "error": "no", "result": {"quality_gate": {"passed": False}}},
+            Exit.REFUSED,
+        ),
+        ("promote", {"result": {"quality_gate": {"passed": None}}}, Exit.OK),
+        ("evaluate", {"result": {"quality_gate": {"passed": False}}}, Exit.REFUSED),
+        ("evaluate", {"result": {"quality_gate": None}}, Exit.OK),
         ("verify", {"result": {"agrees": False}}, Exit.REFUSED),
         ("verify", {"result": {"agrees": True}}, Exit.OK),
     ],
@@ -240,7 +244,7 @@ def test_another_milvus_is_adopted_only_by_who_confirms_it(stand: Stand) -> None
     assert stand.run("adopt", input="n\n").exit_code == Exit.FAILED
     assert stand.run("adopt", "--detach").exit_code == Exit.USAGE
     assert stand.jobs.page(5) == []
-    assert stand.told("adopt", "--yes", "--keep-index", "--detach")["args"] == {"keep_index": True}
+    assert stand.answer("adopt", "--yes", "--keep-index", "--detach")["args"] == {"keep_index": True}
 
 
 def test_a_prune_of_files_is_a_job_of_its_own_and_asks_first(stand: Stand) -> None:
@@ -248,23 +252,23 @@ def test_a_prune_of_files_is_a_job_of_its_own_and_asks_first(stand: Stand) -> No
     assert stand.run("prune", "--files", input="n\n").exit_code == Exit.FAILED
     assert [(job.kind, job.args) for job in stand.jobs.page(5)] == [("prune_files", {"dry_run": True})]
     stand.meanwhile({"result": {"removed": 3}})
-    assert stand.told("prune", "--files", "--yes")["result"] == {"removed": 3}
+    assert stand.answer("prune", "--files", "--yes")["result"] == {"removed": 3}
     stand.meanwhile({"result": {"would_remove": 0}})
-    assert stand.told("prune", "--files", "--dry-run")["args"] == {"dry_run": True}
+    assert stand.answer("prune", "--files", "--dry-run")["args"] == {"dry_run": True}
     for wrong in ((), ("--files", "--model", "first")):
         assert stand.run("prune", *wrong, "--yes").exit_code == Exit.USAGE
 
 
-def test_jobs_are_listed_shown_logged_and_cancelled(stand: Stand) -> None:
+def test_jobs_are_listed_shown_logged_and_canceled(stand: Stand) -> None:
     job_id = stand.run("build", "--model", "first", "--detach").stdout.strip()
-    assert [each["job_id"] for each in stand.told("jobs", "list")] == [job_id]
-    assert stand.told("jobs", "show", job_id)["state"] == "queued"
+    assert [each["job_id"] for each in stand.answer("jobs", "list")] == [job_id]
+    assert stand.answer("jobs", "show", job_id)["state"] == "queued"
     assert "images" in stand.run("jobs", "logs", job_id).stdout
-    assert len(stand.told("jobs", "logs", job_id)["lines"]) == 1
+    assert len(stand.answer("jobs", "logs", job_id)["lines"]) == 1
     for command in (("list",), ("show", job_id)):
         assert job_id in stand.run("jobs", *command).stdout
     assert stand.run("build", "--model", "first").exit_code == Exit.REFUSED
-    assert stand.told("jobs", "cancel", job_id)["state"] == "canceled"
+    assert stand.answer("jobs", "cancel", job_id)["state"] == "canceled"
     assert stand.run("jobs", "cancel", job_id).exit_code == Exit.REFUSED
     assert stand.run("jobs", "report", job_id, os.devnull).exit_code == Exit.NOT_FOUND
 
@@ -296,7 +300,7 @@ def test_a_mistake_is_one_sentence_and_an_exit_code(
     assert "Traceback" not in result.output
 
 
-def test_a_service_that_is_not_there_is_told_in_one_sentence() -> None:
+def test_a_service_that_is_not_there_is_one_sentence() -> None:
     result = CliRunner().invoke(commands, ["stats"], env={"VITRINE_URL": UNUSED})
     assert result.exit_code == Exit.TRY_LATER
     assert result.stderr.strip().startswith(f"the service at {UNUSED}")
@@ -326,11 +330,11 @@ def test_ctrl_c_leaves_the_job_alone_or_cancels_it(stand: Stand, options: list[s
         assert stand.looked_at.wait(60)
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
-    told = process.output()
+    output = process.output()
     (job,) = stand.jobs.page(1)
     assert (process.returncode, job.state) == (Exit.INTERRUPTED, state)
-    assert job.job_id in told
-    assert len(told.strip().splitlines()) == 1
+    assert job.job_id in output
+    assert len(output.strip().splitlines()) == 1
 
 
 def test_a_terminal_shows_how_far_a_job_is(stand: Stand) -> None:
@@ -347,17 +351,17 @@ def test_a_terminal_shows_how_far_a_job_is(stand: Stand) -> None:
         while "7/20" not in drawn:
             drawn += os.read(leader, 4096).decode(errors="replace")
         stand.jobs.finish(queued[0].job_id, "succeeded", Progress("done", 20, 20), {"remaining": 0})
-        told, _ = process.communicate(timeout=60)
+        shown, _ = process.communicate(timeout=60)
     os.close(leader)
     assert process.returncode == 0
     assert "build: indexing" in drawn
-    assert b"remaining" in told
+    assert b"remaining" in shown
 
 
 def test_an_evaluation_is_a_table_of_figures_with_their_intervals(stand: Stand) -> None:
     estimate = {"mean": 0.8667, "low": 0.7333, "high": 0.9667, "queries": 30}
     figures = {"kind": "labeled words", "queries": 30, "estimates": {"first": {"ndcg@10": estimate}}}
-    result = {"figures": [figures], "gate": {"passed": True, "reason": "passed: no worse"}}
+    result = {"figures": [figures], "quality_gate": {"passed": True, "reason": "passed: no worse"}}
     stand.meanwhile({"result": result})
     shown = stand.run("evaluate", "--sample", "30")
     assert shown.exit_code == 0, shown.output
@@ -367,7 +371,7 @@ def test_an_evaluation_is_a_table_of_figures_with_their_intervals(stand: Stand) 
 
 def test_models_are_compared_side_by_side(stocked: Stand, tmp_path: Path) -> None:
     file = str(tmp_path / "red.png")
-    compared = stocked.told("compare", file, "--model", "first", "--model", "ensemble", "--limit", "2")
+    compared = stocked.answer("compare", file, "--model", "first", "--model", "ensemble", "--limit", "2")
     assert [next(each["product_id"] for each in found["results"]) for found in compared["lists"]] == [
         "red",
         "red",
@@ -383,10 +387,10 @@ def test_words_and_images_are_embedded_and_one_mistake_costs_the_others_nothing(
 ) -> None:
     red, broken = str(tmp_path / "red.png"), tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    told = stocked.told("embed", "first", red, "a red shirt", red)["embeddings"]
-    assert [each["input"] for each in told] == [red, "a red shirt", red]
-    assert told[0]["embedding"] == told[2]["embedding"] != told[1]["embedding"]
-    assert sum(number**2 for number in told[1]["embedding"]) == pytest.approx(1, abs=1e-5)
+    embedded = stocked.answer("embed", "first", red, "a red shirt", red)["embeddings"]
+    assert [each["input"] for each in embedded] == [red, "a red shirt", red]
+    assert embedded[0]["embedding"] == embedded[2]["embedding"] != embedded[1]["embedding"]
+    assert sum(number**2 for number in embedded[1]["embedding"]) == pytest.approx(1, abs=1e-5)
     partly = stocked.run("embed", "first", red, str(broken), "--json")
     answers = json.loads(partly.stdout)["embeddings"]
     assert (partly.exit_code, ["error" in each for each in answers]) == (Exit.USAGE, [False, True])
@@ -403,30 +407,82 @@ def test_a_model_without_captions_says_so_and_one_with_them_writes_them(stand: S
     (tmp_path / "other").mkdir()
     with local_service(tmp_path / "other", encoders) as app, served(app) as url:
         able = replace(stand, url=url)
-        (told,) = able.told("caption", file)
-        assert told["caption"] in able.run("caption", file, "--model", "first").stdout
+        (caption,) = able.answer("caption", file)
+        assert caption["caption"] in able.run("caption", file, "--model", "first").stdout
 
 
 def test_what_filters_can_ask_for_is_listed(stocked: Stand) -> None:
-    (color,) = stocked.told("products", "attributes")["attributes"]
+    (color,) = stocked.answer("products", "attributes")["attributes"]
     assert (color["name"], color["products"]) == ("color", 3)
     assert "green (1)" in stocked.run("products", "attributes").stdout
 
 
 def test_a_thumbnail_is_written_in_its_size(stocked: Stand, tmp_path: Path) -> None:
-    (image,) = stocked.told("products", "get", "red")["images"]
+    (image,) = stocked.answer("products", "get", "red")["images"]
     file = tmp_path / "small.webp"
-    stocked.told("products", "image", image["image_id"], str(file), "--thumbnail", "small")
+    stocked.answer("products", "image", image["image_id"], str(file), "--thumbnail", "small")
     assert file.read_bytes()[8:12] == b"WEBP"
 
 
 def test_the_gaps_of_a_version_are_listed(stocked: Stand, tmp_path: Path) -> None:
-    assert stocked.told("gaps", "first")["missing"] == []
-    fingerprint = stocked.told("models", "first")[0]["fingerprint"]
+    assert stocked.answer("gaps", "first")["missing"] == []
+    fingerprint = stocked.answer("models", "first")[0]["fingerprint"]
     stocked.encoder.away = True
-    stocked.told("products", "put", "late", str(tmp_path / "red.png"))
+    stocked.answer("products", "put", "late", str(tmp_path / "red.png"))
     assert stocked.run("gaps", "first").exit_code == Exit.TRY_LATER
-    told = stocked.told("gaps", "first", "--version", fingerprint)
-    assert [each["product_id"] for each in told["missing"]] == ["late"]
-    assert "late" in stocked.run("gaps", "first", "--version", fingerprint).stdout
+    gaps = stocked.answer("gaps", "first", "--fingerprint", fingerprint)
+    assert [each["product_id"] for each in gaps["missing"]] == ["late"]
+    assert "late" in stocked.run("gaps", "first", "--fingerprint", fingerprint).stdout
     assert stocked.run("gaps", "none").exit_code == Exit.NOT_FOUND
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A Serve configuration whose service does not run."""
+    gateway = {
+        "catalog": {
+            "database_url": f"sqlite:///{tmp_path}/shop.sqlite",
+            "blobs_url": str(tmp_path / "blobs"),
+        },
+        "milvus": {"uri": UNUSED},
+    }
+    applications = [{"name": "gateway", "import_path": "deployments.app:build_gateway", "args": gateway}]
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(json.dumps({"applications": applications}))
+    return file
+
+
+def local(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vitrine.cli.main", *arguments, "--local"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_job_runs_here_without_the_service(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(image(COLORS["red"]))
+    table = tmp_path / "shop.csv"
+    table.write_text("product_id,title,images\nred,Red shirt,red.png\nbroken,Broken shirt,nowhere.png\n")
+    here = ("--config", str(config))
+    done = local("import", str(table), *here, "--json")
+    assert done.returncode == Exit.OK, done.stderr
+    job = json.loads(done.stdout)
+    assert (job["kind"], job["state"]) == ("import", "succeeded")
+    assert (job["result"]["created"], job["result"]["failed"]) == (1, 1)
+    assert f"job {job['job_id']} begins" in done.stderr
+    broken = local("jobs", "errors", job["job_id"], *here, "--json")
+    assert [each["product_id"] for each in json.loads(broken.stdout)] == ["broken"]
+    assert (
+        local("jobs", "report", job["job_id"], str(tmp_path / "page.html"), *here).returncode
+        == Exit.NOT_FOUND
+    )
+    planned = local("prune", "--files", "--dry-run", *here)
+    assert planned.returncode == Exit.OK, planned.stderr
+    assert "would_remove" in planned.stdout
+
+
+def test_a_mistake_here_is_one_sentence_and_an_exit_code(config: Path, tmp_path: Path) -> None:
+    wrong = local("import", str(tmp_path), "--max-delete-percent", "200", "--config", str(config))
+    assert (wrong.returncode, wrong.stdout) == (Exit.USAGE, "")
+    assert wrong.stderr.startswith("max_delete_percent: ")
+    config.write_text("applications: []")
+    unusable = local("import", str(tmp_path), "--config", str(config))
+    assert (unusable.returncode, len(unusable.stderr.splitlines())) == (Exit.MISCONFIGURED, 1)

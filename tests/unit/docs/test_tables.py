@@ -61,7 +61,7 @@ def test_every_field_has_a_row_with_its_description(model: type[BaseModel]) -> N
 
 def test_settings_within_settings_have_rows_too() -> None:
     text = tables()
-    assert "| `jobs.evaluation.gate.max_drop` |" in text
+    assert "| `jobs.evaluation.quality_gate.max_drop` |" in text
     assert "| `milvus.index.min_ef` |" in text
 
 

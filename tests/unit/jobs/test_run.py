@@ -47,11 +47,11 @@ def test_a_run_that_raises_is_a_failed_job(jobs: SqlJobs, error: Exception, mess
 
 def test_a_run_that_fails_keeps_what_it_has_found(jobs: SqlJobs) -> None:
     run = take_up(jobs, "build", ARGS)
-    run.result = {"gate": {"passed": False}}
+    run.result = {"quality_gate": {"passed": False}}
     with pytest.raises(Conflict), run:
         raise Conflict("refused")
     job = jobs.get(run.job.job_id)
-    assert (job.state, job.error, job.result) == ("failed", "refused", {"gate": {"passed": False}})
+    assert (job.state, job.error, job.result) == ("failed", "refused", {"quality_gate": {"passed": False}})
 
 
 def test_a_long_run_keeps_its_lease(jobs: SqlJobs) -> None:

@@ -11,11 +11,11 @@ import yaml
 from core.errors import ConfigError, Unavailable
 from core.job_config import BulkConfig
 from core.jobs import EvaluateArgs
-from jobs.evaluation.measures import GateDecision
+from jobs.evaluation.measures import QualityGateDecision
 from jobs.runner.context import JobContext
 from jobs.runner.settings import EncoderSettings, Settings, deploy, serve_details
-from jobs.upgrade.promote import judge
-from jobs.upgrade.serving import Rollout, RunningServe, arguments, change
+from jobs.upgrade.promote import compare
+from jobs.upgrade.serving import RolloutStatus, RunningServe, arguments, change
 from milvus.config import MilvusConfig
 from models.config import EncoderConfig
 
@@ -96,7 +96,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> RunningServe:
     return RunningServe()
 
 
-def test_what_runs_is_told_as_serve_takes_it(serve: RunningServe) -> None:
+def test_what_runs_is_read_as_serve_takes_it(serve: RunningServe) -> None:
     assert serve.config() == {
         "proxy_location": "HeadOnly",
         "http_options": {"port": 8000},
@@ -114,7 +114,7 @@ def test_an_application_without_a_configuration_cannot_be_handed_back(
 
 
 def test_a_rollout_tells_status_and_reasons(serve: RunningServe) -> None:
-    assert serve.rollout("dinov2") == Rollout("DEPLOYING", "starting")
+    assert serve.rollout("dinov2") == RolloutStatus("DEPLOYING", "starting")
     with pytest.raises(Unavailable, match="no application 'clip'"):
         serve.rollout("clip")
 
@@ -127,11 +127,11 @@ def encoder(**fields: Any) -> EncoderSettings:
 def test_the_candidate_is_compared_with_what_runs_even_where_another_file_describes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[tuple[JobContext, EvaluateArgs]] = []
-    decision = GateDecision(True, "passed", "map", None)
+    asked: list[tuple[JobContext, EvaluateArgs, EncoderSettings]] = []
+    decision = QualityGateDecision(True, "passed", "map", None)
 
-    def evaluate(context: JobContext, args: EvaluateArgs) -> Any:
-        asked.append((context, args))
+    def evaluate(context: JobContext, args: EvaluateArgs, candidate: EncoderSettings) -> Any:
+        asked.append((context, args, candidate))
         return SimpleNamespace(decision=decision)
 
     monkeypatch.setattr("jobs.upgrade.promote.evaluate", evaluate)
@@ -143,12 +143,9 @@ def test_the_candidate_is_compared_with_what_runs_even_where_another_file_descri
         encoders={"dinov2": candidate},
     )
     context = JobContext(None, settings, None)  # type: ignore[arg-type]
-    assert judge(context, live, candidate) is decision
-    ((given, args),) = asked
-    assert args.candidate is not None
-    assert args.candidate.candidate == {"checkpoint": "large", "pooling": "mean"}
-    compared = given.settings.encoder("dinov2", args.candidate.candidate)
-    assert compared.config == candidate.config
+    assert compare(context, live, candidate) is decision
+    ((given, args, compared),) = asked
+    assert (args, compared) == (EvaluateArgs(model="dinov2"), candidate)
     assert given.settings.encoder("dinov2", {}).config == live.config
 
 

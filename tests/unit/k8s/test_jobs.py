@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 import typer
 
-from jobs.__main__ import app
 from tests.support.manifests import ROOT, rayservice, render
-from vitrine.cli.main import app as commands
+from vitrine.cli.main import app
 
 
 def entrypoint(folder: str) -> list[str]:
@@ -19,8 +18,8 @@ def entrypoint(folder: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["build", "evaluate", "verify"])
 def test_a_job_calls_a_command_with_options_that_it_takes(kind: str) -> None:
-    python, module, room, command, *options = entrypoint(f"jobs/{kind}")
-    assert (python, module, room, command) == ("python", "-m", "jobs", kind)
+    program, command, *options = entrypoint(f"jobs/{kind}")
+    assert (program, command, options[0]) == ("vitrine", kind, "--local")
     found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
     known = {name for parameter in found.params for name in parameter.opts}
     given = {option for option in options if option.startswith("--")}
@@ -65,7 +64,7 @@ def test_the_repair_on_schedule_calls_a_command_of_the_service() -> None:
     (job,) = (each for each in render("jobs/repair") if each["kind"] == "CronJob")
     (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     program, command, *options = container["command"]
-    found = typer.main.get_command(commands).commands[command]  # type: ignore[attr-defined]
+    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
     known = {name for parameter in found.params for name in parameter.opts}
     assert program == "vitrine"
     assert {option for option in options if option.startswith("--")} <= known

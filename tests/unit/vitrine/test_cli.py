@@ -17,6 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from core.errors import ConfigError, Conflict, InvalidInput, NotFound, StoreUnavailable
+from core.jobs import KINDS, VERSION_FIELDS, Candidate
 from vitrine.cli.main import app
 from vitrine.cli.output import table
 from vitrine.cli.reference import filled
@@ -52,6 +53,30 @@ def test_the_commands_are_these() -> None:
         "build", "sample", "evaluate", "promote", "rollback", "prune", "verify", "adopt", "backup", "backups",
         "restore", "products", "jobs", "keys", "config",
     ]  # fmt: skip
+
+
+def test_every_kind_of_job_is_a_command_that_runs_here_too() -> None:
+    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    # `prune --files` is the command of `prune_files`.
+    for kind in (kind.partition("_")[0] for kind in KINDS):
+        options = {name for parameter in listed[kind].params for name in parameter.opts}
+        assert {"--local", "--config", "--address", "--detach"} <= options, kind
+
+
+def test_a_candidate_has_the_same_options_in_every_verb() -> None:
+    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for kind, args in KINDS.items():
+        if issubclass(args, Candidate):
+            assert {*VERSION_FIELDS, "model"} <= {parameter.name for parameter in listed[kind].params}, kind
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--config", __file__), ("--address", "auto"), ("--local", "--detach"), ("--local", "--keep", "-1")],
+)
+def test_options_that_do_not_go_together_are_refused(options: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, ["prune", "--model", "dinov2", "--yes", *options])
+    assert result.exit_code == Exit.USAGE, result.output
 
 
 def test_every_command_that_prints_an_answer_can_print_it_as_json() -> None:

@@ -1,4 +1,4 @@
-"""A take-over, killed before and after each of its steps, and under traffic."""
+"""A rollout of a version, killed before and after each of its steps, and under traffic."""
 
 import asyncio
 import logging
@@ -17,8 +17,8 @@ from core.errors import ModelUnavailable, Unavailable
 from core.indexing import Indexer
 from core.types import EncoderInfo
 from jobs.runner.context import take_up
-from jobs.upgrade.rollout import Surroundings, Takeover
-from jobs.upgrade.serving import Rollout, arguments
+from jobs.upgrade.rollout import UpgradeContext, VersionRollout
+from jobs.upgrade.serving import RolloutStatus, arguments
 from tests.support.local_encoder import LocalEncoder
 from tests.support.upgrade_stage import BROKEN, MODEL, Killed, Stage, configuration, info, stage
 
@@ -66,7 +66,7 @@ def shop(tmp_path: Path) -> Iterator[Stage]:
         yield made
 
 
-def assert_taken_over(shop: Stage, old: str, new: str) -> None:
+def assert_rolled_out(shop: Stage, old: str, new: str) -> None:
     assert shop.live == info(new).collection
     assert shop.serve.describe(MODEL) == info(new)
     assert arguments(shop.serve.config(), MODEL)["checkpoint"] == new
@@ -76,19 +76,19 @@ def assert_taken_over(shop: Stage, old: str, new: str) -> None:
     assert shop.catalog.versions.settings(info(new).collection) == {"family": "fake", "checkpoint": new}
 
 
-def test_a_version_takes_over_and_back(shop: Stage) -> None:
+def test_a_version_is_rolled_out_and_back(shop: Stage) -> None:
     shop.build("new")
     shop.put("written meanwhile")
     shop.promote("new")
-    assert_taken_over(shop, "old", "new")
+    assert_rolled_out(shop, "old", "new")
     assert len(shop.serve.applied) == 1
     shop.put("written since")
     shop.build("new")
     shop.promote("old")
-    assert_taken_over(shop, "new", "old")
+    assert_rolled_out(shop, "new", "old")
 
 
-def test_a_takeover_killed_anywhere_is_completed_by_the_next(tmp_path: Path) -> None:
+def test_a_rollout_killed_anywhere_is_completed_by_the_next(tmp_path: Path) -> None:
     at, killed = 0, True
     while killed:
         at += 1
@@ -104,9 +104,9 @@ def test_a_takeover_killed_anywhere_is_completed_by_the_next(tmp_path: Path) -> 
                     known.name for known in shop.store.collections()
                 }
                 is_live = shop.live == info("new").collection
-                told = shop.promote("new").diff.splitlines()
-                assert is_live or {"-checkpoint: old", "+checkpoint: new"} <= set(told)
-            assert_taken_over(shop, "old", "new")
+                diff = shop.promote("new").diff.splitlines()
+                assert is_live or {"-checkpoint: old", "+checkpoint: new"} <= set(diff)
+            assert_rolled_out(shop, "old", "new")
             assert len(shop.serve.applied) == 1
     assert at > 20
 
@@ -132,7 +132,7 @@ def test_repeated_it_changes_nothing(shop: Stage) -> None:
     shop.build("new")
     shop.promote("new")
     shop.promote("new")
-    assert_taken_over(shop, "old", "new")
+    assert_rolled_out(shop, "old", "new")
     assert len(shop.serve.applied) == 1
 
 
@@ -144,18 +144,18 @@ def test_replicas_that_do_not_start_leave_the_old_version_configured_and_live(sh
     assert arguments(shop.serve.config(), MODEL)["checkpoint"] == "old"
     shop.build("new")
     shop.promote("new")
-    assert_taken_over(shop, "old", "new")
+    assert_rolled_out(shop, "old", "new")
 
 
-def test_without_applying_it_tells_the_change_and_waits_for_somebody_to_make_it(
+def test_without_applying_it_logs_the_change_and_waits_for_somebody_to_make_it(
     shop: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     shop.build("new")
     with pytest.raises(Unavailable, match="asked for again"):
         shop.promote("new", apply=False, wait_s=1)
-    told = [each.getMessage() for each in caplog.records]
-    diff, patch = (each.partition("\n")[2] for each in told if "\n" in each)
+    logged = [each.getMessage() for each in caplog.records]
+    diff, patch = (each.partition("\n")[2] for each in logged if "\n" in each)
     assert {"-checkpoint: old", "+checkpoint: new"} <= set(diff.splitlines())
     resource = yaml.safe_load(patch)["spec"]["serveConfigV2"]
     assert arguments(yaml.safe_load(resource), MODEL)["checkpoint"] == "new"
@@ -170,7 +170,7 @@ def test_without_applying_it_tells_the_change_and_waits_for_somebody_to_make_it(
         }
     )
     assert "+checkpoint: new" in shop.promote("new", apply=False).diff
-    assert_taken_over(shop, "old", "new")
+    assert_rolled_out(shop, "old", "new")
 
 
 class SeveralModels:
@@ -191,8 +191,8 @@ class SeveralModels:
     def apply(self, config: Mapping[str, Any]) -> None:
         self.running = deepcopy(dict(config))
 
-    def rollout(self, model: str) -> Rollout:
-        return Rollout("RUNNING", "")
+    def rollout(self, model: str) -> RolloutStatus:
+        return RolloutStatus("RUNNING", "")
 
     def describe(self, model: str) -> EncoderInfo:
         checkpoint = arguments(self.running, model)["checkpoint"]
@@ -235,9 +235,9 @@ def test_two_models_that_change_at_once_do_not_undo_each_other(
     def upgrade(kind: str, model: str, serving: Any) -> None:
         target = asyncio.run(LocalEncoder(model, "new").describe())
         with take_up(shop.catalog.jobs, kind, {"model": model}) as run:
-            around = Surroundings(run, shop.catalog, shop.store, serving)
-            takeover = Takeover(around, target, lambda: None, 0, wait_s=60)
-            takeover.proceed({"family": "fake", "checkpoint": "new"}, apply=True)
+            context = UpgradeContext(run, shop.catalog, shop.store, serving)
+            rollout = VersionRollout(context, target, lambda: None, 0, wait_s=60)
+            rollout.proceed({"family": "fake", "checkpoint": "new"}, apply=True)
 
     def second() -> None:
         try:
@@ -281,4 +281,4 @@ def test_a_job_that_stood_still_while_another_took_its_lock_hands_nothing_over(
         shop.promote("new")
     assert shop.serve.applied == []
     shop.promote("new")
-    assert_taken_over(shop, "old", "new")
+    assert_rolled_out(shop, "old", "new")
