@@ -1,4 +1,4 @@
-"""Where the fixtures are."""
+"""Plugins with the fixtures, settings of Hypothesis, and what runs in one process."""
 
 import os
 
@@ -13,7 +13,6 @@ pytest_plugins = [
     "tests.support.children",
     "tests.support.catalog_fixtures",
     "tests.support.vector_stores",
-    "tests.support.scheduler",
 ]
 
 pytest.register_assert_rewrite("tests.contracts")
@@ -25,6 +24,14 @@ pytest.register_assert_rewrite("tests.contracts")
 settings.register_profile("vitrine", deadline=None, database=None, derandomize=True)
 settings.register_profile("random", deadline=None, database=None, print_blob=True)
 settings.load_profile("vitrine")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give one process of `pytest -n 2 --dist loadgroup` a whole file, or all of e2e, which shares one service."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group("e2e" if "/e2e/" in file else file))
 
 
 @pytest.fixture(scope="session")
