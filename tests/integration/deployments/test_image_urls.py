@@ -12,17 +12,12 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from tests.support.image_files import png
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service, open_fetching
 from tests.support.servers import HostileServer, hostile_server
 
 pytestmark = pytest.mark.anyio
-
-
-def png(color: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (20, 15), color).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture
