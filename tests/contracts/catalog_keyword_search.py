@@ -73,7 +73,7 @@ def storable(value: Any) -> bool:
 
 
 class KeywordContract:
-    """Run by a class that defines the fixture `database_url`."""
+    """Run on what the fixture `database_url` names."""
 
     def test_a_title_counts_more_than_a_description_and_both_words_more_than_one(
         self, catalog: Catalog

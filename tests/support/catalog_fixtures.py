@@ -14,6 +14,7 @@ import pytest
 
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
+from catalog.products import SqlProducts
 from core.types import EncoderInfo, NewImage
 
 RED = NewImage(b"a red shirt", "image/jpeg", 20, 30)
@@ -116,3 +117,15 @@ def catalog(catalog_config: CatalogConfig, migrated_sqlite: Path) -> Iterator[Ca
     opened = open_catalog(catalog_config)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of `products`."""
+    return Clock()
+
+
+@pytest.fixture
+def products(catalog: Catalog, clock: Clock) -> SqlProducts:
+    """The products of `catalog`, by a clock that tests move."""
+    return SqlProducts(catalog.engine, catalog.blobs, clock)

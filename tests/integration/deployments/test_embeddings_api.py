@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,7 +21,7 @@ from core.types import Encoded, EncoderInput
 from deployments.services.encoders import Embedder, EncoderSet
 from tests.support.image_files import b64, png
 from tests.support.local_encoder import LocalEncoder
-from tests.support.local_service import local_service, open_fetching
+from tests.support.local_service import open_fetching
 from tests.support.servers import HostileServer, hostile_server
 
 pytestmark = pytest.mark.anyio
@@ -46,19 +45,6 @@ def encoders() -> dict[str, LocalEncoder]:
 async def server() -> AsyncIterator[HostileServer]:
     async with hostile_server() as running:
         yield running
-
-
-@pytest.fixture
-def app(tmp_path: Path, encoders: dict[str, LocalEncoder]) -> Iterator[FastAPI]:
-    with local_service(tmp_path, encoders) as app:
-        yield app
-
-
-@pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
-        yield opened
 
 
 @pytest.fixture
