@@ -32,7 +32,7 @@ demo: setup ## start the service with the synthetic catalog; Ctrl-C ends it
 	@exec $(BIN)/python -m demo.run $(DEMO_OPTIONS)
 
 # Files go as they come, the long ones first; by default those of most tests would.
-IN_TWO := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+IN_TWO := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 # The tests below tests/alone need the whole machine, of which others may take a part: each is run once more if it
 # fails, and the summary says so. Both calls are made; pytest ends with 5 where the options select no test.
 test: setup $(MILVUS_VENV)/.installed lint ## lint, types and all tests
