@@ -5,7 +5,7 @@ UV_VERSION := $(shell sed -n 's/^uv==//p' constraints.txt)
 MILVUS_VENV := .venv-milvus
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-random lint generate clean
+.PHONY: help setup demo test test-unit test-random lint generate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,16 +31,32 @@ $(MILVUS_VENV)/.installed:
 demo: setup ## start the service with the synthetic catalog; Ctrl-C ends it
 	@exec $(BIN)/python -m demo.run $(DEMO_OPTIONS)
 
+# Files go as they come, the long ones first; by default those of most tests would.
+IN_TWO := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+# The tests below tests/alone need the whole machine, of which others may take a part: each is run once more if it
+# fails, and the summary says so. Both calls are made; pytest ends with 5 where the options select no test.
 test: setup $(MILVUS_VENV)/.installed lint ## lint, types and all tests
-	$(BIN)/python -m pytest -n 2 $(TEST_OPTIONS)
+	@failed=0; \
+	for call in '$(IN_TWO) --ignore tests/alone' '$(BIN)/python -m pytest --reruns 1 tests/alone'; do \
+	  echo "$$call"; $$call $(TEST_OPTIONS) || [ $$? = 5 ] || failed=1; \
+	done; exit $$failed
 
 test-random: override TEST_OPTIONS += --hypothesis-profile=random
 test-random: test ## all tests, on other drawn examples each time: for every night
 
-lint: setup ## ruff and mypy
+test-unit: setup ## unit tests alone, without services: the loop of a working day
+	$(IN_TWO) tests/unit $(TEST_OPTIONS)
+
+lint: setup ## ruff, mypy and, where npm is at hand, the checks of the page's JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory node_modules/.installed && npm run lint; \
+	else echo "npm is not installed: the page's JavaScript is not checked" >&2; fi
+
+node_modules/.installed: package.json package-lock.json
+	npm ci --ignore-scripts
+	@touch $@
 
 generate: setup ## what is made from code and configuration: manifests, tables in the docs
 	$(BIN)/python -m k8s.generate
@@ -50,4 +66,4 @@ generate: setup ## what is made from code and configuration: manifests, tables i
 	$(BIN)/python -m benchmarks.scale docs/scale.md
 
 clean: ## remove environments and the demo's data
-	rm -rf $(VENV) $(MILVUS_VENV) .demo
+	rm -rf $(VENV) $(MILVUS_VENV) node_modules .demo

@@ -1,9 +1,11 @@
-"""Where the fixtures are."""
+"""Plugins with the fixtures, settings of Hypothesis, and what runs in one process."""
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 # Read when PyTorch is loaded, and inherited by what tests start. Its threads spin while they wait for each other,
 # and where more of them run than there are cores they wait for those that cannot run: several times the CPU time.
@@ -13,7 +15,6 @@ pytest_plugins = [
     "tests.support.children",
     "tests.support.catalog_fixtures",
     "tests.support.vector_stores",
-    "tests.support.scheduler",
 ]
 
 pytest.register_assert_rewrite("tests.contracts")
@@ -25,6 +26,23 @@ pytest.register_assert_rewrite("tests.contracts")
 settings.register_profile("vitrine", deadline=None, database=None, derandomize=True)
 settings.register_profile("random", deadline=None, database=None, print_blob=True)
 settings.load_profile("vitrine")
+
+
+class Groups(LoadScopeScheduling):
+    """Give one process of `pytest -n 2` a whole file, or all of e2e, which shares one service.
+
+    The option `--dist loadgroup` would do, but groups nothing under pytest 9.2: pytest-dev/pytest-xdist#1386.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "e2e" if "/e2e/" in file else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Schedule by these groups."""
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ _WRITER = Path(__file__).parent / "catalog_writer.py"
 
 
 class DatabaseContract:
-    """Run by a class that defines the fixture `database_url`."""
+    """Run on what the fixture `database_url` names."""
 
     def test_the_migrations_make_exactly_the_tables_of_the_code(self, catalog: Catalog) -> None:
         with catalog.engine.connect() as connection:

@@ -67,15 +67,7 @@ class Gate(FsspecBlobs):
 
 
 class ImageFilesContract:
-    """Run by a class that defines the fixture `database_url`."""
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return Clock()
-
-    @pytest.fixture
-    def products(self, catalog: Catalog, clock: Clock) -> SqlProducts:
-        return SqlProducts(catalog.engine, catalog.blobs, clock)
+    """Run on what the fixture `database_url` names."""
 
     @pytest.fixture
     def files(self, catalog: Catalog, clock: Clock) -> SqlImageFiles:

@@ -14,11 +14,7 @@ ARGS = {"model": "dinov2"}
 
 
 class JobsContract:
-    """Run by a class that defines the fixture `database_url`."""
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return Clock()
+    """Run on what the fixture `database_url` names."""
 
     @pytest.fixture
     def jobs(self, catalog: Catalog, clock: Clock) -> SqlJobs:

@@ -19,7 +19,7 @@ from catalog.filters import compile_filter
 from catalog.keyword_search import query_words
 from catalog.opening import Catalog, alembic_config, migrate
 from catalog.product_rows import lock_product, write_product
-from catalog.tables import ProductRow
+from catalog.tables import ImageRow, ProductRow
 from core.errors import DeadlineExceeded, InvalidInput
 from core.filters import Filter, matches, parse_filter
 from core.hybrid import HybridSearch
@@ -72,7 +72,7 @@ def storable(value: Any) -> bool:
 
 
 class KeywordContract:
-    """Run by a class that defines the fixture `database_url`."""
+    """Run on what the fixture `database_url` names."""
 
     def test_a_title_counts_more_than_a_description_and_both_words_more_than_one(
         self, catalog: Catalog
@@ -356,10 +356,17 @@ class KeywordContract:
             catalog.keyword_index.search("red", 0)
 
     def test_products_from_before_the_index_are_found_after_the_migration(self, catalog: Catalog) -> None:
-        for number in range(1_100):
-            put(catalog, f"p{number}", f"Dress number{number}")
-        image_id = catalog.products.get("p7").images[0].image_id
-        catalog.captions.put("blip2", "0" * 12, [(image_id, "a beach")])
+        now, numbers = utc_now(), range(1_100)
+        bare = {"description": "", "attributes": {}, "revision": 1, "created_at": now, "updated_at": now}
+        file = {"sha256": "0" * 64, "media_type": "image/png", "width": 1, "height": 1, "bytes": 1}
+        products = [{"id": f"p{n}", "title": f"Dress number{n}", **bare} for n in numbers]
+        images = [
+            {"id": f"{n:032x}", "product_id": f"p{n}", "position": 0, "revision": 1, **file} for n in numbers
+        ]
+        with writing(catalog.engine) as connection:
+            connection.execute(insert(ProductRow), products)
+            connection.execute(insert(ImageRow), images)
+        catalog.captions.put("blip2", "0" * 12, [(images[7]["id"], "a beach")])
         with writing(catalog.engine) as connection:
             command.downgrade(alembic_config(connection), "0003")
         migrate(catalog.engine)

@@ -22,11 +22,7 @@ NEXT = "openclip_ba9876543210"
 
 
 class LedgerContract:
-    """Run by a class that defines the fixture `database_url`."""
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return Clock()
+    """Run on what the fixture `database_url` names."""
 
     @pytest.fixture
     def ledger(self, catalog: Catalog, clock: Clock) -> SqlLedger:

@@ -16,15 +16,7 @@ from tests.support.catalog_fixtures import BLUE, GREEN, RED, Clock
 
 
 class ProductsContract:
-    """Run by a class that defines the fixture `database_url`."""
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return Clock()
-
-    @pytest.fixture
-    def products(self, catalog: Catalog, clock: Clock) -> SqlProducts:
-        return SqlProducts(catalog.engine, catalog.blobs, clock)
+    """Run on what the fixture `database_url` names."""
 
     def test_a_product_is_read_as_it_was_put(self, catalog: Catalog, products: SqlProducts) -> None:
         attributes = {"price": 10.0, "color": "rød", "sizes": [1, 2.5, "XL", True], "b": False, "a": 2**62}
@@ -240,11 +232,7 @@ MODEL, OLD, NEW = "blip2", "0" * 12, "1" * 12
 
 
 class CaptionsContract:
-    """Run by a class that defines the fixture `database_url`."""
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return Clock()
+    """Run on what the fixture `database_url` names."""
 
     @pytest.fixture
     def captions(self, catalog: Catalog, clock: Clock) -> SqlCaptions:

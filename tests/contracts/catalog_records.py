@@ -20,7 +20,7 @@ def key(key_id: str, *scopes: Scope) -> ApiKey:
 
 
 class ApiKeysContract:
-    """Run by a class that defines the fixture `database_url`."""
+    """Run on what the fixture `database_url` names."""
 
     def test_a_key_is_read_back_as_it_was_kept(self, catalog: Catalog) -> None:
         kept = ApiKey("a", "shop", ("read", "admin"), "1" * 64, 2.5, 7, MORNING)
@@ -65,11 +65,7 @@ OLD, NEW = encoder(fingerprint="0" * 12), encoder(fingerprint="1" * 12)
 
 
 class VersionsContract:
-    """Run by a class that defines the fixture `database_url`."""
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return Clock()
+    """Run on what the fixture `database_url` names."""
 
     @pytest.fixture
     def versions(self, catalog: Catalog, clock: Clock) -> SqlVersions:
@@ -147,7 +143,7 @@ KNOWN = KnownImage('"1"', None, "a" * 64, "image/png", 8, 9)
 
 
 class ImportsContract:
-    """Run by a class that defines the fixture `database_url`."""
+    """Run on what the fixture `database_url` names."""
 
     def test_a_position_counts_only_for_the_same_reading_of_the_same_source(self, catalog: Catalog) -> None:
         imports = catalog.imports

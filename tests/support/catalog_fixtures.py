@@ -1,5 +1,6 @@
 """Catalogs on each database, and images to put into them. A pytest plugin."""
 
+import shutil
 import tempfile
 import uuid
 import warnings
@@ -13,6 +14,7 @@ import pytest
 
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
+from catalog.products import SqlProducts
 from core.types import EncoderInfo, NewImage
 
 RED = NewImage(b"a red shirt", "image/jpeg", 20, 30)
@@ -85,14 +87,45 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def catalog_config(database_url: str, tmp_path: Path) -> CatalogConfig:
-    """The configuration of `catalog`; the suite says which `database_url` it runs on."""
-    return CatalogConfig(database_url=database_url, blobs_url=f"{tmp_path}/blobs")
+def database_url(sqlite_url: str) -> str:
+    """Where `catalog` is: on SQLite, unless a suite says otherwise."""
+    return sqlite_url
 
 
 @pytest.fixture
-def catalog(catalog_config: CatalogConfig) -> Iterator[Catalog]:
+def catalog_config(database_url: str, tmp_path: Path) -> CatalogConfig:
+    """The configuration of `catalog`."""
+    return CatalogConfig(database_url=database_url, blobs_url=f"{tmp_path}/blobs")
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with all migrations, for tests to copy."""
+    folder = tmp_path_factory.mktemp("migrated")
+    config = CatalogConfig(database_url=f"sqlite:///{folder}/catalog.db", blobs_url=f"{folder}/blobs")
+    open_catalog(config).close()
+    return folder / "catalog.db"
+
+
+@pytest.fixture
+def catalog(catalog_config: CatalogConfig, migrated_sqlite: Path) -> Iterator[Catalog]:
     """An empty catalog."""
+    file = catalog_config.sqlalchemy_url.database
+    if catalog_config.sqlalchemy_url.get_backend_name() == "sqlite" and file is not None:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(migrated_sqlite, file)
     opened = open_catalog(catalog_config)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock of `products`."""
+    return Clock()
+
+
+@pytest.fixture
+def products(catalog: Catalog, clock: Clock) -> SqlProducts:
+    """The products of `catalog`, by a clock that tests move."""
+    return SqlProducts(catalog.engine, catalog.blobs, clock)

@@ -1,5 +1,6 @@
 """Image files of every kind, made on the spot."""
 
+import base64
 import io
 import struct
 import zlib
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from core.types import Box
+from core.types import Box, NewImage
 from models.images import ImageLimits, decoding
 
 ODD_SIZES = ((1, 1), (1, 200), (64, 64), (65, 64), (333, 500), (500, 333), (97, 1000), (803, 601), (30, 17))
@@ -31,6 +32,23 @@ def file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def png(*colors: str | tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> bytes:
+    """A PNG file of one color, or of stripes side by side, each of the size."""
+    stripes = Image.new("RGB", (size[0] * len(colors), size[1]))
+    for place, color in enumerate(colors):
+        stripes.paste(Image.new("RGB", size, color), (size[0] * place, 0))
+    return file(stripes)
+
+
+def image(color: str | tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> NewImage:
+    """An image of one color, as a catalog takes it."""
+    return NewImage(png(color, size=size), "image/png", *size)
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def rotated_jpeg(image: Image.Image, orientation: int) -> bytes:

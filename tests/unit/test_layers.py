@@ -1,30 +1,14 @@
 """The layers import downward only, each heavy library has one keeper, and the import names are ours."""
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import milvus
+from tests.codebase import CLI, LAYERS, ROOT, SCHEMAS, circles, imports, modules, upward
 
-ROOT = Path(__file__).parents[2]
-SCHEMAS = "vitrine/schemas"
-ALLOWED: dict[str, set[str]] = {
-    "core": set(),
-    "models": {"core"},
-    "catalog": {"core"},
-    "milvus": {"core"},
-    "deployments": {"core", "models", "catalog", "milvus", SCHEMAS},
-    "jobs": {"core", "models", "catalog", "milvus"},
-    "vitrine/cli": {"core", "vitrine", SCHEMAS},
-    "demo": {"core", "models"},
-    "vitrine": {SCHEMAS},
-    SCHEMAS: set(),
-}
-CLI = "vitrine/cli"
 KEEPERS = {
     "torch": {"models", "demo"},
     "open_clip": {"models", "demo"},
@@ -39,45 +23,28 @@ KEEPERS = {
 }
 
 
-def imports(layer: str, at_import_time: bool = False) -> Iterator[tuple[Path, str]]:
-    for path in sorted((ROOT / layer).rglob("*.py")):
-        if layer == "vitrine" and {ROOT / CLI, ROOT / SCHEMAS} & set(path.parents):
-            continue
-        tree = ast.parse(path.read_text())
-        for node in tree.body if at_import_time else ast.walk(tree):
-            if isinstance(node, ast.Import):
-                yield from ((path, _layer_or_library(alias.name)) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-                yield path, _layer_or_library(node.module)
-
-
-def _layer_or_library(module: str) -> str:
-    return SCHEMAS if module.startswith("vitrine.schemas") else module.split(".")[0]
-
-
-@pytest.mark.parametrize("layer", ALLOWED)
+@pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_imports_only_layers_below_it(layer: str) -> None:
-    # The command line starts things in the layers above, but only when a command asks for it.
-    upward = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path, name in imports(layer, at_import_time=layer == CLI)
-        if name in ALLOWED and name != layer and name not in ALLOWED[layer]
-    ]
-    assert upward == []
+    assert upward(layer) == []
 
 
-@pytest.mark.parametrize("layer", [layer for layer in ALLOWED if layer != CLI])
+def test_no_modules_import_each_other() -> None:
+    assert circles() == []
+
+
+@pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer != CLI])
 def test_a_heavy_library_stays_with_its_keeper(layer: str) -> None:
     strays = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for path, name in imports(layer)
-        if name in KEEPERS and layer not in KEEPERS[name]
+        for path in modules(layer)
+        for name in imports(path)
+        if layer not in KEEPERS.get(name.split(".")[0], {layer})
     ]
     assert strays == []
 
 
 def test_the_schemas_need_pydantic_alone() -> None:
-    needed = {name for _, name in imports(SCHEMAS)} - {SCHEMAS}
+    needed = {name.split(".")[0] for path in modules(SCHEMAS) for name in imports(path)} - {"vitrine"}
     assert needed - set(sys.stdlib_module_names) == {"pydantic", "pydantic_core"}
 
 

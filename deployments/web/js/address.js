@@ -1,6 +1,6 @@
 /** The query in the address of the page, so that it can be shared; uploaded images do not fit in there. */
 
-import { MAX_COUNT, PAGE, emptyQuery, newPart } from "./query.js";
+import { emptyQuery, MAX_COUNT, newPart, PAGE } from "./query.js";
 
 /** @typedef {import("./query.js").Query} Query */
 /** @typedef {import("./query.js").Part} Part */
@@ -76,7 +76,7 @@ function boxText(box) {
 
 /** @param {string} text @returns {import("./query.js").Box | null} */
 function readBox(text) {
-  const [x, y, width, height] = text.split(BOX_SEPARATOR).map(Number);
+  const [x = NaN, y = NaN, width = NaN, height = NaN] = text.split(BOX_SEPARATOR).map(Number);
   return [x, y, width, height].every(Number.isFinite) ? { x, y, width, height } : null;
 }
 

@@ -33,15 +33,14 @@ export function frame(box) {
 export function askForBox(preview, box) {
   const drawing = { box: box ?? { x: 0.1, y: 0.1, width: 0.8, height: 0.8 } };
   const shown = frame(drawing.box);
-  const inputs = SIDES.map(([side, label]) => numberInput(side, label));
+  const inputs = SIDES.map(([side, label]) => ({ side, ...numberInput(side, label) }));
   const show = () => {
     place(shown, drawing.box);
-    for (const [index, [side]] of SIDES.entries())
-      inputs[index].input.value = Math.round(drawing.box[side] * 100);
+    for (const { side, input } of inputs) input.value = Math.round(drawing.box[side] * 100);
   };
-  for (const [index, [side]] of SIDES.entries()) {
-    inputs[index].input.addEventListener("change", () => {
-      drawing.box = fit({ ...drawing.box, [side]: Number(inputs[index].input.value) / 100 });
+  for (const { side, input } of inputs) {
+    input.addEventListener("change", () => {
+      drawing.box = fit({ ...drawing.box, [side]: Number(input.value) / 100 });
       show();
     });
   }
@@ -56,7 +55,7 @@ export function askForBox(preview, box) {
     show();
   });
   show();
-  const dialog = h("dialog", { "aria-labeledby": "box-title" });
+  const dialog = h("dialog", { "aria-labelledby": "box-title" });
   fill(
     dialog,
     h(

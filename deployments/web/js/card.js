@@ -33,9 +33,15 @@ export function card(store, product, { imageId, score, join } = {}) {
       "p",
       { class: "facts" },
       join !== undefined && h("span", { class: "join" }, join),
-      score !== undefined && h("span", { class: "score" }, h("span", { class: "unseen" }, "Score "), score.toFixed(3)),
+      score !== undefined &&
+        h("span", { class: "score" }, h("span", { class: "unseen" }, "Score "), score.toFixed(3)),
       "price" in product.attributes &&
-        h("span", { class: "price" }, h("span", { class: "unseen" }, "Price "), money(product.attributes.price)),
+        h(
+          "span",
+          { class: "price" },
+          h("span", { class: "unseen" }, "Price "),
+          money(product.attributes.price),
+        ),
     ),
     h(
       "div",

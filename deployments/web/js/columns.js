@@ -55,7 +55,7 @@ function column(store, list, products, joined) {
   const title = `column-${list.model}`;
   return h(
     "section",
-    { class: "column", "aria-labeledby": title },
+    { class: "column", "aria-labelledby": title },
     h("h2", { id: title }, list.model),
     notes(list, list.model),
     cards.length ? h("ol", {}, cards) : nothing(store),

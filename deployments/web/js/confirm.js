@@ -14,7 +14,7 @@ import { fill, h } from "./dom.js";
  */
 export function confirm(title, what, options) {
   const inputs = options.map((option) => ({ option, input: inputOf(option) }));
-  const dialog = h("dialog", { class: "small", "aria-labeledby": "confirm-title" });
+  const dialog = h("dialog", { class: "small", "aria-labelledby": "confirm-title" });
   fill(
     dialog,
     h(
@@ -36,7 +36,7 @@ export function confirm(title, what, options) {
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
       dialog.remove();
-      const chosen = inputs.map(({ option, input }) => [option.name, valueOf(option, input)]);
+      const chosen = inputs.map(({ option, input }) => [option.name, chosenValue(option, input)]);
       const given = chosen.filter(([, value]) => value !== undefined);
       resolve(dialog.returnValue === "yes" ? Object.fromEntries(given) : null);
     });
@@ -57,7 +57,7 @@ function field({ label, type, name }, input) {
 }
 
 /** @param {Option} option @param {HTMLInputElement} input */
-function valueOf({ type }, input) {
+function chosenValue({ type }, input) {
   if (type === "checkbox") return input.checked || undefined;
   const text = input.value.trim();
   if (!text) return undefined;

@@ -7,7 +7,7 @@ import { thumbnail } from "./thumbnail.js";
 
 /** @param {QueryStore} store @param {any} product as the API shows it */
 export function showDetails(store, product) {
-  const dialog = h("dialog", { class: "details", "aria-labeledby": "details-title" });
+  const dialog = h("dialog", { class: "details", "aria-labelledby": "details-title" });
   const search = (/** @type {"product" | "image"} */ kind, /** @type {string} */ value, weight = 1) => {
     dialog.close();
     store.addPart(kind, value, { weight });

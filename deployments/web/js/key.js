@@ -34,7 +34,7 @@ export function askForKey(reason) {
 function ask(reason) {
   const input = h("input", { id: "key", type: "password", autocomplete: "off", required: true });
   const wrong = key() !== null && reason.charAt(0).toUpperCase() + reason.slice(1);
-  const dialog = h("dialog", { class: "small", "aria-labeledby": "key-title" });
+  const dialog = h("dialog", { class: "small", "aria-labelledby": "key-title" });
   fill(
     dialog,
     h(

@@ -10,7 +10,7 @@ import { showFilters } from "./filters.js";
 import { keepHistory } from "./history.js";
 import { ModelPanel } from "./models.js";
 import { showParts } from "./parts.js";
-import { ALL_MODELS, PAGE, QueryStore, isEmpty } from "./query.js";
+import { ALL_MODELS, isEmpty, PAGE, QueryStore } from "./query.js";
 import { toRequest } from "./request.js";
 import { ghosts, resultList, showResults } from "./results.js";
 import { showSaved } from "./saved.js";
@@ -23,8 +23,7 @@ const { query, lostUploads } = fromAddress(new URLSearchParams(location.search))
 const store = new QueryStore(query);
 /** @type {ModelPanel | null} */
 let models = null;
-/** @type {Promise<void> | null} */
-let panels = null;
+let hasPanels = false;
 /** The latest answer of a search or a comparison. @type {any} */
 let answered = null;
 let running = new AbortController();
@@ -132,8 +131,10 @@ async function start() {
 
 /** Models and filters, once; tried again with the next answer where they cannot be had. */
 function showPanels() {
-  panels ??= readPanels().catch((error) => {
-    panels = null;
+  if (hasPanels) return;
+  hasPanels = true;
+  readPanels().catch((error) => {
+    hasPanels = false;
     showFailure(error, () => search());
   });
 }

@@ -64,7 +64,7 @@ function addTyped(store) {
 
 /** @param {QueryStore} store @param {string} text @returns {boolean} whether it was one */
 function addUrl(store, text) {
-  const address = text.trim().split("\n")[0];
+  const [address = ""] = text.trim().split("\n");
   if (!/^https?:\/\/\S+$/i.test(address)) return false;
   store.addPart("url", address);
   return true;

@@ -11,7 +11,7 @@ export function showVersions(models, versions) {
   const now = JSON.stringify([models, versions]);
   if (now === shown) return;
   shown = now;
-  const rows = models.flatMap((model, index) => rowsOf(model, versions[index]));
+  const rows = models.flatMap((model, index) => rowsOf(model, versions[index] ?? []));
   const heads = [
     "Model",
     "Version",

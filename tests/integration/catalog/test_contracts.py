@@ -13,64 +13,38 @@ from tests.contracts.catalog_products import CaptionsContract, ProductsContract
 from tests.contracts.catalog_records import ApiKeysContract, ImportsContract, VersionsContract
 
 
-class TestDatabaseOnPostgres(DatabaseContract):
-    @pytest.fixture
-    def database_url(self, postgres_url: str) -> str:
-        return postgres_url
+@pytest.fixture
+def database_url(postgres_url: str) -> str:
+    return postgres_url
 
 
-class TestProductsOnPostgres(ProductsContract):
-    @pytest.fixture
-    def database_url(self, postgres_url: str) -> str:
-        return postgres_url
+class TestDatabaseOnPostgres(DatabaseContract): ...
 
 
-class TestCaptionsOnPostgres(CaptionsContract):
-    @pytest.fixture
-    def database_url(self, postgres_url: str) -> str:
-        return postgres_url
+class TestProductsOnPostgres(ProductsContract): ...
 
 
-class TestImageFilesOnPostgres(ImageFilesContract):
-    @pytest.fixture
-    def database_url(self, postgres_url: str) -> str:
-        return postgres_url
+class TestCaptionsOnPostgres(CaptionsContract): ...
+
+
+class TestImageFilesOnPostgres(ImageFilesContract): ...
 
 
 class TestLedgerOnPostgres(LedgerContract):
-    @pytest.fixture
-    def database_url(self, postgres_url: str) -> str:
-        return postgres_url
-
     def test_any_sequence_of_calls_agrees_with_the_model(self, catalog: Catalog) -> None:
         check_any_sequence(catalog, max_examples=40)
 
 
-class TestJobsOnPostgres(JobsContract):
-    @pytest.fixture
-    def database_url(self, postgres_url: str) -> str:
-        return postgres_url
+class TestJobsOnPostgres(JobsContract): ...
 
 
-class TestImportsOnPostgres(ImportsContract):
-    @pytest.fixture
-    def database_url(self, postgres_url: str) -> str:
-        return postgres_url
+class TestImportsOnPostgres(ImportsContract): ...
 
 
-class TestVersionsOnPostgres(VersionsContract):
-    @pytest.fixture
-    def database_url(self, postgres_url: str) -> str:
-        return postgres_url
+class TestVersionsOnPostgres(VersionsContract): ...
 
 
-class TestApiKeysOnPostgres(ApiKeysContract):
-    @pytest.fixture
-    def database_url(self, postgres_url: str) -> str:
-        return postgres_url
+class TestApiKeysOnPostgres(ApiKeysContract): ...
 
 
-class TestKeywordOnPostgres(KeywordContract):
-    @pytest.fixture
-    def database_url(self, postgres_url: str) -> str:
-        return postgres_url
+class TestKeywordOnPostgres(KeywordContract): ...

@@ -1,41 +1,25 @@
 """Captioning against a real catalog: what is missing is written, nothing twice, nothing lost."""
 
 import asyncio
-import io
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from sqlalchemy import delete
 
 from catalog.database import CatalogConfig, writing
-from catalog.opening import Catalog, open_catalog
+from catalog.opening import Catalog
 from catalog.tables import ProductRow
 from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
 from core.indexing import Captioning, CaptionReport
-from core.types import Captioned, NewImage
+from core.types import Captioned
 from models.config import CaptionConfig
 from tests.support.children import Child
+from tests.support.image_files import image
 from tests.support.local_encoder import LocalEncoder
-
-
-def image(color: str) -> NewImage:
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), color).save(buffer, "PNG")
-    return NewImage(buffer.getvalue(), "image/png", 40, 30)
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    opened = open_catalog(
-        CatalogConfig(database_url=f"sqlite:///{tmp_path}/catalog.sqlite", blobs_url=str(tmp_path / "blobs"))
-    )
-    yield opened
-    opened.close()
 
 
 class Describer(LocalEncoder):
@@ -195,10 +179,10 @@ def test_an_encoder_without_captions_says_so(catalog: Catalog) -> None:
 
 
 def test_a_pass_that_is_killed_goes_on_where_it_was(
-    catalog: Catalog, encoder: Describer, captioning: Captioning, tmp_path: Path
+    catalog: Catalog, catalog_config: CatalogConfig, encoder: Describer, captioning: Captioning
 ) -> None:
     put(catalog, *(f"#{level:02x}0000" for level in range(0, 250, 5)))
-    arguments = [f"sqlite:///{tmp_path}/catalog.sqlite", str(tmp_path / "blobs")]
+    arguments = [catalog_config.database_url, catalog_config.blobs_url]
     with Child(
         "captions",
         [sys.executable, "-m", "tests.support.caption_writer", *arguments],

@@ -1,8 +1,7 @@
 """Indexing against a real ledger: what is missing is written, what is obsolete goes, nothing is lost."""
 
 import asyncio
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -10,17 +9,16 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from catalog.blobs import FsspecBlobs
-from catalog.database import CatalogConfig
-from catalog.opening import Catalog, open_catalog
+from catalog.opening import Catalog
 from core.errors import Internal, NotFound, StoreUnavailable
 from core.filters import parse_filter
 from core.index_rows import IndexRows
 from core.indexing import Indexer, SweepReport
-from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, NewImage, VectorRow
+from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, VectorRow
 from milvus.memory import MemoryStore
+from tests.support.image_files import image
 from tests.support.local_encoder import LocalEncoder
 
 
@@ -35,22 +33,6 @@ class FlakyStore(MemoryStore):
         super().upsert(collection, rows)
         if self.fail == "after":
             raise StoreUnavailable("down")
-
-
-def image(color: str) -> NewImage:
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), color).save(buffer, "PNG")
-    return NewImage(buffer.getvalue(), "image/png", 40, 30)
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    config = CatalogConfig(
-        database_url=f"sqlite:///{tmp_path}/catalog.sqlite", blobs_url=str(tmp_path / "blobs")
-    )
-    opened = open_catalog(config)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

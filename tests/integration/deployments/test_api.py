@@ -1,7 +1,5 @@
 """The HTTP API over a real catalog, with encoders and store in this process."""
 
-import base64
-import io
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
@@ -22,20 +19,11 @@ from deployments.http.app import create_app
 from deployments.services.assembly import assemble
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
+from tests.support.image_files import b64, png
 from tests.support.local_encoder import LocalEncoder
 
 pytestmark = pytest.mark.anyio
 COLORS = ("red", "lime", "blue", "white", "black")
-
-
-def png(color: str, size: tuple[int, int] = (40, 30)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, color).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -14,23 +12,8 @@ from catalog.products import SqlProducts
 from core.errors import InvalidImage
 from deployments.services.products import MAX_ATTRIBUTES, MAX_VALUES, AttributeSummaries, summarize
 from tests.support.documented_service import b64, image
-from tests.support.local_encoder import LocalEncoder
-from tests.support.local_service import local_service
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def app(tmp_path: Path) -> AsyncIterator[FastAPI]:
-    with local_service(tmp_path, {"first": LocalEncoder("first")}) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
-        yield opened
 
 
 async def put(client: httpx.AsyncClient, product_id: str, color: str, **attributes: Any) -> dict[str, Any]:

@@ -1,27 +1,19 @@
 """The background repair with captions switched on."""
 
 import asyncio
-import io
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from catalog.database import CatalogConfig
 from catalog.opening import open_catalog
-from core.types import NewImage
 from deployments.config import IngestCaptions, RepairArgs
 from deployments.replicas import repair
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
 from models.config import CaptionConfig
+from tests.support.image_files import image
 from tests.support.local_encoder import LocalEncoder
-
-
-def image(color: str) -> NewImage:
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), color).save(buffer, "PNG")
-    return NewImage(buffer.getvalue(), "image/png", 40, 30)
 
 
 @pytest.fixture

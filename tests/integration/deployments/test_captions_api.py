@@ -1,14 +1,11 @@
 """Captions over HTTP: asked for, and shown with the images of products."""
 
-import base64
-import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
@@ -21,19 +18,10 @@ from deployments.services.assembly import assemble
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
 from models.config import CaptionConfig
+from tests.support.image_files import b64, png
 from tests.support.local_encoder import LocalEncoder
 
 pytestmark = pytest.mark.anyio
-
-
-def png(color: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), color).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 class Service:

@@ -1,12 +1,10 @@
 """Embeddings for other people's clients: OpenAI's, Infinity's and Weaviate's."""
 
 import base64
-import io
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,27 +14,17 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from openai import OpenAI
-from PIL import Image
 
 from core import batching
 from core.errors import ModelUnavailable
 from core.types import Encoded, EncoderInput
 from deployments.services.encoders import Embedder, EncoderSet
+from tests.support.image_files import b64, png
 from tests.support.local_encoder import LocalEncoder
-from tests.support.local_service import local_service, open_fetching
+from tests.support.local_service import open_fetching
 from tests.support.servers import HostileServer, hostile_server
 
 pytestmark = pytest.mark.anyio
-
-
-def png(color: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (20, 15), color).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 def uri(data: bytes) -> str:
@@ -57,19 +45,6 @@ def encoders() -> dict[str, LocalEncoder]:
 async def server() -> AsyncIterator[HostileServer]:
     async with hostile_server() as running:
         yield running
-
-
-@pytest.fixture
-def app(tmp_path: Path, encoders: dict[str, LocalEncoder]) -> Iterator[FastAPI]:
-    with local_service(tmp_path, encoders) as app:
-        yield app
-
-
-@pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 import asyncio
 import base64
 import io
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -12,23 +11,17 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from tests.support.image_files import png
 from tests.support.local_encoder import LocalEncoder
-from tests.support.local_service import local_service, open_fetching
+from tests.support.local_service import open_fetching
 from tests.support.servers import HostileServer, hostile_server
 
 pytestmark = pytest.mark.anyio
 
 
-def png(color: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (20, 15), color).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[FastAPI]:
-    with local_service(tmp_path, {"both": LocalEncoder("both")}) as app:
-        yield app
+def encoders() -> dict[str, LocalEncoder]:
+    return {"both": LocalEncoder("both")}
 
 
 @pytest.fixture
@@ -36,13 +29,6 @@ async def server(app: FastAPI) -> AsyncIterator[HostileServer]:
     async with hostile_server() as running:
         open_fetching(app, running)
         yield running
-
-
-@pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
-        yield opened
 
 
 async def search(client: httpx.AsyncClient, *parts: dict[str, Any]) -> httpx.Response:

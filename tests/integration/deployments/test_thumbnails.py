@@ -2,9 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import pytest
@@ -14,23 +12,8 @@ from PIL import Image
 from deployments.config import ThumbnailsConfig
 from deployments.services.thumbnails import Thumbnails
 from models.images import ImageLimits
-from tests.support.local_encoder import LocalEncoder
-from tests.support.local_service import local_service
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def app(tmp_path: Path) -> AsyncIterator[FastAPI]:
-    with local_service(tmp_path, {"first": LocalEncoder("first")}) as running:
-        yield running
-
-
-@pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
-        yield opened
 
 
 async def url_of(client: httpx.AsyncClient, size: tuple[int, int], orientation: int = 1) -> str:

@@ -22,10 +22,6 @@ from tests.support.catalog_fixtures import BLUE, RED
 
 
 class TestDatabaseOnSqlite(DatabaseContract):
-    @pytest.fixture
-    def database_url(self, sqlite_url: str) -> str:
-        return sqlite_url
-
     def test_a_wrong_statement_is_no_outage_and_a_file_that_cannot_be_opened_is(
         self, catalog: Catalog
     ) -> None:
@@ -37,29 +33,16 @@ class TestDatabaseOnSqlite(DatabaseContract):
             pytest.fail("it was opened")
 
 
-class TestProductsOnSqlite(ProductsContract):
-    @pytest.fixture
-    def database_url(self, sqlite_url: str) -> str:
-        return sqlite_url
+class TestProductsOnSqlite(ProductsContract): ...
 
 
-class TestCaptionsOnSqlite(CaptionsContract):
-    @pytest.fixture
-    def database_url(self, sqlite_url: str) -> str:
-        return sqlite_url
+class TestCaptionsOnSqlite(CaptionsContract): ...
 
 
-class TestImageFilesOnSqlite(ImageFilesContract):
-    @pytest.fixture
-    def database_url(self, sqlite_url: str) -> str:
-        return sqlite_url
+class TestImageFilesOnSqlite(ImageFilesContract): ...
 
 
 class TestLedgerOnSqlite(LedgerContract):
-    @pytest.fixture
-    def database_url(self, sqlite_url: str) -> str:
-        return sqlite_url
-
     def test_any_sequence_of_calls_agrees_with_the_model(self, catalog: Catalog) -> None:
         check_any_sequence(catalog, max_examples=40)
 
@@ -104,31 +87,16 @@ class TestLedgerOnSqlite(LedgerContract):
         assert len([plan for plan in plans if "ix_embeddings_failed" in plan]) == 2, plans
 
 
-class TestJobsOnSqlite(JobsContract):
-    @pytest.fixture
-    def database_url(self, sqlite_url: str) -> str:
-        return sqlite_url
+class TestJobsOnSqlite(JobsContract): ...
 
 
-class TestImportsOnSqlite(ImportsContract):
-    @pytest.fixture
-    def database_url(self, sqlite_url: str) -> str:
-        return sqlite_url
+class TestImportsOnSqlite(ImportsContract): ...
 
 
-class TestVersionsOnSqlite(VersionsContract):
-    @pytest.fixture
-    def database_url(self, sqlite_url: str) -> str:
-        return sqlite_url
+class TestVersionsOnSqlite(VersionsContract): ...
 
 
-class TestApiKeysOnSqlite(ApiKeysContract):
-    @pytest.fixture
-    def database_url(self, sqlite_url: str) -> str:
-        return sqlite_url
+class TestApiKeysOnSqlite(ApiKeysContract): ...
 
 
-class TestKeywordOnSqlite(KeywordContract):
-    @pytest.fixture
-    def database_url(self, sqlite_url: str) -> str:
-        return sqlite_url
+class TestKeywordOnSqlite(KeywordContract): ...

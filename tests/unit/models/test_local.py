@@ -1,23 +1,16 @@
 """A model in this process answers as a replica does."""
 
 import asyncio
-import io
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from core.errors import InvalidImage
 from core.types import EncoderInput
 from models.config import EncoderConfig
 from models.encoder import LocalEncoder
 from models.registry import load_encoder
-
-
-def png(color: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (20, 20), color).save(buffer, "PNG")
-    return buffer.getvalue()
+from tests.support.image_files import png
 
 
 @pytest.fixture

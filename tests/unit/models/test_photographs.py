@@ -46,6 +46,12 @@ LEAST = {"openclip": 0.999, "dinov2": 0.999, "dinov2_large": 0.999, "timm": 0.99
 
 
 @cache
+def photographs() -> list[bytes]:
+    """JPEGs of all sizes; drawing them takes longer than reading them."""
+    return [file(photograph(*size, seed), "JPEG", quality=90) for seed, size in enumerate(SIZES)]
+
+
+@cache
 def load(family: str, draft: bool) -> Encoder:
     return load_encoder(
         EncoderConfig(
@@ -61,8 +67,7 @@ def load(family: str, draft: bool) -> Encoder:
 @pytest.mark.parametrize("family", LEAST)
 def test_a_reduced_decode_of_a_photograph_hardly_moves_its_vector(family: str) -> None:
     cosines = []
-    for seed, (width, height) in enumerate(SIZES):
-        data = file(photograph(width, height, seed), "JPEG", quality=90)
+    for data in photographs():
         full, reduced = (
             encoder.encode_images([encoder.decode(data)])[0]
             for encoder in (load(family, draft=False), load(family, draft=True))
