@@ -130,7 +130,7 @@ class FsspecBlobs:
         """
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._path(sha256)
-        with _outages_told():
+        with _outages_as_unavailable():
             if self._is_local:
                 write_durably(path, data)
             elif self._size(path) != len(data) or self._files.cat_file(path) != data:
@@ -147,7 +147,7 @@ class FsspecBlobs:
         """
         if not _SHA256.fullmatch(sha256):
             raise InvalidInput("a sha256 is 64 lower-case hex digits").at("sha256")
-        with _outages_told():
+        with _outages_as_unavailable():
             try:
                 data: bytes = self._files.cat_file(self._path(sha256))
             except FileNotFoundError:
@@ -161,7 +161,7 @@ class FsspecBlobs:
             Unavailable: the file system does not answer.
         """
         path = self._path(sha256)
-        with _outages_told():
+        with _outages_as_unavailable():
             if self._is_local:
                 remove_durably(path)
                 return
@@ -179,7 +179,7 @@ class FsspecBlobs:
         if not self._is_local:
             return 0
         number = 0
-        with _outages_told():
+        with _outages_as_unavailable():
             for path in Path(self._root, prefix).glob("*/.*.tmp"):
                 # A writer may be done with it meanwhile. One that is slow and loses it fails; its caller may retry.
                 with suppress(FileNotFoundError):
@@ -195,7 +195,7 @@ class FsspecBlobs:
             Unavailable: the file system does not answer.
         """
         path = self._path(sha256)
-        with _outages_told():
+        with _outages_as_unavailable():
             # Another process may have removed what a listing of this one remembers.
             self._files.invalidate_cache(path.rpartition("/")[0])
             return self._size(path)
@@ -207,7 +207,7 @@ class FsspecBlobs:
             Unavailable: the file system does not answer.
         """
         folder = f"{self._root.rstrip('/')}/{prefix}"
-        with _outages_told():
+        with _outages_as_unavailable():
             self._files.invalidate_cache()
             found = self._files.find(folder, detail=True)
         names = {path.rpartition("/")[2]: int(info["size"]) for path, info in found.items()}
@@ -219,7 +219,7 @@ class FsspecBlobs:
         Raises:
             Unavailable: the file system does not answer.
         """
-        with _outages_told():
+        with _outages_as_unavailable():
             try:
                 return str(self._files.cat_file(self._owner_path()).decode(errors="replace").strip())
             except FileNotFoundError:
@@ -231,7 +231,7 @@ class FsspecBlobs:
         Raises:
             Unavailable: the file system does not take it.
         """
-        with _outages_told():
+        with _outages_as_unavailable():
             if self._is_local:
                 write_durably(self._owner_path(), catalog_id.encode())
             else:
@@ -253,7 +253,7 @@ class FsspecBlobs:
 
 
 @contextmanager
-def _outages_told() -> Iterator[None]:
+def _outages_as_unavailable() -> Iterator[None]:
     try:
         yield
     except OSError as error:

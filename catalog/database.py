@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, TimeoutError
 
-from core.batching import parts
+from core.batching import batched
 from core.config import Config
 from core.errors import ConfigError, DeadlineExceeded, Unavailable
 
@@ -202,7 +202,7 @@ def reading(engine: Engine, timeout_s: float | None = None) -> Iterator[Connecti
     engine_limit = engine.get_execution_options().get(READ_LIMIT)
     limits = [each for each in (timeout_s, engine_limit and engine_limit()) if each is not None]
     ends_at = time.monotonic() + min(limits) if limits else None
-    with _outages_told(), engine.connect() as connection:
+    with _outages_as_unavailable(), engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             connection.execution_options(isolation_level="REPEATABLE READ")
         if ends_at is None:
@@ -221,7 +221,7 @@ def writing(engine: Engine, bounded: bool = False) -> Iterator[Connection]:
     Raises:
         Unavailable: the database does not answer, is full, or another writer was in the way for too long.
     """
-    with _outages_told(), _write_turn(engine), engine.connect() as connection:
+    with _outages_as_unavailable(), _write_turn(engine), engine.connect() as connection:
         connection.execution_options(**{WRITES: True})
         if engine.dialect.name == "postgresql":
             # Whatever the server's default is: who has waited for a lock must see what its holder has committed.
@@ -267,7 +267,7 @@ def _stopped_at(ends_at: float, connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _outages_told() -> Iterator[None]:
+def _outages_as_unavailable() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, TimeoutError) as error:
@@ -314,6 +314,6 @@ T = TypeVar("T")
 _ROWS_PER_STATEMENT = 1_000
 
 
-def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+def batched_rows(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut the rows into batches whose keys fit into one statement."""
-    return parts(rows, _ROWS_PER_STATEMENT)
+    return batched(rows, _ROWS_PER_STATEMENT)

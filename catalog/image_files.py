@@ -48,7 +48,7 @@ from sqlalchemy import Connection, Engine, Table, and_, delete, func, insert, or
 from sqlalchemy.exc import DBAPIError
 
 from catalog.blobs import OWNER, FsspecBlobs
-from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
+from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
 from catalog.tables import CaptionRow, CatalogIdRow, FileHoldRow, ImageRow, ImportedImageRow, UnnamedFileRow
 from core.errors import ConfigError, Conflict, Unavailable
 
@@ -95,7 +95,7 @@ def lock_files(connection: Connection, sha256s: Iterable[str]) -> None:
 def named_files(connection: Connection, sha256s: Iterable[str]) -> set[str]:
     """Tell which of these files images name, as this transaction sees it."""
     named: set[str] = set()
-    for some in chunks(sorted(sha256s)):
+    for some in batched_rows(sorted(sha256s)):
         named.update(connection.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(some))))
     return named
 
@@ -106,7 +106,7 @@ def drop_images(connection: Connection, images: Iterable[tuple[str, str]], now: 
     Each image is an id with a sha256; the caller holds the locks of their product and their files.
     """
     dropped = sorted(images)
-    for some in chunks([image_id for image_id, _ in dropped]):
+    for some in batched_rows([image_id for image_id, _ in dropped]):
         connection.execute(delete(CaptionRow).where(CaptionRow.image_id.in_(some)))
     files = sorted({sha256 for _, sha256 in dropped})
     if files:
@@ -180,7 +180,7 @@ class SqlImageFiles:
         """
         self.check_owner()
         number = 0
-        for some in chunks(sorted(self.unnamed(prefix))):
+        for some in batched_rows(sorted(self.unnamed(prefix))):
             marks = [{"sha256": sha256, "since": self._clock()} for sha256 in some]
             with writing(self._engine) as connection:
                 known = connection.scalars(

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, Table, delete, exists, func, insert, select, update
 
-from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
+from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
 from catalog.ledger_queries import storable
 from catalog.product_rows import is_product_id
 from catalog.tables import ImportedImageRow, ImportedProductRow, ImportErrorRow, ImportRow
@@ -113,7 +113,7 @@ class SqlImports:
         """Of these products, those that this import has put already, each with the row that counts for it."""
         found: dict[str, int] = {}
         with reading(self._engine) as connection:
-            for some in chunks([each for each in product_ids if is_product_id(each)]):
+            for some in batched_rows([each for each in product_ids if is_product_id(each)]):
                 rows = select(ImportedProductRow.product_id, ImportedProductRow.row_number).where(
                     ImportedProductRow.source == state.source,
                     ImportedProductRow.generation == state.generation,
@@ -142,7 +142,7 @@ class SqlImports:
     def forget(self, source: str, product_ids: Sequence[str]) -> None:
         """Drop products from what the source has delivered."""
         with writing(self._engine) as connection:
-            for some in chunks(product_ids):
+            for some in batched_rows(product_ids):
                 connection.execute(
                     delete(ImportedProductRow).where(
                         ImportedProductRow.source == source, ImportedProductRow.product_id.in_(some)
@@ -208,7 +208,7 @@ class SqlImportedImages:
         keys = {_reference_key(each): each for each in references}
         found: dict[str, KnownImage] = {}
         with reading(self._engine) as connection:
-            for some in chunks(sorted(keys)):
+            for some in batched_rows(sorted(keys)):
                 rows = select(*_IMAGES.columns).where(ImportedImageRow.key.in_(some))
                 for row in connection.execute(rows):
                     key, *rest = row
@@ -231,7 +231,7 @@ class SqlImportedImages:
     def forget(self, sha256s: Sequence[str]) -> None:
         """Have what held these files read anew by the next import; for files that were lost or damaged."""
         with writing(self._engine) as connection:
-            for some in chunks(sorted(set(sha256s))):
+            for some in batched_rows(sorted(set(sha256s))):
                 connection.execute(delete(ImportedImageRow).where(ImportedImageRow.sha256.in_(some)))
 
 

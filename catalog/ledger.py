@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
+from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
 from catalog.ledger_queries import (
     IS_CURRENT,
     IS_OPEN,
@@ -227,7 +227,7 @@ class SqlLedger:
         """Record that these rows are in; returns those that became obsolete meanwhile, or whose row vanished."""
         settled: set[tuple[str, int]] = set()
         with writing(self._engine) as connection:
-            for keys in chunks([(item.image_id, item.revision) for item in items]):
+            for keys in batched_rows([(item.image_id, item.revision) for item in items]):
                 rows = rows_of(collection, keys)
                 # Locked first: a statement of PostgreSQL that waits for a lock would judge what is current by
                 # what was before it waited.
@@ -314,7 +314,7 @@ class SqlLedger:
             with writing(self._engine) as connection:
                 theirs = in_flight(now, grace_s)
                 upsert(connection, collection, now, dict.fromkeys(rows), where=not_(theirs))
-                for some in chunks(rows):
+                for some in batched_rows(rows):
                     opened = and_(rows_of(collection, some), EmbeddingRow.begun_at == now)
                     found = connection.execute(self._obsolete(collection, 0).where(opened))
                     ours.update(row_key(*row) for row in found)
@@ -324,7 +324,7 @@ class SqlLedger:
         """Drop the rows whose vectors were deleted, but those that somebody has touched since it began."""
         untouched = and_(EmbeddingRow.embedded_at.is_(None), EmbeddingRow.begun_at == removal.begun_at)
         with writing(self._engine) as connection:
-            for some in chunks(parse_keys(removal.keys)):
+            for some in batched_rows(parse_keys(removal.keys)):
                 rows = and_(rows_of(collection, some), untouched)
                 connection.execute(delete(EmbeddingRow).where(locked(rows)))
 
@@ -368,7 +368,7 @@ class SqlLedger:
         """Of these row keys, those that are settled without an error."""
         settled: set[str] = set()
         with reading(self._engine) as connection:
-            for some in chunks(parse_keys(keys)):
+            for some in batched_rows(parse_keys(keys)):
                 rows = select(EmbeddingRow.image_id, EmbeddingRow.image_revision).where(
                     rows_of(collection, some), EmbeddingRow.embedded_at.is_not(None)
                 )
@@ -379,7 +379,7 @@ class SqlLedger:
         """Of these images, by image id, the key of the newest row that is settled, at whatever revision."""
         found: dict[str, str] = {}
         with reading(self._engine) as connection:
-            for some in chunks(sorted(set(image_ids))):
+            for some in batched_rows(sorted(set(image_ids))):
                 rows = connection.execute(newest_settled(collection, some))
                 found |= {image_id: row_key(image_id, revision) for image_id, revision in rows}
         return found

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from catalog.database import chunks, insert_or_replace, reading, utc_now
+from catalog.database import batched_rows, insert_or_replace, reading, utc_now
 from catalog.product_rows import seconds_since
 from catalog.tables import EmbeddingRow, ImageRow, ProductRow
 from core.errors import RELEASE, Internal, VitrineError
@@ -305,7 +305,7 @@ class SqlAudit:
     def known(self, collection: str, keys: Sequence[str]) -> set[str]:
         """Of these row keys, those that the ledger has a row for, in whatever state."""
         found: set[str] = set()
-        for some in chunks(parse_keys(keys)):
+        for some in batched_rows(parse_keys(keys)):
             columns = select(EmbeddingRow.image_id, EmbeddingRow.image_revision)
             found.update(row_key(*row) for row in self._read(columns.where(rows_of(collection, some))))
         return found

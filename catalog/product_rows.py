@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, func, insert, select, update
 
-from catalog.database import chunks, json_of_rows
+from catalog.database import batched_rows, json_of_rows
 from catalog.keyword_search import write_documents
 from catalog.tables import CaptionRow, ImageRow, ProductRow, RevisionFloor
 from core.errors import InvalidInput, VitrineError
@@ -312,7 +312,7 @@ def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[st
     """Read those of the products that exist, in any order."""
     products: dict[str, Product] = {}
     statement = _some_with_images(connection.dialect.name)
-    for some in chunks(product_ids):
+    for some in batched_rows(product_ids):
         rows = connection.execute(statement, {"product_ids": some})
         for product_id, title, description, attributes, images, *written in rows:
             in_order = sorted((ProductImage(*values) for values in images or ()), key=_POSITION)

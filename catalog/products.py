@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
+from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
 from catalog.image_files import drop_images, lock_files, named_files
 from catalog.keyword_search import write_documents
 from catalog.ledger_queries import error_text, is_bug_of_another_release, storable
@@ -118,7 +118,7 @@ class SqlCaptions:
         """The captions of these images by image id, newest first; images without one are left out."""
         found: dict[str, list[Caption]] = defaultdict(list)
         with reading(self._engine) as connection:
-            for some in chunks(image_ids):
+            for some in batched_rows(image_ids):
                 rows = (
                     select(*_CAPTIONS.columns)
                     .where(CaptionRow.image_id.in_(some), CaptionRow.caption.is_not(None))
@@ -153,7 +153,7 @@ class SqlCaptions:
         )
         with reading(self._engine) as connection:
             keys = [tuple(row) for row in connection.execute(gone)]
-        for some in chunks(keys):
+        for some in batched_rows(keys):
             with writing(self._engine) as connection:
                 key = tuple_(CaptionRow.image_id, CaptionRow.model)
                 connection.execute(delete(CaptionRow).where(key.in_(some)))
@@ -190,7 +190,7 @@ class SqlCaptions:
 
 def _existing_images(connection: Connection, image_ids: Sequence[str]) -> set[str]:
     found: set[str] = set()
-    for some in chunks(image_ids):
+    for some in batched_rows(image_ids):
         found.update(connection.scalars(select(ImageRow.id).where(ImageRow.id.in_(some))))
     return found
 
@@ -198,7 +198,7 @@ def _existing_images(connection: Connection, image_ids: Sequence[str]) -> set[st
 def _lock_products_of(connection: Connection, image_ids: Sequence[str]) -> list[str]:
     """Take the locks of the products that have these images, in the order of their ids."""
     found: set[str] = set()
-    for some in chunks(image_ids):
+    for some in batched_rows(image_ids):
         found.update(connection.scalars(select(ImageRow.product_id).where(ImageRow.id.in_(some))))
     for product_id in sorted(found):
         lock_product(connection, product_id)

@@ -14,7 +14,7 @@ MAX_ENCODE_INPUTS = 256
 """Inputs of one call: several replicas share a larger batch, and each call keeps within its deadline."""
 
 
-def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Cut items, in order, into parts of `size`; the last one may have fewer."""
     return (items[start : start + size] for start in range(0, len(items), size))
 

@@ -39,15 +39,15 @@ answers may still be of the one before."""
 
 
 @dataclass(frozen=True, slots=True)
-class SweepReport:
+class RepairReport:
     """What one pass did: images indexed, put into quarantine, and obsolete rows removed."""
 
     indexed: int = 0
     failed: int = 0
     removed: int = 0
 
-    def __add__(self, other: "SweepReport") -> "SweepReport":
-        return SweepReport(
+    def __add__(self, other: "RepairReport") -> "RepairReport":
+        return RepairReport(
             self.indexed + other.indexed, self.failed + other.failed, self.removed + other.removed
         )
 
@@ -90,7 +90,7 @@ class Indexer:
         except (Unavailable, NotFound):
             return {item.image_id: "pending" for item in items}
 
-    async def sweep(self, batch_size: int = 64, grace_s: float = 0.0) -> SweepReport:
+    async def repair(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
         """Index what is missing and remove what is obsolete, until nothing of either is left.
 
         Raises:
@@ -100,14 +100,14 @@ class Indexer:
         report = await self.index_missing(batch_size, grace_s)
         return report + await self.remove_obsolete(batch_size, grace_s)
 
-    async def index_missing(self, batch_size: int = 64, grace_s: float = 0.0) -> SweepReport:
+    async def index_missing(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
         """Index what the version that serves lacks, until nothing is missing.
 
         Raises:
             Unavailable: the encoder or the store is away; what was done until then is done.
             Internal: the encoder fails on whatever it is asked.
         """
-        report = SweepReport()
+        report = RepairReport()
         # A collection that was lost since the last sweep must be noticed although the ledger is content.
         self._rows.look_again()
         while True:
@@ -119,11 +119,11 @@ class Indexer:
                 return report
             states = await self._index(items)
             counts = list(states.values())
-            report += SweepReport(indexed=counts.count("indexed"), failed=counts.count("failed"))
+            report += RepairReport(indexed=counts.count("indexed"), failed=counts.count("failed"))
             if "pending" in counts:
                 return report
 
-    async def remove_obsolete(self, batch_size: int = 64, grace_s: float = 0.0) -> SweepReport:
+    async def remove_obsolete(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
         """Remove obsolete rows in every version of the model, until none is left.
 
         Raises:
@@ -131,7 +131,7 @@ class Indexer:
         """
         info = await self.describe()
         removed = await _call(self._rows.remove_obsolete_of_model, info, batch_size, grace_s)
-        return SweepReport(removed=removed)
+        return RepairReport(removed=removed)
 
     async def _retry_bugs(self, collection: str) -> None:
         now = time.monotonic()
@@ -252,7 +252,7 @@ class CaptionReport:
         )
 
 
-class Captioning:
+class Captioner:
     """Captions images with one encoder.
 
     A caption is stored as soon as its batch is written, so a pass that is killed goes on where it was;
@@ -265,7 +265,7 @@ class Captioning:
         self._blobs = blobs
         self._bugs_at = 0.0
 
-    async def sweep(self, batch_size: int = 8) -> CaptionReport:
+    async def repair(self, batch_size: int = 8) -> CaptionReport:
         """Caption what is missing until nothing is, and drop captions of images that are gone.
 
         Raises:

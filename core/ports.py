@@ -232,7 +232,7 @@ class KeywordIndex(Protocol):
 
     def search(
         self,
-        words: str,
+        text: str,
         limit: int,
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),

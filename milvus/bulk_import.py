@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pymilvus import BulkInsertState, MilvusClient
 
-from core.batching import parts
+from core.batching import batched
 from core.errors import ConfigError, InvalidInput
 from core.types import VectorRow
 from milvus.filters import key_in
@@ -167,7 +167,7 @@ class MilvusImports(MilvusStore):
     def count_rows(self, collection: str, keys: Sequence[str]) -> int:
         """Count the rows with these keys; more than there are keys where some come twice."""
         counted = 0
-        for part in parts(keys, _KEYS_A_CALL):
+        for part in batched(keys, _KEYS_A_CALL):
             found = self._query(collection, key_in(part), ["count(*)"], consistency_level="Strong")
             counted += int(found[0]["count(*)"])
         return counted

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from core.batching import parts
+from core.batching import batched
 from core.errors import Conflict, NotFound
 from core.filters import Filter
 from core.types import CollectionInfo, Hit, Vector, VectorRow
@@ -298,7 +298,7 @@ class MilvusStore(MilvusCollections):
     def delete(self, collection: str, keys: Sequence[str]) -> None:
         """Remove rows by key; missing keys are fine."""
         self._describe(collection)
-        for part in parts(keys, _KEYS_A_CALL):
+        for part in batched(keys, _KEYS_A_CALL):
             self._delete(collection, key_in(part))
         if keys:
             self._wait_until_seen(collection)
@@ -307,7 +307,7 @@ class MilvusStore(MilvusCollections):
         """Read vectors by row key; missing keys are left out."""
         dimension = self._describe(collection)[0]
         found: dict[str, Vector] = {}
-        for part in parts(keys, min(_KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
+        for part in batched(keys, min(_KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
             rows = self._query(collection, key_in(part), ["key", "embedding"])
             found |= {row["key"]: np.asarray(row["embedding"], dtype=np.float32) for row in rows}
         return found
@@ -345,7 +345,7 @@ class MilvusStore(MilvusCollections):
         dimension, index_type = self._describe(collection)
         query = check_vector(vector, dimension)
         hits: list[Hit] = []
-        for part in parts(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
+        for part in batched(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
 
             def search(count: int, found: Sequence[str], part: Sequence[str] = part) -> list[Hit]:
                 known = set(found)

@@ -19,7 +19,7 @@ from catalog.opening import open_catalog
 from core.concurrency import widen_thread_pool
 from core.errors import Internal, Unavailable, VitrineError
 from core.index_rows import IndexRows
-from core.indexing import Captioning, CaptionReport, Indexer, SweepReport
+from core.indexing import Captioner, CaptionReport, Indexer, RepairReport
 from core.ports import EncoderClient
 from core.store_check import StoreCheck
 from deployments.config import IngestCaptions, RepairArgs, ServedModels
@@ -81,19 +81,19 @@ class IndexSamples:
         return took_s
 
 
-class CaptionSweeps:
+class CaptionPasses:
     """Passes of one model that never raise, and say once what stands in their way."""
 
-    def __init__(self, model: str, captioning: Captioning, batch_size: int) -> None:
+    def __init__(self, model: str, captioning: Captioner, batch_size: int) -> None:
         self._model = model
         self._captioning = captioning
         self._batch_size = batch_size
         self._problem: str | None = None
 
-    async def sweep(self) -> CaptionReport | str:
+    async def repair(self) -> CaptionReport | str:
         """Make one pass; returns what was done, or what stood in the way."""
         try:
-            report = await self._captioning.sweep(self._batch_size)
+            report = await self._captioning.repair(self._batch_size)
         except VitrineError as error:
             return self._tell(error.message)
         except Exception:
@@ -147,7 +147,7 @@ class RepairReplica:
             # Apart from each other: captions take long, and must not hold up what a search needs.
             loops = [self._sample_for_ever(), self._remove_files_for_ever()]
             if self._captions is not None:
-                loops.append(self._repeat("captions", self._captions.sweep))
+                loops.append(self._repeat("captions", self._captions.repair))
             self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def check_health(self) -> None:
@@ -177,10 +177,10 @@ class RepairReplica:
             asyncio.create_task(self._repeat("repair", partial(self._pass, name, each))) for each in passes
         ]
 
-    def _captioning(self, settings: IngestCaptions) -> CaptionSweeps:
+    def _captioning(self, settings: IngestCaptions) -> CaptionPasses:
         encoder = self._encoder(settings.model, settings.deadline_s)
-        captioning = Captioning(encoder, self._catalog.captions, self._catalog.blobs)
-        return CaptionSweeps(settings.model, captioning, settings.batch_size)
+        captioning = Captioner(encoder, self._catalog.captions, self._catalog.blobs)
+        return CaptionPasses(settings.model, captioning, settings.batch_size)
 
     def _encoder(self, name: str, deadline_s: float) -> SleepingEncoder:
         return SleepingEncoder(HandleEncoder(name, deadline_s), self._rests.of)
@@ -230,7 +230,7 @@ class RepairReplica:
             if failed:
                 logger.warning("%d image files could not be removed and are tried again later", failed)
 
-    async def _pass(self, name: str, work: Callable[[int, float], Awaitable[SweepReport]]) -> None:
+    async def _pass(self, name: str, work: Callable[[int, float], Awaitable[RepairReport]]) -> None:
         try:
             report = await work(self._args.batch_size, self._args.grace_s)
         except Internal as error:
@@ -241,5 +241,5 @@ class RepairReplica:
         except Exception:
             logger.exception("repair of %s failed", name)
         else:
-            if report != SweepReport():
+            if report != RepairReport():
                 logger.info("repair of %s: %s", name, report)

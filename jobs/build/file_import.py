@@ -16,7 +16,7 @@ from typing import BinaryIO, Protocol
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from core.batching import parts
+from core.batching import batched
 from core.errors import ConfigError, InvalidInput, StoreUnavailable, Unavailable, VitrineError
 from core.index_rows import IndexRows, WrittenRows
 from core.job_config import FileImportConfig
@@ -176,7 +176,7 @@ class FileImports:
             self._importer.show_imported(self._collection)
         self._caught_up = True
         taken = 0
-        for some in parts(names, self._config.files_at_once):
+        for some in batched(names, self._config.files_at_once):
             self._run.report(stage=f"importing {len(names)} files")
             first_keys = {name: self._first_keys(name) for name in some}
             readable = [name for name, keys in first_keys.items() if keys]

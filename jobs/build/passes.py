@@ -21,7 +21,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from catalog.database import CatalogConfig
 from catalog.opening import open_catalog
-from core.batching import parts
+from core.batching import batched
 from core.errors import ConfigError, Unavailable
 from core.index_rows import IndexRows
 from core.indexing import Indexer
@@ -129,7 +129,7 @@ class ShardIndexer:
         size = self._work.batch_size
         try:
             while items := await self._missing(first, beyond):
-                await asyncio.gather(*(self._index(indexer, batch, done) for batch in parts(items, size)))
+                await asyncio.gather(*(self._index(indexer, batch, done) for batch in batched(items, size)))
                 # Beyond the last id that was read, all of which have as many digits: what could not be done
                 # now is left to the next pass.
                 first = f"{items[-1].image_id}0"

@@ -35,14 +35,14 @@ class JudgedQuery:
 
     query_id: str
     kind: str
-    words: str | None
+    text: str | None
     image: bytes | None
     grades: Mapping[str, int]
 
     @property
     def inputs(self) -> tuple[EncoderInput, ...]:
         """What an encoder is given."""
-        return tuple(each for each in (self.words, self.image) if each is not None)
+        return tuple(each for each in (self.text, self.image) if each is not None)
 
     @property
     def parts(self) -> tuple[QueryPart, ...]:
@@ -117,7 +117,7 @@ _READERS: dict[str, Callable[[IO[bytes]], Any]] = {
 }
 
 
-_KINDS = {(True, False): "words", (False, True): "images", (True, True): "words and images"}
+_KINDS = {(True, False): "texts", (False, True): "images", (True, True): "texts and images"}
 
 
 def read_labels(url: str) -> list[JudgedQuery]:

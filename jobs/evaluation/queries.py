@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from catalog.opening import Catalog
-from core.batching import parts
+from core.batching import batched
 from core.errors import InvalidInput, NotFound
 from core.job_config import EvaluationConfig
 from core.ports import Products
@@ -166,7 +166,7 @@ def labels_of(url: str, catalog: Catalog, relevant_from: int) -> Labels:
     read = read_labels(url)
     named = sorted({product_id for query in read for product_id in query.grades})
     existing: set[str] = set()
-    for some in parts(named, _PRODUCTS_A_READ):
+    for some in batched(named, _PRODUCTS_A_READ):
         existing |= set(catalog.products.get_many(some))
     kept = _restricted(read, existing, relevant_from)
     notes = []

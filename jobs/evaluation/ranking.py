@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 import ray
 
 from catalog.opening import Catalog
-from core.batching import parts
+from core.batching import batched
 from core.ensemble import EnsembleSearch
 from core.errors import Conflict, InvalidInput, Unavailable, UnsupportedModality, VitrineError
 from core.filters import Filter
@@ -74,7 +74,7 @@ def encode_here(config: EncoderConfig, inputs: Sequence[EncoderInput]) -> Encode
 
 async def _in_batches(client: EncoderClient, inputs: Sequence[EncoderInput], size: int) -> Encoded:
     vectors: list[Vector | VitrineError] = []
-    for some in parts(inputs, size):
+    for some in batched(inputs, size):
         vectors += (await client.encode(some)).vectors
     return Encoded(await client.describe(), vectors)
 

@@ -19,7 +19,7 @@ from catalog.opening import Catalog
 from catalog.sources.entries import Entry
 from catalog.sources.folder import check_opened
 from catalog.sources.remote import open_source
-from core.batching import parts
+from core.batching import batched
 from core.errors import NotFound, Unavailable
 from core.jobs import ImportArgs, JobArgs
 from core.sources import FolderSource, ManifestSource, RemoteSource
@@ -94,7 +94,7 @@ class ImportRun:
         if refusal is not None:
             return refusal
         size = self._settings.imports.batch_products
-        for some in parts(gone, size):
+        for some in batched(gone, size):
             self._run.check()
             self._run.report(stage=f"deleting {len(gone)} vanished products")
             self._counts["deleted"] += sum(_delete(self._catalog, product_id) for product_id in some)

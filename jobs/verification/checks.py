@@ -8,7 +8,7 @@ from typing import Literal
 
 from catalog.ledger_queries import StoredImage
 from catalog.opening import Catalog
-from core.batching import MAX_READ_BYTES, parts
+from core.batching import MAX_READ_BYTES, batched
 from core.concurrency import WeightedSemaphore
 from core.errors import NotFound
 from core.index_rows import GRACE_S, IndexRows
@@ -93,7 +93,7 @@ def compare_rows(
 
 def _absent(store: VectorStore, collection: str, keys: Sequence[str]) -> list[str]:
     held: set[str] = set()
-    for some in parts(keys, _KEYS_A_CALL):
+    for some in batched(keys, _KEYS_A_CALL):
         held.update(store.fetch(collection, some))
     return [key for key in keys if key not in held]
 
@@ -108,10 +108,10 @@ def _orphans(catalog: Catalog, store: VectorStore, collection: str, keys: Sequen
 def repair_rows(catalog: Catalog, store: VectorStore, collection: str, found: Differences) -> None:
     """Bring ledger and collection in step; what is then missing, a build or the repair encodes anew."""
     rows = IndexRows(store, catalog.ledger)
-    for keys in parts([*found.get("lost_vector", []), *found.get("changed_vector", [])], _KEYS_A_CALL):
+    for keys in batched([*found.get("lost_vector", []), *found.get("changed_vector", [])], _KEYS_A_CALL):
         # Open rows are missing: the vector is written again under the same key.
         catalog.ledger.open(collection, [_index_item(key) for key in keys])
-    for keys in parts([*found.get("orphan_vector", []), *found.get("obsolete_row", [])], _KEYS_A_CALL):
+    for keys in batched([*found.get("orphan_vector", []), *found.get("obsolete_row", [])], _KEYS_A_CALL):
         rows.remove(collection, keys)
     if found.get("quarantined_image"):
         catalog.ledger.retry(collection)

@@ -103,7 +103,7 @@ class Findings:
         """Tell whether anything of this collection differs."""
         return any(of == collection for _, of in self._found)
 
-    def told(self) -> list[dict[str, Any]]:
+    def report(self) -> list[dict[str, Any]]:
         """List the differences with numbers and examples, as a job's result holds them."""
         return [
             {

@@ -235,11 +235,11 @@ def verify(context: JobContext, args: JobArgs) -> dict[str, Any]:
         sample = Sample(args.percent, seed)
         verification = Verification(context, store, configured, on_cluster(context.settings), sample)
         differences = verification.look(args.model, args.repair)
-        checked, told = verification.checked, differences.told()
+        checked, told = verification.checked, differences.report()
         result: dict[str, Any] = {"seed": seed, "checked": checked, "differences": told}
         if args.repair and differences:
             verification.rebuild(differences, _builder(context))
-            result["left"] = verification.look(args.model).told()
+            result["left"] = verification.look(args.model).report()
     return result | {"agrees": not result.get("left", result["differences"])}
 
 

@@ -44,7 +44,9 @@ class DatabaseContract:
         with writing(catalog.engine) as connection:
             command.downgrade(alembic_config(connection), "0007")
             connection.exec_driver_sql("CREATE INDEX ix_images_sha256 ON images (sha256)")
-            connection.exec_driver_sql("CREATE INDEX ix_imported_pictures_sha256 ON imported_pictures (sha256)")
+            connection.exec_driver_sql(
+                "CREATE INDEX ix_imported_pictures_sha256 ON imported_pictures (sha256)"
+            )
         migrate(catalog.engine)
         self.test_the_migrations_make_exactly_the_tables_of_the_code(catalog)
 

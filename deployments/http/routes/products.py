@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import FiniteFloat
 
 from catalog.fetching.fetcher import Fetcher
-from core.batching import parts
+from core.batching import batched
 from core.concurrency import DECODERS, run_in
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.indexing import IndexState
@@ -186,7 +186,7 @@ async def _read_product(
 async def _check_images(files: list[bytes], limits: ImageLimits) -> list[NewImage]:
     checked: list[NewImage] = []
     # A few at a time: a product with many images must not go before all others.
-    for some in parts(list(enumerate(files)), _CHECKED_AT_ONCE):
+    for some in batched(list(enumerate(files)), _CHECKED_AT_ONCE):
         checked += await asyncio.gather(*(_check_image(index, data, limits) for index, data in some))
     return checked
 

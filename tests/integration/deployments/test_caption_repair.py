@@ -58,7 +58,7 @@ async def run_until(
         while state() != (indexed, captions):
             await asyncio.sleep(0.02)
     if replica._captions is not None:
-        await replica._captions.sweep()
+        await replica._captions.repair()
     assert state() == (indexed, captions)
     await replica.check_health()
     await replica.stop()

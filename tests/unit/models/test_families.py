@@ -23,7 +23,7 @@ from transformers import (
 
 from core.errors import InvalidImage, UnsupportedModality, VitrineError
 from core.types import Vector
-from models.blip2 import is_seeing_key
+from models.blip2 import is_embedding_key
 from models.checkpoint import weight_files
 from models.config import EncoderConfig
 from models.encoder import Encoder, LocalEncoder
@@ -131,7 +131,7 @@ def test_blip2_captioning_embeds_without_its_language_model(
 
 
 def remove_language_shards(directory: Path) -> None:
-    unneeded = {*directory.glob("model-*")} - {*weight_files(directory, is_seeing_key)}
+    unneeded = {*directory.glob("model-*")} - {*weight_files(directory, is_embedding_key)}
     assert unneeded
     for shard in unneeded:
         shard.unlink()
