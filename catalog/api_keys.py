@@ -1,4 +1,4 @@
-"""API keys in SQL: made, listed, revoked; a row is never deleted, so that it stays known who was let in."""
+"""API keys in SQL: made, listed, revoked. A row is never deleted, so the history of access stays."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -11,7 +11,7 @@ from core.api_keys import ApiKey
 from core.errors import Conflict, NotFound
 
 _LOCK = (0x7669, 0x6B65)
-"""PostgreSQL's advisory lock under which keys change, so that two revocations cannot both spare the other."""
+"""PostgreSQL's advisory lock under which keys change, so that two revocations cannot end both last admin keys."""
 
 
 class SqlApiKeys:
@@ -22,10 +22,10 @@ class SqlApiKeys:
         self._clock = clock
 
     def add(self, key: ApiKey, other_admin: bool) -> None:
-        """Keep a new key.
+        """Store a new key; `other_admin`: there is an admin key outside of the table.
 
         Raises:
-            Conflict: it would be a key without any admin key, `other_admin` being none outside of the table.
+            Conflict: there would be keys and no admin key.
         """
         with writing(self._engine) as connection:
             _take_turns(connection)
@@ -35,13 +35,13 @@ class SqlApiKeys:
                 raise Conflict("the first key must have the scope admin, or nobody could make another")
 
     def revoke(self, key_id: str, other_admin: bool) -> None:
-        """End a key for good; nothing happens when that was done before.
+        """Revoke a key for good; nothing happens when it is revoked already.
 
         Raises:
             NotFound: there is no such key.
             Conflict: it is the last admin key, and there is no `other_admin` outside of the table.
         """
-        # PostgreSQL takes no NUL, not even to look for it.
+        # PostgreSQL refuses NUL, even in a condition.
         if "\0" in key_id:
             raise NotFound("there is no such key")
         with writing(self._engine) as connection:
@@ -64,7 +64,7 @@ class SqlApiKeys:
             return [ApiKey(**{**row._mapping, "scopes": tuple(row.scopes)}) for row in rows]
 
     def used(self, times: Mapping[str, datetime]) -> None:
-        """Remember when keys were used last, by key id."""
+        """Record when keys were last used, by key id."""
         with writing(self._engine) as connection:
             for key_id, time in times.items():
                 connection.execute(

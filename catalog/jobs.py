@@ -1,7 +1,7 @@
-"""Jobs in SQL: what is asked for, who works on what, and how far it is.
+"""Jobs in SQL: requests, claims, locks and progress.
 
-A job's process renews its lease with every sign of life. One that dies, however suddenly, stops doing so:
-its lease runs out, the job shows as interrupted, and what it had claimed is free again.
+A job's process renews its lease with every heartbeat. When it dies, its lease runs out: the job counts as
+interrupted, and its claim is free again.
 """
 
 import re
@@ -23,12 +23,12 @@ _ROWS_AT_ONCE = 1_000
 _UNFINISHED = ("queued", "running")
 _JOB_ID = re.compile(r"[a-z0-9_-]{1,64}")
 _JOBS_LOCK = (0x7669, 0x6A6F)
-"""PostgreSQL's advisory lock under which jobs are created and claims are taken."""
+"""PostgreSQL's advisory lock under which jobs are created and claims are made."""
 
 
 def _take_turns(connection: Connection) -> None:
-    """Let one transaction at a time create jobs and take claims."""
-    # On SQLite the transaction holds the only write lock there is.
+    """Serialize the transactions that create jobs and make claims."""
+    # On SQLite the transaction holds the database's one write lock.
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(*_JOBS_LOCK)))
 
@@ -60,13 +60,13 @@ def _take_lock(connection: Connection, job_id: str, name: str, now: datetime) ->
     others = and_(JobRow.lock == name, JobRow.id != job_id)
     if connection.execute(select(JobRow.id).where(others, _alive(now))).first() is not None:
         return False
-    # One that only seemed to be dead finds out by this that it holds it no more.
+    # A holder that only seemed dead learns by this that it has lost the lock.
     connection.execute(update(JobRow).where(others).values(lock=None))
     return True
 
 
 def _holds_lock(connection: Connection, job_id: str, name: str) -> bool:
-    """Tell whether a job holds a lock that nobody has taken from it."""
+    """Return whether a job still holds a lock."""
     held = select(JobRow.id).where(JobRow.id == job_id, JobRow.lock == name)
     return connection.execute(held).first() is not None
 
@@ -82,20 +82,20 @@ def _change_job(connection: Connection, job_id: str, now: datetime, lease_s: flo
 
 
 def _forget_before(connection: Connection, before: datetime, now: datetime) -> None:
-    """Drop the jobs that have ended, or died, before a moment."""
+    """Delete the jobs that ended or died before a moment."""
     connection.execute(
         delete(JobRow).where(JobRow.heartbeat_at < before, ~_alive(now)),
     )
 
 
 def read_report_files(connection: Connection) -> set[str]:
-    """Read which files, by sha256, the results of jobs name."""
+    """Read the sha256 of all files that results of jobs name."""
     results = connection.scalars(select(JobRow.result), execution_options={"yield_per": _ROWS_AT_ONCE})
     return {sha256 for result in results for sha256 in ((result or {}).get("files") or {}).values()}
 
 
 def _others_live(connection: Connection, job_id: str, now: datetime) -> bool:
-    """Tell whether any job but this one is alive."""
+    """Return whether any other job is alive."""
     return (
         connection.execute(select(JobRow.id).where(JobRow.id != job_id, _alive(now)).limit(1)).first()
         is not None
@@ -103,7 +103,7 @@ def _others_live(connection: Connection, job_id: str, now: datetime) -> bool:
 
 
 def _job_of(row: Row[Any], now: datetime) -> Job:
-    """Show a row as a job; one whose lease has run out is interrupted."""
+    """Convert a row to a job; without a lease it is interrupted."""
     lost = row.state in _UNFINISHED and row.expires_at <= now
     return Job(
         job_id=row.id,
@@ -126,15 +126,15 @@ def _alive(now: datetime) -> ColumnElement[bool]:
 
 
 START_S = 180.0
-"""How long a job may take from its creation to its first sign of life: a cluster may have to grow."""
+"""Longest time from a job's creation to its first heartbeat, in seconds: a cluster may have to grow."""
 LEASE_S = 20.0
-"""How long a sign of life counts."""
+"""Time for which a heartbeat counts, in seconds."""
 
 
 class SqlJobs:
-    """The register of jobs; every method may raise Unavailable.
+    """Register of jobs; every method may raise Unavailable.
 
-    What has ended longer than `keep_days` ago goes when the next job is created.
+    Jobs that ended more than `keep_days` ago are deleted when the next job is created.
     """
 
     def __init__(
@@ -178,11 +178,11 @@ class SqlJobs:
         return self.get(job_id)
 
     def begin(self, job_id: str) -> Job:
-        """Take a queued or interrupted job up.
+        """Begin a queued or interrupted job.
 
         Raises:
             NotFound: there is no such job.
-            Conflict: it has ended or another process works on it.
+            Conflict: it has ended, or another process works on it.
         """
         with writing(self._engine) as connection:
             _take_turns(connection)
@@ -193,7 +193,7 @@ class SqlJobs:
         return self.get(job_id)
 
     def claim(self, job_id: str, name: str) -> None:
-        """Keep every other job off what `name` stands for, until this one ends or dies.
+        """Keep every other job from what `name` stands for, until this one ends or dies.
 
         Raises:
             Conflict: another job has claimed it; the message holds its id.
@@ -222,18 +222,18 @@ class SqlJobs:
         return True
 
     def keep_lock(self, job_id: str, name: str) -> bool:
-        """Renew the lease of a job that holds a lock; False when another has taken it for dead, and the lock."""
+        """Renew the lease of a job that holds a lock; False when another job has taken the lock."""
         with writing(self._engine) as connection:
             _take_turns(connection)
             return _holds_lock(connection, job_id, name) and self._change(connection, job_id)
 
     def unlock(self, job_id: str) -> None:
-        """Give the lock back that a job holds, if it holds one."""
+        """Release the lock of a job, if it holds one."""
         with writing(self._engine) as connection:
             self._change(connection, job_id, lock=None)
 
     def beat(self, job_id: str, progress: Progress) -> bool:
-        """Give a sign of life; False when the job was canceled, or lost its claim to another meanwhile."""
+        """Send a heartbeat; False when the job was canceled or has lost its claim to another."""
         with writing(self._engine) as connection:
             _take_turns(connection)
             claim = _read_job(connection, job_id, self._clock()).claim
@@ -250,13 +250,13 @@ class SqlJobs:
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> None:
-        """Record the end of a job, unless it has ended before (as by a cancellation)."""
+        """Record the end of a job, unless it has already ended, as by a cancellation."""
         values = {"state": state, "result": result, "error": error, "finished_at": self._clock()}
         with writing(self._engine) as connection:
             self._change(connection, job_id, progress=asdict(progress), **values)
 
     def cancel(self, job_id: str) -> Job:
-        """Mark a job as canceled, which its process notices at its next sign of life.
+        """Mark a job as canceled; its process stops at its next heartbeat.
 
         Raises:
             NotFound: there is no such job.
@@ -274,7 +274,7 @@ class SqlJobs:
             return _read_job(connection, job_id, self._clock())
 
     def alike(self, kind: str, args: Mapping[str, Any]) -> Job | None:
-        """Find the living job that keeps an equal one from being created."""
+        """Find the living job that does the same."""
         with reading(self._engine) as connection:
             return _find_alike(connection, kind, args, self._clock())
 
@@ -284,7 +284,7 @@ class SqlJobs:
             return _find_holder(connection, name, self._clock())
 
     def report_files(self, job_id: str) -> set[str] | None:
-        """Read which files, by sha256, results of jobs name; None while another job lives, and may add to them."""
+        """Read the sha256 of all files that results name; None while another job lives, which may add more."""
         with reading(self._engine) as connection:
             if _others_live(connection, job_id, self._clock()):
                 return None

@@ -26,12 +26,12 @@ def answer_each(
     inputs: Sequence[Input],
     is_healthy: Callable[[], bool],
 ) -> list[Output | VitrineError]:
-    """Output all inputs, in order; one that makes `answer` raise costs only its own answer.
+    """Answer all inputs, in order; one that makes `answer` raise costs only its own answer.
 
-    Inputs are pixels of one shape and type, or texts: whatever is wrong with a file was found when it was decoded.
-    So an input that fails alone, while `is_healthy` says that the model still works, has met a bug: its answer is
-    Internal, and the log holds the traceback. A broken device is never blamed on the inputs: then every answer
-    that is missing is ModelUnavailable, and the batch is not split further.
+    Inputs are pixels of one shape and type, or texts; damaged files were found when they were decoded. A batch
+    that fails is split while `is_healthy` says that the model works. An input that then fails alone has met a
+    bug: its answer is Internal, and the log holds the traceback. Where the model does not work, every missing
+    answer is ModelUnavailable.
     """
     try:
         return answer(inputs)
