@@ -220,7 +220,9 @@ class Fetcher:
             url = target
         raise UnfetchableUrl(f"the URL redirects more than {self._limits.max_redirects} times")
 
-    async def _get(self, url: httpx.URL, headers: Mapping[str, str], budget: Budget) -> FetchedFile | Redirect:
+    async def _get(
+        self, url: httpx.URL, headers: Mapping[str, str], budget: Budget
+    ) -> FetchedFile | Redirect:
         timeouts = {"connect": self._limits.timeout_s}
         sent: dict[bytes | str, bytes | str] = {}
         sent.update(_HEADERS)
