@@ -1,4 +1,4 @@
-"""Typed filters on a product's attributes: their JSON, their tree and their meaning.
+r"""Typed filters on a product's attributes: their JSON, their tree and their meaning.
 
 A filter is an object. Each key is an attribute name and each value a condition; all must hold:
 

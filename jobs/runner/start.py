@@ -1,4 +1,4 @@
-"""Start a job in this process: look up its kind, log under its request id, record and print its end."""
+"""Start of a job in this process: its function by kind, its log, its result."""
 
 import json
 import logging
@@ -35,20 +35,20 @@ _FUNCTIONS = {
     "verify": "jobs.verification.verify:verify",
     "adopt": "jobs.verification.verify:adopt",
 }
-"""Function of each kind; a job imports only what it runs."""
+"""Function of each kind; a job imports only its own."""
 
 _WITHOUT_RAY = {"import", "prune_files", "adopt"}
 
 
 def work_of(kind: str) -> Work:
-    """Return the function that does this kind of job; its answer becomes the job's result."""
+    """Return the function of this kind of job; its return value becomes the job's result."""
     module, _, name = _FUNCTIONS[kind].partition(":")
     work: Work = getattr(import_module(module), name)
     return work
 
 
 def needs_ray(kind: str) -> bool:
-    """Tell whether this kind of job spreads its work over a cluster; the others do it in their process."""
+    """Return whether this kind of job runs on a cluster; others run in their process."""
     return kind not in _WITHOUT_RAY
 
 
@@ -58,7 +58,7 @@ _TEXT_FORMAT = "%(asctime)s %(name)s %(levelname)s %(request_id)s %(message)s"
 
 
 def start_log() -> None:
-    """Write lines of text, until it is known how the service writes its own."""
+    """Log lines of text, until the service's own format is known."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(_TEXT_FORMAT, defaults={"request_id": "-"}))
     logging.getLogger().addHandler(handler)
@@ -68,9 +68,9 @@ def start_log() -> None:
 
 @contextmanager
 def logging_for(job_id: str, encoding: str) -> Iterator[None]:
-    """Do a job in this block: its lines, and its calls to Milvus, are for the request that has asked for it.
+    """Log the block's lines, and send its calls to Milvus, under the id of the request that started the job.
 
-    For a job of a shell they are under the job's own id. `encoding` is `JSON` or `TEXT`.
+    A job from a shell uses its own id. `encoding` is `JSON` or `TEXT`.
     """
     with answering(current_request_id() or job_id):
         identified = _Identified(current_request_id(), job_id)
@@ -103,20 +103,20 @@ def _logged(job_id: str) -> Iterator[None]:
 
 
 class _Identified(logging.Filter):
-    """Says of every line, from whichever thread, what it is about: a job's process does nothing else."""
+    """Adds the ids of the request and the job to the lines of all threads."""
 
     def __init__(self, request_id: str, job_id: str) -> None:
         super().__init__()
         self._facts = {"request_id": request_id, "job_id": job_id}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Mark a line and let it pass."""
+        """Add the ids to a line."""
         vars(record).update(self._facts)
         return True
 
 
 def _json() -> logging.Formatter:
-    # The one of Serve's lines, so that a collector reads both alike. It loads Ray.
+    # Serve's own formatter, so that collectors read both alike. Imported here, since it loads Ray.
     from ray._common.formatters import JSONFormatter
 
     formatter: logging.Formatter = JSONFormatter()
@@ -124,7 +124,7 @@ def _json() -> logging.Formatter:
 
 
 def start(kind: str, args: Mapping[str, Any], config: Path | None, address: str | None) -> None:
-    """Register a job and do it in this process; arguments that are None are left out."""
+    """Register a job and run it in this process; arguments that are None are left out."""
     given = {name: value for name, value in args.items() if value is not None}
     try:
         checked = KINDS[kind].model_validate(given).model_dump(mode="json", exclude_defaults=True)
@@ -137,7 +137,7 @@ def start(kind: str, args: Mapping[str, Any], config: Path | None, address: str 
 def work(
     hold: Callable[[Catalog], JobRun], config: Path | None, address: str | None, at_shell: bool = False
 ) -> None:
-    """Do the job that `hold` takes up, and print what it came to; raises as the job does."""
+    """Run the job that `hold` begins, and print its result; raises as the job does."""
     if address is not None:
         os.environ["RAY_ADDRESS"] = address
     settings = running_settings() if config is None else settings_of_file(config)

@@ -46,12 +46,12 @@ class CaptionView(BaseModel):
 
 @router.post(
     "/caption",
-    summary="Describe an image in words",
+    summary="Caption an image",
     openapi_extra=IMAGE.described,
     responses=fails(404, 424),
 )
 async def caption(request: Request) -> CaptionView:
-    """Describe an image: a multipart file `image` with an optional field `model`, or JSON."""
+    """Caption an image: a multipart file `image` with an optional field `model`, or JSON."""
     service = services(request)
     param, image, model = await _read(request, service)
     captioned = await service.captioner.caption(image, model)
@@ -69,7 +69,7 @@ async def caption(request: Request) -> CaptionView:
 
 
 async def _read(request: Request, service: Services) -> tuple[str, bytes, str | None]:
-    """Read the image and the model to ask, after the field that the image stood in."""
+    """Read the name of the image's field, the image and the model."""
     if IMAGE.is_form(request):
         async with IMAGE.form(request, 1) as form:
             (file,) = await files_of(form, "image")

@@ -51,7 +51,7 @@ async def embed(model: str, request: Request) -> EmbeddingView:
 
 
 async def _read_input(request: Request, service: Services) -> tuple[str, EncoderInput]:
-    """Read what to embed, and the field that it stood in."""
+    """Read the input, and the name of its field."""
     if INPUT.is_form(request):
         async with INPUT.form(request, 1) as form:
             (file,) = await files_of(form, "image")
@@ -69,7 +69,7 @@ async def _read_input(request: Request, service: Services) -> tuple[str, Encoder
 Modality = Literal["auto", "text", "image"]
 Encoding = Literal["float", "base64"]
 MAX_INPUTS = 2048
-"""As many as OpenAI takes."""
+"""OpenAI's limit."""
 
 
 def _refuse_tokens(value: Any) -> Any:
@@ -201,7 +201,7 @@ async def embeddings(request: Request) -> Response:
     encoded = await service.embedder.embed(encoder, await _read_inputs(given, body.modality, service.fetcher))
     _refuse_failures(encoded, together=body.fail == "together")
     request_id = request.state.request_id
-    # Thousands of vectors take a while to write, during which other requests must not wait.
+    # In a thread: writing thousands of vectors takes long, and other requests must not wait.
     view = await asyncio.to_thread(EmbeddingsView.of, encoded, body.encoding_format, request_id)
     return Response(await asyncio.to_thread(view.model_dump_json), media_type="application/json")
 
@@ -214,7 +214,7 @@ async def _read_inputs(
         raise InputTooLarge(f"a request may hold at most {MAX_IMAGES} images").at("input")
     sources = [item for item, image in zip(given, images, strict=True) if image]
     read = iter(await read_images(sources, fetcher))
-    return [next(read) if image else _words(item) for item, image in zip(given, images, strict=True)]
+    return [next(read) if image else _text(item) for item, image in zip(given, images, strict=True)]
 
 
 def _is_image(item: str, modality: Modality) -> bool:
@@ -223,7 +223,7 @@ def _is_image(item: str, modality: Modality) -> bool:
     return modality == "image"
 
 
-def _words(item: str) -> str | VitrineError:
+def _text(item: str) -> str | VitrineError:
     if not item.strip():
         return InvalidInput("an input may not be empty or blank")
     if len(item) > MAX_WORDS_LENGTH:

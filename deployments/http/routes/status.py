@@ -108,7 +108,7 @@ async def live() -> dict[str, str]:
 
 @router.get(
     "/health/ready",
-    summary="Everything works, seen by one real pass",
+    summary="Readiness, by one real pass",
     response_model=ReadyView,
     responses={503: {"model": ReadyView, "description": "What is not ready."}},
 )
