@@ -22,7 +22,7 @@ _RETRY_AFTER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Outcome:
     """One answer: its status (0: none came), when it was asked for and how long it took."""
 
     status: int
@@ -33,13 +33,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What came of a load; `unsent` are arrivals that found all connections busy."""
+    """Outcomes of a load; `unsent` are arrivals that found all connections busy."""
 
-    answers: list[Answer]
+    answers: list[Outcome]
     unsent: int
 
     def times_ms(self, status: int) -> list[float]:
-        """How long the answers with this status took, in the order of their coming."""
+        """Return the times of the responses with this status, in order of arrival."""
         return [answer.ms for answer in self.answers if answer.status == status]
 
 
@@ -65,7 +65,7 @@ def arrivals(port: int, options: dict[str, object], per_s: float, seconds: float
 
 
 async def _callers(port: int, requests: Iterator[bytes], count: int, seconds: float) -> Offered:
-    answers: list[Answer] = []
+    answers: list[Outcome] = []
     ends_at = time.perf_counter() + seconds
 
     async def call() -> None:
@@ -83,7 +83,7 @@ async def _callers(port: int, requests: Iterator[bytes], count: int, seconds: fl
 
 
 async def _arrivals(port: int, requests: Iterator[bytes], per_s: float, seconds: float) -> Offered:
-    answers: list[Answer] = []
+    answers: list[Outcome] = []
     free: list[_Connection] = []
     busy: set[asyncio.Task[None]] = set()
     unsent = 0
@@ -128,7 +128,7 @@ class _Connection(asyncio.Protocol):
         self._received = b""
         self._answered: Callable[[tuple[int, bool]], None] | None = None
 
-    async def ask(self, request: bytes) -> Answer:
+    async def ask(self, request: bytes) -> Outcome:
         """Send the request; no answer within the time, or a closed connection, is status 0."""
         answered: asyncio.Future[tuple[int, bool]] = asyncio.get_running_loop().create_future()
         self._received, self._answered = b"", answered.set_result
@@ -140,7 +140,7 @@ class _Connection(asyncio.Protocol):
             self._answered = None
             self.close()
             status, in_form = 0, False
-        return Answer(status, at, (time.perf_counter() - at) * 1e3, in_form)
+        return Outcome(status, at, (time.perf_counter() - at) * 1e3, in_form)
 
     def close(self) -> None:
         """Close the connection."""

@@ -19,7 +19,7 @@ from milvus.schema import HIT_FIELDS
 LIMIT = 10
 WARM_UP = 100
 _numbers = itertools.count()
-"""Makes the words of each call new: no cache may answer, also not in a second measurement."""
+"""Makes the text of each call new: no cache may answer, also not in a second measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ def overhead(port: int, milvus_uri: str, pairs: int, **options: Any) -> Overhead
     connection = http.client.HTTPConnection("127.0.0.1", port)
     bare, served, stages = [], [], defaultdict[str, list[float]](list)
     for number in itertools.islice(_numbers, WARM_UP + pairs):
-        words = f"red dress {number} {number * 7}"
-        vector = np.asarray(encoder.encode_texts([words])[0])
+        text = f"red dress {number} {number * 7}"
+        vector = np.asarray(encoder.encode_texts([text])[0])
         bare.append(_bare_ms(client, encoder.info.collection, vector))
-        took, answer = _served_ms(connection, {"query": words, "limit": LIMIT, **options})
+        took, answer = _served_ms(connection, {"query": text, "limit": LIMIT, **options})
         served.append(took)
         for stage, ms in answer["timings_ms"].items():
             stages[stage].append(ms)
@@ -58,7 +58,7 @@ def overhead(port: int, milvus_uri: str, pairs: int, **options: Any) -> Overhead
 
 
 def _bare_ms(client: MilvusClient, collection: str, vector: Vector) -> float:
-    """What anyone would write who asks for the nearest images."""
+    """Time a plain Milvus search for the nearest images."""
     started = time.perf_counter()
     (hits,) = client.search(
         collection,

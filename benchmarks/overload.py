@@ -24,7 +24,7 @@ TIMES_CAPACITY = 5
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """What came of the overload; times in ms, memory in MiB."""
+    """Result of the overload; times in ms, memory in MiB."""
 
     rates_per_s: dict[int, float]
     unloaded_p50_ms: float
@@ -40,7 +40,7 @@ class Overload:
 
     @property
     def p99_ratio(self) -> float:
-        """The p99 of what was accepted against that of one caller alone."""
+        """Ratio of the p99 of accepted searches to that of a single caller."""
         return self.accepted_p99_ms / self.unloaded_p99_ms
 
     @property
@@ -108,7 +108,7 @@ def _replicas(service: DemoService) -> set[int]:
 
 
 def _memory_mib(service: DemoService) -> float:
-    """What all processes of the service take, memory that they share divided among them (PSS)."""
+    """Sum the memory of the service's processes; shared memory is divided among them (PSS)."""
     return sum(map(_pss, service.processes(""))) / 2**20
 
 

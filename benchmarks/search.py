@@ -22,7 +22,7 @@ from benchmarks.search_service import empty_graph, fill, searching
 from tests.support.vector_stores import INSTALL, is_installed, milvus_server
 
 BY_VECTORS: dict[str, Any] = {"keyword_weight": 0}
-"""What is compared with Milvus leaves out the ranking by words, which Milvus does not make."""
+"""What is compared with Milvus leaves out the keyword search, which Milvus does not do."""
 CALLERS = 16
 
 Row = tuple[str, str, str, str]
@@ -77,7 +77,7 @@ def _added_row(added: Overhead, hybrid: Overhead, products: int) -> Row:
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in added.stages_ms.items())
     how = (
         f"p50 of one caller, {products:,} products: bare {added.bare_ms:.1f} ms, served {added.served_ms:.1f} ms "
-        f"({stages}); with the ranking by words + {hybrid.added_ms:.1f} ms"
+        f"({stages}); with keyword search + {hybrid.added_ms:.1f} ms"
     )
     return "overhead_p50_ms", "≤ 10", f"{added.added_ms:.1f}", how
 

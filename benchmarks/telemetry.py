@@ -1,4 +1,4 @@
-"""What telling costs a request: `python -m benchmarks.telemetry`, with metrics, log lines and spans as they are."""
+"""Cost of telemetry for a request: `python -m benchmarks.telemetry`, with metrics, log lines and spans."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ class Nowhere(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
-class Telling:
+class Reporting:
     """A replica, so that metrics are Ray's and lines go where Serve writes them."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Telling:
             "request": await _each_request(Observed(answered, [])) - await _each_request(answered),
         }
         watch_stages(None)
-        found["stage_untold"] = await _each(_stage)
+        found["stage_unwatched"] = await _each(_stage)
         watch_stages(WatchedStage)
         provider = TracerProvider()
         provider.add_span_processor(BatchSpanProcessor(Nowhere()))
@@ -77,7 +77,7 @@ def _call() -> None:
 
 
 def _search(part: Mapping[str, float]) -> dict[str, float]:
-    """What a search by an image tells, on its longest way and in all processes together.
+    """Emit what a search by an image emits, on its longest path and in all processes together.
 
     In the gateway a request and two stages, `ensemble` and `hydrate`; in the ensemble a call, `fuse`, and of
     each member `encode` and `search`; in each encoder a call, `preprocess`, and three histograms of a batch.
@@ -114,7 +114,7 @@ async def _each_request(app: Any) -> float:
 
 
 async def _microseconds(many: Callable[[], Coroutine[Any, Any, None]]) -> float:
-    """The best of some rounds: other work on the machine can only add."""
+    """Return the best of some rounds, since other work on the machine can only add."""
     rounds = []
     for _ in range(ROUNDS):
         started = time.thread_time()
@@ -131,7 +131,7 @@ def main() -> None:
     start_ray(namespace="serve", include_dashboard=False, log_to_driver=False)
     try:
         logging_config = LoggingConfig(encoding="JSON", enable_access_log=False)
-        deployment = serve.deployment(Telling, logging_config=logging_config.model_dump())
+        deployment = serve.deployment(Reporting, logging_config=logging_config.model_dump())
         handle = serve.run(deployment.bind(), route_prefix=None)
         found = handle.measure.remote().result(timeout_s=300)
     finally:

@@ -1,4 +1,4 @@
-"""The embeddings ledger and the model versions in SQL: images indexed, missing or obsolete."""
+"""Embeddings ledger and model versions in SQL: images indexed, missing or obsolete."""
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the configuration says of one encoder."""
+"""Configuration of one encoder."""
 
 from collections.abc import Mapping
 from typing import Literal, Self
@@ -26,34 +26,33 @@ VERSION_FIELDS = (
     "pooling",
     "draft",
 )
-"""The fields of `EncoderConfig` that vectors depend on; the others say how the encoder is run."""
+"""Fields of `EncoderConfig` that vectors depend on; the others only affect how the encoder runs."""
 
 
 class CaptionConfig(Config):
-    """How an encoder writes captions; decoding is deterministic."""
+    """Settings of captions; decoding is deterministic."""
 
     prompt: str | None = Field(
         None,
         min_length=1,
         max_length=500,
-        description="Words that the caption continues, or answers, as `a photo of` or "
+        description="Text that the caption continues or answers, as `a photo of` or "
         "`Question: what is shown? Answer:`; not repeated in it.",
     )
     max_new_tokens: int = Field(30, ge=1, le=256, description="Longest caption, in tokens.")
     num_beams: int = Field(
-        1, ge=1, le=16, description="Beams of the search; 1 is greedy, more cost as many times the memory."
+        1, ge=1, le=16, description="Beams of the search; 1 is greedy; n beams take n times the memory."
     )
     max_batch_size: int = Field(
         8,
         ge=1,
         le=256,
-        description="Most images that are captioned together. While they are, embeddings of the same "
-        "replica wait.",
+        description="Most images that are captioned in one batch; embeddings of the same replica wait meanwhile.",
     )
 
 
 class EncoderConfig(Config):
-    """One encoder: which checkpoint, how it is run, and what it accepts."""
+    """One encoder: its checkpoint, how it runs, and the limits of its inputs."""
 
     name: str = Field(
         pattern=r"^[a-z][a-z0-9_]*$",
@@ -61,7 +60,7 @@ class EncoderConfig(Config):
         description="Name of the model in the API; collections are called {name}_{fingerprint}.",
     )
     family: Family = Field(
-        description="Which library loads it; `fake` needs no weights and is meant for tests."
+        description="Library that loads it; `fake` needs no weights and is meant for tests."
     )
     checkpoint: str = Field(
         "",
@@ -78,7 +77,7 @@ class EncoderConfig(Config):
     )
     precision: Precision = Field(
         "fp32",
-        description="Number format of the weights. bf16 is about twice as fast where the hardware has it; "
+        description="Number format of the weights. bf16 is about twice as fast where the hardware supports it; "
         "int8 (blip2 only, through bitsandbytes) saves memory, not time.",
     )
     int8_threshold: float = Field(
@@ -98,8 +97,8 @@ class EncoderConfig(Config):
     threads: int | None = Field(
         None,
         ge=1,
-        description="CPU threads of one replica for the forward pass; as many as Ray gives it CPUs if not set. "
-        "Replicas that have more together than there are cores wait for each other and are many times slower.",
+        description="CPU threads of one replica for the forward pass; by default its number of CPUs in Ray. "
+        "Replicas with more threads together than there are cores are many times slower.",
     )
     decode_threads: int = Field(
         4, ge=1, le=64, description="Threads of one replica that decode images beside the forward pass."
@@ -108,21 +107,21 @@ class EncoderConfig(Config):
         32,
         ge=1,
         le=1024,
-        description="Most inputs that go through the model together. ViT-B-32 on two cores gains nothing "
+        description="Most inputs of one batch. ViT-B-32 on two cores gains nothing "
         "beyond 32 (benchmarks/README.md); a GPU may want more.",
     )
     batch_wait_timeout_s: float = Field(
         0.002,
         ge=0,
         le=1,
-        description="How long an input waits for company while the model is idle, in seconds; under load "
-        "batches fill while the model is busy, whatever this says.",
+        description="How long an input waits for a batch while the model is idle, in seconds; under load "
+        "batches fill while the model is busy.",
     )
     cache_max_bytes: int = Field(
         32 * 2**20,
         ge=0,
-        description="Memory of one replica for the vectors of inputs that it has seen, in bytes, taken when it "
-        "starts; 32 MiB are 8,192 vectors of dimension 1024. 0 turns the cache off.",
+        description="Memory of one replica for the vectors of former inputs, in bytes, allocated at its "
+        "start; 32 MiB are 8,192 vectors of dimension 1024. 0 turns the cache off.",
     )
     compile: bool = Field(
         False,
@@ -131,7 +130,7 @@ class EncoderConfig(Config):
     )
     draft: bool = Field(
         True,
-        description="Let JPEG files decode at a reduced size of at least three times what the model sees.",
+        description="Let JPEG files decode at a reduced size of at least three times the model's input.",
     )
     captions: CaptionConfig | None = Field(
         None,
@@ -139,7 +138,7 @@ class EncoderConfig(Config):
         "Salesforce/blip2-opt-2.7b): `{}` or settings. If not set, the language model is neither "
         "downloaded nor loaded. The vectors are the same either way.",
     )
-    limits: ImageLimits = Field(default_factory=ImageLimits, description="What an image file may cost.")
+    limits: ImageLimits = Field(default_factory=ImageLimits, description="Limits of image files.")
 
     @model_validator(mode="after")
     def _fits_the_family(self) -> Self:

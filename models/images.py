@@ -152,7 +152,7 @@ _in_flight = WeightedSemaphore()
 
 
 class ImageLimits(Config):
-    """What an image file may cost; checked before anything is decoded."""
+    """Limits of image files, checked before anything is decoded."""
 
     max_bytes: int = Field(25 * 2**20, gt=0, description="Largest image file, in bytes.")
     max_pixels: int = Field(64_000_000, gt=0, description="Largest width times height, in pixels.")

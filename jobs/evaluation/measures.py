@@ -82,7 +82,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], how: Bootstrap) -> Estimate:
-    """Estimate the mean of at least one value, with its percentile interval (Efron and Tibshirani, 1993, chapter 13)."""
+    """Estimate the mean of at least one value, with its percentile interval (Efron, Tibshirani, 1993, chapter 13)."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return Estimate(mean, None, None, len(values))

@@ -95,7 +95,7 @@ async def list_jobs(request: Request, limit: Annotated[int, Query(ge=1, le=1000)
 
 @router.get("/jobs/{job_id}", summary="Progress of a job", dependencies=[READ], responses=fails(404))
 async def get_job(job_id: str, request: Request) -> JobView:
-    """Say how far a job is, or what it came to."""
+    """Return the progress or the result of a job."""
     return JobView.of(await services(request).jobs.get(job_id))
 
 
@@ -139,7 +139,7 @@ async def get_errors(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[int, Query(ge=0, le=2**62)] = 0,
 ) -> list[RowErrorView]:
-    """Say what was wrong with rows, those behind row `after`; kept until the source is imported from again."""
+    """Return the errors of rows behind row `after`; kept until the next import from the source."""
     found = services(request)
     await found.jobs.get(job_id)
     errors = await asyncio.to_thread(found.catalog.imports.errors, job_id, limit, after)

@@ -224,7 +224,7 @@ def test_a_reduced_decode_hardly_moves_a_vector() -> None:
 
 def test_words_for_a_model_that_only_sees_are_refused() -> None:
     encoder = load("dinov2", DEMO / "dinov2")
-    with pytest.raises(UnsupportedModality, match="tested reads images only"):
+    with pytest.raises(UnsupportedModality, match="tested takes images only"):
         encoder.encode_texts(["a red dress"])
 
 
