@@ -354,25 +354,3 @@ class ApiKeyRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-
-
-__all__ = [
-    "ApiKeyRow",
-    "Base",
-    "CaptionRow",
-    "CatalogIdRow",
-    "DocumentRow",
-    "EmbeddingRow",
-    "FileHoldRow",
-    "ImageRow",
-    "ImportErrorRow",
-    "ImportRow",
-    "ImportedImageRow",
-    "ImportedProductRow",
-    "IndexStoreRow",
-    "JobRow",
-    "ModelVersionRow",
-    "ProductRow",
-    "RevisionFloor",
-    "UnnamedFileRow",
-]

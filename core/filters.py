@@ -264,21 +264,3 @@ def _checked_string(value: str, path: str) -> str:
 def _refuse(path: str, reason: str) -> NoReturn:
     shown = path.encode("utf-8", "replace").decode()[:200]
     raise InvalidInput(f"{shown}: {reason}").at(shown)
-
-
-__all__ = [
-    "All",
-    "AnyOf",
-    "Any_",
-    "Compare",
-    "Exists",
-    "Filter",
-    "Kind",
-    "Not",
-    "Prefix",
-    "RangeOperator",
-    "Scalar",
-    "kind_of",
-    "matches",
-    "parse_filter",
-]

@@ -31,15 +31,12 @@ class Blobs(Protocol):
 
     def put(self, data: bytes) -> str:
         """Store durably; returns the lower-case hex sha256. Storing the same bytes again writes nothing."""
-        ...
 
     def get(self, sha256: str) -> bytes:
         """Read a file; NotFound when missing."""
-        ...
 
     def size(self, sha256: str) -> int | None:
         """Look up the bytes of a file; None when missing."""
-        ...
 
 
 class Captions(Protocol):
@@ -51,39 +48,30 @@ class Captions(Protocol):
 
     def missing(self, model: str, fingerprint: str, limit: int) -> list[ProductImage]:
         """List images that this version has neither captioned nor failed on, oldest revision first."""
-        ...
 
     def put(self, model: str, fingerprint: str, captions: Sequence[tuple[str, str]]) -> None:
         """Store captions durably by image id, in place of the model's former ones."""
-        ...
 
     def fail(self, model: str, fingerprint: str, errors: Sequence[tuple[str, VitrineError]]) -> None:
         """Put images, by image id, into quarantine for this version; a former caption stays."""
-        ...
 
     def quarantined(self, model: str, limit: int) -> tuple[int, dict[str, str]]:
         """Count the images that the model failed on; with the products of the first `limit` by image id."""
-        ...
 
     def retry(self, model: str) -> int:
         """Release all images of the model from quarantine, so that they are missing; returns their number."""
-        ...
 
     def retry_bugs(self, model: str) -> int:
         """Release from quarantine what met a bug of another release of Vitrine; returns the number."""
-        ...
 
     def of(self, image_ids: Sequence[str]) -> dict[str, list[Caption]]:
         """Read the captions of these images by image id, newest first; images without one are left out."""
-        ...
 
     def counts(self, model: str, fingerprint: str) -> CaptionCounts:
         """Count all images, and those that this version captioned, failed on and lacks."""
-        ...
 
     def forget_gone(self) -> int:
         """Delete the rows of images that are no longer in the catalog; returns their number."""
-        ...
 
 
 class EncoderClient(Protocol):
@@ -97,7 +85,6 @@ class EncoderClient(Protocol):
         Raises:
             ModelUnavailable: no replica answers.
         """
-        ...
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Embed images and texts; each input succeeds or fails alone.
@@ -106,7 +93,6 @@ class EncoderClient(Protocol):
             ModelUnavailable: no replica answers.
             DeadlineExceeded: the encoder took too long.
         """
-        ...
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Caption image files; each succeeds or fails alone.
@@ -116,7 +102,6 @@ class EncoderClient(Protocol):
             ModelUnavailable: no replica answers.
             DeadlineExceeded: the encoder took too long.
         """
-        ...
 
 
 class Ledger(Protocol):
@@ -128,55 +113,43 @@ class Ledger(Protocol):
 
     def register(self, info: EncoderInfo) -> None:
         """Record a model version, so that its collection is counted and cleaned."""
-        ...
 
     def versions(self) -> list[EncoderInfo]:
         """List all registered model versions, oldest first."""
-        ...
 
     def missing(self, collection: str, limit: int, grace_s: float = 0.0) -> list[IndexItem]:
         """List images whose current revision has no settled row, except those opened within `grace_s`."""
-        ...
 
     def missing_between(
         self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
     ) -> list[IndexItem]:
         """List what is missing of the images with `first <= image id < beyond`, in the order of their ids."""
-        ...
 
     def items(self, product_id: str) -> list[IndexItem]:
         """List the images of one product as they should be indexed; empty when the product is missing."""
-        ...
 
     def open(self, collection: str, items: Sequence[IndexItem]) -> None:
         """Announce that these rows are about to be written."""
-        ...
 
     def settle(self, collection: str, items: Sequence[IndexItem]) -> list[IndexItem]:
         """Record that Milvus holds these rows; returns those that are obsolete by now or whose row is gone."""
-        ...
 
     def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
         """Put these images into quarantine with their errors."""
-        ...
 
     def retry(self, collection: str) -> int:
         """Release all images of the collection from quarantine, so that they are missing; returns their number."""
-        ...
 
     def retry_bugs(self, collection: str) -> int:
         """Release from quarantine what met a bug of another release of Vitrine; returns the number."""
-        ...
 
     def obsolete(self, collection: str, limit: int, grace_s: float = 0.0) -> list[str]:
         """List row keys whose image is gone or has a newer revision, except rows opened within `grace_s`."""
-        ...
 
     def obsolete_between(
         self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
     ) -> list[str]:
         """List what is obsolete of the rows with `first <= image id < beyond`."""
-        ...
 
     def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
         """Open these rows; returns those whose vectors may be deleted.
@@ -184,43 +157,33 @@ class Ledger(Protocol):
         The row of a current image becomes missing and is not returned. Nor are rows that others opened within
         `grace_s`.
         """
-        ...
 
     def end_removal(self, collection: str, removal: Removal) -> None:
         """Delete the rows whose vectors were deleted, except those that others changed since it began."""
-        ...
 
     def reset(self, collection: str) -> None:
         """Open all rows of a collection that Milvus has lost or may have lost."""
-        ...
 
     def store_id(self) -> str | None:
         """Read the id of the store that the ledger describes; None while there is none."""
-        ...
 
     def make_store_id(self) -> str:
         """Read the id of the store, or create it; concurrent callers get the same."""
-        ...
 
     def has_settled(self) -> bool:
         """Return whether any row of any collection is settled."""
-        ...
 
     def forget_store(self, store_id: str | None) -> None:
         """Forget the store of this id and open all rows; does nothing when the ledger has another id by now."""
-        ...
 
     def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:
         """Return those of these row keys that are settled without an error."""
-        ...
 
     def settled(self, collection: str, image_ids: Sequence[str]) -> dict[str, str]:
         """Return the key of each image's newest settled row, at any revision, by image id."""
-        ...
 
     def counts(self, collection: str) -> LedgerCounts:
         """Count images, indexed, failed and missing for one collection."""
-        ...
 
 
 class KeywordIndex(Protocol):
@@ -248,7 +211,6 @@ class KeywordIndex(Protocol):
         Raises:
             DeadlineExceeded: it took longer than `timeout_s`, and was stopped.
         """
-        ...
 
 
 class Products(Protocol):
@@ -267,31 +229,24 @@ class Products(Protocol):
         `images=None` keeps the images. An image that stays keeps its id. Its revision changes only with its place
         in the product or the attributes, so a repeated identical put costs no embedding.
         """
-        ...
 
     def get(self, product_id: str) -> Product:
         """Read one product; NotFound when missing."""
-        ...
 
     def get_many(self, product_ids: Sequence[str]) -> dict[str, Product]:
         """Read those of the products that exist."""
-        ...
 
     def page(self, limit: int, after: str | None = None) -> list[Product]:
         """Read products with an id greater than `after`, ordered by id."""
-        ...
 
     def delete(self, product_id: str) -> None:
         """Remove a product and its images durably; NotFound when missing."""
-        ...
 
     def image(self, image_id: str) -> ProductImage:
         """Read one image; NotFound when missing."""
-        ...
 
     def counts(self) -> tuple[int, int]:
         """Count products and images."""
-        ...
 
 
 class VectorStore(Protocol):
@@ -307,51 +262,39 @@ class VectorStore(Protocol):
 
     def marks(self) -> set[str]:
         """Read the ids of the catalogs that have marked this store as theirs."""
-        ...
 
     def set_mark(self, store_id: str) -> None:
         """Mark this store durably as that of the catalog with this id of 32 hex digits; others' marks stay."""
-        ...
 
     def has_collection(self, name: str) -> bool:
         """Return whether there is a collection or an alias of that name."""
-        ...
 
     def ensure_collection(self, name: str, dimension: int) -> None:
         """Create, index and load the collection unless it exists; Conflict if its dimension differs."""
-        ...
 
     def drop_collection(self, name: str) -> None:
         """Drop the collection and the aliases that point at it; nothing happens when it is missing."""
-        ...
 
     def collections(self) -> list[CollectionInfo]:
         """List the collections by name, without marks."""
-        ...
 
     def set_alias(self, alias: str, collection: str) -> None:
         """Point the alias at the collection, wherever it pointed before."""
-        ...
 
     def alias_target(self, alias: str) -> str | None:
         """Name the collection behind the alias."""
-        ...
 
     def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
         """Write rows by key; returns when they are durable and visible to searches."""
-        ...
 
     def delete(self, collection: str, keys: Sequence[str]) -> None:
         """Remove rows by key; missing keys are fine."""
-        ...
 
     def fetch(self, collection: str, keys: Sequence[str]) -> dict[str, Vector]:
         """Read vectors by row key; missing keys are left out."""
-        ...
 
     def keys(self, collection: str, first: str = "", beyond: str | None = None) -> Iterator[str]:
         """Iterate over the row keys with `first <= key < beyond` in their order, by default all."""
-        ...
 
     def search_products(
         self,
@@ -369,7 +312,6 @@ class VectorStore(Protocol):
         Fewer than `limit` hits mean that the collection has no more products, under the filter and without the
         excluded ones.
         """
-        ...
 
     def score_products(
         self, collection: str, vector: Vector, products: Sequence[str], filter: Filter | None = None
@@ -378,19 +320,6 @@ class VectorStore(Protocol):
 
         Products without an image in the collection, or that do not pass the filter, are left out.
         """
-        ...
 
     def ping(self) -> None:
         """Return as soon as the store answers."""
-        ...
-
-
-__all__ = [
-    "Blobs",
-    "Captions",
-    "EncoderClient",
-    "KeywordIndex",
-    "Ledger",
-    "Products",
-    "VectorStore",
-]

@@ -237,32 +237,3 @@ class CaptionCounts:
     captioned: int
     failed: int
     missing: int
-
-
-__all__ = [
-    "PROBE",
-    "SCORE_TOLERANCE",
-    "Attributes",
-    "Box",
-    "Caption",
-    "CaptionCounts",
-    "Captioned",
-    "CollectionInfo",
-    "Cropped",
-    "Encoded",
-    "EncoderInfo",
-    "EncoderInput",
-    "Hit",
-    "ImageInput",
-    "IndexItem",
-    "LedgerCounts",
-    "Modality",
-    "NewImage",
-    "Product",
-    "ProductImage",
-    "Removal",
-    "Vector",
-    "VectorRow",
-    "WholeNumber",
-    "row_key",
-]

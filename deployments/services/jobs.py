@@ -28,15 +28,12 @@ class JobRunner(Protocol):
 
     def start(self, job_id: str) -> None:
         """Start a process for the job."""
-        ...
 
     def stop(self, job_id: str) -> None:
         """End the job's process; nothing happens where there is none."""
-        ...
 
     def logs(self, job_id: str, lines: int) -> str:
         """Read the last lines of the process's output; NotFound where there is none."""
-        ...
 
 
 class RayJobs:
