@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
-from catalog.database import reading, utc_now, writing
+from catalog.database import reading, take_turns, utc_now, writing
 from catalog.tables import ApiKeyRow
 from core.api_keys import ApiKey
 from core.errors import Conflict, NotFound
@@ -28,7 +28,7 @@ class SqlApiKeys:
             Conflict: there would be keys and no admin key.
         """
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _LOCK)
             values = {name: getattr(key, name) for name in ApiKeyRow.__table__.columns.keys()}  # noqa: SIM118
             connection.execute(insert(ApiKeyRow).values(values | {"scopes": list(key.scopes)}))
             if not other_admin and not _has_admin(connection):
@@ -45,7 +45,7 @@ class SqlApiKeys:
         if "\0" in key_id:
             raise NotFound("there is no such key")
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _LOCK)
             ended = func.coalesce(ApiKeyRow.revoked_at, self._clock())
             done = connection.execute(
                 update(ApiKeyRow).where(ApiKeyRow.key_id == key_id).values(revoked_at=ended)
@@ -75,9 +75,3 @@ class SqlApiKeys:
 def _has_admin(connection: Connection) -> bool:
     active = connection.execute(select(ApiKeyRow.scopes).where(ApiKeyRow.revoked_at.is_(None)))
     return any("admin" in row.scopes for row in active)
-
-
-def _take_turns(connection: Connection) -> None:
-    # On SQLite the transaction itself begins with the write lock.
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(*_LOCK)))

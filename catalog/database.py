@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field, field_validator
-from sqlalchemy import JSON, ColumnElement, Connection, Engine, Function, Table, create_engine, event, func
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    Engine,
+    Function,
+    Table,
+    create_engine,
+    event,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, TimeoutError
@@ -290,6 +301,13 @@ def _time_is_over() -> DeadlineExceeded:
 
 def _busy() -> Unavailable:
     return Unavailable("the catalog's database is busy with other writes; try again")
+
+
+def take_turns(connection: Connection, lock: tuple[int, int]) -> None:
+    """Serialize the transactions that take this lock, until they end."""
+    # On SQLite a writing transaction holds the database's one write lock.
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(*lock)))
 
 
 def insert_or_replace(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, insert, select, update
 
-from catalog.database import KEEP_JOBS_DAYS, reading, utc_now, writing
+from catalog.database import KEEP_JOBS_DAYS, reading, take_turns, utc_now, writing
 from catalog.tables import JobRow
 from core.errors import Conflict, NotFound
 from core.jobs import Job, JobState, Progress
@@ -24,13 +24,6 @@ _UNFINISHED = ("queued", "running")
 _JOB_ID = re.compile(r"[a-z0-9_-]{1,64}")
 _JOBS_LOCK = (0x7669, 0x6A6F)
 """PostgreSQL's advisory lock under which jobs are created and claims are made."""
-
-
-def _take_turns(connection: Connection) -> None:
-    """Serialize the transactions that create jobs and make claims."""
-    # On SQLite the transaction holds the database's one write lock.
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(*_JOBS_LOCK)))
 
 
 def _read_job(connection: Connection, job_id: str, now: datetime) -> Job:
@@ -55,51 +48,10 @@ def _find_holder(connection: Connection, name: str, now: datetime) -> Job | None
     return None if row is None else _job_of(row, now)
 
 
-def _take_lock(connection: Connection, job_id: str, name: str, now: datetime) -> bool:
-    """Take a lock from whoever is dead; False while another living job holds it."""
-    others = and_(JobRow.lock == name, JobRow.id != job_id)
-    if connection.execute(select(JobRow.id).where(others, _alive(now))).first() is not None:
-        return False
-    # A holder that only seemed dead learns by this that it has lost the lock.
-    connection.execute(update(JobRow).where(others).values(lock=None))
-    return True
-
-
-def _holds_lock(connection: Connection, job_id: str, name: str) -> bool:
-    """Return whether a job still holds a lock."""
-    held = select(JobRow.id).where(JobRow.id == job_id, JobRow.lock == name)
-    return connection.execute(held).first() is not None
-
-
-def _change_job(connection: Connection, job_id: str, now: datetime, lease_s: float, **values: Any) -> bool:
-    """Change an unfinished job and renew its lease; False when it has ended."""
-    changed = connection.execute(
-        update(JobRow)
-        .where(JobRow.id == job_id, JobRow.state.in_(_UNFINISHED))
-        .values(heartbeat_at=now, expires_at=now + timedelta(seconds=lease_s), **values)
-    )
-    return changed.rowcount > 0
-
-
-def _forget_before(connection: Connection, before: datetime, now: datetime) -> None:
-    """Delete the jobs that ended or died before a moment."""
-    connection.execute(
-        delete(JobRow).where(JobRow.heartbeat_at < before, ~_alive(now)),
-    )
-
-
 def read_report_files(connection: Connection) -> set[str]:
     """Read the sha256 of all files that results of jobs name."""
     results = connection.scalars(select(JobRow.result), execution_options={"yield_per": _ROWS_AT_ONCE})
     return {sha256 for result in results for sha256 in ((result or {}).get("files") or {}).values()}
-
-
-def _others_live(connection: Connection, job_id: str, now: datetime) -> bool:
-    """Return whether any other job is alive."""
-    return (
-        connection.execute(select(JobRow.id).where(JobRow.id != job_id, _alive(now)).limit(1)).first()
-        is not None
-    )
 
 
 def _job_of(row: Row[Any], now: datetime) -> Job:
@@ -158,11 +110,11 @@ class SqlJobs:
         now = self._clock()
         job_id = f"{kind}-{uuid.uuid4().hex[:12]}"
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _JOBS_LOCK)
             alike = _find_alike(connection, kind, args, now)
             if alike is not None:
                 raise Conflict(f"job {alike.job_id} is already doing this")
-            _forget_before(connection, now - self._keep, now)
+            connection.execute(delete(JobRow).where(JobRow.heartbeat_at < now - self._keep, ~_alive(now)))
             connection.execute(
                 insert(JobRow).values(
                     id=job_id,
@@ -185,7 +137,7 @@ class SqlJobs:
             Conflict: it has ended, or another process works on it.
         """
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _JOBS_LOCK)
             job = _read_job(connection, job_id, self._clock())
             if job.state not in ("queued", "interrupted"):
                 raise Conflict(f"job {job_id} is {job.state}")
@@ -199,7 +151,7 @@ class SqlJobs:
             Conflict: another job has claimed it; the message holds its id.
         """
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _JOBS_LOCK)
             holder = _find_holder(connection, name, self._clock())
             if holder is not None and holder.job_id != job_id:
                 raise Conflict(f"job {holder.job_id} works on {name}")
@@ -214,9 +166,12 @@ class SqlJobs:
             Conflict: this job has ended.
         """
         with writing(self._engine) as connection:
-            _take_turns(connection)
-            if not _take_lock(connection, job_id, name, self._clock()):
+            take_turns(connection, _JOBS_LOCK)
+            others = and_(JobRow.lock == name, JobRow.id != job_id)
+            if connection.execute(select(JobRow.id).where(others, _alive(self._clock()))).first() is not None:
                 return False
+            # A holder that only seemed dead learns by this that it has lost the lock.
+            connection.execute(update(JobRow).where(others).values(lock=None))
             if not self._change(connection, job_id, lock=name):
                 raise Conflict(f"job {job_id} has ended")
         return True
@@ -224,8 +179,9 @@ class SqlJobs:
     def keep_lock(self, job_id: str, name: str) -> bool:
         """Renew the lease of a job that holds a lock; False when another job has taken the lock."""
         with writing(self._engine) as connection:
-            _take_turns(connection)
-            return _holds_lock(connection, job_id, name) and self._change(connection, job_id)
+            take_turns(connection, _JOBS_LOCK)
+            held = select(JobRow.id).where(JobRow.id == job_id, JobRow.lock == name)
+            return connection.execute(held).first() is not None and self._change(connection, job_id)
 
     def unlock(self, job_id: str) -> None:
         """Release the lock of a job, if it holds one."""
@@ -235,7 +191,7 @@ class SqlJobs:
     def beat(self, job_id: str, progress: Progress) -> bool:
         """Send a heartbeat; False when the job was canceled or has lost its claim to another."""
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _JOBS_LOCK)
             claim = _read_job(connection, job_id, self._clock()).claim
             holder = None if claim is None else _find_holder(connection, claim, self._clock())
             if holder is not None and holder.job_id != job_id:
@@ -286,9 +242,8 @@ class SqlJobs:
     def report_files(self, job_id: str) -> set[str] | None:
         """Read the sha256 of all files that results name; None while another job lives, which may add more."""
         with reading(self._engine) as connection:
-            if _others_live(connection, job_id, self._clock()):
-                return None
-            return read_report_files(connection)
+            others = select(JobRow.id).where(JobRow.id != job_id, _alive(self._clock())).limit(1)
+            return None if connection.execute(others).first() else read_report_files(connection)
 
     def page(self, limit: int) -> list[Job]:
         """Read the latest jobs, newest first."""
@@ -297,4 +252,11 @@ class SqlJobs:
             return [_job_of(row, self._clock()) for row in connection.execute(rows)]
 
     def _change(self, connection: Connection, job_id: str, **values: Any) -> bool:
-        return _change_job(connection, job_id, self._clock(), self.lease_s, **values)
+        """Change an unfinished job and renew its lease; False when it has ended."""
+        now = self._clock()
+        changed = connection.execute(
+            update(JobRow)
+            .where(JobRow.id == job_id, JobRow.state.in_(_UNFINISHED))
+            .values(heartbeat_at=now, expires_at=now + timedelta(seconds=self.lease_s), **values)
+        )
+        return changed.rowcount > 0

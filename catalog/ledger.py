@@ -43,19 +43,6 @@ from catalog.tables import EmbeddingRow, ImageRow, IndexStoreRow, ModelVersionRo
 from core.errors import VitrineError
 from core.types import EncoderInfo, IndexItem, LedgerCounts, Removal, row_key
 
-
-def write_version(connection: Connection, info: EncoderInfo, now: datetime) -> None:
-    """Insert or update a version; it keeps the time of its first registration."""
-    values = asdict(info) | {"modalities": list(info.modalities)}
-    del values["captions"]
-    statement = insert_or_replace(connection, ModelVersionRow.metadata.tables[ModelVersionRow.__tablename__])
-    connection.execute(
-        statement.values(collection=info.collection, created_at=now, **values).on_conflict_do_update(
-            index_elements=["collection"], set_=values
-        )
-    )
-
-
 _INFO = select(
     ModelVersionRow.name,
     ModelVersionRow.family,
@@ -68,37 +55,8 @@ _INFO = select(
 )
 
 
-def read_versions(connection: Connection) -> list[EncoderInfo]:
-    """Read all versions, oldest first."""
-    rows = connection.execute(_INFO.order_by(ModelVersionRow.created_at, ModelVersionRow.collection))
-    return [_info(row) for row in rows]
-
-
-def read_retired(connection: Connection, model: str) -> list[EncoderInfo]:
-    """Read the versions of a model that others have replaced, the latest first."""
-    retired = _INFO.where(ModelVersionRow.name == model, ModelVersionRow.retired_at.is_not(None))
-    rows = connection.execute(retired.order_by(ModelVersionRow.retired_at.desc(), ModelVersionRow.collection))
-    return [_info(row) for row in rows]
-
-
-def read_chosen(connection: Connection, model: str, since: datetime) -> EncoderInfo | None:
-    """Read the version of a model that was last promoted, if that was not before `since`."""
-    chosen = _INFO.where(ModelVersionRow.name == model, ModelVersionRow.promoted_at >= since)
-    row = connection.execute(chosen.order_by(ModelVersionRow.promoted_at.desc()).limit(1)).first()
-    return None if row is None else _info(row)
-
-
 def _info(row: Row[*tuple[Any, ...]]) -> EncoderInfo:
-    return EncoderInfo(
-        name=row.name,
-        family=row.family,
-        checkpoint=row.checkpoint,
-        fingerprint=row.fingerprint,
-        dimension=row.dimension,
-        modalities=tuple(row.modalities),
-        precision=row.precision,
-        device=row.device,
-    )
+    return EncoderInfo(**{**row._mapping, "modalities": tuple(row.modalities)})
 
 
 class SqlVersions:
@@ -133,13 +91,17 @@ class SqlVersions:
 
     def retired(self, model: str) -> list[EncoderInfo]:
         """List the versions of a model that others have replaced, the latest first."""
+        retired = _INFO.where(ModelVersionRow.name == model, ModelVersionRow.retired_at.is_not(None))
+        ordered = retired.order_by(ModelVersionRow.retired_at.desc(), ModelVersionRow.collection)
         with reading(self._engine) as connection:
-            return read_retired(connection, model)
+            return [_info(row) for row in connection.execute(ordered)]
 
     def chosen(self, model: str, since: datetime) -> EncoderInfo | None:
         """Read the version that was last promoted, if that was not before `since`."""
+        chosen = _INFO.where(ModelVersionRow.name == model, ModelVersionRow.promoted_at >= since)
         with reading(self._engine) as connection:
-            return read_chosen(connection, model, since)
+            row = connection.execute(chosen.order_by(ModelVersionRow.promoted_at.desc()).limit(1)).first()
+        return None if row is None else _info(row)
 
     def forget(self, collection: str) -> None:
         """Delete a version and its ledger rows, after its collection was dropped."""
@@ -169,14 +131,21 @@ class SqlLedger:
         self._clock = clock
 
     def register(self, info: EncoderInfo) -> None:
-        """Insert or update a model version."""
+        """Insert or update a model version; it keeps the time of its first registration."""
         with writing(self._engine) as connection:
-            write_version(connection, info, self._clock())
+            values = asdict(info) | {"modalities": list(info.modalities)}
+            del values["captions"]
+            table = ModelVersionRow.metadata.tables[ModelVersionRow.__tablename__]
+            statement = insert_or_replace(connection, table).values(
+                collection=info.collection, created_at=self._clock(), **values
+            )
+            connection.execute(statement.on_conflict_do_update(index_elements=["collection"], set_=values))
 
     def versions(self) -> list[EncoderInfo]:
         """List all registered model versions, oldest first."""
+        ordered = _INFO.order_by(ModelVersionRow.created_at, ModelVersionRow.collection)
         with reading(self._engine) as connection:
-            return read_versions(connection)
+            return [_info(row) for row in connection.execute(ordered)]
 
     def missing(self, collection: str, limit: int, grace_s: float = 0.0) -> list[IndexItem]:
         """List images whose current revision is neither settled nor in quarantine, oldest revision first.

@@ -8,11 +8,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine
 
 from catalog.api_keys import SqlApiKeys
 from catalog.blobs import FsspecBlobs
-from catalog.database import CatalogConfig, open_engine, writing
+from catalog.database import CatalogConfig, open_engine, take_turns, writing
 from catalog.image_files import SqlImageFiles
 from catalog.imports import SqlImportedImages, SqlImports
 from catalog.jobs import SqlJobs
@@ -32,10 +32,8 @@ def migrate(engine: Engine) -> None:
     Raises:
         Unavailable: the database does not answer.
     """
-    # On SQLite the transaction begins with the write lock.
     with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(*_MIGRATION_LOCK)))
+        take_turns(connection, _MIGRATION_LOCK)
         command.upgrade(alembic_config(connection), "head")
 
 

@@ -54,7 +54,7 @@ def _blur(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.005, 0.015)) * max(image.size)))
 
 
-def _jpeg_artefacts(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _jpeg_artifacts(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.open(io.BytesIO(_jpeg(image, quality=int(rng.integers(8, 25))))).convert("RGB")
 
 
@@ -87,7 +87,7 @@ CHANGES: Mapping[str, Change] = {
     "background": _background,
     "color": _color,
     "blur": _blur,
-    "compression": _jpeg_artefacts,
+    "compression": _jpeg_artifacts,
 }
 """Changes by name, in the order in which they are applied."""
 

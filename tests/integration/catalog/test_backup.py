@@ -171,7 +171,7 @@ def test_what_is_indexed_is_believed_only_when_asked(shop: Shop, keep_index: boo
     assert (counts.indexed, counts.missing) == ((2, 0) if keep_index else (0, 2))
 
 
-def test_missing_and_damaged_files_are_told_and_the_others_kept(shop: Shop) -> None:
+def test_missing_and_damaged_files_are_reported_and_the_others_kept(shop: Shop) -> None:
     shop.put("dress", "hat", "scarf", "shoe")
     back_up(shop.config, shop.place)
     shop.put("shirt", "skirt")
@@ -275,7 +275,9 @@ def test_a_missing_pg_dump_is_named(
         back_up(config, f"{tmp_path}/backups")
 
 
-def test_a_role_that_only_reads_is_told_which_right_a_backup_needs(tmp_path: Path, postgres_url: str) -> None:
+def test_the_error_for_a_role_that_only_reads_names_the_right_that_a_backup_needs(
+    tmp_path: Path, postgres_url: str
+) -> None:
     config = CatalogConfig(database_url=postgres_url, blobs_url=f"{tmp_path}/blobs")
     open_catalog(config).close()
     role = f"reader_{uuid.uuid4().hex}"

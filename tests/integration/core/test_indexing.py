@@ -76,7 +76,7 @@ def keys_in(store: MemoryStore, info: EncoderInfo) -> set[str]:
     return set(store.keys(info.collection))
 
 
-def test_a_sweep_brings_collection_and_catalog_in_step(
+def test_a_repair_makes_collection_and_catalog_consistent(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
     for number, color in enumerate(["red", "green", "blue", "white", "black"]):
@@ -374,7 +374,7 @@ def test_a_product_that_the_store_refuses_spares_its_neighbors(
     assert len(keys_in(store, info)) == 1
 
 
-def test_images_go_to_the_encoder_in_portions_that_a_call_can_carry(
+def test_images_go_to_the_encoder_in_batches_that_a_call_can_carry(
     catalog: Catalog, encoder: LocalEncoder, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
@@ -415,7 +415,7 @@ def test_no_more_files_are_read_than_one_call_carries(
     assert events == ["read", "read", "encode", "read", "encode"]
 
 
-def test_a_sweep_ends_when_other_weights_begin_to_serve_meanwhile(
+def test_a_repair_ends_when_other_weights_begin_to_serve_meanwhile(
     catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
 ) -> None:
     for number, color in enumerate(["red", "green", "blue"]):

@@ -51,7 +51,7 @@ class Shop:
     def info(self) -> EncoderInfo:
         return asyncio.run(self.encoder.describe())
 
-    def sweep(self, store: VectorStore) -> RepairReport:
+    def repair(self, store: VectorStore) -> RepairReport:
         """Repair in a process of its own."""
         indexer = Indexer(self.encoder, store, self.catalog.ledger, self.catalog.blobs)
         return asyncio.run(indexer.repair())

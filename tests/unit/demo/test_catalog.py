@@ -29,10 +29,10 @@ def test_a_caption_names_what_is_asked_for(attributes: list[str], prefix: str, w
 
 def test_a_random_caption_names_exactly_what_it_reports() -> None:
     rng = np.random.default_rng(0)
-    told = ({"dress", "dresses"}, {"red"}, {"striped"}, {"wooden"})
+    vocabularies = ({"dress", "dresses"}, {"red"}, {"striped"}, {"wooden"})
     for _ in range(200):
         words, mentioned = random_caption(DESIGN, rng)
-        assert tuple(bool(names & set(words.split())) for names in told) == mentioned
+        assert tuple(bool(names & set(words.split())) for names in vocabularies) == mentioned
 
 
 def test_every_word_of_a_random_caption_is_in_the_vocabulary() -> None:

@@ -165,6 +165,6 @@ def test_a_command_saves_judges_and_reports(tmp_path: Path, capsys: pytest.Captu
     out = tmp_path / "new" / "timm"
     timm.main(["--out", str(out), "--steps", "1", "--images", "64", "--held-out", "1"])
     assert (out / "model.safetensors").is_file()
-    told = capsys.readouterr().out
-    assert "drew 64 + 500 images" in told
-    assert "P@10 image to image: 0." in told
+    printed = capsys.readouterr().out
+    assert "drew 64 + 500 images" in printed
+    assert "P@10 image to image: 0." in printed
