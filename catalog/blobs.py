@@ -15,6 +15,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from core.errors import ConfigError, InvalidInput, NotFound, Unavailable
 
+OWNER = "owner"
+"""Name of the file that holds the id of the catalog to which the store belongs."""
+ABANDONED_S = 600.0
+"""Age at which a half-written file counts as abandoned, in seconds; no write takes that long."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 
 def write_durably(path: str, data: bytes) -> None:
     """Write `path` unless it holds the same bytes; a crash leaves a complete file or none.
@@ -95,13 +101,6 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-OWNER = "owner"
-"""Name of the file that holds the id of the catalog to which the store belongs."""
-ABANDONED_S = 600.0
-"""Age at which a half-written file counts as abandoned, in seconds; no write takes that long."""
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class FsspecBlobs:

@@ -30,12 +30,6 @@ from core.batching import batched
 from core.config import Config
 from core.errors import ConfigError, DeadlineExceeded, Unavailable
 
-
-def utc_now() -> datetime:
-    """Return the time, as an aware datetime."""
-    return datetime.now(UTC)
-
-
 MAX_IMAGES_PER_PRODUCT = 50
 """Most images a product may have, unless the configuration says otherwise."""
 KEEP_JOBS_DAYS = 90.0
@@ -47,6 +41,31 @@ _DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
+BUSY_TIMEOUT_S = 30.0
+_POSTGRES_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
+"""In seconds and milliseconds, unless the URL sets them. Without them a call to a server that vanished waits for a
+quarter of an hour (libpq, connection parameters)."""
+WRITES = "catalog_writes"
+"""Execution option of connections whose transactions write."""
+WRITE_TURN = "catalog_write_turn"
+"""Execution option of an engine with one writer at a time: the lock of this process's writers."""
+READ_LIMIT = "catalog_read_limit"
+"""Execution option of an engine with bounded reads: a function that returns the seconds of a read that begins."""
+_STEPS_A_LOOK = 1_000
+"""Steps of SQLite's virtual machine between two checks of the clock: some 20 µs."""
+_CANCELED = "57014"
+"""PostgreSQL's state of a statement that was canceled, as by its timeout."""
+_LOCKED = "55P03"
+"""PostgreSQL's state of a statement that has waited too long for a lock."""
+T = TypeVar("T")
+# SQLite takes 32,766 parameters in a statement. PostgreSQL compares every row it finds with every pair of a list,
+# so the time grows with the square of this (measured: 5,000 pairs, 0.5 s).
+_ROWS_PER_STATEMENT = 1_000
+
+
+def utc_now() -> datetime:
+    """Return the time, as an aware datetime."""
+    return datetime.now(UTC)
 
 
 class CatalogConfig(Config):
@@ -110,18 +129,6 @@ def _sqlalchemy_url(value: str) -> URL:
     if url.get_backend_name() == "sqlite" and (url.database in (None, "", ":memory:") or "mode" in url.query):
         raise ConfigError("database_url needs the path of a file: every process and thread opens it again")
     return url.set(drivername=_DRIVERS[url.drivername])
-
-
-BUSY_TIMEOUT_S = 30.0
-_POSTGRES_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
-"""In seconds and milliseconds, unless the URL sets them. Without them a call to a server that vanished waits for a
-quarter of an hour (libpq, connection parameters)."""
-WRITES = "catalog_writes"
-"""Execution option of connections whose transactions write."""
-WRITE_TURN = "catalog_write_turn"
-"""Execution option of an engine with one writer at a time: the lock of this process's writers."""
-READ_LIMIT = "catalog_read_limit"
-"""Execution option of an engine with bounded reads: a function that returns the seconds of a read that begins."""
 
 
 def open_engine(config: CatalogConfig, read_limit_s: Callable[[], float] | None = None) -> Engine:
@@ -188,14 +195,6 @@ def _begin_sqlite_transaction(connection: Connection) -> None:
     # another has written meanwhile. One that takes the lock first waits for it.
     writes = connection.get_execution_options().get(WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-_STEPS_A_LOOK = 1_000
-"""Steps of SQLite's virtual machine between two checks of the clock: some 20 µs."""
-_CANCELED = "57014"
-"""PostgreSQL's state of a statement that was canceled, as by its timeout."""
-_LOCKED = "55P03"
-"""PostgreSQL's state of a statement that has waited too long for a lock."""
 
 
 @contextmanager
@@ -322,13 +321,6 @@ def json_of_rows(dialect: str, *columns: ColumnElement[Any]) -> Function[Any]:
     if dialect == "postgresql":
         return func.json_agg(func.json_build_array(*columns), type_=JSON)
     return func.json_group_array(func.json_array(*columns), type_=JSON)
-
-
-T = TypeVar("T")
-
-# SQLite takes 32,766 parameters in a statement. PostgreSQL compares every row it finds with every pair of a list,
-# so the time grows with the square of this (measured: 5,000 pairs, 0.5 s).
-_ROWS_PER_STATEMENT = 1_000
 
 
 def batched_rows(rows: Sequence[T]) -> Iterator[Sequence[T]]:

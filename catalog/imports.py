@@ -16,6 +16,7 @@ from core.errors import NotFound
 
 _PRODUCTS: Table = ImportRow.metadata.tables[ImportedProductRow.__tablename__]
 _ERRORS: Table = ImportRow.metadata.tables[ImportErrorRow.__tablename__]
+_IMAGES: Table = ImportedImageRow.metadata.tables[ImportedImageRow.__tablename__]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +181,6 @@ def _error_values(source: str, error: RowError) -> dict[str, object]:
         "product_id": None if error.product_id is None else storable(error.product_id),
         "error": storable(error.error),
     }
-
-
-_IMAGES: Table = ImportedImageRow.metadata.tables[ImportedImageRow.__tablename__]
 
 
 @dataclass(frozen=True, slots=True)

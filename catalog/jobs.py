@@ -24,6 +24,10 @@ _UNFINISHED = ("queued", "running")
 _JOB_ID = re.compile(r"[a-z0-9_-]{1,64}")
 _JOBS_LOCK = (0x7669, 0x6A6F)
 """PostgreSQL's advisory lock under which jobs are created and claims are made."""
+START_S = 180.0
+"""Longest time from a job's creation to its first heartbeat, in seconds: a cluster may have to grow."""
+LEASE_S = 20.0
+"""Time for which a heartbeat counts, in seconds."""
 
 
 def _read_job(connection: Connection, job_id: str, now: datetime) -> Job:
@@ -75,12 +79,6 @@ def _job_of(row: Row[Any], now: datetime) -> Job:
 
 def _alive(now: datetime) -> ColumnElement[bool]:
     return and_(JobRow.state.in_(_UNFINISHED), JobRow.expires_at > now)
-
-
-START_S = 180.0
-"""Longest time from a job's creation to its first heartbeat, in seconds: a cluster may have to grow."""
-LEASE_S = 20.0
-"""Time for which a heartbeat counts, in seconds."""
 
 
 class SqlJobs:

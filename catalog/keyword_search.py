@@ -47,6 +47,17 @@ _ACCENTS = re.compile("[\u0300-\u036f]+")
 _CJK = re.compile(
     "([\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)"
 )
+FIELDS = ("identifier", "title", "attributes", "description", "captions")
+"""The columns that are searched."""
+_MAX_FIELD_CHARS = 50_000
+"""Keeps all fields together below PostgreSQL's limit of one mebibyte, even when no word repeats."""
+_PRODUCTS_AT_ONCE = 500
+_LENGTH_COUNTS = 1
+"""PostgreSQL's flag that divides the rank by 1 + log(document length); bm25 has its own such term."""
+_BM25_WEIGHTS = (1.0, 1.0, 0.4, 0.2, 0.1)
+"""Weights of `FIELDS`, equal to those that PostgreSQL gives to A, A, B, C and D."""
+MAX_QUERY_WORDS = 64
+"""Further words of a query are ignored: each costs a walk over all documents that hold it."""
 
 
 def document_words(text: str) -> list[str]:
@@ -99,13 +110,6 @@ def _folded(text: str) -> str:
 def _is_word_character(character: str) -> bool:
     # Marks belong to the word in the scripts of India, and in Arabic, Hebrew and Thai.
     return character.isalnum() or unicodedata.category(character).startswith("M")
-
-
-FIELDS = ("identifier", "title", "attributes", "description", "captions")
-"""The columns that are searched."""
-_MAX_FIELD_CHARS = 50_000
-"""Keeps all fields together below PostgreSQL's limit of one mebibyte, even when no word repeats."""
-_PRODUCTS_AT_ONCE = 500
 
 
 def write_documents(connection: Connection, product_ids: Sequence[str]) -> None:
@@ -173,12 +177,6 @@ def _upsert_documents(connection: Connection, rows: list[dict[str, Any]]) -> Non
     connection.execute(statement.on_conflict_do_update(index_elements=["product_id"], set_=changes), rows)
 
 
-_LENGTH_COUNTS = 1
-"""PostgreSQL's flag that divides the rank by 1 + log(document length); bm25 has its own such term."""
-_BM25_WEIGHTS = (1.0, 1.0, 0.4, 0.2, 0.1)
-"""Weights of `FIELDS`, equal to those that PostgreSQL gives to A, A, B, C and D."""
-
-
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """The documents that match, and how well each fits; higher is better."""
@@ -219,10 +217,6 @@ def _bm25(query: str) -> Ranking:
     score = -func.bm25(name, *_BM25_WEIGHTS, type_=Float())
     joined = fulltext.join(documents, documents.c.id == fulltext.c.rowid)
     return Ranking(joined, name.bool_op("MATCH")(query), score)
-
-
-MAX_QUERY_WORDS = 64
-"""Further words of a query are ignored: each costs a walk over all documents that hold it."""
 
 
 class SqlKeywordIndex:

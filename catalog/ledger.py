@@ -53,6 +53,7 @@ _INFO = select(
     ModelVersionRow.precision,
     ModelVersionRow.device,
 )
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _info(row: Row[*tuple[Any, ...]]) -> EncoderInfo:
@@ -114,9 +115,6 @@ class SqlVersions:
             connection.execute(
                 update(ModelVersionRow).where(ModelVersionRow.collection == collection).values(**values)
             )
-
-
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class SqlLedger:

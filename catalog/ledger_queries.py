@@ -51,6 +51,7 @@ IS_CURRENT = (
 _IMAGE_ID_CHARS = 32
 _MAX_INT64 = 2**63 - 1
 _MAX_ERROR_CHARS = 2_000
+_PAGE = 5_000
 
 
 def of_current_revision(collection: str) -> ColumnElement[bool]:
@@ -244,7 +245,6 @@ class SqlQuarantine:
 
 
 RowState = Literal["settled", "failed", "open"]
-_PAGE = 5_000
 
 
 @dataclass(frozen=True, slots=True)

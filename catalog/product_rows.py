@@ -30,6 +30,28 @@ _PRODUCT_ID = re.compile(rf"[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_ID_CHARS
 _INT64 = range(-(2**63), 2**63)
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
 """Servers decode bytes that are not UTF-8 to this, so that different ids would become one."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+IMAGES = select(
+    ImageRow.id,
+    ImageRow.product_id,
+    ImageRow.position,
+    ImageRow.sha256,
+    ImageRow.media_type,
+    ImageRow.width,
+    ImageRow.height,
+    ImageRow.bytes,
+    ImageRow.revision,
+)
+"""Columns in the order of `ProductImage`'s fields; all have JSON types."""
+_POSITION = attrgetter("position")
+_NEWEST_CAPTION = (
+    select(CaptionRow.caption)
+    .where(CaptionRow.image_id == ImageRow.id, CaptionRow.caption.is_not(None))
+    .order_by(CaptionRow.created_at.desc(), CaptionRow.model)
+    .limit(1)
+    .scalar_subquery()
+)
+_SOME: BindParameter[Sequence[str]] = bindparam("product_ids", expanding=True)
 
 
 def is_product_id(value: str) -> bool:
@@ -135,9 +157,6 @@ def _is_printable(text: str) -> bool:
 
 def _invalid(message: str, param: str) -> VitrineError:
     return InvalidInput(message).at(param)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,30 +273,6 @@ def _images(wanted: Wanted, revisions: dict[tuple[str, int], int], revision: int
 def _canonical(attributes: Attributes) -> str:
     # 1, 1.0 and true are three values in JSON; in Python they are equal.
     return json.dumps(attributes, sort_keys=True)
-
-
-IMAGES = select(
-    ImageRow.id,
-    ImageRow.product_id,
-    ImageRow.position,
-    ImageRow.sha256,
-    ImageRow.media_type,
-    ImageRow.width,
-    ImageRow.height,
-    ImageRow.bytes,
-    ImageRow.revision,
-)
-"""Columns in the order of `ProductImage`'s fields; all have JSON types."""
-
-_POSITION = attrgetter("position")
-_NEWEST_CAPTION = (
-    select(CaptionRow.caption)
-    .where(CaptionRow.image_id == ImageRow.id, CaptionRow.caption.is_not(None))
-    .order_by(CaptionRow.created_at.desc(), CaptionRow.model)
-    .limit(1)
-    .scalar_subquery()
-)
-_SOME: BindParameter[Sequence[str]] = bindparam("product_ids", expanding=True)
 
 
 @cache

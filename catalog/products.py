@@ -48,6 +48,9 @@ from core.types import Attributes, Caption, CaptionCounts, NewImage, Product, Pr
 
 _CAPTIONS: Table = CaptionRow.metadata.tables[CaptionRow.__tablename__]
 _CAPTION_KEY = ["image_id", "model"]
+_LOOKS_AT_ONCE = 8
+"""Files that a put looks for at once; other writers wait for its transaction."""
+_IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class SqlCaptions:
@@ -203,11 +206,6 @@ def _lock_products_of(connection: Connection, image_ids: Sequence[str]) -> list[
     for product_id in sorted(found):
         lock_product(connection, product_id)
     return sorted(found)
-
-
-_LOOKS_AT_ONCE = 8
-"""Files that a put looks for at once; other writers wait for its transaction."""
-_IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class SqlProducts:

@@ -20,6 +20,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+# Compared by bytes, so that pages of products have the same order on every database and locale.
+PRODUCT_ID = String(200).with_variant(String(200, collation="C"), "postgresql")
+IMAGE_ID = String(32)
+SHA256 = String(64)
+COLLECTION = String(255)
+_SOURCE = String(64)
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware datetime in UTC; SQLite itself stores no zone, and PostgreSQL returns that of the session."""
@@ -36,13 +43,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-# Compared by bytes, so that pages of products have the same order on every database and locale.
-PRODUCT_ID = String(200).with_variant(String(200, collation="C"), "postgresql")
-IMAGE_ID = String(32)
-SHA256 = String(64)
-COLLECTION = String(255)
 
 
 class Base(DeclarativeBase):
@@ -245,9 +245,6 @@ class ModelVersionRow(Base):
     settings: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     promoted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     retired_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-
-
-_SOURCE = String(64)
 
 
 class ImportRow(Base):

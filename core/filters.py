@@ -27,6 +27,17 @@ from core.types import Attributes
 
 Scalar = str | bool | int | float
 RangeOperator = Literal["gt", "gte", "lt", "lte"]
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
+MAX_DEPTH = 16
+MAX_CONDITIONS = 256
+MAX_VALUES = 1000
+MAX_STRING = 1024
+_OPERATORS = "eq, in, gt, gte, lt, lte, prefix, exists"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +99,6 @@ Filter = AnyOf | Compare | Prefix | Exists | All | Any_ | Not
 
 Kind = Literal["string", "number", "bool"]
 
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
-    "gt": operator.gt,
-    "gte": operator.ge,
-    "lt": operator.lt,
-    "lte": operator.le,
-}
-
 
 def kind_of(value: object) -> tuple[Kind, Any] | None:
     """Return a scalar's kind and comparable form; None for a value that equals nothing.
@@ -147,13 +151,6 @@ def _ordered(found: object, order: str, value: object) -> bool:
     if left is None or right is None or left[0] != right[0] or left[0] == "bool":
         return False
     return _ORDER[order](left[1], right[1])
-
-
-MAX_DEPTH = 16
-MAX_CONDITIONS = 256
-MAX_VALUES = 1000
-MAX_STRING = 1024
-_OPERATORS = "eq, in, gt, gte, lt, lte, prefix, exists"
 
 
 def parse_filter(json: object) -> Filter:

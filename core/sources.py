@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.config import Config
 from core.types import WholeNumber
 
+TOKEN_PREFIX = "VITRINE_IMPORT_TOKEN"
+"""Prefix of the variables that may be sent to remote catalogs; the environment holds other secrets, too."""
+
 
 class ImportConfig(Config):
     """Limits of imports."""
@@ -31,10 +34,6 @@ class ImportConfig(Config):
     max_backoff_s: float = Field(
         120.0, gt=0, description="Longest pause in seconds, even where a server asks for a longer one."
     )
-
-
-TOKEN_PREFIX = "VITRINE_IMPORT_TOKEN"
-"""Prefix of the variables that may be sent to remote catalogs; the environment holds other secrets, too."""
 
 
 class _Description(BaseModel):

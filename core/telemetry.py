@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Literal, Self, get_args
 
 _current: ContextVar[str] = ContextVar("request_id", default="")
+_NOBODY = nullcontext()
 
 
 def current_request_id() -> str:
@@ -42,8 +43,6 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 
 Watch = Callable[[StageName, str], AbstractContextManager[object]]
 """Returns a context manager in which a stage runs, by the names of the stage and its model."""
-
-_NOBODY = nullcontext()
 
 
 def _unwatched(_stage: StageName, _model: str) -> AbstractContextManager[object]:

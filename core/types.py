@@ -14,6 +14,9 @@ from core.errors import VitrineError
 
 Vector = NDArray[np.float32]
 Modality = Literal["image", "text"]
+SCORE_TOLERANCE = 1e-6
+"""Cosines that differ by less are equal: with the number of hits and the filter, an engine's score of the same
+two vectors varies by some 1e-7."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +157,6 @@ class Caption:
     model: str
     text: str
     created_at: datetime
-
-
-SCORE_TOLERANCE = 1e-6
-"""Cosines that differ by less are equal: with the number of hits and the filter, an engine's score of the same
-two vectors varies by some 1e-7."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,28 @@ from PIL import Image, ImageDraw, ImageFilter
 from demo.garments import Design
 
 Polygon = list[tuple[float, float]]
+_DYES = {
+    "red": (205, 30, 40),
+    "green": (35, 140, 60),
+    "blue": (35, 75, 200),
+    "yellow": (240, 205, 40),
+    "black": (28, 28, 30),
+    "white": (242, 242, 240),
+    "orange": (240, 125, 25),
+    "purple": (120, 50, 160),
+    "pink": (245, 140, 180),
+    "brown": (120, 75, 40),
+}
+_BACKDROPS = {
+    "white": (250, 250, 250),
+    "gray": (165, 168, 172),
+    "beige": (226, 208, 180),
+    "wooden": (160, 120, 80),
+}
+_LIGHT_PRINT = (245, 245, 240)
+_DARK_PRINT = (40, 40, 45)
+_FLOWERS_ACROSS = 5
+_EDGE_OVERSAMPLING = 2
 
 
 def outline(garment_type: str, rng: np.random.Generator) -> list[Polygon]:
@@ -119,28 +141,6 @@ _OUTLINES: dict[str, Callable[[np.random.Generator], list[Polygon]]] = {
 Plane = NDArray[np.float32]
 """One value a pixel, shape (height, width)."""
 
-_DYES = {
-    "red": (205, 30, 40),
-    "green": (35, 140, 60),
-    "blue": (35, 75, 200),
-    "yellow": (240, 205, 40),
-    "black": (28, 28, 30),
-    "white": (242, 242, 240),
-    "orange": (240, 125, 25),
-    "purple": (120, 50, 160),
-    "pink": (245, 140, 180),
-    "brown": (120, 75, 40),
-}
-_BACKDROPS = {
-    "white": (250, 250, 250),
-    "gray": (165, 168, 172),
-    "beige": (226, 208, 180),
-    "wooden": (160, 120, 80),
-}
-_LIGHT_PRINT = (245, 245, 240)
-_DARK_PRINT = (40, 40, 45)
-_FLOWERS_ACROSS = 5
-
 
 def cloth(color: str, pattern: str, x: Plane, y: Plane, rng: np.random.Generator) -> NDArray[np.float32]:
     """Dye and print cloth, shape (height, width, 3), at the garment's own coordinates `x`, `y`.
@@ -195,9 +195,6 @@ def _flowers(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
         petals = radius * (0.62 + 0.38 * np.cos(5 * np.arctan2(dy[near], dx[near]) + turn))
         ink[near] = np.maximum(ink[near], square[near] < petals * petals)
     return ink
-
-
-_EDGE_OVERSAMPLING = 2
 
 
 @dataclass(frozen=True, slots=True)

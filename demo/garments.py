@@ -15,6 +15,19 @@ PAIRS = ("trousers", "shorts")
 
 _SPLIT_SEED = 7
 _NEVER_TRAINED = 0.1
+PLURALS = {name: name if name in PAIRS else name + ("es" if name.endswith("s") else "s") for name in TYPES}
+_GLUE = ("a", "an", "the", "of", "on", "in", "with", "and", "photo", "image", "background", "product")
+WORDS = tuple(dict.fromkeys([*_GLUE, *TYPES, *PLURALS.values(), *COLORS, *PATTERNS, *BACKGROUNDS]))
+"""Vocabulary of the demo's models with a text tower."""
+_PREFIXES, _PREFIX_SHARES = ("a ", "", "a photo of a "), (0.5, 0.3, 0.2)
+_MENTION_SHARES = (0.45, 0.15, 0.15, 0.13, 0.12)
+_OPENINGS = (
+    "Made for everyday wear",
+    "Cut for an easy fit",
+    "A favorite of the season",
+    "Light and comfortable",
+)
+_CLOTHS = ("cotton", "linen", "wool", "recycled fiber")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +69,9 @@ def split_garments() -> tuple[list[tuple[str, str, str]], list[tuple[str, str, s
     return shuffled[held_out:], shuffled[:held_out]
 
 
-PLURALS = {name: name if name in PAIRS else name + ("es" if name.endswith("s") else "s") for name in TYPES}
-_GLUE = ("a", "an", "the", "of", "on", "in", "with", "and", "photo", "image", "background", "product")
-WORDS = tuple(dict.fromkeys([*_GLUE, *TYPES, *PLURALS.values(), *COLORS, *PATTERNS, *BACKGROUNDS]))
-"""Vocabulary of the demo's models with a text tower."""
-
 Mentioned = tuple[bool, bool, bool, bool]
 """Flags of a caption: it names the type, the color, the pattern, the background."""
 
-_PREFIXES, _PREFIX_SHARES = ("a ", "", "a photo of a "), (0.5, 0.3, 0.2)
 _MENTIONS: tuple[Mentioned, ...] = (
     (True, True, True, False),
     (True, True, True, True),
@@ -72,14 +79,6 @@ _MENTIONS: tuple[Mentioned, ...] = (
     (True, True, False, False),
     (True, False, True, False),
 )
-_MENTION_SHARES = (0.45, 0.15, 0.15, 0.13, 0.12)
-_OPENINGS = (
-    "Made for everyday wear",
-    "Cut for an easy fit",
-    "A favorite of the season",
-    "Light and comfortable",
-)
-_CLOTHS = ("cotton", "linen", "wool", "recycled fiber")
 
 
 def caption(design: Design, attributes: Sequence[str] = ("color", "pattern"), prefix: str = "a ") -> str:

@@ -14,6 +14,9 @@ from demo.garments import Design, caption
 from demo.run import SEED
 
 _GARMENT = ("type", "color", "pattern")
+TABLE = "labels.csv"
+FULL_GRADE = 3
+_COLUMNS = ("query_id", "text", "image", "product_id", "grade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,6 @@ def _query(
     grades = {product_id: count for product_id, count in shared.items() if count}
     relevant = frozenset(product_id for product_id, count in grades.items() if count == len(attributes))
     return DemoQuery(text, image, grades, relevant)
-
-
-TABLE = "labels.csv"
-FULL_GRADE = 3
-_COLUMNS = ("query_id", "text", "image", "product_id", "grade")
 
 
 def main() -> None:

@@ -19,6 +19,15 @@ from demo.catalog import DemoProduct, demo_products
 from demo.service import DemoService
 
 ATTEMPTS = 5
+SEED = 7
+READY_TIMEOUT_S = 240.0
+INDEX_TIMEOUT_S = 300.0
+KEY = "VITRINE_KEY"
+"""Names an API key in the environment, as for the command line."""
+LOCKED_NOTICE = (
+    "API keys were made for this data, so the catalog was left as it is, and the page asks for a key. "
+    f"With {KEY} set to a key of scope write, `make demo` completes the catalog too."
+)
 
 
 def key_headers(key: str | None) -> dict[str, str]:
@@ -90,16 +99,6 @@ async def _put(client: httpx.AsyncClient, product: DemoProduct) -> None:
         await asyncio.sleep(2**attempt / 4)
     response.raise_for_status()
 
-
-SEED = 7
-READY_TIMEOUT_S = 240.0
-INDEX_TIMEOUT_S = 300.0
-KEY = "VITRINE_KEY"
-"""Names an API key in the environment, as for the command line."""
-LOCKED_NOTICE = (
-    "API keys were made for this data, so the catalog was left as it is, and the page asks for a key. "
-    f"With {KEY} set to a key of scope write, `make demo` completes the catalog too."
-)
 
 console = Console()
 

@@ -40,6 +40,15 @@ from models.config import CaptionConfig, EncoderConfig
 from models.huggingface import load_model, load_preprocessing
 from models.torch_encoder import LanguageTower, Placement, TorchEncoder, Towers, place
 
+_LANGUAGE = ("language_model.", "language_projection.")
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+_CAPTIONING_IN_FULL = ("language_projection", "lm_head")
+"""Modules that never become 8 bit: the projection to the language model, and its output layer."""
+_RETRIEVAL = "Blip2ForImageTextRetrieval"
+_CAPTIONING = "Blip2ForConditionalGeneration"
+IN_FULL = ("vision_projection", "text_projection", "itm_head")
+"""Modules that never become 8 bit: activations take their dtype, which must not be int8."""
+
 
 class QueryStates(nn.Module):
     """One vector an image: the mean over the queries, projected first where there is a retrieval head.
@@ -96,9 +105,6 @@ class TextProjection(nn.Module):
         return projected
 
 
-_LANGUAGE = ("language_model.", "language_projection.")
-
-
 class Blip2WithoutLanguage(Blip2PreTrainedModel):  # type: ignore[misc]
     """Vision tower, queries and Q-Former, under the names that captioning checkpoints use."""
 
@@ -152,11 +158,6 @@ def load_without_language(directory: Path, placement: Placement) -> Any:
         return load_model(Blip2WithoutLanguage, trimmed, placement)
 
 
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
-_CAPTIONING_IN_FULL = ("language_projection", "lm_head")
-"""Modules that never become 8 bit: the projection to the language model, and its output layer."""
-
-
 class CaptionWriter:
     """Writes captions with `Blip2ForConditionalGeneration`, by greedy or beam search."""
 
@@ -192,12 +193,6 @@ def _start_tokens(description: Any, tokenizer: Any, prompt: str | None) -> list[
     first = getattr(description.text_config, "bos_token_id", None)
     tokens = [first] if prompt is None and first is not None else tokenizer(prompt or "").input_ids
     return [place] * int(description.num_query_tokens) + list(tokens)
-
-
-_RETRIEVAL = "Blip2ForImageTextRetrieval"
-_CAPTIONING = "Blip2ForConditionalGeneration"
-IN_FULL = ("vision_projection", "text_projection", "itm_head")
-"""Modules that never become 8 bit: activations take their dtype, which must not be int8."""
 
 
 def load(config: EncoderConfig) -> TorchEncoder:

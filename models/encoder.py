@@ -19,6 +19,11 @@ from models.images import Decoded, ImageLimits, decoding, no_memory
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 _log = logging.getLogger(__name__)
+_GRAY = 128
+_SMALLEST_NORM = 1e-12
+_PATIENCE_S = 30.0
+"""Longest wait of an image for those that are decoded before it, in seconds."""
+T = TypeVar("T")
 
 
 def answer_each(
@@ -55,11 +60,6 @@ def answer_each(
 
 Pixels = NDArray[np.uint8]
 """Image as model input: uint8, (3, height, width), RGB; the same shape for every image."""
-
-_GRAY = 128
-_SMALLEST_NORM = 1e-12
-_PATIENCE_S = 30.0
-"""Longest wait of an image for those that are decoded before it, in seconds."""
 
 
 class Encoder(ABC):
@@ -198,7 +198,6 @@ def _unit(rows: NDArray[np.float32]) -> list[Vector | VitrineError]:
     ]
 
 
-T = TypeVar("T")
 _DecodedInput = Pixels | str | VitrineError
 
 

@@ -23,6 +23,37 @@ _WHITE = (255, 255, 255, 255)
 _DEEP_MODES = ("I", "F")
 _USUAL_WHITES = (1.0, 255.0, 65_535.0)
 _STRIP_ROWS = 256
+_MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "AVIF": "image/avif",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+}
+_FORMATS = [name for name in _MEDIA_TYPES if name != "MPO"]
+MEDIA_TYPES = tuple(dict.fromkeys(_MEDIA_TYPES.values()))
+"""Media types of the image files that are accepted, and so of those that are served."""
+_READS = "JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF are read"
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_FROM_THE_CORNER = (1, 5)
+"""Orientations that keep the first column and row of a file at the upper left."""
+_REDUCTIONS = (8, 4, 2)
+DRAFT_MARGIN = 3
+"""A draft keeps at least this multiple of the target. With 2, some vectors moved to a cosine of 0.998; 3 keeps
+0.999 in all but the rarest cases and costs no more on 12 megapixels."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -113,38 +144,6 @@ def _edges(start: float, length: float, side: int) -> tuple[int, int]:
 # Pillow's own guard raises before the header can be read, with a message that names no limit of ours;
 # ImageLimits takes its place.
 Image.MAX_IMAGE_PIXELS = None
-
-_MEDIA_TYPES = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "AVIF": "image/avif",
-    "GIF": "image/gif",
-    "BMP": "image/bmp",
-    "TIFF": "image/tiff",
-}
-_FORMATS = [name for name in _MEDIA_TYPES if name != "MPO"]
-MEDIA_TYPES = tuple(dict.fromkeys(_MEDIA_TYPES.values()))
-"""Media types of the image files that are accepted, and so of those that are served."""
-_READS = "JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF are read"
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = (5, 6, 7, 8)
-_FROM_THE_CORNER = (1, 5)
-"""Orientations that keep the first column and row of a file at the upper left."""
-_REDUCTIONS = (8, 4, 2)
-DRAFT_MARGIN = 3
-"""A draft keeps at least this multiple of the target. With 2, some vectors moved to a cosine of 0.998; 3 keeps
-0.999 in all but the rarest cases and costs no more on 12 megapixels."""
 
 
 _in_flight = WeightedSemaphore()

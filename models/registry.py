@@ -10,6 +10,13 @@ from models.encoder import Encoder
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 2**30
+_MODULES: dict[Family, str] = {
+    "openclip": "models.openclip",
+    "dinov2": "models.dinov2",
+    "blip2": "models.blip2",
+    "timm": "models.timm",
+    "fake": "models.fake",
+}
 
 
 def keep_freed_memory() -> None:
@@ -23,15 +30,6 @@ def keep_freed_memory() -> None:
         # Where the first is refused, the second alone would keep less than the default.
         if libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES):
             libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
-_MODULES: dict[Family, str] = {
-    "openclip": "models.openclip",
-    "dinov2": "models.dinov2",
-    "blip2": "models.blip2",
-    "timm": "models.timm",
-    "fake": "models.fake",
-}
 
 
 def load_encoder(config: EncoderConfig) -> Encoder:

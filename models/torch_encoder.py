@@ -20,6 +20,11 @@ from models.preprocessing import Preprocessing
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
 """Dtype of activations by precision; with int8 only the large matrices are 8 bit."""
+_GRAPH_SIZES = (1, 8, 32, 128)
+"""Batch sizes that a compiled model records; other batches are padded to the next size."""
+_RUNS_UNTIL_RECORDED = 2
+"""torch runs a new shape eagerly first, records a CUDA graph at the second run, and replays from the third on
+(torch/_inductor/cudagraph_trees.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +123,6 @@ class DeviceBatches:
             # Outside of the handler: the error's traceback holds the memory of the failed pass.
             torch.cuda.empty_cache()
         return outputs
-
-
-_GRAPH_SIZES = (1, 8, 32, 128)
-"""Batch sizes that a compiled model records; other batches are padded to the next size."""
-_RUNS_UNTIL_RECORDED = 2
-"""torch runs a new shape eagerly first, records a CUDA graph at the second run, and replays from the third on
-(torch/_inductor/cudagraph_trees.py)."""
 
 
 class TorchEncoder(Encoder):

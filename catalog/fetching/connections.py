@@ -20,6 +20,20 @@ from pydantic import Field
 from core.config import Config
 from core.errors import UnfetchableUrl
 
+MAX_URL_LENGTH = 4096
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_FORMALLY_GLOBAL = (
+    IPv4Network("168.63.129.16/32"),  # Azure's host answers its guests here
+    IPv4Network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata service
+    IPv4Network("192.88.99.0/24"),  # the anycast entry to 6to4
+)
+"""Networks that `is_global` passes in some or all versions of Python, and that serve no images."""
+_THREADS = 16
+_ATTEMPTS = 4
+"""Number of addresses of one host that are tried."""
+
 
 class FetchLimits(Config):
     """Bounds of fetching by URL: bytes, time, redirects and destinations."""
@@ -41,10 +55,6 @@ class FetchLimits(Config):
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
         (), description="Networks such as 10.1.0.0/16 whose addresses need not be public."
     )
-
-
-MAX_URL_LENGTH = 4096
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def parse_url(text: str, ports: Collection[int]) -> httpx.URL:
@@ -93,16 +103,6 @@ def _checked_url(url: httpx.URL, ports: Collection[int]) -> httpx.URL:
     return url
 
 
-_GLOBAL_UNICAST = IPv6Network("2000::/3")
-_NAT64 = IPv6Network("64:ff9b::/96")
-_FORMALLY_GLOBAL = (
-    IPv4Network("168.63.129.16/32"),  # Azure's host answers its guests here
-    IPv4Network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata service
-    IPv4Network("192.88.99.0/24"),  # the anycast entry to 6to4
-)
-"""Networks that `is_global` passes in some or all versions of Python, and that serve no images."""
-
-
 def may_connect(address: str, allowed: Iterable[IPv4Network | IPv6Network] = ()) -> bool:
     """Return whether an address literal is public, or lies in one of the allowed networks."""
     parsed = _unmapped(ip_address(address))
@@ -136,8 +136,6 @@ def _is_global(address: IPv4Address | IPv6Address) -> bool:
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 """Returns the IP address literals of a host for a TCP port; raises OSError when there are none."""
 
-_THREADS = 16
-
 
 class SystemResolver:
     """Resolver of the operating system, in threads of its own.
@@ -161,10 +159,6 @@ def _resolve(host: str, port: int) -> list[str]:
     except UnicodeError:
         raise OSError("the name cannot be written for DNS") from None
     return [str(address[0]) for *_, address in answers]
-
-
-_ATTEMPTS = 4
-"""Number of addresses of one host that are tried."""
 
 
 class CheckedBackend(AsyncNetworkBackend):

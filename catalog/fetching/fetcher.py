@@ -23,6 +23,8 @@ from core.errors import FetchFailed, InputTooLarge, UnfetchableUrl, VitrineError
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PASSING = {408, 425, 429}
 """Client errors that may pass, so that a retry makes sense, as after all 5xx."""
+_HEADERS = {"User-Agent": "vitrine", "Accept": "*/*", "Accept-Encoding": "identity"}
+_CONDITIONS = {"If-None-Match", "If-Modified-Since"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,6 @@ def _header(response: httpcore.Response, name: bytes) -> str:
 
 def _too_large(max_bytes: int) -> InputTooLarge:
     return InputTooLarge(f"the file behind the URL is larger than the limit of {max_bytes:,} bytes")
-
-
-_HEADERS = {"User-Agent": "vitrine", "Accept": "*/*", "Accept-Encoding": "identity"}
-_CONDITIONS = {"If-None-Match", "If-Modified-Since"}
 
 
 class Fetcher:

@@ -25,6 +25,11 @@ from demo.training.command import SEED, options, run
 from demo.training.dataset import IMAGENET_MEAN, IMAGENET_STD, INPUT_SIZE, LabeledImages, normalized
 from demo.training.optimization import AttributeHeads, Schedule, contrastive_loss, fitting, optimize
 
+_QUERIES, _DIMENSION, _LONGEST = 8, 64, 32
+_ATTRIBUTE_WEIGHTS = (1.0, 1.0, 1.0, 0.0)
+_LARGEST_SCALE = float(np.log(100))
+_BATCH = 250
+
 
 def vision_config(source: Dinov2Model) -> Blip2VisionConfig:
     """Return the configuration of a BLIP-2 image encoder that fits the DINOv2's weights."""
@@ -72,10 +77,6 @@ def _scaled(given: nn.Linear, scale: torch.Tensor, taken: nn.Linear) -> None:
 
 
 DINOV2 = Path(__file__).parents[1] / "weights" / "dinov2"
-_QUERIES, _DIMENSION, _LONGEST = 8, 64, 32
-_ATTRIBUTE_WEIGHTS = (1.0, 1.0, 1.0, 0.0)
-_LARGEST_SCALE = float(np.log(100))
-_BATCH = 250
 
 
 def processor() -> Blip2Processor:

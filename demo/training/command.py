@@ -23,6 +23,7 @@ from models.registry import load_encoder
 
 _QUERIES = 1000
 _BATCH = 250
+SEED = 0
 
 
 def precision_table(encoder: Encoder, gallery: LabeledImages, k: int = 10) -> dict[str, float]:
@@ -78,9 +79,6 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
-
-
-SEED = 0
 
 
 @dataclass(frozen=True, slots=True)

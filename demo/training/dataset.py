@@ -20,6 +20,8 @@ INPUT_SIZE = 64
 
 _DRAWN_SIZE = 128
 _TRAINING, _HELD_OUT = 1, 2
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +76,6 @@ def _draw_one(entropy: tuple[int, int], numbered: tuple[int, Design]) -> NDArray
     # Drawn larger and reduced, as an encoder reduces the catalog's images.
     image = draw(design, _DRAWN_SIZE, item, view)
     return np.asarray(image.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC))
-
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def normalized(

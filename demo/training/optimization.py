@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from demo.garments import BACKGROUNDS, COLORS, PATTERNS, TYPES, Mentioned
 
+_REPORT_EVERY = 200
+_WEIGHT_DECAY = 0.05
+
 
 class AttributeHeads(nn.Module):
     """Linear classifiers of type, color, pattern and background, used in training only."""
@@ -56,9 +59,6 @@ def contrastive_loss(logits: Tensor, fits: Tensor) -> Tensor:
 
 Objective = Callable[[NDArray[np.int64], float], Tensor]
 """From the places of a batch's images and the progress in [0, 1) to a loss."""
-
-_REPORT_EVERY = 200
-_WEIGHT_DECAY = 0.05
 
 
 @dataclass(frozen=True, slots=True)

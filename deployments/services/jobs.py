@@ -21,6 +21,9 @@ from core.telemetry import current_request_id
 MAX_LOG_BYTES = 4 * 2**20
 """Most bytes that are read from the end of a job's log, however long its lines are."""
 _READ_BYTES = 64 * 2**10
+_MISSING = ("status code 404", "does not exist", "doesn't exist", "Could not find a log file")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class JobRunner(Protocol):
@@ -126,9 +129,6 @@ class RayJobs:
             raise _unreachable(error) from error
 
 
-_MISSING = ("status code 404", "does not exist", "doesn't exist", "Could not find a log file")
-
-
 def _end_of(stream: Iterable[bytes], until: float) -> bytes:
     """Keep the last `MAX_LOG_BYTES`, from the beginning of a line where there is one.
 
@@ -162,10 +162,6 @@ def _unreachable(error: Exception) -> Unavailable:
         f"Ray does not take jobs now ({type(error).__name__}): its dashboard must run and be reachable, "
         "or start the job from a shell with `python -m jobs`"
     )
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class BulkJobs:

@@ -22,6 +22,14 @@ from deployments.observability.request_context import apart_from_request
 from deployments.services.encoders import EncoderSet
 from milvus.schema import index_attributes
 
+MAX_PRODUCTS = 2_000
+"""Products that are read; of a larger catalog a random sample."""
+MAX_ATTRIBUTES = 50
+MAX_VALUES = 50
+MAX_CHARS = 100
+"""Longer strings are prose and not listed as values."""
+TTL_S = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -138,15 +146,6 @@ class ProductWrites:
 
 def _keys(product: Product | None) -> set[str]:
     return {row_key(p.image_id, p.revision) for p in product.images} if product else set()
-
-
-MAX_PRODUCTS = 2_000
-"""Products that are read; of a larger catalog a random sample."""
-MAX_ATTRIBUTES = 50
-MAX_VALUES = 50
-MAX_CHARS = 100
-"""Longer strings are prose and not listed as values."""
-TTL_S = 30.0
 
 
 @dataclass(slots=True)

@@ -25,6 +25,11 @@ from core.errors import InvalidInput, Unavailable
 from core.search import QueryPart
 from core.types import EncoderInput
 
+TEXTS = ("query_id", "text", "image", "product_id")
+_NEEDED = ("query_id", "product_id")
+_HIGHEST_GRADE = 1000
+_KINDS = {(True, False): "texts", (False, True): "images", (True, True): "texts and images"}
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedQuery:
@@ -49,10 +54,6 @@ class JudgedQuery:
         """Parts of the query; text and image have equal weights."""
         return tuple(QueryPart(content) for content in self.inputs)
 
-
-TEXTS = ("query_id", "text", "image", "product_id")
-_NEEDED = ("query_id", "product_id")
-_HIGHEST_GRADE = 1000
 
 Row = Mapping[str, Any]
 
@@ -115,9 +116,6 @@ _READERS: dict[str, Callable[[IO[bytes]], Any]] = {
     "jsonl": json.read_json,
     "parquet": parquet.read_table,
 }
-
-
-_KINDS = {(True, False): "texts", (False, True): "images", (True, True): "texts and images"}
 
 
 def read_labels(url: str) -> list[JudgedQuery]:

@@ -16,6 +16,8 @@ Grades = Mapping[str, int]
 
 _AT = {"precision": P, "recall": R}
 _WITHOUT_CUTOFF = {"map": AP, "mrr": RR}
+_NUMBERS_AT_ONCE = 4_000_000
+"""Values that are resampled at once: 32 MB."""
 
 
 def measure(
@@ -56,10 +58,6 @@ def _measure(name: str, relevant_from: int) -> Measure:
     else:
         measure = _WITHOUT_CUTOFF[base](rel=relevant_from)
     return measure
-
-
-_NUMBERS_AT_ONCE = 4_000_000
-"""Values that are resampled at once: 32 MB."""
 
 
 @dataclass(frozen=True, slots=True)

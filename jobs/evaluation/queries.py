@@ -25,6 +25,11 @@ _CHANGES_AN_IMAGE = 2
 _WHITE = (255, 255, 255)
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
+logger = logging.getLogger(__name__)
+KIND = "changed images"
+_PAGE = 1000
+_MIN_QUERIES = 2
+_PRODUCTS_A_READ = 500
 
 
 def changed(image: Image.Image, rng: np.random.Generator) -> tuple[bytes, str]:
@@ -92,12 +97,6 @@ CHANGES: Mapping[str, Change] = {
 """Changes by name, in the order in which they are applied."""
 
 
-logger = logging.getLogger(__name__)
-
-KIND = "changed images"
-_PAGE = 1000
-
-
 def changed_images(
     catalog: Catalog,
     limits: ImageLimits,
@@ -142,10 +141,6 @@ def _images(products: Products, among: Collection[str] | None) -> Iterator[Produ
             if product.images and (chosen is None or product.product_id in chosen):
                 yield product.images[0]
         after = page[-1].product_id
-
-
-_MIN_QUERIES = 2
-_PRODUCTS_A_READ = 500
 
 
 @dataclass(frozen=True, slots=True)

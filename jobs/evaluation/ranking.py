@@ -29,6 +29,10 @@ from models.registry import load_encoder
 
 Encode = Callable[[EncoderSettings, Sequence[EncoderInput]], Encoded]
 """Loads a version and embeds inputs with it."""
+_PAGE = 1000
+_SEARCHES_AT_ONCE = 8
+_DEADLINE_S = 120.0
+"""Deadline of a search, in seconds; only a store that hangs reaches it."""
 
 
 class EncodedInputs:
@@ -77,9 +81,6 @@ async def _in_batches(client: EncoderClient, inputs: Sequence[EncoderInput], siz
     for some in batched(inputs, size):
         vectors += (await client.encode(some)).vectors
     return Encoded(await client.describe(), vectors)
-
-
-_PAGE = 1000
 
 
 class PooledStore(MilvusStore):
@@ -141,10 +142,6 @@ def _shared(products: Products, ledger: Ledger, collections: Collection[str]) ->
         yield from (product_id for product_id, each in keys.items() if indexed.issuperset(each))
         after = page[-1].product_id
 
-
-_SEARCHES_AT_ONCE = 8
-_DEADLINE_S = 120.0
-"""Deadline of a search, in seconds; only a store that hangs reaches it."""
 
 Lists = dict[str, list[Hit]]
 """Distinct products by query id, best first."""

@@ -28,6 +28,14 @@ from jobs.imports.images import ReadBounds
 from jobs.runner.context import JobContext, JobRun
 from jobs.runner.settings import Settings
 
+_BACKOFF_S = 2.0
+_COUNTS = ("rows", "created", "updated", "unchanged", "failed", "images_read", "images_unchanged")
+_ERRORS_SHOWN = 20
+_NEXT = (
+    "the running service's repair encodes the new images in the background; "
+    "a job of kind build does so at once"
+)
+
 
 class ImportPace:
     """Speed of this process, and the estimated time left."""
@@ -49,9 +57,6 @@ class ImportPace:
             "images_per_s": images / elapsed_s,
             "eta_s": None if total is None or not rate else max(0, total - counts["rows"]) / rate,
         }
-
-
-_BACKOFF_S = 2.0
 
 
 class ImportRun:
@@ -149,14 +154,6 @@ def _delete(catalog: Catalog, product_id: str) -> bool:
     except NotFound:
         return False
     return True
-
-
-_COUNTS = ("rows", "created", "updated", "unchanged", "failed", "images_read", "images_unchanged")
-_ERRORS_SHOWN = 20
-_NEXT = (
-    "the running service's repair encodes the new images in the background; "
-    "a job of kind build does so at once"
-)
 
 
 def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:

@@ -38,6 +38,8 @@ _FUNCTIONS = {
 """Function of each kind; a job imports only its own."""
 
 _WITHOUT_RAY = {"import", "prune_files", "adopt"}
+logger = logging.getLogger(__name__)
+_TEXT_FORMAT = "%(asctime)s %(name)s %(levelname)s %(request_id)s %(message)s"
 
 
 def work_of(kind: str) -> Work:
@@ -50,11 +52,6 @@ def work_of(kind: str) -> Work:
 def needs_ray(kind: str) -> bool:
     """Return whether this kind of job runs on a cluster; others run in their process."""
     return kind not in _WITHOUT_RAY
-
-
-logger = logging.getLogger(__name__)
-
-_TEXT_FORMAT = "%(asctime)s %(name)s %(levelname)s %(request_id)s %(message)s"
 
 
 def start_log() -> None:

@@ -21,6 +21,8 @@ FILES_AT_ONCE = 32
 """Files that are checked concurrently: an object store takes as long for one as for many."""
 _reading = WeightedSemaphore()
 _State = Literal["sound", "missing_file", "damaged_file"]
+_KEYS_A_CALL = 500
+_ALL = 2**31 - 1
 
 
 def check_files(
@@ -50,10 +52,6 @@ def _state(catalog: Catalog, is_sampled: Callable[[str], bool], image: StoredIma
     if size is None:
         return "missing_file"
     return "sound" if size == image.bytes else "damaged_file"
-
-
-_KEYS_A_CALL = 500
-_ALL = 2**31 - 1
 
 
 def compare_rows(

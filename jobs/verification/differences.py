@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 _STEPS = 2**64
+_AGAIN = "put the product with its images again, or repair and import it again"
+EXAMPLES = 10
+LOGGED = 10_000
+"""Differences of a kind that are logged one by one, up to the most lines of a log that the API returns."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,6 @@ Kind = Literal[
 ]
 Differences = dict[Kind, list[str]]
 """Row keys by kind of difference, in one range of image ids."""
-_AGAIN = "put the product with its images again, or repair and import it again"
 _MEANINGS: Mapping[Kind, tuple[str, bool]] = {
     "missing_collection": ("the ledger has rows of a collection that Milvus does not have", True),
     "lost_vector": ("the ledger has a vector as indexed that Milvus does not have", True),
@@ -50,11 +54,6 @@ _MEANINGS: Mapping[Kind, tuple[str, bool]] = {
     "missing_file": (f"a product's image file is gone; {_AGAIN}", False),
     "damaged_file": (f"a product's image file has other contents; {_AGAIN}", False),
 }
-EXAMPLES = 10
-LOGGED = 10_000
-"""Differences of a kind that are logged one by one, up to the most lines of a log that the API returns."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass

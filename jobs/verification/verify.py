@@ -22,6 +22,9 @@ from jobs.verification.checks import FILES_AT_ONCE, check_files, compare_rows, r
 from jobs.verification.differences import EXAMPLES, Differences, Findings, Sample
 from jobs.verification.vectors import Compare, OpenChecker, on_cluster
 
+_IMAGES_A_RANGE = 4096
+_SEEDS = 2**31
+
 
 class VersionCheck:
     """Checks a version whose collection exists, and repairs its rows where requested.
@@ -93,7 +96,6 @@ class VersionCheck:
 
 Configured = Mapping[str, tuple[EncoderInfo, EncoderSettings]]
 """Configured version of each model, by collection."""
-_IMAGES_A_RANGE = 4096
 
 
 class Verification:
@@ -211,9 +213,6 @@ class Verification:
             return nullcontext()
         current = self._context.settings.encoders[info.name]
         return self._open_checker(as_it_was(self._catalog, current, info), info)
-
-
-_SEEDS = 2**31
 
 
 def verify(context: JobContext, args: JobArgs) -> dict[str, Any]:

@@ -275,7 +275,7 @@ MISTAKES: dict[Callable[[dict[str, Any]], None], tuple[str, str, str]] = {
     beyond_a_bound: (
         "applications[1].args.max_batch_size",
         "is 0, a whole number",
-        "whole number, at least 1, at most 1024 (Most inputs that go through the model together)",
+        "whole number, at least 1, at most 1024 (Most inputs of one batch)",
     ),
     settings_that_exclude_each_other: (
         "applications[2].args",
