@@ -1,1 +1,1 @@
-"""What measures speed and size, each a command with a table as output."""
+"""Measurements of speed and size, each a command that prints a table."""

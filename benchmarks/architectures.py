@@ -1,4 +1,4 @@
-"""The models that the sizing guide speaks of, at full size: their parameters, and checkpoints of random weights."""
+"""Models of the sizing guide at full size: their parameters, and checkpoints of random weights."""
 
 import json
 import shutil

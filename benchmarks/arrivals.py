@@ -35,7 +35,7 @@ class Answer:
 class Offered:
     """Result of a load; `unsent` counts arrivals that found all connections busy."""
 
-    answers: list[Answer]
+    answers: list[Outcome]
     unsent: int
 
     def times_ms(self, status: int) -> list[float]:
@@ -65,7 +65,7 @@ def arrivals(port: int, options: dict[str, object], per_s: float, seconds: float
 
 
 async def _callers(port: int, requests: Iterator[bytes], count: int, seconds: float) -> Offered:
-    answers: list[Answer] = []
+    answers: list[Outcome] = []
     ends_at = time.perf_counter() + seconds
 
     async def call() -> None:
@@ -83,7 +83,7 @@ async def _callers(port: int, requests: Iterator[bytes], count: int, seconds: fl
 
 
 async def _arrivals(port: int, requests: Iterator[bytes], per_s: float, seconds: float) -> Offered:
-    answers: list[Answer] = []
+    answers: list[Outcome] = []
     free: list[_Connection] = []
     busy: set[asyncio.Task[None]] = set()
     unsent = 0
@@ -140,7 +140,7 @@ class _Connection(asyncio.Protocol):
             self._answered = None
             self.close()
             status, in_form = 0, False
-        return Answer(status, at, (time.perf_counter() - at) * 1e3, in_form)
+        return Outcome(status, at, (time.perf_counter() - at) * 1e3, in_form)
 
     def close(self) -> None:
         """Close the connection."""

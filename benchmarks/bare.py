@@ -69,5 +69,5 @@ class BareModel:
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle value, for figures of a noisy machine."""
+    """Return the median, for figures of a noisy machine."""
     return float(torch.tensor(values, dtype=torch.float64).quantile(0.5))

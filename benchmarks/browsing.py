@@ -51,7 +51,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What the browser loads of the page itself, images of products left out, in bytes."""
+    """Bytes that the browser loads of the page, without images of products."""
 
     files: int
     plain: int

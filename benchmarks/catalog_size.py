@@ -1,4 +1,4 @@
-"""What a product, an image and a row of the ledger take in the database: `python -m benchmarks.catalog_size`.
+"""Size of a product, an image and a ledger row in the database: `python -m benchmarks.catalog_size`.
 
     python -m benchmarks.catalog_size [--url postgresql://…] [--products 2000]
 
@@ -61,7 +61,7 @@ def measure(catalog: Catalog, products: int) -> dict[str, float]:
 
 
 def _collection_row(catalog: Catalog) -> int:
-    """What Milvus is given with a vector: keys, and the attributes as JSON."""
+    """Return the fields of a vector row: keys, and the attributes as JSON."""
     (product,) = catalog.products.page(1)
     item = IndexItem("f" * 32, 2**50, product.product_id, "", product.attributes)
     (row,) = encode_rows([VectorRow(item, np.ones(2, np.float32))], 2)
@@ -83,10 +83,10 @@ def _size(catalog: Catalog) -> int:
 def _put(catalog: Catalog, numbers: range, images: int) -> None:
     for number in numbers:
         kind, color = TYPES[number % len(TYPES)], list(COLORS)[number % len(COLORS)]
-        words = f"{color} {kind} {number}"
+        name = f"{color} {kind} {number}"
         attributes = {"type": kind, "color": color, "pattern": PATTERNS[0], "price": number % 100}
-        files = [NewImage(f"{words} {n}".encode(), "image/jpeg", 1000, 1000) for n in range(images)]
-        catalog.products.put(words.replace(" ", "-"), words, f"A {words}, for every day.", attributes, files)
+        files = [NewImage(f"{name} {n}".encode(), "image/jpeg", 1000, 1000) for n in range(images)]
+        catalog.products.put(name.replace(" ", "-"), name, f"A {name}, for every day.", attributes, files)
 
 
 def _index(catalog: Catalog) -> None:

@@ -17,7 +17,7 @@ api = FastAPI()
 
 
 class NoConfig(BaseModel):
-    """There is nothing to configure."""
+    """Configuration without fields."""
 
 
 class Encoder:

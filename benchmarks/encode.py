@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bare import median
+from benchmarks.batching import compare_batching
 from benchmarks.eight_bit import EightBit, eight_bit
 from benchmarks.preprocess import Preprocessed, preprocess_over_full
 from benchmarks.served import Served, served_over_bare
-from benchmarks.sweep import sweep
 
 Row = tuple[str, str, str, str]
 
@@ -31,8 +31,8 @@ def main() -> None:
     # The service is a child, which only an orderly end takes along.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit("ended by SIGTERM"))
     with tempfile.TemporaryDirectory(prefix="vitrine-benchmark-") as folder:
-        if options.sweep:
-            console.print(sweep(Path(folder)))
+        if options.batching:
+            console.print(compare_batching(Path(folder)))
             return
         rows, figures = _bars(Path(folder), options.rounds)
     table = Table("bar", "wanted", "measured", "how", title=f"encoders ({_machine()})")
@@ -99,7 +99,7 @@ def _machine() -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="rounds of bare and served (default: 9)")
-    parser.add_argument("--sweep", action="store_true", help="compare batch sizes and waits instead")
+    parser.add_argument("--batching", action="store_true", help="compare batch sizes and waits instead")
     return parser.parse_args()
 
 

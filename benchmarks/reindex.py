@@ -1,4 +1,4 @@
-"""How much of the encoder's own speed a bulk build keeps, whether its memory is flat, and its prediction true.
+"""Bulk builds: their share of the encoder's own speed, their memory, and the accuracy of their prediction.
 
     python -m benchmarks.reindex [--speed 600] [--small 2000] [--large 20000]
 

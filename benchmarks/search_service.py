@@ -34,7 +34,7 @@ def null_encoder() -> Encoder:
 
 
 def null_config() -> EncoderConfig:
-    """The model: it has nothing to gain from batches, so it waits for none."""
+    """Return the configuration of the model; it gains nothing from batches, so it waits for none."""
     return EncoderConfig(name="null", family="fake", device="cpu", batch_wait_timeout_s=0.0)
 
 
@@ -76,7 +76,7 @@ def _seal(milvus_uri: str, collection: str, rows: int) -> None:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"Milvus did not index {rows} rows within {_START_S:.0f} s: {index}")
             time.sleep(0.5)
-    # It does not tell when it has loaded what it has built.
+    # Milvus does not report when it has loaded a new index.
     time.sleep(_LOADING_S)
 
 

@@ -48,7 +48,7 @@ def served_over_bare(scratch: Path, rounds: int, precision: ServedPrecision) -> 
 
 
 def encoder_settings(checkpoint: Path, **settings: Any) -> dict[str, Any]:
-    """The encoder as the benchmarks configure it, with `settings` on top."""
+    """Return the encoder's configuration for the benchmarks, updated with `settings`."""
     return {
         "name": MODEL,
         "family": "openclip",

@@ -46,7 +46,7 @@ def _configuration(home: Path, encoder: dict[str, Any]) -> dict[str, Any]:
 
 
 def configuration(*applications: dict[str, Any]) -> dict[str, Any]:
-    """The whole of a Serve configuration: on loopback, with no line of the log for each request."""
+    """Return a complete Serve configuration: on loopback, without access log."""
     return {
         "http_options": {"host": "127.0.0.1"},
         "logging_config": {"log_level": "WARNING", "enable_access_log": False},
@@ -73,7 +73,7 @@ def application(
 
 
 def one_replica(deployment: str, user_config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The settings of a deployment that is never full by Serve's own limits."""
+    """Return the settings of a deployment that Serve's own limits never fill."""
     settings: dict[str, Any] = {
         "name": deployment,
         "num_replicas": 1,

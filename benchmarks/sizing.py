@@ -1,4 +1,4 @@
-"""What memory a model takes and how many images a second it embeds: `python -m benchmarks.sizing [MODEL …]`.
+"""Memory of models, and images that they embed a second: `python -m benchmarks.sizing [MODEL …]`.
 
 Each model is loaded by Vitrine's own loader, from a checkpoint of random weights at full size, in a process of
 its own. Prints a line of JSON a model and precision:

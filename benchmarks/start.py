@@ -35,11 +35,11 @@ def main() -> None:
         clone = Path(folder) / "clone"
         began = time.perf_counter()
         subprocess.run(["git", "clone", "--quiet", str(_ROOT), str(clone)], check=True)
-        first_s, told = _first_answer(clone, began, options.limit_s)
+        first_s, stages = _first_answer(clone, began, options.limit_s)
         second_s, _ = _first_answer(clone, time.perf_counter(), options.limit_s)
     title = f"make demo ({os.cpu_count()} cores, load {before:.1f} before, {os.getloadavg()[0]:.1f} after)"
     table = Table("bar", "wanted", "measured", "of which", title=title)
-    table.add_row("fresh_clone_s", "≤ 480", f"{first_s:.0f}", "; ".join(told))
+    table.add_row("fresh_clone_s", "≤ 480", f"{first_s:.0f}", "; ".join(stages))
     table.add_row("second_start_s", "≤ 60", f"{second_s:.0f}", "")
     Console(width=110).print(table)
     print(json.dumps({"fresh_clone_s": round(first_s, 1), "second_start_s": round(second_s, 1)}))

@@ -1,17 +1,17 @@
-"""API keys in SQL: made, listed, revoked; a row is never deleted, so that it stays known who was let in."""
+"""API keys in SQL: made, listed, revoked. A row is never deleted, so the history of access stays."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
-from catalog.database import reading, utc_now, writing
+from catalog.database import reading, take_turns, utc_now, writing
 from catalog.tables import ApiKeyRow
 from core.api_keys import ApiKey
 from core.errors import Conflict, NotFound
 
 _LOCK = (0x7669, 0x6B65)
-"""PostgreSQL's advisory lock under which keys change, so that two revocations cannot both spare the other."""
+"""PostgreSQL's advisory lock under which keys change, so that two revocations cannot end both last admin keys."""
 
 
 class SqlApiKeys:
@@ -22,30 +22,30 @@ class SqlApiKeys:
         self._clock = clock
 
     def add(self, key: ApiKey, other_admin: bool) -> None:
-        """Keep a new key.
+        """Store a new key; `other_admin`: there is an admin key outside of the table.
 
         Raises:
-            Conflict: it would be a key without any admin key, `other_admin` being none outside of the table.
+            Conflict: there would be keys and no admin key.
         """
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _LOCK)
             values = {name: getattr(key, name) for name in ApiKeyRow.__table__.columns.keys()}  # noqa: SIM118
             connection.execute(insert(ApiKeyRow).values(values | {"scopes": list(key.scopes)}))
             if not other_admin and not _has_admin(connection):
                 raise Conflict("the first key must have the scope admin, or nobody could make another")
 
     def revoke(self, key_id: str, other_admin: bool) -> None:
-        """End a key for good; nothing happens when that was done before.
+        """Revoke a key for good; nothing happens when it is revoked already.
 
         Raises:
             NotFound: there is no such key.
             Conflict: it is the last admin key, and there is no `other_admin` outside of the table.
         """
-        # PostgreSQL takes no NUL, not even to look for it.
+        # PostgreSQL refuses NUL, even in a condition.
         if "\0" in key_id:
             raise NotFound("there is no such key")
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _LOCK)
             ended = func.coalesce(ApiKeyRow.revoked_at, self._clock())
             done = connection.execute(
                 update(ApiKeyRow).where(ApiKeyRow.key_id == key_id).values(revoked_at=ended)
@@ -64,7 +64,7 @@ class SqlApiKeys:
             return [ApiKey(**{**row._mapping, "scopes": tuple(row.scopes)}) for row in rows]
 
     def used(self, times: Mapping[str, datetime]) -> None:
-        """Remember when keys were used last, by key id."""
+        """Record when keys were last used, by key id."""
         with writing(self._engine) as connection:
             for key_id, time in times.items():
                 connection.execute(
@@ -75,9 +75,3 @@ class SqlApiKeys:
 def _has_admin(connection: Connection) -> bool:
     active = connection.execute(select(ApiKeyRow.scopes).where(ApiKeyRow.revoked_at.is_(None)))
     return any("admin" in row.scopes for row in active)
-
-
-def _take_turns(connection: Connection) -> None:
-    # On SQLite the transaction itself begins with the write lock.
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(*_LOCK)))

@@ -15,9 +15,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 from core.errors import ConfigError, InvalidInput, NotFound, Unavailable
 
+OWNER = "owner"
+"""Name of the file that holds the id of the catalog to which the store belongs."""
+ABANDONED_S = 600.0
+"""Age at which a half-written file counts as abandoned, in seconds; no write takes that long."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 
 def write_durably(path: str, data: bytes) -> None:
-    """Write `path` unless it holds just that; a crash leaves all of it or nothing.
+    """Write `path` unless it holds the same bytes; a crash leaves a complete file or none.
 
     After the return the file survives a loss of power, whoever wrote it.
 
@@ -34,25 +40,25 @@ def write_durably(path: str, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    # Also for a file that was there: its writer may have been killed between the rename and this.
+    # Also for a file that existed: its writer may have been killed between the rename and this.
     _sync_folder(target.parent)
 
 
 def remove_durably(path: str) -> None:
-    """Delete a file so that no loss of power brings it back; nothing happens when there is none.
+    """Delete a file so that no loss of power restores it; nothing happens when there is none.
 
     Raises:
         OSError: the file system refused.
     """
     target = Path(path)
     target.unlink(missing_ok=True)
-    # Also for one that was gone: who removed it may have been killed before this.
+    # Also for a file that is gone: its remover may have been killed before this.
     if target.parent.is_dir():
         _sync_folder(target.parent)
 
 
 def sync_file(path: str) -> None:
-    """Bring a file that somebody has written, and its name, to disk.
+    """Sync a file and its name to disk, whoever wrote it.
 
     Raises:
         OSError: the file system refused.
@@ -66,7 +72,7 @@ def sync_file(path: str) -> None:
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    # A disk may turn bits, which leaves the size as it was, or not give them back at all.
+    # A disk may flip bits, which keeps the size, or fail to read.
     try:
         return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
     except OSError:
@@ -76,7 +82,7 @@ def _holds(path: Path, data: bytes) -> bool:
 def _make_folders(folder: Path) -> None:
     missing = [level for level in (folder, *folder.parents) if not level.is_dir()]
     folder.mkdir(parents=True, exist_ok=True)
-    # A new folder is durable when the folder around it is.
+    # A new folder is durable once its parent is synced.
     for level in reversed(missing):
         _sync_folder(level.parent)
 
@@ -97,19 +103,12 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-OWNER = "owner"
-"""The file that names the catalog which the others belong to."""
-ABANDONED_S = 600.0
-"""Age at which a half-written file counts as abandoned, in seconds: no writer takes that long over one."""
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
 class FsspecBlobs:
     """A content-addressed store: `ab/cd/abcd…`, each file written once, and again only where it was damaged.
 
-    On a local file system a file is complete and durable before it has its name. An object store gives
-    the same promise for a single put. A writer that is killed can leave a `.tmp` file that nothing reads, until
-    `remove_abandoned` takes it away.
+    On a local file system a file is complete and durable before it gets its name. An object store guarantees the
+    same for a single put. A killed writer can leave a `.tmp` file that nothing reads; `remove_abandoned` removes
+    it.
 
     Raises:
         ConfigError: the URL names a file system that is unknown or whose package is not installed.
@@ -126,11 +125,11 @@ class FsspecBlobs:
         """Store durably and return the lower-case hex sha256; storing the same bytes again writes nothing.
 
         Raises:
-            Unavailable: the file system does not take it.
+            Unavailable: the file system does not accept it.
         """
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._path(sha256)
-        with _outages_told():
+        with _outages_as_unavailable():
             if self._is_local:
                 write_durably(path, data)
             elif self._size(path) != len(data) or self._files.cat_file(path) != data:
@@ -138,7 +137,7 @@ class FsspecBlobs:
         return sha256
 
     def get(self, sha256: str) -> bytes:
-        """Read a file back, any number of times.
+        """Read a file.
 
         Raises:
             InvalidInput: the argument is not 64 lower-case hex digits.
@@ -147,7 +146,7 @@ class FsspecBlobs:
         """
         if not _SHA256.fullmatch(sha256):
             raise InvalidInput("a sha256 is 64 lower-case hex digits").at("sha256")
-        with _outages_told():
+        with _outages_as_unavailable():
             try:
                 data: bytes = self._files.cat_file(self._path(sha256))
             except FileNotFoundError:
@@ -161,7 +160,7 @@ class FsspecBlobs:
             Unavailable: the file system does not answer.
         """
         path = self._path(sha256)
-        with _outages_told():
+        with _outages_as_unavailable():
             if self._is_local:
                 remove_durably(path)
                 return
@@ -171,7 +170,7 @@ class FsspecBlobs:
                 return
 
     def remove_abandoned(self, prefix: str, age_s: float = ABANDONED_S) -> int:
-        """Delete what killed writers have left half written beneath these two hex digits; counts it.
+        """Delete half-written files of killed writers under these two hex digits; returns their number.
 
         Raises:
             Unavailable: the file system does not answer.
@@ -179,9 +178,9 @@ class FsspecBlobs:
         if not self._is_local:
             return 0
         number = 0
-        with _outages_told():
+        with _outages_as_unavailable():
             for path in Path(self._root, prefix).glob("*/.*.tmp"):
-                # A writer may be done with it meanwhile. One that is slow and loses it fails; its caller may retry.
+                # Its writer may finish meanwhile. A slow writer that loses it fails, and its caller may retry.
                 with suppress(FileNotFoundError):
                     if path.stat().st_mtime < time.time() - age_s:
                         remove_durably(str(path))
@@ -189,14 +188,14 @@ class FsspecBlobs:
         return number
 
     def size(self, sha256: str) -> int | None:
-        """Tell how many bytes a file has now, without reading it; None where there is none.
+        """Look up the bytes of a file, without reading it; None where there is none.
 
         Raises:
             Unavailable: the file system does not answer.
         """
         path = self._path(sha256)
-        with _outages_told():
-            # Another process may have removed what a listing of this one remembers.
+        with _outages_as_unavailable():
+            # Another process may have removed what this one has cached.
             self._files.invalidate_cache(path.rpartition("/")[0])
             return self._size(path)
 
@@ -207,31 +206,31 @@ class FsspecBlobs:
             Unavailable: the file system does not answer.
         """
         folder = f"{self._root.rstrip('/')}/{prefix}"
-        with _outages_told():
+        with _outages_as_unavailable():
             self._files.invalidate_cache()
             found = self._files.find(folder, detail=True)
         names = {path.rpartition("/")[2]: int(info["size"]) for path, info in found.items()}
         return {name: size for name, size in names.items() if _SHA256.fullmatch(name)}
 
     def owner(self) -> str | None:
-        """Read which database's catalog the files belong to; None while none has said so.
+        """Read the id of the catalog that owns the files; None while there is none.
 
         Raises:
             Unavailable: the file system does not answer.
         """
-        with _outages_told():
+        with _outages_as_unavailable():
             try:
                 return str(self._files.cat_file(self._owner_path()).decode(errors="replace").strip())
             except FileNotFoundError:
                 return None
 
     def set_owner(self, catalog_id: str) -> None:
-        """Say which database's catalog the files belong to.
+        """Record the id of the catalog that owns the files.
 
         Raises:
-            Unavailable: the file system does not take it.
+            Unavailable: the file system does not accept it.
         """
-        with _outages_told():
+        with _outages_as_unavailable():
             if self._is_local:
                 write_durably(self._owner_path(), catalog_id.encode())
             else:
@@ -253,7 +252,7 @@ class FsspecBlobs:
 
 
 @contextmanager
-def _outages_told() -> Iterator[None]:
+def _outages_as_unavailable() -> Iterator[None]:
     try:
         yield
     except OSError as error:

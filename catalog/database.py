@@ -1,4 +1,4 @@
-"""The database behind the catalog: its configuration, engine, transactions and dialects."""
+"""Database of the catalog: configuration, engine, transactions and dialects."""
 
 import sqlite3
 import threading
@@ -10,20 +10,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field, field_validator
-from sqlalchemy import JSON, ColumnElement, Connection, Engine, Function, Table, create_engine, event, func
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    Engine,
+    Function,
+    Table,
+    create_engine,
+    event,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, TimeoutError
 
-from core.batching import parts
+from core.batching import batched
 from core.config import Config
 from core.errors import ConfigError, DeadlineExceeded, Unavailable
-
-
-def utc_now() -> datetime:
-    """Read the clock, as an aware datetime."""
-    return datetime.now(UTC)
-
 
 MAX_IMAGES_PER_PRODUCT = 50
 """Most images a product may have, unless the configuration says otherwise."""
@@ -36,6 +41,31 @@ _DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
+BUSY_TIMEOUT_S = 30.0
+_POSTGRES_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
+"""In seconds and milliseconds, unless the URL sets them. Without them a call to a server that vanished waits for a
+quarter of an hour (libpq, connection parameters)."""
+WRITES = "catalog_writes"
+"""Execution option of connections whose transactions write."""
+WRITE_TURN = "catalog_write_turn"
+"""Execution option of an engine with one writer at a time: the lock of this process's writers."""
+READ_LIMIT = "catalog_read_limit"
+"""Execution option of an engine with bounded reads: a function that returns the seconds of a read that begins."""
+_STEPS_A_LOOK = 1_000
+"""Steps of SQLite's virtual machine between two checks of the clock: some 20 µs."""
+_CANCELED = "57014"
+"""PostgreSQL's state of a statement that was canceled, as by its timeout."""
+_LOCKED = "55P03"
+"""PostgreSQL's state of a statement that has waited too long for a lock."""
+T = TypeVar("T")
+# SQLite takes 32,766 parameters in a statement. PostgreSQL compares every row it finds with every pair of a list,
+# so the time grows with the square of this (measured: 5,000 pairs, 0.5 s).
+_ROWS_PER_STATEMENT = 1_000
+
+
+def utc_now() -> datetime:
+    """Return the time, as an aware datetime."""
+    return datetime.now(UTC)
 
 
 class CatalogConfig(Config):
@@ -65,13 +95,13 @@ class CatalogConfig(Config):
     read_timeout_s: float = Field(
         default=30.0,
         gt=0,
-        description="How long one read of the database may take in the gateway, in seconds; it is stopped "
-        "sooner when the time of its request is over. Jobs and the repair read without a limit.",
+        description="How long one read of the database may take in the gateway, in seconds; it ends "
+        "sooner when the deadline of its request passes. Jobs and the repair read without a limit.",
     )
     keep_jobs_days: float = Field(
         default=KEEP_JOBS_DAYS,
         ge=1,
-        description="Days after which the record of a job that has ended goes, once another job begins.",
+        description="Days for which the record of an ended job is kept; it goes when another job begins.",
     )
 
     @field_validator("database_url")
@@ -101,25 +131,13 @@ def _sqlalchemy_url(value: str) -> URL:
     return url.set(drivername=_DRIVERS[url.drivername])
 
 
-BUSY_TIMEOUT_S = 30.0
-_POSTGRES_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
-"""In seconds and milliseconds, unless the URL says otherwise: a server that vanished without a word would
-keep a call waiting for a quarter of an hour (libpq, connection parameters)."""
-WRITES = "catalog_writes"
-"""Execution option of connections whose transactions write."""
-WRITE_TURN = "catalog_write_turn"
-"""Execution option of an engine that lets one writer in at a time: the lock of this process's writers."""
-READ_LIMIT = "catalog_read_limit"
-"""Execution option of an engine that bounds its reads: says how many seconds one has that begins now."""
-
-
 def open_engine(config: CatalogConfig, read_limit_s: Callable[[], float] | None = None) -> Engine:
     """Make the engine of the configured database; a SQLite file and its folder are created.
 
-    `read_limit_s` is asked, in the thread that reads, how long a read may take that begins now.
+    `read_limit_s` is called in the reading thread and returns how long a read may take.
 
     Raises:
-        Unavailable: the SQLite file cannot be opened. A PostgreSQL server is not asked yet.
+        Unavailable: the SQLite file cannot be opened. A PostgreSQL server is not contacted yet.
     """
     url = config.sqlalchemy_url
     connect_args: dict[str, Any] = {}
@@ -151,8 +169,8 @@ def open_engine(config: CatalogConfig, read_limit_s: Callable[[], float] | None 
 
 def _create_with_wal(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The switch to WAL needs the file for itself and does not wait for it: it is tried until the others
-    # that start at the same moment are through. The file remembers it.
+    # The switch to WAL needs the file exclusively and does not wait, so it is retried while other processes
+    # start. The file keeps the setting.
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
         while True:
@@ -166,43 +184,34 @@ def _create_with_wal(path: Path) -> None:
 
 
 def _prepare_sqlite_connection(connection: sqlite3.Connection, _record: object) -> None:
-    # The driver must not begin transactions by itself: it would begin them without the write lock.
+    # The driver would begin transactions without the write lock.
     connection.isolation_level = None
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin_sqlite_transaction(connection: Connection) -> None:
-    # A transaction that reads first and asks for the write lock later fails at once with "database is
-    # locked" when another has written meanwhile; one that takes the lock first waits for its turn.
+    # A transaction that reads first and then needs the write lock fails at once with "database is locked" when
+    # another has written meanwhile. One that takes the lock first waits for it.
     writes = connection.get_execution_options().get(WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-_STEPS_A_LOOK = 1_000
-"""Steps of SQLite's virtual machine between two looks at the clock: some 20 µs."""
-_CANCELED = "57014"
-"""PostgreSQL's state of a statement that was canceled, as by its timeout."""
-
-_LOCKED = "55P03"
-"""PostgreSQL's state of a statement that has waited for a lock too long."""
-
-
 @contextmanager
 def reading(engine: Engine, timeout_s: float | None = None) -> Iterator[Connection]:
-    """A transaction that sees one state of the database throughout and never waits for a writer.
+    """Open a transaction that sees one state of the database and never waits for a writer.
 
-    The limit is `timeout_s`, or what the engine gives every read. SQLite stops when the whole is over it, and
-    PostgreSQL each statement that takes longer. The wait for a connection is bounded by `pool_timeout_s`.
+    The limit is `timeout_s` or the engine's limit of every read. SQLite applies it to the transaction, PostgreSQL
+    to each statement. The wait for a connection is bounded by `pool_timeout_s`.
 
     Raises:
-        DeadlineExceeded: the time is over.
+        DeadlineExceeded: the limit has passed.
         Unavailable: the database does not answer.
     """
     engine_limit = engine.get_execution_options().get(READ_LIMIT)
     limits = [each for each in (timeout_s, engine_limit and engine_limit()) if each is not None]
     ends_at = time.monotonic() + min(limits) if limits else None
-    with _outages_told(), engine.connect() as connection:
+    with _outages_as_unavailable(), engine.connect() as connection:
         if engine.dialect.name == "postgresql":
             connection.execution_options(isolation_level="REPEATABLE READ")
         if ends_at is None:
@@ -214,17 +223,17 @@ def reading(engine: Engine, timeout_s: float | None = None) -> Iterator[Connecti
 
 @contextmanager
 def writing(engine: Engine, bounded: bool = False) -> Iterator[Connection]:
-    """A transaction that is durable when the block has ended, and undone when the block raises.
+    """Open a transaction that is durable when the block has ended, and rolled back when the block raises.
 
-    `bounded`: on PostgreSQL too it waits for another's lock no longer than SQLite does.
+    `bounded`: on PostgreSQL, too, it waits for a lock no longer than on SQLite.
 
     Raises:
-        Unavailable: the database does not answer, is full, or another writer was in the way for too long.
+        Unavailable: the database does not answer, is full, or another writer holds a lock for too long.
     """
-    with _outages_told(), _write_turn(engine), engine.connect() as connection:
+    with _outages_as_unavailable(), _write_turn(engine), engine.connect() as connection:
         connection.execution_options(**{WRITES: True})
         if engine.dialect.name == "postgresql":
-            # Whatever the server's default is: who has waited for a lock must see what its holder has committed.
+            # Whatever the server's default: after waiting for a lock it must see what the holder committed.
             connection.execution_options(isolation_level="READ COMMITTED")
         with connection.begin():
             if bounded and engine.dialect.name == "postgresql":
@@ -234,7 +243,7 @@ def writing(engine: Engine, bounded: bool = False) -> Iterator[Connection]:
 
 @contextmanager
 def _write_turn(engine: Engine) -> Iterator[None]:
-    """Wait for the other writers of this process before a connection is taken: readers need those."""
+    """Wait for other writers of this process before taking a connection, which readers need."""
     turn = engine.get_execution_options().get(WRITE_TURN)
     if turn is None:
         yield
@@ -253,7 +262,7 @@ def _stopped_at(ends_at: float, connection: Connection) -> Iterator[None]:
     if left_s <= 0:
         raise _time_is_over()
     if connection.dialect.name == "postgresql":
-        # 0 would mean no limit. Undone with the transaction.
+        # 0 would mean no limit. The setting ends with the transaction.
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, round(left_s * 1000))}")
         yield
         return
@@ -267,7 +276,7 @@ def _stopped_at(ends_at: float, connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _outages_told() -> Iterator[None]:
+def _outages_as_unavailable() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, TimeoutError) as error:
@@ -279,7 +288,7 @@ def _outages_told() -> Iterator[None]:
             raise _time_is_over() from error
         if getattr(cause, "sqlstate", None) == _LOCKED:
             raise _busy() from error
-        # SQLite's drivers know no other error for a statement that is wrong, which is a bug and no outage.
+        # SQLite's driver raises this for a wrong statement too, which is a bug and no outage.
         if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
             raise
         raise Unavailable("the catalog's database does not answer; try again") from error
@@ -293,27 +302,27 @@ def _busy() -> Unavailable:
     return Unavailable("the catalog's database is busy with other writes; try again")
 
 
+def take_turns(connection: Connection, lock: tuple[int, int]) -> None:
+    """Serialize the transactions that take this lock, until they end."""
+    # On SQLite a writing transaction holds the database's one write lock.
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(*lock)))
+
+
 def insert_or_replace(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """Begin an insert that takes `on_conflict_do_update`, which is the same on both databases."""
+    """Begin an insert with `on_conflict_do_update`, the same on both databases."""
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
 
 
 def json_of_rows(dialect: str, *columns: ColumnElement[Any]) -> Function[Any]:
-    """Aggregate rows into one JSON array of arrays, in any order; of no rows, an empty one or NULL."""
+    """Aggregate rows into one JSON array of arrays, in any order; without rows it is empty or NULL."""
     if dialect == "postgresql":
         return func.json_agg(func.json_build_array(*columns), type_=JSON)
     return func.json_group_array(func.json_array(*columns), type_=JSON)
 
 
-T = TypeVar("T")
-
-# SQLite takes 32,766 parameters in a statement. PostgreSQL compares every row it finds with every pair of
-# a list, so the time of a statement grows with the square of this (measured: 5,000 pairs, 0.5 s).
-_ROWS_PER_STATEMENT = 1_000
-
-
-def chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Cut the rows into batches whose keys fit into one statement."""
-    return parts(rows, _ROWS_PER_STATEMENT)
+def batched_rows(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Split rows into batches whose keys fit into one statement."""
+    return batched(rows, _ROWS_PER_STATEMENT)

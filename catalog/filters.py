@@ -1,12 +1,12 @@
-"""Compile a filter to a SQL condition on the attributes of products; the one place that reads JSON in SQL.
+"""Compilation of filters to SQL conditions on the attributes of products; only this module reads JSON in SQL.
 
-The condition is what `core.filters.matches` says of all attributes that `catalog.product_rows` lets in: no string
-of theirs holds a NUL and no number leaves 64 bits. A filter may name both, so it is decided here what these
-mean; no database has to. The condition is never NULL, so that NOT around it is the opposite.
+The condition agrees with `core.filters.matches` on all attributes that `catalog.product_rows` accepts. These hold
+no NUL and no number beyond 64 bits. A filter may hold both, so they are handled here and never reach a database.
+The condition is never NULL, so NOT inverts it.
 
-Each JSON value is read by its kind: a string by code point, a number as a 64-bit float, a bool. In the forms of
-other kinds it is NULL, and so equals nothing. Whatever a caller sends is a bound parameter. The rest is text: as
-expressions of SQLAlchemy the largest filters took seconds to build and tens of megabytes.
+Each JSON value is read by its kind: a string by code point, a number as a 64-bit float, a bool. Read as another
+kind it is NULL, which equals nothing. Callers' values are bound parameters. The rest is SQL text: as SQLAlchemy
+expressions, the largest filters took seconds and tens of megabytes to build.
 """
 
 import re
@@ -19,9 +19,9 @@ from core.filters import All, Any_, AnyOf, Compare, Exists, Filter, Kind, Not, P
 
 _Form = Kind | Literal["exists"]
 _Condition = str | bool
-"""SQL, or what is known without a database."""
+"""SQL, or a constant that needs no database."""
 _Test = Callable[[Mapping[_Form, str]], str]
-"""Writes a condition on a JSON value, whose forms by kind are SQL."""
+"""Writes a condition on a JSON value, which it gets as SQL by kind."""
 
 _PARAMETER = re.compile(r":(filter_\d+)")
 _ATTRIBUTES = "products.attributes"
@@ -30,19 +30,19 @@ _BEFORE_NUL = {"gt": "gt", "gte": "gt", "lt": "lte", "lte": "lte"}
 
 
 def compile_filter(filter: Filter, dialect: str) -> TextClause:
-    """Write the filter as a condition on rows of `products`."""
+    """Compile the filter to a condition on rows of `products`."""
     compiler = _Compiler(_find_in_postgresql if dialect == "postgresql" else _find_in_sqlite)
     condition = compiler.compile(filter)
     if isinstance(condition, bool):
         condition = "1 = 1" if condition else "1 = 0"
-    # Parts that did not matter have left values behind.
+    # Conditions that were dropped have left values.
     named = set(_PARAMETER.findall(condition))
     values = {name: value for name, value in compiler.values.items() if name in named}
     return text(f"({condition})").bindparams(**values)
 
 
 class _Compiler:
-    """Gathers the values of the parameters; `find` writes that an attribute is there and passes a test."""
+    """Collects the values of parameters; `find` writes that an attribute exists and passes a test."""
 
     def __init__(self, find: Callable[[str, _Test, bool], str]) -> None:
         self.values: dict[str, Scalar] = {}
@@ -69,11 +69,11 @@ class _Compiler:
                 assert_never(filter)
 
     def _joined(self, parts: Sequence[Filter], decisive: bool) -> _Condition:
-        """Join by OR where one that is true decides, by AND where one that is false does."""
+        """Join by OR where a true condition decides, by AND where a false one does."""
         conditions = [self.compile(part) for part in parts]
         if any(each is decisive for each in conditions):
             return decisive
-        # Neither database takes a chain of any length, and a filter may hold any number of empty ones.
+        # Both databases limit the length of a chain, and a filter may hold any number of empty conditions.
         unknown = [each for each in conditions if not isinstance(each, bool)]
         if not unknown:
             return not decisive
@@ -102,7 +102,7 @@ class _Compiler:
             return None
         kind, limit = found
         if kind == "string" and not _is_storable(limit):
-            # The strings before "a\0b" are those up to "a", for none holds a NUL.
+            # The strings before "a\0b" are those up to "a", since none holds a NUL.
             order, limit = _BEFORE_NUL[order], limit.partition("\0")[0]
         bound = self._bound(limit)
         return lambda forms: f"{forms[kind]} {_OPERATORS[order]} {bound}"
@@ -133,7 +133,7 @@ def _find_in_sqlite(name: str, test: _Test, elements: bool) -> str:
         array = "CASE attribute.type WHEN 'array' THEN attribute.value ELSE '[]' END"
         element = test(_sqlite_forms("element"))
         found += f" OR EXISTS (SELECT 1 FROM json_each({array}) AS element WHERE {element})"
-    # By the keys of json_each and not by a path: versions of SQLite differ in how a path quotes odd names.
+    # By the keys of json_each, not by a path: versions of SQLite quote odd names in paths differently.
     return (
         f"EXISTS (SELECT 1 FROM json_each({_ATTRIBUTES}) AS attribute "
         f"WHERE attribute.key = {name} AND ({found}))"
@@ -161,7 +161,7 @@ def _find_in_postgresql(name: str, test: _Test, elements: bool) -> str:
 
 
 def _postgresql_forms(row: str) -> Mapping[_Form, str]:
-    # CASE, for the parts of AND are computed in any order, and a word is no number.
+    # CASE, since the operands of AND are evaluated in any order, and casting a word to a number fails.
     kind, value = f"CASE json_typeof({row}.value)", f"({row}.value #>> CAST('{{}}' AS text[]))"
     return {
         "string": f"({kind} WHEN 'string' THEN {value} END) COLLATE \"C\"",

@@ -1,38 +1,36 @@
-"""Image files that no product names: marked when their last image goes, removed after a grace.
+"""Image files that no product names: marked when their last image is dropped, removed after a grace.
 
-An image file is shared by all images with its content. Three kinds of transaction must not cross:
+All images with the same content share one file. Three kinds of transaction must not interleave:
 
-- a *put* stores files, and its transaction then writes image rows that name them;
-- a *drop* takes image rows away, by a delete or a replacement, and marks their files as unnamed;
-- a *removal* looks whether any image row names a file, and deletes the file where none does.
+- a *put* stores files, then writes image rows that name them;
+- a *drop* removes image rows, by a delete or a replacement, and marks their files as unnamed;
+- a *removal* deletes a file that no image row names.
 
-Each takes the lock of every file that it is about, `lock_files`, before it looks at anything of that file, and
-keeps it to its end. On SQLite the transaction holds the only write lock there is. On PostgreSQL it is an
-advisory lock, taken in a statement of its own: the transactions are READ COMMITTED, so each statement after it
-sees all that former holders have committed. For one file they therefore happen one after the other:
+Each takes the lock of every file that it touches, `lock_files`, before it looks at the file, and keeps it to its
+end. On SQLite that is the database's one write lock. On PostgreSQL it is an advisory lock, taken in a statement
+of its own: with READ COMMITTED, every later statement sees what former holders committed. So for one file:
 
-- A put before a removal: the removal sees the image row, and only takes the mark away.
+- A put before a removal: the removal sees the image row and only deletes the mark.
 - A removal before a put: the put looks for the file under the lock, finds none, and stores it again before it
-  names it. That it has seen the file before it had the lock counts for nothing. Only where an image names the
-  file already does it not look: no removal can have taken that.
-- A drop and a put of the same content: a mark may stand beside an image row that names the file. A removal finds
-  the row, keeps the file and deletes the mark.
-- A removal that dies: the database undoes its transaction and frees the lock. The mark is still there, and the
-  file is or is not: the next removal deletes what is left, and a put finds out by looking.
+  names it. What it saw before it had the lock does not count. It skips the look only where an image names the
+  file already, since no removal can have deleted that one.
+- A drop and a put of the same content: a mark may exist beside an image row. A removal finds the row, keeps the
+  file and deletes the mark.
+- A removal that dies: the database rolls back and frees the lock. The mark stays, the file may be gone. The next
+  removal deletes what is left, and a put finds out by looking.
 
-None of this depends on a time. What the grace is for: whoever reads a file that was replaced a moment ago, and
-an operator who takes back a deletion by restoring the database alone. A file is deleted within the transaction
-that looked, one a transaction: a removal holds its lock for one call to the store. A session that the database
-server ends during that one call could let a put of the same content pass between. A put holds its locks while it
-looks for its files, a few side by side, and while it stores again what it misses. Whoever waits for a lock too
-long gives up with Unavailable.
+None of this depends on time. The grace serves readers of a file that was just replaced, and operators who undo a
+deletion by restoring the database alone. A removal deletes one file a transaction, so it holds its lock for one
+call to the store. If the database server ends its session during that call, a put of the same content could pass
+in between. A put holds its locks while it looks for its files and stores those that are missing. A wait for a
+lock that takes too long raises Unavailable.
 
-A store of files belongs to one database: files that another one names look unnamed here. So the first removal
-writes the name of its catalog into the store, and where it finds another name, nothing is removed. A copy of a
-database has the same name, so nothing tells the two apart: a copy must get a store of its own.
+A store of files belongs to one catalog: files that another catalog names look unnamed here. The first removal
+writes the catalog's id into the store; where the store has another id, nothing is removed. A copy of a database
+has the same id, so a copy needs a store of its own.
 
-A put that dies between its files and its transaction leaves files without a row and without a mark, and so did
-versions that knew no marks. Only a listing of the store finds those: `mark_unnamed`, one 256th at a time.
+A put that dies between its files and its transaction leaves files with neither row nor mark, as did releases
+before marks existed. Only a listing of the store finds them: `mark_unnamed`, one 256th at a time.
 """
 
 import logging
@@ -48,16 +46,16 @@ from sqlalchemy import Connection, Engine, Table, and_, delete, func, insert, or
 from sqlalchemy.exc import DBAPIError
 
 from catalog.blobs import OWNER, FsspecBlobs
-from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
+from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
 from catalog.tables import CaptionRow, CatalogIdRow, FileHoldRow, ImageRow, ImportedImageRow, UnnamedFileRow
 from core.errors import ConfigError, Conflict, Unavailable
 
 logger = logging.getLogger(__name__)
 
 PREFIXES = tuple(f"{number:02x}" for number in range(256))
-"""The first two digits of file names: each stands for one 256th of all files."""
+"""First two digits of file names; each covers one 256th of all files."""
 HOLD_S = 120.0
-"""How long a sign of life of a backup keeps files from being removed."""
+"""Time for which one heartbeat of a backup protects files from removal, in seconds."""
 _BEATS_A_HOLD = 6
 _MAY_NOT_WRITE = ("42501", "25006")
 """PostgreSQL's states: the role lacks a right, or the server or the session is read-only."""
@@ -67,10 +65,10 @@ Outcome = Literal["removed", "named", "held"]
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Marks that were looked at: files removed, and files that products name after all.
+    """Outcome of marks: files removed, and files that products name after all.
 
-    `failed`: files that could not be removed; their marks stay. `held`: a backup or a restore is under way, so the
-    rest stays for now. `last` is the last mark that was looked at, where more may follow.
+    `failed` counts files that could not be removed; their marks stay. `held`: a backup or a restore is running, so
+    the other files stay for now. `last` is the last mark that was processed, where more may follow.
     """
 
     removed: int = 0
@@ -81,11 +79,10 @@ class Collected:
 
 
 def lock_files(connection: Connection, sha256s: Iterable[str]) -> None:
-    """Let all that name or remove these files take turns, until the transaction ends."""
+    """Serialize the transactions that name or remove these files, until this one ends."""
     if connection.dialect.name != "postgresql":
         return
-    # All take them in one order, so that none waits for another in a circle. The space of keys is shared with
-    # the locks of products: two equal ones cost no more than waiting.
+    # In one order, so that no deadlock is possible. Locks of products share the key space: equal keys only wait.
     keys = sorted({int.from_bytes(bytes.fromhex(each[:16]), signed=True) for each in sha256s})
     if keys:
         locks = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
@@ -93,20 +90,20 @@ def lock_files(connection: Connection, sha256s: Iterable[str]) -> None:
 
 
 def named_files(connection: Connection, sha256s: Iterable[str]) -> set[str]:
-    """Tell which of these files images name, as this transaction sees it."""
+    """Return those of these files that images name, as this transaction sees it."""
     named: set[str] = set()
-    for some in chunks(sorted(sha256s)):
+    for some in batched_rows(sorted(sha256s)):
         named.update(connection.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(some))))
     return named
 
 
 def drop_images(connection: Connection, images: Iterable[tuple[str, str]], now: datetime) -> None:
-    """Mark the files of images that go, and delete what models have written about them.
+    """Mark the files of dropped images, and delete their captions.
 
-    Each image is an id with a sha256; the caller holds the locks of their product and their files.
+    Each image is an id with a sha256. The caller holds the locks of their product and their files.
     """
     dropped = sorted(images)
-    for some in chunks([image_id for image_id, _ in dropped]):
+    for some in batched_rows([image_id for image_id, _ in dropped]):
         connection.execute(delete(CaptionRow).where(CaptionRow.image_id.in_(some)))
     files = sorted({sha256 for _, sha256 in dropped})
     if files:
@@ -120,7 +117,7 @@ def drop_images(connection: Connection, images: Iterable[tuple[str, str]], now: 
 class SqlImageFiles:
     """Finds and removes image files that no product names; every method may raise Unavailable.
 
-    What removes or marks raises Conflict where the store belongs to another database.
+    Methods that remove or mark raise Conflict where the store belongs to another catalog.
     """
 
     def __init__(self, engine: Engine, blobs: FsspecBlobs, clock: Callable[[], datetime] = utc_now) -> None:
@@ -129,7 +126,7 @@ class SqlImageFiles:
         self._clock = clock
 
     def check_owner(self, claim: bool = True) -> None:
-        """See that the store belongs to this database or to none; one of none is claimed, unless told not to.
+        """Check that the store belongs to this catalog or to none; `claim` makes one of none ours.
 
         Raises:
             Conflict: it belongs to another.
@@ -141,15 +138,15 @@ class SqlImageFiles:
             owner = self._blobs.owner()
         if owner not in (None, ours):
             raise Conflict(
-                "the store of image files belongs to another database, which may name the files that this one does "
-                f"not: give each its own blobs_url, or delete the store's file {OWNER!r} if the other one is gone"
+                "the store of image files belongs to another database, which may name files that this one does not: "
+                f"give each its own blobs_url, or delete the store's file {OWNER!r} if the other database is gone"
             )
 
     def take_over(self, replaced: str) -> bool:
-        """Have the store belong to this database, where it belonged to `replaced`, the catalog that it replaces.
+        """Claim the store where it belonged to `replaced`, the catalog that this one replaces.
 
-        Tells whether this database may remove files. It may not where the store belongs to a third one, which
-        may still be in use.
+        Returns whether this catalog may remove files. It may not where the store belongs to a third one, which may
+        still be in use.
         """
         ours, owner = self.catalog_id(), self._blobs.owner()
         if owner == replaced:
@@ -157,12 +154,12 @@ class SqlImageFiles:
         return owner in (None, ours, replaced)
 
     def catalog_id(self) -> str:
-        """Read the name of the catalog; a copy of the database has the same."""
+        """Read the catalog's id; a copy of the database has the same."""
         with reading(self._engine) as connection:
             return connection.scalars(select(CatalogIdRow.catalog_id)).one()
 
     def waiting(self) -> int:
-        """Count the files that are marked."""
+        """Count the marked files."""
         with reading(self._engine) as connection:
             return connection.scalars(select(func.count()).select_from(UnnamedFileRow)).one()
 
@@ -174,13 +171,13 @@ class SqlImageFiles:
         return {sha256: size for sha256, size in found.items() if sha256 not in named}
 
     def mark_unnamed(self, prefix: str) -> int:
-        """Mark the files with this prefix that no image names and no mark does; counts them.
+        """Mark the files with this prefix that neither an image nor a mark names; returns their number.
 
-        What writers that were killed have left half written goes at once.
+        Half-written files of killed writers are deleted at once.
         """
         self.check_owner()
         number = 0
-        for some in chunks(sorted(self.unnamed(prefix))):
+        for some in batched_rows(sorted(self.unnamed(prefix))):
             marks = [{"sha256": sha256, "since": self._clock()} for sha256 in some]
             with writing(self._engine) as connection:
                 known = connection.scalars(
@@ -189,15 +186,15 @@ class SqlImageFiles:
                 number += len(some) - len(set(known))
                 statement = insert_or_replace(connection, _MARKS)
                 connection.execute(statement.on_conflict_do_nothing(index_elements=["sha256"]), marks)
-        # Last, for one that cannot be deleted must not keep the others from being marked.
+        # Last: a file that cannot be deleted must not keep others from being marked.
         self._blobs.remove_abandoned(prefix)
         return number
 
     def collect(self, grace_s: float, limit: int, after: tuple[datetime, str] | None = None) -> Collected:
-        """Remove up to `limit` files that were marked `grace_s` ago or longer; 0: whenever that was.
+        """Remove up to `limit` files that were marked at least `grace_s` ago; 0: at any time.
 
-        It begins with the oldest mark, or `after` the `last` of the call before: so whoever goes on until there is
-        no `last` tries each file once, also where some cannot be removed.
+        It begins with the oldest mark, or `after` the `last` of the call before. A caller that repeats until there
+        is no `last` tries each file once, even where some cannot be removed.
         """
         cutoff = None if grace_s <= 0 else self._clock() - timedelta(seconds=grace_s)
         since, sha256 = UnnamedFileRow.since, UnnamedFileRow.sha256
@@ -209,7 +206,7 @@ class SqlImageFiles:
         with reading(self._engine) as connection:
             page = [(row.since, row.sha256) for row in connection.execute(marks.limit(limit))]
         if page:
-            # Fails where the store is away altogether, so that not every file of the next pages is tried.
+            # Raises where the store does not answer, so that not every file of the next pages is tried.
             self.check_owner()
         outcomes: list[Outcome | None] = []
         for _, name in page:
@@ -235,8 +232,8 @@ class SqlImageFiles:
                     return "named"
             image = connection.execute(select(ImageRow.id).where(ImageRow.sha256 == sha256).limit(1)).first()
             if image is None:
-                # Last: a backup commits its hold before it takes its snapshot. If we see no hold, the snapshot is
-                # later than our look, and so finds no row that names the file.
+                # Checked last: a backup commits its hold before its snapshot. Where there is no hold, the snapshot
+                # comes after this check and contains no row that names the file.
                 if self._held(connection):
                     return "held"
                 _forget_imported(connection, sha256)
@@ -246,16 +243,16 @@ class SqlImageFiles:
 
     @contextmanager
     def holding(self, lease_s: float = HOLD_S) -> Iterator[None]:
-        """Keep every file from being removed while the block runs; if the process dies, for `lease_s` longer.
+        """Protect all files from removal while the block runs; if the process dies, for `lease_s` longer.
 
         Raises:
-            ConfigError: the database's role may not write that down.
+            ConfigError: the database's role may not write the hold.
         """
         hold_id, ended = uuid.uuid4().hex, threading.Event()
         row = FileHoldRow.id == hold_id
 
         def hold() -> bool:
-            """Begin the hold, or renew it; tells whether it was there until now."""
+            """Begin or renew the hold; returns whether it existed until now."""
             with writing(self._engine) as connection:
                 now = self._clock()
                 lives = update(FileHoldRow).where(row, FileHoldRow.expires_at > now)
@@ -273,7 +270,7 @@ class SqlImageFiles:
                         logger.warning(
                             "the hold on image files was lost for a while: some may have been removed"
                         )
-                # Whatever it is: a restore replaces the tables meanwhile.
+                # Any error: a restore replaces the tables meanwhile.
                 except Exception as error:
                     logger.warning("the hold on image files could not be renewed: %r", error)
 
@@ -297,9 +294,9 @@ class SqlImageFiles:
             try:
                 with writing(self._engine) as connection:
                     connection.execute(delete(FileHoldRow).where(row))
-            # Whatever it is: a restore may have brought tables without holds, or have failed, which is the news.
+            # Any error: a restore may have replaced the table, or its own error is being raised.
             except Exception as error:
-                logger.warning("the hold on image files was not taken back and runs out by itself: %r", error)
+                logger.warning("the hold on image files was not released and expires by itself: %r", error)
 
     def _held(self, connection: Connection) -> bool:
         living = select(FileHoldRow.id).where(FileHoldRow.expires_at > self._clock()).limit(1)
@@ -307,7 +304,7 @@ class SqlImageFiles:
 
 
 def _forget_imported(connection: Connection, sha256: str) -> None:
-    # In the order in which an import writes them.
+    # Locked in the order in which an import writes them.
     keys = select(ImportedImageRow.key).where(ImportedImageRow.sha256 == sha256)
     locked = keys.order_by(ImportedImageRow.key).with_for_update()
     connection.execute(delete(ImportedImageRow).where(ImportedImageRow.key.in_(locked)))

@@ -1,4 +1,4 @@
-"""Imports in SQL: how far each source has come, what it delivered, and which images are unchanged."""
+"""Imports in SQL: position of each source, the products it delivered, and the images it named."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, Table, delete, exists, func, insert, select, update
 
-from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
+from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
 from catalog.ledger_queries import storable
 from catalog.product_rows import is_product_id
 from catalog.tables import ImportedImageRow, ImportedProductRow, ImportErrorRow, ImportRow
@@ -16,11 +16,12 @@ from core.errors import NotFound
 
 _PRODUCTS: Table = ImportRow.metadata.tables[ImportedProductRow.__tablename__]
 _ERRORS: Table = ImportRow.metadata.tables[ImportErrorRow.__tablename__]
+_IMAGES: Table = ImportedImageRow.metadata.tables[ImportedImageRow.__tablename__]
 
 
 @dataclass(frozen=True, slots=True)
 class ImportState:
-    """Where an import is: `position=None` before its first row."""
+    """Position of an import; `position=None` before its first row."""
 
     source: str
     generation: int
@@ -30,7 +31,7 @@ class ImportState:
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """What was wrong with a row of a source."""
+    """An error in a row of a source."""
 
     row: int
     product_id: str | None
@@ -45,7 +46,7 @@ class SqlImports:
         self._clock = clock
 
     def begin(self, source: str, plan: str, job_id: str) -> ImportState:
-        """Go on with the last import from a source where it is unfinished and of this plan, or begin anew."""
+        """Resume the last import from a source where it is unfinished and has this plan, or begin a new one."""
         with writing(self._engine) as connection:
             last = connection.execute(
                 select(*ImportRow.__table__.columns).where(ImportRow.source == source)
@@ -70,7 +71,7 @@ class SqlImports:
         return ImportState(source, generation, None, {})
 
     def save(self, state: ImportState, products: Mapping[str, int], errors: Sequence[RowError]) -> None:
-        """Record durably how far the import is, with the rows of products and the errors up to there."""
+        """Record the import's position durably, with the rows of products and the errors up to there."""
         known = {each: row for each, row in products.items() if is_product_id(each)}
         with writing(self._engine) as connection:
             if known:
@@ -104,21 +105,21 @@ class SqlImports:
             )
 
     def finish(self, source: str, counts: Mapping[str, int]) -> None:
-        """Record that the import is through; the next one begins anew."""
+        """Record the end of the import; the next one begins from the start."""
         values = {"finished_at": self._clock(), "counts": dict(counts)}
         with writing(self._engine) as connection:
             connection.execute(update(ImportRow).where(ImportRow.source == source).values(**values))
 
     def rows_of(self, state: ImportState, product_ids: Sequence[str]) -> dict[str, int]:
-        """Of these products, those that this import has put already, each with the row that counts for it."""
+        """Return those of these products that this import has put, each with the row that counts."""
         found: dict[str, int] = {}
         with reading(self._engine) as connection:
-            for some in chunks([each for each in product_ids if is_product_id(each)]):
+            for some in batched_rows([each for each in product_ids if is_product_id(each)]):
                 rows = select(ImportedProductRow.product_id, ImportedProductRow.row_number).where(
                     ImportedProductRow.source == state.source,
                     ImportedProductRow.generation == state.generation,
                     ImportedProductRow.product_id.in_(some),
-                    # A row that was broken was put nowhere.
+                    # A row with an error put nothing.
                     ~exists().where(
                         ImportErrorRow.source == ImportedProductRow.source,
                         ImportErrorRow.row_number == ImportedProductRow.row_number,
@@ -128,7 +129,7 @@ class SqlImports:
         return found
 
     def vanished(self, state: ImportState) -> tuple[list[str], int]:
-        """The products that the source delivered before and not in this import; and how many it ever did."""
+        """List the products that the source delivered before and not in this import, and count all it delivered."""
         of_source = ImportedProductRow.source == state.source
         gone = (
             select(ImportedProductRow.product_id)
@@ -140,9 +141,9 @@ class SqlImports:
             return list(connection.scalars(gone)), known
 
     def forget(self, source: str, product_ids: Sequence[str]) -> None:
-        """Drop products from what the source has delivered."""
+        """Forget that the source delivered these products."""
         with writing(self._engine) as connection:
-            for some in chunks(product_ids):
+            for some in batched_rows(product_ids):
                 connection.execute(
                     delete(ImportedProductRow).where(
                         ImportedProductRow.source == source, ImportedProductRow.product_id.in_(some)
@@ -150,10 +151,10 @@ class SqlImports:
                 )
 
     def errors(self, job_id: str, limit: int, after: int = 0) -> list[RowError]:
-        """Read what was wrong with rows, those behind row `after`, in the import that this job did last.
+        """Read the errors of rows behind row `after`, in the last import of this job.
 
         Raises:
-            NotFound: the job was no import, or another has imported from its source since.
+            NotFound: the job was no import, or another one has imported from its source since.
         """
         with reading(self._engine) as connection:
             source = connection.scalar(select(ImportRow.source).where(ImportRow.job_id == job_id))
@@ -169,7 +170,7 @@ class SqlImports:
 
 
 def stable_hash(value: object) -> str:
-    """Name a JSON value by the lower-case hex sha256 of its canonical form."""
+    """Hash a JSON value: lower-case hex sha256 of its canonical form."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -182,12 +183,9 @@ def _error_values(source: str, error: RowError) -> dict[str, object]:
     }
 
 
-_IMAGES: Table = ImportedImageRow.metadata.tables[ImportedImageRow.__tablename__]
-
-
 @dataclass(frozen=True, slots=True)
 class KnownImage:
-    """An image file that was read and found good, by its sha256; for a path the etag is size and time."""
+    """An image file that was read and is sound; for a path, the etag is size and time."""
 
     etag: str | None
     last_modified: str | None
@@ -198,17 +196,17 @@ class KnownImage:
 
 
 class SqlImportedImages:
-    """The memory of references; every method may raise Unavailable."""
+    """Image files by the path or URL that named them; every method may raise Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def find(self, references: Sequence[str]) -> dict[str, KnownImage]:
-        """Read what is known of these paths and URLs."""
+        """Read the known images of these paths and URLs."""
         keys = {_reference_key(each): each for each in references}
         found: dict[str, KnownImage] = {}
         with reading(self._engine) as connection:
-            for some in chunks(sorted(keys)):
+            for some in batched_rows(sorted(keys)):
                 rows = select(*_IMAGES.columns).where(ImportedImageRow.key.in_(some))
                 for row in connection.execute(rows):
                     key, *rest = row
@@ -216,7 +214,7 @@ class SqlImportedImages:
         return found
 
     def remember(self, images: Mapping[str, KnownImage]) -> None:
-        """Keep what these paths and URLs hold now."""
+        """Store the images of these paths and URLs."""
         if not images:
             return
         values = [{"key": _reference_key(reference), **asdict(known)} for reference, known in images.items()]
@@ -229,12 +227,12 @@ class SqlImportedImages:
             )
 
     def forget(self, sha256s: Sequence[str]) -> None:
-        """Have what held these files read anew by the next import; for files that were lost or damaged."""
+        """Forget these files, so that the next import reads them again; for lost or damaged files."""
         with writing(self._engine) as connection:
-            for some in chunks(sorted(set(sha256s))):
+            for some in batched_rows(sorted(set(sha256s))):
                 connection.execute(delete(ImportedImageRow).where(ImportedImageRow.sha256.in_(some)))
 
 
 def _reference_key(reference: str) -> str:
-    # A path may hold bytes that are no UTF-8, which Python shows as surrogates.
+    # A path may hold bytes that are not UTF-8, which Python represents as surrogates.
     return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,7 +1,7 @@
-"""Jobs in SQL: what is asked for, who works on what, and how far it is.
+"""Jobs in SQL: requests, claims, locks and progress.
 
-A job's process renews its lease with every sign of life. One that dies, however suddenly, stops doing so:
-its lease runs out, the job shows as interrupted, and what it had claimed is free again.
+A job's process renews its lease with every heartbeat. When it dies, its lease runs out: the job counts as
+interrupted, and its claim is free again.
 """
 
 import re
@@ -11,9 +11,9 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, insert, select, update
 
-from catalog.database import KEEP_JOBS_DAYS, reading, utc_now, writing
+from catalog.database import KEEP_JOBS_DAYS, reading, take_turns, utc_now, writing
 from catalog.tables import JobRow
 from core.errors import Conflict, NotFound
 from core.jobs import Job, JobState, Progress
@@ -23,14 +23,11 @@ _ROWS_AT_ONCE = 1_000
 _UNFINISHED = ("queued", "running")
 _JOB_ID = re.compile(r"[a-z0-9_-]{1,64}")
 _JOBS_LOCK = (0x7669, 0x6A6F)
-"""PostgreSQL's advisory lock under which jobs are created and claims are taken."""
-
-
-def _take_turns(connection: Connection) -> None:
-    """Let one transaction at a time create jobs and take claims."""
-    # On SQLite the transaction holds the only write lock there is.
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(*_JOBS_LOCK)))
+"""PostgreSQL's advisory lock under which jobs are created and claims are made."""
+START_S = 180.0
+"""Longest time from a job's creation to its first heartbeat, in seconds: a cluster may have to grow."""
+LEASE_S = 20.0
+"""Time for which a heartbeat counts, in seconds."""
 
 
 def _read_job(connection: Connection, job_id: str, now: datetime) -> Job:
@@ -55,55 +52,14 @@ def _find_holder(connection: Connection, name: str, now: datetime) -> Job | None
     return None if row is None else _job_of(row, now)
 
 
-def _take_lock(connection: Connection, job_id: str, name: str, now: datetime) -> bool:
-    """Take a lock from whoever is dead; False while another living job holds it."""
-    others = and_(JobRow.lock == name, JobRow.id != job_id)
-    if connection.execute(select(JobRow.id).where(others, _alive(now))).first() is not None:
-        return False
-    # One that only seemed to be dead finds out by this that it holds it no more.
-    connection.execute(update(JobRow).where(others).values(lock=None))
-    return True
-
-
-def _holds_lock(connection: Connection, job_id: str, name: str) -> bool:
-    """Tell whether a job holds a lock that nobody has taken from it."""
-    held = select(JobRow.id).where(JobRow.id == job_id, JobRow.lock == name)
-    return connection.execute(held).first() is not None
-
-
-def _change_job(connection: Connection, job_id: str, now: datetime, lease_s: float, **values: Any) -> bool:
-    """Change an unfinished job and renew its lease; False when it has ended."""
-    changed = connection.execute(
-        update(JobRow)
-        .where(JobRow.id == job_id, JobRow.state.in_(_UNFINISHED))
-        .values(heartbeat_at=now, expires_at=now + timedelta(seconds=lease_s), **values)
-    )
-    return changed.rowcount > 0
-
-
-def _forget_before(connection: Connection, before: datetime, now: datetime) -> None:
-    """Drop the jobs that have ended, or died, before a moment."""
-    connection.execute(
-        delete(JobRow).where(JobRow.heartbeat_at < before, ~_alive(now)),
-    )
-
-
 def read_report_files(connection: Connection) -> set[str]:
-    """Read which files, by sha256, the results of jobs name."""
+    """Read the sha256 of all files that results of jobs name."""
     results = connection.scalars(select(JobRow.result), execution_options={"yield_per": _ROWS_AT_ONCE})
     return {sha256 for result in results for sha256 in ((result or {}).get("files") or {}).values()}
 
 
-def _others_live(connection: Connection, job_id: str, now: datetime) -> bool:
-    """Tell whether any job but this one is alive."""
-    return (
-        connection.execute(select(JobRow.id).where(JobRow.id != job_id, _alive(now)).limit(1)).first()
-        is not None
-    )
-
-
 def _job_of(row: Row[Any], now: datetime) -> Job:
-    """Show a row as a job; one whose lease has run out is interrupted."""
+    """Convert a row to a job; without a lease it is interrupted."""
     lost = row.state in _UNFINISHED and row.expires_at <= now
     return Job(
         job_id=row.id,
@@ -125,16 +81,10 @@ def _alive(now: datetime) -> ColumnElement[bool]:
     return and_(JobRow.state.in_(_UNFINISHED), JobRow.expires_at > now)
 
 
-START_S = 180.0
-"""How long a job may take from its creation to its first sign of life: a cluster may have to grow."""
-LEASE_S = 20.0
-"""How long a sign of life counts."""
-
-
 class SqlJobs:
-    """The register of jobs; every method may raise Unavailable.
+    """Register of jobs; every method may raise Unavailable.
 
-    What has ended longer than `keep_days` ago goes when the next job is created.
+    Jobs that ended more than `keep_days` ago are deleted when the next job is created.
     """
 
     def __init__(
@@ -158,11 +108,11 @@ class SqlJobs:
         now = self._clock()
         job_id = f"{kind}-{uuid.uuid4().hex[:12]}"
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _JOBS_LOCK)
             alike = _find_alike(connection, kind, args, now)
             if alike is not None:
                 raise Conflict(f"job {alike.job_id} is already doing this")
-            _forget_before(connection, now - self._keep, now)
+            connection.execute(delete(JobRow).where(JobRow.heartbeat_at < now - self._keep, ~_alive(now)))
             connection.execute(
                 insert(JobRow).values(
                     id=job_id,
@@ -178,14 +128,14 @@ class SqlJobs:
         return self.get(job_id)
 
     def begin(self, job_id: str) -> Job:
-        """Take a queued or interrupted job up.
+        """Begin a queued or interrupted job.
 
         Raises:
             NotFound: there is no such job.
-            Conflict: it has ended or another process works on it.
+            Conflict: it has ended, or another process works on it.
         """
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _JOBS_LOCK)
             job = _read_job(connection, job_id, self._clock())
             if job.state not in ("queued", "interrupted"):
                 raise Conflict(f"job {job_id} is {job.state}")
@@ -193,13 +143,13 @@ class SqlJobs:
         return self.get(job_id)
 
     def claim(self, job_id: str, name: str) -> None:
-        """Keep every other job off what `name` stands for, until this one ends or dies.
+        """Keep every other job from what `name` stands for, until this one ends or dies.
 
         Raises:
             Conflict: another job has claimed it; the message holds its id.
         """
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _JOBS_LOCK)
             holder = _find_holder(connection, name, self._clock())
             if holder is not None and holder.job_id != job_id:
                 raise Conflict(f"job {holder.job_id} works on {name}")
@@ -214,28 +164,32 @@ class SqlJobs:
             Conflict: this job has ended.
         """
         with writing(self._engine) as connection:
-            _take_turns(connection)
-            if not _take_lock(connection, job_id, name, self._clock()):
+            take_turns(connection, _JOBS_LOCK)
+            others = and_(JobRow.lock == name, JobRow.id != job_id)
+            if connection.execute(select(JobRow.id).where(others, _alive(self._clock()))).first() is not None:
                 return False
+            # A holder that only seemed dead learns by this that it has lost the lock.
+            connection.execute(update(JobRow).where(others).values(lock=None))
             if not self._change(connection, job_id, lock=name):
                 raise Conflict(f"job {job_id} has ended")
         return True
 
     def keep_lock(self, job_id: str, name: str) -> bool:
-        """Renew the lease of a job that holds a lock; False when another has taken it for dead, and the lock."""
+        """Renew the lease of a job that holds a lock; False when another job has taken the lock."""
         with writing(self._engine) as connection:
-            _take_turns(connection)
-            return _holds_lock(connection, job_id, name) and self._change(connection, job_id)
+            take_turns(connection, _JOBS_LOCK)
+            held = select(JobRow.id).where(JobRow.id == job_id, JobRow.lock == name)
+            return connection.execute(held).first() is not None and self._change(connection, job_id)
 
     def unlock(self, job_id: str) -> None:
-        """Give the lock back that a job holds, if it holds one."""
+        """Release the lock of a job, if it holds one."""
         with writing(self._engine) as connection:
             self._change(connection, job_id, lock=None)
 
     def beat(self, job_id: str, progress: Progress) -> bool:
-        """Give a sign of life; False when the job was canceled, or lost its claim to another meanwhile."""
+        """Send a heartbeat; False when the job was canceled or has lost its claim to another."""
         with writing(self._engine) as connection:
-            _take_turns(connection)
+            take_turns(connection, _JOBS_LOCK)
             claim = _read_job(connection, job_id, self._clock()).claim
             holder = None if claim is None else _find_holder(connection, claim, self._clock())
             if holder is not None and holder.job_id != job_id:
@@ -250,13 +204,13 @@ class SqlJobs:
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> None:
-        """Record the end of a job, unless it has ended before (as by a cancellation)."""
+        """Record the end of a job, unless it has already ended, as by a cancellation."""
         values = {"state": state, "result": result, "error": error, "finished_at": self._clock()}
         with writing(self._engine) as connection:
             self._change(connection, job_id, progress=asdict(progress), **values)
 
     def cancel(self, job_id: str) -> Job:
-        """Mark a job as canceled, which its process notices at its next sign of life.
+        """Mark a job as canceled; its process stops at its next heartbeat.
 
         Raises:
             NotFound: there is no such job.
@@ -274,7 +228,7 @@ class SqlJobs:
             return _read_job(connection, job_id, self._clock())
 
     def alike(self, kind: str, args: Mapping[str, Any]) -> Job | None:
-        """Find the living job that keeps an equal one from being created."""
+        """Find the living job that does the same."""
         with reading(self._engine) as connection:
             return _find_alike(connection, kind, args, self._clock())
 
@@ -284,11 +238,10 @@ class SqlJobs:
             return _find_holder(connection, name, self._clock())
 
     def report_files(self, job_id: str) -> set[str] | None:
-        """Read which files, by sha256, results of jobs name; None while another job lives, and may add to them."""
+        """Read the sha256 of all files that results name; None while another job lives, which may add more."""
         with reading(self._engine) as connection:
-            if _others_live(connection, job_id, self._clock()):
-                return None
-            return read_report_files(connection)
+            others = select(JobRow.id).where(JobRow.id != job_id, _alive(self._clock())).limit(1)
+            return None if connection.execute(others).first() else read_report_files(connection)
 
     def page(self, limit: int) -> list[Job]:
         """Read the latest jobs, newest first."""
@@ -297,4 +250,11 @@ class SqlJobs:
             return [_job_of(row, self._clock()) for row in connection.execute(rows)]
 
     def _change(self, connection: Connection, job_id: str, **values: Any) -> bool:
-        return _change_job(connection, job_id, self._clock(), self.lease_s, **values)
+        """Change an unfinished job and renew its lease; False when it has ended."""
+        now = self._clock()
+        changed = connection.execute(
+            update(JobRow)
+            .where(JobRow.id == job_id, JobRow.state.in_(_UNFINISHED))
+            .values(heartbeat_at=now, expires_at=now + timedelta(seconds=self.lease_s), **values)
+        )
+        return changed.rowcount > 0

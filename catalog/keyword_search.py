@@ -1,12 +1,12 @@
 """Keyword search by the full text of SQLite and PostgreSQL, with filters compiled to SQL.
 
-A word is a run of letters, digits and marks, without case (Unicode casefolding) and without the accents
-of Latin, Greek and Cyrillic letters. Neither engine sees anything else of a text, so nothing in it can be
-taken for an operator. There is no stemming: a catalog's language is not known.
+A word is a run of letters, digits and marks. Case is folded (Unicode casefolding), and Latin, Greek and
+Cyrillic letters lose their accents. The engines see nothing else of a text, so no character acts as an
+operator. Words are not stemmed: a catalog's language is not known.
 
-What is written together with punctuation inside is also found written in one: "T-shirt" is `t`, `shirt`
-and `tshirt`. Chinese, Japanese and Korean have no reliable spaces: their runs become overlapping pairs of
-characters, as in Lucene's CJKBigramFilter, and in documents single characters as well.
+A run with punctuation inside is also found without it: "T-shirt" is `t`, `shirt` and `tshirt`. Chinese,
+Japanese and Korean have no reliable spaces. Their runs become overlapping pairs of characters, as in Lucene's
+CJKBigramFilter; documents also hold the single characters.
 """
 
 import re
@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 
-from catalog.database import chunks, insert_or_replace, reading
+from catalog.database import batched_rows, insert_or_replace, reading
 from catalog.filters import compile_filter
 from catalog.tables import CaptionRow, DocumentRow, ImageRow, ProductRow
 from core.errors import InvalidInput
@@ -47,38 +47,49 @@ _ACCENTS = re.compile("[\u0300-\u036f]+")
 _CJK = re.compile(
     "([\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+)"
 )
+FIELDS = ("identifier", "title", "attributes", "description", "captions")
+"""The columns that are searched."""
+_MAX_FIELD_CHARS = 50_000
+"""Keeps all fields together below PostgreSQL's limit of one mebibyte, even when no word repeats."""
+_PRODUCTS_AT_ONCE = 500
+_LENGTH_COUNTS = 1
+"""PostgreSQL's flag that divides the rank by 1 + log(document length); bm25 has its own such term."""
+_BM25_WEIGHTS = (1.0, 1.0, 0.4, 0.2, 0.1)
+"""Weights of `FIELDS`, equal to those that PostgreSQL gives to A, A, B, C and D."""
+MAX_QUERY_WORDS = 64
+"""Further words of a query are ignored: each costs a walk over all documents that hold it."""
 
 
 def document_words(text: str) -> list[str]:
     """List the words that a text is found by, in its order."""
-    return [word for chunk in _word_groups(text) for word in [*_separate(chunk, True), *_joined(chunk)]]
+    return [word for group in _word_groups(text) for word in [*_separate(group, True), *_joined(group)]]
 
 
 def query_words(text: str) -> list[str]:
-    """List the distinct words of a query in its order: a text that holds all of them holds what was asked."""
-    return list(dict.fromkeys(word for chunk in _word_groups(text) for word in _separate(chunk, False)))
+    """List the distinct words of a query, in its order; a document that holds them all matches."""
+    return list(dict.fromkeys(word for group in _word_groups(text) for word in _separate(group, False)))
 
 
 def joined_words(text: str) -> list[str]:
-    """List what the query writes with punctuation inside, in one: other ways to ask for the same."""
-    return list(dict.fromkeys(word for chunk in _word_groups(text) for word in _joined(chunk)))
+    """List the query's runs with punctuation inside, joined to one word each."""
+    return list(dict.fromkeys(word for group in _word_groups(text) for word in _joined(group)))
 
 
 def _word_groups(text: str) -> Iterator[list[str]]:
-    """Cut at spaces, then at all else that is no letter, digit or mark."""
-    for chunk in _folded(text).split():
-        yield ["".join(run) for is_word, run in groupby(chunk, key=_is_word_character) if is_word]
+    """Cut at spaces, then at everything that is no letter, digit or mark."""
+    for group in _folded(text).split():
+        yield ["".join(run) for is_word, run in groupby(group, key=_is_word_character) if is_word]
 
 
-def _separate(chunk: Sequence[str], single_characters: bool) -> Iterator[str]:
-    for run in chunk:
+def _separate(group: Sequence[str], single_characters: bool) -> Iterator[str]:
+    for run in group:
         for piece in filter(None, _CJK.split(run)):
             yield from _pairs(piece, single_characters) if _CJK.match(piece) else [piece[:MAX_WORD_CHARS]]
 
 
-def _joined(chunk: Sequence[str]) -> Iterator[str]:
-    joined = "".join(chunk)
-    if len(chunk) > 1 and len(joined) <= MAX_WORD_CHARS and not _CJK.search(joined):
+def _joined(group: Sequence[str]) -> Iterator[str]:
+    joined = "".join(group)
+    if len(group) > 1 and len(joined) <= MAX_WORD_CHARS and not _CJK.search(joined):
         yield joined
 
 
@@ -89,31 +100,24 @@ def _pairs(run: str, single_characters: bool) -> Iterator[str]:
 
 
 def _folded(text: str) -> str:
-    # Compatibility forms first (full-width letters, ligatures), then the accents go, then the rest that was
-    # decomposed is put together again: Korean syllables and Japanese voiced kana are letters of their own.
+    # NFKD resolves compatibility forms (full-width letters, ligatures). After the accents are removed, NFC
+    # restores Korean syllables and Japanese voiced kana, which are letters of their own.
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     return unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
 
 
 @lru_cache(maxsize=4096)
 def _is_word_character(character: str) -> bool:
-    # Marks are a part of the word in the scripts of India and in Arabic, Hebrew and Thai.
+    # Marks belong to the word in the scripts of India, and in Arabic, Hebrew and Thai.
     return character.isalnum() or unicodedata.category(character).startswith("M")
 
 
-FIELDS = ("identifier", "title", "attributes", "description", "captions")
-"""The columns that are searched."""
-_MAX_FIELD_CHARS = 50_000
-"""Keeps all fields below the mebibyte that PostgreSQL can search, also when no word comes twice."""
-_PRODUCTS_AT_ONCE = 500
-
-
 def write_documents(connection: Connection, product_ids: Sequence[str]) -> None:
-    """Bring the documents of these products to what the transaction sees; deleted ones go by themselves.
+    """Write the documents of these products as the transaction sees them; a deleted product's go with it.
 
-    The caller holds the locks of the products, or of the whole database.
+    The caller holds the locks of the products, or of the database.
     """
-    for some in chunks(product_ids):
+    for some in batched_rows(product_ids):
         captions = _captions_of(connection, some)
         products = select(
             ProductRow.id, ProductRow.title, ProductRow.description, ProductRow.attributes
@@ -147,7 +151,7 @@ def _document_fields(
 
 
 def _strings(attributes: Attributes) -> list[str]:
-    """The values that are words; numbers and names of attributes would match by accident."""
+    """List the values that are texts; numbers and names of attributes would match by accident."""
     found: list[str] = []
     for value in attributes.values():
         found += [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)]
@@ -173,12 +177,6 @@ def _upsert_documents(connection: Connection, rows: list[dict[str, Any]]) -> Non
     connection.execute(statement.on_conflict_do_update(index_elements=["product_id"], set_=changes), rows)
 
 
-_LENGTH_COUNTS = 1
-"""PostgreSQL: divide the rank by 1 + the logarithm of the document's length, as bm25 does in its way."""
-_BM25_WEIGHTS = (1.0, 1.0, 0.4, 0.2, 0.1)
-"""Of identifier, title, attributes, description and captions: those that PostgreSQL gives to A, A, B, C, D."""
-
-
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """The documents that match, and how well each fits; higher is better."""
@@ -189,14 +187,14 @@ class Ranking:
 
 
 def is_declared(name: str | None, *_: object) -> bool:
-    """Tell whether `catalog.tables` speaks of what has this name; SQLAlchemy has no words for the indexes."""
+    """Return whether `catalog.tables` declares this name; SQLAlchemy cannot declare the full-text indexes."""
     return name is None or not name.startswith("fulltext")
 
 
 def rank_documents(dialect: str, words: Sequence[str], every_word: bool) -> Ranking:
-    """Rank documents that hold one or every one of these words, cut by `catalog.keyword_search`.
+    """Rank documents that hold any or all of these words.
 
-    Both engines read the same query: words in double quotes, alone or with OR between them.
+    Both engines read the same query: words in double quotes, with spaces or OR between them.
     """
     query = (" " if every_word else " OR ").join(f'"{word}"' for word in words)
     return _ts_rank(query) if dialect == "postgresql" else _bm25(query)
@@ -204,8 +202,8 @@ def rank_documents(dialect: str, words: Sequence[str], every_word: bool) -> Rank
 
 def _ts_rank(query: str) -> Ranking:
     fulltext: ColumnElement[Any] = literal_column("documents.fulltext", TSVECTOR())
-    # Not ts_rank_cd: among words with OR it counts occurrences, so one word said often beats two words.
-    # `simple` knows no stems and no stop words: the catalog's language is not known.
+    # Not ts_rank_cd: with OR it counts occurrences, so one frequent word beats two different ones.
+    # `simple` has no stems and no stop words: the catalog's language is not known.
     wanted = func.websearch_to_tsquery(literal_column("'simple'::regconfig"), query, type_=TSQUERY())
     score = func.ts_rank(fulltext, wanted, _LENGTH_COUNTS, type_=Float())
     return Ranking(DocumentRow.__table__, fulltext.bool_op("@@")(wanted), score)
@@ -221,10 +219,6 @@ def _bm25(query: str) -> Ranking:
     return Ranking(joined, name.bool_op("MATCH")(query), score)
 
 
-MAX_QUERY_WORDS = 64
-"""Further words of a query are not looked at: each costs a walk over all documents that hold it."""
-
-
 class SqlKeywordIndex:
     """Implements `core.ports.KeywordIndex`; every method may raise Unavailable."""
 
@@ -233,14 +227,14 @@ class SqlKeywordIndex:
 
     def search(
         self,
-        words: str,
+        text: str,
         limit: int,
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
         every_word: bool = True,
         timeout_s: float | None = None,
     ) -> list[Hit]:
-        """Find the `limit` products that fit the words best, each by its first image.
+        """Find the `limit` products that fit the text best, each by its first image.
 
         Raises:
             InvalidInput: the limit is not positive.
@@ -248,19 +242,19 @@ class SqlKeywordIndex:
         """
         if limit < 1:
             raise InvalidInput(f"the limit {limit} is not positive").at("limit")
-        wanted = query_words(words)
+        wanted = query_words(text)
         if not every_word:
-            wanted += joined_words(words)
+            wanted += joined_words(text)
         if not wanted:
             return []
         excluded = set(exclude_products)
-        # As many more as may have to go: a list of any length in SQL costs more than these rows.
+        # Excluded products are dropped here: a long list in SQL costs more than these extra rows.
         statement = self._ranked(wanted[:MAX_QUERY_WORDS], every_word).limit(limit + len(excluded))
         if filter is not None:
             statement = statement.where(compile_filter(filter, self._engine.dialect.name))
         with reading(self._engine, timeout_s) as connection:
             if filter is not None:
-                # Not kept compiled: filters have no end of shapes, and the largest take two megabytes each.
+                # Not cached: filters have any number of shapes, and the largest take two megabytes compiled.
                 connection.execution_options(compiled_cache=None)
             rows = connection.execute(statement).all()
         hits = [Hit(row.id, row.revision, row.product_id, row.score) for row in rows]

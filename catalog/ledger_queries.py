@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from catalog.database import chunks, insert_or_replace, reading, utc_now
+from catalog.database import batched_rows, insert_or_replace, reading, utc_now
 from catalog.product_rows import seconds_since
 from catalog.tables import EmbeddingRow, ImageRow, ProductRow
 from core.errors import RELEASE, Internal, VitrineError
@@ -37,7 +37,7 @@ ITEMS = select(
     ProductRow.attributes,
     ImageRow.bytes,
 ).join(ProductRow, ProductRow.id == ImageRow.product_id)
-"""The columns in the order of `IndexItem`'s fields."""
+"""Columns in the order of `IndexItem`'s fields."""
 
 IS_OPEN = and_(EmbeddingRow.embedded_at.is_(None), EmbeddingRow.error.is_(None))
 
@@ -46,15 +46,16 @@ IS_CURRENT = (
     .where(ImageRow.id == EmbeddingRow.image_id, ImageRow.revision == EmbeddingRow.image_revision)
     .exists()
 )
-"""The row is of an image that the catalog has, at its revision."""
+"""Condition: the row belongs to an image of the catalog at its current revision."""
 
 _IMAGE_ID_CHARS = 32
 _MAX_INT64 = 2**63 - 1
 _MAX_ERROR_CHARS = 2_000
+_PAGE = 5_000
 
 
 def of_current_revision(collection: str) -> ColumnElement[bool]:
-    """Join an image with its row in the collection: the one of the image's own revision."""
+    """Join an image with its row in the collection at the image's current revision."""
     return and_(
         EmbeddingRow.image_id == ImageRow.id,
         EmbeddingRow.image_revision == ImageRow.revision,
@@ -63,19 +64,19 @@ def of_current_revision(collection: str) -> ColumnElement[bool]:
 
 
 def in_flight(now: datetime, grace_s: float) -> ColumnElement[bool]:
-    """Rows that are open since less than `grace_s`: another writer is probably at work on them."""
-    # No grace means none, even when the clock of the machine that opened the row is ahead.
+    """Select rows that were opened less than `grace_s` ago: a writer is probably at work on them."""
+    # Without grace there are none, even where the clock that opened the row is ahead.
     if grace_s <= 0:
         return false()
     return and_(IS_OPEN, EmbeddingRow.begun_at > now - timedelta(seconds=grace_s))
 
 
 def parse_keys(keys: Iterable[str]) -> list[RowKey]:
-    """Split row keys, each once and in order; what is no row key names no row and is left out."""
+    """Split distinct row keys, in order; what is no row key is left out."""
     parsed = set()
     for key in keys:
         image_id, _, revision = key.rpartition(":")
-        # PostgreSQL refuses a longer one, as an error.
+        # PostgreSQL raises an error for a longer one.
         if len(image_id) > _IMAGE_ID_CHARS:
             continue
         if revision.isascii() and revision.isdecimal() and int(revision) <= _MAX_INT64:
@@ -84,9 +85,9 @@ def parse_keys(keys: Iterable[str]) -> list[RowKey]:
 
 
 def rows_of(collection: str, keys: Sequence[RowKey]) -> ColumnElement[bool]:
-    """The rows with these keys in the collection."""
-    # SQLite looks up no index for a list of pairs and would read the whole collection: the list of ids
-    # lets it, and PostgreSQL likewise, go straight to the few rows that the pairs then choose from.
+    """Select the rows with these keys in the collection."""
+    # SQLite uses no index for a list of pairs and would read all of the collection. With the list of ids, both
+    # databases find the few candidate rows by index.
     return and_(
         EmbeddingRow.collection == collection,
         EmbeddingRow.image_id.in_({image_id for image_id, _ in keys}),
@@ -95,7 +96,7 @@ def rows_of(collection: str, keys: Sequence[RowKey]) -> ColumnElement[bool]:
 
 
 def newest_settled(collection: str, image_ids: Sequence[str]) -> Select[str, int]:
-    """Select, for each of these images that the collection holds, the highest revision that is in."""
+    """Select the highest settled revision of each of these images in the collection."""
     return (
         select(EmbeddingRow.image_id, func.max(EmbeddingRow.image_revision))
         .where(
@@ -108,9 +109,9 @@ def newest_settled(collection: str, image_ids: Sequence[str]) -> Select[str, int
 
 
 def lock(condition: ColumnElement[bool]) -> Select[str, str, int]:
-    """Select the rows and lock them in the order of their keys: writers that overlap wait and never deadlock.
+    """Select the rows and lock them in the order of their keys, so that overlapping writers never deadlock.
 
-    PostgreSQL documents that row locks are to be taken in one order; SQLite has one writer anyway.
+    SQLite has one writer at a time.
     """
     rows = select(EmbeddingRow.collection, EmbeddingRow.image_id, EmbeddingRow.image_revision)
     ordered = rows.where(condition).order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
@@ -118,7 +119,7 @@ def lock(condition: ColumnElement[bool]) -> Select[str, str, int]:
 
 
 def locked(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """The same rows, locked as by `lock` within the statement."""
+    """Select the same rows, locked as by `lock` within the statement."""
     row = tuple_(EmbeddingRow.collection, EmbeddingRow.image_id, EmbeddingRow.image_revision)
     return row.in_(lock(condition))
 
@@ -130,7 +131,7 @@ def upsert(
     errors: Mapping[RowKey, str | None],
     where: ColumnElement[bool] | None = None,
 ) -> None:
-    """Write unsettled rows; those that exist are replaced where the condition holds."""
+    """Write unsettled rows; existing ones are replaced where the condition holds."""
     rows = [
         {
             "image_id": image_id,
@@ -155,12 +156,12 @@ def upsert(
 
 
 def storable(text: str) -> str:
-    """Cut an error to what every database can hold."""
+    """Make a text storable: without NUL and lone surrogates, and cut."""
     return text.encode(errors="replace").decode().replace("\0", "�")[:_MAX_ERROR_CHARS]
 
 
 def error_text(error: VitrineError) -> str:
-    """Write an error as the ledger keeps it: its kind, for a bug the release that has it, and the message."""
+    """Format an error for the ledger: its kind, the release where it is a bug, and the message."""
     kind = type(error).__name__
     if isinstance(error, Internal):
         kind = f"{kind} {error.release}"
@@ -168,9 +169,9 @@ def error_text(error: VitrineError) -> str:
 
 
 def is_bug_of_another_release(error: InstrumentedAttribute[str | None]) -> ColumnElement[bool]:
-    """Errors that were a bug of Vitrine, and that this release has not seen: it may have mended it."""
+    """Select errors that were a bug of another release, which this release may have fixed."""
     bug, ours = f"{Internal.__name__} ", f"{Internal.__name__} {RELEASE}: "
-    # Said beside, so that databases use the index of what is in quarantine.
+    # Redundant, so that databases use the index of the quarantine.
     is_failed = error.is_not(None)
     return and_(
         is_failed, error.startswith(bug, autoescape=True), not_(error.startswith(ours, autoescape=True))
@@ -179,21 +180,21 @@ def is_bug_of_another_release(error: InstrumentedAttribute[str | None]) -> Colum
 
 @dataclass(frozen=True, slots=True)
 class IndexProgress:
-    """The counts of a collection; `age_s`: how long the image missing longest has waited, 0 for none."""
+    """Counts of a collection; `age_s` is the wait of the oldest missing image, 0 where there is none."""
 
     counts: LedgerCounts
     age_s: float
 
 
 class SqlIndexProgress:
-    """Reads every image's line of the ledger, so it costs as much as `counts`; may raise Unavailable."""
+    """Progress of collections, by reading the ledger row of every image; may raise Unavailable."""
 
     def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
         self._engine = engine
         self._clock = clock
 
     def of(self, collection: str) -> IndexProgress:
-        """Count one collection and find the oldest revision that it lacks."""
+        """Count one collection and find its oldest missing revision."""
         lacking = and_(EmbeddingRow.embedded_at.is_(None), EmbeddingRow.error.is_(None))
         statement = (
             select(
@@ -213,7 +214,7 @@ class SqlIndexProgress:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """An image that is not in a collection because its embedding failed."""
+    """An image whose embedding failed."""
 
     image_id: str
     product_id: str
@@ -222,7 +223,7 @@ class Quarantined:
 
 
 class SqlQuarantine:
-    """What the ledger has put into quarantine; may raise Unavailable."""
+    """Images in quarantine; may raise Unavailable."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -244,12 +245,11 @@ class SqlQuarantine:
 
 
 RowState = Literal["settled", "failed", "open"]
-_PAGE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image as it should be found everywhere: whose it is, its row key, and its file."""
+    """An image as all stores should hold it: its row key, product and file."""
 
     key: str
     product_id: str
@@ -258,16 +258,16 @@ class StoredImage:
 
 
 class SqlAudit:
-    """Reads all images, and all ledger rows of a collection, a page a transaction.
+    """Reads all images, and all ledger rows of a collection, one page a transaction.
 
-    What is written meanwhile may be in or not. Every method may raise Unavailable.
+    Concurrent writes may be included or not. Every method may raise Unavailable.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def images(self, first: str = "", beyond: str | None = None) -> Iterator[StoredImage]:
-        """Walk the images with `first <= image id < beyond` in the order of their ids, by default all."""
+        """Iterate over the images with `first <= image id < beyond` in the order of their ids, by default all."""
         columns = (ImageRow.id, ImageRow.revision, ImageRow.product_id, ImageRow.sha256, ImageRow.bytes)
         within = select(*columns).where(_between(ImageRow.id, first, beyond))
         ordered = within.order_by(ImageRow.id).limit(_PAGE)
@@ -282,7 +282,7 @@ class SqlAudit:
     def rows(
         self, collection: str, first: str = "", beyond: str | None = None
     ) -> Iterator[tuple[str, RowState]]:
-        """Walk the ledger rows of a collection, by default all, each row key with its state."""
+        """Iterate over the ledger rows of a collection, by default all, as row keys with states."""
         columns = (
             EmbeddingRow.image_id,
             EmbeddingRow.image_revision,
@@ -303,9 +303,9 @@ class SqlAudit:
             after = (page[-1].image_id, page[-1].image_revision)
 
     def known(self, collection: str, keys: Sequence[str]) -> set[str]:
-        """Of these row keys, those that the ledger has a row for, in whatever state."""
+        """Return those of these row keys that the ledger has in any state."""
         found: set[str] = set()
-        for some in chunks(parse_keys(keys)):
+        for some in batched_rows(parse_keys(keys)):
             columns = select(EmbeddingRow.image_id, EmbeddingRow.image_revision)
             found.update(row_key(*row) for row in self._read(columns.where(rows_of(collection, some))))
         return found

@@ -8,11 +8,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine
 
 from catalog.api_keys import SqlApiKeys
 from catalog.blobs import FsspecBlobs
-from catalog.database import CatalogConfig, open_engine, writing
+from catalog.database import CatalogConfig, open_engine, take_turns, writing
 from catalog.image_files import SqlImageFiles
 from catalog.imports import SqlImportedImages, SqlImports
 from catalog.jobs import SqlJobs
@@ -23,24 +23,22 @@ from catalog.products import SqlCaptions, SqlProducts
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = (0x7669, 0x7472)
-"""The advisory lock's key on PostgreSQL: two numbers, a space apart from the locks of products."""
+"""PostgreSQL's advisory lock for migrations: keys of two numbers never meet the locks of products."""
 
 
 def migrate(engine: Engine) -> None:
-    """Apply the missing migrations in one transaction; processes that start at once take turns.
+    """Apply the missing migrations in one transaction; concurrent processes wait for each other.
 
     Raises:
         Unavailable: the database does not answer.
     """
-    # On SQLite the transaction itself begins with the write lock.
     with writing(engine) as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(*_MIGRATION_LOCK)))
+        take_turns(connection, _MIGRATION_LOCK)
         command.upgrade(alembic_config(connection), "head")
 
 
 def drop_tables(engine: Engine) -> None:
-    """Take back every migration, and with the tables all that they hold.
+    """Revert every migration, which deletes all tables.
 
     Raises:
         Unavailable: the database does not answer.
@@ -50,12 +48,12 @@ def drop_tables(engine: Engine) -> None:
 
 
 def revision_of(connection: Connection) -> str:
-    """Read which migration the tables are at; empty where there are none."""
+    """Read the migration of the tables; empty where there are no tables."""
     return MigrationContext.configure(connection).get_current_revision() or ""
 
 
 def is_known(revision: str) -> bool:
-    """Tell whether this version of Vitrine can work on, or migrate from, tables at that migration."""
+    """Return whether this release knows that migration, so that it can use or migrate the tables."""
     return revision in {each.revision for each in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}
 
 
@@ -95,8 +93,8 @@ class Catalog:
 def open_catalog(config: CatalogConfig, read_limit_s: Callable[[], float] | None = None) -> Catalog:
     """Open the catalog, created or migrated to this version; several processes may do so at once.
 
-    `read_limit_s` is asked, in the thread that reads, how long a read may take that begins now. Without it a
-    read takes as long as it needs.
+    `read_limit_s` is called in the reading thread and returns how long a read may take. Without it reads are not
+    bounded.
 
     Raises:
         ConfigError: the URL of the image files names an unknown file system.
@@ -130,7 +128,7 @@ def open_catalog(config: CatalogConfig, read_limit_s: Callable[[], float] | None
 
 
 def open_reports(config: CatalogConfig) -> FsspecBlobs:
-    """Open the store of what jobs have written: beside the images, and apart, for it is nobody's image.
+    """Open the store of the jobs' reports, in a folder of its own beside the image files.
 
     Raises:
         ConfigError: the URL of the image files names an unknown file system.

@@ -1,4 +1,4 @@
-"""Rows of products: what a product may hold, what a put changes, how it is read and written."""
+"""Rows of products: limits of a product, changes by a put, reads and writes."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, func, insert, select, update
 
-from catalog.database import chunks, json_of_rows
+from catalog.database import batched_rows, json_of_rows
 from catalog.keyword_search import write_documents
 from catalog.tables import CaptionRow, ImageRow, ProductRow, RevisionFloor
 from core.errors import InvalidInput, VitrineError
@@ -29,11 +29,33 @@ MAX_ATTRIBUTES_BYTES = 32 * 1024
 _PRODUCT_ID = re.compile(rf"[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_ID_CHARS}}}")
 _INT64 = range(-(2**63), 2**63)
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
-"""What servers make of bytes in a path that are no UTF-8: different ones would become one id."""
+"""Servers decode bytes that are not UTF-8 to this, so that different ids would become one."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+IMAGES = select(
+    ImageRow.id,
+    ImageRow.product_id,
+    ImageRow.position,
+    ImageRow.sha256,
+    ImageRow.media_type,
+    ImageRow.width,
+    ImageRow.height,
+    ImageRow.bytes,
+    ImageRow.revision,
+)
+"""Columns in the order of `ProductImage`'s fields; all have JSON types."""
+_POSITION = attrgetter("position")
+_NEWEST_CAPTION = (
+    select(CaptionRow.caption)
+    .where(CaptionRow.image_id == ImageRow.id, CaptionRow.caption.is_not(None))
+    .order_by(CaptionRow.created_at.desc(), CaptionRow.model)
+    .limit(1)
+    .scalar_subquery()
+)
+_SOME: BindParameter[Sequence[str]] = bindparam("product_ids", expanding=True)
 
 
 def is_product_id(value: str) -> bool:
-    """Tell whether a product can have this id: anything else cannot be stored, so it is not found."""
+    """Return whether a product can have this id; any other id is never found."""
     return value not in (".", "..") and _PRODUCT_ID.fullmatch(value) is not None
 
 
@@ -52,10 +74,10 @@ def check_product_id(value: str, param: str = "product_id") -> None:
 
 
 def check_new_product_id(value: str) -> None:
-    """Refuse an id that no product should get, though one may have it.
+    """Refuse an id for a new product.
 
     Raises:
-        InvalidInput: as by `check_product_id`, or it holds the replacement character.
+        InvalidInput: as `check_product_id`, or it holds the replacement character.
     """
     check_product_id(value)
     if _NOT_UTF8 in value:
@@ -65,7 +87,7 @@ def check_new_product_id(value: str) -> None:
 
 
 def check_texts(title: str, description: str) -> None:
-    """Refuse texts that are too long or that a database cannot hold.
+    """Refuse texts that are too long or that a database cannot store.
 
     Raises:
         InvalidInput: the title or the description is such a text.
@@ -81,11 +103,11 @@ def check_texts(title: str, description: str) -> None:
 
 
 def check_attributes(attributes: Attributes) -> None:
-    """Refuse attributes that a search cannot filter by.
+    """Refuse attributes that searches cannot filter by.
 
     Raises:
         InvalidInput: a key is empty, too long or unprintable; a value is neither a scalar nor a list of
-            scalars; a number is not finite or beyond 64 bits; all together are too large.
+            scalars; a number is not finite or exceeds 64 bits; all together are too large.
     """
     sizes: dict[str, int] = {}
     for key, value in attributes.items():
@@ -137,40 +159,37 @@ def _invalid(message: str, param: str) -> VitrineError:
     return InvalidInput(message).at(param)
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A product as a caller wants it; `images=None` keeps those that it has."""
+    """A product as a caller puts it; `images=None` keeps its images."""
 
     product_id: str
     title: str
     description: str
     attributes: Attributes
     images: Sequence[tuple[str, NewImage]] | None
-    """Each with the sha256 of its file."""
+    """Images, each with the sha256 of its file."""
 
 
 def image_id(product_id: str, sha256: str) -> str:
-    """Derive an image's id, 32 lower-case hex digits: the same file in the same product has the same."""
+    """Derive an image's id, 32 lower-case hex digits, from its product and file."""
     return hashlib.sha256(f"{product_id}\0{sha256}".encode()).hexdigest()[:32]
 
 
 def next_revision(previous: int, now: datetime) -> int:
-    """Continue after `previous`, near the microseconds since 1970, and never fall back with the clock."""
+    """Return a revision above `previous`, near the microseconds since 1970; a clock set back does not lower it."""
     return max(previous + 1, (now - _EPOCH) // timedelta(microseconds=1))
 
 
 def seconds_since(revision: int, now: datetime) -> float:
-    """Tell how long ago a revision was made, as near as its number tells, and never less than 0."""
+    """Estimate the age of a revision in seconds by its number; never below 0."""
     return max(0.0, (now - _EPOCH) / timedelta(seconds=1) - revision / 1e6)
 
 
 def is_same(
     product: Product, title: str, description: str, attributes: Attributes, sha256s: Sequence[str] | None
 ) -> bool:
-    """Tell whether a put of these would change nothing; `sha256s=None` keeps the images."""
+    """Return whether a put of these values changes nothing; `sha256s=None` keeps the images."""
     return (
         (title, description) == (product.title, product.description)
         and _canonical(attributes) == _canonical(product.attributes)
@@ -179,9 +198,9 @@ def is_same(
 
 
 def succeed(previous: Product | None, wanted: Wanted, revision: int, now: datetime) -> Product:
-    """Return the product after the put: `previous` itself when nothing changes.
+    """Return the product after the put; `previous` itself when nothing changes.
 
-    An image keeps its revision while its place and the attributes stay; all that moves gets `revision`.
+    An image keeps its revision while its place and the attributes stay. Otherwise it gets `revision`.
     """
     if previous is None:
         images = _images(wanted, {}, revision)
@@ -231,7 +250,7 @@ def _settled_revisions(product: Product) -> dict[tuple[str, int], int]:
 
 
 def _images(wanted: Wanted, revisions: dict[tuple[str, int], int], revision: int) -> tuple[ProductImage, ...]:
-    # A file that comes twice counts once, where it came first.
+    # A repeated file counts once, at its first place.
     distinct: dict[str, NewImage] = {}
     for sha256, image in wanted.images or ():
         distinct.setdefault(sha256, image)
@@ -252,39 +271,15 @@ def _images(wanted: Wanted, revisions: dict[tuple[str, int], int], revision: int
 
 
 def _canonical(attributes: Attributes) -> str:
-    # In JSON 1, 1.0 and true are three values; in Python they are equal.
+    # 1, 1.0 and true are three values in JSON; in Python they are equal.
     return json.dumps(attributes, sort_keys=True)
-
-
-IMAGES = select(
-    ImageRow.id,
-    ImageRow.product_id,
-    ImageRow.position,
-    ImageRow.sha256,
-    ImageRow.media_type,
-    ImageRow.width,
-    ImageRow.height,
-    ImageRow.bytes,
-    ImageRow.revision,
-)
-"""The columns in the order of `ProductImage`'s fields; all of types that JSON has."""
-
-_POSITION = attrgetter("position")
-_NEWEST_CAPTION = (
-    select(CaptionRow.caption)
-    .where(CaptionRow.image_id == ImageRow.id, CaptionRow.caption.is_not(None))
-    .order_by(CaptionRow.created_at.desc(), CaptionRow.model)
-    .limit(1)
-    .scalar_subquery()
-)
-_SOME: BindParameter[Sequence[str]] = bindparam("product_ids", expanding=True)
 
 
 @cache
 def _some_with_images(dialect: str) -> Select[*tuple[Any, ...]]:
-    """Products of some ids, with their images in one more column.
+    """Build the query for products by id, with their images in one column.
 
-    Made once: every search reads products, and to build a statement takes as long as to run it.
+    Cached: every search reads products, and building the statement takes as long as running it.
     """
     images = select(json_of_rows(dialect, *IMAGES.selected_columns, _NEWEST_CAPTION))
     of_product = images.where(ImageRow.product_id == ProductRow.id).scalar_subquery().label("images")
@@ -302,8 +297,8 @@ def _some_with_images(dialect: str) -> Select[*tuple[Any, ...]]:
 
 
 def lock_product(connection: Connection, product_id: str) -> None:
-    """Let writers of one product take turns, also while it does not exist, until the transaction ends."""
-    # On SQLite the transaction holds the only write lock there is.
+    """Serialize the writers of one product, even before it exists, until the transaction ends."""
+    # On SQLite the transaction holds the database's one write lock.
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(product_id, 0))))
 
@@ -312,7 +307,7 @@ def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[st
     """Read those of the products that exist, in any order."""
     products: dict[str, Product] = {}
     statement = _some_with_images(connection.dialect.name)
-    for some in chunks(product_ids):
+    for some in batched_rows(product_ids):
         rows = connection.execute(statement, {"product_ids": some})
         for product_id, title, description, attributes, images, *written in rows:
             in_order = sorted((ProductImage(*values) for values in images or ()), key=_POSITION)
@@ -323,7 +318,7 @@ def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[st
 
 
 def write_product(connection: Connection, previous: Product | None, product: Product) -> None:
-    """Store the product in the place of `previous`, with what it is found by."""
+    """Store the product in place of `previous`, with its search document."""
     values = {
         "title": product.title,
         "description": product.description,
@@ -344,7 +339,7 @@ def write_product(connection: Connection, previous: Product | None, product: Pro
 
 
 def revision_floor(connection: Connection) -> int:
-    """Read the highest revision that a deleted product had."""
+    """Read the highest revision of any deleted product."""
     return connection.scalars(select(RevisionFloor.revision)).one()
 
 

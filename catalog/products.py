@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from catalog.database import chunks, insert_or_replace, reading, utc_now, writing
+from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
 from catalog.image_files import drop_images, lock_files, named_files
 from catalog.keyword_search import write_documents
 from catalog.ledger_queries import error_text, is_bug_of_another_release, storable
@@ -48,6 +48,9 @@ from core.types import Attributes, Caption, CaptionCounts, NewImage, Product, Pr
 
 _CAPTIONS: Table = CaptionRow.metadata.tables[CaptionRow.__tablename__]
 _CAPTION_KEY = ["image_id", "model"]
+_LOOKS_AT_ONCE = 8
+"""Files that a put looks for at once; other writers wait for its transaction."""
+_IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class SqlCaptions:
@@ -58,7 +61,7 @@ class SqlCaptions:
         self._clock = clock
 
     def missing(self, model: str, fingerprint: str, limit: int) -> list[ProductImage]:
-        """Images that this version has neither captioned nor failed on, oldest revision first."""
+        """List images that this version has neither captioned nor failed on, oldest revision first."""
         of_model = and_(CaptionRow.image_id == ImageRow.id, CaptionRow.model == model)
         statement = (
             IMAGES.outerjoin(CaptionRow, of_model)
@@ -70,20 +73,20 @@ class SqlCaptions:
             return [ProductImage(*row) for row in connection.execute(statement)]
 
     def put(self, model: str, fingerprint: str, captions: Sequence[tuple[str, str]]) -> None:
-        """Store captions durably, each after its image id, in the place of the model's former ones.
+        """Store captions durably by image id, in place of the model's former ones.
 
-        Their products are found by the new words from then on.
+        Keyword search finds their products by the new captions from then on.
         """
         texts = {image_id: storable(text) for image_id, text in captions}
         self._write(model, fingerprint, "caption", texts, replaced=("caption", "error", "created_at"))
 
     def fail(self, model: str, fingerprint: str, errors: Sequence[tuple[str, VitrineError]]) -> None:
-        """Put these images, by image id, into quarantine for this version; a former caption stays."""
+        """Put images, by image id, into quarantine for this version; a former caption stays."""
         texts = {image_id: error_text(error) for image_id, error in errors}
         self._write(model, fingerprint, "error", texts, replaced=("error",))
 
     def quarantined(self, model: str, limit: int) -> tuple[int, dict[str, str]]:
-        """Count the images that the model has failed on; with the products of the first by image id."""
+        """Count the images that the model failed on; with the products of the first `limit` by image id."""
         failed = and_(CaptionRow.model == model, CaptionRow.error.is_not(None))
         rows = select(ImageRow.id, ImageRow.product_id).join(CaptionRow, CaptionRow.image_id == ImageRow.id)
         number = select(func.count()).select_from(ImageRow)
@@ -94,13 +97,13 @@ class SqlCaptions:
             return connection.scalars(number.where(failed)).one(), products
 
     def retry(self, model: str) -> int:
-        """Take all images of the model out of quarantine, so that they are missing; counts them."""
+        """Release all images of the model from quarantine, so that they are missing; returns their number."""
         return self._retry(model, CaptionRow.error.is_not(None))
 
     def retry_bugs(self, model: str) -> int:
-        """Take out of quarantine what met a bug of another release of Vitrine; counts them."""
+        """Release from quarantine what met a bug of another release of Vitrine; returns the number."""
         bugs = is_bug_of_another_release(CaptionRow.error)
-        # Looked for first: there are rarely any, and a transaction that writes keeps others waiting.
+        # Read first: there are rarely any, and a writing transaction blocks others.
         some = select(CaptionRow.image_id).where(CaptionRow.model == model, bugs).limit(1)
         with reading(self._engine) as connection:
             if connection.execute(some).first() is None:
@@ -108,17 +111,17 @@ class SqlCaptions:
         return self._retry(model, bugs)
 
     def _retry(self, model: str, which: ColumnElement[bool]) -> int:
-        # A row without a version is missing for every version, and keeps a caption that it had before.
+        # A row without a version is missing for every version, and keeps its caption.
         with writing(self._engine) as connection:
             return connection.execute(
                 update(CaptionRow).where(CaptionRow.model == model, which).values(error=None, fingerprint="")
             ).rowcount
 
     def of(self, image_ids: Sequence[str]) -> dict[str, list[Caption]]:
-        """The captions of these images by image id, newest first; images without one are left out."""
+        """Read the captions of these images by image id, newest first; images without one are left out."""
         found: dict[str, list[Caption]] = defaultdict(list)
         with reading(self._engine) as connection:
-            for some in chunks(image_ids):
+            for some in batched_rows(image_ids):
                 rows = (
                     select(*_CAPTIONS.columns)
                     .where(CaptionRow.image_id.in_(some), CaptionRow.caption.is_not(None))
@@ -129,7 +132,7 @@ class SqlCaptions:
         return dict(found)
 
     def counts(self, model: str, fingerprint: str) -> CaptionCounts:
-        """Count images, and those that this version has captioned, failed on and not seen yet."""
+        """Count all images, and those that this version captioned, failed on and lacks."""
         of_version = and_(
             CaptionRow.image_id == ImageRow.id,
             CaptionRow.model == model,
@@ -145,7 +148,7 @@ class SqlCaptions:
         return CaptionCounts(images, captioned=seen - failed, failed=failed, missing=images - seen)
 
     def forget_gone(self) -> int:
-        """Drop the rows of images that the catalog does not hold any more; counts them."""
+        """Delete the rows of images that are no longer in the catalog; returns their number."""
         gone = (
             select(CaptionRow.image_id, CaptionRow.model)
             .outerjoin(ImageRow, ImageRow.id == CaptionRow.image_id)
@@ -153,7 +156,7 @@ class SqlCaptions:
         )
         with reading(self._engine) as connection:
             keys = [tuple(row) for row in connection.execute(gone)]
-        for some in chunks(keys):
+        for some in batched_rows(keys):
             with writing(self._engine) as connection:
                 key = tuple_(CaptionRow.image_id, CaptionRow.model)
                 connection.execute(delete(CaptionRow).where(key.in_(some)))
@@ -173,9 +176,9 @@ class SqlCaptions:
             for image_id, text in sorted(texts.items())
         ]
         with writing(self._engine) as connection:
-            # Before any row is written: writers of products take this lock first too.
+            # Before any row is written: writers of products take these locks first, too.
             products = _lock_products_of(connection, sorted(texts))
-            # An image that has gone by then took its captions with it.
+            # Images that are gone by now have lost their captions.
             existing = _existing_images(connection, sorted(texts))
             rows = [row for row in rows if row["image_id"] in existing]
             if not rows:
@@ -190,7 +193,7 @@ class SqlCaptions:
 
 def _existing_images(connection: Connection, image_ids: Sequence[str]) -> set[str]:
     found: set[str] = set()
-    for some in chunks(image_ids):
+    for some in batched_rows(image_ids):
         found.update(connection.scalars(select(ImageRow.id).where(ImageRow.id.in_(some))))
     return found
 
@@ -198,16 +201,11 @@ def _existing_images(connection: Connection, image_ids: Sequence[str]) -> set[st
 def _lock_products_of(connection: Connection, image_ids: Sequence[str]) -> list[str]:
     """Take the locks of the products that have these images, in the order of their ids."""
     found: set[str] = set()
-    for some in chunks(image_ids):
+    for some in batched_rows(image_ids):
         found.update(connection.scalars(select(ImageRow.product_id).where(ImageRow.id.in_(some))))
     for product_id in sorted(found):
         lock_product(connection, product_id)
     return sorted(found)
-
-
-_LOOKS_AT_ONCE = 8
-"""Files that a put looks for side by side: others wait for its transaction."""
-_IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class SqlProducts:
@@ -228,13 +226,13 @@ class SqlProducts:
     ) -> tuple[Product, bool]:
         """Create or replace a product durably; returns it and whether it is new.
 
-        The image files are durable before the transaction begins, and are looked at again in it, for they may
-        have been removed meanwhile (`catalog.image_files`). `images=None` keeps the images,
-        an empty sequence removes them all; the same file twice counts once, where it came first. An
-        identical put changes nothing, neither a revision nor `updated_at`.
+        `images=None` keeps the images, an empty sequence removes them all. A repeated file counts once, at its
+        first place. An identical put changes nothing, neither a revision nor `updated_at`. The image files are
+        durable before the transaction begins; it checks them again, since a removal may have deleted them
+        meanwhile (`catalog.image_files`).
 
         Raises:
-            InvalidInput: the id, a text or an attribute cannot be kept; the message says which and why.
+            InvalidInput: the id, a text or an attribute cannot be stored; the message says which and why.
         """
         check_new_product_id(product_id)
         check_texts(title, description)
@@ -260,7 +258,7 @@ class SqlProducts:
         wanted: Wanted,
         now: datetime,
     ) -> None:
-        """Have every file that the product begins to name, and mark those that it names no longer."""
+        """Ensure that newly named files exist, and mark those that are no longer named."""
         before = {each.image_id: each.sha256 for each in (previous.images if previous else ())}
         after = {each.image_id: each.sha256 for each in product.images}
         dropped = [each for each in before.items() if each[0] not in after]
@@ -270,13 +268,13 @@ class SqlProducts:
         drop_images(connection, dropped, now)
 
     def _have_files(self, files: dict[str, NewImage], connection: Connection) -> None:
-        """Store again what was removed since it was stored; under their locks the files stay."""
+        """Store files again that were removed meanwhile; under their locks they stay."""
 
         def have(sha256: str) -> None:
             if self._blobs.size(sha256) is None:
                 self._blobs.put(files[sha256].data)
 
-        # A file that an image names cannot have been removed.
+        # Files that images name cannot have been removed.
         doubtful = sorted(files.keys() - named_files(connection, files))
         with ThreadPoolExecutor(_LOOKS_AT_ONCE, "files") as pool:
             for looked in [pool.submit(have, each) for each in doubtful]:
@@ -294,14 +292,14 @@ class SqlProducts:
         return product
 
     def get_many(self, product_ids: Sequence[str]) -> dict[str, Product]:
-        """Read those of the products that exist, in the order of the ids asked for."""
+        """Read those of the products that exist, in the order of the given ids."""
         wanted = [each for each in dict.fromkeys(product_ids) if is_product_id(each)]
         with reading(self._engine) as connection:
             found = read_products(connection, wanted)
         return {each: found[each] for each in wanted if each in found}
 
     def page(self, limit: int, after: str | None = None) -> list[Product]:
-        """Read up to `limit` products in the order of their ids (by code point), those beyond `after`.
+        """Read up to `limit` products beyond `after`, ordered by id (by code point).
 
         Raises:
             InvalidInput: `after` cannot be a product id.
@@ -317,10 +315,10 @@ class SqlProducts:
         return [found[each] for each in page]
 
     def sample(self, count: int) -> list[Product]:
-        """Draw up to `count` products that have images; the same ones again while they are there.
+        """Draw up to `count` products that have images; the same ones as long as they exist.
 
-        Those whose images have the smallest ids, which are hashes: chance, weighted by the number of
-        images, that a catalog of any size answers from an index.
+        It takes those whose images have the smallest ids. Ids are hashes, so this is a random draw, weighted by
+        the number of images, that an index answers for a catalog of any size.
         """
         first = select(ImageRow.product_id).order_by(ImageRow.id)
         with reading(self._engine) as connection:
@@ -333,7 +331,7 @@ class SqlProducts:
         return [found[each] for each in ids]
 
     def delete(self, product_id: str) -> None:
-        """Remove a product and its images durably; its rows in the ledger become obsolete, its files unnamed.
+        """Delete a product and its images durably; its ledger rows become obsolete, its files unnamed.
 
         Raises:
             NotFound: there is none of that id.
@@ -351,8 +349,8 @@ class SqlProducts:
             dropped = [(row.id, row.sha256) for row in images]
             lock_files(connection, [sha256 for _, sha256 in dropped])
             drop_images(connection, dropped, self._clock())
-            # Its row is one for all: taken last, so that whoever holds it waits for no file. A put of this
-            # product reads it only when it has the product's lock.
+            # All products share this row. It is locked last, so that its holder never waits for a file. A put of
+            # this product reads it only under the product's lock.
             raise_revision_floor(connection, revision)
             connection.execute(delete(ProductRow).where(ProductRow.id == product_id))
 

@@ -20,9 +20,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+# Compared by bytes, so that pages of products have the same order on every database and locale.
+PRODUCT_ID = String(200).with_variant(String(200, collation="C"), "postgresql")
+IMAGE_ID = String(32)
+SHA256 = String(64)
+COLLECTION = String(255)
+_SOURCE = String(64)
+
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime, UTC on both sides; SQLite itself keeps no zone, PostgreSQL that of the session."""
+    """An aware datetime in UTC; SQLite itself stores no zone, and PostgreSQL returns that of the session."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -38,15 +45,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-# Compared byte by byte everywhere, so that a page of products has one order on every database and locale.
-PRODUCT_ID = String(200).with_variant(String(200, collation="C"), "postgresql")
-IMAGE_ID = String(32)
-SHA256 = String(64)
-COLLECTION = String(255)
-
-
 class Base(DeclarativeBase):
-    """Names every constraint, so that a later migration can drop it on any database."""
+    """Base of all tables; it names every constraint, so that a migration can drop it on any database."""
 
     metadata = MetaData(
         naming_convention={
@@ -59,14 +59,14 @@ class Base(DeclarativeBase):
 
 
 class ProductRow(Base):
-    """A product; `revision` is at least that of every image it has or ever had."""
+    """A product; `revision` is at least that of every image it has or had."""
 
     __tablename__ = "products"
 
     id: Mapped[str] = mapped_column(PRODUCT_ID, primary_key=True)
     title: Mapped[str] = mapped_column(Text)
     description: Mapped[str] = mapped_column(Text)
-    # JSON and not JSONB: it gives back numbers and the order of keys as they came, on both databases alike.
+    # Not JSONB: JSON returns numbers and the order of keys unchanged on both databases.
     attributes: Mapped[dict[str, Any]] = mapped_column(JSON)
     revision: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -74,7 +74,7 @@ class ProductRow(Base):
 
 
 class ImageRow(Base):
-    """An image of a product; its file is the blob of that sha256."""
+    """An image of a product; its file is the blob with this sha256."""
 
     __tablename__ = "images"
 
@@ -90,15 +90,15 @@ class ImageRow(Base):
 
     __table_args__ = (
         UniqueConstraint("product_id", "position"),
-        # `missing` walks the images in this order and stops at its limit, instead of sorting them all.
+        # `missing` reads images in this order and stops at its limit, instead of sorting them all.
         Index(None, "revision", "id"),
-        # Tells whether anything names a file.
+        # For the question whether any image names a file.
         Index(None, "sha256"),
     )
 
 
 class UnnamedFileRow(Base):
-    """An image file that perhaps no image names any more, and since when; `catalog.image_files` removes it."""
+    """An image file that no image may name since a time; `catalog.image_files` removes it."""
 
     __tablename__ = "unnamed_files"
 
@@ -109,7 +109,7 @@ class UnnamedFileRow(Base):
 
 
 class FileHoldRow(Base):
-    """A backup or restore under way: no image file is removed before it expires."""
+    """A running backup or restore: no image file is removed before it expires."""
 
     __tablename__ = "file_holds"
 
@@ -118,9 +118,9 @@ class FileHoldRow(Base):
 
 
 class CatalogIdRow(Base):
-    """One row: the id that marks the store of image files as this catalog's; a backup or a copy has the same.
+    """One row: the catalog's id, which also stands in its store of image files; a backup or copy has the same.
 
-    Milvus has another, in `IndexStoreRow`.
+    `IndexStoreRow` holds the id for Milvus.
     """
 
     __tablename__ = "catalog_id"
@@ -130,9 +130,9 @@ class CatalogIdRow(Base):
 
 
 class RevisionFloor(Base):
-    """One row: no deleted product had a revision above it, so a new one that starts higher repeats none.
+    """One row: the highest revision of any deleted product; new products start above it.
 
-    Without it a product that is deleted and made again while a clock is set back could reuse a revision.
+    Otherwise a product that is deleted and created again, while a clock is set back, could reuse a revision.
     """
 
     __tablename__ = "revision_floor"
@@ -142,9 +142,9 @@ class RevisionFloor(Base):
 
 
 class CaptionRow(Base):
-    """What a model has written about an image, or why it could not; `fingerprint` is the last to try.
+    """A model's caption of an image, or its error; `fingerprint` is the version that tried last.
 
-    There is no foreign key to images: a put replaces a product's image rows, which must not cost captions.
+    There is no foreign key to images: a put replaces a product's image rows, which must not delete captions.
     """
 
     __tablename__ = "captions"
@@ -158,14 +158,14 @@ class CaptionRow(Base):
 
 
 class DocumentRow(Base):
-    """The words that a product is found by, each field as words with spaces between.
+    """Search document of a product: each field as words with spaces between.
 
-    The database's full-text index hangs on this table: `catalog.keyword_search` says how.
+    `catalog.keyword_search` describes the full-text index on this table.
     """
 
     __tablename__ = "documents"
 
-    # A number, for SQLite's full-text index knows its rows by numbers.
+    # A number, since SQLite's full-text index refers to rows by number.
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     product_id: Mapped[str] = mapped_column(
         PRODUCT_ID, ForeignKey("products.id", ondelete="CASCADE"), unique=True
@@ -178,9 +178,9 @@ class DocumentRow(Base):
 
 
 class IndexStoreRow(Base):
-    """The one row, at most: the id that marks the Milvus that the ledger speaks of.
+    """At most one row: the id of the Milvus that the ledger describes.
 
-    The store of image files has another, in `CatalogIdRow`.
+    `CatalogIdRow` holds the id for the store of image files.
     """
 
     __tablename__ = "index_store"
@@ -190,9 +190,9 @@ class IndexStoreRow(Base):
 
 
 class EmbeddingRow(Base):
-    """A line of the ledger: open while `embedded_at` and `error` are NULL, then settled or in quarantine.
+    """A row of the ledger: open while `embedded_at` and `error` are NULL, then settled or in quarantine.
 
-    There is no foreign key to images: a row outlives its image until the vector is deleted.
+    There is no foreign key to images: a row stays until its vector is deleted.
     """
 
     __tablename__ = "embeddings"
@@ -205,12 +205,11 @@ class EmbeddingRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
-        # The anti-join runs both ways. From an image to its row (`missing`, `counts`) it is one look-up by
-        # the primary key. From the rows of one collection to the images (`obsolete`) it needs that
-        # collection's rows together, in the order that the answer has; the look-up on the other side is one
-        # by the image's revision and id.
+        # The anti-join runs both ways. From an image to its row (`missing`, `counts`) it uses the primary key.
+        # From a collection's rows to the images (`obsolete`) it reads this index in the order of the result, and
+        # finds images by revision and id.
         Index(None, "collection", "image_id", "image_revision"),
-        # What is in quarantine is looked through again and again, and is little.
+        # The quarantine is small and read often.
         Index(
             "ix_embeddings_failed",
             "collection",
@@ -219,16 +218,16 @@ class EmbeddingRow(Base):
             sqlite_where=text("error IS NOT NULL"),
             postgresql_where=text("error IS NOT NULL"),
         ),
-        # Clustered by its key on SQLite, which saves every look-up a second tree.
+        # Clustered by its key on SQLite, which saves a second tree search.
         {"sqlite_with_rowid": False},
     )
 
 
 class ModelVersionRow(Base):
-    """A model version that has, or had, a collection.
+    """A model version that has or had a collection.
 
-    `settings` are those fields of its encoder's configuration that make it this version. `promoted_at` is
-    when it was last chosen to take over, `retired_at` when another last took over from it.
+    `settings` are the fields of its encoder's configuration that define the version. `promoted_at` is its last
+    promotion, `retired_at` the last promotion of another version in its place.
     """
 
     __tablename__ = "model_versions"
@@ -248,14 +247,11 @@ class ModelVersionRow(Base):
     retired_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-_SOURCE = String(64)
-
-
 class ImportRow(Base):
     """The last import from a source: unfinished while `finished_at` is NULL.
 
-    `source` stands for the place that products come from, `plan` for how they are read from it and which
-    state of it that is: a position counts only within one plan.
+    `source` identifies the place that products come from. `plan` identifies how they are read and which state of
+    the source that is; a position is valid within one plan.
     """
 
     __tablename__ = "imports"
@@ -273,7 +269,7 @@ class ImportRow(Base):
 
 
 class ImportedProductRow(Base):
-    """A product that a source has delivered; `generation` and `row_number` say when and where last."""
+    """A product that a source delivered; `generation` and `row_number` are of its last delivery."""
 
     __tablename__ = "imported_products"
 
@@ -286,7 +282,7 @@ class ImportedProductRow(Base):
 
 
 class ImportErrorRow(Base):
-    """What was wrong with a row of a source's last import."""
+    """An error in a row of a source's last import."""
 
     __tablename__ = "import_errors"
 
@@ -297,9 +293,9 @@ class ImportErrorRow(Base):
 
 
 class ImportedImageRow(Base):
-    """What a path or URL held when it was read last, and how its keeper calls that state of it.
+    """Image behind a path or URL at its last read, with its validators.
 
-    The key is a hash, for a URL may be longer than an index takes.
+    The key is a hash, since a URL may be longer than an index allows.
     """
 
     __tablename__ = "imported_images"
@@ -316,9 +312,9 @@ class ImportedImageRow(Base):
 
 
 class JobRow(Base):
-    """A job; `expires_at` is when its process counts as dead unless it gives another sign of life.
+    """A job; without another heartbeat its process counts as dead at `expires_at`.
 
-    `claim` is what it keeps other jobs off until its end, `lock` what it has locked for a moment.
+    `claim` excludes other jobs until its end, `lock` for a moment.
     """
 
     __tablename__ = "jobs"
@@ -342,7 +338,7 @@ class JobRow(Base):
 
 
 class ApiKeyRow(Base):
-    """A key that callers show; only its hash is kept."""
+    """An API key; only its hash is stored."""
 
     __tablename__ = "api_keys"
 
@@ -355,25 +351,3 @@ class ApiKeyRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-
-
-__all__ = [
-    "ApiKeyRow",
-    "Base",
-    "CaptionRow",
-    "CatalogIdRow",
-    "DocumentRow",
-    "EmbeddingRow",
-    "FileHoldRow",
-    "ImageRow",
-    "ImportErrorRow",
-    "ImportRow",
-    "ImportedImageRow",
-    "ImportedProductRow",
-    "IndexStoreRow",
-    "JobRow",
-    "ModelVersionRow",
-    "ProductRow",
-    "RevisionFloor",
-    "UnnamedFileRow",
-]

@@ -7,24 +7,22 @@ from core.types import EncoderInput
 
 T = TypeVar("T")
 MAX_ENCODE_BYTES = 16 * 2**20
-"""Bytes of the inputs of one call to an encoder: what carries the call takes 64 MB at most."""
+"""Most bytes of inputs in one call to an encoder; the transport takes at most 64 MB."""
 MAX_READ_BYTES = 64 * 2**20
-"""Bytes of the image files that the threads of a job hold at once, where files are only read or copied."""
+"""Most bytes of image files that the threads of a job hold at once, where files are only read or copied."""
 MAX_ENCODE_INPUTS = 256
-"""Inputs of one call: several replicas share a larger batch, and each call keeps within its deadline."""
+"""Most inputs of one call, so that replicas share larger batches and each call meets its deadline."""
 
 
-def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Cut items, in order, into parts of `size`; the last one may have fewer."""
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Split items, in order, into batches of `size`; the last batch may have fewer."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def batched_by_bytes(items: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Cut items, in order, into calls to an encoder; one that is too large by itself goes alone.
+    """Split items, in order, into batches for one call to an encoder; an item that is too large goes alone.
 
-    Whoever reads files for such a call reads them batch by batch as well, so that no more are held at once.
-
-    `size` gives the bytes of an item.
+    `size` returns the bytes of an item. Files should be read batch by batch, so that no more are held at once.
     """
     batch: list[T] = []
     total = 0
@@ -39,7 +37,7 @@ def batched_by_bytes(items: Sequence[T], size: Callable[[T], int]) -> Iterator[l
 
 
 def input_bytes(item: EncoderInput) -> int:
-    """Bytes that an input takes in a call."""
+    """Return the bytes of an input in a call."""
     if isinstance(item, str):
         return len(item.encode())
     return len(item if isinstance(item, bytes) else item.data)

@@ -1,19 +1,19 @@
-"""Typed filters on a product's attributes: their JSON, their tree, and what they mean.
+r"""Typed filters on a product's attributes: their JSON, their tree and their meaning.
 
 A filter is an object. Each key is an attribute name and each value a condition; all must hold:
 
     {"color": "red", "price": {"gte": 10, "lt": 50}, "brand": ["a", "b"]}
 
 Conditions: a scalar (equal), a list (any of), or an object of `eq`, `in`, `gt`, `gte`, `lt`, `lte`,
-`prefix`, `exists`. The keys `and`, `or` (lists of filters) and `not` (a filter) combine. A backslash in
-front of a key takes the rest as an attribute name: `\and` is the attribute called "and".
+`prefix`, `exists`. The keys `and`, `or` (lists of filters) and `not` (a filter) combine filters. A key that
+begins with a backslash is an attribute name: `\and` is the attribute called "and".
 
-A comparison with an attribute that is missing or of another type is false. An attribute that is a list
-equals a value when one of its elements does; it has no order and no prefix. Numbers are compared as
-64-bit floats, strings by code point; a bool is not a number. `null` counts as missing.
+A comparison with an attribute that is missing or of another type is false. An attribute that is a list equals a
+value when one of its elements does; it has no order and no prefix. Numbers are compared as 64-bit floats, strings
+by code point; a bool is not a number. `null` counts as missing.
 
-`parse_filter` reads the JSON, `matches` is the meaning in Python; `milvus/filters.py` and
-`catalog/filters.py` compile the same tree to an expression of Milvus and a condition in SQL.
+`parse_filter` reads the JSON, `matches` evaluates it in Python. `milvus/filters.py` and `catalog/filters.py`
+compile the same tree to an expression of Milvus and a condition in SQL.
 """
 
 import math
@@ -27,6 +27,17 @@ from core.types import Attributes
 
 Scalar = str | bool | int | float
 RangeOperator = Literal["gt", "gte", "lt", "lte"]
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+}
+MAX_DEPTH = 16
+MAX_CONDITIONS = 256
+MAX_VALUES = 1000
+MAX_STRING = 1024
+_OPERATORS = "eq, in, gt, gte, lt, lte, prefix, exists"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +50,7 @@ class AnyOf:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """The attribute is ordered so against the value."""
+    """The attribute stands in this order to the value."""
 
     name: str
     operator: RangeOperator
@@ -48,7 +59,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The attribute is a string that begins so."""
+    """The attribute is a string with this prefix."""
 
     name: str
     prefix: str
@@ -56,7 +67,7 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """The attribute is there (or is not)."""
+    """The attribute exists, or with `wanted=False` does not."""
 
     name: str
     wanted: bool
@@ -64,14 +75,14 @@ class Exists:
 
 @dataclass(frozen=True, slots=True)
 class All:
-    """Every part holds; an empty one always does."""
+    """Every part holds; without parts it always does."""
 
     parts: tuple["Filter", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Any_:
-    """At least one part holds; an empty one never does."""
+    """At least one part holds; without parts it never does."""
 
     parts: tuple["Filter", ...]
 
@@ -88,19 +99,12 @@ Filter = AnyOf | Compare | Prefix | Exists | All | Any_ | Not
 
 Kind = Literal["string", "number", "bool"]
 
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
-    "gt": operator.gt,
-    "gte": operator.ge,
-    "lt": operator.lt,
-    "lte": operator.le,
-}
-
 
 def kind_of(value: object) -> tuple[Kind, Any] | None:
-    """Tell a scalar's kind and its comparable form; None for what no condition can equal.
+    """Return a scalar's kind and comparable form; None for a value that equals nothing.
 
-    A number becomes a float: integers beyond 2**53 lose their last digits, those beyond the range of a
-    64-bit float are comparable with nothing.
+    A number becomes a float: integers beyond 2**53 lose their last digits, and those beyond the range of a 64-bit
+    float equal nothing.
     """
     if isinstance(value, str):
         return "string", value
@@ -116,7 +120,7 @@ def kind_of(value: object) -> tuple[Kind, Any] | None:
 
 
 def matches(filter: Filter, attributes: Attributes) -> bool:
-    """Say whether a product with these attributes passes the filter."""
+    """Return whether a product with these attributes passes the filter."""
     match filter:
         case AnyOf(name, values):
             wanted = [kind_of(value) for value in values]
@@ -149,24 +153,17 @@ def _ordered(found: object, order: str, value: object) -> bool:
     return _ORDER[order](left[1], right[1])
 
 
-MAX_DEPTH = 16
-MAX_CONDITIONS = 256
-MAX_VALUES = 1000
-MAX_STRING = 1024
-_OPERATORS = "eq, in, gt, gte, lt, lte, prefix, exists"
-
-
 def parse_filter(json: object) -> Filter:
     """Read a filter from decoded JSON.
 
     Raises:
-        InvalidInput: something is not a filter; the message and `param` name the path of that part.
+        InvalidInput: a part is no filter; the message and `param` name its path.
     """
     return _Parser().filter(json, "filter", 1)
 
 
 class _Parser:
-    """Counts conditions and values over the whole filter, so that its expression stays bounded."""
+    """Counts conditions and values over all parts, so that the compiled expression stays bounded."""
 
     def __init__(self) -> None:
         self._conditions = 0
@@ -264,21 +261,3 @@ def _checked_string(value: str, path: str) -> str:
 def _refuse(path: str, reason: str) -> NoReturn:
     shown = path.encode("utf-8", "replace").decode()[:200]
     raise InvalidInput(f"{shown}: {reason}").at(shown)
-
-
-__all__ = [
-    "All",
-    "AnyOf",
-    "Any_",
-    "Compare",
-    "Exists",
-    "Filter",
-    "Kind",
-    "Not",
-    "Prefix",
-    "RangeOperator",
-    "Scalar",
-    "kind_of",
-    "matches",
-    "parse_filter",
-]

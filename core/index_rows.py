@@ -1,4 +1,4 @@
-"""The rows of a collection, written and removed in the one order that loses nothing."""
+"""Rows of a collection, written and removed in the order that loses nothing."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from core.vectors import is_unit
 
 Failure = tuple[IndexItem, VitrineError]
 GRACE_S = 15.0
-"""Age at which an unfinished write counts as abandoned, in seconds, where no configuration says it."""
+"""Default age at which an unfinished write counts as abandoned, in seconds."""
 _PREPARE_WAIT_S = 10.0
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WrittenRows:
-    """What became of rows: in, removed again since they became obsolete meanwhile, or refused for good."""
+    """Outcome of a write: rows in Milvus, rows removed as obsolete meanwhile, and rows refused for good."""
 
     settled: Sequence[IndexItem] = ()
     obsolete: Sequence[IndexItem] = ()
@@ -30,13 +30,12 @@ class WrittenRows:
 
 
 class IndexRows:
-    """Keeps a store and the ledger in step. Blocking; safe to use from several threads.
+    """Keeps a store and the ledger consistent. Blocking; safe to use from several threads.
 
-    The ledger announces a row before Milvus may hold it and settles it after Milvus does, so a crash at
-    any point leaves either a missing row, which is written again, or an obsolete one, which is removed.
-    A removal announces its rows too, and drops those that no writer has touched until its end. Only a writer
-    that takes longer than the grace over an obsolete row and dies after it has put the vector in leaves one
-    that the ledger does not know; `verify --repair` finds it.
+    The ledger opens a row before Milvus may hold it and settles it afterwards. So a crash at any point leaves a
+    missing row, which is written again, or an obsolete one, which is removed. A removal opens its rows, too, and
+    deletes those that no writer has changed by its end. One vector can escape: that of a writer that takes longer
+    than the grace over an obsolete row and dies after the upsert. `verify --repair` finds it.
     """
 
     def __init__(self, store: VectorStore, ledger: Ledger, check: StoreCheck | None = None) -> None:
@@ -47,11 +46,11 @@ class IndexRows:
         self._preparing = Lock()
 
     def prepare(self, info: EncoderInfo) -> None:
-        """Have the version's collection ready to be written and searched; looks once a version.
+        """Create and register the version's collection where needed; checks once a version.
 
         Raises:
-            StoreUnknown: the store is not the one that the ledger speaks of.
-            Unavailable: the store or the ledger does not answer, or keeps another caller waiting.
+            StoreUnknown: the store is not the one that the ledger describes.
+            Unavailable: the store or the ledger does not answer, or blocks another caller.
         """
         if info.collection in self._prepared:
             return
@@ -60,10 +59,10 @@ class IndexRows:
                 return
             self._check.take()
             if not self._store.has_collection(info.collection):
-                # A store without it may be another than at the last look.
+                # A store without the collection may be another one than at the last check.
                 self._check.look_again()
                 self._check.take()
-                # What the ledger says is in a collection that is not there was lost with it.
+                # The ledger's rows of a missing collection were lost with it.
                 self._ledger.reset(info.collection)
             self._store.ensure_collection(info.collection, info.dimension)
             self._ledger.register(info)
@@ -72,14 +71,14 @@ class IndexRows:
             self._prepared.add(info.collection)
 
     def look_again(self) -> None:
-        """Forget what is prepared: a collection may be lost although the ledger is content."""
+        """Forget which collections are prepared: one may be lost although the ledger shows no gap."""
         self._prepared.clear()
 
     def vectors(self, info: EncoderInfo, items: Sequence[IndexItem]) -> dict[str, Vector]:
-        """Read, by image id, what the collection holds of these images at any revision.
+        """Read the vectors that the collection holds of these images at any revision, by image id.
 
-        An image id stands for the content of a file, and revisions differ in attributes and place only: so
-        these need not be encoded again. A vector that was damaged is left out.
+        An image id identifies the content of a file, and revisions differ in attributes and place only, so these
+        images need no encoding. Damaged vectors are left out.
 
         Raises:
             NotFound: the collection was lost.
@@ -94,7 +93,7 @@ class IndexRows:
         }
 
     def write(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> WrittenRows:
-        """Write announced rows; those that are in none of the three answers are missing still."""
+        """Write opened rows; those in none of the three outcomes are still missing."""
         if not rows:
             return WrittenRows()
         try:
@@ -103,27 +102,27 @@ class IndexRows:
         except InvalidInput as error:
             if len(rows) == 1:
                 return WrittenRows(refused=[(rows[0].item, error)])
-            # One row that cannot be stored must not keep its neighbors out.
+            # One row that cannot be stored must not block the others.
             return _together([self.write(info, [row]) for row in rows])
 
     def settle(self, collection: str, items: Sequence[IndexItem]) -> WrittenRows:
-        """Record rows that Milvus holds; those that became obsolete meanwhile go."""
+        """Record rows that Milvus holds; those that are obsolete by now are removed."""
         out = {item.key for item in self._ledger.settle(collection, items)}
-        # Without grace: the rows are open since this writer has opened them.
+        # Without grace: this writer has opened the rows itself.
         gone = set(self.remove(collection, sorted(out), grace_s=0))
         return WrittenRows(
             [item for item in items if item.key not in out], [item for item in items if item.key in gone]
         )
 
     def remove(self, collection: str, keys: Sequence[str], grace_s: float = GRACE_S) -> Sequence[str]:
-        """Delete obsolete rows from Milvus first, then from the ledger: the other order could leave orphans.
+        """Delete obsolete rows from Milvus, then from the ledger; the other order could leave orphans.
 
-        A current image's row stays, and becomes missing. What somebody opened less than `grace_s` seconds ago
-        is left to its writer, and to the repair should that one die. Returns the keys that were removed.
+        The row of a current image stays and becomes missing. Rows that were opened less than `grace_s` seconds ago
+        are left to their writers, or to the repair where those die. Returns the removed keys.
 
         Raises:
-            NotFound: the collection was lost, with all that was to be removed.
-            StoreUnknown: the store is not the one that the ledger speaks of; the rows stay obsolete.
+            NotFound: the collection was lost, with all these rows.
+            StoreUnknown: the store is not the one that the ledger describes; the rows stay obsolete.
         """
         self._check.require()
         removal = self._ledger.begin_removal(collection, keys, grace_s)
@@ -140,21 +139,20 @@ class IndexRows:
         return removal.keys
 
     def remove_obsolete(self, collection: str, batch_size: int = 64, grace_s: float = 0.0) -> int:
-        """Delete the rows of images that are gone or have changed; returns how many."""
+        """Delete the rows of images that are gone or have changed; returns their number."""
         removed = 0
         while keys := self._ledger.obsolete(collection, batch_size, grace_s):
             try:
                 removed += len(self.remove(collection, keys, grace_s))
             except NotFound:
-                # Lost with the collection, and their rows are dropped.
+                # The vectors were lost with the collection, and the rows are deleted.
                 removed += len(keys)
         return removed
 
     def remove_obsolete_of_model(self, info: EncoderInfo, batch_size: int = 64, grace_s: float = 0.0) -> int:
-        """Delete the rows of images that are gone or have changed in every version of the model; returns how many.
+        """Delete the rows of images that are gone or have changed in all versions of a model; returns their number.
 
-        `info` is the version that serves, which comes first: what is wrong with another's collection is logged
-        and holds up none.
+        `info` is the version that serves, and comes first. Errors of other versions are logged and block nothing.
 
         Raises:
             Unavailable: the store or the ledger does not answer for the version that serves.
@@ -162,7 +160,7 @@ class IndexRows:
         removed = self.remove_obsolete(info.collection, batch_size, grace_s)
         for other in self._ledger.versions():
             if other.name == info.name and other.collection != info.collection:
-                # A writer that died with a replica of that version has left its rows to whoever comes next.
+                # A writer that died with a replica of that version has left its rows.
                 try:
                     removed += self.remove_obsolete(other.collection, batch_size, grace_s)
                 except VitrineError as error:
@@ -174,15 +172,15 @@ class IndexRows:
         try:
             yield
         except NotFound:
-            # The next call makes the collection again.
+            # The next call creates the collection again.
             self._prepared.discard(info.collection)
             self._check.look_again()
             raise
 
     @contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
-        # Of two that find a new collection missing, the later would reset what the earlier has settled since.
-        # Between processes that remains, and costs that these images are encoded again.
+        # Of two callers that find a collection missing, the second would reset what the first has settled since.
+        # Two processes can still do so; then these images are encoded again.
         if not self._preparing.acquire(timeout=_PREPARE_WAIT_S):
             raise Unavailable("the collection is still being prepared; try again")
         try:

@@ -1,4 +1,4 @@
-"""Index and caption the images of the catalog, and keep collection, ledger and catalog in step."""
+"""Indexing and captioning of the catalog's images, for writes and for the repair."""
 
 import asyncio
 import time
@@ -34,26 +34,26 @@ IndexState = Literal["indexed", "pending", "failed"]
 _State = IndexState | Literal["obsolete"]
 
 BUGS_EVERY_S = 300.0
-"""How often passes look for what met a bug of another release: while a release rolls out, the encoder that
-answers may still be of the one before."""
+"""Interval at which passes retry what met a bug of another release, in seconds. While a release rolls out, the
+encoder that answers may still be of the previous one."""
 
 
 @dataclass(frozen=True, slots=True)
-class SweepReport:
-    """What one pass did: images indexed, put into quarantine, and obsolete rows removed."""
+class RepairReport:
+    """Outcome of one pass: images indexed, images put into quarantine, and obsolete rows removed."""
 
     indexed: int = 0
     failed: int = 0
     removed: int = 0
 
-    def __add__(self, other: "SweepReport") -> "SweepReport":
-        return SweepReport(
+    def __add__(self, other: "RepairReport") -> "RepairReport":
+        return RepairReport(
             self.indexed + other.indexed, self.failed + other.failed, self.removed + other.removed
         )
 
 
 class Indexer:
-    """Index images with one encoder; `IndexRows` says why nothing is lost."""
+    """Indexes images with one encoder; `IndexRows` explains why nothing is lost."""
 
     def __init__(
         self,
@@ -70,18 +70,18 @@ class Indexer:
         self._bugs_at: dict[str, float] = {}
 
     async def describe(self) -> EncoderInfo:
-        """Say which version serves, with its collection ready to be written and searched."""
+        """Return the version that serves, after preparing its collection."""
         info = await self._encoder.describe()
         await _call(self._rows.prepare, info)
         return info
 
     async def index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:
-        """Embed and write these images; returns the state by image id. What fails for now is pending.
+        """Embed and write these images; returns the state by image id. Temporary failures are pending.
 
-        Those that became obsolete meanwhile have none: they are gone, or missing at another revision.
+        Images that became obsolete meanwhile have no state: they are gone, or missing at another revision.
 
         Raises:
-            Internal: the encoder fails on whatever it is asked; the images are missing still.
+            Internal: the encoder fails on every input; the images are still missing.
         """
         if not items:
             return {}
@@ -90,28 +90,28 @@ class Indexer:
         except (Unavailable, NotFound):
             return {item.image_id: "pending" for item in items}
 
-    async def sweep(self, batch_size: int = 64, grace_s: float = 0.0) -> SweepReport:
-        """Index what is missing and remove what is obsolete, until nothing of either is left.
+    async def repair(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
+        """Index what is missing and remove what is obsolete, until the gap is closed.
 
         Raises:
-            Unavailable: the encoder or the store is away; what was done until then is done.
-            Internal: the encoder fails on whatever it is asked.
+            Unavailable: the encoder or the store does not answer; finished work stays.
+            Internal: the encoder fails on every input.
         """
         report = await self.index_missing(batch_size, grace_s)
         return report + await self.remove_obsolete(batch_size, grace_s)
 
-    async def index_missing(self, batch_size: int = 64, grace_s: float = 0.0) -> SweepReport:
+    async def index_missing(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
         """Index what the version that serves lacks, until nothing is missing.
 
         Raises:
-            Unavailable: the encoder or the store is away; what was done until then is done.
-            Internal: the encoder fails on whatever it is asked.
+            Unavailable: the encoder or the store does not answer; finished work stays.
+            Internal: the encoder fails on every input.
         """
-        report = SweepReport()
-        # A collection that was lost since the last sweep must be noticed although the ledger is content.
+        report = RepairReport()
+        # A collection may be lost although the ledger shows no gap.
         self._rows.look_again()
         while True:
-            # Anew for each batch: when other weights begin to serve, what the old ones lack stays missing.
+            # Again for each batch: other weights may begin to serve.
             info = await self.describe()
             await self._retry_bugs(info.collection)
             items = await _call(self._ledger.missing, info.collection, batch_size, grace_s)
@@ -119,19 +119,19 @@ class Indexer:
                 return report
             states = await self._index(items)
             counts = list(states.values())
-            report += SweepReport(indexed=counts.count("indexed"), failed=counts.count("failed"))
+            report += RepairReport(indexed=counts.count("indexed"), failed=counts.count("failed"))
             if "pending" in counts:
                 return report
 
-    async def remove_obsolete(self, batch_size: int = 64, grace_s: float = 0.0) -> SweepReport:
+    async def remove_obsolete(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
         """Remove obsolete rows in every version of the model, until none is left.
 
         Raises:
-            Unavailable: the encoder or the store is away; what was done until then is done.
+            Unavailable: the encoder or the store does not answer; finished work stays.
         """
         info = await self.describe()
         removed = await _call(self._rows.remove_obsolete_of_model, info, batch_size, grace_s)
-        return SweepReport(removed=removed)
+        return RepairReport(removed=removed)
 
     async def _retry_bugs(self, collection: str) -> None:
         now = time.monotonic()
@@ -148,7 +148,7 @@ class Indexer:
         if same:
             states |= await self._write(announced, same)
         unknown = [item for item in items if item.image_id not in held]
-        # The files of a batch are gone before those of the next are read.
+        # The files of a batch are freed before the next batch is read.
         for batch in batched_by_bytes(unknown, lambda item: item.bytes):
             states |= await self._index_files(announced, batch)
         return {image_id: state for image_id, state in states.items() if state != "obsolete"}
@@ -168,7 +168,7 @@ class Indexer:
             return await self._encode_apart(announced, readable, error)
         items = [item for item, _ in readable]
         if encoded.info.collection != announced.collection:
-            # The replica that encoded runs other weights than the one that answered describe().
+            # The replica that encoded has other weights than the one that answered describe().
             await _call(self._rows.prepare, encoded.info)
             await _call(self._ledger.open, encoded.info.collection, items)
         return await self._write(encoded.info, *_split(items, encoded))
@@ -176,8 +176,8 @@ class Indexer:
     async def _encode_apart(
         self, announced: EncoderInfo, readable: Sequence[tuple[IndexItem, bytes]], error: Internal
     ) -> dict[str, _State]:
-        """Find what a call fails of by halves; what fails alone goes to quarantine, out of the way of others."""
-        # No image is to blame when the encoder fails on one that is known to be good.
+        """Find the images on which a call fails, by halving it; those that fail alone go into quarantine."""
+        # An encoder that fails on a sound image is broken itself.
         if isinstance((await self._asked([PROBE])).vectors[0], VitrineError):
             raise error
         if len(readable) == 1:
@@ -194,7 +194,7 @@ class Indexer:
         except VitrineError:
             raise
         except Exception as error:
-            # A model in this process raises what its code raises.
+            # A model in this process raises any error.
             raise expected(error, f"encoding with {self._encoder.name}") from error
 
     async def _write(
@@ -208,7 +208,7 @@ class Indexer:
         return states | {item.image_id: "indexed" for item in written.settled}
 
     async def _read(self, items: Sequence[IndexItem]) -> tuple[list[tuple[IndexItem, bytes]], list[Failure]]:
-        # All at once: an object store takes long for one file and no longer for many.
+        # All at once: an object store takes as long for one file as for many.
         contents = await asyncio.gather(*(_call(self._blob, item) for item in items))
         pairs = list(zip(items, contents, strict=True))
         readable = [(item, content) for item, content in pairs if isinstance(content, bytes)]
@@ -225,7 +225,7 @@ def _split(items: Sequence[IndexItem], encoded: Encoded) -> tuple[list[VectorRow
     rows: list[VectorRow] = []
     failures: list[Failure] = []
     for item, vector in zip(items, encoded.vectors, strict=True):
-        # What met a bug would meet it again: out of the way of others, until another release tries it.
+        # A bug would repeat, so the image goes into quarantine until another release tries it.
         if isinstance(vector, InvalidInput | Internal):
             failures.append((item, vector))
         elif not isinstance(vector, VitrineError):
@@ -240,7 +240,7 @@ async def _call(function: Callable[..., T], *args: object) -> T:
 
 @dataclass(frozen=True, slots=True)
 class CaptionReport:
-    """What one pass did: captions written, images put into quarantine, rows of gone images removed."""
+    """Outcome of one pass: captions written, images put into quarantine, rows of deleted images removed."""
 
     written: int = 0
     failed: int = 0
@@ -252,11 +252,11 @@ class CaptionReport:
         )
 
 
-class Captioning:
+class Captioner:
     """Captions images with one encoder.
 
-    A caption is stored as soon as its batch is written, so a pass that is killed goes on where it was;
-    two passes at once only do some work twice.
+    Captions are stored batch by batch, so a killed pass resumes where it was. Two passes at once only do some work
+    twice.
     """
 
     def __init__(self, encoder: EncoderClient, captions: Captions, blobs: Blobs) -> None:
@@ -265,12 +265,12 @@ class Captioning:
         self._blobs = blobs
         self._bugs_at = 0.0
 
-    async def sweep(self, batch_size: int = 8) -> CaptionReport:
-        """Caption what is missing until nothing is, and drop captions of images that are gone.
+    async def repair(self, batch_size: int = 8) -> CaptionReport:
+        """Caption images until none is missing, and delete captions of deleted images.
 
         Raises:
             UnsupportedModality: the encoder writes no captions.
-            Unavailable: the encoder is away; what was done until then is done.
+            Unavailable: the encoder does not answer; finished work stays.
         """
         info = await self._encoder.describe()
         if info.captions is None:
@@ -296,7 +296,7 @@ class Captioning:
         if readable:
             captioned = await self._encoder.caption([data for _, data in readable])
             if captioned.info.captions != version:
-                # A rolling update is under way: what the other version writes is of use once it has won.
+                # A rolling update is running; captions of the other version are of use once it has finished.
                 return CaptionReport()
             written, broken = _split_captions([image for image, _ in readable], captioned)
             failures += broken
@@ -307,7 +307,7 @@ class Captioning:
     async def _read(
         self, images: Sequence[ProductImage]
     ) -> tuple[list[tuple[ProductImage, bytes]], list[tuple[str, VitrineError]]]:
-        """Read files until a call can carry no more; those behind are still missing afterwards."""
+        """Read files up to the size of one call; the others stay missing."""
         readable: list[tuple[ProductImage, bytes]] = []
         failures: list[tuple[str, VitrineError]] = []
         size = 0
@@ -325,7 +325,7 @@ class Captioning:
 def _split_captions(
     images: Sequence[ProductImage], captioned: Captioned
 ) -> tuple[list[tuple[str, str]], list[tuple[str, VitrineError]]]:
-    """Captions and failures by image id; an image that fails for now only is in neither."""
+    """Split into captions and failures by image id; temporary failures are in neither."""
     answers = [(image.image_id, text) for image, text in zip(images, captioned.texts, strict=True)]
     written = [(image_id, text) for image_id, text in answers if isinstance(text, str)]
     return written, [

@@ -1,4 +1,4 @@
-"""Sources that a catalog is imported from, as a caller describes them, and the limits of an import."""
+"""Descriptions of the sources of an import, and its limits."""
 
 from typing import Annotated, Literal
 
@@ -7,34 +7,33 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.config import Config
 from core.types import WholeNumber
 
+TOKEN_PREFIX = "VITRINE_IMPORT_TOKEN"
+"""Prefix of the variables that may be sent to remote catalogs; the environment holds other secrets, too."""
+
 
 class ImportConfig(Config):
-    """Bounds of imports."""
+    """Limits of imports."""
 
     folders: tuple[str, ...] = Field(
         (),
-        description="Folders that imports of the API may read, with all that is below them. Whoever has a "
-        "shell may import from anywhere.",
+        description="Folders that imports of the API may read, with all below them. Imports from a shell may "
+        "read any folder.",
     )
-    products_at_once: int = Field(8, ge=1, le=256, description="Products that are in hand at once.")
+    products_at_once: int = Field(8, ge=1, le=256, description="Products that are imported at once.")
     images_at_once: int = Field(16, ge=1, le=256, description="Images that are read or fetched at once.")
     batch_products: int = Field(
         64,
         ge=1,
         le=1000,
-        description="Products after which the position is saved: what a killed import does again at most.",
+        description="Products after which the position is saved; a killed import repeats at most these.",
     )
-    attempts: int = Field(6, ge=1, description="How often a server is asked that fails or is too busy.")
+    attempts: int = Field(6, ge=1, description="Most attempts at a server that fails or is too busy.")
     backoff_s: float = Field(
         1.0, ge=0, description="Pause before the second attempt, in seconds; it doubles each time."
     )
     max_backoff_s: float = Field(
-        120.0, gt=0, description="Longest pause, also where a server asks for a longer one, in seconds."
+        120.0, gt=0, description="Longest pause in seconds, even where a server asks for a longer one."
     )
-
-
-TOKEN_PREFIX = "VITRINE_IMPORT_TOKEN"
-"""Only variables of this prefix are sent to remote catalogs: the environment holds other secrets too."""
 
 
 class _Description(BaseModel):
@@ -42,7 +41,7 @@ class _Description(BaseModel):
 
 
 class Fields(_Description):
-    """Which columns of a manifest, or fields of a remote catalog's items, hold what.
+    """Names of the columns of a manifest, or of the fields of a remote catalog's items.
 
     A field of a nested object is written `media.url`; through a list it names that field of each item.
     """
@@ -54,13 +53,13 @@ class Fields(_Description):
     )
     images: tuple[str, ...] | None = Field(
         None,
-        # A list is what JSON has for a tuple.
+        # JSON has lists where Python has tuples.
         strict=False,
         description="Images, in this order: paths or URLs, one or a list each; by default `images` or "
-        "`image` where there is one. Where there is none, products keep the images that they have.",
+        "`image` where there is one. Without one, products keep their images.",
     )
     images_separator: str = Field(
-        "|", min_length=1, description="What stands between the images of a text that names several."
+        "|", min_length=1, description="Separator of the images in a text that names several."
     )
     attributes: str | None = Field(
         None, description="An object of attributes, or its JSON; by default `attributes` where there is one."
@@ -71,14 +70,14 @@ class Fields(_Description):
 
 
 class FolderSource(_Description):
-    """A folder: each sub-folder is a product of that name, each image beside them one of its file's name."""
+    """A folder: each subfolder is a product of that name, and each image file beside them a product, too."""
 
     kind: Literal["folder"]
     path: str = Field(min_length=1, description="The folder.")
 
 
 class ManifestSource(_Description):
-    """A table, one row a product; relative paths of images begin at its folder and stay inside of it."""
+    """A table with one row a product; relative paths of images begin at its folder and stay within it."""
 
     kind: Literal["manifest"]
     path: str = Field(min_length=1, description="The file: .csv, .tsv, .jsonl, .ndjson or .parquet.")
@@ -87,12 +86,12 @@ class ManifestSource(_Description):
         "utf-8", description="How CSV is encoded."
     )
     delimiter: Literal[",", ";", "|", "tab"] | None = Field(
-        None, description="What stands between CSV cells; by default what the first line holds most of."
+        None, description="Separator of CSV cells; by default the one most frequent in the first line."
     )
 
 
 class RemoteSource(_Description):
-    """A catalog behind HTTP that answers page by page in JSON."""
+    """A catalog behind HTTP that answers in pages of JSON."""
 
     kind: Literal["remote"]
     url: str = Field(min_length=1, description="The first page's URL, without the parameters below.")

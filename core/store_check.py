@@ -1,4 +1,4 @@
-"""The check that Milvus is the one that the ledger speaks of, so that a wrong address resets nothing."""
+"""Check that Milvus is the one that the ledger describes, so that a wrong address resets nothing."""
 
 import logging
 import time
@@ -11,7 +11,7 @@ from core.ports import Ledger, VectorStore
 
 _GOOD_FOR_S = 30.0
 _OTHERS_GOOD_FOR_S = 1.5
-"""How long a store that is new, emptied or refused counts as such, in seconds."""
+"""Time for which a verdict of new, emptied or refused counts, in seconds."""
 _State = Literal["known", "new", "emptied"]
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What a look has found, or the error that it met; `era` says between which losses it began."""
+    """Result of a look, or its error; `era` identifies the losses known when it began."""
 
     found: _State | VitrineError
     store_id: str | None
@@ -28,15 +28,15 @@ class _Verdict:
 
 
 class StoreCheck:
-    """Compares the id of the Milvus that the ledger keeps with the marks in Milvus.
+    """Compares the id that the ledger keeps of its Milvus with the marks in Milvus.
 
-    Blocking; safe from several threads, of which one at a time looks. The first of these that holds decides:
+    Blocking; safe to use from several threads, of which one at a time looks. The first of these that holds decides:
 
     - known: Milvus has the mark.
-    - new: the ledger says that nothing is settled. It becomes the ledger's.
-    - new: the ledger has no id yet, as after an update, and Milvus has a collection of the ledger's.
-    - emptied: Milvus has neither marks nor collections, and `rebuilt_if_empty`. It is filled without asking.
-    - refused: any other.
+    - new: nothing is settled in the ledger. Milvus becomes the ledger's.
+    - new: the ledger has no id yet, as after an update, and Milvus has one of its collections.
+    - emptied: Milvus has neither marks nor collections, and `rebuilt_if_empty`. It is filled without confirmation.
+    - refused: otherwise.
     """
 
     def __init__(self, store: VectorStore, ledger: Ledger) -> None:
@@ -49,7 +49,7 @@ class StoreCheck:
 
     @property
     def is_known(self) -> bool:
-        """Tell, without a wait, whether Milvus was found to be the ledger's in the last half minute."""
+        """Return, without waiting, whether Milvus was found to be the ledger's in the last half minute."""
         verdict = self._verdict
         return (
             verdict is not None
@@ -59,17 +59,17 @@ class StoreCheck:
         )
 
     def require(self) -> None:
-        """Return unless Milvus is refused; writes nothing, and asks Milvus twice a minute once it is known.
+        """Return unless Milvus is refused; writes nothing, and looks twice a minute once Milvus is known.
 
         Raises:
-            StoreUnknown: Milvus is not the ledger's; the message says what was expected and what to do.
+            StoreUnknown: Milvus is not the ledger's; the message names the expected mark and the remedy.
             Unavailable: Milvus or the ledger does not answer.
         """
         if not self.is_known:
             self._judge(_OTHERS_GOOD_FOR_S)
 
     def take(self) -> None:
-        """Return once Milvus is marked as the ledger's; same errors as `require`."""
+        """Mark Milvus as the ledger's where it is new or emptied; raises as `require`."""
         if self.is_known:
             return
         while True:
@@ -77,16 +77,16 @@ class StoreCheck:
             if verdict.found == "known":
                 return
             if verdict.found == "emptied":
-                logger.warning("%s is empty: all that it held is encoded anew", self._store.address)
+                logger.warning("%s is empty: all its images are encoded again", self._store.address)
                 self._ledger.forget_store(verdict.store_id)
             self._store.set_mark(self._ledger.make_store_id())
 
     def look_again(self) -> None:
-        """Forget what was found, also by a look that is under way: a collection is lost."""
+        """Forget all verdicts, also of a running look: a collection is lost."""
         self._era = object()
 
     def _judge(self, good_for_s: float) -> _Verdict:
-        """Look, unless a look has ended since this was called, or found a state less than `good_for_s` before."""
+        """Look, unless a look has ended since this call or less than `good_for_s` before it."""
         asked_at = time.monotonic()
         with self._looking:
             verdict = self._verdict
@@ -108,7 +108,7 @@ class StoreCheck:
                     self._logged = False
                     found = state
                     break
-                # Another process may have taken the store since.
+                # Another process may have claimed the store meanwhile.
                 if self._ledger.store_id() == store_id:
                     found = self._refusal(store_id)
                     break
@@ -138,12 +138,12 @@ class StoreCheck:
         )
         if not self._logged:
             self._logged = True
-            # The address is for the logs alone.
+            # The address appears in logs only.
             logger.error("%s refused: %s", self._store.address, error.message)
         return error
 
 
 def _holds(verdict: _Verdict, asked_at: float, good_for_s: float) -> bool:
-    """Tell whether a verdict answers who asked then; an outage is told to those alone who waited for its look."""
+    """Return whether a verdict still counts for a call; an outage counts only for calls that waited for its look."""
     is_outage = isinstance(verdict.found, VitrineError) and not isinstance(verdict.found, StoreUnknown)
     return asked_at < verdict.ended_at + (0 if is_outage else good_for_s)

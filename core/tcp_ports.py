@@ -1,4 +1,4 @@
-"""TCP ports of this machine for services that start later, which no two processes are given."""
+"""TCP ports of this machine for services that start soon; no two processes get the same."""
 
 import random
 import socket
@@ -9,14 +9,14 @@ from contextlib import suppress
 from core.errors import Unavailable
 
 PORTS_A_BLOCK = 100
-# Below what the system itself hands out: of those, any connection may take one before its listener starts.
+# Below the ports that the system assigns to connections, which could take one before its listener starts.
 _ROWS = range(10_000, 22_000, PORTS_A_BLOCK)
 _SINGLES = range(22_000, 32_000, PORTS_A_BLOCK)
 _left: Iterator[int] = iter(())
 
 
 def free_ports() -> range:
-    """Find `PORTS_A_BLOCK` TCP ports in a row that nothing listens on and no other process has been given.
+    """Reserve `PORTS_A_BLOCK` consecutive TCP ports on which nothing listens.
 
     Raises:
         Unavailable: there are no more.
@@ -25,7 +25,7 @@ def free_ports() -> range:
 
 
 def free_port() -> int:
-    """Find a TCP port that nothing listens on and that nobody has been given: its listener starts later.
+    """Reserve a TCP port on which nothing listens.
 
     Raises:
         Unavailable: there are no more.
@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 def _claim(blocks: range) -> range:
-    """Take a block of ports for as long as this process lives."""
+    """Reserve a block of ports for the lifetime of this process."""
     for start in random.sample(blocks, len(blocks)):
         ports = range(start, start + PORTS_A_BLOCK)
         if _hold(start) and all(_is_free(port) for port in ports):
@@ -48,17 +48,17 @@ def _claim(blocks: range) -> range:
 
 
 def _hold(start: int) -> bool:
-    """Tell whether a block is ours alone.
+    """Try to lock a block, by the name of an abstract socket; returns whether it is ours.
 
-    The name of an abstract socket is a lock that leaves no file, and that goes when its process does. Only
-    Linux has them; elsewhere two processes may meet, if they draw the same block in the same moment.
+    Such a lock leaves no file and ends with its process. Only Linux has it; elsewhere two processes get the same
+    block if they draw it at the same moment.
     """
     if sys.platform != "linux":
         return True
     lock = socket.socket(socket.AF_UNIX)
     with suppress(OSError):
         lock.bind(f"\0vitrine-ports-{start}")
-        # It is held by its descriptor, until the process ends.
+        # The descriptor holds the lock until the process ends.
         lock.detach()
         return True
     lock.close()

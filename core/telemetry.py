@@ -1,4 +1,4 @@
-"""Request ids and timed stages, for whoever logs, measures or traces this process."""
+"""Request ids and timed stages, for logs, metrics and traces of this process."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,16 +8,17 @@ from types import TracebackType
 from typing import Literal, Self, get_args
 
 _current: ContextVar[str] = ContextVar("request_id", default="")
+_NOBODY = nullcontext()
 
 
 def current_request_id() -> str:
-    """Return the id of the request that this is done for; empty where it is done for none."""
+    """Return the id of the current request; empty where there is none."""
     return _current.get()
 
 
 @contextmanager
 def answering(request_id: str) -> Iterator[None]:
-    """Do what is in this block, and all that it starts, for this request."""
+    """Run the block, and all tasks that it starts, for this request."""
     token = _current.set(request_id)
     try:
         yield
@@ -41,9 +42,7 @@ StageName = Literal[
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 Watch = Callable[[StageName, str], AbstractContextManager[object]]
-"""Gives what a stage, by its name and that of its model, runs within."""
-
-_NOBODY = nullcontext()
+"""Returns a context manager in which a stage runs, by the names of the stage and its model."""
 
 
 def _unwatched(_stage: StageName, _model: str) -> AbstractContextManager[object]:
@@ -54,13 +53,13 @@ _watch: Watch = _unwatched
 
 
 def watch_stages(watch: Watch | None) -> None:
-    """Let every stage of this process run within what `watch` gives; None: watch no more."""
+    """Run every stage of this process in the context managers that `watch` returns; None ends that."""
     global _watch
     _watch = watch or _unwatched
 
 
 class Stage:
-    """A context manager around one stage; `ms` says how long it took, once it has ended."""
+    """Context manager around one stage; `ms` is its duration, once it has ended."""
 
     __slots__ = ("_around", "_started", "ms")
 

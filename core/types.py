@@ -1,4 +1,4 @@
-"""Values that travel between the layers: encoders, inputs, products, rows and counts."""
+"""Values that the layers exchange: encoders, inputs, products, rows and counts."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,19 @@ from core.errors import VitrineError
 
 Vector = NDArray[np.float32]
 Modality = Literal["image", "text"]
+SCORE_TOLERANCE = 1e-6
+"""Cosines that differ by less are equal: with the number of hits and the filter, an engine's score of the same
+two vectors varies by some 1e-7."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
-    """What an encoder says of itself.
+    """Description of an encoder and its version.
 
-    `fingerprint` is 12 lower-case hex digits over everything that moves a vector: weights, revision,
-    preprocessing, pooling, precision and dimension. `captions` is the like over everything that moves a
-    caption, language model and settings included, or None where the encoder writes none; vectors do not
-    depend on it, so it is no part of the version that the catalog registers.
+    `fingerprint` is 12 lower-case hex digits over everything that changes a vector: weights, revision,
+    preprocessing, pooling, precision and dimension. `captions` is the same over everything that changes a caption,
+    or None where the encoder writes none. Vectors do not depend on it, so it is not part of the version that the
+    catalog registers.
     """
 
     name: str
@@ -44,7 +47,7 @@ class EncoderInfo:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One encoder's answer: a float32 unit vector of shape (dimension,) or an error, in input order."""
+    """Vectors of one encoder: a float32 unit vector of shape (dimension,) or an error, in input order."""
 
     info: EncoderInfo
     vectors: list[Vector | VitrineError]
@@ -53,7 +56,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """One encoder's captions of images: a text or an error each, in input order."""
+    """Captions of one encoder: a text or an error an image, in input order."""
 
     info: EncoderInfo
     texts: list[str | VitrineError]
@@ -62,9 +65,9 @@ class Captioned:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A part of an image in shares of its width and height, as a viewer shows it: upright, from the top left.
+    """A rectangle in the upright image, in shares of its width and height, from the top left.
 
-    All four are in [0, 1], `width` and `height` above 0, and the part ends within the image.
+    All four values are in [0, 1], `width` and `height` above 0, and the rectangle ends within the image.
     """
 
     x: float
@@ -75,44 +78,40 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Cropped:
-    """The part `box` of the image in the bytes of a file; it travels whole and is cut where it is decoded."""
+    """The part `box` of an image file; the file is sent as it is and cut after decoding."""
 
     data: bytes
     box: Box
 
 
 ImageInput = bytes | Cropped
-"""An image that an encoder takes: the bytes of a file, whole or a part of what they show."""
-
-
+"""Image input of an encoder: the bytes of a file, or a part of its image."""
 EncoderInput = ImageInput | str
-"""What an encoder takes: an image, or words."""
+"""Input of an encoder: an image or a text."""
 
 
-def _whole(value: Any) -> Any:
+def _as_integer(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-WholeNumber = Annotated[int, BeforeValidator(_whole)]
-"""An integer of JSON as JSON Schema has it: 3.0 is one too, and some languages write it so."""
+WholeNumber = Annotated[int, BeforeValidator(_as_integer)]
+"""An integer as JSON Schema defines it: 3.0 is one, and some languages write it so."""
 
 PROBE: ImageInput = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQMAAACQp+OdAAAABlBMVEX/QACAgIAuXkqhAAAAGklEQVR42mNkYGBg+M/AwMDEAAWjjFEG8QwA"
     "yyMBf5gYzUkAAAAASUVORK5CYII="
 )
-"""An image file, gray with one bright half, that asks whether a model works: no cache holds its embedding."""
-
-
+"""Image file that tests whether a model works, gray with one bright half; no cache holds its embedding."""
 Attributes = Mapping[str, Any]
-"""What a shop knows of a product: JSON values under names of its choice."""
+"""Attributes of a product: JSON values under names that the shop chooses."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProductImage:
-    """An image of a product as the catalog keeps it.
+    """An image of a product in the catalog.
 
-    `revision` changes whenever anything that a search sees of the image changes, and never repeats.
-    `caption` is the newest that a model has written, if any; it is no part of what makes an image the same.
+    `revision` changes with everything that a search uses of the image, and never repeats. `caption` is the newest
+    caption, if any; comparisons of images ignore it.
     """
 
     image_id: str
@@ -129,7 +128,7 @@ class ProductImage:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product with its images in their order."""
+    """A product with its images, in order."""
 
     product_id: str
     title: str
@@ -143,7 +142,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class NewImage:
-    """A decodable image file on its way into the catalog."""
+    """A decodable image file that is put into the catalog."""
 
     data: bytes
     media_type: str
@@ -153,21 +152,16 @@ class NewImage:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What a model has written about an image."""
+    """A model's caption of an image."""
 
     model: str
     text: str
     created_at: datetime
 
 
-SCORE_TOLERANCE = 1e-6
-"""Cosines that differ by less are equal: an engine's score of the same two vectors moves by some 1e-7, with the
-number of hits that are asked for and with the filter."""
-
-
 @dataclass(frozen=True, slots=True)
 class IndexItem:
-    """An image at one revision with what its vector row repeats of the product."""
+    """An image at one revision, with the product's fields that its vector row repeats."""
 
     image_id: str
     revision: int
@@ -175,16 +169,16 @@ class IndexItem:
     sha256: str
     attributes: Attributes
     bytes: int = 0
-    """Of the image file; 0 where nobody will read it."""
+    """Size of the image file; 0 where it will not be read."""
 
     @property
     def key(self) -> str:
-        """Primary key of its row in every collection; a row is never changed once written."""
+        """Primary key of its row in every collection; a written row never changes."""
         return row_key(self.image_id, self.revision)
 
 
 def row_key(image_id: str, revision: int) -> str:
-    """The primary key of an image at one revision: revisions never overwrite each other."""
+    """Return the primary key of an image at one revision, so that revisions never overwrite each other."""
     return f"{image_id}:{revision}"
 
 
@@ -198,7 +192,7 @@ class VectorRow:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A found image; `score` is the cosine similarity in [-1, 1], or what a fusion makes of it."""
+    """A found image; `score` is the cosine similarity in [-1, 1], or the score of a fusion."""
 
     image_id: str
     revision: int
@@ -217,7 +211,7 @@ class CollectionInfo:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Row keys whose vectors are being deleted, and when that began."""
+    """Row keys whose vectors are being deleted, and the time at which that began."""
 
     keys: Sequence[str]
     begun_at: datetime
@@ -225,7 +219,7 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class LedgerCounts:
-    """How far a collection has come: images in the catalog, indexed, failed (quarantine) and missing."""
+    """Progress of a collection: images in the catalog, indexed, failed (in quarantine) and missing."""
 
     images: int
     indexed: int
@@ -235,38 +229,9 @@ class LedgerCounts:
 
 @dataclass(frozen=True, slots=True)
 class CaptionCounts:
-    """How far a version's captions have come: images in the catalog, captioned, failed and missing."""
+    """Progress of a version's captions: images in the catalog, captioned, failed and missing."""
 
     images: int
     captioned: int
     failed: int
     missing: int
-
-
-__all__ = [
-    "PROBE",
-    "SCORE_TOLERANCE",
-    "Attributes",
-    "Box",
-    "Caption",
-    "CaptionCounts",
-    "Captioned",
-    "CollectionInfo",
-    "Cropped",
-    "Encoded",
-    "EncoderInfo",
-    "EncoderInput",
-    "Hit",
-    "ImageInput",
-    "IndexItem",
-    "LedgerCounts",
-    "Modality",
-    "NewImage",
-    "Product",
-    "ProductImage",
-    "Removal",
-    "Vector",
-    "VectorRow",
-    "WholeNumber",
-    "row_key",
-]

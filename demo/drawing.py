@@ -7,13 +7,35 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from demo.garments import Look
+from demo.garments import Design
 
 Polygon = list[tuple[float, float]]
+_DYES = {
+    "red": (205, 30, 40),
+    "green": (35, 140, 60),
+    "blue": (35, 75, 200),
+    "yellow": (240, 205, 40),
+    "black": (28, 28, 30),
+    "white": (242, 242, 240),
+    "orange": (240, 125, 25),
+    "purple": (120, 50, 160),
+    "pink": (245, 140, 180),
+    "brown": (120, 75, 40),
+}
+_BACKDROPS = {
+    "white": (250, 250, 250),
+    "gray": (165, 168, 172),
+    "beige": (226, 208, 180),
+    "wooden": (160, 120, 80),
+}
+_LIGHT_PRINT = (245, 245, 240)
+_DARK_PRINT = (40, 40, 45)
+_FLOWERS_ACROSS = 5
+_EDGE_OVERSAMPLING = 2
 
 
 def outline(garment_type: str, rng: np.random.Generator) -> list[Polygon]:
-    """Polygons whose union is a garment of this type; proportions vary with `rng`."""
+    """Return polygons whose union is a garment of this type; proportions vary with `rng`."""
     return _OUTLINES[garment_type](rng)
 
 
@@ -119,31 +141,9 @@ _OUTLINES: dict[str, Callable[[np.random.Generator], list[Polygon]]] = {
 Plane = NDArray[np.float32]
 """One value a pixel, shape (height, width)."""
 
-_DYES = {
-    "red": (205, 30, 40),
-    "green": (35, 140, 60),
-    "blue": (35, 75, 200),
-    "yellow": (240, 205, 40),
-    "black": (28, 28, 30),
-    "white": (242, 242, 240),
-    "orange": (240, 125, 25),
-    "purple": (120, 50, 160),
-    "pink": (245, 140, 180),
-    "brown": (120, 75, 40),
-}
-_BACKDROPS = {
-    "white": (250, 250, 250),
-    "gray": (165, 168, 172),
-    "beige": (226, 208, 180),
-    "wooden": (160, 120, 80),
-}
-_LIGHT_PRINT = (245, 245, 240)
-_DARK_PRINT = (40, 40, 45)
-_FLOWERS_ACROSS = 5
-
 
 def cloth(color: str, pattern: str, x: Plane, y: Plane, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Dyed and printed cloth, shape (height, width, 3), at the garment's own coordinates `x`, `y`.
+    """Dye and print cloth, shape (height, width, 3), at the garment's own coordinates `x`, `y`.
 
     The print is light on dark dyes and dark on light ones.
     """
@@ -154,7 +154,7 @@ def cloth(color: str, pattern: str, x: Plane, y: Plane, rng: np.random.Generator
 
 
 def backdrop(background: str, x: Plane, y: Plane, rng: np.random.Generator) -> NDArray[np.float32]:
-    """What lies behind the garment, shape (height, width, 3), with a slope of light across it."""
+    """Draw the backdrop, shape (height, width, 3), with a slope of light across it."""
     tone = np.asarray(_BACKDROPS[background], np.float32) + rng.normal(0, 4, 3).astype(np.float32)
     slope_x, slope_y = rng.random() * rng.uniform(-1, 1, 2)
     light = 1 - 0.12 * (x * np.float32(slope_x) + y * np.float32(slope_y))
@@ -166,7 +166,7 @@ def backdrop(background: str, x: Plane, y: Plane, rng: np.random.Generator) -> N
 
 
 def _print(pattern: str, x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
-    """How much ink lies on each point, 0 to 1."""
+    """Return the ink on each point, 0 to 1."""
     if pattern == "plain":
         return np.zeros_like(x)
     if pattern == "floral":
@@ -184,7 +184,7 @@ def _print(pattern: str, x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
 
 
 def _flowers(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
-    """Five-petalled flowers, one in each cell of a grid so that every garment shows some."""
+    """Draw five-petaled flowers, one in each cell of a grid, so that every garment shows some."""
     ink = np.zeros_like(x)
     for column, row in np.ndindex(_FLOWERS_ACROSS, _FLOWERS_ACROSS):
         center_x, center_y = (np.array((column, row)) + rng.random(2)) / _FLOWERS_ACROSS
@@ -197,12 +197,9 @@ def _flowers(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
     return ink
 
 
-_EDGE_OVERSAMPLING = 2
-
-
 @dataclass(frozen=True, slots=True)
-class _View:
-    """Where the garment lies in the image: scale, turn in radians, shift in image sides, mirrored."""
+class _Placement:
+    """Place of the garment in the image: scale, turn in radians, shift in image sides, mirrored."""
 
     scale: float
     turn: float
@@ -210,13 +207,13 @@ class _View:
     mirrored: bool
 
     def to_image(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Garment coordinates to image coordinates; both of shape (n, 2)."""
+        """Turn garment coordinates into image coordinates; both of shape (n, 2)."""
         centered = (points - 0.5) * ((-1.0, 1.0) if self.mirrored else (1.0, 1.0))
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         return self.scale * centered @ np.array(((cos, sin), (-sin, cos))) + 0.5 + self.shift
 
     def to_garment(self, x: Plane, y: Plane) -> tuple[Plane, Plane]:
-        """Image coordinates to garment coordinates, undoing `to_image`."""
+        """Turn image coordinates into garment coordinates, undoing `to_image`."""
         cos, sin = np.float32(np.cos(self.turn) / self.scale), np.float32(np.sin(self.turn) / self.scale)
         right, down = x - np.float32(0.5 + self.shift[0]), y - np.float32(0.5 + self.shift[1])
         across = right * cos + down * sin
@@ -225,29 +222,33 @@ class _View:
         ), down * cos - right * sin + np.float32(0.5)
 
 
-def draw(look: Look, size: int, item: np.random.SeedSequence, view: np.random.SeedSequence) -> Image.Image:
-    """One RGB image of `size` x `size` pixels.
+def draw(
+    design: Design, size: int, item: np.random.SeedSequence, view: np.random.SeedSequence
+) -> Image.Image:
+    """Draw one RGB image of `size` x `size` pixels.
 
-    `item` decides what belongs to the garment (proportions, dye, print), `view` what belongs to the
-    photograph (place, turn, light, noise): images of one product share the first.
+    `item` seeds the garment (proportions, dye, print), `view` the photograph (place, turn, light, noise).
+    Images of one product share `item`.
     """
     items, views = np.random.default_rng(item), np.random.default_rng(view)
-    shape = outline(look.type, items)
+    shape = outline(design.type, items)
     placed = _place(views)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / np.float32(size)
-    garment = cloth(look.color, look.pattern, *placed.to_garment(x, y), items)
+    garment = cloth(design.color, design.pattern, *placed.to_garment(x, y), items)
     garment *= _folds(x, y, views)[..., None]
     mask = _mask([placed.to_image(np.array(polygon)) for polygon in shape], size)
-    return _photograph(garment, mask, backdrop(look.background, x, y, views), views)
+    return _photograph(garment, mask, backdrop(design.background, x, y, views), views)
 
 
-def _place(rng: np.random.Generator) -> _View:
+def _place(rng: np.random.Generator) -> _Placement:
     shift_x, shift_y = rng.uniform(-0.07, 0.07, 2)
-    return _View(rng.uniform(0.72, 1.0), rng.uniform(-0.2, 0.2), (shift_x, shift_y), bool(rng.random() < 0.5))
+    return _Placement(
+        rng.uniform(0.72, 1.0), rng.uniform(-0.2, 0.2), (shift_x, shift_y), bool(rng.random() < 0.5)
+    )
 
 
 def _mask(polygons: list[NDArray[np.float64]], size: int) -> Image.Image:
-    """Where the garment is: 255 inside, 0 outside, smooth at the edge."""
+    """Draw the garment's mask: 255 inside, 0 outside, smooth at the edge."""
     mask = Image.new("L", (size * _EDGE_OVERSAMPLING,) * 2, 0)
     pen = ImageDraw.Draw(mask)
     for polygon in polygons:

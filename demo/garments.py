@@ -11,15 +11,28 @@ COLORS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple"
 PATTERNS = ("plain", "striped", "dotted", "checked", "floral")
 BACKGROUNDS = ("white", "gray", "beige", "wooden")
 PAIRS = ("trousers", "shorts")
-"""Types that are plural already."""
+"""Types whose names are plural already."""
 
 _SPLIT_SEED = 7
 _NEVER_TRAINED = 0.1
+PLURALS = {name: name if name in PAIRS else name + ("es" if name.endswith("s") else "s") for name in TYPES}
+_GLUE = ("a", "an", "the", "of", "on", "in", "with", "and", "photo", "image", "background", "product")
+WORDS = tuple(dict.fromkeys([*_GLUE, *TYPES, *PLURALS.values(), *COLORS, *PATTERNS, *BACKGROUNDS]))
+"""Vocabulary of the demo's models with a text tower."""
+_PREFIXES, _PREFIX_SHARES = ("a ", "", "a photo of a "), (0.5, 0.3, 0.2)
+_MENTION_SHARES = (0.45, 0.15, 0.15, 0.13, 0.12)
+_OPENINGS = (
+    "Made for everyday wear",
+    "Cut for an easy fit",
+    "A favorite of the season",
+    "Light and comfortable",
+)
+_CLOTHS = ("cotton", "linen", "wool", "recycled fiber")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """A garment as words describe it; `type`, `color` and `pattern` are what a search should match."""
+class Design:
+    """A garment in four attributes; a search should match `type`, `color` and `pattern`."""
 
     type: str
     color: str
@@ -28,7 +41,7 @@ class Look:
 
     @property
     def garment(self) -> tuple[str, str, str]:
-        """Type, color and pattern: two looks with the same are relevant for each other."""
+        """Type, color and pattern; designs that share them are relevant for each other."""
         return (self.type, self.color, self.pattern)
 
     @property
@@ -43,12 +56,12 @@ class Look:
 
 
 def garments() -> Iterator[tuple[str, str, str]]:
-    """All 500 combinations of type, color and pattern."""
+    """Yield all 500 combinations of type, color and pattern."""
     return product(TYPES, COLORS, PATTERNS)
 
 
 def split_garments() -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
-    """The combinations that are trained and the tenth that never is, both in a fixed shuffled order."""
+    """Split the combinations into those to train on and the tenth held out, in a fixed shuffled order."""
     everything = list(garments())
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(everything))
     held_out = round(len(everything) * _NEVER_TRAINED)
@@ -56,15 +69,9 @@ def split_garments() -> tuple[list[tuple[str, str, str]], list[tuple[str, str, s
     return shuffled[held_out:], shuffled[:held_out]
 
 
-PLURALS = {name: name if name in PAIRS else name + ("es" if name.endswith("s") else "s") for name in TYPES}
-_GLUE = ("a", "an", "the", "of", "on", "in", "with", "and", "photo", "image", "background", "product")
-WORDS = tuple(dict.fromkeys([*_GLUE, *TYPES, *PLURALS.values(), *COLORS, *PATTERNS, *BACKGROUNDS]))
-"""All words that the demo's models with a text tower know."""
-
 Mentioned = tuple[bool, bool, bool, bool]
-"""Whether words name the type, the color, the pattern and the background."""
+"""Flags of a caption: it names the type, the color, the pattern, the background."""
 
-_PREFIXES, _PREFIX_SHARES = ("a ", "", "a photo of a "), (0.5, 0.3, 0.2)
 _MENTIONS: tuple[Mentioned, ...] = (
     (True, True, True, False),
     (True, True, True, True),
@@ -72,51 +79,45 @@ _MENTIONS: tuple[Mentioned, ...] = (
     (True, True, False, False),
     (True, False, True, False),
 )
-_MENTION_SHARES = (0.45, 0.15, 0.15, 0.13, 0.12)
-_OPENINGS = (
-    "Made for everyday wear",
-    "Cut for an easy fit",
-    "A favorite of the season",
-    "Light and comfortable",
-)
-_CLOTHS = ("cotton", "linen", "wool", "recycled fibre")
 
 
-def caption(look: Look, attributes: Sequence[str] = ("color", "pattern"), prefix: str = "a ") -> str:
-    """A phrase that names the type and those of `color`, `pattern` and `background` that are asked for.
+def caption(design: Design, attributes: Sequence[str] = ("color", "pattern"), prefix: str = "a ") -> str:
+    """Name the type and the attributes asked for, of `color`, `pattern` and `background`.
 
-    The first two stand in the order asked for; `prefix` stands before the phrase, as in "a photo of a ".
+    Color and pattern keep the order asked for; `prefix` stands before the phrase, as in "a photo of a ".
     """
-    words = [getattr(look, name) for name in attributes if name != "background"]
-    behind = f" on a {look.background} background" if "background" in attributes else ""
-    return prefix + " ".join([*words, look.type]) + behind
+    adjectives = [getattr(design, name) for name in attributes if name != "background"]
+    behind = f" on a {design.background} background" if "background" in attributes else ""
+    return prefix + " ".join([*adjectives, design.type]) + behind
 
 
-def random_caption(look: Look, rng: np.random.Generator) -> tuple[str, Mentioned]:
-    """A caption that names a random subset of the attributes, and which it names.
+def random_caption(design: Design, rng: np.random.Generator) -> tuple[str, Mentioned]:
+    """Write a caption that names a random subset of the attributes; returns it and which it names.
 
-    Whole captions alone would let a model lean on color and never learn the garment's shape.
+    With complete captions alone a model leans on color and never learns the garment's shape.
     """
     mentioned = _MENTIONS[rng.choice(len(_MENTIONS), p=_MENTION_SHARES)]
     named = [
-        name for name, told in zip(("color", "pattern", "background"), mentioned[1:], strict=True) if told
+        name
+        for name, is_named in zip(("color", "pattern", "background"), mentioned[1:], strict=True)
+        if is_named
     ]
     if rng.random() < 0.25:
         named.reverse()
-    words = caption(look, named, prefix=str(rng.choice(_PREFIXES, p=_PREFIX_SHARES)))
-    if words.startswith("a ") or rng.random() < 0.5:
-        return words, mentioned
-    return words.replace(look.type, PLURALS[look.type]), mentioned
+    text = caption(design, named, prefix=str(rng.choice(_PREFIXES, p=_PREFIX_SHARES)))
+    if text.startswith("a ") or rng.random() < 0.5:
+        return text, mentioned
+    return text.replace(design.type, PLURALS[design.type]), mentioned
 
 
-def title(look: Look, brand: str) -> str:
-    """A product's name, such as "Striped red dress by Marlow"."""
-    named = ("color",) if look.pattern == "plain" else ("pattern", "color")
-    return f"{caption(look, named, prefix='').capitalize()} by {brand}"
+def title(design: Design, brand: str) -> str:
+    """Name a product, as in "Striped red dress by Marlow"."""
+    named = ("color",) if design.pattern == "plain" else ("pattern", "color")
+    return f"{caption(design, named, prefix='').capitalize()} by {brand}"
 
 
-def description(look: Look, rng: np.random.Generator) -> str:
-    """Two sentences as a shop would write them."""
+def description(design: Design, rng: np.random.Generator) -> str:
+    """Write two sentences as a shop would."""
     opening, fabric = rng.choice(_OPENINGS), rng.choice(_CLOTHS)
-    subject = f"These {look.type} come" if look.type in PAIRS else f"This {look.type} comes"
-    return f"{opening}. {subject} in {look.color} {fabric}, {look.pattern}."
+    subject = f"These {design.type} come" if design.type in PAIRS else f"This {design.type} comes"
+    return f"{opening}. {subject} in {design.color} {fabric}, {design.pattern}."

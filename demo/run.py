@@ -19,6 +19,15 @@ from demo.catalog import DemoProduct, demo_products
 from demo.service import DemoService
 
 ATTEMPTS = 5
+SEED = 7
+READY_TIMEOUT_S = 240.0
+INDEX_TIMEOUT_S = 300.0
+KEY = "VITRINE_KEY"
+"""Names an API key in the environment, as for the command line."""
+LOCKED_NOTICE = (
+    "API keys were made for this data, so the catalog was left as it is, and the page asks for a key. "
+    f"With {KEY} set to a key of scope write, `make demo` completes the catalog too."
+)
 
 
 def key_headers(key: str | None) -> dict[str, str]:
@@ -27,7 +36,7 @@ def key_headers(key: str | None) -> dict[str, str]:
 
 
 def is_open(base_url: str) -> bool:
-    """Tell whether the service answers without an API key, as it does while none was ever made."""
+    """Return whether the service answers without an API key, as it does while none was ever made."""
     answer = httpx.get(f"{base_url}/v1/products", params={"limit": 1}, timeout=60)
     return answer.status_code != httpx.codes.UNAUTHORIZED
 
@@ -44,12 +53,12 @@ def stored_ids(client: httpx.Client) -> set[str]:
 
 
 def pending(client: httpx.Client) -> int | None:
-    """Count images that some model still misses; None while a model does not answer."""
+    """Count the images that some model still lacks; None while a model does not answer."""
     stats = client.get("/v1/stats").raise_for_status().json()
     models = stats["models"].values()
     if None in models:
         return None
-    # Models are counted as of a moment ago, and miss what has come since.
+    # The counts of models are cached, and lack what has come since.
     return sum(int(counts["missing"] + max(0, stats["images"] - counts["images"])) for counts in models)
 
 
@@ -91,23 +100,13 @@ async def _put(client: httpx.AsyncClient, product: DemoProduct) -> None:
     response.raise_for_status()
 
 
-SEED = 7
-READY_TIMEOUT_S = 240.0
-INDEX_TIMEOUT_S = 300.0
-KEY = "VITRINE_KEY"
-"""Names an API key in the environment, as for the command line."""
-LOCKED_NOTICE = (
-    "API keys were made for this data, so the catalog was left as it is, and the page asks for a key. "
-    f"With {KEY} set to a key of scope write, `make demo` completes the catalog too."
-)
-
 console = Console()
 
 
 def main() -> None:
-    """Start, index what is missing, say where it is, and wait."""
+    """Start the service, index what is missing, print the address, and wait."""
     options = _options()
-    # Both, since a process that a script starts in the background inherits SIGINT ignored.
+    # Both: a process that a script starts in the background inherits SIGINT as ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     with DemoService(options.home, options.port) as service:
@@ -120,7 +119,7 @@ def main() -> None:
             service.wait()
             raise RuntimeError(f"the service ended; see {service.log_file}")
         except KeyboardInterrupt:
-            # A second Ctrl-C must not cut short what ends the service.
+            # A second Ctrl-C must not interrupt the shutdown.
             _ignore_interrupts()
             console.print("\nstopping …")
         except (RuntimeError, httpx.HTTPError) as error:
@@ -130,7 +129,7 @@ def main() -> None:
 
 
 def fill(base_url: str, count: int, key: str | None) -> str:
-    """Complete the catalog of a running service, if it lets us; returns what there is to know of its keys.
+    """Complete the catalog of a running service where its keys allow it; returns a notice about its keys.
 
     Raises:
         RuntimeError: the service does not take this key, or does not index everything in time.
@@ -145,8 +144,8 @@ def fill(base_url: str, count: int, key: str | None) -> str:
     except httpx.HTTPStatusError as error:
         if error.response.status_code not in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise
-        told = error.response.json()["error"]["message"]
-        raise RuntimeError(f"the API key in {KEY} was not taken: {told}") from None
+        message = error.response.json()["error"]["message"]
+        raise RuntimeError(f"the API key in {KEY} was refused: {message}") from None
     return f"The key in {KEY} was used; the page asks for a key too."
 
 

@@ -1,4 +1,4 @@
-"""The service as a child process that leaves nothing behind."""
+"""The service as a child process; on exit no process is left."""
 
 import os
 import signal
@@ -32,11 +32,11 @@ class DemoService:
 
     @property
     def log_file(self) -> Path:
-        """Where the service writes what it has to say."""
+        """Log file of the service."""
         return self._home / "service.log"
 
     def __enter__(self) -> Self:
-        """Start the service; `wait_until_ready` says when it can be used."""
+        """Start the service; call `wait_until_ready` before using it."""
         self._home.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             self._process = psutil.Popen(
@@ -44,7 +44,7 @@ class DemoService:
                 env=self._environment(os.environ),
                 stdout=log if self._quiet else None,
                 stderr=subprocess.STDOUT if self._quiet else None,
-                # Ctrl-C reaches the parent only, which ends the child in order.
+                # Ctrl-C reaches the parent only, which stops the child in order.
                 start_new_session=True,
             )
         return self
@@ -54,7 +54,7 @@ class DemoService:
     ) -> None:
         """End the service and every process that it started."""
         assert self._process is not None
-        # What is left of a service that died by itself is no child of anything any more.
+        # The processes of a service that died have lost their parent, so those seen earlier are added.
         family = list({*self._started, *self._family()})
         with suppress(psutil.NoSuchProcess):
             self._process.send_signal(signal.SIGTERM)
@@ -84,7 +84,7 @@ class DemoService:
         raise RuntimeError(f"not ready after {timeout_s:g} s ({problem}); see {self.log_file}")
 
     def is_running(self) -> bool:
-        """Tell whether the service has not ended by itself."""
+        """Return whether the service is still running."""
         assert self._process is not None
         return self._process.poll() is None
 

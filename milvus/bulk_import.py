@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pymilvus import BulkInsertState, MilvusClient
 
-from core.batching import parts
+from core.batching import batched
 from core.errors import ConfigError, InvalidInput
 from core.types import VectorRow
 from milvus.connection import rpc_handler

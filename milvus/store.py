@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from core.batching import parts
+from core.batching import batched
 from core.errors import Conflict, NotFound
 from core.filters import Filter
 from core.types import CollectionInfo, Hit, Vector, VectorRow

@@ -1,9 +1,8 @@
-"""BLIP-2 through transformers: retrieval and captioning checkpoints, in 8 bit where asked.
+"""BLIP-2 through transformers: retrieval and captioning checkpoints, in 8 bit where configured.
 
-Retrieval checkpoints (Blip2ForImageTextRetrieval) embed images and words in one space: the mean of the
-projected query states, against the projected first text token. Captioning checkpoints embed images by
-the mean of their Q-Former states; their language model is neither loaded nor read unless captions are
-asked for.
+Retrieval checkpoints (Blip2ForImageTextRetrieval) embed images and texts in one space: an image as the mean of
+the projected query states, a text as the projected first token. Captioning checkpoints embed images as the mean
+of their Q-Former states. Their language model is loaded only where captions are configured.
 Li et al., BLIP-2 (arXiv 2301.12597).
 """
 
@@ -39,14 +38,23 @@ from models.checkpoint import (
 )
 from models.config import CaptionConfig, EncoderConfig
 from models.huggingface import load_model, load_preprocessing
-from models.torch_encoder import Placement, TorchEncoder, Towers, Writing, place
+from models.torch_encoder import LanguageTower, Placement, TorchEncoder, Towers, place
+
+_LANGUAGE = ("language_model.", "language_projection.")
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+_CAPTIONING_IN_FULL = ("language_projection", "lm_head")
+"""Modules that never become 8 bit: the projection to the language model, and its output layer."""
+_RETRIEVAL = "Blip2ForImageTextRetrieval"
+_CAPTIONING = "Blip2ForConditionalGeneration"
+IN_FULL = ("vision_projection", "text_projection", "itm_head")
+"""Modules that never become 8 bit: activations take their dtype, which must not be int8."""
 
 
 class QueryStates(nn.Module):
     """One vector an image: the mean over the queries, projected first where there is a retrieval head.
 
-    The mean stands in for the maximum over queries by which BLIP-2 scores: a single vector cannot hold
-    the maximum, and one query alone loses most of the accuracy.
+    BLIP-2 scores by the maximum over queries, which a single vector cannot hold. One query alone loses most of
+    the accuracy.
     """
 
     def __init__(self, model: Any, projection: nn.Module | None) -> None:
@@ -56,17 +64,17 @@ class QueryStates(nn.Module):
             model.qformer,
             model.query_tokens,
         )
-        # In float32 whatever the towers are: it costs nothing and is the last step before comparing.
+        # Always float32: it costs nothing and is the last step before vectors are compared.
         self.projection = projection.float() if projection is not None else None
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(n, 3, h, w) to float32 (n, dimension)."""
-        seen = self.vision_model(pixel_values=pixels).last_hidden_state
-        everywhere = torch.ones(seen.shape[:-1], dtype=torch.long, device=seen.device)
+        """Embed (n, 3, h, w) as float32 (n, dimension)."""
+        patches = self.vision_model(pixel_values=pixels).last_hidden_state
+        mask = torch.ones(patches.shape[:-1], dtype=torch.long, device=patches.device)
         states: Tensor = self.qformer(
-            query_embeds=self.query_tokens.expand(len(seen), -1, -1),
-            encoder_hidden_states=seen,
-            encoder_attention_mask=everywhere,
+            query_embeds=self.query_tokens.expand(len(patches), -1, -1),
+            encoder_hidden_states=patches,
+            encoder_attention_mask=mask,
         ).last_hidden_state.float()
         if self.projection is None:
             return states.mean(dim=1)
@@ -74,7 +82,7 @@ class QueryStates(nn.Module):
 
 
 class TextProjection(nn.Module):
-    """Words through the Q-Former: the projected state of the first token."""
+    """Text tower: the projected state of the first token from the Q-Former."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
@@ -84,7 +92,7 @@ class TextProjection(nn.Module):
         self.longest = min(tokenizer.model_max_length, model.config.qformer_config.max_position_embeddings)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Texts, cut at the model's longest, to float32 (n, dimension)."""
+        """Embed texts, cut at the model's longest, as float32 (n, dimension)."""
         tokens = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
         ).to(self.projection.weight.device)
@@ -95,9 +103,6 @@ class TextProjection(nn.Module):
         ).last_hidden_state
         projected: Tensor = self.projection(states[:, 0].float())
         return projected
-
-
-_LANGUAGE = ("language_model.", "language_projection.")
 
 
 class Blip2WithoutLanguage(Blip2PreTrainedModel):  # type: ignore[misc]
@@ -116,17 +121,15 @@ class Blip2WithoutLanguage(Blip2PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
 
-def is_seeing_key(key: str) -> bool:
-    """Whether a tensor of the checkpoint belongs to anything but its language model."""
+def is_embedding_key(key: str) -> bool:
+    """Return whether a tensor of the checkpoint is outside its language model."""
     return not key.startswith(_LANGUAGE)
 
 
-def locate_seeing(checkpoint: str, revision: str | None) -> Path:
+def locate_without_language(checkpoint: str, revision: str | None) -> Path:
     """Find the checkpoint's directory; from the hub only the shards that embeddings need are downloaded.
 
-    Raises:
-        ConfigError: neither a directory nor a hub id, or the hub refuses it.
-        ModelUnavailable: the hub cannot be reached and nothing is cached.
+    Raises as `locate`.
     """
     directory = locate(checkpoint, revision, "config.json")
     index = weight_index(directory)
@@ -134,39 +137,36 @@ def locate_seeing(checkpoint: str, revision: str | None) -> Path:
         return directory
     if index is None:
         return locate(checkpoint, revision, "model.safetensors", "pytorch_model.bin")
-    shards = {shard for key, shard in weight_map(index).items() if is_seeing_key(key)}
+    shards = {shard for key, shard in weight_map(index).items() if is_embedding_key(key)}
     return download(checkpoint, revision, *SETTINGS, *shards)
 
 
-def load_seeing_model(directory: Path, placement: Placement) -> Any:
+def load_without_language(directory: Path, placement: Placement) -> Any:
     """Load `Blip2WithoutLanguage`, opening only the shards that hold a part of it."""
     index = weight_index(directory)
     if index is None:
         return load_model(Blip2WithoutLanguage, directory, placement)
-    wanted = {key: shard for key, shard in weight_map(index).items() if is_seeing_key(key)}
-    # transformers insists on every shard that the index names: give it an index that names fewer.
-    with TemporaryDirectory(prefix="blip2-") as trimmed:
-        view = Path(trimmed)
-        (view / index.name).write_text(json.dumps({"metadata": {}, "weight_map": wanted}), encoding="utf-8")
+    wanted = {key: shard for key, shard in weight_map(index).items() if is_embedding_key(key)}
+    # transformers needs every shard that the index names, so it gets an index that names fewer.
+    with TemporaryDirectory(prefix="blip2-") as folder:
+        trimmed = Path(folder)
+        (trimmed / index.name).write_text(
+            json.dumps({"metadata": {}, "weight_map": wanted}), encoding="utf-8"
+        )
         for name in {"config.json", *wanted.values()}:
-            (view / name).symlink_to((directory / name).resolve())
-        return load_model(Blip2WithoutLanguage, view, placement)
-
-
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
-_CAPTIONING_IN_FULL = ("language_projection", "lm_head")
-"""Modules that never become 8 bit: what joins images to words, and what chooses words."""
+            (trimmed / name).symlink_to((directory / name).resolve())
+        return load_model(Blip2WithoutLanguage, trimmed, placement)
 
 
 class CaptionWriter:
-    """Writes captions with a whole `Blip2ForConditionalGeneration`, by greedy or beam search."""
+    """Writes captions with `Blip2ForConditionalGeneration`, by greedy or beam search."""
 
     def __init__(self, model: Any, tokenizer: Any, config: CaptionConfig) -> None:
         self._model, self._tokenizer, self._config = model, tokenizer, config
         self._start = _start_tokens(model.config, tokenizer, config.prompt)
 
     def __call__(self, pixels: Tensor) -> list[str]:
-        """(n, 3, h, w) to n captions, without the prompt; one may be empty."""
+        """Caption (n, 3, h, w), without the prompt; a caption may be empty."""
         start = torch.tensor([self._start], device=pixels.device).repeat(len(pixels), 1)
         written = self._model.generate(
             pixel_values=pixels,
@@ -177,76 +177,43 @@ class CaptionWriter:
             do_sample=False,
         )
         if self._model.config.use_decoder_only_language_model:
-            # A decoder's answer begins with what it was asked.
+            # A decoder's output begins with its input.
             written = written[:, len(self._start) :]
         texts: Sequence[str] = self._tokenizer.batch_decode(written, skip_special_tokens=True)
         return [" ".join(text.split()) for text in texts]
 
 
-def locate_whole(checkpoint: str, revision: str | None) -> Path:
-    """Find the checkpoint's directory with all of its weights.
-
-    Raises:
-        ConfigError: neither a directory nor a hub id, or the hub refuses it.
-        ModelUnavailable: the hub cannot be reached and nothing is cached.
-    """
-    return locate(checkpoint, revision, *_WEIGHTS)
-
-
-def load_whole_model(directory: Path, placement: Placement) -> Any:
-    """Load vision tower, Q-Former and language model."""
-    return load_model(Blip2ForConditionalGeneration, directory, placement, in_full=_CAPTIONING_IN_FULL)
-
-
-def load_writer(model: Any, directory: Path, config: CaptionConfig) -> CaptionWriter:
-    """Make a writer of a loaded model and the tokenizer beside it.
-
-    Raises:
-        ConfigError: the checkpoint does not say where images stand among its tokens.
-    """
-    return CaptionWriter(model, AutoTokenizer.from_pretrained(directory), config)
-
-
 def _start_tokens(description: Any, tokenizer: Any, prompt: str | None) -> list[int]:
-    """What generation begins with, as Blip2Processor builds it: places for the queries, then the prompt."""
+    """Build the first tokens as Blip2Processor does: placeholders for the queries, then the prompt."""
     place = description.image_token_index
     if place is None:
         raise ConfigError(
             "the checkpoint's config.json lacks image_token_index; take a revision that has it, such as main"
         )
     first = getattr(description.text_config, "bos_token_id", None)
-    words = [first] if prompt is None and first is not None else tokenizer(prompt or "").input_ids
-    return [place] * int(description.num_query_tokens) + list(words)
-
-
-_RETRIEVAL = "Blip2ForImageTextRetrieval"
-_CAPTIONING = "Blip2ForConditionalGeneration"
-IN_FULL = ("vision_projection", "text_projection", "itm_head")
-"""Modules that never become 8 bit: activations are cast to their dtype, which must not be int8."""
+    tokens = [first] if prompt is None and first is not None else tokenizer(prompt or "").input_ids
+    return [place] * int(description.num_query_tokens) + list(tokens)
 
 
 def load(config: EncoderConfig) -> TorchEncoder:
-    """Load what embeddings need of either kind of checkpoint."""
-    # bitsandbytes warns at every product of matrices that it casts activations, which is meant here.
+    """Load either kind of checkpoint; the language model only where captions are configured."""
+    # bitsandbytes warns at every matrix product that it casts activations, which is intended here.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     placement = place(config)
-    find = locate_seeing if config.captions is None else locate_whole
-    directory = find(config.checkpoint, config.revision)
-    towers = _load_towers(_architecture(directory), directory, placement, config.captions)
-    return TorchEncoder(config, towers, placement)
-
-
-def _load_towers(
-    architecture: str, directory: Path, placement: Placement, captions: CaptionConfig | None
-) -> Towers:
-    if architecture == _CAPTIONING:
-        return _load_captioning(directory, placement, captions)
-    if captions is not None:
+    if config.captions is None:
+        directory = locate_without_language(config.checkpoint, config.revision)
+    else:
+        directory = locate(config.checkpoint, config.revision, *_WEIGHTS)
+    if _architecture(directory) == _CAPTIONING:
+        towers = _load_captioning(directory, placement, config.captions)
+    elif config.captions is None:
+        towers = _load_retrieval(directory, placement)
+    else:
         raise ConfigError(
             f"{directory} is a retrieval checkpoint and has no language model; captions need one of "
             f"architecture {_CAPTIONING}, such as Salesforce/blip2-opt-2.7b"
         )
-    return _load_retrieval(directory, placement)
+    return TorchEncoder(config, towers, placement)
 
 
 def _load_retrieval(directory: Path, placement: Placement) -> Towers:
@@ -263,21 +230,22 @@ def _load_retrieval(directory: Path, placement: Placement) -> Towers:
 
 
 def _load_captioning(directory: Path, placement: Placement, captions: CaptionConfig | None) -> Towers:
-    writing = None
+    language = None
     if captions is None:
-        model = load_seeing_model(directory, placement)
+        model = load_without_language(directory, placement)
     else:
-        model = load_whole_model(directory, placement)
+        model = load_model(Blip2ForConditionalGeneration, directory, placement, in_full=_CAPTIONING_IN_FULL)
         files = version_files(directory, weight_files(directory))
-        writing = Writing(load_writer(model, directory, captions), files, captions.max_batch_size)
+        writer = CaptionWriter(model, AutoTokenizer.from_pretrained(directory), captions)
+        language = LanguageTower(writer, files, captions.max_batch_size)
     return Towers(
         image=QueryStates(model, None).eval(),
         text=None,
         preprocessing=load_preprocessing(directory),
-        files=version_files(directory, weight_files(directory, is_seeing_key)),
+        files=version_files(directory, weight_files(directory, is_embedding_key)),
         architecture=_CAPTIONING,
         pooling="mean of query states",
-        writing=writing,
+        language=language,
     )
 
 

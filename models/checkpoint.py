@@ -1,7 +1,7 @@
-"""From what the configuration calls a checkpoint to the files of a local directory."""
+"""Resolve a configured checkpoint to the files of a local directory."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -22,15 +22,15 @@ _PREFERRED = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
-"""Where transformers looks for weights, in its own order of preference."""
+"""File names of weights, in the order in which transformers prefers them."""
 _REFUSED = (GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError)
 
 
 def locate(checkpoint: str, revision: str | None, *weights: str) -> Path:
     """Find the checkpoint's directory, downloading it when it is a hub id.
 
-    `weights` are file patterns in order of preference: the first that the hub has is taken, the rest is
-    not downloaded. Settings and tokenizers always come along.
+    `weights` are file patterns in order of preference: the first that the hub has is downloaded, with settings
+    and tokenizers.
 
     Raises:
         ConfigError: neither a directory nor a hub id, or the hub refuses it.
@@ -49,7 +49,7 @@ def locate(checkpoint: str, revision: str | None, *weights: str) -> Path:
 
 
 def download(checkpoint: str, revision: str | None, *patterns: str) -> Path:
-    """Bring the matching files of a hub id into the local cache and name their directory.
+    """Download the matching files of a hub id into the local cache; returns their directory.
 
     Raises:
         ConfigError: the hub refuses the id or the revision.
@@ -84,34 +84,44 @@ def read_config(directory: Path, name: str = "config.json") -> dict[str, object]
 
 
 def version_files(directory: Path, weights: Iterable[Path]) -> tuple[Path, ...]:
-    """The files that a version's vectors depend on: its weights, and all settings and tokenizers."""
+    """List the files that a version's vectors depend on: its weights, and all settings and tokenizers."""
     settings = (path for pattern in SETTINGS for path in directory.glob(pattern) if not _is_index(path))
     return tuple(sorted({*weights, *settings}))
 
 
 def weight_files(directory: Path, is_wanted: Callable[[str], bool] = lambda _key: True) -> tuple[Path, ...]:
-    """The weight files of a transformers checkpoint that hold tensors with a wanted key.
+    """List the weight files of a transformers checkpoint that hold tensors with a wanted key.
 
     Raises:
         ConfigError: there are none.
     """
-    found = next((directory / name for name in _PREFERRED if (directory / name).is_file()), None)
-    if found is None:
-        raise ConfigError(f"{directory} holds none of {', '.join(_PREFERRED)}")
+    found = first_file(directory, _PREFERRED)
     if not _is_index(found):
         return (found,)
     return tuple(sorted({directory / shard for key, shard in weight_map(found).items() if is_wanted(key)}))
 
 
 def weight_index(directory: Path) -> Path | None:
-    """The index of a transformers checkpoint in shards, or None when its weights are one file."""
+    """Find the index of a checkpoint in shards; None where the weights are one file."""
     found = next((directory / name for name in _PREFERRED if (directory / name).is_file()), None)
     return found if found is not None and _is_index(found) else None
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """Which shard holds which tensor, by an index file."""
+    """Read from an index file the shard of each tensor."""
     return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+
+
+def first_file(directory: Path, names: Sequence[str]) -> Path:
+    """Return the first of these files that is there.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = next((directory / name for name in names if (directory / name).is_file()), None)
+    if found is None:
+        raise ConfigError(f"{directory} holds none of {', '.join(names)}")
+    return found
 
 
 def _is_index(path: Path) -> bool:

@@ -63,7 +63,7 @@ class EncoderConfig(Config):
     )
     precision: Precision = Field(
         "fp32",
-        description="Number format of the weights. bf16 is about twice as fast where the hardware has it; "
+        description="Number format of the weights. bf16 is about twice as fast where the hardware supports it; "
         "int8 (blip2 only, through bitsandbytes) saves memory, not time.",
     )
     int8_threshold: float = Field(

@@ -18,7 +18,7 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 class PooledStates(nn.Module):
-    """The backbone's last states pooled to one vector an image."""
+    """Backbone whose last states are pooled to one vector an image."""
 
     def __init__(self, backbone: nn.Module, pooling: Pooling, registers: int) -> None:
         super().__init__()
@@ -26,14 +26,14 @@ class PooledStates(nn.Module):
         self.first_patch = 1 + registers
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(n, 3, h, w) to float32 (n, dimension)."""
+        """Embed (n, 3, h, w) as float32 (n, dimension)."""
         states: Tensor = self.backbone(pixel_values=pixels).last_hidden_state.float()
         if self.pooling == "cls":
             return states[:, 0]
         patches = states[:, self.first_patch :].mean(dim=1)
         if self.pooling == "mean":
             return patches
-        # Each half counts the same whatever its length, as in DINOv2's own linear evaluation they are peers.
+        # Both halves count the same whatever their length, as in DINOv2's own linear evaluation.
         return torch.cat([nn.functional.normalize(half, dim=-1) for half in (states[:, 0], patches)], dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""Base of every encoder: image files and text to unit vectors; its client in this process."""
+"""Base of every encoder, from image files and texts to unit vectors; and its client in this process."""
 
 import asyncio
 import logging
@@ -17,21 +17,26 @@ from core.types import Captioned, Cropped, Encoded, EncoderInfo, EncoderInput, I
 from models.images import Decoded, ImageLimits, decoding, no_memory
 
 Input = TypeVar("Input")
-Answer = TypeVar("Answer")
+Output = TypeVar("Output")
 _log = logging.getLogger(__name__)
+_GRAY = 128
+_SMALLEST_NORM = 1e-12
+_PATIENCE_S = 30.0
+"""Longest wait of an image for those that are decoded before it, in seconds."""
+T = TypeVar("T")
 
 
 def answer_each(
-    answer: Callable[[Sequence[Input]], list[Answer | VitrineError]],
+    answer: Callable[[Sequence[Input]], list[Output | VitrineError]],
     inputs: Sequence[Input],
     is_healthy: Callable[[], bool],
-) -> list[Answer | VitrineError]:
+) -> list[Output | VitrineError]:
     """Answer all inputs, in order; one that makes `answer` raise costs only its own answer.
 
-    Inputs are pixels of one shape and type, or texts: whatever is wrong with a file was found when it was decoded.
-    So an input that fails alone, while `is_healthy` says that the model still works, has met a bug: its answer is
-    Internal, and the log holds the traceback. A broken device is never blamed on the inputs: then every answer
-    that is missing is ModelUnavailable, and the batch is not split further.
+    Inputs are pixels of one shape and type, or texts; damaged files were found when they were decoded. A batch
+    that fails is split while `is_healthy` says that the model works. An input that then fails alone has met a
+    bug: its answer is Internal, and the log holds the traceback. Where the model does not work, every missing
+    answer is ModelUnavailable.
     """
     try:
         return answer(inputs)
@@ -40,7 +45,7 @@ def answer_each(
             error if isinstance(error, ModelUnavailable) else ModelUnavailable("no memory left for the model")
         )
         return [lack for _ in inputs]
-    except Exception as error:  # the libraries below raise what they like, and neighbors must not suffer
+    except Exception as error:  # libraries raise anything, and other inputs must not suffer
         if not is_healthy():
             _log.exception("a batch of %d failed, and so does the model", len(inputs))
             return [ModelUnavailable("the encoder fails on every input") for _ in inputs]
@@ -54,19 +59,14 @@ def answer_each(
 
 
 Pixels = NDArray[np.uint8]
-"""An image ready for the model: uint8, (3, height, width), RGB; the same shape for every image."""
-
-_GRAY = 128
-_SMALLEST_NORM = 1e-12
-_PATIENCE_S = 30.0
-"""How long an image waits for those that are decoded before it; a caller with less time is gone sooner."""
+"""Image as model input: uint8, (3, height, width), RGB; the same shape for every image."""
 
 
 class Encoder(ABC):
-    """A loaded model. `decode` may run in many threads; the rest wants one thread at a time.
+    """A loaded model. `decode` may run in many threads; all else runs in one thread at a time.
 
-    A family implements `preprocess`, `forward` and, with a text tower, `forward_texts`, with a language
-    model `write`; all else is here.
+    A family implements `preprocess` and `forward`; with a text tower also `forward_texts`, with a language model
+    also `write`.
     """
 
     info: EncoderInfo
@@ -88,15 +88,15 @@ class Encoder(ABC):
     def forward_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:  # noqa: ARG002
         """Run texts through the text tower; float32 (n, dimension), not yet normalized."""
         raise UnsupportedModality(
-            f"{self.info.name} reads images only; send words to a model with a text tower"
+            f"{self.info.name} takes images only; send text to a model with a text tower"
         )
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
-        """Describe uint8 (n, 3, height, width) in words, a text an image."""
+        """Caption uint8 (n, 3, height, width), a text an image."""
         raise NotImplementedError(f"{type(self).__name__} has no language model")
 
     def decode(self, image: ImageInput) -> Pixels:
-        """Turn an image file, or what its box leaves of it, into model input, on the CPU.
+        """Turn an image file, or the part in its box, into model input, on the CPU.
 
         Raises:
             InvalidImage: the bytes do not decode.
@@ -129,7 +129,7 @@ class Encoder(ABC):
         return answer_each(self._embed_texts, texts, self._is_healthy) if texts else []
 
     def caption(self, images: Sequence[Pixels]) -> list[str | VitrineError]:
-        """Describe decoded images in words, in order: captions, or errors.
+        """Caption decoded images, in order: texts, or errors.
 
         Raises:
             UnsupportedModality: the model writes no captions.
@@ -141,7 +141,7 @@ class Encoder(ABC):
         return answer_each(self._describe, images, self._can_write) if images else []
 
     def warm_up(self) -> None:
-        """Run one real image through all that the model can do with it, and one real text where it reads.
+        """Run one real image through every tower, and one real text where there is a text tower.
 
         Raises:
             VitrineError: the model does not answer with a usable vector.
@@ -156,7 +156,7 @@ class Encoder(ABC):
             self.write(self._sample()[None])
 
     def _sample(self) -> Pixels:
-        # Gray with one bright half: a flat image may have a vector of zero norm in some families.
+        # Gray with one bright half: a flat image has a vector of zero norm in some families.
         image = Image.new("RGB", (64, 64), (_GRAY, _GRAY, _GRAY))
         image.paste((255, 64, 0), (0, 0, 32, 64))
         return self.preprocess(Decoded(image, *image.size))
@@ -170,7 +170,7 @@ class Encoder(ABC):
     def _runs(self, model: Callable[[NDArray[np.uint8]], object]) -> bool:
         try:
             model(self._sample()[None])
-        except Exception:  # whatever it raises, the answer is no
+        except Exception:  # any error means that the model does not work
             _log.exception("%s does not run", self.info.name)
             return False
         return True
@@ -187,7 +187,7 @@ class Encoder(ABC):
 
 
 def _unit(rows: NDArray[np.float32]) -> list[Vector | VitrineError]:
-    """Normalize rows in float32; a row that is not finite or has no length becomes an error."""
+    """Normalize rows in float32; a row that is not finite or has zero length becomes an error."""
     norms = np.linalg.norm(rows, axis=1)
     good = np.isfinite(norms) & (norms > _SMALLEST_NORM)
     return [
@@ -198,12 +198,11 @@ def _unit(rows: NDArray[np.float32]) -> list[Vector | VitrineError]:
     ]
 
 
-T = TypeVar("T")
 _DecodedInput = Pixels | str | VitrineError
 
 
 class LocalEncoder:
-    """`core.ports.EncoderClient` over an `Encoder`: threads decode, one other thread owns the model.
+    """Implements `core.ports.EncoderClient` over an `Encoder`: threads decode, one other thread owns the model.
 
     Several calls may run at once: while one is in the model, the images of the next are decoded.
     """
@@ -215,17 +214,17 @@ class LocalEncoder:
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def describe(self) -> EncoderInfo:
-        """Say which version this is."""
+        """Return the version that is loaded."""
         return self._encoder.info
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        """Embed images and words; each input succeeds or fails alone, in input order."""
+        """Embed images and texts, in input order; each succeeds or fails alone."""
         decoded = await self._decode_all(inputs)
         vectors = await self._in_model_thread(self._embed, decoded)
         return Encoded(self._encoder.info, vectors)
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
-        """Describe image files in words; each succeeds or fails alone.
+        """Caption image files; each succeeds or fails alone.
 
         Raises:
             UnsupportedModality: the encoder writes no captions.
@@ -256,9 +255,11 @@ class LocalEncoder:
         pixels = [item for item in decoded if not isinstance(item, str | VitrineError)]
         texts = [item for item in decoded if isinstance(item, str)]
         images = iter(self._encoder.encode_images(pixels))
-        words = iter(self._embed_texts(texts))
+        text_vectors = iter(self._embed_texts(texts))
         return [
-            item if isinstance(item, VitrineError) else next(words if isinstance(item, str) else images)
+            item
+            if isinstance(item, VitrineError)
+            else next(text_vectors if isinstance(item, str) else images)
             for item in decoded
         ]
 

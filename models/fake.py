@@ -1,8 +1,7 @@
-"""An encoder without weights: a color histogram for images, and for words the same space.
+"""Encoder without weights, for tests: a color histogram for images, and texts in the same space.
 
-Asked for captions, it names the color nearest to an image's mean.
-
-For tests of the rooms above: deterministic, fast, no torch, and color words find images of that color.
+It is deterministic, fast and needs no torch. A text that names a color finds images of that color. A caption
+names the color nearest to the image's mean.
 """
 
 import hashlib
@@ -41,8 +40,8 @@ class FakeEncoder(Encoder):
         return np.asarray(np.stack(rows) / _SIDE**2, dtype=np.float32)
 
     def forward_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Put color words where images of that color are, others by their hash; float32 (n, 96)."""
-        return np.stack([_words(text) for text in texts])
+        """Embed color words like images of that color, other words by their hash; float32 (n, 96)."""
+        return np.stack([_text(text) for text in texts])
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
         """Name the nearest color of CSS, a text an image."""
@@ -50,7 +49,7 @@ class FakeEncoder(Encoder):
 
 
 def load(config: EncoderConfig) -> FakeEncoder:
-    """Make one; the checkpoint, if given, only changes the fingerprint."""
+    """Make an encoder; a checkpoint only changes the fingerprint."""
     settings = {"family": "fake", "checkpoint": config.checkpoint, "dimension": _DIMENSION}
     info = EncoderInfo(
         name=config.name,
@@ -72,7 +71,7 @@ def _color(mean: NDArray[np.float64]) -> str:
     return names[int(np.square(colors - mean).sum(axis=1).argmin())]
 
 
-def _words(text: str) -> NDArray[np.float32]:
+def _text(text: str) -> NDArray[np.float32]:
     row = np.zeros(_DIMENSION, np.float32)
     for word in text.lower().split() or [""]:
         if word in ImageColor.colormap:

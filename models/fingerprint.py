@@ -1,8 +1,8 @@
-"""The short hash that tells one model version from another.
+"""Fingerprints: short hashes that distinguish the versions of a model.
 
-Two encoders share a fingerprint only if their vectors may be compared. It covers the contents of the
-files that the vectors depend on, and how they are used; it leaves out where the files lie, the device
-and the host, so every replica of a version reports the same one.
+Two encoders share a fingerprint only if their vectors may be compared. It covers the contents of the files that
+vectors depend on, and how they are used. It leaves out paths, device and host, so all replicas of a version
+report the same one.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 _DIGITS = 12
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BOOKKEEPING = {"_name_or_path", "transformers_version", "_commit_hash"}
-"""Keys of a config.json that a library rewrites without any effect on the vectors."""
+"""Keys of a config.json that libraries rewrite without effect on the vectors."""
 
 
 def fingerprint(files: Iterable[Path], settings: Mapping[str, object]) -> str:
@@ -24,8 +24,8 @@ def fingerprint(files: Iterable[Path], settings: Mapping[str, object]) -> str:
     Files count by name and content, JSON files by value. `settings` must be JSON.
     """
     digests = {path.name: _digest(path) for path in files}
-    told = json.dumps({"files": digests, "settings": settings}, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(told.encode()).hexdigest()[:_DIGITS]
+    content = json.dumps({"files": digests, "settings": settings}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:_DIGITS]
 
 
 def _digest(path: Path) -> str:

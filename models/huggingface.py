@@ -13,11 +13,7 @@ from models.torch_encoder import Placement
 
 
 def load_preprocessing(directory: Path) -> Preprocessing:
-    """Read how the checkpoint in the directory wants its images.
-
-    Raises:
-        ConfigError: it asks for steps that give images of different sizes.
-    """
+    """Read a checkpoint's preprocessing; raises as `preprocessing`."""
     return preprocessing(AutoImageProcessor.from_pretrained(directory))
 
 
@@ -25,7 +21,7 @@ def preprocessing(processor: Any) -> Preprocessing:
     """Read an image processor that resizes, crops, rescales and normalizes.
 
     Raises:
-        ConfigError: it asks for steps that give images of different sizes.
+        ConfigError: its steps give images of different sizes.
     """
     size, crop = _resize(processor), _crop(processor)
     if crop is None and size[0] == "squash":
@@ -68,10 +64,10 @@ def _rgb(values: Any) -> Rgb:
 
 
 def load_model(model_class: Any, directory: Path, placement: Placement, in_full: tuple[str, ...] = ()) -> Any:
-    """Load a model onto its device in evaluation mode; the modules named `in_full` are never made 8 bit.
+    """Load a model onto its device in evaluation mode; modules named in `in_full` never become 8 bit.
 
     Raises:
-        ConfigError: the checkpoint lacks tensors of the model, which would stay random.
+        ConfigError: the checkpoint lacks tensors of the model.
     """
     logging.disable_progress_bar()
     settings: dict[str, Any] = {"dtype": placement.dtype, "output_loading_info": True}

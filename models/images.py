@@ -1,6 +1,6 @@
-"""Decode image files to RGB: formats, limits, orientation, color and crops.
+"""Decoding of image files to RGB: formats, limits, orientation, color and crops.
 
-The only part of this room that the ingress loads, so it needs Pillow and numpy alone.
+The ingress loads only this module of the package, so it needs Pillow and numpy alone.
 """
 
 import io
@@ -23,6 +23,37 @@ _WHITE = (255, 255, 255, 255)
 _DEEP_MODES = ("I", "F")
 _USUAL_WHITES = (1.0, 255.0, 65_535.0)
 _STRIP_ROWS = 256
+_MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "AVIF": "image/avif",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+}
+_FORMATS = [name for name in _MEDIA_TYPES if name != "MPO"]
+MEDIA_TYPES = tuple(dict.fromkeys(_MEDIA_TYPES.values()))
+"""Media types of the image files that are accepted, and so of those that are served."""
+_READS = "JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF are read"
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_FROM_THE_CORNER = (1, 5)
+"""Orientations that keep the first column and row of a file at the upper left."""
+_REDUCTIONS = (8, 4, 2)
+DRAFT_MARGIN = 3
+"""A draft keeps at least this multiple of the target. With 2, some vectors moved to a cosine of 0.998; 3 keeps
+0.999 in all but the rarest cases and costs no more on 12 megapixels."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -41,7 +72,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Convert some rows after others: what is made on the way takes up to 20 bytes a pixel."""
+    """Convert strip by strip: intermediate images take up to 20 bytes a pixel."""
     page = Image.new("RGB", image.size)
     for strip, place in _strips(image):
         page.paste(convert(strip), place)
@@ -68,9 +99,9 @@ def _values(image: Image.Image) -> NDArray[np.float32]:
 
 
 def _white_point(image: Image.Image) -> float:
-    """The value that means white: by the mode for 16 bit, else the least usual range that holds them.
+    """Return the value of white: by the mode for 16 bit, else the end of the smallest usual range that fits.
 
-    32-bit and float files do not say where white is.
+    32-bit and float files do not name it.
     """
     if image.mode.startswith("I;16"):
         return 65_535.0
@@ -81,7 +112,7 @@ def _white_point(image: Image.Image) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An RGB image, and how much of it is the image, in pixels from its upper left corner.
+    """An RGB image, and its extent in pixels from the upper left corner.
 
     Where a reduced decode does not divide a side, the image ends within the last column or row.
     """
@@ -92,10 +123,7 @@ class Decoded:
 
 
 def side_for(target: float, share: float, side: int) -> int:
-    """How many pixels of a side of `side` pixels are needed so that `share` of it has `target`.
-
-    At most `side`, since a small enough share never has as many.
-    """
+    """Return the pixels that a side needs so that `share` of it has `target`; at most `side`."""
     return min(side, math.ceil(min(target / share, side)))
 
 
@@ -117,46 +145,13 @@ def _edges(start: float, length: float, side: int) -> tuple[int, int]:
 # ImageLimits takes its place.
 Image.MAX_IMAGE_PIXELS = None
 
-_MEDIA_TYPES = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "AVIF": "image/avif",
-    "GIF": "image/gif",
-    "BMP": "image/bmp",
-    "TIFF": "image/tiff",
-}
-_FORMATS = [name for name in _MEDIA_TYPES if name != "MPO"]
-MEDIA_TYPES = tuple(dict.fromkeys(_MEDIA_TYPES.values()))
-"""Of image files that are taken, and so of those that are served."""
-_READS = "JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF are read"
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SIDEWAYS = (5, 6, 7, 8)
-_FROM_THE_CORNER = (1, 5)
-"""Orientations that leave the first column and row of a file where a viewer sees them."""
-_REDUCTIONS = (8, 4, 2)
-DRAFT_MARGIN = 3
-"""A draft keeps at least so many times the target: with twice, vectors of some images that look like
-photographs moved to a cosine of 0.998; three times keeps 0.999 in all but the rarest cases and costs no
-more on 12 megapixels."""
-
 
 _in_flight = WeightedSemaphore()
-"""The pixels of this process. All that decodes shares them, each caller by the limit that it was given."""
+"""Pixels that this process decodes now, shared by all callers; each applies its own limit."""
 
 
 class ImageLimits(Config):
-    """What an image file may cost; checked before anything is decoded."""
+    """Limits of image files, checked before anything is decoded."""
 
     max_bytes: int = Field(25 * 2**20, gt=0, description="Largest image file, in bytes.")
     max_pixels: int = Field(64_000_000, gt=0, description="Largest width times height, in pixels.")
@@ -164,15 +159,14 @@ class ImageLimits(Config):
     max_pixels_in_flight: int = Field(
         64_000_000,
         gt=0,
-        description="Pixels that one process decodes at once, whatever for; others wait. A larger image is "
-        "decoded alone. A pixel takes 4 to 13 bytes meanwhile, and up to "
-        "22 in WebP and AVIF.",
+        description="Pixels that one process decodes at once; further images wait. A larger image is "
+        "decoded alone. A pixel takes 4 to 13 bytes meanwhile, up to 22 in WebP and AVIF.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What an image file is: its media type by content, and its size in pixels as a viewer shows it."""
+    """Media type of an image file by its content, and its upright size in pixels."""
 
     media_type: str
     width: int
@@ -180,9 +174,9 @@ class ImageFacts:
 
 
 def inspect_image(data: bytes, limits: ImageLimits, until: float | None = None) -> ImageFacts:
-    """Say what an image file is, after proving that it decodes to its end.
+    """Return the facts of an image file, after decoding it to its end.
 
-    `until`, a time of `time.monotonic`, ends the wait for room among the pixels in flight.
+    `until`, a time of `time.monotonic`, ends the wait for pixels in flight.
 
     Raises:
         InputTooLarge: the file or its pixels exceed the limits.
@@ -191,7 +185,7 @@ def inspect_image(data: bytes, limits: ImageLimits, until: float | None = None) 
     """
     with _opened(data, limits, until) as image:
         media_type, (width, height) = _MEDIA_TYPES[str(image.format)], image.size
-        # The smallest DCT scale still reads every coded byte of a JPEG, so damage shows at an eighth of the cost.
+        # The smallest DCT scale still reads every byte of a JPEG, so it finds damage at an eighth of the cost.
         image.draft(image.mode, (1, 1))
         _load(image)
         if media_type == "image/tiff":
@@ -211,10 +205,10 @@ def decoding(
 ) -> Iterator[Decoded]:
     """Decode the first frame to RGB: upright by EXIF, transparency on white, cut to the box.
 
-    With `target`, the pixels of the side that the caller will resize to, a larger JPEG may come back
-    reduced by 2, 4 or 8 (DCT scaling), what the box leaves of it never below three times the target.
-    The pixels count as in flight during the block and are gone after it. No other image may be decoded in
-    it by the same thread. `until`, a time of `time.monotonic`, ends the wait for room among them.
+    `target` is the side in pixels that the caller resizes to. With it, a larger JPEG may come back reduced by 2,
+    4 or 8 (DCT scaling), its box never below three times the target. The pixels count as in flight during the
+    block and are freed after it. The same thread may not decode another image in the block. `until`, a time of
+    `time.monotonic`, ends the wait for pixels in flight.
 
     Raises:
         InputTooLarge: the file or its pixels exceed the limits.
@@ -236,25 +230,25 @@ def _decode(image: Image.Image, target: int | None, box: Box | None) -> Decoded:
     orientation = _orientation(image)
     try:
         upright = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-        # Of each step only what it made is kept: a copy takes 4 bytes a pixel.
+        # The input of each step is closed: a copy takes 4 bytes a pixel.
         if upright is not image:
             image.close()
-        whole = to_rgb(upright)
-        if whole is not upright:
+        rgb = to_rgb(upright)
+        if rgb is not upright:
             upright.close()
     except ValueError as error:
         raise InvalidImage(f"images in color mode {image.mode} are not supported; send RGB") from error
     if orientation in _SIDEWAYS:
         width, height = height, width
-    span = whole.size if reduction == 1 else (width / reduction, height / reduction)
-    decoded = Decoded(whole, *span)
+    span = rgb.size if reduction == 1 else (width / reduction, height / reduction)
+    decoded = Decoded(rgb, *span)
     return decoded if box is None else crop(decoded, box)
 
 
 def _reduce(image: Image.Image, least: tuple[int, int]) -> int:
-    """Have a JPEG decoded at a fraction of its size, not below the least one; returns the divisor.
+    """Set a JPEG to decode at a fraction of its size, not below `least`; returns the divisor.
 
-    What is left of a side that the divisor does not divide must lie at its end.
+    Where the divisor does not divide a side, the remainder must lie at its end.
     """
     orientation = _orientation(image)
     for reduction in _REDUCTIONS:
@@ -269,7 +263,7 @@ def _reduce(image: Image.Image, least: tuple[int, int]) -> int:
 
 
 def _draft_size(image: Image.Image, target: int, box: Box | None) -> tuple[int, int]:
-    """The least width and height, as stored, of which the box leaves `target` pixels a side."""
+    """Return the least stored width and height at which the box has `target` pixels a side."""
     if box is None:
         return target, target
     sideways = _orientation(image) in _SIDEWAYS
@@ -280,13 +274,13 @@ def _draft_size(image: Image.Image, target: int, box: Box | None) -> tuple[int, 
 
 @contextmanager
 def _opened(data: bytes, limits: ImageLimits, until: float | None) -> Iterator[Image.Image]:
-    """Open a file, whose pixels may be decoded during the block and are gone after it."""
+    """Open a file; its pixels count as in flight during the block and are freed after it."""
     image = _open(data, limits)
     with _in_flight.holding(image.width * image.height, limits.max_pixels_in_flight, until):
         try:
             yield image
         finally:
-            # Also an error may live on, and its traceback would keep the pixels.
+            # Also after an error, whose traceback would keep the pixels.
             image.close()
 
 
@@ -301,7 +295,7 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
         raise InvalidImage(f"the bytes are not an image{_likely(data)}; {_READS}") from error
     except MemoryError:
         raise no_memory() from None
-    except Exception as error:  # parsers of hostile bytes raise whatever they stumble over
+    except Exception as error:  # parsers of hostile bytes raise anything
         raise _damaged(error) from error
     width, height = image.size
     if max(width, height) > limits.max_side:
@@ -321,14 +315,14 @@ def _load(image: Image.Image) -> None:
         return
     except MemoryError:
         lack: VitrineError = no_memory()
-    except Exception as error:  # decoders of hostile bytes raise whatever they stumble over
+    except Exception as error:  # decoders of hostile bytes raise anything
         lack = _damaged(error)
-    # Not from the error: its traceback holds the decoder, and with it the pixels.
+    # Without the cause: its traceback holds the decoder and the pixels.
     raise lack
 
 
 def no_memory() -> Overloaded:
-    """Make the error of an image for which there is no memory; it says nothing of the image."""
+    """Make the error for lack of memory, which does not blame the image."""
     return Overloaded("there is no memory left to decode this image; try again shortly")
 
 
@@ -342,7 +336,7 @@ def _damaged(error: Exception) -> InvalidImage:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # damaged metadata must not refuse an image whose pixels are fine
+    except Exception:  # damaged metadata must not refuse an image whose pixels are sound
         return 1
 
 

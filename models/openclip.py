@@ -1,4 +1,4 @@
-"""OpenCLIP: any architecture and tag, hub id or local directory; images and words in one space."""
+"""OpenCLIP: any architecture and tag, hub id or local directory; images and texts in one space."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import open_clip
 from torch import Tensor
 
 from core.errors import ConfigError
-from models.checkpoint import locate, read_config, version_files
+from models.checkpoint import first_file, locate, read_config, version_files
 from models.config import EncoderConfig
 from models.preprocessing import Preprocessing
 from models.torch_encoder import Placement, TorchEncoder, Towers, place
@@ -72,10 +72,7 @@ def _resolve_directory(config: EncoderConfig) -> tuple[str, tuple[Path, ...]]:
     directory = locate(config.checkpoint, config.revision, *_WEIGHTS)
     if "model_cfg" not in read_config(directory, "open_clip_config.json"):
         raise ConfigError(f"{directory}/open_clip_config.json has no model_cfg")
-    weights = next((directory / name for name in _WEIGHTS if (directory / name).is_file()), None)
-    if weights is None:
-        raise ConfigError(f"{directory} holds none of {', '.join(_WEIGHTS)}")
-    return f"local-dir:{directory}", version_files(directory, [weights])
+    return f"local-dir:{directory}", version_files(directory, [first_file(directory, _WEIGHTS)])
 
 
 def _resolve_tag(config: EncoderConfig) -> tuple[str, tuple[Path, ...]]:

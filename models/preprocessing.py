@@ -1,7 +1,7 @@
-"""Resize, crop and normalization as the checkpoint was trained, several times faster than the libraries.
+"""Resizing, cropping and normalization as the checkpoint was trained, faster than the libraries' own.
 
-torchvision's antialiased resize of uint8 tensors equals Pillow's within one level and takes a tenth of
-the time. Pixels stay uint8 until they are on the device, where `normalize` is nearly free.
+torchvision's antialiased resize of uint8 tensors equals Pillow's within one level and takes a tenth of the time.
+Pixels stay uint8 until they are on the device, where `normalize` costs almost nothing.
 """
 
 from dataclasses import asdict, dataclass
@@ -22,24 +22,24 @@ Rgb = tuple[float, float, float]
 Size = tuple[int, int]
 
 _LARGEST_WASTE = 8
-"""A panorama whose resized side exceeds the crop so many times is cropped before it is resized."""
+"""An image whose resized side exceeds the crop by this factor is cropped before it is resized."""
 
 
 @lru_cache(maxsize=16)
 def _on_device(values: Rgb, device: torch.device) -> Tensor:
-    """Three values as (1, 3, 1, 1), copied once: a copy from pageable memory makes the GPU's queue wait."""
+    """Copy three values once, as (1, 3, 1, 1): a copy from pageable memory makes the GPU's queue wait."""
     with torch.inference_mode(False):
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """What happens to an RGB image before the model sees it. Sizes are (height, width) in pixels.
+    """Steps from an RGB image to model input. Sizes are (height, width) in pixels.
 
     `resize` is `squash` (exactly to `size`), `shortest` (short side to size[0], long side rounded down as
-    torchvision does), `cover` or `contain` (keep the ratio, cover or fit within `size`, rounded to nearest
-    as timm does). Then the center `crop` is cut, or padded with `fill`. `scale`, `mean` and `std` make the
-    model's values: (pixel * scale - mean) / std.
+    torchvision does), `cover` or `contain` (keep the ratio, cover or fit within `size`, rounded to nearest as
+    timm does). Then the center `crop` is cut, or padded with `fill`. The model's values are
+    (pixel * `scale` - `mean`) / `std`.
     """
 
     resize: Literal["squash", "shortest", "cover", "contain"]
@@ -51,16 +51,16 @@ class Preprocessing:
     scale: float = 1 / 255
     fill: tuple[int, int, int] = (0, 0, 0)
     crop_rounds: bool = True
-    """Whether an odd margin is rounded to the nearest even pixel (torchvision) or down (transformers)."""
+    """Round an odd margin to the nearest even pixel (torchvision), or down (transformers)."""
 
     def facts(self) -> dict[str, object]:
-        """All that moves a vector, as JSON values, for the fingerprint."""
+        """Return all settings as JSON values, for the fingerprint."""
         return asdict(self)
 
     def apply(self, image: Image.Image, span: tuple[float, float] | None = None) -> Pixels:
         """Resize and crop an RGB image; uint8 (3, crop height, crop width).
 
-        `span` is the height and width of the image in it where the image ends with parts of pixels.
+        `span` is the height and width of the content where it ends within a pixel.
         """
         span = span or (image.height, image.width)
         height, width = self._resized(*span)
@@ -80,8 +80,8 @@ class Preprocessing:
             mode = InterpolationMode(self.interpolation)
             resized: Tensor = functional.resize(pixels, list(size), interpolation=mode, antialias=True)
             return resized
-        # A scale says where the image ends, which a size cannot. The rest of a pixel adds less than one to
-        # the product with the sides, and interpolate rounds it down.
+        # A scale can express where the content ends, a size cannot. The part of a pixel adds less than one to
+        # the product with the sides, and interpolate rounds down.
         scale = tuple(now / before for now, before in zip(size, span, strict=True))
         return interpolate(pixels[None], scale_factor=scale, mode=self.interpolation, antialias=True)[0]
 
@@ -98,7 +98,7 @@ class Preprocessing:
         return max(1, round(height / ratio)), max(1, round(width / ratio))
 
     def _margins(self, height: int, width: int) -> Size:
-        """Rows above and columns left of the crop; negative where it must be padded."""
+        """Return the rows above and the columns left of the crop; negative where it must be padded."""
         return self._margin(height - self.crop[0]), self._margin(width - self.crop[1])
 
     def _margin(self, surplus: int) -> int:
@@ -118,7 +118,7 @@ class Preprocessing:
         return page
 
     def _apply_to_panorama(self, image: Image.Image, span: tuple[float, float], resized: Size) -> Pixels:
-        """Resize only what the crop will keep: a line of 1 x 20,000 pixels would grow to gigabytes."""
+        """Resize only what the crop keeps: a line of 1 x 20,000 pixels would grow to gigabytes."""
         height, width = resized
         top, left = (max(margin, 0) for margin in self._margins(height, width))
         rows, columns = min(self.crop[0], height), min(self.crop[1], width)

@@ -10,22 +10,6 @@ from models.encoder import Encoder
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 2**30
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep large blocks that it frees, in place of giving them back to the system.
-
-    Each forward pass would otherwise take a page fault for every page of its activations: a tenth of the time of
-    ViT-B-32 in float32 on two cores. The process stays as large as its largest batch made it. Only glibc is
-    told, by its mallopt(3); others are left as they are.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        # A version that does not take the first would, with the second alone, keep less than by itself.
-        if libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES):
-            libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
 _MODULES: dict[Family, str] = {
     "openclip": "models.openclip",
     "dinov2": "models.dinov2",
@@ -35,17 +19,30 @@ _MODULES: dict[Family, str] = {
 }
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep large freed blocks instead of returning them to the system (glibc's mallopt(3)).
+
+    Otherwise each forward pass takes a page fault for every page of its activations: a tenth of the time of
+    ViT-B-32 in float32 on two cores. The process stays as large as its largest batch made it.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        # Where the first is refused, the second alone would keep less than the default.
+        if libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES):
+            libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
 def load_encoder(config: EncoderConfig) -> Encoder:
-    """Load the encoder and prove that it answers.
+    """Load the encoder and run it once.
 
     Raises:
         ConfigError: the checkpoint is missing, of another family, incomplete or unreadable.
-        ModelUnavailable: the hub is out of reach, or the device has no room.
+        ModelUnavailable: the hub cannot be reached, or the device lacks memory.
     """
     try:
         encoder: Encoder = import_module(_MODULES[config.family]).load(config)
         if encoder.info.device == "cpu":
-            # After the weights: what loading frees goes back.
+            # After the weights, so that what loading frees goes back.
             keep_freed_memory()
         encoder.warm_up()
     except ModelUnavailable as error:
@@ -56,7 +53,7 @@ def load_encoder(config: EncoderConfig) -> Encoder:
         raise ModelUnavailable(
             f"encoder {config.name}: no memory left to load {config.checkpoint}"
         ) from error
-    except Exception as error:  # each library fails to load in its own ways
+    except Exception as error:  # each library fails in its own way
         if type(error).__name__ == "OutOfMemoryError":
             raise ModelUnavailable(
                 f"encoder {config.name}: no GPU memory left to load {config.checkpoint}"

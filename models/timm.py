@@ -9,7 +9,7 @@ import timm
 import torch
 
 from core.errors import ConfigError
-from models.checkpoint import locate, version_files
+from models.checkpoint import first_file, locate, version_files
 from models.config import EncoderConfig
 from models.preprocessing import Preprocessing
 from models.torch_encoder import TorchEncoder, Towers, place
@@ -22,11 +22,9 @@ def load(config: EncoderConfig) -> TorchEncoder:
     """Load the backbone without its classifier with timm's own loader."""
     placement = place(config)
     directory = locate(_hub_id(config.checkpoint), config.revision, *_WEIGHTS)
-    weights = next((directory / name for name in _WEIGHTS if (directory / name).is_file()), None)
-    if weights is None:
-        raise ConfigError(f"{directory} holds none of {', '.join(_WEIGHTS)}")
+    weights = first_file(directory, _WEIGHTS)
     model = timm.create_model(f"local-dir:{directory}", pretrained=True, num_classes=0).eval()
-    # Convolutions run up to twice as fast in this layout; transformers do not mind it.
+    # Convolutions run up to twice as fast in this layout; for transformers it makes no difference.
     model = model.to(device=placement.device, dtype=placement.dtype, memory_format=torch.channels_last)
     towers = Towers(
         image=model,

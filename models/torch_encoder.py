@@ -1,4 +1,4 @@
-"""Encoder whose towers are torch modules: placement, batches that fit the device, compilation."""
+"""Encoder of torch modules: placement, batches that fit the device, compilation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +19,19 @@ from models.images import DRAFT_MARGIN, Decoded
 from models.preprocessing import Preprocessing
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
-"""With int8 the matrices are 8 bit, and this is what stays around them."""
+"""Dtype of activations by precision; with int8 only the large matrices are 8 bit."""
+_GRAPH_SIZES = (1, 8, 32, 128)
+"""Batch sizes that a compiled model records; other batches are padded to the next size."""
+_RUNS_UNTIL_RECORDED = 2
+"""torch runs a new shape eagerly first, records a CUDA graph at the second run, and replays from the third on
+(torch/_inductor/cudagraph_trees.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A device and the dtype of activations; with `eight_bit` the large matrices are int8.
+    """Device and dtype of activations; with `eight_bit` the large matrices are int8.
 
-    Columns with activations beyond a positive `int8_threshold` are multiplied in `dtype` all the same.
+    Columns with activations beyond a positive `int8_threshold` are multiplied in `dtype`.
     """
 
     device: torch.device
@@ -39,7 +44,7 @@ def place(config: EncoderConfig) -> Placement:
     """Choose the device and dtype of the model, and set the CPU threads of this process.
 
     Raises:
-        ConfigError: a GPU is asked for and there is none.
+        ConfigError: the configuration needs a GPU and there is none.
     """
     has_gpu = torch.cuda.is_available()
     if config.device == "cuda" and not has_gpu:
@@ -55,10 +60,10 @@ def place(config: EncoderConfig) -> Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
-    """A loaded language model: the model's values (n, 3, h, w) on the device to n captions.
+class LanguageTower:
+    """A loaded language model; `write` turns the model's values (n, 3, h, w) on the device into n captions.
 
-    `files` are what the captions depend on; at most `batch_size` images go together.
+    Captions depend on `files`; a batch has at most `batch_size` images.
     """
 
     write: Callable[[Tensor], list[str]]
@@ -70,8 +75,8 @@ class Writing:
 class Towers:
     """A loaded checkpoint.
 
-    `image` takes the model's values (n, 3, h, w) on the device; `text` takes words. Both give (n, dimension)
-    there. `files` are what the vectors depend on, `architecture` and `pooling` how they are used.
+    `image` takes the model's values (n, 3, h, w) on the device, `text` takes texts; both return (n, dimension)
+    there. Vectors depend on `files`, and on `architecture` and `pooling`, which say how these are used.
     """
 
     image: Callable[[Tensor], Tensor]
@@ -80,51 +85,44 @@ class Towers:
     files: tuple[Path, ...]
     architecture: str
     pooling: str
-    writing: Writing | None = None
+    language: LanguageTower | None = None
 
 
 Batch = TypeVar("Batch", NDArray[np.uint8], Sequence[str])
-Answer = TypeVar("Answer")
+Output = TypeVar("Output")
 
 
-class Chunks:
-    """Runs a model on at most `size` inputs at a time; half as many once GPU memory did not suffice."""
+class DeviceBatches:
+    """Runs a model on batches of at most `size` inputs, which is halved when GPU memory does not suffice."""
 
     def __init__(self, model: str, size: int) -> None:
         self._model = model
         self.size = size
 
-    def run(self, forward: Callable[[Batch], Answer], inputs: Batch) -> list[Answer]:
-        """Run all inputs, in order; an answer a chunk.
+    def run(self, forward: Callable[[Batch], Output], inputs: Batch) -> list[Output]:
+        """Run all inputs, in order; returns one output a batch.
 
         Raises:
             ModelUnavailable: the device has no memory for even one input.
         """
-        answers: list[Answer] = []
+        outputs: list[Output] = []
         start = 0
         while start < len(inputs):
-            chunk = inputs[start : start + self.size]
+            batch = inputs[start : start + self.size]
             try:
-                answers.append(forward(chunk))
+                outputs.append(forward(batch))
             except torch.OutOfMemoryError as error:
-                if len(chunk) == 1:
+                if len(batch) == 1:
                     raise ModelUnavailable(
                         f"{self._model} has not enough GPU memory for one input"
                     ) from error
-                self.size = len(chunk) // 2
+                self.size = len(batch) // 2
             else:
-                start += len(chunk)
+                start += len(batch)
                 continue
-            # Not where the error is handled: its traceback holds what the failed pass had allocated.
+            # Outside of the handler: the error's traceback holds the memory of the failed pass.
             torch.cuda.empty_cache()
-        return answers
-
-
-_GRAPH_SIZES = (1, 8, 32, 128)
-"""Batch sizes that a compiled model is recorded for; others are padded to the next."""
-_RUNS_UNTIL_RECORDED = 2
-"""torch compiles and runs a new shape eagerly at first, records a CUDA graph of it at the second run, and
-only replays from the third on (torch/_inductor/cudagraph_trees.py)."""
+        return outputs
 
 
 class TorchEncoder(Encoder):
@@ -136,9 +134,11 @@ class TorchEncoder(Encoder):
         super().__init__(_undescribed(config, towers, placement), config.limits, target)
         self._preprocessing, self._placement = towers.preprocessing, placement
         self._image, self._text = towers.image, towers.text
-        self._writing = towers.writing
-        self._chunks = Chunks(config.name, config.max_batch_size)
-        self._caption_chunks = Chunks(config.name, towers.writing.batch_size if towers.writing else 1)
+        self._language = towers.language
+        self._batches = DeviceBatches(config.name, config.max_batch_size)
+        self._caption_batches = DeviceBatches(
+            config.name, towers.language.batch_size if towers.language else 1
+        )
         self._graph_sizes: tuple[int, ...] = ()
         dimension = self.forward(self._sample()[None]).shape[1]
         self.info = replace(
@@ -169,15 +169,15 @@ class TorchEncoder(Encoder):
         return self._rows(self._run_texts, texts)
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
-        """Describe uint8 (n, 3, h, w) in words, a text an image.
+        """Caption uint8 (n, 3, h, w), a text an image.
 
         Raises:
             ModelUnavailable: the device has no memory for even one image.
         """
-        if self._writing is None:
+        if self._language is None:
             return super().write(batch)
         with torch.inference_mode():
-            return [text for some in self._caption_chunks.run(self._run_writing, batch) for text in some]
+            return [text for some in self._caption_batches.run(self._run_language, batch) for text in some]
 
     def warm_up(self) -> None:
         """Run one real input through each tower; a compiled tower records all its batch sizes."""
@@ -187,9 +187,9 @@ class TorchEncoder(Encoder):
                 self.forward(np.repeat(self._sample()[None], size, axis=0))
 
     def _rows(self, run: Callable[[Batch], Tensor], inputs: Batch) -> NDArray[np.float32]:
-        # Normalizing in less than float32 costs neighbors: cast before anything else happens.
+        # Cast first: normalizing in less than float32 loses neighbors.
         with torch.inference_mode():
-            rows = self._chunks.run(lambda chunk: run(chunk).float().cpu(), inputs)
+            rows = self._batches.run(lambda batch: run(batch).float().cpu(), inputs)
         return np.asarray(torch.cat(rows).numpy(), dtype=np.float32)
 
     def _run_images(self, batch: NDArray[np.uint8]) -> Tensor:
@@ -203,9 +203,9 @@ class TorchEncoder(Encoder):
         assert self._text is not None
         return self._text(texts)
 
-    def _run_writing(self, batch: NDArray[np.uint8]) -> list[str]:
-        assert self._writing is not None
-        return self._writing.write(self._values(batch))
+    def _run_language(self, batch: NDArray[np.uint8]) -> list[str]:
+        assert self._language is not None
+        return self._language.write(self._values(batch))
 
     def _values(self, batch: NDArray[np.uint8]) -> Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(batch))
@@ -215,7 +215,7 @@ class TorchEncoder(Encoder):
 
     def _compile(self) -> None:
         self._graph_sizes = tuple(
-            sorted({*(s for s in _GRAPH_SIZES if s < self._chunks.size), self._chunks.size})
+            sorted({*(s for s in _GRAPH_SIZES if s < self._batches.size), self._batches.size})
         )
         self._image = torch.compile(self._image, mode="reduce-overhead", dynamic=False)
 
@@ -240,10 +240,10 @@ def _version(config: EncoderConfig, towers: Towers, dimension: int) -> str:
 
 
 def _caption_version(config: EncoderConfig, towers: Towers) -> str | None:
-    if towers.writing is None or config.captions is None:
+    if towers.language is None or config.captions is None:
         return None
     settings = config.captions.model_dump(exclude={"max_batch_size"})
-    return fingerprint(towers.writing.files, _facts(config, towers) | {"captions": settings})
+    return fingerprint(towers.language.files, _facts(config, towers) | {"captions": settings})
 
 
 def _facts(config: EncoderConfig, towers: Towers) -> dict[str, object]:

@@ -1,1 +1,1 @@
-"""What many images take, on paper: docs/scale.md."""
+"""Calculations of docs/scale.md."""

@@ -1,1 +1,1 @@
-"""Fetching what a caller's URL names, without lending the caller our place in the network."""
+"""Fetching of callers' URLs, without giving callers access to our network."""

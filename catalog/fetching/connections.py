@@ -20,6 +20,20 @@ from pydantic import Field
 from core.config import Config
 from core.errors import UnfetchableUrl
 
+MAX_URL_LENGTH = 4096
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_FORMALLY_GLOBAL = (
+    IPv4Network("168.63.129.16/32"),  # Azure's host answers its guests here
+    IPv4Network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata service
+    IPv4Network("192.88.99.0/24"),  # the anycast entry to 6to4
+)
+"""Networks that `is_global` passes in some or all versions of Python, and that serve no images."""
+_THREADS = 16
+_ATTEMPTS = 4
+"""Number of addresses of one host that are tried."""
+
 
 class FetchLimits(Config):
     """Bounds of fetching by URL: bytes, time, redirects and destinations."""
@@ -41,10 +55,6 @@ class FetchLimits(Config):
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
         (), description="Networks such as 10.1.0.0/16 whose addresses need not be public."
     )
-
-
-MAX_URL_LENGTH = 4096
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def parse_url(text: str, ports: Collection[int]) -> httpx.URL:
@@ -93,18 +103,8 @@ def _checked_url(url: httpx.URL, ports: Collection[int]) -> httpx.URL:
     return url
 
 
-_GLOBAL_UNICAST = IPv6Network("2000::/3")
-_NAT64 = IPv6Network("64:ff9b::/96")
-_FORMALLY_GLOBAL = (
-    IPv4Network("168.63.129.16/32"),  # Azure's host answers its guests here
-    IPv4Network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata service
-    IPv4Network("192.88.99.0/24"),  # the anycast entry to 6to4
-)
-"""What `is_global` lets pass, or lets pass in some versions of Python, and no image is served from."""
-
-
 def may_connect(address: str, allowed: Iterable[IPv4Network | IPv6Network] = ()) -> bool:
-    """Tell whether an address literal is public, or lies in one of the allowed networks."""
+    """Return whether an address literal is public, or lies in one of the allowed networks."""
     parsed = _unmapped(ip_address(address))
     if any(parsed in network for network in allowed):
         return True
@@ -112,7 +112,7 @@ def may_connect(address: str, allowed: Iterable[IPv4Network | IPv6Network] = ())
 
 
 def _unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The kernel connects to ::ffff:a.b.c.d as to a.b.c.d."""
+    """Map ::ffff:a.b.c.d to a.b.c.d, as the kernel does when it connects."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
@@ -125,7 +125,7 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
         return _is_public(IPv4Address(int(address) & 0xFFFFFFFF))
     if address.sixtofour is not None and not _is_public(address.sixtofour):
         return False
-    # Outside of 2000::/3 lie ways around the rules for IPv4, as ::127.0.0.1, that is_global lets pass.
+    # Outside of 2000::/3, is_global passes ways around the rules for IPv4, such as ::127.0.0.1.
     return _is_global(address) and address in _GLOBAL_UNICAST
 
 
@@ -134,23 +134,20 @@ def _is_global(address: IPv4Address | IPv6Address) -> bool:
 
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
-"""Gives the IP address literals of a host for a TCP port; raises OSError when there are none."""
-
-_THREADS = 16
+"""Returns the IP address literals of a host for a TCP port; raises OSError when there are none."""
 
 
 class SystemResolver:
-    """The resolver of the operating system.
+    """Resolver of the operating system, in threads of its own.
 
-    In threads of its own: a name server that never answers keeps its thread for many seconds, and must
-    not keep other blocking calls of the process waiting.
+    A name server that never answers holds its thread for many seconds, and must not delay other blocking calls.
     """
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="resolve")
 
     async def __call__(self, host: str, port: int) -> list[str]:
-        """Resolve a host, in the order in which its addresses should be tried."""
+        """Resolve a host to its addresses, in the order to try them."""
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._threads, _resolve, host, port)
         return list(dict.fromkeys(found))
@@ -164,15 +161,11 @@ def _resolve(host: str, port: int) -> list[str]:
     return [str(address[0]) for *_, address in answers]
 
 
-_ATTEMPTS = 4
-"""Addresses of one host that are tried."""
-
-
 class CheckedBackend(AsyncNetworkBackend):
-    """Resolves a host once, checks every address, and connects to what it checked.
+    """Resolves a host once, checks every address, and connects to the addresses that it checked.
 
-    Between a check and a second look-up the name could change its address (DNS rebinding), so there is
-    no second look-up. TLS still verifies the certificate against the name of the URL.
+    There is no second look-up, since the name could change its address in between (DNS rebinding). TLS still
+    verifies the certificate against the name in the URL.
     """
 
     def __init__(self, limits: FetchLimits, resolve: Resolver, network: AsyncNetworkBackend) -> None:
@@ -192,9 +185,8 @@ class CheckedBackend(AsyncNetworkBackend):
         """Connect to the first address of the host that answers.
 
         Raises:
-            UnfetchableUrl: an address is not public, the name has none, or none answers. It is one
-                message for all of these: whoever asks must not learn which names and ports exist in
-                our network.
+            UnfetchableUrl: an address is not public, the name has none, or none answers. The message is the
+                same for all, so that callers cannot learn which names and ports exist in our network.
         """
         share = None if timeout is None else timeout / 2
         for address in (await self._addresses(host, port))[:_ATTEMPTS]:

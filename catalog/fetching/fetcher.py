@@ -1,4 +1,4 @@
-"""Fetch files by URL: only from public places, within bytes, time and redirects."""
+"""Fetcher of files by URL: from public addresses only, within limits of bytes, time and redirects."""
 
 import asyncio
 import ssl
@@ -22,19 +22,21 @@ from core.errors import FetchFailed, InputTooLarge, UnfetchableUrl, VitrineError
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PASSING = {408, 425, 429}
-"""Refusals of a client that ask it to come again, as all 5xx do."""
+"""Client errors that may pass, so that a retry makes sense, as after all 5xx."""
+_HEADERS = {"User-Agent": "vitrine", "Accept": "*/*", "Accept-Encoding": "identity"}
+_CONDITIONS = {"If-None-Match", "If-Modified-Since"}
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Where else to look, as the server wrote it."""
+    """Target of a redirect, as the server wrote it."""
 
     location: str
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A file, and what its server calls this state of it; `body=None`: it is what the caller has already."""
+class FetchedFile:
+    """A file with its validators; `body=None`: it has not changed since the caller read it."""
 
     body: bytes | None
     etag: str | None
@@ -42,7 +44,7 @@ class Answer:
 
 
 class Budget:
-    """The bytes that all URLs of one request may have together."""
+    """Bytes that all URLs of one request may have together."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -56,7 +58,7 @@ class Budget:
 
 
 def redirect_of(response: httpcore.Response) -> Redirect | None:
-    """Read a redirect; None when the answer is none."""
+    """Read a redirect; None when the response is none."""
     if response.status not in _REDIRECTS:
         return None
     location = _header(response, b"location")
@@ -65,10 +67,10 @@ def redirect_of(response: httpcore.Response) -> Redirect | None:
     return Redirect(location)
 
 
-async def read_answer(
+async def read_file(
     response: httpcore.Response, max_bytes: int, budget: Budget, conditional: bool
-) -> Answer:
-    """Read the file that an answer carries, or, where that was a condition, that it has not changed (304).
+) -> FetchedFile:
+    """Read the file of a response, or, after a conditional request, that it has not changed (304).
 
     Raises:
         UnfetchableUrl: the server refuses, or sends the file compressed, which could be a bomb.
@@ -77,7 +79,7 @@ async def read_answer(
     """
     is_known = conditional and response.status == 304
     body = None if is_known else await _read_body(response, max_bytes, budget)
-    return Answer(body, _header(response, b"etag") or None, _header(response, b"last-modified") or None)
+    return FetchedFile(body, _header(response, b"etag") or None, _header(response, b"last-modified") or None)
 
 
 async def _read_body(response: httpcore.Response, max_bytes: int, budget: Budget) -> bytes:
@@ -88,9 +90,9 @@ async def _read_body(response: httpcore.Response, max_bytes: int, budget: Budget
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
     body = bytearray()
-    async for chunk in response.aiter_stream():
-        budget.take(len(chunk))
-        body += chunk
+    async for data in response.aiter_stream():
+        budget.take(len(data))
+        body += data
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
     return bytes(body)
@@ -129,15 +131,11 @@ def _too_large(max_bytes: int) -> InputTooLarge:
     return InputTooLarge(f"the file behind the URL is larger than the limit of {max_bytes:,} bytes")
 
 
-_HEADERS = {"User-Agent": "vitrine", "Accept": "*/*", "Accept-Encoding": "identity"}
-_CONDITIONS = {"If-None-Match", "If-Modified-Since"}
-
-
 class Fetcher:
-    """Fetches what callers name by URL.
+    """Fetches files by callers' URLs.
 
-    Neither proxies nor credentials of the environment are used. It holds no connection between two
-    calls, so it may serve any event loop.
+    It uses no proxies and no credentials of the environment. It keeps no connection between calls, so it works in
+    any event loop.
     """
 
     def __init__(
@@ -167,10 +165,10 @@ class Fetcher:
         deadline = asyncio.get_running_loop().time() + self._limits.timeout_s
         return list(await asyncio.gather(*(self._fetch_one(url, places, budget, deadline) for url in urls)))
 
-    async def ask(self, url: str, headers: Mapping[str, str]) -> Answer:
-        """Fetch one file with headers of the caller's own, as a condition or a token.
+    async def ask(self, url: str, headers: Mapping[str, str]) -> FetchedFile:
+        """Fetch one file with additional headers, such as a condition or a token.
 
-        A token is not shown to another origin that the URL redirects to.
+        A token is not sent to another origin that the URL redirects to.
 
         Raises:
             UnfetchableUrl, InputTooLarge, FetchFailed: as `fetch`.
@@ -198,7 +196,7 @@ class Fetcher:
         places: asyncio.Semaphore,
         budget: Budget,
         deadline: float,
-    ) -> Answer | VitrineError:
+    ) -> FetchedFile | VitrineError:
         if not self._limits.enabled:
             return UnfetchableUrl("this service does not fetch URLs; send the image itself")
         try:
@@ -209,10 +207,10 @@ class Fetcher:
         except VitrineError as error:
             return error
 
-    async def _follow(self, url: httpx.URL, headers: Mapping[str, str], budget: Budget) -> Answer:
+    async def _follow(self, url: httpx.URL, headers: Mapping[str, str], budget: Budget) -> FetchedFile:
         for _ in range(self._limits.max_redirects + 1):
             answer = await self._get(url, headers, budget)
-            if isinstance(answer, Answer):
+            if isinstance(answer, FetchedFile):
                 return answer
             target = follow(url, answer.location, self._limits.ports)
             if _origin(target) != _origin(url):
@@ -220,7 +218,9 @@ class Fetcher:
             url = target
         raise UnfetchableUrl(f"the URL redirects more than {self._limits.max_redirects} times")
 
-    async def _get(self, url: httpx.URL, headers: Mapping[str, str], budget: Budget) -> Answer | Redirect:
+    async def _get(
+        self, url: httpx.URL, headers: Mapping[str, str], budget: Budget
+    ) -> FetchedFile | Redirect:
         timeouts = {"connect": self._limits.timeout_s}
         sent: dict[bytes | str, bytes | str] = {}
         sent.update(_HEADERS)
@@ -230,11 +230,11 @@ class Fetcher:
                 httpcore.AsyncConnectionPool(self._tls, network_backend=self._network) as pool,
                 pool.stream("GET", _target(url), headers=sent, extensions={"timeout": timeouts}) as response,
             ):
-                return redirect_of(response) or await read_answer(
+                return redirect_of(response) or await read_file(
                     response, self._limits.max_bytes, budget, not _CONDITIONS.isdisjoint(headers)
                 )
         except httpcore.ConnectError:
-            # The connection itself is made by CheckedBackend, so what is left is TLS.
+            # CheckedBackend makes the connection, so only TLS can fail here.
             raise UnfetchableUrl("the host of this URL has no valid TLS certificate for its name") from None
         except (httpcore.ProtocolError, httpcore.NetworkError):
             raise FetchFailed("the server of this URL did not answer with complete HTTP") from None

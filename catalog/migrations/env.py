@@ -1,4 +1,4 @@
-"""What alembic runs: migrations on the connection and inside the transaction of `catalog.opening`."""
+"""Entry point of alembic: migrations run on the connection and inside the transaction of `catalog.opening`."""
 
 from alembic import context
 

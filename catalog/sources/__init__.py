@@ -1,1 +1,1 @@
-"""Where catalogs are imported from: each source yields entries, one a product."""
+"""Sources of imports: each yields entries, one a product."""

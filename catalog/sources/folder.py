@@ -63,7 +63,7 @@ def check_opened(args: JobArgs, folders: Sequence[str]) -> None:
 
 
 def is_image(path: Path) -> bool:
-    """Tell by its name whether a file is taken as an image."""
+    """Return whether a file is an image, by its name."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 

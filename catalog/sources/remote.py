@@ -152,7 +152,7 @@ class Remote:
         self._total: int | None = None
 
     def total(self) -> int | None:
-        """The number of items that the last page that was read has told."""
+        """Number of items, by the last page that was read."""
         return self._total
 
     def entries(self, after: str | None) -> Iterator[Entry]:

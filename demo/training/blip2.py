@@ -25,9 +25,14 @@ from demo.training.command import SEED, options, run
 from demo.training.dataset import IMAGENET_MEAN, IMAGENET_STD, INPUT_SIZE, LabeledImages, normalized
 from demo.training.optimization import AttributeHeads, Schedule, contrastive_loss, fitting, optimize
 
+_QUERIES, _DIMENSION, _LONGEST = 8, 64, 32
+_ATTRIBUTE_WEIGHTS = (1.0, 1.0, 1.0, 0.0)
+_LARGEST_SCALE = float(np.log(100))
+_BATCH = 250
+
 
 def vision_config(source: Dinov2Model) -> Blip2VisionConfig:
-    """The configuration of a BLIP-2 image encoder that has room for the DINOv2's weights."""
+    """Return the configuration of a BLIP-2 image encoder that fits the DINOv2's weights."""
     config = source.config
     return Blip2VisionConfig(
         hidden_size=config.hidden_size,
@@ -72,27 +77,23 @@ def _scaled(given: nn.Linear, scale: torch.Tensor, taken: nn.Linear) -> None:
 
 
 DINOV2 = Path(__file__).parents[1] / "weights" / "dinov2"
-_QUERIES, _DIMENSION, _LONGEST = 8, 64, 32
-_ATTRIBUTE_WEIGHTS = (1.0, 1.0, 1.0, 0.0)
-_LARGEST_SCALE = float(np.log(100))
-_BATCH = 250
 
 
 def processor() -> Blip2Processor:
-    """Words as single tokens, and images as the DINOv2 underneath was trained on them."""
+    """Make a processor: words are single tokens, images are prepared as for the frozen DINOv2."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    words = BertTokenizer(
+    tokenizer = BertTokenizer(
         vocab={token: place for place, token in enumerate(tokens)}, model_max_length=_LONGEST
     )
     images = BlipImageProcessor(
         size={"height": INPUT_SIZE, "width": INPUT_SIZE}, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD
     )
-    # Without a number of query tokens it puts no placeholders before the words, as retrieval needs.
-    return Blip2Processor(images, words, num_query_tokens=None)
+    # Without a number of query tokens it adds no placeholders before the text, as retrieval needs.
+    return Blip2Processor(images, tokenizer, num_query_tokens=None)
 
 
 def build_model(dinov2: Dinov2Model, vocabulary: int) -> Blip2ForImageTextRetrieval:
-    """A fresh Q-Former with its projections on the frozen image encoder."""
+    """Build a Q-Former with its projections, of fresh weights, on the frozen image encoder."""
     width = dinov2.config.hidden_size
     former = Blip2QFormerConfig(
         vocab_size=vocabulary,
@@ -130,7 +131,7 @@ def train(images: LabeledImages, steps: int, out: Path, dinov2: Path = DINOV2) -
     rng = np.random.default_rng(SEED)
 
     def objective(batch: NDArray[np.int64], _progress: float) -> Tensor:
-        captions, mentioned = zip(*(random_caption(images.looks[i], rng) for i in batch), strict=True)
+        captions, mentioned = zip(*(random_caption(images.designs[i], rng) for i in batch), strict=True)
         with torch.autocast("cpu", torch.bfloat16):
             queries = _query_states(model, states[batch].float())
             read = _text_vectors(model, tools, captions)
@@ -138,8 +139,8 @@ def train(images: LabeledImages, steps: int, out: Path, dinov2: Path = DINOV2) -
         # BLIP-2's contrastive score: the best of the queries (arXiv 2301.12597, section 3.1).
         scores = torch.einsum("nqd,md->nqm", seen, read).amax(1)
         logits = scale.clamp(0, _LARGEST_SCALE).exp() * scores
-        told_apart: Tensor = heads(queries.float().mean(1), labels[batch])
-        return contrastive_loss(logits, fitting(labels[batch], mentioned)) + told_apart
+        classification: Tensor = heads(queries.float().mean(1), labels[batch])
+        return contrastive_loss(logits, fitting(labels[batch], mentioned)) + classification
 
     parameters = [*model.parameters(), *heads.parameters(), scale]
     optimize(objective, parameters, Schedule(steps, 64, 2e-3), len(images), SEED)
@@ -149,7 +150,7 @@ def train(images: LabeledImages, steps: int, out: Path, dinov2: Path = DINOV2) -
 
 @torch.no_grad()
 def _frozen_states(model: Blip2ForImageTextRetrieval, images: LabeledImages) -> Tensor:
-    """What the image encoder says of every image, fp16 (n, patches + 1, width): it never changes."""
+    """Compute the frozen image encoder's states of every image once, fp16 (n, patches + 1, width)."""
     model.vision_model.eval()
     states = []
     for start in range(0, len(images), _BATCH):

@@ -15,7 +15,7 @@ from rich import print as say
 
 from core.errors import VitrineError
 from core.types import Vector
-from demo.garments import BACKGROUNDS, Look, caption, split_garments
+from demo.garments import BACKGROUNDS, Design, caption, split_garments
 from demo.training.dataset import LabeledImages, held_out_images, training_images
 from models.config import EncoderConfig, Family
 from models.encoder import Encoder
@@ -23,25 +23,26 @@ from models.registry import load_encoder
 
 _QUERIES = 1000
 _BATCH = 250
+SEED = 0
 
 
 def precision_table(encoder: Encoder, gallery: LabeledImages, k: int = 10) -> dict[str, float]:
-    """Precision at `k`, by kind of query; relevant is the same type, color and pattern.
+    """Compute precision at `k` by kind of query; relevant is the same type, color and pattern.
 
-    Words are asked of encoders that read them, for trained and for never trained garments; an image
-    is never counted as found by itself.
+    Encoders with a text tower are also queried by text, for trained and for held-out garments. An image never
+    counts as its own result.
     """
     images = embed_images(encoder, [_png(pixels) for pixels in gallery.pixels])
     table = {}
     if "text" in encoder.info.modalities:
         for kind, garments in zip(("trained", "never trained"), split_garments(), strict=True):
-            looks = [Look(*garment, BACKGROUNDS[0]) for garment in garments]
-            words = embed_words(encoder, [caption(look) for look in looks])
-            table[f"text to image, {kind}"] = _precision(words @ images.T, looks, gallery.looks, k)
+            designs = [Design(*garment, BACKGROUNDS[0]) for garment in garments]
+            texts = embed_texts(encoder, [caption(design) for design in designs])
+            table[f"text to image, {kind}"] = _precision(texts @ images.T, designs, gallery.designs, k)
     chosen = np.random.default_rng(0).permutation(len(gallery))[:_QUERIES]
     scores = images[chosen] @ images.T
     scores[np.arange(len(chosen)), chosen] = -np.inf
-    table["image to image"] = _precision(scores, [gallery.looks[i] for i in chosen], gallery.looks, k)
+    table["image to image"] = _precision(scores, [gallery.designs[i] for i in chosen], gallery.designs, k)
     return table
 
 
@@ -54,12 +55,14 @@ def embed_images(encoder: Encoder, files: Sequence[bytes]) -> NDArray[np.float32
     return np.concatenate(rows)
 
 
-def embed_words(encoder: Encoder, words: Sequence[str]) -> NDArray[np.float32]:
-    """Embed words; unit rows of shape (n, dimension)."""
-    return _stacked(encoder.encode_texts(words))
+def embed_texts(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Embed texts; unit rows of shape (n, dimension)."""
+    return _stacked(encoder.encode_texts(texts))
 
 
-def _precision(scores: NDArray[np.float32], asked: Sequence[Look], found: Sequence[Look], k: int) -> float:
+def _precision(
+    scores: NDArray[np.float32], asked: Sequence[Design], found: Sequence[Design], k: int
+) -> float:
     best = np.argpartition(-scores, k, axis=1)[:, :k]
     hits = [asked[row].garment == found[place].garment for row, places in enumerate(best) for place in places]
     return float(np.mean(hits))
@@ -76,9 +79,6 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
-
-
-SEED = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,29 +13,31 @@ from PIL import Image
 from torch import Tensor
 
 from demo.drawing import draw
-from demo.garments import BACKGROUNDS, Look, split_garments
+from demo.garments import BACKGROUNDS, Design, split_garments
 
 INPUT_SIZE = 64
 """Width and height in pixels of what the demo's models see."""
 
 _DRAWN_SIZE = 128
 _TRAINING, _HELD_OUT = 1, 2
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
 class LabeledImages:
-    """Images, uint8 RGB of shape (n, 64, 64, 3), and the looks that they show."""
+    """Images, uint8 RGB of shape (n, 64, 64, 3), and the designs that they show."""
 
     pixels: NDArray[np.uint8]
-    looks: list[Look]
+    designs: list[Design]
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """Places of type, color, pattern and background in their vocabularies, shape (n, 4)."""
-        return np.array([look.labels for look in self.looks], np.int64).reshape(-1, 4)
+        return np.array([design.labels for design in self.designs], np.int64).reshape(-1, 4)
 
     def __len__(self) -> int:
-        return len(self.looks)
+        return len(self.designs)
 
 
 def training_images(count: int, seed: int = 0, processes: int = 2) -> LabeledImages:
@@ -57,27 +59,23 @@ def _draw_all(
     chosen: Sequence[tuple[str, str, str]], entropy: tuple[int, int], processes: int
 ) -> LabeledImages:
     behind = np.random.default_rng((*entropy, 0)).integers(len(BACKGROUNDS), size=len(chosen))
-    looks = [Look(*garment, BACKGROUNDS[place]) for garment, place in zip(chosen, behind, strict=True)]
+    designs = [Design(*garment, BACKGROUNDS[place]) for garment, place in zip(chosen, behind, strict=True)]
     one = partial(_draw_one, entropy)
     if processes < 2:
-        pixels = [one(numbered) for numbered in enumerate(looks)]
+        pixels = [one(numbered) for numbered in enumerate(designs)]
     else:
         # Spawned processes would import the training command, and torch with it, once more each.
         with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-            pixels = list(pool.map(one, enumerate(looks), chunksize=256))
-    return LabeledImages(np.stack(pixels), looks)
+            pixels = list(pool.map(one, enumerate(designs), chunksize=256))
+    return LabeledImages(np.stack(pixels), designs)
 
 
-def _draw_one(entropy: tuple[int, int], numbered: tuple[int, Look]) -> NDArray[np.uint8]:
-    number, look = numbered
+def _draw_one(entropy: tuple[int, int], numbered: tuple[int, Design]) -> NDArray[np.uint8]:
+    number, design = numbered
     item, view = np.random.SeedSequence((*entropy, 1, number)), np.random.SeedSequence((*entropy, 2, number))
     # Drawn larger and reduced, as an encoder reduces the catalog's images.
-    image = draw(look, _DRAWN_SIZE, item, view)
+    image = draw(design, _DRAWN_SIZE, item, view)
     return np.asarray(image.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC))
-
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def normalized(

@@ -27,7 +27,7 @@ _LARGEST_SCALE = float(np.log(100))
 
 
 def architecture(vocabulary: int) -> dict[str, Any]:
-    """open_clip's model configuration: a small ResNet tower, since a ViT learns shape too late."""
+    """Return open_clip's model configuration: a small ResNet tower, since a ViT learns shape too late."""
     return {
         "embed_dim": 64,
         "vision_cfg": {
@@ -49,32 +49,32 @@ def architecture(vocabulary: int) -> dict[str, Any]:
     }
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word; the end token has the highest id, as open_clip's text pooling by argmax needs."""
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Make a tokenizer with one token a word; the end token has the highest id, for open_clip's argmax pooling."""
     tokens = ["<pad>", "<unk>", *WORDS, "<start>", "<end>"]
     ids = {token: place for place, token in enumerate(tokens)}
-    words = Tokenizer(WordLevel(ids, unk_token="<unk>"))
-    words.normalizer = Lowercase()
-    words.pre_tokenizer = Whitespace()
-    words.post_processor = TemplateProcessing(
+    by_word = Tokenizer(WordLevel(ids, unk_token="<unk>"))
+    by_word.normalizer = Lowercase()
+    by_word.pre_tokenizer = Whitespace()
+    by_word.post_processor = TemplateProcessing(
         single="<start> $A <end>", special_tokens=[(name, ids[name]) for name in ("<start>", "<end>")]
     )
     special = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<start>", "eos_token": "<end>"}
-    return PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=_CONTEXT, **special)
+    return PreTrainedTokenizerFast(tokenizer_object=by_word, model_max_length=_CONTEXT, **special)
 
 
 def train(images: LabeledImages, steps: int, out: Path) -> None:
     """Train both towers from scratch and save them."""
-    words = tokenizer()
-    settings = architecture(len(words))
+    text_tokenizer = make_tokenizer()
+    settings = architecture(len(text_tokenizer))
     model = CLIP(**json.loads(json.dumps(settings)))
     model = model.to(memory_format=torch.channels_last).train()
     rng, labels = np.random.default_rng(SEED), torch.from_numpy(images.labels)
 
     def objective(batch: NDArray[np.int64], _progress: float) -> Tensor:
         values = augmented(normalized(images.pixels[batch], CLIP_MEAN, CLIP_STD), rng)
-        captions, mentioned = zip(*(random_caption(images.looks[i], rng) for i in batch), strict=True)
-        ids = words(list(captions), padding="max_length", max_length=_CONTEXT, return_tensors="pt")[
+        captions, mentioned = zip(*(random_caption(images.designs[i], rng) for i in batch), strict=True)
+        ids = text_tokenizer(list(captions), padding="max_length", max_length=_CONTEXT, return_tensors="pt")[
             "input_ids"
         ]
         seen = model.encode_image(values.contiguous(memory_format=torch.channels_last), normalize=True)
@@ -83,10 +83,10 @@ def train(images: LabeledImages, steps: int, out: Path) -> None:
         return contrastive_loss(logits, fitting(labels[batch], mentioned))
 
     optimize(objective, model.parameters(), Schedule(steps, 128, 1.5e-3), len(images), SEED)
-    save(model, settings, words, out)
+    save(model, settings, text_tokenizer, out)
 
 
-def save(model: CLIP, settings: dict[str, Any], words: PreTrainedTokenizerFast, out: Path) -> None:
+def save(model: CLIP, settings: dict[str, Any], text_tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write what open_clip's `local-dir:` schema reads, weights as fp16."""
     weights = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
@@ -101,7 +101,7 @@ def save(model: CLIP, settings: dict[str, Any], words: PreTrainedTokenizerFast, 
     }
     description = {"model_cfg": settings, "preprocess_cfg": preprocessing}
     (out / "open_clip_config.json").write_text(json.dumps(description, indent=2) + "\n")
-    words.save_pretrained(out)
+    text_tokenizer.save_pretrained(out)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from demo.garments import BACKGROUNDS, COLORS, PATTERNS, TYPES, Mentioned
 
+_REPORT_EVERY = 200
+_WEIGHT_DECAY = 0.05
+
 
 class AttributeHeads(nn.Module):
     """Linear classifiers of type, color, pattern and background, used in training only."""
@@ -34,7 +37,7 @@ class AttributeHeads(nn.Module):
 
 
 def fitting(labels: Tensor, mentioned: Sequence[Mentioned]) -> Tensor:
-    """Which captions fit which images, bool (n images, n captions).
+    """Compute the captions that fit each image, bool (n images, n captions).
 
     Caption j was made for image j; it fits every image that agrees in all attributes it mentions.
     """
@@ -57,13 +60,10 @@ def contrastive_loss(logits: Tensor, fits: Tensor) -> Tensor:
 Objective = Callable[[NDArray[np.int64], float], Tensor]
 """From the places of a batch's images and the progress in [0, 1) to a loss."""
 
-_REPORT_EVERY = 200
-_WEIGHT_DECAY = 0.05
-
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast to train: warm-up, then a cosine down to a hundredth."""
+    """Length and learning rate of the training: warm-up, then a cosine down to a hundredth."""
 
     steps: int
     batch_size: int
@@ -71,7 +71,7 @@ class Schedule:
     warm_up_steps: int = 100
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
         cosine = 0.5 * (1 + np.cos(np.pi * step / self.steps)) + 0.01
         return float(self.learning_rate * min(1, (step + 1) / self.warm_up_steps) * cosine)
 

@@ -1,6 +1,6 @@
 """Command that trains the demo's timm model: `python -m demo.training.timm --out DIR`.
 
-A narrow ResNet that is told to care for color and print more than for shape, so that it errs elsewhere
+A narrow ResNet whose losses weigh color and print above shape, so that it errs elsewhere
 than the transformers do.
 """
 
@@ -28,8 +28,8 @@ _ATTRIBUTE_WEIGHTS = (0.3, 1.0, 1.0, 0.1)
 
 
 def build_model() -> nn.Module:
-    """timm's ResNet-18 with one narrow block a stage, 192-d, without a classifier."""
-    # In place of the description of the published ResNet-18, whose licence and paper are not this one's.
+    """Build timm's ResNet-18 with one narrow block a stage, 192-d, without a classifier."""
+    # In place of the description of the published ResNet-18, whose license and paper are not this one's.
     description = {
         "architecture": "resnet18",
         "tag": "vitrine_demo",
@@ -47,7 +47,7 @@ def build_model() -> nn.Module:
 
 
 def train(images: LabeledImages, steps: int, out: Path) -> None:
-    """Train from scratch to tell the attributes apart, and save without the classifiers."""
+    """Train from scratch to classify the attributes, and save without the classifiers."""
     model = build_model().to(memory_format=torch.channels_last).train()
     heads = AttributeHeads(192, _ATTRIBUTE_WEIGHTS)
     rng, labels = np.random.default_rng(SEED), torch.from_numpy(images.labels)

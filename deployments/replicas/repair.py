@@ -19,7 +19,7 @@ from catalog.opening import open_catalog
 from core.concurrency import widen_thread_pool
 from core.errors import Internal, Unavailable, VitrineError
 from core.index_rows import IndexRows
-from core.indexing import Captioning, CaptionReport, Indexer, SweepReport
+from core.indexing import Captioner, CaptionReport, Indexer, RepairReport
 from core.ports import EncoderClient
 from core.store_check import StoreCheck
 from deployments.config import IngestCaptions, RepairArgs, ServedModels
@@ -84,7 +84,7 @@ class IndexSamples:
 class CaptionRepair:
     """Caption passes of one model. They never raise, and log a problem once as long as it lasts."""
 
-    def __init__(self, model: str, captioning: Captioning, batch_size: int) -> None:
+    def __init__(self, model: str, captioning: Captioner, batch_size: int) -> None:
         self._model = model
         self._captioning = captioning
         self._batch_size = batch_size
@@ -93,7 +93,7 @@ class CaptionRepair:
     async def run_once(self) -> CaptionReport | str:
         """Make one pass; returns its report, or the problem."""
         try:
-            report = await self._captioning.sweep(self._batch_size)
+            report = await self._captioning.repair(self._batch_size)
         except VitrineError as error:
             return self._log(error.message)
         except Exception:
@@ -230,7 +230,7 @@ class RepairReplica:
             if failed:
                 logger.warning("%d image files could not be removed and are tried again later", failed)
 
-    async def _pass(self, name: str, work: Callable[[int, float], Awaitable[SweepReport]]) -> None:
+    async def _pass(self, name: str, work: Callable[[int, float], Awaitable[RepairReport]]) -> None:
         try:
             report = await work(self._args.batch_size, self._args.grace_s)
         except Internal as error:
@@ -241,5 +241,5 @@ class RepairReplica:
         except Exception:
             logger.exception("repair of %s failed", name)
         else:
-            if report != SweepReport():
+            if report != RepairReport():
                 logger.info("repair of %s: %s", name, report)

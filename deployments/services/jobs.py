@@ -19,24 +19,24 @@ from core.jobs import CANDIDATE_SUFFIX, KINDS, EvaluateArgs, Job, JobArgs, Progr
 from core.telemetry import current_request_id
 
 MAX_LOG_BYTES = 4 * 2**20
-"""So much of the end of a job's log is read at most, however long its lines are."""
+"""Most bytes that are read from the end of a job's log, however long its lines are."""
 _READ_BYTES = 64 * 2**10
+_MISSING = ("status code 404", "does not exist", "doesn't exist", "Could not find a log file")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class JobRunner(Protocol):
-    """Starts processes for jobs. Blocking; each method raises Unavailable when the cluster does not answer."""
+    """Runs the processes of jobs. Blocking; each method raises Unavailable when the cluster does not answer."""
 
     def start(self, job_id: str) -> None:
-        """Start a process that does the job."""
-        ...
+        """Start a process for the job."""
 
     def stop(self, job_id: str) -> None:
         """End the job's process; nothing happens where there is none."""
-        ...
 
     def logs(self, job_id: str, lines: int) -> str:
-        """Read the last lines that the job's process has written; NotFound where there is none."""
-        ...
+        """Read the last lines of the process's output; NotFound where there is none."""
 
 
 class RayJobs:
@@ -50,7 +50,7 @@ class RayJobs:
         """Submit `python -m jobs run …`, which reads the rest from the catalog and from Serve."""
         command = [sys.executable, "-m", "jobs", "run", job_id]
         if self._dashboard_url is None:
-            # What Ray itself tells the process is the Ray that was started last on the machine.
+            # By itself the process would use the Ray cluster that was started last on the machine.
             command += ["--address", ray.get_runtime_context().gcs_address]
         if request_id := current_request_id():
             command.append(f"--request-id={request_id}")
@@ -60,7 +60,7 @@ class RayJobs:
             raise _unreachable(error) from error
 
     def stop(self, job_id: str) -> None:
-        """Stop the submitted process: Ray sends SIGTERM, and SIGKILL to what is left after 3 s."""
+        """Stop the submitted process: Ray sends SIGTERM, and SIGKILL after 3 s."""
         try:
             self._client().stop_job(job_id)
         except (RuntimeError, OSError) as error:
@@ -81,13 +81,13 @@ class RayJobs:
         return tail.decode(errors="replace")
 
     def _client(self) -> Any:
-        # Imported here and made anew for each call: both are cheap, and the dashboard may have moved.
+        # Imported and created for each call: both are cheap, and the dashboard may move.
         from ray.job_submission import JobSubmissionClient
 
         answer_s = self._answer_s
 
         class Client(JobSubmissionClient):  # type: ignore[misc]
-            """Waits for no answer forever, as the one of Ray does."""
+            """Client with a timeout; Ray's own waits forever."""
 
             def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
                 return super()._do_request(method, endpoint, **{"timeout": answer_s, **options})
@@ -95,9 +95,9 @@ class RayJobs:
             def log_tail(self, job_id: str, lines: int) -> bytes:
                 """Read the end of a job's log.
 
-                The client's own call reads the whole file into the memory of three processes. Ray's state API
-                sends lines from the end, but its `get_log` waits without a bound, and `_do_request` reads all
-                of an answer; so the request is made here, with what the client knows of the server.
+                The client's own call reads the complete file into the memory of three processes. Ray's state API
+                sends lines from the end, but its `get_log` has no timeout, and `_do_request` reads all of a
+                response. So the request is made here, with the client's address and headers.
                 """
                 node = self.get_job_info(job_id).driver_node_id
                 if node is None:
@@ -129,31 +129,28 @@ class RayJobs:
             raise _unreachable(error) from error
 
 
-_MISSING = ("status code 404", "does not exist", "doesn't exist", "Could not find a log file")
-
-
-def _end_of(chunks: Iterable[bytes], until: float) -> bytes:
+def _end_of(stream: Iterable[bytes], until: float) -> bytes:
     """Keep the last `MAX_LOG_BYTES`, from the beginning of a line where there is one.
 
     Raises:
-        TimeoutError: it takes longer than until then by the monotonic clock.
+        TimeoutError: `until`, a time of the monotonic clock, has passed.
     """
     kept: deque[bytes] = deque()
     size = 0
     is_cut = False
-    for chunk in chunks:
+    for data in stream:
         if time.monotonic() > until:
             raise TimeoutError("the log did not come in time")
-        kept.append(chunk)
-        size += len(chunk)
+        kept.append(data)
+        size += len(data)
         while size - len(kept[0]) >= MAX_LOG_BYTES:
             size -= len(kept.popleft())
             is_cut = True
     end = b"".join(kept)
     if size > MAX_LOG_BYTES:
         is_cut, end = True, end[-MAX_LOG_BYTES:]
-    _, newline, whole_lines = end.partition(b"\n")
-    return whole_lines if is_cut and newline and whole_lines else end
+    _, newline, complete_lines = end.partition(b"\n")
+    return complete_lines if is_cut and newline and complete_lines else end
 
 
 def _is_missing(error: Exception) -> bool:
@@ -167,12 +164,8 @@ def _unreachable(error: Exception) -> Unavailable:
     )
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
 class BulkJobs:
-    """Submit, look at and cancel jobs. What is known of a job is in the catalog and outlives Ray."""
+    """Submits, reads and cancels jobs. The state of a job is in the catalog and outlives Ray."""
 
     def __init__(
         self,
@@ -182,7 +175,7 @@ class BulkJobs:
         models: Collection[str],
         folders: Sequence[str],
     ) -> None:
-        """`models` and `folders` are what jobs may name."""
+        """`models` and `folders` are those that jobs may name."""
         self._jobs = catalog.jobs
         self._ledger = catalog.ledger
         self._models = models
@@ -196,8 +189,8 @@ class BulkJobs:
         Raises:
             InvalidInput: the kind or an argument is unknown or wrong, or a folder is not open to jobs.
             NotFound: a model or a version is unknown.
-            Conflict: an equal job is at work; the message holds its id.
-            Unavailable: Ray takes no jobs; the job is registered as failed.
+            Conflict: an equal job is running; the message holds its id.
+            Unavailable: Ray accepts no jobs; the job is registered as failed.
         """
         checked = _check(kind, args)
         await asyncio.to_thread(self._check_names, checked)
@@ -219,7 +212,7 @@ class BulkJobs:
         return await asyncio.to_thread(self._jobs.page, limit)
 
     async def cancel(self, job_id: str) -> Job:
-        """Mark a job as canceled and end its process; one of a shell ends at its next sign of life.
+        """Mark a job as canceled and stop its process; one from a shell stops at its next heartbeat.
 
         Raises:
             NotFound: there is no such job.
@@ -229,21 +222,21 @@ class BulkJobs:
         try:
             await self._ask(self._runner.stop, job_id)
         except Unavailable:
-            # The process learns it from the catalog.
+            # The process learns of it from the catalog.
             return job
         return job
 
     async def logs(self, job_id: str, lines: int) -> str:
-        """Read the last lines that the job's process has written, as far as `MAX_LOG_BYTES` go.
+        """Read the last lines of the process's output, at most `MAX_LOG_BYTES`.
 
         Raises:
-            NotFound: there is no such job, or Ray knows nothing of it.
+            NotFound: there is no such job, or Ray has no record of it.
         """
         await self.get(job_id)
         return await self._ask(self._runner.logs, job_id, lines)
 
     def _check_names(self, args: JobArgs) -> None:
-        """Refuse a job that names what does not exist, before anybody waits for it to fail."""
+        """Refuse a job that names a model, version or folder that does not exist or is not open to jobs."""
         for param, model in _named_models(args):
             if model not in self._models:
                 known = ", ".join(sorted(self._models)) or "none"
@@ -265,7 +258,7 @@ class BulkJobs:
 
 
 def _named_models(args: JobArgs) -> Iterator[tuple[str, str]]:
-    """List the models that a job names, each with where it does."""
+    """Yield the models that a job names, each with its path in the request."""
     model = getattr(args, "model", None)
     if model is not None:
         yield "args.model", model

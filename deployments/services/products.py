@@ -21,6 +21,14 @@ from deployments.observability.request_context import apart_from_request
 from deployments.services.encoders import EncoderSet
 from milvus.schema import index_attributes
 
+MAX_PRODUCTS = 2_000
+"""Products that are read; of a larger catalog a random sample."""
+MAX_ATTRIBUTES = 50
+MAX_VALUES = 50
+MAX_CHARS = 100
+"""Longer strings are prose and not listed as values."""
+TTL_S = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -32,11 +40,10 @@ class Written:
 
 
 class ProductWrites:
-    """Put and delete products.
+    """Puts and deletes products.
 
-    A write is acknowledged once blobs and SQL are durable. Embedding follows at once and within the same
-    request where time allows; whatever is not done by then stays on the ledger as missing, and the
-    repair completes it.
+    A write is acknowledged once blobs and SQL are durable. The request then waits for the embeddings, but only for
+    a limited time. What is not embedded by then stays missing in the ledger, and the repair completes it.
     """
 
     def __init__(
@@ -68,7 +75,7 @@ class ProductWrites:
         """Create or replace a product and index its images with every model.
 
         Raises:
-            InvalidInput: something cannot be kept, or not be indexed; nothing is stored then.
+            InvalidInput: something cannot be stored or indexed; then nothing is stored.
         """
         try:
             index_attributes(attributes)
@@ -87,13 +94,13 @@ class ProductWrites:
         return Written(product, created, index)
 
     async def delete(self, product_id: str) -> None:
-        """Remove a product; its vectors go at once where Milvus answers, else soon after."""
+        """Delete a product; its vectors are deleted at once where Milvus answers, otherwise by the repair."""
         product = await asyncio.to_thread(self._catalog.products.get, product_id)
         await asyncio.to_thread(self._catalog.products.delete, product_id)
         await self._within_time(self._remove(sorted(_keys(product))))
 
     async def _within_time(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for the work, but not for ever: it goes on after the answer."""
+        """Wait for the work for a limited time; it continues after the response."""
         with ending_at(None), apart_from_request():
             task = asyncio.create_task(work)
         self._running.add(task)
@@ -116,7 +123,7 @@ class ProductWrites:
             states.update({item.image_id: "indexed" for item in items if item.key in done})
             states.update(await indexer.index([item for item in items if item.key not in done]))
         except Exception as error:
-            # The product is safe in the catalog; what is not indexed is on the ledger as missing.
+            # The product is stored, and the ledger has what is not indexed as missing.
             expected(error, f"indexing with {name}")
 
     async def _remove(self, keys: Sequence[str]) -> None:
@@ -132,7 +139,7 @@ class ProductWrites:
             except Unavailable:
                 return
             except Exception as error:
-                # An old version's collection may be dropped, which is no reason to leave out the others.
+                # The collection of an old version may be gone; the others still need the removal.
                 expected(error, f"removing vectors from {version.collection}")
 
 
@@ -140,18 +147,9 @@ def _keys(product: Product | None) -> set[str]:
     return {row_key(p.image_id, p.revision) for p in product.images} if product else set()
 
 
-MAX_PRODUCTS = 2_000
-"""Products that are read: a larger catalog is judged by that many, drawn by chance."""
-MAX_ATTRIBUTES = 50
-MAX_VALUES = 50
-MAX_CHARS = 100
-"""Longer strings are prose, which nobody picks from a list."""
-TTL_S = 30.0
-
-
 @dataclass(slots=True)
 class Attribute:
-    """One attribute: how many products have it, its words and yes/no by frequency, and its span of numbers."""
+    """One attribute: its number of products, its strings and bools by frequency, and its range of numbers."""
 
     name: str
     products: int = 0
@@ -160,7 +158,7 @@ class Attribute:
     maximum: float | None = None
 
     def add(self, value: object) -> None:
-        """Count one product's value; the elements of a list each."""
+        """Count one product's value; of a list, each element."""
         self.products += 1
         elements = value if isinstance(value, list) else [value]
         for kind, element in {known for each in elements if (known := kind_of(each)) is not None}:
@@ -173,14 +171,14 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The attributes of those products that were read, the most frequent first."""
+    """Attributes of the products that were read, the most frequent first."""
 
     products_read: int
     attributes: list[Attribute]
 
 
 def summarize(products: Iterable[Attributes]) -> Summary:
-    """Sum up what products hold; names that cannot be filtered by are left out."""
+    """Summarize attributes; those without values to filter by are left out."""
     found: dict[str, Attribute] = {}
     read = 0
     for attributes in products:
@@ -194,7 +192,7 @@ def summarize(products: Iterable[Attributes]) -> Summary:
 
 
 class AttributeSummaries:
-    """The summary of the catalog, read anew when it is older than half a minute."""
+    """Summary of the catalog, cached for half a minute."""
 
     def __init__(self, products: SqlProducts) -> None:
         self._products = products

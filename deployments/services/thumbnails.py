@@ -17,16 +17,16 @@ from models.images import ImageLimits, decoding
 MEDIA_TYPE = "image/webp"
 _QUALITY = 80
 _EFFORT = 3
-"""Of WebP's 0 to 6: beyond it files shrink by a few percent and take twice the time."""
+"""WebP's effort, 0 to 6; more shrinks files by a few percent and takes twice the time."""
 
 
 Size = Literal["small", "large"]
 SIDES: dict[Size, int] = {"small": 320, "large": 960}
-"""Pixels of the longer side, at most."""
+"""Most pixels of the longer side."""
 
 
 class Thumbnails:
-    """Makes thumbnails in threads, a few at once, and keeps the latest. For one event loop."""
+    """Makes thumbnails in threads, a few at once, and caches the latest. For one event loop."""
 
     def __init__(self, catalog: Catalog, limits: ImageLimits, config: ThumbnailsConfig) -> None:
         self._catalog = catalog
@@ -36,7 +36,7 @@ class Thumbnails:
         self._kept: OrderedDict[tuple[str, Size], bytes] = OrderedDict()
 
     async def get(self, image: ProductImage, size: Size) -> bytes:
-        """Return the WebP file, its longer side as `SIDES` says, or the image's own where that is less.
+        """Return a WebP file with a longer side of at most `SIDES[size]` pixels; images are never enlarged.
 
         Raises:
             NotFound: the image's file is gone.
@@ -62,7 +62,7 @@ class Thumbnails:
         return buffer.getvalue()
 
     def _keep(self, key: tuple[str, Size], made: bytes) -> None:
-        # Two may have made it at the same time.
+        # Two requests may have made it at the same time.
         self._free += len(self._kept.pop(key, b"")) - len(made)
         self._kept[key] = made
         while self._free < 0:

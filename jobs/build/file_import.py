@@ -16,7 +16,7 @@ from typing import BinaryIO
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from core.batching import parts
+from core.batching import batched
 from core.errors import ConfigError, InvalidInput, StoreUnavailable, Unavailable, VitrineError
 from core.index_rows import IndexRows, WrittenRows
 from core.job_config import FileImportConfig

@@ -21,7 +21,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from catalog.database import CatalogConfig
 from catalog.opening import open_catalog
-from core.batching import parts
+from core.batching import batched
 from core.errors import ConfigError, Unavailable
 from core.index_rows import IndexRows
 from core.indexing import Indexer

@@ -3,13 +3,13 @@
 | column | what |
 | --- | --- |
 | `query_id` | text; rows of the same query share it |
-| `text` | the query's words; empty or missing where it has none |
+| `text` | the query's text; empty or missing where it has none |
 | `image` | the query's image, a path relative to the table's folder; empty or missing where it has none |
-| `product_id` | a product that was judged |
-| `grade` | how well it answers: 0 not at all, 1 or more the better; 1 where the column is missing or empty |
+| `product_id` | a judged product |
+| `grade` | relevance: 0 none, higher is better; 1 where the column is missing or empty |
 
-A query has words, an image or both, on at least one of its rows. The same table may be Parquet, CSV (UTF-8)
-or JSONL, by the ending of its name.
+A query has a text, an image or both, on at least one of its rows. The file name's ending decides the format:
+Parquet, CSV (UTF-8) or JSONL.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,40 +25,41 @@ from core.errors import InvalidInput, Unavailable
 from core.search import QueryPart
 from core.types import EncoderInput
 
+TEXTS = ("query_id", "text", "image", "product_id")
+_NEEDED = ("query_id", "product_id")
+_HIGHEST_GRADE = 1000
+_KINDS = {(True, False): "texts", (False, True): "images", (True, True): "texts and images"}
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedQuery:
-    """Words, an image file or both, and how well products answer them: grades above 0 by product id.
+    """A text, an image file or both, with the grades above 0 of products by id.
 
-    `kind` tells which queries are summed up together: what words find says nothing of images.
+    Figures are computed for each `kind` apart, since results by text do not predict those by image.
     """
 
     query_id: str
     kind: str
-    words: str | None
+    text: str | None
     image: bytes | None
     grades: Mapping[str, int]
 
     @property
     def inputs(self) -> tuple[EncoderInput, ...]:
-        """What an encoder is given."""
-        return tuple(each for each in (self.words, self.image) if each is not None)
+        """Inputs for an encoder."""
+        return tuple(each for each in (self.text, self.image) if each is not None)
 
     @property
     def parts(self) -> tuple[QueryPart, ...]:
-        """What is searched for: words and image count alike."""
+        """Parts of the query; text and image have equal weights."""
         return tuple(QueryPart(content) for content in self.inputs)
 
-
-TEXTS = ("query_id", "text", "image", "product_id")
-_NEEDED = ("query_id", "product_id")
-_HIGHEST_GRADE = 1000
 
 Row = Mapping[str, Any]
 
 
 def read_table(name: str, file: IO[bytes]) -> list[Row]:
-    """Read the rows of a table; texts are stripped, those that are empty are None, and grades are whole numbers.
+    """Read the rows of a table; texts are stripped, empty ones are None, and grades are integers.
 
     Raises:
         InvalidInput: the file is of another kind, is damaged, or lacks a column or a value.
@@ -100,7 +101,7 @@ def _row(name: str, number: int, row: dict[str, Any]) -> Row:
 
 
 def _read_csv(file: IO[bytes]) -> Any:
-    # Ids of digits only are texts all the same, and keep their zeros.
+    # Ids of digits are read as texts, so that they keep leading zeros.
     types = dict.fromkeys(TEXTS, pa.string()) | {"grade": pa.int64()}
     options = csv.ConvertOptions(
         column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=True
@@ -117,14 +118,11 @@ _READERS: dict[str, Callable[[IO[bytes]], Any]] = {
 }
 
 
-_KINDS = {(True, False): "words", (False, True): "images", (True, True): "words and images"}
-
-
 def read_labels(url: str) -> list[JudgedQuery]:
     """Read labeled queries from a file, by path or as fsspec names it, with the images beside it.
 
     Raises:
-        InvalidInput: a file is missing or wrong, a query contradicts itself, asks for nothing or has no answer.
+        InvalidInput: a file is missing or wrong, or a query contradicts itself, is empty or has no answer.
         Unavailable: the file system does not answer.
     """
     try:
@@ -146,8 +144,8 @@ def read_labels(url: str) -> list[JudgedQuery]:
 
 
 def _query(query_id: str, rows: Sequence[Row], files: Any, folder: str) -> JudgedQuery:
-    words, path = (_agreed(query_id, rows, column) for column in ("text", "image"))
-    if words is None and path is None:
+    text, path = (_agreed(query_id, rows, column) for column in ("text", "image"))
+    if text is None and path is None:
         raise InvalidInput(f"query {query_id!r:.100} has neither text nor image").at("queries")
     grades: dict[str, int] = {}
     for row in rows:
@@ -159,7 +157,7 @@ def _query(query_id: str, rows: Sequence[Row], files: Any, folder: str) -> Judge
     if not relevant:
         raise InvalidInput(f"no product answers query {query_id!r:.100}: all its grades are 0").at("queries")
     image = None if path is None else _read_image(query_id, path, files, folder)
-    return JudgedQuery(query_id, _KINDS[words is not None, path is not None], words, image, relevant)
+    return JudgedQuery(query_id, _KINDS[text is not None, path is not None], text, image, relevant)
 
 
 def _agreed(query_id: str, rows: Sequence[Row], column: str) -> str | None:

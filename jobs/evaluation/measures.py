@@ -1,4 +1,4 @@
-"""Measures of ranked lists by trec_eval, their bootstrap intervals, and the quality gate."""
+"""Measures of ranked lists as by trec_eval, bootstrap intervals, and the quality gate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,12 @@ from scipy.stats import bootstrap
 from core.job_config import QualityGateConfig
 
 Grades = Mapping[str, int]
-"""How well products answer a query, by product id; 0 and what is missing do not answer it."""
+"""Relevance of products to a query, by product id; 0 or missing is not relevant."""
 
 _AT = {"precision": P, "recall": R}
-_WHOLE = {"map": AP, "mrr": RR}
+_WITHOUT_CUTOFF = {"map": AP, "mrr": RR}
+_NUMBERS_AT_ONCE = 4_000_000
+"""Values that are resampled at once: 32 MB."""
 
 
 def measure(
@@ -26,13 +28,13 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Measure each query's list of distinct product ids, best first; values in [0, 1] by metric and query.
 
-    Precision and recall count grades of at least `relevant_from`, precision over k even where fewer products
-    are relevant; ndcg takes every grade itself as gain, discounted by log2(1 + rank) (Järvelin and
-    Kekäläinen, 2002); map and mrr are average precision and reciprocal rank over the whole list, of the same
-    grades as precision. Each query needs a product of such a grade.
+    Precision and recall count grades of at least `relevant_from`; precision divides by k even where fewer products
+    are relevant. map and mrr are average precision and reciprocal rank of the same grades, over the complete list.
+    ndcg takes the grades as gains, discounted by log2(1 + rank) (Järvelin and Kekäläinen, 2002). Each query needs
+    a product with a grade of at least `relevant_from`.
     """
     named = {_measure(name, relevant_from): name for name in metrics}
-    # Ranks as scores: no two are equal, so the order of the lists is the order that is judged.
+    # Ranks as scores: none are equal, so the lists keep their order.
     run = {
         query: {product: float(len(found) - rank) for rank, product in enumerate(found)}
         for query, found in lists.items()
@@ -54,17 +56,13 @@ def _measure(name: str, relevant_from: int) -> Measure:
     elif cutoff:
         measure = _AT[base](rel=relevant_from) @ int(cutoff)
     else:
-        measure = _WHOLE[base](rel=relevant_from)
+        measure = _WITHOUT_CUTOFF[base](rel=relevant_from)
     return measure
-
-
-_NUMBERS_AT_ONCE = 4_000_000
-"""Values that are resampled at a time: 32 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """How intervals are made; the same seed gives the same interval."""
+    """Settings of intervals; the same seed gives the same interval."""
 
     resamples: int
     confidence: float
@@ -73,7 +71,7 @@ class Bootstrap:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over `queries` values and its confidence interval, which one value alone does not have."""
+    """Mean of `queries` values with its confidence interval; a single value has none."""
 
     mean: float
     low: float | None
@@ -82,7 +80,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], how: Bootstrap) -> Estimate:
-    """The mean of at least one value with its percentile interval (Efron and Tibshirani, 1993, chapter 13)."""
+    """Estimate the mean of at least one value, with its percentile interval (Efron, Tibshirani, 1993, chapter 13)."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return Estimate(mean, None, None, len(values))
@@ -101,10 +99,9 @@ def estimate(values: Sequence[float], how: Bootstrap) -> Estimate:
 def paired_difference(
     first: Mapping[str, float], second: Mapping[str, float], how: Bootstrap
 ) -> Estimate | None:
-    """`first` minus `second`, query by query, over the queries that both have; None when there are none.
+    """Estimate `first` minus `second` over the queries that both have; None when there are none.
 
-    Pairing removes what makes queries easy or hard for both, so that intervals of differences are narrower
-    than those of the means would suggest.
+    Pairing removes what makes a query easy or hard for both, so the interval is narrower than those of the means.
     """
     both = [query for query in first if query in second]
     return estimate([first[query] - second[query] for query in both], how) if both else None
@@ -133,7 +130,7 @@ def decide(
         reason = f"refused: {count} queries were answered by both versions; the quality gate needs {gate.min_queries}"
         return QualityGateDecision(False, reason, gate.metric, difference)
     lowest = difference.low if gate.judge == "lower_bound" else difference.mean
-    # Means of equal values may differ in the last digits.
+    # Means of equal values can differ in the last digits.
     passed = lowest is not None and lowest >= -gate.max_drop - 1e-12
     reason = f"{'passed' if passed else 'refused'}: {_reason(baseline, candidate, gate, difference, how)}"
     return QualityGateDecision(passed, reason, gate.metric, difference)

@@ -1,4 +1,4 @@
-"""Queries of a comparison: labeled ones that the catalog can answer, or augmented images of it."""
+"""Queries of a comparison: labeled queries, or changed images of the catalog."""
 
 import hashlib
 import heapq
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from catalog.opening import Catalog
-from core.batching import parts
+from core.batching import batched
 from core.errors import InvalidInput, NotFound
 from core.job_config import EvaluationConfig
 from core.ports import Products
@@ -20,15 +20,20 @@ from jobs.evaluation.labels import JudgedQuery, read_labels
 from models.images import ImageLimits, decoding
 
 _LONGEST_SIDE = 640
-"""Pixels; what encoders see is smaller still."""
+"""Pixels; encoders reduce images further."""
 _CHANGES_AN_IMAGE = 2
 _WHITE = (255, 255, 255)
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
+logger = logging.getLogger(__name__)
+KIND = "changed images"
+_PAGE = 1000
+_MIN_QUERIES = 2
+_PRODUCTS_A_READ = 500
 
 
 def changed(image: Image.Image, rng: np.random.Generator) -> tuple[bytes, str]:
-    """Apply two changes, drawn without repetition, to an RGB image; returns a JPEG file and their names."""
+    """Apply two different random changes to an RGB image; returns a JPEG file and their names."""
     image = image.copy()
     image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     chosen = sorted(rng.choice(len(CHANGES), size=_CHANGES_AN_IMAGE, replace=False).tolist())
@@ -54,7 +59,7 @@ def _blur(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.005, 0.015)) * max(image.size)))
 
 
-def _jpeg_artefacts(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _jpeg_artifacts(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.open(io.BytesIO(_jpeg(image, quality=int(rng.integers(8, 25))))).convert("RGB")
 
 
@@ -87,15 +92,9 @@ CHANGES: Mapping[str, Change] = {
     "background": _background,
     "color": _color,
     "blur": _blur,
-    "compression": _jpeg_artefacts,
+    "compression": _jpeg_artifacts,
 }
-"""In the order in which they happen to an image."""
-
-
-logger = logging.getLogger(__name__)
-
-KIND = "changed images"
-_PAGE = 1000
+"""Changes by name, in the order in which they are applied."""
 
 
 def changed_images(
@@ -108,10 +107,10 @@ def changed_images(
 ) -> list[JudgedQuery]:
     """Draw up to `count` images, at most one a product, and change them; the same seed gives the same bytes.
 
-    Products are drawn of the catalog, or of those `among` it, by a hash of their ids, so that most of the
-    queries stay when the catalog grows. Each query has its own product, with `grade`, as its only answer. A
-    image whose file is missing, broken or beyond the `limits` is passed over. Twins of a product that show
-    the very same image count as wrong: compare models by this, but do not take it for what shoppers will see.
+    Products are drawn from the catalog, or from `among`, by a hash of their ids, so most queries stay when the
+    catalog grows. The only answer of a query is its own product, with `grade`. Images whose file is missing,
+    damaged or beyond the `limits` are skipped. Other products with the same image count as wrong, so these figures
+    compare models but do not predict what shoppers see.
     """
     drawn = heapq.nsmallest(
         count, _images(catalog.products, among), key=lambda found: draw(seed, found.product_id)
@@ -130,7 +129,7 @@ def changed_images(
 
 
 def draw(seed: int, name: str) -> bytes:
-    """Return the place of a name in an order that the seed decides."""
+    """Return the sort key of a name in the order of the seed."""
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
@@ -144,29 +143,25 @@ def _images(products: Products, among: Collection[str] | None) -> Iterator[Produ
         after = page[-1].product_id
 
 
-_MIN_QUERIES = 2
-_PRODUCTS_A_READ = 500
-
-
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labeled queries with the products that the catalog holds; `notes` tell what it does not."""
+    """Labeled queries, restricted to products of the catalog; `notes` count what was left out."""
 
     queries: tuple[JudgedQuery, ...]
     notes: tuple[str, ...]
 
     @property
     def products(self) -> set[str]:
-        """Everything that answers a query."""
+        """All products that answer a query."""
         return {product_id for query in self.queries for product_id in query.grades}
 
 
 def labels_of(url: str, catalog: Catalog, relevant_from: int) -> Labels:
-    """Read labeled queries, without the products that the catalog lacks; raises as `read_labels`."""
+    """Read labeled queries, restricted to products of the catalog; raises as `read_labels`."""
     read = read_labels(url)
     named = sorted({product_id for query in read for product_id in query.grades})
     existing: set[str] = set()
-    for some in parts(named, _PRODUCTS_A_READ):
+    for some in batched(named, _PRODUCTS_A_READ):
         existing |= set(catalog.products.get_many(some))
     kept = _restricted(read, existing, relevant_from)
     notes = []
@@ -185,7 +180,7 @@ def queries_for(
     labels: Labels | None,
     pool: Collection[str] | None,
 ) -> list[JudgedQuery]:
-    """The labeled queries, or changed images, that products of the pool (None: of all) answer.
+    """Return the labeled queries, or changed images, that products of the pool answer; None: all products.
 
     Raises:
         InvalidInput: there are fewer than two.
@@ -199,7 +194,7 @@ def queries_for(
             else _restricted(labels.queries, set(pool), config.relevant_from)
         )
     if len(queries) < _MIN_QUERIES:
-        raise InvalidInput(f"{len(queries)} queries can be answered, which is too few to compare by").at(
+        raise InvalidInput(f"{len(queries)} queries have an answer, which is too few for a comparison").at(
             "queries"
         )
     return queries

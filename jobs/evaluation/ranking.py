@@ -1,4 +1,4 @@
-"""Ranked lists of a comparison: queries encoded once a version, and searched for in its collection."""
+"""Ranked lists of a comparison: queries are encoded once a version and searched in its collection."""
 
 import asyncio
 import heapq
@@ -9,7 +9,7 @@ from dataclasses import replace
 import ray
 
 from catalog.opening import Catalog
-from core.batching import parts
+from core.batching import batched
 from core.ensemble import EnsembleSearch
 from core.errors import Conflict, InvalidInput, Unavailable, UnsupportedModality, VitrineError
 from core.filters import Filter
@@ -30,10 +30,14 @@ from models.registry import load_encoder
 
 Encode = Callable[[EncoderSettings, Sequence[EncoderInput]], Encoded]
 """Loads a version and embeds inputs with it."""
+_PAGE = 1000
+_SEARCHES_AT_ONCE = 8
+_DEADLINE_S = 120.0
+"""Deadline of a search, in seconds; only a store that hangs reaches it."""
 
 
 class EncodedInputs:
-    """A `core.ports.EncoderClient` that knows its answers already: searches need no model then."""
+    """Implements `core.ports.EncoderClient` over vectors that were computed before, so searches need no model."""
 
     def __init__(self, name: str, inputs: Sequence[EncoderInput], encoded: Encoded) -> None:
         self.name = name
@@ -43,20 +47,20 @@ class EncodedInputs:
         )
 
     async def describe(self) -> EncoderInfo:
-        """Say which version this is."""
+        """Return the version of the vectors."""
         return self.info
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        """Look up what the model made of these inputs."""
+        """Look up the vectors of these inputs."""
         return Encoded(self.info, [self._answers[each] for each in inputs])
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
-        """Refuse: nothing was captioned."""
+        """Raise: there are no captions."""
         raise UnsupportedModality(f"{len(images)} images were embedded, not captioned")
 
 
 def encode_on_cluster(bulk: BulkConfig) -> Encode:
-    """Encode in a Ray task that takes what a copy of the model takes in any bulk job."""
+    """Encode in a Ray task with the resources of a copy of the model in bulk jobs."""
 
     def encode(encoder: EncoderSettings, inputs: Sequence[EncoderInput]) -> Encoded:
         task = ray.remote(max_retries=1, **encoder.resources(bulk))(encode_here)
@@ -75,16 +79,13 @@ def encode_here(config: EncoderConfig, inputs: Sequence[EncoderInput]) -> Encode
 
 async def _in_batches(client: EncoderClient, inputs: Sequence[EncoderInput], size: int) -> Encoded:
     vectors: list[Vector | VitrineError] = []
-    for some in parts(inputs, size):
+    for some in batched(inputs, size):
         vectors += (await client.encode(some)).vectors
     return Encoded(await client.describe(), vectors)
 
 
-_PAGE = 1000
-
-
 class PooledStore(MilvusStore):
-    """Searches among given products only; every one of them is scored."""
+    """Store that scores all of the given products and searches no others."""
 
     def __init__(self, config: MilvusConfig, products: Sequence[str]) -> None:
         super().__init__(config)
@@ -107,10 +108,10 @@ class PooledStore(MilvusStore):
 def pool_of(
     catalog: Catalog, infos: Collection[EncoderInfo], config: EvaluationConfig, wanted: AbstractSet[str]
 ) -> list[str] | None:
-    """None while every collection is complete; else products that all hold, those that are `wanted` first.
+    """Choose products that all collections hold, `wanted` ones first; None where every collection is complete.
 
     Raises:
-        Conflict: a version holds nothing.
+        Conflict: a collection is empty.
     """
     counts = {info.collection: catalog.ledger.counts(info.collection) for info in infos}
     empty = [info for info in infos if not counts[info.collection].indexed]
@@ -143,10 +144,6 @@ def _shared(products: Products, ledger: Ledger, collections: Collection[str]) ->
         after = page[-1].product_id
 
 
-_SEARCHES_AT_ONCE = 8
-_DEADLINE_S = 120.0
-"""Nobody waits for these searches; only a store that hangs ends them."""
-
 Lists = dict[str, list[Hit]]
 """Distinct products by query id, best first."""
 
@@ -161,10 +158,10 @@ def rank(
 ) -> Lists:
     """Search for each query; those that the system cannot answer, as words for eyes only, are left out.
 
-    `check` is called before every search, to end the work by raising.
+    `check` is called before every search and may raise to end the work.
 
     Raises:
-        Unavailable: the store is away.
+        Unavailable: the store does not answer.
     """
     searches = {label: ModelSearch(versions[label], store) for label in system.weights}
 
@@ -191,11 +188,11 @@ async def _hits(system: System, searches: Mapping[str, ModelSearch], query: Sear
     ensemble = EnsembleSearch(searches, _DEADLINE_S)
     result = await ensemble.search(replace(query, weights=system.weights, fusion=system.fusion))
     if result.degraded:
-        # An ensemble without a member is another ensemble: its figures would be taken for this one's.
+        # An ensemble without a member is another ensemble, with other figures.
         raise _member_unavailable(result.skipped | result.incomplete)
     return result.hits
 
 
 def _member_unavailable(away: Mapping[str, str]) -> VitrineError:
-    told = "; ".join(f"{name}: {message}" for name, message in away.items())
-    return Unavailable(f"a member did not answer, so its ensemble was not measured ({told})")
+    reasons = "; ".join(f"{name}: {message}" for name, message in away.items())
+    return Unavailable(f"a member did not answer, so its ensemble was not measured ({reasons})")

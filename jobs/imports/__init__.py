@@ -1,1 +1,1 @@
-"""Import of products from a source."""
+"""Imports of products from a source."""

@@ -19,7 +19,7 @@ Outcome = Literal["created", "updated", "unchanged"]
 
 @dataclass(slots=True)
 class BatchResult:
-    """What became of a batch; `products` holds of each product id that it had the row that counts, if any does."""
+    """Outcome of a batch; `products` holds the row that counts for each product id."""
 
     products: dict[str, int] = field(default_factory=dict)
     errors: list[RowError] = field(default_factory=list)
@@ -32,7 +32,7 @@ class BatchResult:
 
 
 class BatchImport:
-    """Puts batches into the catalog: each product succeeds or fails alone, and an unchanged one costs no write."""
+    """Puts batches into the catalog; each product succeeds or fails alone, and an unchanged one costs no write."""
 
     def __init__(
         self, catalog: Catalog, fetcher: Fetcher, bounds: ReadBounds, max_images: int, ask_again: bool
@@ -44,9 +44,9 @@ class BatchImport:
         self._ask_again = ask_again
 
     def put(self, entries: Sequence[Entry], earlier: Mapping[str, int]) -> BatchResult:
-        """Import entries; `earlier` holds the rows that count for products which this import had before.
+        """Import entries; `earlier` holds the rows that count for products of former batches.
 
-        Of rows with one product id the last good one counts; the others are reported.
+        Of several rows with one product id the last good one counts; the others are reported.
 
         Raises:
             Unavailable: the catalog does not answer; the same batch may be put again.
@@ -81,13 +81,13 @@ class BatchImport:
             return True
 
         async def one(rows: list[tuple[Entry, Record]]) -> None:
-            """Put the rows of one product to the same end as one after the other."""
+            """Put the rows of one product, with the same result as one after the other."""
             on_top = []
             async with places:
                 while rows:
                     entry, record = rows.pop()
                     if record.images is None and rows:
-                        # It leaves the images of the rows before as they are.
+                        # It keeps the images of the row before.
                         on_top.append((entry, record))
                     elif await put(entry, record):
                         break
@@ -103,7 +103,7 @@ class BatchImport:
         return result
 
     def _wanted(self, entries: Sequence[Entry], result: BatchResult) -> dict[str, list[tuple[Entry, Record]]]:
-        """The entries that hold a product, by its id; the others are errors."""
+        """Return the entries with a product, by its id; record the others as errors."""
         wanted: dict[str, list[tuple[Entry, Record]]] = {}
         for entry in entries:
             result.count("rows")
@@ -127,7 +127,7 @@ class BatchImport:
     ) -> Outcome:
         found = await self._images(reader, record, known, result)
         outcome = await self._write(reader, record, previous, found)
-        # After the put: what is remembered must be in the store of images.
+        # After the put, since remembered images must be in the store.
         fresh = {str(each.reference): each.known for each in found or () if each.data is not None}
         result.images.update(fresh)
         return outcome
@@ -140,7 +140,7 @@ class BatchImport:
         if before is not None and is_same(
             before, record.title, record.description, record.attributes, sha256s
         ):
-            # What was read anew may be what the store of image files has lost.
+            # The store may have lost files that were read again.
             fresh = [each.data for each in found or () if each.data is not None]
             await asyncio.gather(*(asyncio.to_thread(self._catalog.blobs.put, data) for data in fresh))
             return "unchanged"

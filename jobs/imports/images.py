@@ -1,4 +1,4 @@
-"""Images of an import: read concurrently, and only those that have changed."""
+"""Images of an import: read concurrently, and only where they have changed."""
 
 import asyncio
 import hashlib
@@ -20,7 +20,7 @@ from models.images import ImageLimits, inspect_image
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Found:
-    """An image that a reference leads to; `data=None`: it is unchanged, and in the store of images."""
+    """The image behind a reference; `data=None`: it is unchanged and in the store."""
 
     reference: ImageReference
     known: KnownImage
@@ -29,7 +29,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class ReadBounds:
-    """What the images of an import may cost; `max_product_bytes` holds for those of one product together."""
+    """Limits of an import's images; `max_product_bytes` applies to those of one product together."""
 
     images: ImageLimits
     max_product_bytes: int
@@ -37,7 +37,7 @@ class ReadBounds:
 
 
 class ImageReader:
-    """Reads the images of one batch, for one event loop; what several products name is fetched once."""
+    """Reads the images of one batch, in one event loop; an image that several products name is fetched once."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class ImageReader:
         ask_again: bool,
         stored: Mapping[str, KnownImage],
     ) -> None:
-        """`stored` holds what the batch has read and put into the store of images; it grows meanwhile."""
+        """`stored` holds the images that the batch has read and stored; it grows meanwhile."""
         self._fetcher = fetcher
         self._blobs = blobs
         self._bounds = bounds
@@ -55,16 +55,16 @@ class ImageReader:
         self._stored = stored
         self._places = asyncio.Semaphore(bounds.imports.images_at_once)
         self._asked: dict[tuple[str, bool], asyncio.Task[Found]] = {}
-        # Weakly, so that the bytes of an image stay no longer than the product that is put with it.
+        # Weak, so that the bytes of an image live no longer than the put of its product.
         self._read_ones = WeakValueDictionary[str, Found]()
 
     async def find(
         self, references: Sequence[ImageReference], known: Mapping[str, KnownImage]
     ) -> list[Found]:
-        """Find the images of one product side by side, in their order.
+        """Find the images of one product concurrently, in their order.
 
         Raises:
-            InvalidInput, FetchFailed: one of them cannot be read; the message says which.
+            InvalidInput, FetchFailed: one of them cannot be read; the message names it.
         """
         budget = [self._bounds.max_product_bytes]
         reads = [self._find(each, known.get(str(each)), budget) for each in references]
@@ -77,10 +77,10 @@ class ImageReader:
         return [each for each in found if isinstance(each, Found)]
 
     async def load(self, found: Sequence[Found]) -> list[NewImage]:
-        """Give the images with their bytes, for a product that is to be written.
+        """Load the bytes of images, for a product that will be written.
 
         Raises:
-            InputTooLarge: they have more bytes together than a product's images may.
+            InputTooLarge: together they exceed the limit of a product.
         """
         budget = [self._bounds.max_product_bytes - sum(len(each.data or b"") for each in found)]
         return list(await asyncio.gather(*(self._load(each, budget) for each in found)))
@@ -94,7 +94,7 @@ class ImageReader:
                     data = await asyncio.to_thread(self._sound, known.sha256)
                     self._spend(budget, len(data))
             except NotFound:
-                # The store has lost or damaged it: what was remembered is of no use.
+                # The store has lost or damaged it, so it is read again.
                 fresh = await self._read(found.reference, None)
                 assert fresh.data is not None, "nothing was known, so it was read"
                 data, known = fresh.data, fresh.known
@@ -155,7 +155,7 @@ class ImageReader:
 
     async def _fetch(self, url: str, known: KnownImage | None) -> Found:
         async def ask() -> Found:
-            # A pause between two attempts gives the place to others.
+            # During the pause between two attempts the place is free.
             async with self._places:
                 answer = await self._fetcher.ask(url, _conditions(known))
             if answer.body is None:
@@ -173,7 +173,7 @@ class ImageReader:
 
 
 def _conditions(known: KnownImage | None) -> dict[str, str]:
-    """Ask only for what has changed (RFC 9110, 13.1); the server ignores the date where it has an etag."""
+    """Make a request conditional (RFC 9110, 13.1); the server ignores the date where it has an etag."""
     if known is None:
         return {}
     conditions = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}

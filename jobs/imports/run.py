@@ -1,8 +1,8 @@
-"""Job that imports products from a source; its position is saved after every batch, so that it resumes.
+"""Job that imports products from a source.
 
-It reads the source as a stream and saves its position after every batch, so a killed import goes on where
-it was and does at most one batch again, which changes nothing. It encodes nothing: images without
-embeddings are what the repair and builds look for.
+It reads the source as a stream and saves its position after every batch. So a killed import resumes where it was
+and repeats at most one batch, which changes nothing. It encodes nothing: the repair and builds look for images
+without embeddings.
 """
 
 import time
@@ -19,7 +19,7 @@ from catalog.opening import Catalog
 from catalog.sources.entries import Entry
 from catalog.sources.folder import check_opened
 from catalog.sources.remote import open_source
-from core.batching import parts
+from core.batching import batched
 from core.errors import NotFound, Unavailable
 from core.jobs import ImportArgs, JobArgs
 from core.sources import FolderSource, ManifestSource, RemoteSource
@@ -28,16 +28,24 @@ from jobs.imports.images import ReadBounds
 from jobs.runner.context import JobContext, JobRun
 from jobs.runner.settings import Settings
 
+_BACKOFF_S = 2.0
+_COUNTS = ("rows", "created", "updated", "unchanged", "failed", "images_read", "images_unchanged")
+_ERRORS_SHOWN = 20
+_NEXT = (
+    "the running service's repair encodes the new images in the background; "
+    "a job of kind build does so at once"
+)
+
 
 class ImportPace:
-    """How fast this process imports, and when it will be through."""
+    """Speed of this process, and the estimated time left."""
 
     def __init__(self, before: Counter[str]) -> None:
         self._before = Counter(before)
         self._started = time.monotonic()
 
     def progress(self, counts: Counter[str], total: int | None) -> dict[str, Any]:
-        """Fields of the job's progress; rows are counted, and images timed."""
+        """Return the fields of the job's progress; rows are counted, and images timed."""
         elapsed_s = max(time.monotonic() - self._started, 1e-3)
         new = counts - self._before
         rate = new["rows"] / elapsed_s
@@ -51,11 +59,8 @@ class ImportPace:
         }
 
 
-_BACKOFF_S = 2.0
-
-
 class ImportRun:
-    """Reads from a source behind the position that was saved last."""
+    """Imports from a source, beginning at the last saved position."""
 
     def __init__(
         self, run: JobRun, settings: Settings, catalog: Catalog, args: ImportArgs, source: str
@@ -74,7 +79,7 @@ class ImportRun:
         self._counts = Counter(self._state.counts)
 
     def run_to_end(self) -> None:
-        """Import what is behind the position."""
+        """Import everything behind the position."""
         self._run.report(stage="importing")
         pace = ImportPace(self._counts)
         for batch in _batches(
@@ -88,13 +93,13 @@ class ImportRun:
             self._run.report(**pace.progress(self._counts, self._source.total()))
 
     def delete_vanished(self) -> str | None:
-        """Delete what the source delivers no more; returns why nothing was deleted, if so."""
+        """Delete products that the source no longer delivers; returns the reason where nothing is deleted."""
         gone, known = self._catalog.imports.vanished(self._state)
         refusal = self._refusal(len(gone), known)
         if refusal is not None:
             return refusal
         size = self._settings.imports.batch_products
-        for some in parts(gone, size):
+        for some in batched(gone, size):
             self._run.check()
             self._run.report(stage=f"deleting {len(gone)} vanished products")
             self._counts["deleted"] += sum(_delete(self._catalog, product_id) for product_id in some)
@@ -102,7 +107,7 @@ class ImportRun:
         return None
 
     def finish(self) -> Counter[str]:
-        """Record that the import is through; returns its numbers."""
+        """Record the end of the import; returns its counts."""
         self._catalog.imports.finish(self._state.source, self._counts)
         return self._counts
 
@@ -123,7 +128,7 @@ class ImportRun:
         return None
 
     def _patiently(self, batch: list[Entry]) -> BatchResult:
-        """Put a batch, again and again while the catalog is away."""
+        """Put a batch; retry while the catalog does not answer."""
         waited_s = 0.0
         while True:
             try:
@@ -133,7 +138,7 @@ class ImportRun:
                 waited_s += _BACKOFF_S
                 if waited_s > self._settings.bulk.patience_s:
                     raise
-            self._run.report(stage="waiting for the catalog, which is away")
+            self._run.report(stage="waiting for the catalog, which does not answer")
             self._run.pause(_BACKOFF_S)
             self._run.report(stage="importing")
 
@@ -151,22 +156,14 @@ def _delete(catalog: Catalog, product_id: str) -> bool:
     return True
 
 
-_COUNTS = ("rows", "created", "updated", "unchanged", "failed", "images_read", "images_unchanged")
-_ERRORS_SHOWN = 20
-_NEXT = (
-    "the running service's repair encodes the new images in the background; "
-    "a job of kind build does so at once"
-)
-
-
 def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
-    """Import from a source, or go on with an import that was interrupted; returns its numbers.
+    """Import from a source, or resume an interrupted import; returns its counts.
 
     Raises:
-        InvalidInput: the source cannot be read as it is described.
-        FetchFailed: its server failed for longer than was borne; the same job goes on later.
+        InvalidInput: the source cannot be read as described.
+        FetchFailed: its server failed in all attempts; the same job resumes there.
         Conflict: another job imports from this source, or this one was canceled.
-        Unavailable: the catalog was away for longer than the configured patience.
+        Unavailable: the catalog did not answer for longer than the configured patience.
     """
     assert isinstance(args, ImportArgs)
     if not context.at_shell:
@@ -189,7 +186,7 @@ def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
 
 
 def location_of(source: FolderSource | ManifestSource | RemoteSource) -> str:
-    """Name the place that products come from, however they are read from it."""
+    """Return the location of the products, however they are read."""
     if isinstance(source, RemoteSource):
         return source.url
     return str(Path(source.path).resolve())

@@ -1,1 +1,1 @@
-"""Running of a job in one process: settings, context, cluster, start."""
+"""Execution of a job in one process: settings, context, cluster, start."""

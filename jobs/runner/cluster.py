@@ -1,4 +1,4 @@
-"""Ray for a job: join a running cluster, or start one for as long as the job takes."""
+"""Ray for a job: a running cluster, or one that lives as long as the job."""
 
 import os
 from collections.abc import Iterator
@@ -21,18 +21,18 @@ _AGENT_PORTS = (
 
 
 def start_ray(**options: Any) -> Any:
-    """Start a Ray of its own on this machine, with `options` of `ray.init`, whose context it returns."""
+    """Start a Ray cluster on this machine, with `options` of `ray.init`; returns its context."""
     with agent_ports() as ports:
         return ray.init(address="local", _metrics_export_port=ports["metrics_export_port"], **options)
 
 
 @contextmanager
 def agent_ports() -> Iterator[dict[str, int]]:
-    """Give the agents of a node that is started meanwhile their ports; they are yielded by name.
+    """Assign ports to the agents of a node that starts in the block; yields them by name.
 
-    Where agents find ports by themselves, the raylet waits 15 s for each, whatever is configured, and aborts when
-    it takes longer (Ray 2.60), as it does where two nodes start at once on few cores. `ray.init` has no options for
-    them, and no start of a node tells the raylet that of the dashboard's agent.
+    Agents that choose ports themselves have 15 s each, whatever is configured; then the raylet aborts (Ray 2.60),
+    as it does where two nodes start at once on few cores. `ray.init` has no options for these ports, and no start
+    of a node passes that of the dashboard's agent to the raylet.
     """
     ports = {name: free_port() for name in _AGENT_PORTS}
     params, start = parameter.RayParams, services.start_ray_process
@@ -51,7 +51,7 @@ def agent_ports() -> Iterator[dict[str, int]]:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Work on the cluster at `address`, on that of RAY_ADDRESS, or on an own one.
+    """Connect to the cluster at `address` or RAY_ADDRESS, or start one for the block.
 
     Raises:
         Unavailable: there is no cluster at the address.
@@ -72,7 +72,7 @@ def connected(address: str | None) -> Iterator[None]:
 
 @contextmanager
 def own_errors() -> Iterator[None]:
-    """Raise an error of ours as it was raised on a worker, instead of Ray's wrapping of it."""
+    """Unwrap errors of ours that Ray wraps on their way from a worker."""
     try:
         yield
     except VitrineError:

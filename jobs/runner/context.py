@@ -1,4 +1,4 @@
-"""Context of a job: one process's hold on it with heartbeat, progress and locks, its settings and stores."""
+"""Context of a job in its process: heartbeat, progress, locks, settings and stores."""
 
 import logging
 import threading
@@ -25,10 +25,9 @@ _LOCK_WAIT_S = 180.0
 
 
 class JobRun:
-    """A context manager around the work of one job; a thread tells the progress and listens for the end.
+    """Context manager around the work of one job; a thread reports progress and watches for a cancellation.
 
-    On leaving, the job has succeeded with `result`, or failed with the error's message and what of the
-    result was there by then.
+    At the end the job has succeeded with `result`, or failed with the error's message and the partial result.
     """
 
     def __init__(self, jobs: SqlJobs, job: Job) -> None:
@@ -42,7 +41,7 @@ class JobRun:
         self._heart = threading.Thread(target=self._beat_regularly, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to give signs of life."""
+        """Start the heartbeat."""
         self._heart.start()
         return self
 
@@ -60,11 +59,11 @@ class JobRun:
         self._jobs.finish(self.job.job_id, "failed", self._progress, self.result, message)
 
     def report(self, **changes: Any) -> None:
-        """Change fields of the progress; the next sign of life carries them."""
+        """Change fields of the progress; the next heartbeat sends them."""
         self._progress = replace(self._progress, **changes)
 
     def claim(self, name: str) -> None:
-        """Keep other jobs off `name` until this one ends; waits for a dead holder's lease to run out.
+        """Keep other jobs from `name` until this one ends; waits for the lease of a dead holder.
 
         Raises:
             Conflict: a living job holds it; the message holds its id.
@@ -73,13 +72,13 @@ class JobRun:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[Callable[[], None]]:
-        """Hold a lock for a moment; waits for its holder, and for a dead one's lease to run out.
+        """Hold a lock during the block; waits for its holder, or for the lease of a dead one.
 
-        Gives a function to call right before what the lock is for; it raises Unavailable when this process
-        stood still for so long that another has taken the lock, and Conflict when this job was canceled.
+        Yields a function to call right before the protected action. It raises Unavailable when this process was
+        suspended for so long that another has taken the lock, and Conflict when this job was canceled.
 
         Raises:
-            Unavailable: others hold it for longer than `_LOCK_WAIT_S`.
+            Unavailable: others hold the lock for longer than `_LOCK_WAIT_S`.
             Conflict: this job was canceled.
         """
         deadline = time.monotonic() + _LOCK_WAIT_S
@@ -91,7 +90,7 @@ class JobRun:
         def keep() -> None:
             self.check()
             if not self._jobs.keep_lock(self.job.job_id, name):
-                # A cancellation of this moment has not been told yet, and ends the lock too.
+                # A cancellation, which also ends the lock, may not have been noticed yet.
                 if self._jobs.get(self.job.job_id).state == "canceled":
                     raise Conflict(f"job {self.job.job_id} was canceled")
                 raise Unavailable(f"another job has taken {name} meanwhile; try again")
@@ -102,20 +101,20 @@ class JobRun:
             try:
                 self._jobs.unlock(self.job.job_id)
             except Unavailable as error:
-                # What the lock was for is done; the lock ends with this job.
+                # The protected action is done, and the lock ends with this job.
                 logger.warning("%s stays locked until this job has ended: %s", name, error.message)
 
     def check(self) -> None:
-        """Stop here when the job is to go on no more.
+        """Raise when the job should stop.
 
         Raises:
-            Conflict: it was canceled, or counted as dead and another has taken its place.
+            Conflict: it was canceled, or counted as dead and was replaced.
         """
         if self._stopped:
             raise Conflict(f"job {self.job.job_id} was canceled or replaced")
 
     def pause(self, seconds: float) -> None:
-        """Wait, but not beyond a cancellation."""
+        """Wait; a cancellation ends the wait."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.check()
@@ -126,17 +125,17 @@ class JobRun:
             try:
                 self._stopped = not self._jobs.beat(self.job.job_id, self._progress)
             except Unavailable as error:
-                logger.warning("no sign of life: %s", error.message)
+                logger.warning("no heartbeat: %s", error.message)
             except Exception:
-                # Without signs of life another process will take this work up.
-                logger.exception("signs of life have ended")
+                # Without heartbeats another process takes over this work.
+                logger.exception("heartbeats have ended")
                 self._stopped = True
             if self._ended.wait(self._jobs.lease_s / _BEATS_A_LEASE):
                 return
 
 
 def take_up(jobs: SqlJobs, kind: str, args: Mapping[str, Any]) -> JobRun:
-    """Create a job and begin it in this process; waits for the lease of a dead equal one to run out.
+    """Create a job and begin it in this process; waits for the lease of a dead equal job.
 
     Raises:
         Conflict: a living job does the same; the message holds its id.
@@ -147,7 +146,7 @@ def take_up(jobs: SqlJobs, kind: str, args: Mapping[str, Any]) -> JobRun:
 
 
 def once_free(attempt: Callable[[], None], holder: Callable[[], Job | None]) -> None:
-    """Try again while whoever is in the way gives no sign of life; a new sign ends the wait.
+    """Retry while the holder sends no heartbeat; a new heartbeat ends the wait.
 
     Raises:
         Conflict: the holder lives.
@@ -159,7 +158,7 @@ def once_free(attempt: Callable[[], None], holder: Callable[[], Job | None]) -> 
         except Conflict:
             now = holder()
             alive = seen is not None and now is not None and now.heartbeat_at > seen.heartbeat_at
-            # A job that waits for its process gives no signs, and is not dead for that.
+            # A queued job sends no heartbeat and is not dead.
             if now is not None and (alive or now.state == "queued"):
                 raise
             seen = now
@@ -168,9 +167,9 @@ def once_free(attempt: Callable[[], None], holder: Callable[[], Job | None]) -> 
 
 @dataclass(frozen=True, slots=True)
 class JobContext:
-    """The hold on the job, the configuration, and the open catalog; Ray is connected where the kind needs it.
+    """The job's run, settings and open catalog; Ray is connected where the kind needs it.
 
-    `at_shell`: who asked has a shell on this machine, and may read what this process may.
+    `at_shell`: the job was started from a shell, and may read all that this process may.
     """
 
     run: JobRun
@@ -181,10 +180,10 @@ class JobContext:
 
 @contextmanager
 def open_store(context: JobContext, known: bool = True) -> Iterator[MilvusStore]:
-    """Connect to Milvus; `known`: only to the one that the ledger speaks of.
+    """Connect to Milvus; `known`: only to the one that the ledger describes.
 
     Raises:
-        StoreUnknown: it is another.
+        StoreUnknown: it is another one.
         Unavailable: it does not answer.
     """
     store = MilvusStore(context.settings.milvus)

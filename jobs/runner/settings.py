@@ -1,4 +1,4 @@
-"""Settings of a job, read from a Serve configuration: a file, or what Ray's dashboard says is running."""
+"""Settings of a job, from a Serve configuration: a file, or the running one by Ray's dashboard."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ _ANSWER_S = 30.0
 
 
 def serve_details() -> dict[str, Any]:
-    """Read what Serve says of its applications, on the cluster of RAY_ADDRESS or on this machine.
+    """Read Serve's details of its applications, on the cluster of RAY_ADDRESS or on this machine.
 
     Raises:
         Unavailable: the dashboard does not answer.
@@ -35,7 +35,7 @@ def serve_details() -> dict[str, Any]:
 
 
 def deploy(config: Mapping[str, Any]) -> None:
-    """Have Serve run this configuration.
+    """Deploy this configuration to Serve.
 
     Raises:
         Unavailable: the dashboard does not answer, or refuses it.
@@ -43,16 +43,16 @@ def deploy(config: Mapping[str, Any]) -> None:
     try:
         _client().deploy_applications(dict(config))
     except (RuntimeError, ValueError, OSError) as error:
-        raise Unavailable(f"Serve does not take the configuration: {error}") from error
+        raise Unavailable(f"Serve refuses the configuration: {error}") from error
 
 
 def _client() -> Any:
-    # Imported here, for most jobs never ask; made anew for each call: the dashboard may have moved.
+    # Imported here, since most jobs never need it. Created for each call: the dashboard may move.
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
     from ray.dashboard.utils import get_address_for_submission_client
 
     class Client(ServeSubmissionClient):  # type: ignore[misc]
-        """Waits for no answer forever, as the one of Ray does."""
+        """Client with a timeout; Ray's own waits forever."""
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
             return super()._do_request(method, endpoint, **{"timeout": _ANSWER_S, **options})
@@ -62,21 +62,21 @@ def _client() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """An encoder as it is configured, and what one replica of it takes."""
+    """A configured encoder, with the resources of one replica."""
 
     config: EncoderConfig
     num_cpus: float
     num_gpus: float
     stated: Mapping[str, Any] = field(default_factory=dict)
-    """The arguments as they stand in the Serve configuration, references to the environment included."""
+    """Arguments as they stand in the Serve configuration, with references to the environment."""
 
     @property
     def version(self) -> dict[str, Any]:
-        """Those of the stated arguments that make it this version of the model and no other."""
+        """Stated arguments that define the version of the model."""
         return {name: self.stated[name] for name in VERSION_FIELDS if name in self.stated}
 
     def resources(self, bulk: BulkConfig) -> dict[str, float]:
-        """What Ray is to reserve for one copy in a bulk job."""
+        """Return the resources that Ray reserves for one copy in a bulk job."""
         cpus, gpus = bulk.cpus_per_actor, bulk.gpus_per_actor
         return {
             "num_cpus": self.num_cpus if cpus is None else cpus,
@@ -86,7 +86,7 @@ class EncoderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The parts of a Serve configuration that jobs work with."""
+    """Parts of a Serve configuration that jobs need."""
 
     catalog: CatalogConfig
     milvus: MilvusConfig
@@ -135,30 +135,30 @@ def settings_of_file(path: Path) -> Settings:
 def running_settings() -> Settings:
     """Read the configuration that Serve runs on the cluster of RAY_ADDRESS, or on this machine.
 
-    References to the environment are followed here: what Serve tells still holds `${NAME}`, never a secret.
+    Serve reports `${NAME}`, never a secret, so references to the environment are resolved here.
 
     Raises:
         Unavailable: the cluster's dashboard does not answer.
-        ConfigError: Serve runs nothing that jobs could work for.
+        ConfigError: Serve runs no gateway.
     """
     running = [found["deployed_app_config"] for found in serve_details().get("applications", {}).values()]
     return settings_of([each for each in running if each])
 
 
 def settings_of(applications: Iterable[Mapping[str, Any]], log: Mapping[str, Any] | None = None) -> Settings:
-    """Pick what jobs need out of the applications of a Serve configuration.
+    """Extract the settings of jobs from the applications of a Serve configuration.
 
-    `log` is how lines are written by applications that do not say.
+    `log` is the logging configuration of applications without their own.
 
     Raises:
-        ConfigError: there is no gateway, or something is wrong with what it or an encoder says.
+        ConfigError: there is no gateway, or the arguments of the gateway or of an encoder are wrong.
     """
     by_builder: dict[str, list[Mapping[str, Any]]] = {}
     for application in applications:
         builder = str(application.get("import_path")).rpartition(":")[2]
         by_builder.setdefault(builder, []).append(application)
     if "build_gateway" not in by_builder:
-        raise ConfigError("the Serve configuration has no gateway, which says where the catalog is")
+        raise ConfigError("the Serve configuration has no gateway, which names the catalog")
     gateway = by_builder["build_gateway"][0].get("args") or {}
     try:
         encoders = [_encoder(each) for each in by_builder.get("build_encoder", [])]
@@ -203,7 +203,7 @@ def _ensemble(applications: Sequence[Mapping[str, Any]]) -> EnsembleArgs | None:
     for application in applications:
         deployments = application.get("deployments") or [{}]
         settings = deployments[0].get("user_config") or {}
-        # As the ensemble itself reads its configuration, where a number may be quoted.
+        # Not strict, as in the ensemble itself: a number may be quoted.
         return EnsembleArgs.model_validate(settings | {"name": application.get("name")}, strict=False)
     return None
 

@@ -35,7 +35,7 @@ _FUNCTIONS = {
     "verify": "jobs.verification.verify:verify",
     "adopt": "jobs.verification.verify:adopt",
 }
-"""Function of each kind; a job imports only what it runs."""
+"""Function of each kind; a job imports only its own."""
 
 _WITHOUT_RAY = {"import", "prune_files", "adopt"}
 _ON_THE_SERVICE = {"promote", "rollback", "prune"}

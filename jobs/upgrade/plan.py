@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from catalog.opening import Catalog, open_catalog
-from core.batching import batched_by_bytes, parts
+from core.batching import batched, batched_by_bytes
 from core.errors import NotFound
 from core.jobs import JobArgs, PlanArgs, version_facts
 from core.types import EncoderInfo, IndexItem
@@ -77,7 +77,7 @@ async def _encode(
             return len(readable)
 
     batches = (
-        batch for some in parts(items, size) for batch in batched_by_bytes(some, lambda item: item.bytes)
+        batch for some in batched(items, size) for batch in batched_by_bytes(some, lambda item: item.bytes)
     )
     return sum(await asyncio.gather(*(encode(batch) for batch in batches)))
 

@@ -1,1 +1,1 @@
-"""Whether catalog, ledger and Milvus agree."""
+"""Verification that catalog, ledger, Milvus and image files agree."""

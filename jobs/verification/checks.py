@@ -8,7 +8,7 @@ from typing import Literal
 
 from catalog.ledger_queries import StoredImage
 from catalog.opening import Catalog
-from core.batching import MAX_READ_BYTES, parts
+from core.batching import MAX_READ_BYTES, batched
 from core.concurrency import WeightedSemaphore
 from core.errors import NotFound
 from core.index_rows import GRACE_S, IndexRows
@@ -18,9 +18,11 @@ from jobs.build.shards import Shard
 from jobs.verification.differences import Differences
 
 FILES_AT_ONCE = 32
-"""An object store takes long to tell of one file and no longer to tell of many."""
+"""Files that are checked concurrently: an object store takes as long for one as for many."""
 _reading = WeightedSemaphore()
 _State = Literal["sound", "missing_file", "damaged_file"]
+_KEYS_A_CALL = 500
+_ALL = 2**31 - 1
 
 
 def check_files(
@@ -29,7 +31,7 @@ def check_files(
     is_sampled: Callable[[str], bool],
     pool: ThreadPoolExecutor,
 ) -> Differences:
-    """Look whether each image's file is there and as long as it should be; those sampled are read too."""
+    """Check that each image's file exists with the right size; sampled files are read, too."""
     states = list(pool.map(partial(_state, catalog, is_sampled), images))
     found: Differences = {"missing_file": [], "damaged_file": []}
     for image, state in zip(images, states, strict=True):
@@ -52,10 +54,6 @@ def _state(catalog: Catalog, is_sampled: Callable[[str], bool], image: StoredIma
     return "sound" if size == image.bytes else "damaged_file"
 
 
-_KEYS_A_CALL = 500
-_ALL = 2**31 - 1
-
-
 def compare_rows(
     catalog: Catalog,
     store: VectorStore,
@@ -64,15 +62,15 @@ def compare_rows(
     images: Collection[str],
     configured: bool,
 ) -> tuple[Differences, list[str]]:
-    """Compare the keys of all three in a shard; returns how they differ, and those that are in.
+    """Compare the keys of catalog, ledger and Milvus in a shard; returns the differences and the keys in all three.
 
-    `images` are the row keys of the catalog in that shard. The service writes meanwhile: whatever seems
-    to differ is looked at once more before it counts.
+    `images` are the row keys of the catalog in that shard. The service writes meanwhile, so each difference is
+    checked a second time before it counts.
 
     Raises:
         NotFound: Milvus has no such collection.
     """
-    # Milvus first: whatever it holds was announced in the ledger before it was written.
+    # Milvus first: the ledger opens a row before Milvus holds it.
     stored = set(store.keys(collection, shard.first, shard.end))
     states = dict(catalog.audit.rows(collection, shard.first, shard.end))
     settled = {key for key, state in states.items() if state == "settled"}
@@ -93,7 +91,7 @@ def compare_rows(
 
 def _absent(store: VectorStore, collection: str, keys: Sequence[str]) -> list[str]:
     held: set[str] = set()
-    for some in parts(keys, _KEYS_A_CALL):
+    for some in batched(keys, _KEYS_A_CALL):
         held.update(store.fetch(collection, some))
     return [key for key in keys if key not in held]
 
@@ -106,18 +104,18 @@ def _orphans(catalog: Catalog, store: VectorStore, collection: str, keys: Sequen
 
 
 def repair_rows(catalog: Catalog, store: VectorStore, collection: str, found: Differences) -> None:
-    """Bring ledger and collection in step; what is then missing, a build or the repair encodes anew."""
+    """Make ledger and collection consistent; a build or the repair encodes what is missing then."""
     rows = IndexRows(store, catalog.ledger)
-    for keys in parts([*found.get("lost_vector", []), *found.get("changed_vector", [])], _KEYS_A_CALL):
-        # Open rows are missing: the vector is written again under the same key.
+    for keys in batched([*found.get("lost_vector", []), *found.get("changed_vector", [])], _KEYS_A_CALL):
+        # Open rows are missing, so the vector is written again under the same key.
         catalog.ledger.open(collection, [_index_item(key) for key in keys])
-    for keys in parts([*found.get("orphan_vector", []), *found.get("obsolete_row", [])], _KEYS_A_CALL):
+    for keys in batched([*found.get("orphan_vector", []), *found.get("obsolete_row", [])], _KEYS_A_CALL):
         rows.remove(collection, keys)
     if found.get("quarantined_image"):
         catalog.ledger.retry(collection)
 
 
 def _index_item(key: str) -> IndexItem:
-    """The image of a row, as far as announcing the row needs it."""
+    """Return the image of a row, with the fields that opening the row needs."""
     image_id, _, revision = key.rpartition(":")
     return IndexItem(image_id, int(revision), "", "", {})

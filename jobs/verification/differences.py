@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 _STEPS = 2**64
+_AGAIN = "put the product with its images again, or repair and import it again"
+EXAMPLES = 10
+LOGGED = 10_000
+"""Differences of a kind that are logged one by one, up to the most lines of a log that the API returns."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """About `percent` of all row keys; another seed draws others."""
+    """A sample of about `percent` of all row keys, drawn by the seed."""
 
     percent: float
     seed: int
@@ -35,12 +40,11 @@ Kind = Literal[
     "damaged_file",
 ]
 Differences = dict[Kind, list[str]]
-"""Row keys by how they differ, of one range of image ids."""
-_AGAIN = "put the product with its images again, or repair and import it again"
+"""Row keys by kind of difference, in one range of image ids."""
 _MEANINGS: Mapping[Kind, tuple[str, bool]] = {
-    "missing_collection": ("the ledger says that a collection holds rows, and Milvus does not have it", True),
-    "lost_vector": ("the ledger says that a vector is in, and Milvus does not hold it", True),
-    "orphan_vector": ("Milvus holds a vector that the ledger knows nothing of", True),
+    "missing_collection": ("the ledger has rows of a collection that Milvus does not have", True),
+    "lost_vector": ("the ledger has a vector as indexed that Milvus does not have", True),
+    "orphan_vector": ("Milvus has a vector without a row in the ledger", True),
     "changed_vector": ("a vector is not what its image is encoded to", True),
     "missing_image": ("an image is not in the collection of the configured version", True),
     "quarantined_image": ("an image could not be indexed; a repair tries it once more", True),
@@ -50,11 +54,6 @@ _MEANINGS: Mapping[Kind, tuple[str, bool]] = {
     "missing_file": (f"a product's image file is gone; {_AGAIN}", False),
     "damaged_file": (f"a product's image file has other contents; {_AGAIN}", False),
 }
-EXAMPLES = 10
-LOGGED = 10_000
-"""Differences of a kind that the log names one by one: as many lines of it as can be asked for."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,7 +63,7 @@ class _Difference:
 
 
 class Findings:
-    """The differences that were found, counted by kind and collection; memory does not grow with them."""
+    """Differences, counted by kind and collection; memory does not grow with their number."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[Kind, str], _Difference] = {}
@@ -80,10 +79,10 @@ class Findings:
         products: Mapping[str, str] | None = None,
         number: int | None = None,
     ) -> None:
-        """Count differences; none are fine.
+        """Count differences; `keys` may be empty.
 
-        `collection` is empty for what belongs to none. `products` names the products of keys where the
-        catalog knows them. `number` is how many there are where `keys` are but some of them.
+        `collection` is empty for differences outside of collections. `products` names the products of keys that
+        the catalog knows. `number` is their count where `keys` are only some of them.
         """
         if not keys:
             return
@@ -94,17 +93,15 @@ class Findings:
                 "%s: %s of product %s in %s", kind, key, named.get(key, "-"), collection or "no collection"
             )
         difference.count += len(keys) if number is None else number
-        room = EXAMPLES - len(difference.examples)
-        difference.examples += [
-            {"key": key, "product_id": named.get(key)} for key in ordered[:room] if room > 0
-        ]
+        lacking = max(0, EXAMPLES - len(difference.examples))
+        difference.examples += [{"key": key, "product_id": named.get(key)} for key in ordered[:lacking]]
 
     def concern(self, collection: str) -> bool:
-        """Tell whether anything of this collection differs."""
+        """Return whether anything in this collection differs."""
         return any(of == collection for _, of in self._found)
 
-    def told(self) -> list[dict[str, Any]]:
-        """List the differences with numbers and examples, as a job's result holds them."""
+    def report(self) -> list[dict[str, Any]]:
+        """List the differences with counts and examples, as a job's result has them."""
         return [
             {
                 "kind": kind,

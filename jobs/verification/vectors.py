@@ -1,4 +1,4 @@
-"""Comparison of stored vectors with their images encoded anew, by an actor that holds the model."""
+"""Comparison of stored vectors with newly encoded ones, in an actor that holds the model."""
 
 import asyncio
 import hashlib
@@ -11,7 +11,7 @@ import numpy as np
 import ray
 
 from catalog.opening import Catalog, open_catalog
-from core.batching import batched_by_bytes, parts
+from core.batching import batched, batched_by_bytes
 from core.errors import ConfigError, ModelUnavailable, NotFound, VitrineError
 from core.ports import EncoderClient, VectorStore
 from core.types import EncoderInfo, Vector
@@ -23,18 +23,18 @@ from models.encoder import LocalEncoder
 from models.registry import load_encoder
 
 MIN_COSINE = {"fp32": 0.9999}
-"""Cosine of a vector with itself made anew: batches and processors differ in the last digits only."""
+"""Least cosine of a stored vector with its new encoding; batches and processors differ in the last digits."""
 MIN_COSINE_ROUNDED = 0.99
-"""The same where weights are rounded to less than fp32."""
+"""The same for weights of less than fp32."""
 _BATCH = 32
 
 KeyedFile = tuple[str, str, int]
-"""A row key with the sha256 and the bytes of the image's file."""
+"""A row key with the sha256 and the size of the image's file."""
 
 
 @dataclass
 class Compared:
-    """How many vectors were compared, and the keys of those that differ."""
+    """Number of compared vectors, and the keys of those that differ."""
 
     vectors: int = 0
     changed: list[str] = field(default_factory=list)
@@ -47,14 +47,13 @@ async def compare_vectors(
     store: VectorStore,
     files: Sequence[KeyedFile],
 ) -> Compared:
-    """Encode images and compare with what Milvus holds.
+    """Encode images and compare the vectors with those in Milvus.
 
-    An image that changes or goes meanwhile, that cannot be encoded, or whose file is missing or damaged,
-    says nothing.
+    Images that change meanwhile, cannot be encoded, or have a missing or damaged file are skipped.
     """
     compared = Compared()
     for batch in (
-        some for part in parts(files, _BATCH) for some in batched_by_bytes(part, lambda file: file[2])
+        some for part in batched(files, _BATCH) for some in batched_by_bytes(part, lambda file: file[2])
     ):
         contents = await asyncio.gather(
             *(asyncio.to_thread(_read, catalog, sha256) for _, sha256, _ in batch)
@@ -72,7 +71,7 @@ async def compare_vectors(
 
 
 def is_same(stored: Vector, fresh: Vector, precision: str) -> bool:
-    """Tell whether a stored float32 vector is the unit vector (dimension,) that was made anew."""
+    """Return whether a stored float32 vector equals the new unit vector (dimension,) within tolerance."""
     if stored.shape != fresh.shape or not is_unit(stored):
         return False
     kept = stored.astype(np.float64)
@@ -90,11 +89,11 @@ def _read(catalog: Catalog, sha256: str) -> bytes | None:
 
 Compare = Callable[[Sequence[KeyedFile]], Compared]
 OpenChecker = Callable[[EncoderSettings, EncoderInfo], AbstractContextManager[Compare | None]]
-"""Gives what compares the vectors of a version; None where its settings give another version or none."""
+"""Opens the comparison for a version; None where its settings produce another version or do not load."""
 
 
 class VectorChecker:
-    """What one actor does: it holds the model, and compares what it is told."""
+    """Actor that holds the model and compares vectors."""
 
     def __init__(self, settings: Settings, encoder: EncoderSettings, info: EncoderInfo) -> None:
         self._info = info
@@ -104,11 +103,11 @@ class VectorChecker:
         self._client: LocalEncoder | None = None
 
     def serves(self) -> bool:
-        """Load the model, and tell whether it is the version."""
+        """Load the model; returns whether it is the expected version."""
         return asyncio.run(self._encoder().describe()).collection == self._info.collection
 
     def compare(self, files: Sequence[KeyedFile]) -> Compared:
-        """Encode images and compare with what Milvus holds."""
+        """Encode images and compare the vectors with those in Milvus."""
         work = compare_vectors(self._encoder(), self._info, self._catalog, self._store, files)
         return asyncio.run(work)
 
@@ -119,7 +118,7 @@ class VectorChecker:
 
 
 def on_cluster(settings: Settings) -> OpenChecker:
-    """Have an actor hold the model for as long as a version is looked at."""
+    """Compare vectors in an actor that holds the model while a version is checked."""
 
     @contextmanager
     def opened(encoder: EncoderSettings, info: EncoderInfo) -> Iterator[Compare | None]:

@@ -1,4 +1,4 @@
-"""Jobs `verify`, whether catalog, ledger, Milvus and image files agree, and `adopt`, for another Milvus."""
+"""Jobs `verify`, which compares catalog, ledger, Milvus and files, and `adopt`, which confirms another Milvus."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +22,15 @@ from jobs.verification.checks import FILES_AT_ONCE, check_files, compare_rows, r
 from jobs.verification.differences import EXAMPLES, Differences, Findings, Sample
 from jobs.verification.vectors import Compare, OpenChecker, on_cluster
 
+_IMAGES_A_RANGE = 4096
+_SEEDS = 2**31
+
 
 class VersionCheck:
-    """Looks at a version whose collection is there, and repairs its rows on the way if asked to.
+    """Checks a version whose collection exists, and repairs its rows where requested.
 
-    `open_checker` is called once there is something to encode anew. `configured`: every image should be
-    in this version's collection.
+    `open_checker` is called when there is something to encode. `configured`: every image should be in this
+    version's collection.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class VersionCheck:
         self.vectors = self.encoded_anew = 0
 
     def look(self, shards: Sequence[Shard], sample: Sample, findings: Findings, repair: bool) -> None:
-        """Add what differs to the findings."""
+        """Add the differences to the findings."""
         collection = self._info.collection
         with ExitStack() as held:
             for shard, images in self._ranges(shards):
@@ -92,12 +95,11 @@ class VersionCheck:
 
 
 Configured = Mapping[str, tuple[EncoderInfo, EncoderSettings]]
-"""The configured version of each model, by its collection."""
-_IMAGES_A_RANGE = 4096
+"""Configured version of each model, by collection."""
 
 
 class Verification:
-    """Looks at files and versions range by range: memory grows neither with the catalog nor with the damage."""
+    """Checks files and versions range by range, so that memory grows neither with the catalog nor with the damage."""
 
     def __init__(
         self,
@@ -117,9 +119,9 @@ class Verification:
         self.checked: dict[str, Any] = {}
 
     def look(self, model: str | None, repair: bool = False) -> Findings:
-        """Look at every image's file and at every version of the model, or of all models.
+        """Check every image file and every version of the model, or of all models.
 
-        `repair` brings rows that differ in step on the way; `rebuild` encodes what is missing then.
+        `repair` makes rows that differ consistent; `rebuild` encodes what is missing then.
         """
         findings = Findings()
         images = self._catalog.products.counts()[1]
@@ -143,8 +145,7 @@ class Verification:
     def rebuild(self, findings: Findings, build: Callable[[EncoderInfo, EncoderSettings], object]) -> None:
         """Encode what the configured versions lack.
 
-        Versions that are not configured are only brought in step with the ledger: should one come back,
-        its rollback encodes what it lacks.
+        Other versions are only made consistent with the ledger: a rollback to one encodes what it lacks.
         """
         for collection, (info, encoder) in self._configured.items():
             if findings.concern(collection):
@@ -164,14 +165,14 @@ class Verification:
                     findings.add(kind, "", keys, products)
                 broken = {key for keys in found.values() for key in keys}
                 if repair and broken:
-                    # All that can be done from here: an import that has brought the file brings it again.
+                    # Only an import can restore the file: the next one reads it again.
                     sha256s = [image.sha256 for image in images if image.key in broken]
                     self._catalog.imported_images.forget(sha256s)
                 done += len(images)
                 self._run.report(done=done)
 
     def _still_named(self, shard: Shard, found: Differences) -> Differences:
-        """Leave out images that have gone meanwhile: their files may go too."""
+        """Leave out images that were deleted meanwhile, since their files may be gone, too."""
         if not any(found.values()):
             return found
         named = {each.key for each in self._catalog.audit.images(shard.first, shard.beyond)}
@@ -214,41 +215,41 @@ class Verification:
         return self._open_checker(as_it_was(self._catalog, current, info), info)
 
 
-_SEEDS = 2**31
-
-
 def verify(context: JobContext, args: JobArgs) -> dict[str, Any]:
-    """Compare, and repair if asked to; returns the differences, what was repaired and what is left.
+    """Compare, and repair where requested; returns the differences, and those that are left.
 
     Raises:
-        Conflict: another verification is at work; the message holds its id.
+        Conflict: another verification is running; the message holds its id.
         InvalidInput: there is no such model.
-        StoreUnknown: Milvus is not the one that the ledger speaks of.
-        Unavailable: the database, the files or Milvus are away.
+        StoreUnknown: Milvus is not the one that the ledger describes.
+        Unavailable: the database, the files or Milvus do not answer.
     """
     assert isinstance(args, VerifyArgs)
     context.run.claim("the verification")
-    # Every time another share of the images, unless the same is to be looked at again.
+    # Each run draws another sample, unless the seed is given.
     seed = random.randrange(_SEEDS) if args.seed is None else args.seed
     with open_store(context) as store:
         configured = _configured(context, args.model)
         sample = Sample(args.percent, seed)
         verification = Verification(context, store, configured, on_cluster(context.settings), sample)
         differences = verification.look(args.model, args.repair)
-        checked, told = verification.checked, differences.told()
-        result: dict[str, Any] = {"seed": seed, "checked": checked, "differences": told}
+        result: dict[str, Any] = {
+            "seed": seed,
+            "checked": verification.checked,
+            "differences": differences.report(),
+        }
         if args.repair and differences:
             verification.rebuild(differences, _builder(context))
-            result["left"] = verification.look(args.model).told()
+            result["left"] = verification.look(args.model).report()
     return result | {"agrees": not result.get("left", result["differences"])}
 
 
 def adopt(context: JobContext, args: JobArgs) -> dict[str, Any]:
-    """Take the configured Milvus as the catalog's own; returns its id and whether the ledger was believed.
+    """Adopt the configured Milvus as the catalog's own; returns its id and whether the ledger was kept.
 
     Raises:
-        Conflict: it is the catalog's own, so there is nothing to confirm.
-        Unavailable: the database or Milvus is away.
+        Conflict: it is the catalog's own already.
+        Unavailable: the database or Milvus does not answer.
     """
     assert isinstance(args, AdoptArgs)
     ledger = context.catalog.ledger
@@ -259,7 +260,7 @@ def adopt(context: JobContext, args: JobArgs) -> dict[str, Any]:
                 "the configured Milvus is the catalog's own: nothing is lost, and nothing to adopt"
             )
         if not args.keep_index:
-            # Under an id of its own, the new store is not mistaken for the former one, should that come back.
+            # A new id, so that the new store cannot be confused with the former one.
             ledger.forget_store(former)
         store_id = ledger.make_store_id()
         store.set_mark(store_id)
@@ -267,7 +268,7 @@ def adopt(context: JobContext, args: JobArgs) -> dict[str, Any]:
 
 
 def _configured(context: JobContext, model: str | None) -> Configured:
-    """Load the configured encoders that are asked for and have a version, to learn which version each is."""
+    """Load the configured encoders of the model, or of all registered models, to find their versions."""
     if model is not None:
         context.settings.encoder(model, {})
     known = {info.name for info in context.catalog.ledger.versions()}
@@ -281,7 +282,7 @@ def _configured(context: JobContext, model: str | None) -> Configured:
 
 
 def _builder(context: JobContext) -> Callable[[EncoderInfo, EncoderSettings], object]:
-    # What live traffic may leave to the next round in a build is left out here: all is to be repaired.
+    # Without the gap that a build leaves to live traffic: everything is repaired.
     bulk = context.settings.bulk.model_copy(update={"gap_threshold": 0})
     settings = replace(context.settings, bulk=bulk)
 

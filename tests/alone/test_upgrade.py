@@ -219,7 +219,7 @@ def check_collection(home: Path, catalog: Catalog, encoder: Encoder) -> None:
     collection, deadline = encoder.info.collection, time.monotonic() + JOB_S
     store = MilvusStore(MilvusConfig(uri=f"unix:{home}/milvus.sock"))
     try:
-        # Rows of images that are gone go with the next sweep, a moment later.
+        # Rows of images that are gone go with the next repair.
         while (
             catalog.ledger.missing(collection, 1) or catalog.ledger.obsolete(collection, 1)
         ) and time.monotonic() < deadline:

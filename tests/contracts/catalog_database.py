@@ -131,7 +131,7 @@ def _write_and_kill(config: CatalogConfig, name: str, after: int) -> set[str]:
         assert process.stdout is not None
         acknowledged = {process.stdout.readline().strip() for _ in range(after)}
         process.kill()
-        # What it had printed before the kill counts as well; a line cut short was not told to anybody.
+        # What it had printed before the kill counts as well; a line that was cut reached nobody.
         acknowledged |= {line.strip() for line in process.stdout if line.endswith("\n")}
     assert "" not in acknowledged, "the writer ended by itself"
     return acknowledged

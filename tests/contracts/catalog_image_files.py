@@ -80,7 +80,7 @@ class ImageFilesContract:
         with reading(catalog.engine) as connection:
             return set(connection.scalars(select(UnnamedFileRow.sha256)))
 
-    def whole(self, catalog: Catalog) -> None:
+    def consistent(self, catalog: Catalog) -> None:
         """Every image has its file, and every file an image or a mark."""
         with reading(catalog.engine) as connection:
             named = set(connection.scalars(select(ImageRow.sha256)))
@@ -135,7 +135,7 @@ class ImageFilesContract:
         products.put("p", "", "", {}, [RED])
         clock.move(GRACE_S)
         assert files.collect(GRACE_S, 10) == Collected(named=1)
-        self.whole(catalog)
+        self.consistent(catalog)
         products.delete("p")
         assert files.collect(GRACE_S, 10) == Collected()
 
@@ -189,7 +189,7 @@ class ImageFilesContract:
             assert removal.result() == Collected(removed=1)
             put.result()
         assert catalog.blobs.get(sha256(RED)) == RED.data
-        self.whole(catalog)
+        self.consistent(catalog)
         assert files.collect(0, 10) == Collected()
 
     def test_a_delete_that_waits_for_a_file_holds_up_no_other_delete(
@@ -234,7 +234,7 @@ class ImageFilesContract:
         watched = SqlProducts(catalog.engine, Watched(catalog_config.blobs_url))
         watched.put("q", "", "", {}, [BLUE, RED, GREEN])
         assert sorted(looked) == sorted([sha256(BLUE), sha256(GREEN)])
-        self.whole(catalog)
+        self.consistent(catalog)
 
     def test_a_put_whose_file_is_removed_before_its_transaction_stores_it_anew(
         self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
@@ -250,7 +250,7 @@ class ImageFilesContract:
             gate.let_go.set()
             put.result()
         assert catalog.blobs.get(sha256(RED)) == RED.data
-        self.whole(catalog)
+        self.consistent(catalog)
 
     def test_a_removal_beside_a_put_that_has_looked_waits_and_finds_the_file_named(
         self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
@@ -268,7 +268,7 @@ class ImageFilesContract:
             put.result()
             assert removal.result() == Collected(named=1)
         assert catalog.blobs.get(sha256(RED)) == RED.data
-        self.whole(catalog)
+        self.consistent(catalog)
 
     def test_a_file_that_is_named_after_a_listing_is_not_removed(
         self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts
@@ -285,7 +285,7 @@ class ImageFilesContract:
         files.collect(0, 10)
         assert files.remove(orphan) == "named"
         assert catalog.blobs.get(orphan) == RED.data
-        self.whole(catalog)
+        self.consistent(catalog)
 
     def test_a_store_that_is_away_costs_no_mark(
         self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
@@ -352,7 +352,7 @@ class ImageFilesContract:
         assert len(self.marked(catalog)) == 2
         # A put of the same content needs nobody to clear up first.
         products.put("q", "", "", {}, [RED, BLUE])
-        self.whole(catalog)
+        self.consistent(catalog)
         products.delete("q")
         assert files.collect(0, 10) == Collected(removed=2)
         assert self.stored(catalog) == set()
@@ -386,7 +386,7 @@ class ImageFilesContract:
             for each in writers:
                 each.result()
             assert sum(each.result() for each in removers) > 0
-        self.whole(catalog)
+        self.consistent(catalog)
         files.collect(0, 10)
         assert self.stored(catalog) == {sha256(RED)}
 

@@ -102,7 +102,7 @@ class JobsContract:
         clock.move(1)
         assert jobs.get(job.job_id).state == "interrupted"
 
-    def test_a_cancelled_job_learns_it_and_stays_cancelled(self, jobs: SqlJobs) -> None:
+    def test_a_canceled_job_learns_it_and_stays_canceled(self, jobs: SqlJobs) -> None:
         job = jobs.create("build", ARGS)
         jobs.begin(job.job_id)
         assert jobs.cancel(job.job_id).state == "canceled"

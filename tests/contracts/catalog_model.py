@@ -116,7 +116,7 @@ def _take(step: Step, catalog: Catalog, model: Model) -> None:
             _write("open", catalog, model, collection, items)
             _write("settle", catalog, model, collection, items)
         case (verb, collection):
-            _whole(verb, catalog, model, collection)
+            _complete(verb, catalog, model, collection)
 
 
 def _put(catalog: Catalog, model: Model, name: str, attribute: int, images: list[NewImage] | None) -> None:
@@ -173,7 +173,7 @@ def _write(verb: str, catalog: Catalog, model: Model, collection: str, items: Se
         rows |= {key: "failed" for key in keys if rows.get(key) != "settled"}
 
 
-def _whole(verb: str, catalog: Catalog, model: Model, collection: str) -> None:
+def _complete(verb: str, catalog: Catalog, model: Model, collection: str) -> None:
     rows = model.ledger[collection]
     if verb == "remove":
         obsolete = catalog.ledger.obsolete(collection, 100)

@@ -124,8 +124,8 @@ class VersionsContract:
         for number in range(5):
             catalog.products.put(f"p{number}", "", "", {}, [RED])
         items = [item for number in range(5) for item in catalog.ledger.items(f"p{number}")]
-        told = {each.key: (each.product_id, each.sha256, each.bytes) for each in catalog.audit.images()}
-        assert told == {item.key: (item.product_id, item.sha256, len(RED.data)) for item in items}
+        listed = {each.key: (each.product_id, each.sha256, each.bytes) for each in catalog.audit.images()}
+        assert listed == {item.key: (item.product_id, item.sha256, len(RED.data)) for item in items}
         some = [each.key for each in catalog.audit.images("4", "c")]
         assert some == sorted(item.key for item in items if "4" <= item.image_id < "c")
         catalog.ledger.open(OLD.collection, items)

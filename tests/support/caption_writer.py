@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from catalog.database import CatalogConfig
 from catalog.opening import open_catalog
-from core.indexing import Captioning
+from core.indexing import Captioner
 from core.types import Captioned
 from models.config import CaptionConfig
 from tests.support.local_encoder import LocalEncoder
@@ -21,7 +21,7 @@ class Teller(LocalEncoder):
 def main(database_url: str, blobs_url: str) -> None:
     catalog = open_catalog(CatalogConfig(database_url=database_url, blobs_url=blobs_url))
     encoder = Teller("fake", captions=CaptionConfig())
-    asyncio.run(Captioning(encoder, catalog.captions, catalog.blobs).sweep(batch_size=1))
+    asyncio.run(Captioner(encoder, catalog.captions, catalog.blobs).repair(batch_size=1))
 
 
 if __name__ == "__main__":

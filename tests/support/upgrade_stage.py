@@ -88,7 +88,7 @@ class Stage:
     def build(self, checkpoint: str) -> None:
         encoder = LocalEncoder(checkpoint=checkpoint)
         indexer = Indexer(encoder, self.store, self.catalog.ledger, self.catalog.blobs)
-        asyncio.run(indexer.sweep())
+        asyncio.run(indexer.repair())
 
     @property
     def live(self) -> str | None:

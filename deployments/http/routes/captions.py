@@ -26,7 +26,7 @@ IMAGE = Taken(
 
 @router.post(
     "/caption",
-    summary="Describe an image in words",
+    summary="Caption an image",
     openapi_extra=IMAGE.described,
     responses=fails(404, 424),
 )
@@ -49,7 +49,7 @@ async def caption(request: Request) -> CaptionResponse:
 
 
 async def _read(request: Request, service: Services) -> tuple[str, bytes, str | None]:
-    """Read the image and the model to ask, after the field that the image stood in."""
+    """Read the name of the image's field, the image and the model."""
     if IMAGE.is_form(request):
         async with IMAGE.form(request, 1) as form:
             (file,) = await files_of(form, "image")

@@ -58,7 +58,7 @@ async def embed(model: str, request: Request) -> EmbedResponse:
 
 
 async def _read_input(request: Request, service: Services) -> tuple[str, EncoderInput]:
-    """Read what to embed, and the field that it stood in."""
+    """Read the input, and the name of its field."""
     if INPUT.is_form(request):
         async with INPUT.form(request, 1) as form:
             (file,) = await files_of(form, "image")

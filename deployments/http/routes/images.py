@@ -25,7 +25,7 @@ def kept_for_good(etag: str) -> dict[str, str]:
 
 
 def matches(request: Request, etag: str) -> bool:
-    """Tell whether the header If-None-Match names this tag; weak and strong tags count as equal."""
+    """Return whether the header If-None-Match names this tag; weak and strong tags are equal."""
     sent = ",".join(request.headers.getlist("if-none-match"))
     named = [each.strip().removeprefix("W/") for each in sent.split(",")]
     return "*" in named or etag.removeprefix("W/") in named

@@ -21,7 +21,7 @@ MEDIA_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class WebFile:
-    """One file; the weak `etag` stands for both forms of its bytes."""
+    """One file; its weak `etag` covers the plain and the compressed bytes."""
 
     data: bytes
     gzipped: bytes
@@ -30,7 +30,7 @@ class WebFile:
 
 
 def read_web_files(folder: Path = FOLDER) -> dict[str, WebFile]:
-    """Read all files of the page by their paths below the folder; what is no part of a page is left out."""
+    """Read the page's files by their paths below the folder; other files are left out."""
     return {
         path.relative_to(folder).as_posix(): _read(path)
         for path in sorted(folder.rglob("*"))
@@ -51,7 +51,7 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
-    # Always asked for anew, so that no browser mixes the files of two releases; the tag makes that cheap.
+    # Validated at each use, so that no browser mixes the files of two releases; the tag makes that cheap.
     "Cache-Control": "no-cache",
     "Content-Security-Policy": _POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",

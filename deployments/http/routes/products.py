@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import FiniteFloat
 
 from catalog.fetching.fetcher import Fetcher
-from core.batching import parts
+from core.batching import batched
 from core.concurrency import DECODERS, run_in
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.indexing import IndexState
@@ -140,7 +140,7 @@ async def similar_products(
     responses=IMAGE_FILE | fails(404),
 )
 async def get_image(image_id: str, request: Request) -> Response:
-    """Return the image file as it was sent."""
+    """Return the original image file."""
     catalog = services(request).catalog
     image = await asyncio.to_thread(catalog.products.image, image_id)
     etag = f'"{image.sha256}"'
@@ -177,8 +177,8 @@ async def _read_product(
 
 async def _check_images(files: list[bytes], limits: ImageLimits) -> list[NewImage]:
     checked: list[NewImage] = []
-    # A few at a time: a product with many images must not go before all others.
-    for some in parts(list(enumerate(files)), _CHECKED_AT_ONCE):
+    # A few at once, so that a product with many images does not delay all others.
+    for some in batched(list(enumerate(files)), _CHECKED_AT_ONCE):
         checked += await asyncio.gather(*(_check_image(index, data, limits) for index, data in some))
     return checked
 
@@ -192,6 +192,6 @@ async def _check_image(index: int, data: bytes, limits: ImageLimits) -> NewImage
 
 
 def _overall(states: dict[str, IndexState]) -> IndexState:
-    """The state that still needs attention most."""
+    """Return the worst of the images' states."""
     order: list[IndexState] = ["failed", "pending"]
     return next((state for state in order if state in states.values()), "indexed")

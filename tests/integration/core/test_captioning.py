@@ -46,8 +46,8 @@ def encoder() -> Describer:
 
 
 @pytest.fixture
-def captioning(catalog: Catalog, encoder: Describer) -> Captioning:
-    return Captioning(encoder, catalog.captions, catalog.blobs)
+def captioning(catalog: Catalog, encoder: Describer) -> Captioner:
+    return Captioner(encoder, catalog.captions, catalog.blobs)
 
 
 def texts(catalog: Catalog) -> set[str]:
@@ -60,26 +60,26 @@ def put(catalog: Catalog, *colors: str) -> None:
         catalog.products.put(color, "", "", {}, [image(color)])
 
 
-def test_every_image_is_captioned_once(catalog: Catalog, encoder: Describer, captioning: Captioning) -> None:
+def test_every_image_is_captioned_once(catalog: Catalog, encoder: Describer, captioning: Captioner) -> None:
     put(catalog, "red", "lime", "blue")
-    assert asyncio.run(captioning.sweep(batch_size=2)) == CaptionReport(written=3)
+    assert asyncio.run(captioning.repair(batch_size=2)) == CaptionReport(written=3)
     assert texts(catalog) == {"a red thing", "a lime thing", "a blue thing"}
     put(catalog, "white")
-    assert asyncio.run(captioning.sweep(batch_size=2)) == CaptionReport(written=1)
-    assert asyncio.run(captioning.sweep()) == CaptionReport()
+    assert asyncio.run(captioning.repair(batch_size=2)) == CaptionReport(written=1)
+    assert asyncio.run(captioning.repair()) == CaptionReport()
     assert encoder.asked == [2, 1, 1]
 
 
 def test_a_pass_that_breaks_off_keeps_what_it_has_written(
-    catalog: Catalog, encoder: Describer, captioning: Captioning
+    catalog: Catalog, encoder: Describer, captioning: Captioner
 ) -> None:
     put(catalog, "red", "lime", "blue")
     encoder.fail_after = 1
     with pytest.raises(ModelUnavailable):
-        asyncio.run(captioning.sweep(batch_size=2))
+        asyncio.run(captioning.repair(batch_size=2))
     assert len(texts(catalog)) == 2
     encoder.fail_after = None
-    assert asyncio.run(captioning.sweep(batch_size=2)) == CaptionReport(written=1)
+    assert asyncio.run(captioning.repair(batch_size=2)) == CaptionReport(written=1)
     assert encoder.asked == [2, 1]
 
 
@@ -90,61 +90,59 @@ def test_an_image_that_meets_a_bug_is_out_of_the_way_until_another_release(
     bug = Internal("a division by zero")
     bug.release = "0.0.1"
     encoder.errors = {0: bug}
-    captioning = Captioning(encoder, catalog.captions, catalog.blobs)
-    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1, failed=1)
-    assert asyncio.run(captioning.sweep()) == CaptionReport()
+    captioning = Captioner(encoder, catalog.captions, catalog.blobs)
+    assert asyncio.run(captioning.repair()) == CaptionReport(written=1, failed=1)
+    assert asyncio.run(captioning.repair()) == CaptionReport()
     encoder.errors = {}
-    upgraded = Captioning(encoder, catalog.captions, catalog.blobs)
-    assert asyncio.run(upgraded.sweep()) == CaptionReport(written=1)
+    upgraded = Captioner(encoder, catalog.captions, catalog.blobs)
+    assert asyncio.run(upgraded.repair()) == CaptionReport(written=1)
 
 
 def test_a_bad_image_goes_to_quarantine_until_it_is_asked_for_again(
-    catalog: Catalog, encoder: Describer, captioning: Captioning
+    catalog: Catalog, encoder: Describer, captioning: Captioner
 ) -> None:
     put(catalog, "red", "lime")
     encoder.errors = {0: InvalidImage("no")}
-    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1, failed=1)
+    assert asyncio.run(captioning.repair()) == CaptionReport(written=1, failed=1)
     encoder.errors = {}
-    assert asyncio.run(captioning.sweep()) == CaptionReport()
+    assert asyncio.run(captioning.repair()) == CaptionReport()
     assert catalog.captions.retry("fake") == 1
-    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1)
+    assert asyncio.run(captioning.repair()) == CaptionReport(written=1)
 
 
 def test_an_image_that_fails_for_now_stays_missing_and_ends_the_pass(
-    catalog: Catalog, encoder: Describer, captioning: Captioning
+    catalog: Catalog, encoder: Describer, captioning: Captioner
 ) -> None:
     put(catalog, "red")
     encoder.errors = {0: ModelUnavailable("busy")}
-    assert asyncio.run(captioning.sweep()) == CaptionReport()
+    assert asyncio.run(captioning.repair()) == CaptionReport()
     encoder.errors = {}
-    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1)
+    assert asyncio.run(captioning.repair()) == CaptionReport(written=1)
 
 
-def test_a_missing_file_spares_its_neighbors(
-    catalog: Catalog, captioning: Captioning, tmp_path: Path
-) -> None:
+def test_a_missing_file_spares_its_neighbors(catalog: Catalog, captioning: Captioner, tmp_path: Path) -> None:
     put(catalog, "red", "blue")
     sha256 = catalog.products.get("red").images[0].sha256
     (blob,) = (tmp_path / "blobs").rglob(sha256)
     blob.unlink()
-    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1, failed=1)
+    assert asyncio.run(captioning.repair()) == CaptionReport(written=1, failed=1)
 
 
 def test_calls_carry_no_more_than_they_can(
-    catalog: Catalog, encoder: Describer, captioning: Captioning, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, encoder: Describer, captioning: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(catalog, "red", "lime", "blue")
     largest = max(len(image(color).data) for color in ("red", "lime", "blue"))
     monkeypatch.setattr("core.indexing.MAX_ENCODE_BYTES", largest * 2)
-    assert asyncio.run(captioning.sweep()) == CaptionReport(written=3)
+    assert asyncio.run(captioning.repair()) == CaptionReport(written=3)
     assert encoder.asked == [2, 1]
 
 
 def test_another_version_captions_anew_and_a_half_rolled_one_waits(
-    catalog: Catalog, encoder: Describer, captioning: Captioning
+    catalog: Catalog, encoder: Describer, captioning: Captioner
 ) -> None:
     put(catalog, "red")
-    asyncio.run(captioning.sweep())
+    asyncio.run(captioning.repair())
     info = asyncio.run(encoder.describe())
 
     async def describe_new() -> object:
@@ -157,25 +155,25 @@ def test_another_version_captions_anew_and_a_half_rolled_one_waits(
         return replace(await caption(images), info=info)
 
     encoder.caption = caption_old  # type: ignore[method-assign]
-    assert asyncio.run(captioning.sweep()) == CaptionReport()
+    assert asyncio.run(captioning.repair()) == CaptionReport()
     encoder.caption = caption  # type: ignore[method-assign]
-    assert asyncio.run(captioning.sweep()) == CaptionReport(written=1)
+    assert asyncio.run(captioning.repair()) == CaptionReport(written=1)
     assert texts(catalog) == {"a red thing"}
 
 
-def test_captions_of_gone_images_go(catalog: Catalog, captioning: Captioning) -> None:
+def test_captions_of_gone_images_go(catalog: Catalog, captioning: Captioner) -> None:
     put(catalog, "red", "lime")
-    asyncio.run(captioning.sweep())
+    asyncio.run(captioning.repair())
     # As by a version that left captions behind.
     with writing(catalog.engine) as connection:
         connection.execute(delete(ProductRow).where(ProductRow.id == "red"))
-    assert asyncio.run(captioning.sweep()) == CaptionReport(removed=1)
+    assert asyncio.run(captioning.repair()) == CaptionReport(removed=1)
 
 
 def test_an_encoder_without_captions_says_so(catalog: Catalog) -> None:
     put(catalog, "red")
     with pytest.raises(UnsupportedModality, match="'plain' writes no captions"):
-        asyncio.run(Captioning(LocalEncoder("plain"), catalog.captions, catalog.blobs).sweep())
+        asyncio.run(Captioner(LocalEncoder("plain"), catalog.captions, catalog.blobs).repair())
 
 
 def test_a_pass_that_is_killed_goes_on_where_it_was(
@@ -196,7 +194,7 @@ def test_a_pass_that_is_killed_goes_on_where_it_was(
     ids = [each.image_id for product in catalog.products.page(100) for each in product.images]
     before = catalog.captions.of(ids)
     assert 7 <= len(before) < 50
-    assert asyncio.run(captioning.sweep()) == CaptionReport(written=50 - len(before))
+    assert asyncio.run(captioning.repair()) == CaptionReport(written=50 - len(before))
     after = catalog.captions.of(ids)
     assert len(after) == 50
     assert before.items() <= after.items()

@@ -147,8 +147,8 @@ def test_in_every_order_of_writing_and_removing_the_collection_becomes_what_the_
         items = ledger.items("p")
 
         def writing(actor: Actor, items: Sequence[IndexItem] = items) -> None:
-            told = actor.wrap(ledger)
-            write(IndexRows(actor.wrap(store), told, check), told, items)
+            actors_ledger = actor.wrap(ledger)
+            write(IndexRows(actor.wrap(store), actors_ledger, check), actors_ledger, items)
 
         def removing(actor: Actor, items: Sequence[IndexItem] = items) -> None:
             actor.wait()
@@ -169,14 +169,14 @@ def test_in_every_order_of_writing_and_removing_the_collection_becomes_what_the_
             actors["w"].kill()
         for actor in actors.values():
             actor.finish()
-        told = f"{turns}, killed after {killed_after} steps"
+        moment = f"{turns}, killed after {killed_after} steps"
         if killed_after is None:
-            assert ledger.obsolete(INFO.collection, 10) == [], told
+            assert ledger.obsolete(INFO.collection, 10) == [], moment
         bare.remove_obsolete(INFO.collection)
         write(bare, ledger, ledger.missing(INFO.collection, 10))
         wanted = {item.key for item in ledger.items("p")}
-        assert set(store.keys(INFO.collection)) == wanted, told
-        assert ledger.indexed(INFO.collection, sorted(wanted)) == wanted, told
+        assert set(store.keys(INFO.collection)) == wanted, moment
+        assert ledger.indexed(INFO.collection, sorted(wanted)) == wanted, moment
         if wanted:
             catalog.products.delete("p")
         bare.remove_obsolete(INFO.collection)

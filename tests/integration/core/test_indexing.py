@@ -58,17 +58,17 @@ def keys_in(store: MemoryStore, info: EncoderInfo) -> set[str]:
     return set(store.keys(info.collection))
 
 
-def test_a_sweep_brings_collection_and_catalog_in_step(
+def test_a_repair_makes_collection_and_catalog_consistent(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
     for number, color in enumerate(["red", "green", "blue", "white", "black"]):
         catalog.products.put(f"p{number}", "", "", {}, [image(color)])
-    report = asyncio.run(indexer.sweep(batch_size=2))
+    report = asyncio.run(indexer.repair(batch_size=2))
     info = asyncio.run(indexer.describe())
-    assert report == SweepReport(indexed=5)
+    assert report == RepairReport(indexed=5)
     assert keys_in(store, info) == expected_keys(catalog)
     assert store.alias_target("fake") == info.collection
-    assert asyncio.run(indexer.sweep()) == SweepReport()
+    assert asyncio.run(indexer.repair()) == RepairReport()
 
 
 def test_changed_and_deleted_products_are_followed(
@@ -76,10 +76,10 @@ def test_changed_and_deleted_products_are_followed(
 ) -> None:
     for name in ("keep", "change", "drop"):
         catalog.products.put(name, "", "", {"color": "red"}, [image("red")])
-    asyncio.run(indexer.sweep())
+    asyncio.run(indexer.repair())
     catalog.products.put("change", "", "", {"color": "rust"}, None)
     catalog.products.delete("drop")
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1, removed=2)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1, removed=2)
     info = asyncio.run(indexer.describe())
     assert keys_in(store, info) == expected_keys(catalog)
     hit_colors = store.search_products(info.collection, np.ones(info.dimension, np.float32), 5)
@@ -100,12 +100,12 @@ def test_an_image_is_encoded_once_though_its_attributes_and_its_place_change(
 ) -> None:
     red, blue, green = (image(color) for color in ("red", "blue", "green"))
     catalog.products.put("p", "", "", {"line": "spring"}, [red, blue])
-    asyncio.run(indexer.sweep())
+    asyncio.run(indexer.repair())
     info = asyncio.run(indexer.describe())
     before = vectors_in(store, info, catalog, "p")
     assert encoder.encoded == 2
     catalog.products.put("p", "", "", {"line": "summer"}, [blue, red, green])
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=3, removed=2)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=3, removed=2)
     assert encoder.encoded == 3, "the new one"
     assert keys_in(store, info) == expected_keys(catalog)
     after = vectors_in(store, info, catalog, "p")
@@ -123,14 +123,14 @@ def test_a_damaged_vector_is_not_kept_when_attributes_change(
     factor: float, catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
 ) -> None:
     catalog.products.put("p", "", "", {}, [image("red")])
-    asyncio.run(indexer.sweep())
+    asyncio.run(indexer.repair())
     info = asyncio.run(indexer.describe())
     (item,) = catalog.ledger.items("p")
     rows = store._collections[info.collection].rows
     sound = rows[item.key].vector
     rows[item.key] = VectorRow(item, sound * np.float32(factor))
     catalog.products.put("p", "", "", {"new": True}, None)
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1, removed=1)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1, removed=1)
     assert encoder.encoded == 2
     (vector,) = vectors_in(store, info, catalog, "p").values()
     assert np.array_equal(vector, sound)
@@ -140,7 +140,7 @@ def test_a_lost_collection_is_made_again_when_attributes_change(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
     catalog.products.put("p", "", "", {}, [image("red")])
-    asyncio.run(indexer.sweep())
+    asyncio.run(indexer.repair())
     info = asyncio.run(indexer.describe())
     store.drop_collection(info.collection)
     catalog.products.put("p", "", "", {"new": True}, None)
@@ -158,7 +158,7 @@ def test_a_missing_blob_goes_to_quarantine_and_spares_its_neighbors(
     sha256 = broken.images[0].sha256
     (blob,) = (tmp_path / "blobs").rglob(f"{sha256}*")
     blob.unlink()
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1, failed=1)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1, failed=1)
     info = asyncio.run(indexer.describe())
     counts = catalog.ledger.counts(info.collection)
     assert (counts.indexed, counts.failed, counts.missing) == (1, 1, 0)
@@ -187,28 +187,28 @@ def test_an_image_that_meets_a_bug_is_out_of_the_way_until_another_release(
     encoder = Buggy()
     encoder.release = "0.0.1"
     assert asyncio.run(
-        Indexer(encoder, store, catalog.ledger, catalog.blobs).sweep(batch_size=1)
-    ) == SweepReport(indexed=2, failed=1)
+        Indexer(encoder, store, catalog.ledger, catalog.blobs).repair(batch_size=1)
+    ) == RepairReport(indexed=2, failed=1)
     # This release has the bug too: it is found once more, and then the image is left alone.
     encoder.release = ""
     indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
-    assert asyncio.run(indexer.sweep()) == SweepReport(failed=1)
+    assert asyncio.run(indexer.repair()) == RepairReport(failed=1)
     encoder.mended = True
     again = Indexer(encoder, store, catalog.ledger, catalog.blobs)
-    assert asyncio.run(again.sweep()) == SweepReport()
+    assert asyncio.run(again.repair()) == RepairReport()
     assert catalog.ledger.retry(asyncio.run(indexer.describe()).collection) == 1
-    assert asyncio.run(again.sweep()) == SweepReport(indexed=1)
+    assert asyncio.run(again.repair()) == RepairReport(indexed=1)
 
 
 def test_a_release_without_the_bug_indexes_what_met_it(catalog: Catalog, store: FlakyStore) -> None:
     catalog.products.put("red", "", "", {}, [image("red")])
     encoder = Buggy()
     encoder.release = "0.0.1"
-    assert asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).sweep()) == SweepReport(
+    assert asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).repair()) == RepairReport(
         failed=1
     )
     encoder.mended = True
-    assert asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).sweep()) == SweepReport(
+    assert asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).repair()) == RepairReport(
         indexed=1
     )
 
@@ -222,7 +222,7 @@ def test_a_store_that_fails_leaves_the_image_pending(
     store.fail = moment
     assert set(asyncio.run(indexer.index(items)).values()) == {"pending"}
     store.fail = None
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1)
 
 
 def test_an_encoder_that_is_away_leaves_the_image_pending(
@@ -232,7 +232,7 @@ def test_an_encoder_that_is_away_leaves_the_image_pending(
     encoder.away = True
     assert set(asyncio.run(indexer.index(catalog.ledger.items("p"))).values()) == {"pending"}
     encoder.away = False
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1)
 
 
 def test_a_product_deleted_while_it_is_encoded_leaves_no_orphan(
@@ -262,7 +262,7 @@ def test_a_product_that_changes_while_it_is_encoded_holds_up_no_other(
         return await encode(inputs)
 
     encoder.encode = encode_and_change  # type: ignore[method-assign]
-    assert asyncio.run(indexer.sweep(batch_size=1)) == SweepReport(indexed=2)
+    assert asyncio.run(indexer.repair(batch_size=1)) == RepairReport(indexed=2)
     info = asyncio.run(indexer.describe())
     assert keys_in(store, info) == expected_keys(catalog)
 
@@ -271,7 +271,7 @@ def test_removing_from_a_collection_that_was_lost_leaves_no_row(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
     catalog.products.put("p", "", "", {}, [image("red")])
-    asyncio.run(indexer.sweep())
+    asyncio.run(indexer.repair())
     info = asyncio.run(indexer.describe())
     keys = [item.key for item in catalog.ledger.items("p")]
     store.drop_collection(info.collection)
@@ -283,11 +283,11 @@ def test_removing_from_a_collection_that_was_lost_leaves_no_row(
 
 def test_a_collection_that_was_lost_is_rebuilt(catalog: Catalog, store: FlakyStore, indexer: Indexer) -> None:
     catalog.products.put("p", "", "", {}, [image("red")])
-    asyncio.run(indexer.sweep())
+    asyncio.run(indexer.repair())
     info = asyncio.run(indexer.describe())
     store.drop_collection(info.collection)
     reopened = Indexer(LocalEncoder(), store, catalog.ledger, catalog.blobs)
-    assert asyncio.run(reopened.sweep()) == SweepReport(indexed=1)
+    assert asyncio.run(reopened.repair()) == RepairReport(indexed=1)
     assert keys_in(store, info) == expected_keys(catalog)
 
 
@@ -299,9 +299,9 @@ def test_no_collection_is_counted_to_learn_whether_one_is_there(
 
     monkeypatch.setattr(store, "collections", count_them)
     catalog.products.put("p", "", "", {}, [image("red")])
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1)
     store.drop_collection(asyncio.run(indexer.describe()).collection)
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1)
 
 
 def test_two_first_writers_at_once_do_not_undo_each_other(
@@ -337,12 +337,12 @@ def test_a_collection_that_is_lost_while_it_is_written_is_rebuilt(
     catalog: Catalog, store: FlakyStore, indexer: Indexer
 ) -> None:
     catalog.products.put("before", "", "", {}, [image("red")])
-    asyncio.run(indexer.sweep())
+    asyncio.run(indexer.repair())
     info = asyncio.run(indexer.describe())
     store.drop_collection(info.collection)
     catalog.products.put("after", "", "", {}, [image("blue")])
     assert set(asyncio.run(indexer.index(catalog.ledger.items("after"))).values()) == {"pending"}
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=2)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=2)
     assert keys_in(store, info) == expected_keys(catalog)
 
 
@@ -351,12 +351,12 @@ def test_a_product_that_the_store_refuses_spares_its_neighbors(
 ) -> None:
     catalog.products.put("huge", "", "", {"sizes": [1] * 16_000}, [image("red")])
     catalog.products.put("fine", "", "", {}, [image("blue")])
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=1, failed=1)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1, failed=1)
     info = asyncio.run(indexer.describe())
     assert len(keys_in(store, info)) == 1
 
 
-def test_images_go_to_the_encoder_in_portions_that_a_call_can_carry(
+def test_images_go_to_the_encoder_in_batches_that_a_call_can_carry(
     catalog: Catalog, encoder: LocalEncoder, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
@@ -370,7 +370,7 @@ def test_images_go_to_the_encoder_in_portions_that_a_call_can_carry(
     images = [image(color) for color in ("red", "green", "blue")]
     catalog.products.put("p", "", "", {}, images)
     monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in images))
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=3)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=3)
     assert calls == [2, 1]
 
 
@@ -393,11 +393,11 @@ def test_no_more_files_are_read_than_one_call_carries(
     images = [image(color) for color in ("red", "green", "blue")]
     catalog.products.put("p", "", "", {}, images)
     monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in images))
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=3)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=3)
     assert events == ["read", "read", "encode", "read", "encode"]
 
 
-def test_a_sweep_ends_when_other_weights_begin_to_serve_meanwhile(
+def test_a_repair_ends_when_other_weights_begin_to_serve_meanwhile(
     catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
 ) -> None:
     for number, color in enumerate(["red", "green", "blue"]):
@@ -411,7 +411,7 @@ def test_a_sweep_ends_when_other_weights_begin_to_serve_meanwhile(
         return encoded
 
     encoder.encode = encode_and_roll  # type: ignore[method-assign]
-    asyncio.run(asyncio.wait_for(indexer.sweep(batch_size=1), timeout=30))
+    asyncio.run(asyncio.wait_for(indexer.repair(batch_size=1), timeout=30))
     info = asyncio.run(other.describe())
     assert keys_in(store, info) == expected_keys(catalog)
 
@@ -421,8 +421,8 @@ def test_versions_keep_to_their_own_collections(
 ) -> None:
     catalog.products.put("p", "", "", {}, [image("red")])
     other = Indexer(LocalEncoder(checkpoint="other"), store, catalog.ledger, catalog.blobs)
-    asyncio.run(indexer.sweep())
-    asyncio.run(other.sweep())
+    asyncio.run(indexer.repair())
+    asyncio.run(other.repair())
     first, second = asyncio.run(indexer.describe()), asyncio.run(other.describe())
     assert first.collection != second.collection
     assert keys_in(store, first) == keys_in(store, second) == expected_keys(catalog)
@@ -456,7 +456,7 @@ def test_what_is_obsolete_goes_in_versions_that_do_not_serve_too(
         for name in ("broken", "lost", "former")
     ]
     for each in (*others, indexer):
-        asyncio.run(each.sweep())
+        asyncio.run(each.repair())
     broken, lost, former, serving = [asyncio.run(each.describe()) for each in (*others, indexer)]
     store.drop_collection(lost.collection)
     catalog.products.delete("drop")
@@ -469,11 +469,11 @@ def test_what_is_obsolete_goes_in_versions_that_do_not_serve_too(
         delete(collection, keys)
 
     monkeypatch.setattr(store, "delete", delete_elsewhere)
-    assert asyncio.run(indexer.sweep(batch_size=1)) == SweepReport(removed=6)
+    assert asyncio.run(indexer.repair(batch_size=1)) == RepairReport(removed=6)
     for info in (former, serving):
         assert keys_in(store, info) == expected_keys(catalog)
     monkeypatch.undo()
-    assert asyncio.run(indexer.sweep()) == SweepReport(removed=2)
+    assert asyncio.run(indexer.repair()) == RepairReport(removed=2)
     assert keys_in(store, broken) == expected_keys(catalog)
     versions = (broken, lost, former, serving)
     assert [catalog.ledger.obsolete(info.collection, 1) for info in versions] == [[], [], [], []]
@@ -504,14 +504,14 @@ def test_an_image_on_which_a_whole_call_fails_keeps_no_other_from_being_indexed(
     for color in colors:
         catalog.products.put(color, "", "", {}, [image(color)])
     encoder.fails_on = [image("red").data, image("blue").data]
-    assert asyncio.run(indexer.sweep(batch_size=4)) == SweepReport(indexed=3, failed=2)
+    assert asyncio.run(indexer.repair(batch_size=4)) == RepairReport(indexed=3, failed=2)
     info = asyncio.run(indexer.describe())
     counts = catalog.ledger.counts(info.collection)
     assert (counts.indexed, counts.failed, counts.missing) == (3, 2, 0)
     assert asyncio.run(indexer.index(catalog.ledger.items("blue"))).popitem()[1] == "failed"
     encoder.fails_on = ()
     assert catalog.ledger.retry(info.collection) == 2
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=2)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=2)
 
 
 @pytest.mark.parametrize("products", [1, 3])
@@ -524,8 +524,8 @@ def test_no_image_is_to_blame_when_the_encoder_fails_on_everything(
         catalog.products.put(f"p{number}", "", "", {}, [image("red")])
     encoder.fails_on = None
     with pytest.raises(Internal, match="a reply"):
-        asyncio.run(indexer.sweep())
+        asyncio.run(indexer.repair())
     info = asyncio.run(indexer.describe())
     assert catalog.ledger.counts(info.collection).missing == products
     encoder.fails_on = [PROBE]
-    assert asyncio.run(indexer.sweep()) == SweepReport(indexed=products)
+    assert asyncio.run(indexer.repair()) == RepairReport(indexed=products)

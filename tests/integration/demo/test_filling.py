@@ -31,7 +31,7 @@ def products(base_url: str, key: str) -> int:
     return len(answer.raise_for_status().json())
 
 
-def test_without_keys_the_catalog_is_filled_and_the_danger_told(base_url: str) -> None:
+def test_without_keys_the_catalog_is_filled_and_the_danger_named(base_url: str) -> None:
     assert fill(base_url, PRODUCTS, None) == NO_KEYS_NOTICE
     assert products(base_url, "none") == PRODUCTS
 

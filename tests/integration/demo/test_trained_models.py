@@ -13,10 +13,10 @@ from PIL import Image
 from core.calibration import Form, NullSample, null_scores, smallest_match
 from core.search import ModelSearch, QueryPart, SearchQuery
 from core.types import IndexItem, VectorRow
-from demo.catalog import demo_looks, demo_products
+from demo.catalog import demo_designs, demo_products
 from demo.garments import COLORS, TYPES
-from demo.labels import image_queries, word_queries
-from demo.training.command import embed_images, embed_words
+from demo.labels import image_queries, text_queries
+from demo.training.command import embed_images, embed_texts
 from demo.training.dataset import held_out_images
 from milvus.memory import MemoryStore
 from models.config import EncoderConfig, Family
@@ -44,10 +44,12 @@ def test_text_search_reaches_precision_at_10_of_0_8(capsys: pytest.CaptureFixtur
     wanted = [(color, kind) for color in COLORS for kind in TYPES]
     texts = np.stack(encoder.encode_texts([f"{color} {kind}" for color, kind in wanted]))
     best = np.argsort(-(texts @ gallery.T), axis=1)[:, :K]
-    looks = [(look.color, look.type) for look in images.looks]
-    precision = np.mean([[looks[i] == want for i in row] for want, row in zip(wanted, best, strict=True)])
+    designs = [(design.color, design.type) for design in images.designs]
+    precision = np.mean([[designs[i] == want for i in row] for want, row in zip(wanted, best, strict=True)])
     with capsys.disabled():
-        print(f"\nPrecision@{K} of {len(wanted)} queries over {len(looks)} held-out renders: {precision:.3f}")
+        print(
+            f"\nPrecision@{K} of {len(wanted)} queries over {len(designs)} held-out renders: {precision:.3f}"
+        )
     assert precision >= 0.8
 
 
@@ -59,7 +61,7 @@ QUERIES = 20
 @pytest.mark.parametrize("family", ["openclip", "blip2"])
 def test_a_sentence_moves_an_image_to_another_color(family: Family) -> None:
     config = EncoderConfig(name=family, family=family, checkpoint=str(WEIGHTS / family), threads=2)
-    encoder, store, looks = load_encoder(config), MemoryStore(), demo_looks(0, GREEN_PRODUCTS)
+    encoder, store, designs = load_encoder(config), MemoryStore(), demo_designs(0, GREEN_PRODUCTS)
     images = {product.product_id: product.images[0] for product in demo_products(0, GREEN_PRODUCTS)}
     items = [IndexItem(product_id, 1, product_id, "0" * 64, {}) for product_id in images]
     vectors = embed_images(encoder, list(images.values()))
@@ -70,8 +72,8 @@ def test_a_sentence_moves_an_image_to_another_color(family: Family) -> None:
     for number, query in enumerate(image_queries(0, GREEN_PRODUCTS, QUERIES)):
         assert query.image is not None
         (shown,) = query.relevant
-        type_, colors = looks[shown].type, list(COLORS)
-        color = colors[(colors.index(looks[shown].color) + 1 + number % 9) % len(colors)]
+        type_, colors = designs[shown].type, list(COLORS)
+        color = colors[(colors.index(designs[shown].color) + 1 + number % 9) % len(colors)]
         parts = (QueryPart(query.image), QueryPart(f"{color} {type_}", 2.0))
         (best,) = asyncio.run(search.search(SearchQuery(parts, limit=1))).hits
         found += (looks[best.product_id].type, looks[best.product_id].color) == (type_, color)
@@ -97,7 +99,7 @@ def load(name: Family) -> Encoder:
 
 def catalog_without(encoder: Encoder, types: Sequence[str]) -> NullSample:
     """Every product of other types, by its first two images."""
-    products = [each for each in demo_products(SEED, PRODUCTS) if each.look.type not in types]
+    products = [each for each in demo_products(SEED, PRODUCTS) if each.design.type not in types]
     return NullSample(
         images=embed_images(encoder, [data for each in products for data in each.images[:2]]),
         starts=np.arange(len(products)) * 2,
@@ -144,11 +146,11 @@ def test_words_of_another_world_find_nothing(capsys: pytest.CaptureFixture[str])
     # Not OpenCLIP: to its demo tokenizer all unknown words are one, which lies among the garments.
     encoder = load("blip2")
     catalog = catalog_without(encoder, HELD_OUT)
-    words = [query.words or "" for query in word_queries(SEED, PRODUCTS)]
+    words = [query.text or "" for query in text_queries(SEED, PRODUCTS)]
     held_out = [each for each in words if any(kind in each for kind in HELD_OUT)]
     own = [each for each in words if each not in held_out]
     shares = [
-        answered(catalog, embed_words(encoder, some), WORDS, 0.1) for some in (own, held_out, list(FOREIGN))
+        answered(catalog, embed_texts(encoder, some), WORDS, 0.1) for some in (own, held_out, list(FOREIGN))
     ]
     with capsys.disabled():
         print("\nrate 0.1: answered {:.2f} of words for the catalog's garments, ".format(*shares), end="")

@@ -10,7 +10,7 @@ import pytest
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.ensemble import EnsembleSearch
-from core.indexing import Captioning, CaptionReport
+from core.indexing import Captioner, CaptionReport
 from core.search import ModelSearch
 from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
@@ -143,8 +143,8 @@ async def test_captions_of_the_catalog_are_shown_and_searched(service: Service) 
     body = {"images": [b64(png("red"))]}
     written = (await service.client.put("/v1/products/p", json=body)).json()
     assert written["product"]["images"][0]["caption"] is None
-    captioning = Captioning(service.encoders["writer"], service.catalog.captions, service.catalog.blobs)
-    assert await captioning.sweep() == CaptionReport(written=1)
+    captioning = Captioner(service.encoders["writer"], service.catalog.captions, service.catalog.blobs)
+    assert await captioning.repair() == CaptionReport(written=1)
     product = (await service.client.get("/v1/products/p")).json()
     assert product["images"][0]["caption"] == "a red thing"
     found = service.catalog.keyword_index.search("thing", 5)

@@ -55,7 +55,7 @@ def store() -> MemoryStore:
 
 
 def index_all(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> None:
-    asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).sweep())
+    asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).repair())
 
 
 def status_of(

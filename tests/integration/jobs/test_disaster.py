@@ -131,10 +131,10 @@ def test_what_was_acknowledged_before_the_backup_is_found_after_all_else_is_lost
     folder.mkdir()
     with service(folder, lite_process) as shop:
         # It makes its empty collections before the catalog is back.
-        asyncio.run(shop.indexer.sweep())
+        asyncio.run(shop.indexer.repair())
         assert restore(config, place).whole
         # What the repair does each few seconds.
-        report = asyncio.run(shop.indexer.sweep())
+        report = asyncio.run(shop.indexer.repair())
         assert report.indexed == done.snapshot.images
         lost = [sku for sku, data in before.items() if not shop.finds(sku, data)]
     assert lost == []

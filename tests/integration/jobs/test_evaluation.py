@@ -143,7 +143,7 @@ def test_labeled_queries_are_summed_up_by_kind(shop: Bench, tmp_path: Path) -> N
             ("own", "", "q.png", "<p>7", "2"),
             ("own", "", "", "<p>8", "1"),
             ("broken", "", "broken.png", "<p>1", ""),
-            ("words", "red", "", "<p>3", ""),
+            ("texts", "red", "", "<p>3", ""),
             ("both", "blue", "q.png", "<p>7", ""),
             ("gone", "red", "", "sold out", ""),
         ],
@@ -151,8 +151,8 @@ def test_labeled_queries_are_summed_up_by_kind(shop: Bench, tmp_path: Path) -> N
     result = shop.evaluate(model="eyes", queries=labels)
     assert {each.kind: each.queries for each in result.figures} == {
         "images": 2,
-        "words": 1,
-        "words and images": 1,
+        "texts": 1,
+        "texts and images": 1,
     }
     values = result.values["eyes"]
     assert values["precision@1"]["own"] == 1.0
@@ -179,7 +179,7 @@ def test_the_report_shows_where_models_differ_most_and_loads_nothing(shop: Bench
     files = store_files(result, shop.catalog, shop.settings.images)["files"]
     page = shop.catalog.reports.get(files["report.html"]).decode()
     shown = [html.unescape(each) for each in re.findall(r"<h3>(?!Differences)(.*?)</h3>", page)]
-    assert shown == [query.words or query.query_id for query, _ in most_different(result)]
+    assert shown == [query.text or query.query_id for query, _ in most_different(result)]
     assert page.count('alt="image of the query"') == CONFIG.shown_queries
     assert page.count('src="data:image/jpeg;base64,') >= CONFIG.shown_queries
     assert "<p>7" not in page

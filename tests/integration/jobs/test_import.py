@@ -151,7 +151,7 @@ def test_an_unchanged_image_is_encoded_once_whatever_else_an_import_changes(benc
     def encoded_by_importing(rows: list[dict[str, Any]]) -> int:
         before = encoder.encoded
         bench.run(bench.manifest(rows))
-        asyncio.run(indexer.sweep())
+        asyncio.run(indexer.repair())
         return encoder.encoded - before
 
     assert encoded_by_importing(rows) == 4

@@ -20,7 +20,7 @@ from catalog.opening import Catalog, open_catalog
 from catalog.tables import IndexStoreRow
 from core.errors import Conflict, StoreUnknown
 from core.index_rows import IndexRows
-from core.indexing import Indexer, SweepReport
+from core.indexing import Indexer, RepairReport
 from core.jobs import AdoptArgs
 from core.ports import VectorStore
 from core.store_check import StoreCheck
@@ -51,10 +51,10 @@ class Shop:
     def info(self) -> EncoderInfo:
         return asyncio.run(self.encoder.describe())
 
-    def sweep(self, store: VectorStore) -> SweepReport:
+    def repair(self, store: VectorStore) -> RepairReport:
         """Repair in a process of its own."""
         indexer = Indexer(self.encoder, store, self.catalog.ledger, self.catalog.blobs)
-        return asyncio.run(indexer.sweep())
+        return asyncio.run(indexer.repair())
 
     def adopt(self, keep_index: bool = False) -> dict[str, Any]:
         with take_up(self.catalog.jobs, "adopt", {}) as run:
@@ -100,14 +100,14 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 def test_an_empty_store_at_a_wrong_address_resets_nothing(shop: Shop) -> None:
     right, wrong = server(), server()
-    assert shop.sweep(right) == SweepReport(indexed=IMAGES)
+    assert shop.repair(right) == RepairReport(indexed=IMAGES)
     with pytest.raises(StoreUnknown, match="correct the address, or, if the collections are lost"):
-        shop.sweep(wrong)
+        shop.repair(wrong)
     assert shop.indexed == IMAGES
     assert wrong.collections() == []
     assert wrong.marks() == set()
     shop.encoder.encoded = 0
-    assert shop.sweep(right) == SweepReport()
+    assert shop.repair(right) == RepairReport()
     assert shop.encoder.encoded == 0
 
 
@@ -115,14 +115,14 @@ def test_an_empty_store_at_a_wrong_address_resets_nothing(shop: Shop) -> None:
 def test_another_shops_store_is_refused_though_it_has_a_collection_of_that_name(
     shop: Shop, tmp_path: Path, rebuilt_if_empty: bool
 ) -> None:
-    shop.sweep(server())
+    shop.repair(server())
     other = open_catalog(config(tmp_path / "other"))
     other.products.put("theirs", "", "", {}, [image("theirs")])
     theirs = MemoryStore(rebuilt_if_empty)
-    Shop(other).sweep(theirs)
+    Shop(other).repair(theirs)
     rows = set(theirs.keys(shop.info.collection))
     with pytest.raises(StoreUnknown):
-        shop.sweep(theirs)
+        shop.repair(theirs)
     keys = [item.key for item in shop.catalog.ledger.items("p0")]
     shop.catalog.products.delete("p0")
     with pytest.raises(StoreUnknown):
@@ -135,7 +135,7 @@ def test_another_shops_store_is_refused_though_it_has_a_collection_of_that_name(
 def test_a_store_that_is_emptied_under_a_running_process_resets_nothing(shop: Shop) -> None:
     store = server()
     indexer = Indexer(shop.encoder, store, shop.catalog.ledger, shop.catalog.blobs)
-    asyncio.run(indexer.sweep())
+    asyncio.run(indexer.repair())
     gone = shop.catalog.ledger.items("p0")
     store.drop_collection(shop.info.collection)
     store._marks.clear()
@@ -152,14 +152,14 @@ def test_a_store_that_is_emptied_under_a_running_process_resets_nothing(shop: Sh
 
 
 def test_an_emptied_folder_of_our_own_is_filled_anew_once_by_several_at_once(shop: Shop) -> None:
-    shop.sweep(MemoryStore())
+    shop.repair(MemoryStore())
     former, empty = shop.catalog.ledger.store_id(), MemoryStore()
     with ThreadPoolExecutor(4) as pool:
         for check in [StoreCheck(empty, shop.catalog.ledger) for _ in range(4)]:
             pool.submit(check.take)
     assert empty.marks() == {shop.catalog.ledger.store_id()}
     assert former not in empty.marks()
-    assert shop.sweep(empty) == SweepReport(indexed=IMAGES)
+    assert shop.repair(empty) == RepairReport(indexed=IMAGES)
 
 
 def test_processes_that_begin_at_once_agree_on_one_mark(shop: Shop) -> None:
@@ -172,22 +172,22 @@ def test_processes_that_begin_at_once_agree_on_one_mark(shop: Shop) -> None:
 
 def test_a_collection_that_is_dropped_in_the_right_store_is_filled_again(shop: Shop) -> None:
     store = server()
-    shop.sweep(store)
+    shop.repair(store)
     store.drop_collection(shop.info.collection)
-    assert shop.sweep(store) == SweepReport(indexed=IMAGES)
+    assert shop.repair(store) == RepairReport(indexed=IMAGES)
 
 
 def test_after_an_update_the_store_that_holds_the_collections_is_taken_and_an_empty_one_is_not(
     shop: Shop,
 ) -> None:
     store = server()
-    shop.sweep(store)
+    shop.repair(store)
     with shop.catalog.engine.begin() as connection:
         connection.execute(delete(IndexStoreRow))
     store._marks.clear()
     with pytest.raises(StoreUnknown, match="one of the ledger's collections"):
-        shop.sweep(server())
-    assert shop.sweep(store) == SweepReport()
+        shop.repair(server())
+    assert shop.repair(store) == RepairReport()
     assert store.marks() == {shop.catalog.ledger.store_id()}
 
 
@@ -195,32 +195,32 @@ def test_a_confirmed_loss_encodes_everything_anew_and_the_former_store_is_refuse
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     former, new = server(), server()
-    shop.sweep(former)
+    shop.repair(former)
     connect_jobs(monkeypatch, former)
     with pytest.raises(Conflict, match="nothing to adopt"):
         shop.adopt()
     connect_jobs(monkeypatch, new)
     assert shop.adopt()["index_kept"] is False
-    assert shop.sweep(new) == SweepReport(indexed=IMAGES)
+    assert shop.repair(new) == RepairReport(indexed=IMAGES)
     with pytest.raises(StoreUnknown):
-        shop.sweep(former)
+        shop.repair(former)
 
 
 def test_collections_that_were_brought_back_without_the_mark_are_believed_on_request(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = server()
-    shop.sweep(store)
+    shop.repair(store)
     store._marks.clear()
     with pytest.raises(StoreUnknown):
-        shop.sweep(store)
+        shop.repair(store)
     connect_jobs(monkeypatch, store)
     assert shop.adopt(keep_index=True)["index_kept"] is True
-    assert shop.sweep(store) == SweepReport()
+    assert shop.repair(store) == RepairReport()
 
 
 def test_builds_and_promotions_refuse_another_store(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop.sweep(server())
+    shop.repair(server())
     connect_jobs(monkeypatch, wrong := server())
     with take_up(shop.catalog.jobs, "build", {}) as run:
         job = context(run, shop.catalog)
@@ -241,7 +241,7 @@ def test_a_restored_catalog_takes_the_store_that_it_finds_unless_the_index_is_ke
     shop: Shop, tmp_path: Path
 ) -> None:
     store = server()
-    shop.sweep(store)
+    shop.repair(store)
     back_up(config(tmp_path), str(tmp_path / "backups"))
     for name, kept in (("kept", True), ("anew", False)):
         restore(config(tmp_path / name), str(tmp_path / "backups"), keep_index=kept)
@@ -249,14 +249,14 @@ def test_a_restored_catalog_takes_the_store_that_it_finds_unless_the_index_is_ke
             again = Shop(catalog)
             if kept:
                 with pytest.raises(StoreUnknown):
-                    again.sweep(server())
-                assert again.sweep(store) == SweepReport()
+                    again.repair(server())
+                assert again.repair(store) == RepairReport()
             else:
                 # A copy of the catalog with a store of its own is not taken for the original.
                 copy = server()
-                assert again.sweep(copy) == SweepReport(indexed=IMAGES)
+                assert again.repair(copy) == RepairReport(indexed=IMAGES)
                 with pytest.raises(StoreUnknown):
-                    shop.sweep(copy)
+                    shop.repair(copy)
 
 
 def test_a_deleted_lite_folder_is_filled_anew_or_after_a_confirmation_as_configured(
@@ -265,15 +265,15 @@ def test_a_deleted_lite_folder_is_filled_anew_or_after_a_confirmation_as_configu
     own = MilvusConfig(uri=lite_process.uri, timeout_s=60)
     asks = own.model_copy(update={"rebuilt_if_empty": False})
     with empty_folder(lite_process, own) as store:
-        assert shop.sweep(store) == SweepReport(indexed=IMAGES)
+        assert shop.repair(store) == RepairReport(indexed=IMAGES)
     with empty_folder(lite_process, own) as store:
-        assert shop.sweep(store) == SweepReport(indexed=IMAGES)
+        assert shop.repair(store) == RepairReport(indexed=IMAGES)
     with empty_folder(lite_process, asks) as store:
         with pytest.raises(StoreUnknown):
-            shop.sweep(store)
+            shop.repair(store)
         with take_up(shop.catalog.jobs, "adopt", {}) as run:
             adopt(context(run, shop.catalog, asks), AdoptArgs())
-        assert shop.sweep(store) == SweepReport(indexed=IMAGES)
+        assert shop.repair(store) == RepairReport(indexed=IMAGES)
 
 
 @contextmanager
@@ -296,7 +296,7 @@ def opened(settings: CatalogConfig) -> Iterator[Catalog]:
 def test_the_service_takes_writes_and_says_why_it_does_not_search(
     shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shop.sweep(server())
+    shop.repair(server())
     caplog.set_level(logging.ERROR)
     with local_service(tmp_path, {"fake": LocalEncoder()}, server()) as app:
         client = TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 50_000))

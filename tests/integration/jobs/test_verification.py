@@ -46,7 +46,7 @@ class Checked:
         return self.verification.look(None, repair)
 
     def kinds(self, percent: float = 100) -> dict[str, int]:
-        return {each["kind"]: each["count"] for each in self.look(percent).told()}
+        return {each["kind"]: each["count"] for each in self.look(percent).report()}
 
     def repair(self) -> None:
         findings = self.look(repair=True)
@@ -174,7 +174,7 @@ def test_a_changed_vector_is_found_and_encoded_again(checked: Checked, damage: s
         vector[0] = np.nan
     stored = checked.shop.store._collections[LIVE].rows
     stored[row.item.key] = VectorRow(row.item, vector)
-    (told,) = checked.look().told()
+    (told,) = checked.look().report()
     assert (told["kind"], told["count"], told["repairable"]) == ("changed_vector", 1, True)
     assert told["examples"] == [{"key": row.item.key, "product_id": "p0"}]
     checked.assert_repaired()
@@ -224,7 +224,7 @@ def test_a_missing_or_damaged_file_is_told_with_its_product_and_stays(checked: C
     flipped = bytearray(files["p4"].read_bytes())
     flipped[-1] ^= 1
     files["p4"].write_bytes(flipped)
-    found = {each["kind"]: each for each in checked.look().told()}
+    found = {each["kind"]: each for each in checked.look().report()}
     assert set(found) == {"missing_file", "damaged_file"}
     assert not found["missing_file"]["repairable"]
     assert [each["product_id"] for each in found["missing_file"]["examples"]] == ["p2"]
@@ -266,9 +266,9 @@ def test_the_same_is_found_however_the_catalog_is_cut(
     stored[turned] = VectorRow(stored[turned].item, np.roll(stored[turned].vector, 1))
     stored["zz"] = VectorRow(_with(row.item, image_id="zz"), row.vector)
     shop.catalog.products.delete(shop.catalog.products.image(gone.partition(":")[0]).product_id)
-    whole = checked.look().told()
+    whole = checked.look().report()
     monkeypatch.setattr("jobs.verification.verify._IMAGES_A_RANGE", 3)
-    assert checked.look().told() == whole
+    assert checked.look().report() == whole
     assert {each["kind"]: [row["key"] for row in each["examples"]] for each in whole} == {
         "changed_vector": [turned],
         "lost_vector": [lost],
@@ -286,7 +286,7 @@ def test_what_differs_everywhere_is_counted_shown_by_examples_and_named_in_the_l
         checked.shop.put(f"p{number}")
     checked.shop.build("old")
     checked.shop.store.delete(LIVE, sorted(checked.shop.expected_keys()))
-    (told,) = checked.look().told()
+    (told,) = checked.look().report()
     assert (told["kind"], told["count"], len(told["examples"])) == ("lost_vector", 30, 10)
     for number in range(30):
         assert f"of product p{number} in {LIVE}" in caplog.text
@@ -298,7 +298,7 @@ def test_captions_in_quarantine_are_told_and_tried_once_more(checked: Checked) -
     (first, second) = (checked.shop.catalog.products.get(name).images[0] for name in ("p0", "p1"))
     captions.put(MODEL, "c" * 12, [(first.image_id, "a red shirt")])
     captions.fail(MODEL, "c" * 12, [(second.image_id, InvalidImage("the memory was full"))])
-    (told,) = checked.look().told()
+    (told,) = checked.look().report()
     assert (told["kind"], told["count"]) == ("quarantined_caption", 1)
     assert told["examples"] == [{"key": second.image_id, "product_id": "p1"}]
     checked.assert_repaired()

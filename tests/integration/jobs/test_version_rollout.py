@@ -228,7 +228,7 @@ def test_two_models_that_change_at_once_do_not_undo_each_other(
     for name in models:
         for checkpoint in ("old", "new"):
             encoder = LocalEncoder(name, checkpoint)
-            asyncio.run(Indexer(encoder, shop.store, shop.catalog.ledger, shop.catalog.blobs).sweep())
+            asyncio.run(Indexer(encoder, shop.store, shop.catalog.ledger, shop.catalog.blobs).repair())
     serve, others_turn = SeveralModels(*models), threading.Event()
     slow = Slow(serve, others_turn)
 

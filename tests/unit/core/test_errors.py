@@ -8,10 +8,10 @@ from core.errors import FetchFailed, UnfetchableUrl, VitrineError
 def test_an_error_in_other_words_keeps_what_it_carries() -> None:
     error = FetchFailed("too busy")
     error.retry_after_s = 7.0
-    told = error.at("images[1]").reworded("image 'https://shop/1.jpg': too busy")
-    assert isinstance(told, FetchFailed)
-    assert (told.message, str(told)) == ("image 'https://shop/1.jpg': too busy",) * 2
-    assert (told.retry_after_s, told.param) == (7.0, "images[1]")
+    reworded = error.at("images[1]").reworded("image 'https://shop/1.jpg': too busy")
+    assert isinstance(reworded, FetchFailed)
+    assert (reworded.message, str(reworded)) == ("image 'https://shop/1.jpg': too busy",) * 2
+    assert (reworded.retry_after_s, reworded.param) == (7.0, "images[1]")
     assert error.message == "too busy"
 
 

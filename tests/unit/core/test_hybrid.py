@@ -29,14 +29,14 @@ class Lexicon:
 
     def search(
         self,
-        words: str,
+        text: str,
         limit: int,
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
         every_word: bool = True,
         timeout_s: float | None = None,
     ) -> list[Hit]:
-        self.asked.append((words, limit, filter, exclude_products, every_word))
+        self.asked.append((text, limit, filter, exclude_products, every_word))
         time.sleep(self.delay_s)
         if self.error is not None:
             raise self.error

@@ -1,4 +1,4 @@
-"""Stages are timed, and told to whoever watches."""
+"""Stages are timed, and reported to the watch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +10,19 @@ from core.telemetry import Stage, StageName, watch_stages
 
 @pytest.fixture
 def watched() -> Iterator[list[tuple[str, str, str]]]:
-    told: list[tuple[str, str, str]] = []
+    reported: list[tuple[str, str, str]] = []
 
     @contextmanager
     def watch(stage: StageName, model: str) -> Iterator[None]:
         try:
             yield
-            told.append((stage, model, "ok"))
+            reported.append((stage, model, "ok"))
         except ValueError:
-            told.append((stage, model, "failed"))
+            reported.append((stage, model, "failed"))
             raise
 
     watch_stages(watch)
-    yield told
+    yield reported
     watch_stages(None)
 
 
@@ -32,7 +32,7 @@ def test_a_stage_says_how_long_it_took() -> None:
     assert stage.ms > 0
 
 
-def test_whoever_watches_is_told_of_ends_and_of_errors_which_go_on(
+def test_the_watch_gets_ends_and_errors_which_go_on(
     watched: list[tuple[str, str, str]],
 ) -> None:
     with Stage("search", "dinov2"):
@@ -42,7 +42,7 @@ def test_whoever_watches_is_told_of_ends_and_of_errors_which_go_on(
     assert watched == [("search", "dinov2", "ok"), ("encode", "blip2", "failed")]
 
 
-def test_nobody_is_told_after_the_watch_has_ended(watched: list[tuple[str, str, str]]) -> None:
+def test_nothing_is_reported_after_the_watch_has_ended(watched: list[tuple[str, str, str]]) -> None:
     watch_stages(None)
     with Stage("fuse", "ensemble"):
         pass

@@ -10,10 +10,10 @@ from transformers import Dinov2Model
 
 from demo.catalog import demo_products
 from demo.drawing import draw
-from demo.garments import BACKGROUNDS, Look, garments, split_garments
+from demo.garments import BACKGROUNDS, Design, garments, split_garments
 from demo.training import blip2, dinov2_large, openclip, timm
 from demo.training import dinov2 as dinov2_training
-from demo.training.command import embed_images, embed_words
+from demo.training.command import embed_images, embed_texts
 from demo.training.dataset import INPUT_SIZE, LabeledImages, training_images
 from demo.training.optimization import Schedule, contrastive_loss, fitting
 from models.config import EncoderConfig, Family
@@ -29,13 +29,13 @@ def test_a_tenth_of_the_garments_is_never_trained() -> None:
 
 def test_training_images_show_trained_garments_only() -> None:
     _, never_trained = split_garments()
-    shown = {look.garment for look in training_images(120, processes=1).looks}
+    shown = {design.garment for design in training_images(120, processes=1).designs}
     assert shown.isdisjoint(never_trained)
 
 
 def test_the_same_seed_draws_the_same_training_images() -> None:
     first, again = (training_images(6, seed=2, processes=1) for _ in range(2))
-    assert first.looks == again.looks
+    assert first.designs == again.designs
     np.testing.assert_array_equal(first.pixels, again.pixels)
     assert first.pixels.shape == (6, INPUT_SIZE, INPUT_SIZE, 3)
 
@@ -48,20 +48,22 @@ def test_drawing_in_several_processes_changes_nothing() -> None:
 
 def test_labels_are_places_in_the_vocabularies() -> None:
     images = training_images(5, processes=1)
-    assert [BACKGROUNDS[place] for place in images.labels[:, 3]] == [look.background for look in images.looks]
+    assert [BACKGROUNDS[place] for place in images.labels[:, 3]] == [
+        design.background for design in images.designs
+    ]
 
 
 def test_a_view_moves_the_garment_and_keeps_its_dye() -> None:
-    look, item = Look("bag", "green", "plain", "white"), 11
-    one, other = (_pixels(look, item, view) for view in (1, 2))
+    design, item = Design("bag", "green", "plain", "white"), 11
+    one, other = (_pixels(design, item, view) for view in (1, 2))
     assert not np.array_equal(one, other)
     for image in (one, other):
         greenness = image[..., 1].astype(int) - np.maximum(image[..., 0], image[..., 2])
         assert np.mean(greenness > 40) > 0.1
 
 
-def _pixels(look: Look, item: int, view: int) -> np.typing.NDArray[np.uint8]:
-    return np.asarray(draw(look, 96, np.random.SeedSequence(item), np.random.SeedSequence(view)))
+def _pixels(design: Design, item: int, view: int) -> np.typing.NDArray[np.uint8]:
+    return np.asarray(draw(design, 96, np.random.SeedSequence(item), np.random.SeedSequence(view)))
 
 
 STEPS = 2
@@ -84,7 +86,7 @@ def dimension(family: Family, out: Path, words: str | None = None) -> int:
     """Of a unit vector that the serving encoder gives for an image or for words."""
     encoder = load_encoder(EncoderConfig(name=family, family=family, checkpoint=str(out), threads=1))
     image = next(demo_products(1, 1)).images[0]
-    rows = embed_words(encoder, [words]) if words else embed_images(encoder, [image])
+    rows = embed_texts(encoder, [words]) if words else embed_images(encoder, [image])
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
     return int(rows.shape[1])
 
@@ -163,6 +165,6 @@ def test_a_command_saves_judges_and_reports(tmp_path: Path, capsys: pytest.Captu
     out = tmp_path / "new" / "timm"
     timm.main(["--out", str(out), "--steps", "1", "--images", "64", "--held-out", "1"])
     assert (out / "model.safetensors").is_file()
-    told = capsys.readouterr().out
-    assert "drew 64 + 500 images" in told
-    assert "P@10 image to image: 0." in told
+    printed = capsys.readouterr().out
+    assert "drew 64 + 500 images" in printed
+    assert "P@10 image to image: 0." in printed

@@ -162,5 +162,5 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_dashboard_that_says_nothing_is_away() -> None:
     with pytest.raises(Unavailable, match="cannot be read"):
         serve_details()
-    with pytest.raises(Unavailable, match="does not take the configuration"):
+    with pytest.raises(Unavailable, match="refuses the configuration"):
         deploy({"applications": []})

@@ -61,6 +61,6 @@ def test_never_more_vectors_than_the_bytes_hold(vectors: int) -> None:
 
 
 def test_keys_differ_by_version_kind_and_content() -> None:
-    told = [("a", b"x"), ("a", "x"), ("a", b"y"), ("b", b"x"), ("b", "x"), ("", b"a x")]
-    assert len({content_key(version, item) for version, item in told}) == len(told)
+    inputs = [("a", b"x"), ("a", "x"), ("a", b"y"), ("b", b"x"), ("b", "x"), ("", b"a x")]
+    assert len({content_key(version, item) for version, item in inputs}) == len(inputs)
     assert content_key("a", b"x") == content_key("a", bytes(bytearray(b"x")))

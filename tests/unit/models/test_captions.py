@@ -12,8 +12,8 @@ from PIL import Image
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from core.errors import ConfigError, InvalidInput, UnsupportedModality
-from models import blip2
-from models.blip2 import is_seeing_key
+from models import blip2, huggingface
+from models.blip2 import is_embedding_key
 from models.checkpoint import weight_files
 from models.config import CaptionConfig, EncoderConfig
 from models.encoder import Encoder
@@ -107,10 +107,12 @@ def test_eight_bit_keeps_what_joins_images_to_words_in_full(
     checkpoint: Checkpoints, language: Language, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = []
-    load_whole = blip2.load_whole_model
-    monkeypatch.setattr(
-        blip2, "load_whole_model", lambda *given: models.append(load_whole(*given)) or models[-1]
-    )
+
+    def load_model(*given: Any, **options: Any) -> Any:
+        models.append(huggingface.load_model(*given, **options))
+        return models[-1]
+
+    monkeypatch.setattr(blip2, "load_model", load_model)
     encoder = load(checkpoint(language), CaptionConfig(max_new_tokens=5), precision="int8")
     assert all(isinstance(text, str) and text for text in encoder.caption(decoded(encoder)))
     dtypes = {name: parameter.dtype for name, parameter in models[0].named_parameters()}
@@ -137,7 +139,7 @@ def test_without_captions_the_language_models_shards_are_not_needed(
     checkpoint: Checkpoints, tmp_path: Path
 ) -> None:
     directory = captioner(tmp_path / "cut", "t5")
-    unneeded = {*directory.glob("model-*")} - {*weight_files(directory, is_seeing_key)}
+    unneeded = {*directory.glob("model-*")} - {*weight_files(directory, is_embedding_key)}
     assert unneeded
     for shard in unneeded:
         shard.unlink()

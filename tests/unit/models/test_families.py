@@ -23,7 +23,7 @@ from transformers import (
 
 from core.errors import InvalidImage, UnsupportedModality, VitrineError
 from core.types import Vector
-from models.blip2 import is_seeing_key
+from models.blip2 import is_embedding_key
 from models.checkpoint import weight_files
 from models.config import EncoderConfig
 from models.encoder import Encoder, LocalEncoder
@@ -131,7 +131,7 @@ def test_blip2_captioning_embeds_without_its_language_model(
 
 
 def remove_language_shards(directory: Path) -> None:
-    unneeded = {*directory.glob("model-*")} - {*weight_files(directory, is_seeing_key)}
+    unneeded = {*directory.glob("model-*")} - {*weight_files(directory, is_embedding_key)}
     assert unneeded
     for shard in unneeded:
         shard.unlink()
@@ -224,7 +224,7 @@ def test_a_reduced_decode_hardly_moves_a_vector() -> None:
 
 def test_words_for_a_model_that_only_sees_are_refused() -> None:
     encoder = load("dinov2", DEMO / "dinov2")
-    with pytest.raises(UnsupportedModality, match="tested reads images only"):
+    with pytest.raises(UnsupportedModality, match="tested takes images only"):
         encoder.encode_texts(["a red dress"])
 
 

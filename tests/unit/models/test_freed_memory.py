@@ -27,7 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be set to keep memory")
 def test_blocks_that_are_freed_cost_no_page_fault_again() -> None:
     faults = int(
         subprocess.run([sys.executable, "-c", FAULTS_OF_ROUNDS], capture_output=True, check=True).stdout

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models import checkpoint
-from models.blip2 import is_seeing_key
+from models.blip2 import is_embedding_key
 from models.checkpoint import weight_files
 from models.config import EncoderConfig
 from models.encoder import Encoder
@@ -105,7 +105,7 @@ def test_of_a_captioning_checkpoint_only_what_embeddings_need_is_asked_of_the_hu
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = checkpoints.captioning_blip2(tmp_path / "whole")
-    needed = {*weight_files(directory, is_seeing_key)}
+    needed = {*weight_files(directory, is_embedding_key)}
     unneeded = {*directory.glob("model-*")} - needed
     assert unneeded
     fill(cache, "someone/captions", {*directory.iterdir()} - unneeded)

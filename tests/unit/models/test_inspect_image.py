@@ -34,7 +34,7 @@ def test_the_images_of_a_phone_with_a_second_image_inside_are_jpeg() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
-def test_the_size_is_told_as_a_viewer_shows_it(kind: str) -> None:
+def test_the_size_is_that_of_the_upright_image(kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     facts = inspect_image(file(IMAGE, kind, exif=exif), LIMITS)

@@ -124,7 +124,7 @@ def test_a_path_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     assert [each.product_id for each in records(entries)] == ["2"]
 
 
-def test_an_encoding_that_is_not_the_files_is_told(tmp_path: Path) -> None:
+def test_an_encoding_that_is_not_the_files_is_reported(tmp_path: Path) -> None:
     path = csv(tmp_path, "product_id,title\n1,Mütze\n", "cp1252")
     with pytest.raises(InvalidInput, match="utf-8"):
         read(path)

@@ -80,7 +80,7 @@ def test_a_server_that_keeps_failing_ends_the_import(shop: Shop) -> None:
     assert len(shop.requests) == 3
 
 
-def test_a_wrong_token_is_told_without_showing_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_token_is_reported_without_showing_it(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITRINE_IMPORT_TOKEN", "wrong-secret")
     with pytest.raises(InvalidInput, match="VITRINE_IMPORT_TOKEN") as caught:
         list(source(shop).entries(None))
@@ -119,7 +119,7 @@ def test_a_server_that_ignores_the_page_is_noticed(shop: Shop) -> None:
         list(source(shop).entries(None))
 
 
-def test_fields_that_are_not_there_are_told_with_those_that_are(shop: Shop) -> None:
+def test_fields_that_are_not_there_are_reported_with_those_that_are(shop: Shop) -> None:
     with pytest.raises(InvalidInput, match="'items', 'total'"):
         list(source(shop, items_field="products").entries(None))
     with pytest.raises(InvalidInput, match="columns: 'image', 'product_id'"):

@@ -37,7 +37,7 @@ def test_one_table_reads_alike_from_every_kind_of_file(tmp_path: Path, ending: s
             'query_id,text,product_id,grade\n007,"red, ""dress""\nor so",0012,3\n007,,ü 1,\n007,,bad,0\n'
         )
     (query,) = read_labels(str(path))
-    assert (query.query_id, query.kind, query.words) == ("007", "words", 'red, "dress"\nor so')
+    assert (query.query_id, query.kind, query.text) == ("007", "texts", 'red, "dress"\nor so')
     assert query.grades == {"0012": 3, "ü 1": 1}
     assert query.image is None
 
@@ -53,7 +53,7 @@ def test_words_and_image_make_one_query_wherever_its_rows_say_them(tmp_path: Pat
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(b"image")
     (query,) = read_labels(csv_file(tmp_path, "q,,in/a.jpg,p1,\nq,but green,,p2,2\n"))
-    assert query.kind == "words and images"
+    assert query.kind == "texts and images"
     assert query.inputs == ("but green", b"image")
 
 

@@ -1,4 +1,4 @@
-"""Batch sizes and waits of a replica, measured at saturation and with one caller alone."""
+"""Batch sizes and waits of a replica, measured at saturation and with a single caller."""
 
 import asyncio
 import os
@@ -17,8 +17,8 @@ WAITS_S = (0.0, 0.005, 0.02)
 SECONDS = 6.0
 
 
-def sweep(scratch: Path) -> Table:
-    """Start the service anew for each combination; images/s with many callers, ms an image with one."""
+def compare_batching(scratch: Path) -> Table:
+    """Restart the service for each combination; measures images/s with many callers, ms an image with one."""
     checkpoint = write_checkpoint(scratch / "checkpoint")
     images = small_jpegs(64)
     table = Table(
