@@ -22,7 +22,7 @@ _RETRY_AFTER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Outcome:
     """One answer: its status (0 for none), the time of its request, and its duration."""
 
     status: int
@@ -128,7 +128,7 @@ class _Connection(asyncio.Protocol):
         self._received = b""
         self._answered: Callable[[tuple[int, bool]], None] | None = None
 
-    async def ask(self, request: bytes) -> Answer:
+    async def ask(self, request: bytes) -> Outcome:
         """Send the request; a timeout or a closed connection is status 0."""
         answered: asyncio.Future[tuple[int, bool]] = asyncio.get_running_loop().create_future()
         self._received, self._answered = b"", answered.set_result

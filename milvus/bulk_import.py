@@ -165,7 +165,7 @@ class MilvusImports(MilvusStore):
         """Count the rows with these keys; more than there are keys where some come twice."""
         return sum(
             self._count(collection, key_in(some), consistency_level="Strong")
-            for some in parts(keys, KEYS_A_CALL)
+            for some in batched(keys, KEYS_A_CALL)
         )
 
     def put(self, collection: str, rows: Rows) -> None:

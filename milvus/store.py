@@ -226,7 +226,7 @@ class MilvusStore:
 
     def delete(self, collection: str, keys: Sequence[str]) -> None:
         self._describe(collection)
-        for some in parts(keys, KEYS_A_CALL):
+        for some in batched(keys, KEYS_A_CALL):
             self._connection.run(MilvusClient.delete, collection, filter=key_in(some))
         if keys:
             self._wait_until_seen(collection)
@@ -234,7 +234,7 @@ class MilvusStore:
     def fetch(self, collection: str, keys: Sequence[str]) -> dict[str, Vector]:
         dimension = self._describe(collection)[0]
         found: dict[str, Vector] = {}
-        for some in parts(keys, min(KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
+        for some in batched(keys, min(KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
             rows = self._query(collection, key_in(some), ["key", "embedding"])
             found |= {row["key"]: np.asarray(row["embedding"], dtype=np.float32) for row in rows}
         return found
@@ -268,7 +268,7 @@ class MilvusStore:
         dimension, index_type = self._describe(collection)
         query = check_vector(vector, dimension)
         hits: list[Hit] = []
-        for some in parts(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
+        for some in batched(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
 
             def search(count: int, found: Sequence[str], some: Sequence[str] = some) -> list[Hit]:
                 known = set(found)

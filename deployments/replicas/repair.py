@@ -179,7 +179,7 @@ class RepairReplica:
 
     def _captioning(self, settings: IngestCaptions) -> CaptionRepair:
         encoder = self._encoder(settings.model, settings.deadline_s)
-        captioning = Captioning(encoder, self._catalog.captions, self._catalog.blobs)
+        captioning = Captioner(encoder, self._catalog.captions, self._catalog.blobs)
         return CaptionRepair(settings.model, captioning, settings.batch_size)
 
     def _encoder(self, name: str, deadline_s: float) -> HandleEncoder:

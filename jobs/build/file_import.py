@@ -138,7 +138,7 @@ class FileImports:
             self._wait_until_idle()
         self._caught_up = True
         recorded = 0
-        for batch in parts(names, self._config.files_at_once):
+        for batch in batched(names, self._config.files_at_once):
             self._run.report(stage=f"importing {len(names)} files")
             first_keys = {name: self._first_keys(name) for name in batch}
             readable = [name for name, keys in first_keys.items() if keys]

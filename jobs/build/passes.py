@@ -129,7 +129,7 @@ class ShardIndexer:
             limit, collection = size * _READ_BATCHES, self._work.info.collection
             missing = self._catalog.ledger.missing_between
             while items := await asyncio.to_thread(missing, collection, first, beyond, limit):
-                await asyncio.gather(*(self._index(indexer, batch, done) for batch in parts(items, size)))
+                await asyncio.gather(*(self._index(indexer, batch, done) for batch in batched(items, size)))
                 # Beyond the last id that was read, all of which have as many digits: what could not be done
                 # now is left to the next pass.
                 first = f"{items[-1].image_id}0"

@@ -14,7 +14,7 @@ from catalog.database import CatalogConfig, writing
 from catalog.opening import Catalog
 from catalog.tables import ProductRow
 from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
-from core.indexing import Captioning, CaptionReport
+from core.indexing import Captioner, CaptionReport
 from core.types import Captioned
 from models.config import CaptionConfig
 from tests.support.children import Child

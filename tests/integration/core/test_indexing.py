@@ -15,7 +15,7 @@ from catalog.opening import Catalog
 from core.errors import Internal, NotFound, StoreUnavailable
 from core.filters import parse_filter
 from core.index_rows import IndexRows
-from core.indexing import Indexer, SweepReport
+from core.indexing import Indexer, RepairReport
 from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, VectorRow
 from milvus.memory import MemoryStore
 from tests.support.image_files import image

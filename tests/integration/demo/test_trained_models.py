@@ -76,9 +76,9 @@ def test_a_sentence_moves_an_image_to_another_color(family: Family) -> None:
         color = colors[(colors.index(designs[shown].color) + 1 + number % 9) % len(colors)]
         parts = (QueryPart(query.image), QueryPart(f"{color} {type_}", 2.0))
         (best,) = asyncio.run(search.search(SearchQuery(parts, limit=1))).hits
-        found += (looks[best.product_id].type, looks[best.product_id].color) == (type_, color)
+        found += (designs[best.product_id].type, designs[best.product_id].color) == (type_, color)
         (same,) = asyncio.run(search.search(SearchQuery(parts[:1], limit=1))).hits
-        kept += looks[same.product_id].color == color
+        kept += designs[same.product_id].color == color
     assert found >= 0.8 * QUERIES, f"{found} of {QUERIES} found"
     assert kept <= 0.1 * QUERIES, f"{kept} of {QUERIES} images have the color without the sentence"
 
@@ -103,7 +103,7 @@ def catalog_without(encoder: Encoder, types: Sequence[str]) -> NullSample:
     return NullSample(
         images=embed_images(encoder, [data for each in products for data in each.images[:2]]),
         starts=np.arange(len(products)) * 2,
-        titles=embed_words(encoder, [each.title for each in products]),
+        titles=embed_texts(encoder, [each.title for each in products]),
         titled=np.ones(len(products), np.bool_),
     )
 
