@@ -177,7 +177,7 @@ def test_an_encoder_without_captions_says_so(catalog: Catalog) -> None:
 
 
 def test_a_pass_that_is_killed_goes_on_where_it_was(
-    catalog: Catalog, catalog_config: CatalogConfig, encoder: Describer, captioning: Captioning
+    catalog: Catalog, catalog_config: CatalogConfig, encoder: Describer, captioning: Captioner
 ) -> None:
     put(catalog, *(f"#{level:02x}0000" for level in range(0, 250, 5)))
     arguments = [catalog_config.database_url, catalog_config.blobs_url]
