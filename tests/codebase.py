@@ -14,8 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("core", "models", "catalog", "milvus", "deployments", "jobs", "vitrine")
-CLI = "vitrine/cli"
-SCHEMAS = "vitrine/schemas"
+CLI, SCHEMAS = "vitrine/cli", "vitrine/schemas"
 LAYERS: dict[str, set[str]] = {
     "core": set(),
     "models": {"core"},
@@ -52,9 +51,14 @@ def files(folder: str) -> list[Path]:
 
 
 def modules(layer: str) -> list[Path]:
-    """List the modules of a layer; commands and schemas in the client's folder are layers of their own."""
-    apart = {ROOT / each for each in (CLI, SCHEMAS) if each != layer}
-    return [path for path in files(layer) if not apart & set(path.parents)]
+    """List the modules of a layer."""
+    return [path for path in files(layer.split("/")[0]) if layer_of(module_name(path)) == layer]
+
+
+def layer_of(name: str) -> str | None:
+    """Name the layer of a module, or of something in it; None where it is no code of these layers."""
+    parts = name.split(".")
+    return next((each for each in ("/".join(parts[:2]), parts[0]) if each in LAYERS), None)
 
 
 def imports(path: Path, at_import_time: bool = False) -> Iterator[str]:
@@ -83,12 +87,11 @@ def upward(name: str) -> list[str]:
 
     The command line starts things in the layers above, but only when a command asks for it.
     """
-    allowed = LAYERS[name] | {name}
     return [
         f"{path.relative_to(ROOT)} imports {imported}"
         for path in modules(name)
-        for imported in sorted({_layer_of(each) for each in imports(path, at_import_time=name == CLI)})
-        if imported in LAYERS and imported not in allowed
+        for imported in sorted(set(imports(path, at_import_time=name == CLI)))
+        if layer_of(imported) not in LAYERS[name] | {name, None}
     ]
 
 
