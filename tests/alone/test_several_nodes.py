@@ -252,7 +252,7 @@ def test_an_encoder_scales_to_zero_and_starts_for_a_search(
         assert len(answer["results"]) == 5
     started = time.monotonic()
     while (woken := client.post("/v1/search", json=body | {"model": "blip2"})).status_code != 200:
-        # On a busy machine it may take longer than a request may, and then the caller is told so.
+        # On a busy machine it may take longer than a request may, and then the caller learns so.
         assert (woken.status_code, woken.headers["retry-after"]) == (503, "1")
         assert time.monotonic() - started < WITHIN_S
     with capsys.disabled():

@@ -147,13 +147,13 @@ def test_what_differs_is_found_and_repaired_and_earlier_versions_are_pruned(
     collection = versions[OLD].info.collection
     turned, lost, strange = damage(home, catalog, collection)
     seed = next(each for each in count() if turned in Sample(PERCENT, each))
-    told = done(client, "verify", percent=PERCENT, seed=seed, repair=True)
-    assert {each["kind"]: [row["key"] for row in each["examples"]] for each in told["differences"]} == {
+    reported = done(client, "verify", percent=PERCENT, seed=seed, repair=True)
+    assert {each["kind"]: [row["key"] for row in each["examples"]] for each in reported["differences"]} == {
         "changed_vector": [turned],
         "lost_vector": [lost],
         "orphan_vector": [strange],
     }
-    assert told["left"] == []
+    assert reported["left"] == []
     check_collection(home, catalog, versions[OLD])
     pruned = done(client, "prune", keep=0)
     assert pruned["dropped"] == [versions[NEW].info.collection]

@@ -191,7 +191,7 @@ def test_what_is_too_much_is_refused_at_once_in_our_form(
 
 
 def test_what_goes_wrong_is_logged_under_the_id_of_its_request(running: Running) -> None:
-    answer = running.embed("die", **{"X-Request-ID": "told-by-the-caller"})
+    answer = running.embed("die", **{"X-Request-ID": "reported-by-the-caller"})
     assert (answer.status_code, answer.json()["error"]["type"]) == (503, "model_unavailable")
     lines = [line for line in running.gateway_logs().splitlines() if "obedient failed" in line]
-    assert any("told-by-the-caller" in line for line in lines), running.gateway_logs()[-2000:]
+    assert any("reported-by-the-caller" in line for line in lines), running.gateway_logs()[-2000:]

@@ -1,4 +1,4 @@
-"""Bulk work through the running service: submitted over HTTP, done by Ray, told by the catalog."""
+"""Bulk work through the running service: submitted over HTTP, done by Ray, reported by the catalog."""
 
 import shutil
 import time
@@ -132,7 +132,7 @@ def test_an_import_reads_no_folder_that_is_not_opened_to_it(client: httpx.Client
     assert "opens no folder" in answer.json()["error"]["message"]
 
 
-def test_a_cancelled_job_ends_and_stays_cancelled(service: DemoService, client: httpx.Client) -> None:
+def test_a_cancelled_job_ends_and_stays_canceled(service: DemoService, client: httpx.Client) -> None:
     job_id = submit(client, "sample", model="dinov2", pooling="cls+mean").json()["job_id"]
     deadline = time.monotonic() + 60
     while client.get(f"/v1/jobs/{job_id}").json()["state"] != "running":

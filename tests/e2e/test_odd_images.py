@@ -81,7 +81,7 @@ def test_an_odd_image_is_embedded_by_every_model(client: httpx.Client, kind: str
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_bad_image_is_told_what_is_wrong(client: httpx.Client, kind: str) -> None:
+def test_a_bad_image_gets_the_reason(client: httpx.Client, kind: str) -> None:
     data, status, word = REFUSED[kind]
     files = {"image": ("odd.jpg", data, "image/jpeg")}
     answers = [

@@ -58,18 +58,18 @@ def test_the_walk_through_an_upgrade_leads_there_and_back(
     service: DemoService, client: httpx.Client, tmp_path: Path
 ) -> None:
     before = live(client)
-    told = dict(
+    reported = dict(
         zip(
             shell_blocks(UPGRADE),
             run_blocks(shell_blocks(UPGRADE), service.base_url, tmp_path, WALK_S),
             strict=True,
         )
     )
-    after_promotion = next(text for block, text in told.items() if "vitrine promote" in block)
+    after_promotion = next(text for block, text in reported.items() if "vitrine promote" in block)
     assert re.search(r"yes +[0-9a-f]{12} +144", after_promotion)
-    brought_up = next(text for block, text in told.items() if "vitrine rollback" in block)
+    brought_up = next(text for block, text in reported.items() if "vitrine rollback" in block)
     assert "walk-dress" in brought_up
-    statuses = next(text for block, text in told.items() if "uniq -c" in block).split()
+    statuses = next(text for block, text in reported.items() if "uniq -c" in block).split()
     assert statuses[1:] == ["200"]
     assert int(statuses[0]) > 20
     (report,) = tmp_path.glob("*.html")

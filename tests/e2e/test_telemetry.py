@@ -1,4 +1,4 @@
-"""A running service tells of itself: metrics for every query, one id and one trace through all deployments."""
+"""A running service names itself: metrics for every query, one id and one trace through all deployments."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ NEED_GPU = {"ray_node_gpus_utilization", "ray_node_gram_used"}
 OF_THE_MONITOR = {"ray_io_group"}
 """Labels that the PodMonitor adds to what pods export."""
 WITHIN_S = 90.0
-SECRET = "vk_5f0c2a9be417_a-key-that-must-not-be-told"
+SECRET = "vk_5f0c2a9be417_a-key-that-must-not-be-reported"
 STAGES_OF_MODELS = ("encode", "preprocess", "queue", "forward", "search")
 STAGES = {"ensemble", "encode", "preprocess", "queue", "forward", "search", "fuse", "hydrate"}
 
@@ -143,11 +143,11 @@ def test_one_id_runs_through_the_lines_of_all_deployments(client: httpx.Client, 
     encoders = {f"{model}_Encoder" for model in MODELS}
     wanted = {"gateway_Gateway", "ensemble_Ensemble", "milvus-lite_MilvusLite", *encoders}
 
-    def told() -> list[dict[str, Any]]:
+    def reported() -> list[dict[str, Any]]:
         return [line for line in lines(log_folder) if line.get("request_id") == request_id]
 
-    assert eventually(lambda: sorted(wanted - {line["deployment"] for line in told()})) == []
-    (whole,) = [line for line in told() if line["deployment"] == "gateway_Gateway"]
+    assert eventually(lambda: sorted(wanted - {line["deployment"] for line in reported()})) == []
+    (whole,) = [line for line in reported() if line["deployment"] == "gateway_Gateway"]
     facts = {key: whole[key] for key in ("method", "route", "status", "model", "levelname")}
     assert facts == {
         "method": "POST",
@@ -156,7 +156,7 @@ def test_one_id_runs_through_the_lines_of_all_deployments(client: httpx.Client, 
         "model": "ensemble",
         "levelname": "INFO",
     }
-    parts = [line for line in told() if line["deployment"] in encoders]
+    parts = [line for line in reported() if line["deployment"] in encoders]
     assert {(line["call"], line["status"], line["model"]) for line in parts} == {
         ("encode", "ok", model) for model in MODELS
     }
@@ -170,10 +170,10 @@ def test_the_lines_of_a_job_are_under_the_id_of_the_request_that_asked_for_it(cl
 
     def ends() -> list[dict[str, Any]]:
         logs = client.get(f"/v1/jobs/{job_id}/logs").text
-        told = [
+        reported = [
             json.loads(line) for line in logs.splitlines() if line.startswith("{") and "request_id" in line
         ]
-        return [line for line in told if "status" in line]
+        return [line for line in reported if "status" in line]
 
     assert eventually(lambda: [] if ends() else [job_id]) == []
     (end,) = ends()

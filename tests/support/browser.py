@@ -62,5 +62,5 @@ def shown(place: Locator) -> list[str]:
 
 
 def answered(page: Page) -> "str | None":
-    """What the page tells of the last answer."""
+    """What the page names the last answer."""
     return page.locator("#status").text_content()

@@ -58,6 +58,6 @@ def run_blocks(blocks: list[str], url: str, scratch: Path, timeout_s: float) -> 
             with suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)
             shell.wait()
-        told = (scratch / "output").read_text()
-    assert code == 0, told
-    return told.split(f"{mark}\n")
+        reported = (scratch / "output").read_text()
+    assert code == 0, reported
+    return reported.split(f"{mark}\n")

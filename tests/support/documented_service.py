@@ -127,7 +127,7 @@ def b64(data: bytes) -> str:
 
 
 def arguments(request: RequestExample) -> dict[str, Any]:
-    """How httpx is told to send an example."""
+    """How httpx is to send an example."""
     if request.form is None:
         json_body = {} if request.json_body is None else {"json": request.json_body}
         return {"params": request.query, **json_body}

@@ -1,4 +1,4 @@
-"""Encoder in this process, behind the port that replicas have; can be told to be away.
+"""Encoder in this process, behind the port that replicas have; can be set to be away.
 
 It counts the inputs that it has encoded.
 """

@@ -30,7 +30,7 @@ CHECKPOINTS: dict[str, dict[str, Any]] = {
     for name in ("openclip", "dinov2", "blip2")
 }
 LOOKED_AT: dict[str, float] = {"look_back_period_s": 5, "metrics_interval_s": 0.5}
-"""What Serve goes by when it scales: by default the last 30 s, told each 10 s."""
+"""What Serve goes by when it scales: by default the last 30 s, reported each 10 s."""
 EAGER: dict[str, float] = {
     "max_replicas": 2,
     "target_ongoing_requests": 0.1,
@@ -129,7 +129,9 @@ class ProductionCluster:
             for name in CHECKPOINTS:
                 # An image that was embedded before would be answered without the encoder.
                 while problem := _problem(client, name, next(self._images)):
-                    assert time.monotonic() < deadline, f"{name} is not ready: {problem}; {self.serve.told()}"
+                    assert time.monotonic() < deadline, (
+                        f"{name} is not ready: {problem}; {self.serve.reported()}"
+                    )
 
 
 @contextmanager

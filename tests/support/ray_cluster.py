@@ -42,7 +42,7 @@ class RayNode:
         ]
 
     def holds(self, pid: int) -> bool:
-        """Tell whether a process is one of this node's."""
+        """Check whether a process is one of this node's."""
         try:
             return not {each.pid for each in self._services}.isdisjoint(
                 parent.pid for parent in psutil.Process(pid).parents()
@@ -79,7 +79,7 @@ class RayNodes:
     def __enter__(self) -> Self:
         """Start the head."""
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
-        # Where Ray's test cluster keeps its address, whatever folder its nodes are told.
+        # Where Ray's test cluster keeps its address, whatever folder its nodes get.
         (self._folder / "ray").mkdir()
         try:
             self._start(
@@ -223,22 +223,24 @@ class ServeState:
         }
 
     def is_at_zero(self, application: str) -> bool:
-        """Tell whether an application has no replica, not even one that starts or stops."""
+        """Check whether an application has no replica, not even one that starts or stops."""
         return _replicas(self._applications()[application]) == []
 
     def is_running(self, application: str) -> bool:
-        """Tell whether an application is as its configuration says."""
+        """Check whether an application is as its configuration says."""
         return bool(self._applications()[application]["status"] == "RUNNING")
 
     def wait_until(self, condition: Callable[[], bool], within_s: float, what: str) -> float:
         """Wait until a condition holds; returns how long that took, in seconds."""
         started = time.monotonic()
         while not condition():
-            assert time.monotonic() - started < within_s, f"not within {within_s:g} s: {what}; {self.told()}"
+            assert time.monotonic() - started < within_s, (
+                f"not within {within_s:g} s: {what}; {self.reported()}"
+            )
             time.sleep(PAUSE_S)
         return time.monotonic() - started
 
-    def told(self) -> dict[str, str]:
+    def reported(self) -> dict[str, str]:
         """Show the state of each application and of each node's proxy in Serve's words."""
         details = self._details()
         applications = {

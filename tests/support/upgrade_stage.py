@@ -38,7 +38,7 @@ def configuration(checkpoint: str) -> dict[str, Any]:
 
 @dataclass
 class FakeServe:
-    """Serves the checkpoint that its configuration names, some looks after it was told to."""
+    """Serves the checkpoint that its configuration names, some looks after it was asked to."""
 
     running: dict[str, Any]
     looks_left: int = 0

@@ -31,7 +31,7 @@ START_S = 120.0
 
 
 def is_installed() -> bool:
-    """Tell whether the environment that holds the server is there; `INSTALL` makes it."""
+    """Check whether the environment that holds the server is there; `INSTALL` makes it."""
     return _python().exists()
 
 
@@ -140,7 +140,7 @@ class LiteProcess:
 
 
 def _is_stopped(pid: int) -> bool:
-    """Tell whether all threads of a process obey SIGSTOP, which on a busy machine they do one after the other."""
+    """Check whether all threads of a process obey SIGSTOP, which on a busy machine they do one after the other."""
     stats = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 

@@ -47,7 +47,7 @@ def run(config: Path, host: str | None, port: int | None) -> None:
 def _start_ray(resources: dict[str, float]) -> None:
     from jobs.runner.cluster import start_ray
 
-    # The dashboard takes the jobs of the API. On loopback and a free port: it runs whatever it is told.
+    # The dashboard takes the jobs of the API. On loopback and a free port: it runs whatever it gets.
     start_ray(
         namespace="serve",
         resources=resources,

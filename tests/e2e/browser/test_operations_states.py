@@ -51,7 +51,7 @@ def test_gaps_and_quarantine_are_shown_with_thumbnails(app: FastAPI, open_page: 
         expect(page.get_by_role("button", name="Show the gaps of first")).to_be_focused()
 
 
-def test_a_running_job_shows_a_bar_and_can_be_cancelled(app: FastAPI, open_page: OpenPage) -> None:
+def test_a_running_job_shows_a_bar_and_can_be_canceled(app: FastAPI, open_page: OpenPage) -> None:
     jobs = app.state.services.catalog.jobs
     with served(app) as base_url:
         put(base_url, "a-hat", "red")

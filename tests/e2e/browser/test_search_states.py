@@ -24,7 +24,7 @@ def page(base_url: str, open_page: OpenPage) -> Page:
     return open_page(base_url)
 
 
-def test_an_empty_catalog_is_told(page: Page) -> None:
+def test_an_empty_catalog_is_reported(page: Page) -> None:
     page.goto("/")
     expect(page.locator("#results")).to_contain_text("The catalog is empty")
 

@@ -409,7 +409,7 @@ BAD_SEARCHES: dict[str, tuple[dict[str, Any], int, str | None]] = {
 
 
 @pytest.mark.parametrize("case", BAD_SEARCHES)
-async def test_a_bad_search_is_told_what_is_wrong(service: Service, case: str) -> None:
+async def test_a_bad_search_gets_the_reason(service: Service, case: str) -> None:
     body, status, param = BAD_SEARCHES[case]
     answer = await service.client.post("/v1/search", json=body, headers={"X-Request-ID": "me-1"})
     error = answer.json()["error"]
@@ -426,7 +426,7 @@ async def test_a_number_without_a_fraction_is_an_integer_however_it_is_written(s
     assert [each["product_id"] for each in answer.json()["results"]] == ["p"]
 
 
-async def test_a_search_before_anything_is_indexed_is_told_to_try_again(service: Service) -> None:
+async def test_a_search_before_anything_is_indexed_is_asked_to_try_again(service: Service) -> None:
     query = [{"type": "image", "image": b64(png("red"))}]
     for model in ("first", "ensemble"):
         answer = await service.client.post("/v1/search", json={"query": query, "model": model})

@@ -75,7 +75,7 @@ def test_no_captions_are_written_unless_asked_for(stored: Path, encoder: LocalEn
     asyncio.run(run_until(args(stored, None), 2, {None}, encoder))
 
 
-def test_a_model_that_writes_none_is_told_and_stops_nothing(
+def test_a_model_that_writes_none_is_reported_and_stops_nothing(
     stored: Path, monkeypatch: pytest.MonkeyPatch, encoder: LocalEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = LocalEncoder("writer")

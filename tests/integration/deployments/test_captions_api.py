@@ -95,7 +95,7 @@ async def test_a_model_is_chosen_by_name_in_json_and_in_a_form(service: Service)
         ({"image": b64(png("red")), "prompt": "a"}, 422, "prompt", "not permitted"),
     ],
 )
-async def test_a_bad_request_is_told_what_is_wrong(
+async def test_a_bad_request_gets_the_reason(
     service: Service, body: dict[str, Any], status: int, param: str, message: str
 ) -> None:
     answer = await service.caption(**body)
@@ -111,7 +111,7 @@ async def test_a_form_without_one_file_is_refused(service: Service) -> None:
         assert answer.status_code in (413, 422), answer.text
 
 
-async def test_that_no_model_writes_captions_is_told(tmp_path: Path) -> None:
+async def test_that_no_model_writes_captions_is_reported(tmp_path: Path) -> None:
     service = Service(tmp_path, {"plain": False})
     async with service.client:
         for body in ({}, {"model": "plain"}):

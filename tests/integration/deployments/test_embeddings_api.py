@@ -49,7 +49,7 @@ async def server() -> AsyncIterator[HostileServer]:
 
 @pytest.fixture
 def official(app: FastAPI) -> Iterator[OpenAI]:
-    """OpenAI's client over real HTTP, told nothing but where the service is."""
+    """OpenAI's client over real HTTP, given only the address of the service."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()

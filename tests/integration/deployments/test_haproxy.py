@@ -213,13 +213,13 @@ def test_other_requests_are_sent_once(with_another: Proxied, method: str, path: 
     assert len(with_another.dying.taken) == len(with_another.sound.taken) == 1
 
 
-def test_who_gets_no_answer_is_told_when_to_come_again(alone: Proxied) -> None:
+def test_who_gets_no_answer_learns_when_to_come_again(alone: Proxied) -> None:
     answer = alone.send("POST", "/v1/jobs")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["error"]["type"] == "unavailable"
 
 
-def test_a_request_beyond_the_buffer_is_told_so_too(with_another: Proxied) -> None:
+def test_a_request_beyond_the_buffer_learns_so_too(with_another: Proxied) -> None:
     answers = [with_another.send("POST", "/v1/search", os.urandom(2_000_000)) for _ in range(2)]
     assert sorted(answer.status_code for answer in answers) == [200, 503]
 

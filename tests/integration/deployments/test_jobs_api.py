@@ -1,4 +1,4 @@
-"""The jobs API over a real catalog, with a cluster that only remembers what it was told."""
+"""The jobs API over a real catalog, with a cluster that only remembers its calls."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace

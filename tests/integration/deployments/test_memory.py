@@ -77,7 +77,7 @@ def test_many_large_images_at_once_take_bounded_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_write_that_finds_no_room_in_time_is_told_to_come_again(tmp_path: Path) -> None:
+async def test_a_write_that_finds_no_room_in_time_is_asked_to_come_again(tmp_path: Path) -> None:
     limits, body = ImageLimits(max_pixels_in_flight=100), {"images": [b64encode(png(8, 0)).decode()]}
     with local_service(tmp_path, {"fake": LocalEncoder()}, images=limits) as app:
         transport = httpx.ASGITransport(app)

@@ -83,7 +83,7 @@ def send(
 def check(answered: tuple[int, dict[str, str], bytes]) -> None:
     """Refused in the one shape, or taken; never a failure of ours."""
     status, headers, content = answered
-    # Before anything is indexed a search is told to come again.
+    # Before anything is indexed a search is asked to come again.
     assert status < 500 or status == 503, content
     # What is no HTTP at all never reaches the application.
     if status >= 400 and content != b"Invalid HTTP request received.":
@@ -169,12 +169,12 @@ QUERIES = [
 
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("path", ["/v1/products", "/v1/jobs", "/v1/products/p/similar", "/v1/keys"])
-def test_odd_query_parameters_are_told_what_is_wrong(url: Url, path: str, query: str) -> None:
+def test_odd_query_parameters_get_the_reason(url: Url, path: str, query: str) -> None:
     check(send(url, "GET", f"{path}?{query}"))
 
 
 @pytest.mark.parametrize(("method", "path"), BODIES)
-def test_a_body_of_another_kind_is_told_which_are_taken(url: Url, method: str, path: str) -> None:
+def test_a_body_of_another_kind_gets_those_that_are_taken(url: Url, method: str, path: str) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/xml", "json", "é"):
         status, _, content = send(url, method, path, b"{}", {"Content-Type": kind})
         assert status == 415

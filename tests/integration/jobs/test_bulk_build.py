@@ -171,7 +171,7 @@ def test_a_build_killed_at_ten_points_leaves_no_gap_no_duplicate_and_little_done
     assert IMAGES <= bench.encoded <= 1.2 * IMAGES
 
 
-def test_a_build_reports_progress_keeps_a_second_off_by_its_id_and_stops_when_cancelled(
+def test_a_build_reports_progress_keeps_a_second_off_by_its_id_and_stops_when_canceled(
     bench: Bench,
 ) -> None:
     first = bench.build()

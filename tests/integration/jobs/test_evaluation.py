@@ -1,4 +1,4 @@
-"""Comparisons over a real Milvus Lite, with encoders that are told apart by what they see."""
+"""Comparisons over a real Milvus Lite, with encoders that differ by what they see."""
 
 import csv
 import html

@@ -174,9 +174,9 @@ def test_a_changed_vector_is_found_and_encoded_again(checked: Checked, damage: s
         vector[0] = np.nan
     stored = checked.shop.store._collections[LIVE].rows
     stored[row.item.key] = VectorRow(row.item, vector)
-    (told,) = checked.look().report()
-    assert (told["kind"], told["count"], told["repairable"]) == ("changed_vector", 1, True)
-    assert told["examples"] == [{"key": row.item.key, "product_id": "p0"}]
+    (reported,) = checked.look().report()
+    assert (reported["kind"], reported["count"], reported["repairable"]) == ("changed_vector", 1, True)
+    assert reported["examples"] == [{"key": row.item.key, "product_id": "p0"}]
     checked.assert_repaired()
     assert np.allclose(checked.shop.store.fetch(LIVE, [row.item.key])[row.item.key], row.vector)
 
@@ -216,7 +216,7 @@ def test_an_image_in_quarantine_is_tried_once_more(checked: Checked) -> None:
     checked.assert_repaired()
 
 
-def test_a_missing_or_damaged_file_is_told_with_its_product_and_stays(checked: Checked) -> None:
+def test_a_missing_or_damaged_file_is_reported_with_its_product_and_stays(checked: Checked) -> None:
     images = {name: checked.shop.catalog.products.get(name).images[0] for name in ("p2", "p3", "p4")}
     files = {name: next((checked.folder / "blobs").rglob(each.sha256)) for name, each in images.items()}
     files["p2"].unlink()
@@ -286,21 +286,21 @@ def test_what_differs_everywhere_is_counted_shown_by_examples_and_named_in_the_l
         checked.shop.put(f"p{number}")
     checked.shop.build("old")
     checked.shop.store.delete(LIVE, sorted(checked.shop.expected_keys()))
-    (told,) = checked.look().report()
-    assert (told["kind"], told["count"], len(told["examples"])) == ("lost_vector", 30, 10)
+    (reported,) = checked.look().report()
+    assert (reported["kind"], reported["count"], len(reported["examples"])) == ("lost_vector", 30, 10)
     for number in range(30):
         assert f"of product p{number} in {LIVE}" in caplog.text
     checked.assert_repaired()
 
 
-def test_captions_in_quarantine_are_told_and_tried_once_more(checked: Checked) -> None:
+def test_captions_in_quarantine_are_reported_and_tried_once_more(checked: Checked) -> None:
     captions = checked.shop.catalog.captions
     (first, second) = (checked.shop.catalog.products.get(name).images[0] for name in ("p0", "p1"))
     captions.put(MODEL, "c" * 12, [(first.image_id, "a red shirt")])
     captions.fail(MODEL, "c" * 12, [(second.image_id, InvalidImage("the memory was full"))])
-    (told,) = checked.look().report()
-    assert (told["kind"], told["count"]) == ("quarantined_caption", 1)
-    assert told["examples"] == [{"key": second.image_id, "product_id": "p1"}]
+    (reported,) = checked.look().report()
+    assert (reported["kind"], reported["count"]) == ("quarantined_caption", 1)
+    assert reported["examples"] == [{"key": second.image_id, "product_id": "p1"}]
     checked.assert_repaired()
     assert [each.image_id for each in captions.missing(MODEL, "c" * 12, 100) if each == second] != []
     assert captions.of([first.image_id])[first.image_id][0].text == "a red shirt"

@@ -156,9 +156,9 @@ def test_many_inputs_are_embedded_and_one_that_cannot_be_costs_the_others_nothin
 def test_thumbnails_attributes_and_gaps_are_read(stocked: Vitrine, stand: Stand) -> None:
     (shown,) = stocked.product("red").images
     assert stocked.thumbnail(shown.image_id, "large")[8:12] == b"WEBP"
-    told = {each.name: each for each in stocked.attributes().attributes}
-    assert [each.value for each in told["color"].values] == ["blue", "green", "red"]
-    assert (told["price"].minimum, told["price"].maximum) == (0, 20)
+    reported = {each.name: each for each in stocked.attributes().attributes}
+    assert [each.value for each in reported["color"].values] == ["blue", "green", "red"]
+    assert (reported["price"].minimum, reported["price"].maximum) == (0, 20)
     (version,) = stocked.versions("first")
     assert stocked.gaps("first", version.fingerprint).missing == []
     stand.encoders["first"].away = True
@@ -167,15 +167,15 @@ def test_thumbnails_attributes_and_gaps_are_read(stocked: Vitrine, stand: Stand)
     assert [each.product_id for each in missing] == ["late"]
 
 
-def test_models_versions_numbers_and_readiness_are_told(stocked: Vitrine, stand: Stand) -> None:
+def test_models_versions_numbers_and_readiness_are_reported(stocked: Vitrine, stand: Stand) -> None:
     assert [model.model for model in stocked.models()] == ["first", "second"]
     assert [version.counts.indexed for version in stocked.versions("first")] == [3]
     stats = stocked.stats()
     assert (stats.products, stats.images) == (3, 3)
     assert stocked.ready().ready
     stand.encoders["second"].away = True
-    told = stocked.ready()
-    assert (told.ready, list(told.problems)) == (False, ["second"])
+    reported = stocked.ready()
+    assert (reported.ready, list(reported.problems)) == (False, ["second"])
 
 
 def test_a_mistake_names_the_field(shop: Vitrine) -> None:
@@ -207,7 +207,7 @@ def test_a_job_is_followed_to_its_end(shop: Vitrine, stand: Stand) -> None:
     assert [each.job_id for each in shop.jobs.list(limit=5)] == [job.job_id]
 
 
-def test_a_job_is_cancelled(shop: Vitrine) -> None:
+def test_a_job_is_canceled(shop: Vitrine) -> None:
     job = shop.jobs.submit("sample", model="first", percent=1.0)
     with pytest.raises(TimeoutError):
         shop.jobs.wait(job.job_id, timeout_s=0.05, poll_s=0.02)

@@ -132,7 +132,7 @@ def test_a_job_that_ray_does_not_know_has_no_logs(dashboard: Dashboard) -> None:
         (500, "the agent is away", Unavailable),
     ],
 )
-def test_logs_that_are_nowhere_are_told_from_a_server_that_cannot_answer(
+def test_logs_that_are_nowhere_are_reported_from_a_server_that_cannot_answer(
     dashboard: Dashboard, status: int, said: str, error: type[Exception]
 ) -> None:
     dashboard.status, dashboard.sends = status, said.encode()

@@ -80,7 +80,7 @@ def test_a_dead_job_is_succeeded_once_its_lease_is_out(jobs: SqlJobs) -> None:
     assert jobs.get(run.job.job_id).state == "succeeded"
 
 
-def test_a_cancelled_run_is_told(jobs: SqlJobs) -> None:
+def test_a_cancelled_run_is_reported(jobs: SqlJobs) -> None:
     def work(run: JobRun) -> None:
         jobs.cancel(run.job.job_id)
         run.pause(5)

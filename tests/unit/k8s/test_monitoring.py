@@ -81,8 +81,10 @@ def values_that_no_metric_has(query: str) -> list[tuple[str, str]]:
 
 def test_every_value_that_is_asked_for_is_one_that_the_metric_has() -> None:
     assert [found for query in queries() for found in values_that_no_metric_has(query)] == []
-    misspelt = 'rate(ray_vitrine_errors_total{stage="serch", type=~"internal|gone", route="/v1/search"}[5m])'
-    assert values_that_no_metric_has(misspelt) == [("stage", "serch"), ("type", "gone")]
+    misspelled = (
+        'rate(ray_vitrine_errors_total{stage="serch", type=~"internal|gone", route="/v1/search"}[5m])'
+    )
+    assert values_that_no_metric_has(misspelled) == [("stage", "serch"), ("type", "gone")]
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

@@ -50,14 +50,14 @@ def test_every_manifest_is_what_its_schema_says(folder: str) -> None:
         check(manifest)
 
 
-def test_a_misspelt_key_of_a_rayservice_is_noticed() -> None:
+def test_a_misspelled_key_of_a_rayservice_is_noticed() -> None:
     (service,) = (dict(each) for each in render("overlays/gpu") if each["kind"] == "RayService")
     service["spec"] = {**service["spec"], "serveConfigv2": ""}
     with pytest.raises(jsonschema.ValidationError, match="serveConfigv2"):
         check(service)
 
 
-def test_a_misspelt_key_of_a_core_resource_is_noticed() -> None:
+def test_a_misspelled_key_of_a_core_resource_is_noticed() -> None:
     with pytest.raises(kubernetes_validate.ValidationError, match="minimumAvailable"):
         check(
             {

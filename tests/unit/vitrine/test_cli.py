@@ -154,7 +154,7 @@ def test_programs_get_the_same_as_json(wrong: Path) -> None:
     assert (mistake["field"], mistake["unset"]) == ("applications[2].args.family", False)
 
 
-def test_variables_that_are_not_set_are_told_apart_from_mistakes(
+def test_variables_that_are_not_set_are_listed_apart_from_mistakes(
     wrong: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VITRINE_HOME")
