@@ -51,8 +51,10 @@ lint: setup ## ruff, mypy and, where npm is at hand, the checks of the page's Ja
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory node_modules/.installed && npm run lint; \
-	else echo "npm is not installed: the page's JavaScript is not checked" >&2; fi
+	@if ! command -v npm >/dev/null; then echo "npm is not installed: the page's JavaScript is not checked" >&2; \
+	elif ! $(MAKE) --no-print-directory node_modules/.installed; then \
+	  echo "npm ci failed: the page's JavaScript is not checked" >&2; \
+	else npm run lint; fi
 
 node_modules/.installed: package.json package-lock.json
 	npm ci --ignore-scripts

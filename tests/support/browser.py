@@ -42,9 +42,9 @@ def open_search(page: Page, address: str = "/") -> None:
     expect(page.get_by_label("Model", exact=True)).to_be_visible()
 
 
-def search_words(page: Page, words: str) -> list[str]:
-    """Search by words as a visitor does."""
-    page.get_by_label("Words", exact=True).fill(words)
+def search_text(page: Page, text: str) -> list[str]:
+    """Search by text as a visitor does."""
+    page.get_by_label("Text", exact=True).fill(text)
     page.get_by_role("button", name="Search", exact=True).click()
     return found(page)
 

@@ -20,8 +20,8 @@ const BOX_SEPARATOR = "_";
 export function toAddress(query) {
   const usual = emptyQuery();
   const address = new URLSearchParams();
-  if (query.words) address.set("q", query.words);
-  if (query.wordsWeight !== 1) address.set("qw", String(query.wordsWeight));
+  if (query.text) address.set("q", query.text);
+  if (query.textWeight !== 1) address.set("qw", String(query.textWeight));
   for (const part of query.parts) {
     if (part.kind !== "upload")
       address.append(part.kind, [part.weight, boxText(part.box), part.value].join(SEPARATOR));
@@ -45,8 +45,8 @@ export function toAddress(query) {
  */
 export function fromAddress(address) {
   const query = emptyQuery();
-  query.words = address.get("q") ?? "";
-  query.wordsWeight = number(address.get("qw"), 1);
+  query.text = address.get("q") ?? "";
+  query.textWeight = number(address.get("qw"), 1);
   query.parts = SHARED.flatMap((kind) => address.getAll(kind).flatMap((text) => readPart(kind, text)));
   query.model = address.get("model") ?? query.model;
   for (const text of address.getAll("weight")) {

@@ -51,6 +51,6 @@ function list(title, images) {
       h("span", {}, h("strong", {}, product), error && h("span", { class: "bad" }, error)),
     ),
   );
-  const told = h("p", {}, `${title}${images.length === MOST ? `, the first ${MOST}` : ""}:`);
-  return h("div", {}, told, h("ul", { class: "gap-list" }, items));
+  const message = h("p", {}, `${title}${images.length === MOST ? `, the first ${MOST}` : ""}:`);
+  return h("div", {}, message, h("ul", { class: "gap-list" }, items));
 }

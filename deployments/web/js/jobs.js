@@ -4,7 +4,7 @@ import { call, callJson } from "./api.js";
 import { fill, h } from "./dom.js";
 import { showFailure } from "./failure.js";
 import { outcome } from "./outcome.js";
-import { AT_WORK, progress, told, when } from "./progress.js";
+import { AT_WORK, argumentText, progress, when } from "./progress.js";
 import { openReport } from "./report.js";
 
 /** Shows jobs; each keeps its element, so that what is unfolded or has the focus stays so. */
@@ -62,7 +62,7 @@ export class JobList {
         {},
         h("h3", {}, job.kind),
         h("span", { class: `state ${tone}` }, job.state),
-        Object.keys(job.args).length > 0 && h("span", {}, told(job.args)),
+        Object.keys(job.args).length > 0 && h("span", {}, argumentText(job.args)),
         h("span", { class: "hint" }, h("code", {}, job.job_id), ` · ${when(job)}`),
       ),
       progress(job),

@@ -42,14 +42,14 @@ export class ModelPanel {
     this.update();
   }
 
-  /** Take over the share of the words as written, where the service has chosen it. @param {number} share */
+  /** Take over the share of keyword search, where the service has chosen it. @param {number} share */
   takeKeyword(share) {
     this.answeredKeyword = share;
     this.update();
   }
 
   update() {
-    const { model, weights, fusion, keyword, words } = this.store.query;
+    const { model, weights, fusion, keyword, text } = this.store.query;
     const touched = Object.keys(weights).length > 0;
     const now = JSON.stringify([
       model,
@@ -57,7 +57,7 @@ export class ModelPanel {
       touched || this.configured,
       fusion,
       keyword ?? this.answeredKeyword,
-      Boolean(words),
+      Boolean(text),
     ]);
     const hasFocus =
       byId("models").contains(document.activeElement) && document.activeElement?.tagName === "INPUT";
@@ -65,7 +65,7 @@ export class ModelPanel {
     byId("as-configured")?.toggleAttribute("hidden", !touched);
     if (now === this.shown || hasFocus) return;
     this.shown = now;
-    fill(byId("models"), this.selector(), this.fuses() && this.weights(), Boolean(words) && this.keyword());
+    fill(byId("models"), this.selector(), this.fuses() && this.weights(), Boolean(text) && this.keyword());
   }
 
   fuses() {
@@ -125,7 +125,7 @@ export class ModelPanel {
   keyword() {
     const { keyword } = this.store.query;
     const change = (/** @type {number} */ value) => this.store.change({ keyword: value }, false);
-    const label = keyword === null ? "Words as written (auto)" : "Words as written";
+    const label = keyword === null ? "Keyword search (auto)" : "Keyword search";
     return slider({ label, value: keyword ?? this.answeredKeyword, min: 0, max: 1, onchange: change });
   }
 

@@ -15,7 +15,7 @@ export function notes(list, title) {
       : h("span", { class: "used", title: `Version ${fingerprint}` }, model),
   );
   if (list.keyword_weight)
-    used.push(h("span", { class: "used" }, `words as written ${list.keyword_weight.toFixed(2)}`));
+    used.push(h("span", { class: "used" }, `keyword search ${list.keyword_weight.toFixed(2)}`));
   return h(
     "div",
     {},

@@ -1,4 +1,4 @@
-/** What a job came to, in words and figures. */
+/** The result of a job, as text and figures. */
 
 import { h } from "./dom.js";
 
@@ -9,7 +9,7 @@ import { h } from "./dom.js";
 export function outcome({ result, args }) {
   const facts = Object.entries(result ?? {})
     .filter(([name, value]) => isFigure(value) && name !== "diff" && !(name in args))
-    .map(([name, value]) => h("div", {}, h("dt", {}, words(name)), h("dd", {}, text(value))));
+    .map(([name, value]) => h("div", {}, h("dt", {}, spaced(name)), h("dd", {}, text(value))));
   return [
     verdict(result?.quality_gate),
     facts.length > 0 && h("dl", {}, facts),
@@ -29,7 +29,7 @@ function verdict(gate) {
 }
 
 /** A name of the API for people: seconds and rates keep their unit. @param {string} name */
-function words(name) {
+function spaced(name) {
   return name
     .replace(/_per_s\b/, " per second")
     .replace(/_s$/, " in s")

@@ -1,4 +1,4 @@
-/** The parts of the query, each with its weight, below the field for words. */
+/** The parts of the query, each with its weight, below the text field. */
 
 import { callJson } from "./api.js";
 import { askForBox, frame } from "./box.js";
@@ -15,13 +15,13 @@ export function showParts(store) {
   let shown = "";
   const update = (/** @type {Query} */ query) => {
     // A slider that is being moved must stay the same element.
-    const now = JSON.stringify([Boolean(query.words), query.parts.map(({ key, box }) => [key, box])]);
+    const now = JSON.stringify([Boolean(query.text), query.parts.map(({ key, box }) => [key, box])]);
     if (now === shown) return;
     shown = now;
-    const words = query.words && query.parts.length ? [wordsWeight(store, query)] : [];
+    const weight = query.text && query.parts.length ? [textWeight(store, query)] : [];
     fill(
       byId("parts"),
-      words,
+      weight,
       query.parts.map((part) => row(store, part)),
     );
   };
@@ -30,9 +30,9 @@ export function showParts(store) {
 }
 
 /** @param {QueryStore} store @param {Query} query */
-function wordsWeight(store, query) {
-  const settings = { label: "Weight of the words", value: query.wordsWeight, min: -2, max: 2 };
-  return slider({ ...settings, onchange: (value) => store.change({ wordsWeight: value }, false) });
+function textWeight(store, query) {
+  const settings = { label: "Weight of the text", value: query.textWeight, min: -2, max: 2 };
+  return slider({ ...settings, onchange: (value) => store.change({ textWeight: value }, false) });
 }
 
 /** @param {QueryStore} store @param {Part} part */
@@ -95,7 +95,7 @@ function boxButton(store, part) {
 function removeButton(store, part) {
   const remove = () => {
     store.removePart(part.key);
-    byId("words").focus();
+    byId("text").focus();
   };
   return h("button", { type: "button", "aria-label": `Remove ${part.value}`, onclick: remove }, "Remove");
 }

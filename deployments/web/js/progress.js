@@ -23,10 +23,10 @@ export function progress({ state, progress: now }) {
 }
 
 /** Arguments as people write them: names and values in a row. @param {Object<string, any>} args @returns {string} */
-export function told(args) {
+export function argumentText(args) {
   const isGroup = (/** @type {any} */ value) => typeof value === "object" && !Array.isArray(value) && value;
   return Object.entries(args)
-    .map(([name, value]) => `${name} ${isGroup(value) ? told(value) : plain(value)}`)
+    .map(([name, value]) => `${name} ${isGroup(value) ? argumentText(value) : plain(value)}`)
     .join(", ");
 }
 

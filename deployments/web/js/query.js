@@ -6,7 +6,7 @@
  * @typedef {{key: string, kind: PartKind, value: string, weight: number, box: Box | null,
  *   file?: File, preview?: string}} Part
  * @typedef {Object<string, any[] | {gte?: number, lte?: number}>} Filter
- * @typedef {{words: string, wordsWeight: number, parts: Part[], model: string,
+ * @typedef {{text: string, textWeight: number, parts: Part[], model: string,
  *   weights: Object<string, number>, fusion: string, keyword: number | null, filter: Filter, count: number}} Query
  */
 
@@ -17,8 +17,8 @@ export const ALL_MODELS = "all";
 /** @returns {Query} */
 export function emptyQuery() {
   return {
-    words: "",
-    wordsWeight: 1,
+    text: "",
+    textWeight: 1,
     parts: [],
     model: "ensemble",
     weights: {},
@@ -31,10 +31,10 @@ export function emptyQuery() {
 
 /** @param {Query} query */
 export function isEmpty(query) {
-  return !query.words.trim() && query.parts.length === 0;
+  return !query.text.trim() && query.parts.length === 0;
 }
 
-/** Holds the query; each change is told to all listeners. */
+/** Holds the query; each change calls all listeners. */
 export class QueryStore {
   /** @param {Query} query */
   constructor(query) {

@@ -20,7 +20,7 @@ export function toRequest(query) {
     if (Object.keys(query.weights).length) json.weights = query.weights;
     if (query.fusion) json.fusion = query.fusion;
   }
-  if (query.keyword !== null && query.words.trim()) json.keyword_weight = query.keyword;
+  if (query.keyword !== null && query.text.trim()) json.keyword_weight = query.keyword;
   const conditions = Object.entries(query.filter).map(([name, condition]) => [escaped(name), condition]);
   if (conditions.length) json.filter = Object.fromEntries(conditions);
   const files = query.parts.filter((part) => part.file);
@@ -33,8 +33,8 @@ export function toRequest(query) {
 
 /** @param {Query} query */
 function parts(query) {
-  const words = query.words.trim();
-  const text = words ? [{ type: "text", text: words, weight: query.wordsWeight }] : [];
+  const trimmed = query.text.trim();
+  const text = trimmed ? [{ type: "text", text: trimmed, weight: query.textWeight }] : [];
   return [...text, ...query.parts.map(part)];
 }
 

@@ -13,24 +13,24 @@ export function showSaved(store) {
   const panel = byId("saved");
   const list = h("ul", { class: "saved" });
   const input = h("input", { id: "save-name", maxlength: 100, autocomplete: "off" });
-  const told = h("p", { class: "hint", role: "status" });
+  const message = h("p", { class: "hint", role: "status" });
   const save = () => {
-    const name = input.value.trim() || store.query.words || "a search";
+    const name = input.value.trim() || store.query.text || "a search";
     write([
       ...read().filter((each) => each.name !== name),
       { name, address: String(toAddress(store.query)) },
     ]);
     input.value = "";
-    told.textContent = `Saved as “${name}”.${lost(store)}`;
+    message.textContent = `Saved as “${name}”.${lost(store)}`;
     show();
   };
   const copy = async () => {
     const link = new URL(`?${toAddress(store.query)}`, location.href).href;
     try {
       await navigator.clipboard.writeText(link);
-      told.textContent = `The link is copied.${lost(store)}`;
+      message.textContent = `The link is copied.${lost(store)}`;
     } catch {
-      told.textContent = `Copy it from here: ${link}${lost(store)}`;
+      message.textContent = `Copy it from here: ${link}${lost(store)}`;
     }
   };
   const remove = (/** @type {string} */ name) => {
@@ -61,7 +61,7 @@ export function showSaved(store) {
       h("div", { class: "joined" }, input, h("button", { type: "button", onclick: save }, "Save")),
     ),
     h("button", { type: "button", onclick: copy }, "Copy the link"),
-    told,
+    message,
     list,
   );
   input.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {

@@ -14,8 +14,8 @@ import { ALL_MODELS, isEmpty, PAGE, QueryStore } from "./query.js";
 import { toRequest } from "./request.js";
 import { ghosts, resultList, showResults } from "./results.js";
 import { showSaved } from "./saved.js";
+import { watchText } from "./text_field.js";
 import { takeUploads } from "./uploads.js";
-import { takeWords } from "./words.js";
 
 const SETTLE_MS = 200;
 
@@ -43,8 +43,8 @@ async function search(isStep = false) {
     const shown = isEmpty(store.query) ? await browse(signal) : await ask(signal);
     clearFailure();
     showResults(results, shown.elements);
-    document.title = store.query.words ? `${store.query.words} · Vitrine` : "Vitrine: search";
-    say(`${shown.told}, ${Math.round(performance.now() - started)} ms`);
+    document.title = store.query.text ? `${store.query.text} · Vitrine` : "Vitrine: search";
+    say(`${shown.message}, ${Math.round(performance.now() - started)} ms`);
     if (isStep && !isEmpty(store.query)) bringIntoView();
     showPanels();
   } catch (error) {
@@ -71,18 +71,18 @@ async function browse(signal) {
   if (products.length === 0) {
     return {
       elements: [h("p", { class: "empty" }, "The catalog is empty: import products first.")],
-      told: "No products",
+      message: "No products",
     };
   }
   const cards = products.map((/** @type {any} */ product) => card(store, product));
   const hint = h(
     "p",
     { class: "hint" },
-    "Drop an image or type some words. Until then, some products of the catalog:",
+    "Drop an image or type some text. Until then, some products of the catalog:",
   );
   return {
     elements: [hint, h("ul", { class: "grid" }, cards)],
-    told: `${products.length} products of the catalog`,
+    message: `${products.length} products of the catalog`,
   };
 }
 
@@ -94,9 +94,9 @@ async function ask(signal) {
   answered = answer;
   models?.take(answer);
   if (compares)
-    return { elements: columns(store, answer), told: `${answer.lists.length} lists side by side` };
+    return { elements: columns(store, answer), message: `${answer.lists.length} lists side by side` };
   const count = answer.results.length;
-  return { elements: resultList(store, answer), told: count === 1 ? "1 product" : `${count} products` };
+  return { elements: resultList(store, answer), message: count === 1 ? "1 product" : `${count} products` };
 }
 
 /** On a phone the results lie below the query. */
@@ -111,7 +111,7 @@ function say(text) {
 }
 
 async function start() {
-  takeWords(store);
+  watchText(store);
   takeUploads(store);
   keepHistory(store);
   showParts(store);

@@ -27,7 +27,12 @@ const STEPS = [
     of: "candidate",
   },
   { kind: "build", label: "Build", what: "fill the candidate's own collection", of: "candidate" },
-  { kind: "evaluate", label: "Evaluate", what: "compare the candidate with the live version", of: "candidate" },
+  {
+    kind: "evaluate",
+    label: "Evaluate",
+    what: "compare the candidate with the live version",
+    of: "candidate",
+  },
   {
     kind: "promote",
     label: "Promote",

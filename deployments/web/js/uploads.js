@@ -41,8 +41,8 @@ export function takeUploads(store) {
 function addFiles(store, files) {
   const isImage = (/** @type {File} */ { type }) => type.startsWith("image/");
   const others = [...files].filter((file) => !isImage(file)).map(({ name }) => name || "a file");
-  const told = others.length > 0 && h("p", { class: "problem" }, `Not an image: ${others.join(", ")}`);
-  fill(byId("refused"), told);
+  const message = others.length > 0 && h("p", { class: "problem" }, `Not an image: ${others.join(", ")}`);
+  fill(byId("refused"), message);
   for (const file of [...files].filter(isImage)) {
     store.addPart("upload", file.name || "pasted image", { file, preview: URL.createObjectURL(file) });
   }

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from demo.service import DemoService
 from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage
-from tests.support.browser import IMAGE, found, open_search, search_words
+from tests.support.browser import IMAGE, found, open_search, search_text
 
 SERIOUS = ("serious", "critical")
 
@@ -17,7 +17,7 @@ SERIOUS = ("serious", "critical")
 def searched(page: Page) -> None:
     open_search(page)
     page.get_by_label("choose images").set_input_files(IMAGE)
-    search_words(page, "a green dress")
+    search_text(page, "a green dress")
     for panel in ("#models", "#filters", "#saved"):
         page.locator(f"{panel} summary").first.click()
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from demo.service import DemoService
 from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage, screenshot
-from tests.support.browser import IMAGE, found, open_search, search_words, shown
+from tests.support.browser import IMAGE, found, open_search, search_text, shown
 
 
 def test_a_visitor_sees_products_before_asking_for_any(page: Page) -> None:
@@ -17,9 +17,9 @@ def test_a_visitor_sees_products_before_asking_for_any(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("12 products")
 
 
-def test_search_by_words(page: Page) -> None:
+def test_search_by_text(page: Page) -> None:
     open_search(page)
-    first = search_words(page, "a red dress")[0]
+    first = search_text(page, "a red dress")[0]
     assert first.startswith("dress-red")
     assert "q=a+red+dress" in page.url
 
@@ -97,10 +97,10 @@ def test_a_box_is_sent_as_shares_of_the_image(page: Page) -> None:
 
 def test_more_like_this_and_less_like_that(page: Page) -> None:
     open_search(page)
-    results = search_words(page, "a red dress")
+    results = search_text(page, "a red dress")
     page.locator(f'[data-product="{results[0]}"]').get_by_role("button", name="More like").click()
     expect(page.locator(f'#results [data-product="{results[0]}"]')).to_have_count(0)
-    liked = search_words(page, "")
+    liked = search_text(page, "")
     assert results[0] not in liked
     page.locator(f'[data-product="{liked[0]}"]').get_by_role("button", name="Less like").click()
     expect(page.locator(f'#results [data-product="{liked[0]}"]')).to_have_count(0)
@@ -133,12 +133,12 @@ def test_models_side_by_side_join_what_they_share(page: Page) -> None:
         screenshot(page, "side-by-side")
 
 
-def test_words_to_a_model_that_sees_only_images_are_explained(
+def test_a_text_to_a_model_that_reads_only_images_is_explained(
     service: DemoService, open_page: OpenPage
 ) -> None:
     page = open_page(service.base_url, expected="422")
     open_search(page)
-    search_words(page, "a red dress")
+    search_text(page, "a red dress")
     page.get_by_label("Model", exact=True).select_option("dinov2")
     expect(page.get_by_role("alert")).to_contain_text("dinov2")
     page.get_by_label("Model", exact=True).select_option("openclip")
@@ -148,7 +148,7 @@ def test_words_to_a_model_that_sees_only_images_are_explained(
 
 def test_filters_come_from_the_catalog(page: Page) -> None:
     open_search(page)
-    search_words(page, "a dress")
+    search_text(page, "a dress")
     page.locator("#filters summary").click()
     page.get_by_role("group", name="color").get_by_label("blue").check()
     page.wait_for_function("() => document.querySelector('#results[aria-busy]') === null")
@@ -165,7 +165,7 @@ def test_a_shared_address_brings_the_same_search_elsewhere(
     service: DemoService, page: Page, open_page: OpenPage
 ) -> None:
     open_search(page)
-    search_words(page, "a striped shirt")
+    search_text(page, "a striped shirt")
     page.get_by_label("Model", exact=True).select_option("openclip")
     fourth = found(page)[3]
     page.locator(f'[data-product="{fourth}"]').get_by_role("button", name="More like").click()
@@ -174,7 +174,7 @@ def test_a_shared_address_brings_the_same_search_elsewhere(
     other = open_page(service.base_url)
     open_search(other, page.url)
     assert found(other) == mine
-    assert other.get_by_label("Words", exact=True).input_value() == "a striped shirt"
+    assert other.get_by_label("Text", exact=True).input_value() == "a striped shirt"
     assert other.get_by_label("Model", exact=True).input_value() == "openclip"
     expect(other.locator(".part output")).to_have_text("0.40")
 
@@ -183,17 +183,17 @@ def test_back_leads_to_the_search_before_with_its_upload(page: Page) -> None:
     open_search(page)
     page.get_by_label("choose images").set_input_files(IMAGE)
     by_image = found(page)
-    search_words(page, "a blue hat")
+    search_text(page, "a blue hat")
     page.wait_for_url("**q=a+blue+hat**")
     page.go_back()
-    expect(page.get_by_label("Words", exact=True)).to_have_value("")
+    expect(page.get_by_label("Text", exact=True)).to_have_value("")
     assert found(page) == by_image
     expect(page.locator(".part")).to_have_count(1)
 
 
 def test_a_search_can_be_saved_and_forgotten(page: Page) -> None:
     open_search(page)
-    saved = search_words(page, "a yellow bag")
+    saved = search_text(page, "a yellow bag")
     page.locator("#saved summary").click()
     page.get_by_label("Name").fill("bags")
     page.get_by_role("button", name="Save", exact=True).click()
@@ -213,7 +213,7 @@ def test_a_link_that_was_made_with_an_upload_says_that_it_lacks_it(page: Page) -
 
 def test_details_show_a_product_and_search_by_one_of_its_images(page: Page) -> None:
     open_search(page)
-    first = search_words(page, "a red dress")[0]
+    first = search_text(page, "a red dress")[0]
     page.locator(f'[data-product="{first}"] .open').click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(first)
@@ -228,7 +228,7 @@ def test_lists_load_thumbnails_and_never_originals(page: Page) -> None:
     images: list[str] = []
     page.on("request", lambda request: images.append(request.url) if "/v1/images/" in request.url else None)
     open_search(page)
-    search_words(page, "a red dress")
+    search_text(page, "a red dress")
     page.wait_for_load_state("networkidle")
     assert images
     assert all("/thumbnail?size=small" in url for url in images)
@@ -238,7 +238,7 @@ def test_a_visitor_without_a_mouse_can_search_and_look(page: Page) -> None:
     open_search(page)
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the results")).to_be_focused()
-    page.get_by_label("Words", exact=True).focus()
+    page.get_by_label("Text", exact=True).focus()
     page.keyboard.type("a red dress")
     page.keyboard.press("Enter")
     found(page)
@@ -264,7 +264,7 @@ def test_nothing_is_wider_than_the_screen(service: DemoService, open_page: OpenP
     page = open_page(service.base_url, width)
     open_search(page)
     page.get_by_label("choose images").set_input_files(IMAGE)
-    search_words(page, "in green")
+    search_text(page, "in green")
     for panel in ("#models", "#filters", "#saved"):
         page.locator(f"{panel} summary").first.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width

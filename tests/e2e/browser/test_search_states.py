@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.browser.conftest import OpenPage
-from tests.support.browser import open_search, put, search_words
+from tests.support.browser import open_search, put, search_text
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service, served
 
@@ -48,7 +48,7 @@ def test_an_answer_shows_how_long_its_stages_took(base_url: str, page: Page) -> 
     put(base_url, "a", "red")
     open_search(page)
     with page.expect_response("**/v1/search") as answered:
-        search_words(page, "red")
+        search_text(page, "red")
     page.get_by_text("Stages", exact=True).click()
     shown = dict(
         zip(
@@ -67,7 +67,7 @@ def test_sliders_weigh_the_models_of_the_ensemble(base_url: str, page: Page) -> 
     for color in ("red", "blue"):
         put(base_url, color, color)
     open_search(page)
-    search_words(page, "red")
+    search_text(page, "red")
     page.get_by_text("Weights in the ensemble").click()
     with page.expect_response("**/v1/search") as answered:
         page.get_by_role("slider", name="Weight of second").fill("0")
