@@ -14,8 +14,6 @@ from tests.support.code_blocks import README_URL, ROOT, code_blocks, run_blocks
 README, UPGRADE = "README.md", "docs/upgrade.md"
 NOT_HERE = {
     "make demo": "tests/alone/test_demo.py starts what it starts",
-    ".venv/bin/vitrine build --local --config serve_config.yaml": "needs GPUs and stores",
-    ".venv/bin/vitrine config check serve_config.yaml": "needs a cluster; test_serve_file.py checks the file",
 }
 WALK_S = 900
 
@@ -50,7 +48,7 @@ def test_the_program_of_the_readme_works_as_written(
 
 def test_no_block_is_left_out() -> None:
     kinds = {block.language for page in (README, UPGRADE) for block in code_blocks(page)}
-    assert kinds == {"sh", "python", "json", "yaml", "mermaid", "text"}
+    assert kinds == {"sh", "python", "mermaid", "text"}
     assert all(any(block.startswith(each) for block in shell_blocks(README)) for each in NOT_HERE)
 
 

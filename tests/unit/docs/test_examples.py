@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from core.filters import parse_filter
 from core.jobs import KINDS
 from jobs.evaluation.labels import read_table
 from models.config import EncoderConfig
@@ -34,17 +35,19 @@ def encoders(page: str) -> list[EncoderConfig]:
     return [EncoderConfig.model_validate(each["args"]) for each in applications if "args" in each]
 
 
-def test_the_bodies_of_the_readme_are_searches_and_jobs() -> None:
-    searches = [SearchRequest.model_validate(body) for body in bodies("README.md") if "query" in body]
-    jobs = [
-        KINDS[body["kind"]].model_validate(body["args"]) for body in bodies("README.md") if "kind" in body
-    ]
-    assert (len(searches), len(jobs)) == (1, 5)
-    assert len(bodies("README.md")) == 6
+def test_the_search_in_full_and_the_filter_are_taken() -> None:
+    search, condition = bodies("docs/searching.md")
+    assert SearchRequest.model_validate(search).keyword_weight == 0.5
+    assert parse_filter(condition)
+
+
+def test_the_jobs_of_the_page_about_bulk_work_are_taken() -> None:
+    jobs = [KINDS[body["kind"]].model_validate(body["args"]) for body in bodies("docs/imports.md")]
+    assert len(jobs) == 5
 
 
 def test_the_encoders_that_pages_show_can_be_configured() -> None:
-    (captioner,) = encoders("README.md")
+    (captioner,) = encoders("docs/imports.md")
     (baseline,) = encoders("docs/migrating.md")
     assert (captioner.captions is not None, baseline.family) == (True, "timm")
 
