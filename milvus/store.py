@@ -36,6 +36,8 @@ _FILTERED_SHARE = 10
 KEYS_A_CALL = 1000
 _KEYS_A_PAGE = 10_000
 _PRODUCTS_A_CALL = 1000
+_IMAGES_A_PRODUCT = 64
+"""Images of a product that a call for vectors reckons with, on average."""
 _ROWS_FRESH_S = 30.0
 _IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": True}
 """What pymilvus's own iterator sends so that a page is the smallest keys, in Lite and in a server."""
@@ -267,8 +269,11 @@ class MilvusStore:
     ) -> list[Hit]:
         dimension, index_type = self._describe(collection)
         query = check_vector(vector, dimension)
+        distinct = list(dict.fromkeys(products))
+        if index_type not in EXACT_INDEXES:
+            return in_order(self._scores_by_vectors(collection, query, distinct, filter))
         hits: list[Hit] = []
-        for some in batched(list(dict.fromkeys(products)), _PRODUCTS_A_CALL):
+        for some in batched(distinct, _PRODUCTS_A_CALL):
 
             def search(count: int, found: Sequence[str], some: Sequence[str] = some) -> list[Hit]:
                 known = set(found)
@@ -277,8 +282,27 @@ class MilvusStore:
                     return []
                 return self._search(collection, query, count, compile_filter(filter, only_products=left))
 
-            hits += nearest_products(search, len(some), exact=index_type in EXACT_INDEXES)
+            hits += nearest_products(search, len(some), exact=True)
         return in_order(hits)
+
+    def _scores_by_vectors(
+        self, collection: str, query: Vector, products: Sequence[str], filter: Filter | None
+    ) -> list[Hit]:
+        """Score products by their stored vectors: an approximate index may miss images of a few products."""
+        best: dict[str, Hit] = {}
+        direction = query / np.linalg.norm(query)
+        size = max(1, MAX_CALL_BYTES // (len(query) * 4 * _IMAGES_A_PRODUCT))
+        for some in batched(products, size):
+            expression = compile_filter(filter, only_products=some)
+            for row in self._query(collection, expression, [*HIT_FIELDS, "embedding"]):
+                stored = np.asarray(row["embedding"], dtype=np.float32)
+                score = clamped(float(stored @ direction / np.linalg.norm(stored)))
+                known = best.get(row["product_id"])
+                if known is None or (score, known.image_id) > (known.score, row["image_id"]):
+                    best[row["product_id"]] = Hit(
+                        row["image_id"], int(row["revision"]), row["product_id"], score
+                    )
+        return list(best.values())
 
     def _search(self, collection: str, query: Vector, count: int, expression: str) -> list[Hit]:
         index_type = self._describe(collection)[1]
