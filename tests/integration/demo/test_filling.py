@@ -47,5 +47,5 @@ def test_a_service_with_keys_starts_all_the_same_and_says_how_to_fill_it(base_ur
 def test_a_key_that_may_not_write_is_named_as_the_reason(base_url: str) -> None:
     admin = make_key(base_url, "admin")
     for key in ("vitrine_wrong", make_key(base_url, "read", admin=admin)):
-        with pytest.raises(RuntimeError, match="VITRINE_KEY was not taken"):
+        with pytest.raises(RuntimeError, match="VITRINE_KEY was refused"):
             fill(base_url, PRODUCTS, key)
