@@ -128,7 +128,6 @@ ALLOWED = {
 
 PENDING: Mapping[str, set[str]] = {
     "catalog/backup.py": {"whole"},
-    "deployments/http/bodies.py": {"Taken"},
     "deployments/replicas/handles.py": {"cancelled", "cancelling"},
     "docs/api.md": {"told"},
     "docs/operations.md": {"sleeping model", "tells how", "told"},
