@@ -210,4 +210,5 @@ def _ensemble(applications: Sequence[Mapping[str, Any]]) -> EnsembleArgs | None:
 
 def _first_error(error: ValidationError) -> str:
     detail = error.errors(include_url=False)[0]
-    return f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}".removeprefix(": ")
+    place, message = ".".join(map(str, detail["loc"])), detail["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}".removeprefix(": ")
