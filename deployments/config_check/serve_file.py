@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -296,12 +295,11 @@ def _contradictions(config: ServeDeploySchema) -> Iterator[_Problem]:
             yield from _gateway_problems(config, index, args)
 
 
-def _endpoint(address: str) -> tuple[str | None, str | None, int | None]:
-    """Return the scheme, the host or socket path, and the port of an address of Milvus Lite; it has no TLS."""
+def _endpoint(address: str) -> str:
+    """Return the socket path, or host:port, of an address of Milvus Lite, which has no TLS."""
     if address.startswith("unix:"):
-        return "unix", os.path.normpath(socket_path(address)), None
-    parts = urlsplit(address if "://" in address else f"http://{address}")
-    return parts.scheme, parts.hostname, parts.port
+        return os.path.normpath(socket_path(address))
+    return address.removeprefix("http://").rstrip("/").lower()
 
 
 def _user_config(deployment: DeploymentSchema) -> dict[str, Any]:
