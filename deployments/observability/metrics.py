@@ -3,7 +3,7 @@
 Ray's objects are made at first use: only inside a replica do they learn which one it is. Serve adds the labels
 `application`, `deployment` and `replica`, and every name gets the prefix `ray_`.
 
-A search records a dozen values. In a replica that has just woken up that takes 0.12 ms in all, in a loop half.
+A search records a dozen values. In a replica that was idle that takes 0.12 ms in all, in a loop half.
 """
 
 import logging
