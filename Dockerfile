@@ -10,7 +10,7 @@ COPY constraints.txt ./
 RUN pip install --no-cache-dir "uv==$(sed -n 's/^uv==//p' constraints.txt)" \
     && uv venv /opt/vitrine/venv
 ENV PATH=/opt/vitrine/venv/bin:$PATH
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY core core
 COPY models models
 COPY catalog catalog

@@ -82,7 +82,7 @@ class CircuitBreaker:
     """Spare searches the wait for a member that was just late (Nygard, Release It!, 2007).
 
     It opens with the first search that waited in vain, and closes when the member answers a probe. One probe at
-    a time goes on, which also wakes a model that was scaled to zero. It closes too when no search has wanted the
+    a time goes on, which also starts a model that was scaled to zero. It closes too when no search has wanted the
     member since the last probe.
     """
 

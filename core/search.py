@@ -77,7 +77,7 @@ class SearchQuery:
     embedded: Mapping[str, QueryVector] = field(default_factory=dict)
     """Vectors of the query that are known, by model; such a model is not asked to embed it again."""
     not_asked: Mapping[str, str] = field(default_factory=dict)
-    """Models that cannot encode a part or are not to be woken, and why; an ensemble leaves them out."""
+    """Models that cannot encode a part or are not to be started, and why; an ensemble leaves them out."""
 
     @property
     def inputs(self) -> list[EncoderInput]:

@@ -95,10 +95,6 @@ def upward(name: str) -> list[str]:
     ]
 
 
-def _layer_of(imported: str) -> str:
-    return SCHEMAS if imported.startswith("vitrine.schemas") else imported.split(".")[0]
-
-
 def circles() -> list[list[str]]:
     """List the groups of modules that import one another, imports within functions included."""
     names = {module_name(path): path for folder in PRODUCT for path in files(folder)}

@@ -194,7 +194,7 @@ class AsyncVitrine:
         return await self._sender.send(await asyncio.to_thread(calls.embed_images, model, images))
 
     async def caption(self, image: ImageInput, *, model: str | None = None) -> CaptionResponse:
-        """Describe an image in words, by default with the first model that writes captions."""
+        """Write a caption for an image, by default with the first model that writes captions."""
         return await self._sender.send(await asyncio.to_thread(calls.caption, image, model))
 
     async def models(self) -> list[Model]:

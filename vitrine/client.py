@@ -232,7 +232,7 @@ class Vitrine:
         return self._sender.send(calls.embed_images(model, images))
 
     def caption(self, image: ImageInput, *, model: str | None = None) -> CaptionResponse:
-        """Describe an image in words, by default with the first model that writes captions.
+        """Write a caption for an image, by default with the first model that writes captions.
 
         Raises:
             InvalidRequest: the model writes no captions, or the image cannot be read.

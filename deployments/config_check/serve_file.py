@@ -22,6 +22,7 @@ from core.errors import ConfigError
 from deployments.app import DEPLOYMENTS
 from deployments.config import EnsembleArgs, GatewayArgs, MilvusLiteArgs, RepairArgs
 from deployments.config_check.tables import model_in
+from milvus.config import socket_path
 
 Place = tuple[str | int, ...]
 """The keys and positions that lead to a value."""
@@ -267,15 +268,16 @@ def _contradictions(config: ServeDeploySchema) -> Iterator[_Problem]:
         for application, args in zip(config.applications, given, strict=True)
         if application.import_path.endswith(":build_encoder")
     }
-    owners = {args.address for args in given if isinstance(args, MilvusLiteArgs)}
+    owners = {_endpoint(args.address): args.address for args in given if isinstance(args, MilvusLiteArgs)}
     for index, (application, args) in enumerate(zip(config.applications, given, strict=True)):
         place: Place = ("applications", index, "args")
         if application.name in encoders and getattr(args, "name", None) != application.name:
             yield _Problem((*place, "name"), f"this must be the application's name, {application.name!r}")
         if isinstance(args, GatewayArgs | RepairArgs | EnsembleArgs) and owners:
             uri = args.milvus.uri
-            if not {uri, uri.removeprefix("http://")} & owners:
-                message = f"nothing listens on {uri}: the application of Milvus Lite has {', '.join(owners)}"
+            if _endpoint(uri) not in owners:
+                addresses = ", ".join(owners.values())
+                message = f"nothing listens on {uri}: the application of Milvus Lite has {addresses}"
                 yield _Problem((*place, "milvus", "uri"), message)
         named: list[tuple[Place, str]] = [
             (("applications", index, "deployments", position, "user_config", key), model)
@@ -295,6 +297,13 @@ def _contradictions(config: ServeDeploySchema) -> Iterator[_Problem]:
                 yield _Problem(where, message)
         if isinstance(args, GatewayArgs):
             yield from _gateway_problems(config, index, args)
+
+
+def _endpoint(address: str) -> str:
+    """Return the socket path, or host:port, of an address of Milvus Lite, which has no TLS."""
+    if address.startswith("unix:"):
+        return os.path.normpath(socket_path(address))
+    return address.removeprefix("http://").rstrip("/").lower()
 
 
 def _user_config(deployment: DeploymentSchema) -> dict[str, Any]:

@@ -246,7 +246,7 @@ class Form:
         return {"schema": schema, "encoding": {name: {"contentType": JSON} for name in self.json}}
 
 
-class Taken(Generic[M]):
+class RequestBody(Generic[M]):
     """A body: JSON of a model, or where there is a form, that as well."""
 
     def __init__(self, model: type[M], form: Form | None = None) -> None:
@@ -281,8 +281,8 @@ class Taken(Generic[M]):
         if kind == FORM and self._form is not None:
             return True
         if kind not in (JSON, "") and not (kind.startswith("application/") and kind.endswith("+json")):
-            taken = JSON if self._form is None else f"{JSON} or {FORM}"
-            raise UnsupportedMediaType(f"send the body as {taken}, and say so in Content-Type").at(
+            accepted = JSON if self._form is None else f"{JSON} or {FORM}"
+            raise UnsupportedMediaType(f"send the body as {accepted}, and say so in Content-Type").at(
                 "Content-Type"
             )
         return False

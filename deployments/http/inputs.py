@@ -12,7 +12,7 @@ from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.filters import parse_filter
 from core.search import QueryPart, SearchQuery, StoredPart
 from core.types import Box, Cropped, ImageInput
-from deployments.http.bodies import Form, Taken, decode_base64, files_of, parse, text_of
+from deployments.http.bodies import Form, RequestBody, decode_base64, files_of, parse, text_of
 from deployments.services.assembly import Services
 from vitrine.schemas import search as schemas
 from vitrine.schemas.search import ImagePart, ImageUrlPart, Part, ProductImagePart, ProductPart, TextPart
@@ -57,12 +57,14 @@ MAX_BYTES = 48 * 2**20
 B = TypeVar("B", bound=schemas.QueryRequest)
 
 
-def query_of(kind: type[B]) -> Taken[B]:
+def query_of(kind: type[B]) -> RequestBody[B]:
     """Declare a body that holds a query: JSON, or a form with the JSON and the images as files."""
-    return Taken(kind, Form(json={"request": kind}, any_file="An image file, named by a part's `upload`."))
+    return RequestBody(
+        kind, Form(json={"request": kind}, any_file="An image file, named by a part's `upload`.")
+    )
 
 
-async def read_query(request: Request, service: Services, taken: Taken[B]) -> tuple[B, SearchQuery]:
+async def read_query(request: Request, service: Services, declared: RequestBody[B]) -> tuple[B, SearchQuery]:
     """Read a search as JSON, or as multipart with the JSON in the field `request` and files beside it.
 
     Returns the body, and its query of the ensemble; the route names another model.
@@ -70,7 +72,7 @@ async def read_query(request: Request, service: Services, taken: Taken[B]) -> tu
     Raises:
         VitrineError: something is wrong; `param` names the field.
     """
-    body, uploads = await _read(request, taken)
+    body, uploads = await _read(request, declared)
     service.check_page(body.limit, body.offset)
     parts = await _parts(service, body, uploads)
     named = () if body.include_query_products else _named_products(parts)
@@ -88,12 +90,12 @@ async def read_query(request: Request, service: Services, taken: Taken[B]) -> tu
     )
 
 
-async def _read(request: Request, taken: Taken[B]) -> tuple[B, dict[str, bytes]]:
-    if not taken.is_form(request):
-        return await taken.json(request), {}
+async def _read(request: Request, declared: RequestBody[B]) -> tuple[B, dict[str, bytes]]:
+    if not declared.is_form(request):
+        return await declared.json(request), {}
     uploads = {}
-    async with taken.form(request, MAX_PARTS) as form:
-        body = parse(text_of(form, "request") or "{}", taken.model, "request")
+    async with declared.form(request, MAX_PARTS) as form:
+        body = parse(text_of(form, "request") or "{}", declared.model, "request")
         for field in dict.fromkeys(name for name in form if name != "request"):
             for index, data in enumerate(await files_of(form, field)):
                 uploads[f"{field}[{index}]" if index else field] = data

@@ -1,10 +1,12 @@
 """Batches that gather across requests while the model is busy, with their metrics and spans."""
 
 import asyncio
+import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
@@ -12,6 +14,8 @@ from core.concurrency import start_shared
 from deployments.observability.metrics import BATCH_SIZE, ERRORS, STAGE_SECONDS
 from deployments.observability.telemetry import error_type
 from deployments.observability.tracing import past_span
+
+logger = logging.getLogger(__name__)
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -51,6 +55,15 @@ class BatchMetrics:
                 ERRORS.add(stage="forward", model=self._model, type=error_type(answer))
 
 
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Log what fails: answers are worth more than their metrics and spans."""
+    try:
+        yield
+    except Exception:
+        logger.exception("a batch cannot be recorded")
+
+
 class Batches(Generic[Input, Output]):
     """Runs a function on the inputs that have gathered, one batch at a time.
 
@@ -88,7 +101,8 @@ class Batches(Generic[Input, Output]):
         finally:
             now_s = asyncio.get_running_loop().time()
             if waiting.begun_s <= now_s:
-                self._metrics.item(waiting.since_s, waiting.begun_s, now_s)
+                with _logged():
+                    self._metrics.item(waiting.since_s, waiting.begun_s, now_s)
 
     async def _run_all(self) -> None:
         while self._queue:
@@ -132,4 +146,5 @@ class Batches(Generic[Input, Output]):
                 if not each.answer.done():
                     each.answer.set_exception(error)
         finally:
-            self._metrics.batch(len(batch), batch[0].since_s, begun_s, loop.time())
+            with _logged():
+                self._metrics.batch(len(batch), batch[0].since_s, begun_s, loop.time())

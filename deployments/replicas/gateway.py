@@ -16,7 +16,7 @@ from deployments.http.app import create_app
 from deployments.http.limits import within_deadline
 from deployments.observability.ray_private import serve_http_host
 from deployments.observability.telemetry import start_telemetry
-from deployments.replicas.handles import HandleEncoder, HandleEnsemble
+from deployments.replicas.handles import HandleEncoder, HandleEnsemble, LastInfos, Scales
 from deployments.services.assembly import Services, assemble
 from milvus.store import MilvusStore
 
@@ -33,6 +33,8 @@ class GatewayReplica:
         self._catalog = open_catalog(args.catalog, lambda: within_deadline(read_timeout_s))
         self._store = MilvusStore(args.milvus)
         self._ensemble = HandleEnsemble(args.encode_deadline_s)
+        self._scales = Scales()
+        self._last_infos = LastInfos(self._scales.of)
         self._app = create_app(args)
         self._exposed_at = _exposed_at()
         if not args.authentication.admin_key_sha256 and not self._catalog.api_keys.all():
@@ -60,10 +62,12 @@ class GatewayReplica:
             self._connect,
             self._ensemble,
             self._exposed_at,
+            self._scales.of,
+            self._last_infos.of,
         )
 
     def _connect(self, name: str) -> HandleEncoder:
-        return HandleEncoder(name, self._args.encode_deadline_s)
+        return HandleEncoder(name, self._args.encode_deadline_s, note=self._last_infos.note)
 
 
 def _exposed_at() -> str | None:

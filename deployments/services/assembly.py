@@ -1,6 +1,6 @@
 """The services that the routes use, assembled once per configuration of a gateway replica."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from catalog.fetching.fetcher import Fetcher
@@ -9,7 +9,9 @@ from core.calibration import NullSamples
 from core.errors import InputTooLarge
 from core.ports import EncoderClient, VectorStore
 from core.store_check import StoreCheck
+from core.types import EncoderInfo
 from deployments.config import GatewayArgs, ServedModels
+from deployments.replicas.handles import Scale
 from deployments.services.api_keys import ApiKeys
 from deployments.services.compare import Comparison
 from deployments.services.encoders import Captioner, Embedder, EncoderSet
@@ -57,11 +59,13 @@ def assemble(
     connect: Callable[[str], EncoderClient],
     ensemble: Ensemble,
     exposed_at: str | None = None,
+    scale: Callable[[str], Awaitable[Scale]] | None = None,
+    last_info: Callable[[str, Scale], EncoderInfo | None] | None = None,
 ) -> Services:
     """Wire the services.
 
     `connect` returns the client of an encoder by its name. `exposed_at` is the address that Serve listens on,
-    unless it is loopback.
+    unless it is loopback. `scale` and `last_info` are for `Status`.
     """
     encoders = EncoderSet(served.models, connect, catalog.ledger.versions)
     thresholds = Thresholds(encoders, NullSamples(catalog.products, store, args.calibration))
@@ -78,7 +82,9 @@ def assemble(
         comparison=Comparison(search, encoders),
         stored=StoredParts(catalog),
         writes=ProductWrites(catalog, store, encoders, args.index_wait_s, check),
-        status=Status(catalog, store, encoders, ensemble, args.ready_coverage, counts, check),
+        status=Status(
+            catalog, store, encoders, ensemble, args.ready_coverage, counts, check, scale, last_info
+        ),
         attributes=AttributeSummaries(catalog.products),
         thumbnails=Thumbnails(catalog, args.images, args.thumbnails),
         jobs=BulkJobs(

@@ -44,6 +44,8 @@ class ModelStatus:
     counts: LedgerCounts | None
     live: bool
     problem: str | None
+    captions: bool | None
+    """Whether it writes captions; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,12 @@ class Status:
         counts: TtlCache[str, LedgerCounts],
         check: StoreCheck,
         scale: Callable[[str], Awaitable[Scale]] | None = None,
+        last_info: Callable[[str, Scale], EncoderInfo | None] | None = None,
     ) -> None:
-        """`scale` returns the state of an encoder's application; by default Serve is asked."""
+        """`scale` returns the state of an encoder's application; by default Serve is asked.
+
+        `last_info` returns what an encoder in this state said of itself when it last ran, as far as that is known.
+        """
         self._catalog = catalog
         self._store = store
         self._encoders = encoders
@@ -77,6 +83,7 @@ class Status:
         self._ensemble = ensemble
         self._check_store = check
         self._scale = Scales().of if scale is None else scale
+        self._last_info = last_info
         # Shared by all who ask meanwhile, and not kept.
         self._readiness = TtlCache[None, Readiness](lambda _: self._check(), ttl_s=0.0)
 
@@ -136,7 +143,7 @@ class Status:
             return
 
     async def _pass(self, encoder: EncoderClient, embedded: dict[str, QueryVector]) -> None:
-        if await self._is_idle(encoder.name):
+        if (await self._scale_of(encoder.name)).is_idle:
             return
         encoded = await encoder.encode([PROBE])
         vector, collection = encoded.vectors[0], encoded.info.collection
@@ -149,36 +156,45 @@ class Status:
             raise Unavailable(_incomplete(encoded.info, counts, live))
         await asyncio.to_thread(self._store.search_products, collection, vector, 1)
 
-    async def _is_idle(self, name: str) -> bool:
+    async def _scale_of(self, name: str) -> Scale:
         try:
             # Shorter than a check, since models work while Serve's controller is away.
             async with asyncio.timeout(_LEAST_S):
-                return (await self._scale(name)).is_idle
+                return await self._scale(name)
         except TimeoutError:
-            return False
+            return Scale()
 
     async def _model(self, encoder: EncoderClient) -> ModelStatus:
         try:
             # A model that does not answer is reported, not waited for.
             async with asyncio.timeout(READY_TIMEOUT_S):
-                info = await self._describe(encoder)
+                info, captions = await self._describe(encoder)
             await asyncio.to_thread(self._check_store.require)
             counts = await self._counts.get(info.collection)
             live = await asyncio.to_thread(self._store.alias_target, info.name) == info.collection
         except TimeoutError:
-            return ModelStatus(encoder.name, None, None, False, _LATE)
+            return ModelStatus(encoder.name, None, None, False, _LATE, None)
         except VitrineError as error:
-            return ModelStatus(encoder.name, None, None, False, error.message)
-        return ModelStatus(encoder.name, info, counts, live, None)
+            return ModelStatus(encoder.name, None, None, False, error.message, None)
+        return ModelStatus(encoder.name, info, counts, live, None, captions)
 
-    async def _describe(self, encoder: EncoderClient) -> EncoderInfo:
-        """Describe an encoder; where it is scaled to zero, its live version by the register."""
-        if await self._is_idle(encoder.name):
+    async def _describe(self, encoder: EncoderClient) -> tuple[EncoderInfo, bool | None]:
+        """Describe an encoder, with whether it writes captions.
+
+        One that is scaled to zero is not started: it is as it last said, or else the live version by the register,
+        which does not know of captions.
+        """
+        scale = await self._scale_of(encoder.name)
+        if scale.is_idle:
+            info = None if self._last_info is None else self._last_info(encoder.name, scale)
+            if info is not None:
+                return info, info.captions is not None
             live, known = await asyncio.to_thread(self._known_versions, encoder.name)
             for info in known:
                 if info.collection == live:
-                    return info
-        return await encoder.describe()
+                    return info, None
+        info = await encoder.describe()
+        return info, info.captions is not None
 
     def _known_versions(self, model: str) -> tuple[str | None, list[EncoderInfo]]:
         live = self._store.alias_target(model)

@@ -93,7 +93,7 @@ def steady_load(cluster: ProductionCluster, first: int) -> SteadyLoad:
         "search": lambda n: request(
             "POST", "/v1/search", search({"type": "image", "image": image(first + n)})
         ),
-        "search by words": lambda n: request("POST", "/v1/search", words(n)),
+        "search by text": lambda n: request("POST", "/v1/search", words(n)),
         "embed": lambda n: request("POST", "/v1/embed/dinov2", {"image": image(first + n, side=256)}),
         "embed many": lambda n: request("POST", "/v1/embeddings", many(n)),
         "read": lambda n: request("GET", f"/v1/products/{PRODUCTS[n % len(PRODUCTS)].product_id}"),
@@ -251,12 +251,12 @@ def test_an_encoder_scales_to_zero_and_starts_for_a_search(
         assert answer["skipped"].keys() == {"blip2"}
         assert len(answer["results"]) == 5
     started = time.monotonic()
-    while (woken := client.post("/v1/search", json=body | {"model": "blip2"})).status_code != 200:
+    while (started_up := client.post("/v1/search", json=body | {"model": "blip2"})).status_code != 200:
         # On a busy machine it may take longer than a request may, and then the caller learns so.
-        assert (woken.status_code, woken.headers["retry-after"]) == (503, "1")
+        assert (started_up.status_code, started_up.headers["retry-after"]) == (503, "1")
         assert time.monotonic() - started < WITHIN_S
     with capsys.disabled():
-        print(f"\nanswered {time.monotonic() - started:.1f} s after it was asked to wake")
+        print(f"\nanswered {time.monotonic() - started:.1f} s after it was first asked")
     serve.wait_until(
         lambda: not client.post("/v1/search", json=body).json()["degraded"], WITHIN_S, "an ensemble of all"
     )

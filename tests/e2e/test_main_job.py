@@ -68,7 +68,7 @@ def test_words_find_garments_of_that_color_and_type(client: httpx.Client, model:
     assert {key: shown[key] for key in wanted} == wanted
 
 
-def test_an_image_and_words_together_move_the_result(client: httpx.Client) -> None:
+def test_an_image_and_a_text_together_move_the_result(client: httpx.Client) -> None:
     product = next(iter(demo_products(SEED, PRODUCTS)))
     part = {"type": "text", "text": "a photo of a hat"}
     found = search(client, {"query": [part | {"weight": 3}], "model": "openclip"}, product.images[0])

@@ -41,7 +41,7 @@ SCALING: dict[str, dict[str, Any]] = {
     # Two replicas at most, for they share two cores; as good as any load is enough for the second one.
     "openclip": EAGER,
     "dinov2": EAGER,
-    # As docs/operations.md says for a model that may sleep.
+    # As docs/operations.md says for a model that may be scaled to zero.
     "blip2": {"min_replicas": 0, "max_replicas": 1, "downscale_to_zero_delay_s": 8, **LOOKED_AT},
 }
 """What the tests of scaling change while the service runs, as an operator would, for there is no time and no load

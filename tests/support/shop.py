@@ -34,7 +34,7 @@ class ShopEncoder(LocalEncoder):
         self.calls += 1
         await asyncio.sleep(self.delay_s)
         encoded = await super().encode(inputs)
-        refusal = UnsupportedModality(f"model {self.name!r} cannot encode words")
+        refusal = UnsupportedModality(f"model {self.name!r} cannot encode texts")
         answers = zip(inputs, encoded.vectors, strict=True)
         return replace(
             encoded,

@@ -24,7 +24,7 @@ class ResponseModel(BaseModel):
 
 def _refuse_blank(text: str) -> str:
     if not text.strip():
-        raise PydanticCustomError("words", "give words: this text is blank")
+        raise PydanticCustomError("blank_text", "this text is blank")
     return text
 
 

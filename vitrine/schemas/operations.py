@@ -49,7 +49,10 @@ class Model(ResponseModel):
     """A configured model: the version that serves, or the problem it has."""
 
     model: str
-    captions: bool = Field(description="Whether it writes captions.")
+    captions: bool | None = Field(
+        description="Whether it writes captions; null where that is not known, of a model that does not answer or "
+        "is scaled to zero."
+    )
     serving: ModelVersion | None
     problem: str | None
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 from core.errors import InvalidInput, VitrineError
-from deployments.http.bodies import Form, Taken, decode_base64, files_of, text_of
+from deployments.http.bodies import Form, RequestBody, decode_base64, files_of, text_of
 from deployments.http.dependencies import READ, services
 from deployments.http.errors import fails
 from deployments.http.inputs import fetch_image
@@ -14,7 +14,7 @@ from vitrine.schemas.embeddings import CaptionRequest, CaptionResponse
 router = APIRouter(prefix="/v1", tags=["captions"], dependencies=[READ])
 
 
-IMAGE = Taken(
+IMAGE = RequestBody(
     CaptionRequest,
     Form(
         texts={"model": "An encoder's name; left out: the first that writes captions."},

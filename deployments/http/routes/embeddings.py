@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from catalog.fetching.fetcher import Fetcher
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.types import Encoded, EncoderInput, Vector
-from deployments.http.bodies import Form, Taken, decode_base64, files_of, is_data_uri
+from deployments.http.bodies import Form, RequestBody, decode_base64, files_of, is_data_uri
 from deployments.http.dependencies import READ, services
 from deployments.http.errors import error_body, fails
 from deployments.http.inputs import fetch_image, read_images
@@ -29,7 +29,7 @@ from vitrine.schemas.embeddings import (
 )
 
 router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[READ])
-INPUT = Taken(EmbedRequest, Form(files={"image": "An image file."}, required=("image",)))
+INPUT = RequestBody(EmbedRequest, Form(files={"image": "An image file."}, required=("image",)))
 
 
 @router.post(
@@ -76,7 +76,7 @@ async def _read_input(request: Request, service: Services) -> tuple[str, Encoder
 MAX_IMAGES = 64
 MAX_TEXT_LENGTH = 2000
 
-INPUTS = Taken(EmbeddingsRequest)
+INPUTS = RequestBody(EmbeddingsRequest)
 
 
 @router.post(

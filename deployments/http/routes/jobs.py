@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from core import jobs
 from core.errors import NotFound
-from deployments.http.bodies import Taken
+from deployments.http.bodies import RequestBody
 from deployments.http.dependencies import ADMIN, READ, services
 from deployments.http.errors import fails
 from vitrine.schemas.operations import Job, RowError, SubmitJobRequest
@@ -18,7 +18,7 @@ _REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 
-JOB = Taken(SubmitJobRequest)
+JOB = RequestBody(SubmitJobRequest)
 
 
 @router.post(

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 from core import api_keys
-from deployments.http.bodies import Taken
+from deployments.http.bodies import RequestBody
 from deployments.http.dependencies import ADMIN, services
 from deployments.http.errors import fails
 from vitrine.schemas.operations import ApiKey, CreateKeyRequest, CreateKeyResponse
@@ -11,7 +11,7 @@ from vitrine.schemas.operations import ApiKey, CreateKeyRequest, CreateKeyRespon
 router = APIRouter(prefix="/v1", tags=["keys"], dependencies=[ADMIN])
 
 
-KEY = Taken(CreateKeyRequest)
+KEY = RequestBody(CreateKeyRequest)
 
 
 @router.post(

@@ -13,7 +13,7 @@ from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.indexing import IndexState
 from core.search import QueryPart, SearchQuery
 from core.types import NewImage
-from deployments.http.bodies import Form, Taken, files_of, parse, text_of
+from deployments.http.bodies import Form, RequestBody, files_of, parse, text_of
 from deployments.http.dependencies import READ, WRITE, services
 from deployments.http.errors import fails
 from deployments.http.inputs import read_images
@@ -33,7 +33,7 @@ IMAGE_FILE: dict[int | str, dict[str, Any]] = {
     },
     **NOT_MODIFIED,
 }
-PRODUCT = Taken(
+PRODUCT = RequestBody(
     PutProductRequest,
     Form(
         json={"metadata": PutProductRequest},

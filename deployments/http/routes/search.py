@@ -28,7 +28,7 @@ SEARCH_QUERY = query_of(SearchRequest)
 
 @router.post(
     "/search",
-    summary="Search by image, words, products, or all of them",
+    summary="Search by image, text, products, or all of them",
     openapi_extra=SEARCH_QUERY.described,
     responses=fails(404, 409, 424),
 )

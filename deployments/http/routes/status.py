@@ -44,7 +44,7 @@ async def ready(request: Request, response: Response) -> ReadyResponse:
     """Run one image through every encoder and ask catalog and store; 503 names what is not ready.
 
     A replica runs its model for this once in some seconds. An encoder that was scaled to zero is ready, and is
-    not woken.
+    not started.
     """
     service = services(request)
     readiness = await service.status.ready()
@@ -62,14 +62,19 @@ async def ready(request: Request, response: Response) -> ReadyResponse:
 
 @router.get("/v1/models", summary="What is served", dependencies=[READ])
 async def models(request: Request) -> list[Model]:
-    """List the configured models with the versions that serve."""
+    """List the configured models with the versions that serve.
+
+    A model that is scaled to zero is not started. It is as it was when it last ran; if this gateway has not seen
+    that since the last deployment, its live version is listed and `captions` is null.
+    """
     listed = []
     for status in await services(request).status.models():
         serving = None
         if status.info is not None and status.counts is not None:
             serving = _version(status.info, status.counts, status.live)
-        writes = status.info is not None and status.info.captions is not None
-        listed.append(Model(model=status.name, captions=writes, serving=serving, problem=status.problem))
+        listed.append(
+            Model(model=status.name, captions=status.captions, serving=serving, problem=status.problem)
+        )
     return listed
 
 
@@ -88,6 +93,8 @@ async def versions(model: str, request: Request) -> list[ModelVersion]:
 @router.get("/v1/stats", summary="Numbers", dependencies=[READ])
 async def stats(request: Request) -> StatsResponse:
     """Count products, images, what each model has indexed, and what those that can have captioned.
+
+    A model whose `captions` are null in the list of models is left out of the captions.
 
     What the models have indexed is as of a moment ago: `counts_ttl_s` of the configuration says how long.
     """

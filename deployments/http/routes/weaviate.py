@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from core.errors import VitrineError
 from core.types import EncoderInfo
-from deployments.http.bodies import Taken
+from deployments.http.bodies import RequestBody
 from deployments.http.dependencies import READ, services
 from deployments.http.errors import status_of
 from deployments.http.inputs import decode_images
@@ -41,7 +41,7 @@ class _WeaviateRoute(APIRoute):
 router = APIRouter(tags=["weaviate"], route_class=_WeaviateRoute)
 
 
-INPUTS = Taken(VectorizeRequest)
+INPUTS = RequestBody(VectorizeRequest)
 
 
 @router.post(

@@ -91,7 +91,7 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     made.catalog.close()
 
 
-def test_all_that_was_there_comes_back_with_a_search_by_words(shop: Shop) -> None:
+def test_all_that_was_there_comes_back_with_a_search_by_text(shop: Shop) -> None:
     shop.put("dress", "hat")
     report = shop.catalog.reports.put(b"<html>")
     job = shop.catalog.jobs.create("evaluate", {})

@@ -349,8 +349,8 @@ async def test_a_slash_at_the_end_of_a_path_is_no_path_in_the_one_shape(service:
 
 BAD_SEARCHES: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "empty": ({}, 422, "query"),
-    "no words": ({"query": ""}, 422, "query"),
-    "too many words": ({"query": "x" * 3000}, 422, "query"),
+    "no text": ({"query": ""}, 422, "query"),
+    "too long a text": ({"query": "x" * 3000}, 422, "query"),
     "no weight": ({"query": "x", "weights": {"first": 0, "second": 0}}, 422, "weights"),
     "unknown field": ({"query": "x", "color": "red"}, 422, "color"),
     "unknown model": ({"query": "x", "model": "nope"}, 404, "model"),

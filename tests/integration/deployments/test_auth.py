@@ -85,6 +85,8 @@ def build(
     exposed_at: str | None = None,
     **settings: Any,
 ) -> FastAPI:
+    known = AuthenticationConfig.model_fields | AdmissionConfig.model_fields
+    assert settings.keys() <= known.keys(), f"no such settings: {settings.keys() - known.keys()}"
     args = GatewayArgs(
         catalog=_catalog_config(folder),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),

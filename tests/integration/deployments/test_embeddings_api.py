@@ -142,12 +142,12 @@ async def test_modality_decides_what_a_string_is(
 ) -> None:
     open_fetching(app, server)
     url = server.answer("/red.png", png("red"))
-    image, words = await direct(encoders["both"], png("red")), await direct(encoders["both"], url)
+    image, text = await direct(encoders["both"], png("red")), await direct(encoders["both"], url)
     for body, expected in (
         ({"input": uri(png("red"))}, image),
         ({"input": [url, uri(png("red")), b64(png("red"))], "modality": "image"}, image),
-        ({"input": url}, words),
-        ({"input": url, "modality": "text"}, words),
+        ({"input": url}, text),
+        ({"input": url, "modality": "text"}, text),
     ):
         answer = await client.post("/v1/embeddings", json={"model": "both", **body})
         for item in answer.json()["data"]:

@@ -90,7 +90,7 @@ async def test_text_is_answered_when_all_models_take_images_only(shop: Shop) -> 
         encoder.takes_text = False
     answer = await shop.search(query="kimono")
     assert (ids(answer), answer["keyword_weight"], answer["degraded"]) == (["odd"], 1, False)
-    assert "cannot encode words" in answer["skipped"]["ensemble"]
+    assert "cannot encode texts" in answer["skipped"]["ensemble"]
     refused = await shop.client.post("/v1/search", json={"query": "kimono", "model": "first"})
     assert refused.status_code == 422
 

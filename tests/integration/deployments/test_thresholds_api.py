@@ -156,7 +156,7 @@ BAD: dict[str, tuple[dict[str, Any], int, str]] = {
     "always": ({"max_false_match_rate": 1}, 422, "max_false_match_rate"),
     "too small a rate": ({"max_false_match_rate": 0.001, "model": "first"}, 409, "max_false_match_rate"),
     "too small for all": ({"max_false_match_rate": 0.001}, 409, "max_false_match_rate"),
-    "by words too": ({"max_false_match_rate": 0.1, "keyword_weight": 0.5}, 422, "keyword_weight"),
+    "by text too": ({"max_false_match_rate": 0.1, "keyword_weight": 0.5}, 422, "keyword_weight"),
 }
 
 

@@ -387,7 +387,7 @@ def test_models_are_compared_side_by_side(stocked: Stand, tmp_path: Path) -> Non
     assert stocked.run("compare").exit_code == Exit.USAGE
 
 
-def test_words_and_images_are_embedded_and_one_mistake_costs_the_others_nothing(
+def test_texts_and_images_are_embedded_and_one_mistake_costs_the_others_nothing(
     stocked: Stand, tmp_path: Path
 ) -> None:
     red, broken = str(tmp_path / "red.png"), tmp_path / "broken.png"

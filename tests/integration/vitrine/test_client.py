@@ -131,7 +131,7 @@ def test_products_are_compared_and_likened(stocked: Vitrine) -> None:
     assert stocked.similar("red", model="second", score_threshold=1).results == []
 
 
-def test_images_and_words_are_embedded_and_captioned(shop: Vitrine) -> None:
+def test_images_and_texts_are_embedded_and_captioned(shop: Vitrine) -> None:
     embedded = shop.embed("first", image=image("#c02020"))
     assert len(embedded.embedding) == embedded.dimension
     assert shop.embed("first", text="red").fingerprint == embedded.fingerprint

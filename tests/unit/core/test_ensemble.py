@@ -91,13 +91,13 @@ def test_a_member_that_cannot_read_text_is_skipped_without_degrading() -> None:
 
 def test_a_member_that_is_known_to_be_unable_is_not_asked() -> None:
     blind, stranger = Member("blind", "wvu"), {"nobody": "is no member"}
-    result = run(Member("a", "xyz"), blind, not_asked={"blind": "blind does not take words"} | stranger)
+    result = run(Member("a", "xyz"), blind, not_asked={"blind": "blind does not take texts"} | stranger)
     assert blind.asked == 0
     assert [hit.product_id for hit in result.hits] == ["x", "y", "z"]
-    assert result.skipped == {"blind": "blind does not take words"}
+    assert result.skipped == {"blind": "blind does not take texts"}
     assert not result.degraded
-    with pytest.raises(UnsupportedModality, match="blind does not take words"):
-        run(blind, not_asked={"blind": "blind does not take words"})
+    with pytest.raises(UnsupportedModality, match="blind does not take texts"):
+        run(blind, not_asked={"blind": "blind does not take texts"})
 
 
 def test_a_bug_of_one_member_leaves_the_answer_to_the_others_and_is_logged(
@@ -136,7 +136,7 @@ def test_one_member_alone_is_asked_for_no_more_than_the_page() -> None:
 def test_when_nobody_answers_the_error_is_the_most_actionable(
     order: Callable[[list[Member]], list[Member]],
 ) -> None:
-    members = [Failing("a", ModelUnavailable("away")), Failing("b", UnsupportedModality("no words"))]
+    members = [Failing("a", ModelUnavailable("away")), Failing("b", UnsupportedModality("no texts"))]
     with pytest.raises(ModelUnavailable, match="away"):
         run(*order(members))
 

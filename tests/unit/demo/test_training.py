@@ -83,7 +83,7 @@ def dinov2(images: LabeledImages, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def dimension(family: Family, out: Path, words: str | None = None) -> int:
-    """Of a unit vector that the serving encoder gives for an image or for words."""
+    """Of a unit vector that the serving encoder gives for an image or for a text."""
     encoder = load_encoder(EncoderConfig(name=family, family=family, checkpoint=str(out), threads=1))
     image = next(demo_products(1, 1)).images[0]
     rows = embed_texts(encoder, [words]) if words else embed_images(encoder, [image])

@@ -29,20 +29,23 @@ class Watch(BatchMetrics):
     def __init__(self) -> None:
         super().__init__("tested", "image")
         self.sizes: list[int] = []
+        self.in_order: list[bool] = []
         self.waited: list[bool] = []
 
     def batch(self, size: int, since_s: float, begun_s: float, ended_s: float) -> None:
-        assert since_s <= begun_s <= ended_s
+        self.in_order.append(since_s <= begun_s <= ended_s)
         self.sizes.append(size)
 
     def item(self, since_s: float, begun_s: float, ended_s: float) -> None:
-        assert begun_s <= ended_s
+        self.in_order.append(since_s <= begun_s <= ended_s)
         self.waited.append(begun_s - since_s >= 0.04)
 
 
 @pytest.fixture
-def watch() -> Watch:
-    return Watch()
+def watch() -> Iterator[Watch]:
+    watch = Watch()
+    yield watch
+    assert all(watch.in_order)
 
 
 class Doubling:
@@ -142,6 +145,24 @@ async def test_a_function_that_leaves_out_an_answer_leaves_nobody_waiting(
         answers = await asyncio.gather(*(batches.submit(n) for n in range(3)), return_exceptions=True)
     assert any(isinstance(answer, ValueError) for answer in answers)
     assert await asyncio.wait_for(Batches[int, int](list, thread, 8, 0.01, watch).submit(7), 30) == 7
+
+
+class Broken(BatchMetrics):
+    def batch(self, size: int, since_s: float, begun_s: float, ended_s: float) -> None:
+        raise RuntimeError("no metrics")
+
+    def item(self, since_s: float, begun_s: float, ended_s: float) -> None:
+        raise RuntimeError("no spans")
+
+
+async def test_what_cannot_be_recorded_is_answered_all_the_same(
+    doubling: Doubling, thread: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    batches = Batches[int, int](doubling, thread, 2, 0.01, Broken("tested", "image"))
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*(batches.submit(n) for n in range(5))) == [2 * n for n in range(5)]
+    assert "no metrics" in caplog.text
+    assert "no spans" in caplog.text
 
 
 def test_a_batch_tells_its_size_and_apart_how_long_it_waited_and_ran(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,8 +141,11 @@ async def test_text_for_a_model_that_reads_none_takes_no_place_in_a_batch(
 
 
 async def test_probes_run_the_model_itself_once_in_a_while_and_leave_the_cache_alone(
-    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    clock = SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr("core.concurrency.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    replica = EncoderReplica(EncoderConfig(name="tested", family="fake"))
     forward, passes = replica._encoder.forward, list[int]()
     monkeypatch.setattr(
         replica._encoder, "forward", lambda batch: passes.append(len(batch)) or forward(batch)
@@ -152,7 +156,8 @@ async def test_probes_run_the_model_itself_once_in_a_while_and_leave_the_cache_a
     ]
     assert all(isinstance(answer, np.ndarray) for answer in answers)
     assert passes == [1]
-    replica._probes._reads.clear()
+    assert replicas.PROBE_TTL_S <= 10, "a broken model must be seen soon"
+    clock.now_s += replicas.PROBE_TTL_S
     await replica.encode([PROBE])
     assert passes == [1, 1]
 

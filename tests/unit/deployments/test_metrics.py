@@ -1,6 +1,7 @@
 """The list of metrics keeps to Prometheus' conventions, and the docs hold it."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +10,7 @@ from deployments.observability.metrics import (
     METRICS,
     STAGE_SECONDS,
     Counter,
+    Gauge,
     Histogram,
     Metric,
     table,
@@ -41,6 +43,25 @@ def test_every_metric_has_a_name_of_its_own() -> None:
 
 def test_every_stage_is_explained() -> None:
     assert [stage for stage in STAGES if f"`{stage}`" not in STAGE_SECONDS.help] == []
+
+
+@pytest.mark.parametrize("record", ["add", "set", "observe"])
+def test_a_metric_that_ray_refuses_is_logged_once_and_fails_nobody(
+    record: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kinds: dict[str, type[Metric]] = {"add": Counter, "set": Gauge, "observe": Histogram}
+    metric = kinds[record](f"vitrine_{record}_seconds", "Refused.")
+
+    def refuse(_value: float, _labels: dict[str, str]) -> None:
+        raise ValueError("Ray has shut down")
+
+    monkeypatch.setitem(vars(metric), "_exported", SimpleNamespace(inc=refuse, set=refuse, observe=refuse))
+    for _ in range(3):
+        getattr(metric, record)(1.0)
+    assert [each.getMessage() for each in caplog.records] == [
+        f"{metric.name} cannot be recorded; this is logged once"
+    ]
+    assert "Ray has shut down" in caplog.text
 
 
 def test_counting_nothing_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,11 @@ def test_a_configuration_may_ask_for_none() -> None:
     assert node_kinds({"applications": [{"name": "a"}, {"name": "b", "deployments": [{"name": "B"}]}]}) == {}
 
 
+def test_the_configuration_lists_the_settings_of_haproxy_that_ray_must_start_with() -> None:
+    head = (ROOT / "serve_config.yaml").read_text().partition("\nproxy_location")[0].replace('"', "")
+    assert [name for name, value in HAPROXY_SETTINGS.items() if f"{name}={value}" not in head] == []
+
+
 def test_the_image_starts_haproxy_with_the_settings_of_vitrine_serve(tmp_path: Path) -> None:
     image = (ROOT / "Dockerfile").read_text().replace('"', "")
     for name, value in HAPROXY_SETTINGS.items():

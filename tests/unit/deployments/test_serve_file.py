@@ -286,6 +286,32 @@ def test_without_its_variables_a_file_is_checked_as_far_as_can_be(
     assert mistake.field == "applications[1].args.limits.max_pixels"
 
 
+def test_an_application_without_its_deployment_is_reported(tmp_path: Path) -> None:
+    (mistake,) = check_serve_file(
+        spoilt(lambda config: config["applications"][6].pop("deployments"), tmp_path)
+    )
+    assert (mistake.field, mistake.application) == ("applications[6].deployments", "gateway")
+    assert mistake.message == "this must be one deployment with the name 'Gateway'"
+
+
+@pytest.mark.parametrize(
+    ("address", "uri"),
+    [
+        ("unix:/x/milvus.sock", "unix:///x/milvus.sock"),
+        ("unix:///x/milvus.sock", "unix:/x/milvus.sock"),
+        ("127.0.0.1:19530", "http://127.0.0.1:19530"),
+        ("http://127.0.0.1:19530", "http://127.0.0.1:19530/"),
+    ],
+)
+def test_an_address_of_milvus_lite_may_be_written_in_more_than_one_way(
+    address: str, uri: str, tmp_path: Path
+) -> None:
+    lines = ("address: unix:${VITRINE_HOME}/milvus.sock", "uri: unix:${VITRINE_HOME}/milvus.sock")
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(edited(DEMO.read_text(), (lines[0], f"address: {address}"), (lines[1], f"uri: {uri}")))
+    assert check_serve_file(file) == []
+
+
 def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VITRINE_HOME")
     with pytest.raises(ConfigError, match="VITRINE_HOME"):

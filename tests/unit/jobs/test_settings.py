@@ -103,3 +103,11 @@ def test_a_configuration_without_what_jobs_need_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         settings_of(applications)
+
+
+def test_a_variable_that_is_not_set_is_named_as_it_is_by_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VITRINE_DATABASE_URL", raising=False)
+    with pytest.raises(ConfigError) as caught:
+        settings_of_file(ROOT / "serve_config.yaml")
+    assert "${VITRINE_DATABASE_URL}, which is not set" in caught.value.message
+    assert "Value error" not in caught.value.message

@@ -41,10 +41,10 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     assert [name for name in copied() if not (ROOT / name).exists()] == []
 
 
-def test_every_room_that_is_installed_is_copied() -> None:
+def test_every_package_that_is_installed_is_copied() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    rooms = {name.rstrip(".*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
-    assert rooms <= set(copied())
+    packages = {name.rstrip(".*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert packages <= set(copied())
 
 
 def test_the_image_runs_as_the_user_of_the_pods() -> None:
@@ -67,3 +67,8 @@ def test_the_extras_for_object_stores_exist() -> None:
     (stores,) = re.findall(r"(?m)^ARG STORES=(.+)$", TEXT)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(stores.split(",")) <= extras.keys()
+
+
+def test_the_license_goes_into_the_image() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["license-files"]) <= set(copied())

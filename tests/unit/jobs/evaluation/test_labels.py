@@ -49,7 +49,7 @@ def test_ids_that_are_numbers_in_the_file_are_read_as_their_digits(tmp_path: Pat
     assert (query.query_id, query.grades) == ("1", {"42": 1})
 
 
-def test_words_and_image_make_one_query_wherever_its_rows_say_them(tmp_path: Path) -> None:
+def test_text_and_image_make_one_query_wherever_its_rows_say_them(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(b"image")
     (query,) = read_labels(csv_file(tmp_path, "q,,in/a.jpg,p1,\nq,but green,,p2,2\n"))
