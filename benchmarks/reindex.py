@@ -199,8 +199,10 @@ def _job(config: Path, *arguments: str) -> dict[str, Any]:
         output = process.stdout.read().decode()
         peak.ended.set()
         peak.join()
-    result: dict[str, Any] = json.loads(output[output.index("{\n") :])["result"]
-    return result | {"took_s": time.monotonic() - began, "peak_bytes": peak.bytes}
+    job: dict[str, Any] = json.loads(output[output.index("{\n") :])
+    if job["state"] != "succeeded":
+        raise RuntimeError(f"job {job['job_id']} {job['state']}: {job['error']}")
+    return {**job["result"], "took_s": time.monotonic() - began, "peak_bytes": peak.bytes}
 
 
 class _Peak(threading.Thread):

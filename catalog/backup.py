@@ -327,9 +327,6 @@ def _dump_database(config: CatalogConfig, folder: Path, name: str) -> Snapshot:
         _copy_sqlite(file, dump)
         config = config.model_copy(update={"database_url": f"sqlite:///{dump}"})
     with _engine_of(config) as engine, reading(engine) as connection:
-        if file is None:
-            shared = connection.scalar(select(func.pg_export_snapshot()))
-            _run_program(config, "pg_dump", "--format=custom", f"--snapshot={shared}", f"--file={dump}")
         # What only an import remembers is left out: nobody keeps it, and the next import reads it anew.
         named = select(ImageRow.sha256).distinct().order_by(ImageRow.sha256)
         images = connection.scalars(named, execution_options={"yield_per": _ROWS_AT_ONCE})
@@ -340,6 +337,10 @@ def _dump_database(config: CatalogConfig, folder: Path, name: str) -> Snapshot:
         products, count = (
             connection.scalar(select(func.count()).select_from(table)) for table in (ProductRow, ImageRow)
         )
+        if file is None:
+            # Last: a server may end a session that is idle for as long as a dump takes.
+            shared = connection.scalar(select(func.pg_export_snapshot()))
+            _run_program(config, "pg_dump", "--format=custom", f"--snapshot={shared}", f"--file={dump}")
     sha256, size = _fingerprint(dump)
     return Snapshot(
         id=name,
@@ -393,11 +394,15 @@ def _run_program(config: CatalogConfig, program: str, *arguments: str) -> None:
     secret = {"PGPASSWORD": str(url.password)} if url.password else {}
     try:
         done = subprocess.run(
-            [program, *options, *arguments], env={**os.environ, **secret}, capture_output=True, text=True
+            [program, *options, *arguments],
+            env={**os.environ, **secret},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
         )
-    except FileNotFoundError:
+    except OSError as error:
         raise ConfigError(
-            f"{program} is needed and not on the PATH: install PostgreSQL's client programs"
+            f"{program} cannot be run ({error.strerror}): install PostgreSQL's client programs"
         ) from None
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()

@@ -89,12 +89,16 @@ def catalog_of(path: Path) -> CatalogConfig:
     """Read where the catalog is, and nothing else: no other variable of the environment need be set.
 
     Raises:
-        ConfigError: no gateway names a catalog, or its settings are wrong.
+        ConfigError: no gateway names a catalog, its settings are wrong, or they refer to a variable that is not
+            set.
     """
     try:
         applications = yaml.safe_load(path.read_text())["applications"]
         gateways = [each for each in applications if str(each["import_path"]).endswith(":build_gateway")]
-        return CatalogConfig.model_validate(gateways[0]["args"]["catalog"])
+        settings = gateways[0]["args"]["catalog"]
+        # Raises for a variable that is not set, and says which.
+        expand_environment(settings)
+        return CatalogConfig.model_validate(settings)
     except (OSError, yaml.YAMLError, LookupError, TypeError, ValidationError):
         raise ConfigError(f"{path} names no catalog: `vitrine config check {path}` says why") from None
 

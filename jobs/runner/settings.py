@@ -113,7 +113,7 @@ class Settings:
         try:
             config = EncoderConfig.model_validate(found.config.model_dump() | dict(changes))
         except ValidationError as error:
-            raise InvalidInput(f"this candidate cannot be: {_first_error(error)}").at("args") from None
+            raise InvalidInput(f"this candidate cannot be: {first_error(error)}").at("args") from None
         return replace(found, config=config, stated={**found.stated, **changes})
 
 
@@ -175,7 +175,7 @@ def settings_of(applications: Iterable[Mapping[str, Any]], log: Mapping[str, Any
             **_of_imports(gateway),
         )
     except ValidationError as error:
-        raise ConfigError(f"the Serve configuration is wrong: {_first_error(error)}") from None
+        raise ConfigError(f"the Serve configuration is wrong: {first_error(error)}") from None
 
 
 def _of_imports(gateway: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,7 +208,8 @@ def _ensemble(applications: Sequence[Mapping[str, Any]]) -> EnsembleArgs | None:
     return None
 
 
-def _first_error(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
+    """Return the first mistake as one sentence, with its field."""
     detail = error.errors(include_url=False)[0]
-    place, message = ".".join(map(str, detail["loc"])), detail["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}".removeprefix(": ")
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(str(part) for part in detail['loc'])}: {message}".removeprefix(": ")

@@ -12,11 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from catalog.opening import Catalog, open_catalog
-from core.errors import InvalidInput
+from core.errors import InvalidInput, VitrineError
 from core.jobs import KINDS, Job, JobArgs
 from core.telemetry import answering, current_request_id
 from jobs.runner.context import JobContext, JobRun, take_up
-from jobs.runner.settings import Settings, running_settings, settings_of_file
+from jobs.runner.settings import Settings, first_error, running_settings, settings_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -127,36 +127,61 @@ def prepare_process() -> None:
 
 
 def run_here(kind: str, args: Mapping[str, Any], config: Path | None, address: str | None) -> Job:
-    """Register a job of a shell, run it in this process, and return its record.
+    """Register a job of a shell, run it in this process, and return its record, also if it has failed.
+
+    An error that is not ours is logged with its traceback; the record holds its name only.
 
     Raises:
         InvalidInput: an argument is wrong.
-        VitrineError: as the job.
+        Conflict: a living job does the same.
+        ConfigError: the configuration is wrong.
+        Unavailable: the running service or the database is away.
     """
     try:
         checked = KINDS[kind].model_validate(args).model_dump(mode="json", exclude_defaults=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise InvalidInput(f"{path}: {first['msg']}".removeprefix(": ")) from None
+        raise InvalidInput(first_error(error)) from None
     if kind in _ON_THE_SERVICE and address is None:
         address = os.environ.get("RAY_ADDRESS", "auto")
-    return work(lambda catalog: take_up(catalog.jobs, kind, checked), config, address, at_shell=True)
+    with _prepared(config, address) as (settings, catalog):
+        running = take_up(catalog.jobs, kind, checked)
+        job_id = running.job.job_id
+        try:
+            _work(running, settings, catalog, address, at_shell=True)
+        except Exception as error:
+            job = catalog.jobs.get(job_id)
+            if job.finished_at is None:
+                raise
+            if not isinstance(error, VitrineError):
+                logger.error("job %s has failed", job_id, exc_info=error)
+            return job
+        return catalog.jobs.get(job_id)
 
 
-def work(
-    hold: Callable[[Catalog], JobRun], config: Path | None, address: str | None, at_shell: bool = False
-) -> Job:
+def work(hold: Callable[[Catalog], JobRun], config: Path | None, address: str | None) -> Job:
     """Run the job that `hold` takes up, and return its record; raises as the job does."""
+    with _prepared(config, address) as (settings, catalog):
+        running = hold(catalog)
+        _work(running, settings, catalog, address)
+        return catalog.jobs.get(running.job.job_id)
+
+
+@contextmanager
+def _prepared(config: Path | None, address: str | None) -> Iterator[tuple[Settings, Catalog]]:
     if address is not None:
         os.environ["RAY_ADDRESS"] = address
     with opened(config) as (settings, catalog):
-        with hold(catalog) as running, logging_for(running.job.job_id, settings.log_encoding):
-            context = JobContext(running, settings, catalog, at_shell)
-            kind, args = running.job.kind, KINDS[running.job.kind].model_validate(running.job.args)
-            with _cluster(kind, address):
-                running.result = work_of(kind)(context, args)
-        return catalog.jobs.get(running.job.job_id)
+        yield settings, catalog
+
+
+def _work(
+    run: JobRun, settings: Settings, catalog: Catalog, address: str | None, at_shell: bool = False
+) -> None:
+    with run as running, logging_for(running.job.job_id, settings.log_encoding):
+        context = JobContext(running, settings, catalog, at_shell)
+        kind, args = running.job.kind, KINDS[running.job.kind].model_validate(running.job.args)
+        with _cluster(kind, address):
+            running.result = work_of(kind)(context, args)
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def rollback(context: JobContext, args: JobArgs) -> dict[str, Any]:
     Raises:
         NotFound: there is no earlier version.
         Conflict: its configuration is not known, or gives other weights today.
+        ConfigError: its configuration cannot be used here.
         VitrineError: as `VersionRollout.proceed`.
     """
     assert isinstance(args, RollbackArgs)

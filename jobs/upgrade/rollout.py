@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from catalog.opening import Catalog
-from core.errors import Conflict, ModelUnavailable, NotFound, Unavailable
+from core.errors import ConfigError, Conflict, ModelUnavailable, NotFound, Unavailable
 from core.index_rows import GRACE_S
 from core.jobs import VERSION_FIELDS, Job
 from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.runner.context import JobRun
-from jobs.runner.settings import EncoderSettings
+from jobs.runner.settings import EncoderSettings, first_error
 from jobs.upgrade.serving import Change, Serving, arguments, change
 from models.config import EncoderConfig
 
@@ -84,6 +86,7 @@ def as_it_was(catalog: Catalog, current: EncoderSettings, info: EncoderInfo) -> 
 
     Raises:
         Conflict: the catalog does not know how it was configured.
+        ConfigError: these settings cannot be used here, as where they refer to a variable that is not set.
     """
     version = catalog.versions.settings(info.collection)
     if version is None:
@@ -94,7 +97,11 @@ def as_it_was(catalog: Catalog, current: EncoderSettings, info: EncoderInfo) -> 
         name: value for name, value in current.stated.items() if name not in current.version
     }
     stated |= version
-    return replace(current, config=EncoderConfig.model_validate(stated), stated=stated)
+    try:
+        config = EncoderConfig.model_validate(stated)
+    except ValidationError as error:
+        raise ConfigError(f"the settings of {info.collection} are wrong: {first_error(error)}") from None
+    return replace(current, config=config, stated=stated)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,9 @@ def asks(function: Callable[..., None]) -> Callable[..., None]:
             typer.echo(f"{error.message}{field}", err=True)
             raise typer.Exit(exit_of(error)) from None
         except OSError as error:
-            # An image to send, or a file to write.
+            # An image to send, or a file to write; any other, such as a closed pipe, is not the caller's.
+            if error.filename is None:
+                raise
             typer.echo(f"{error.filename}: {error.strerror}", err=True)
             raise typer.Exit(Exit.USAGE) from None
 

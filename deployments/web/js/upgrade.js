@@ -11,12 +11,24 @@ import { submit } from "./jobs.js";
 
 /** Names, labels, and values that are usual. @type {[string, string, string[]][]} */
 const CANDIDATE = [
+  ["family", "Family", ["openclip", "dinov2", "blip2", "timm"]],
   ["checkpoint", "Checkpoint", []],
-  ["revision", "Revision", []],
   ["pretrained", "Pretrained tag (openclip)", []],
+  ["revision", "Revision", []],
   ["precision", "Precision", ["fp32", "bf16", "fp16", "int8"]],
+  ["int8_threshold", "Threshold of int8", []],
   ["pooling", "Pooling", ["cls", "mean", "cls+mean"]],
+  ["draft", "Decode JPEG at a reduced size", ["true", "false"]],
 ];
+
+/**
+ * Values of the fields that are no text. What is none stays as it is, and the service refuses it.
+ * @type {Object<string, (text: string) => string | number | boolean>}
+ */
+const PARSE = {
+  int8_threshold: (text) => (Number.isFinite(Number(text)) ? Number(text) : text),
+  draft: (text) => (["true", "false"].includes(text) ? text === "true" : text),
+};
 
 /** @type {Step[]} */
 const STEPS = [
@@ -126,8 +138,11 @@ export function showUpgrade(models, started) {
 function args({ of }, data) {
   const model = data.get("model");
   if (of === "model") return { model };
-  const given = CANDIDATE.map(([name]) => [name, String(data.get(name) ?? "").trim()]).filter(
-    ([, value]) => value,
-  );
-  return { model, ...Object.fromEntries(given) };
+  /** @type {Object<string, any>} */
+  const given = { model };
+  for (const [name] of CANDIDATE) {
+    const text = String(data.get(name) ?? "").trim();
+    if (text) given[name] = PARSE[name]?.(text) ?? text;
+  }
+  return given;
 }

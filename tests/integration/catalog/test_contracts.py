@@ -2,6 +2,7 @@
 
 import pytest
 
+from catalog.database import CatalogConfig
 from catalog.opening import Catalog
 from tests.contracts.catalog_database import DatabaseContract
 from tests.contracts.catalog_image_files import ImageFilesContract
@@ -16,6 +17,12 @@ from tests.contracts.catalog_records import ApiKeysContract, ImportsContract, Ve
 @pytest.fixture
 def database_url(postgres_url: str) -> str:
     return postgres_url
+
+
+@pytest.fixture(autouse=True)
+def on_postgres(catalog_config: CatalogConfig) -> None:
+    """Refuse to run on the SQLite that `database_url` names by default."""
+    assert catalog_config.sqlalchemy_url.get_backend_name() == "postgresql"
 
 
 class TestDatabaseOnPostgres(DatabaseContract): ...

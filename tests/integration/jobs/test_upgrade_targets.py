@@ -10,7 +10,7 @@ import pytest
 from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig
 from catalog.image_files import PREFIXES
-from core.errors import Conflict, NotFound, Unavailable
+from core.errors import ConfigError, Conflict, NotFound, Unavailable
 from core.job_config import BulkConfig
 from core.jobs import Progress, PruneFilesArgs
 from core.types import EncoderInfo
@@ -100,6 +100,19 @@ def test_what_does_not_make_a_version_stays_as_it_is_run_now(shop: Stage) -> Non
         "fp32",
         8,
     )
+
+
+def test_a_rollback_says_which_variable_of_the_stored_settings_is_not_set(
+    shop: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WEIGHTS", raising=False)
+    stored = {"family": "fake", "checkpoint": "${WEIGHTS}/old"}
+    shop.catalog.versions.keep_settings(info("old").collection, stored)
+    with pytest.raises(ConfigError), shop.job("rollback") as run:
+        as_it_was(shop.catalog, encoder("new"), info("old"))
+    error = shop.catalog.jobs.get(run.job.job_id).error or ""
+    assert f"{info('old').collection} are wrong: " in error
+    assert "refers to ${WEIGHTS}, which is not set" in error
 
 
 def test_an_incomplete_candidate_is_refused_with_its_gap(shop: Stage) -> None:

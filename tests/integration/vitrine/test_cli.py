@@ -1,5 +1,6 @@
 """`vitrine` against the HTTP API over a real connection: what it prints, and its exit codes."""
 
+import errno
 import json
 import os
 import pty
@@ -8,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,11 @@ import pytest
 from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
+from core.errors import ConfigError, Conflict, InvalidInput, NotFound, Unavailable, VitrineError
 from core.jobs import Job, Progress
 from deployments.services.jobs import BulkJobs
+from jobs.runner import start
+from jobs.runner.context import JobContext
 from models.config import CaptionConfig
 from tests.support.catalog_fixtures import encoder
 from tests.support.children import Child
@@ -477,6 +482,110 @@ def test_a_job_runs_here_without_the_service(config: Path, tmp_path: Path) -> No
     planned = local("prune", "--files", "--dry-run", *here)
     assert planned.returncode == Exit.OK, planned.stderr
     assert "would_remove" in planned.stdout
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command in this process, whose job does `work` instead, without Ray."""
+
+    def run(work: Callable[[JobContext, Any], Any], *arguments: str) -> Result:
+        monkeypatch.setattr(start, "work_of", lambda _kind: work)
+        return CliRunner().invoke(commands, [*arguments, "--local"])
+
+    # A job sets these for its whole process.
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, os.environ.get(name, "0"))
+    monkeypatch.setattr(start, "_cluster", lambda *_: nullcontext())
+    return run
+
+
+def fails(error: Exception, result: dict[str, Any] | None = None) -> Callable[[JobContext, Any], Any]:
+    def work(context: JobContext, _args: Any) -> Any:
+        context.run.result = result
+        raise error
+
+    return work
+
+
+ERRORS: list[Exception] = [
+    InvalidInput("a row is wrong"),
+    Unavailable("Milvus is away"),
+    ConfigError("a variable is not set"),
+    NotFound("no such version"),
+    TimeoutError(),
+    ConnectionError("refused"),
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "weights.bin"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_job_that_fails_here_ends_as_one_of_the_service(
+    here: Callable[..., Result], config: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    failed = here(fails(error), "build", "--model", "first", "--config", str(config), "--json")
+    job = json.loads(failed.stdout)
+    ours = isinstance(error, VitrineError)
+    assert (failed.exit_code, job["state"]) == (Exit.FAILED, "failed")
+    assert job["error"] == (str(error) if ours else type(error).__name__)
+    assert f"job {job['job_id']} has failed: {job['error']}" in failed.stderr
+    assert "None" not in failed.stderr
+    # An error that is not ours leaves its traceback.
+    assert ("Traceback" in caplog.text) is not ours
+
+
+def test_a_promotion_that_the_quality_gate_refuses_here_prints_its_figures(
+    here: Callable[..., Result], config: Path
+) -> None:
+    gate = {"passed": False, "reason": "refused: map goes from 0.9 to 0.5"}
+    work = fails(Conflict("the quality gate refuses"), {"quality_gate": gate})
+    refused = here(work, "promote", "--model", "first", "--config", str(config), "--json")
+    assert refused.exit_code == Exit.REFUSED
+    assert json.loads(refused.stdout)["result"] == {"quality_gate": gate}
+
+
+def test_a_job_that_is_canceled_here_ends_as_one_of_the_service(
+    here: Callable[..., Result], config: Path
+) -> None:
+    def work(context: JobContext, _args: Any) -> Any:
+        context.catalog.jobs.cancel(context.run.job.job_id)
+        raise Conflict("canceled or replaced")
+
+    canceled = here(work, "adopt", "--yes", "--config", str(config))
+    assert canceled.exit_code == Exit.FAILED
+    assert "was canceled" in canceled.stderr
+
+
+def test_a_file_of_queries_is_that_of_the_callers_folder(
+    stand: Stand,
+    here: Callable[..., Result],
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "queries.csv").write_text("text,product_id\n")
+    monkeypatch.chdir(tmp_path)
+    command = ("evaluate", "--queries", "queries.csv")
+    done = here(lambda *_: {}, *command, "--config", str(config), "--json")
+    assert json.loads(done.stdout)["args"] == {"queries": str(tmp_path / "queries.csv")}
+    assert stand.answer(*command, "--detach")["args"] == {"queries": str(tmp_path / "queries.csv")}
+
+
+@pytest.mark.parametrize("name", ["report.html", "evaluation.json"])
+def test_a_report_of_an_evaluation_is_written_here(
+    here: Callable[..., Result], config: Path, tmp_path: Path, name: str
+) -> None:
+    contents = {"report.html": b"<html>", "evaluation.json": b"{}"}
+
+    def work(context: JobContext, _args: Any) -> Any:
+        return {"files": {each: context.catalog.reports.put(data) for each, data in contents.items()}}
+
+    end = ("--config", str(config), "--json")
+    job = json.loads(here(work, "evaluate", *end).stdout)
+    file = tmp_path / name
+    written = here(work, "jobs", "report", job["job_id"], str(file), *end)
+    assert json.loads(written.stdout) == {"file": str(file), "bytes": len(contents[name])}
+    assert file.read_bytes() == contents[name]
 
 
 def test_a_mistake_here_is_one_sentence_and_an_exit_code(config: Path, tmp_path: Path) -> None:

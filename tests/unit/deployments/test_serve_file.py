@@ -316,6 +316,8 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("VITRINE_HOME")
     with pytest.raises(ConfigError, match="VITRINE_HOME"):
         read_serve_file(DEMO)
+    with pytest.raises(ConfigError, match=r"refers to \$\{VITRINE_HOME\}, which is not set"):
+        catalog_of(DEMO)
 
 
 def test_a_host_of_the_command_line_is_checked_like_the_files() -> None:

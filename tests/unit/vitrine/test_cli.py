@@ -21,7 +21,7 @@ from core.jobs import KINDS, VERSION_FIELDS, Candidate
 from vitrine.cli.main import app
 from vitrine.cli.output import table
 from vitrine.cli.reference import filled
-from vitrine.cli.service import MEANINGS, Exit, Service, exit_of_own
+from vitrine.cli.service import MEANINGS, Exit, Service, asks, exit_of_own
 from vitrine.client import Jobs, Keys, Vitrine
 
 ROOT = Path(__file__).parents[3]
@@ -77,6 +77,23 @@ def test_a_candidate_has_the_same_options_in_every_verb() -> None:
 def test_options_that_do_not_go_together_are_refused(options: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, ["prune", "--model", "dinov2", "--yes", *options])
     assert result.exit_code == Exit.USAGE, result.output
+
+
+@pytest.mark.parametrize("value", ["red", "[1]", '{"name": '])
+def test_an_ensemble_that_is_no_json_object_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    result = CliRunner().invoke(app, ["evaluate", "--ensemble", value])
+    assert result.exit_code == Exit.USAGE, result.output
+    assert "--ensemble" in result.stderr
+    assert "give a JSON object such as" in result.stderr
+
+
+def test_an_error_without_a_file_is_not_taken_for_one_of_a_file() -> None:
+    def fails() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        asks(fails)()
 
 
 def test_every_command_that_prints_an_answer_can_print_it_as_json() -> None:
