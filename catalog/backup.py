@@ -402,7 +402,7 @@ def _run_program(config: CatalogConfig, program: str, *arguments: str) -> None:
         )
     except OSError as error:
         raise ConfigError(
-            f"{program} cannot be run ({error.strerror}): install PostgreSQL's client programs"
+            f"{program} is needed and cannot be run ({error.strerror}): install PostgreSQL's client programs"
         ) from None
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()
