@@ -1,7 +1,10 @@
 """Child processes of tests: their output goes to files, shown with a test that fails. A pytest plugin."""
 
+import atexit
 import itertools
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +23,7 @@ class Child(subprocess.Popen[str]):
     """A process whose stderr, and stdout where it is not asked for, are kept in a file."""
 
     def __init__(self, name: str, command: Sequence[Any], **options: Any) -> None:
-        self.output_file = _folder[0] / f"{name}-{next(_numbers)}"
+        self.output_file = _output_to() / f"{name}-{next(_numbers)}"
         _files.append(self.output_file)
         with self.output_file.open("ab") as file:
             super().__init__(command, text=True, **{"stdout": file, "stderr": file} | options)
@@ -28,6 +31,14 @@ class Child(subprocess.Popen[str]):
     def output(self) -> str:
         """Read what it has written so far."""
         return self.output_file.read_text(errors="replace")
+
+
+def _output_to() -> Path:
+    """Return the folder of the outputs; outside pytest, as in benchmarks, it goes when the process ends."""
+    if not _folder:
+        _folder.append(Path(tempfile.mkdtemp(prefix="vitrine-output-")))
+        atexit.register(shutil.rmtree, _folder[0], ignore_errors=True)
+    return _folder[0]
 
 
 @contextmanager
