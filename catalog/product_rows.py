@@ -27,7 +27,8 @@ MAX_KEY_CHARS = 100
 MAX_ATTRIBUTES_BYTES = 32 * 1024
 # All control characters and surrogates of Unicode, its categories Cc and Cs.
 _PRODUCT_ID = re.compile(rf"[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_ID_CHARS}}}")
-_INT64 = range(-(2**63), 2**63)
+_MAX_WHOLE = 2**53
+"""A filter compares numbers as floats, which hold whole numbers up to here."""
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
 """Servers decode bytes that are not UTF-8 to this, so that different ids would become one."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -107,7 +108,7 @@ def check_attributes(attributes: Attributes) -> None:
 
     Raises:
         InvalidInput: a key is empty, too long or unprintable; a value is neither a scalar nor a list of
-            scalars; a number is not finite or exceeds 64 bits; all together are too large.
+            scalars; a number is not finite or a whole one beyond 2^53; all together are too large.
     """
     sizes: dict[str, int] = {}
     for key, value in attributes.items():
@@ -135,8 +136,8 @@ def _check_scalar(key: str, value: Any) -> None:
             return
         case str() if not _is_storable(value):
             problem = "holds a NUL or half a surrogate pair"
-        case int() if value not in _INT64:
-            problem = "does not fit into 64 bits"
+        case int() if abs(value) > _MAX_WHOLE:
+            problem = "is beyond 2^53, where filters cannot tell whole numbers apart; send it as a text"
         case float() if not math.isfinite(value):
             problem = "is not a finite number"
         case str() | int() | float():

@@ -187,6 +187,11 @@ class ImportArgs(JobArgs):
     max_delete_percent: float = Field(
         10.0, ge=0, le=100, description="Share of the source's products above which none is deleted."
     )
+    dry_run: bool = Field(
+        False,
+        description="Only read the source and show which column is read as what, the first products and the "
+        "counts; images are not read, and nothing is written.",
+    )
 
 
 class PlanArgs(BuildArgs):

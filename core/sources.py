@@ -40,13 +40,19 @@ class _Description(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+AttributeType = Literal["text", "number", "boolean"]
+
+
 class Fields(_Description):
     """Names of the columns of a manifest, or of the fields of a remote catalog's items.
 
-    A field of a nested object is written `media.url`; through a list it names that field of each item.
+    A field of a nested object is written `media.url`; through a list it names that field of each item. In a
+    table, what is not named is found by the usual names: `Handle`, `SKU`, `Name`, `Body (HTML)`, `image_link` …
     """
 
-    product_id: str = Field("product_id", description="The product's id; it must be there.")
+    product_id: str | None = Field(
+        None, description="The product's id; it must be there; by default `product_id`."
+    )
     title: str | None = Field(None, description="The title; by default `title` where there is one.")
     description: str | None = Field(
         None, description="The description; by default `description` where there is one."
@@ -58,14 +64,22 @@ class Fields(_Description):
         description="Images, in this order: paths or URLs, one or a list each; by default `images` or "
         "`image` where there is one. Without one, products keep their images.",
     )
-    images_separator: str = Field(
-        "|", min_length=1, description="Separator of the images in a text that names several."
+    images_separator: str | None = Field(
+        None,
+        min_length=1,
+        description="Separator of the images in a text that names several; by default `|`, and a comma, "
+        "semicolon or blank before a URL.",
     )
     attributes: str | None = Field(
         None, description="An object of attributes, or its JSON; by default `attributes` where there is one."
     )
     rest_as_attributes: bool = Field(
         False, description="Whether all columns that are not named above become attributes."
+    )
+    types: dict[str, AttributeType] = Field(
+        {},
+        description="Types of such columns. By default a column of a text format holds numbers only where each "
+        "one writes back as it was read: `1.10`, `007` and `12E4` stay texts.",
     )
 
 
@@ -77,16 +91,25 @@ class FolderSource(_Description):
 
 
 class ManifestSource(_Description):
-    """A table with one row a product; relative paths of images begin at its folder and stay within it."""
+    """A table of products; relative paths of images begin at its folder and stay within it."""
 
     kind: Literal["manifest"]
-    path: str = Field(min_length=1, description="The file: .csv, .tsv, .jsonl, .ndjson or .parquet.")
+    path: str = Field(
+        min_length=1,
+        description="The file: .csv, .tsv, .tab, .txt, .jsonl, .ndjson or .xml (Google Merchant), also with .gz "
+        "or .zst behind; .xlsx, .xlsm or .parquet.",
+    )
     fields: Fields = Field(Fields(), description="Which columns hold what.")
     encoding: Literal["utf-8", "utf-16", "cp1252", "latin-1"] = Field(
-        "utf-8", description="How CSV is encoded."
+        "utf-8", description="How CSV is encoded; a byte order mark in the file comes first."
     )
     delimiter: Literal[",", ";", "|", "tab"] | None = Field(
         None, description="Separator of CSV cells; by default the one most frequent in the first line."
+    )
+    group_rows: bool | None = Field(
+        None,
+        description="Whether rows that follow each other with one product id are one product, with all their "
+        "images; by default only below Shopify's header.",
     )
 
 

@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import InvalidInput, VitrineError
-from core.sources import Fields
+from core.sources import AttributeType, Fields
 from core.types import Attributes
 
 ImageReference = Path | str
@@ -63,18 +65,103 @@ class Source(Protocol):
         """
         ...
 
+    def report(self) -> dict[str, Any]:
+        """Describe what is read as what, and what is left out; JSON."""
+        ...
+
 
 Row = Mapping[str, Any]
 Locate = Callable[[str], ImageReference]
 """Makes an image's reference of its text; raises InvalidInput where the source may not name it."""
 
 _SHOWN_COLUMNS = 40
+_TRUTHS = {"true": True, "false": False}
+_MAX_WHOLE = 2**53
+_BETWEEN_IMAGES = re.compile(r"\||[,;\s]\s*(?=https?://)")
+_USUAL: dict[str, tuple[str, ...]] = {
+    # An id before a SKU: shops leave SKUs empty, and an id never.
+    "product_id": ("product_id", "handle", "url_handle", "id", "item_id", "sku", "variant_sku"),
+    "title": ("title", "name", "product_name", "item_name", "product_title"),
+    "description": (
+        "description", "body_html", "body", "long_description", "product_description", "short_description"
+    ),
+    "attributes": ("attributes",),
+    "images": (
+        "images", "image", "image_src", "image_link", "additional_image_link", "image_url", "image_urls",
+        "product_image_url", "base_image", "additional_images", "variant_image", "variant_image_url",
+    ),
+}  # fmt: skip
+"""Names of columns in exports of Shopify, WooCommerce, Magento and for Google Merchant, the surest first."""
+
+
+def plain_name(column: str) -> str:
+    """Return a column's name in lower case with underscores: `body_html` for `Body (HTML)`."""
+    return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_").removeprefix("g_")
+
+
+def usual_fields(fields: Fields, columns: Collection[str]) -> Fields:
+    """Fill in the fields that are not named, by the usual names of columns."""
+    known: dict[str, str] = {}
+    for column in columns:
+        known.setdefault(plain_name(column), column)
+    found = {field: tuple(known[n] for n in names if n in known) for field, names in _USUAL.items()}
+    firsts = {field: columns[0] for field, columns in found.items() if columns}
+    usual = {**firsts, "images": found["images"] or None}
+    return fields.model_copy(update={n: v for n, v in usual.items() if getattr(fields, n) is None})
+
+
+def kind_of(value: Any, is_text: bool) -> AttributeType | None:
+    """Return the type that a value can have; None for an empty one.
+
+    `is_text`: the format knows texts only, so a text counts as a number where it writes back as it was read.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, bool) or (is_text and isinstance(value, str) and value.strip().lower() in _TRUTHS):
+        return "boolean"
+    if isinstance(value, int | float) or (is_text and isinstance(value, str) and _writes_back(value.strip())):
+        return "number"
+    return "text"
+
+
+def _writes_back(text: str) -> bool:
+    try:
+        number = _number(text)
+    except ValueError:
+        return False
+    return str(number) == text and (isinstance(number, float) or abs(number) <= _MAX_WHOLE)
+
+
+def _number(text: str) -> int | float:
+    if len(text) <= 20 and re.fullmatch("-?[0-9]+", text):
+        return int(text)
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _typed(name: str, value: Any, kind: AttributeType | None) -> Any:
+    if isinstance(value, list):
+        return [_typed(name, item, kind) for item in value]
+    if kind is None or value is None or value == "":
+        return value
+    if kind == "text":
+        return (
+            value if isinstance(value, str) else str(value).lower() if value in (True, False) else str(value)
+        )
+    if not isinstance(value, str):
+        return value
+    try:
+        return _TRUTHS[value.strip().lower()] if kind == "boolean" else _number(value.strip())
+    except (KeyError, ValueError):
+        raise InvalidInput(f"{name!r:.100} is no {kind}: {value!r:.100}") from None
 
 
 class FieldMap:
     """Reads products from rows by the names of their columns.
 
-    `convert` gives the value of an attribute whose cell came as text, by column.
+    `kinds` are the types of attributes by column; those that the fields name come first.
 
     Raises:
         InvalidInput: a column that the fields name is not among `columns`; the message lists them.
@@ -85,25 +172,46 @@ class FieldMap:
         fields: Fields,
         columns: Collection[str],
         locate: Locate,
-        convert: Callable[[str, Any], Any] = lambda _, value: value,
+        kinds: Mapping[str, AttributeType] | None = None,
     ) -> None:
         self._columns = columns
         self._locate = locate
-        self._convert = convert
         self._separator = fields.images_separator
-        self._product_id = self._existing(fields.product_id, "product_id")
+        self._product_id = self._existing(fields.product_id or "product_id", "product_id")
         self._title = self._chosen(fields.title, "title")
         self._description = self._chosen(fields.description, "description")
         self._attributes = self._chosen(fields.attributes, "attributes")
         self._images = self._image_columns(fields.images)
         self._keeps_rest = fields.rest_as_attributes
+        for name in fields.types:
+            self._existing(name, "types")
+        self._kinds = {**(kinds or {}), **fields.types}
         named = (self._product_id, self._title, self._description, self._attributes, *(self._images or ()))
         self._named = {name for name in named if name is not None} | {
             name.partition(".")[0] for name in named if name is not None and name not in columns
         }
 
+    def report(self) -> dict[str, Any]:
+        """Describe which column is read as what; JSON."""
+        rest = [name for name in self._columns if name not in self._named]
+        return {
+            "product_id": self._product_id,
+            "title": self._title,
+            "description": self._description,
+            "images": list(self._images or ()),
+            "attributes": {
+                **({} if self._attributes is None else {self._attributes: "as in the object"}),
+                **(
+                    {name: self._kinds.get(name, "as in the file") for name in rest}
+                    if self._keeps_rest
+                    else {}
+                ),
+            },
+            "columns_left_out": [] if self._keeps_rest else rest,
+        }
+
     def product_id(self, row: Row) -> str:
-        """Read the product's id; a whole number counts as its digits.
+        """Read the product's id without the blanks around it; a whole number counts as its digits.
 
         Raises:
             InvalidInput: there is none.
@@ -111,9 +219,9 @@ class FieldMap:
         value = _plain(_look_up(row, self._product_id))
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
             raise InvalidInput(f"the row has no product id in {self._product_id!r:.100}")
-        return str(value)
+        return str(value).strip()
 
     def record(self, row: Row) -> Record:
         """Read the product.
@@ -171,23 +279,35 @@ class FieldMap:
     def _rest(self, row: Row) -> dict[str, Any]:
         if not self._keeps_rest:
             return {}
-        others = ((name, self._convert(name, row[name])) for name in row if name not in self._named)
-        return {name: plain for name, value in others if (plain := _plain(value)) not in (None, "")}
+        others = ((name, _plain(row[name])) for name in row if name not in self._named)
+        typed = ((name, _typed(name, value, self._kinds.get(name))) for name, value in others)
+        return {name: value for name, value in typed if value not in (None, "", [])}
 
     def _images_of(self, row: Row) -> tuple[ImageReference, ...] | None:
         names = [name for name in self._images or () if name in row or name.partition(".")[0] in row]
         if not names:
             return None
         texts = [text for name in names for text in self._image_texts(name, _look_up(row, name))]
-        return tuple(self._locate(text) for text in texts)
+        return tuple(self._locate(text) for text in dict.fromkeys(texts))
 
     def _image_texts(self, name: str, value: Any) -> list[str]:
-        parts = value.split(self._separator) if isinstance(value, str) else value
+        parts = _plain(value)
         if parts is None:
             return []
+        if isinstance(parts, str):
+            parts = self._split(name, parts)
         if not isinstance(parts, list) or not all(isinstance(part, str | None) for part in parts):
             raise InvalidInput(f"{name!r:.100} must be a path, a URL or a list of these")
         return [part.strip() for part in parts if part and part.strip()]
+
+    def _split(self, name: str, text: str) -> Any:
+        if self._separator is not None:
+            return text.split(self._separator)
+        if text.startswith('["'):
+            with suppress(ValueError, RecursionError):
+                return json.loads(text)
+        # Magento's paths have commas between; elsewhere a comma may stand in a file's name.
+        return text.split(",") if plain_name(name) == "additional_images" else _BETWEEN_IMAGES.split(text)
 
 
 def _look_up(row: Any, name: str) -> Any:
@@ -203,7 +323,16 @@ def _look_up(row: Any, name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A table's value as JSON knows it; what stands for a missing one is None."""
+    """A table's value as JSON knows it; what stands for a missing one is None.
+
+    Raises:
+        InvalidInput: bytes, as some writers of Parquet store texts, are not UTF-8.
+    """
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise InvalidInput("a cell holds bytes that are not text in UTF-8") from None
     if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, Decimal):
@@ -215,3 +344,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain for item in value if (plain := _plain(item)) is not None]
     return value
+
+
+def read_entry(fields: FieldMap, row: Row | InvalidInput, number: int, position: str) -> Entry:
+    """Make an entry of a row; what is wrong with the row is its content then."""
+    product_id: str | None = None
+    try:
+        if isinstance(row, InvalidInput):
+            raise row
+        product_id = fields.product_id(row)
+        content: Record | VitrineError = fields.record(row)
+    except VitrineError as error:
+        content = error
+    return Entry(number, position, product_id, content)

@@ -3,11 +3,12 @@
 Each sub-folder is a product: its name is the product's id, its images in the order of their names are the
 product's; a `metadata.json` in it may hold title, description and attributes. Each image that lies in the
 folder itself is a product too: its name without the suffix is the id, and `NAME.json` beside it may hold
-the same. Hidden files and what is no image are passed over.
+the same. Hidden files and those of an operating system are passed over; the report lists all else that is left out.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ from core.jobs import EvaluateArgs, ImportArgs, JobArgs
 from core.sources import FolderSource, RemoteSource
 
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".avif", ".heic", ".heif",
+        ".gif", ".bmp", ".dib", ".tif", ".tiff",
+    )
 )  # fmt: skip
+_SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"))
 
 
 def inside(folder: Path, path: str) -> Path:
@@ -30,7 +35,9 @@ def inside(folder: Path, path: str) -> Path:
     """
     try:
         root = folder.resolve()
-        target = (root / path).resolve()
+        # macOS writes names decomposed (NFD), tables mostly hold them composed.
+        names = (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
+        target = next((root / each for each in names if (root / each).exists()), root / path).resolve()
     except (OSError, ValueError, RuntimeError):
         raise InvalidInput(f"{path!r:.200} cannot be a path") from None
     if not target.is_relative_to(root):
@@ -62,13 +69,19 @@ def check_opened(args: JobArgs, folders: Sequence[str]) -> None:
     ).at(param)
 
 
-def is_image(path: Path) -> bool:
-    """Return whether a file is an image, by its name."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _visible(folder: Path) -> list[Path]:
+    """List what is neither hidden nor an operating system's own, by name."""
+    found = (path for path in folder.iterdir() if not path.name.startswith((".", "~$")))
+    return sorted(path for path in found if path.name.lower() not in _SYSTEM_FILES)
 
 
 _METADATA = "metadata.json"
 _MAX_METADATA_BYTES = 2**20
+_SHOWN_FILES = 100
 _KEYS = {"title": str, "description": str, "attributes": dict}
 
 
@@ -87,6 +100,21 @@ class Folder:
         """Count the sub-folders and images."""
         return len(self._products())
 
+    def report(self) -> dict[str, Any]:
+        """List what is not read, with the reason; the first files of many."""
+        left_out: list[str] = []
+        for path in [self._root, *(self._root / name for name in self._products())]:
+            if path.is_dir() and path.resolve().is_relative_to(self._root.resolve()):
+                found = _visible(path)
+                stems = (
+                    {each.stem for each in found if _is_image(each)} if path is self._root else {_METADATA}
+                )
+                reasons = ((each, _left_out(each, stems, path is self._root)) for each in found)
+                left_out += [f"{each.relative_to(self._root)}: {why}" for each, why in reasons if why]
+        # A name may hold bytes that no database takes as text.
+        left_out = [each.encode(errors="replace").decode() for each in left_out]
+        return {"format": "folder", "files_left_out": len(left_out), "left_out": left_out[:_SHOWN_FILES]}
+
     def entries(self, after: str | None) -> Iterator[Entry]:
         """Yield the products; the position is the name."""
         last = None if after is None else json.loads(after)
@@ -96,13 +124,13 @@ class Folder:
 
     def _products(self) -> list[str]:
         if self._names is None:
-            found = (path for path in self._root.iterdir() if not path.name.startswith("."))
-            self._names = sorted(path.name for path in found if path.is_dir() or is_image(path))
+            found = _visible(self._root)
+            self._names = sorted(path.name for path in found if path.is_dir() or _is_image(path))
         return self._names
 
     def _entry(self, row: int, name: str) -> Entry:
         path = self._root / name
-        product_id = name if path.is_dir() else path.stem
+        product_id = unicodedata.normalize("NFC", name if path.is_dir() else path.stem)
         try:
             content: Record | VitrineError = self._record(path, product_id)
         except VitrineError as error:
@@ -116,7 +144,7 @@ class Folder:
         if path.is_dir():
             # Before it is looked into: a link may lead out of the source.
             inside(self._root, path.name)
-            names = sorted(each.name for each in path.iterdir() if is_image(each))
+            names = [each.name for each in _visible(path) if _is_image(each)]
             if not names:
                 raise InvalidInput(f"the folder {path.name!r:.200} holds no image")
             images = tuple(inside(self._root, f"{path.name}/{each}") for each in names)
@@ -150,3 +178,12 @@ class Folder:
                 "(an object), and nothing else"
             )
         return found
+
+
+def _left_out(path: Path, described: Collection[str], is_root: bool) -> str | None:
+    """Return the reason why a file is not read; None where it is."""
+    if path.is_dir():
+        return None if is_root else "a folder in a product's folder"
+    if _is_image(path) or (path.suffix == ".json" and (path.stem in described or path.name in described)):
+        return None
+    return f"{path.suffix or 'no ending'} is not the ending of an image"

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import httpx
 
 from catalog.fetching.fetcher import Fetcher
-from catalog.sources.entries import Entry, FieldMap, ImageReference, Row, Source
+from catalog.sources.entries import Entry, FieldMap, ImageReference, Row, Source, read_entry
 from catalog.sources.folder import Folder
-from catalog.sources.table import Manifest, read_entry
+from catalog.sources.manifest import Manifest
 from core.errors import FetchFailed, InvalidInput, UnfetchableUrl
 from core.sources import FolderSource, ImportConfig, ManifestSource, RemoteSource
 
@@ -150,10 +150,15 @@ class Remote:
         self._fetcher = fetcher
         self._config = config
         self._total: int | None = None
+        self._report: dict[str, Any] = {}
 
     def total(self) -> int | None:
         """Number of items, by the last page that was read."""
         return self._total
+
+    def report(self) -> dict[str, Any]:
+        """Describe the fields of the last page that was read."""
+        return {"format": "remote", **self._report}
 
     def entries(self, after: str | None) -> Iterator[Entry]:
         """Yield the products, page by page, with at most one page in memory."""
@@ -163,6 +168,7 @@ class Remote:
             page = self._page(place)
             self._check_progress(seen, page)
             fields = self._fields(page)
+            self._report = fields.report()
             for index, item in enumerate(page.items[done:], start=done + 1):
                 row += 1
                 position = json.dumps([place.number, place.token, index, row])
@@ -190,9 +196,12 @@ class Remote:
         names = {name for item in page.items if not isinstance(item, InvalidInput) for name in item}
         fields = self._source.fields
         # An item may lack any field but its id; only a page without a single id is a wrong description.
-        optional = (fields.title, fields.description, fields.attributes, *(fields.images or ()))
+        optional = (
+            fields.title, fields.description, fields.attributes, *(fields.images or ()), *fields.types
+        )  # fmt: skip
         named = {name for name in optional if name is not None}
-        return FieldMap(fields, names | named if names else named | {fields.product_id}, self._locate)
+        known = names | named if names else named | {fields.product_id or "product_id"}
+        return FieldMap(fields, known, self._locate)
 
     def _locate(self, text: str) -> ImageReference:
         try:

@@ -1,327 +1,344 @@
-"""A table in a file as a source: CSV, JSON lines or Parquet."""
+"""Tables in files, row by row: CSV, JSON lines, Parquet, Excel workbooks and Google Merchant XML.
+
+CSV is read by Python's `csv`, not by pyarrow: pyarrow gives up a whole block where one row has too many cells, is
+not UTF-8, or holds a cell larger than the block. A bad row is an error of its own here, whatever the format. No
+reader ever takes what stands inside a quoted cell for a row.
+"""
 
 import csv
+import io
 import json
-import math
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import IO, Any
+from xml.etree.ElementTree import Element, ParseError
 
+import openpyxl
 import pyarrow
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import iterparse
+from openpyxl.cell.cell import ERROR_CODES
+from openpyxl.utils.exceptions import InvalidFileException
 from pyarrow.parquet import ParquetFile
 
-from catalog.sources.entries import Entry, FieldMap, ImageReference, Record, Row
-from catalog.sources.folder import inside
-from core.errors import InvalidInput, VitrineError
-from core.sources import ManifestSource
+from catalog.sources.entries import Row, kind_of
+from core.errors import InvalidInput
+from core.sources import AttributeType
 
-_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
-_TRUTHS = {"true": True, "false": False}
-_INT64 = range(-(2**63), 2**63)
+Rows = Iterator[Row | InvalidInput]
 
-
-class ColumnTypes:
-    """Learns the types of columns from all of their cells, so that no column mixes two.
-
-    A number with a leading zero, as an article number or a postal code, makes its column one of texts.
-    """
-
-    def __init__(self) -> None:
-        self._fits: dict[str, list[str]] = {}
-
-    def learn(self, column: str, text: str) -> None:
-        """Take a cell in; an empty one says nothing."""
-        text = text.strip()
-        if not text:
-            return
-        fits = self._fits.setdefault(column, list(_READERS))
-        if fits:
-            fits[:] = [name for name in fits if _FITS[name](text)]
-
-    def convert(self, column: str, text: str | None) -> Any:
-        """The value of a cell by the type of its column."""
-        stripped = (text or "").strip()
-        fits = self._fits.get(column)
-        if not stripped or not fits:
-            return text
-        return _READERS[fits[0]](stripped)
-
-
-def _is_integer(text: str) -> bool:
-    return _INTEGER.fullmatch(text) is not None and len(text) <= 20 and int(text) in _INT64
-
-
-def _is_number(text: str) -> bool:
-    # A whole number that 64 bits do not hold is an identifier, of which a float would lose digits.
-    if _INTEGER.fullmatch(text):
-        return _is_integer(text)
-    return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
-
-
-_FITS: dict[str, Callable[[str], bool]] = {
-    "truth": lambda text: text.lower() in _TRUTHS,
-    "integer": _is_integer,
-    "number": _is_number,
-}
-_READERS: dict[str, Callable[[str], Any]] = {
-    "truth": lambda text: _TRUTHS[text.lower()],
-    "integer": int,
-    "number": float,
-}
-
-
-_DELIMITERS = (",", ";", "\t", "|")
-
-
-class CsvRows:
-    """Implements `Rows`. Quoted line breaks, a byte order mark and any line ends are read as spreadsheets do.
-
-    Raises:
-        InvalidInput: the file is not in its encoding, is empty, or a column's name comes twice.
-    """
-
-    def __init__(self, path: Path, source: ManifestSource) -> None:
-        self._path = path
-        # "utf-8-sig" drops a byte order mark, and takes files without one too.
-        self._encoding = "utf-8-sig" if source.encoding == "utf-8" else source.encoding
-        self._types = ColumnTypes()
-        try:
-            self._delimiter = "\t" if source.delimiter == "tab" else source.delimiter or self._guessed()
-            self.columns = self._header()
-            self.total = self._learn()
-        except (UnicodeError, csv.Error) as error:
-            raise InvalidInput(
-                f"the manifest cannot be read as {source.encoding} CSV: {error}; check the encoding and delimiter"
-            ).at("source.path") from None
-
-    def rows(self, skip: int) -> Iterator[Row | InvalidInput]:
-        """Yield the rows behind the first `skip`; those that do not fit the header are errors."""
-        for cells in islice(self._lines(), skip, None):
-            yield cells if isinstance(cells, InvalidInput) else dict(zip(self.columns, cells, strict=True))
-
-    def convert(self, column: str, value: Any) -> Any:
-        """Give a cell the type of its column."""
-        return self._types.convert(column, value)
-
-    def _guessed(self) -> str:
-        with self._opened() as file:
-            first = file.readline(2**20)
-        return max(_DELIMITERS, key=first.count)
-
-    def _header(self) -> list[str]:
-        with self._opened() as file:
-            names = [name.strip() for name in next(self._reader(file), [])]
-        if not any(names):
-            raise InvalidInput("the manifest is empty; its first line must name the columns").at(
-                "source.path"
-            )
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InvalidInput(f"the manifest has several columns {twice[0]!r:.100}").at("source.path")
-        return names
-
-    def _learn(self) -> int:
-        count = 0
-        for cells in self._lines():
-            count += 1
-            if not isinstance(cells, InvalidInput):
-                for column, text in zip(self.columns, cells, strict=True):
-                    self._types.learn(column, text)
-        return count
-
-    def _lines(self) -> Iterator[list[str] | InvalidInput]:
-        with self._opened() as file:
-            reader = self._reader(file)
-            next(reader)
-            while True:
-                try:
-                    cells = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    # The reader goes on behind the broken row.
-                    yield InvalidInput(f"the row is not CSV: {error}")
-                    continue
-                if len(cells) == len(self.columns):
-                    yield cells
-                elif cells:
-                    yield InvalidInput(f"the row has {len(cells)} cells; the header has {len(self.columns)}")
-
-    def _opened(self) -> TextIO:
-        return open(self._path, encoding=self._encoding, newline="")
-
-    def _reader(self, file: TextIO) -> Iterator[list[str]]:
-        # Strict: a quote that is never closed is an error instead of one row with the rest of the file.
-        return csv.reader(file, delimiter=self._delimiter, strict=True)
-
-
-_MAX_LINE_BYTES = 2**20
-
-
-class JsonlRows:
-    """Implements `Rows`: one object a line, in UTF-8; empty lines are passed over."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        names: set[str] = set()
-        self.total = 0
-        for row in self.rows(0):
-            self.total += 1
-            if not isinstance(row, InvalidInput):
-                names.update(row)
-        if not names:
-            raise InvalidInput("the manifest holds no JSON object; write one a line").at("source.path")
-        self.columns = sorted(names)
-
-    def rows(self, skip: int) -> Iterator[Row | InvalidInput]:
-        """Yield the rows behind the first `skip`."""
-        return islice(self._parsed(), skip, None)
-
-    def convert(self, _column: str, value: Any) -> Any:
-        """JSON has types of its own."""
-        return value
-
-    def _parsed(self) -> Iterator[Row | InvalidInput]:
-        with open(self._path, "rb") as file:
-            is_first = True
-            while line := file.readline(_MAX_LINE_BYTES + 1):
-                if len(line) > _MAX_LINE_BYTES:
-                    while line and not line.endswith(b"\n"):
-                        line = file.readline(_MAX_LINE_BYTES)
-                    yield InvalidInput(f"the line is longer than {_MAX_LINE_BYTES:,} bytes")
-                    continue
-                if is_first:
-                    line, is_first = line.removeprefix(b"\xef\xbb\xbf"), False
-                if line.strip():
-                    yield _parse_line(line)
-
-
-def _parse_line(line: bytes) -> Row | InvalidInput:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return InvalidInput("the line is not JSON in UTF-8")
-    return found if isinstance(found, dict) else InvalidInput("the line is not a JSON object")
-
-
+_MAX_ROW = 16 * 2**20
+"""Most characters or bytes of a row, so that a quote that is never closed does not fill the memory."""
+_MAX_WORKBOOK_BYTES = 2**30
 _ROWS_AT_ONCE = 256
+_COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+_DELIMITERS = (",", ";", "\t", "|")
+_ENDINGS = {
+    **dict.fromkeys((".csv", ".tsv", ".tab", ".txt"), "csv"),
+    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
+    **dict.fromkeys((".xlsx", ".xlsm"), "excel"),
+    ".xml": "xml",
+    ".parquet": "parquet",
+}
+# For the whole process, since `csv` has no other; rows are bounded where lines are read.
+csv.field_size_limit(_MAX_ROW)
 
 
-class ParquetRows:
-    """Implements `Rows`.
+class Table:
+    """A table in a file, which `opened` opens anew each time; all of it is read once at first.
+
+    `kinds` are the types of columns by all of their cells, where the format itself has none for them. The
+    encoding and the delimiter apply to CSV.
 
     Raises:
-        InvalidInput: the file is not Parquet.
+        InvalidInput: it is of another format, is damaged, or its columns have no names or one name twice.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(
+        self,
+        name: str,
+        opened: Callable[[], IO[bytes]],
+        encoding: str = "utf-8",
+        delimiter: str | None = None,
+    ) -> None:
+        stem, compression = name, None
+        for ending, kind in _COMPRESSED.items():
+            if name.lower().endswith(ending):
+                stem, compression = name[: -len(ending)], kind
+        self.name = name
+        self.format = _ENDINGS.get("." + stem.lower().rpartition(".")[2], "")
+        self._opened_file, self._compression = opened, compression
+        if not self.format or (compression and self.format in ("excel", "parquet")):
+            raise InvalidInput(
+                f"a table is one of {', '.join(_ENDINGS)}, or of these as text with {' or '.join(_COMPRESSED)} "
+                f"behind, not {name!r:.200}"
+            ).at("source.path")
+        if self.format == "csv":
+            with self._stream() as file:
+                self._dialect = _Dialect(file.read(2**16), encoding, delimiter)
+        self.kinds: dict[str, AttributeType] = {}
+        self.columns, self.total = self._survey()
+
+    def rows(self, skip: int = 0) -> Rows:
+        """Yield the rows behind the first `skip`; empty ones are passed over and not counted."""
+        with self._stream() as file:
+            if self.format == "parquet":
+                yield from _parquet_rows(file, skip)
+            else:
+                yield from islice(self._read(file)[1], skip, None)
+
+    def _survey(self) -> tuple[Sequence[str], int]:
+        with self._stream() as file:
+            if self.format == "parquet":
+                parquet = ParquetFile(file)
+                return _checked_names(parquet.schema_arrow.names), parquet.metadata.num_rows
+            header, rows = self._read(file)
+            names, total = dict.fromkeys(header), 0
+            for row in rows:
+                total += 1
+                if not isinstance(row, InvalidInput):
+                    names.update(dict.fromkeys(row))
+                    self._learn(row)
+        if not names:
+            raise InvalidInput(f"{self.name} holds no row of the format {self.format}").at("source.path")
+        return list(names), total
+
+    def _learn(self, row: Row) -> None:
+        if self.format == "jsonl":
+            return
+        for name, value in row.items():
+            if self.kinds.get(name) != "text" and (kind := kind_of(value, self.format != "excel")):
+                self.kinds[name] = kind if self.kinds.get(name, kind) == kind else "text"
+
+    def _read(self, file: IO[bytes]) -> tuple[Sequence[str], Rows]:
+        """Return the names of the columns, where they stand before the rows, and the rows."""
+        match self.format:
+            case "csv":
+                return _under_header(self._dialect.lines(file), exact=True)
+            case "excel":
+                return _under_header(_excel_lines(file), exact=False)
+            case "xml":
+                return (), _xml_rows(file)
+            case _:
+                return (), _json_rows(file)
+
+    @contextmanager
+    def _stream(self) -> Iterator[IO[bytes]]:
+        with self._opened_file() as file:
+            try:
+                yield pyarrow.CompressedInputStream(file, self._compression) if self._compression else file
+            except _DAMAGED as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise InvalidInput(f"{self.name} cannot be read: {reason:.300}").at("source.path") from None
+            except InvalidInput as error:
+                raise error.reworded(f"{self.name}: {error.message}").at("source.path") from None
+
+
+_DAMAGED = (
+    pyarrow.ArrowException, OSError, EOFError, UnicodeError, csv.Error, ParseError, DefusedXmlException,
+    zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, LookupError,
+)  # fmt: skip
+
+
+def _checked_names(names: Sequence[str]) -> Sequence[str]:
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise InvalidInput(f"there are several columns {twice[0]!r:.100}")
+    return names
+
+
+def _under_header(lines: Iterator[list[Any] | InvalidInput], exact: bool) -> tuple[Sequence[str], Rows]:
+    """Take the first line for the names of the columns; those without a name are dropped.
+
+    `exact`: lines of another length are errors, unless the cells that are too many are empty.
+    """
+    first = next(lines, [])
+    if isinstance(first, InvalidInput):
+        raise first
+    names = _checked_names([str(cell or "").strip() for cell in first])
+    if not any(names):
+        raise InvalidInput("the table is empty; its first line must name the columns")
+
+    def rows() -> Rows:
+        for cells in lines:
+            if isinstance(cells, InvalidInput):
+                yield cells
+            elif exact and (len(cells) < len(names) or any(cells[len(names) :])):
+                yield InvalidInput(f"the row has {len(cells)} cells; the header has {len(names)}")
+            else:
+                padded = cells + [None] * (len(names) - len(cells))
+                yield {name: cell for name, cell in zip(names, padded, strict=False) if name}
+
+    return [name for name in names if name], rows()
+
+
+class _Dialect:
+    """Encoding and delimiter of a CSV file, by its beginning and by what the caller names."""
+
+    _END = "\0the end of the file\0"
+
+    def __init__(self, head: bytes, encoding: str, delimiter: str | None) -> None:
+        # A byte order mark is certain; nothing else is guessed of an encoding.
+        has_mark = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+        self._encoding = "utf-16" if has_mark else {"utf-8": "utf-8-sig"}.get(encoding, encoding)
+        text = head.decode(self._encoding, "ignore")
+        said = re.match(r'"?sep=(.)"?[\r\n]', text, re.IGNORECASE)
+        self._skipped = 0 if said is None else 1
+        header = re.sub(r'"[^"]*"', "", text[said.end() if said else 0 :]).strip("\r\n")
+        first = re.split(r"[\r\n]", header, maxsplit=1)[0]
+        guessed = said[1] if said else max(_DELIMITERS, key=first.count)
+        self._delimiter = "\t" if delimiter == "tab" else delimiter or guessed
+
+    def lines(self, file: IO[bytes]) -> Iterator[list[str] | InvalidInput]:
+        """Yield the cells of each line that is not empty."""
+        # What is not in the encoding becomes surrogates, so that it costs its row alone.
+        errors = "strict" if self._encoding == "utf-16" else "surrogateescape"
+        text = io.TextIOWrapper(file, self._encoding, errors=errors, newline="")
+        size = 0
+
+        def bounded() -> Iterator[str]:
+            nonlocal size
+            while line := text.readline(_MAX_ROW):
+                size += len(line)
+                if size >= _MAX_ROW:
+                    raise InvalidInput(
+                        f"the row has more than {_MAX_ROW:,} characters; what is behind it is not read"
+                    )
+                yield line
+            yield self._END
+
+        # A quote inside a cell is taken as it stands, as spreadsheets do: a reader that refuses it would go on
+        # at the next line, be it within another cell's quotes.
+        reader = islice(csv.reader(bounded(), delimiter=self._delimiter), self._skipped, None)
         try:
-            with ParquetFile(path) as file:
-                self.columns: list[str] = list(file.schema_arrow.names)
-                self.total: int = file.metadata.num_rows
-        except (pyarrow.ArrowException, OSError) as error:
-            raise InvalidInput(f"the manifest is not Parquet: {error}").at("source.path") from None
+            for cells in reader:
+                size = 0
+                if cells and cells[-1].endswith(self._END):
+                    if cells != [self._END]:
+                        yield InvalidInput(
+                            "a quote in this row is never closed; what is behind it is not read"
+                        )
+                elif any(cell.strip() for cell in cells):
+                    yield cells if _is_text(cells) else InvalidInput(self._hint())
+        except InvalidInput as error:
+            yield error
 
-    def rows(self, skip: int) -> Iterator[Row | InvalidInput]:
-        """Yield the rows behind the first `skip`; whole row groups among these are not read."""
-        with ParquetFile(self._path) as file:
-            groups = list(range(file.num_row_groups))
-            while groups and skip >= (count := file.metadata.row_group(groups[0]).num_rows):
-                skip -= count
-                groups.pop(0)
-            if groups:
-                yield from islice(_read_groups(file, groups), skip, None)
-
-    def convert(self, _column: str, value: Any) -> Any:
-        """Parquet has types of its own."""
-        return value
+    def _hint(self) -> str:
+        return (
+            f"the row is not in {self._encoding.removesuffix('-sig')}; say the file's encoding: "
+            "utf-8, utf-16, cp1252 (Windows-1252) or latin-1"
+        )
 
 
-def _read_groups(file: ParquetFile, groups: list[int]) -> Iterator[Row]:
-    for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=groups):
-        yield from batch.to_pylist()
+def _is_text(cells: list[str]) -> bool:
+    joined = "".join(cells)
+    return joined.isascii() or not re.search("[\ud800-\udfff]", joined)
 
 
-class Rows(Protocol):
-    """A table in a file: the names of its columns, the number of its rows, and the rows."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """The names of the columns."""
-        ...
-
-    @property
-    def total(self) -> int:
-        """The number of rows."""
-        ...
-
-    def rows(self, skip: int) -> Iterator[Row | InvalidInput]:
-        """Yield the rows behind the first `skip`."""
-        ...
-
-    def convert(self, column: str, value: Any) -> Any:
-        """Give a value, as an attribute, the type that its column has."""
-        ...
+def _excel_lines(file: IO[bytes]) -> Iterator[list[Any] | InvalidInput]:
+    """Yield the cells of each line of the first sheet that is shown."""
+    with zipfile.ZipFile(file) as archive:
+        size = sum(each.file_size for each in archive.infolist())
+    if size > _MAX_WORKBOOK_BYTES:
+        raise InvalidInput(f"the workbook unpacks to more than {_MAX_WORKBOOK_BYTES:,} bytes")
+    file.seek(0)
+    book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    sheet = next((each for each in book.worksheets if each.sheet_state == "visible"), book.worksheets[0])
+    # Some programs write a size of the sheet that is not so.
+    sheet.reset_dimensions()
+    for line in sheet.iter_rows(values_only=True):
+        cells = [None if cell in ERROR_CODES else cell for cell in line]
+        if any(cell is not None and str(cell).strip() for cell in cells):
+            yield cells
 
 
-class Manifest:
-    """Implements `Source`; the position is the number of the row.
+class _BoundedFile:
+    """Refuses to read more than `_MAX_ROW` bytes between two resets."""
 
-    Raises:
-        InvalidInput: there is no such file, it cannot be read, or lacks a column that is asked for.
-    """
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.count = 0
 
-    def __init__(self, source: ManifestSource) -> None:
-        path = Path(source.path)
-        if not path.is_file():
-            raise InvalidInput(f"there is no file {source.path!r:.300}").at("source.path")
-        state = path.stat()
-        self.version = f"{state.st_size}:{state.st_mtime_ns}"
-        self._folder = path.parent
-        self._rows = _open_rows(path, source)
-        self._fields = FieldMap(source.fields, self._rows.columns, self._locate, self._rows.convert)
-
-    def total(self) -> int:
-        """Count the rows, without the header."""
-        return self._rows.total
-
-    def entries(self, after: str | None) -> Iterator[Entry]:
-        """Yield the products, a row each."""
-        skip = int(after or 0)
-        for number, row in enumerate(self._rows.rows(skip), start=skip + 1):
-            yield read_entry(self._fields, row, number, str(number))
-
-    def _locate(self, text: str) -> ImageReference:
-        if text[:8].lower().startswith(("http://", "https://")):
-            return text
-        return inside(self._folder, text)
+    def read(self, size: int) -> bytes:
+        """Read up to `size` bytes."""
+        data = self._file.read(size)
+        self.count += len(data)
+        if self.count > _MAX_ROW:
+            raise InvalidInput(f"an item has more than {_MAX_ROW:,} bytes; what is behind it is not read")
+        return data
 
 
-def read_entry(fields: FieldMap, row: Row | InvalidInput, number: int, position: str) -> Entry:
-    """Make an entry of a row; what is wrong with the row is its content then."""
-    product_id: str | None = None
+def _xml_rows(file: IO[bytes]) -> Rows:
+    """Yield the items of an RSS feed or the entries of an Atom feed."""
+    bounded = _BoundedFile(file)
+    parents: list[Element] = []
     try:
-        if isinstance(row, InvalidInput):
-            raise row
-        product_id = fields.product_id(row)
-        content: Record | VitrineError = fields.record(row)
-    except VitrineError as error:
-        content = error
-    return Entry(number, position, product_id, content)
+        for event, element in iterparse(bounded, events=("start", "end"), forbid_dtd=True):
+            if event == "start":
+                parents.append(element)
+                continue
+            parents.pop()
+            if _local(element.tag) in ("item", "entry"):
+                yield _item_row(element)
+                bounded.count = 0
+                if parents:
+                    parents[-1].clear()
+    except ParseError as error:
+        yield InvalidInput(f"the feed is not XML from here on: {error}; what is behind it is not read")
+    except InvalidInput as error:
+        yield error
 
 
-def _open_rows(path: Path, source: ManifestSource) -> Rows:
-    match path.suffix.lower():
-        case ".csv" | ".tsv":
-            return CsvRows(path, source)
-        case ".jsonl" | ".ndjson":
-            return JsonlRows(path)
-        case ".parquet":
-            return ParquetRows(path)
-    raise InvalidInput(f"a manifest is .csv, .tsv, .jsonl, .ndjson or .parquet, not {path.suffix!r:.40}").at(
-        "source.path"
-    )
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
+
+
+def _item_row(item: Element) -> dict[str, Any]:
+    texts: dict[str, list[str]] = {}
+    for child in item:
+        if len(child) == 0 and (text := (child.text or "").strip()):
+            texts.setdefault(child.tag, []).append(text)
+    # A field of Google's namespace stands for RSS's own of that name.
+    ordered = sorted(texts, key=lambda tag: "base.google.com" in tag)
+    return {_local(tag): texts[tag][0] if len(texts[tag]) == 1 else texts[tag] for tag in ordered}
+
+
+def _json_rows(file: IO[bytes]) -> Rows:
+    """Yield an object a line, in UTF-8."""
+    lines = io.BufferedReader(file) if not hasattr(file, "peek") else file  # type: ignore[type-var]
+    is_first = True
+    while line := lines.readline(_MAX_ROW + 1):
+        if len(line) > _MAX_ROW:
+            while line and not line.endswith(b"\n"):
+                line = lines.readline(_MAX_ROW)
+            yield InvalidInput(f"the line is longer than {_MAX_ROW:,} bytes")
+            continue
+        if is_first:
+            line, is_first = line.removeprefix(b"\xef\xbb\xbf"), False
+        if line.strip():
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
+                found = None
+            yield found if isinstance(found, dict) else InvalidInput("the line is not a JSON object in UTF-8")
+
+
+def _parquet_rows(file: IO[bytes], skip: int) -> Rows:
+    for batch in ParquetFile(file).iter_batches(_ROWS_AT_ONCE):
+        if skip < len(batch):
+            yield from _plain_rows(batch.slice(skip))
+        skip = max(0, skip - len(batch))
+
+
+def _plain_rows(batch: Any) -> Rows:
+    try:
+        yield from batch.to_pylist(maps_as_pydicts="strict")
+    except (pyarrow.ArrowException, ValueError, LookupError, OverflowError) as error:
+        if len(batch) == 1:
+            yield InvalidInput(f"a cell of the row cannot be read: {error}")
+        else:
+            for number in range(len(batch)):
+                yield from _plain_rows(batch.slice(number, 1))

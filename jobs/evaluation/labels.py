@@ -1,4 +1,4 @@
-"""Labeled queries, read from a Parquet, CSV or JSONL table with the images beside it.
+"""Labeled queries, read from a table with the images beside it.
 
 | column | what |
 | --- | --- |
@@ -8,19 +8,18 @@
 | `product_id` | a judged product |
 | `grade` | relevance: 0 none, higher is better; 1 where the column is missing or empty |
 
-A query has a text, an image or both, on at least one of its rows. The file name's ending decides the format:
-Parquet, CSV (UTF-8) or JSONL.
+A query has a text, an image or both, on at least one of its rows. The table is of any format that imports read.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-import pyarrow as pa
 from fsspec.core import url_to_fs
-from pyarrow import csv, json, parquet
 
+from catalog.sources.table import Table
 from core.errors import InvalidInput, Unavailable
 from core.search import QueryPart
 from core.types import EncoderInput
@@ -58,64 +57,39 @@ class JudgedQuery:
 Row = Mapping[str, Any]
 
 
-def read_table(name: str, file: IO[bytes]) -> list[Row]:
+def read_table(name: str, opened: Callable[[], IO[bytes]]) -> list[Row]:
     """Read the rows of a table; texts are stripped, empty ones are None, and grades are integers.
 
     Raises:
         InvalidInput: the file is of another kind, is damaged, or lacks a column or a value.
     """
-    ending = name.rpartition(".")[2].lower()
-    if ending not in _READERS:
-        raise InvalidInput(f"labeled queries are a .parquet, .csv or .jsonl file, not {name!r:.200}")
-    try:
-        table = _READERS[ending](file)
-        lacking = [column for column in _NEEDED if column not in table.column_names]
-        if lacking:
-            raise InvalidInput(
-                f"{name}: there is no column {lacking[0]!r}; columns: {', '.join(table.column_names):.500}"
-            )
-        rows = _typed(table).to_pylist()
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{name} cannot be read: {str(error).splitlines()[0]:.300}") from None
-    return [_row(name, number, row) for number, row in enumerate(rows, start=1)]
+    table = Table(name, opened)
+    lacking = [column for column in _NEEDED if column not in table.columns]
+    if lacking:
+        raise InvalidInput(
+            f"{name}: there is no column {lacking[0]!r}; columns: {', '.join(table.columns):.500}"
+        )
+    return [_row(f"{name}: row {number}", row) for number, row in enumerate(table.rows(), start=1)]
 
 
-def _typed(table: Any) -> Any:
-    columns = {
-        column: table[column].cast(pa.int64() if column == "grade" else pa.string())
-        for column in (*TEXTS, "grade")
-        if column in table.column_names
-    }
-    return pa.table(columns)
-
-
-def _row(name: str, number: int, row: dict[str, Any]) -> Row:
-    cleaned = {column: (row.get(column) or "").strip() or None for column in TEXTS}
+def _row(place: str, row: Row | InvalidInput) -> Row:
+    if isinstance(row, InvalidInput):
+        raise row.reworded(f"{place}: {row.message}")
+    cleaned = {column: _text(row.get(column)) for column in TEXTS}
     for column in _NEEDED:
         if cleaned[column] is None:
-            raise InvalidInput(f"{name}: row {number} has no {column}")
-    grade = 1 if row.get("grade") is None else row["grade"]
-    if not 0 <= grade <= _HIGHEST_GRADE:
-        raise InvalidInput(f"{name}: row {number} has grade {grade}; grades are 0 to {_HIGHEST_GRADE}")
-    return cleaned | {"grade": grade}
+            raise InvalidInput(f"{place} has no {column}")
+    grade = _text(row.get("grade")) or "1"
+    if not grade.isdecimal() or int(grade) > _HIGHEST_GRADE:
+        raise InvalidInput(f"{place} has grade {grade:.100}; grades are whole numbers, 0 to {_HIGHEST_GRADE}")
+    return cleaned | {"grade": int(grade)}
 
 
-def _read_csv(file: IO[bytes]) -> Any:
-    # Ids of digits are read as texts, so that they keep leading zeros.
-    types = dict.fromkeys(TEXTS, pa.string()) | {"grade": pa.int64()}
-    options = csv.ConvertOptions(
-        column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=True
-    )
-    return csv.read_csv(
-        file, convert_options=options, parse_options=csv.ParseOptions(newlines_in_values=True)
-    )
-
-
-_READERS: dict[str, Callable[[IO[bytes]], Any]] = {
-    "csv": _read_csv,
-    "jsonl": json.read_json,
-    "parquet": parquet.read_table,
-}
+def _text(value: Any) -> str | None:
+    if isinstance(value, float):
+        # A column of whole numbers with gaps is one of floats, where the gaps are NaN.
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
+    return None if value is None else str(value).strip() or None
 
 
 def read_labels(url: str) -> list[JudgedQuery]:
@@ -130,8 +104,7 @@ def read_labels(url: str) -> list[JudgedQuery]:
     except (ValueError, ImportError) as error:
         raise InvalidInput(f"{url!r:.200} cannot be opened: {error}").at("queries") from None
     try:
-        with files.open(path, "rb") as file:
-            rows = read_table(PurePosixPath(path).name, file)
+        rows = read_table(PurePosixPath(path).name, lambda: files.open(path, "rb"))
     except (FileNotFoundError, IsADirectoryError):
         raise InvalidInput(f"there is no file {url!r:.200} of labeled queries").at("queries") from None
     except OSError as error:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from catalog.fetching.fetcher import Fetcher
-from catalog.imports import stable_hash
+from catalog.imports import RowError, stable_hash
 from catalog.opening import Catalog
-from catalog.sources.entries import Entry
+from catalog.sources.entries import Entry, Record
 from catalog.sources.folder import check_opened
 from catalog.sources.remote import open_source
 from core.batching import batched
@@ -31,6 +31,7 @@ from jobs.runner.settings import Settings
 _BACKOFF_S = 2.0
 _COUNTS = ("rows", "created", "updated", "unchanged", "failed", "images_read", "images_unchanged")
 _ERRORS_SHOWN = 20
+_EXAMPLES = 3
 _NEXT = (
     "the running service's repair encodes the new images in the background; "
     "a job of kind build does so at once"
@@ -111,6 +112,10 @@ class ImportRun:
         self._catalog.imports.finish(self._state.source, self._counts)
         return self._counts
 
+    def report(self) -> dict[str, Any]:
+        """Describe what the source was read as."""
+        return self._source.report()
+
     def _refusal(self, gone: int, known: int) -> str | None:
         if not gone:
             return None
@@ -169,6 +174,8 @@ def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
     if not context.at_shell:
         check_opened(args, context.settings.imports.folders)
     location = location_of(args.source)
+    if args.dry_run:
+        return {"source": location, **_preview(context, args)}
     source = stable_hash([args.source.kind, location])
     context.run.claim(f"source {location:.200} {source[:12]}")
     running = ImportRun(context.run, context.settings, context.catalog, args, source)
@@ -180,8 +187,39 @@ def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
         "source": location,
         **{name: counts[name] for name in (*_COUNTS, "deleted")},
         "deletion_refused": refused,
+        "read_as": running.report(),
         "errors": [asdict(each) for each in errors],
         "next": _NEXT,
+    }
+
+
+def _preview(context: JobContext, args: ImportArgs) -> dict[str, Any]:
+    """Read the source to its end without its images, and describe it."""
+    context.run.report(stage="reading the source")
+    source = open_source(args.source, Fetcher(context.settings.fetch), context.settings.imports)
+    counts = Counter[str]()
+    examples: list[Record] = []
+    errors: list[RowError] = []
+    for batch in _batches(source.entries(None), context.settings.imports.batch_products):
+        context.run.check()
+        for entry in batch:
+            if isinstance(entry.content, Record):
+                counts["products"] += 1
+                counts["images"] += len(entry.content.images or ())
+                examples += [entry.content] * (len(examples) < _EXAMPLES)
+            else:
+                counts["failed"] += 1
+                error = RowError(entry.row, entry.product_id, entry.content.message)
+                errors += [error] * (len(errors) < _ERRORS_SHOWN)
+        context.run.report(total=source.total() or 0, done=counts["products"], failed=counts["failed"])
+    return {
+        **{name: counts[name] for name in ("products", "images", "failed")},
+        "read_as": source.report(),
+        "examples": [
+            {**asdict(each), "images": None if each.images is None else [str(image) for image in each.images]}
+            for each in examples
+        ],
+        "errors": [asdict(each) for each in errors],
     }
 
 

@@ -143,9 +143,6 @@ def _values(attribute: "Attribute") -> str:
     return ", ".join([*listed, *(["…"] if attribute.more_values else [])])
 
 
-_TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
-
-
 @asks
 def import_products(
     location: Annotated[
@@ -167,6 +164,13 @@ def import_products(
         bool, typer.Option("--delete-missing", help="Delete what this source has delivered and does no more.")
     ] = False,
     max_delete_percent: Annotated[float, typer.Option(help="Share above which none is deleted.")] = 10.0,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show which column is read as what, the first products and the counts; write nothing.",
+        ),
+    ] = False,
     *,
     job: JobOptions,
     service: Service,
@@ -182,6 +186,7 @@ def import_products(
         ask_again=ask_again,
         delete_missing=delete_missing,
         max_delete_percent=max_delete_percent,
+        dry_run=dry_run or None,
     )
 
 
@@ -191,5 +196,5 @@ def source_of(location: str, options: dict[str, Any]) -> dict[str, Any]:
         return {"kind": "remote", "url": location, **options}
     # The service opens folders by their whole paths.
     path = Path(location).absolute()
-    is_table = path.suffix.lower() in _TABLES or path.is_file()
+    is_table = path.is_file() or (path.suffix != "" and not path.is_dir())
     return {"kind": "manifest" if is_table else "folder", "path": str(path), **options}

@@ -60,5 +60,5 @@ def test_what_is_brought_over_is_described_as_imports_take_it() -> None:
 
 def test_the_table_of_labels_can_be_read() -> None:
     (table,) = [block.text for block in code_blocks("docs/evaluation.md") if block.language == "csv"]
-    rows = read_table("labels.csv", io.BytesIO(table.encode()))
+    rows = read_table("labels.csv", lambda: io.BytesIO(table.encode()))
     assert {row["query_id"] for row in rows} == {"q1", "q2", "q3"}

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from catalog.sources.entries import Entry, Record
-from catalog.sources.table import Manifest
+from catalog.sources.manifest import Manifest
 from core.errors import InvalidInput
 from core.sources import Fields, ManifestSource
 

@@ -1,0 +1,109 @@
+"""A table of products as a source: its columns found by their names, rows of one product put together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from catalog.sources.entries import (
+    Entry,
+    FieldMap,
+    ImageReference,
+    Record,
+    plain_name,
+    read_entry,
+    usual_fields,
+)
+from catalog.sources.folder import inside
+from catalog.sources.table import Table
+from core.errors import InvalidInput
+from core.sources import ManifestSource
+
+_MAX_GROUP = 5_000
+_SHOPIFY_IMAGES = {"option1_name", "image_src", "product_image_url"}
+
+
+class Manifest:
+    """Implements `Source`; the position is the number of the last row.
+
+    Raises:
+        InvalidInput: there is no such file, it cannot be read, or lacks a column that is asked for.
+    """
+
+    def __init__(self, source: ManifestSource) -> None:
+        path = Path(source.path)
+        if not path.is_file():
+            raise InvalidInput(f"there is no file {source.path!r:.300}").at("source.path")
+        state = path.stat()
+        self.version = f"{state.st_size}:{state.st_mtime_ns}"
+        self._folder = path.parent
+        self._table = Table(path.name, lambda: path.open("rb"), source.encoding, source.delimiter)
+        columns = self._table.columns
+        fields = usual_fields(source.fields, columns)
+        self._fields = FieldMap(fields, columns, self._locate, self._table.kinds)
+        names = {plain_name(column) for column in columns}
+        is_shopify = bool(names & {"handle", "url_handle"}) and bool(names & _SHOPIFY_IMAGES)
+        self._is_grouped = is_shopify if source.group_rows is None else source.group_rows
+
+    def total(self) -> int | None:
+        """Count the rows, without the header; None where several may be one product."""
+        return None if self._is_grouped else self._table.total
+
+    def report(self) -> dict[str, Any]:
+        """Describe which column is read as what."""
+        return {
+            "format": self._table.format,
+            **self._fields.report(),
+            "rows": self._table.total,
+            "rows_are_grouped": self._is_grouped,
+        }
+
+    def entries(self, after: str | None) -> Iterator[Entry]:
+        """Yield the products, a row each, or the rows that follow each other with one id."""
+        skip = int(after or 0)
+        entries = (
+            read_entry(self._fields, row, number, str(number))
+            for number, row in enumerate(self._table.rows(skip), start=skip + 1)
+        )
+        return self._grouped(entries) if self._is_grouped else entries
+
+    def _grouped(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        group: list[Entry] = []
+        for entry in entries:
+            if group and entry.product_id not in (None, group[0].product_id):
+                yield _joined(group)
+                group = []
+            if isinstance(entry.content, Record) and len(group) < _MAX_GROUP:
+                group.append(entry)
+                continue
+            error = InvalidInput(f"more than {_MAX_GROUP:,} rows have this product id")
+            content = error if isinstance(entry.content, Record) else entry.content
+            # An import that goes on behind the broken row reads the good ones of its product once more.
+            position = str(group[0].row - 1) if group else entry.position
+            yield replace(entry, position=position, content=content)
+        if group:
+            yield _joined(group)
+
+    def _locate(self, text: str) -> ImageReference:
+        if text[:8].lower().startswith(("http://", "https://")):
+            return text
+        return inside(self._folder, text)
+
+
+def _joined(group: Sequence[Entry]) -> Entry:
+    """Make one product of rows: the first text that is there, all images, and each value of an attribute once."""
+    records = [entry.content for entry in group if isinstance(entry.content, Record)]
+    values: dict[str, list[Any]] = {}
+    for record in records:
+        for name, value in record.attributes.items():
+            known = values.setdefault(name, [])
+            known += [each for each in (value if isinstance(value, list) else [value]) if each not in known]
+    images = [record.images for record in records if record.images is not None]
+    joined = Record(
+        records[0].product_id,
+        next((record.title for record in records if record.title), ""),
+        next((record.description for record in records if record.description), ""),
+        {name: known[0] if len(known) == 1 else known for name, known in values.items()},
+        tuple(dict.fromkeys(each for some in images for each in some)) if images else None,
+    )
+    return replace(group[0], position=group[-1].position, content=joined)
