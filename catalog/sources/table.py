@@ -182,10 +182,11 @@ class _Dialect:
 
     def __init__(self, head: bytes, encoding: str, delimiter: str | None) -> None:
         # A byte order mark is certain; nothing else is guessed of an encoding.
+        unmarked = {"utf-8": "utf-8-sig", "utf-16": "utf-16-le"}
         has_mark = head.startswith((b"\xff\xfe", b"\xfe\xff"))
-        self._encoding = "utf-16" if has_mark else {"utf-8": "utf-8-sig"}.get(encoding, encoding)
+        self._encoding = "utf-16" if has_mark else unmarked.get(encoding, encoding)
         text = head.decode(self._encoding, "ignore")
-        said = re.match(r'"?sep=(.)"?[\r\n]', text, re.IGNORECASE)
+        said = re.match(r'"?sep=([,;|\t])"?[\r\n]', text, re.IGNORECASE)
         self._skipped = 0 if said is None else 1
         header = re.sub(r'"[^"]*"', "", text[said.end() if said else 0 :]).strip("\r\n")
         first = re.split(r"[\r\n]", header, maxsplit=1)[0]
@@ -195,8 +196,11 @@ class _Dialect:
     def lines(self, file: IO[bytes]) -> Iterator[list[str] | InvalidInput]:
         """Yield the cells of each line that is not empty."""
         # What is not in the encoding becomes surrogates, so that it costs its row alone.
-        errors = "strict" if self._encoding == "utf-16" else "surrogateescape"
-        text = io.TextIOWrapper(file, self._encoding, errors=errors, newline="")
+        errors = "strict" if self._encoding.startswith("utf-16") else "surrogateescape"
+        with io.TextIOWrapper(file, self._encoding, errors=errors, newline="") as text:
+            yield from self._cells(text)
+
+    def _cells(self, text: io.TextIOWrapper) -> Iterator[list[str] | InvalidInput]:
         size = 0
 
         def bounded() -> Iterator[str]:
@@ -235,7 +239,7 @@ class _Dialect:
 
 def _is_text(cells: list[str]) -> bool:
     joined = "".join(cells)
-    return joined.isascii() or not re.search("[\ud800-\udfff]", joined)
+    return "\0" not in joined and (joined.isascii() or not re.search("[\ud800-\udfff]", joined))
 
 
 def _excel_lines(file: IO[bytes]) -> Iterator[list[Any] | InvalidInput]:
