@@ -496,6 +496,38 @@ def test_a_folder_of_images_comes_over(bench: Bench) -> None:
     assert numbers(bench.run(args)) == {"updated": 1, "unchanged": 1}
 
 
+def test_a_dry_run_shows_what_would_come_and_writes_nothing(bench: Bench) -> None:
+    path = bench.source / "shop.csv"
+    path.write_text(
+        "SKU,Name,Image Src,price\n1,A,https://shop.test/1.jpg,1.10\n2,B,,2\n,C,,3\n4,D,,4\n5,E,,5\n"
+    )
+    source = {"kind": "manifest", "path": str(path), "fields": {"rest_as_attributes": True}}
+    result = bench.run({"source": source}, dry_run=True)
+    assert {name: result[name] for name in ("products", "images", "failed")} == {
+        "products": 4, "images": 1, "failed": 1,
+    }  # fmt: skip
+    shown = result["read_as"]
+    assert (shown["product_id"], shown["title"], shown["images"]) == ("SKU", "Name", ["Image Src"])
+    assert shown["attributes"] == {"price": "text"}
+    assert [each["product_id"] for each in result["examples"]] == ["1", "2", "4"]
+    assert result["examples"][0] == {
+        "product_id": "1", "title": "A", "description": "", "attributes": {"price": "1.10"},
+        "images": ["https://shop.test/1.jpg"],
+    }  # fmt: skip
+    assert [each["row"] for each in result["errors"]] == [3]
+    assert bench.catalog.products.counts() == (0, 0)
+    # It has left no position behind from which an import would go on.
+    assert numbers(bench.run({"source": source}))["failed"] == 2
+
+
+def test_a_folder_import_lists_what_it_left_out(bench: Bench) -> None:
+    for name in ("hat.png", "notes.txt"):
+        (bench.source / name).write_bytes(png(1))
+    result = bench.run({"source": {"kind": "folder", "path": str(bench.source)}})
+    assert (result["created"], result["read_as"]["files_left_out"]) == (1, 1)
+    assert result["read_as"]["left_out"] == ["notes.txt: .txt is not the ending of an image"]
+
+
 def test_images_at_private_addresses_are_not_fetched(bench: Bench) -> None:
     bench.settings = replace(bench.settings, fetch=FetchLimits(ports=(bench.shop.port,)))
     result = bench.run(bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1))]}]))

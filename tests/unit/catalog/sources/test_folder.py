@@ -41,6 +41,42 @@ def test_a_sub_folder_and_an_image_are_a_product_each(shop: Path) -> None:
     assert record(hat) == Record("hat", "", "", {}, (shop / "hat.jpg",))
 
 
+def test_every_usual_ending_of_an_image_is_read(shop: Path) -> None:
+    names = ["1.jfif", "2.JPE", "3.HEIC", "4.heif", "5.avif", "6.WebP", "7.tif", "8.gif", "9.bmp"]
+    for name in names:
+        (shop / "dress" / name).write_bytes(b"x")
+    assert record(read(shop)[0]).images == tuple(shop / "dress" / name for name in (*names, "a.PNG", "b.jpg"))
+
+
+def test_a_name_with_decomposed_accents_is_a_composed_id(shop: Path) -> None:
+    (shop / "zoe\u0301.jpg").write_bytes(b"x")
+    assert [each.product_id for each in read(shop)] == ["dress", "hat", "zo\u00e9"]
+
+
+def test_what_is_left_out_is_listed_but_for_system_files(shop: Path) -> None:
+    (shop / "dress/back").mkdir()
+    for name in (
+        "hat.json",
+        "coat.json",
+        "dress/metadata.json",
+        "dress/Thumbs.db",
+        "dress/~$list.xlsx",
+        "dress/x.jxl",
+    ):
+        (shop / name).write_text("{}")
+    assert Folder(FolderSource(kind="folder", path=str(shop))).report() == {
+        "format": "folder",
+        "files_left_out": 5,
+        "left_out": [
+            "coat.json: .json is not the ending of an image",
+            "list.txt: .txt is not the ending of an image",
+            "dress/back: a folder in a product's folder",
+            "dress/notes.txt: .txt is not the ending of an image",
+            "dress/x.jxl: .jxl is not the ending of an image",
+        ],
+    }
+
+
 def test_metadata_lies_beside_the_images(shop: Path) -> None:
     (shop / "dress/metadata.json").write_text(json.dumps({"title": "A dress", "attributes": {"price": 5}}))
     (shop / "hat.json").write_text("\ufeff" + json.dumps({"description": "warm"}), encoding="utf-8")
