@@ -182,8 +182,8 @@ def test_nothing_within_a_quoted_cell_becomes_a_product(tmp_path: Path, size: in
 
 @pytest.mark.parametrize("name", ["shop.csv", "shop.jsonl", "shop.xml"])
 def test_a_row_is_bounded(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "_MAX_ROW", 50_000)
-    large = "x" * 90_000
+    monkeypatch.setattr(table, "_MAX_ROW_BYTES", 50_000)
+    large = "x" * 200_000
     content = {
         "shop.csv": f'product_id,title\n1,a\n2,"{large}"\n3,c\n',
         "shop.jsonl": f'{{"product_id": "1"}}\n{{"product_id": "{large}"}}\n',
