@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -78,7 +78,7 @@ _SHOWN_COLUMNS = 40
 _TRUTHS = {"true": True, "false": False}
 _MAX_WHOLE = 2**53
 _BETWEEN_IMAGES = re.compile(r"\||[,;\s]\s*(?=https?://)")
-_USUAL: dict[str, tuple[str, ...]] = {
+USUAL_COLUMNS: Mapping[str, Sequence[str]] = {
     # An id before a SKU: shops leave SKUs empty, and an id never.
     "product_id": ("product_id", "handle", "url_handle", "id", "item_id", "sku", "variant_sku"),
     "title": ("title", "name", "product_name", "item_name", "product_title"),
@@ -99,29 +99,19 @@ def plain_name(column: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_").removeprefix("g_")
 
 
-def usual_fields(fields: Fields, columns: Collection[str]) -> Fields:
-    """Fill in the fields that are not named, by the usual names of columns."""
-    known: dict[str, str] = {}
-    for column in columns:
-        known.setdefault(plain_name(column), column)
-    found = {field: tuple(known[n] for n in names if n in known) for field, names in _USUAL.items()}
-    firsts = {field: columns[0] for field, columns in found.items() if columns}
-    usual = {**firsts, "images": found["images"] or None}
-    return fields.model_copy(update={n: v for n, v in usual.items() if getattr(fields, n) is None})
-
-
 def kind_of(value: Any, is_text: bool) -> AttributeType | None:
     """Return the type that a value can have; None for an empty one.
 
     `is_text`: the format knows texts only, so a text counts as a number where it writes back as it was read.
     """
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    if isinstance(value, bool) or (is_text and isinstance(value, str) and value.strip().lower() in _TRUTHS):
-        return "boolean"
-    if isinstance(value, int | float) or (is_text and isinstance(value, str) and _writes_back(value.strip())):
-        return "number"
-    return "text"
+    if isinstance(value, str):
+        text = value.strip()
+        if is_text and text.lower() in _TRUTHS:
+            return "boolean"
+        return None if not text else "number" if is_text and _writes_back(text) else "text"
+    if value is None or isinstance(value, bool):
+        return None if value is None else "boolean"
+    return "number" if isinstance(value, int | float) else "text"
 
 
 def _writes_back(text: str) -> bool:
@@ -133,9 +123,7 @@ def _writes_back(text: str) -> bool:
 
 
 def _number(text: str) -> int | float:
-    if len(text) <= 20 and re.fullmatch("-?[0-9]+", text):
-        return int(text)
-    number = float(text)
+    number = int(text) if re.fullmatch("-?[0-9]{1,20}", text) else float(text)
     if not math.isfinite(number):
         raise ValueError(text)
     return number
@@ -144,13 +132,9 @@ def _number(text: str) -> int | float:
 def _typed(name: str, value: Any, kind: AttributeType | None) -> Any:
     if isinstance(value, list):
         return [_typed(name, item, kind) for item in value]
-    if kind is None or value is None or value == "":
-        return value
-    if kind == "text":
-        return (
-            value if isinstance(value, str) else str(value).lower() if value in (True, False) else str(value)
-        )
-    if not isinstance(value, str):
+    if kind == "text" and not isinstance(value, str | None):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if kind is None or kind == "text" or not isinstance(value, str) or not value.strip():
         return value
     try:
         return _TRUTHS[value.strip().lower()] if kind == "boolean" else _number(value.strip())
@@ -161,7 +145,8 @@ def _typed(name: str, value: Any, kind: AttributeType | None) -> Any:
 class FieldMap:
     """Reads products from rows by the names of their columns.
 
-    `kinds` are the types of attributes by column; those that the fields name come first.
+    `kinds` are the types of attributes by column, `usual` the names of columns by field; what the fields say
+    comes first.
 
     Raises:
         InvalidInput: a column that the fields name is not among `columns`; the message lists them.
@@ -172,42 +157,44 @@ class FieldMap:
         fields: Fields,
         columns: Collection[str],
         locate: Locate,
+        usual: Mapping[str, Sequence[str]],
         kinds: Mapping[str, AttributeType] | None = None,
     ) -> None:
         self._columns = columns
         self._locate = locate
         self._separator = fields.images_separator
-        self._product_id = self._existing(fields.product_id or "product_id", "product_id")
-        self._title = self._chosen(fields.title, "title")
-        self._description = self._chosen(fields.description, "description")
-        self._attributes = self._chosen(fields.attributes, "attributes")
-        self._images = self._image_columns(fields.images)
-        self._keeps_rest = fields.rest_as_attributes
-        for name in fields.types:
-            self._existing(name, "types")
+        plain = {plain_name(column): column for column in reversed(list(columns))}
+
+        def found(field: str, named: Sequence[str | None]) -> list[str]:
+            if None not in named:
+                return [self._existing(str(name), field) for name in named]
+            return [plain[name] for name in usual[field] if name in plain]
+
+        ids = found("product_id", [fields.product_id])
+        self._product_id = ids[0] if ids else self._existing("product_id", "product_id")
+        self._title = next(iter(found("title", [fields.title])), None)
+        self._description = next(iter(found("description", [fields.description])), None)
+        self._attributes = next(iter(found("attributes", [fields.attributes])), None)
+        self._images = found("images", [None] if fields.images is None else fields.images)
         self._kinds = {**(kinds or {}), **fields.types}
-        named = (self._product_id, self._title, self._description, self._attributes, *(self._images or ()))
-        self._named = {name for name in named if name is not None} | {
-            name.partition(".")[0] for name in named if name is not None and name not in columns
-        }
+        found("types", list(fields.types))
+        named = [self._product_id, self._title, self._description, self._attributes, *self._images]
+        heads = {name if name in columns else name.partition(".")[0] for name in named if name is not None}
+        self._others = [name for name in columns if name not in heads]
+        self._rest = frozenset(self._others if fields.rest_as_attributes else ())
 
     def report(self) -> dict[str, Any]:
         """Describe which column is read as what; JSON."""
-        rest = [name for name in self._columns if name not in self._named]
+        types = {name: self._kinds.get(name, "as in the file") for name in self._others if name in self._rest}
         return {
             "product_id": self._product_id,
             "title": self._title,
             "description": self._description,
-            "images": list(self._images or ()),
-            "attributes": {
-                **({} if self._attributes is None else {self._attributes: "as in the object"}),
-                **(
-                    {name: self._kinds.get(name, "as in the file") for name in rest}
-                    if self._keeps_rest
-                    else {}
-                ),
-            },
-            "columns_left_out": [] if self._keeps_rest else rest,
+            "images": self._images,
+            "attributes": types
+            if self._attributes is None
+            else {self._attributes: "as in the file", **types},
+            "columns_left_out": [name for name in self._others if name not in self._rest],
         }
 
     def product_id(self, row: Row) -> str:
@@ -229,11 +216,16 @@ class FieldMap:
         Raises:
             InvalidInput: a field is not what it should be.
         """
+        rest = (
+            (name, _typed(name, _plain(row[name]), self._kinds.get(name)))
+            for name in row
+            if name in self._rest
+        )
         return Record(
             self.product_id(row),
             self._text(row, self._title),
             self._text(row, self._description),
-            self._rest(row) | self._object(row),
+            {name: value for name, value in rest if value not in (None, "", [])} | self._object(row),
             self._images_of(row),
         )
 
@@ -244,16 +236,6 @@ class FieldMap:
         raise InvalidInput(f"there is no column {name!r:.100}; columns: {known:.2000}").at(
             f"source.fields.{field}"
         )
-
-    def _chosen(self, name: str | None, default: str) -> str | None:
-        if name is None:
-            return default if default in self._columns else None
-        return self._existing(name, default)
-
-    def _image_columns(self, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if names is None:
-            return next(((name,) for name in ("images", "image") if name in self._columns), None)
-        return tuple(self._existing(name, "images") for name in names)
 
     def _text(self, row: Row, name: str | None) -> str:
         value = None if name is None else _plain(_look_up(row, name))
@@ -266,25 +248,16 @@ class FieldMap:
     def _object(self, row: Row) -> dict[str, Any]:
         value = None if self._attributes is None else _look_up(row, self._attributes)
         if isinstance(value, str) and value.strip():
-            try:
+            with suppress(ValueError, RecursionError):
                 value = json.loads(value)
-            except (ValueError, RecursionError):
-                raise InvalidInput(f"{self._attributes!r:.100} is neither an object nor its JSON") from None
         if value in (None, ""):
             return {}
         if not isinstance(value, Mapping):
             raise InvalidInput(f"{self._attributes!r:.100} is neither an object nor its JSON")
         return {key: plain for key, item in value.items() if (plain := _plain(item)) is not None}
 
-    def _rest(self, row: Row) -> dict[str, Any]:
-        if not self._keeps_rest:
-            return {}
-        others = ((name, _plain(row[name])) for name in row if name not in self._named)
-        typed = ((name, _typed(name, value, self._kinds.get(name))) for name, value in others)
-        return {name: value for name, value in typed if value not in (None, "", [])}
-
     def _images_of(self, row: Row) -> tuple[ImageReference, ...] | None:
-        names = [name for name in self._images or () if name in row or name.partition(".")[0] in row]
+        names = [name for name in self._images if name in row or name.partition(".")[0] in row]
         if not names:
             return None
         texts = [text for name in names for text in self._image_texts(name, _look_up(row, name))]

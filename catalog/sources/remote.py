@@ -11,13 +11,17 @@ from typing import Any, TypeVar
 import httpx
 
 from catalog.fetching.fetcher import Fetcher
-from catalog.sources.entries import Entry, FieldMap, ImageReference, Row, Source, read_entry
+from catalog.sources.entries import Entry, FieldMap, ImageReference, Source, read_entry
 from catalog.sources.folder import Folder
 from catalog.sources.manifest import Manifest
 from core.errors import FetchFailed, InvalidInput, UnfetchableUrl
 from core.sources import FolderSource, ImportConfig, ManifestSource, RemoteSource
 
 T = TypeVar("T")
+# No other names, which may differ from page to page.
+_FIELDS = {name: (name,) for name in ("product_id", "title", "description", "attributes")} | {
+    "images": ("images", "image")
+}
 
 
 async def retrying(ask: Callable[[], Awaitable[T]], config: ImportConfig) -> T:
@@ -43,96 +47,6 @@ class Place:
 
     number: int
     token: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The items of a page, and where the next one is; None after the last."""
-
-    items: Sequence[Row | InvalidInput]
-    total: int | None
-    next: Place | None
-
-
-def page_url(source: RemoteSource, place: Place) -> str:
-    """Name a page; the source's own parameters stay.
-
-    Raises:
-        InvalidInput: the source's URL is none, or a link leads to another host.
-    """
-    try:
-        url = httpx.URL(source.url)
-        if source.paging == "link" and place.token is not None:
-            return _followed_link(url, place.token)
-        parameters: dict[str, str | int] = {}
-        if source.page_size_param is not None:
-            parameters[source.page_size_param] = source.page_size
-        if source.paging == "number":
-            parameters[source.page_param] = place.number
-        elif place.token is not None:
-            parameters[source.cursor_param] = place.token
-        return str(url.copy_merge_params(parameters))
-    except (httpx.InvalidURL, ValueError):
-        raise InvalidInput("the catalog's URL, or a link to its next page, is not a URL").at(
-            "source.url"
-        ) from None
-
-
-def read_page(source: RemoteSource, place: Place, body: bytes) -> Page:
-    """Read a page.
-
-    Raises:
-        InvalidInput: it is not JSON, or lacks the fields that the source names.
-    """
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        raise InvalidInput("the catalog's answer is not JSON").at("source.url") from None
-    items = answer if source.items_field is None else _field_at(answer, source.items_field)
-    if not isinstance(items, list):
-        raise InvalidInput(_no_items(source, answer)).at("source.items_field")
-    rows = [each if isinstance(each, dict) else InvalidInput("the item is not an object") for each in items]
-    total = None if source.total_field is None else _field_at(answer, source.total_field)
-    is_count = isinstance(total, int) and not isinstance(total, bool)
-    return Page(rows, total if is_count else None, _next_place(source, place, answer, bool(rows)))
-
-
-def _field_at(answer: Any, path: str) -> Any:
-    """Look a field up by its path, with dots between; None when it is not there."""
-    for name in path.split("."):
-        answer = answer.get(name) if isinstance(answer, dict) else None
-    return answer
-
-
-def _next_place(source: RemoteSource, place: Place, answer: Any, has_items: bool) -> Place | None:
-    if source.paging == "number":
-        # Not at a page that is short: a server may give fewer items than it was asked for.
-        return Place(place.number + 1) if has_items else None
-    token = _field_at(answer, source.next_field)
-    if token is None or token == "":
-        return None
-    if isinstance(token, bool) or not isinstance(token, str | int):
-        raise InvalidInput(f"{source.next_field!r:.100} of the catalog's answer is not a text").at(
-            "source.next_field"
-        )
-    return Place(place.number + 1, str(token))
-
-
-def _followed_link(url: httpx.URL, link: str) -> str:
-    target = url.join(link)
-    # The token goes with the request, so it must not go to whoever the answer names.
-    if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
-        raise InvalidInput("the catalog's link to its next page leads to another host").at("source.url")
-    return str(target)
-
-
-def _no_items(source: RemoteSource, answer: Any) -> str:
-    if source.items_field is None:
-        return "the catalog's answer is not a list; say in items_field which of its fields is"
-    known = ", ".join(repr(name) for name in sorted(answer)[:40]) if isinstance(answer, dict) else "none"
-    return (
-        f"the catalog's answer has no list {source.items_field!r:.100}; its fields: {known or 'none':.1000}"
-    )
 
 
 class Remote:
@@ -162,23 +76,29 @@ class Remote:
 
     def entries(self, after: str | None) -> Iterator[Entry]:
         """Yield the products, page by page, with at most one page in memory."""
-        place, done, row = _position(after, Place(self._source.start_page))
-        seen: Page | None = None
-        while True:
-            page = self._page(place)
-            self._check_progress(seen, page)
-            fields = self._fields(page)
+        number, token, done, row = (
+            (self._source.start_page, None, 0, 0) if after is None else json.loads(after)
+        )
+        place: Place | None = Place(number, token)
+        seen: list[Any] = []
+        while place is not None:
+            answer = self._answer(place)
+            items = self._items(answer)
+            if items and items == seen:
+                raise InvalidInput(
+                    "the catalog answers the same page again: check the names of its paging parameters"
+                ).at("source.page_param")
+            fields = self._fields(items)
             self._report = fields.report()
-            for index, item in enumerate(page.items[done:], start=done + 1):
+            for index, item in enumerate(items[done:], start=done + 1):
                 row += 1
-                position = json.dumps([place.number, place.token, index, row])
-                yield read_entry(fields, item, row, position)
-            if page.next is None:
-                return
-            place, done, seen = page.next, 0, page
+                found = item if isinstance(item, dict) else InvalidInput("the item is not an object")
+                yield read_entry(fields, found, row, json.dumps([place.number, place.token, index, row]))
+            place, done, seen = self._next_place(place, answer, bool(items)), 0, items
 
-    def _page(self, place: Place) -> Page:
-        url = page_url(self._source, place)
+    def _answer(self, place: Place) -> Any:
+        """Read a page, as JSON."""
+        url = self._page_url(place)
         try:
             answer = asyncio.run(retrying(lambda: self._fetcher.ask(url, self._headers), self._config))
         except UnfetchableUrl as error:
@@ -188,32 +108,75 @@ class Remote:
                 "source.url"
             ) from None
         assert answer.body is not None, "no condition was sent"
-        page = read_page(self._source, place, answer.body)
-        self._total = page.total
-        return page
+        try:
+            return json.loads(answer.body)
+        except (ValueError, RecursionError):
+            raise InvalidInput("the catalog's answer is not JSON").at("source.url") from None
 
-    def _fields(self, page: Page) -> FieldMap:
-        names = {name for item in page.items if not isinstance(item, InvalidInput) for name in item}
+    def _page_url(self, place: Place) -> str:
+        """Name a page; the source's own parameters stay."""
+        source = self._source
+        parameters: dict[str, str | int] = {}
+        if source.page_size_param is not None:
+            parameters[source.page_size_param] = source.page_size
+        if source.paging == "number":
+            parameters[source.page_param] = place.number
+        elif place.token is not None:
+            parameters[source.cursor_param] = place.token
+        try:
+            url = httpx.URL(source.url)
+            if source.paging != "link" or place.token is None:
+                return str(url.copy_merge_params(parameters))
+            target = url.join(place.token)
+        except (httpx.InvalidURL, ValueError):
+            raise InvalidInput("the catalog's URL, or a link to its next page, is not a URL").at(
+                "source.url"
+            ) from None
+        # The token goes with the request, so it must not go to whoever the answer names.
+        if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
+            raise InvalidInput("the catalog's link to its next page leads to another host").at("source.url")
+        return str(target)
+
+    def _items(self, answer: Any) -> list[Any]:
+        name, total = self._source.items_field, _field_at(answer, self._source.total_field)
+        self._total = total if isinstance(total, int) and not isinstance(total, bool) else None
+        items = answer if name is None else _field_at(answer, name)
+        if isinstance(items, list):
+            return items
+        known = ", ".join(repr(each) for each in sorted(answer)[:40]) if isinstance(answer, dict) else ""
+        raise InvalidInput(
+            "the catalog's answer is not a list; say in items_field which of its fields is"
+            if name is None
+            else f"the catalog's answer has no list {name!r:.100}; its fields: {known or 'none':.1000}"
+        ).at("source.items_field")
+
+    def _next_place(self, place: Place, answer: Any, has_items: bool) -> Place | None:
+        if self._source.paging == "number":
+            # Not at a page that is short: a server may give fewer items than it was asked for.
+            return Place(place.number + 1) if has_items else None
+        token = _field_at(answer, self._source.next_field)
+        if token is None or token == "":
+            return None
+        if isinstance(token, bool) or not isinstance(token, str | int):
+            raise InvalidInput(f"{self._source.next_field!r:.100} of the catalog's answer is not a text").at(
+                "source.next_field"
+            )
+        return Place(place.number + 1, str(token))
+
+    def _fields(self, items: Sequence[Any]) -> FieldMap:
+        names = {name for item in items if isinstance(item, dict) for name in item}
         fields = self._source.fields
         # An item may lack any field but its id; only a page without a single id is a wrong description.
-        optional = (
-            fields.title, fields.description, fields.attributes, *(fields.images or ()), *fields.types
-        )  # fmt: skip
-        named = {name for name in optional if name is not None}
+        named = {fields.title, fields.description, fields.attributes, *(fields.images or ()), *fields.types}
         known = names | named if names else named | {fields.product_id or "product_id"}
-        return FieldMap(fields, known, self._locate)
+        columns = [name for name in known if name is not None]
+        return FieldMap(fields, sorted(columns), self._locate, _FIELDS)
 
     def _locate(self, text: str) -> ImageReference:
         try:
             return str(httpx.URL(self._source.url).join(text))
         except (httpx.InvalidURL, ValueError):
             raise InvalidInput(f"{text!r:.200} is not the URL of an image") from None
-
-    def _check_progress(self, before: Page | None, now: Page) -> None:
-        if before is not None and now.items and _plain(before.items) == _plain(now.items):
-            raise InvalidInput(
-                "the catalog answers the same page again: check the names of its paging parameters"
-            ).at("source.page_param")
 
     def _refused(self, status: int | None) -> str:
         if self._source.token_env is None:
@@ -224,15 +187,11 @@ class Remote:
         )
 
 
-def _position(after: str | None, first: Place) -> tuple[Place, int, int]:
-    if after is None:
-        return first, 0, 0
-    number, token, done, row = json.loads(after)
-    return Place(number, token), done, row
-
-
-def _plain(items: Sequence[object]) -> list[object]:
-    return [str(item) if isinstance(item, InvalidInput) else item for item in items]
+def _field_at(answer: Any, path: str | None) -> Any:
+    """Look a field up by its path, with dots between; None when it is not there."""
+    for name in () if path is None else path.split("."):
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return None if path is None else answer
 
 
 def open_source(

@@ -38,28 +38,6 @@ _NEXT = (
 )
 
 
-class ImportPace:
-    """Speed of this process, and the estimated time left."""
-
-    def __init__(self, before: Counter[str]) -> None:
-        self._before = Counter(before)
-        self._started = time.monotonic()
-
-    def progress(self, counts: Counter[str], total: int | None) -> dict[str, Any]:
-        """Return the fields of the job's progress; rows are counted, and images timed."""
-        elapsed_s = max(time.monotonic() - self._started, 1e-3)
-        new = counts - self._before
-        rate = new["rows"] / elapsed_s
-        images = new["images_read"] + new["images_unchanged"]
-        return {
-            "total": total or 0,
-            "done": counts["rows"],
-            "failed": counts["failed"],
-            "images_per_s": images / elapsed_s,
-            "eta_s": None if total is None or not rate else max(0, total - counts["rows"]) / rate,
-        }
-
-
 class ImportRun:
     """Imports from a source, beginning at the last saved position."""
 
@@ -82,7 +60,7 @@ class ImportRun:
     def run_to_end(self) -> None:
         """Import everything behind the position."""
         self._run.report(stage="importing")
-        pace = ImportPace(self._counts)
+        before, started = Counter(self._counts), time.monotonic()
         for batch in _batches(
             self._source.entries(self._state.position), self._settings.imports.batch_products
         ):
@@ -91,7 +69,19 @@ class ImportRun:
             self._counts.update(result.counts)
             self._state = replace(self._state, position=batch[-1].position, counts=dict(self._counts))
             self._catalog.imports.save(self._state, result.products, result.errors)
-            self._run.report(**pace.progress(self._counts, self._source.total()))
+            self._report_pace(self._counts - before, time.monotonic() - started)
+
+    def _report_pace(self, new: Counter[str], elapsed_s: float) -> None:
+        """Report what is done; rows are counted, and images timed in this process."""
+        elapsed_s = max(elapsed_s, 1e-3)
+        total, done, rate = self._source.total(), self._counts["rows"], new["rows"] / elapsed_s
+        self._run.report(
+            total=total or 0,
+            done=done,
+            failed=self._counts["failed"],
+            images_per_s=(new["images_read"] + new["images_unchanged"]) / elapsed_s,
+            eta_s=None if total is None or not rate else max(0, total - done) / rate,
+        )
 
     def delete_vanished(self) -> str | None:
         """Delete products that the source no longer delivers; returns the reason where nothing is deleted."""
