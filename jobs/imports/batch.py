@@ -1,6 +1,7 @@
 """Batches of a source's entries, put into the catalog concurrently; each product succeeds or fails alone."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,7 +13,8 @@ from catalog.product_rows import is_same
 from catalog.sources.entries import Entry, Record
 from core.errors import FetchFailed, InputTooLarge, InvalidInput, VitrineError
 from core.types import Product
-from jobs.imports.images import Found, ImageReader, ReadBounds
+from jobs.imports.images import Found, ImageReader
+from jobs.runner.settings import Settings
 
 Outcome = Literal["created", "updated", "unchanged"]
 
@@ -24,23 +26,25 @@ class BatchResult:
     products: dict[str, int] = field(default_factory=dict)
     errors: list[RowError] = field(default_factory=list)
     images: dict[str, KnownImage] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
 
-    def count(self, name: str, number: int = 1) -> None:
-        """Add to a count."""
-        self.counts[name] = self.counts.get(name, 0) + number
+    def fail(self, row: int, product_id: str | None, message: str) -> None:
+        """Record the error of a row."""
+        self.counts["failed"] += 1
+        self.errors.append(RowError(row, product_id, message))
+
+    def replace(self, row: int, by: Entry) -> None:
+        """Record that a later row counts in place of this one."""
+        self.fail(row, by.product_id, f"row {by.row} has the same product id, and the later row counts")
 
 
 class BatchImport:
     """Puts batches into the catalog; each product succeeds or fails alone, and an unchanged one costs no write."""
 
-    def __init__(
-        self, catalog: Catalog, fetcher: Fetcher, bounds: ReadBounds, max_images: int, ask_again: bool
-    ) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, ask_again: bool) -> None:
         self._catalog = catalog
-        self._fetcher = fetcher
-        self._bounds = bounds
-        self._max_images = max_images
+        self._settings = settings
+        self._fetcher = Fetcher(settings.fetch)
         self._ask_again = ask_again
 
     def put(self, entries: Sequence[Entry], earlier: Mapping[str, int]) -> BatchResult:
@@ -63,20 +67,22 @@ class BatchImport:
             asyncio.to_thread(self._catalog.products.get_many, list(records)),
             asyncio.to_thread(self._catalog.imported_images.find, references),
         )
-        reader = ImageReader(self._fetcher, self._catalog.blobs, self._bounds, self._ask_again, result.images)
-        places = asyncio.Semaphore(self._bounds.imports.products_at_once)
+        reader = ImageReader(
+            self._fetcher, self._catalog.blobs, self._settings, self._ask_again, result.images
+        )
+        places = asyncio.Semaphore(self._settings.imports.products_at_once)
 
         async def put(entry: Entry, record: Record) -> bool:
             try:
                 outcome = await self._product(reader, record, previous, known, result)
             except (InvalidInput, FetchFailed) as error:
-                _fail(result, entry, error)
+                result.fail(entry.row, entry.product_id, error.message)
                 return False
             counting = puts.get(record.product_id)
             if counting is None:
-                result.count(outcome)
+                result.counts[outcome] += 1
             else:
-                _replace(result, counting, entry)
+                result.replace(counting, entry)
             puts[record.product_id] = entry.row
             return True
 
@@ -92,7 +98,7 @@ class BatchImport:
                     elif await put(entry, record):
                         break
                 for skipped, _ in rows:
-                    _replace(result, skipped.row, entry)
+                    result.replace(skipped.row, entry)
                 for entry, record in reversed(on_top):
                     await put(entry, record)
 
@@ -106,13 +112,13 @@ class BatchImport:
         """Return the entries with a product, by its id; record the others as errors."""
         wanted: dict[str, list[tuple[Entry, Record]]] = {}
         for entry in entries:
-            result.count("rows")
+            result.counts["rows"] += 1
             if entry.product_id is None:
-                result.count("nameless")
+                result.counts["nameless"] += 1
             else:
                 result.products[entry.product_id] = entry.row
             if isinstance(entry.content, VitrineError):
-                _fail(result, entry, entry.content)
+                result.fail(entry.row, entry.product_id, entry.content.message)
             else:
                 wanted.setdefault(entry.content.product_id, []).append((entry, entry.content))
         return wanted
@@ -164,23 +170,10 @@ class BatchImport:
     ) -> list[Found] | None:
         if record.images is None:
             return None
-        if len(record.images) > self._max_images:
-            raise InputTooLarge(
-                f"the product has {len(record.images)} images; at most {self._max_images} are kept"
-            )
+        most = self._settings.max_images_per_product
+        if len(record.images) > most:
+            raise InputTooLarge(f"the product has {len(record.images)} images; at most {most} are kept")
         found = await reader.find(record.images, known)
         unchanged = sum(each.data is None for each in found)
-        result.count("images_unchanged", unchanged)
-        result.count("images_read", len(found) - unchanged)
+        result.counts.update(images_unchanged=unchanged, images_read=len(found) - unchanged)
         return found
-
-
-def _replace(result: BatchResult, row: int, by: Entry) -> None:
-    result.count("failed")
-    message = f"row {by.row} has the same product id, and the later row counts"
-    result.errors.append(RowError(row, by.product_id, message))
-
-
-def _fail(result: BatchResult, entry: Entry, error: VitrineError) -> None:
-    result.count("failed")
-    result.errors.append(RowError(entry.row, entry.product_id, error.message))

@@ -13,9 +13,9 @@ from catalog.sources.entries import ImageReference
 from catalog.sources.remote import retrying
 from core.errors import InputTooLarge, InvalidInput, NotFound, VitrineError
 from core.ports import Blobs
-from core.sources import ImportConfig
 from core.types import NewImage
-from models.images import ImageLimits, inspect_image
+from jobs.runner.settings import Settings
+from models.images import inspect_image
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -27,15 +27,6 @@ class Found:
     data: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class ReadBounds:
-    """Limits of an import's images; `max_product_bytes` applies to those of one product together."""
-
-    images: ImageLimits
-    max_product_bytes: int
-    imports: ImportConfig
-
-
 class ImageReader:
     """Reads the images of one batch, in one event loop; an image that several products name is fetched once."""
 
@@ -43,17 +34,19 @@ class ImageReader:
         self,
         fetcher: Fetcher,
         blobs: Blobs,
-        bounds: ReadBounds,
+        settings: Settings,
         ask_again: bool,
         stored: Mapping[str, KnownImage],
     ) -> None:
         """`stored` holds the images that the batch has read and stored; it grows meanwhile."""
         self._fetcher = fetcher
         self._blobs = blobs
-        self._bounds = bounds
+        self._limits = settings.images
+        self._max_product_bytes = settings.fetch.max_total_bytes
+        self._imports = settings.imports
         self._ask_again = ask_again
         self._stored = stored
-        self._places = asyncio.Semaphore(bounds.imports.images_at_once)
+        self._places = asyncio.Semaphore(settings.imports.images_at_once)
         self._asked: dict[tuple[str, bool], asyncio.Task[Found]] = {}
         # Weak, so that the bytes of an image live no longer than the put of its product.
         self._read_ones = WeakValueDictionary[str, Found]()
@@ -66,7 +59,7 @@ class ImageReader:
         Raises:
             InvalidInput, FetchFailed: one of them cannot be read; the message names it.
         """
-        budget = [self._bounds.max_product_bytes]
+        budget = [self._max_product_bytes]
         reads = [self._find(each, known.get(str(each)), budget) for each in references]
         found = await asyncio.gather(*reads, return_exceptions=True)
         for each, reference in zip(found, references, strict=True):
@@ -82,7 +75,7 @@ class ImageReader:
         Raises:
             InputTooLarge: together they exceed the limit of a product.
         """
-        budget = [self._bounds.max_product_bytes - sum(len(each.data or b"") for each in found)]
+        budget = [self._max_product_bytes - sum(len(each.data or b"") for each in found)]
         return list(await asyncio.gather(*(self._load(each, budget) for each in found)))
 
     async def _load(self, found: Found, budget: list[int]) -> NewImage:
@@ -121,7 +114,7 @@ class ImageReader:
         budget[0] -= count
         if budget[0] < 0:
             raise InputTooLarge(
-                f"the product's images have more than {self._bounds.max_product_bytes:,} bytes together"
+                f"the product's images have more than {self._max_product_bytes:,} bytes together"
             )
 
     async def _read(self, reference: ImageReference, known: KnownImage | None) -> Found:
@@ -145,8 +138,8 @@ class ImageReader:
             etag = f"{state.st_size}:{state.st_mtime_ns}"
             if known is not None and known.etag == etag:
                 return Found(path, known, None)
-            if state.st_size > self._bounds.images.max_bytes:
-                raise InputTooLarge(f"the file is larger than {self._bounds.images.max_bytes:,} bytes")
+            if state.st_size > self._limits.max_bytes:
+                raise InputTooLarge(f"the file is larger than {self._limits.max_bytes:,} bytes")
             data = path.read_bytes()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a path"
@@ -164,10 +157,10 @@ class ImageReader:
             facts = await asyncio.to_thread(self._inspected, answer.body, answer.etag, answer.last_modified)
             return Found(url, facts, answer.body)
 
-        return await retrying(ask, self._bounds.imports)
+        return await retrying(ask, self._imports)
 
     def _inspected(self, data: bytes, etag: str | None, last_modified: str | None) -> KnownImage:
-        facts = inspect_image(data, self._bounds.images)
+        facts = inspect_image(data, self._limits)
         sha256 = hashlib.sha256(data).hexdigest()
         return KnownImage(etag, last_modified, sha256, facts.media_type, facts.width, facts.height)
 
