@@ -18,11 +18,9 @@ from core.errors import InvalidInput, VitrineError
 from core.jobs import EvaluateArgs, ImportArgs, JobArgs
 from core.sources import FolderSource, RemoteSource
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".avif", ".heic", ".heif",
-        ".gif", ".bmp", ".dib", ".tif", ".tiff",
-    )
+_IMAGE_ENDINGS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".avif", ".heic", ".heif", ".gif",
+    ".bmp", ".dib", ".tif", ".tiff",
 )  # fmt: skip
 _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"))
 
@@ -70,7 +68,7 @@ def check_opened(args: JobArgs, folders: Sequence[str]) -> None:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return path.suffix.lower() in _IMAGE_ENDINGS
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -103,14 +101,16 @@ class Folder:
     def report(self) -> dict[str, Any]:
         """List what is not read, with the reason; the first files of many."""
         left_out: list[str] = []
-        for path in [self._root, *(self._root / name for name in self._products())]:
-            if path.is_dir() and path.resolve().is_relative_to(self._root.resolve()):
-                found = _visible(path)
-                stems = (
-                    {each.stem for each in found if _is_image(each)} if path is self._root else {_METADATA}
+        for folder in (self._root, *(self._root / name for name in self._products())):
+            if folder.is_dir() and folder.resolve().is_relative_to(self._root.resolve()):
+                found = _visible(folder)
+                described = (
+                    {path.stem for path in found if _is_image(path)} if folder is self._root else {_METADATA}
                 )
-                reasons = ((each, _left_out(each, stems, path is self._root)) for each in found)
-                left_out += [f"{each.relative_to(self._root)}: {why}" for each, why in reasons if why]
+                reasons = ((path, _left_out(path, described, folder is self._root)) for path in found)
+                left_out += [
+                    f"{path.relative_to(self._root)}: {reason}" for path, reason in reasons if reason
+                ]
         # A name may hold bytes that no database takes as text.
         left_out = [each.encode(errors="replace").decode() for each in left_out]
         return {"format": "folder", "files_left_out": len(left_out), "left_out": left_out[:_SHOWN_FILES]}
@@ -152,13 +152,8 @@ class Folder:
         else:
             images = (inside(self._root, path.name),)
             metadata = self._metadata(path.with_suffix(".json").name)
-        return Record(
-            product_id,
-            metadata.get("title", ""),
-            metadata.get("description", ""),
-            metadata.get("attributes", {}),
-            images,
-        )
+        title, description = metadata.get("title", ""), metadata.get("description", "")
+        return Record(product_id, title, description, metadata.get("attributes", {}), images)
 
     def _metadata(self, name: str) -> dict[str, Any]:
         path = inside(self._root, name)

@@ -178,13 +178,11 @@ class Remote:
         except (httpx.InvalidURL, ValueError):
             raise InvalidInput(f"{text!r:.200} is not the URL of an image") from None
 
-    def _refused(self, status: int | None) -> str:
-        if self._source.token_env is None:
+    def _refused(self, status: int) -> str:
+        name = self._source.token_env
+        if name is None:
             return f"the catalog asks for a token (status {status}): name its variable in token_env"
-        return (
-            f"the catalog refuses the token (status {status}): check what {self._source.token_env} "
-            "holds in the environment of the job"
-        )
+        return f"the catalog refuses the token (status {status}): check {name} in the environment of the job"
 
 
 def _field_at(answer: Any, path: str | None) -> Any:

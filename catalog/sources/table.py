@@ -18,10 +18,8 @@ from pathlib import PurePath
 from typing import IO, Any
 from xml.etree.ElementTree import Element, ParseError
 
-import openpyxl
 import pyarrow
 from defusedxml.ElementTree import iterparse
-from openpyxl.cell.cell import ERROR_CODES
 from pyarrow.parquet import ParquetFile
 
 from catalog.sources.entries import Row, kind_of
@@ -235,11 +233,15 @@ def _csv_lines(file: io.BufferedReader, encoding: str, delimiter: str | None) ->
 
 def _excel_lines(file: IO[bytes]) -> Lines:
     """Yield the cells of each line of the first sheet that is shown."""
+    # Here, since it takes longer to import than all else that reads tables.
+    from openpyxl import load_workbook
+    from openpyxl.cell.cell import ERROR_CODES
+
     with zipfile.ZipFile(file) as archive:
         size = sum(each.file_size for each in archive.infolist())
     if size > _MAX_WORKBOOK_BYTES:
         raise InvalidInput(f"the workbook unpacks to more than {_MAX_WORKBOOK_BYTES:,} bytes")
-    book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    book = load_workbook(file, read_only=True, data_only=True)
     sheet = next((each for each in book.worksheets if each.sheet_state == "visible"), book.worksheets[0])
     # Some programs write a size of the sheet that is not so.
     sheet.reset_dimensions()
@@ -257,14 +259,10 @@ def _xml_rows(file: io.BufferedReader) -> Rows:
             parents.append(element)
             continue
         parents.pop()
-        if _local(element.tag) in ("item", "entry"):
+        if element.tag.rpartition("}")[2] in ("item", "entry"):
             yield _item_row(element)
             if parents:
                 parents[-1].clear()
-
-
-def _local(tag: str) -> str:
-    return tag.rpartition("}")[2]
 
 
 def _item_row(item: Element) -> dict[str, Any]:
@@ -274,7 +272,7 @@ def _item_row(item: Element) -> dict[str, Any]:
             texts.setdefault(child.tag, []).append(text)
     # A field of Google's namespace stands for RSS's own of that name.
     ordered = sorted(texts, key=lambda tag: "base.google.com" in tag)
-    return {_local(tag): texts[tag][0] if len(texts[tag]) == 1 else texts[tag] for tag in ordered}
+    return {tag.rpartition("}")[2]: texts[tag][0] if len(texts[tag]) == 1 else texts[tag] for tag in ordered}
 
 
 def _json_rows(file: io.BufferedReader) -> Rows:

@@ -13,7 +13,7 @@ from catalog.product_rows import is_same
 from catalog.sources.entries import Entry, Record
 from core.errors import FetchFailed, InputTooLarge, InvalidInput, VitrineError
 from core.types import Product
-from jobs.imports.images import Found, ImageReader
+from jobs.imports.images import ImageReader
 from jobs.runner.settings import Settings
 
 Outcome = Literal["created", "updated", "unchanged"]
@@ -67,14 +67,13 @@ class BatchImport:
             asyncio.to_thread(self._catalog.products.get_many, list(records)),
             asyncio.to_thread(self._catalog.imported_images.find, references),
         )
-        reader = ImageReader(
-            self._fetcher, self._catalog.blobs, self._settings, self._ask_again, result.images
-        )
+        images = known, result.images
+        reader = ImageReader(self._fetcher, self._catalog.blobs, self._settings, self._ask_again, *images)
         places = asyncio.Semaphore(self._settings.imports.products_at_once)
 
         async def put(entry: Entry, record: Record) -> bool:
             try:
-                outcome = await self._product(reader, record, previous, known, result)
+                outcome = await self._product(reader, record, previous, result)
             except (InvalidInput, FetchFailed) as error:
                 result.fail(entry.row, entry.product_id, error.message)
                 return False
@@ -124,56 +123,33 @@ class BatchImport:
         return wanted
 
     async def _product(
-        self,
-        reader: ImageReader,
-        record: Record,
-        previous: dict[str, Product],
-        known: Mapping[str, KnownImage],
-        result: BatchResult,
+        self, reader: ImageReader, record: Record, previous: dict[str, Product], result: BatchResult
     ) -> Outcome:
-        found = await self._images(reader, record, known, result)
-        outcome = await self._write(reader, record, previous, found)
-        # After the put, since remembered images must be in the store.
-        fresh = {str(each.reference): each.known for each in found or () if each.data is not None}
-        result.images.update(fresh)
-        return outcome
-
-    async def _write(
-        self, reader: ImageReader, record: Record, previous: dict[str, Product], found: list[Found] | None
-    ) -> Outcome:
-        sha256s = None if found is None else [each.known.sha256 for each in found]
-        before = previous.get(record.product_id)
-        if before is not None and is_same(
-            before, record.title, record.description, record.attributes, sha256s
-        ):
-            # The store may have lost files that were read again.
-            fresh = [each.data for each in found or () if each.data is not None]
-            await asyncio.gather(*(asyncio.to_thread(self._catalog.blobs.put, data) for data in fresh))
-            return "unchanged"
-        images = None if found is None else await reader.load(found)
-        previous[record.product_id], is_new = await asyncio.to_thread(
-            self._catalog.products.put,
-            record.product_id,
-            record.title,
-            record.description,
-            record.attributes,
-            images,
-        )
-        return "created" if is_new else "updated"
-
-    async def _images(
-        self,
-        reader: ImageReader,
-        record: Record,
-        known: Mapping[str, KnownImage],
-        result: BatchResult,
-    ) -> list[Found] | None:
-        if record.images is None:
-            return None
         most = self._settings.max_images_per_product
-        if len(record.images) > most:
-            raise InputTooLarge(f"the product has {len(record.images)} images; at most {most} are kept")
-        found = await reader.find(record.images, known)
-        unchanged = sum(each.data is None for each in found)
-        result.counts.update(images_unchanged=unchanged, images_read=len(found) - unchanged)
-        return found
+        if len(record.images or ()) > most:
+            raise InputTooLarge(f"the product has {len(record.images or ())} images; at most {most} are kept")
+        found = await reader.find(record.images or ())
+        fresh = [each for each in found if each.data is not None]
+        result.counts.update(images_read=len(fresh), images_unchanged=len(found) - len(fresh))
+        before = previous.get(record.product_id)
+        texts = record.title, record.description, record.attributes
+        sha256s = None if record.images is None else [each.known.sha256 for each in found]
+        if before is not None and is_same(before, *texts, sha256s):
+            # The store may have lost files that were read again.
+            puts = (
+                asyncio.to_thread(self._catalog.blobs.put, each.data)
+                for each in fresh
+                if each.data is not None
+            )
+            await asyncio.gather(*puts)
+            outcome: Outcome = "unchanged"
+        else:
+            images = None if record.images is None else await reader.load(found)
+            put = self._catalog.products.put
+            previous[record.product_id], is_new = await asyncio.to_thread(
+                put, record.product_id, *texts, images
+            )
+            outcome = "created" if is_new else "updated"
+        # After the put, since remembered images must be in the store.
+        result.images.update((str(each.reference), each.known) for each in fresh)
+        return outcome

@@ -36,31 +36,31 @@ class ImageReader:
         blobs: Blobs,
         settings: Settings,
         ask_again: bool,
+        known: Mapping[str, KnownImage],
         stored: Mapping[str, KnownImage],
     ) -> None:
-        """`stored` holds the images that the batch has read and stored; it grows meanwhile."""
+        """`known` are the images of former imports; `stored` are those of this batch, and grow meanwhile."""
         self._fetcher = fetcher
         self._blobs = blobs
         self._limits = settings.images
         self._max_product_bytes = settings.fetch.max_total_bytes
         self._imports = settings.imports
         self._ask_again = ask_again
+        self._known = known
         self._stored = stored
         self._places = asyncio.Semaphore(settings.imports.images_at_once)
         self._asked: dict[tuple[str, bool], asyncio.Task[Found]] = {}
         # Weak, so that the bytes of an image live no longer than the put of its product.
         self._read_ones = WeakValueDictionary[str, Found]()
 
-    async def find(
-        self, references: Sequence[ImageReference], known: Mapping[str, KnownImage]
-    ) -> list[Found]:
+    async def find(self, references: Sequence[ImageReference]) -> list[Found]:
         """Find the images of one product concurrently, in their order.
 
         Raises:
             InvalidInput, FetchFailed: one of them cannot be read; the message names it.
         """
         budget = [self._max_product_bytes]
-        reads = [self._find(each, known.get(str(each)), budget) for each in references]
+        reads = [self._find(each, budget) for each in references]
         found = await asyncio.gather(*reads, return_exceptions=True)
         for each, reference in zip(found, references, strict=True):
             if isinstance(each, VitrineError):
@@ -99,14 +99,11 @@ class ImageReader:
             raise NotFound(f"image file {sha256} has other contents")
         return data
 
-    async def _find(self, reference: ImageReference, known: KnownImage | None, budget: list[int]) -> Found:
-        settled = self._stored.get(str(reference))
+    async def _find(self, reference: ImageReference, budget: list[int]) -> Found:
+        known, settled = self._known.get(str(reference)), self._stored.get(str(reference))
         if settled is None and not isinstance(reference, Path) and not self._ask_again:
             settled = known
-        if settled is not None:
-            found = Found(reference, settled, None)
-        else:
-            found = await self._read(reference, known)
+        found = Found(reference, settled, None) if settled else await self._read(reference, known)
         self._spend(budget, len(found.data or b""))
         return found
 
