@@ -74,11 +74,10 @@ Row = Mapping[str, Any]
 Locate = Callable[[str], ImageReference]
 """Makes an image's reference of its text; raises InvalidInput where the source may not name it."""
 
-_SHOWN_COLUMNS = 40
 _TRUTHS = {"true": True, "false": False}
 _MAX_WHOLE = 2**53
 _BETWEEN_IMAGES = re.compile(r"\||[,;\s]\s*(?=https?://)")
-USUAL_COLUMNS: Mapping[str, Sequence[str]] = {
+_USUAL_COLUMNS: Mapping[str, Sequence[str]] = {
     # An id before a SKU: shops leave SKUs empty, and an id never.
     "product_id": ("product_id", "handle", "url_handle", "id", "item_id", "sku", "variant_sku"),
     "title": ("title", "name", "product_name", "item_name", "product_title"),
@@ -157,8 +156,8 @@ class FieldMap:
         fields: Fields,
         columns: Collection[str],
         locate: Locate,
-        usual: Mapping[str, Sequence[str]],
-        kinds: Mapping[str, AttributeType] | None = None,
+        kinds: Mapping[str, AttributeType],
+        usual: Mapping[str, Sequence[str]] = _USUAL_COLUMNS,
     ) -> None:
         self._columns = columns
         self._locate = locate
@@ -170,13 +169,14 @@ class FieldMap:
                 return [self._existing(str(name), field) for name in named]
             return [plain[name] for name in usual[field] if name in plain]
 
-        ids = found("product_id", [fields.product_id])
-        self._product_id = ids[0] if ids else self._existing("product_id", "product_id")
-        self._title = next(iter(found("title", [fields.title])), None)
-        self._description = next(iter(found("description", [fields.description])), None)
-        self._attributes = next(iter(found("attributes", [fields.attributes])), None)
+        def first(field: str) -> str | None:
+            return next(iter(found(field, [getattr(fields, field)])), None)
+
+        self._product_id = first("product_id") or self._existing("product_id", "product_id")
+        self._title, self._description = first("title"), first("description")
+        self._attributes = first("attributes")
         self._images = found("images", [None] if fields.images is None else fields.images)
-        self._kinds = {**(kinds or {}), **fields.types}
+        self._kinds = {**kinds, **fields.types}
         found("types", list(fields.types))
         named = [self._product_id, self._title, self._description, self._attributes, *self._images]
         heads = {name if name in columns else name.partition(".")[0] for name in named if name is not None}
@@ -185,15 +185,16 @@ class FieldMap:
 
     def report(self) -> dict[str, Any]:
         """Describe which column is read as what; JSON."""
-        types = {name: self._kinds.get(name, "as in the file") for name in self._others if name in self._rest}
+        attributes = [
+            *filter(None, [self._attributes]),
+            *(name for name in self._others if name in self._rest),
+        ]
         return {
             "product_id": self._product_id,
             "title": self._title,
             "description": self._description,
             "images": self._images,
-            "attributes": types
-            if self._attributes is None
-            else {self._attributes: "as in the file", **types},
+            "attributes": {name: self._kinds.get(name, "as in the file") for name in attributes},
             "columns_left_out": [name for name in self._others if name not in self._rest],
         }
 
@@ -232,10 +233,9 @@ class FieldMap:
     def _existing(self, name: str, field: str) -> str:
         if name in self._columns or name.partition(".")[0] in self._columns:
             return name
-        known = ", ".join(repr(each) for each in sorted(self._columns)[:_SHOWN_COLUMNS]) or "none"
-        raise InvalidInput(f"there is no column {name!r:.100}; columns: {known:.2000}").at(
-            f"source.fields.{field}"
-        )
+        known = ", ".join(map(repr, sorted(self._columns))) or "none"
+        message = f"there is no column {name!r:.100}; columns: {known:.2000}"
+        raise InvalidInput(message).at(f"source.fields.{field}")
 
     def _text(self, row: Row, name: str | None) -> str:
         value = None if name is None else _plain(_look_up(row, name))

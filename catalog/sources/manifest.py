@@ -5,15 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from catalog.sources.entries import (
-    USUAL_COLUMNS,
-    Entry,
-    FieldMap,
-    ImageReference,
-    Record,
-    plain_name,
-    read_entry,
-)
+from catalog.sources.entries import Entry, FieldMap, ImageReference, Record, plain_name, read_entry
 from catalog.sources.folder import inside
 from catalog.sources.table import Table
 from core.errors import InvalidInput
@@ -39,7 +31,7 @@ class Manifest:
         self._folder = path.parent
         self._table = Table(path.name, lambda: path.open("rb"), source.encoding, source.delimiter)
         columns = self._table.columns
-        self._fields = FieldMap(source.fields, columns, self._locate, USUAL_COLUMNS, self._table.kinds)
+        self._fields = FieldMap(source.fields, columns, self._locate, self._table.kinds)
         names = {plain_name(column) for column in columns}
         is_shopify = bool(names & {"handle", "url_handle"}) and bool(names & _SHOPIFY_IMAGES)
         self._is_grouped = is_shopify if source.group_rows is None else source.group_rows

@@ -168,9 +168,9 @@ class Remote:
         fields = self._source.fields
         # An item may lack any field but its id; only a page without a single id is a wrong description.
         named = {fields.title, fields.description, fields.attributes, *(fields.images or ()), *fields.types}
-        known = names | named if names else named | {fields.product_id or "product_id"}
-        columns = [name for name in known if name is not None]
-        return FieldMap(fields, sorted(columns), self._locate, _FIELDS)
+        known = named | (names or {fields.product_id or "product_id"})
+        columns = sorted(name for name in known if name is not None)
+        return FieldMap(fields, columns, self._locate, {}, _FIELDS)
 
     def _locate(self, text: str) -> ImageReference:
         try:
