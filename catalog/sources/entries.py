@@ -107,18 +107,14 @@ def kind_of(value: Any, is_text: bool) -> AttributeType | None:
         text = value.strip()
         if is_text and text.lower() in _TRUTHS:
             return "boolean"
-        return None if not text else "number" if is_text and _writes_back(text) else "text"
+        with suppress(ValueError):
+            number = _number(text)
+            if is_text and str(number) == text and (isinstance(number, float) or abs(number) <= _MAX_WHOLE):
+                return "number"
+        return "text" if text else None
     if value is None or isinstance(value, bool):
         return None if value is None else "boolean"
     return "number" if isinstance(value, int | float) else "text"
-
-
-def _writes_back(text: str) -> bool:
-    try:
-        number = _number(text)
-    except ValueError:
-        return False
-    return str(number) == text and (isinstance(number, float) or abs(number) <= _MAX_WHOLE)
 
 
 def _number(text: str) -> int | float:

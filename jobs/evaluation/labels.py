@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from fsspec.core import url_to_fs
 
+from catalog.sources.entries import Row
 from catalog.sources.table import Table
 from core.errors import InvalidInput, Unavailable
 from core.search import QueryPart
@@ -52,9 +53,6 @@ class JudgedQuery:
     def parts(self) -> tuple[QueryPart, ...]:
         """Parts of the query; text and image have equal weights."""
         return tuple(QueryPart(content) for content in self.inputs)
-
-
-Row = Mapping[str, Any]
 
 
 def read_table(name: str, opened: Callable[[], IO[bytes]]) -> list[Row]:
@@ -101,34 +99,35 @@ def read_labels(url: str) -> list[JudgedQuery]:
     """
     try:
         files, path = url_to_fs(url)
+        rows = read_table(PurePosixPath(path).name, lambda: files.open(path, "rb"))
+        by_query: dict[str, list[Row]] = {}
+        for row in rows:
+            by_query.setdefault(row["query_id"], []).append(row)
+        folder = str(PurePosixPath(path).parent)
+        return [_query(query_id, of_query, files, folder) for query_id, of_query in by_query.items()]
+    except InvalidInput as error:
+        raise error.at("queries") from None
     except (ValueError, ImportError) as error:
         raise InvalidInput(f"{url!r:.200} cannot be opened: {error}").at("queries") from None
-    try:
-        rows = read_table(PurePosixPath(path).name, lambda: files.open(path, "rb"))
     except (FileNotFoundError, IsADirectoryError):
         raise InvalidInput(f"there is no file {url!r:.200} of labeled queries").at("queries") from None
     except OSError as error:
         raise Unavailable(f"{url!r:.200} cannot be read: {type(error).__name__}") from error
-    by_query: dict[str, list[Row]] = {}
-    for row in rows:
-        by_query.setdefault(row["query_id"], []).append(row)
-    folder = str(PurePosixPath(path).parent)
-    return [_query(query_id, of_query, files, folder) for query_id, of_query in by_query.items()]
 
 
 def _query(query_id: str, rows: Sequence[Row], files: Any, folder: str) -> JudgedQuery:
     text, path = (_agreed(query_id, rows, column) for column in ("text", "image"))
     if text is None and path is None:
-        raise InvalidInput(f"query {query_id!r:.100} has neither text nor image").at("queries")
+        raise InvalidInput(f"query {query_id!r:.100} has neither text nor image")
     grades: dict[str, int] = {}
     for row in rows:
         if grades.setdefault(row["product_id"], row["grade"]) != row["grade"]:
             raise InvalidInput(
                 f"query {query_id!r:.100} grades product {row['product_id']!r:.100} twice, and differently"
-            ).at("queries")
+            )
     relevant = {product_id: grade for product_id, grade in grades.items() if grade > 0}
     if not relevant:
-        raise InvalidInput(f"no product answers query {query_id!r:.100}: all its grades are 0").at("queries")
+        raise InvalidInput(f"no product answers query {query_id!r:.100}: all its grades are 0")
     image = None if path is None else _read_image(query_id, path, files, folder)
     return JudgedQuery(query_id, _KINDS[text is not None, path is not None], text, image, relevant)
 
@@ -136,7 +135,7 @@ def _query(query_id: str, rows: Sequence[Row], files: Any, folder: str) -> Judge
 def _agreed(query_id: str, rows: Sequence[Row], column: str) -> str | None:
     found = {row[column] for row in rows} - {None}
     if len(found) > 1:
-        raise InvalidInput(f"the rows of query {query_id!r:.100} differ in {column}").at("queries")
+        raise InvalidInput(f"the rows of query {query_id!r:.100} differ in {column}")
     return next(iter(found), None)
 
 
@@ -145,13 +144,11 @@ def _read_image(query_id: str, name: str, files: Any, folder: str) -> bytes:
     if path.is_absolute() or ".." in path.parts or "://" in name:
         raise InvalidInput(
             f"query {query_id!r:.100} names image {name!r:.200}; images are paths below the table's folder"
-        ).at("queries")
+        )
     try:
         data: bytes = files.cat_file(f"{folder}/{path}")
     except (FileNotFoundError, IsADirectoryError):
-        raise InvalidInput(f"query {query_id!r:.100}: there is no image {name!r:.200}").at(
-            "queries"
-        ) from None
+        raise InvalidInput(f"query {query_id!r:.100}: there is no image {name!r:.200}") from None
     except OSError as error:
         raise Unavailable(f"image {name!r:.200} cannot be read: {type(error).__name__}") from error
     return data

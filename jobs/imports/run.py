@@ -22,7 +22,7 @@ from catalog.sources.remote import open_source
 from core.batching import batched
 from core.errors import NotFound, Unavailable
 from core.jobs import ImportArgs, JobArgs
-from core.sources import FolderSource, ManifestSource, RemoteSource
+from core.sources import RemoteSource
 from jobs.imports.batch import BatchImport, BatchResult
 from jobs.runner.context import JobContext
 
@@ -146,7 +146,8 @@ def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
     assert isinstance(args, ImportArgs)
     if not context.at_shell:
         check_opened(args, context.settings.imports.folders)
-    location = location_of(args.source)
+    described = args.source
+    location = described.url if isinstance(described, RemoteSource) else str(Path(described.path).resolve())
     if args.dry_run:
         return {"source": location, **_preview(context, args)}
     source = stable_hash([args.source.kind, location])
@@ -192,8 +193,3 @@ def _preview(context: JobContext, args: ImportArgs) -> dict[str, Any]:
         ],
         "errors": [asdict(each) for each in errors],
     }
-
-
-def location_of(source: FolderSource | ManifestSource | RemoteSource) -> str:
-    """Return the location of the products, however they are read."""
-    return source.url if isinstance(source, RemoteSource) else str(Path(source.path).resolve())

@@ -143,6 +143,9 @@ def _values(attribute: "Attribute") -> str:
     return ", ".join([*listed, *(["…"] if attribute.more_values else [])])
 
 
+_TABLES = {".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson", ".xml", ".xlsx", ".xlsm", ".parquet"}
+
+
 @asks
 def import_products(
     location: Annotated[
@@ -196,5 +199,5 @@ def source_of(location: str, options: dict[str, Any]) -> dict[str, Any]:
         return {"kind": "remote", "url": location, **options}
     # The service opens folders by their whole paths.
     path = Path(location).absolute()
-    is_table = path.is_file() or (path.suffix != "" and not path.is_dir())
+    is_table = path.suffix.lower() in _TABLES | {".gz", ".zst"} or path.is_file()
     return {"kind": "manifest" if is_table else "folder", "path": str(path), **options}
