@@ -17,12 +17,15 @@ import pytest
 from PIL import Image
 
 from catalog.fetching.connections import FetchLimits
+from catalog.imports import stable_hash
 from catalog.jobs import SqlJobs
 from catalog.opening import Catalog, open_catalog
 from catalog.products import SqlProducts
 from core.errors import Conflict, FetchFailed, InvalidInput, Unavailable
 from core.indexing import Indexer
+from core.jobs import Progress
 from demo.catalog import demo_products
+from jobs.runner.context import JobRun
 from jobs.runner.settings import Settings
 from milvus.memory import MemoryStore
 from tests.support.children import Child
@@ -193,27 +196,20 @@ def test_a_server_without_etags_costs_a_fetch_but_no_write(bench: Bench) -> None
 @pytest.mark.parametrize("damage", ["lost", "turned"])
 def test_an_image_that_the_store_has_lost_is_fetched_again(bench: Bench, damage: str) -> None:
     url = bench.shop.add("a.png", png(1))
-    bench.run(bench.manifest([{"product_id": "p", "images": [url]}]))
-    sha256 = bench.catalog.products.get("p").images[0].sha256
-    file = next((bench.folder / "blobs").rglob(sha256))
-    file.unlink() if damage == "lost" else file.write_bytes(png(1)[:-1] + b"?")
-    bench.run(bench.manifest([{"product_id": "other", "images": [url]}]))
-    assert bench.catalog.products.get("other").images[0].sha256 == sha256
-    assert bench.catalog.blobs.get(sha256) == png(1)
-
-
-@pytest.mark.parametrize("damage", ["lost", "turned"])
-def test_a_damaged_file_comes_back_with_an_import_once_its_repair_was_asked_for(
-    bench: Bench, damage: str
-) -> None:
-    args = bench.manifest([{"product_id": "p", "images": [bench.shop.add("a.png", png(1))]}])
+    args = bench.manifest([{"product_id": "p", "images": [url]}])
     bench.run(args)
     (image,) = bench.catalog.products.get("p").images
-    file = next((bench.folder / "blobs").rglob(image.sha256))
-    if damage == "lost":
-        file.unlink()
-    else:
-        file.write_bytes(png(1)[:-1] + b"?")
+
+    def spoil() -> None:
+        file = next((bench.folder / "blobs").rglob(image.sha256))
+        file.unlink() if damage == "lost" else file.write_bytes(png(1)[:-1] + b"?")
+
+    spoil()
+    bench.run(bench.manifest([{"product_id": "other", "images": [url]}], "other.jsonl"))
+    assert bench.catalog.products.get("other").images[0].sha256 == image.sha256
+    assert bench.catalog.blobs.get(image.sha256) == png(1)
+    # The same product brings it back once its repair was asked for.
+    spoil()
     bench.catalog.imported_images.forget([image.sha256])
     assert numbers(bench.run(args)) == {"unchanged": 1}
     assert bench.catalog.blobs.get(image.sha256) == png(1)
@@ -455,20 +451,11 @@ def test_two_imports_from_one_source_do_not_mix(bench: Bench) -> None:
     jobs = SqlJobs(bench.catalog.engine)
     other = jobs.begin(jobs.create("import", {"source": "another way to read it"}).job_id)
     path = str(bench.source / "shop.jsonl")
-    with pytest.raises(Conflict, match=other.job_id):
-        _while_claimed(bench, other.job_id, path, args)
-
-
-def _while_claimed(bench: Bench, job_id: str, path: str, args: dict[str, Any]) -> None:
-    from catalog.imports import stable_hash
-    from core.jobs import Progress
-    from jobs.runner.context import JobRun
-
-    jobs = SqlJobs(bench.catalog.engine)
-    jobs.beat(job_id, Progress("importing"))
-    with JobRun(jobs, jobs.get(job_id)) as first:
+    jobs.beat(other.job_id, Progress("importing"))
+    with JobRun(jobs, jobs.get(other.job_id)) as first:
         first.claim(f"source {path:.200} {stable_hash(['manifest', path])[:12]}")
-        bench.run(args)
+        with pytest.raises(Conflict, match=other.job_id):
+            bench.run(args)
 
 
 def test_a_caller_of_the_api_reads_open_folders_only(bench: Bench) -> None:

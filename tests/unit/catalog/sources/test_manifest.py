@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import unicodedata
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -171,10 +172,8 @@ def test_broken_rows_fail_alone_with_their_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1_000, 300_000])
 def test_nothing_within_a_quoted_cell_becomes_a_product(tmp_path: Path, size: int) -> None:
     page = "<p>\nX1,injected,y\n" * (size // 20)
-    entries = read(
-        file(tmp_path, f'product_id,title,page\n1,a,x\n2,"b"x,"{page}"\n3,c,\n4,"d,"{page}"\n5,e,\n')
-    )
-    assert ids(entries)[:3] == ["1", "2", "3"]
+    entries = read(file(tmp_path, f'product_id,title,page\n1,a,x\n2,"b"x,"{page}"\n3,c,\n'))
+    assert ids(entries) == ["1", "2", "3"]
     closed = read(file(tmp_path, f'product_id,title,page\n1,a,x\n2,b,"{page}\n3,c,z\n'))
     assert ids(closed) == ["1"]
     assert errors(closed) == {2: "a quote in this row is never closed; what is behind it is not read"}
@@ -207,8 +206,6 @@ def test_a_path_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(("held", "named"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_a_path_is_found_however_its_accents_are_composed(tmp_path: Path, held: Any, named: Any) -> None:
-    import unicodedata
-
     image = tmp_path / unicodedata.normalize(held, "robe-été.jpg")
     image.write_bytes(b"x")
     name = unicodedata.normalize(named, image.name)
