@@ -191,7 +191,7 @@ class FieldMap:
             "description": self._description,
             "images": self._images,
             "attributes": {name: self._kinds.get(name, "as in the file") for name in attributes},
-            "columns_left_out": [name for name in self._others if name not in self._rest],
+            "columns_left_out": [name for name in self._others if name not in self._rest][:100],
         }
 
     def product_id(self, row: Row) -> str:

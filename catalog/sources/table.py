@@ -238,8 +238,9 @@ def _excel_lines(file: IO[bytes]) -> Lines:
     from openpyxl.cell.cell import ERROR_CODES
 
     with zipfile.ZipFile(file) as archive:
-        size = sum(each.file_size for each in archive.infolist())
-    if size > _MAX_WORKBOOK_BYTES:
+        # Sheets are read line by line, the texts that they share are held in memory.
+        sizes = [each.file_size * (1 if "worksheets/" in each.filename else 4) for each in archive.infolist()]
+    if sum(sizes) > _MAX_WORKBOOK_BYTES:
         raise InvalidInput(f"the workbook unpacks to more than {_MAX_WORKBOOK_BYTES:,} bytes")
     book = load_workbook(file, read_only=True, data_only=True)
     sheet = next((each for each in book.worksheets if each.sheet_state == "visible"), book.worksheets[0])
