@@ -178,7 +178,7 @@ class Remote:
         except (httpx.InvalidURL, ValueError):
             raise InvalidInput(f"{text!r:.200} is not the URL of an image") from None
 
-    def _refused(self, status: int) -> str:
+    def _refused(self, status: int | None) -> str:
         name = self._source.token_env
         if name is None:
             return f"the catalog asks for a token (status {status}): name its variable in token_env"
@@ -187,9 +187,11 @@ class Remote:
 
 def _field_at(answer: Any, path: str | None) -> Any:
     """Look a field up by its path, with dots between; None when it is not there."""
-    for name in () if path is None else path.split("."):
+    if path is None:
+        return None
+    for name in path.split("."):
         answer = answer.get(name) if isinstance(answer, dict) else None
-    return None if path is None else answer
+    return answer
 
 
 def open_source(

@@ -102,7 +102,9 @@ class Table:
         return list(names), total
 
     def _learn(self, row: Row) -> None:
-        for name, value in row.items() if self.format != "jsonl" else ():
+        if self.format == "jsonl":
+            return
+        for name, value in row.items():
             if self.kinds.get(name) != "text" and (kind := kind_of(value, self.format != "excel")):
                 self.kinds[name] = kind if self.kinds.get(name, kind) == kind else "text"
 

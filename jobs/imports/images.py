@@ -164,5 +164,7 @@ class ImageReader:
 
 def _conditions(known: KnownImage | None) -> dict[str, str]:
     """Make a request conditional (RFC 9110, 13.1); the server ignores the date where it has an etag."""
-    conditions = known and {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
-    return {name: value for name, value in (conditions or {}).items() if value is not None}
+    if known is None:
+        return {}
+    conditions = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+    return {name: value for name, value in conditions.items() if value is not None}

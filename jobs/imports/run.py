@@ -68,7 +68,7 @@ class ImportRun:
         """Delete products that the source no longer delivers; returns the reason where nothing is deleted."""
         gone, known = self._imports.vanished(self._state)
         refusal = self._refusal(len(gone), known)
-        for some in () if refusal else batched(gone, self._size):
+        for some in batched([] if refusal else gone, self._size):
             self._run.check()
             self._run.report(stage=f"deleting {len(gone)} vanished products")
             for product_id in some:
