@@ -200,7 +200,7 @@ def _under_header(lines: Lines, exact: bool) -> tuple[Sequence[str], Rows]:
 _END = "\0the end of the file\0"
 
 
-def _csv_lines(file: io.BufferedReader, encoding: str, delimiter: str | None) -> Lines:
+def _csv_lines(file: "io.BufferedReader[Any]", encoding: str, delimiter: str | None) -> Lines:
     """Yield the cells of each line that is not empty."""
     head = file.peek()
     # A byte order mark is certain; nothing else is guessed of an encoding.
@@ -254,7 +254,7 @@ def _excel_lines(file: IO[bytes]) -> Lines:
             yield cells
 
 
-def _xml_rows(file: io.BufferedReader) -> Rows:
+def _xml_rows(file: "io.BufferedReader[Any]") -> Rows:
     """Yield the items of an RSS feed or the entries of an Atom feed."""
     parents: list[Element] = []
     for event, element in iterparse(file, events=("start", "end"), forbid_dtd=True):
@@ -278,7 +278,7 @@ def _item_row(item: Element) -> dict[str, Any]:
     return {tag.rpartition("}")[2]: texts[tag][0] if len(texts[tag]) == 1 else texts[tag] for tag in ordered}
 
 
-def _json_rows(file: io.BufferedReader) -> Rows:
+def _json_rows(file: "io.BufferedReader[Any]") -> Rows:
     """Yield an object a line, in UTF-8."""
     for number, line in enumerate(file):
         if line.strip():
