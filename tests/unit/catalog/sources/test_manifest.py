@@ -398,11 +398,6 @@ def test_exports_of_shops_need_no_options(
     assert ids(entries[1:]) == others
 
 
-def test_magentos_images_are_paths(tmp_path: Path) -> None:
-    (bag,) = records(read(file(tmp_path, MAGENTO)))
-    assert bag == Record("24-MB01", "Joust Bag", "Long.", {}, (tmp_path / "a.jpg", tmp_path / "b.jpg"))
-
-
 def test_the_attributes_of_variants_are_lists(tmp_path: Path) -> None:
     dress, hat = records(read(file(tmp_path, SHOPIFY), REST))
     assert {name: dress.attributes[name] for name in ("Option1 Value", "Variant Price", "Vendor")} == {
@@ -466,6 +461,11 @@ def test_a_feed_that_is_cut_off_keeps_what_came_before(tmp_path: Path) -> None:
     entries = read(file(tmp_path, GOOGLE_XML[: GOOGLE_XML.index("<g:id>2")], "feed.xml"))
     assert ids(entries) == ["00A1"]
     assert "not XML from here on" in errors(entries)[2]
+
+
+def test_magentos_images_are_paths(tmp_path: Path) -> None:
+    (bag,) = records(read(file(tmp_path, MAGENTO)))
+    assert bag == Record("24-MB01", "Joust Bag", "Long.", {}, (tmp_path / "a.jpg", tmp_path / "b.jpg"))
 
 
 @pytest.mark.parametrize(
