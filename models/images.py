@@ -1,16 +1,14 @@
-"""Decoding of image files to RGB: formats, limits, orientation, color and crops.
+"""Decoding of image files to RGB: formats, limits, orientation and crops.
 
-The ingress loads only this module of the package, so it needs Pillow and numpy alone.
+The ingress loads this module, so it imports no model library.
 """
 
-import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+import pillow_heif
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
@@ -18,25 +16,30 @@ from core.concurrency import WeightedSemaphore
 from core.config import Config
 from core.errors import InputTooLarge, InvalidImage, Overloaded, VitrineError
 from core.types import Box
+from models.colors import to_srgb
+from models.lenient import open_image, with_end
 
-_WHITE = (255, 255, 255, 255)
-_DEEP_MODES = ("I", "F")
-_USUAL_WHITES = (1.0, 255.0, 65_535.0)
-_STRIP_ROWS = 256
+# One thread a file, as in every other format; the pixels of a thumbnail inside are never taken for the image's.
+pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+
 _MEDIA_TYPES = {
     "JPEG": "image/jpeg",
     "MPO": "image/jpeg",
     "PNG": "image/png",
     "WEBP": "image/webp",
     "AVIF": "image/avif",
+    "HEIF": "image/heic",
     "GIF": "image/gif",
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
 }
+_JPEGS = ("JPEG", "MPO")
 _FORMATS = [name for name in _MEDIA_TYPES if name != "MPO"]
 MEDIA_TYPES = tuple(dict.fromkeys(_MEDIA_TYPES.values()))
 """Media types of the image files that are accepted, and so of those that are served."""
-_READS = "JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF are read"
+_READS = "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP and TIFF are read"
+# JPEG XL is not read. pillow-jxl-plugin 1.3.8 decodes a file when it is opened, before its size can be checked: 6 KB
+# took 370 MB. And its licence is the GPL.
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,60 +57,6 @@ _REDUCTIONS = (8, 4, 2)
 DRAFT_MARGIN = 3
 """A draft keeps at least this multiple of the target. With 2, some vectors moved to a cosine of 0.998; 3 keeps
 0.999 in all but the rarest cases and costs no more on 12 megapixels."""
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: transparency on white, deep grays scaled instead of clipped.
-
-    The image must be loaded. Palettes, CMYK, YCbCr, 1-bit and gray become RGB by Pillow's own rules.
-    """
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    if image.mode.startswith(_DEEP_MODES):
-        white = _white_point(image)
-        return _by_strips(image, lambda strip: _eight_bits(strip, white).convert("RGB"))
-    if image.has_transparency_data:
-        return _by_strips(image, lambda strip: _on_white(strip.convert("RGBA")))
-    return image.convert("RGB")
-
-
-def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Convert strip by strip: intermediate images take up to 20 bytes a pixel."""
-    page = Image.new("RGB", image.size)
-    for strip, place in _strips(image):
-        page.paste(convert(strip), place)
-    return page
-
-
-def _strips(image: Image.Image) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
-    for top in range(0, image.height, _STRIP_ROWS):
-        yield image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height))), (0, top)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    page = Image.new("RGBA", image.size, _WHITE)
-    return Image.alpha_composite(page, image).convert("RGB")
-
-
-def _eight_bits(image: Image.Image, white: float) -> Image.Image:
-    scaled = np.clip(_values(image), 0.0, None) * (255.0 / white)
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
-
-
-def _values(image: Image.Image) -> NDArray[np.float32]:
-    return np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _white_point(image: Image.Image) -> float:
-    """Return the value of white: by the mode for 16 bit, else the end of the smallest usual range that fits.
-
-    32-bit and float files do not name it.
-    """
-    if image.mode.startswith("I;16"):
-        return 65_535.0
-    highest = max(float(_values(strip).max()) for strip, _ in _strips(image))
-    usual = _USUAL_WHITES if image.mode == "F" else _USUAL_WHITES[1:]
-    return next((white for white in usual if highest <= white), highest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +152,7 @@ def decoding(
     box: Box | None = None,
     until: float | None = None,
 ) -> Iterator[Decoded]:
-    """Decode the first frame to RGB: upright by EXIF, transparency on white, cut to the box.
+    """Decode the first frame to RGB in sRGB: upright by EXIF, transparency on white, cut to the box.
 
     `target` is the side in pixels that the caller resizes to. With it, a larger JPEG may come back reduced by 2,
     4 or 8 (DCT scaling), its box never below three times the target. The pixels count as in flight during the
@@ -226,6 +175,7 @@ def decoding(
 def _decode(image: Image.Image, target: int | None, box: Box | None) -> Decoded:
     width, height = image.size
     reduction = 1 if target is None else _reduce(image, _draft_size(image, DRAFT_MARGIN * target, box))
+    frame = image.tile[0].extents if image.format == "GIF" and image.tile else None
     _load(image)
     orientation = _orientation(image)
     try:
@@ -233,9 +183,13 @@ def _decode(image: Image.Image, target: int | None, box: Box | None) -> Decoded:
         # The input of each step is closed: a copy takes 4 bytes a pixel.
         if upright is not image:
             image.close()
-        rgb = to_rgb(upright)
+        rgb = to_srgb(upright)
         if rgb is not upright:
             upright.close()
+        if frame and frame != (0, 0, *rgb.size):
+            page = Image.new("RGB", rgb.size, "white")
+            page.paste(rgb.crop(frame), frame)
+            rgb = page
     except ValueError as error:
         raise InvalidImage(f"images in color mode {image.mode} are not supported; send RGB") from error
     if orientation in _SIDEWAYS:
@@ -278,6 +232,8 @@ def _opened(data: bytes, limits: ImageLimits, until: float | None) -> Iterator[I
     image = _open(data, limits)
     with _in_flight.holding(image.width * image.height, limits.max_pixels_in_flight, until):
         try:
+            if image.format in _JPEGS and (ended := with_end(data)) is not data:
+                image = open_image(ended, _FORMATS)
             yield image
         finally:
             # Also after an error, whose traceback would keep the pixels.
@@ -290,7 +246,7 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     if len(data) > limits.max_bytes:
         raise InputTooLarge(f"the image has {len(data):,} bytes; the limit is {limits.max_bytes:,}")
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = open_image(data, _FORMATS)
     except UnidentifiedImageError as error:
         raise InvalidImage(f"the bytes are not an image{_likely(data)}; {_READS}") from error
     except MemoryError:
@@ -330,6 +286,8 @@ def _damaged(error: Exception) -> InvalidImage:
     reason = str(error).lower()
     if isinstance(error, EOFError) or "truncated" in reason or "end of file" in reason:
         return InvalidImage("the image is truncated: the file ends before its last row")
+    if "unsupported" in reason:
+        return InvalidImage(f"the image is of a kind that is not read ({error}); save it as PNG or JPEG")
     return InvalidImage("the image is damaged or cut off: its header can be read, its pixels cannot")
 
 
@@ -342,8 +300,8 @@ def _orientation(image: Image.Image) -> int:
 
 def _likely(data: bytes) -> str:
     head = data[:512]
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
-        return " in a format that is read here (it looks like HEIC)"
+    if head.startswith(b"\xff\n") or head[4:8] == b"JXL ":
+        return " in a format that is read here (it looks like JPEG XL)"
     if b"<svg" in head:
         return " made of pixels (it looks like SVG)"
     if head.startswith(b"%PDF"):
