@@ -34,6 +34,9 @@ def _png(data: bytes, metadata: Sequence[bytes]) -> bytes:
         length, kind = struct.unpack_from(">I4s", data, at)
         chunk = view[at : at + 12 + length]
         at += 12 + length
+        if kind == b"IDAT":
+            # The orientation alone counts behind pixels too.
+            metadata = [name for name in metadata if name == b"eXIf"]
         if kind == b"IDAT" and at > len(data):
             # Its length ends where the file does, or the end would be read as pixels.
             kept += (struct.pack(">I4s", len(chunk) - 8, kind), chunk[8:], bytes(4))
