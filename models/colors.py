@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,16 +40,16 @@ def to_srgb(image: Image.Image) -> Image.Image:
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Make the transform to sRGB for images of a mode; None where there is nothing to convert."""
     if mode == "LAB":
-        return _to_srgb(ImageCms.createProfile("LAB"), "LAB")
+        return _to_srgb(ImageCms.createProfile("LAB"), inMode="LAB")
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space
         if space == "GRAY" and mode in _GRAYS:
-            return _to_srgb(source, "L")
+            return _to_srgb(source, inMode="L")
         if space == mode == "CMYK":
-            return _to_srgb(source, "CMYK")
+            return _to_srgb(source, inMode="CMYK")
         if space == "RGB " and mode != "CMYK":
-            transform = _to_srgb(source, "RGB")
+            transform = _to_srgb(source, inMode="RGB")
             # Most profiles are sRGB's own. To apply one takes as long as a decode, and moves few colors by 1.
             moved = ImageChops.difference(_SAMPLE, ImageCms.applyTransform(_SAMPLE, transform) or _SAMPLE)
             return transform if moved.point(lambda level: level > 1).getbbox() else None
@@ -58,17 +58,13 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     return None
 
 
-def _to_srgb(
-    source: ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile, mode: str
-) -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(
-        source,
-        ImageCms.createProfile("sRGB"),
-        mode,
-        "RGB",
-        ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
+_to_srgb = partial(
+    ImageCms.buildTransform,
+    outputProfile=ImageCms.createProfile("sRGB"),
+    outMode="RGB",
+    renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+    flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

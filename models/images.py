@@ -3,13 +3,12 @@
 The ingress loads this module, so it imports no model library.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pillow_heif
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from pydantic import Field
 
 from core.concurrency import WeightedSemaphore
@@ -69,11 +68,6 @@ class Decoded:
     image: Image.Image
     width: float
     height: float
-
-
-def side_for(target: float, share: float, side: int) -> int:
-    """Return the pixels that a side needs so that `share` of it has `target`; at most `side`."""
-    return min(side, math.ceil(min(target / share, side)))
 
 
 def crop(decoded: Decoded, box: Box) -> Decoded:
@@ -156,13 +150,8 @@ def decoding(
 
     `target` is the side in pixels that the caller resizes to. With it, a larger JPEG may come back reduced by 2,
     4 or 8 (DCT scaling), its box never below three times the target. The pixels count as in flight during the
-    block and are freed after it. The same thread may not decode another image in the block. `until`, a time of
-    `time.monotonic`, ends the wait for pixels in flight.
-
-    Raises:
-        InputTooLarge: the file or its pixels exceed the limits.
-        InvalidImage: the bytes are no image, of an unknown format, damaged or cut off.
-        Overloaded: too many pixels are in flight.
+    block and are freed after it. The same thread may not decode another image in the block. `until` and what it
+    raises are those of `inspect_image`.
     """
     with _opened(data, limits, until) as image:
         decoded = _decode(image, target, box)
@@ -172,9 +161,9 @@ def decoding(
             decoded.image.close()
 
 
-def _decode(image: Image.Image, target: int | None, box: Box | None) -> Decoded:
+def _decode(image: ImageFile.ImageFile, target: int | None, box: Box | None) -> Decoded:
     width, height = image.size
-    reduction = 1 if target is None else _reduce(image, _draft_size(image, DRAFT_MARGIN * target, box))
+    reduction = 1 if target is None else _reduce(image, DRAFT_MARGIN * target, box)
     frame = image.tile[0].extents if image.format == "GIF" and image.tile else None
     _load(image)
     orientation = _orientation(image)
@@ -199,35 +188,27 @@ def _decode(image: Image.Image, target: int | None, box: Box | None) -> Decoded:
     return decoded if box is None else crop(decoded, box)
 
 
-def _reduce(image: Image.Image, least: tuple[int, int]) -> int:
-    """Set a JPEG to decode at a fraction of its size, not below `least`; returns the divisor.
+def _reduce(image: Image.Image, target: int, box: Box | None) -> int:
+    """Set a JPEG to decode at a fraction of its size that leaves the box `target` pixels a side; returns the divisor.
 
     Where the divisor does not divide a side, the remainder must lie at its end.
     """
-    orientation = _orientation(image)
+    orientation, shares = _orientation(image), (box.width, box.height) if box else (1.0, 1.0)
+    if orientation in _SIDEWAYS:
+        shares = (shares[1], shares[0])
     for reduction in _REDUCTIONS:
-        sides = [side // reduction for side in image.size]
+        width, height = (side // reduction for side in image.size)
         is_exact = not any(side % reduction for side in image.size)
-        is_enough = all(side >= wanted for side, wanted in zip(sides, least, strict=True))
+        is_enough = width * shares[0] >= target and height * shares[1] >= target
         if is_enough and (is_exact or orientation in _FROM_THE_CORNER):
             before = image.width
-            image.draft(image.mode, (sides[0], sides[1]))
+            image.draft(image.mode, (width, height))
             return reduction if image.width < before else 1
     return 1
 
 
-def _draft_size(image: Image.Image, target: int, box: Box | None) -> tuple[int, int]:
-    """Return the least stored width and height at which the box has `target` pixels a side."""
-    if box is None:
-        return target, target
-    sideways = _orientation(image) in _SIDEWAYS
-    shares = (box.height, box.width) if sideways else (box.width, box.height)
-    width, height = (side_for(target, share, side) for share, side in zip(shares, image.size, strict=True))
-    return width, height
-
-
 @contextmanager
-def _opened(data: bytes, limits: ImageLimits, until: float | None) -> Iterator[Image.Image]:
+def _opened(data: bytes, limits: ImageLimits, until: float | None) -> Iterator[ImageFile.ImageFile]:
     """Open a file; its pixels count as in flight during the block and are freed after it."""
     image = _open(data, limits)
     with _in_flight.holding(image.width * image.height, limits.max_pixels_in_flight, until):
@@ -240,7 +221,7 @@ def _opened(data: bytes, limits: ImageLimits, until: float | None) -> Iterator[I
             image.close()
 
 
-def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+def _open(data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     if not data:
         raise InvalidImage("the image is empty (0 bytes)")
     if len(data) > limits.max_bytes:

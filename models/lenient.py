@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -16,7 +16,7 @@ _WEBP_CHUNKS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 
-def open_image(data: bytes, formats: Sequence[str]) -> Image.Image:
+def open_image(data: bytes, formats: list[str]) -> ImageFile.ImageFile:
     """Open a file without decoding it; raises as `PIL.Image.open`."""
     is_png, is_webp = data.startswith(_PNG), data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     try:
@@ -29,7 +29,8 @@ def open_image(data: bytes, formats: Sequence[str]) -> Image.Image:
 
 def _png(data: bytes, metadata: Sequence[bytes]) -> bytes:
     """Write a PNG anew: the chunks of pixels, those of this metadata that are whole, and an end."""
-    kept, view, at = [_PNG], memoryview(data), len(_PNG)
+    kept: list[bytes | memoryview] = [_PNG]
+    view, at = memoryview(data), len(_PNG)
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         chunk = view[at : at + 12 + length]

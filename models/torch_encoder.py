@@ -1,7 +1,7 @@
 """Encoder of torch modules: placement, batches that fit the device, compilation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -142,8 +142,6 @@ class TorchEncoder(Encoder):
 
     def __init__(self, config: EncoderConfig, towers: Towers, placement: Placement) -> None:
         """Run one image to learn the dimension, and describe the version."""
-        target = max(towers.preprocessing.size) if config.draft else None
-        super().__init__(_undescribed(config, towers, placement), config.limits, target)
         self._preprocessing, self._placement = towers.preprocessing, placement
         self._image, self._text = towers.image, towers.text
         for tower in (towers.image, towers.text):
@@ -155,12 +153,19 @@ class TorchEncoder(Encoder):
         self._caption_batches = DeviceBatches(config.name, _halves(captioned))
         self._graph_sizes: tuple[int, ...] = ()
         dimension = self.forward(self._sample()[None]).shape[1]
-        self.info = replace(
-            self.info,
-            dimension=dimension,
+        info = EncoderInfo(
+            name=config.name,
+            family=config.family,
+            checkpoint=f"{config.checkpoint}:{config.pretrained}" if config.pretrained else config.checkpoint,
             fingerprint=_version(config, towers, dimension),
+            dimension=dimension,
+            modalities=("image", "text") if towers.text else ("image",),
+            precision=config.precision,
+            device=placement.device.type,
             captions=_caption_version(config, towers),
         )
+        target = max(towers.preprocessing.size) if config.draft else None
+        super().__init__(info, config.limits, target)
         if config.compile and placement.device.type == "cuda":
             self._compile()
 
@@ -238,19 +243,6 @@ class TorchEncoder(Encoder):
 def _halves(size: int) -> tuple[int, ...]:
     """Return a size, its half and so on down to 1, ascending."""
     return tuple(sorted({size >> power for power in range(size.bit_length())}))
-
-
-def _undescribed(config: EncoderConfig, towers: Towers, placement: Placement) -> EncoderInfo:
-    return EncoderInfo(
-        name=config.name,
-        family=config.family,
-        checkpoint=f"{config.checkpoint}:{config.pretrained}" if config.pretrained else config.checkpoint,
-        fingerprint="",
-        dimension=0,
-        modalities=("image", "text") if towers.text else ("image",),
-        precision=config.precision,
-        device=placement.device.type,
-    )
 
 
 def _version(config: EncoderConfig, towers: Towers, dimension: int) -> str:
