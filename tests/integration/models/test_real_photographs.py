@@ -13,8 +13,12 @@ from tests.support.checkpoints import DEMO
 from tests.support.corpora import debian
 
 
-@pytest.fixture(scope="module", params=["lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04", "mate-backgrounds"])
-def photographs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+@pytest.fixture(
+    scope="module", params=["lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04", "mate-backgrounds"]
+)
+def photographs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Path]]:
     folder = tmp_path_factory.mktemp("photographs")
     try:
         found = [path for path in debian(request.param, folder).rglob("*.jpg") if not path.is_symlink()]
