@@ -17,7 +17,7 @@ from models.images import Decoded, ImageLimits
 from models.preprocessing import Preprocessing
 from models.registry import load_encoder
 from models.torch_encoder import Placement, TorchEncoder, Towers
-from tests.support.image_files import file, smooth
+from tests.support.image_files import file
 
 INFO = EncoderInfo("tested", "fake", "", "0" * 12, 2, ("image",), "fp32", "cpu")
 
@@ -85,26 +85,38 @@ def tower_encoder(tower: Tower, **settings: Any) -> TorchEncoder:
     return TorchEncoder(config, Towers(tower, None, preprocessing, (), "tower", "mean"), placement)
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_stays_so() -> None:
+def images(count: int) -> list[Pixels]:
+    return [np.full((3, 4, 4), 9 + seed, np.uint8) for seed in range(count)]
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_there_is_room_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("models.torch_encoder._BATCHES_UNTIL_LARGER", 6)
     tower = Tower(room=3)
     encoder = tower_encoder(tower, max_batch_size=8)
-    pixels = [encoder.decode(file(smooth(9, 9, seed))) for seed in range(8)]
     tower.sizes.clear()
-    vectors = encoder.encode_images(pixels)
+    vectors = encoder.encode_images(images(8))
     assert all(isinstance(vector, np.ndarray) for vector in vectors)
     assert tower.sizes == [8, 4, 2, 2, 2, 2]
+    tower.room = 5
     tower.sizes.clear()
-    encoder.encode_images(pixels)
-    assert max(tower.sizes) == 2
+    for _ in range(8):
+        encoder.encode_images(images(8))
+    # Two more batches of 2, then 4 at once, which fit; after six of those 8 are tried, which do not.
+    assert tower.sizes == [2, 2, *[4] * 7, 8, *[4] * 6, 8, 4, 4]
+    tower.room = 8
+    for _ in range(8):
+        encoder.encode_images(images(8))
+    assert tower.sizes[-1] == 8
 
 
 def test_what_a_pass_without_room_had_taken_is_free_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     tower = Tower(room=3)
     encoder = tower_encoder(tower, max_batch_size=4)
-    pixels = [encoder.decode(file(smooth(9, 9, seed))) for seed in range(4)]
     held: list[object] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(tower.activations()))
-    encoder.encode_images(pixels)
+    encoder.encode_images(images(4))
     assert held == [None]
 
 
@@ -120,19 +132,22 @@ def test_a_compiled_tower_has_recorded_every_batch_size_before_it_is_ready(
     # The first run of a size compiles, the second records its graph.
     assert {size: tower.sizes.count(size) >= 2 for size in set(tower.sizes)} == {1: True, 8: True, 20: True}
     assert asked == {"mode": "reduce-overhead", "dynamic": False}
-    pixels = [compiled.decode(file(smooth(9, 9, seed))) for seed in range(33)]
     tower.sizes.clear()
-    padded = np.stack([np.asarray(vector) for vector in compiled.encode_images(pixels)])
+    padded = np.stack([np.asarray(vector) for vector in compiled.encode_images(images(33))])
     assert tower.sizes == [20, 20]
-    assert np.array_equal(padded, np.stack([np.asarray(v) for v in plain.encode_images(pixels)]))
+    assert np.array_equal(padded, np.stack([np.asarray(v) for v in plain.encode_images(images(33))]))
+    # With less room it goes down to the next size that it has recorded: a batch of 10 would be padded to 20 again.
+    tower.room = 10
+    tower.sizes.clear()
+    compiled.encode_images(images(33))
+    assert tower.sizes == [20, 8, 8, 8, 8, 1]
 
 
 def test_no_room_for_one_image_is_the_models_fault() -> None:
     tower = Tower(room=4)
     encoder = tower_encoder(tower)
-    pixels = encoder.decode(file(smooth(9, 9)))
     tower.room = 0
-    assert isinstance(encoder.encode_images([pixels])[0], ModelUnavailable)
+    assert isinstance(encoder.encode_images(images(1))[0], ModelUnavailable)
 
 
 def test_the_fake_finds_colors_by_their_names() -> None:

@@ -192,6 +192,16 @@ def test_attention_is_fused(family: str) -> None:
     assert {config._attn_implementation for config in configs} == {"sdpa"}
 
 
+@pytest.mark.parametrize("family", ["openclip", "dinov2", "timm", "blip2"])
+def test_every_tower_is_in_evaluation_mode(family: str) -> None:
+    encoder = load(family, DEMO / family)
+    assert isinstance(encoder, TorchEncoder)
+    towers = [getattr(tower, "__self__", tower) for tower in (encoder._image, encoder._text)]
+    parts = [part for tower in towers if isinstance(tower, torch.nn.Module) for part in tower.modules()]
+    assert parts
+    assert not any(part.training for part in parts)
+
+
 def modules(encoder: Encoder) -> list[torch.nn.Module]:
     assert isinstance(encoder, TorchEncoder)
     assert isinstance(encoder._image, torch.nn.Module)
