@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pillow_heif
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from pydantic import Field
 
 from core.concurrency import WeightedSemaphore
@@ -32,14 +32,12 @@ _MEDIA_TYPES = {
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
 }
-_JPEGS = ("JPEG", "MPO")
 _FORMATS = [name for name in _MEDIA_TYPES if name != "MPO"]
 MEDIA_TYPES = tuple(dict.fromkeys(_MEDIA_TYPES.values()))
 """Media types of the image files that are accepted, and so of those that are served."""
 _READS = "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP and TIFF are read"
-# JPEG XL is not read. pillow-jxl-plugin 1.3.8 decodes a file when it is opened, before its size can be checked: 6 KB
-# took 370 MB. And its licence is the GPL.
-_ORIENTATION_TAG = 0x0112
+# JPEG XL is not: pillow-jxl-plugin 1.3.8 decodes when it opens a file, before the limits can be checked, on all cores
+# (6 KB took 370 MB and 6 s), and its license is the GPL.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -52,7 +50,6 @@ _UPRIGHT = {
 _SIDEWAYS = (5, 6, 7, 8)
 _FROM_THE_CORNER = (1, 5)
 """Orientations that keep the first column and row of a file at the upper left."""
-_REDUCTIONS = (8, 4, 2)
 DRAFT_MARGIN = 3
 """A draft keeps at least this multiple of the target. With 2, some vectors moved to a cosine of 0.998; 3 keeps
 0.999 in all but the rarest cases and costs no more on 12 megapixels."""
@@ -196,7 +193,7 @@ def _reduce(image: Image.Image, target: int, box: Box | None) -> int:
     orientation, shares = _orientation(image), (box.width, box.height) if box else (1.0, 1.0)
     if orientation in _SIDEWAYS:
         shares = (shares[1], shares[0])
-    for reduction in _REDUCTIONS:
+    for reduction in (8, 4, 2):
         width, height = (side // reduction for side in image.size)
         is_exact = not any(side % reduction for side in image.size)
         is_enough = width * shares[0] >= target and height * shares[1] >= target
@@ -213,7 +210,7 @@ def _opened(data: bytes, limits: ImageLimits, until: float | None) -> Iterator[I
     image = _open(data, limits)
     with _in_flight.holding(image.width * image.height, limits.max_pixels_in_flight, until):
         try:
-            if image.format in _JPEGS and (ended := with_end(data)) is not data:
+            if image.format in ("JPEG", "MPO") and (ended := with_end(data)) is not data:
                 image = open_image(ended, _FORMATS)
             yield image
         finally:
@@ -235,14 +232,11 @@ def _open(data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     except Exception as error:  # parsers of hostile bytes raise anything
         raise _damaged(error) from error
     width, height = image.size
+    size = f"the image is {width} x {height}"
     if max(width, height) > limits.max_side:
-        raise InputTooLarge(
-            f"the image is {width} x {height}; the limit is {limits.max_side:,} pixels a side"
-        )
+        raise InputTooLarge(f"{size}; the limit is {limits.max_side:,} pixels a side")
     if width * height > limits.max_pixels:
-        raise InputTooLarge(
-            f"the image is {width} x {height} = {width * height:,} pixels; the limit is {limits.max_pixels:,}"
-        )
+        raise InputTooLarge(f"{size} = {width * height:,} pixels; the limit is {limits.max_pixels:,}")
     return image
 
 
@@ -274,7 +268,7 @@ def _damaged(error: Exception) -> InvalidImage:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata must not refuse an image whose pixels are sound
         return 1
 

@@ -157,7 +157,9 @@ class TorchEncoder(Encoder):
             name=config.name,
             family=config.family,
             checkpoint=f"{config.checkpoint}:{config.pretrained}" if config.pretrained else config.checkpoint,
-            fingerprint=_version(config, towers, dimension),
+            fingerprint=fingerprint(
+                towers.files, _facts(config, towers) | {"pooling": towers.pooling, "dimension": dimension}
+            ),
             dimension=dimension,
             modalities=("image", "text") if towers.text else ("image",),
             precision=config.precision,
@@ -185,7 +187,7 @@ class TorchEncoder(Encoder):
         """Run texts through the text tower; float32 (n, dimension), not normalized."""
         if self._text is None:
             return super().forward_texts(texts)
-        return self._rows(self._run_texts, texts)
+        return self._rows(self._text, texts)
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
         """Caption uint8 (n, 3, h, w), a text an image.
@@ -193,10 +195,11 @@ class TorchEncoder(Encoder):
         Raises:
             ModelUnavailable: the device has no memory for even one image.
         """
-        if self._language is None:
+        if (language := self._language) is None:
             return super().write(batch)
         with torch.inference_mode():
-            return [text for some in self._caption_batches.run(self._run_language, batch) for text in some]
+            written = self._caption_batches.run(lambda some: language.write(self._values(some)), batch)
+        return [text for texts in written for text in texts]
 
     def warm_up(self) -> None:
         """Run one real input through each tower; a compiled tower records all its batch sizes."""
@@ -218,14 +221,6 @@ class TorchEncoder(Encoder):
             batch = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
         return self._image(self._values(batch))[:count]
 
-    def _run_texts(self, texts: Sequence[str]) -> Tensor:
-        assert self._text is not None
-        return self._text(texts)
-
-    def _run_language(self, batch: NDArray[np.uint8]) -> list[str]:
-        assert self._language is not None
-        return self._language.write(self._values(batch))
-
     def _values(self, batch: NDArray[np.uint8]) -> Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(batch))
         if self._placement.device.type == "cuda":
@@ -243,12 +238,6 @@ class TorchEncoder(Encoder):
 def _halves(size: int) -> tuple[int, ...]:
     """Return a size, its half and so on down to 1, ascending."""
     return tuple(sorted({size >> power for power in range(size.bit_length())}))
-
-
-def _version(config: EncoderConfig, towers: Towers, dimension: int) -> str:
-    return fingerprint(
-        towers.files, _facts(config, towers) | {"pooling": towers.pooling, "dimension": dimension}
-    )
 
 
 def _caption_version(config: EncoderConfig, towers: Towers) -> str | None:
