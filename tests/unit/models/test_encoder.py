@@ -1,6 +1,8 @@
-"""What the base class promises, whatever the family."""
+"""What the base class promises, whatever the family; each input fails alone; a model in this process."""
 
+import asyncio
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.errors import ConfigError, InvalidInput, ModelUnavailable
-from core.types import EncoderInfo
+from core.errors import ConfigError, Internal, InvalidImage, InvalidInput, ModelUnavailable, VitrineError
+from core.types import EncoderInfo, EncoderInput, Vector
 from models.config import EncoderConfig
-from models.encoder import Encoder, Pixels
+from models.encoder import Encoder, LocalEncoder, Pixels, answer_each
 from models.images import Decoded, ImageLimits
 from models.preprocessing import Preprocessing
 from models.registry import load_encoder
 from models.torch_encoder import Placement, TorchEncoder, Towers
-from tests.support.image_files import file
+from tests.support.image_files import file, png
 
 INFO = EncoderInfo("tested", "fake", "", "0" * 12, 2, ("image",), "fp32", "cpu")
 
@@ -195,3 +197,85 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
         pytest.skip("this host has a GPU")
     with pytest.raises(ConfigError, match="shows no GPU"):
         load_encoder(EncoderConfig(name="tested", family="dinov2", checkpoint="a/b", device="cuda"))
+
+
+VECTOR = np.ones(2, np.float32)
+
+
+class Model:
+    """Fails on every batch with a poisoned input."""
+
+    def __init__(self, poison: set[int], healthy: bool = True) -> None:
+        self.poison, self.healthy, self.calls = poison, healthy, 0
+
+    def embed(self, inputs: Sequence[int]) -> list[Vector | VitrineError]:
+        self.calls += 1
+        if self.poison & set(inputs):
+            raise RuntimeError("kernel failed")
+        return [VECTOR for _ in inputs]
+
+
+def answers(model: Model, count: int) -> list[Vector | VitrineError]:
+    return answer_each(model.embed, range(count), lambda: model.healthy)
+
+
+def test_an_input_that_breaks_the_batch_fails_alone_as_a_bug_with_its_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Model(poison={5, 6})
+    broken = [isinstance(answer, Internal) for answer in answers(model, 32)]
+    assert [at for at, is_broken in enumerate(broken) if is_broken] == [5, 6]
+    assert caplog.text.count("Traceback") == 2
+    assert "RuntimeError: kernel failed" in caplog.text
+
+
+def test_no_memory_is_not_blamed_on_the_inputs() -> None:
+    class Full(Model):
+        def embed(self, inputs: Sequence[int]) -> list[Vector | VitrineError]:
+            raise MemoryError
+
+    assert all(isinstance(answer, ModelUnavailable) for answer in answers(Full(set()), 4))
+
+
+def test_a_whole_batch_runs_once() -> None:
+    model = Model(poison=set())
+    assert len(answers(model, 32)) == 32
+    assert model.calls == 1
+
+
+def test_one_poison_costs_a_few_more_runs_only() -> None:
+    model = Model(poison={17})
+    answers(model, 32)
+    assert model.calls <= 2 * 5 + 1
+
+
+def test_a_broken_device_is_not_blamed_on_the_inputs() -> None:
+    model = Model(poison=set(range(8)), healthy=False)
+    assert all(isinstance(answer, ModelUnavailable) for answer in answers(model, 8))
+    assert model.calls == 1
+
+
+@pytest.fixture
+def local() -> LocalEncoder:
+    return LocalEncoder(load_encoder(EncoderConfig(name="fake", family="fake")), decode_threads=2)
+
+
+def test_answers_come_in_the_order_of_the_inputs_and_a_broken_one_fails_alone(local: LocalEncoder) -> None:
+    inputs: list[EncoderInput] = ["red", png("red"), b"no image", "blue", png("blue")]
+    encoded = asyncio.run(local.encode(inputs))
+    assert encoded.info == asyncio.run(local.describe())
+    red_words, red, broken, blue_words, blue = encoded.vectors
+    assert isinstance(broken, InvalidImage)
+    for words, image in ((red_words, red), (blue_words, blue)):
+        assert isinstance(words, np.ndarray)
+        assert isinstance(image, np.ndarray)
+        assert words @ image == pytest.approx(1.0)
+
+
+def test_calls_at_once_do_not_mix(local: LocalEncoder) -> None:
+    async def all_at_once() -> list[float]:
+        calls = [local.encode([png(color), color]) for color in ("red", "lime", "blue", "white")]
+        answers = await asyncio.gather(*calls)
+        return [float(np.dot(*answer.vectors)) for answer in answers]  # type: ignore[arg-type]
+
+    assert asyncio.run(all_at_once()) == pytest.approx([1.0] * 4)

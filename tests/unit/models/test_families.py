@@ -23,8 +23,6 @@ from transformers import (
 
 from core.errors import InvalidImage, UnsupportedModality, VitrineError
 from core.types import Vector
-from models.blip2 import is_embedding_key
-from models.checkpoint import weight_files
 from models.config import EncoderConfig
 from models.encoder import Encoder, LocalEncoder
 from models.registry import load_encoder
@@ -123,18 +121,11 @@ def test_blip2_captioning_embeds_without_its_language_model(
     with torch.inference_mode():
         features = whole.get_image_features(**processor(images(), return_tensors="pt"))
     if shards:
-        remove_language_shards(directory)
+        checkpoints.remove_language_shards(directory)
     encoder = load("blip2", directory)
     seen = features.qformer_outputs.last_hidden_state.mean(1)
     assert least_cosine(embed(encoder, images()), seen) >= 0.9999
     assert encoder.info.modalities == ("image",)
-
-
-def remove_language_shards(directory: Path) -> None:
-    unneeded = {*directory.glob("model-*")} - {*weight_files(directory, is_embedding_key)}
-    assert unneeded
-    for shard in unneeded:
-        shard.unlink()
 
 
 @pytest.mark.parametrize("architecture", ["test_resnet", "test_vit"])
