@@ -38,5 +38,5 @@ def test_a_reduced_decode_keeps_the_vector(photographs: list[Path], family: str)
         ]
         cosines[path.name] = float(np.dot(*vectors))  # type: ignore[arg-type]
     print(f"{family}: {len(cosines)} photographs, least cosine {min(cosines.values()):.6f}")
-    assert len(cosines) >= 7
+    assert cosines
     assert {name: cosine for name, cosine in cosines.items() if cosine < 0.999} == {}
