@@ -1,4 +1,7 @@
-"""Opening of image files by their pixels: metadata that is damaged or too large is passed over, as in a browser."""
+"""Opening of image files by their pixels: metadata that is damaged or too large is passed over, as in a browser.
+
+A section of a PNG or WebP is a kind, a length and a body.
+"""
 
 import hashlib
 import io
@@ -12,7 +15,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT")
 _PNG_METADATA = (b"tRNS", b"iCCP", b"eXIf")
-_WEBP_CHUNKS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF")
+_WEBP_SECTIONS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF")
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
 
@@ -28,35 +31,35 @@ def open_image(data: bytes, formats: list[str]) -> ImageFile.ImageFile:
 
 
 def _png(data: bytes, metadata: Sequence[bytes]) -> bytes:
-    """Write a PNG anew: the chunks of pixels, those of this metadata that are whole, and an end."""
+    """Write a PNG anew: the sections of pixels, those of this metadata that are whole, and an end."""
     kept: list[bytes | memoryview] = [_PNG]
     view, at = memoryview(data), len(_PNG)
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        chunk = view[at : at + 12 + length]
+        section = view[at : at + 12 + length]
         at += 12 + length
         if kind == b"IDAT":
             # The orientation alone counts behind pixels too.
             metadata = [name for name in metadata if name == b"eXIf"]
         if kind == b"IDAT" and at > len(data):
             # Its length ends where the file does, or the end would be read as pixels.
-            kept += (struct.pack(">I4s", len(chunk) - 8, kind), chunk[8:], bytes(4))
+            kept += (struct.pack(">I4s", len(section) - 8, kind), section[8:], bytes(4))
         elif kind in _PNG_PIXELS or (
-            kind in metadata and chunk[-4:] == struct.pack(">I", zlib.crc32(chunk[4:-4]))
+            kind in metadata and section[-4:] == struct.pack(">I", zlib.crc32(section[4:-4]))
         ):
-            kept.append(chunk)
+            kept.append(section)
     return b"".join((*kept, _PNG_END))
 
 
 def _webp(data: bytes) -> bytes:
-    """Write a WebP anew: the chunks that are whole, and a size that fits them."""
+    """Write a WebP anew: the sections that are whole, and a size that fits them."""
     kept, at = [b"WEBP"], 12
     while at + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, at)
-        chunk = data[at : at + 8 + length]
+        section = data[at : at + 8 + length]
         at += 8 + length + length % 2
-        if kind in _WEBP_CHUNKS and len(chunk) == 8 + length:
-            kept.append(chunk + bytes(length % 2))
+        if kind in _WEBP_SECTIONS and len(section) == 8 + length:
+            kept.append(section + bytes(length % 2))
     return struct.pack("<4sI", b"RIFF", sum(map(len, kept))) + b"".join(kept)
 
 

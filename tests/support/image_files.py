@@ -57,14 +57,14 @@ def rotated_jpeg(image: Image.Image, orientation: int) -> bytes:
     return file(image, "JPEG", quality=95, exif=exif)
 
 
-def png_chunk(kind: bytes, body: bytes) -> bytes:
+def png_section(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png_file(header: bytes, pixels: bytes) -> bytes:
     """A PNG of a header and compressed rows, whatever they say."""
-    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+    sections = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_section(*section) for section in sections)
 
 
 def png_bomb(side: int) -> bytes:

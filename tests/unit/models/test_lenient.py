@@ -9,7 +9,7 @@ from PIL import Image
 
 from core.errors import InputTooLarge, InvalidImage, Overloaded
 from models.images import ImageLimits, decoding, inspect_image
-from tests.support.image_files import decode_image, file, png_chunk, smooth
+from tests.support.image_files import decode_image, file, png_section, smooth
 
 LIMITS = ImageLimits()
 IMAGE = smooth(80, 60)
@@ -20,7 +20,7 @@ TURNED[0x0112] = 6
 BOMB = zlib.compress(bytes(20 * 2**20))
 
 
-def assert_whole(data: bytes, image: Image.Image = IMAGE, most: int = 0) -> None:
+def assert_taken(data: bytes, image: Image.Image = IMAGE, most: int = 0) -> None:
     assert inspect_image(data, LIMITS).width == image.width
     for target in (None, 20):
         with decoding(data, LIMITS, target) as decoded:
@@ -30,48 +30,48 @@ def assert_whole(data: bytes, image: Image.Image = IMAGE, most: int = 0) -> None
 
 @pytest.mark.parametrize("place", [AFTER_HEADER, BEFORE_END])
 @pytest.mark.parametrize(
-    "chunk",
+    "section",
     [
-        png_chunk(b"zTXt", b"Comment\0\0" + BOMB),
-        png_chunk(b"iTXt", b"Comment\0\1\0\0\0" + BOMB),
-        png_chunk(b"iTXt", b"Comment\0\0\0\0\0\xff\xfe"),
-        png_chunk(b"iCCP", b"profile\0\0" + BOMB),
-        png_chunk(b"iCCP", b"profile\0\7no zlib"),
-        png_chunk(b"tRNS", b"\0"),
-        png_chunk(b"cHRM", b"\0"),
-        png_chunk(b"gAMA", b""),
-        png_chunk(b"acTL", struct.pack(">2I", 0, 0)),
-        png_chunk(b"fcTL", b"\0"),
-        png_chunk(b"eXIf", b"MM\0*" + b"\xff" * 30),
-        png_chunk(b"tEXt", b"Comment\0of a checksum that is wrong")[:-1] + b"\0",
-        png_chunk(b"iCCP", b"profile\0\0")[:-1] + b"\0",
+        png_section(b"zTXt", b"Comment\0\0" + BOMB),
+        png_section(b"iTXt", b"Comment\0\1\0\0\0" + BOMB),
+        png_section(b"iTXt", b"Comment\0\0\0\0\0\xff\xfe"),
+        png_section(b"iCCP", b"profile\0\0" + BOMB),
+        png_section(b"iCCP", b"profile\0\7no zlib"),
+        png_section(b"tRNS", b"\0"),
+        png_section(b"cHRM", b"\0"),
+        png_section(b"gAMA", b""),
+        png_section(b"acTL", struct.pack(">2I", 0, 0)),
+        png_section(b"fcTL", b"\0"),
+        png_section(b"eXIf", b"MM\0*" + b"\xff" * 30),
+        png_section(b"tEXt", b"Comment\0of a checksum that is wrong")[:-1] + b"\0",
+        png_section(b"iCCP", b"profile\0\0")[:-1] + b"\0",
     ],
-    ids=lambda chunk: chunk[4:20] if isinstance(chunk, bytes) else None,
+    ids=lambda section: section[4:20] if isinstance(section, bytes) else None,
 )
-def test_what_stands_beside_the_pixels_of_a_png_is_passed_over(chunk: bytes, place: int) -> None:
-    assert_whole(PNG[:place] + chunk + PNG[place:])
+def test_what_stands_beside_the_pixels_of_a_png_is_passed_over(section: bytes, place: int) -> None:
+    assert_taken(PNG[:place] + section + PNG[place:])
 
 
 @pytest.mark.parametrize("missing", range(1, 21, 3))
 def test_a_png_needs_no_end(missing: int) -> None:
-    assert_whole(PNG[:-missing])
+    assert_taken(PNG[:-missing])
 
 
 def test_a_png_is_upright_by_metadata_at_its_end() -> None:
-    data = PNG[:BEFORE_END] + png_chunk(b"eXIf", TURNED.tobytes()[6:]) + PNG[BEFORE_END:]
+    data = PNG[:BEFORE_END] + png_section(b"eXIf", TURNED.tobytes()[6:]) + PNG[BEFORE_END:]
     assert decode_image(data, LIMITS).size == (60, 80)
 
 
 @pytest.mark.parametrize("wrong", [-20, -1, 1, 1000])
 def test_a_webp_may_be_wrong_about_its_size(wrong: int) -> None:
     plain = file(IMAGE, "WEBP", lossless=True)
-    assert_whole(plain[:4] + struct.pack("<I", len(plain) - 8 + wrong) + plain[8:])
+    assert_taken(plain[:4] + struct.pack("<I", len(plain) - 8 + wrong) + plain[8:])
 
 
 @pytest.mark.parametrize("left", [0, 4, 8, 20])
 def test_a_webp_whose_metadata_is_cut_off_is_whole(left: int) -> None:
     data = file(IMAGE, "WEBP", lossless=True, exif=TURNED)
-    assert_whole(data[: data.index(b"EXIF") + left])
+    assert_taken(data[: data.index(b"EXIF") + left])
 
 
 @pytest.mark.parametrize(
@@ -81,19 +81,19 @@ def test_a_webp_whose_metadata_is_cut_off_is_whole(left: int) -> None:
 def test_a_jpeg_with_all_its_rows_is_whole_whatever_its_end(options: dict[str, int], end: bytes) -> None:
     data = file(smooth(333, 251), "JPEG", quality=95, **options)
     assert data.endswith(b"\xff\xd9")
-    assert_whole(data[:-2] + end, smooth(333, 251), 40)
+    assert_taken(data[:-2] + end, smooth(333, 251), 40)
 
 
 def test_a_second_image_that_is_cut_off_leaves_the_first_whole() -> None:
     data = file(IMAGE, "MPO", save_all=True, append_images=[smooth(80, 60, 1)], quality=95)
-    assert_whole(data[:-300], IMAGE, 40)
+    assert_taken(data[:-300], IMAGE, 40)
 
 
 def test_the_end_of_a_thumbnail_is_not_that_of_its_jpeg() -> None:
     exif = Image.Exif()
     exif[0x010E] = file(smooth(8, 8), "JPEG").decode("latin-1").encode()
     data = file(smooth(300, 200), "JPEG", exif=exif.tobytes() + b"\xff\xda \xff\xd9")
-    assert_whole(data[:-2], smooth(300, 200), 40)
+    assert_taken(data[:-2], smooth(300, 200), 40)
     with pytest.raises(InvalidImage, match="truncated"):
         inspect_image(data[: int(len(data) * 0.9)], LIMITS)
 
@@ -102,7 +102,7 @@ HEIC = file(IMAGE, "HEIF", quality=90)
 
 
 def test_a_heic_under_the_name_of_its_container_is_read() -> None:
-    assert_whole(HEIC.replace(b"ftypheic", b"ftypmif1"), IMAGE, 40)
+    assert_taken(HEIC.replace(b"ftypheic", b"ftypmif1"), IMAGE, 40)
 
 
 def test_a_heic_beyond_the_limits_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
