@@ -53,8 +53,8 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             # Most profiles are sRGB's own. To apply one takes as long as a decode, and moves few colors by 1.
             moved = ImageChops.difference(_SAMPLE, ImageCms.applyTransform(_SAMPLE, transform) or _SAMPLE)
             return transform if moved.point(lambda level: level > 1).getbbox() else None
-    except (OSError, ImageCms.PyCMSError):
-        pass
+    except Exception:  # parsers of hostile bytes raise anything
+        return None
     return None
 
 

@@ -83,8 +83,17 @@ def test_what_is_transparent_is_white_in_every_color_space() -> None:
 
 @pytest.mark.parametrize(
     "ignored",
-    [b"", b"no profile", P3[:200], SRGB, LINEAR_GRAY, of_inks(), P3 + bytes(5 * 2**20)],
-    ids=["empty", "damaged", "cut off", "sRGB", "of gray", "of inks", "too large"],
+    [
+        b"",
+        b"no profile",
+        P3[:200],
+        P3[:16] + b"\xff\xfe\xfd\xfc" + P3[20:],
+        SRGB,
+        LINEAR_GRAY,
+        of_inks(),
+        P3 + bytes(5 * 2**20),
+    ],
+    ids=["empty", "damaged", "cut off", "of no space", "sRGB", "of gray", "of inks", "too large"],
 )
 def test_a_profile_that_is_of_no_use_is_ignored(ignored: bytes) -> None:
     image = smooth(30, 20)
