@@ -220,7 +220,7 @@ def _load_retrieval(directory: Path, placement: Placement) -> Towers:
     model = load_model(Blip2ForImageTextRetrieval, directory, placement, in_full=IN_FULL)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     return Towers(
-        image=QueryStates(model, model.vision_projection).eval(),
+        image=QueryStates(model, model.vision_projection),
         text=TextProjection(model, tokenizer),
         preprocessing=load_preprocessing(directory),
         files=version_files(directory, weight_files(directory)),
@@ -239,7 +239,7 @@ def _load_captioning(directory: Path, placement: Placement, captions: CaptionCon
         writer = CaptionWriter(model, AutoTokenizer.from_pretrained(directory), captions)
         language = LanguageTower(writer, files, captions.max_batch_size)
     return Towers(
-        image=QueryStates(model, None).eval(),
+        image=QueryStates(model, None),
         text=None,
         preprocessing=load_preprocessing(directory),
         files=version_files(directory, weight_files(directory, is_embedding_key)),

@@ -51,7 +51,7 @@ def load(config: EncoderConfig) -> TorchEncoder:
     backbone = load_model(AutoModel, directory, placement)
     pooling = config.pooling or "cls"
     towers = Towers(
-        image=PooledStates(backbone, pooling, getattr(backbone.config, "num_register_tokens", 0)).eval(),
+        image=PooledStates(backbone, pooling, getattr(backbone.config, "num_register_tokens", 0)),
         text=None,
         preprocessing=load_preprocessing(directory),
         files=version_files(directory, weight_files(directory)),

@@ -6,7 +6,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +117,7 @@ class Encoder(ABC):
 
     def encode_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
         """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors."""
-        return answer_each(self._embed_images, images, self._is_healthy) if images else []
+        return answer_each(self._embed_images, images, partial(self._runs, self.forward)) if images else []
 
     def encode_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         """Embed texts, in order: float32 unit vectors of shape (dimension,), or errors.
@@ -126,7 +127,7 @@ class Encoder(ABC):
         """
         if "text" not in self.info.modalities:
             self.forward_texts(texts)
-        return answer_each(self._embed_texts, texts, self._is_healthy) if texts else []
+        return answer_each(self._embed_texts, texts, partial(self._runs, self.forward)) if texts else []
 
     def caption(self, images: Sequence[Pixels]) -> list[str | VitrineError]:
         """Caption decoded images, in order: texts, or errors.
@@ -138,7 +139,7 @@ class Encoder(ABC):
             raise UnsupportedModality(
                 f"{self.info.name} writes no captions: its configuration does not ask for them"
             )
-        return answer_each(self._describe, images, self._can_write) if images else []
+        return answer_each(self._describe, images, partial(self._runs, self.write)) if images else []
 
     def warm_up(self) -> None:
         """Run one real image through every tower, and one real text where there is a text tower.
@@ -160,12 +161,6 @@ class Encoder(ABC):
         image = Image.new("RGB", (64, 64), (_GRAY, _GRAY, _GRAY))
         image.paste((255, 64, 0), (0, 0, 32, 64))
         return self.preprocess(Decoded(image, *image.size))
-
-    def _is_healthy(self) -> bool:
-        return self._runs(self.forward)
-
-    def _can_write(self) -> bool:
-        return self._runs(self.write)
 
     def _runs(self, model: Callable[[NDArray[np.uint8]], object]) -> bool:
         try:
@@ -219,9 +214,7 @@ class LocalEncoder:
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Embed images and texts, in input order; each succeeds or fails alone."""
-        decoded = await self._decode_all(inputs)
-        vectors = await self._in_model_thread(self._embed, decoded)
-        return Encoded(self._encoder.info, vectors)
+        return Encoded(self._encoder.info, await self._answer(inputs, self._encoder.encode_images))
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Caption image files; each succeeds or fails alone.
@@ -229,19 +222,15 @@ class LocalEncoder:
         Raises:
             UnsupportedModality: the encoder writes no captions.
         """
-        decoded = await self._decode_all(images)
-        texts = await self._in_model_thread(self._describe_images, decoded)
-        return Captioned(self._encoder.info, texts)
+        return Captioned(self._encoder.info, await self._answer(images, self._encoder.caption))
 
-    async def _decode_all(self, inputs: Sequence[EncoderInput]) -> list[_DecodedInput]:
+    async def _answer(
+        self, inputs: Sequence[EncoderInput], see: Callable[[Sequence[Pixels]], list[T]]
+    ) -> list[T | Any]:
         loop = asyncio.get_running_loop()
         work = (loop.run_in_executor(self._decoders, self._decode, item) for item in inputs)
-        return list(await asyncio.gather(*work))
-
-    async def _in_model_thread(
-        self, work: Callable[[Sequence[_DecodedInput]], T], decoded: Sequence[_DecodedInput]
-    ) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._model_thread, work, decoded)
+        decoded = await asyncio.gather(*work)
+        return await loop.run_in_executor(self._model_thread, self._answer_decoded, decoded, see)
 
     def _decode(self, item: EncoderInput) -> _DecodedInput:
         if isinstance(item, str):
@@ -251,22 +240,15 @@ class LocalEncoder:
         except VitrineError as error:
             return error
 
-    def _embed(self, decoded: Sequence[_DecodedInput]) -> list[Vector | VitrineError]:
-        pixels = [item for item in decoded if not isinstance(item, str | VitrineError)]
-        texts = [item for item in decoded if isinstance(item, str)]
-        images = iter(self._encoder.encode_images(pixels))
-        text_vectors = iter(self._embed_texts(texts))
+    def _answer_decoded(
+        self, decoded: Sequence[_DecodedInput], see: Callable[[Sequence[Pixels]], list[T]]
+    ) -> list[T | Any]:
+        images = iter(see([item for item in decoded if not isinstance(item, str | VitrineError)]))
+        texts = iter(self._embed_texts([item for item in decoded if isinstance(item, str)]))
         return [
-            item
-            if isinstance(item, VitrineError)
-            else next(text_vectors if isinstance(item, str) else images)
+            item if isinstance(item, VitrineError) else next(texts if isinstance(item, str) else images)
             for item in decoded
         ]
-
-    def _describe_images(self, decoded: Sequence[_DecodedInput]) -> list[str | VitrineError]:
-        pixels = [item for item in decoded if not isinstance(item, str | VitrineError)]
-        captions = iter(self._encoder.caption(pixels))
-        return [item if isinstance(item, str | VitrineError) else next(captions) for item in decoded]
 
     def _embed_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         try:

@@ -1,34 +1,33 @@
-"""Decoding of image files to RGB: formats, limits, orientation, color and crops.
+"""Decoding of image files to RGB: formats, limits, orientation and crops.
 
-The ingress loads only this module of the package, so it needs Pillow and numpy alone.
+The ingress loads this module, so it imports no model library.
 """
 
-import io
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+import pillow_heif
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from pydantic import Field
 
 from core.concurrency import WeightedSemaphore
 from core.config import Config
 from core.errors import InputTooLarge, InvalidImage, Overloaded, VitrineError
 from core.types import Box
+from models.colors import to_srgb
+from models.lenient import open_image, with_end
 
-_WHITE = (255, 255, 255, 255)
-_DEEP_MODES = ("I", "F")
-_USUAL_WHITES = (1.0, 255.0, 65_535.0)
-_STRIP_ROWS = 256
+# One thread a file, as in every other format; the pixels of a thumbnail inside are never taken for the image's.
+pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+
 _MEDIA_TYPES = {
     "JPEG": "image/jpeg",
     "MPO": "image/jpeg",
     "PNG": "image/png",
     "WEBP": "image/webp",
     "AVIF": "image/avif",
+    "HEIF": "image/heic",
     "GIF": "image/gif",
     "BMP": "image/bmp",
     "TIFF": "image/tiff",
@@ -36,8 +35,9 @@ _MEDIA_TYPES = {
 _FORMATS = [name for name in _MEDIA_TYPES if name != "MPO"]
 MEDIA_TYPES = tuple(dict.fromkeys(_MEDIA_TYPES.values()))
 """Media types of the image files that are accepted, and so of those that are served."""
-_READS = "JPEG, PNG, WebP, AVIF, GIF, BMP and TIFF are read"
-_ORIENTATION_TAG = 0x0112
+_READS = "JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP and TIFF are read"
+# JPEG XL is not: pillow-jxl-plugin 1.3.8 decodes when it opens a file, before the limits can be checked, on all cores
+# (6 KB took 370 MB and 6 s), and its license is the GPL.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,64 +50,9 @@ _UPRIGHT = {
 _SIDEWAYS = (5, 6, 7, 8)
 _FROM_THE_CORNER = (1, 5)
 """Orientations that keep the first column and row of a file at the upper left."""
-_REDUCTIONS = (8, 4, 2)
 DRAFT_MARGIN = 3
 """A draft keeps at least this multiple of the target. With 2, some vectors moved to a cosine of 0.998; 3 keeps
 0.999 in all but the rarest cases and costs no more on 12 megapixels."""
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: transparency on white, deep grays scaled instead of clipped.
-
-    The image must be loaded. Palettes, CMYK, YCbCr, 1-bit and gray become RGB by Pillow's own rules.
-    """
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    if image.mode.startswith(_DEEP_MODES):
-        white = _white_point(image)
-        return _by_strips(image, lambda strip: _eight_bits(strip, white).convert("RGB"))
-    if image.has_transparency_data:
-        return _by_strips(image, lambda strip: _on_white(strip.convert("RGBA")))
-    return image.convert("RGB")
-
-
-def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Convert strip by strip: intermediate images take up to 20 bytes a pixel."""
-    page = Image.new("RGB", image.size)
-    for strip, place in _strips(image):
-        page.paste(convert(strip), place)
-    return page
-
-
-def _strips(image: Image.Image) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
-    for top in range(0, image.height, _STRIP_ROWS):
-        yield image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height))), (0, top)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    page = Image.new("RGBA", image.size, _WHITE)
-    return Image.alpha_composite(page, image).convert("RGB")
-
-
-def _eight_bits(image: Image.Image, white: float) -> Image.Image:
-    scaled = np.clip(_values(image), 0.0, None) * (255.0 / white)
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
-
-
-def _values(image: Image.Image) -> NDArray[np.float32]:
-    return np.nan_to_num(np.asarray(image).astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _white_point(image: Image.Image) -> float:
-    """Return the value of white: by the mode for 16 bit, else the end of the smallest usual range that fits.
-
-    32-bit and float files do not name it.
-    """
-    if image.mode.startswith("I;16"):
-        return 65_535.0
-    highest = max(float(_values(strip).max()) for strip, _ in _strips(image))
-    usual = _USUAL_WHITES if image.mode == "F" else _USUAL_WHITES[1:]
-    return next((white for white in usual if highest <= white), highest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +65,6 @@ class Decoded:
     image: Image.Image
     width: float
     height: float
-
-
-def side_for(target: float, share: float, side: int) -> int:
-    """Return the pixels that a side needs so that `share` of it has `target`; at most `side`."""
-    return min(side, math.ceil(min(target / share, side)))
 
 
 def crop(decoded: Decoded, box: Box) -> Decoded:
@@ -203,17 +143,12 @@ def decoding(
     box: Box | None = None,
     until: float | None = None,
 ) -> Iterator[Decoded]:
-    """Decode the first frame to RGB: upright by EXIF, transparency on white, cut to the box.
+    """Decode the first frame to RGB in sRGB: upright by EXIF, transparency on white, cut to the box.
 
     `target` is the side in pixels that the caller resizes to. With it, a larger JPEG may come back reduced by 2,
     4 or 8 (DCT scaling), its box never below three times the target. The pixels count as in flight during the
-    block and are freed after it. The same thread may not decode another image in the block. `until`, a time of
-    `time.monotonic`, ends the wait for pixels in flight.
-
-    Raises:
-        InputTooLarge: the file or its pixels exceed the limits.
-        InvalidImage: the bytes are no image, of an unknown format, damaged or cut off.
-        Overloaded: too many pixels are in flight.
+    block and are freed after it. The same thread may not decode another image in the block. `until` and what it
+    raises are those of `inspect_image`.
     """
     with _opened(data, limits, until) as image:
         decoded = _decode(image, target, box)
@@ -223,9 +158,10 @@ def decoding(
             decoded.image.close()
 
 
-def _decode(image: Image.Image, target: int | None, box: Box | None) -> Decoded:
+def _decode(image: ImageFile.ImageFile, target: int | None, box: Box | None) -> Decoded:
     width, height = image.size
-    reduction = 1 if target is None else _reduce(image, _draft_size(image, DRAFT_MARGIN * target, box))
+    reduction = 1 if target is None else _reduce(image, DRAFT_MARGIN * target, box)
+    frame = image.tile[0].extents if image.format == "GIF" and image.tile else None
     _load(image)
     orientation = _orientation(image)
     try:
@@ -233,9 +169,13 @@ def _decode(image: Image.Image, target: int | None, box: Box | None) -> Decoded:
         # The input of each step is closed: a copy takes 4 bytes a pixel.
         if upright is not image:
             image.close()
-        rgb = to_rgb(upright)
+        rgb = to_srgb(upright)
         if rgb is not upright:
             upright.close()
+        if frame and frame != (0, 0, *rgb.size):
+            page = Image.new("RGB", rgb.size, "white")
+            page.paste(rgb.crop(frame), frame)
+            rgb = page
     except ValueError as error:
         raise InvalidImage(f"images in color mode {image.mode} are not supported; send RGB") from error
     if orientation in _SIDEWAYS:
@@ -245,52 +185,46 @@ def _decode(image: Image.Image, target: int | None, box: Box | None) -> Decoded:
     return decoded if box is None else crop(decoded, box)
 
 
-def _reduce(image: Image.Image, least: tuple[int, int]) -> int:
-    """Set a JPEG to decode at a fraction of its size, not below `least`; returns the divisor.
+def _reduce(image: Image.Image, target: int, box: Box | None) -> int:
+    """Set a JPEG to decode at a fraction of its size that leaves the box `target` pixels a side; returns the divisor.
 
     Where the divisor does not divide a side, the remainder must lie at its end.
     """
-    orientation = _orientation(image)
-    for reduction in _REDUCTIONS:
-        sides = [side // reduction for side in image.size]
+    orientation, shares = _orientation(image), (box.width, box.height) if box else (1.0, 1.0)
+    if orientation in _SIDEWAYS:
+        shares = (shares[1], shares[0])
+    for reduction in (8, 4, 2):
+        width, height = (side // reduction for side in image.size)
         is_exact = not any(side % reduction for side in image.size)
-        is_enough = all(side >= wanted for side, wanted in zip(sides, least, strict=True))
+        is_enough = width * shares[0] >= target and height * shares[1] >= target
         if is_enough and (is_exact or orientation in _FROM_THE_CORNER):
             before = image.width
-            image.draft(image.mode, (sides[0], sides[1]))
+            image.draft(image.mode, (width, height))
             return reduction if image.width < before else 1
     return 1
 
 
-def _draft_size(image: Image.Image, target: int, box: Box | None) -> tuple[int, int]:
-    """Return the least stored width and height at which the box has `target` pixels a side."""
-    if box is None:
-        return target, target
-    sideways = _orientation(image) in _SIDEWAYS
-    shares = (box.height, box.width) if sideways else (box.width, box.height)
-    width, height = (side_for(target, share, side) for share, side in zip(shares, image.size, strict=True))
-    return width, height
-
-
 @contextmanager
-def _opened(data: bytes, limits: ImageLimits, until: float | None) -> Iterator[Image.Image]:
+def _opened(data: bytes, limits: ImageLimits, until: float | None) -> Iterator[ImageFile.ImageFile]:
     """Open a file; its pixels count as in flight during the block and are freed after it."""
     image = _open(data, limits)
     with _in_flight.holding(image.width * image.height, limits.max_pixels_in_flight, until):
         try:
+            if image.format in ("JPEG", "MPO") and (ended := with_end(data)) is not data:
+                image = open_image(ended, _FORMATS)
             yield image
         finally:
             # Also after an error, whose traceback would keep the pixels.
             image.close()
 
 
-def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+def _open(data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     if not data:
         raise InvalidImage("the image is empty (0 bytes)")
     if len(data) > limits.max_bytes:
         raise InputTooLarge(f"the image has {len(data):,} bytes; the limit is {limits.max_bytes:,}")
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = open_image(data, _FORMATS)
     except UnidentifiedImageError as error:
         raise InvalidImage(f"the bytes are not an image{_likely(data)}; {_READS}") from error
     except MemoryError:
@@ -298,14 +232,11 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     except Exception as error:  # parsers of hostile bytes raise anything
         raise _damaged(error) from error
     width, height = image.size
+    size = f"the image is {width} x {height}"
     if max(width, height) > limits.max_side:
-        raise InputTooLarge(
-            f"the image is {width} x {height}; the limit is {limits.max_side:,} pixels a side"
-        )
+        raise InputTooLarge(f"{size}; the limit is {limits.max_side:,} pixels a side")
     if width * height > limits.max_pixels:
-        raise InputTooLarge(
-            f"the image is {width} x {height} = {width * height:,} pixels; the limit is {limits.max_pixels:,}"
-        )
+        raise InputTooLarge(f"{size} = {width * height:,} pixels; the limit is {limits.max_pixels:,}")
     return image
 
 
@@ -330,20 +261,22 @@ def _damaged(error: Exception) -> InvalidImage:
     reason = str(error).lower()
     if isinstance(error, EOFError) or "truncated" in reason or "end of file" in reason:
         return InvalidImage("the image is truncated: the file ends before its last row")
+    if "unsupported" in reason:
+        return InvalidImage(f"the image is of a kind that is not read ({error}); save it as PNG or JPEG")
     return InvalidImage("the image is damaged or cut off: its header can be read, its pixels cannot")
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata must not refuse an image whose pixels are sound
         return 1
 
 
 def _likely(data: bytes) -> str:
     head = data[:512]
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1"):
-        return " in a format that is read here (it looks like HEIC)"
+    if head.startswith(b"\xff\n") or head[4:8] == b"JXL ":
+        return " in a format that is read here (it looks like JPEG XL)"
     if b"<svg" in head:
         return " made of pixels (it looks like SVG)"
     if head.startswith(b"%PDF"):

@@ -1,17 +1,16 @@
 """OpenCLIP: any architecture and tag, hub id or local directory; images and texts in one space."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import open_clip
-from torch import Tensor
 
 from core.errors import ConfigError
 from models.checkpoint import first_file, locate, read_config, version_files
 from models.config import EncoderConfig
 from models.preprocessing import Preprocessing
-from models.torch_encoder import Placement, TorchEncoder, Towers, place
+from models.torch_encoder import TorchEncoder, Towers, place
 
 _PURE = {"fp32": "fp32", "bf16": "pure_bf16", "fp16": "pure_fp16"}
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -29,9 +28,10 @@ def load(config: EncoderConfig) -> TorchEncoder:
         device=placement.device,
         require_pretrained=True,
     ).eval()
+    tokenizer = open_clip.get_tokenizer(name)
     towers = Towers(
         image=model.encode_image,
-        text=_text_tower(model, open_clip.get_tokenizer(name), placement),
+        text=lambda texts: model.encode_text(tokenizer(list(texts)).to(placement.device)),
         preprocessing=preprocessing(model.visual.preprocess_cfg),
         files=files,
         architecture="local" if not config.pretrained else config.checkpoint,
@@ -55,14 +55,6 @@ def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
         std=_rgb(settings["std"]),
         fill=(fill, fill, fill) if mode == "longest" else (0, 0, 0),
     )
-
-
-def _text_tower(model: Any, tokenizer: Any, placement: Placement) -> Callable[[Sequence[str]], Tensor]:
-    def embed(texts: Sequence[str]) -> Tensor:
-        embedded: Tensor = model.encode_text(tokenizer(list(texts)).to(placement.device))
-        return embedded
-
-    return embed
 
 
 def _resolve_directory(config: EncoderConfig) -> tuple[str, tuple[Path, ...]]:

@@ -45,22 +45,14 @@ def load_encoder(config: EncoderConfig) -> Encoder:
             # After the weights, so that what loading frees goes back.
             keep_freed_memory()
         encoder.warm_up()
-    except ModelUnavailable as error:
-        raise ModelUnavailable(f"encoder {config.name}: {error.message}") from error
     except VitrineError as error:
-        raise ConfigError(f"encoder {config.name}: {error.message}") from error
-    except MemoryError as error:
-        raise ModelUnavailable(
-            f"encoder {config.name}: no memory left to load {config.checkpoint}"
-        ) from error
+        kind = ModelUnavailable if isinstance(error, ModelUnavailable) else ConfigError
+        raise kind(f"encoder {config.name}: {error.message}") from error
     except Exception as error:  # each library fails in its own way
-        if type(error).__name__ == "OutOfMemoryError":
-            raise ModelUnavailable(
-                f"encoder {config.name}: no GPU memory left to load {config.checkpoint}"
-            ) from error
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        message = (
-            f"encoder {config.name}: {config.checkpoint} does not load as family {config.family} ({reason})"
-        )
-        raise ConfigError(message) from error
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            lack = f"encoder {config.name}: no memory left to load {config.checkpoint} on {config.device}"
+            raise ModelUnavailable(lack) from error
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        message = f"{config.checkpoint} does not load as family {config.family} ({reason})"
+        raise ConfigError(f"encoder {config.name}: {message}") from error
     return encoder

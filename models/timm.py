@@ -23,7 +23,7 @@ def load(config: EncoderConfig) -> TorchEncoder:
     placement = place(config)
     directory = locate(_hub_id(config.checkpoint), config.revision, *_WEIGHTS)
     weights = first_file(directory, _WEIGHTS)
-    model = timm.create_model(f"local-dir:{directory}", pretrained=True, num_classes=0).eval()
+    model = timm.create_model(f"local-dir:{directory}", pretrained=True, num_classes=0)
     # Convolutions run up to twice as fast in this layout; for transformers it makes no difference.
     model = model.to(device=placement.device, dtype=placement.dtype, memory_format=torch.channels_last)
     towers = Towers(

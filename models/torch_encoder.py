@@ -1,17 +1,18 @@
 """Encoder of torch modules: placement, batches that fit the device, compilation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.errors import ConfigError, ModelUnavailable
 from core.types import EncoderInfo
+from models.colors import COLORS
 from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels
 from models.fingerprint import fingerprint
@@ -25,6 +26,10 @@ _GRAPH_SIZES = (1, 8, 32, 128)
 _RUNS_UNTIL_RECORDED = 2
 """torch runs a new shape eagerly first, records a CUDA graph at the second run, and replays from the third on
 (torch/_inductor/cudagraph_trees.py)."""
+
+
+_BATCHES_UNTIL_LARGER = 64
+"""Full batches after which a size that did not fit is tried again: memory may have run short for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +98,13 @@ Output = TypeVar("Output")
 
 
 class DeviceBatches:
-    """Runs a model on batches of at most `size` inputs, which is halved when GPU memory does not suffice."""
+    """Runs a model on batches of at most `size` inputs: fewer where GPU memory does not suffice, later more again."""
 
-    def __init__(self, model: str, size: int) -> None:
-        self._model = model
-        self.size = size
+    def __init__(self, model: str, sizes: Sequence[int]) -> None:
+        """`sizes` are the sizes that batches may have at most, ascending; it begins with the last."""
+        self._model, self._sizes = model, sizes
+        self.size = sizes[-1]
+        self._full_batches = 0
 
     def run(self, forward: Callable[[Batch], Output], inputs: Batch) -> list[Output]:
         """Run all inputs, in order; returns one output a batch.
@@ -116,9 +123,14 @@ class DeviceBatches:
                     raise ModelUnavailable(
                         f"{self._model} has not enough GPU memory for one input"
                     ) from error
-                self.size = len(batch) // 2
+                self.size = max(size for size in self._sizes if size < len(batch))
+                self._full_batches = 0
             else:
                 start += len(batch)
+                self._full_batches += len(batch) == self.size
+                if self._full_batches >= _BATCHES_UNTIL_LARGER and self.size < self._sizes[-1]:
+                    self.size = next(size for size in self._sizes if size > self.size)
+                    self._full_batches = 0
                 continue
             # Outside of the handler: the error's traceback holds the memory of the failed pass.
             torch.cuda.empty_cache()
@@ -130,23 +142,32 @@ class TorchEncoder(Encoder):
 
     def __init__(self, config: EncoderConfig, towers: Towers, placement: Placement) -> None:
         """Run one image to learn the dimension, and describe the version."""
-        target = max(towers.preprocessing.size) if config.draft else None
-        super().__init__(_undescribed(config, towers, placement), config.limits, target)
         self._preprocessing, self._placement = towers.preprocessing, placement
         self._image, self._text = towers.image, towers.text
+        for tower in (towers.image, towers.text):
+            if isinstance(tower, nn.Module):
+                tower.eval()
         self._language = towers.language
-        self._batches = DeviceBatches(config.name, config.max_batch_size)
-        self._caption_batches = DeviceBatches(
-            config.name, towers.language.batch_size if towers.language else 1
-        )
+        self._batches = DeviceBatches(config.name, _halves(config.max_batch_size))
+        captioned = towers.language.batch_size if towers.language else 1
+        self._caption_batches = DeviceBatches(config.name, _halves(captioned))
         self._graph_sizes: tuple[int, ...] = ()
         dimension = self.forward(self._sample()[None]).shape[1]
-        self.info = replace(
-            self.info,
+        info = EncoderInfo(
+            name=config.name,
+            family=config.family,
+            checkpoint=f"{config.checkpoint}:{config.pretrained}" if config.pretrained else config.checkpoint,
+            fingerprint=fingerprint(
+                towers.files, _facts(config, towers) | {"pooling": towers.pooling, "dimension": dimension}
+            ),
             dimension=dimension,
-            fingerprint=_version(config, towers, dimension),
+            modalities=("image", "text") if towers.text else ("image",),
+            precision=config.precision,
+            device=placement.device.type,
             captions=_caption_version(config, towers),
         )
+        target = max(towers.preprocessing.size) if config.draft else None
+        super().__init__(info, config.limits, target)
         if config.compile and placement.device.type == "cuda":
             self._compile()
 
@@ -166,7 +187,7 @@ class TorchEncoder(Encoder):
         """Run texts through the text tower; float32 (n, dimension), not normalized."""
         if self._text is None:
             return super().forward_texts(texts)
-        return self._rows(self._run_texts, texts)
+        return self._rows(self._text, texts)
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
         """Caption uint8 (n, 3, h, w), a text an image.
@@ -174,10 +195,11 @@ class TorchEncoder(Encoder):
         Raises:
             ModelUnavailable: the device has no memory for even one image.
         """
-        if self._language is None:
+        if (language := self._language) is None:
             return super().write(batch)
         with torch.inference_mode():
-            return [text for some in self._caption_batches.run(self._run_language, batch) for text in some]
+            written = self._caption_batches.run(lambda some: language.write(self._values(some)), batch)
+        return [text for texts in written for text in texts]
 
     def warm_up(self) -> None:
         """Run one real input through each tower; a compiled tower records all its batch sizes."""
@@ -199,14 +221,6 @@ class TorchEncoder(Encoder):
             batch = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
         return self._image(self._values(batch))[:count]
 
-    def _run_texts(self, texts: Sequence[str]) -> Tensor:
-        assert self._text is not None
-        return self._text(texts)
-
-    def _run_language(self, batch: NDArray[np.uint8]) -> list[str]:
-        assert self._language is not None
-        return self._language.write(self._values(batch))
-
     def _values(self, batch: NDArray[np.uint8]) -> Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(batch))
         if self._placement.device.type == "cuda":
@@ -214,29 +228,16 @@ class TorchEncoder(Encoder):
         return self._preprocessing.normalize(pixels, self._placement.dtype)
 
     def _compile(self) -> None:
-        self._graph_sizes = tuple(
-            sorted({*(s for s in _GRAPH_SIZES if s < self._batches.size), self._batches.size})
-        )
+        largest = self._batches.size
+        self._graph_sizes = (*(size for size in _GRAPH_SIZES if size < largest), largest)
+        # Batches are padded to these sizes, so a smaller batch takes less memory only from one of them to the next.
+        self._batches = DeviceBatches(self.info.name, self._graph_sizes)
         self._image = torch.compile(self._image, mode="reduce-overhead", dynamic=False)
 
 
-def _undescribed(config: EncoderConfig, towers: Towers, placement: Placement) -> EncoderInfo:
-    return EncoderInfo(
-        name=config.name,
-        family=config.family,
-        checkpoint=f"{config.checkpoint}:{config.pretrained}" if config.pretrained else config.checkpoint,
-        fingerprint="",
-        dimension=0,
-        modalities=("image", "text") if towers.text else ("image",),
-        precision=config.precision,
-        device=placement.device.type,
-    )
-
-
-def _version(config: EncoderConfig, towers: Towers, dimension: int) -> str:
-    return fingerprint(
-        towers.files, _facts(config, towers) | {"pooling": towers.pooling, "dimension": dimension}
-    )
+def _halves(size: int) -> tuple[int, ...]:
+    """Return a size, its half and so on down to 1, ascending."""
+    return tuple(sorted({size >> power for power in range(size.bit_length())}))
 
 
 def _caption_version(config: EncoderConfig, towers: Towers) -> str | None:
@@ -254,5 +255,6 @@ def _facts(config: EncoderConfig, towers: Towers) -> dict[str, object]:
         "precision": config.precision,
         "int8_threshold": config.int8_threshold,
         "preprocessing": towers.preprocessing.facts(),
+        "colors": COLORS,
         "draft": f"exact, {DRAFT_MARGIN} x" if config.draft else None,
     }

@@ -26,6 +26,9 @@ from transformers import (
     T5Tokenizer,
 )
 
+from models.blip2 import is_embedding_key
+from models.checkpoint import weight_files
+
 DEMO = Path(__file__).parents[2] / "demo" / "weights"
 
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -165,3 +168,11 @@ def fill(cache: Path, repository: str, files: Iterable[Path]) -> Path:
         blob.write_bytes(content)
         (snapshot / file.name).symlink_to(Path("..", "..", "blobs", blob.name))
     return snapshot
+
+
+def remove_language_shards(directory: Path) -> None:
+    """Remove the shards of a captioning checkpoint that embeddings do not need."""
+    unneeded = {*directory.glob("model-*")} - {*weight_files(directory, is_embedding_key)}
+    assert unneeded
+    for shard in unneeded:
+        shard.unlink()

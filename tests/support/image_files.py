@@ -57,12 +57,17 @@ def rotated_jpeg(image: Image.Image, orientation: int) -> bytes:
     return file(image, "JPEG", quality=95, exif=exif)
 
 
+def png_section(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_file(header: bytes, pixels: bytes) -> bytes:
+    """A PNG of a header and compressed rows, whatever they say."""
+    sections = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_section(*section) for section in sections)
+
+
 def png_bomb(side: int) -> bytes:
     """A PNG of a few hundred bytes whose header promises side x side pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    rows = zlib.compress(b"\0" * 10_000)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return png_file(header, zlib.compress(b"\0" * 10_000))

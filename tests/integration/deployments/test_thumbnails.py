@@ -5,6 +5,7 @@ import io
 from dataclasses import replace
 
 import httpx
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from PIL import Image
@@ -12,6 +13,8 @@ from PIL import Image
 from deployments.config import ThumbnailsConfig
 from deployments.services.thumbnails import Thumbnails
 from models.images import ImageLimits
+from tests.support.icc_profiles import of_primaries
+from tests.support.image_files import file
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +45,18 @@ async def test_a_thumbnail_keeps_the_shape_of_the_image(client: httpx.AsyncClien
 
 async def test_a_thumbnail_stands_upright(client: httpx.AsyncClient) -> None:
     assert size_of(await client.get(await url_of(client, (2000, 1000), orientation=6))) == (160, 320)
+
+
+async def test_a_thumbnail_is_in_srgb_whatever_the_profile_of_the_image(client: httpx.AsyncClient) -> None:
+    primaries = ((0.5151, 0.2412, -0.0011), (0.292, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841))
+    wide = file(Image.new("RGB", (64, 64), (200, 40, 60)), icc_profile=of_primaries(2.2, *primaries))
+    answer = await client.put("/v1/products/p", files={"images": ("p.png", wide, "image/png")})
+    thumbnail = await client.get(f"{answer.json()['product']['images'][0]['url']}/thumbnail")
+    with Image.open(io.BytesIO(thumbnail.content)) as image:
+        assert "icc_profile" not in image.info
+        red, green, _ = np.asarray(image.convert("RGB"))[30, 30]
+    assert red > 212
+    assert green < 20
 
 
 async def test_a_small_image_is_not_blown_up(client: httpx.AsyncClient) -> None:

@@ -13,12 +13,10 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from core.errors import ConfigError, InvalidInput, UnsupportedModality
 from models import blip2, huggingface
-from models.blip2 import is_embedding_key
-from models.checkpoint import weight_files
 from models.config import CaptionConfig, EncoderConfig
 from models.encoder import Encoder
 from models.registry import load_encoder
-from tests.support.checkpoints import DEMO, Language, captioner
+from tests.support.checkpoints import DEMO, Language, captioner, remove_language_shards
 from tests.support.image_files import file, smooth
 
 Checkpoints = Callable[[Language], Path]
@@ -136,13 +134,10 @@ def test_the_version_of_captions_moves_with_what_moves_them(checkpoint: Checkpoi
 
 
 def test_without_captions_the_language_models_shards_are_not_needed(
-    checkpoint: Checkpoints, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     directory = captioner(tmp_path / "cut", "t5")
-    unneeded = {*directory.glob("model-*")} - {*weight_files(directory, is_embedding_key)}
-    assert unneeded
-    for shard in unneeded:
-        shard.unlink()
+    remove_language_shards(directory)
     encoder = load(directory, None)
     with pytest.raises(UnsupportedModality, match="does not ask for them"):
         encoder.caption(decoded(encoder))

@@ -1,6 +1,8 @@
-"""What the base class promises, whatever the family."""
+"""What the base class promises, whatever the family; each input fails alone; a model in this process."""
 
+import asyncio
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.errors import ConfigError, InvalidInput, ModelUnavailable
-from core.types import EncoderInfo
+from core.errors import ConfigError, Internal, InvalidImage, InvalidInput, ModelUnavailable, VitrineError
+from core.types import EncoderInfo, EncoderInput, Vector
 from models.config import EncoderConfig
-from models.encoder import Encoder, Pixels
+from models.encoder import Encoder, LocalEncoder, Pixels, answer_each
 from models.images import Decoded, ImageLimits
 from models.preprocessing import Preprocessing
 from models.registry import load_encoder
 from models.torch_encoder import Placement, TorchEncoder, Towers
-from tests.support.image_files import file, smooth
+from tests.support.image_files import file, png
 
 INFO = EncoderInfo("tested", "fake", "", "0" * 12, 2, ("image",), "fp32", "cpu")
 
@@ -85,26 +87,38 @@ def tower_encoder(tower: Tower, **settings: Any) -> TorchEncoder:
     return TorchEncoder(config, Towers(tower, None, preprocessing, (), "tower", "mean"), placement)
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_stays_so() -> None:
+def images(count: int) -> list[Pixels]:
+    return [np.full((3, 4, 4), 9 + seed, np.uint8) for seed in range(count)]
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_there_is_room_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("models.torch_encoder._BATCHES_UNTIL_LARGER", 6)
     tower = Tower(room=3)
     encoder = tower_encoder(tower, max_batch_size=8)
-    pixels = [encoder.decode(file(smooth(9, 9, seed))) for seed in range(8)]
     tower.sizes.clear()
-    vectors = encoder.encode_images(pixels)
+    vectors = encoder.encode_images(images(8))
     assert all(isinstance(vector, np.ndarray) for vector in vectors)
     assert tower.sizes == [8, 4, 2, 2, 2, 2]
+    tower.room = 5
     tower.sizes.clear()
-    encoder.encode_images(pixels)
-    assert max(tower.sizes) == 2
+    for _ in range(8):
+        encoder.encode_images(images(8))
+    # Two more batches of 2, then 4 at once, which fit; after six of those 8 are tried, which do not.
+    assert tower.sizes == [2, 2, *[4] * 7, 8, *[4] * 6, 8, 4, 4]
+    tower.room = 8
+    for _ in range(8):
+        encoder.encode_images(images(8))
+    assert tower.sizes[-1] == 8
 
 
 def test_what_a_pass_without_room_had_taken_is_free_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     tower = Tower(room=3)
     encoder = tower_encoder(tower, max_batch_size=4)
-    pixels = [encoder.decode(file(smooth(9, 9, seed))) for seed in range(4)]
     held: list[object] = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(tower.activations()))
-    encoder.encode_images(pixels)
+    encoder.encode_images(images(4))
     assert held == [None]
 
 
@@ -120,19 +134,22 @@ def test_a_compiled_tower_has_recorded_every_batch_size_before_it_is_ready(
     # The first run of a size compiles, the second records its graph.
     assert {size: tower.sizes.count(size) >= 2 for size in set(tower.sizes)} == {1: True, 8: True, 20: True}
     assert asked == {"mode": "reduce-overhead", "dynamic": False}
-    pixels = [compiled.decode(file(smooth(9, 9, seed))) for seed in range(33)]
     tower.sizes.clear()
-    padded = np.stack([np.asarray(vector) for vector in compiled.encode_images(pixels)])
+    padded = np.stack([np.asarray(vector) for vector in compiled.encode_images(images(33))])
     assert tower.sizes == [20, 20]
-    assert np.array_equal(padded, np.stack([np.asarray(v) for v in plain.encode_images(pixels)]))
+    assert np.array_equal(padded, np.stack([np.asarray(v) for v in plain.encode_images(images(33))]))
+    # With less room it goes down to the next size that it has recorded: a batch of 10 would be padded to 20 again.
+    tower.room = 10
+    tower.sizes.clear()
+    compiled.encode_images(images(33))
+    assert tower.sizes == [20, 8, 8, 8, 8, 1]
 
 
 def test_no_room_for_one_image_is_the_models_fault() -> None:
     tower = Tower(room=4)
     encoder = tower_encoder(tower)
-    pixels = encoder.decode(file(smooth(9, 9)))
     tower.room = 0
-    assert isinstance(encoder.encode_images([pixels])[0], ModelUnavailable)
+    assert isinstance(encoder.encode_images(images(1))[0], ModelUnavailable)
 
 
 def test_the_fake_finds_colors_by_their_names() -> None:
@@ -180,3 +197,85 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
         pytest.skip("this host has a GPU")
     with pytest.raises(ConfigError, match="shows no GPU"):
         load_encoder(EncoderConfig(name="tested", family="dinov2", checkpoint="a/b", device="cuda"))
+
+
+VECTOR = np.ones(2, np.float32)
+
+
+class Model:
+    """Fails on every batch with a poisoned input."""
+
+    def __init__(self, poison: set[int], healthy: bool = True) -> None:
+        self.poison, self.healthy, self.calls = poison, healthy, 0
+
+    def embed(self, inputs: Sequence[int]) -> list[Vector | VitrineError]:
+        self.calls += 1
+        if self.poison & set(inputs):
+            raise RuntimeError("kernel failed")
+        return [VECTOR for _ in inputs]
+
+
+def answers(model: Model, count: int) -> list[Vector | VitrineError]:
+    return answer_each(model.embed, range(count), lambda: model.healthy)
+
+
+def test_an_input_that_breaks_the_batch_fails_alone_as_a_bug_with_its_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Model(poison={5, 6})
+    broken = [isinstance(answer, Internal) for answer in answers(model, 32)]
+    assert [at for at, is_broken in enumerate(broken) if is_broken] == [5, 6]
+    assert caplog.text.count("Traceback") == 2
+    assert "RuntimeError: kernel failed" in caplog.text
+
+
+def test_no_memory_is_not_blamed_on_the_inputs() -> None:
+    class Full(Model):
+        def embed(self, inputs: Sequence[int]) -> list[Vector | VitrineError]:
+            raise MemoryError
+
+    assert all(isinstance(answer, ModelUnavailable) for answer in answers(Full(set()), 4))
+
+
+def test_a_whole_batch_runs_once() -> None:
+    model = Model(poison=set())
+    assert len(answers(model, 32)) == 32
+    assert model.calls == 1
+
+
+def test_one_poison_costs_a_few_more_runs_only() -> None:
+    model = Model(poison={17})
+    answers(model, 32)
+    assert model.calls <= 2 * 5 + 1
+
+
+def test_a_broken_device_is_not_blamed_on_the_inputs() -> None:
+    model = Model(poison=set(range(8)), healthy=False)
+    assert all(isinstance(answer, ModelUnavailable) for answer in answers(model, 8))
+    assert model.calls == 1
+
+
+@pytest.fixture
+def local() -> LocalEncoder:
+    return LocalEncoder(load_encoder(EncoderConfig(name="fake", family="fake")), decode_threads=2)
+
+
+def test_answers_come_in_the_order_of_the_inputs_and_a_broken_one_fails_alone(local: LocalEncoder) -> None:
+    inputs: list[EncoderInput] = ["red", png("red"), b"no image", "blue", png("blue")]
+    encoded = asyncio.run(local.encode(inputs))
+    assert encoded.info == asyncio.run(local.describe())
+    red_words, red, broken, blue_words, blue = encoded.vectors
+    assert isinstance(broken, InvalidImage)
+    for words, image in ((red_words, red), (blue_words, blue)):
+        assert isinstance(words, np.ndarray)
+        assert isinstance(image, np.ndarray)
+        assert words @ image == pytest.approx(1.0)
+
+
+def test_calls_at_once_do_not_mix(local: LocalEncoder) -> None:
+    async def all_at_once() -> list[float]:
+        calls = [local.encode([png(color), color]) for color in ("red", "lime", "blue", "white")]
+        answers = await asyncio.gather(*calls)
+        return [float(np.dot(*answer.vectors)) for answer in answers]  # type: ignore[arg-type]
+
+    assert asyncio.run(all_at_once()) == pytest.approx([1.0] * 4)

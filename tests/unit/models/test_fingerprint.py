@@ -83,8 +83,11 @@ def test_how_the_weights_are_used_changes_it(checkpoint: Path, settings: dict[st
     assert of(checkpoint, **settings) != of(checkpoint)
 
 
-def test_the_preprocessing_changes_it(checkpoint: Path) -> None:
+def test_the_preprocessing_changes_it(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = of(checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr("models.torch_encoder.COLORS", "as they come")
+        assert of(checkpoint) != before
     rewrite(checkpoint / "preprocessor_config.json", image_mean=[0.5, 0.5, 0.5])
     assert of(checkpoint) != before
 

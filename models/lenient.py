@@ -1,0 +1,83 @@
+"""Opening of image files by their pixels: metadata that is damaged or too large is passed over, as in a browser.
+
+A section of a PNG or WebP is a kind, a length and a body.
+"""
+
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+
+from PIL import Image, ImageFile
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT")
+_PNG_METADATA = (b"tRNS", b"iCCP", b"eXIf")
+_WEBP_SECTIONS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF")
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
+
+
+def open_image(data: bytes, formats: list[str]) -> ImageFile.ImageFile:
+    """Open a file without decoding it; raises as `PIL.Image.open`."""
+    is_png, is_webp = data.startswith(_PNG), data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    try:
+        return Image.open(io.BytesIO(_png(data, _PNG_METADATA) if is_png else data), formats=formats)
+    except Exception:  # parsers of hostile bytes raise anything
+        if not is_png and not is_webp:
+            raise
+    return Image.open(io.BytesIO(_png(data, ()) if is_png else _webp(data)), formats=formats)
+
+
+def _png(data: bytes, metadata: Sequence[bytes]) -> bytes:
+    """Write a PNG anew: the sections of pixels, those of this metadata that are whole, and an end."""
+    kept: list[bytes | memoryview] = [_PNG]
+    view, at = memoryview(data), len(_PNG)
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        section = view[at : at + 12 + length]
+        at += 12 + length
+        if kind == b"IDAT":
+            # The orientation alone counts behind pixels too.
+            metadata = [name for name in metadata if name == b"eXIf"]
+        if kind == b"IDAT" and at > len(data):
+            # Its length ends where the file does, or the end would be read as pixels.
+            kept += (struct.pack(">I4s", len(section) - 8, kind), section[8:], bytes(4))
+        elif kind in _PNG_PIXELS or (
+            kind in metadata and section[-4:] == struct.pack(">I", zlib.crc32(section[4:-4]))
+        ):
+            kept.append(section)
+    return b"".join((*kept, _PNG_END))
+
+
+def _webp(data: bytes) -> bytes:
+    """Write a WebP anew: the sections that are whole, and a size that fits them."""
+    kept, at = [b"WEBP"], 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        section = data[at : at + 8 + length]
+        at += 8 + length + length % 2
+        if kind in _WEBP_SECTIONS and len(section) == 8 + length:
+            kept.append(section + bytes(length % 2))
+    return struct.pack("<4sI", b"RIFF", sum(map(len, kept))) + b"".join(kept)
+
+
+def with_end(data: bytes) -> bytes:
+    """Return a JPEG that lacks nothing but its end marker with one, any other as it is.
+
+    What follows the last row changes no pixel, and what stands in place of a missing row does. So rows are missing
+    where two different ends show different pixels.
+    """
+    if data.endswith(_JPEG_END) or data.find(_JPEG_END, data.rfind(_JPEG_SCAN)) >= 0:
+        return data
+    try:
+        shown = {_digest_of_pixels(data + filler + _JPEG_END) for filler in (b"", bytes(range(255)) * 64)}
+    except Exception:  # decoders of hostile bytes raise anything
+        return data
+    return data + _JPEG_END if len(shown) == 1 else data
+
+
+def _digest_of_pixels(data: bytes) -> bytes:
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        return hashlib.sha256(image.tobytes()).digest()
