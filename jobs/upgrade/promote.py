@@ -14,7 +14,7 @@ from jobs.evaluation.measures import QualityGateDecision
 from jobs.runner.context import JobContext, open_store
 from jobs.runner.settings import EncoderSettings, settings_of
 from jobs.upgrade.rollout import UpgradeContext, VersionRollout, as_it_was, version_to_return_to
-from jobs.upgrade.serving import RunningServe, Serving, change
+from jobs.upgrade.serving import RunningServe, Serving, change, served_collection
 
 _TOLERATED = 0.1
 """Share of the images that a candidate may lack at most, however few they are."""
@@ -111,7 +111,7 @@ class Upgrade:
             Conflict: the quality gate refuses it.
         """
         runs = not change(self.running, info.name, candidate.version)
-        if runs or self.context.serving.describe(info.name).collection == info.collection:
+        if runs or served_collection(self.context.serving, info.name) == info.collection:
             return _not_asked("this version runs already")
         if force is not None:
             return _not_asked(force)
@@ -134,7 +134,8 @@ class Upgrade:
             return complete(job.run, job.settings, job.catalog, encoder, info)
 
         tolerated = self.job.settings.bulk.gap_threshold
-        changed = VersionRollout(self.context, info, build, tolerated, wait_s).proceed(encoder.version, apply)
+        rollout = VersionRollout(self.context, info, encoder.version, build, tolerated, apply, wait_s)
+        changed = rollout.proceed()
         return {
             **version_facts(info),
             "baseline": self.live,

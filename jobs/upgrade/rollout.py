@@ -22,7 +22,7 @@ from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.runner.context import JobRun
 from jobs.runner.settings import EncoderSettings, first_error
-from jobs.upgrade.serving import Change, Serving, arguments, change
+from jobs.upgrade.serving import Change, Serving, arguments, change, served_collection
 from models.config import EncoderConfig
 
 logger = logging.getLogger(__name__)
@@ -116,23 +116,24 @@ class UpgradeContext:
 
 @dataclass(frozen=True, slots=True)
 class VersionRollout:
-    """Rollout of the version `target`.
+    """Rollout of the version `target`, which the fields `version` of its encoder make.
 
     `build` completes its collection as far as possible at once. The collection may lack `tolerated` images when
-    the replicas change.
+    the replicas change. Without `apply` somebody else changes the configuration within `wait_s`.
     """
 
     context: UpgradeContext
     target: EncoderInfo
+    version: Mapping[str, Any]
     build: Callable[[], object]
     tolerated: int
+    apply: bool
     wait_s: float
 
-    def proceed(self, version: Mapping[str, Any], apply: bool) -> Change:
+    def proceed(self) -> Change:
         """Do every step that is not done yet, until the version serves, is complete and live.
 
-        `version` are the fields that make the encoder the target. The change that is returned includes what an
-        interrupted attempt changed before the alias moved.
+        The change that is returned includes what an interrupted attempt changed before the alias moved.
 
         Raises:
             ModelUnavailable: the new replicas do not start; the old version still serves.
@@ -141,9 +142,10 @@ class VersionRollout:
         """
         # Before the replicas change, so that hardly anything is missing from the collection that they search.
         self._catch_up("before the replicas change", self.tolerated)
-        self._remember(change(self.context.serving.config(), self.target.name, version))
-        changed = self._configure(version, apply)
-        self._wait_for_replicas(changed, apply)
+        self._remember(change(self.context.serving.config(), self.target.name, self.version))
+        failed_before = self._failed_at()
+        changed = self._configure(self.version)
+        self._wait_for_replicas(changed, failed_before)
         # From now on live traffic writes to this version, so the gap no longer grows.
         self._catch_up("after the replicas have changed", 0)
         whole = self._since_the_live_version(changed)
@@ -169,33 +171,41 @@ class VersionRollout:
     def _remember(self, changed: Change) -> None:
         versions, name = self.context.catalog.versions, self.target.name
         live = self.context.store.alias_target(name)
-        # What runs now is how to go back to the live version, unless it has been left already.
-        if changed and live is not None and live == self.context.serving.describe(name).collection:
+        # What runs now is how to go back to the live version, unless it has been left already or does not answer.
+        if changed and live is not None and live == served_collection(self.context.serving, name):
             versions.keep_settings(live, _version_fields(changed.before, name))
         versions.keep_settings(self.target.collection, _version_fields(changed.after, name))
         versions.choose(self.target.collection)
 
-    def _configure(self, version: Mapping[str, Any], apply: bool) -> Change:
+    def _failed_at(self) -> float | None:
+        """When replicas were deployed that do not start; None where they do, or nothing is known."""
+        try:
+            status = self.context.serving.rollout(self.target.name)
+        except Unavailable:
+            return None
+        return status.deployed_at if status.failed else None
+
+    def _configure(self, version: Mapping[str, Any]) -> Change:
         """Change the running configuration; simultaneous changes of other models stay."""
         with self.context.run.locked(_SERVE_CONFIG) as keep_lock:
             # Read under the lock: Serve takes a whole configuration, with whatever was read before.
             changed = change(self.context.serving.config(), self.target.name, version)
-            if changed and apply:
+            if changed and self.apply:
                 keep_lock()
                 self.context.serving.apply(changed.after)
         return changed
 
-    def _wait_for_replicas(self, changed: Change, apply: bool) -> None:
+    def _wait_for_replicas(self, changed: Change, failed_before: float | None) -> None:
+        manual = changed and not self.apply
         if changed:
             logger.info("the change of the configuration:\n%s", changed.diff)
-        if changed and not apply:
+        if manual:
             logger.info("the same as a patch of a RayService:\n%s", changed.rayservice_patch)
-        manual = changed and not apply
         self.context.run.report(
             stage="waiting for the change in the job's log" if manual else "waiting for the replicas"
         )
         deadline = time.monotonic() + self.wait_s
-        while not self._serves(apply):
+        while not self._serves(failed_before):
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"{self.target.name} does not serve {self.target.fingerprint} within {self.wait_s:g} s; "
@@ -203,12 +213,14 @@ class VersionRollout:
                 )
             self.context.run.pause(_LOOK_S)
 
-    def _serves(self, apply: bool) -> bool:
+    def _serves(self, failed_before: float | None) -> bool:
         name, serving = self.target.name, self.context.serving
         try:
+            # Read before the status, which may be that of another configuration until somebody changes it.
+            configured = self.apply or not change(serving.config(), name, self.version)
             status = serving.rollout(name)
-            if status.status == "DEPLOY_FAILED":
-                self._give_up(status.message, apply)
+            if status.failed and configured and (self.apply or status.deployed_at != failed_before):
+                self._give_up(status.message)
             # Serve calls an application running when no replica of an older version is left.
             return status.status == "RUNNING" and all(
                 serving.describe(name).collection == self.target.collection for _ in range(_ANSWERS)
@@ -218,11 +230,11 @@ class VersionRollout:
         except Unavailable:
             return False
 
-    def _give_up(self, reason: str, apply: bool) -> None:
+    def _give_up(self, reason: str) -> None:
         live, settings = self._live_settings()
         restored = ""
-        if apply and settings is not None and live != self.target.collection:
-            self._configure(settings, apply)
+        if self.apply and settings is not None and live != self.target.collection:
+            self._configure(settings)
             restored = "; the configuration is back to the live version's"
         raise ModelUnavailable(
             f"the replicas of {self.target.collection} do not start{restored}: {reason[-1000:]}"

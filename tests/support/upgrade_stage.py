@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class FakeServe:
 
     def rollout(self, model: str) -> RolloutStatus:
         if self._checkpoint == BROKEN:
-            return RolloutStatus("DEPLOY_FAILED", "the weights do not load")
+            return RolloutStatus("DEPLOY_FAILED", "the weights do not load", len(self.applied))
         if self.looks_left:
             self.looks_left -= 1
             return RolloutStatus("DEPLOYING", "")
@@ -111,10 +112,10 @@ class Stage:
     ) -> Change:
         with self.job(checkpoint=checkpoint) as run:
             context = UpgradeContext(run, self.catalog, spy(self.store), spy(self.serve))
-            rollout = VersionRollout(
-                context, info(checkpoint), lambda: self.build(checkpoint), 0, options.get("wait_s", 5)
-            )
-            return rollout.proceed({"family": "fake", "checkpoint": checkpoint}, options.get("apply", True))
+            version = {"family": "fake", "checkpoint": checkpoint}
+            options = {"apply": True, "wait_s": 5, **options}
+            build = partial(self.build, checkpoint)
+            return VersionRollout(context, info(checkpoint), version, build, 0, **options).proceed()
 
 
 @contextmanager

@@ -142,8 +142,10 @@ def test_a_worse_candidate_is_refused_with_the_figures_unless_it_is_forced(shop:
         assert "runs already" in again.reason
 
 
-def test_a_better_candidate_passes_with_the_figures(shop: Stage) -> None:
+@pytest.mark.parametrize("serves", ["old", ""], ids=["served", "no replica"])
+def test_a_better_candidate_passes_with_the_figures(shop: Stage, serves: str) -> None:
     decision = QualityGateDecision(True, "passed: map goes from 0.5 to 0.9", "map", None)
+    shop.serve.serves = serves
     with shop.job() as run:
         begun = upgrade(shop, run)
         assert begun.ask_quality_gate(encoder("new"), info("new"), None, lambda *_: decision) is decision

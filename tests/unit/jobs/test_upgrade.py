@@ -83,6 +83,7 @@ DETAILS: dict[str, Any] = {
         "dinov2": {
             "status": "DEPLOYING",
             "message": "",
+            "last_deployed_time_s": 12.5,
             "deployed_app_config": {"name": "dinov2", "args": {"checkpoint": "${WEIGHTS}/base"}},
             "deployments": {"Encoder": {"message": "starting"}},
         }
@@ -114,7 +115,7 @@ def test_an_application_without_a_configuration_cannot_be_handed_back(
 
 
 def test_a_rollout_tells_status_and_reasons(serve: RunningServe) -> None:
-    assert serve.rollout("dinov2") == RolloutStatus("DEPLOYING", "starting")
+    assert serve.rollout("dinov2") == RolloutStatus("DEPLOYING", "starting", 12.5)
     with pytest.raises(Unavailable, match="no application 'clip'"):
         serve.rollout("clip")
 
