@@ -3,8 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from catalog.opening import Catalog
 from core.errors import InvalidInput, NotFound
+from core.types import Hit
 from jobs.evaluation.labels import JudgedQuery
 from jobs.evaluation.measures import Estimate
 from jobs.evaluation.result import EvaluationResult, Figures
@@ -53,34 +53,6 @@ class Thumbnails:
         return self.of_file(data)
 
 
-@dataclass(frozen=True, slots=True)
-class ShownHit:
-    """A product in a list; `grade` is 0 where it does not answer the query."""
-
-    product_id: str
-    thumbnail: str | None
-    grade: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShownList:
-    """Products that one system found, and the value of that list."""
-
-    system: str
-    value: float
-    hits: tuple[ShownHit, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ShownQuery:
-    """A query with the systems' lists, best first."""
-
-    query: JudgedQuery
-    thumbnail: str | None
-    spread: float
-    lists: tuple[ShownList, ...]
-
-
 def report(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> str:
     """Render the page; it loads nothing from anywhere."""
     environment = Environment(
@@ -90,10 +62,12 @@ def report(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    thumbnails = Thumbnails(catalog, limits)
-    shown = [_shown(result, query, spread, thumbnails) for query, spread in most_different(result)]
     return environment.get_template(_TEMPLATE).render(
-        result=result, metrics=result.config.metrics, headline=result.config.quality_gate.metric, shown=shown
+        result=result,
+        metrics=result.config.metrics,
+        headline=result.config.quality_gate.metric,
+        shown=[(query, _lists(result, query)) for query, _ in most_different(result)],
+        thumbnails=Thumbnails(catalog, limits),
     )
 
 
@@ -110,31 +84,12 @@ def _spread(by_system: Mapping[str, Mapping[str, float]], query_id: str) -> floa
     return max(found) - min(found) if found else 0.0
 
 
-def _shown(result: EvaluationResult, query: JudgedQuery, spread: float, thumbnails: Thumbnails) -> ShownQuery:
-    lists = [
-        ShownList(
-            name,
-            values[result.config.quality_gate.metric][query.query_id],
-            _hits(result, name, query, thumbnails),
-        )
-        for name, values in result.values.items()
-        if query.query_id in values[result.config.quality_gate.metric]
-    ]
-    own = None if query.image is None else thumbnails.of_file(query.image)
-    return ShownQuery(query, own, spread, _best_first(lists))
-
-
-def _hits(
-    result: EvaluationResult, system: str, query: JudgedQuery, thumbnails: Thumbnails
-) -> tuple[ShownHit, ...]:
-    return tuple(
-        ShownHit(hit.product_id, thumbnails.of_image(hit.image_id), query.grades.get(hit.product_id, 0))
-        for hit in result.hits[system][query.query_id]
-    )
-
-
-def _best_first(lists: Sequence[ShownList]) -> tuple[ShownList, ...]:
-    return tuple(sorted(lists, key=lambda each: -each.value))
+def _lists(result: EvaluationResult, query: JudgedQuery) -> list[tuple[str, float, tuple[Hit, ...]]]:
+    """List the systems that answered the query, best first, with the values and products of their answers."""
+    metric, key = result.config.quality_gate.metric, query.query_id
+    answered = {name: by[metric][key] for name, by in result.values.items() if key in by[metric]}
+    best_first = sorted(answered, key=answered.__getitem__, reverse=True)
+    return [(name, answered[name], result.hits[name][key]) for name in best_first]
 
 
 def tables(result: EvaluationResult) -> Group:
@@ -170,16 +125,12 @@ def _differences(figures: Figures, metric: str, confidence: float) -> Table:
     table = Table(title=f"differences in {metric}, query by query, with {confidence:.0%} intervals")
     for heading in ("first", "second", "first - second", "interval", "queries"):
         table.add_column(heading, justify="left" if heading in ("first", "second") else "right")
-    for each in _difference_rows(figures, metric):
-        table.add_row(*each)
-    return table
-
-
-def _difference_rows(figures: Figures, metric: str) -> Iterator[tuple[str, ...]]:
     for each in figures.differences:
+        found = each.estimate
         if each.metric == metric:
-            found = each.estimate
-            yield each.first, each.second, f"{found.mean:+.4f}", _interval(found), str(found.queries)
+            row = each.first, each.second, f"{found.mean:+.4f}", _interval(found), str(found.queries)
+            table.add_row(*row)
+    return table
 
 
 def _interval(found: Estimate) -> str:

@@ -42,7 +42,7 @@ class Checked:
     folder: Path
 
     def look(self, percent: float = 100, repair: bool = False) -> Findings:
-        self.verification._sample = Sample(percent, seed=1)
+        self.verification.sample = Sample(percent, seed=1)
         return self.verification.look(None, repair)
 
     def kinds(self, percent: float = 100) -> dict[str, int]:
@@ -142,7 +142,7 @@ def test_a_deleted_folder_of_milvus_lite_is_found_and_built_again(
     lite_process.start()
     store = MilvusStore(MilvusConfig(uri=lite_process.uri))
     wait_for(store, 60)
-    shop.store = checked.verification._store = store  # type: ignore[assignment]
+    shop.store = checked.verification.store = store  # type: ignore[assignment]
     shop.build("old")
     assert checked.kinds() == {}
     lite_process.kill()
