@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from catalog.sources.folder import check_opened
 from core.job_config import EvaluationConfig
 from core.jobs import EvaluateArgs, JobArgs
@@ -15,7 +13,7 @@ from jobs.evaluation.labels import JudgedQuery
 from jobs.evaluation.measures import Bootstrap, QualityGateDecision, decide, measure
 from jobs.evaluation.queries import labels_of, queries_for
 from jobs.evaluation.ranking import Encode, EncodedInputs, PooledStore, encode_on_cluster, pool_of, rank
-from jobs.evaluation.report import store_files, tables
+from jobs.evaluation.report import store_files
 from jobs.evaluation.result import Comparison, EvaluationResult, Values, comparison, figures
 from jobs.runner.context import JobContext
 from jobs.runner.settings import EncoderSettings
@@ -25,8 +23,6 @@ SHOWN_HITS = 6
 """First products of each list that a result keeps, for the report to show."""
 
 _NAMED_QUERIES = 5
-_WIDTH = 200
-"""Columns of the tables where the output is no terminal."""
 
 ShownHits = Mapping[str, Mapping[str, tuple[Hit, ...]]]
 
@@ -154,7 +150,7 @@ def _decision(
 
 
 def evaluate_job(context: JobContext, args: JobArgs) -> dict[str, Any]:
-    """Compare, print the tables to the log, store the report; return the figures and the names of the files.
+    """Compare and store the report; return the figures and the names of the files.
 
     Raises:
         VitrineError: as `evaluate`.
@@ -164,7 +160,5 @@ def evaluate_job(context: JobContext, args: JobArgs) -> dict[str, Any]:
     if not context.at_shell:
         check_opened(args, context.settings.imports.folders)
     result = evaluate(context, args)
-    console = Console(stderr=True)
-    (console if console.is_terminal else Console(stderr=True, width=_WIDTH)).print(tables(result))
     context.run.report(stage="writing the report")
     return result.summary() | store_files(result, context.catalog, context.settings.images)

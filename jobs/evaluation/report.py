@@ -1,4 +1,4 @@
-"""Report of a comparison: an HTML page with images, tables for a terminal, and the stored files."""
+"""Report of a comparison: an HTML page with images, and the stored files."""
 
 import base64
 import io
@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from catalog.opening import Catalog
 from core.errors import InvalidInput, NotFound
 from core.types import Hit
 from jobs.evaluation.labels import JudgedQuery
-from jobs.evaluation.measures import Estimate
-from jobs.evaluation.result import EvaluationResult, Figures
+from jobs.evaluation.result import EvaluationResult
 from models.images import ImageLimits, decoding
 
 _TEMPLATE = "report.html.j2"
@@ -90,57 +86,6 @@ def _lists(result: EvaluationResult, query: JudgedQuery) -> list[tuple[str, floa
     answered = {name: by[metric][key] for name, by in result.values.items() if key in by[metric]}
     best_first = sorted(answered, key=answered.__getitem__, reverse=True)
     return [(name, answered[name], result.hits[name][key]) for name in best_first]
-
-
-def tables(result: EvaluationResult) -> Group:
-    """Draw means and differences for each kind of query, the notes, and the reason of the quality gate."""
-    metrics = result.config.metrics
-    parts: list[Table | Text] = []
-    for figures in result.figures:
-        parts.append(_means(figures, metrics))
-        if figures.differences:
-            parts.append(_differences(figures, result.config.quality_gate.metric, result.config.confidence))
-    parts += [Text(note) for note in result.notes]
-    if result.pool is not None:
-        parts.append(Text(f"searched among {result.pool} products that every collection holds"))
-    if result.decision is not None:
-        style = "bold green" if result.decision.passed else "bold red"
-        parts.append(Text(f"quality gate {result.decision.reason}", style))
-    return Group(*parts)
-
-
-def _means(figures: Figures, metrics: tuple[str, ...]) -> Table:
-    table = Table(title=f"{figures.queries} queries: {figures.kind}")
-    table.add_column("model")
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-    for name, estimates in figures.estimates.items():
-        table.add_row(
-            name, *(f"{estimates[metric].mean:.3f}\n{_margins(estimates[metric])}" for metric in metrics)
-        )
-    return table
-
-
-def _differences(figures: Figures, metric: str, confidence: float) -> Table:
-    table = Table(title=f"differences in {metric}, query by query, with {confidence:.0%} intervals")
-    for heading in ("first", "second", "first - second", "interval", "queries"):
-        table.add_column(heading, justify="left" if heading in ("first", "second") else "right")
-    for each in figures.differences:
-        found = each.estimate
-        if each.metric == metric:
-            row = each.first, each.second, f"{found.mean:+.4f}", _interval(found), str(found.queries)
-            table.add_row(*row)
-    return table
-
-
-def _interval(found: Estimate) -> str:
-    return "" if found.low is None or found.high is None else f"{found.low:+.4f} to {found.high:+.4f}"
-
-
-def _margins(found: Estimate) -> str:
-    if found.low is None or found.high is None:
-        return ""
-    return f"-{found.mean - found.low:.3f} +{found.high - found.mean:.3f}"
 
 
 def store_files(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> dict[str, Any]:

@@ -105,16 +105,6 @@ def as_it_was(catalog: Catalog, current: EncoderSettings, info: EncoderInfo) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class UpgradeContext:
-    """Job, catalog, vector store and running service of an upgrade."""
-
-    run: JobRun
-    catalog: Catalog
-    store: VectorStore
-    serving: Serving
-
-
-@dataclass(frozen=True, slots=True)
 class VersionRollout:
     """Rollout of the version `target`, which the fields `version` of its encoder make.
 
@@ -122,7 +112,10 @@ class VersionRollout:
     the replicas change. Without `apply` somebody else changes the configuration within `wait_s`.
     """
 
-    context: UpgradeContext
+    run: JobRun
+    catalog: Catalog
+    store: VectorStore
+    serving: Serving
     target: EncoderInfo
     version: Mapping[str, Any]
     build: Callable[[], object]
@@ -142,7 +135,7 @@ class VersionRollout:
         """
         # Before the replicas change, so that hardly anything is missing from the collection that they search.
         self._catch_up("before the replicas change", self.tolerated)
-        self._remember(change(self.context.serving.config(), self.target.name, self.version))
+        self._remember(change(self.serving.config(), self.target.name, self.version))
         failed_before = self._failed_at()
         changed = self._configure(self.version)
         self._wait_for_replicas(changed, failed_before)
@@ -156,23 +149,23 @@ class VersionRollout:
         if not self._lacks_more_than(0):
             return
         for _ in range(_ROUNDS):
-            self.context.run.report(stage=f"catching up {when}")
+            self.run.report(stage=f"catching up {when}")
             self.build()
-            self.context.run.check()
+            self.run.check()
             if not self._lacks_more_than(tolerated):
                 return
         # The repair closes the rest of the gap.
         logger.info("%s still lacks images %s", self.target.collection, when)
 
     def _lacks_more_than(self, count: int) -> bool:
-        missing = self.context.catalog.ledger.missing(self.target.collection, count + 1, GRACE_S)
+        missing = self.catalog.ledger.missing(self.target.collection, count + 1, GRACE_S)
         return len(missing) > count
 
     def _remember(self, changed: Change) -> None:
-        versions, name = self.context.catalog.versions, self.target.name
-        live = self.context.store.alias_target(name)
+        versions, name = self.catalog.versions, self.target.name
+        live = self.store.alias_target(name)
         # What runs now is how to go back to the live version, unless it has been left already or does not answer.
-        if changed and live is not None and live == served_collection(self.context.serving, name):
+        if changed and live is not None and live == served_collection(self.serving, name):
             versions.keep_settings(live, _version_fields(changed.before, name))
         versions.keep_settings(self.target.collection, _version_fields(changed.after, name))
         versions.choose(self.target.collection)
@@ -180,19 +173,19 @@ class VersionRollout:
     def _failed_at(self) -> float | None:
         """When replicas were deployed that do not start; None where they do, or nothing is known."""
         try:
-            status = self.context.serving.rollout(self.target.name)
+            status = self.serving.rollout(self.target.name)
         except Unavailable:
             return None
         return status.deployed_at if status.failed else None
 
     def _configure(self, version: Mapping[str, Any]) -> Change:
         """Change the running configuration; simultaneous changes of other models stay."""
-        with self.context.run.locked(_SERVE_CONFIG) as keep_lock:
+        with self.run.locked(_SERVE_CONFIG) as keep_lock:
             # Read under the lock: Serve takes a whole configuration, with whatever was read before.
-            changed = change(self.context.serving.config(), self.target.name, version)
+            changed = change(self.serving.config(), self.target.name, version)
             if changed and self.apply:
                 keep_lock()
-                self.context.serving.apply(changed.after)
+                self.serving.apply(changed.after)
         return changed
 
     def _wait_for_replicas(self, changed: Change, failed_before: float | None) -> None:
@@ -201,7 +194,7 @@ class VersionRollout:
             logger.info("the change of the configuration:\n%s", changed.diff)
         if manual:
             logger.info("the same as a patch of a RayService:\n%s", changed.rayservice_patch)
-        self.context.run.report(
+        self.run.report(
             stage="waiting for the change in the job's log" if manual else "waiting for the replicas"
         )
         deadline = time.monotonic() + self.wait_s
@@ -211,10 +204,10 @@ class VersionRollout:
                     f"{self.target.name} does not serve {self.target.fingerprint} within {self.wait_s:g} s; "
                     "asked for again, the promotion goes on"
                 )
-            self.context.run.pause(_LOOK_S)
+            self.run.pause(_LOOK_S)
 
     def _serves(self, failed_before: float | None) -> bool:
-        name, serving = self.target.name, self.context.serving
+        name, serving = self.target.name, self.serving
         try:
             # Read before the status, which may be that of another configuration until somebody changes it.
             configured = self.apply or not change(serving.config(), name, self.version)
@@ -241,8 +234,8 @@ class VersionRollout:
         )
 
     def _live_settings(self) -> tuple[str | None, dict[str, Any] | None]:
-        live = self.context.store.alias_target(self.target.name)
-        return live, None if live is None else self.context.catalog.versions.settings(live)
+        live = self.store.alias_target(self.target.name)
+        return live, None if live is None else self.catalog.versions.settings(live)
 
     def _since_the_live_version(self, changed: Change) -> Change:
         live, settings = self._live_settings()
@@ -253,12 +246,12 @@ class VersionRollout:
 
     def _move_alias(self) -> None:
         name, collection = self.target.name, self.target.collection
-        live = self.context.store.alias_target(name)
+        live = self.store.alias_target(name)
         if live == collection:
             return
         if live is not None:
-            self.context.catalog.versions.retire(live)
-        self.context.store.set_alias(name, collection)
+            self.catalog.versions.retire(live)
+        self.store.set_alias(name, collection)
 
 
 def _version_fields(config: Mapping[str, Any], model: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from core.errors import Unavailable
 from core.indexing import Indexer
 from core.types import EncoderInfo, NewImage
 from jobs.runner.context import JobRun, take_up
-from jobs.upgrade.rollout import UpgradeContext, VersionRollout
+from jobs.upgrade.rollout import VersionRollout
 from jobs.upgrade.serving import Change, RolloutStatus, arguments
 from milvus.memory import MemoryStore
 from tests.support.local_encoder import LocalEncoder
@@ -111,11 +111,11 @@ class Stage:
         self, checkpoint: str, spy: Callable[[Any], Any] = lambda part: part, **options: Any
     ) -> Change:
         with self.job(checkpoint=checkpoint) as run:
-            context = UpgradeContext(run, self.catalog, spy(self.store), spy(self.serve))
+            parts = run, self.catalog, spy(self.store), spy(self.serve)
             version = {"family": "fake", "checkpoint": checkpoint}
             options = {"apply": True, "wait_s": 5, **options}
             build = partial(self.build, checkpoint)
-            return VersionRollout(context, info(checkpoint), version, build, 0, **options).proceed()
+            return VersionRollout(*parts, info(checkpoint), version, build, 0, **options).proceed()
 
 
 @contextmanager

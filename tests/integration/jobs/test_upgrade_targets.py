@@ -19,7 +19,7 @@ from jobs.runner.context import JobContext, JobRun, take_up
 from jobs.runner.settings import EncoderSettings, Settings
 from jobs.upgrade.promote import Upgrade
 from jobs.upgrade.prune import drop, prune_files, sort_out
-from jobs.upgrade.rollout import UpgradeContext, as_it_was, version_to_return_to
+from jobs.upgrade.rollout import as_it_was, version_to_return_to
 from milvus.config import MilvusConfig
 from models.config import EncoderConfig
 from tests.support.upgrade_stage import MODEL, Stage, info, stage
@@ -50,7 +50,8 @@ def upgrade(shop: Stage, run: JobRun) -> Upgrade:
     )
     return Upgrade(
         JobContext(run, settings, shop.catalog),
-        UpgradeContext(run, shop.catalog, shop.store, shop.serve),
+        shop.store,
+        shop.serve,
         shop.serve.config(),
         encoder("old"),
         shop.live,

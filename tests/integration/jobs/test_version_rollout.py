@@ -17,7 +17,7 @@ from core.errors import ModelUnavailable, Unavailable
 from core.indexing import Indexer
 from core.types import EncoderInfo
 from jobs.runner.context import JobRun, take_up
-from jobs.upgrade.rollout import UpgradeContext, VersionRollout
+from jobs.upgrade.rollout import VersionRollout
 from jobs.upgrade.serving import RolloutStatus, arguments
 from tests.support.local_encoder import LocalEncoder
 from tests.support.upgrade_stage import BROKEN, MODEL, Killed, Stage, configuration, info, stage
@@ -267,9 +267,9 @@ def test_two_models_that_change_at_once_do_not_undo_each_other(
     def upgrade(kind: str, model: str, serving: Any) -> None:
         target = asyncio.run(LocalEncoder(model, "new").describe())
         with take_up(shop.catalog.jobs, kind, {"model": model}) as run:
-            context = UpgradeContext(run, shop.catalog, shop.store, serving)
+            parts = run, shop.catalog, shop.store, serving
             version = {"family": "fake", "checkpoint": "new"}
-            VersionRollout(context, target, version, lambda: None, 0, apply=True, wait_s=60).proceed()
+            VersionRollout(*parts, target, version, lambda: None, 0, apply=True, wait_s=60).proceed()
 
     def second() -> None:
         try:
