@@ -1,5 +1,6 @@
 """Job `evaluate`: compare versions of models, and ensembles of them, on queries with known answers."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from jobs.evaluation.result import Comparison, EvaluationResult, Values, compari
 from jobs.runner.context import JobContext
 from jobs.runner.settings import EncoderSettings
 from milvus.store import MilvusStore
+
+logger = logging.getLogger(__name__)
 
 SHOWN_HITS = 6
 """First products of each list that a result keeps, for the report to show."""
@@ -160,5 +163,7 @@ def evaluate_job(context: JobContext, args: JobArgs) -> dict[str, Any]:
     if not context.at_shell:
         check_opened(args, context.settings.imports.folders)
     result = evaluate(context, args)
+    if result.decision is not None:
+        logger.info("quality gate %s", result.decision.reason)
     context.run.report(stage="writing the report")
     return result.summary() | store_files(result, context.catalog, context.settings.images)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from catalog.database import CatalogConfig
@@ -126,7 +127,10 @@ def stage(folder: Path, products: int = 6) -> Iterator[Stage]:
     for number in range(products):
         made.put(f"p{number}")
     made.build("old")
-    yield made
+    with pytest.MonkeyPatch.context() as patch:
+        # The Serve of this stage needs no time between two looks.
+        patch.setattr("jobs.upgrade.rollout._LOOK_S", 0.0)
+        yield made
     catalog.close()
 
 

@@ -153,7 +153,7 @@ def test_without_applying_it_logs_the_change_and_waits_for_somebody_to_make_it(
     caplog.set_level(logging.INFO)
     shop.build("new")
     with pytest.raises(Unavailable, match="asked for again"):
-        shop.promote("new", apply=False, wait_s=1)
+        shop.promote("new", apply=False, wait_s=0)
     logged = [each.getMessage() for each in caplog.records]
     diff, patch = (each.partition("\n")[2] for each in logged if "\n" in each)
     assert {"-checkpoint: old", "+checkpoint: new"} <= set(diff.splitlines())
