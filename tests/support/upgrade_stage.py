@@ -13,15 +13,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import Unavailable
 from core.indexing import Indexer
+from core.job_config import BulkConfig
 from core.types import EncoderInfo, NewImage
 from jobs.runner.context import JobRun, take_up
+from jobs.runner.settings import EncoderSettings, Settings
 from jobs.upgrade.rollout import VersionRollout
 from jobs.upgrade.serving import Change, RolloutStatus, arguments
+from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
+from tests.support.catalog_fixtures import sqlite_in
 from tests.support.local_encoder import LocalEncoder
 
 MODEL = "fake"
@@ -121,8 +124,7 @@ class Stage:
 
 @contextmanager
 def stage(folder: Path, products: int = 6) -> Iterator[Stage]:
-    config = CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs"))
-    catalog = open_catalog(config)
+    catalog = open_catalog(sqlite_in(folder))
     made = Stage(catalog, MemoryStore(), FakeServe(configuration("old")))
     for number in range(products):
         made.put(f"p{number}")
@@ -132,6 +134,15 @@ def stage(folder: Path, products: int = 6) -> Iterator[Stage]:
         patch.setattr("jobs.upgrade.rollout._LOOK_S", 0.0)
         yield made
     catalog.close()
+
+
+def job_settings(encoder: EncoderSettings | None = None, **parts: Any) -> Settings:
+    """Settings of a job whose catalog and Milvus are handed to it."""
+    encoders = {} if encoder is None else {MODEL: encoder}
+    nowhere = MilvusConfig(uri="http://127.0.0.1:1")
+    return Settings(
+        **{"catalog": None, "milvus": nowhere, "bulk": BulkConfig(), "encoders": encoders, **parts}
+    )
 
 
 def info(checkpoint: str) -> EncoderInfo:

@@ -8,21 +8,19 @@ from typing import Any
 import pytest
 
 from catalog.blobs import FsspecBlobs
-from catalog.database import CatalogConfig
 from catalog.image_files import PREFIXES
 from core.errors import ConfigError, Conflict, NotFound, Unavailable
-from core.job_config import BulkConfig
 from core.jobs import Progress, PruneFilesArgs
 from core.types import EncoderInfo
 from jobs.evaluation.measures import QualityGateDecision
 from jobs.runner.context import JobContext, JobRun, take_up
-from jobs.runner.settings import EncoderSettings, Settings
+from jobs.runner.settings import EncoderSettings
 from jobs.upgrade.promote import Upgrade
 from jobs.upgrade.prune import drop, prune_files, sort_out
 from jobs.upgrade.rollout import as_it_was, version_to_return_to
-from milvus.config import MilvusConfig
 from models.config import EncoderConfig
-from tests.support.upgrade_stage import MODEL, Stage, info, stage
+from tests.support.catalog_fixtures import sqlite_in
+from tests.support.upgrade_stage import MODEL, Stage, info, job_settings, stage
 
 
 @pytest.fixture
@@ -42,14 +40,8 @@ def encoder(checkpoint: str) -> EncoderSettings:
 
 
 def upgrade(shop: Stage, run: JobRun) -> Upgrade:
-    settings = Settings(
-        catalog=None,  # type: ignore[arg-type]
-        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-        bulk=BulkConfig(),
-        encoders={MODEL: encoder("old")},
-    )
     return Upgrade(
-        JobContext(run, settings, shop.catalog),
+        JobContext(run, job_settings(encoder("old")), shop.catalog),
         shop.store,
         shop.serve,
         shop.serve.config(),
@@ -261,10 +253,5 @@ def test_a_prune_of_files_removes_reports_of_jobs_that_nobody_remembers(shop: St
 
 def pruned(shop: Stage, folder: Path, dry_run: bool) -> dict[str, Any]:
     with take_up(shop.catalog.jobs, "prune_files", {"dry_run": dry_run}) as run:
-        milvus = MilvusConfig(uri="http://127.0.0.1:1")
-        settings = Settings(catalog_config(folder), milvus, BulkConfig(), {})
+        settings = job_settings(catalog=sqlite_in(folder))
         return prune_files(JobContext(run, settings, shop.catalog), PruneFilesArgs(dry_run=dry_run))
-
-
-def catalog_config(folder: Path) -> CatalogConfig:
-    return CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=f"{folder}/blobs")
