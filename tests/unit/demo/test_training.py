@@ -40,6 +40,7 @@ def test_the_same_seed_draws_the_same_training_images() -> None:
     assert first.pixels.shape == (6, INPUT_SIZE, INPUT_SIZE, 3)
 
 
+@pytest.mark.slow
 def test_drawing_in_several_processes_changes_nothing() -> None:
     np.testing.assert_array_equal(
         training_images(8, processes=1).pixels, training_images(8, processes=2).pixels
@@ -167,6 +168,7 @@ def test_the_larger_model_has_steps_of_its_own(given: list[str], steps: int) -> 
     assert (training.steps, training.large) == (steps, "--large" in given)
 
 
+@pytest.mark.slow
 def test_a_command_saves_judges_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "timm"
     timm.main(["--out", str(out), "--steps", "1", "--images", "64", "--held-out", "1"])
