@@ -52,6 +52,7 @@ def test_a_run_that_fails_keeps_what_it_has_found(jobs: SqlJobs) -> None:
     assert (job.state, job.error, job.result) == ("failed", "refused", {"quality_gate": {"passed": False}})
 
 
+@pytest.mark.slow
 def test_a_long_run_keeps_its_lease(jobs: SqlJobs) -> None:
     jobs.lease_s = PATIENT_LEASE_S
     with take_up(jobs, "build", ARGS) as run:
