@@ -46,8 +46,8 @@ test: setup $(MILVUS_VENV)/.installed lint ## lint, types and all tests
 test-random: override TEST_OPTIONS += --hypothesis-profile=random
 test-random: test ## all tests, on other drawn examples each time: for every night
 
-test-unit: setup ## unit tests alone, without services: the loop of a working day
-	$(IN_TWO) tests/unit $(TEST_OPTIONS)
+test-unit: setup ## quick unit tests, without services: the loop of a working day
+	$(IN_TWO) tests/unit -m 'not slow' $(TEST_OPTIONS)
 
 lint: setup ## ruff, mypy and, where npm is at hand, the checks of the page's JavaScript
 	$(BIN)/ruff check .

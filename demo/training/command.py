@@ -4,7 +4,7 @@ import argparse
 import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,21 +90,30 @@ class Training:
     images: int
     held_out: int
     threads: int
+    large: bool = False
 
 
 def options(
-    description: str, steps: int, arguments: list[str] | None = None, images: int = 24_000
+    description: str,
+    steps: int,
+    arguments: list[str] | None = None,
+    images: int = 24_000,
+    large_steps: int | None = None,
 ) -> Training:
-    """Read the command line; `steps` and `images` are the defaults."""
+    """Read the command line; `steps` and `images` are the defaults, `large_steps` those of `--large`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
-    parser.add_argument("--steps", type=int, default=steps, help="optimizer steps (default %(default)s)")
+    parser.add_argument("--steps", type=int, help=f"optimizer steps (default {steps})")
+    if large_steps is not None:
+        parser.add_argument("--large", action="store_true", help=f"larger model, {large_steps} steps")
     parser.add_argument("--images", type=int, default=images, help="to train on (default %(default)s)")
     parser.add_argument(
         "--held-out", type=int, default=20, help="to judge by, a garment (default %(default)s)"
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default %(default)s)")
-    return Training(**vars(parser.parse_args(arguments)))
+    found = Training(**vars(parser.parse_args(arguments)))
+    default = large_steps if found.large and large_steps is not None else steps
+    return replace(found, steps=found.steps or default)
 
 
 def run(training: Training, family: Family, train: Callable[[LabeledImages, int], None]) -> None:

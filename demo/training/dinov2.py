@@ -45,6 +45,7 @@ class Shape:
 
 
 SMALL = Shape(width=96, layers=4, heads=3)
+LARGE = Shape(width=144, layers=5, heads=4)
 
 
 def build_model(shape: Shape) -> Dinov2Model:
@@ -119,9 +120,10 @@ def _position_table(width: int) -> Tensor:
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
 
 
-def main(arguments: list[str] | None = None, shape: Shape = SMALL, steps: int = 7000) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Train, save and judge."""
-    training = options("Train a DINOv2 model for the demo.", steps, arguments, _IMAGES)
+    training = options("Train a DINOv2 model for the demo.", 7000, arguments, _IMAGES, large_steps=5000)
+    shape = LARGE if training.large else SMALL
     run(training, "dinov2", lambda images, steps: train(images, steps, training.out, shape))
 
 

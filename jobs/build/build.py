@@ -6,8 +6,6 @@ The ledger is the only checkpoint: what is in it is done, so a build that was ki
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import ray
-
 from catalog.opening import Catalog
 from core.errors import InvalidInput
 from core.index_rows import GRACE_S, IndexRows
@@ -17,7 +15,7 @@ from core.telemetry import current_request_id
 from core.types import EncoderInfo
 from jobs.build.file_import import FileImports, Staging
 from jobs.build.passes import Load, Passes, ShardWork
-from jobs.runner.cluster import own_errors
+from jobs.runner.cluster import run_task
 from jobs.runner.context import JobContext, JobRun
 from jobs.runner.settings import EncoderSettings, Settings
 from milvus.bulk_import import MilvusImports
@@ -90,11 +88,6 @@ def complete(
         catalog.ledger.retry_bugs(info.collection)
         if catalog.versions.settings(info.collection) is None:
             catalog.versions.keep_settings(info.collection, encoder.version)
-        import_files = None
-        if files is not None and isinstance(store, MilvusImports):
-            store.require_server()
-            staging = Staging(files, info.collection)
-            import_files = FileImports(run, store, staging, rows, files, info.collection).import_all
         work = ShardWork(
             catalog=settings.catalog,
             milvus=settings.milvus,
@@ -107,7 +100,11 @@ def complete(
             request_id=current_request_id(),
         )
         resources = encoder.resources(settings.bulk)
-        passes = Passes(run, work, catalog.ledger, settings.bulk, resources, import_files)
+        passes = Passes(run, work, catalog.ledger, settings.bulk, resources)
+        if files is not None and isinstance(store, MilvusImports):
+            store.require_server()
+            staging = Staging(files, info.collection)
+            passes.import_files = FileImports(run, store, staging, rows, files, info.collection).import_all
         passes.run_until_complete(share)
         run.report(stage="removing obsolete rows")
         removed = rows.remove_obsolete(info.collection, grace_s=GRACE_S)
@@ -134,9 +131,7 @@ def describe(encoder: EncoderSettings, bulk: BulkConfig, load: Load = load_encod
     Raises:
         ConfigError: the model does not load.
     """
-    task = ray.remote(max_retries=1, **encoder.resources(bulk))(_load_and_describe)
-    with own_errors():
-        info: EncoderInfo = ray.get(task.remote(encoder.config, load))
+    info: EncoderInfo = run_task(encoder.resources(bulk), _load_and_describe, encoder.config, load)
     return info
 
 

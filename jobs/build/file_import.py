@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -104,25 +104,17 @@ class StagedRows(IndexRows):
         return WrittenRows([row.item for row in rows])
 
 
+@dataclass
 class FileImports:
     """Imports the files that wait for one collection; killed anywhere, it is done again from the beginning."""
 
-    def __init__(
-        self,
-        run: JobRun,
-        milvus: MilvusImports,
-        staging: Staging,
-        rows: IndexRows,
-        config: FileImportConfig,
-        collection: str,
-    ) -> None:
-        self._run = run
-        self._milvus = milvus
-        self._staging = staging
-        self._rows = rows
-        self._config = config
-        self._collection = collection
-        self._caught_up = False
+    run: JobRun
+    milvus: MilvusImports
+    staging: Staging
+    rows: IndexRows
+    config: FileImportConfig
+    collection: str
+    _caught_up: bool = False
 
     def import_all(self) -> int:
         """Import every file that waits, record its rows, and remove it; returns the count of rows.
@@ -132,67 +124,64 @@ class FileImports:
             VitrineError: Milvus has refused a file; the message holds its reason.
             Unavailable: Milvus or the store of the files was away, or took too long.
         """
-        names = self._staging.names()
+        names = self.staging.names()
         if names and not self._caught_up:
             # What a killed build has begun must end first: only then do counts show whether it brought their rows.
             self._wait_until_idle()
         self._caught_up = True
         recorded = 0
-        for batch in batched(names, self._config.files_at_once):
-            self._run.report(stage=f"importing {len(names)} files")
+        for batch in batched(names, self.config.files_at_once):
+            self.run.report(stage=f"importing {len(names)} files")
             first_keys = {name: self._first_keys(name) for name in batch}
             readable = [name for name, keys in first_keys.items() if keys]
             self._import(
-                [name for name in readable if not self._milvus.count_rows(self._collection, first_keys[name])]
+                [name for name in readable if not self.milvus.count_rows(self.collection, first_keys[name])]
             )
             recorded += sum(self._record(name) for name in readable)
         return recorded
 
     def _import(self, names: Sequence[str]) -> None:
-        paths = [self._staging.milvus_path(name) for name in names]
-        tasks = {path: self._milvus.begin_import(self._collection, path) for path in paths}
+        paths = [self.staging.milvus_path(name) for name in names]
+        tasks = {path: self.milvus.begin_import(self.collection, path) for path in paths}
+        self._wait_until(lambda: all(self.milvus.import_state(task).ended for task in tasks.values()))
         for path, task in tasks.items():
-            self._wait_until(partial(self._has_ended, task))
-            failure = self._milvus.import_state(task).failure
+            failure = self.milvus.import_state(task).failure
             if failure is not None:
                 raise VitrineError(f"Milvus does not import {path}: {failure}")
         if tasks:
             # A call that was cut short and repeated may have begun one more.
             self._wait_until_idle()
 
-    def _has_ended(self, task: int) -> bool:
-        return self._milvus.import_state(task).ended
-
     def _first_keys(self, name: str) -> list[str]:
         """Read the first keys of a file; one that cannot be read is removed, and has none."""
         try:
-            with self._staging.opened(name) as file:
+            with self.staging.opened(name) as file:
                 return [row["key"] for row in next(read_rows(file), [])]
         except InvalidInput as error:
             logger.warning("%s: %s; its images are encoded again", name, error.message)
-            self._staging.remove(name)
+            self.staging.remove(name)
             return []
 
     def _record(self, name: str) -> int:
         recorded = 0
-        with self._staging.opened(name) as file:
+        with self.staging.opened(name) as file:
             for rows in read_rows(file):
-                self._run.check()
-                if self._milvus.count_rows(self._collection, [row["key"] for row in rows]) != len(rows):
-                    self._milvus.put(self._collection, rows)
+                self.run.check()
+                if self.milvus.count_rows(self.collection, [row["key"] for row in rows]) != len(rows):
+                    self.milvus.put(self.collection, rows)
                 # As much of the items as the ledger needs.
                 items = [IndexItem(row["image_id"], row["revision"], "", "", {}) for row in rows]
-                self._rows.settle(self._collection, items)
+                self.rows.settle(self.collection, items)
                 recorded += len(rows)
-        self._staging.remove(name)
+        self.staging.remove(name)
         return recorded
 
     def _wait_until_idle(self) -> None:
-        self._wait_until(lambda: self._milvus.imports_under_way(self._collection) == 0)
-        self._milvus.show_imported(self._collection)
+        self._wait_until(lambda: self.milvus.imports_under_way(self.collection) == 0)
+        self.milvus.show_imported(self.collection)
 
     def _wait_until(self, is_so: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + self._config.wait_s
+        deadline = time.monotonic() + self.config.wait_s
         while True:
             try:
                 if is_so():
@@ -200,5 +189,5 @@ class FileImports:
             except StoreUnavailable as error:
                 logger.warning("an import cannot be followed: %s", error.message)
             if time.monotonic() > deadline:
-                raise Unavailable(f"Milvus has not imported all files within {self._config.wait_s:g} s")
-            self._run.pause(_LOOK_S)
+                raise Unavailable(f"Milvus has not imported all files within {self.config.wait_s:g} s")
+            self.run.pause(_LOOK_S)

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -142,30 +142,26 @@ class ShardIndexer:
             done.add(await indexer.index(batch))
 
 
+@dataclass
 class Passes:
     """Indexes what is missing of one collection; counts and speed add up over the passes.
 
     `import_files` completes what actors have only put into files, and returns how many rows those held.
     """
 
-    def __init__(
-        self,
-        run: JobRun,
-        work: ShardWork,
-        ledger: Ledger,
-        bulk: BulkConfig,
-        resources: dict[str, float],
-        import_files: Callable[[], int] | None = None,
-    ) -> None:
-        self.speed = Speed(run.started)
-        self.indexed = self.failed = 0
-        self._run = run
-        self._work = work
-        self._ledger = ledger
-        self._bulk = bulk
-        self._resources = resources
-        self._import_files = import_files or (lambda: 0)
-        self._shard_images = bulk.shard_images if work.files is None else work.files.file_images
+    run: JobRun
+    work: ShardWork
+    ledger: Ledger
+    bulk: BulkConfig
+    resources: dict[str, float]
+    import_files: Callable[[], int] = lambda: 0
+    indexed: int = 0
+    failed: int = 0
+    speed: Speed = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Measure from the start of the job."""
+        self.speed = Speed(self.run.started)
 
     def run_until_complete(self, share: float) -> None:
         """Repeat until no more is missing than live traffic has added meanwhile.
@@ -174,36 +170,37 @@ class Passes:
             Conflict: the job was canceled.
             Unavailable: encoder or store were away for longer than the configured patience.
         """
-        waited_s = 0.0
+        waited_s, files = 0.0, self.work.files
+        shard_images = self.bulk.shard_images if files is None else files.file_images
         # An earlier build may have been killed between its encoding and the end of this.
-        self._import_files()
+        self.import_files()
         while gap := self.gap():
-            done, pending = self._pass(cut(gap, self._shard_images, share), round(gap * share))
-            if self._import_files():
+            done, pending = self._pass(cut(gap, shard_images, share), round(gap * share))
+            if self.import_files():
                 self.speed.lasted_until(time.time())
-            if not pending and (share < 1 or self.gap() <= self._bulk.gap_threshold):
+            if not pending and (share < 1 or self.gap() <= self.bulk.gap_threshold):
                 return
             if pending and not done:
                 waited_s += _BACKOFF_S
-                if waited_s > self._bulk.patience_s:
+                if waited_s > self.bulk.patience_s:
                     raise Unavailable(f"{pending} images wait for a store or model that is away")
-                self._run.report(stage="waiting for a store or model that is away")
-                self._run.pause(_BACKOFF_S)
+                self.run.report(stage="waiting for a store or model that is away")
+                self.run.pause(_BACKOFF_S)
             else:
                 waited_s = 0.0
 
     def gap(self) -> int:
         """Count what is missing."""
-        return self._ledger.counts(self._work.info.collection).missing
+        return self.ledger.counts(self.work.info.collection).missing
 
     def _pass(self, shards: Sequence[Shard], gap: int) -> tuple[int, int]:
         """Index the shards; returns how many images are done and how many have to wait."""
-        self._run.report(stage="starting the encoders")
+        self.run.report(stage="starting the encoders")
         done = pending = 0
         before = self.speed.done
         with own_errors():
             for result in self._results(shards):
-                self._run.check()
+                self.run.check()
                 done += result["indexed"] + result["failed"]
                 pending += result["pending"]
                 self.indexed += result["indexed"]
@@ -213,13 +210,13 @@ class Passes:
         return done, pending
 
     def _results(self, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
-        bulk = self._bulk
+        bulk = self.bulk
         DataContext.get_current().enable_progress_bars = False
         # A block a shard: blocks are what the pool's actors take up one by one.
         ranges = ray.data.from_items([asdict(shard) for shard in shards], override_num_blocks=len(shards))
         indexed = ranges.map(
             ShardIndexer,
-            fn_constructor_args=(self._work,),
+            fn_constructor_args=(self.work,),
             compute=ActorPoolStrategy(
                 min_size=bulk.min_actors,
                 max_size=max(bulk.min_actors, min(bulk.max_actors, len(shards))),
@@ -227,13 +224,13 @@ class Passes:
                 max_tasks_in_flight_per_actor=2 * CALLS_AT_ONCE,
                 enable_true_multi_threading=True,
             ),
-            **self._resources,
+            **self.resources,
         )
         yield from indexed.iter_rows()
 
     def _report(self, total: int) -> None:
         done = self.indexed + self.failed
-        self._run.report(
+        self.run.report(
             stage="indexing",
             total=max(total, done),
             done=self.indexed,

@@ -1,9 +1,8 @@
 """Job `evaluate`: compare versions of models, and ensembles of them, on queries with known answers."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from rich.console import Console
 
 from catalog.sources.folder import check_opened
 from core.job_config import EvaluationConfig
@@ -15,18 +14,18 @@ from jobs.evaluation.labels import JudgedQuery
 from jobs.evaluation.measures import Bootstrap, QualityGateDecision, decide, measure
 from jobs.evaluation.queries import labels_of, queries_for
 from jobs.evaluation.ranking import Encode, EncodedInputs, PooledStore, encode_on_cluster, pool_of, rank
-from jobs.evaluation.report import store_files, tables
+from jobs.evaluation.report import store_files
 from jobs.evaluation.result import Comparison, EvaluationResult, Values, comparison, figures
 from jobs.runner.context import JobContext
 from jobs.runner.settings import EncoderSettings
 from milvus.store import MilvusStore
 
+logger = logging.getLogger(__name__)
+
 SHOWN_HITS = 6
 """First products of each list that a result keeps, for the report to show."""
 
 _NAMED_QUERIES = 5
-_WIDTH = 200
-"""Columns of the tables where the output is no terminal."""
 
 ShownHits = Mapping[str, Mapping[str, tuple[Hit, ...]]]
 
@@ -154,7 +153,7 @@ def _decision(
 
 
 def evaluate_job(context: JobContext, args: JobArgs) -> dict[str, Any]:
-    """Compare, print the tables to the log, store the report; return the figures and the names of the files.
+    """Compare and store the report; return the figures and the names of the files.
 
     Raises:
         VitrineError: as `evaluate`.
@@ -164,7 +163,7 @@ def evaluate_job(context: JobContext, args: JobArgs) -> dict[str, Any]:
     if not context.at_shell:
         check_opened(args, context.settings.imports.folders)
     result = evaluate(context, args)
-    console = Console(stderr=True)
-    (console if console.is_terminal else Console(stderr=True, width=_WIDTH)).print(tables(result))
+    if result.decision is not None:
+        logger.info("quality gate %s", result.decision.reason)
     context.run.report(stage="writing the report")
     return result.summary() | store_files(result, context.catalog, context.settings.images)

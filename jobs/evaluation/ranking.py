@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-import ray
-
 from catalog.opening import Catalog
 from core.batching import batched
 from core.ensemble import EnsembleSearch
@@ -20,7 +18,7 @@ from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, Vecto
 from jobs.evaluation.labels import JudgedQuery
 from jobs.evaluation.queries import draw
 from jobs.evaluation.result import System
-from jobs.runner.cluster import own_errors
+from jobs.runner.cluster import run_task
 from jobs.runner.settings import EncoderSettings
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
@@ -63,9 +61,7 @@ def encode_on_cluster(bulk: BulkConfig) -> Encode:
     """Encode in a Ray task with the resources of a copy of the model in bulk jobs."""
 
     def encode(encoder: EncoderSettings, inputs: Sequence[EncoderInput]) -> Encoded:
-        task = ray.remote(max_retries=1, **encoder.resources(bulk))(encode_here)
-        with own_errors():
-            encoded: Encoded = ray.get(task.remote(encoder.config, list(inputs)))
+        encoded: Encoded = run_task(encoder.resources(bulk), encode_here, encoder.config, list(inputs))
         return encoded
 
     return encode
@@ -189,10 +185,7 @@ async def _hits(system: System, searches: Mapping[str, ModelSearch], query: Sear
     result = await ensemble.search(replace(query, weights=system.weights, fusion=system.fusion))
     if result.degraded:
         # An ensemble without a member is another ensemble, with other figures.
-        raise _member_unavailable(result.skipped | result.incomplete)
+        away = result.skipped | result.incomplete
+        reasons = "; ".join(f"{name}: {message}" for name, message in away.items())
+        raise Unavailable(f"a member did not answer, so its ensemble was not measured ({reasons})")
     return result.hits
-
-
-def _member_unavailable(away: Mapping[str, str]) -> VitrineError:
-    reasons = "; ".join(f"{name}: {message}" for name, message in away.items())
-    return Unavailable(f"a member did not answer, so its ensemble was not measured ({reasons})")

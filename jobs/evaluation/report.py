@@ -1,24 +1,20 @@
-"""Report of a comparison: an HTML page with images, tables for a terminal, and the stored files."""
+"""Report of a comparison: an HTML page with images, and the stored files."""
 
 import base64
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from catalog.opening import Catalog
 from core.errors import InvalidInput, NotFound
+from core.types import Hit
 from jobs.evaluation.labels import JudgedQuery
-from jobs.evaluation.measures import Estimate
-from jobs.evaluation.result import EvaluationResult, Figures
+from jobs.evaluation.result import EvaluationResult
 from models.images import ImageLimits, decoding
 
 _TEMPLATE = "report.html.j2"
@@ -53,34 +49,6 @@ class Thumbnails:
         return self.of_file(data)
 
 
-@dataclass(frozen=True, slots=True)
-class ShownHit:
-    """A product in a list; `grade` is 0 where it does not answer the query."""
-
-    product_id: str
-    thumbnail: str | None
-    grade: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShownList:
-    """Products that one system found, and the value of that list."""
-
-    system: str
-    value: float
-    hits: tuple[ShownHit, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ShownQuery:
-    """A query with the systems' lists, best first."""
-
-    query: JudgedQuery
-    thumbnail: str | None
-    spread: float
-    lists: tuple[ShownList, ...]
-
-
 def report(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> str:
     """Render the page; it loads nothing from anywhere."""
     environment = Environment(
@@ -90,10 +58,12 @@ def report(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    thumbnails = Thumbnails(catalog, limits)
-    shown = [_shown(result, query, spread, thumbnails) for query, spread in most_different(result)]
     return environment.get_template(_TEMPLATE).render(
-        result=result, metrics=result.config.metrics, headline=result.config.quality_gate.metric, shown=shown
+        result=result,
+        metrics=result.config.metrics,
+        headline=result.config.quality_gate.metric,
+        shown=[(query, _lists(result, query)) for query, _ in most_different(result)],
+        thumbnails=Thumbnails(catalog, limits),
     )
 
 
@@ -110,86 +80,12 @@ def _spread(by_system: Mapping[str, Mapping[str, float]], query_id: str) -> floa
     return max(found) - min(found) if found else 0.0
 
 
-def _shown(result: EvaluationResult, query: JudgedQuery, spread: float, thumbnails: Thumbnails) -> ShownQuery:
-    lists = [
-        ShownList(
-            name,
-            values[result.config.quality_gate.metric][query.query_id],
-            _hits(result, name, query, thumbnails),
-        )
-        for name, values in result.values.items()
-        if query.query_id in values[result.config.quality_gate.metric]
-    ]
-    own = None if query.image is None else thumbnails.of_file(query.image)
-    return ShownQuery(query, own, spread, _best_first(lists))
-
-
-def _hits(
-    result: EvaluationResult, system: str, query: JudgedQuery, thumbnails: Thumbnails
-) -> tuple[ShownHit, ...]:
-    return tuple(
-        ShownHit(hit.product_id, thumbnails.of_image(hit.image_id), query.grades.get(hit.product_id, 0))
-        for hit in result.hits[system][query.query_id]
-    )
-
-
-def _best_first(lists: Sequence[ShownList]) -> tuple[ShownList, ...]:
-    return tuple(sorted(lists, key=lambda each: -each.value))
-
-
-def tables(result: EvaluationResult) -> Group:
-    """Draw means and differences for each kind of query, the notes, and the reason of the quality gate."""
-    metrics = result.config.metrics
-    parts: list[Table | Text] = []
-    for figures in result.figures:
-        parts.append(_means(figures, metrics))
-        if figures.differences:
-            parts.append(_differences(figures, result.config.quality_gate.metric, result.config.confidence))
-    parts += [Text(note) for note in result.notes]
-    if result.pool is not None:
-        parts.append(Text(f"searched among {result.pool} products that every collection holds"))
-    if result.decision is not None:
-        style = "bold green" if result.decision.passed else "bold red"
-        parts.append(Text(f"quality gate {result.decision.reason}", style))
-    return Group(*parts)
-
-
-def _means(figures: Figures, metrics: tuple[str, ...]) -> Table:
-    table = Table(title=f"{figures.queries} queries: {figures.kind}")
-    table.add_column("model")
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-    for name, estimates in figures.estimates.items():
-        table.add_row(
-            name, *(f"{estimates[metric].mean:.3f}\n{_margins(estimates[metric])}" for metric in metrics)
-        )
-    return table
-
-
-def _differences(figures: Figures, metric: str, confidence: float) -> Table:
-    table = Table(title=f"differences in {metric}, query by query, with {confidence:.0%} intervals")
-    for heading in ("first", "second", "first - second", "interval", "queries"):
-        table.add_column(heading, justify="left" if heading in ("first", "second") else "right")
-    for each in _difference_rows(figures, metric):
-        table.add_row(*each)
-    return table
-
-
-def _difference_rows(figures: Figures, metric: str) -> Iterator[tuple[str, ...]]:
-    for each in figures.differences:
-        if each.metric == metric:
-            found = each.estimate
-            yield each.first, each.second, f"{found.mean:+.4f}", _interval(found), str(found.queries)
-
-
-def _interval(found: Estimate) -> str:
-    return "" if found.low is None or found.high is None else f"{found.low:+.4f} to {found.high:+.4f}"
-
-
-def _margins(found: Estimate) -> str:
-    if found.low is None or found.high is None:
-        return ""
-    return f"-{found.mean - found.low:.3f} +{found.high - found.mean:.3f}"
+def _lists(result: EvaluationResult, query: JudgedQuery) -> list[tuple[str, float, tuple[Hit, ...]]]:
+    """List the systems that answered the query, best first, with the values and products of their answers."""
+    metric, key = result.config.quality_gate.metric, query.query_id
+    answered = {name: by[metric][key] for name, by in result.values.items() if key in by[metric]}
+    best_first = sorted(answered, key=answered.__getitem__, reverse=True)
+    return [(name, answered[name], result.hits[name][key]) for name in best_first]
 
 
 def store_files(result: EvaluationResult, catalog: Catalog, limits: ImageLimits) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Ray for a job: a running cluster, or one that lives as long as the job."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -68,6 +68,13 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def run_task(resources: Mapping[str, float], function: Callable[..., Any], *args: Any) -> Any:
+    """Run a function in a Ray task with these resources, such as those of one copy of a model."""
+    task = ray.remote(max_retries=1, **resources)(function)
+    with own_errors():
+        return ray.get(task.remote(*args))
 
 
 @contextmanager

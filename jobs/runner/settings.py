@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from catalog.database import MAX_IMAGES_PER_PRODUCT, CatalogConfig
 from catalog.fetching.connections import FetchLimits
@@ -84,6 +84,23 @@ class EncoderSettings:
         }
 
 
+class _Jobs(BaseModel):
+    bulk: BulkConfig = BulkConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    imports: ImportConfig = ImportConfig()
+
+
+class _Gateway(BaseModel):
+    """Arguments of the gateway that jobs need; it checks the others itself."""
+
+    catalog: CatalogConfig
+    milvus: MilvusConfig
+    jobs: _Jobs = _Jobs()
+    images: ImageLimits = ImageLimits()
+    fetch: FetchLimits = FetchLimits()
+    max_images_per_product: int = MAX_IMAGES_PER_PRODUCT
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Parts of a Serve configuration that jobs need."""
@@ -159,33 +176,25 @@ def settings_of(applications: Iterable[Mapping[str, Any]], log: Mapping[str, Any
         by_builder.setdefault(builder, []).append(application)
     if "build_gateway" not in by_builder:
         raise ConfigError("the Serve configuration has no gateway, which names the catalog")
-    gateway = by_builder["build_gateway"][0].get("args") or {}
+    gateway = by_builder["build_gateway"][0]
     try:
+        stated = _Gateway.model_validate(gateway.get("args") or {})
         encoders = [_encoder(each) for each in by_builder.get("build_encoder", [])]
         return Settings(
-            catalog=CatalogConfig.model_validate(gateway.get("catalog")),
-            milvus=MilvusConfig.model_validate(gateway.get("milvus")),
-            bulk=BulkConfig.model_validate((gateway.get("jobs") or {}).get("bulk") or {}),
+            catalog=stated.catalog,
+            milvus=stated.milvus,
+            bulk=stated.jobs.bulk,
             encoders={each.config.name: each for each in encoders},
-            evaluation=EvaluationConfig.model_validate((gateway.get("jobs") or {}).get("evaluation") or {}),
+            evaluation=stated.jobs.evaluation,
             ensemble=_ensemble(by_builder.get("build_ensemble", [])),
-            log_encoding=(by_builder["build_gateway"][0].get("logging_config") or log or {}).get(
-                "encoding", "TEXT"
-            ),
-            **_of_imports(gateway),
+            imports=stated.jobs.imports,
+            images=stated.images,
+            fetch=stated.fetch,
+            max_images_per_product=stated.max_images_per_product,
+            log_encoding=(gateway.get("logging_config") or log or {}).get("encoding", "TEXT"),
         )
     except ValidationError as error:
         raise ConfigError(f"the Serve configuration is wrong: {first_error(error)}") from None
-
-
-def _of_imports(gateway: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "imports": ImportConfig.model_validate((gateway.get("jobs") or {}).get("imports") or {}),
-        "images": ImageLimits.model_validate(gateway.get("images") or {}),
-        "fetch": FetchLimits.model_validate(gateway.get("fetch") or {}),
-    }
-    most = gateway.get("max_images_per_product")
-    return found if most is None else found | {"max_images_per_product": int(most)}
 
 
 def _encoder(application: Mapping[str, Any]) -> EncoderSettings:

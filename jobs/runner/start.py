@@ -73,27 +73,19 @@ def logging_for(job_id: str, encoding: str) -> Iterator[None]:
             handler.addFilter(identified)
             if encoding == "JSON":
                 handler.setFormatter(_json())
+        logger.info("job %s begins", job_id)
+        started, status = time.monotonic(), "ok"
         try:
-            with _logged(job_id):
-                yield
+            yield
+        except BaseException as error:
+            status = type(error).__name__
+            raise
         finally:
+            ms = round((time.monotonic() - started) * 1e3)
+            extra = {"status": status, "ms": ms}
+            logger.info("job %s ends after %.1f s: %s", job_id, ms / 1e3, status, extra=extra)
             for handler in handlers:
                 handler.removeFilter(identified)
-
-
-@contextmanager
-def _logged(job_id: str) -> Iterator[None]:
-    logger.info("job %s begins", job_id)
-    started, status = time.monotonic(), "ok"
-    try:
-        yield
-    except BaseException as error:
-        status = type(error).__name__
-        raise
-    finally:
-        ms = round((time.monotonic() - started) * 1e3)
-        extra = {"status": status, "ms": ms}
-        logger.info("job %s ends after %.1f s: %s", job_id, ms / 1e3, status, extra=extra)
 
 
 class _Identified(logging.Filter):
@@ -143,7 +135,7 @@ def run_here(kind: str, args: Mapping[str, Any], config: Path | None, address: s
         raise InvalidInput(first_error(error)) from None
     if kind in _ON_THE_SERVICE and address is None:
         address = os.environ.get("RAY_ADDRESS", "auto")
-    with _prepared(config, address) as (settings, catalog):
+    with opened(config, address) as (settings, catalog):
         running = take_up(catalog.jobs, kind, checked)
         job_id = running.job.job_id
         try:
@@ -160,18 +152,10 @@ def run_here(kind: str, args: Mapping[str, Any], config: Path | None, address: s
 
 def work(hold: Callable[[Catalog], JobRun], config: Path | None, address: str | None) -> Job:
     """Run the job that `hold` takes up, and return its record; raises as the job does."""
-    with _prepared(config, address) as (settings, catalog):
+    with opened(config, address) as (settings, catalog):
         running = hold(catalog)
         _work(running, settings, catalog, address)
         return catalog.jobs.get(running.job.job_id)
-
-
-@contextmanager
-def _prepared(config: Path | None, address: str | None) -> Iterator[tuple[Settings, Catalog]]:
-    if address is not None:
-        os.environ["RAY_ADDRESS"] = address
-    with opened(config) as (settings, catalog):
-        yield settings, catalog
 
 
 def _work(
@@ -185,13 +169,15 @@ def _work(
 
 
 @contextmanager
-def opened(config: Path | None) -> Iterator[tuple[Settings, Catalog]]:
-    """Read a Serve configuration, the running one without a file, and open its catalog.
+def opened(config: Path | None, address: str | None = None) -> Iterator[tuple[Settings, Catalog]]:
+    """Read a Serve configuration, or without a file that of the service at `address`, and open its catalog.
 
     Raises:
         ConfigError: the configuration is wrong.
         Unavailable: the running service or the database is away.
     """
+    if address is not None:
+        os.environ["RAY_ADDRESS"] = address
     settings = running_settings() if config is None else settings_of_file(config)
     catalog = open_catalog(settings.catalog)
     try:

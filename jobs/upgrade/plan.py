@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-
 from catalog.opening import Catalog, open_catalog
 from core.batching import batched, batched_by_bytes
 from core.errors import NotFound
 from core.jobs import JobArgs, PlanArgs, version_facts
 from core.types import EncoderInfo, IndexItem
-from jobs.runner.cluster import own_errors
+from jobs.runner.cluster import run_task
 from jobs.runner.context import JobContext, open_store
 from jobs.runner.settings import EncoderSettings, Settings
 from jobs.upgrade.rollout import live_version
@@ -41,10 +39,8 @@ def measure(settings: Settings, encoder: EncoderSettings, images: int) -> Measur
 
     Nothing is written to Milvus or the ledger. Where they are slow, a build is slower than measured here.
     """
-    asked = time.time()
-    task = ray.remote(max_retries=1, **encoder.resources(settings.bulk))(_measure)
-    with own_errors():
-        measured: Measurement = ray.get(task.remote(settings, encoder, images, asked))
+    resources = encoder.resources(settings.bulk)
+    measured: Measurement = run_task(resources, _measure, settings, encoder, images, time.time())
     return measured
 
 
@@ -104,11 +100,10 @@ def plan(context: JobContext, args: JobArgs) -> dict[str, Any]:
     context.run.report(stage="measuring the candidate", total=wanted)
     measured = measure(context.settings, candidate, wanted)
     context.run.report(images_per_s=measured.images_per_s, done=measured.images)
-    missing = catalog.ledger.counts(measured.info.collection).missing
     with open_store(context) as store:
         exists = store.has_collection(measured.info.collection)
         baseline = live_version(store, catalog.ledger.versions(), args.model)
-    missing = missing if exists else images
+    missing = catalog.ledger.counts(measured.info.collection).missing if exists else images
     return {
         **version_facts(measured.info),
         "baseline": baseline and baseline.collection,

@@ -3,18 +3,20 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from core.errors import Conflict
 from core.jobs import EvaluateArgs, JobArgs, PromoteArgs, RollbackArgs, version_facts
+from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.build.build import complete, describe
 from jobs.evaluation.evaluate import evaluate
 from jobs.evaluation.measures import QualityGateDecision
 from jobs.runner.context import JobContext, open_store
 from jobs.runner.settings import EncoderSettings, settings_of
-from jobs.upgrade.rollout import UpgradeContext, VersionRollout, as_it_was, version_to_return_to
-from jobs.upgrade.serving import RunningServe, Serving, change
+from jobs.upgrade.rollout import VersionRollout, as_it_was, version_to_return_to
+from jobs.upgrade.serving import RunningServe, Serving, change, served_collection
 
 _TOLERATED = 0.1
 """Share of the images that a candidate may lack at most, however few they are."""
@@ -81,7 +83,8 @@ class Upgrade:
     """An upgrade under way: the running configuration, its encoder, and the live collection."""
 
     job: JobContext
-    context: UpgradeContext
+    store: VectorStore
+    serving: Serving
     running: dict[str, Any]
     current: EncoderSettings
     live: str | None
@@ -94,7 +97,7 @@ class Upgrade:
         """
         counts = self.job.catalog.ledger.counts(info.collection)
         allowed = min(self.job.settings.bulk.gap_threshold, int(counts.images * _TOLERATED))
-        there = self.context.store.has_collection(info.collection)
+        there = self.store.has_collection(info.collection)
         if not there or counts.missing > allowed:
             missing = counts.missing if there else counts.images
             raise Conflict(
@@ -111,7 +114,7 @@ class Upgrade:
             Conflict: the quality gate refuses it.
         """
         runs = not change(self.running, info.name, candidate.version)
-        if runs or self.context.serving.describe(info.name).collection == info.collection:
+        if runs or served_collection(self.serving, info.name) == info.collection:
             return _not_asked("this version runs already")
         if force is not None:
             return _not_asked(force)
@@ -129,16 +132,23 @@ class Upgrade:
     ) -> dict[str, Any]:
         """Make a version the live one; return what changed."""
 
-        def build() -> object:
-            job = self.job
-            return complete(job.run, job.settings, job.catalog, encoder, info)
-
-        tolerated = self.job.settings.bulk.gap_threshold
-        changed = VersionRollout(self.context, info, build, tolerated, wait_s).proceed(encoder.version, apply)
+        job = self.job
+        changed = VersionRollout(
+            job.run,
+            job.catalog,
+            self.store,
+            self.serving,
+            info,
+            encoder.version,
+            build=partial(complete, job.run, job.settings, job.catalog, encoder, info),
+            tolerated=job.settings.bulk.gap_threshold,
+            apply=apply,
+            wait_s=wait_s,
+        ).proceed()
         return {
             **version_facts(info),
             "baseline": self.live,
-            "remaining": self.job.catalog.ledger.counts(info.collection).missing,
+            "remaining": job.catalog.ledger.counts(info.collection).missing,
             # The whole configuration may hold secrets, and results of jobs are open to whoever may search.
             "diff": changed.diff,
         }
@@ -162,5 +172,4 @@ def begun(context: JobContext, serving: Serving, model: str) -> Iterator[Upgrade
     running = serving.config()
     current = settings_of(running["applications"]).encoder(model, {})
     with open_store(context) as store:
-        upgrade = UpgradeContext(context.run, context.catalog, store, serving)
-        yield Upgrade(context, upgrade, running, current, store.alias_target(model))
+        yield Upgrade(context, store, serving, running, current, store.alias_target(model))

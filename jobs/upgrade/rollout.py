@@ -22,7 +22,7 @@ from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.runner.context import JobRun
 from jobs.runner.settings import EncoderSettings, first_error
-from jobs.upgrade.serving import Change, Serving, arguments, change
+from jobs.upgrade.serving import Change, Serving, arguments, change, served_collection
 from models.config import EncoderConfig
 
 logger = logging.getLogger(__name__)
@@ -105,34 +105,28 @@ def as_it_was(catalog: Catalog, current: EncoderSettings, info: EncoderInfo) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class UpgradeContext:
-    """Job, catalog, vector store and running service of an upgrade."""
+class VersionRollout:
+    """Rollout of the version `target`, which the fields `version` of its encoder make.
+
+    `build` completes its collection as far as possible at once. The collection may lack `tolerated` images when
+    the replicas change. Without `apply` somebody else changes the configuration within `wait_s`.
+    """
 
     run: JobRun
     catalog: Catalog
     store: VectorStore
     serving: Serving
-
-
-@dataclass(frozen=True, slots=True)
-class VersionRollout:
-    """Rollout of the version `target`.
-
-    `build` completes its collection as far as possible at once. The collection may lack `tolerated` images when
-    the replicas change.
-    """
-
-    context: UpgradeContext
     target: EncoderInfo
+    version: Mapping[str, Any]
     build: Callable[[], object]
     tolerated: int
+    apply: bool
     wait_s: float
 
-    def proceed(self, version: Mapping[str, Any], apply: bool) -> Change:
+    def proceed(self) -> Change:
         """Do every step that is not done yet, until the version serves, is complete and live.
 
-        `version` are the fields that make the encoder the target. The change that is returned includes what an
-        interrupted attempt changed before the alias moved.
+        The change that is returned includes what an interrupted attempt changed before the alias moved.
 
         Raises:
             ModelUnavailable: the new replicas do not start; the old version still serves.
@@ -141,9 +135,10 @@ class VersionRollout:
         """
         # Before the replicas change, so that hardly anything is missing from the collection that they search.
         self._catch_up("before the replicas change", self.tolerated)
-        self._remember(change(self.context.serving.config(), self.target.name, version))
-        changed = self._configure(version, apply)
-        self._wait_for_replicas(changed, apply)
+        self._remember(change(self.serving.config(), self.target.name, self.version))
+        failed_before = self._failed_at()
+        changed = self._configure(self.version)
+        self._wait_for_replicas(changed, failed_before)
         # From now on live traffic writes to this version, so the gap no longer grows.
         self._catch_up("after the replicas have changed", 0)
         whole = self._since_the_live_version(changed)
@@ -154,61 +149,71 @@ class VersionRollout:
         if not self._lacks_more_than(0):
             return
         for _ in range(_ROUNDS):
-            self.context.run.report(stage=f"catching up {when}")
+            self.run.report(stage=f"catching up {when}")
             self.build()
-            self.context.run.check()
+            self.run.check()
             if not self._lacks_more_than(tolerated):
                 return
         # The repair closes the rest of the gap.
         logger.info("%s still lacks images %s", self.target.collection, when)
 
     def _lacks_more_than(self, count: int) -> bool:
-        missing = self.context.catalog.ledger.missing(self.target.collection, count + 1, GRACE_S)
+        missing = self.catalog.ledger.missing(self.target.collection, count + 1, GRACE_S)
         return len(missing) > count
 
     def _remember(self, changed: Change) -> None:
-        versions, name = self.context.catalog.versions, self.target.name
-        live = self.context.store.alias_target(name)
-        # What runs now is how to go back to the live version, unless it has been left already.
-        if changed and live is not None and live == self.context.serving.describe(name).collection:
+        versions, name = self.catalog.versions, self.target.name
+        live = self.store.alias_target(name)
+        # What runs now is how to go back to the live version, unless it has been left already or does not answer.
+        if changed and live is not None and live == served_collection(self.serving, name):
             versions.keep_settings(live, _version_fields(changed.before, name))
         versions.keep_settings(self.target.collection, _version_fields(changed.after, name))
         versions.choose(self.target.collection)
 
-    def _configure(self, version: Mapping[str, Any], apply: bool) -> Change:
+    def _failed_at(self) -> float | None:
+        """When replicas were deployed that do not start; None where they do, or nothing is known."""
+        try:
+            status = self.serving.rollout(self.target.name)
+        except Unavailable:
+            return None
+        return status.deployed_at if status.failed else None
+
+    def _configure(self, version: Mapping[str, Any]) -> Change:
         """Change the running configuration; simultaneous changes of other models stay."""
-        with self.context.run.locked(_SERVE_CONFIG) as keep_lock:
+        with self.run.locked(_SERVE_CONFIG) as keep_lock:
             # Read under the lock: Serve takes a whole configuration, with whatever was read before.
-            changed = change(self.context.serving.config(), self.target.name, version)
-            if changed and apply:
+            changed = change(self.serving.config(), self.target.name, version)
+            if changed and self.apply:
                 keep_lock()
-                self.context.serving.apply(changed.after)
+                self.serving.apply(changed.after)
         return changed
 
-    def _wait_for_replicas(self, changed: Change, apply: bool) -> None:
+    def _wait_for_replicas(self, changed: Change, failed_before: float | None) -> None:
+        manual = changed and not self.apply
         if changed:
             logger.info("the change of the configuration:\n%s", changed.diff)
-        if changed and not apply:
+        if manual:
             logger.info("the same as a patch of a RayService:\n%s", changed.rayservice_patch)
-        manual = changed and not apply
-        self.context.run.report(
+        self.run.report(
             stage="waiting for the change in the job's log" if manual else "waiting for the replicas"
         )
         deadline = time.monotonic() + self.wait_s
-        while not self._serves(apply):
+        while not self._serves(failed_before):
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"{self.target.name} does not serve {self.target.fingerprint} within {self.wait_s:g} s; "
                     "asked for again, the promotion goes on"
                 )
-            self.context.run.pause(_LOOK_S)
+            self.run.pause(_LOOK_S)
 
-    def _serves(self, apply: bool) -> bool:
-        name, serving = self.target.name, self.context.serving
+    def _serves(self, failed_before: float | None) -> bool:
+        name, serving = self.target.name, self.serving
         try:
+            # Read before the status, which may be that of another configuration until somebody changes it.
+            configured = self.apply or not change(serving.config(), name, self.version)
             status = serving.rollout(name)
-            if status.status == "DEPLOY_FAILED":
-                self._give_up(status.message, apply)
+            if status.failed and configured and (self.apply or status.deployed_at != failed_before):
+                self._give_up(status.message)
             # Serve calls an application running when no replica of an older version is left.
             return status.status == "RUNNING" and all(
                 serving.describe(name).collection == self.target.collection for _ in range(_ANSWERS)
@@ -218,19 +223,19 @@ class VersionRollout:
         except Unavailable:
             return False
 
-    def _give_up(self, reason: str, apply: bool) -> None:
+    def _give_up(self, reason: str) -> None:
         live, settings = self._live_settings()
         restored = ""
-        if apply and settings is not None and live != self.target.collection:
-            self._configure(settings, apply)
+        if self.apply and settings is not None and live != self.target.collection:
+            self._configure(settings)
             restored = "; the configuration is back to the live version's"
         raise ModelUnavailable(
             f"the replicas of {self.target.collection} do not start{restored}: {reason[-1000:]}"
         )
 
     def _live_settings(self) -> tuple[str | None, dict[str, Any] | None]:
-        live = self.context.store.alias_target(self.target.name)
-        return live, None if live is None else self.context.catalog.versions.settings(live)
+        live = self.store.alias_target(self.target.name)
+        return live, None if live is None else self.catalog.versions.settings(live)
 
     def _since_the_live_version(self, changed: Change) -> Change:
         live, settings = self._live_settings()
@@ -241,12 +246,12 @@ class VersionRollout:
 
     def _move_alias(self) -> None:
         name, collection = self.target.name, self.target.collection
-        live = self.context.store.alias_target(name)
+        live = self.store.alias_target(name)
         if live == collection:
             return
         if live is not None:
-            self.context.catalog.versions.retire(live)
-        self.context.store.set_alias(name, collection)
+            self.catalog.versions.retire(live)
+        self.store.set_alias(name, collection)
 
 
 def _version_fields(config: Mapping[str, Any], model: str) -> dict[str, Any]:

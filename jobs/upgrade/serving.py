@@ -97,10 +97,16 @@ def _yaml(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RolloutStatus:
-    """Status of an application by Serve's name for it, and Serve's message."""
+    """Status of an application by Serve's name for it, Serve's message, and when it was deployed last."""
 
     status: str
     message: str
+    deployed_at: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """Whether the replicas do not start."""
+        return self.status == "DEPLOY_FAILED"
 
 
 class Serving(Protocol):
@@ -121,6 +127,14 @@ class Serving(Protocol):
     def describe(self, model: str) -> EncoderInfo:
         """Ask some replica of an encoder which version it serves."""
         ...
+
+
+def served_collection(serving: Serving, model: str) -> str | None:
+    """Ask some replica which collection it searches; None where no replica answers."""
+    try:
+        return serving.describe(model).collection
+    except Unavailable:
+        return None
 
 
 class RunningServe:
@@ -161,7 +175,8 @@ class RunningServe:
             raise Unavailable(f"Serve runs no application {model!r}")
         reasons = [str(found.get("message") or "")]
         reasons += [str(each.get("message") or "") for each in found.get("deployments", {}).values()]
-        return RolloutStatus(str(found["status"]), " ".join(reason for reason in reasons if reason))
+        message = " ".join(reason for reason in reasons if reason)
+        return RolloutStatus(str(found["status"]), message, float(found.get("last_deployed_time_s") or 0.0))
 
     def describe(self, model: str) -> EncoderInfo:
         """Ask some replica of an encoder which version it serves."""

@@ -22,10 +22,11 @@ from milvus.store import MilvusStore
 from models.encoder import LocalEncoder
 from models.registry import load_encoder
 
-MIN_COSINE = {"fp32": 0.9999}
-"""Least cosine of a stored vector with its new encoding; batches and processors differ in the last digits."""
-MIN_COSINE_ROUNDED = 0.99
-"""The same for weights of less than fp32."""
+_MIN_COSINE, _MIN_COSINE_ROUNDED = 0.9999, 0.99
+"""Least cosine of a stored vector with its new encoding, by fp32 weights and by rounded ones.
+
+Batches and processors differ in the last digits.
+"""
 _BATCH = 32
 
 KeyedFile = tuple[str, str, int]
@@ -75,7 +76,7 @@ def is_same(stored: Vector, fresh: Vector, precision: str) -> bool:
     if stored.shape != fresh.shape or not is_unit(stored):
         return False
     kept = stored.astype(np.float64)
-    least = MIN_COSINE.get(precision, MIN_COSINE_ROUNDED)
+    least = _MIN_COSINE if precision == "fp32" else _MIN_COSINE_ROUNDED
     return float(kept @ fresh.astype(np.float64)) / float(np.linalg.norm(kept)) >= least
 
 

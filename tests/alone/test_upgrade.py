@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import yaml
 
-from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.tcp_ports import free_port
 from core.types import Vector, VectorRow
@@ -25,6 +24,7 @@ from milvus.store import MilvusStore
 from models.config import EncoderConfig
 from models.encoder import Encoder
 from models.registry import load_encoder
+from tests.support.catalog_fixtures import sqlite_in
 from tests.support.checkpoints import shallow_dinov2
 from tests.support.children import shown_on_failure
 from tests.support.traffic import PER_S, Traffic, image, new_image
@@ -48,9 +48,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def catalog(home: Path) -> Iterator[Catalog]:
-    opened = open_catalog(
-        CatalogConfig(database_url=f"sqlite:///{home}/catalog.sqlite", blobs_url=str(home / "blobs"))
-    )
+    opened = open_catalog(sqlite_in(home))
     for number in range(PRODUCTS):
         opened.products.put(f"p{number}", "", "", {}, [new_image(number)])
     yield opened

@@ -95,6 +95,7 @@ class DatabaseContract:
             assert connection.scalar(many) == 100_000
         engine.dispose()
 
+    @pytest.mark.slow
     def test_processes_that_start_and_write_at_once_never_fail(self, catalog_config: CatalogConfig) -> None:
         with ThreadPoolExecutor(3) as pool:
             writers = list(pool.map(lambda n: _run_writer(catalog_config, f"w{n}", 20), range(3)))
@@ -106,6 +107,7 @@ class DatabaseContract:
         assert len(acknowledged) == 60
         catalog.close()
 
+    @pytest.mark.slow
     def test_a_killed_writer_loses_nothing_that_it_acknowledged(self, catalog_config: CatalogConfig) -> None:
         acknowledged = set()
         for round_ in range(2):

@@ -329,6 +329,7 @@ class ImageFilesContract:
         assert self.stored(catalog) == self.marked(catalog) == {sha256(RED)}
         assert files.collect(0, 10) == Collected(removed=1)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("moment", ["before", "after"])
     def test_a_removal_that_is_killed_is_done_again(
         self,
@@ -357,6 +358,7 @@ class ImageFilesContract:
         assert files.collect(0, 10) == Collected(removed=2)
         assert self.stored(catalog) == set()
 
+    @pytest.mark.slow
     def test_many_writers_and_removers_of_one_content_lose_nothing(
         self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
     ) -> None:

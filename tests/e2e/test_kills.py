@@ -1,19 +1,17 @@
 """kill -9 while products are being written: every acknowledged product is found, without a manual step."""
 
 import base64
-import io
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-import numpy as np
 import pytest
-from PIL import Image
 
 from demo.run import pending
 from demo.service import DemoService
+from tests.support.traffic import image
 
 AFTER_S = 6.0
 BEFORE, AFTER, PATIENCE_S = 3, 7, 60.0
@@ -40,7 +38,7 @@ class Writer:
         number = 0
         with self._client:
             while not self._stop.is_set():
-                self._put(f"{self._prefix}-{number}", image(hash((self._prefix, number)) % 2**32))
+                self._put(f"{self._prefix}-{number}", image(hash((self._prefix, number)) % 2**32, side=96))
                 number += 1
 
     def stop(self) -> None:
@@ -65,13 +63,6 @@ class Writer:
         else:
             self.failures += 1
             time.sleep(0.1)
-
-
-def image(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((96, 96), Image.Resampling.NEAREST).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @contextmanager

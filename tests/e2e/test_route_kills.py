@@ -20,7 +20,8 @@ import pytest
 
 from demo.run import stored_ids
 from demo.service import DemoService
-from tests.e2e.test_kills import image, recovered
+from tests.e2e.test_kills import recovered
+from tests.support.traffic import image
 
 KILLS = int(os.environ.get("VITRINE_ROUTE_KILLS", "4"))
 VICTIMS = {
@@ -85,7 +86,7 @@ class Load:
 
     def _write(self, client: httpx.Client) -> None:
         number = next(self._numbers)
-        sku, data = f"route-{number}", image(number)
+        sku, data = f"route-{number}", image(number, side=96)
         body = {"attributes": {"sku": sku}, "images": [base64.b64encode(data).decode()]}
         while not self._ask(client, "PUT", f"/v1/products/{sku}", body):
             if self._stop.is_set():

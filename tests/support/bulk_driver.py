@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from catalog.database import CatalogConfig
 from catalog.jobs import SqlJobs
 from catalog.opening import open_catalog
 from core.errors import VitrineError
@@ -24,6 +23,7 @@ from milvus.config import MilvusConfig
 from models import fake
 from models.config import EncoderConfig
 from models.encoder import Pixels
+from tests.support.catalog_fixtures import sqlite_in
 
 LEASE_S = 2.0
 ARGS = {"model": "fake"}
@@ -64,9 +64,7 @@ def files_in(folder: str) -> BulkConfig:
 def settings(folder: Path, milvus_uri: str, bulk: BulkConfig = BULK) -> Settings:
     encoder = EncoderSettings(EncoderConfig(name="fake", family="fake"), num_cpus=0.5, num_gpus=0)
     return Settings(
-        catalog=CatalogConfig(
-            database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
-        ),
+        catalog=sqlite_in(folder),
         milvus=MilvusConfig(uri=milvus_uri),
         bulk=bulk,
         encoders={"fake": encoder},

@@ -22,6 +22,11 @@ BLUE = NewImage(b"a blue shirt", "image/png", 40, 50)
 GREEN = NewImage(b"a green shirt", "image/webp", 60, 70)
 
 
+def sqlite_in(folder: Path) -> CatalogConfig:
+    """A catalog whose database and files are in this folder."""
+    return CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=f"{folder}/blobs")
+
+
 class Clock:
     """A clock that stands still until it is moved."""
 

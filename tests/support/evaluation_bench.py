@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.index_rows import IndexRows
 from core.indexing import Indexer
@@ -24,6 +23,7 @@ from jobs.runner.settings import EncoderSettings, Settings
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
+from tests.support.catalog_fixtures import sqlite_in
 
 BLIND = "blind"
 """Begins the checkpoint of a version that sees nothing: its vectors are noise, the same for the same bytes."""
@@ -99,9 +99,7 @@ def bench(
     ensemble: EnsembleArgs | None = None,
 ) -> Bench:
     settings = Settings(
-        catalog=CatalogConfig(
-            database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
-        ),
+        catalog=sqlite_in(folder),
         milvus=MilvusConfig(uri=milvus_uri),
         bulk=BulkConfig(),
         encoders={each.name: EncoderSettings(each, num_cpus=1, num_gpus=0) for each in encoders},

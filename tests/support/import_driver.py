@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from catalog.database import CatalogConfig
 from catalog.fetching.connections import FetchLimits
 from catalog.jobs import SqlJobs
 from catalog.opening import Catalog, open_catalog
@@ -20,6 +19,7 @@ from jobs.imports.run import import_products
 from jobs.runner.context import JobContext, take_up
 from jobs.runner.settings import Settings
 from milvus.config import MilvusConfig
+from tests.support.catalog_fixtures import sqlite_in
 
 LEASE_S = 1.5
 IMPORTS = ImportConfig(batch_products=5, backoff_s=0.01, max_backoff_s=0.1, attempts=3)
@@ -27,9 +27,7 @@ IMPORTS = ImportConfig(batch_products=5, backoff_s=0.01, max_backoff_s=0.1, atte
 
 def settings(folder: Path, fetch: FetchLimits, imports: ImportConfig = IMPORTS) -> Settings:
     return Settings(
-        catalog=CatalogConfig(
-            database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
-        ),
+        catalog=sqlite_in(folder),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
         bulk=BulkConfig(),
         encoders={},

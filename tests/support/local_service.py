@@ -12,7 +12,6 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from catalog.database import CatalogConfig
 from catalog.fetching.connections import FetchLimits
 from catalog.fetching.fetcher import Fetcher
 from catalog.opening import open_catalog
@@ -24,6 +23,7 @@ from deployments.http.app import create_app
 from deployments.services.assembly import assemble
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
+from tests.support.catalog_fixtures import sqlite_in
 from tests.support.servers import HostileServer
 
 
@@ -53,9 +53,7 @@ def local_service(
     **settings: Any,
 ) -> Iterator[FastAPI]:
     args = GatewayArgs(
-        catalog=CatalogConfig(
-            database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs")
-        ),
+        catalog=sqlite_in(folder),
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
         **{"counts_ttl_s": 0, **settings},
     )

@@ -183,13 +183,19 @@ def shop_server() -> Iterator[Shop]:
         def log_message(self, *_args: object) -> None:
             """Tests count requests instead."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Requests)
+    with _listening(Requests) as shop.port:
+        yield shop
+
+
+@contextmanager
+def _listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """Answer requests on a free port of loopback; yields it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    shop.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield shop
+        yield server.server_port
     finally:
         server.shutdown()
         server.server_close()
@@ -239,13 +245,6 @@ def trace_receiver() -> Iterator[TraceReceiver]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    receiver = TraceReceiver(f"http://127.0.0.1:{server.server_port}/v1/traces")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with _listening(Handler) as port:
+        receiver = TraceReceiver(f"http://127.0.0.1:{port}/v1/traces")
         yield receiver
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -1,7 +1,5 @@
 """Requests that go on at a steady rate while something happens, and what became of each."""
 
-import base64
-import io
 import itertools
 import threading
 import time
@@ -9,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -17,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from core.types import NewImage
+from tests.support.image_files import b64, file
 
 PAUSE_S = 0.3
 """Between two requests of a kind: what they go through starts on the same cores."""
@@ -58,9 +56,7 @@ class SteadyLoad:
             thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Let what is under way end."""
         self._stop.set()
         for thread in self._threads:
@@ -103,12 +99,10 @@ def _sent(client: httpx.Client, name: str, request: httpx.Request) -> Outcome:
 PER_S = 5.0
 
 
-def image(seed: int) -> bytes:
-    """A PNG of 16 x 16 pixels that is like no other."""
+def image(seed: int, side: int = 16) -> bytes:
+    """A PNG of side x side pixels that is like no other."""
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((16, 16), Image.Resampling.NEAREST).save(buffer, "PNG")
-    return buffer.getvalue()
+    return file(Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST))
 
 
 def new_image(seed: int) -> NewImage:
@@ -134,15 +128,12 @@ class Traffic:
     def __enter__(self) -> Self:
         self._client = httpx.Client(base_url=self.base_url, timeout=60)
         self._stop = threading.Event()
-        self._numbers = itertools.count()
         self._pool = ThreadPoolExecutor(16)
         self._ticker = threading.Thread(target=self._tick)
         self._ticker.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._ticker.join()
         self._pool.shutdown()
@@ -163,13 +154,13 @@ class Traffic:
             self._pool.submit(steps[number % len(steps)], number)
 
     def _put(self, number: int) -> None:
-        self._write("PUT", self._name(number), {"images": [_base64(10**6 + number)]})
+        self._write("PUT", self._name(number), {"images": [b64(image(10**6 + number))]})
 
     def _update(self, number: int) -> None:
         self._write("PUT", self._name(number - 2), {"attributes": {"price": number}})
 
     def _replace(self, number: int) -> None:
-        self._write("PUT", self._name(number - 7), {"images": [_base64(2 * 10**6 + number)]})
+        self._write("PUT", self._name(number - 7), {"images": [b64(image(2 * 10**6 + number))]})
 
     def _delete(self, number: int) -> None:
         # Those whose image was replaced 17 steps ago; what is not there yet is not deleted.
@@ -184,7 +175,7 @@ class Traffic:
 
     def _ask(self, number: int, model: str) -> None:
         seed = self.queries[number % len(self.queries)]
-        part = {"type": "image", "image": _base64(seed)}
+        part = {"type": "image", "image": b64(image(seed))}
         started = time.monotonic()
         try:
             answer = self._client.post("/v1/search", json={"query": [part], "model": model, "limit": 5})
@@ -210,7 +201,3 @@ class Traffic:
 
     def _name(self, number: int) -> str:
         return f"{self.prefix}-{number}"
-
-
-def _base64(seed: int) -> str:
-    return base64.b64encode(image(seed)).decode()

@@ -6,20 +6,25 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
-from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import Unavailable
 from core.indexing import Indexer
+from core.job_config import BulkConfig
 from core.types import EncoderInfo, NewImage
 from jobs.runner.context import JobRun, take_up
-from jobs.upgrade.rollout import UpgradeContext, VersionRollout
+from jobs.runner.settings import EncoderSettings, Settings
+from jobs.upgrade.rollout import VersionRollout
 from jobs.upgrade.serving import Change, RolloutStatus, arguments
+from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
+from tests.support.catalog_fixtures import sqlite_in
 from tests.support.local_encoder import LocalEncoder
 
 MODEL = "fake"
@@ -57,7 +62,7 @@ class FakeServe:
 
     def rollout(self, model: str) -> RolloutStatus:
         if self._checkpoint == BROKEN:
-            return RolloutStatus("DEPLOY_FAILED", "the weights do not load")
+            return RolloutStatus("DEPLOY_FAILED", "the weights do not load", len(self.applied))
         if self.looks_left:
             self.looks_left -= 1
             return RolloutStatus("DEPLOYING", "")
@@ -110,23 +115,34 @@ class Stage:
         self, checkpoint: str, spy: Callable[[Any], Any] = lambda part: part, **options: Any
     ) -> Change:
         with self.job(checkpoint=checkpoint) as run:
-            context = UpgradeContext(run, self.catalog, spy(self.store), spy(self.serve))
-            rollout = VersionRollout(
-                context, info(checkpoint), lambda: self.build(checkpoint), 0, options.get("wait_s", 5)
-            )
-            return rollout.proceed({"family": "fake", "checkpoint": checkpoint}, options.get("apply", True))
+            parts = run, self.catalog, spy(self.store), spy(self.serve)
+            version = {"family": "fake", "checkpoint": checkpoint}
+            options = {"apply": True, "wait_s": 5, **options}
+            build = partial(self.build, checkpoint)
+            return VersionRollout(*parts, info(checkpoint), version, build, 0, **options).proceed()
 
 
 @contextmanager
 def stage(folder: Path, products: int = 6) -> Iterator[Stage]:
-    config = CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs"))
-    catalog = open_catalog(config)
+    catalog = open_catalog(sqlite_in(folder))
     made = Stage(catalog, MemoryStore(), FakeServe(configuration("old")))
     for number in range(products):
         made.put(f"p{number}")
     made.build("old")
-    yield made
+    with pytest.MonkeyPatch.context() as patch:
+        # The Serve of this stage needs no time between two looks.
+        patch.setattr("jobs.upgrade.rollout._LOOK_S", 0.0)
+        yield made
     catalog.close()
+
+
+def job_settings(encoder: EncoderSettings | None = None, **parts: Any) -> Settings:
+    """Settings of a job whose catalog and Milvus are handed to it."""
+    encoders = {} if encoder is None else {MODEL: encoder}
+    nowhere = MilvusConfig(uri="http://127.0.0.1:1")
+    return Settings(
+        **{"catalog": None, "milvus": nowhere, "bulk": BulkConfig(), "encoders": encoders, **parts}
+    )
 
 
 def info(checkpoint: str) -> EncoderInfo:

@@ -52,6 +52,7 @@ def test_the_layer_milvus_is_ours() -> None:
     assert Path(milvus.__file__).parent == ROOT / "milvus"
 
 
+@pytest.mark.slow
 def test_what_runs_no_model_imports_no_torch() -> None:
     modules = ", ".join(
         f"deployments.{name}"

@@ -1,6 +1,5 @@
 """A bulk build on Ray Data and a real Milvus Lite: killed anywhere, it goes on where it was."""
 
-import io
 import os
 import random
 import subprocess
@@ -14,18 +13,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from PIL import Image
 
 from catalog.jobs import SqlJobs
 from catalog.opening import Catalog, open_catalog
 from core.jobs import Job, Progress
-from core.types import NewImage
 from jobs.build.passes import CALLS_AT_ONCE
 from milvus.bulk_import import MilvusImports
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from tests.support.bulk_driver import FILE_IMAGES, HELD, LEASE_S, settings
 from tests.support.children import Child
+from tests.support.image_files import image
 from tests.support.vector_stores import LiteProcess, wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -136,18 +134,12 @@ def a_bench(cluster: str, uri: str) -> Iterator[Bench]:
     wait_for(store, 60)
     with tempfile.TemporaryDirectory(prefix="vitrine-bulk-") as name:
         catalog = open_catalog(settings(Path(name), uri).catalog)
-        images = [image(number) for number in range(IMAGES_A_PRODUCT)]
+        images = [image((number * 20, 255 - number * 20, 128)) for number in range(IMAGES_A_PRODUCT)]
         for number in range(PRODUCTS):
             catalog.products.put(f"p{number}", "", "", {"number": number}, images)
         yield Bench(Path(name), catalog, store, uri, cluster)
         store.close()
         catalog.close()
-
-
-def image(number: int) -> NewImage:
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16), (number * 20, 255 - number * 20, 128)).save(buffer, "PNG")
-    return NewImage(buffer.getvalue(), "image/png", 16, 16)
 
 
 def test_a_build_killed_at_ten_points_leaves_no_gap_no_duplicate_and_little_done_twice(

@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import io
-import random
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,18 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from PIL import Image
 
 from catalog.backup import back_up, restore
-from catalog.database import CatalogConfig
 from core.indexing import Indexer
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
+from tests.support.catalog_fixtures import sqlite_in
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
+from tests.support.traffic import image
 from tests.support.vector_stores import LiteProcess, wait_for
 
 BEFORE, DURING = 25, 10
@@ -106,18 +103,11 @@ class Writer:
             self._failure = error
 
 
-def image(seed: int) -> bytes:
-    pixels = np.frombuffer(random.Random(seed).randbytes(48), np.uint8).reshape(4, 4, 3)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((32, 32), Image.Resampling.NEAREST).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def test_what_was_acknowledged_before_the_backup_is_found_after_all_else_is_lost(
     tmp_path: Path, lite_process: LiteProcess
 ) -> None:
     folder, place = tmp_path / "service", str(tmp_path / "backups")
-    config = CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs"))
+    config = sqlite_in(folder)
     folder.mkdir()
     with service(folder, lite_process) as shop, Writer(shop) as writer:
         before = writer.wait_for(BEFORE)

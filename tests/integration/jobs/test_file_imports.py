@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from catalog.database import CatalogConfig
 from core.errors import ConfigError, VitrineError
 from core.index_rows import IndexRows
 from core.job_config import BulkConfig, FileImportConfig
@@ -21,7 +20,6 @@ from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.build.file_import import FileImports, Staging
 from jobs.build.passes import ShardIndexer, ShardWork
 from jobs.runner.context import JobContext
-from jobs.runner.settings import Settings
 from jobs.upgrade.prune import forget_files
 from milvus.bulk_import import ImportState, MilvusImports, RowFile, Rows, read_rows
 from milvus.config import MilvusConfig
@@ -29,11 +27,12 @@ from milvus.memory import MemoryStore
 from milvus.schema import encode_rows
 from models.config import EncoderConfig
 from models.registry import load_encoder
-from tests.support.upgrade_stage import Killed, Stage, stage
+from tests.support.catalog_fixtures import sqlite_in
+from tests.support.upgrade_stage import Killed, Stage, job_settings, stage
 
 INFO = EncoderInfo("bulk", "fake", "", "0123456789ab", 8, ("image",), "fp32", "cpu")
-PRODUCTS = 25
-A_FILE = 10
+PRODUCTS = 7
+A_FILE = 3
 
 
 @dataclass
@@ -180,7 +179,7 @@ def test_what_milvus_refuses_is_reported_and_waits(bench: Bench, tmp_path: Path)
 def test_rows_that_others_wrote_meanwhile_are_there_once(bench: Bench, tmp_path: Path) -> None:
     milvus = FakeMilvus(folder=tmp_path)
     bench.stage_all(tmp_path, milvus)
-    theirs = bench.rows()[12:17]
+    theirs = bench.rows()[3:5]
     IndexRows(milvus, bench.shop.catalog.ledger).write(INFO, theirs)
     bench.import_all(milvus, milvus)
     bench.assert_in(milvus)
@@ -248,7 +247,7 @@ def test_a_range_becomes_a_file_of_what_an_upsert_sends(tmp_path: Path, lite_uri
     encoder = EncoderConfig(name="fake", family="fake", checkpoint=uuid.uuid4().hex)
     info = load_encoder(encoder).info
     files = FileImportConfig(url=str(tmp_path / "import"), milvus_path="import")
-    config = CatalogConfig(database_url=f"sqlite:///{tmp_path}/catalog.sqlite", blobs_url=f"{tmp_path}/blobs")
+    config = sqlite_in(tmp_path)
     work = ShardWork(config, MilvusConfig(uri=lite_uri), encoder, info, 4, 2, load_encoder, files)
     upserting = ShardWork(config, MilvusConfig(uri=lite_uri), encoder, info, 4, 2, load_encoder)
     store = MilvusImports(MilvusConfig(uri=lite_uri))
@@ -277,12 +276,7 @@ def test_a_range_becomes_a_file_of_what_an_upsert_sends(tmp_path: Path, lite_uri
 
 def test_files_for_a_collection_that_is_pruned_go_with_it(bench: Bench, tmp_path: Path) -> None:
     bench.stage_all(tmp_path, FakeMilvus(folder=tmp_path))
-    settings = Settings(
-        catalog=None,  # type: ignore[arg-type]
-        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-        bulk=BulkConfig(file_import=bench.config),
-        encoders={},
-    )
+    settings = job_settings(bulk=BulkConfig(file_import=bench.config))
     with bench.shop.job("prune") as run:
         forget_files(JobContext(run, settings, bench.shop.catalog), INFO)
     assert bench.staging.names() == []

@@ -1,6 +1,5 @@
 """One actor of a bulk build, without Ray: what it takes up, what it fails on, what it leaves."""
 
-import io
 import itertools
 import uuid
 from collections.abc import Iterator
@@ -9,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import ConfigError
-from core.types import EncoderInfo, NewImage
+from core.types import EncoderInfo
 from jobs.build.passes import ShardIndexer, ShardWork
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
 from models.registry import load_encoder
+from tests.support.catalog_fixtures import sqlite_in
+from tests.support.image_files import image
 
 ALL = {"first": "", "beyond": "g"}
 
@@ -33,7 +32,7 @@ class Shop:
 
     def put(self, count: int) -> None:
         for number in range(count):
-            self.catalog.products.put(f"p{number}", "", "", {}, [image(number)])
+            self.catalog.products.put(f"p{number}", "", "", {}, [image((number, 255 - number, 128))])
 
     @property
     def info(self) -> EncoderInfo:
@@ -42,22 +41,15 @@ class Shop:
 
 @pytest.fixture
 def shop(tmp_path: Path, lite_uri: str) -> Iterator[Shop]:
-    config = CatalogConfig(database_url=f"sqlite:///{tmp_path}/c.sqlite", blobs_url=str(tmp_path / "blobs"))
     # A version of this test's own: the server is shared.
     encoder = EncoderConfig(name="fake", family="fake", checkpoint=uuid.uuid4().hex)
     info = load_encoder(encoder).info
-    work = ShardWork(config, MilvusConfig(uri=lite_uri), encoder, info, 4, 2, load_encoder)
-    catalog, store = open_catalog(config), MilvusStore(work.milvus)
+    work = ShardWork(sqlite_in(tmp_path), MilvusConfig(uri=lite_uri), encoder, info, 4, 2, load_encoder)
+    catalog, store = open_catalog(work.catalog), MilvusStore(work.milvus)
     yield Shop(catalog, store, work, tmp_path)
     store.drop_collection(info.collection)
     store.close()
     catalog.close()
-
-
-def image(number: int) -> NewImage:
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16), (number, 255 - number, 128)).save(buffer, "PNG")
-    return NewImage(buffer.getvalue(), "image/png", 16, 16)
 
 
 def test_a_range_is_completed_and_then_holds_nothing_to_do(shop: Shop) -> None:

@@ -32,6 +32,7 @@ from jobs.verification.verify import adopt
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
 from milvus.store import MilvusStore
+from tests.support.catalog_fixtures import sqlite_in
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
 from tests.support.upgrade_stage import FakeServe, configuration, image
@@ -65,10 +66,6 @@ class Shop:
         return self.catalog.ledger.counts(self.info.collection).indexed
 
 
-def config(folder: Path) -> CatalogConfig:
-    return CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs"))
-
-
 def server() -> MemoryStore:
     return MemoryStore(rebuilt_if_empty=False)
 
@@ -91,7 +88,7 @@ def connect_jobs(monkeypatch: pytest.MonkeyPatch, store: MemoryStore) -> None:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
-    catalog = open_catalog(config(tmp_path))
+    catalog = open_catalog(sqlite_in(tmp_path))
     for number in range(IMAGES):
         catalog.products.put(f"p{number}", "", "", {}, [image(f"p{number}")])
     yield Shop(catalog)
@@ -116,7 +113,7 @@ def test_another_shops_store_is_refused_though_it_has_a_collection_of_that_name(
     shop: Shop, tmp_path: Path, rebuilt_if_empty: bool
 ) -> None:
     shop.repair(server())
-    other = open_catalog(config(tmp_path / "other"))
+    other = open_catalog(sqlite_in(tmp_path / "other"))
     other.products.put("theirs", "", "", {}, [image("theirs")])
     theirs = MemoryStore(rebuilt_if_empty)
     Shop(other).repair(theirs)
@@ -242,10 +239,10 @@ def test_a_restored_catalog_takes_the_store_that_it_finds_unless_the_index_is_ke
 ) -> None:
     store = server()
     shop.repair(store)
-    back_up(config(tmp_path), str(tmp_path / "backups"))
+    back_up(sqlite_in(tmp_path), str(tmp_path / "backups"))
     for name, kept in (("kept", True), ("anew", False)):
-        restore(config(tmp_path / name), str(tmp_path / "backups"), keep_index=kept)
-        with opened(config(tmp_path / name)) as catalog:
+        restore(sqlite_in(tmp_path / name), str(tmp_path / "backups"), keep_index=kept)
+        with opened(sqlite_in(tmp_path / name)) as catalog:
             again = Shop(catalog)
             if kept:
                 with pytest.raises(StoreUnknown):

@@ -8,21 +8,19 @@ from typing import Any
 import pytest
 
 from catalog.blobs import FsspecBlobs
-from catalog.database import CatalogConfig
 from catalog.image_files import PREFIXES
 from core.errors import ConfigError, Conflict, NotFound, Unavailable
-from core.job_config import BulkConfig
 from core.jobs import Progress, PruneFilesArgs
 from core.types import EncoderInfo
 from jobs.evaluation.measures import QualityGateDecision
 from jobs.runner.context import JobContext, JobRun, take_up
-from jobs.runner.settings import EncoderSettings, Settings
+from jobs.runner.settings import EncoderSettings
 from jobs.upgrade.promote import Upgrade
 from jobs.upgrade.prune import drop, prune_files, sort_out
-from jobs.upgrade.rollout import UpgradeContext, as_it_was, version_to_return_to
-from milvus.config import MilvusConfig
+from jobs.upgrade.rollout import as_it_was, version_to_return_to
 from models.config import EncoderConfig
-from tests.support.upgrade_stage import MODEL, Stage, info, stage
+from tests.support.catalog_fixtures import sqlite_in
+from tests.support.upgrade_stage import MODEL, Stage, info, job_settings, stage
 
 
 @pytest.fixture
@@ -42,15 +40,10 @@ def encoder(checkpoint: str) -> EncoderSettings:
 
 
 def upgrade(shop: Stage, run: JobRun) -> Upgrade:
-    settings = Settings(
-        catalog=None,  # type: ignore[arg-type]
-        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-        bulk=BulkConfig(),
-        encoders={MODEL: encoder("old")},
-    )
     return Upgrade(
-        JobContext(run, settings, shop.catalog),
-        UpgradeContext(run, shop.catalog, shop.store, shop.serve),
+        JobContext(run, job_settings(encoder("old")), shop.catalog),
+        shop.store,
+        shop.serve,
         shop.serve.config(),
         encoder("old"),
         shop.live,
@@ -142,8 +135,10 @@ def test_a_worse_candidate_is_refused_with_the_figures_unless_it_is_forced(shop:
         assert "runs already" in again.reason
 
 
-def test_a_better_candidate_passes_with_the_figures(shop: Stage) -> None:
+@pytest.mark.parametrize("serves", ["old", ""], ids=["served", "no replica"])
+def test_a_better_candidate_passes_with_the_figures(shop: Stage, serves: str) -> None:
     decision = QualityGateDecision(True, "passed: map goes from 0.5 to 0.9", "map", None)
+    shop.serve.serves = serves
     with shop.job() as run:
         begun = upgrade(shop, run)
         assert begun.ask_quality_gate(encoder("new"), info("new"), None, lambda *_: decision) is decision
@@ -258,10 +253,5 @@ def test_a_prune_of_files_removes_reports_of_jobs_that_nobody_remembers(shop: St
 
 def pruned(shop: Stage, folder: Path, dry_run: bool) -> dict[str, Any]:
     with take_up(shop.catalog.jobs, "prune_files", {"dry_run": dry_run}) as run:
-        milvus = MilvusConfig(uri="http://127.0.0.1:1")
-        settings = Settings(catalog_config(folder), milvus, BulkConfig(), {})
+        settings = job_settings(catalog=sqlite_in(folder))
         return prune_files(JobContext(run, settings, shop.catalog), PruneFilesArgs(dry_run=dry_run))
-
-
-def catalog_config(folder: Path) -> CatalogConfig:
-    return CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=f"{folder}/blobs")

@@ -16,10 +16,9 @@ from sqlalchemy import delete
 from catalog.imports import KnownImage
 from catalog.tables import EmbeddingRow
 from core.errors import InvalidImage
-from core.job_config import BulkConfig
 from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.runner.context import JobContext
-from jobs.runner.settings import EncoderSettings, Settings
+from jobs.runner.settings import EncoderSettings
 from jobs.verification import verify as module
 from jobs.verification.checks import check_files
 from jobs.verification.differences import Differences, Findings, Sample
@@ -29,7 +28,7 @@ from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
 from tests.support.local_encoder import LocalEncoder
-from tests.support.upgrade_stage import MODEL, Stage, info, stage
+from tests.support.upgrade_stage import MODEL, Stage, info, job_settings, stage
 from tests.support.vector_stores import LiteProcess, wait_for
 
 LIVE = info("old").collection
@@ -42,7 +41,7 @@ class Checked:
     folder: Path
 
     def look(self, percent: float = 100, repair: bool = False) -> Findings:
-        self.verification._sample = Sample(percent, seed=1)
+        self.verification.sample = Sample(percent, seed=1)
         return self.verification.look(None, repair)
 
     def kinds(self, percent: float = 100) -> dict[str, int]:
@@ -73,12 +72,6 @@ def checked(tmp_path: Path) -> Iterator[Checked]:
             num_gpus=0,
             stated={"name": MODEL, "family": "fake", "checkpoint": "old"},
         )
-        settings = Settings(
-            catalog=None,  # type: ignore[arg-type]
-            milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-            bulk=BulkConfig(),
-            encoders={MODEL: encoder},
-        )
 
         @contextmanager
         def opened(settings: EncoderSettings, version: EncoderInfo) -> Iterator[Compare | None]:
@@ -90,7 +83,7 @@ def checked(tmp_path: Path) -> Iterator[Checked]:
             yield compare if asyncio.run(client.describe()) == version else None
 
         with shop.job("verify") as run:
-            context = JobContext(run, settings, shop.catalog)
+            context = JobContext(run, job_settings(encoder), shop.catalog)
             configured = {LIVE: (info("old"), encoder)}
             verification = Verification(context, shop.store, configured, opened, Sample(100, seed=1))
             yield Checked(shop, verification, tmp_path)
@@ -142,7 +135,7 @@ def test_a_deleted_folder_of_milvus_lite_is_found_and_built_again(
     lite_process.start()
     store = MilvusStore(MilvusConfig(uri=lite_process.uri))
     wait_for(store, 60)
-    shop.store = checked.verification._store = store  # type: ignore[assignment]
+    shop.store = checked.verification.store = store  # type: ignore[assignment]
     shop.build("old")
     assert checked.kinds() == {}
     lite_process.kill()

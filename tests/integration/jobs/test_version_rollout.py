@@ -16,8 +16,8 @@ from catalog.jobs import SqlJobs
 from core.errors import ModelUnavailable, Unavailable
 from core.indexing import Indexer
 from core.types import EncoderInfo
-from jobs.runner.context import take_up
-from jobs.upgrade.rollout import UpgradeContext, VersionRollout
+from jobs.runner.context import JobRun, take_up
+from jobs.upgrade.rollout import VersionRollout
 from jobs.upgrade.serving import RolloutStatus, arguments
 from tests.support.local_encoder import LocalEncoder
 from tests.support.upgrade_stage import BROKEN, MODEL, Killed, Stage, configuration, info, stage
@@ -153,7 +153,7 @@ def test_without_applying_it_logs_the_change_and_waits_for_somebody_to_make_it(
     caplog.set_level(logging.INFO)
     shop.build("new")
     with pytest.raises(Unavailable, match="asked for again"):
-        shop.promote("new", apply=False, wait_s=1)
+        shop.promote("new", apply=False, wait_s=0)
     logged = [each.getMessage() for each in caplog.records]
     diff, patch = (each.partition("\n")[2] for each in logged if "\n" in each)
     assert {"-checkpoint: old", "+checkpoint: new"} <= set(diff.splitlines())
@@ -171,6 +171,38 @@ def test_without_applying_it_logs_the_change_and_waits_for_somebody_to_make_it(
     )
     assert "+checkpoint: new" in shop.promote("new", apply=False).diff
     assert_rolled_out(shop, "old", "new")
+
+
+def test_a_model_without_a_replica_is_promoted_and_rolled_back(shop: Stage) -> None:
+    for old, new in (("old", "new"), ("new", "old")):
+        shop.build(new)
+        shop.serve.apply(configuration(BROKEN))
+        shop.serve.serves = ""
+        shop.promote(new)
+        assert (shop.live, shop.serve.describe(MODEL)) == (info(new).collection, info(new))
+        assert shop.catalog.versions.retired(MODEL)[0] == info(old)
+
+
+@pytest.mark.parametrize("target", ["new", BROKEN])
+def test_without_applying_only_a_failure_of_this_attempt_ends_it(
+    shop: Stage, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    shop.build(target)
+    shop.serve.apply(configuration(BROKEN))
+    with pytest.raises(Unavailable, match="asked for again"):
+        shop.promote(target, apply=False, wait_s=0)
+
+    def somebody_applies(_run: JobRun, _seconds: float) -> None:
+        if len(shop.serve.applied) == 1:
+            shop.serve.apply(configuration(target))
+
+    monkeypatch.setattr(JobRun, "pause", somebody_applies)
+    if target == BROKEN:
+        with pytest.raises(ModelUnavailable, match="the weights do not load"):
+            shop.promote(target, apply=False)
+    else:
+        shop.promote(target, apply=False)
+        assert shop.live == info("new").collection
 
 
 class SeveralModels:
@@ -235,9 +267,9 @@ def test_two_models_that_change_at_once_do_not_undo_each_other(
     def upgrade(kind: str, model: str, serving: Any) -> None:
         target = asyncio.run(LocalEncoder(model, "new").describe())
         with take_up(shop.catalog.jobs, kind, {"model": model}) as run:
-            context = UpgradeContext(run, shop.catalog, shop.store, serving)
-            rollout = VersionRollout(context, target, lambda: None, 0, wait_s=60)
-            rollout.proceed({"family": "fake", "checkpoint": "new"}, apply=True)
+            parts = run, shop.catalog, shop.store, serving
+            version = {"family": "fake", "checkpoint": "new"}
+            VersionRollout(*parts, target, version, lambda: None, 0, apply=True, wait_s=60).proceed()
 
     def second() -> None:
         try:

@@ -20,6 +20,7 @@ def test_the_page_about_scale_is_what_the_inputs_give() -> None:
     assert page == scale.filled(page), "run `make generate`"
 
 
+@pytest.mark.slow
 def test_the_weights_of_the_page_about_sizing_are_those_of_the_architectures() -> None:
     page = (DOCS / "sizing.md").read_text()
     assert page == weights.filled(page), "run `make generate`"

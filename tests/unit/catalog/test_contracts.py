@@ -43,6 +43,7 @@ class TestImageFilesOnSqlite(ImageFilesContract): ...
 
 
 class TestLedgerOnSqlite(LedgerContract):
+    @pytest.mark.slow
     def test_any_sequence_of_calls_agrees_with_the_model(self, catalog: Catalog) -> None:
         check_any_sequence(catalog, max_examples=40)
 

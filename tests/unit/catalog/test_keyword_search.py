@@ -31,6 +31,7 @@ def test_documents_also_hold_single_characters_and_what_is_written_in_one() -> N
     assert document_words("a-" * 100) == ["a"] * 100
 
 
+@pytest.mark.slow
 @given(st.text(max_size=300))
 @example("İ")
 @example("\u0345")

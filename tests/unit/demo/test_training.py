@@ -11,9 +11,9 @@ from transformers import Dinov2Model
 from demo.catalog import demo_products
 from demo.drawing import draw
 from demo.garments import BACKGROUNDS, Design, garments, split_garments
-from demo.training import blip2, dinov2_large, openclip, timm
+from demo.training import blip2, openclip, timm
 from demo.training import dinov2 as dinov2_training
-from demo.training.command import embed_images, embed_texts
+from demo.training.command import embed_images, embed_texts, options
 from demo.training.dataset import INPUT_SIZE, LabeledImages, training_images
 from demo.training.optimization import Schedule, contrastive_loss, fitting
 from models.config import EncoderConfig, Family
@@ -40,6 +40,7 @@ def test_the_same_seed_draws_the_same_training_images() -> None:
     assert first.pixels.shape == (6, INPUT_SIZE, INPUT_SIZE, 3)
 
 
+@pytest.mark.slow
 def test_drawing_in_several_processes_changes_nothing() -> None:
     np.testing.assert_array_equal(
         training_images(8, processes=1).pixels, training_images(8, processes=2).pixels
@@ -103,7 +104,7 @@ def test_dinov2_is_loadable(dinov2: Path) -> None:
 def test_the_larger_dinov2_is_loadable_and_of_another_dimension(
     images: LabeledImages, tmp_path: Path
 ) -> None:
-    dinov2_training.train(images, STEPS, tmp_path, dinov2_large.LARGE)
+    dinov2_training.train(images, STEPS, tmp_path, dinov2_training.LARGE)
     assert dimension("dinov2", tmp_path) == 144
 
 
@@ -161,6 +162,13 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert rates[3] < 0.02 < rates[2] < rates[1]
 
 
+@pytest.mark.parametrize(("given", "steps"), [([], 7), (["--large"], 5), (["--large", "--steps", "3"], 3)])
+def test_the_larger_model_has_steps_of_its_own(given: list[str], steps: int) -> None:
+    training = options("", 7, ["--out", "x", *given], large_steps=5)
+    assert (training.steps, training.large) == (steps, "--large" in given)
+
+
+@pytest.mark.slow
 def test_a_command_saves_judges_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "timm"
     timm.main(["--out", str(out), "--steps", "1", "--images", "64", "--held-out", "1"])

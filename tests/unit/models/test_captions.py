@@ -120,6 +120,7 @@ def test_eight_bit_keeps_what_joins_images_to_words_in_full(
     assert not [name for name in eight if "lm_head" in name or name.startswith("language_projection")]
 
 
+@pytest.mark.slow
 def test_the_version_of_captions_moves_with_what_moves_them(checkpoint: Checkpoints) -> None:
     directory = checkpoint("t5")
     configs = [

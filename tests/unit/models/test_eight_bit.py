@@ -47,6 +47,7 @@ def config(directory: Path, precision: Precision) -> EncoderConfig:
     )
 
 
+@pytest.mark.slow
 def test_vectors_stay_close(wide: Path) -> None:
     embedded = []
     for precision in ("fp32", "int8"):

@@ -40,6 +40,7 @@ def test_it_is_twelve_lower_case_hex_digits(checkpoint: Path) -> None:
     assert set(value) <= set("0123456789abcdef")
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_another_process_under_another_path_and_thread_count(
     checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -47,7 +47,7 @@ def judged_runs(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, dict[s
     return lists, grades
 
 
-@settings(max_examples=100)
+@settings(max_examples=30)
 @given(judged_runs(), st.integers(1, 3))
 def test_metrics_equal_an_independent_oracle(
     judged: tuple[dict[str, list[str]], dict[str, dict[str, int]]], relevant_from: int
