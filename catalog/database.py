@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +15,9 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Executable,
     Function,
-    Table,
+    Row,
     create_engine,
     event,
     func,
@@ -25,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.orm import DeclarativeBase
 
 from core.batching import batched
 from core.config import Config
@@ -241,6 +243,19 @@ def writing(engine: Engine, bounded: bool = False) -> Iterator[Connection]:
             yield connection
 
 
+class SqlPart:
+    """A part of the catalog on one engine; every method may raise Unavailable."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def _read(self, *statements: Executable) -> list[Row[Any]]:
+        """Read all rows of these statements, in one transaction."""
+        with reading(self._engine) as connection:
+            return [row for each in statements for row in connection.execute(each)]
+
+
 @contextmanager
 def _write_turn(engine: Engine) -> Iterator[None]:
     """Wait for other writers of this process before taking a connection, which readers need."""
@@ -309,11 +324,31 @@ def take_turns(connection: Connection, lock: tuple[int, int]) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(*lock)))
 
 
-def insert_or_replace(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """Begin an insert with `on_conflict_do_update`, the same on both databases."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+def upsert(
+    connection: Connection,
+    table: type[DeclarativeBase],
+    rows: Sequence[Mapping[str, Any]],
+    changed: Iterable[str] = (),
+    where: ColumnElement[bool] | None = None,
+    key: Sequence[str] = (),
+) -> None:
+    """Insert rows; one whose key exists changes these columns where the condition holds, or nothing.
+
+    The key is the primary key, unless other columns are named.
+    """
+    target = table.metadata.tables[table.__tablename__]
+    statement: postgresql.Insert | sqlite.Insert
+    statement = (
+        postgresql.insert(target) if connection.dialect.name == "postgresql" else sqlite.insert(target)
+    )
+    key = key or [column.name for column in target.primary_key]
+    changes = {name: statement.excluded[name] for name in changed}
+    if changes:
+        statement = statement.on_conflict_do_update(index_elements=key, set_=changes, where=where)
+    else:
+        statement = statement.on_conflict_do_nothing(index_elements=key)
+    if rows:
+        connection.execute(statement, rows)
 
 
 def json_of_rows(dialect: str, *columns: ColumnElement[Any]) -> Function[Any]:

@@ -42,11 +42,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import Connection, Engine, Table, and_, delete, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
 from catalog.blobs import OWNER, FsspecBlobs
-from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
+from catalog.database import SqlPart, batched_rows, reading, upsert, utc_now, writing
 from catalog.tables import CaptionRow, CatalogIdRow, FileHoldRow, ImageRow, ImportedImageRow, UnnamedFileRow
 from core.errors import ConfigError, Conflict, Unavailable
 
@@ -59,7 +59,6 @@ HOLD_S = 120.0
 _BEATS_A_HOLD = 6
 _MAY_NOT_WRITE = ("42501", "25006")
 """PostgreSQL's states: the role lacks a right, or the server or the session is read-only."""
-_MARKS: Table = UnnamedFileRow.metadata.tables[UnnamedFileRow.__tablename__]
 Outcome = Literal["removed", "named", "held"]
 
 
@@ -102,28 +101,22 @@ def drop_images(connection: Connection, images: Iterable[tuple[str, str]], now: 
 
     Each image is an id with a sha256. The caller holds the locks of their product and their files.
     """
-    dropped = sorted(images)
-    for some in batched_rows([image_id for image_id, _ in dropped]):
+    dropped = dict(images)
+    for some in batched_rows(sorted(dropped)):
         connection.execute(delete(CaptionRow).where(CaptionRow.image_id.in_(some)))
-    files = sorted({sha256 for _, sha256 in dropped})
-    if files:
-        statement = insert_or_replace(connection, _MARKS)
-        renewed = statement.on_conflict_do_update(
-            index_elements=["sha256"], set_={"since": statement.excluded.since}
-        )
-        connection.execute(renewed, [{"sha256": sha256, "since": now} for sha256 in files])
+    marks = [{"sha256": sha256, "since": now} for sha256 in sorted(set(dropped.values()))]
+    upsert(connection, UnnamedFileRow, marks, ["since"])
 
 
-class SqlImageFiles:
-    """Finds and removes image files that no product names; every method may raise Unavailable.
+class SqlImageFiles(SqlPart):
+    """Finds and removes image files that no product names.
 
     Methods that remove or mark raise Conflict where the store belongs to another catalog.
     """
 
     def __init__(self, engine: Engine, blobs: FsspecBlobs, clock: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
+        super().__init__(engine, clock)
         self._blobs = blobs
-        self._clock = clock
 
     def check_owner(self, claim: bool = True) -> None:
         """Check that the store belongs to this catalog or to none; `claim` makes one of none ours.
@@ -155,13 +148,13 @@ class SqlImageFiles:
 
     def catalog_id(self) -> str:
         """Read the catalog's id; a copy of the database has the same."""
-        with reading(self._engine) as connection:
-            return connection.scalars(select(CatalogIdRow.catalog_id)).one()
+        ((catalog_id,),) = self._read(select(CatalogIdRow.catalog_id))
+        return str(catalog_id)
 
     def waiting(self) -> int:
         """Count the marked files."""
-        with reading(self._engine) as connection:
-            return connection.scalars(select(func.count()).select_from(UnnamedFileRow)).one()
+        ((number,),) = self._read(select(func.count()).select_from(UnnamedFileRow))
+        return int(number)
 
     def unnamed(self, prefix: str) -> dict[str, int]:
         """List the files with this prefix that no image names, each with its bytes."""
@@ -184,8 +177,7 @@ class SqlImageFiles:
                     select(UnnamedFileRow.sha256).where(UnnamedFileRow.sha256.in_(some))
                 )
                 number += len(some) - len(set(known))
-                statement = insert_or_replace(connection, _MARKS)
-                connection.execute(statement.on_conflict_do_nothing(index_elements=["sha256"]), marks)
+                upsert(connection, UnnamedFileRow, marks)
         # Last: a file that cannot be deleted must not keep others from being marked.
         self._blobs.remove_abandoned(prefix)
         return number
@@ -202,9 +194,8 @@ class SqlImageFiles:
         if cutoff is not None:
             marks = marks.where(since <= cutoff)
         if after is not None:
-            marks = marks.where(or_(since > after[0], and_(since == after[0], sha256 > after[1])))
-        with reading(self._engine) as connection:
-            page = [(row.since, row.sha256) for row in connection.execute(marks.limit(limit))]
+            marks = marks.where(tuple_(since, sha256) > after)
+        page = [(row.since, row.sha256) for row in self._read(marks.limit(limit))]
         if page:
             # Raises where the store does not answer, so that not every file of the next pages is tried.
             self.check_owner()

@@ -21,7 +21,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     Float,
     FromClause,
     Select,
@@ -34,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 
-from catalog.database import batched_rows, insert_or_replace, reading
+from catalog.database import SqlPart, batched_rows, reading, upsert
 from catalog.filters import compile_filter
 from catalog.tables import CaptionRow, DocumentRow, ImageRow, ProductRow
 from core.errors import InvalidInput
@@ -51,7 +50,6 @@ FIELDS = ("identifier", "title", "attributes", "description", "captions")
 """The columns that are searched."""
 _MAX_FIELD_CHARS = 50_000
 """Keeps all fields together below PostgreSQL's limit of one mebibyte, even when no word repeats."""
-_PRODUCTS_AT_ONCE = 500
 _LENGTH_COUNTS = 1
 """PostgreSQL's flag that divides the rank by 1 + log(document length); bm25 has its own such term."""
 _BM25_WEIGHTS = (1.0, 1.0, 0.4, 0.2, 0.1)
@@ -127,17 +125,7 @@ def write_documents(connection: Connection, product_ids: Sequence[str]) -> None:
             | _document_fields(row.id, row.title, row.attributes, row.description, captions.get(row.id, []))
             for row in connection.execute(products)
         ]
-        if rows:
-            _upsert_documents(connection, rows)
-
-
-def write_all_documents(connection: Connection) -> None:
-    """Write the documents of all products, a page at a time."""
-    ids = select(ProductRow.id).order_by(ProductRow.id).limit(_PRODUCTS_AT_ONCE)
-    page = list(connection.scalars(ids))
-    while page:
-        write_documents(connection, page)
-        page = list(connection.scalars(ids.where(ProductRow.id > page[-1])))
+        upsert(connection, DocumentRow, rows, FIELDS, key=["product_id"])
 
 
 def _document_fields(
@@ -169,12 +157,6 @@ def _captions_of(connection: Connection, product_ids: Sequence[str]) -> Mapping[
     for row in connection.execute(rows):
         captions[row.product_id].append(row.caption)
     return captions
-
-
-def _upsert_documents(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    statement = insert_or_replace(connection, DocumentRow.metadata.tables[DocumentRow.__tablename__])
-    changes = {field: statement.excluded[field] for field in FIELDS}
-    connection.execute(statement.on_conflict_do_update(index_elements=["product_id"], set_=changes), rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +201,8 @@ def _bm25(query: str) -> Ranking:
     return Ranking(joined, name.bool_op("MATCH")(query), score)
 
 
-class SqlKeywordIndex:
-    """Implements `core.ports.KeywordIndex`; every method may raise Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+class SqlKeywordIndex(SqlPart):
+    """Implements `core.ports.KeywordIndex`."""
 
     def search(
         self,

@@ -31,17 +31,7 @@ _INT64 = range(-(2**63), 2**63)
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
 """Servers decode bytes that are not UTF-8 to this, so that different ids would become one."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-IMAGES = select(
-    ImageRow.id,
-    ImageRow.product_id,
-    ImageRow.position,
-    ImageRow.sha256,
-    ImageRow.media_type,
-    ImageRow.width,
-    ImageRow.height,
-    ImageRow.bytes,
-    ImageRow.revision,
-)
+IMAGES = select(*ImageRow.__table__.columns)
 """Columns in the order of `ProductImage`'s fields; all have JSON types."""
 _POSITION = attrgetter("position")
 _NEWEST_CAPTION = (

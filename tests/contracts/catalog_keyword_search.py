@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from alembic import command
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, delete, event, insert, select, text
@@ -17,9 +16,9 @@ from sqlalchemy import Engine, delete, event, insert, select, text
 from catalog.database import reading, utc_now, writing
 from catalog.filters import compile_filter
 from catalog.keyword_search import query_words
-from catalog.opening import Catalog, alembic_config, migrate
+from catalog.opening import Catalog
 from catalog.product_rows import lock_product, write_product
-from catalog.tables import ImageRow, ProductRow
+from catalog.tables import ProductRow
 from core.errors import DeadlineExceeded, InvalidInput
 from core.filters import Filter, matches, parse_filter
 from core.hybrid import HybridSearch
@@ -354,26 +353,6 @@ class KeywordContract:
     def test_a_limit_is_positive(self, catalog: Catalog) -> None:
         with pytest.raises(InvalidInput, match="not positive"):
             catalog.keyword_index.search("red", 0)
-
-    def test_products_from_before_the_index_are_found_after_the_migration(self, catalog: Catalog) -> None:
-        now, numbers = utc_now(), range(1_100)
-        bare = {"description": "", "attributes": {}, "revision": 1, "created_at": now, "updated_at": now}
-        file = {"sha256": "0" * 64, "media_type": "image/png", "width": 1, "height": 1, "bytes": 1}
-        products = [{"id": f"p{n}", "title": f"Dress number{n}", **bare} for n in numbers]
-        images = [
-            {"id": f"{n:032x}", "product_id": f"p{n}", "position": 0, "revision": 1, **file} for n in numbers
-        ]
-        with writing(catalog.engine) as connection:
-            connection.execute(insert(ProductRow), products)
-            connection.execute(insert(ImageRow), images)
-        catalog.captions.put("blip2", "0" * 12, [(images[7]["id"], "a beach")])
-        with writing(catalog.engine) as connection:
-            command.downgrade(alembic_config(connection), "0003")
-        migrate(catalog.engine)
-        assert found(catalog, "number1099") == ["p1099"]
-        assert found(catalog, "beach") == ["p7"]
-        assert len(found(catalog, "dress", 2_000)) == 1_100
-        self.check_index(catalog)
 
     def check_index(self, catalog: Catalog) -> None:
         """The engine's own check that its index agrees with the documents, where it has one."""

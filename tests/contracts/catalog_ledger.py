@@ -89,12 +89,12 @@ class LedgerContract:
         for number in range(40):
             catalog.products.put(f"p{number}", "", "", {}, [RED])
         bounds = ["", "3", "8", "8f", "c", "g"]
-        parts = [ledger.missing_between(LIVE, first, beyond, 100) for first, beyond in pairwise(bounds)]
+        parts = [ledger.missing(LIVE, 100, within=(first, beyond)) for first, beyond in pairwise(bounds)]
         ids = [item.image_id for part in parts for item in part]
         assert ids == sorted(item.image_id for item in ledger.missing(LIVE, 100))
-        assert ledger.missing_between(LIVE, "3", "8", 2) == parts[1][:2]
+        assert ledger.missing(LIVE, 2, within=("3", "8")) == parts[1][:2]
         ledger.open(LIVE, parts[1][:1])
-        assert ledger.missing_between(LIVE, "3", "8", 100, grace_s=60) == parts[1][1:]
+        assert ledger.missing(LIVE, 100, grace_s=60, within=("3", "8")) == parts[1][1:]
 
     def test_ranges_of_ids_share_what_is_obsolete_without_overlap(
         self, catalog: Catalog, ledger: SqlLedger
@@ -104,10 +104,10 @@ class LedgerContract:
             ledger.open(LIVE, ledger.items(f"p{number}"))
             catalog.products.delete(f"p{number}")
         bounds = ["", "3", "8", "8f", "c", "g"]
-        ranges = [ledger.obsolete_between(LIVE, first, beyond, 100) for first, beyond in pairwise(bounds)]
+        ranges = [ledger.obsolete(LIVE, 100, within=(first, beyond)) for first, beyond in pairwise(bounds)]
         assert [key for part in ranges for key in part] == ledger.obsolete(LIVE, 100)
-        assert ledger.obsolete_between(LIVE, "3", "8", 2) == ranges[1][:2]
-        assert ledger.obsolete_between(LIVE, "", "g", 100, grace_s=60) == []
+        assert ledger.obsolete(LIVE, 2, within=("3", "8")) == ranges[1][:2]
+        assert ledger.obsolete(LIVE, 100, grace_s=60, within=("", "g")) == []
 
     def test_an_open_row_is_left_alone_for_the_grace(
         self, ledger: SqlLedger, shirt: list[IndexItem], clock: Clock
