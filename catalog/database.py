@@ -18,10 +18,12 @@ from sqlalchemy import (
     Executable,
     Function,
     Row,
+    Select,
     create_engine,
     event,
     func,
     select,
+    tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -44,7 +46,7 @@ _DRIVERS = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 BUSY_TIMEOUT_S = 30.0
-_POSTGRES_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
+POSTGRES_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
 """In seconds and milliseconds, unless the URL sets them. Without them a call to a server that vanished waits for a
 quarter of an hour (libpq, connection parameters)."""
 WRITES = "catalog_writes"
@@ -151,7 +153,7 @@ def open_engine(config: CatalogConfig, read_limit_s: Callable[[], float] | None 
             raise Unavailable(f"the catalog's file cannot be opened: {error}") from error
         connect_args["timeout"] = BUSY_TIMEOUT_S
     else:
-        connect_args = {name: limit for name, limit in _POSTGRES_LIMITS.items() if name not in url.query}
+        connect_args = {name: limit for name, limit in POSTGRES_LIMITS.items() if name not in url.query}
     engine = create_engine(
         url,
         pool_size=config.pool_size,
@@ -322,6 +324,21 @@ def take_turns(connection: Connection, lock: tuple[int, int]) -> None:
     # On SQLite a writing transaction holds the database's one write lock.
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(*lock)))
+
+
+def lock(table: type[DeclarativeBase], condition: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    """Select the keys of rows and lock them in that order, so that overlapping writers never deadlock.
+
+    SQLite has one writer at a time.
+    """
+    key = table.metadata.tables[table.__tablename__].primary_key
+    return select(*key).where(condition).order_by(*key).with_for_update()
+
+
+def locked(table: type[DeclarativeBase], condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Select the same rows, locked as by `lock` within the statement."""
+    key = table.metadata.tables[table.__tablename__].primary_key
+    return tuple_(*key).in_(lock(table, condition))
 
 
 def upsert(

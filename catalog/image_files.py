@@ -22,20 +22,20 @@ of its own: with READ COMMITTED, every later statement sees what former holders 
 None of this depends on time. The grace serves readers of a file that was just replaced, and operators who undo a
 deletion by restoring the database alone. A removal deletes one file a transaction, so it holds its lock for one
 call to the store. If the database server ends its session during that call, a put of the same content could pass
-in between. A put holds its locks while it looks for its files and stores those that are missing. A wait for a
-lock that takes too long raises Unavailable.
+in between.
 
 A store of files belongs to one catalog: files that another catalog names look unnamed here. The first removal
 writes the catalog's id into the store; where the store has another id, nothing is removed. A copy of a database
 has the same id, so a copy needs a store of its own.
 
-A put that dies between its files and its transaction leaves files with neither row nor mark, as did releases
-before marks existed. Only a listing of the store finds them: `mark_unnamed`, one 256th at a time.
+A put that dies between its files and its transaction leaves files with neither row nor mark. Only a listing of
+the store finds them: `mark_unnamed`, one 256th at a time.
 """
 
 import logging
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, text, t
 from sqlalchemy.exc import DBAPIError
 
 from catalog.blobs import OWNER, FsspecBlobs
-from catalog.database import SqlPart, batched_rows, reading, upsert, utc_now, writing
+from catalog.database import SqlPart, batched_rows, locked, reading, upsert, utc_now, writing
 from catalog.tables import CaptionRow, CatalogIdRow, FileHoldRow, ImageRow, ImportedImageRow, UnnamedFileRow
 from core.errors import ConfigError, Conflict, Unavailable
 
@@ -163,24 +163,18 @@ class SqlImageFiles(SqlPart):
             named = named_files(connection, found)
         return {sha256: size for sha256, size in found.items() if sha256 not in named}
 
-    def mark_unnamed(self, prefix: str) -> int:
-        """Mark the files with this prefix that neither an image nor a mark names; returns their number.
+    def mark_unnamed(self, prefix: str) -> None:
+        """Mark the files with this prefix that no image names; a file that is marked keeps its time.
 
         Half-written files of killed writers are deleted at once.
         """
         self.check_owner()
-        number = 0
         for some in batched_rows(sorted(self.unnamed(prefix))):
-            marks = [{"sha256": sha256, "since": self._clock()} for sha256 in some]
             with writing(self._engine) as connection:
-                known = connection.scalars(
-                    select(UnnamedFileRow.sha256).where(UnnamedFileRow.sha256.in_(some))
-                )
-                number += len(some) - len(set(known))
+                marks = [{"sha256": sha256, "since": self._clock()} for sha256 in some]
                 upsert(connection, UnnamedFileRow, marks)
         # Last: a file that cannot be deleted must not keep others from being marked.
         self._blobs.remove_abandoned(prefix)
-        return number
 
     def collect(self, grace_s: float, limit: int, after: tuple[datetime, str] | None = None) -> Collected:
         """Remove up to `limit` files that were marked at least `grace_s` ago; 0: at any time.
@@ -190,27 +184,30 @@ class SqlImageFiles(SqlPart):
         """
         cutoff = None if grace_s <= 0 else self._clock() - timedelta(seconds=grace_s)
         since, sha256 = UnnamedFileRow.since, UnnamedFileRow.sha256
-        marks = select(since, sha256).order_by(since, sha256)
+        marks = select(since, sha256).order_by(since, sha256).limit(limit)
         if cutoff is not None:
             marks = marks.where(since <= cutoff)
         if after is not None:
             marks = marks.where(tuple_(since, sha256) > after)
-        page = [(row.since, row.sha256) for row in self._read(marks.limit(limit))]
+        page = [(row.since, row.sha256) for row in self._read(marks)]
         if page:
             # Raises where the store does not answer, so that not every file of the next pages is tried.
             self.check_owner()
-        outcomes: list[Outcome | None] = []
+        outcomes: Counter[str] = Counter()
         for _, name in page:
             try:
-                outcomes.append(self.remove(name, cutoff))
+                outcome = self.remove(name, cutoff)
             except Unavailable as error:
-                outcomes.append(None)
+                outcomes["failed"] += 1
                 logger.warning("the image file %s could not be removed: %s", name, error.message)
-            if outcomes[-1] == "held":
+                continue
+            outcomes[outcome] += 1
+            if outcome == "held":
                 break
-        removed, named, failed = (outcomes.count(each) for each in ("removed", "named", None))
-        held = "held" in outcomes
-        return Collected(removed, named, failed, held, page[-1] if len(page) == limit and not held else None)
+        removed, named, failed, held = (outcomes[each] for each in ("removed", "named", "failed", "held"))
+        return Collected(
+            removed, named, failed, bool(held), page[-1] if len(page) == limit and not held else None
+        )
 
     def remove(self, sha256: str, cutoff: datetime | None = None) -> Outcome:
         """Remove a file that no image names, marked or not; one marked after `cutoff` counts as named."""
@@ -227,7 +224,8 @@ class SqlImageFiles(SqlPart):
                 # comes after this check and contains no row that names the file.
                 if self._held(connection):
                     return "held"
-                _forget_imported(connection, sha256)
+                imported = locked(ImportedImageRow, ImportedImageRow.sha256 == sha256)
+                connection.execute(delete(ImportedImageRow).where(imported))
                 self._blobs.remove(sha256)
             connection.execute(delete(UnnamedFileRow).where(mark))
             return "removed" if image is None else "named"
@@ -292,10 +290,3 @@ class SqlImageFiles(SqlPart):
     def _held(self, connection: Connection) -> bool:
         living = select(FileHoldRow.id).where(FileHoldRow.expires_at > self._clock()).limit(1)
         return connection.execute(living).first() is not None
-
-
-def _forget_imported(connection: Connection, sha256: str) -> None:
-    # Locked in the order in which an import writes them.
-    keys = select(ImportedImageRow.key).where(ImportedImageRow.sha256 == sha256)
-    locked = keys.order_by(ImportedImageRow.key).with_for_update()
-    connection.execute(delete(ImportedImageRow).where(ImportedImageRow.key.in_(locked)))

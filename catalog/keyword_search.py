@@ -13,7 +13,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import Any
@@ -159,27 +158,8 @@ def _captions_of(connection: Connection, product_ids: Sequence[str]) -> Mapping[
     return captions
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """The documents that match, and how well each fits; higher is better."""
-
-    documents: FromClause
-    matches: ColumnElement[bool]
-    score: ColumnElement[float]
-
-
-def is_declared(name: str | None, *_: object) -> bool:
-    """Return whether `catalog.tables` declares this name; SQLAlchemy cannot declare the full-text indexes."""
-    return name is None or not name.startswith("fulltext")
-
-
-def rank_documents(dialect: str, words: Sequence[str], every_word: bool) -> Ranking:
-    """Rank documents that hold any or all of these words.
-
-    Both engines read the same query: words in double quotes, with spaces or OR between them.
-    """
-    query = (" " if every_word else " OR ").join(f'"{word}"' for word in words)
-    return _ts_rank(query) if dialect == "postgresql" else _bm25(query)
+Ranking = tuple[FromClause, ColumnElement[bool], ColumnElement[float]]
+"""Documents, the condition that they match, and how well each fits; higher is better."""
 
 
 def _ts_rank(query: str) -> Ranking:
@@ -188,7 +168,7 @@ def _ts_rank(query: str) -> Ranking:
     # `simple` has no stems and no stop words: the catalog's language is not known.
     wanted = func.websearch_to_tsquery(literal_column("'simple'::regconfig"), query, type_=TSQUERY())
     score = func.ts_rank(fulltext, wanted, _LENGTH_COUNTS, type_=Float())
-    return Ranking(DocumentRow.__table__, fulltext.bool_op("@@")(wanted), score)
+    return DocumentRow.__table__, fulltext.bool_op("@@")(wanted), score
 
 
 def _bm25(query: str) -> Ranking:
@@ -198,7 +178,7 @@ def _bm25(query: str) -> Ranking:
     # FTS5 gives better documents lower values.
     score = -func.bm25(name, *_BM25_WEIGHTS, type_=Float())
     joined = fulltext.join(documents, documents.c.id == fulltext.c.rowid)
-    return Ranking(joined, name.bool_op("MATCH")(query), score)
+    return joined, name.bool_op("MATCH")(query), score
 
 
 class SqlKeywordIndex(SqlPart):
@@ -240,13 +220,15 @@ class SqlKeywordIndex(SqlPart):
         return [hit for hit in hits if hit.product_id not in excluded][:limit]
 
     def _ranked(self, words: Sequence[str], every_word: bool) -> Select[str, int, str, float]:
-        ranking = rank_documents(self._engine.dialect.name, words, every_word)
-        score = ranking.score.label("score")
+        # Both engines read the same query: words in double quotes, with spaces or OR between them.
+        query = (" " if every_word else " OR ").join(f'"{word}"' for word in words)
+        rank = _ts_rank if self._engine.dialect.name == "postgresql" else _bm25
+        documents, matches, score = rank(query)
         return (
-            select(ImageRow.id, ImageRow.revision, ImageRow.product_id, score)
-            .select_from(ranking.documents)
+            select(ImageRow.id, ImageRow.revision, ImageRow.product_id, score.label("score"))
+            .select_from(documents)
             .join(ProductRow, ProductRow.id == DocumentRow.product_id)
             .join(ImageRow, and_(ImageRow.product_id == ProductRow.id, ImageRow.position == 0))
-            .where(ranking.matches)
-            .order_by(score.desc(), ProductRow.id)
+            .where(matches)
+            .order_by(score.label("score").desc(), ProductRow.id)
         )

@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from catalog.database import SqlPart, batched_rows, upsert, writing
+from catalog.database import SqlPart, batched_rows, lock, locked, upsert, writing
 from catalog.ledger_queries import (
     IS_CURRENT,
     IS_OPEN,
@@ -31,8 +31,6 @@ from catalog.ledger_queries import (
     between,
     error_text,
     in_flight,
-    lock,
-    locked,
     of_current_revision,
     open_rows,
     parse_keys,

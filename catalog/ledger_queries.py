@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Select,
     and_,
     case,
     false,
@@ -18,9 +17,9 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute
 
-from catalog.database import SqlPart, batched_rows, upsert, writing
+from catalog.database import SqlPart, batched_rows, locked, upsert, writing
 from catalog.product_rows import seconds_since
 from catalog.tables import CaptionRow, EmbeddingRow, ImageRow, ProductRow
 from core.errors import RELEASE, Internal, VitrineError
@@ -93,21 +92,6 @@ def rows_of(collection: str, keys: Sequence[RowKey]) -> ColumnElement[bool]:
         EmbeddingRow.image_id.in_({image_id for image_id, _ in keys}),
         tuple_(EmbeddingRow.image_id, EmbeddingRow.image_revision).in_(keys),
     )
-
-
-def lock(table: type[DeclarativeBase], condition: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
-    """Select the keys of rows and lock them in that order, so that overlapping writers never deadlock.
-
-    SQLite has one writer at a time.
-    """
-    key = table.metadata.tables[table.__tablename__].primary_key
-    return select(*key).where(condition).order_by(*key).with_for_update()
-
-
-def locked(table: type[DeclarativeBase], condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Select the same rows, locked as by `lock` within the statement."""
-    key = table.metadata.tables[table.__tablename__].primary_key
-    return tuple_(*key).in_(lock(table, condition))
 
 
 def open_rows(

@@ -12,7 +12,6 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from catalog.database import CatalogConfig, open_engine, reading, writing
-from catalog.keyword_search import is_declared
 from catalog.opening import Catalog, drop_tables, migrate, open_catalog
 from catalog.tables import Base
 from core.errors import ConfigError, DeadlineExceeded
@@ -27,7 +26,11 @@ class DatabaseContract:
 
     def test_the_migrations_make_exactly_the_tables_of_the_code(self, catalog: Catalog) -> None:
         with catalog.engine.connect() as connection:
-            opts = {"compare_type": True, "include_name": is_declared}
+            # SQLAlchemy cannot declare the full-text indexes.
+            opts = {
+                "compare_type": True,
+                "include_name": lambda name, *_: name is None or not name.startswith("fulltext"),
+            }
             context = MigrationContext.configure(connection, opts=opts)
             assert compare_metadata(context, Base.metadata) == []
 
@@ -40,7 +43,10 @@ class DatabaseContract:
 
     @pytest.mark.parametrize(
         ("revision", "says"),
-        [("0010", "before the first release.*import the products again"), ("v9", "a newer version.*use that")],
+        [
+            ("0010", "before the first release.*import the products again"),
+            ("v9", "a newer version.*use that"),
+        ],
     )
     def test_tables_of_another_version_are_left_as_they_are(
         self, catalog: Catalog, catalog_config: CatalogConfig, revision: str, says: str

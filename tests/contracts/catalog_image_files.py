@@ -145,8 +145,8 @@ class ImageFilesContract:
         products.put("p", "", "", {}, [RED])
         orphan = catalog.blobs.put(b"its process died")
         assert files.collect(0, 10) == Collected()
-        assert sum(files.mark_unnamed(prefix) for prefix in PREFIXES) == 1
-        assert sum(files.mark_unnamed(prefix) for prefix in PREFIXES) == 0
+        for prefix in PREFIXES * 2:
+            files.mark_unnamed(prefix)
         assert self.marked(catalog) == {orphan}
         clock.move(GRACE_S)
         assert files.collect(GRACE_S, 10) == Collected(removed=1)
@@ -158,7 +158,7 @@ class ImageFilesContract:
         products.put("p", "", "", {}, [RED])
         products.delete("p")
         clock.move(GRACE_S)
-        assert files.mark_unnamed(sha256(RED)[:2]) == 0
+        files.mark_unnamed(sha256(RED)[:2])
         assert files.collect(GRACE_S, 10) == Collected(removed=1)
 
     def test_what_an_import_remembers_of_a_removed_file_goes_with_it(
@@ -499,7 +499,7 @@ class ImageFilesContract:
         # As a version did that knew no marks.
         with writing(catalog.engine) as connection:
             connection.execute(delete(ImageRow))
-        assert files.mark_unnamed(sha256(RED)[:2]) == 1
+        files.mark_unnamed(sha256(RED)[:2])
         assert files.collect(0, 10) == Collected(removed=1)
 
     @staticmethod

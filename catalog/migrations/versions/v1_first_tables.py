@@ -9,15 +9,9 @@ from sqlalchemy.types import TypeEngine
 revision = "v1"
 down_revision = None
 
-_TEXT, _JSON, _INT, _BIGINT, _TIME = (
-    sa.Text(),
-    sa.JSON(),
-    sa.Integer(),
-    sa.BigInteger(),
-    sa.DateTime(timezone=True),
-)
+_TEXT, _JSON, _INT, _BIGINT, _TIME = sa.Text(), sa.JSON(), sa.Integer(), sa.BigInteger(), sa.DateTime(True)
 _PRODUCT_ID = sa.String(200).with_variant(sa.String(200, collation="C"), "postgresql")
-_IMAGE_ID, _SHA256, _COLLECTION = sa.String(32), sa.String(64), sa.String(255)
+_IMAGE_ID, _SHA256, _COLLECTION, _SOURCE = sa.String(32), sa.String(64), sa.String(255), sa.String(64)
 _FIELDS = ("identifier", "title", "attributes", "description", "captions")
 # The documentation of FTS5 asks for these triggers where an index keeps no copy of the words.
 _ADD = "INSERT INTO fulltext (rowid, {fields}) VALUES (new.id, {new});"
@@ -50,10 +44,7 @@ def _index(table: str, *columns: str) -> None:
 
 def upgrade() -> None:
     """Make everything."""
-    _create_products()
-    _create_ledger()
-    _create_imports()
-    _create_jobs_and_keys()
+    _create_tables()
     if op.get_bind().dialect.name == "postgresql":
         op.execute(
             f"ALTER TABLE documents ADD COLUMN fulltext tsvector GENERATED ALWAYS AS ({_TSVECTOR}) STORED"
@@ -73,7 +64,7 @@ def downgrade() -> None:
         op.drop_table(table)
 
 
-def _create_products() -> None:
+def _create_tables() -> None:
     op.create_table(
         "products",
         _key("id", _PRODUCT_ID),
@@ -115,9 +106,6 @@ def _create_products() -> None:
     op.bulk_insert(catalog_id, [{"id": 1, "catalog_id": uuid.uuid4().hex}])
     floor = op.create_table("revision_floor", _key("id", _INT), *_columns(_BIGINT, "revision"))
     op.bulk_insert(floor, [{"id": 1, "revision": 0}])
-
-
-def _create_ledger() -> None:
     op.create_table("index_store", _key("number", _INT), *_columns(sa.String(32), "store_id"))
     op.create_table(
         "embeddings",
@@ -144,13 +132,9 @@ def _create_ledger() -> None:
         *_columns(_TIME, "created_at"),
         *_columns(_TIME, "promoted_at", "retired_at", nullable=True),
     )
-
-
-def _create_imports() -> None:
-    source = sa.String(64)
     op.create_table(
         "imports",
-        _key("source", source),
+        _key("source", _SOURCE),
         *_columns(sa.String(64), "plan", "job_id"),
         *_columns(_INT, "generation"),
         *_columns(_TEXT, "position", nullable=True),
@@ -161,7 +145,7 @@ def _create_imports() -> None:
     _index("imports", "job_id")
     op.create_table(
         "imported_products",
-        _key("source", source),
+        _key("source", _SOURCE),
         _key("product_id", _PRODUCT_ID),
         *_columns(_INT, "generation"),
         *_columns(_BIGINT, "row_number"),
@@ -169,7 +153,7 @@ def _create_imports() -> None:
     _index("imported_products", "source", "generation", "product_id")
     op.create_table(
         "import_errors",
-        _key("source", source),
+        _key("source", _SOURCE),
         _key("row_number", _BIGINT),
         *_columns(_TEXT, "product_id", nullable=True),
         *_columns(_TEXT, "error"),
@@ -183,9 +167,6 @@ def _create_imports() -> None:
         *_columns(_INT, "width", "height"),
     )
     _index("imported_images", "sha256")
-
-
-def _create_jobs_and_keys() -> None:
     op.create_table(
         "jobs",
         _key("id", sa.String(64)),

@@ -176,22 +176,27 @@ def test_what_is_indexed_is_believed_only_when_asked(shop: Shop, keep_index: boo
 
 
 def test_missing_and_damaged_files_are_named_and_the_others_kept(shop: Shop) -> None:
-    shop.put("dress", "hat", "scarf", "shoe")
+    shop.put("dress", "hat", "scarf", "shoe", "glove", "sock", "belt")
     back_up(shop.config, shop.place)
     shop.put("shirt", "skirt")
-    for name in ("hat", "shirt"):
+    for name in ("hat", "shirt", "glove"):
         shop.file(name).unlink()
-    for name in ("scarf", "skirt"):
+    for name in ("scarf", "skirt", "sock"):
         shop.file(name).write_bytes(b"no image")
+    # Copies that were damaged too: two beside a source that is lost, one beside a sound one.
+    for name in ("glove", "sock", "belt"):
+        shop.copy(name).write_bytes(b"cut off")
     done = back_up(shop.config, shop.place)
-    lost, broken = (shop.catalog.products.get(name).images[0].sha256 for name in ("shirt", "skirt"))
-    assert (done.images.missing, done.images.damaged) == ([lost], [broken])
-    assert (done.whole, done.images.present) == (False, 4)
+    assert done.images.missing == shop.sha256s("shirt", "glove")
+    assert done.images.damaged == shop.sha256s("skirt", "sock")
+    assert (done.whole, done.images.present, done.images.copied) == (False, 4, 1)
     shop.lose()
     back = restore(shop.config, shop.place)
-    assert sorted(back.images.missing) == sorted([lost, broken])
+    assert back.images.missing == shop.lost == shop.sha256s("shirt", "skirt")
+    assert back.images.damaged == shop.sha256s("glove", "sock")
     shop.reopen()
-    assert shop.catalog.blobs.get(shop.catalog.products.get("scarf").images[0].sha256)
+    for name in ("scarf", "belt"):
+        assert shop.catalog.blobs.get(*shop.sha256s(name))
 
 
 def test_the_files_that_are_copied_at_once_are_bounded_by_bytes(

@@ -127,7 +127,7 @@ def test_a_write_that_fails_leaves_nothing_and_can_be_repeated(
 
     local.put(b"another, so that the root folder is there")
     with monkeypatch.context() as patch:
-        patch.setattr("catalog.blobs._sync_folder", lambda _folder: None)
+        patch.setattr("catalog.blobs._sync", lambda _folder: None)
         patch.setattr(os, "fsync", fail)
         with pytest.raises(Unavailable, match="try again"):
             local.put(DATA)
