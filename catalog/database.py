@@ -252,7 +252,7 @@ class SqlPart:
         self._engine = engine
         self._clock = clock
 
-    def _read(self, *statements: Executable) -> list[Row[Any]]:
+    def _read(self, *statements: Executable) -> list[Row[*tuple[Any, ...]]]:
         """Read all rows of these statements, in one transaction."""
         with reading(self._engine) as connection:
             return [row for each in statements for row in connection.execute(each)]

@@ -177,7 +177,7 @@ class SqlImportedImages(SqlPart):
         keys = {_reference_key(each): each for each in references}
         known, batches = select(*ImportedImageRow.__table__.columns), batched_rows(sorted(keys))
         rows = self._read(*(known.where(ImportedImageRow.key.in_(some)) for some in batches))
-        return {keys[key]: KnownImage(*values) for key, *values in rows}
+        return {keys[row[0]]: KnownImage(*row[1:]) for row in rows}
 
     def remember(self, images: Mapping[str, KnownImage]) -> None:
         """Store the images of these paths and URLs."""

@@ -47,7 +47,7 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _UNKNOWN = {"begun_at": _LONG_AGO, "embedded_at": None, "error": None}
 
 
-def _info(row: Row[Any]) -> EncoderInfo:
+def _info(row: Row[*tuple[Any, ...]]) -> EncoderInfo:
     found = {name: row._mapping[name] for name in _FIELDS}
     return EncoderInfo(**found | {"modalities": tuple(row.modalities)})
 

@@ -150,7 +150,7 @@ class Fetcher:
         self, url: httpx.URL, headers: Mapping[str, str], cookies: httpx.Cookies, budget: _Budget
     ) -> FetchedFile | str:
         """Ask once; returns the file, or where the server redirects to, as it wrote it."""
-        fields = {name: value.encode() for name, value in (_HEADERS | dict(headers)).items()}
+        fields = [(name.encode(), value.encode()) for name, value in (_HEADERS | dict(headers)).items()]
         # It writes Host, also for IPv6, and the cookies that earlier redirects set for this host.
         request = httpx.Request("GET", url, headers=fields)
         cookies.set_cookie_header(request)

@@ -1,6 +1,7 @@
 """The first tables, the full-text index of each database, and the rows of tables with one row."""
 
 import uuid
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -25,15 +26,15 @@ _TSVECTOR = """
 """
 
 
-def _key(name: str, kind: TypeEngine) -> sa.Column:
+def _key(name: str, kind: TypeEngine[Any]) -> sa.Column[Any]:
     return sa.Column(name, kind, primary_key=True, autoincrement=False)
 
 
-def _columns(kind: TypeEngine, *names: str, nullable: bool = False) -> list[sa.Column]:
+def _columns(kind: TypeEngine[Any], *names: str, nullable: bool = False) -> list[sa.Column[Any]]:
     return [sa.Column(name, kind, nullable=nullable) for name in names]
 
 
-def _of_product(unique: bool = False) -> sa.Column:
+def _of_product(unique: bool = False) -> sa.Column[Any]:
     product = sa.ForeignKey("products.id", ondelete="CASCADE")
     return sa.Column("product_id", _PRODUCT_ID, product, nullable=False, unique=unique)
 
