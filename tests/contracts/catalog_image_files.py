@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ class ImageFilesContract:
         )
         self.files = SqlImageFiles(catalog.engine, catalog.blobs, clock)
 
+    def drop(self, *images: NewImage) -> None:
+        """Put a product with these images, and delete it."""
+        self.products.put("p", "", "", {}, images)
+        self.products.delete("p")
+
     def stored(self) -> set[str]:
         return {name for prefix in PREFIXES for name in self.catalog.blobs.sizes(prefix)}
 
@@ -130,8 +136,7 @@ class ImageFilesContract:
         assert self.files.collect(0, 10) == Collected(removed=1)
 
     def test_content_that_is_put_again_within_the_grace_stays(self) -> None:
-        self.products.put("p", "", "", {}, [RED])
-        self.products.delete("p")
+        self.drop(RED)
         self.products.put("p", "", "", {}, [RED])
         self.clock.move(GRACE_S)
         assert self.files.collect(GRACE_S, 10) == Collected(named=1)
@@ -151,8 +156,7 @@ class ImageFilesContract:
         assert self.stored() == {sha256(RED)}
 
     def test_a_listing_does_not_renew_the_grace(self) -> None:
-        self.products.put("p", "", "", {}, [RED])
-        self.products.delete("p")
+        self.drop(RED)
         self.clock.move(GRACE_S)
         self.files.mark_unnamed(sha256(RED)[:2])
         assert self.files.collect(GRACE_S, 10) == Collected(removed=1)
@@ -167,8 +171,7 @@ class ImageFilesContract:
 
     @pytest.mark.parametrize(("call", "after"), [("remove", False), ("remove", True)])
     def test_a_put_beside_a_removal_waits_and_stores_its_file_anew(self, call: str, after: bool) -> None:
-        self.products.put("p", "", "", {}, [RED])
-        self.products.delete("p")
+        self.drop(RED)
         gate = Gate(self.catalog_config.blobs_url, call, after)
         files = SqlImageFiles(self.catalog.engine, gate)
         with ThreadPoolExecutor(2) as pool:
@@ -184,7 +187,9 @@ class ImageFilesContract:
         self.consistent()
         assert files.collect(0, 10) == Collected()
 
-    def test_a_delete_that_waits_for_a_file_holds_up_no_other_delete(self) -> None:
+    def test_who_waits_for_a_file_holds_up_no_other_and_says_so_in_the_end(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         if self.catalog.engine.dialect.name == "sqlite":
             pytest.skip("SQLite has one lock for all that write")
         self.products.put("q", "", "", {}, [RED])
@@ -196,16 +201,11 @@ class ImageFilesContract:
                 waiting = pool.submit(self.products.delete, "q")
                 self.stays_unfinished(waiting)
                 pool.submit(self.products.delete, "r").result(30)
+                with monkeypatch.context() as patch:
+                    patch.setattr("catalog.database.BUSY_TIMEOUT_S", 0.1)
+                    with pytest.raises(Unavailable, match="busy with other writes"):
+                        self.products.put("p", "", "", {}, [RED])
             waiting.result(30)
-
-    def test_a_put_that_waits_for_a_file_too_long_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        if self.catalog.engine.dialect.name == "sqlite":
-            pytest.skip("SQLite has one lock for all that write")
-        monkeypatch.setattr("catalog.database.BUSY_TIMEOUT_S", 0.1)
-        with writing(self.catalog.engine) as connection:
-            lock_files(connection, [sha256(RED)])
-            with pytest.raises(Unavailable, match="busy with other writes"):
-                self.products.put("p", "", "", {}, [RED])
         self.products.put("p", "", "", {}, [RED])
 
     def test_a_put_looks_for_no_file_that_an_image_names(self) -> None:
@@ -223,8 +223,7 @@ class ImageFilesContract:
         self.consistent()
 
     def test_a_put_whose_file_is_removed_before_its_transaction_stores_it_anew(self) -> None:
-        self.products.put("p", "", "", {}, [RED])
-        self.products.delete("p")
+        self.drop(RED)
         gate = Gate(self.catalog_config.blobs_url, "put", after=True)
         with ThreadPoolExecutor(1) as pool:
             put = pool.submit(SqlProducts(self.catalog.engine, gate).put, "q", "", "", {}, [RED, BLUE])
@@ -237,8 +236,7 @@ class ImageFilesContract:
         self.consistent()
 
     def test_a_removal_beside_a_put_that_has_looked_waits_and_finds_the_file_named(self) -> None:
-        self.products.put("p", "", "", {}, [RED])
-        self.products.delete("p")
+        self.drop(RED)
         gate = Gate(self.catalog_config.blobs_url, "size", after=True)
         with ThreadPoolExecutor(2) as pool:
             put = pool.submit(SqlProducts(self.catalog.engine, gate).put, "q", "", "", {}, [RED])
@@ -267,19 +265,6 @@ class ImageFilesContract:
         assert self.catalog.blobs.get(orphan) == RED.data
         self.consistent()
 
-    def test_a_store_that_is_away_costs_no_mark(self) -> None:
-        class Away(FsspecBlobs):
-            def remove(self, sha256: str) -> None:
-                raise Unavailable("the store is away")
-
-        self.products.put("p", "", "", {}, [RED])
-        self.products.delete("p")
-        assert SqlImageFiles(self.catalog.engine, Away(self.catalog_config.blobs_url)).collect(
-            0, 10
-        ) == Collected(failed=1)
-        assert self.marked() == {sha256(RED)}
-        assert self.files.collect(0, 10) == Collected(removed=1)
-
     def test_a_file_that_cannot_be_removed_keeps_no_other(self) -> None:
         class Stuck(FsspecBlobs):
             def remove(self, name: str) -> None:
@@ -289,34 +274,23 @@ class ImageFilesContract:
 
         # It has the oldest mark, and one page is one file.
         for image in (RED, BLUE, GREEN):
-            self.products.put("p", "", "", {}, [image])
-            self.products.delete("p")
+            self.drop(image)
             self.clock.move(1)
-        stuck, last, done = (
-            SqlImageFiles(self.catalog.engine, Stuck(self.catalog_config.blobs_url), self.clock),
-            None,
-            [],
-        )
-        while not done or last is not None:
-            done.append(stuck.collect(0, 1, last))
-            last = done[-1].last
+        stuck = SqlImageFiles(self.catalog.engine, Stuck(self.catalog_config.blobs_url), self.clock)
+        done = [stuck.collect(0, 1)]
+        while done[-1].last is not None:
+            done.append(stuck.collect(0, 1, done[-1].last))
         assert done == [Collected(failed=1), Collected(removed=1), Collected(removed=1), Collected()]
         assert self.stored() == self.marked() == {sha256(RED)}
         assert self.files.collect(0, 10) == Collected(removed=1)
 
     @pytest.mark.parametrize("moment", ["before", "after"])
     def test_a_removal_that_is_killed_is_done_again(self, moment: str) -> None:
-        self.products.put("p", "", "", {}, [RED, BLUE])
-        self.products.delete("p")
-        program = Path(__file__).with_name("catalog_file_remover.py")
+        self.drop(RED, BLUE)
+        program = str(Path(__file__).with_name("catalog_file_remover.py"))
+        config = self.catalog_config
         killed = subprocess.run(
-            [
-                sys.executable,
-                str(program),
-                self.catalog_config.database_url,
-                self.catalog_config.blobs_url,
-                moment,
-            ],
+            [sys.executable, program, config.database_url, config.blobs_url, moment],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             check=False,
@@ -362,17 +336,8 @@ class ImageFilesContract:
         self.files.collect(0, 10)
         assert self.stored() == {sha256(RED)}
 
-    def test_a_hold_keeps_files_until_it_ends(self) -> None:
-        self.products.put("p", "", "", {}, [RED, BLUE])
-        self.products.delete("p")
-        with self.files.holding():
-            assert self.files.collect(0, 10) == Collected(held=True)
-            assert len(self.stored()) == 2
-        assert self.files.collect(0, 10) == Collected(removed=2)
-
     def test_a_hold_of_a_dead_process_runs_out(self) -> None:
-        self.products.put("p", "", "", {}, [RED])
-        self.products.delete("p")
+        self.drop(RED)
         # Never left, as by a process that was killed; its heart beats once in an hour only.
         abandoned = self.files.holding(lease_s=6 * 3600)
         abandoned.__enter__()
@@ -381,9 +346,10 @@ class ImageFilesContract:
         assert self.files.collect(0, 10) == Collected(removed=1)
         abandoned.__exit__(None, None, None)
 
-    def test_a_hold_is_renewed_while_it_lasts(self) -> None:
-        self.products.put("p", "", "", {}, [RED])
-        self.products.delete("p")
+    def test_a_hold_is_renewed_while_it_lasts_and_made_anew_where_it_was_lost(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.drop(RED)
         with self.files.holding(lease_s=0.6):
             for _ in range(5):
                 # The clock moves only as fast as the hold is renewed.
@@ -391,26 +357,19 @@ class ImageFilesContract:
                 self.clock.move(0.3)
                 while self.expiry() == before:
                     threading.Event().wait(0.01)
-                assert self.files.collect(0, 10).held
-
-    def test_a_hold_that_was_lost_is_made_anew(self, caplog: pytest.LogCaptureFixture) -> None:
-        self.products.put("p", "", "", {}, [RED])
-        self.products.delete("p")
-        with self.files.holding(lease_s=0.6):
+                assert self.files.collect(0, 10) == Collected(held=True)
+            assert "was lost" not in caplog.text
             with writing(self.catalog.engine) as connection:
                 connection.execute(delete(FileHoldRow))
-            while not self.holds():
+            while self.expiry() is None:
                 threading.Event().wait(0.01)
             assert self.files.collect(0, 10).held
         assert "was lost for a while" in caplog.text
-
-    def holds(self) -> int:
-        with reading(self.catalog.engine) as connection:
-            return len(connection.scalars(select(FileHoldRow.id)).all())
+        assert self.files.collect(0, 10) == Collected(removed=1)
 
     def expiry(self) -> Any:
-        with reading(self.files._engine) as connection:
-            return connection.scalars(select(FileHoldRow.expires_at)).one()
+        with reading(self.catalog.engine) as connection:
+            return connection.scalar(select(FileHoldRow.expires_at))
 
     def test_after_a_deletion_and_a_prune_no_byte_of_the_image_is_left(self) -> None:
         secret = NewImage(b"a face that wants to be forgotten", "image/png", 1, 1)
@@ -432,12 +391,8 @@ class ImageFilesContract:
         self.products.put("q", "", "", {}, [BLUE])
         self.products.delete("q")
         assert self.catalog.image_files.collect(0, 10) == Collected(removed=1)
-        other = open_catalog(
-            CatalogConfig(
-                database_url=f"sqlite:///{tmp_path}/other.db", blobs_url=self.catalog_config.blobs_url
-            )
-        )
-        try:
+        config = self.catalog_config.model_copy(update={"database_url": f"sqlite:///{tmp_path}/other.db"})
+        with closing(open_catalog(config)) as other:
             # As by a wrong database_url: to it all files are unnamed.
             with pytest.raises(Conflict, match="belongs to another database"):
                 other.image_files.mark_unnamed(sha256(RED)[:2])
@@ -445,18 +400,8 @@ class ImageFilesContract:
             other.products.delete("p")
             with pytest.raises(Conflict, match="belongs to another database"):
                 other.image_files.collect(0, 10)
-        finally:
-            other.close()
         assert self.stored() == {sha256(RED)}
         assert self.catalog.image_files.collect(0, 10) == Collected()
-
-    def test_rows_that_were_dropped_past_the_catalog_are_found_by_a_listing(self) -> None:
-        self.products.put("p", "", "", {}, [RED])
-        # As a version did that knew no marks.
-        with writing(self.catalog.engine) as connection:
-            connection.execute(delete(ImageRow))
-        self.files.mark_unnamed(sha256(RED)[:2])
-        assert self.files.collect(0, 10) == Collected(removed=1)
 
     @staticmethod
     def stays_unfinished(future: Future[Any]) -> None:
