@@ -25,33 +25,17 @@ def on_postgres(catalog_config: CatalogConfig) -> None:
     assert catalog_config.sqlalchemy_url.get_backend_name() == "postgresql"
 
 
-class TestDatabaseOnPostgres(DatabaseContract): ...
-
-
-class TestProductsOnPostgres(ProductsContract): ...
-
-
-class TestCaptionsOnPostgres(CaptionsContract): ...
-
-
-class TestImageFilesOnPostgres(ImageFilesContract): ...
+TestDatabaseOnPostgres = DatabaseContract
+TestProductsOnPostgres = ProductsContract
+TestCaptionsOnPostgres = CaptionsContract
+TestImageFilesOnPostgres = ImageFilesContract
+TestJobsOnPostgres = JobsContract
+TestImportsOnPostgres = ImportsContract
+TestVersionsOnPostgres = VersionsContract
+TestApiKeysOnPostgres = ApiKeysContract
+TestKeywordOnPostgres = KeywordContract
 
 
 class TestLedgerOnPostgres(LedgerContract):
     def test_any_sequence_of_calls_agrees_with_the_model(self, catalog: Catalog) -> None:
         check_any_sequence(catalog, max_examples=40)
-
-
-class TestJobsOnPostgres(JobsContract): ...
-
-
-class TestImportsOnPostgres(ImportsContract): ...
-
-
-class TestVersionsOnPostgres(VersionsContract): ...
-
-
-class TestApiKeysOnPostgres(ApiKeysContract): ...
-
-
-class TestKeywordOnPostgres(KeywordContract): ...
