@@ -30,13 +30,21 @@ from typing import Literal, TypeGuard
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import Engine, func, inspect, select
+from sqlalchemy import Engine, MetaData, func, inspect, select
 
 from catalog.blobs import FsspecBlobs, outages_as_unavailable, sync_file, write_file
-from catalog.database import BUSY_TIMEOUT_S, POSTGRES_LIMITS, CatalogConfig, open_engine, reading, utc_now
+from catalog.database import (
+    BUSY_TIMEOUT_S,
+    POSTGRES_LIMITS,
+    CatalogConfig,
+    open_engine,
+    reading,
+    utc_now,
+    writing,
+)
 from catalog.image_files import SqlImageFiles
 from catalog.jobs import read_report_files
-from catalog.opening import drop_tables, open_catalog, open_reports, revision_of, unknown_tables
+from catalog.opening import open_catalog, open_reports, revision_of, unknown_tables
 from catalog.tables import ImageRow, ProductRow
 from core.batching import MAX_READ_BYTES
 from core.concurrency import WeightedSemaphore
@@ -232,16 +240,13 @@ def copy_files(source: FsspecBlobs, target: FsspecBlobs, sha256s: Iterable[str])
         for prefix, names in groupby(sha256s, key=lambda name: name[:_PREFIX_DIGITS]):
             copy = partial(_copy_file, source, target, source.sizes(prefix), target.sizes(prefix))
             for sha256, outcome, size in pool.map(copy, names):
-                match outcome:
-                    case "present":
-                        copied.present += 1
-                    case "copied":
-                        copied.copied += 1
-                        copied.copied_bytes += size
-                    case "missing":
-                        copied.missing.append(sha256)
-                    case "damaged":
-                        copied.damaged.append(sha256)
+                if outcome == "present":
+                    copied.present += 1
+                elif outcome == "copied":
+                    copied.copied += 1
+                    copied.copied_bytes += size
+                else:
+                    (copied.missing if outcome == "missing" else copied.damaged).append(sha256)
     return copied
 
 
@@ -250,7 +255,7 @@ def _copy_file(
 ) -> tuple[str, Literal["copied", "present", "missing", "damaged"], int]:
     if sha256 in here and there.get(sha256) == here[sha256]:
         return sha256, "present", here[sha256]
-    with _reading.holding(max(there.get(sha256, 0), here.get(sha256, 0)), MAX_READ_BYTES):
+    with _reading.holding(there.get(sha256, 0) + here.get(sha256, 0), MAX_READ_BYTES):
         data = _read(source, sha256)
         if _is_sound(data, sha256):
             target.put(data)
@@ -368,9 +373,10 @@ def _restore_database(config: CatalogConfig, dump: Path) -> None:
     if file := _sqlite_file(config):
         _copy_sqlite(dump, file)
         return
-    with _engine_of(config) as engine:
-        # They may be those of a later migration, of which the dump knows nothing.
-        drop_tables(engine)
+    # All tables that are there, also those of a later migration, of which the dump knows nothing.
+    with _engine_of(config) as engine, writing(engine) as connection:
+        (found := MetaData()).reflect(connection)
+        found.drop_all(connection)
     _run_program(config, "pg_restore", "--clean", "--if-exists", "--single-transaction", str(dump))
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
-from sqlalchemy import delete, exists, func, insert, select, update
+from sqlalchemy import delete, exists, func, select, update
 
 from catalog.database import SqlPart, batched_rows, reading, upsert, writing
 from catalog.ledger_queries import storable
@@ -46,19 +46,10 @@ class SqlImports(SqlPart):
                 connection.execute(update(ImportRow).where(ImportRow.source == source).values(job_id=job_id))
                 return ImportState(source, last.generation, last.position, last.counts)
             generation = 1 if last is None else last.generation + 1
-            connection.execute(delete(ImportRow).where(ImportRow.source == source))
             connection.execute(delete(ImportErrorRow).where(ImportErrorRow.source == source))
-            connection.execute(
-                insert(ImportRow).values(
-                    source=source,
-                    plan=plan,
-                    generation=generation,
-                    position=None,
-                    counts={},
-                    job_id=job_id,
-                    started_at=self._clock(),
-                )
-            )
+            new = {"source": source, "plan": plan, "generation": generation, "position": None, "counts": {}}
+            new |= {"job_id": job_id, "started_at": self._clock(), "finished_at": None}
+            upsert(connection, ImportRow, [new], new)
         return ImportState(source, generation, None, {})
 
     def save(self, state: ImportState, products: Mapping[str, int], errors: Sequence[RowError]) -> None:
@@ -70,7 +61,15 @@ class SqlImports(SqlPart):
         ]
         with writing(self._engine) as connection:
             upsert(connection, ImportedProductRow, delivered, ("generation", "row_number"))
-            wrong = [_error_values(state.source, each) for each in errors]
+            wrong = [
+                {
+                    "source": state.source,
+                    "row_number": each.row,
+                    "product_id": None if each.product_id is None else storable(each.product_id),
+                    "error": storable(each.error),
+                }
+                for each in errors
+            ]
             upsert(connection, ImportErrorRow, wrong, ("product_id", "error"))
             connection.execute(
                 update(ImportRow)
@@ -146,15 +145,6 @@ class SqlImports(SqlPart):
 def stable_hash(value: object) -> str:
     """Hash a JSON value: lower-case hex sha256 of its canonical form."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _error_values(source: str, error: RowError) -> dict[str, object]:
-    return {
-        "source": source,
-        "row_number": error.row,
-        "product_id": None if error.product_id is None else storable(error.product_id),
-        "error": storable(error.error),
-    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,16 +40,6 @@ def migrate(engine: Engine) -> None:
         command.upgrade(_alembic_config(connection), "head")
 
 
-def drop_tables(engine: Engine) -> None:
-    """Revert every migration, which deletes all tables.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
-    with writing(engine) as connection:
-        command.downgrade(_alembic_config(connection), "base")
-
-
 def revision_of(connection: Connection) -> str:
     """Read the migration of the tables; empty where there are no tables."""
     return MigrationContext.configure(connection).get_current_revision() or ""

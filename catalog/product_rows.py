@@ -243,17 +243,9 @@ def _some_with_images(dialect: str) -> Select[*tuple[Any, ...]]:
     """
     images = select(json_of_rows(dialect, *IMAGES.selected_columns, _NEWEST_CAPTION))
     of_product = images.where(ImageRow.product_id == ProductRow.id).scalar_subquery().label("images")
+    columns = list(ProductRow.__table__.columns)
     # In the order of `Product`'s fields.
-    return select(
-        ProductRow.id,
-        ProductRow.title,
-        ProductRow.description,
-        ProductRow.attributes,
-        of_product,
-        ProductRow.revision,
-        ProductRow.created_at,
-        ProductRow.updated_at,
-    ).where(ProductRow.id.in_(_SOME))
+    return select(*columns[:4], of_product, *columns[4:]).where(ProductRow.id.in_(_SOME))
 
 
 def lock_product(connection: Connection, product_id: str) -> None:

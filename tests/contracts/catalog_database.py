@@ -12,7 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from catalog.database import CatalogConfig, open_engine, reading, writing
-from catalog.opening import Catalog, drop_tables, migrate, open_catalog
+from catalog.opening import Catalog, migrate, open_catalog
 from catalog.tables import Base
 from core.errors import ConfigError, DeadlineExceeded
 from tests.support.catalog_fixtures import RED
@@ -33,13 +33,6 @@ class DatabaseContract:
             }
             context = MigrationContext.configure(connection, opts=opts)
             assert compare_metadata(context, Base.metadata) == []
-
-    def test_the_migrations_can_be_undone_and_repeated(self, catalog: Catalog) -> None:
-        drop_tables(catalog.engine)
-        assert inspect(catalog.engine).get_table_names() == ["alembic_version"]
-        migrate(catalog.engine)
-        migrate(catalog.engine)
-        assert catalog.products.counts() == (0, 0)
 
     @pytest.mark.parametrize(
         ("revision", "says"),

@@ -44,7 +44,7 @@ def _index(table: str, *columns: str) -> None:
 
 
 def upgrade() -> None:
-    """Make everything."""
+    """Make everything; nothing goes back to before it."""
     _create_tables()
     if op.get_bind().dialect.name == "postgresql":
         op.execute(
@@ -53,16 +53,6 @@ def upgrade() -> None:
         op.execute("CREATE INDEX fulltext_documents ON documents USING gin (fulltext)")
     else:
         _create_fts5()
-
-
-def downgrade() -> None:
-    """Drop everything, first what refers to products."""
-    if op.get_bind().dialect.name == "sqlite":
-        op.execute("DROP TABLE fulltext")
-    tables = "documents images products captions unnamed_files file_holds catalog_id revision_floor"
-    tables += " index_store embeddings model_versions imports imported_products import_errors imported_images"
-    for table in f"{tables} jobs api_keys".split():
-        op.drop_table(table)
 
 
 def _create_tables() -> None:

@@ -23,8 +23,8 @@ from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig, writing
 from catalog.image_files import PREFIXES, Collected
 from catalog.imports import KnownImage
-from catalog.opening import Catalog, drop_tables, open_catalog
-from catalog.tables import FileHoldRow
+from catalog.opening import Catalog, open_catalog
+from catalog.tables import Base, FileHoldRow
 from core.errors import ConfigError, Conflict, NotFound, Unavailable, VitrineError
 from tests.support.upgrade_stage import image, info
 
@@ -285,8 +285,8 @@ def test_a_restore_that_fails_after_the_tables_are_gone_says_why(
     shop.lose()
 
     def fails(config: CatalogConfig, _source: Path) -> None:
-        with closing(open_catalog(config)) as catalog:
-            drop_tables(catalog.engine)
+        with closing(open_catalog(config)) as catalog, writing(catalog.engine) as connection:
+            Base.metadata.drop_all(connection)
         raise ConfigError("pg_restore failed")
 
     monkeypatch.setattr(backup, "_restore_database", fails)
