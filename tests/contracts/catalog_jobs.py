@@ -13,6 +13,11 @@ from tests.support.catalog_fixtures import Clock
 ARGS = {"model": "dinov2"}
 
 
+def begun(jobs: SqlJobs, number: int) -> list[str]:
+    """The ids of so many jobs that have begun."""
+    return [jobs.begin(jobs.create("promote", {"model": str(n)}).job_id).job_id for n in range(number)]
+
+
 class JobsContract:
     """Run on what the fixture `database_url` names."""
 
@@ -117,7 +122,7 @@ class JobsContract:
     def test_one_living_job_at_a_time_holds_a_lock_beside_its_claim(
         self, jobs: SqlJobs, clock: Clock
     ) -> None:
-        first, second = (jobs.begin(jobs.create("promote", {"model": name}).job_id).job_id for name in "ab")
+        first, second = begun(jobs, 2)
         jobs.claim(first, "the upgrade of a")
         assert jobs.lock(first, "config")
         assert jobs.lock(first, "config")
@@ -136,7 +141,7 @@ class JobsContract:
     def test_a_lock_outlives_its_holder_by_the_lease_and_is_gone_when_it_comes_back(
         self, jobs: SqlJobs, clock: Clock
     ) -> None:
-        first, second = (jobs.begin(jobs.create("promote", {"model": name}).job_id).job_id for name in "ab")
+        first, second = begun(jobs, 2)
         assert jobs.lock(first, "config")
         clock.move(LEASE_S - 1)
         assert not jobs.lock(second, "config")
@@ -148,7 +153,7 @@ class JobsContract:
         assert not jobs.keep_lock(first, "config")
 
     def test_of_many_jobs_at_once_one_gets_the_lock(self, jobs: SqlJobs) -> None:
-        made = [jobs.begin(jobs.create("promote", {"model": str(n)}).job_id).job_id for n in range(8)]
+        made = begun(jobs, 8)
         with ThreadPoolExecutor(8) as pool:
             assert sum(pool.map(lambda job_id: jobs.lock(job_id, "config"), made)) == 1
 
