@@ -15,6 +15,7 @@ from catalog.opening import Catalog
 from catalog.tables import EmbeddingRow, ImageRow
 from core.errors import Internal, InvalidImage, NotFound
 from core.types import IndexItem, LedgerCounts
+from tests.contracts.catalog_model import check_any_sequence
 from tests.support.catalog_fixtures import BLUE, RED, Clock, encoder
 
 LIVE = "openclip_0123456789ab"
@@ -31,6 +32,9 @@ class LedgerContract:
         # A product with two images.
         catalog.products.put("shirt", "A shirt", "", {"color": "red", "sizes": [1, 2]}, [RED, BLUE])
         self.shirt = self.ledger.items("shirt")
+
+    def test_any_sequence_of_calls_agrees_with_the_model(self) -> None:
+        check_any_sequence(self.catalog)
 
     def test_items_hold_what_a_vector_row_repeats(self) -> None:
         images = self.catalog.products.get("shirt").images
@@ -98,20 +102,6 @@ class LedgerContract:
         self.ledger.open(LIVE, self.shirt)
         self.clock.move(-3600)
         assert set_of(self.ledger.missing(LIVE, 10)) == set_of(self.shirt)
-
-    def test_an_image_that_is_in_is_known_at_its_newest_revision(self) -> None:
-        ids = [*(each.image_id for each in self.shirt), "f" * 32]
-        self.ledger.open(LIVE, self.shirt)
-        self.ledger.settle(LIVE, self.shirt[:1])
-        self.ledger.fail(LIVE, [(self.shirt[1], NotFound("no such file"))])
-        assert self.ledger.settled(LIVE, ids) == {ids[0]: self.shirt[0].key}
-        self.catalog.products.put("shirt", "A shirt", "", {"color": "blue"}, None)
-        now = self.ledger.items("shirt")
-        self.ledger.open(LIVE, now)
-        assert self.ledger.settled(LIVE, ids) == {ids[0]: self.shirt[0].key}
-        self.ledger.settle(LIVE, now)
-        assert self.ledger.settled(LIVE, ids) == {each.image_id: each.key for each in now}
-        assert self.ledger.settled(NEXT, ids) == self.ledger.settled(LIVE, []) == {}
 
     def test_a_deleted_product_leaves_obsolete_rows(self) -> None:
         self.ledger.open(LIVE, self.shirt)

@@ -97,7 +97,7 @@ OPEN, SETTLE, FAIL, CHANGE = (
 )
 
 
-def check_any_sequence(catalog: Catalog, max_examples: int) -> None:
+def check_any_sequence(catalog: Catalog, max_examples: int = 40) -> None:
     """Run random sequences; after every step all answers of the catalog equal the model's."""
 
     @settings(max_examples=max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -109,6 +109,8 @@ def check_any_sequence(catalog: Catalog, max_examples: int) -> None:
     # Quarantine ends when it is asked for, when the row is opened and when the image changes.
     @example([FIRST, FAIL, ("fail", TWO, [0]), ("retry", ONE)])
     @example([FIRST, FAIL, ("open", ONE, [0]), CHANGE, ("index", ONE)])
+    # The newest revision that is in is the one that counts.
+    @example([FIRST, ("index", ONE), CHANGE, ("open", ONE, [2, 3]), ("settle", ONE, [2, 3])])
     # Collections are independent.
     @example([FIRST, ("index", ONE), ("open", TWO, [0, 1]), ("reset", ONE), ("settle", TWO, [0, 1])])
     def run(sequence: list[Step]) -> None:

@@ -72,6 +72,16 @@ class Shop:
     def reopen(self) -> None:
         self.catalog = open_catalog(self.config)
 
+    def back_up(self) -> backup.Transfer:
+        return backup.back_up(self.config, self.place)
+
+    def come_back(self, snapshot: str | None = None, keep_index: bool = False) -> backup.Transfer:
+        """Lose everything, and restore it."""
+        self.lose()
+        done = restore(self.config, self.place, snapshot, keep_index)
+        self.reopen()
+        return done
+
     def products(self) -> list[str]:
         """The products, each with all its image files."""
         page = self.catalog.products.page(1000)
@@ -105,13 +115,11 @@ def test_all_that_was_there_comes_back_with_a_search_by_text(shop: Shop) -> None
     # What an import remembers alone is not part of a backup.
     forgotten = KnownImage("1", None, shop.catalog.blobs.put(b"of a deleted product"), "image/png", 1, 1)
     shop.catalog.imported_images.remember({"https://shop.example/1.png": forgotten})
-    done = back_up(shop.config, shop.place)
+    done = shop.back_up()
     assert (done.whole, done.images.copied, done.reports.copied) == (True, 2, 1)
     assert (done.snapshot.products, done.snapshot.images) == (2, 2)
-    shop.lose()
-    back = restore(shop.config, shop.place)
+    back = shop.come_back()
     assert (back.whole, back.images.copied, back.reports.copied) == (True, 2, 1)
-    shop.reopen()
     assert [shop.catalog.products.get(name) for name in ("dress", "hat")] == before
     assert shop.products() == ["dress", "hat"]
     assert shop.catalog.reports.get(report) == b"<html>"
@@ -133,33 +141,29 @@ def test_a_backup_beside_a_writer_is_one_moment_of_the_catalog(shop: Shop) -> No
         while len(written) < 5 and not writer.done():
             stopped.wait(0.01)
         before = len(written)
-        done = back_up(shop.config, shop.place)
+        done = shop.back_up()
         stopped.set()
         writer.result()
     assert done.whole
     assert len(written) >= done.snapshot.products >= before >= 5
-    shop.lose()
-    assert restore(shop.config, shop.place).whole
-    shop.reopen()
+    assert shop.come_back().whole
     assert set(shop.products()) == set(written[: done.snapshot.products])
 
 
 def test_the_next_backup_copies_only_what_is_new_and_each_can_be_brought_back(shop: Shop) -> None:
     shop.put("dress")
-    first = back_up(shop.config, shop.place).snapshot
+    first = shop.back_up().snapshot
     shop.put("hat")
-    second = back_up(shop.config, shop.place)
+    second = shop.back_up()
     assert (second.images.copied, second.images.present) == (1, 1)
     assert Archive(shop.place).snapshots() == [first, second.snapshot]
-    shop.lose()
-    restore(shop.config, shop.place, first.id)
-    shop.reopen()
+    shop.come_back(first.id)
     assert shop.products() == ["dress"]
 
 
 def test_an_empty_catalog_in_use_takes_a_backup_and_one_with_products_does_not(shop: Shop) -> None:
     shop.put("dress")
-    back_up(shop.config, shop.place)
+    shop.back_up()
     with pytest.raises(Conflict, match="holds products"):
         restore(shop.config, shop.place)
     shop.lose()
@@ -173,17 +177,15 @@ def test_an_empty_catalog_in_use_takes_a_backup_and_one_with_products_does_not(s
 def test_what_is_indexed_is_believed_only_when_asked(shop: Shop, keep_index: bool) -> None:
     shop.put("dress", "hat")
     collection = shop.index()
-    back_up(shop.config, shop.place)
-    shop.lose()
-    restore(shop.config, shop.place, keep_index=keep_index)
-    shop.reopen()
+    shop.back_up()
+    shop.come_back(keep_index=keep_index)
     counts = shop.catalog.ledger.counts(collection)
     assert (counts.indexed, counts.missing) == ((2, 0) if keep_index else (0, 2))
 
 
 def test_missing_and_damaged_files_are_named_and_the_others_kept(shop: Shop) -> None:
     shop.put("dress", "hat", "scarf", "shoe", "glove", "sock", "belt")
-    back_up(shop.config, shop.place)
+    shop.back_up()
     shop.put("shirt", "skirt")
     for name in ("hat", "shirt", "glove"):
         shop.file(name).unlink()
@@ -192,17 +194,15 @@ def test_missing_and_damaged_files_are_named_and_the_others_kept(shop: Shop) -> 
     # Copies that are damaged too: two beside a file that is lost, one beside a sound one.
     for name in ("glove", "sock", "belt"):
         shop.file(name, shop.place).write_bytes(b"cut off")
-    done = back_up(shop.config, shop.place)
+    done = shop.back_up()
     assert (done.images.missing, done.images.damaged) == (
         shop.sha256s("shirt", "glove"),
         shop.sha256s("skirt", "sock"),
     )
     assert (done.whole, done.images.present, done.images.copied) == (False, 4, 1)
     lost, broken = shop.sha256s("shirt", "skirt"), shop.sha256s("glove", "sock")
-    shop.lose()
-    back = restore(shop.config, shop.place)
+    back = shop.come_back()
     assert (back.images.missing, back.images.damaged) == (lost, broken)
-    shop.reopen()
     assert all(shop.catalog.blobs.get(each) for each in shop.sha256s("dress", "hat", "scarf", "belt"))
 
 
@@ -242,8 +242,8 @@ def test_a_backup_that_was_cut_short_is_none(shop: Shop) -> None:
     shop.put("dress")
     with pytest.raises(NotFound, match="no complete backup"):
         restore(shop.config, shop.place)
-    kept = back_up(shop.config, shop.place).snapshot
-    half = back_up(shop.config, shop.place).snapshot
+    kept = shop.back_up().snapshot
+    half = shop.back_up().snapshot
     (Path(shop.place) / "snapshots" / half.id / "snapshot.json").unlink()
     assert Archive(shop.place).snapshots() == [kept]
     with pytest.raises(NotFound, match="the latest is " + kept.id):
@@ -252,7 +252,7 @@ def test_a_backup_that_was_cut_short_is_none(shop: Shop) -> None:
 
 def test_a_damaged_dump_changes_nothing(shop: Shop) -> None:
     shop.put("dress")
-    kept = back_up(shop.config, shop.place).snapshot
+    kept = shop.back_up().snapshot
     dump = Path(shop.place) / "snapshots" / kept.id / "catalog"
     dump.write_bytes(dump.read_bytes()[:-1])
     shop.lose()
@@ -264,7 +264,7 @@ def test_a_damaged_dump_changes_nothing(shop: Shop) -> None:
 
 
 def test_a_backup_of_another_database_or_version_is_refused(shop: Shop) -> None:
-    kept = back_up(shop.config, shop.place).snapshot
+    kept = shop.back_up().snapshot
     other = "postgresql" if kept.database == "sqlite" else "sqlite"
     record = Path(shop.place) / "snapshots" / kept.id / "snapshot.json"
     for change, says in (
@@ -281,7 +281,7 @@ def test_a_restore_that_fails_after_the_tables_are_gone_says_why(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.put("dress")
-    back_up(shop.config, shop.place)
+    shop.back_up()
     shop.lose()
 
     def fails(config: CatalogConfig, _source: Path) -> None:
@@ -382,12 +382,10 @@ def test_files_that_a_backup_needs_are_not_removed_before_it_is_done(
 
     done: list[bool] = []
     monkeypatch.setattr(backup, "copy_files", deleted_meanwhile)
-    assert back_up(shop.config, shop.place).whole
+    assert shop.back_up().whole
     assert done
     assert shop.catalog.image_files.collect(0, 10) == Collected(removed=1)
-    shop.lose()
-    assert restore(shop.config, shop.place).whole
-    shop.reopen()
+    assert shop.come_back().whole
     assert shop.products() == ["dress", "hat"]
     # What the backup held is no hold of the restored catalog for ever.
     shop.catalog.products.delete("hat")
@@ -400,7 +398,7 @@ def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.put("dress", "hat")
-    assert back_up(shop.config, shop.place).whole
+    assert shop.back_up().whole
     shop.lose()
     service = open_catalog(shop.config)
 
@@ -429,7 +427,7 @@ def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
 
 def test_a_restore_leaves_a_store_of_files_to_the_database_that_has_it(shop: Shop, tmp_path: Path) -> None:
     shop.put("dress")
-    back_up(shop.config, shop.place)
+    shop.back_up()
     shop.lose()
     database = f"sqlite:///{tmp_path}/other/catalog.db"
     with closing(open_catalog(shop.config.model_copy(update={"database_url": database}))) as other:

@@ -15,7 +15,6 @@ from tests.contracts.catalog_image_files import ImageFilesContract
 from tests.contracts.catalog_jobs import JobsContract
 from tests.contracts.catalog_keyword_search import KeywordContract
 from tests.contracts.catalog_ledger import LIVE, LedgerContract
-from tests.contracts.catalog_model import check_any_sequence
 from tests.contracts.catalog_products import CaptionsContract, ProductsContract
 from tests.contracts.catalog_records import ApiKeysContract, ImportsContract, VersionsContract
 from tests.support.catalog_fixtures import BLUE, RED
@@ -56,9 +55,6 @@ class TestDatabaseOnSqlite(DatabaseContract):
 
 
 class TestLedgerOnSqlite(LedgerContract):
-    def test_any_sequence_of_calls_agrees_with_the_model(self, catalog: Catalog) -> None:
-        check_any_sequence(catalog, max_examples=40)
-
     def test_a_batch_is_looked_up_and_not_searched_for_in_the_whole_collection(
         self, catalog: Catalog
     ) -> None:
