@@ -27,12 +27,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, TypeGuard
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Engine, MetaData, func, inspect, select
 
-from catalog.blobs import FsspecBlobs, outages_as_unavailable, sync_file, write_file
+from catalog.blobs import FsspecBlobs, open_files, outages_as_unavailable, sync_file, write_file
 from catalog.database import (
     BUSY_TIMEOUT_S,
     POSTGRES_LIMITS,
@@ -167,11 +166,8 @@ class Archive:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            self._files, root = url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"the place of the backups cannot be opened: {error}") from error
-        self._snapshots = f"{root.rstrip('/')}/snapshots"
+        self._files, root = open_files(url, "the place of the backups")
+        self._snapshots = f"{root}/snapshots"
         self._is_local = isinstance(self._files, LocalFileSystem)
         url = url.rstrip("/")
         self.stores = FsspecBlobs(f"{url}/images"), FsspecBlobs(f"{url}/reports")

@@ -101,6 +101,15 @@ def outages_as_unavailable(what: str = "the store of image files") -> Iterator[N
         raise Unavailable(f"{what} does not answer; try again") from error
 
 
+def open_files(url: str, what: str) -> tuple[AbstractFileSystem, str]:
+    """Open the file system of a URL, and the path there without a slash at its end; may raise ConfigError."""
+    try:
+        files, root = url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"{what} cannot be opened: {error}") from error
+    return files, root.rstrip("/")
+
+
 def write_file(files: AbstractFileSystem, path: str, data: bytes) -> None:
     """Write a file that is complete and durable, or not there.
 
@@ -125,12 +134,9 @@ class FsspecBlobs:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            self._files, self._root = url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"blobs_url cannot be opened: {error}") from error
+        self._files, self._root = open_files(url, "blobs_url")
         self._is_local = isinstance(self._files, LocalFileSystem)
-        self._owner_path = f"{self._root.rstrip('/')}/{OWNER}"
+        self._owner_path = f"{self._root}/{OWNER}"
 
     def put(self, data: bytes) -> str:
         """Store durably and return the lower-case hex sha256; storing the same bytes again writes nothing."""
@@ -194,7 +200,7 @@ class FsspecBlobs:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """List the files whose names begin with these two hex digits, with their bytes."""
-        folder = f"{self._root.rstrip('/')}/{prefix}"
+        folder = f"{self._root}/{prefix}"
         with outages_as_unavailable():
             self._files.invalidate_cache()
             found = self._files.find(folder, detail=True)
@@ -216,7 +222,7 @@ class FsspecBlobs:
 
     def _path(self, sha256: str) -> str:
         # Two levels of 256 folders keep each folder small up to some ten million files.
-        return f"{self._root.rstrip('/')}/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+        return f"{self._root}/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
     def _size(self, path: str) -> int | None:
         try:

@@ -11,12 +11,10 @@ from typing import Any, TypeVar
 
 from pydantic import Field, field_validator
 from sqlalchemy import (
-    JSON,
     ColumnElement,
     Connection,
     Engine,
     Executable,
-    Function,
     Row,
     Select,
     create_engine,
@@ -366,13 +364,6 @@ def upsert(
         statement = statement.on_conflict_do_nothing(index_elements=key)
     if rows:
         connection.execute(statement, rows)
-
-
-def json_of_rows(dialect: str, *columns: ColumnElement[Any]) -> Function[Any]:
-    """Aggregate rows into one JSON array of arrays, in any order; without rows it is empty or NULL."""
-    if dialect == "postgresql":
-        return func.json_agg(func.json_build_array(*columns), type_=JSON)
-    return func.json_group_array(func.json_array(*columns), type_=JSON)
 
 
 def batched_rows(rows: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -12,9 +12,20 @@ from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    JSON,
+    BindParameter,
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
-from catalog.database import batched_rows, json_of_rows
+from catalog.database import batched_rows
 from catalog.keyword_search import write_documents
 from catalog.tables import CaptionRow, ImageRow, ProductRow, RevisionFloor
 from core.errors import InvalidInput
@@ -241,11 +252,17 @@ def _some_with_images(dialect: str) -> Select[*tuple[Any, ...]]:
 
     Cached: every search reads products, and building the statement takes as long as running it.
     """
-    images = select(json_of_rows(dialect, *IMAGES.selected_columns, _NEWEST_CAPTION))
+    columns = (*IMAGES.selected_columns, _NEWEST_CAPTION)
+    # One JSON array of arrays, in any order; without rows it is empty or NULL.
+    images = select(
+        func.json_agg(func.json_build_array(*columns), type_=JSON)
+        if dialect == "postgresql"
+        else func.json_group_array(func.json_array(*columns), type_=JSON)
+    )
     of_product = images.where(ImageRow.product_id == ProductRow.id).scalar_subquery().label("images")
-    columns = list(ProductRow.__table__.columns)
+    product = list(ProductRow.__table__.columns)
     # In the order of `Product`'s fields.
-    return select(*columns[:4], of_product, *columns[4:]).where(ProductRow.id.in_(_SOME))
+    return select(*product[:4], of_product, *product[4:]).where(ProductRow.id.in_(_SOME))
 
 
 def lock_product(connection: Connection, product_id: str) -> None:

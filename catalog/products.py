@@ -201,21 +201,17 @@ class SqlProducts(SqlPart):
         dropped = [each for each in before.items() if each[0] not in after]
         new = {sha256 for image_id, sha256 in after.items() if image_id not in before}
         lock_files(connection, new.union(sha256 for _, sha256 in dropped))
-        self._have_files({sha256: each for sha256, each in wanted.images or () if sha256 in new}, connection)
-        drop_images(connection, dropped, now)
-
-    def _have_files(self, files: dict[str, NewImage], connection: Connection) -> None:
-        """Store files again that were removed meanwhile; under their locks they stay."""
+        files = dict(wanted.images or ())
 
         def have(sha256: str) -> None:
+            """Store a file again that was removed meanwhile; under its lock it stays."""
             if self._blobs.size(sha256) is None:
                 self._blobs.put(files[sha256].data)
 
-        # Files that images name cannot have been removed.
-        doubtful = sorted(files.keys() - named_files(connection, files))
         with ThreadPoolExecutor(_LOOKS_AT_ONCE, "files") as pool:
-            for looked in [pool.submit(have, each) for each in doubtful]:
-                looked.result()
+            # Files that images name cannot have been removed.
+            list(pool.map(have, sorted(new - named_files(connection, new))))
+        drop_images(connection, dropped, now)
 
     def get(self, product_id: str) -> Product:
         """Read one product.

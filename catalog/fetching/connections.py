@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 import httpcore
 import httpx
 from httpcore import AsyncNetworkBackend, AsyncNetworkStream
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from core.config import Config
 from core.errors import UnfetchableUrl
@@ -27,6 +27,7 @@ _FORMALLY_GLOBAL = (
 )
 """Networks that `is_global` passes in some or all versions of Python, and that serve no images."""
 _THREADS = 16
+_NAME = re.compile(rb"[\w.:-]+")
 _HOST = re.compile(r"(?<=//)[^/?#]*")
 _ATTEMPTS = 4
 """Number of addresses of one host that are tried."""
@@ -52,6 +53,23 @@ class FetchLimits(Config):
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
         (), description="Networks such as 10.1.0.0/16 whose addresses need not be public."
     )
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names_alone(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            try:
+                is_name = _NAME.fullmatch(_dns_name(host))
+            except (httpx.InvalidURL, ValueError):
+                is_name = None
+            if is_name is None:
+                raise ValueError(f"{host!r} is no host name; write it alone, as images.shop.example")
+        return hosts
+
+
+def _dns_name(host: str) -> bytes:
+    """Write a host as URLs have it: lower case, and for DNS."""
+    return httpx.URL(host=host.rstrip(".")).raw_host
 
 
 def is_url(text: str) -> bool:
@@ -182,8 +200,7 @@ class CheckedBackend(AsyncNetworkBackend):
 
     def __init__(self, limits: FetchLimits, resolve: Resolver, network: AsyncNetworkBackend) -> None:
         self._limits = limits
-        # As URLs have them: lower case, and for DNS.
-        self._open_hosts = {httpx.URL(host=host.rstrip(".")).raw_host for host in limits.allowed_hosts}
+        self._open_hosts = set(map(_dns_name, limits.allowed_hosts))
         self._resolve = resolve
         self._network = network
 

@@ -3,8 +3,9 @@
 from ipaddress import ip_network
 
 import pytest
+from pydantic import ValidationError
 
-from catalog.fetching.connections import is_url, may_connect
+from catalog.fetching.connections import FetchLimits, is_url, may_connect
 
 PRIVATE = """
     0.0.0.0 10.0.0.1 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.254 168.63.129.16 169.254.169.254
@@ -39,3 +40,9 @@ def test_an_allowed_network_opens_its_own_addresses_only() -> None:
     assert may_connect("fd12::1", allowed)
     assert not may_connect("10.2.0.1", allowed)
     assert not may_connect("fd13::1", allowed)
+
+
+@pytest.mark.parametrize("host", ["https://shop.test", "*.shop.test", "shop.test:80", "a b.test", ""])
+def test_an_allowed_host_is_a_name_alone(host: str) -> None:
+    with pytest.raises(ValidationError, match="is no host name; write it alone"):
+        FetchLimits(allowed_hosts=(host,))
