@@ -26,8 +26,8 @@ from catalog.ledger_queries import (
     IS_CURRENT,
     IS_OPEN,
     ITEMS,
-    Releasing,
     SqlIndexProgress,
+    WithQuarantine,
     between,
     error_text,
     in_flight,
@@ -101,7 +101,7 @@ class SqlVersions(SqlPart):
             )
 
 
-class SqlLedger(Releasing):
+class SqlLedger(WithQuarantine):
     """Implements `core.ports.Ledger`.
 
     A row is open, then settled or in quarantine. Opening it resets it from any state. A failure never changes a

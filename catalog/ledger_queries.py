@@ -139,7 +139,7 @@ def is_bug_of_another_release(error: InstrumentedAttribute[str | None]) -> Colum
     )
 
 
-class Releasing(SqlPart):
+class WithQuarantine(SqlPart):
     """Rows in quarantine, which hold an error, by the collection or model that they belong to."""
 
     _table: ClassVar[type[EmbeddingRow] | type[CaptionRow]]
@@ -271,14 +271,10 @@ class SqlAudit(SqlPart):
 
     def known(self, collection: str, keys: Sequence[str]) -> set[str]:
         """Return those of these row keys that the ledger has in any state."""
-        columns, batches = (
-            select(EmbeddingRow.image_id, EmbeddingRow.image_revision),
-            batched_rows(parse_keys(keys)),
-        )
-        return {
-            row_key(*row)
-            for row in self._read(*(columns.where(rows_of(collection, some)) for some in batches))
-        }
+        columns = select(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+        batches = batched_rows(parse_keys(keys))
+        rows = self._read(*(columns.where(rows_of(collection, some)) for some in batches))
+        return {row_key(*row) for row in rows}
 
 
 def between(column: InstrumentedAttribute[str], first: str, beyond: str | None) -> ColumnElement[bool]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, and_, delete, func, or_, select, tupl
 from catalog.database import SqlPart, batched_rows, reading, upsert, utc_now, writing
 from catalog.image_files import drop_images, lock_files, named_files
 from catalog.keyword_search import write_documents
-from catalog.ledger_queries import Releasing, error_text, storable
+from catalog.ledger_queries import WithQuarantine, error_text, storable
 from catalog.product_rows import (
     IMAGES,
     Wanted,
@@ -40,7 +40,7 @@ _LOOKS_AT_ONCE = 8
 _IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 
 
-class SqlCaptions(Releasing):
+class SqlCaptions(WithQuarantine):
     """Implements `core.ports.Captions`."""
 
     _table, _owner = CaptionRow, "model"
