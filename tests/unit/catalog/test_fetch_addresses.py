@@ -28,7 +28,7 @@ def test_only_a_public_address_passes(address: str) -> None:
 @pytest.mark.parametrize(
     "text", ["http://a/b", " HTTPS://a/b", "//cdn.shop.test/a.jpg", "data:image/png;base64,AA"]
 )
-def test_what_names_a_file_by_url_is_told_from_base64_and_paths(text: str) -> None:
+def test_what_names_a_file_by_url_differs_from_base64_and_paths(text: str) -> None:
     assert is_url(text)
     assert not any(map(is_url, ("//8AAA", "/9j/4AAQ", "images/a.jpg", "shop.test/a.jpg", "")))
 
