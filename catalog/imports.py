@@ -47,8 +47,9 @@ class SqlImports(SqlPart):
                 return ImportState(source, last.generation, last.position, last.counts)
             generation = 1 if last is None else last.generation + 1
             connection.execute(delete(ImportErrorRow).where(ImportErrorRow.source == source))
-            new = {"source": source, "plan": plan, "generation": generation, "position": None, "counts": {}}
-            new |= {"job_id": job_id, "started_at": self._clock(), "finished_at": None}
+            new: dict[str, object] = {"source": source, "plan": plan, "generation": generation}
+            new |= {"position": None, "counts": {}, "job_id": job_id}
+            new |= {"started_at": self._clock(), "finished_at": None}
             upsert(connection, ImportRow, [new], new)
         return ImportState(source, generation, None, {})
 
