@@ -1,11 +1,11 @@
 """API keys in SQL: made, listed, revoked. A row is never deleted, so the history of access stays."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
-from catalog.database import reading, take_turns, utc_now, writing
+from catalog.database import SqlPart, take_turns, writing
 from catalog.tables import ApiKeyRow
 from core.api_keys import ApiKey
 from core.errors import Conflict, NotFound
@@ -14,12 +14,8 @@ _LOCK = (0x7669, 0x6B65)
 """PostgreSQL's advisory lock under which keys change, so that two revocations cannot end both last admin keys."""
 
 
-class SqlApiKeys:
-    """The register of keys; every method may raise Unavailable."""
-
-    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
-        self._clock = clock
+class SqlApiKeys(SqlPart):
+    """The register of keys."""
 
     def add(self, key: ApiKey, other_admin: bool) -> None:
         """Store a new key; `other_admin`: there is an admin key outside of the table.
@@ -57,11 +53,8 @@ class SqlApiKeys:
 
     def all(self) -> list[ApiKey]:
         """List all keys, revoked ones too, oldest first."""
-        with reading(self._engine) as connection:
-            rows = connection.execute(
-                select(*ApiKeyRow.__table__.columns).order_by(ApiKeyRow.created_at, ApiKeyRow.key_id)
-            )
-            return [ApiKey(**{**row._mapping, "scopes": tuple(row.scopes)}) for row in rows]
+        keys = select(*ApiKeyRow.__table__.columns).order_by(ApiKeyRow.created_at, ApiKeyRow.key_id)
+        return [ApiKey(**{**row._mapping, "scopes": tuple(row.scopes)}) for row in self._read(keys)]
 
     def used(self, times: Mapping[str, datetime]) -> None:
         """Record when keys were last used, by key id."""

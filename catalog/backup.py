@@ -18,26 +18,33 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Literal, TypeGuard
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import Engine, func, inspect, select
+from sqlalchemy import Engine, MetaData, func, inspect, select
 
-from catalog.blobs import FsspecBlobs, sync_file, write_durably
-from catalog.database import BUSY_TIMEOUT_S, CatalogConfig, open_engine, reading, utc_now
+from catalog.blobs import FsspecBlobs, open_files, outages_as_unavailable, sync_file, write_file
+from catalog.database import (
+    BUSY_TIMEOUT_S,
+    POSTGRES_LIMITS,
+    CatalogConfig,
+    open_engine,
+    reading,
+    utc_now,
+    writing,
+)
 from catalog.image_files import SqlImageFiles
 from catalog.jobs import read_report_files
-from catalog.opening import drop_tables, is_known, open_catalog, open_reports, revision_of
-from catalog.tables import FileHoldRow, ImageRow, ProductRow
+from catalog.opening import open_catalog, open_reports, revision_of, unknown_tables
+from catalog.tables import ImageRow, ProductRow
 from core.batching import MAX_READ_BYTES
 from core.concurrency import WeightedSemaphore
 from core.errors import ConfigError, Conflict, NotFound, Unavailable
@@ -46,6 +53,8 @@ _DUMP, _IMAGES, _REPORTS, _COMPLETE = "catalog", "images.txt", "reports.txt", "s
 _FILES_AT_ONCE = 16
 _PREFIX_DIGITS = 2
 _ROWS_AT_ONCE = 10_000
+_PROGRAM_TIMEOUT_S = 6 * 3600.0
+"""Longest time of a dump or of its restore, so that a nightly backup ends before the next begins."""
 _reading = WeightedSemaphore()
 Stores = tuple[FsspecBlobs, FsspecBlobs]
 """Image files, and reports."""
@@ -157,18 +166,15 @@ class Archive:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            self._files, root = url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"the place of the backups cannot be opened: {error}") from error
-        self._snapshots = f"{root.rstrip('/')}/snapshots"
+        self._files, root = open_files(url, "the place of the backups")
+        self._snapshots = f"{root}/snapshots"
         self._is_local = isinstance(self._files, LocalFileSystem)
         url = url.rstrip("/")
         self.stores = FsspecBlobs(f"{url}/images"), FsspecBlobs(f"{url}/reports")
 
     def snapshots(self) -> list[Snapshot]:
         """List the complete snapshots, oldest first."""
-        with _outages_as_unavailable():
+        with outages_as_unavailable("the place of the backups"):
             self._files.invalidate_cache()
             found = self._files.glob(f"{self._snapshots}/*/{_COMPLETE}")
             texts = [self._files.cat_file(path) for path in sorted(found)]
@@ -193,7 +199,7 @@ class Archive:
     def add(self, snapshot: Snapshot, folder: Path) -> None:
         """Store the dump and the lists of a local folder, then `snapshot.json`, which makes them a backup."""
         place, record = f"{self._snapshots}/{snapshot.id}", snapshot.model_dump_json(indent=2).encode()
-        with _outages_as_unavailable():
+        with outages_as_unavailable("the place of the backups"):
             if self._is_local:
                 # An object store has no folders, and might make a bucket instead.
                 self._files.makedirs(place, exist_ok=True)
@@ -201,10 +207,7 @@ class Archive:
                 self._files.put_file(str(folder / name), f"{place}/{name}")
                 if self._is_local:
                     sync_file(f"{place}/{name}")
-            if self._is_local:
-                write_durably(f"{place}/{_COMPLETE}", record)
-            else:
-                self._files.pipe_file(f"{place}/{_COMPLETE}", record)
+            write_file(self._files, f"{place}/{_COMPLETE}", record)
 
     def fetch(self, snapshot: Snapshot, folder: Path) -> None:
         """Copy the dump and the lists to a local folder.
@@ -212,7 +215,7 @@ class Archive:
         Raises:
             Unavailable: the dump is not what was stored.
         """
-        with _outages_as_unavailable():
+        with outages_as_unavailable("the place of the backups"):
             for name in (_DUMP, _IMAGES, _REPORTS):
                 self._files.get_file(f"{self._snapshots}/{snapshot.id}/{name}", str(folder / name))
         if _fingerprint(folder / _DUMP) != (snapshot.sha256, snapshot.bytes):
@@ -246,18 +249,28 @@ def copy_files(source: FsspecBlobs, target: FsspecBlobs, sha256s: Iterable[str])
 def _copy_file(
     source: FsspecBlobs, target: FsspecBlobs, there: dict[str, int], here: dict[str, int], sha256: str
 ) -> tuple[str, Literal["copied", "present", "missing", "damaged"], int]:
-    size = here.get(sha256)
-    if size is not None and there.get(sha256, size) == size:
-        return sha256, "present", size
-    with _reading.holding(there.get(sha256, 0), MAX_READ_BYTES):
-        try:
-            data = source.get(sha256)
-        except NotFound:
-            return sha256, "missing", 0
-        if hashlib.sha256(data).hexdigest() != sha256:
-            return sha256, "present" if size is not None else "damaged", len(data)
-        target.put(data)
-        return sha256, "copied", len(data)
+    if sha256 in here and there.get(sha256) == here[sha256]:
+        return sha256, "present", here[sha256]
+    with _reading.holding(there.get(sha256, 0) + here.get(sha256, 0), MAX_READ_BYTES):
+        data = _read(source, sha256)
+        if _is_sound(data, sha256):
+            target.put(data)
+            return sha256, "copied", len(data)
+        # The source has lost the file: a copy from before will do, where it is sound.
+        if sha256 in here and _is_sound(_read(target, sha256), sha256):
+            return sha256, "present", here[sha256]
+        return sha256, "missing" if data is None else "damaged", 0
+
+
+def _read(store: FsspecBlobs, sha256: str) -> bytes | None:
+    try:
+        return store.get(sha256)
+    except NotFound:
+        return None
+
+
+def _is_sound(data: bytes | None, sha256: str) -> TypeGuard[bytes]:
+    return data is not None and hashlib.sha256(data).hexdigest() == sha256
 
 
 def _copy_listed(folder: Path, source: Stores, target: Stores) -> tuple[Copied, Copied]:
@@ -279,14 +292,6 @@ def _fingerprint(path: Path) -> tuple[str, int]:
 
 
 @contextmanager
-def _outages_as_unavailable() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable("the place of the backups does not answer; try again") from error
-
-
-@contextmanager
 def _engine_of(config: CatalogConfig) -> Iterator[Engine]:
     engine = open_engine(config)
     try:
@@ -297,12 +302,15 @@ def _engine_of(config: CatalogConfig) -> Iterator[Engine]:
 
 @contextmanager
 def _files_held(config: CatalogConfig) -> Iterator[None]:
-    """Keep image files from being removed, where the catalog is of a version that removes any."""
+    """Keep image files from being removed."""
     with _engine_of(config) as engine:
         with reading(engine) as connection:
-            removes = inspect(connection).has_table(FileHoldRow.__tablename__)
-        files = SqlImageFiles(engine, FsspecBlobs(config.blobs_url))
-        with files.holding() if removes else nullcontext():
+            revision = revision_of(connection)
+        if not revision:
+            raise NotFound("there is no catalog to back up: the database of database_url has no tables")
+        if reason := unknown_tables(revision):
+            raise Conflict(f"the database of database_url {reason}")
+        with SqlImageFiles(engine, FsspecBlobs(config.blobs_url)).holding():
             yield
 
 
@@ -310,8 +318,8 @@ def _check_target(config: CatalogConfig, snapshot: Snapshot) -> None:
     database = config.sqlalchemy_url.get_backend_name()
     if snapshot.database != database:
         raise Conflict(f"backup {snapshot.id} is of {snapshot.database}; database_url names {database}")
-    if not is_known(snapshot.tables):
-        raise Conflict(f"backup {snapshot.id} was made by a newer version of Vitrine: restore with that one")
+    if reason := unknown_tables(snapshot.tables):
+        raise Conflict(f"backup {snapshot.id} {reason}")
     with _engine_of(config) as engine, reading(engine) as connection:
         made = inspect(connection).has_table(ProductRow.__tablename__)
         if made and connection.execute(select(ProductRow.id).limit(1)).first() is not None:
@@ -340,7 +348,10 @@ def _dump_database(config: CatalogConfig, folder: Path, name: str) -> Snapshot:
         if file is None:
             # Last: a server may end a session that is idle for as long as a dump takes.
             shared = connection.scalar(select(func.pg_export_snapshot()))
-            _run_program(config, "pg_dump", "--format=custom", f"--snapshot={shared}", f"--file={dump}")
+            waits = f"--lock-wait-timeout={round(BUSY_TIMEOUT_S * 1000)}"
+            _run_program(
+                config, "pg_dump", "--format=custom", f"--snapshot={shared}", waits, f"--file={dump}"
+            )
     sha256, size = _fingerprint(dump)
     return Snapshot(
         id=name,
@@ -358,9 +369,10 @@ def _restore_database(config: CatalogConfig, dump: Path) -> None:
     if file := _sqlite_file(config):
         _copy_sqlite(dump, file)
         return
-    with _engine_of(config) as engine:
-        # They may be those of a later migration, of which the dump knows nothing.
-        drop_tables(engine)
+    # All tables that are there, also those of a later migration, of which the dump knows nothing.
+    with _engine_of(config) as engine, writing(engine) as connection:
+        (found := MetaData()).reflect(connection)
+        found.drop_all(connection)
     _run_program(config, "pg_restore", "--clean", "--if-exists", "--single-transaction", str(dump))
 
 
@@ -387,11 +399,14 @@ def _copy_sqlite(source: Path, target: Path) -> None:
 
 
 def _run_program(config: CatalogConfig, program: str, *arguments: str) -> None:
-    url = config.sqlalchemy_url
-    address = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
+    """Run a program of PostgreSQL; it ends by itself when the server vanishes, and is killed at the time limit."""
+    url = config.sqlalchemy_url.set(drivername="postgresql", password=None)
+    limits = {name: str(limit) for name, limit in POSTGRES_LIMITS.items() if name not in url.query}
+    address = url.update_query_dict(limits).render_as_string(hide_password=False)
     options = ("--no-owner", "--no-privileges", "--no-password", f"--dbname={address}")
     # Not among the arguments, which every process of the machine can read.
-    secret = {"PGPASSWORD": str(url.password)} if url.password else {}
+    password = config.sqlalchemy_url.password
+    secret = {"PGPASSWORD": str(password)} if password else {}
     try:
         done = subprocess.run(
             [program, *options, *arguments],
@@ -399,7 +414,11 @@ def _run_program(config: CatalogConfig, program: str, *arguments: str) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            timeout=_PROGRAM_TIMEOUT_S,
         )
+    except subprocess.TimeoutExpired:
+        hours = _PROGRAM_TIMEOUT_S / 3600
+        raise Unavailable(f"{program} did not end within {hours:g} hours and was stopped") from None
     except OSError as error:
         raise ConfigError(
             f"{program} is needed and cannot be run ({error.strerror}): install PostgreSQL's client programs"

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -31,17 +32,24 @@ def write_durably(path: str, data: bytes) -> None:
         OSError: the file system refused.
     """
     target = Path(path)
-    _make_folders(target.parent)
+    missing = [level for level in target.parents if not level.is_dir()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A new folder is durable once its parent is synced.
+    for level in reversed(missing):
+        _sync(level.parent)
     if not _holds(target, data):
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         try:
-            _write_and_sync(temporary, data)
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     # Also for a file that existed: its writer may have been killed between the rename and this.
-    _sync_folder(target.parent)
+    _sync(target.parent)
 
 
 def remove_durably(path: str) -> None:
@@ -54,7 +62,7 @@ def remove_durably(path: str) -> None:
     target.unlink(missing_ok=True)
     # Also for a file that is gone: its remover may have been killed before this.
     if target.parent.is_dir():
-        _sync_folder(target.parent)
+        _sync(target.parent)
 
 
 def sync_file(path: str) -> None:
@@ -63,12 +71,8 @@ def sync_file(path: str) -> None:
     Raises:
         OSError: the file system refused.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    _sync_folder(Path(path).parent)
+    _sync(Path(path))
+    _sync(Path(path).parent)
 
 
 def _holds(path: Path, data: bytes) -> bool:
@@ -79,28 +83,43 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _make_folders(folder: Path) -> None:
-    missing = [level for level in (folder, *folder.parents) if not level.is_dir()]
-    folder.mkdir(parents=True, exist_ok=True)
-    # A new folder is durable once its parent is synced.
-    for level in reversed(missing):
-        _sync_folder(level.parent)
-
-
-def _write_and_sync(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """Sync a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def outages_as_unavailable(what: str = "the store of image files") -> Iterator[None]:
+    """Raise Unavailable where a file system fails."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"{what} does not answer; try again") from error
+
+
+def open_files(url: str, what: str) -> tuple[AbstractFileSystem, str]:
+    """Open the file system of a URL, and the path there without a slash at its end; may raise ConfigError."""
+    try:
+        files, root = url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"{what} cannot be opened: {error}") from error
+    return files, root.rstrip("/")
+
+
+def write_file(files: AbstractFileSystem, path: str, data: bytes) -> None:
+    """Write a file that is complete and durable, or not there.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    if isinstance(files, LocalFileSystem):
+        write_durably(path, data)
+    else:
+        files.pipe_file(path, data)
 
 
 class FsspecBlobs:
@@ -108,32 +127,25 @@ class FsspecBlobs:
 
     On a local file system a file is complete and durable before it gets its name. An object store guarantees the
     same for a single put. A killed writer can leave a `.tmp` file that nothing reads; `remove_abandoned` removes
-    it.
+    it. Every method may raise Unavailable.
 
     Raises:
         ConfigError: the URL names a file system that is unknown or whose package is not installed.
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            self._files, self._root = url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"blobs_url cannot be opened: {error}") from error
+        self._files, self._root = open_files(url, "blobs_url")
         self._is_local = isinstance(self._files, LocalFileSystem)
+        self._owner_path = f"{self._root}/{OWNER}"
 
     def put(self, data: bytes) -> str:
-        """Store durably and return the lower-case hex sha256; storing the same bytes again writes nothing.
-
-        Raises:
-            Unavailable: the file system does not accept it.
-        """
+        """Store durably and return the lower-case hex sha256; storing the same bytes again writes nothing."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._path(sha256)
-        with _outages_as_unavailable():
-            if self._is_local:
-                write_durably(path, data)
-            elif self._size(path) != len(data) or self._files.cat_file(path) != data:
-                self._files.pipe_file(path, data)
+        with outages_as_unavailable():
+            # A local file is compared where it is written.
+            if self._is_local or self._size(path) != len(data) or self._files.cat_file(path) != data:
+                write_file(self._files, path, data)
         return sha256
 
     def get(self, sha256: str) -> bytes:
@@ -142,11 +154,10 @@ class FsspecBlobs:
         Raises:
             InvalidInput: the argument is not 64 lower-case hex digits.
             NotFound: there is no such file.
-            Unavailable: the file system does not answer.
         """
         if not _SHA256.fullmatch(sha256):
             raise InvalidInput("a sha256 is 64 lower-case hex digits").at("sha256")
-        with _outages_as_unavailable():
+        with outages_as_unavailable():
             try:
                 data: bytes = self._files.cat_file(self._path(sha256))
             except FileNotFoundError:
@@ -154,13 +165,9 @@ class FsspecBlobs:
         return data
 
     def remove(self, sha256: str) -> None:
-        """Delete a file for good; nothing happens when there is none.
-
-        Raises:
-            Unavailable: the file system does not answer.
-        """
+        """Delete a file for good; nothing happens when there is none."""
         path = self._path(sha256)
-        with _outages_as_unavailable():
+        with outages_as_unavailable():
             if self._is_local:
                 remove_durably(path)
                 return
@@ -170,15 +177,11 @@ class FsspecBlobs:
                 return
 
     def remove_abandoned(self, prefix: str, age_s: float = ABANDONED_S) -> int:
-        """Delete half-written files of killed writers under these two hex digits; returns their number.
-
-        Raises:
-            Unavailable: the file system does not answer.
-        """
+        """Delete half-written files of killed writers under these two hex digits; returns their number."""
         if not self._is_local:
             return 0
         number = 0
-        with _outages_as_unavailable():
+        with outages_as_unavailable():
             for path in Path(self._root, prefix).glob("*/.*.tmp"):
                 # Its writer may finish meanwhile. A slow writer that loses it fails, and its caller may retry.
                 with suppress(FileNotFoundError):
@@ -188,60 +191,38 @@ class FsspecBlobs:
         return number
 
     def size(self, sha256: str) -> int | None:
-        """Look up the bytes of a file, without reading it; None where there is none.
-
-        Raises:
-            Unavailable: the file system does not answer.
-        """
+        """Look up the bytes of a file, without reading it; None where there is none."""
         path = self._path(sha256)
-        with _outages_as_unavailable():
+        with outages_as_unavailable():
             # Another process may have removed what this one has cached.
             self._files.invalidate_cache(path.rpartition("/")[0])
             return self._size(path)
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """List the files whose names begin with these two hex digits, with their bytes.
-
-        Raises:
-            Unavailable: the file system does not answer.
-        """
-        folder = f"{self._root.rstrip('/')}/{prefix}"
-        with _outages_as_unavailable():
+        """List the files whose names begin with these two hex digits, with their bytes."""
+        folder = f"{self._root}/{prefix}"
+        with outages_as_unavailable():
             self._files.invalidate_cache()
             found = self._files.find(folder, detail=True)
         names = {path.rpartition("/")[2]: int(info["size"]) for path, info in found.items()}
         return {name: size for name, size in names.items() if _SHA256.fullmatch(name)}
 
     def owner(self) -> str | None:
-        """Read the id of the catalog that owns the files; None while there is none.
-
-        Raises:
-            Unavailable: the file system does not answer.
-        """
-        with _outages_as_unavailable():
+        """Read the id of the catalog that owns the files; None while there is none."""
+        with outages_as_unavailable():
             try:
-                return str(self._files.cat_file(self._owner_path()).decode(errors="replace").strip())
+                return str(self._files.cat_file(self._owner_path).decode(errors="replace").strip())
             except FileNotFoundError:
                 return None
 
     def set_owner(self, catalog_id: str) -> None:
-        """Record the id of the catalog that owns the files.
-
-        Raises:
-            Unavailable: the file system does not accept it.
-        """
-        with _outages_as_unavailable():
-            if self._is_local:
-                write_durably(self._owner_path(), catalog_id.encode())
-            else:
-                self._files.pipe_file(self._owner_path(), catalog_id.encode())
-
-    def _owner_path(self) -> str:
-        return f"{self._root.rstrip('/')}/{OWNER}"
+        """Record the id of the catalog that owns the files."""
+        with outages_as_unavailable():
+            write_file(self._files, self._owner_path, catalog_id.encode())
 
     def _path(self, sha256: str) -> str:
         # Two levels of 256 folders keep each folder small up to some ten million files.
-        return f"{self._root.rstrip('/')}/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+        return f"{self._root}/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
     def _size(self, path: str) -> int | None:
         try:
@@ -249,11 +230,3 @@ class FsspecBlobs:
         except FileNotFoundError:
             return None
         return int(info["size"])
-
-
-@contextmanager
-def _outages_as_unavailable() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable("the store of image files does not answer; try again") from error

@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,20 +11,22 @@ from typing import Any, TypeVar
 
 from pydantic import Field, field_validator
 from sqlalchemy import (
-    JSON,
     ColumnElement,
     Connection,
     Engine,
-    Function,
-    Table,
+    Executable,
+    Row,
+    Select,
     create_engine,
     event,
     func,
     select,
+    tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.orm import DeclarativeBase
 
 from core.batching import batched
 from core.config import Config
@@ -42,7 +44,7 @@ _DRIVERS = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 BUSY_TIMEOUT_S = 30.0
-_POSTGRES_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
+POSTGRES_LIMITS = {"connect_timeout": 10, "tcp_user_timeout": 30_000}
 """In seconds and milliseconds, unless the URL sets them. Without them a call to a server that vanished waits for a
 quarter of an hour (libpq, connection parameters)."""
 WRITES = "catalog_writes"
@@ -149,7 +151,7 @@ def open_engine(config: CatalogConfig, read_limit_s: Callable[[], float] | None 
             raise Unavailable(f"the catalog's file cannot be opened: {error}") from error
         connect_args["timeout"] = BUSY_TIMEOUT_S
     else:
-        connect_args = {name: limit for name, limit in _POSTGRES_LIMITS.items() if name not in url.query}
+        connect_args = {name: limit for name, limit in POSTGRES_LIMITS.items() if name not in url.query}
     engine = create_engine(
         url,
         pool_size=config.pool_size,
@@ -241,6 +243,19 @@ def writing(engine: Engine, bounded: bool = False) -> Iterator[Connection]:
             yield connection
 
 
+class SqlPart:
+    """A part of the catalog on one engine; every method may raise Unavailable."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    def _read(self, *statements: Executable) -> list[Row[*tuple[Any, ...]]]:
+        """Read all rows of these statements, in one transaction."""
+        with reading(self._engine) as connection:
+            return [row for each in statements for row in connection.execute(each)]
+
+
 @contextmanager
 def _write_turn(engine: Engine) -> Iterator[None]:
     """Wait for other writers of this process before taking a connection, which readers need."""
@@ -309,18 +324,46 @@ def take_turns(connection: Connection, lock: tuple[int, int]) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(*lock)))
 
 
-def insert_or_replace(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """Begin an insert with `on_conflict_do_update`, the same on both databases."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+def lock(table: type[DeclarativeBase], condition: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    """Select the keys of rows and lock them in that order, so that overlapping writers never deadlock.
+
+    SQLite has one writer at a time.
+    """
+    key = table.metadata.tables[table.__tablename__].primary_key
+    return select(*key).where(condition).order_by(*key).with_for_update()
 
 
-def json_of_rows(dialect: str, *columns: ColumnElement[Any]) -> Function[Any]:
-    """Aggregate rows into one JSON array of arrays, in any order; without rows it is empty or NULL."""
-    if dialect == "postgresql":
-        return func.json_agg(func.json_build_array(*columns), type_=JSON)
-    return func.json_group_array(func.json_array(*columns), type_=JSON)
+def locked(table: type[DeclarativeBase], condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Select the same rows, locked as by `lock` within the statement."""
+    key = table.metadata.tables[table.__tablename__].primary_key
+    return tuple_(*key).in_(lock(table, condition))
+
+
+def upsert(
+    connection: Connection,
+    table: type[DeclarativeBase],
+    rows: Sequence[Mapping[str, Any]],
+    changed: Iterable[str] = (),
+    where: ColumnElement[bool] | None = None,
+    key: Sequence[str] = (),
+) -> None:
+    """Insert rows; one whose key exists changes these columns where the condition holds, or nothing.
+
+    The key is the primary key, unless other columns are named.
+    """
+    target = table.metadata.tables[table.__tablename__]
+    statement: postgresql.Insert | sqlite.Insert
+    statement = (
+        postgresql.insert(target) if connection.dialect.name == "postgresql" else sqlite.insert(target)
+    )
+    key = key or [column.name for column in target.primary_key]
+    changes = {name: statement.excluded[name] for name in changed}
+    if changes:
+        statement = statement.on_conflict_do_update(index_elements=key, set_=changes, where=where)
+    else:
+        statement = statement.on_conflict_do_nothing(index_elements=key)
+    if rows:
+        connection.execute(statement, rows)
 
 
 def batched_rows(rows: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -22,31 +22,31 @@ of its own: with READ COMMITTED, every later statement sees what former holders 
 None of this depends on time. The grace serves readers of a file that was just replaced, and operators who undo a
 deletion by restoring the database alone. A removal deletes one file a transaction, so it holds its lock for one
 call to the store. If the database server ends its session during that call, a put of the same content could pass
-in between. A put holds its locks while it looks for its files and stores those that are missing. A wait for a
-lock that takes too long raises Unavailable.
+in between.
 
 A store of files belongs to one catalog: files that another catalog names look unnamed here. The first removal
 writes the catalog's id into the store; where the store has another id, nothing is removed. A copy of a database
 has the same id, so a copy needs a store of its own.
 
-A put that dies between its files and its transaction leaves files with neither row nor mark, as did releases
-before marks existed. Only a listing of the store finds them: `mark_unnamed`, one 256th at a time.
+A put that dies between its files and its transaction leaves files with neither row nor mark. Only a listing of
+the store finds them: `mark_unnamed`, one 256th at a time.
 """
 
 import logging
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import Connection, Engine, Table, and_, delete, func, insert, or_, select, text, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.exc import DBAPIError
 
 from catalog.blobs import OWNER, FsspecBlobs
-from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
+from catalog.database import SqlPart, batched_rows, locked, reading, upsert, utc_now, writing
 from catalog.tables import CaptionRow, CatalogIdRow, FileHoldRow, ImageRow, ImportedImageRow, UnnamedFileRow
 from core.errors import ConfigError, Conflict, Unavailable
 
@@ -59,7 +59,6 @@ HOLD_S = 120.0
 _BEATS_A_HOLD = 6
 _MAY_NOT_WRITE = ("42501", "25006")
 """PostgreSQL's states: the role lacks a right, or the server or the session is read-only."""
-_MARKS: Table = UnnamedFileRow.metadata.tables[UnnamedFileRow.__tablename__]
 Outcome = Literal["removed", "named", "held"]
 
 
@@ -102,28 +101,22 @@ def drop_images(connection: Connection, images: Iterable[tuple[str, str]], now: 
 
     Each image is an id with a sha256. The caller holds the locks of their product and their files.
     """
-    dropped = sorted(images)
-    for some in batched_rows([image_id for image_id, _ in dropped]):
+    dropped = dict(images)
+    for some in batched_rows(sorted(dropped)):
         connection.execute(delete(CaptionRow).where(CaptionRow.image_id.in_(some)))
-    files = sorted({sha256 for _, sha256 in dropped})
-    if files:
-        statement = insert_or_replace(connection, _MARKS)
-        renewed = statement.on_conflict_do_update(
-            index_elements=["sha256"], set_={"since": statement.excluded.since}
-        )
-        connection.execute(renewed, [{"sha256": sha256, "since": now} for sha256 in files])
+    marks = [{"sha256": sha256, "since": now} for sha256 in sorted(set(dropped.values()))]
+    upsert(connection, UnnamedFileRow, marks, ["since"])
 
 
-class SqlImageFiles:
-    """Finds and removes image files that no product names; every method may raise Unavailable.
+class SqlImageFiles(SqlPart):
+    """Finds and removes image files that no product names.
 
     Methods that remove or mark raise Conflict where the store belongs to another catalog.
     """
 
     def __init__(self, engine: Engine, blobs: FsspecBlobs, clock: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
+        super().__init__(engine, clock)
         self._blobs = blobs
-        self._clock = clock
 
     def check_owner(self, claim: bool = True) -> None:
         """Check that the store belongs to this catalog or to none; `claim` makes one of none ours.
@@ -155,13 +148,13 @@ class SqlImageFiles:
 
     def catalog_id(self) -> str:
         """Read the catalog's id; a copy of the database has the same."""
-        with reading(self._engine) as connection:
-            return connection.scalars(select(CatalogIdRow.catalog_id)).one()
+        ((catalog_id,),) = self._read(select(CatalogIdRow.catalog_id))
+        return str(catalog_id)
 
     def waiting(self) -> int:
         """Count the marked files."""
-        with reading(self._engine) as connection:
-            return connection.scalars(select(func.count()).select_from(UnnamedFileRow)).one()
+        ((number,),) = self._read(select(func.count()).select_from(UnnamedFileRow))
+        return int(number)
 
     def unnamed(self, prefix: str) -> dict[str, int]:
         """List the files with this prefix that no image names, each with its bytes."""
@@ -170,25 +163,18 @@ class SqlImageFiles:
             named = named_files(connection, found)
         return {sha256: size for sha256, size in found.items() if sha256 not in named}
 
-    def mark_unnamed(self, prefix: str) -> int:
-        """Mark the files with this prefix that neither an image nor a mark names; returns their number.
+    def mark_unnamed(self, prefix: str) -> None:
+        """Mark the files with this prefix that no image names; a file that is marked keeps its time.
 
         Half-written files of killed writers are deleted at once.
         """
         self.check_owner()
-        number = 0
         for some in batched_rows(sorted(self.unnamed(prefix))):
-            marks = [{"sha256": sha256, "since": self._clock()} for sha256 in some]
             with writing(self._engine) as connection:
-                known = connection.scalars(
-                    select(UnnamedFileRow.sha256).where(UnnamedFileRow.sha256.in_(some))
-                )
-                number += len(some) - len(set(known))
-                statement = insert_or_replace(connection, _MARKS)
-                connection.execute(statement.on_conflict_do_nothing(index_elements=["sha256"]), marks)
+                marks = [{"sha256": sha256, "since": self._clock()} for sha256 in some]
+                upsert(connection, UnnamedFileRow, marks)
         # Last: a file that cannot be deleted must not keep others from being marked.
         self._blobs.remove_abandoned(prefix)
-        return number
 
     def collect(self, grace_s: float, limit: int, after: tuple[datetime, str] | None = None) -> Collected:
         """Remove up to `limit` files that were marked at least `grace_s` ago; 0: at any time.
@@ -198,28 +184,30 @@ class SqlImageFiles:
         """
         cutoff = None if grace_s <= 0 else self._clock() - timedelta(seconds=grace_s)
         since, sha256 = UnnamedFileRow.since, UnnamedFileRow.sha256
-        marks = select(since, sha256).order_by(since, sha256)
+        marks = select(since, sha256).order_by(since, sha256).limit(limit)
         if cutoff is not None:
             marks = marks.where(since <= cutoff)
         if after is not None:
-            marks = marks.where(or_(since > after[0], and_(since == after[0], sha256 > after[1])))
-        with reading(self._engine) as connection:
-            page = [(row.since, row.sha256) for row in connection.execute(marks.limit(limit))]
+            marks = marks.where(tuple_(since, sha256) > after)
+        page = [(row.since, row.sha256) for row in self._read(marks)]
         if page:
             # Raises where the store does not answer, so that not every file of the next pages is tried.
             self.check_owner()
-        outcomes: list[Outcome | None] = []
+        outcomes: Counter[str] = Counter()
         for _, name in page:
             try:
-                outcomes.append(self.remove(name, cutoff))
+                outcome = self.remove(name, cutoff)
             except Unavailable as error:
-                outcomes.append(None)
+                outcomes["failed"] += 1
                 logger.warning("the image file %s could not be removed: %s", name, error.message)
-            if outcomes[-1] == "held":
+                continue
+            outcomes[outcome] += 1
+            if outcome == "held":
                 break
-        removed, named, failed = (outcomes.count(each) for each in ("removed", "named", None))
-        held = "held" in outcomes
-        return Collected(removed, named, failed, held, page[-1] if len(page) == limit and not held else None)
+        removed, named, failed, held = (outcomes[each] for each in ("removed", "named", "failed", "held"))
+        return Collected(
+            removed, named, failed, bool(held), page[-1] if len(page) == limit and not held else None
+        )
 
     def remove(self, sha256: str, cutoff: datetime | None = None) -> Outcome:
         """Remove a file that no image names, marked or not; one marked after `cutoff` counts as named."""
@@ -236,7 +224,8 @@ class SqlImageFiles:
                 # comes after this check and contains no row that names the file.
                 if self._held(connection):
                     return "held"
-                _forget_imported(connection, sha256)
+                imported = locked(ImportedImageRow, ImportedImageRow.sha256 == sha256)
+                connection.execute(delete(ImportedImageRow).where(imported))
                 self._blobs.remove(sha256)
             connection.execute(delete(UnnamedFileRow).where(mark))
             return "removed" if image is None else "named"
@@ -301,10 +290,3 @@ class SqlImageFiles:
     def _held(self, connection: Connection) -> bool:
         living = select(FileHoldRow.id).where(FileHoldRow.expires_at > self._clock()).limit(1)
         return connection.execute(living).first() is not None
-
-
-def _forget_imported(connection: Connection, sha256: str) -> None:
-    # Locked in the order in which an import writes them.
-    keys = select(ImportedImageRow.key).where(ImportedImageRow.sha256 == sha256)
-    locked = keys.order_by(ImportedImageRow.key).with_for_update()
-    connection.execute(delete(ImportedImageRow).where(ImportedImageRow.key.in_(locked)))

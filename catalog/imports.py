@@ -2,21 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 
-from sqlalchemy import Engine, Table, delete, exists, func, insert, select, update
+from sqlalchemy import delete, exists, func, select, update
 
-from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
+from catalog.database import SqlPart, batched_rows, reading, upsert, writing
 from catalog.ledger_queries import storable
 from catalog.product_rows import is_product_id
 from catalog.tables import ImportedImageRow, ImportedProductRow, ImportErrorRow, ImportRow
 from core.errors import NotFound
-
-_PRODUCTS: Table = ImportRow.metadata.tables[ImportedProductRow.__tablename__]
-_ERRORS: Table = ImportRow.metadata.tables[ImportErrorRow.__tablename__]
-_IMAGES: Table = ImportedImageRow.metadata.tables[ImportedImageRow.__tablename__]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +33,8 @@ class RowError:
     error: str
 
 
-class SqlImports:
-    """The register of imports; every method may raise Unavailable."""
-
-    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
-        self._clock = clock
+class SqlImports(SqlPart):
+    """The register of imports."""
 
     def begin(self, source: str, plan: str, job_id: str) -> ImportState:
         """Resume the last import from a source where it is unfinished and has this plan, or begin a new one."""
@@ -55,49 +46,32 @@ class SqlImports:
                 connection.execute(update(ImportRow).where(ImportRow.source == source).values(job_id=job_id))
                 return ImportState(source, last.generation, last.position, last.counts)
             generation = 1 if last is None else last.generation + 1
-            connection.execute(delete(ImportRow).where(ImportRow.source == source))
             connection.execute(delete(ImportErrorRow).where(ImportErrorRow.source == source))
-            connection.execute(
-                insert(ImportRow).values(
-                    source=source,
-                    plan=plan,
-                    generation=generation,
-                    position=None,
-                    counts={},
-                    job_id=job_id,
-                    started_at=self._clock(),
-                )
-            )
+            new: dict[str, object] = {"source": source, "plan": plan, "generation": generation}
+            new |= {"position": None, "counts": {}, "job_id": job_id}
+            new |= {"started_at": self._clock(), "finished_at": None}
+            upsert(connection, ImportRow, [new], new)
         return ImportState(source, generation, None, {})
 
     def save(self, state: ImportState, products: Mapping[str, int], errors: Sequence[RowError]) -> None:
         """Record the import's position durably, with the rows of products and the errors up to there."""
-        known = {each: row for each, row in products.items() if is_product_id(each)}
+        delivered = [
+            {"source": state.source, "product_id": each, "generation": state.generation, "row_number": row}
+            for each, row in sorted(products.items())
+            if is_product_id(each)
+        ]
         with writing(self._engine) as connection:
-            if known:
-                statement = insert_or_replace(connection, _PRODUCTS)
-                changes = {name: statement.excluded[name] for name in ("generation", "row_number")}
-                connection.execute(
-                    statement.on_conflict_do_update(index_elements=["source", "product_id"], set_=changes),
-                    [
-                        {
-                            "source": state.source,
-                            "product_id": product_id,
-                            "generation": state.generation,
-                            "row_number": row,
-                        }
-                        for product_id, row in sorted(known.items())
-                    ],
-                )
-            if errors:
-                statement = insert_or_replace(connection, _ERRORS)
-                connection.execute(
-                    statement.on_conflict_do_update(
-                        index_elements=["source", "row_number"],
-                        set_={name: statement.excluded[name] for name in ("product_id", "error")},
-                    ),
-                    [_error_values(state.source, each) for each in errors],
-                )
+            upsert(connection, ImportedProductRow, delivered, ("generation", "row_number"))
+            wrong = [
+                {
+                    "source": state.source,
+                    "row_number": each.row,
+                    "product_id": None if each.product_id is None else storable(each.product_id),
+                    "error": storable(each.error),
+                }
+                for each in errors
+            ]
+            upsert(connection, ImportErrorRow, wrong, ("product_id", "error"))
             connection.execute(
                 update(ImportRow)
                 .where(ImportRow.source == state.source)
@@ -112,21 +86,19 @@ class SqlImports:
 
     def rows_of(self, state: ImportState, product_ids: Sequence[str]) -> dict[str, int]:
         """Return those of these products that this import has put, each with the row that counts."""
-        found: dict[str, int] = {}
-        with reading(self._engine) as connection:
-            for some in batched_rows([each for each in product_ids if is_product_id(each)]):
-                rows = select(ImportedProductRow.product_id, ImportedProductRow.row_number).where(
-                    ImportedProductRow.source == state.source,
-                    ImportedProductRow.generation == state.generation,
-                    ImportedProductRow.product_id.in_(some),
-                    # A row with an error put nothing.
-                    ~exists().where(
-                        ImportErrorRow.source == ImportedProductRow.source,
-                        ImportErrorRow.row_number == ImportedProductRow.row_number,
-                    ),
-                )
-                found.update((row.product_id, row.row_number) for row in connection.execute(rows))
-        return found
+        # A row with an error put nothing.
+        failed = exists().where(
+            ImportErrorRow.source == ImportedProductRow.source,
+            ImportErrorRow.row_number == ImportedProductRow.row_number,
+        )
+        put = select(ImportedProductRow.product_id, ImportedProductRow.row_number).where(
+            ImportedProductRow.source == state.source,
+            ImportedProductRow.generation == state.generation,
+            ~failed,
+        )
+        batches = batched_rows([each for each in product_ids if is_product_id(each)])
+        rows = self._read(*(put.where(ImportedProductRow.product_id.in_(some)) for some in batches))
+        return {row.product_id: row.row_number for row in rows}
 
     def vanished(self, state: ImportState) -> tuple[list[str], int]:
         """List the products that the source delivered before and not in this import, and count all it delivered."""
@@ -137,7 +109,9 @@ class SqlImports:
             .order_by(ImportedProductRow.product_id)
         )
         with reading(self._engine) as connection:
-            known = connection.scalars(select(func.count()).select_from(_PRODUCTS).where(of_source)).one()
+            known = connection.scalars(
+                select(func.count()).select_from(ImportedProductRow).where(of_source)
+            ).one()
             return list(connection.scalars(gone)), known
 
     def forget(self, source: str, product_ids: Sequence[str]) -> None:
@@ -174,15 +148,6 @@ def stable_hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _error_values(source: str, error: RowError) -> dict[str, object]:
-    return {
-        "source": source,
-        "row_number": error.row,
-        "product_id": None if error.product_id is None else storable(error.product_id),
-        "error": storable(error.error),
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class KnownImage:
     """An image file that was read and is sound; for a path, the etag is size and time."""
@@ -195,36 +160,22 @@ class KnownImage:
     height: int
 
 
-class SqlImportedImages:
-    """Image files by the path or URL that named them; every method may raise Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+class SqlImportedImages(SqlPart):
+    """Image files by the path or URL that named them."""
 
     def find(self, references: Sequence[str]) -> dict[str, KnownImage]:
         """Read the known images of these paths and URLs."""
         keys = {_reference_key(each): each for each in references}
-        found: dict[str, KnownImage] = {}
-        with reading(self._engine) as connection:
-            for some in batched_rows(sorted(keys)):
-                rows = select(*_IMAGES.columns).where(ImportedImageRow.key.in_(some))
-                for row in connection.execute(rows):
-                    key, *rest = row
-                    found[keys[key]] = KnownImage(*rest)
-        return found
+        known, batches = select(*ImportedImageRow.__table__.columns), batched_rows(sorted(keys))
+        rows = self._read(*(known.where(ImportedImageRow.key.in_(some)) for some in batches))
+        return {keys[row[0]]: KnownImage(*row[1:]) for row in rows}
 
     def remember(self, images: Mapping[str, KnownImage]) -> None:
         """Store the images of these paths and URLs."""
-        if not images:
-            return
-        values = [{"key": _reference_key(reference), **asdict(known)} for reference, known in images.items()]
+        rows = {_reference_key(reference): asdict(known) for reference, known in images.items()}
+        values = [{"key": key, **rows[key]} for key in sorted(rows)]
         with writing(self._engine) as connection:
-            statement = insert_or_replace(connection, _IMAGES)
-            changes = {column.name: statement.excluded[column.name] for column in _IMAGES.columns}
-            connection.execute(
-                statement.on_conflict_do_update(index_elements=["key"], set_=changes),
-                sorted(values, key=lambda each: str(each["key"])),
-            )
+            upsert(connection, ImportedImageRow, values, [field.name for field in fields(KnownImage)])
 
     def forget(self, sha256s: Sequence[str]) -> None:
         """Forget these files, so that the next import reads them again; for lost or damaged files."""

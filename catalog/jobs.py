@@ -7,13 +7,13 @@ interrupted, and its claim is free again.
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, insert, select, update
 
-from catalog.database import KEEP_JOBS_DAYS, reading, take_turns, utc_now, writing
+from catalog.database import KEEP_JOBS_DAYS, SqlPart, reading, take_turns, utc_now, writing
 from catalog.tables import JobRow
 from core.errors import Conflict, NotFound
 from core.jobs import Job, JobState, Progress
@@ -60,29 +60,18 @@ def read_report_files(connection: Connection) -> set[str]:
 
 def _job_of(row: Row[Any], now: datetime) -> Job:
     """Convert a row to a job; without a lease it is interrupted."""
-    lost = row.state in _UNFINISHED and row.expires_at <= now
-    return Job(
-        job_id=row.id,
-        kind=row.kind,
-        args=row.args,
-        state="interrupted" if lost else row.state,
-        progress=Progress(**row.progress),
-        claim=row.claim,
-        result=row.result,
-        error=row.error,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        heartbeat_at=row.heartbeat_at,
-        finished_at=row.finished_at,
-    )
+    values = {field.name: row._mapping[field.name] for field in fields(Job) if field.name != "job_id"}
+    if row.state in _UNFINISHED and row.expires_at <= now:
+        values["state"] = "interrupted"
+    return Job(job_id=row.id, **values | {"progress": Progress(**row.progress)})
 
 
 def _alive(now: datetime) -> ColumnElement[bool]:
     return and_(JobRow.state.in_(_UNFINISHED), JobRow.expires_at > now)
 
 
-class SqlJobs:
-    """Register of jobs; every method may raise Unavailable.
+class SqlJobs(SqlPart):
+    """Register of jobs.
 
     Jobs that ended more than `keep_days` ago are deleted when the next job is created.
     """
@@ -94,8 +83,7 @@ class SqlJobs:
         lease_s: float = LEASE_S,
         keep_days: float = KEEP_JOBS_DAYS,
     ) -> None:
-        self._engine = engine
-        self._clock = clock
+        super().__init__(engine, clock)
         self.lease_s = lease_s
         self._keep = timedelta(days=keep_days)
 
@@ -246,8 +234,7 @@ class SqlJobs:
     def page(self, limit: int) -> list[Job]:
         """Read the latest jobs, newest first."""
         rows = _JOBS.order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)
-        with reading(self._engine) as connection:
-            return [_job_of(row, self._clock()) for row in connection.execute(rows)]
+        return [_job_of(row, self._clock()) for row in self._read(rows)]
 
     def _change(self, connection: Connection, job_id: str, **values: Any) -> bool:
         """Change an unfinished job and renew its lease; False when it has ended."""

@@ -13,7 +13,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import Any
@@ -21,7 +20,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     Float,
     FromClause,
     Select,
@@ -34,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 
-from catalog.database import batched_rows, insert_or_replace, reading
+from catalog.database import SqlPart, batched_rows, reading, upsert
 from catalog.filters import compile_filter
 from catalog.tables import CaptionRow, DocumentRow, ImageRow, ProductRow
 from core.errors import InvalidInput
@@ -51,7 +49,6 @@ FIELDS = ("identifier", "title", "attributes", "description", "captions")
 """The columns that are searched."""
 _MAX_FIELD_CHARS = 50_000
 """Keeps all fields together below PostgreSQL's limit of one mebibyte, even when no word repeats."""
-_PRODUCTS_AT_ONCE = 500
 _LENGTH_COUNTS = 1
 """PostgreSQL's flag that divides the rank by 1 + log(document length); bm25 has its own such term."""
 _BM25_WEIGHTS = (1.0, 1.0, 0.4, 0.2, 0.1)
@@ -127,17 +124,7 @@ def write_documents(connection: Connection, product_ids: Sequence[str]) -> None:
             | _document_fields(row.id, row.title, row.attributes, row.description, captions.get(row.id, []))
             for row in connection.execute(products)
         ]
-        if rows:
-            _upsert_documents(connection, rows)
-
-
-def write_all_documents(connection: Connection) -> None:
-    """Write the documents of all products, a page at a time."""
-    ids = select(ProductRow.id).order_by(ProductRow.id).limit(_PRODUCTS_AT_ONCE)
-    page = list(connection.scalars(ids))
-    while page:
-        write_documents(connection, page)
-        page = list(connection.scalars(ids.where(ProductRow.id > page[-1])))
+        upsert(connection, DocumentRow, rows, FIELDS, key=["product_id"])
 
 
 def _document_fields(
@@ -171,33 +158,8 @@ def _captions_of(connection: Connection, product_ids: Sequence[str]) -> Mapping[
     return captions
 
 
-def _upsert_documents(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    statement = insert_or_replace(connection, DocumentRow.metadata.tables[DocumentRow.__tablename__])
-    changes = {field: statement.excluded[field] for field in FIELDS}
-    connection.execute(statement.on_conflict_do_update(index_elements=["product_id"], set_=changes), rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """The documents that match, and how well each fits; higher is better."""
-
-    documents: FromClause
-    matches: ColumnElement[bool]
-    score: ColumnElement[float]
-
-
-def is_declared(name: str | None, *_: object) -> bool:
-    """Return whether `catalog.tables` declares this name; SQLAlchemy cannot declare the full-text indexes."""
-    return name is None or not name.startswith("fulltext")
-
-
-def rank_documents(dialect: str, words: Sequence[str], every_word: bool) -> Ranking:
-    """Rank documents that hold any or all of these words.
-
-    Both engines read the same query: words in double quotes, with spaces or OR between them.
-    """
-    query = (" " if every_word else " OR ").join(f'"{word}"' for word in words)
-    return _ts_rank(query) if dialect == "postgresql" else _bm25(query)
+Ranking = tuple[FromClause, ColumnElement[bool], ColumnElement[float]]
+"""Documents, the condition that they match, and how well each fits; higher is better."""
 
 
 def _ts_rank(query: str) -> Ranking:
@@ -206,7 +168,7 @@ def _ts_rank(query: str) -> Ranking:
     # `simple` has no stems and no stop words: the catalog's language is not known.
     wanted = func.websearch_to_tsquery(literal_column("'simple'::regconfig"), query, type_=TSQUERY())
     score = func.ts_rank(fulltext, wanted, _LENGTH_COUNTS, type_=Float())
-    return Ranking(DocumentRow.__table__, fulltext.bool_op("@@")(wanted), score)
+    return DocumentRow.__table__, fulltext.bool_op("@@")(wanted), score
 
 
 def _bm25(query: str) -> Ranking:
@@ -216,14 +178,11 @@ def _bm25(query: str) -> Ranking:
     # FTS5 gives better documents lower values.
     score = -func.bm25(name, *_BM25_WEIGHTS, type_=Float())
     joined = fulltext.join(documents, documents.c.id == fulltext.c.rowid)
-    return Ranking(joined, name.bool_op("MATCH")(query), score)
+    return joined, name.bool_op("MATCH")(query), score
 
 
-class SqlKeywordIndex:
-    """Implements `core.ports.KeywordIndex`; every method may raise Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+class SqlKeywordIndex(SqlPart):
+    """Implements `core.ports.KeywordIndex`."""
 
     def search(
         self,
@@ -261,13 +220,15 @@ class SqlKeywordIndex:
         return [hit for hit in hits if hit.product_id not in excluded][:limit]
 
     def _ranked(self, words: Sequence[str], every_word: bool) -> Select[str, int, str, float]:
-        ranking = rank_documents(self._engine.dialect.name, words, every_word)
-        score = ranking.score.label("score")
+        # Both engines read the same query: words in double quotes, with spaces or OR between them.
+        query = (" " if every_word else " OR ").join(f'"{word}"' for word in words)
+        rank = _ts_rank if self._engine.dialect.name == "postgresql" else _bm25
+        documents, matches, score = rank(query)
         return (
-            select(ImageRow.id, ImageRow.revision, ImageRow.product_id, score)
-            .select_from(ranking.documents)
+            select(ImageRow.id, ImageRow.revision, ImageRow.product_id, score.label("score"))
+            .select_from(documents)
             .join(ProductRow, ProductRow.id == DocumentRow.product_id)
             .join(ImageRow, and_(ImageRow.product_id == ProductRow.id, ImageRow.position == 0))
-            .where(ranking.matches)
-            .order_by(score.desc(), ProductRow.id)
+            .where(matches)
+            .order_by(score.label("score").desc(), ProductRow.id)
         )

@@ -1,19 +1,19 @@
 """Embeddings ledger and model versions in SQL: images indexed, missing or obsolete."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     Row,
     Select,
     and_,
     delete,
+    func,
     not_,
     or_,
     select,
@@ -21,62 +21,47 @@ from sqlalchemy import (
     update,
 )
 
-from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
+from catalog.database import SqlPart, batched_rows, lock, locked, upsert, writing
 from catalog.ledger_queries import (
     IS_CURRENT,
     IS_OPEN,
     ITEMS,
     SqlIndexProgress,
+    WithQuarantine,
+    between,
     error_text,
     in_flight,
-    is_bug_of_another_release,
-    lock,
-    locked,
-    newest_settled,
     of_current_revision,
+    open_rows,
     parse_keys,
     rows_of,
-    upsert,
 )
 from catalog.product_rows import is_product_id
 from catalog.tables import EmbeddingRow, ImageRow, IndexStoreRow, ModelVersionRow
 from core.errors import VitrineError
 from core.types import EncoderInfo, IndexItem, LedgerCounts, Removal, row_key
 
-_INFO = select(
-    ModelVersionRow.name,
-    ModelVersionRow.family,
-    ModelVersionRow.checkpoint,
-    ModelVersionRow.fingerprint,
-    ModelVersionRow.dimension,
-    ModelVersionRow.modalities,
-    ModelVersionRow.precision,
-    ModelVersionRow.device,
-)
+_INFO = select(*ModelVersionRow.__table__.columns)
+_FIELDS = [field.name for field in fields(EncoderInfo) if field.name in _INFO.selected_columns]
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_UNKNOWN = {"begun_at": _LONG_AGO, "embedded_at": None, "error": None}
 
 
 def _info(row: Row[*tuple[Any, ...]]) -> EncoderInfo:
-    return EncoderInfo(**{**row._mapping, "modalities": tuple(row.modalities)})
+    found = {name: row._mapping[name] for name in _FIELDS}
+    return EncoderInfo(**found | {"modalities": tuple(row.modalities)})
 
 
-class SqlVersions:
-    """History of registered model versions; every method may raise Unavailable.
+class SqlVersions(SqlPart):
+    """History of registered model versions.
 
     It does not name the live version: the alias in Milvus points at that.
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
-        self._clock = clock
-
     def settings(self, collection: str) -> dict[str, Any] | None:
         """Read the fields of an encoder's configuration that define this version; None when unknown."""
-        with reading(self._engine) as connection:
-            found: dict[str, Any] | None = connection.scalar(
-                select(ModelVersionRow.settings).where(ModelVersionRow.collection == collection)
-            )
-        return found
+        found = self._read(select(ModelVersionRow.settings).where(ModelVersionRow.collection == collection))
+        return found[0].settings if found else None
 
     def keep_settings(self, collection: str, settings: Mapping[str, Any]) -> None:
         """Store the configuration of a registered version, so that a rollback can restore it."""
@@ -94,20 +79,19 @@ class SqlVersions:
         """List the versions of a model that others have replaced, the latest first."""
         retired = _INFO.where(ModelVersionRow.name == model, ModelVersionRow.retired_at.is_not(None))
         ordered = retired.order_by(ModelVersionRow.retired_at.desc(), ModelVersionRow.collection)
-        with reading(self._engine) as connection:
-            return [_info(row) for row in connection.execute(ordered)]
+        return [_info(row) for row in self._read(ordered)]
 
     def chosen(self, model: str, since: datetime) -> EncoderInfo | None:
         """Read the version that was last promoted, if that was not before `since`."""
         chosen = _INFO.where(ModelVersionRow.name == model, ModelVersionRow.promoted_at >= since)
-        with reading(self._engine) as connection:
-            row = connection.execute(chosen.order_by(ModelVersionRow.promoted_at.desc()).limit(1)).first()
-        return None if row is None else _info(row)
+        found = self._read(chosen.order_by(ModelVersionRow.promoted_at.desc()).limit(1))
+        return _info(found[0]) if found else None
 
     def forget(self, collection: str) -> None:
         """Delete a version and its ledger rows, after its collection was dropped."""
         with writing(self._engine) as connection:
-            connection.execute(delete(EmbeddingRow).where(locked(EmbeddingRow.collection == collection)))
+            rows = locked(EmbeddingRow, EmbeddingRow.collection == collection)
+            connection.execute(delete(EmbeddingRow).where(rows))
             connection.execute(delete(ModelVersionRow).where(ModelVersionRow.collection == collection))
 
     def _change(self, collection: str, **values: Any) -> None:
@@ -117,70 +101,57 @@ class SqlVersions:
             )
 
 
-class SqlLedger:
-    """Implements `core.ports.Ledger`; every method may raise Unavailable.
+class SqlLedger(WithQuarantine):
+    """Implements `core.ports.Ledger`.
 
     A row is open, then settled or in quarantine. Opening it resets it from any state. A failure never changes a
     settled row, since its vector is in Milvus.
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
-        self._clock = clock
+    _table, _owner = EmbeddingRow, "collection"
+    # The rows stay, opened long ago: a vector whose write failed halfway keeps its row.
+    _released: ClassVar[Mapping[str, Any]] = {"begun_at": _LONG_AGO, "error": None}
 
     def register(self, info: EncoderInfo) -> None:
         """Insert or update a model version; it keeps the time of its first registration."""
+        values = {name: getattr(info, name) for name in _FIELDS} | {"modalities": list(info.modalities)}
+        row = {"collection": info.collection, "created_at": self._clock(), **values}
         with writing(self._engine) as connection:
-            values = asdict(info) | {"modalities": list(info.modalities)}
-            del values["captions"]
-            table = ModelVersionRow.metadata.tables[ModelVersionRow.__tablename__]
-            statement = insert_or_replace(connection, table).values(
-                collection=info.collection, created_at=self._clock(), **values
-            )
-            connection.execute(statement.on_conflict_do_update(index_elements=["collection"], set_=values))
+            upsert(connection, ModelVersionRow, [row], values)
 
     def versions(self) -> list[EncoderInfo]:
         """List all registered model versions, oldest first."""
-        ordered = _INFO.order_by(ModelVersionRow.created_at, ModelVersionRow.collection)
-        with reading(self._engine) as connection:
-            return [_info(row) for row in connection.execute(ordered)]
+        return [
+            _info(row)
+            for row in self._read(_INFO.order_by(ModelVersionRow.created_at, ModelVersionRow.collection))
+        ]
 
-    def missing(self, collection: str, limit: int, grace_s: float = 0.0) -> list[IndexItem]:
+    def missing(
+        self, collection: str, limit: int, grace_s: float = 0.0, within: tuple[str, str] | None = None
+    ) -> list[IndexItem]:
         """List images whose current revision is neither settled nor in quarantine, oldest revision first.
 
-        Images that were opened less than `grace_s` seconds ago are left to their writers.
+        `within` asks for those with `first <= image id < beyond`, in the order of their ids: disjoint ranges never
+        return the same image. Images that were opened less than `grace_s` seconds ago are left to their writers.
         """
-        statement = self._gap(collection, grace_s).order_by(ImageRow.revision, ImageRow.id).limit(limit)
-        with reading(self._engine) as connection:
-            return [IndexItem(*row) for row in connection.execute(statement)]
-
-    def missing_between(
-        self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
-    ) -> list[IndexItem]:
-        """List what is missing of the images with `first <= image id < beyond`, in the order of their ids.
-
-        Disjoint ranges never return the same image.
-        """
-        between = and_(ImageRow.id >= first, ImageRow.id < beyond)
-        statement = self._gap(collection, grace_s).where(between).order_by(ImageRow.id).limit(limit)
-        with reading(self._engine) as connection:
-            return [IndexItem(*row) for row in connection.execute(statement)]
-
-    def _gap(self, collection: str, grace_s: float) -> Select[Any]:
-        return ITEMS.outerjoin(EmbeddingRow, of_current_revision(collection)).where(
+        gap = ITEMS.outerjoin(EmbeddingRow, of_current_revision(collection)).where(
             or_(
                 EmbeddingRow.image_id.is_(None),
                 and_(IS_OPEN, not_(in_flight(self._clock(), grace_s))),
             )
         )
+        if within is None:
+            gap = gap.order_by(ImageRow.revision, ImageRow.id)
+        else:
+            gap = gap.where(between(ImageRow.id, *within)).order_by(ImageRow.id)
+        return [IndexItem(*row) for row in self._read(gap.limit(limit))]
 
     def items(self, product_id: str) -> list[IndexItem]:
         """List the images of one product in their order; empty when the product is missing."""
         if not is_product_id(product_id):
             return []
         statement = ITEMS.where(ImageRow.product_id == product_id).order_by(ImageRow.position)
-        with reading(self._engine) as connection:
-            return [IndexItem(*row) for row in connection.execute(statement)]
+        return [IndexItem(*row) for row in self._read(statement)]
 
     def open(self, collection: str, items: Sequence[IndexItem]) -> None:
         """Announce that these rows are about to be written; a former error or settlement is cleared."""
@@ -188,7 +159,7 @@ class SqlLedger:
             return
         keys = {(item.image_id, item.revision): None for item in items}
         with writing(self._engine) as connection:
-            upsert(connection, collection, self._clock(), keys)
+            open_rows(connection, collection, self._clock(), keys)
 
     def settle(self, collection: str, items: Sequence[IndexItem]) -> list[IndexItem]:
         """Record that Milvus holds these rows; returns those that are obsolete by now or whose row is gone."""
@@ -198,7 +169,7 @@ class SqlLedger:
                 rows = rows_of(collection, keys)
                 # Locked first: a PostgreSQL statement that waits for a lock evaluates conditions as of before the
                 # wait.
-                connection.execute(lock(rows))
+                connection.execute(lock(EmbeddingRow, rows))
                 found = connection.execute(
                     update(EmbeddingRow)
                     .where(rows, IS_CURRENT)
@@ -214,47 +185,20 @@ class SqlLedger:
             return
         texts = {(item.image_id, item.revision): error_text(error) for item, error in errors}
         with writing(self._engine) as connection:
-            upsert(connection, collection, self._clock(), texts, where=EmbeddingRow.embedded_at.is_(None))
+            open_rows(connection, collection, self._clock(), texts, where=EmbeddingRow.embedded_at.is_(None))
 
-    def retry(self, collection: str) -> int:
-        """Release all images from quarantine, so that they are missing again; returns their number."""
-        return self._retry(collection, EmbeddingRow.error.is_not(None))
-
-    def retry_bugs(self, collection: str) -> int:
-        """Release from quarantine what met a bug of another release of Vitrine; returns the number."""
-        bugs = is_bug_of_another_release(EmbeddingRow.error)
-        # Read first: there are rarely any, and a writing transaction blocks others.
-        some = select(EmbeddingRow.image_id).where(EmbeddingRow.collection == collection, bugs).limit(1)
-        with reading(self._engine) as connection:
-            if connection.execute(some).first() is None:
-                return 0
-        return self._retry(collection, bugs)
-
-    def _retry(self, collection: str, which: ColumnElement[bool]) -> int:
-        # The rows stay, opened long ago: a vector whose write failed halfway keeps its row.
-        failed = and_(EmbeddingRow.collection == collection, which)
-        with writing(self._engine) as connection:
-            return connection.execute(
-                update(EmbeddingRow).where(locked(failed)).values(begun_at=_LONG_AGO, error=None)
-            ).rowcount
-
-    def obsolete(self, collection: str, limit: int, grace_s: float = 0.0) -> list[str]:
+    def obsolete(
+        self, collection: str, limit: int, grace_s: float = 0.0, within: tuple[str, str] | None = None
+    ) -> list[str]:
         """List the row keys whose image is gone or has another revision, in their order.
 
-        Rows that were opened less than `grace_s` seconds ago are left to their writers.
+        `within` asks for those with `first <= image id < beyond`. Rows that were opened less than `grace_s`
+        seconds ago are left to their writers.
         """
-        statement = self._obsolete(collection, grace_s).limit(limit)
-        with reading(self._engine) as connection:
-            return [row_key(*row) for row in connection.execute(statement)]
-
-    def obsolete_between(
-        self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
-    ) -> list[str]:
-        """List what is obsolete of the rows with `first <= image id < beyond`, in their order."""
-        between = and_(EmbeddingRow.image_id >= first, EmbeddingRow.image_id < beyond)
-        statement = self._obsolete(collection, grace_s).where(between).limit(limit)
-        with reading(self._engine) as connection:
-            return [row_key(*row) for row in connection.execute(statement)]
+        statement = self._obsolete(collection, grace_s)
+        if within is not None:
+            statement = statement.where(between(EmbeddingRow.image_id, *within))
+        return [row_key(*row) for row in self._read(statement.limit(limit))]
 
     def _obsolete(self, collection: str, grace_s: float) -> Select[str, int]:
         return (
@@ -280,7 +224,7 @@ class SqlLedger:
         if rows:
             with writing(self._engine) as connection:
                 theirs = in_flight(now, grace_s)
-                upsert(connection, collection, now, dict.fromkeys(rows), where=not_(theirs))
+                open_rows(connection, collection, now, dict.fromkeys(rows), where=not_(theirs))
                 for some in batched_rows(rows):
                     opened = and_(rows_of(collection, some), EmbeddingRow.begun_at == now)
                     found = connection.execute(self._obsolete(collection, 0).where(opened))
@@ -293,7 +237,7 @@ class SqlLedger:
         with writing(self._engine) as connection:
             for some in batched_rows(parse_keys(removal.keys)):
                 rows = and_(rows_of(collection, some), untouched)
-                connection.execute(delete(EmbeddingRow).where(locked(rows)))
+                connection.execute(delete(EmbeddingRow).where(locked(EmbeddingRow, rows)))
 
     def reset(self, collection: str) -> None:
         """Open all rows of a collection that Milvus has lost or may have lost."""
@@ -302,25 +246,20 @@ class SqlLedger:
 
     def store_id(self) -> str | None:
         """Read the id of the Milvus that the ledger describes; None while there is none."""
-        with reading(self._engine) as connection:
-            return connection.scalar(select(IndexStoreRow.store_id))
+        found = self._read(select(IndexStoreRow.store_id))
+        return found[0].store_id if found else None
 
     def make_store_id(self) -> str:
         """Read the id of the Milvus, or create it; concurrent callers get the same."""
         with writing(self._engine) as connection:
-            table = IndexStoreRow.metadata.tables[IndexStoreRow.__tablename__]
-            connection.execute(
-                insert_or_replace(connection, table)
-                .values(number=1, store_id=uuid.uuid4().hex)
-                .on_conflict_do_nothing()
-            )
+            upsert(connection, IndexStoreRow, [{"number": 1, "store_id": uuid.uuid4().hex}])
             return connection.execute(select(IndexStoreRow.store_id)).scalar_one()
 
     def has_settled(self) -> bool:
         """Return whether any row of any collection is settled."""
-        settled = select(EmbeddingRow.image_id).where(EmbeddingRow.embedded_at.is_not(None)).limit(1)
-        with reading(self._engine) as connection:
-            return connection.execute(settled).first() is not None
+        return bool(
+            self._read(select(EmbeddingRow.image_id).where(EmbeddingRow.embedded_at.is_not(None)).limit(1))
+        )
 
     def forget_store(self, store_id: str | None) -> None:
         """Forget the Milvus of this id and open all rows; does nothing when the ledger has another id by now."""
@@ -333,23 +272,22 @@ class SqlLedger:
 
     def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:
         """Return those of these row keys that are settled without an error."""
-        settled: set[str] = set()
-        with reading(self._engine) as connection:
-            for some in batched_rows(parse_keys(keys)):
-                rows = select(EmbeddingRow.image_id, EmbeddingRow.image_revision).where(
-                    rows_of(collection, some), EmbeddingRow.embedded_at.is_not(None)
-                )
-                settled.update(row_key(*row) for row in connection.execute(rows))
-        return settled
+        settled = select(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+        settled = settled.where(EmbeddingRow.embedded_at.is_not(None))
+        batches = batched_rows(parse_keys(keys))
+        rows = self._read(*(settled.where(rows_of(collection, some)) for some in batches))
+        return {row_key(*row) for row in rows}
 
     def settled(self, collection: str, image_ids: Sequence[str]) -> dict[str, str]:
         """Return the key of each image's newest settled row, at any revision, by image id."""
-        found: dict[str, str] = {}
-        with reading(self._engine) as connection:
-            for some in batched_rows(sorted(set(image_ids))):
-                rows = connection.execute(newest_settled(collection, some))
-                found |= {image_id: row_key(image_id, revision) for image_id, revision in rows}
-        return found
+        newest = (
+            select(EmbeddingRow.image_id, func.max(EmbeddingRow.image_revision))
+            .where(EmbeddingRow.collection == collection, EmbeddingRow.embedded_at.is_not(None))
+            .group_by(EmbeddingRow.image_id)
+        )
+        batches = batched_rows(sorted(set(image_ids)))
+        rows = self._read(*(newest.where(EmbeddingRow.image_id.in_(some)) for some in batches))
+        return {image_id: row_key(image_id, revision) for image_id, revision in rows}
 
     def counts(self, collection: str) -> LedgerCounts:
         """Count images, indexed, failed and missing (open ones included) for one collection."""
@@ -358,5 +296,4 @@ class SqlLedger:
 
 def _open_all(connection: Connection, rows: ColumnElement[bool]) -> None:
     # The rows stay, so that a vector that exists after all has its row.
-    unknown = {"begun_at": _LONG_AGO, "embedded_at": None, "error": None}
-    connection.execute(update(EmbeddingRow).where(locked(rows)).values(unknown))
+    connection.execute(update(EmbeddingRow).where(locked(EmbeddingRow, rows)).values(_UNKNOWN))

@@ -1,15 +1,13 @@
 """Queries of the embeddings ledger: statement parts, progress, quarantine and audit."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
-    Select,
     and_,
     case,
     false,
@@ -17,12 +15,13 @@ from sqlalchemy import (
     not_,
     select,
     tuple_,
+    update,
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from catalog.database import batched_rows, insert_or_replace, reading, utc_now
+from catalog.database import SqlPart, batched_rows, locked, upsert, writing
 from catalog.product_rows import seconds_since
-from catalog.tables import EmbeddingRow, ImageRow, ProductRow
+from catalog.tables import CaptionRow, EmbeddingRow, ImageRow, ProductRow
 from core.errors import RELEASE, Internal, VitrineError
 from core.types import LedgerCounts, row_key
 
@@ -95,36 +94,7 @@ def rows_of(collection: str, keys: Sequence[RowKey]) -> ColumnElement[bool]:
     )
 
 
-def newest_settled(collection: str, image_ids: Sequence[str]) -> Select[str, int]:
-    """Select the highest settled revision of each of these images in the collection."""
-    return (
-        select(EmbeddingRow.image_id, func.max(EmbeddingRow.image_revision))
-        .where(
-            EmbeddingRow.collection == collection,
-            EmbeddingRow.image_id.in_(image_ids),
-            EmbeddingRow.embedded_at.is_not(None),
-        )
-        .group_by(EmbeddingRow.image_id)
-    )
-
-
-def lock(condition: ColumnElement[bool]) -> Select[str, str, int]:
-    """Select the rows and lock them in the order of their keys, so that overlapping writers never deadlock.
-
-    SQLite has one writer at a time.
-    """
-    rows = select(EmbeddingRow.collection, EmbeddingRow.image_id, EmbeddingRow.image_revision)
-    ordered = rows.where(condition).order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
-    return ordered.with_for_update()
-
-
-def locked(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Select the same rows, locked as by `lock` within the statement."""
-    row = tuple_(EmbeddingRow.collection, EmbeddingRow.image_id, EmbeddingRow.image_revision)
-    return row.in_(lock(condition))
-
-
-def upsert(
+def open_rows(
     connection: Connection,
     collection: str,
     begun_at: datetime,
@@ -143,16 +113,7 @@ def upsert(
         }
         for (image_id, revision), error in sorted(errors.items())
     ]
-    statement = insert_or_replace(connection, EmbeddingRow.metadata.tables[EmbeddingRow.__tablename__])
-    new = statement.excluded
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["image_id", "image_revision", "collection"],
-            set_={"begun_at": new.begun_at, "embedded_at": new.embedded_at, "error": new.error},
-            where=where,
-        ),
-        rows,
-    )
+    upsert(connection, EmbeddingRow, rows, ("begun_at", "embedded_at", "error"), where)
 
 
 def storable(text: str) -> str:
@@ -178,6 +139,35 @@ def is_bug_of_another_release(error: InstrumentedAttribute[str | None]) -> Colum
     )
 
 
+class WithQuarantine(SqlPart):
+    """Rows in quarantine, which hold an error, by the collection or model that they belong to."""
+
+    _table: ClassVar[type[EmbeddingRow] | type[CaptionRow]]
+    _owner: ClassVar[str]
+    """Name of the column that holds the collection or the model."""
+    _released: ClassVar[Mapping[str, Any]]
+    """Values of a row that has left quarantine and is missing."""
+
+    def retry(self, owner: str) -> int:
+        """Release all images from quarantine, so that they are missing again; returns their number."""
+        return self._release(owner, self._table.error.is_not(None))
+
+    def retry_bugs(self, owner: str) -> int:
+        """Release from quarantine what met a bug of another release of Vitrine; returns the number."""
+        bugs = is_bug_of_another_release(self._table.error)
+        # Read first: there are rarely any, and a writing transaction blocks others.
+        some = select(self._table.image_id).where(self._owned(owner), bugs).limit(1)
+        return self._release(owner, bugs) if self._read(some) else 0
+
+    def _release(self, owner: str, which: ColumnElement[bool]) -> int:
+        rows = locked(self._table, and_(self._owned(owner), which))
+        with writing(self._engine) as connection:
+            return connection.execute(update(self._table).where(rows).values(self._released)).rowcount
+
+    def _owned(self, owner: str) -> ColumnElement[bool]:
+        return self._table.__table__.c[self._owner] == owner
+
+
 @dataclass(frozen=True, slots=True)
 class IndexProgress:
     """Counts of a collection; `age_s` is the wait of the oldest missing image, 0 where there is none."""
@@ -186,28 +176,22 @@ class IndexProgress:
     age_s: float
 
 
-class SqlIndexProgress:
-    """Progress of collections, by reading the ledger row of every image; may raise Unavailable."""
-
-    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
-        self._clock = clock
+class SqlIndexProgress(SqlPart):
+    """Progress of collections, by reading the ledger row of every image."""
 
     def of(self, collection: str) -> IndexProgress:
         """Count one collection and find its oldest missing revision."""
-        lacking = and_(EmbeddingRow.embedded_at.is_(None), EmbeddingRow.error.is_(None))
         statement = (
             select(
                 func.count(ImageRow.id),
                 func.count(EmbeddingRow.embedded_at),
                 func.count(EmbeddingRow.error),
-                func.min(case((lacking, ImageRow.revision))),
+                func.min(case((IS_OPEN, ImageRow.revision))),
             )
             .select_from(ImageRow)
             .outerjoin(EmbeddingRow, of_current_revision(collection))
         )
-        with reading(self._engine) as connection:
-            images, indexed, failed, oldest = connection.execute(statement).one()
+        ((images, indexed, failed, oldest),) = self._read(statement)
         counts = LedgerCounts(images, indexed, failed, missing=images - indexed - failed)
         return IndexProgress(counts, 0.0 if oldest is None else seconds_since(oldest, self._clock()))
 
@@ -222,11 +206,8 @@ class Quarantined:
     error: str
 
 
-class SqlQuarantine:
-    """Images in quarantine; may raise Unavailable."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+class SqlQuarantine(SqlPart):
+    """Images in quarantine."""
 
     def page(self, collection: str, limit: int) -> list[Quarantined]:
         """Read up to `limit` images whose current revision has failed, oldest revision first."""
@@ -237,11 +218,7 @@ class SqlQuarantine:
             .order_by(ImageRow.revision, ImageRow.id)
             .limit(limit)
         )
-        with reading(self._engine) as connection:
-            return [
-                Quarantined(image_id, product_id, revision, str(error))
-                for image_id, product_id, revision, error in connection.execute(statement)
-            ]
+        return [Quarantined(*row) for row in self._read(statement)]
 
 
 RowState = Literal["settled", "failed", "open"]
@@ -257,69 +234,49 @@ class StoredImage:
     bytes: int
 
 
-class SqlAudit:
+class SqlAudit(SqlPart):
     """Reads all images, and all ledger rows of a collection, one page a transaction.
 
-    Concurrent writes may be included or not. Every method may raise Unavailable.
+    Concurrent writes may be included or not.
     """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     def images(self, first: str = "", beyond: str | None = None) -> Iterator[StoredImage]:
         """Iterate over the images with `first <= image id < beyond` in the order of their ids, by default all."""
         columns = (ImageRow.id, ImageRow.revision, ImageRow.product_id, ImageRow.sha256, ImageRow.bytes)
-        within = select(*columns).where(_between(ImageRow.id, first, beyond))
+        within = select(*columns).where(between(ImageRow.id, first, beyond))
         ordered = within.order_by(ImageRow.id).limit(_PAGE)
         after = ""
         while page := self._read(ordered.where(ImageRow.id > after)):
-            yield from (
-                StoredImage(row_key(row.id, row.revision), row.product_id, row.sha256, row.bytes)
-                for row in page
-            )
+            for image_id, revision, *stored in page:
+                yield StoredImage(row_key(image_id, revision), *stored)
             after = page[-1].id
 
     def rows(
         self, collection: str, first: str = "", beyond: str | None = None
     ) -> Iterator[tuple[str, RowState]]:
         """Iterate over the ledger rows of a collection, by default all, as row keys with states."""
-        columns = (
-            EmbeddingRow.image_id,
-            EmbeddingRow.image_revision,
-            EmbeddingRow.embedded_at,
-            EmbeddingRow.error,
-        )
+        key = tuple_(EmbeddingRow.image_id, EmbeddingRow.image_revision)
         ordered = (
-            select(*columns)
-            .where(EmbeddingRow.collection == collection, _between(EmbeddingRow.image_id, first, beyond))
-            .order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+            select(*key, EmbeddingRow.embedded_at, EmbeddingRow.error)
+            .where(EmbeddingRow.collection == collection, between(EmbeddingRow.image_id, first, beyond))
+            .order_by(*key)
             .limit(_PAGE)
         )
         after = ("", 0)
-        while page := self._read(
-            ordered.where(tuple_(EmbeddingRow.image_id, EmbeddingRow.image_revision) > after)
-        ):
-            yield from ((row_key(row.image_id, row.image_revision), _state(row)) for row in page)
-            after = (page[-1].image_id, page[-1].image_revision)
+        while page := self._read(ordered.where(key > after)):
+            for image_id, revision, embedded_at, error in page:
+                state: RowState = "failed" if error is not None else "settled" if embedded_at else "open"
+                yield row_key(image_id, revision), state
+            after = (image_id, revision)
 
     def known(self, collection: str, keys: Sequence[str]) -> set[str]:
         """Return those of these row keys that the ledger has in any state."""
-        found: set[str] = set()
-        for some in batched_rows(parse_keys(keys)):
-            columns = select(EmbeddingRow.image_id, EmbeddingRow.image_revision)
-            found.update(row_key(*row) for row in self._read(columns.where(rows_of(collection, some))))
-        return found
-
-    def _read(self, statement: Select[*tuple[Any, ...]]) -> Sequence[Any]:
-        with reading(self._engine) as connection:
-            return connection.execute(statement).all()
+        columns = select(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+        batches = batched_rows(parse_keys(keys))
+        rows = self._read(*(columns.where(rows_of(collection, some)) for some in batches))
+        return {row_key(*row) for row in rows}
 
 
-def _between(column: InstrumentedAttribute[str], first: str, beyond: str | None) -> ColumnElement[bool]:
+def between(column: InstrumentedAttribute[str], first: str, beyond: str | None) -> ColumnElement[bool]:
+    """Select image ids with `first <= image id < beyond`."""
     return column >= first if beyond is None else and_(column >= first, column < beyond)
-
-
-def _state(row: Any) -> RowState:
-    if row.error is not None:
-        return "failed"
-    return "open" if row.embedded_at is None else "settled"

@@ -1,7 +1,6 @@
 """Open the catalog that the configuration names, with its tables migrated to this version."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from alembic import command
@@ -20,6 +19,7 @@ from catalog.keyword_search import SqlKeywordIndex
 from catalog.ledger import SqlLedger, SqlVersions
 from catalog.ledger_queries import SqlAudit, SqlIndexProgress, SqlQuarantine
 from catalog.products import SqlCaptions, SqlProducts
+from core.errors import ConfigError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = (0x7669, 0x7472)
@@ -30,21 +30,14 @@ def migrate(engine: Engine) -> None:
     """Apply the missing migrations in one transaction; concurrent processes wait for each other.
 
     Raises:
+        ConfigError: the tables are of a version that this one cannot migrate.
         Unavailable: the database does not answer.
     """
     with writing(engine) as connection:
         take_turns(connection, _MIGRATION_LOCK)
-        command.upgrade(alembic_config(connection), "head")
-
-
-def drop_tables(engine: Engine) -> None:
-    """Revert every migration, which deletes all tables.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
-    with writing(engine) as connection:
-        command.downgrade(alembic_config(connection), "base")
+        if reason := unknown_tables(revision_of(connection)):
+            raise ConfigError(f"the database of database_url {reason}")
+        command.upgrade(_alembic_config(connection), "head")
 
 
 def revision_of(connection: Connection) -> str:
@@ -52,38 +45,46 @@ def revision_of(connection: Connection) -> str:
     return MigrationContext.configure(connection).get_current_revision() or ""
 
 
-def is_known(revision: str) -> bool:
-    """Return whether this release knows that migration, so that it can use or migrate the tables."""
-    return revision in {each.revision for each in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}
+def unknown_tables(revision: str) -> str | None:
+    """Say why this version cannot use or migrate tables of that migration; None where it can."""
+    if revision in {"", *(each.revision for each in ScriptDirectory(str(_MIGRATIONS)).walk_revisions())}:
+        return None
+    # Until the first release, migrations had numbers.
+    if revision.isdecimal():
+        return (
+            f"has tables from before the first release (migration {revision}), which no release can migrate: "
+            "name an empty database and an empty blobs_url, and import the products again"
+        )
+    return f"has tables of a newer version of Vitrine (migration {revision}): use that version"
 
 
-def alembic_config(connection: Connection) -> Config:
+def _alembic_config(connection: Connection) -> Config:
     """Configure alembic in code, on a connection that the caller owns."""
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config
 
 
-@dataclass(frozen=True, slots=True)
 class Catalog:
     """The catalog's parts on one engine; safe to use from several threads."""
 
-    products: SqlProducts
-    ledger: SqlLedger
-    quarantine: SqlQuarantine
-    index_progress: SqlIndexProgress
-    versions: SqlVersions
-    audit: SqlAudit
-    captions: SqlCaptions
-    keyword_index: SqlKeywordIndex
-    jobs: SqlJobs
-    imports: SqlImports
-    imported_images: SqlImportedImages
-    api_keys: SqlApiKeys
-    image_files: SqlImageFiles
-    blobs: FsspecBlobs
-    reports: FsspecBlobs
-    engine: Engine
+    def __init__(self, engine: Engine, config: CatalogConfig) -> None:
+        self.engine = engine
+        self.blobs = FsspecBlobs(config.blobs_url)
+        self.reports = open_reports(config)
+        self.products = SqlProducts(engine, self.blobs)
+        self.ledger = SqlLedger(engine)
+        self.quarantine = SqlQuarantine(engine)
+        self.index_progress = SqlIndexProgress(engine)
+        self.versions = SqlVersions(engine)
+        self.audit = SqlAudit(engine)
+        self.captions = SqlCaptions(engine)
+        self.keyword_index = SqlKeywordIndex(engine)
+        self.jobs = SqlJobs(engine, keep_days=config.keep_jobs_days)
+        self.imports = SqlImports(engine)
+        self.imported_images = SqlImportedImages(engine)
+        self.api_keys = SqlApiKeys(engine)
+        self.image_files = SqlImageFiles(engine, self.blobs)
 
     def close(self) -> None:
         """Close the database connections."""
@@ -97,34 +98,18 @@ def open_catalog(config: CatalogConfig, read_limit_s: Callable[[], float] | None
     bounded.
 
     Raises:
-        ConfigError: the URL of the image files names an unknown file system.
+        ConfigError: the URL of the image files names an unknown file system, or the tables are of a version that
+            this one cannot migrate.
         Unavailable: the database cannot be opened.
     """
-    blobs = FsspecBlobs(config.blobs_url)
     engine = open_engine(config, read_limit_s)
     try:
+        catalog = Catalog(engine, config)
         migrate(engine)
     except BaseException:
         engine.dispose()
         raise
-    return Catalog(
-        products=SqlProducts(engine, blobs),
-        ledger=SqlLedger(engine),
-        quarantine=SqlQuarantine(engine),
-        index_progress=SqlIndexProgress(engine),
-        versions=SqlVersions(engine),
-        audit=SqlAudit(engine),
-        captions=SqlCaptions(engine),
-        keyword_index=SqlKeywordIndex(engine),
-        jobs=SqlJobs(engine, keep_days=config.keep_jobs_days),
-        imports=SqlImports(engine),
-        imported_images=SqlImportedImages(engine),
-        api_keys=SqlApiKeys(engine),
-        image_files=SqlImageFiles(engine, blobs),
-        blobs=blobs,
-        reports=open_reports(config),
-        engine=engine,
-    )
+    return catalog
 
 
 def open_reports(config: CatalogConfig) -> FsspecBlobs:

@@ -12,12 +12,23 @@ from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    JSON,
+    BindParameter,
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
-from catalog.database import batched_rows, json_of_rows
+from catalog.database import batched_rows
 from catalog.keyword_search import write_documents
 from catalog.tables import CaptionRow, ImageRow, ProductRow, RevisionFloor
-from core.errors import InvalidInput, VitrineError
+from core.errors import InvalidInput
 from core.types import Attributes, NewImage, Product, ProductImage
 
 MAX_ID_CHARS = 200
@@ -32,19 +43,10 @@ _MAX_WHOLE = 2**53
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
 """Servers decode bytes that are not UTF-8 to this, so that different ids would become one."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-IMAGES = select(
-    ImageRow.id,
-    ImageRow.product_id,
-    ImageRow.position,
-    ImageRow.sha256,
-    ImageRow.media_type,
-    ImageRow.width,
-    ImageRow.height,
-    ImageRow.bytes,
-    ImageRow.revision,
-)
+IMAGES = select(*ImageRow.__table__.columns)
 """Columns in the order of `ProductImage`'s fields; all have JSON types."""
 _POSITION = attrgetter("position")
+_WRITTEN = ("title", "description", "attributes", "revision", "created_at", "updated_at")
 _NEWEST_CAPTION = (
     select(CaptionRow.caption)
     .where(CaptionRow.image_id == ImageRow.id, CaptionRow.caption.is_not(None))
@@ -67,11 +69,10 @@ def check_product_id(value: str, param: str = "product_id") -> None:
         InvalidInput: it is empty, too long, `.` or `..`, or holds "/", a control character or a surrogate.
     """
     if not is_product_id(value):
-        raise _invalid(
+        raise InvalidInput(
             f'a product id has 1 to {MAX_ID_CHARS} characters, none of them "/" or a control character, '
-            'and is not "." or ".."',
-            param,
-        )
+            'and is not "." or ".."'
+        ).at(param)
 
 
 def check_new_product_id(value: str) -> None:
@@ -82,9 +83,8 @@ def check_new_product_id(value: str) -> None:
     """
     check_product_id(value)
     if _NOT_UTF8 in value:
-        raise _invalid(
-            "a product id holds no U+FFFD, which stands for bytes that are not UTF-8", "product_id"
-        )
+        refused = InvalidInput("a product id holds no U+FFFD, which stands for bytes that are not UTF-8")
+        raise refused.at("product_id")
 
 
 def check_texts(title: str, description: str) -> None:
@@ -98,9 +98,9 @@ def check_texts(title: str, description: str) -> None:
         ("description", description, MAX_DESCRIPTION_CHARS),
     ):
         if len(text) > most:
-            raise _invalid(f"the {name} has {len(text)} characters; at most {most} are kept", name)
+            raise InvalidInput(f"the {name} has {len(text)} characters; at most {most} are kept").at(name)
         if not _is_storable(text):
-            raise _invalid(f"the {name} holds a NUL or half a surrogate pair", name)
+            raise InvalidInput(f"the {name} holds a NUL or half a surrogate pair").at(name)
 
 
 def check_attributes(attributes: Attributes) -> None:
@@ -113,21 +113,18 @@ def check_attributes(attributes: Attributes) -> None:
     sizes: dict[str, int] = {}
     for key, value in attributes.items():
         if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_CHARS or not _is_printable(key):
-            raise _invalid(
-                f"attribute name {key!r:.120} must have 1 to {MAX_KEY_CHARS} characters and no control "
-                "characters",
-                "attributes",
-            )
+            raise InvalidInput(
+                f"attribute name {key!r:.120} must have 1 to {MAX_KEY_CHARS} characters and no control characters"
+            ).at("attributes")
         for item in value if isinstance(value, list | tuple) else [value]:
             _check_scalar(key, item)
         sizes[key] = len(json.dumps({key: value}, ensure_ascii=False, separators=(",", ":")).encode())
     if sum(sizes.values()) > MAX_ATTRIBUTES_BYTES:
         largest = max(sizes, key=sizes.__getitem__)
-        raise _invalid(
+        raise InvalidInput(
             f"the attributes are larger than {MAX_ATTRIBUTES_BYTES} bytes of JSON; "
-            f"the largest is {largest!r} with {sizes[largest]}",
-            f"attributes.{largest}",
-        )
+            f"the largest is {largest!r} with {sizes[largest]}"
+        ).at(f"attributes.{largest}")
 
 
 def _check_scalar(key: str, value: Any) -> None:
@@ -144,7 +141,7 @@ def _check_scalar(key: str, value: Any) -> None:
             return
         case _:
             problem = "must be a string, a number, a boolean or a list of these"
-    raise _invalid(f"attribute {key!r} {problem}", f"attributes.{key}")
+    raise InvalidInput(f"attribute {key!r} {problem}").at(f"attributes.{key}")
 
 
 def _is_storable(text: str) -> bool:
@@ -154,10 +151,6 @@ def _is_storable(text: str) -> bool:
 
 def _is_printable(text: str) -> bool:
     return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
-
-
-def _invalid(message: str, param: str) -> VitrineError:
-    return InvalidInput(message).at(param)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,71 +196,49 @@ def succeed(previous: Product | None, wanted: Wanted, revision: int, now: dateti
 
     An image keeps its revision while its place and the attributes stay. Otherwise it gets `revision`.
     """
-    if previous is None:
-        images = _images(wanted, {}, revision)
-        return Product(
-            wanted.product_id,
-            wanted.title,
-            wanted.description,
-            wanted.attributes,
-            images,
-            revision,
-            created_at=now,
-            updated_at=now,
-        )
-    same_attributes = _canonical(previous.attributes) == _canonical(wanted.attributes)
-    images = _kept(previous, wanted, same_attributes, revision)
-    if (
-        same_attributes
-        and images == previous.images
-        and (wanted.title, wanted.description) == (previous.title, previous.description)
-    ):
-        return previous
-    return replace(
-        previous,
-        title=wanted.title,
-        description=wanted.description,
-        attributes=wanted.attributes,
-        images=images,
-        revision=revision,
-        updated_at=now,
+    before = () if previous is None else previous.images
+    same_attributes = previous is not None and _canonical(previous.attributes) == _canonical(
+        wanted.attributes
     )
-
-
-def _kept(
-    previous: Product, wanted: Wanted, same_attributes: bool, revision: int
-) -> tuple[ProductImage, ...]:
     if wanted.images is not None:
-        captions = {image.image_id: image.caption for image in previous.images}
-        images = _images(wanted, _settled_revisions(previous) if same_attributes else {}, revision)
-        return tuple(replace(image, caption=captions.get(image.image_id)) for image in images)
-    if same_attributes:
-        return previous.images
-    return tuple(replace(image, revision=revision) for image in previous.images)
+        images = _images(wanted.product_id, wanted.images, before, same_attributes, revision)
+    elif same_attributes:
+        images = before
+    else:
+        images = tuple(replace(image, revision=revision) for image in before)
+    texts = wanted.title, wanted.description
+    kept = (same_attributes, images, *texts)
+    if previous is not None and kept == (True, before, previous.title, previous.description):
+        return previous
+    created_at = now if previous is None else previous.created_at
+    return Product(wanted.product_id, *texts, wanted.attributes, images, revision, created_at, now)
 
 
-def _settled_revisions(product: Product) -> dict[tuple[str, int], int]:
-    return {(image.image_id, image.position): image.revision for image in product.images}
-
-
-def _images(wanted: Wanted, revisions: dict[tuple[str, int], int], revision: int) -> tuple[ProductImage, ...]:
+def _images(
+    product_id: str,
+    wanted: Sequence[tuple[str, NewImage]],
+    before: Sequence[ProductImage],
+    same_attributes: bool,
+    revision: int,
+) -> tuple[ProductImage, ...]:
+    revisions = {(each.image_id, each.position): each.revision for each in before if same_attributes}
+    captions = {each.image_id: each.caption for each in before}
     # A repeated file counts once, at its first place.
-    distinct: dict[str, NewImage] = {}
-    for sha256, image in wanted.images or ():
-        distinct.setdefault(sha256, image)
+    distinct = dict(reversed(wanted))
     return tuple(
         ProductImage(
-            image_id=(key := image_id(wanted.product_id, sha256)),
-            product_id=wanted.product_id,
+            image_id=(key := image_id(product_id, sha256)),
+            product_id=product_id,
             position=position,
             sha256=sha256,
-            media_type=image.media_type,
-            width=image.width,
-            height=image.height,
-            bytes=len(image.data),
+            media_type=distinct[sha256].media_type,
+            width=distinct[sha256].width,
+            height=distinct[sha256].height,
+            bytes=len(distinct[sha256].data),
             revision=revisions.get((key, position), revision),
+            caption=captions.get(key),
         )
-        for position, (sha256, image) in enumerate(distinct.items())
+        for position, sha256 in enumerate(dict.fromkeys(sha256 for sha256, _ in wanted))
     )
 
 
@@ -282,19 +253,17 @@ def _some_with_images(dialect: str) -> Select[*tuple[Any, ...]]:
 
     Cached: every search reads products, and building the statement takes as long as running it.
     """
-    images = select(json_of_rows(dialect, *IMAGES.selected_columns, _NEWEST_CAPTION))
+    columns = (*IMAGES.selected_columns, _NEWEST_CAPTION)
+    # One JSON array of arrays, in any order; without rows it is empty or NULL.
+    images = select(
+        func.json_agg(func.json_build_array(*columns), type_=JSON)
+        if dialect == "postgresql"
+        else func.json_group_array(func.json_array(*columns), type_=JSON)
+    )
     of_product = images.where(ImageRow.product_id == ProductRow.id).scalar_subquery().label("images")
+    product = list(ProductRow.__table__.columns)
     # In the order of `Product`'s fields.
-    return select(
-        ProductRow.id,
-        ProductRow.title,
-        ProductRow.description,
-        ProductRow.attributes,
-        of_product,
-        ProductRow.revision,
-        ProductRow.created_at,
-        ProductRow.updated_at,
-    ).where(ProductRow.id.in_(_SOME))
+    return select(*product[:4], of_product, *product[4:]).where(ProductRow.id.in_(_SOME))
 
 
 def lock_product(connection: Connection, product_id: str) -> None:
@@ -320,14 +289,7 @@ def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[st
 
 def write_product(connection: Connection, previous: Product | None, product: Product) -> None:
     """Store the product in place of `previous`, with its search document."""
-    values = {
-        "title": product.title,
-        "description": product.description,
-        "attributes": product.attributes,
-        "revision": product.revision,
-        "created_at": product.created_at,
-        "updated_at": product.updated_at,
-    }
+    values = {name: getattr(product, name) for name in _WRITTEN}
     if previous is None:
         connection.execute(insert(ProductRow).values(id=product.product_id, **values))
     else:

@@ -3,28 +3,17 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from typing import Any, ClassVar
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    Table,
-    and_,
-    delete,
-    func,
-    or_,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import Connection, Engine, and_, delete, func, or_, select, tuple_
 
-from catalog.database import batched_rows, insert_or_replace, reading, utc_now, writing
+from catalog.database import SqlPart, batched_rows, reading, upsert, utc_now, writing
 from catalog.image_files import drop_images, lock_files, named_files
 from catalog.keyword_search import write_documents
-from catalog.ledger_queries import error_text, is_bug_of_another_release, storable
+from catalog.ledger_queries import WithQuarantine, error_text, storable
 from catalog.product_rows import (
     IMAGES,
     Wanted,
@@ -46,19 +35,17 @@ from core.errors import NotFound, VitrineError
 from core.ports import Blobs
 from core.types import Attributes, Caption, CaptionCounts, NewImage, Product, ProductImage
 
-_CAPTIONS: Table = CaptionRow.metadata.tables[CaptionRow.__tablename__]
-_CAPTION_KEY = ["image_id", "model"]
 _LOOKS_AT_ONCE = 8
 """Files that a put looks for at once; other writers wait for its transaction."""
 _IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 
 
-class SqlCaptions:
-    """Implements `core.ports.Captions`; every method may raise Unavailable."""
+class SqlCaptions(WithQuarantine):
+    """Implements `core.ports.Captions`."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
-        self._clock = clock
+    _table, _owner = CaptionRow, "model"
+    # A row without a version is missing for every version, and keeps its caption.
+    _released: ClassVar[Mapping[str, Any]] = {"error": None, "fingerprint": ""}
 
     def missing(self, model: str, fingerprint: str, limit: int) -> list[ProductImage]:
         """List images that this version has neither captioned nor failed on, oldest revision first."""
@@ -69,8 +56,7 @@ class SqlCaptions:
             .order_by(ImageRow.revision, ImageRow.id)
             .limit(limit)
         )
-        with reading(self._engine) as connection:
-            return [ProductImage(*row) for row in connection.execute(statement)]
+        return [ProductImage(*row) for row in self._read(statement)]
 
     def put(self, model: str, fingerprint: str, captions: Sequence[tuple[str, str]]) -> None:
         """Store captions durably by image id, in place of the model's former ones.
@@ -87,48 +73,25 @@ class SqlCaptions:
 
     def quarantined(self, model: str, limit: int) -> tuple[int, dict[str, str]]:
         """Count the images that the model failed on; with the products of the first `limit` by image id."""
-        failed = and_(CaptionRow.model == model, CaptionRow.error.is_not(None))
-        rows = select(ImageRow.id, ImageRow.product_id).join(CaptionRow, CaptionRow.image_id == ImageRow.id)
-        number = select(func.count()).select_from(ImageRow)
-        number = number.join(CaptionRow, CaptionRow.image_id == ImageRow.id)
-        with reading(self._engine) as connection:
-            some = connection.execute(rows.where(failed).order_by(ImageRow.id).limit(limit))
-            products = {row.id: row.product_id for row in some}
-            return connection.scalars(number.where(failed)).one(), products
-
-    def retry(self, model: str) -> int:
-        """Release all images of the model from quarantine, so that they are missing; returns their number."""
-        return self._retry(model, CaptionRow.error.is_not(None))
-
-    def retry_bugs(self, model: str) -> int:
-        """Release from quarantine what met a bug of another release of Vitrine; returns the number."""
-        bugs = is_bug_of_another_release(CaptionRow.error)
-        # Read first: there are rarely any, and a writing transaction blocks others.
-        some = select(CaptionRow.image_id).where(CaptionRow.model == model, bugs).limit(1)
-        with reading(self._engine) as connection:
-            if connection.execute(some).first() is None:
-                return 0
-        return self._retry(model, bugs)
-
-    def _retry(self, model: str, which: ColumnElement[bool]) -> int:
-        # A row without a version is missing for every version, and keeps its caption.
-        with writing(self._engine) as connection:
-            return connection.execute(
-                update(CaptionRow).where(CaptionRow.model == model, which).values(error=None, fingerprint="")
-            ).rowcount
+        # The window counts the rows before the limit.
+        rows = select(ImageRow.id, ImageRow.product_id, func.count().over().label("number"))
+        failed = rows.join(CaptionRow, CaptionRow.image_id == ImageRow.id).where(
+            CaptionRow.model == model, CaptionRow.error.is_not(None)
+        )
+        some = self._read(failed.order_by(ImageRow.id).limit(limit))
+        return some[0].number if some else 0, {row.id: row.product_id for row in some}
 
     def of(self, image_ids: Sequence[str]) -> dict[str, list[Caption]]:
         """Read the captions of these images by image id, newest first; images without one are left out."""
+        newest = (
+            select(CaptionRow.image_id, CaptionRow.model, CaptionRow.caption, CaptionRow.created_at)
+            .where(CaptionRow.caption.is_not(None))
+            .order_by(CaptionRow.created_at.desc(), CaptionRow.model)
+        )
+        batches = batched_rows(image_ids)
         found: dict[str, list[Caption]] = defaultdict(list)
-        with reading(self._engine) as connection:
-            for some in batched_rows(image_ids):
-                rows = (
-                    select(*_CAPTIONS.columns)
-                    .where(CaptionRow.image_id.in_(some), CaptionRow.caption.is_not(None))
-                    .order_by(CaptionRow.created_at.desc(), CaptionRow.model)
-                )
-                for row in connection.execute(rows):
-                    found[row.image_id].append(Caption(row.model, row.caption, row.created_at))
+        for row in self._read(*(newest.where(CaptionRow.image_id.in_(some)) for some in batches)):
+            found[row.image_id].append(Caption(row.model, row.caption, row.created_at))
         return dict(found)
 
     def counts(self, model: str, fingerprint: str) -> CaptionCounts:
@@ -143,78 +106,52 @@ class SqlCaptions:
             .select_from(ImageRow)
             .outerjoin(CaptionRow, of_version)
         )
-        with reading(self._engine) as connection:
-            images, seen, failed = connection.execute(statement).one()
+        ((images, seen, failed),) = self._read(statement)
         return CaptionCounts(images, captioned=seen - failed, failed=failed, missing=images - seen)
 
     def forget_gone(self) -> int:
         """Delete the rows of images that are no longer in the catalog; returns their number."""
-        gone = (
-            select(CaptionRow.image_id, CaptionRow.model)
-            .outerjoin(ImageRow, ImageRow.id == CaptionRow.image_id)
-            .where(ImageRow.id.is_(None))
-        )
-        with reading(self._engine) as connection:
-            keys = [tuple(row) for row in connection.execute(gone)]
-        for some in batched_rows(keys):
+        kept = select(ImageRow.id).where(ImageRow.id == CaptionRow.image_id).exists()
+        # Read first: a search of the whole table in a writing transaction would block others.
+        gone = [tuple(row) for row in self._read(select(CaptionRow.image_id, CaptionRow.model).where(~kept))]
+        for some in batched_rows(gone):
             with writing(self._engine) as connection:
                 key = tuple_(CaptionRow.image_id, CaptionRow.model)
                 connection.execute(delete(CaptionRow).where(key.in_(some)))
-        return len(keys)
+        return len(gone)
 
     def _write(
         self, model: str, fingerprint: str, column: str, texts: dict[str, str], replaced: Sequence[str]
     ) -> None:
-        if not texts:
-            return
-        empty = {"caption": None, "error": None}
-        now = self._clock()
-        rows = [
-            {"image_id": image_id, "model": model, "fingerprint": fingerprint, "created_at": now}
-            | empty
-            | {column: text}
-            for image_id, text in sorted(texts.items())
-        ]
+        new = {"model": model, "fingerprint": fingerprint, "created_at": self._clock()}
+        new |= {"caption": None, "error": None}
         with writing(self._engine) as connection:
             # Before any row is written: writers of products take these locks first, too.
-            products = _lock_products_of(connection, sorted(texts))
+            products = sorted(set(_products_of(connection, texts).values()))
+            for product_id in products:
+                lock_product(connection, product_id)
             # Images that are gone by now have lost their captions.
-            existing = _existing_images(connection, sorted(texts))
-            rows = [row for row in rows if row["image_id"] in existing]
-            if not rows:
-                return
-            statement = insert_or_replace(connection, _CAPTIONS)
-            changes = {name: statement.excluded[name] for name in (*replaced, "fingerprint")}
-            connection.execute(
-                statement.on_conflict_do_update(index_elements=_CAPTION_KEY, set_=changes), rows
-            )
+            existing = sorted(_products_of(connection, texts))
+            rows = [new | {"image_id": each, column: texts[each]} for each in existing]
+            upsert(connection, CaptionRow, rows, (*replaced, "fingerprint"))
             write_documents(connection, products)
 
 
-def _existing_images(connection: Connection, image_ids: Sequence[str]) -> set[str]:
-    found: set[str] = set()
-    for some in batched_rows(image_ids):
-        found.update(connection.scalars(select(ImageRow.id).where(ImageRow.id.in_(some))))
+def _products_of(connection: Connection, image_ids: Iterable[str]) -> dict[str, str]:
+    """Read the products of those of the images that exist, by image id."""
+    found: dict[str, str] = {}
+    for some in batched_rows(sorted(image_ids)):
+        rows = connection.execute(select(ImageRow.id, ImageRow.product_id).where(ImageRow.id.in_(some)))
+        found.update((row.id, row.product_id) for row in rows)
     return found
 
 
-def _lock_products_of(connection: Connection, image_ids: Sequence[str]) -> list[str]:
-    """Take the locks of the products that have these images, in the order of their ids."""
-    found: set[str] = set()
-    for some in batched_rows(image_ids):
-        found.update(connection.scalars(select(ImageRow.product_id).where(ImageRow.id.in_(some))))
-    for product_id in sorted(found):
-        lock_product(connection, product_id)
-    return sorted(found)
-
-
-class SqlProducts:
-    """Implements `core.ports.Products`; every method may raise Unavailable."""
+class SqlProducts(SqlPart):
+    """Implements `core.ports.Products`."""
 
     def __init__(self, engine: Engine, blobs: Blobs, clock: Callable[[], datetime] = utc_now) -> None:
-        self._engine = engine
+        super().__init__(engine, clock)
         self._blobs = blobs
-        self._clock = clock
 
     def put(
         self,
@@ -264,21 +201,17 @@ class SqlProducts:
         dropped = [each for each in before.items() if each[0] not in after]
         new = {sha256 for image_id, sha256 in after.items() if image_id not in before}
         lock_files(connection, new.union(sha256 for _, sha256 in dropped))
-        self._have_files({sha256: each for sha256, each in wanted.images or () if sha256 in new}, connection)
-        drop_images(connection, dropped, now)
-
-    def _have_files(self, files: dict[str, NewImage], connection: Connection) -> None:
-        """Store files again that were removed meanwhile; under their locks they stay."""
+        files = dict(wanted.images or ())
 
         def have(sha256: str) -> None:
+            """Store a file again that was removed meanwhile; under its lock it stays."""
             if self._blobs.size(sha256) is None:
                 self._blobs.put(files[sha256].data)
 
-        # Files that images name cannot have been removed.
-        doubtful = sorted(files.keys() - named_files(connection, files))
         with ThreadPoolExecutor(_LOOKS_AT_ONCE, "files") as pool:
-            for looked in [pool.submit(have, each) for each in doubtful]:
-                looked.result()
+            # Files that images name cannot have been removed.
+            list(pool.map(have, sorted(new - named_files(connection, new))))
+        drop_images(connection, dropped, now)
 
     def get(self, product_id: str) -> Product:
         """Read one product.
@@ -320,14 +253,10 @@ class SqlProducts:
         It takes those whose images have the smallest ids. Ids are hashes, so this is a random draw, weighted by
         the number of images, that an index answers for a catalog of any size.
         """
-        first = select(ImageRow.product_id).order_by(ImageRow.id)
+        first = select(ImageRow.product_id).order_by(ImageRow.id).limit(8 * count)
         with reading(self._engine) as connection:
-            ids: dict[str, None] = {}
-            for product_id in connection.scalars(first.limit(8 * count)):
-                ids[product_id] = None
-                if len(ids) == count:
-                    break
-            found = read_products(connection, list(ids))
+            ids = list(dict.fromkeys(connection.scalars(first)))[:count]
+            found = read_products(connection, ids)
         return [found[each] for each in ids]
 
     def delete(self, product_id: str) -> None:
@@ -360,20 +289,16 @@ class SqlProducts:
         Raises:
             NotFound: there is none of that id.
         """
-        if _IMAGE_ID.fullmatch(image_id):
-            with reading(self._engine) as connection:
-                row = connection.execute(IMAGES.where(ImageRow.id == image_id)).one_or_none()
-            if row is not None:
-                return ProductImage(*row)
+        if _IMAGE_ID.fullmatch(image_id) and (found := self._read(IMAGES.where(ImageRow.id == image_id))):
+            return ProductImage(*found[0])
         raise NotFound(f"there is no image {image_id!r:.60}")
 
     def counts(self) -> tuple[int, int]:
         """Count products and images, both at the same moment."""
         products = select(func.count()).select_from(ProductRow).scalar_subquery()
         images = select(func.count()).select_from(ImageRow).scalar_subquery()
-        with reading(self._engine) as connection:
-            row = connection.execute(select(products, images)).one()
-        return row[0], row[1]
+        ((*counts,),) = self._read(select(products, images))
+        return counts[0], counts[1]
 
 
 def _no_product(product_id: str) -> NotFound:

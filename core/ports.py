@@ -117,13 +117,13 @@ class Ledger(Protocol):
     def versions(self) -> list[EncoderInfo]:
         """List all registered model versions, oldest first."""
 
-    def missing(self, collection: str, limit: int, grace_s: float = 0.0) -> list[IndexItem]:
-        """List images whose current revision has no settled row, except those opened within `grace_s`."""
-
-    def missing_between(
-        self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
+    def missing(
+        self, collection: str, limit: int, grace_s: float = 0.0, within: tuple[str, str] | None = None
     ) -> list[IndexItem]:
-        """List what is missing of the images with `first <= image id < beyond`, in the order of their ids."""
+        """List images whose current revision has no settled row, except those opened within `grace_s`.
+
+        `within` asks for those with `first <= image id < beyond`, in the order of their ids.
+        """
 
     def items(self, product_id: str) -> list[IndexItem]:
         """List the images of one product as they should be indexed; empty when the product is missing."""
@@ -143,13 +143,13 @@ class Ledger(Protocol):
     def retry_bugs(self, collection: str) -> int:
         """Release from quarantine what met a bug of another release of Vitrine; returns the number."""
 
-    def obsolete(self, collection: str, limit: int, grace_s: float = 0.0) -> list[str]:
-        """List row keys whose image is gone or has a newer revision, except rows opened within `grace_s`."""
-
-    def obsolete_between(
-        self, collection: str, first: str, beyond: str, limit: int, grace_s: float = 0.0
+    def obsolete(
+        self, collection: str, limit: int, grace_s: float = 0.0, within: tuple[str, str] | None = None
     ) -> list[str]:
-        """List what is obsolete of the rows with `first <= image id < beyond`."""
+        """List row keys whose image is gone or has a newer revision, except rows opened within `grace_s`.
+
+        `within` asks for those with `first <= image id < beyond`.
+        """
 
     def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
         """Open these rows; returns those whose vectors may be deleted.

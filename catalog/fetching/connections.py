@@ -1,21 +1,17 @@
 """Limits of fetching, and connections to checked URLs and public addresses only (against SSRF)."""
 
 import asyncio
+import re
 import socket
+import unicodedata
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-)
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import httpcore
 import httpx
 from httpcore import AsyncNetworkBackend, AsyncNetworkStream
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from core.config import Config
 from core.errors import UnfetchableUrl
@@ -31,6 +27,8 @@ _FORMALLY_GLOBAL = (
 )
 """Networks that `is_global` passes in some or all versions of Python, and that serve no images."""
 _THREADS = 16
+_NAME = re.compile(rb"[\w.:-]+")
+_HOST = re.compile(r"(?<=//)[^/?#]*")
 _ATTEMPTS = 4
 """Number of addresses of one host that are tried."""
 
@@ -56,21 +54,47 @@ class FetchLimits(Config):
         (), description="Networks such as 10.1.0.0/16 whose addresses need not be public."
     )
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names_alone(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            try:
+                is_name = _NAME.fullmatch(_dns_name(host))
+            except (httpx.InvalidURL, ValueError):
+                is_name = None
+            if is_name is None:
+                raise ValueError(f"{host!r} is no host name; write it alone, as images.shop.example")
+        return hosts
+
+
+def _dns_name(host: str) -> bytes:
+    """Write a host as URLs have it: lower case, and for DNS."""
+    return httpx.URL(host=host.rstrip(".")).raw_host
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text names a file by URL: http(s), a data URI, or `//host/path`, which base64 never is."""
+    text = text.lstrip()[:MAX_URL_LENGTH]
+    known = text[:8].lower().startswith(("http://", "https://", "data:"))
+    return known or (text.startswith("//") and "." in text)
+
 
 def parse_url(text: str, ports: Collection[int]) -> httpx.URL:
-    """Read a URL.
+    """Read a URL; `//host/path` is https.
 
     Raises:
         UnfetchableUrl: it is not http(s), carries credentials, or names no host or a port that is not
             among `ports`.
     """
+    text = text.strip()
+    if text.startswith("//"):
+        text = f"https:{text}"
     if len(text) > MAX_URL_LENGTH:
         raise UnfetchableUrl(f"a URL may have at most {MAX_URL_LENGTH} characters")
     try:
-        url = httpx.URL(text)
+        return _checked_url(httpx.URL(_with_composed_host(text)), ports)
     except (httpx.InvalidURL, ValueError):
         raise UnfetchableUrl("not a valid URL; send one like https://example.com/image.jpg") from None
-    return _checked_url(url, ports)
 
 
 def follow(url: httpx.URL, location: str, ports: Collection[int]) -> httpx.URL:
@@ -80,7 +104,7 @@ def follow(url: httpx.URL, location: str, ports: Collection[int]) -> httpx.URL:
         UnfetchableUrl: as `parse_url`, and when it would leave https.
     """
     try:
-        target = _checked_url(url.join(location[:MAX_URL_LENGTH]), ports)
+        target = _checked_url(url.join(_with_composed_host(location[:MAX_URL_LENGTH])), ports)
     except (httpx.InvalidURL, ValueError):
         raise UnfetchableUrl("the URL redirects to something that is not a URL") from None
     except UnfetchableUrl as error:
@@ -90,12 +114,18 @@ def follow(url: httpx.URL, location: str, ports: Collection[int]) -> httpx.URL:
     return target
 
 
+def _with_composed_host(text: str) -> str:
+    """Compose letters and accents of the host, as names in DNS have it; macOS writes them apart."""
+    return _HOST.sub(lambda host: unicodedata.normalize("NFC", host[0]), text, count=1)
+
+
 def _checked_url(url: httpx.URL, ports: Collection[int]) -> httpx.URL:
     if url.scheme not in _DEFAULT_PORTS:
         raise UnfetchableUrl("only http and https URLs are fetched")
     if url.userinfo:
         raise UnfetchableUrl("a URL may not carry a user name or a password")
-    if not url.raw_host:
+    # Raises ValueError where it is not of the letters of a name, though DNS might take it.
+    if not url.host:
         raise UnfetchableUrl("the URL names no host")
     if (_DEFAULT_PORTS[url.scheme] if url.port is None else url.port) not in ports:
         known = ", ".join(str(port) for port in sorted(ports))
@@ -170,7 +200,7 @@ class CheckedBackend(AsyncNetworkBackend):
 
     def __init__(self, limits: FetchLimits, resolve: Resolver, network: AsyncNetworkBackend) -> None:
         self._limits = limits
-        self._open_hosts = {host.lower().rstrip(".") for host in limits.allowed_hosts}
+        self._open_hosts = set(map(_dns_name, limits.allowed_hosts))
         self._resolve = resolve
         self._network = network
 
@@ -201,7 +231,7 @@ class CheckedBackend(AsyncNetworkBackend):
             addresses = await self._resolve(host, port)
         except OSError:
             raise _unreachable() from None
-        if host.lower().rstrip(".") not in self._open_hosts and not all(
+        if host.lower().rstrip(".").encode() not in self._open_hosts and not all(
             may_connect(address, self._limits.allowed_networks) for address in addresses
         ):
             raise _unreachable()

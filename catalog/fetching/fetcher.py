@@ -1,11 +1,15 @@
 """Fetcher of files by URL: from public addresses only, within limits of bytes, time and redirects."""
 
 import asyncio
+import base64
 import ssl
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import unquote_to_bytes
 
 import httpcore
 import httpx
@@ -25,13 +29,11 @@ _PASSING = {408, 425, 429}
 """Client errors that may pass, so that a retry makes sense, as after all 5xx."""
 _HEADERS = {"User-Agent": "vitrine", "Accept": "*/*", "Accept-Encoding": "identity"}
 _CONDITIONS = {"If-None-Match", "If-Modified-Since"}
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """Target of a redirect, as the server wrote it."""
-
-    location: str
+_BY_ZLIB = {"gzip", "x-gzip", "deflate"}
+_UNREADABLE = {"br", "zstd", "compress", "x-compress", "dcb", "dcz"}
+"""Further codings are names without a meaning, such as the `aws-chunked` that object stores keep of an upload."""
+_DETECT, _RAW_DEFLATE = 47, -15
+"""Values of zlib's `wbits`; the first reads gzip and zlib."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,100 +41,31 @@ class FetchedFile:
     """A file with its validators; `body=None`: it has not changed since the caller read it."""
 
     body: bytes | None
-    etag: str | None
-    last_modified: str | None
+    etag: str | None = None
+    last_modified: str | None = None
 
 
-class Budget:
-    """Bytes that all URLs of one request may have together."""
+class _Budget:
+    """Bytes that one URL, and all URLs of one request together, may have."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._left = max_bytes
+    def __init__(self, limits: FetchLimits) -> None:
+        self.each = limits.max_bytes
+        self._total = self._left = limits.max_total_bytes
 
     def take(self, count: int) -> None:
         """Count bytes; InputTooLarge when none are left."""
         self._left -= count
         if self._left < 0:
-            raise InputTooLarge(f"the URLs of this request hold more than {self._max_bytes:,} bytes together")
+            raise InputTooLarge(f"the URLs of this request hold more than {self._total:,} bytes together")
 
-
-def redirect_of(response: httpcore.Response) -> Redirect | None:
-    """Read a redirect; None when the response is none."""
-    if response.status not in _REDIRECTS:
-        return None
-    location = _header(response, b"location")
-    if not location:
-        raise UnfetchableUrl("the URL redirects to nowhere")
-    return Redirect(location)
-
-
-async def read_file(
-    response: httpcore.Response, max_bytes: int, budget: Budget, conditional: bool
-) -> FetchedFile:
-    """Read the file of a response, or, after a conditional request, that it has not changed (304).
-
-    Raises:
-        UnfetchableUrl: the server refuses, or sends the file compressed, which could be a bomb.
-        InputTooLarge: the file is larger than `max_bytes`, or the budget is spent.
-        FetchFailed: the server failed.
-    """
-    is_known = conditional and response.status == 304
-    body = None if is_known else await _read_body(response, max_bytes, budget)
-    return FetchedFile(body, _header(response, b"etag") or None, _header(response, b"last-modified") or None)
-
-
-async def _read_body(response: httpcore.Response, max_bytes: int, budget: Budget) -> bytes:
-    _check_status(response)
-    if _header(response, b"content-encoding").lower() not in ("", "identity"):
-        raise UnfetchableUrl("the server of this URL compresses its answer, though it was asked not to")
-    declared = _header(response, b"content-length")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
-    body = bytearray()
-    async for data in response.aiter_stream():
-        budget.take(len(data))
-        body += data
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-    return bytes(body)
-
-
-def _check_status(response: httpcore.Response) -> None:
-    status = response.status
-    if status == 200:
-        return
-    if status >= 500 or status in _PASSING:
-        failed = FetchFailed(f"the server of this URL answered with status {status}")
-        failed.retry_after_s = retry_after_s(_header(response, b"retry-after"), datetime.now(UTC))
-        raise failed
-    refused = UnfetchableUrl(f"the server of this URL answered with status {status}")
-    refused.status = status
-    raise refused
-
-
-def retry_after_s(value: str, now: datetime) -> float | None:
-    """Read a Retry-After header (RFC 9110, 10.2.3), seconds or a date; None when it is neither."""
-    if value.isdecimal():
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
-
-
-def _header(response: httpcore.Response, name: bytes) -> str:
-    values = (value for key, value in response.headers if key.lower() == name)
-    return next(values, b"").decode("latin-1").strip()
-
-
-def _too_large(max_bytes: int) -> InputTooLarge:
-    return InputTooLarge(f"the file behind the URL is larger than the limit of {max_bytes:,} bytes")
+    def check(self, size: int) -> None:
+        """Refuse a file of this size with InputTooLarge where it is too large."""
+        if size > self.each:
+            raise InputTooLarge(f"the file behind the URL is larger than the limit of {self.each:,} bytes")
 
 
 class Fetcher:
-    """Fetches files by callers' URLs.
+    """Fetches files by callers' URLs, and reads data URIs.
 
     It uses no proxies and no credentials of the environment. It keeps no connection between calls, so it works in
     any event loop.
@@ -160,10 +93,19 @@ class Fetcher:
 
     async def fetch_all(self, urls: Sequence[str]) -> list[bytes | VitrineError]:
         """Fetch files side by side, all within one time limit; each succeeds or fails alone, in order."""
-        places = asyncio.Semaphore(self._limits.max_parallel)
-        budget = Budget(self._limits.max_total_bytes)
+        places, budget = asyncio.Semaphore(self._limits.max_parallel), _Budget(self._limits)
         deadline = asyncio.get_running_loop().time() + self._limits.timeout_s
-        return list(await asyncio.gather(*(self._fetch_one(url, places, budget, deadline) for url in urls)))
+
+        async def fetch_one(url: str) -> bytes | VitrineError:
+            try:
+                async with self._until(deadline), places:
+                    body = (await self._read(url, {}, budget)).body
+            except VitrineError as error:
+                return error
+            assert body is not None, "without a condition there is no answer without a file"
+            return body
+
+        return list(await asyncio.gather(*map(fetch_one, urls)))
 
     async def ask(self, url: str, headers: Mapping[str, str]) -> FetchedFile:
         """Fetch one file with additional headers, such as a condition or a token.
@@ -173,66 +115,60 @@ class Fetcher:
         Raises:
             UnfetchableUrl, InputTooLarge, FetchFailed: as `fetch`.
         """
-        budget = Budget(self._limits.max_total_bytes)
-        deadline = asyncio.get_running_loop().time() + self._limits.timeout_s
-        answer = await self._ask(url, headers, asyncio.Semaphore(), budget, deadline)
-        if isinstance(answer, VitrineError):
-            raise answer
-        return answer
+        async with self._until(asyncio.get_running_loop().time() + self._limits.timeout_s):
+            return await self._read(url, headers, _Budget(self._limits))
 
-    async def _fetch_one(
-        self, url: str, places: asyncio.Semaphore, budget: Budget, deadline: float
-    ) -> bytes | VitrineError:
-        answer = await self._ask(url, {}, places, budget, deadline)
-        if isinstance(answer, VitrineError):
-            return answer
-        assert answer.body is not None, "without a condition there is no answer without a file"
-        return answer.body
-
-    async def _ask(
-        self,
-        url: str,
-        headers: Mapping[str, str],
-        places: asyncio.Semaphore,
-        budget: Budget,
-        deadline: float,
-    ) -> FetchedFile | VitrineError:
-        if not self._limits.enabled:
-            return UnfetchableUrl("this service does not fetch URLs; send the image itself")
+    @asynccontextmanager
+    async def _until(self, deadline: float) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout_at(deadline), places:
-                return await self._follow(parse_url(url, self._limits.ports), headers, budget)
+            async with asyncio.timeout_at(deadline):
+                yield
         except TimeoutError:
-            return FetchFailed(f"the URL did not arrive in full within {self._limits.timeout_s:g} s")
-        except VitrineError as error:
-            return error
+            failed = f"the URL did not arrive in full within {self._limits.timeout_s:g} s"
+            raise FetchFailed(failed) from None
 
-    async def _follow(self, url: httpx.URL, headers: Mapping[str, str], budget: Budget) -> FetchedFile:
+    async def _read(self, text: str, headers: Mapping[str, str], budget: _Budget) -> FetchedFile:
+        if text.lstrip()[:5].lower() == "data:":
+            body = await asyncio.to_thread(_read_data_uri, text.strip())
+            budget.check(len(body))
+            budget.take(len(body))
+            return FetchedFile(body)
+        if not self._limits.enabled:
+            raise UnfetchableUrl("this service does not fetch URLs; send the image itself")
+        url, cookies = parse_url(text, self._limits.ports), httpx.Cookies()
         for _ in range(self._limits.max_redirects + 1):
-            answer = await self._get(url, headers, budget)
+            answer = await self._get(url, headers, cookies, budget)
             if isinstance(answer, FetchedFile):
                 return answer
-            target = follow(url, answer.location, self._limits.ports)
+            target = follow(url, answer, self._limits.ports)
             if _origin(target) != _origin(url):
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
             url = target
         raise UnfetchableUrl(f"the URL redirects more than {self._limits.max_redirects} times")
 
     async def _get(
-        self, url: httpx.URL, headers: Mapping[str, str], budget: Budget
-    ) -> FetchedFile | Redirect:
+        self, url: httpx.URL, headers: Mapping[str, str], cookies: httpx.Cookies, budget: _Budget
+    ) -> FetchedFile | str:
+        """Ask once; returns the file, or where the server redirects to, as it wrote it."""
+        fields = [(name.encode(), value.encode()) for name, value in (_HEADERS | dict(headers)).items()]
+        # It writes Host, also for IPv6, and the cookies that earlier redirects set for this host.
+        request = httpx.Request("GET", url, headers=fields)
+        cookies.set_cookie_header(request)
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         timeouts = {"connect": self._limits.timeout_s}
-        sent: dict[bytes | str, bytes | str] = {}
-        sent.update(_HEADERS)
-        sent.update(headers)
         try:
             async with (
                 httpcore.AsyncConnectionPool(self._tls, network_backend=self._network) as pool,
-                pool.stream("GET", _target(url), headers=sent, extensions={"timeout": timeouts}) as response,
+                pool.stream(
+                    "GET", target, headers=request.headers.raw, extensions={"timeout": timeouts}
+                ) as response,
             ):
-                return redirect_of(response) or await read_file(
-                    response, self._limits.max_bytes, budget, not _CONDITIONS.isdisjoint(headers)
-                )
+                if response.status not in _REDIRECTS:
+                    return await _read_file(response, budget, not _CONDITIONS.isdisjoint(headers))
+                cookies.extract_cookies(httpx.Response(302, headers=response.headers, request=request))
+                if location := _header(response, b"location"):
+                    return location
+                raise UnfetchableUrl("the URL redirects to nowhere")
         except httpcore.ConnectError:
             # CheckedBackend makes the connection, so only TLS can fail here.
             raise UnfetchableUrl("the host of this URL has no valid TLS certificate for its name") from None
@@ -244,5 +180,97 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _target(url: httpx.URL) -> httpcore.URL:
-    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+def _header(response: httpcore.Response, name: bytes) -> str:
+    value = next((value for key, value in response.headers if key.lower() == name), b"").strip()
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+async def _read_file(response: httpcore.Response, budget: _Budget, conditional: bool) -> FetchedFile:
+    """Read the file of a response, or, after a conditional request, that it has not changed (304)."""
+    body = None if conditional and response.status == 304 else await _read_body(response, budget)
+    return FetchedFile(body, _header(response, b"etag") or None, _header(response, b"last-modified") or None)
+
+
+async def _read_body(response: httpcore.Response, budget: _Budget) -> bytes:
+    """Read a body; what is compressed, unasked, is unpacked within the same limits."""
+    _check_status(response)
+    codings = [each.strip() for each in _header(response, b"content-encoding").lower().split(",")]
+    if unreadable := _UNREADABLE.intersection(codings):
+        raise UnfetchableUrl(
+            f"the server of this URL sends the file as {unreadable.pop()}, though it was not asked to"
+        )
+    declared = _header(response, b"content-length")
+    if declared.isdecimal():
+        budget.check(int(declared))
+    received = bytearray()
+    async for data in response.aiter_stream():
+        budget.take(len(data))
+        received += data
+        budget.check(len(received))
+    body = bytes(received)
+    for coding in reversed([each for each in codings if each in _BY_ZLIB]):
+        body = await asyncio.to_thread(_unpack, body, coding, budget.each)
+        budget.check(len(body))
+        budget.take(len(body))
+    return body
+
+
+def _unpack(body: bytes, coding: str, max_bytes: int) -> bytes:
+    """Unpack up to `max_bytes` and one more; what is not compressed, though the server says so, stays as it is."""
+    for wbits in (_DETECT, _RAW_DEFLATE) if coding == "deflate" else (_DETECT,):
+        unpacker = zlib.decompressobj(wbits)
+        try:
+            unpacked = unpacker.decompress(body, max_bytes + 1)
+        except zlib.error:
+            continue
+        if not unpacker.eof and len(unpacked) <= max_bytes:
+            raise FetchFailed("the file behind the URL ends too early: its compressed form is cut off")
+        return unpacked
+    return body
+
+
+def _check_status(response: httpcore.Response) -> None:
+    status = response.status
+    if status == 200:
+        return
+    message = f"the server of this URL answered with status {status}"
+    if status >= 500 or status in _PASSING:
+        failed = FetchFailed(message)
+        failed.retry_after_s = retry_after_s(_header(response, b"retry-after"), datetime.now(UTC))
+        raise failed
+    refused = UnfetchableUrl(message)
+    refused.status = status
+    raise refused
+
+
+def retry_after_s(value: str, now: datetime) -> float | None:
+    """Read a Retry-After header (RFC 9110, 10.2.3), seconds or a date; None when it is neither."""
+    if value.isdecimal():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+
+
+def _read_data_uri(uri: str) -> bytes:
+    """Read a data URI (RFC 2397), its base64 in either alphabet, with or without line breaks and padding.
+
+    Raises:
+        UnfetchableUrl: it has no data, or no valid base64.
+    """
+    head, comma, data = uri.partition(",")
+    if not comma:
+        raise UnfetchableUrl("a data URI has a comma before its data: data:image/png;base64,AAAA")
+    raw = unquote_to_bytes(data)
+    if not head.rstrip().lower().endswith(";base64"):
+        return raw
+    digits = b"".join(raw.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    try:
+        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+    except ValueError:
+        raise UnfetchableUrl("the data URI holds no valid base64") from None

@@ -2,16 +2,9 @@
 
 from alembic import context
 
-from catalog.keyword_search import is_declared
 from catalog.tables import Base
 
 connection = context.config.attributes["connection"]
-context.configure(
-    connection=connection,
-    target_metadata=Base.metadata,
-    include_name=is_declared,
-    transactional_ddl=True,
-    # SQLite cannot alter a column: alembic rebuilds the table instead.
-    render_as_batch=connection.dialect.name == "sqlite",
-)
+# The metadata names the constraints.
+context.configure(connection=connection, target_metadata=Base.metadata, transactional_ddl=True)
 context.run_migrations()

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from fastapi import Request
 
+from catalog.fetching.connections import is_url
 from catalog.fetching.fetcher import Fetcher
 from catalog.product_rows import is_product_id
 from core.batching import input_bytes
@@ -40,7 +41,7 @@ async def fetch_image(url: str, fetcher: Fetcher, param: str) -> bytes:
 
 def _is_url(source: str) -> bool:
     """Return whether this is a URL; base64 and data URIs never begin like one."""
-    return source[:8].lower().startswith(("http://", "https://"))
+    return source[:5].lower() != "data:" and is_url(source)
 
 
 async def _decode_or_error(source: str) -> bytes | VitrineError:

@@ -127,8 +127,8 @@ class ShardIndexer:
         size = self._work.batch_size
         try:
             limit, collection = size * _READ_BATCHES, self._work.info.collection
-            missing = self._catalog.ledger.missing_between
-            while items := await asyncio.to_thread(missing, collection, first, beyond, limit):
+            missing = self._catalog.ledger.missing
+            while items := await asyncio.to_thread(missing, collection, limit, within=(first, beyond)):
                 await asyncio.gather(*(self._index(indexer, batch, done) for batch in batched(items, size)))
                 # Beyond the last id that was read, all of which have as many digits: what could not be done
                 # now is left to the next pass.

@@ -80,11 +80,11 @@ def compare_rows(
             ledger.indexed(collection, _absent(store, collection, sorted(settled - stored)))
         ),
         "orphan_vector": _orphans(catalog, store, collection, sorted(stored - set(states))),
-        "obsolete_row": ledger.obsolete_between(collection, *within, _ALL, GRACE_S),
+        "obsolete_row": ledger.obsolete(collection, _ALL, GRACE_S, within),
         "quarantined_image": [key for key, state in states.items() if state == "failed" and key in images],
     }
     if configured:
-        missing = ledger.missing_between(collection, *within, _ALL, GRACE_S)
+        missing = ledger.missing(collection, _ALL, GRACE_S, within)
         found["missing_image"] = [item.key for item in missing]
     return found, sorted(settled & stored & set(images))
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,160 +70,145 @@ class Gate(FsspecBlobs):
 class ImageFilesContract:
     """Run on what the fixture `database_url` names."""
 
-    @pytest.fixture
-    def files(self, catalog: Catalog, clock: Clock) -> SqlImageFiles:
-        return SqlImageFiles(catalog.engine, catalog.blobs, clock)
+    @pytest.fixture(autouse=True)
+    def _opened(
+        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, clock: Clock
+    ) -> None:
+        self.catalog, self.catalog_config, self.products, self.clock = (
+            catalog,
+            catalog_config,
+            products,
+            clock,
+        )
+        self.files = SqlImageFiles(catalog.engine, catalog.blobs, clock)
 
-    def stored(self, catalog: Catalog) -> set[str]:
-        return {name for prefix in PREFIXES for name in catalog.blobs.sizes(prefix)}
+    def drop(self, *images: NewImage) -> None:
+        """Put a product with these images, and delete it."""
+        self.products.put("p", "", "", {}, images)
+        self.products.delete("p")
 
-    def marked(self, catalog: Catalog) -> set[str]:
-        with reading(catalog.engine) as connection:
+    def stored(self) -> set[str]:
+        return {name for prefix in PREFIXES for name in self.catalog.blobs.sizes(prefix)}
+
+    def marked(self) -> set[str]:
+        with reading(self.catalog.engine) as connection:
             return set(connection.scalars(select(UnnamedFileRow.sha256)))
 
-    def consistent(self, catalog: Catalog) -> None:
+    def consistent(self) -> None:
         """Every image has its file, and every file an image or a mark."""
-        with reading(catalog.engine) as connection:
+        with reading(self.catalog.engine) as connection:
             named = set(connection.scalars(select(ImageRow.sha256)))
-        assert named <= self.stored(catalog) <= named | self.marked(catalog)
+        assert named <= self.stored() <= named | self.marked()
 
-    def test_the_file_of_a_deleted_product_goes_after_the_grace(
-        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles, clock: Clock
-    ) -> None:
-        products.put("p", "", "", {}, [RED, BLUE])
-        products.put("q", "", "", {}, [GREEN])
-        products.delete("p")
-        assert files.waiting() == 2
-        clock.move(GRACE_S - 1)
-        assert files.collect(GRACE_S, 10) == Collected()
-        assert catalog.blobs.get(sha256(RED)) == RED.data
-        clock.move(1)
-        assert files.collect(GRACE_S, 10) == Collected(removed=2)
-        assert self.stored(catalog) == {sha256(GREEN)}
-        assert files.waiting() == 0
-        assert files.collect(0, 10) == Collected()
+    def test_the_file_of_a_deleted_product_goes_after_the_grace(self) -> None:
+        self.products.put("p", "", "", {}, [RED, BLUE])
+        self.products.put("q", "", "", {}, [GREEN])
+        self.products.delete("p")
+        assert self.files.waiting() == 2
+        self.clock.move(GRACE_S - 1)
+        assert self.files.collect(GRACE_S, 10) == Collected()
+        assert self.catalog.blobs.get(sha256(RED)) == RED.data
+        self.clock.move(1)
+        assert self.files.collect(GRACE_S, 10) == Collected(removed=2)
+        assert self.stored() == {sha256(GREEN)}
+        assert self.files.waiting() == 0
+        assert self.files.collect(0, 10) == Collected()
 
-    def test_the_file_of_a_replaced_image_goes_and_those_that_stay_do_not(
-        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
-    ) -> None:
-        products.put("p", "", "", {}, [RED, BLUE])
-        products.put("p", "new", "", {"a": 1}, [BLUE, GREEN])
-        products.put("p", "newer", "", {}, None)
-        assert files.collect(0, 10) == Collected(removed=1)
-        assert self.stored(catalog) == {sha256(BLUE), sha256(GREEN)}
-        products.put("p", "newest", "", {}, [])
-        assert files.collect(0, 1) == Collected(removed=1)
-        assert files.collect(0, 1) == Collected(removed=1)
-        assert self.stored(catalog) == set()
+    def test_the_file_of_a_replaced_image_goes_and_those_that_stay_do_not(self) -> None:
+        self.products.put("p", "", "", {}, [RED, BLUE])
+        self.products.put("p", "new", "", {"a": 1}, [BLUE, GREEN])
+        self.products.put("p", "newer", "", {}, None)
+        assert self.files.collect(0, 10) == Collected(removed=1)
+        assert self.stored() == {sha256(BLUE), sha256(GREEN)}
+        self.products.put("p", "newest", "", {}, [])
+        assert self.files.collect(0, 1) == Collected(removed=1)
+        assert self.files.collect(0, 1) == Collected(removed=1)
+        assert self.stored() == set()
 
-    def test_content_that_another_product_has_stays(
-        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
-        products.put("q", "", "", {}, [RED])
-        products.delete("p")
-        assert files.collect(0, 10) == Collected(named=1)
-        assert self.marked(catalog) == set()
-        assert catalog.blobs.get(sha256(RED)) == RED.data
-        products.delete("q")
-        assert files.collect(0, 10) == Collected(removed=1)
+    def test_content_that_another_product_has_stays(self) -> None:
+        self.products.put("p", "", "", {}, [RED])
+        self.products.put("q", "", "", {}, [RED])
+        self.products.delete("p")
+        assert self.files.collect(0, 10) == Collected(named=1)
+        assert self.marked() == set()
+        assert self.catalog.blobs.get(sha256(RED)) == RED.data
+        self.products.delete("q")
+        assert self.files.collect(0, 10) == Collected(removed=1)
 
-    def test_content_that_is_put_again_within_the_grace_stays(
-        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles, clock: Clock
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
-        products.delete("p")
-        products.put("p", "", "", {}, [RED])
-        clock.move(GRACE_S)
-        assert files.collect(GRACE_S, 10) == Collected(named=1)
-        self.consistent(catalog)
-        products.delete("p")
-        assert files.collect(GRACE_S, 10) == Collected()
+    def test_content_that_is_put_again_within_the_grace_stays(self) -> None:
+        self.drop(RED)
+        self.products.put("p", "", "", {}, [RED])
+        self.clock.move(GRACE_S)
+        assert self.files.collect(GRACE_S, 10) == Collected(named=1)
+        self.consistent()
+        self.products.delete("p")
+        assert self.files.collect(GRACE_S, 10) == Collected()
 
-    def test_a_file_that_a_put_stored_and_never_named_is_found_by_a_listing(
-        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles, clock: Clock
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
-        orphan = catalog.blobs.put(b"its process died")
-        assert files.collect(0, 10) == Collected()
-        assert sum(files.mark_unnamed(prefix) for prefix in PREFIXES) == 1
-        assert sum(files.mark_unnamed(prefix) for prefix in PREFIXES) == 0
-        assert self.marked(catalog) == {orphan}
-        clock.move(GRACE_S)
-        assert files.collect(GRACE_S, 10) == Collected(removed=1)
-        assert self.stored(catalog) == {sha256(RED)}
+    def test_a_file_that_a_put_stored_and_never_named_is_found_by_a_listing(self) -> None:
+        self.products.put("p", "", "", {}, [RED])
+        orphan = self.catalog.blobs.put(b"its process died")
+        assert self.files.collect(0, 10) == Collected()
+        for prefix in PREFIXES * 2:
+            self.files.mark_unnamed(prefix)
+        assert self.marked() == {orphan}
+        self.clock.move(GRACE_S)
+        assert self.files.collect(GRACE_S, 10) == Collected(removed=1)
+        assert self.stored() == {sha256(RED)}
 
-    def test_a_listing_does_not_renew_the_grace(
-        self, products: SqlProducts, files: SqlImageFiles, clock: Clock
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
-        products.delete("p")
-        clock.move(GRACE_S)
-        assert files.mark_unnamed(sha256(RED)[:2]) == 0
-        assert files.collect(GRACE_S, 10) == Collected(removed=1)
+    def test_a_listing_does_not_renew_the_grace(self) -> None:
+        self.drop(RED)
+        self.clock.move(GRACE_S)
+        self.files.mark_unnamed(sha256(RED)[:2])
+        assert self.files.collect(GRACE_S, 10) == Collected(removed=1)
 
-    def test_what_an_import_remembers_of_a_removed_file_goes_with_it(
-        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
+    def test_what_an_import_remembers_of_a_removed_file_goes_with_it(self) -> None:
+        self.products.put("p", "", "", {}, [RED])
         known = [KnownImage("1", None, sha256(each), "image/png", 1, 1) for each in (RED, RED, BLUE)]
-        catalog.imported_images.remember(dict(zip("abc", known, strict=True)))
-        products.delete("p")
-        files.collect(0, 10)
-        assert list(catalog.imported_images.find(["a", "b", "c"])) == ["c"]
+        self.catalog.imported_images.remember(dict(zip("abc", known, strict=True)))
+        self.products.delete("p")
+        self.files.collect(0, 10)
+        assert list(self.catalog.imported_images.find(["a", "b", "c"])) == ["c"]
 
     @pytest.mark.parametrize(("call", "after"), [("remove", False), ("remove", True)])
-    def test_a_put_beside_a_removal_waits_and_stores_its_file_anew(
-        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, call: str, after: bool
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
-        products.delete("p")
-        gate = Gate(catalog_config.blobs_url, call, after)
-        files = SqlImageFiles(catalog.engine, gate)
+    def test_a_put_beside_a_removal_waits_and_stores_its_file_anew(self, call: str, after: bool) -> None:
+        self.drop(RED)
+        gate = Gate(self.catalog_config.blobs_url, call, after)
+        files = SqlImageFiles(self.catalog.engine, gate)
         with ThreadPoolExecutor(2) as pool:
             removal = pool.submit(files.collect, 0, 10)
             assert gate.reached.wait(120)
             # It has looked, and is about to delete the file or has just done so.
-            put = pool.submit(products.put, "q", "", "", {}, [RED])
+            put = pool.submit(self.products.put, "q", "", "", {}, [RED])
             self.stays_unfinished(put)
             gate.let_go.set()
             assert removal.result() == Collected(removed=1)
             put.result()
-        assert catalog.blobs.get(sha256(RED)) == RED.data
-        self.consistent(catalog)
+        assert self.catalog.blobs.get(sha256(RED)) == RED.data
+        self.consistent()
         assert files.collect(0, 10) == Collected()
 
-    def test_a_delete_that_waits_for_a_file_holds_up_no_other_delete(
-        self, catalog: Catalog, products: SqlProducts
+    def test_who_waits_for_a_file_holds_up_no_other_and_says_so_in_the_end(
+        self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        if catalog.engine.dialect.name == "sqlite":
+        if self.catalog.engine.dialect.name == "sqlite":
             pytest.skip("SQLite has one lock for all that write")
-        products.put("q", "", "", {}, [RED])
-        products.put("r", "", "", {}, [BLUE])
+        self.products.put("q", "", "", {}, [RED])
+        self.products.put("r", "", "", {}, [BLUE])
         # As a removal does that waits for a slow store.
         with ThreadPoolExecutor(2) as pool:
-            with writing(catalog.engine) as connection:
+            with writing(self.catalog.engine) as connection:
                 lock_files(connection, [sha256(RED)])
-                waiting = pool.submit(products.delete, "q")
+                waiting = pool.submit(self.products.delete, "q")
                 self.stays_unfinished(waiting)
-                pool.submit(products.delete, "r").result(30)
+                pool.submit(self.products.delete, "r").result(30)
+                with monkeypatch.context() as patch:
+                    patch.setattr("catalog.database.BUSY_TIMEOUT_S", 0.1)
+                    with pytest.raises(Unavailable, match="busy with other writes"):
+                        self.products.put("p", "", "", {}, [RED])
             waiting.result(30)
+        self.products.put("p", "", "", {}, [RED])
 
-    def test_a_put_that_waits_for_a_file_too_long_says_so(
-        self, catalog: Catalog, products: SqlProducts, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        if catalog.engine.dialect.name == "sqlite":
-            pytest.skip("SQLite has one lock for all that write")
-        monkeypatch.setattr("catalog.database.BUSY_TIMEOUT_S", 0.1)
-        with writing(catalog.engine) as connection:
-            lock_files(connection, [sha256(RED)])
-            with pytest.raises(Unavailable, match="busy with other writes"):
-                products.put("p", "", "", {}, [RED])
-        products.put("p", "", "", {}, [RED])
-
-    def test_a_put_looks_for_no_file_that_an_image_names(
-        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts
-    ) -> None:
+    def test_a_put_looks_for_no_file_that_an_image_names(self) -> None:
         looked: list[str] = []
 
         class Watched(FsspecBlobs):
@@ -230,86 +216,56 @@ class ImageFilesContract:
                 looked.append(sha256)
                 return super().size(sha256)
 
-        products.put("p", "", "", {}, [RED])
-        watched = SqlProducts(catalog.engine, Watched(catalog_config.blobs_url))
+        self.products.put("p", "", "", {}, [RED])
+        watched = SqlProducts(self.catalog.engine, Watched(self.catalog_config.blobs_url))
         watched.put("q", "", "", {}, [BLUE, RED, GREEN])
         assert sorted(looked) == sorted([sha256(BLUE), sha256(GREEN)])
-        self.consistent(catalog)
+        self.consistent()
 
-    def test_a_put_whose_file_is_removed_before_its_transaction_stores_it_anew(
-        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
-        products.delete("p")
-        gate = Gate(catalog_config.blobs_url, "put", after=True)
+    def test_a_put_whose_file_is_removed_before_its_transaction_stores_it_anew(self) -> None:
+        self.drop(RED)
+        gate = Gate(self.catalog_config.blobs_url, "put", after=True)
         with ThreadPoolExecutor(1) as pool:
-            put = pool.submit(SqlProducts(catalog.engine, gate).put, "q", "", "", {}, [RED, BLUE])
+            put = pool.submit(SqlProducts(self.catalog.engine, gate).put, "q", "", "", {}, [RED, BLUE])
             assert gate.reached.wait(120)
             # It has seen its first file, and relies on it.
-            assert files.collect(0, 10) == Collected(removed=1)
+            assert self.files.collect(0, 10) == Collected(removed=1)
             gate.let_go.set()
             put.result()
-        assert catalog.blobs.get(sha256(RED)) == RED.data
-        self.consistent(catalog)
+        assert self.catalog.blobs.get(sha256(RED)) == RED.data
+        self.consistent()
 
-    def test_a_removal_beside_a_put_that_has_looked_waits_and_finds_the_file_named(
-        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
-        products.delete("p")
-        gate = Gate(catalog_config.blobs_url, "size", after=True)
+    def test_a_removal_beside_a_put_that_has_looked_waits_and_finds_the_file_named(self) -> None:
+        self.drop(RED)
+        gate = Gate(self.catalog_config.blobs_url, "size", after=True)
         with ThreadPoolExecutor(2) as pool:
-            put = pool.submit(SqlProducts(catalog.engine, gate).put, "q", "", "", {}, [RED])
+            put = pool.submit(SqlProducts(self.catalog.engine, gate).put, "q", "", "", {}, [RED])
             assert gate.reached.wait(120)
             # Its transaction has found the file, and has not written its rows.
-            removal = pool.submit(files.collect, 0, 10)
+            removal = pool.submit(self.files.collect, 0, 10)
             self.stays_unfinished(removal)
             gate.let_go.set()
             put.result()
             assert removal.result() == Collected(named=1)
-        assert catalog.blobs.get(sha256(RED)) == RED.data
-        self.consistent(catalog)
+        assert self.catalog.blobs.get(sha256(RED)) == RED.data
+        self.consistent()
 
-    def test_a_file_that_is_named_after_a_listing_is_not_removed(
-        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts
-    ) -> None:
-        orphan = catalog.blobs.put(RED.data)
-        gate = Gate(catalog_config.blobs_url, "sizes", after=True)
-        files = SqlImageFiles(catalog.engine, gate)
+    def test_a_file_that_is_named_after_a_listing_is_not_removed(self) -> None:
+        orphan = self.catalog.blobs.put(RED.data)
+        gate = Gate(self.catalog_config.blobs_url, "sizes", after=True)
+        files = SqlImageFiles(self.catalog.engine, gate)
         with ThreadPoolExecutor(1) as pool:
             listing = pool.submit(files.mark_unnamed, orphan[:2])
             assert gate.reached.wait(120)
-            products.put("p", "", "", {}, [RED])
+            self.products.put("p", "", "", {}, [RED])
             gate.let_go.set()
             listing.result()
         files.collect(0, 10)
         assert files.remove(orphan) == "named"
-        assert catalog.blobs.get(orphan) == RED.data
-        self.consistent(catalog)
+        assert self.catalog.blobs.get(orphan) == RED.data
+        self.consistent()
 
-    def test_a_store_that_is_away_costs_no_mark(
-        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
-    ) -> None:
-        class Away(FsspecBlobs):
-            def remove(self, sha256: str) -> None:
-                raise Unavailable("the store is away")
-
-        products.put("p", "", "", {}, [RED])
-        products.delete("p")
-        assert SqlImageFiles(catalog.engine, Away(catalog_config.blobs_url)).collect(0, 10) == Collected(
-            failed=1
-        )
-        assert self.marked(catalog) == {sha256(RED)}
-        assert files.collect(0, 10) == Collected(removed=1)
-
-    def test_a_file_that_cannot_be_removed_keeps_no_other(
-        self,
-        catalog: Catalog,
-        catalog_config: CatalogConfig,
-        products: SqlProducts,
-        files: SqlImageFiles,
-        clock: Clock,
-    ) -> None:
+    def test_a_file_that_cannot_be_removed_keeps_no_other(self) -> None:
         class Stuck(FsspecBlobs):
             def remove(self, name: str) -> None:
                 if name == sha256(RED):
@@ -318,66 +274,56 @@ class ImageFilesContract:
 
         # It has the oldest mark, and one page is one file.
         for image in (RED, BLUE, GREEN):
-            products.put("p", "", "", {}, [image])
-            products.delete("p")
-            clock.move(1)
-        stuck, last, done = SqlImageFiles(catalog.engine, Stuck(catalog_config.blobs_url), clock), None, []
-        while not done or last is not None:
-            done.append(stuck.collect(0, 1, last))
-            last = done[-1].last
+            self.drop(image)
+            self.clock.move(1)
+        stuck = SqlImageFiles(self.catalog.engine, Stuck(self.catalog_config.blobs_url), self.clock)
+        done = [stuck.collect(0, 1)]
+        while done[-1].last is not None:
+            done.append(stuck.collect(0, 1, done[-1].last))
         assert done == [Collected(failed=1), Collected(removed=1), Collected(removed=1), Collected()]
-        assert self.stored(catalog) == self.marked(catalog) == {sha256(RED)}
-        assert files.collect(0, 10) == Collected(removed=1)
+        assert self.stored() == self.marked() == {sha256(RED)}
+        assert self.files.collect(0, 10) == Collected(removed=1)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("moment", ["before", "after"])
-    def test_a_removal_that_is_killed_is_done_again(
-        self,
-        catalog: Catalog,
-        catalog_config: CatalogConfig,
-        products: SqlProducts,
-        files: SqlImageFiles,
-        moment: str,
-    ) -> None:
-        products.put("p", "", "", {}, [RED, BLUE])
-        products.delete("p")
-        program = Path(__file__).with_name("catalog_file_remover.py")
+    def test_a_removal_that_is_killed_is_done_again(self, moment: str) -> None:
+        self.drop(RED, BLUE)
+        program = str(Path(__file__).with_name("catalog_file_remover.py"))
+        config = self.catalog_config
         killed = subprocess.run(
-            [sys.executable, str(program), catalog_config.database_url, catalog_config.blobs_url, moment],
+            [sys.executable, program, config.database_url, config.blobs_url, moment],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             check=False,
         )
         assert killed.returncode == -9, killed.stderr.decode()
-        assert len(self.stored(catalog)) == (2 if moment == "before" else 1)
-        assert len(self.marked(catalog)) == 2
+        assert len(self.stored()) == (2 if moment == "before" else 1)
+        assert len(self.marked()) == 2
         # A put of the same content needs nobody to clear up first.
-        products.put("q", "", "", {}, [RED, BLUE])
-        self.consistent(catalog)
-        products.delete("q")
-        assert files.collect(0, 10) == Collected(removed=2)
-        assert self.stored(catalog) == set()
+        self.products.put("q", "", "", {}, [RED, BLUE])
+        self.consistent()
+        self.products.delete("q")
+        assert self.files.collect(0, 10) == Collected(removed=2)
+        assert self.stored() == set()
 
     @pytest.mark.slow
-    def test_many_writers_and_removers_of_one_content_lose_nothing(
-        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
-    ) -> None:
+    def test_many_writers_and_removers_of_one_content_lose_nothing(self) -> None:
         ended = threading.Event()
 
         def write(number: int) -> None:
             for turn in range(15):
-                products.put(f"p{number}", str(turn), "", {}, [RED, BLUE] if turn % 2 else [BLUE, GREEN])
-                stored = products.get(f"p{number}")
-                assert all(catalog.blobs.size(each.sha256) for each in stored.images)
-                products.delete(f"p{number}")
-            products.put(f"p{number}", "", "", {}, [RED])
+                self.products.put(f"p{number}", str(turn), "", {}, [RED, BLUE] if turn % 2 else [BLUE, GREEN])
+                stored = self.products.get(f"p{number}")
+                assert all(self.catalog.blobs.size(each.sha256) for each in stored.images)
+                self.products.delete(f"p{number}")
+            self.products.put(f"p{number}", "", "", {}, [RED])
 
         def remove() -> int:
             removed = 0
             while not ended.is_set():
-                removed += files.collect(0, 10).removed
+                removed += self.files.collect(0, 10).removed
                 for image in (RED, BLUE, GREEN):
-                    files.mark_unnamed(sha256(image)[:2])
+                    self.files.mark_unnamed(sha256(image)[:2])
             return removed
 
         with ThreadPoolExecutor(6) as pool:
@@ -388,100 +334,67 @@ class ImageFilesContract:
             for each in writers:
                 each.result()
             assert sum(each.result() for each in removers) > 0
-        self.consistent(catalog)
-        files.collect(0, 10)
-        assert self.stored(catalog) == {sha256(RED)}
+        self.consistent()
+        self.files.collect(0, 10)
+        assert self.stored() == {sha256(RED)}
 
-    def test_a_hold_keeps_files_until_it_ends(
-        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
-    ) -> None:
-        products.put("p", "", "", {}, [RED, BLUE])
-        products.delete("p")
-        with files.holding():
-            assert files.collect(0, 10) == Collected(held=True)
-            assert len(self.stored(catalog)) == 2
-        assert files.collect(0, 10) == Collected(removed=2)
-
-    def test_a_hold_of_a_dead_process_runs_out(
-        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles, clock: Clock
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
-        products.delete("p")
+    def test_a_hold_of_a_dead_process_runs_out(self) -> None:
+        self.drop(RED)
         # Never left, as by a process that was killed; its heart beats once in an hour only.
-        abandoned = files.holding(lease_s=6 * 3600)
+        abandoned = self.files.holding(lease_s=6 * 3600)
         abandoned.__enter__()
-        assert files.collect(0, 10).held
-        clock.move(6 * 3600)
-        assert files.collect(0, 10) == Collected(removed=1)
+        assert self.files.collect(0, 10).held
+        self.clock.move(6 * 3600)
+        assert self.files.collect(0, 10) == Collected(removed=1)
         abandoned.__exit__(None, None, None)
 
-    def test_a_hold_is_renewed_while_it_lasts(
-        self, products: SqlProducts, files: SqlImageFiles, clock: Clock
+    def test_a_hold_is_renewed_while_it_lasts_and_made_anew_where_it_was_lost(
+        self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        products.put("p", "", "", {}, [RED])
-        products.delete("p")
-        with files.holding(lease_s=0.6):
+        self.drop(RED)
+        with self.files.holding(lease_s=0.6):
             for _ in range(5):
                 # The clock moves only as fast as the hold is renewed.
-                before = self.expiry(files)
-                clock.move(0.3)
-                while self.expiry(files) == before:
+                before = self.expiry()
+                self.clock.move(0.3)
+                while self.expiry() == before:
                     threading.Event().wait(0.01)
-                assert files.collect(0, 10).held
-
-    def test_a_hold_that_was_lost_is_made_anew(
-        self,
-        catalog: Catalog,
-        products: SqlProducts,
-        files: SqlImageFiles,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
-        products.delete("p")
-        with files.holding(lease_s=0.6):
-            with writing(catalog.engine) as connection:
+                assert self.files.collect(0, 10) == Collected(held=True)
+            assert "was lost" not in caplog.text
+            with writing(self.catalog.engine) as connection:
                 connection.execute(delete(FileHoldRow))
-            while not self.holds(catalog):
+            while self.expiry() is None:
                 threading.Event().wait(0.01)
-            assert files.collect(0, 10).held
+            assert self.files.collect(0, 10).held
         assert "was lost for a while" in caplog.text
+        assert self.files.collect(0, 10) == Collected(removed=1)
 
-    def holds(self, catalog: Catalog) -> int:
-        with reading(catalog.engine) as connection:
-            return len(connection.scalars(select(FileHoldRow.id)).all())
+    def expiry(self) -> Any:
+        with reading(self.catalog.engine) as connection:
+            return connection.scalar(select(FileHoldRow.expires_at))
 
-    def expiry(self, files: SqlImageFiles) -> Any:
-        with reading(files._engine) as connection:
-            return connection.scalars(select(FileHoldRow.expires_at)).one()
-
-    def test_after_a_deletion_and_a_prune_no_byte_of_the_image_is_left(
-        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, files: SqlImageFiles
-    ) -> None:
+    def test_after_a_deletion_and_a_prune_no_byte_of_the_image_is_left(self) -> None:
         secret = NewImage(b"a face that wants to be forgotten", "image/png", 1, 1)
-        products.put("p", "", "", {}, [secret])
+        self.products.put("p", "", "", {}, [secret])
         name = sha256(secret)
-        half = Path(catalog_config.blobs_url, name[:2], name[2:4], f".{name}.0123.tmp")
+        half = Path(self.catalog_config.blobs_url, name[:2], name[2:4], f".{name}.0123.tmp")
         half.write_bytes(secret.data)
         os.utime(half, (0, 0))
-        products.delete("p")
+        self.products.delete("p")
         for prefix in PREFIXES:
-            files.mark_unnamed(prefix)
-        files.collect(0, 10)
-        folder = Path(catalog_config.blobs_url).parent
+            self.files.mark_unnamed(prefix)
+        self.files.collect(0, 10)
+        folder = Path(self.catalog_config.blobs_url).parent
         left = [each for each in folder.rglob("*") if each.is_file() and secret.data in each.read_bytes()]
         assert left == []
 
-    def test_a_database_removes_no_file_of_a_store_that_belongs_to_another(
-        self, catalog: Catalog, catalog_config: CatalogConfig, products: SqlProducts, tmp_path: Path
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
-        products.put("q", "", "", {}, [BLUE])
-        products.delete("q")
-        assert catalog.image_files.collect(0, 10) == Collected(removed=1)
-        other = open_catalog(
-            CatalogConfig(database_url=f"sqlite:///{tmp_path}/other.db", blobs_url=catalog_config.blobs_url)
-        )
-        try:
+    def test_a_database_removes_no_file_of_a_store_that_belongs_to_another(self, tmp_path: Path) -> None:
+        self.products.put("p", "", "", {}, [RED])
+        self.products.put("q", "", "", {}, [BLUE])
+        self.products.delete("q")
+        assert self.catalog.image_files.collect(0, 10) == Collected(removed=1)
+        config = self.catalog_config.model_copy(update={"database_url": f"sqlite:///{tmp_path}/other.db"})
+        with closing(open_catalog(config)) as other:
             # As by a wrong database_url: to it all files are unnamed.
             with pytest.raises(Conflict, match="belongs to another database"):
                 other.image_files.mark_unnamed(sha256(RED)[:2])
@@ -489,20 +402,8 @@ class ImageFilesContract:
             other.products.delete("p")
             with pytest.raises(Conflict, match="belongs to another database"):
                 other.image_files.collect(0, 10)
-        finally:
-            other.close()
-        assert self.stored(catalog) == {sha256(RED)}
-        assert catalog.image_files.collect(0, 10) == Collected()
-
-    def test_rows_that_were_dropped_past_the_catalog_are_found_by_a_listing(
-        self, catalog: Catalog, products: SqlProducts, files: SqlImageFiles
-    ) -> None:
-        products.put("p", "", "", {}, [RED])
-        # As a version did that knew no marks.
-        with writing(catalog.engine) as connection:
-            connection.execute(delete(ImageRow))
-        assert files.mark_unnamed(sha256(RED)[:2]) == 1
-        assert files.collect(0, 10) == Collected(removed=1)
+        assert self.stored() == {sha256(RED)}
+        assert self.catalog.image_files.collect(0, 10) == Collected()
 
     @staticmethod
     def stays_unfinished(future: Future[Any]) -> None:

@@ -138,7 +138,6 @@ PENDING: Mapping[str, set[str]] = {
     "catalog/backup.py": {"whole"},
     "deployments/replicas/handles.py": {"cancelled", "cancelling"},
     "milvus/connection.py": {"cancelled"},
-    "tests/contracts/catalog_database.py": {"pictures"},
     "tests/e2e/test_jobs.py": {"cancelled"},
     "tests/integration/deployments/test_jobs_api.py": {"cancelled"},
     "tests/integration/jobs/test_import.py": {"cancelled", "tell"},

@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,19 +14,18 @@ from typing import Any
 
 import psycopg
 import pytest
-from alembic import command
 from sqlalchemy import delete, update
 from sqlalchemy.engine import make_url
 
 from catalog import backup
 from catalog.backup import Archive, back_up, copy_files, restore
 from catalog.blobs import FsspecBlobs
-from catalog.database import CatalogConfig, open_engine, writing
+from catalog.database import CatalogConfig, writing
 from catalog.image_files import PREFIXES, Collected
 from catalog.imports import KnownImage
-from catalog.opening import Catalog, alembic_config, drop_tables, open_catalog
-from catalog.tables import FileHoldRow
-from core.errors import ConfigError, Conflict, NotFound, Unavailable
+from catalog.opening import Catalog, open_catalog
+from catalog.tables import Base, FileHoldRow
+from core.errors import ConfigError, Conflict, NotFound, Unavailable, VitrineError
 from tests.support.upgrade_stage import image, info
 
 
@@ -41,10 +41,13 @@ class Shop:
         for name in names:
             self.catalog.products.put(name, f"the {name}", "", {"sku": name}, [image(name)])
 
-    def file(self, name: str) -> Path:
+    def sha256s(self, *names: str) -> list[str]:
+        """The files of products' images, in order."""
+        return sorted(self.catalog.products.get(name).images[0].sha256 for name in names)
+
+    def file(self, name: str, place: str | None = None) -> Path:
         """The file of a product's image."""
-        (stored,) = self.catalog.products.get(name).images
-        return next(Path(self.config.blobs_url).rglob(stored.sha256))
+        return next(Path(place or self.config.blobs_url).rglob(*self.sha256s(name)))
 
     def lose(self) -> None:
         """Lose the database and the image files."""
@@ -57,17 +60,18 @@ class Shop:
                 connection.execute("CREATE SCHEMA public")
         shutil.rmtree(self.config.blobs_url)
 
-    def index(self) -> str:
-        """Record all images as indexed in a version; returns its collection."""
-        ledger, version = self.catalog.ledger, info("old")
-        ledger.register(version)
-        items = ledger.missing(version.collection, 10)
-        ledger.open(version.collection, items)
-        ledger.settle(version.collection, items)
-        return version.collection
-
     def reopen(self) -> None:
         self.catalog = open_catalog(self.config)
+
+    def back_up(self) -> backup.Transfer:
+        return backup.back_up(self.config, self.place)
+
+    def come_back(self, snapshot: str | None = None, keep_index: bool = False) -> backup.Transfer:
+        """Lose everything, and restore it."""
+        self.lose()
+        done = restore(self.config, self.place, snapshot, keep_index)
+        self.reopen()
+        return done
 
     def products(self) -> list[str]:
         """The products, each with all its image files."""
@@ -99,13 +103,14 @@ def test_all_that_was_there_comes_back_with_a_search_by_text(shop: Shop) -> None
     progress = shop.catalog.jobs.get(job.job_id).progress
     shop.catalog.jobs.finish(job.job_id, "succeeded", progress, {"files": {"report.html": report}})
     before = [shop.catalog.products.get(name) for name in ("dress", "hat")]
-    done = back_up(shop.config, shop.place)
+    # What an import remembers alone is not part of a backup.
+    forgotten = KnownImage("1", None, shop.catalog.blobs.put(b"of a deleted product"), "image/png", 1, 1)
+    shop.catalog.imported_images.remember({"https://shop.example/1.png": forgotten})
+    done = shop.back_up()
     assert (done.whole, done.images.copied, done.reports.copied) == (True, 2, 1)
     assert (done.snapshot.products, done.snapshot.images) == (2, 2)
-    shop.lose()
-    back = restore(shop.config, shop.place)
+    back = shop.come_back()
     assert (back.whole, back.images.copied, back.reports.copied) == (True, 2, 1)
-    shop.reopen()
     assert [shop.catalog.products.get(name) for name in ("dress", "hat")] == before
     assert shop.products() == ["dress", "hat"]
     assert shop.catalog.reports.get(report) == b"<html>"
@@ -127,33 +132,29 @@ def test_a_backup_beside_a_writer_is_one_moment_of_the_catalog(shop: Shop) -> No
         while len(written) < 5 and not writer.done():
             stopped.wait(0.01)
         before = len(written)
-        done = back_up(shop.config, shop.place)
+        done = shop.back_up()
         stopped.set()
         writer.result()
     assert done.whole
     assert len(written) >= done.snapshot.products >= before >= 5
-    shop.lose()
-    assert restore(shop.config, shop.place).whole
-    shop.reopen()
+    assert shop.come_back().whole
     assert set(shop.products()) == set(written[: done.snapshot.products])
 
 
 def test_the_next_backup_copies_only_what_is_new_and_each_can_be_brought_back(shop: Shop) -> None:
     shop.put("dress")
-    first = back_up(shop.config, shop.place).snapshot
+    first = shop.back_up().snapshot
     shop.put("hat")
-    second = back_up(shop.config, shop.place)
+    second = shop.back_up()
     assert (second.images.copied, second.images.present) == (1, 1)
     assert Archive(shop.place).snapshots() == [first, second.snapshot]
-    shop.lose()
-    restore(shop.config, shop.place, first.id)
-    shop.reopen()
+    shop.come_back(first.id)
     assert shop.products() == ["dress"]
 
 
 def test_an_empty_catalog_in_use_takes_a_backup_and_one_with_products_does_not(shop: Shop) -> None:
     shop.put("dress")
-    back_up(shop.config, shop.place)
+    shop.back_up()
     with pytest.raises(Conflict, match="holds products"):
         restore(shop.config, shop.place)
     shop.lose()
@@ -166,32 +167,38 @@ def test_an_empty_catalog_in_use_takes_a_backup_and_one_with_products_does_not(s
 @pytest.mark.parametrize("keep_index", [False, True])
 def test_what_is_indexed_is_believed_only_when_asked(shop: Shop, keep_index: bool) -> None:
     shop.put("dress", "hat")
-    collection = shop.index()
-    back_up(shop.config, shop.place)
-    shop.lose()
-    restore(shop.config, shop.place, keep_index=keep_index)
-    shop.reopen()
+    ledger, collection = shop.catalog.ledger, info("old").collection
+    ledger.register(info("old"))
+    items = ledger.missing(collection, 10)
+    ledger.open(collection, items)
+    ledger.settle(collection, items)
+    shop.back_up()
+    shop.come_back(keep_index=keep_index)
     counts = shop.catalog.ledger.counts(collection)
     assert (counts.indexed, counts.missing) == ((2, 0) if keep_index else (0, 2))
 
 
 def test_missing_and_damaged_files_are_named_and_the_others_kept(shop: Shop) -> None:
-    shop.put("dress", "hat", "scarf", "shoe")
-    back_up(shop.config, shop.place)
+    shop.put("dress", "hat", "scarf", "shoe", "glove", "sock", "belt")
+    shop.back_up()
     shop.put("shirt", "skirt")
-    for name in ("hat", "shirt"):
+    for name in ("hat", "shirt", "glove"):
         shop.file(name).unlink()
-    for name in ("scarf", "skirt"):
+    for name in ("scarf", "skirt", "sock"):
         shop.file(name).write_bytes(b"no image")
-    done = back_up(shop.config, shop.place)
-    lost, broken = (shop.catalog.products.get(name).images[0].sha256 for name in ("shirt", "skirt"))
-    assert (done.images.missing, done.images.damaged) == ([lost], [broken])
-    assert (done.whole, done.images.present) == (False, 4)
-    shop.lose()
-    back = restore(shop.config, shop.place)
-    assert sorted(back.images.missing) == sorted([lost, broken])
-    shop.reopen()
-    assert shop.catalog.blobs.get(shop.catalog.products.get("scarf").images[0].sha256)
+    # Copies that are damaged too: two beside a file that is lost, one beside a sound one.
+    for name in ("glove", "sock", "belt"):
+        shop.file(name, shop.place).write_bytes(b"cut off")
+    done = shop.back_up()
+    assert (done.images.missing, done.images.damaged) == (
+        shop.sha256s("shirt", "glove"),
+        shop.sha256s("skirt", "sock"),
+    )
+    assert (done.whole, done.images.present, done.images.copied) == (False, 4, 1)
+    lost, broken = shop.sha256s("shirt", "skirt"), shop.sha256s("glove", "sock")
+    back = shop.come_back()
+    assert (back.images.missing, back.images.damaged) == (lost, broken)
+    assert all(shop.catalog.blobs.get(each) for each in shop.sha256s("dress", "hat", "scarf", "belt"))
 
 
 def test_the_files_that_are_copied_at_once_are_bounded_by_bytes(
@@ -230,8 +237,8 @@ def test_a_backup_that_was_cut_short_is_none(shop: Shop) -> None:
     shop.put("dress")
     with pytest.raises(NotFound, match="no complete backup"):
         restore(shop.config, shop.place)
-    kept = back_up(shop.config, shop.place).snapshot
-    half = back_up(shop.config, shop.place).snapshot
+    kept = shop.back_up().snapshot
+    half = shop.back_up().snapshot
     (Path(shop.place) / "snapshots" / half.id / "snapshot.json").unlink()
     assert Archive(shop.place).snapshots() == [kept]
     with pytest.raises(NotFound, match="the latest is " + kept.id):
@@ -240,7 +247,7 @@ def test_a_backup_that_was_cut_short_is_none(shop: Shop) -> None:
 
 def test_a_damaged_dump_changes_nothing(shop: Shop) -> None:
     shop.put("dress")
-    kept = back_up(shop.config, shop.place).snapshot
+    kept = shop.back_up().snapshot
     dump = Path(shop.place) / "snapshots" / kept.id / "catalog"
     dump.write_bytes(dump.read_bytes()[:-1])
     shop.lose()
@@ -251,31 +258,75 @@ def test_a_damaged_dump_changes_nothing(shop: Shop) -> None:
     assert shop.products() == []
 
 
-def test_a_backup_of_another_database_or_a_newer_version_is_refused(shop: Shop, tmp_path: Path) -> None:
-    other = "postgresql" if shop.config.database_url.startswith("sqlite") else "sqlite"
-    kept = back_up(shop.config, shop.place).snapshot
+def test_a_backup_of_another_database_or_version_is_refused(shop: Shop) -> None:
+    kept = shop.back_up().snapshot
+    other = "postgresql" if kept.database == "sqlite" else "sqlite"
     record = Path(shop.place) / "snapshots" / kept.id / "snapshot.json"
-    for change, reason in (({"database": other}, f"is of {other}"), ({"tables": "9999"}, "newer version")):
+    for change, says in (
+        ({"database": other}, f"is of {other}"),
+        ({"tables": "0007"}, "before the first release"),
+        ({"tables": "v9"}, "a newer version"),
+    ):
         record.write_text(kept.model_copy(update=change).model_dump_json())
-        with pytest.raises(Conflict, match=reason):
+        with pytest.raises(Conflict, match=says):
             restore(shop.config, shop.place)
 
 
-def test_without_a_database_there_is_nothing_to_back_up(tmp_path: Path) -> None:
+def test_a_restore_that_fails_after_the_tables_are_gone_says_why(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put("dress")
+    shop.back_up()
+    shop.lose()
+
+    def fails(config: CatalogConfig, _source: Path) -> None:
+        with closing(open_catalog(config)) as catalog, writing(catalog.engine) as connection:
+            Base.metadata.drop_all(connection)
+        raise ConfigError("pg_restore failed")
+
+    monkeypatch.setattr(backup, "_restore_database", fails)
+    with pytest.raises(ConfigError, match="pg_restore failed"):
+        restore(shop.config, shop.place)
+
+
+@pytest.mark.parametrize(("exists", "says"), [(False, "does not exist"), (True, "no tables")])
+def test_without_a_catalog_there_is_nothing_to_back_up(tmp_path: Path, exists: bool, says: str) -> None:
     config = CatalogConfig(database_url=f"sqlite:///{tmp_path}/none.sqlite", blobs_url=f"{tmp_path}/blobs")
-    with pytest.raises(NotFound, match="no catalog"):
+    if exists:
+        (tmp_path / "none.sqlite").touch()
+    with pytest.raises(NotFound, match=says):
         back_up(config, f"{tmp_path}/backups")
-    assert not (tmp_path / "none.sqlite").exists()
+    assert (tmp_path / "none.sqlite").exists() == exists
 
 
-def test_a_missing_pg_dump_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres_url: str
+@pytest.mark.parametrize(
+    ("program", "kind", "says"),
+    [
+        (None, ConfigError, "pg_dump is needed"),
+        ("echo nothing to dump >&2; exit 1", ConfigError, "pg_dump failed: nothing to dump"),
+        ("exec sleep 600", Unavailable, "pg_dump did not end within .* hours and was stopped"),
+    ],
+)
+def test_a_pg_dump_that_cannot_be_run_fails_or_hangs_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    postgres_url: str,
+    program: str | None,
+    kind: type[VitrineError],
+    says: str,
 ) -> None:
     config = CatalogConfig(database_url=postgres_url, blobs_url=f"{tmp_path}/blobs")
     open_catalog(config).close()
+    sleep = shutil.which("sleep")
+    if program is not None:
+        (tmp_path / "pg_dump").write_text(f"#!/bin/sh\n{program.replace('sleep', str(sleep))}\n")
+        (tmp_path / "pg_dump").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="pg_dump is needed"):
+    if kind is Unavailable:
+        monkeypatch.setattr(backup, "_PROGRAM_TIMEOUT_S", 0.1)
+    with pytest.raises(kind, match=says):
         back_up(config, f"{tmp_path}/backups")
+    assert Archive(f"{tmp_path}/backups").snapshots() == []
 
 
 def test_a_role_that_only_reads_learns_which_right_a_backup_needs(tmp_path: Path, postgres_url: str) -> None:
@@ -326,12 +377,10 @@ def test_files_that_a_backup_needs_are_not_removed_before_it_is_done(
 
     done: list[bool] = []
     monkeypatch.setattr(backup, "copy_files", deleted_meanwhile)
-    assert back_up(shop.config, shop.place).whole
+    assert shop.back_up().whole
     assert done
     assert shop.catalog.image_files.collect(0, 10) == Collected(removed=1)
-    shop.lose()
-    assert restore(shop.config, shop.place).whole
-    shop.reopen()
+    assert shop.come_back().whole
     assert shop.products() == ["dress", "hat"]
     # What the backup held is no hold of the restored catalog for ever.
     shop.catalog.products.delete("hat")
@@ -344,7 +393,7 @@ def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.put("dress", "hat")
-    assert back_up(shop.config, shop.place).whole
+    assert shop.back_up().whole
     shop.lose()
     service = open_catalog(shop.config)
 
@@ -371,61 +420,16 @@ def test_files_that_a_restore_brings_are_not_removed_before_the_rows_come(
     assert shop.catalog.image_files.collect(0, 10) == Collected(removed=1)
 
 
-def test_a_backup_of_tables_without_holds_comes_back(shop: Shop) -> None:
-    shop.put("dress")
-    collection = shop.index()
-    # The tables of the release before.
-    with writing(shop.catalog.engine) as connection:
-        command.downgrade(alembic_config(connection), "0007")
-    assert back_up(shop.config, shop.place).snapshot.tables == "0007"
-    shop.lose()
-    assert restore(shop.config, shop.place).whole
-    shop.reopen()
-    assert shop.products() == ["dress"]
-    assert shop.catalog.ledger.counts(collection).missing == 1
-    assert shop.catalog.image_files.collect(0, 10) == Collected()
-
-
 def test_a_restore_leaves_a_store_of_files_to_the_database_that_has_it(shop: Shop, tmp_path: Path) -> None:
     shop.put("dress")
-    with writing(shop.catalog.engine) as connection:
-        command.downgrade(alembic_config(connection), "0007")
-    back_up(shop.config, shop.place)
+    shop.back_up()
     shop.lose()
     database = f"sqlite:///{tmp_path}/other/catalog.db"
-    other = open_catalog(CatalogConfig(database_url=database, blobs_url=shop.config.blobs_url))
-    other.image_files.check_owner()
-    assert restore(shop.config, shop.place).files_belong_to_another
-    other.image_files.check_owner()
-    other.close()
+    with closing(open_catalog(shop.config.model_copy(update={"database_url": database}))) as other:
+        other.image_files.check_owner()
+        assert restore(shop.config, shop.place).files_belong_to_another
+        other.image_files.check_owner()
     shop.reopen()
     assert shop.products() == ["dress"]
     with pytest.raises(Conflict, match="another database"):
         shop.catalog.image_files.check_owner()
-
-
-def test_a_restore_that_fails_after_the_tables_are_gone_says_why(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shop.put("dress")
-    back_up(shop.config, shop.place)
-    shop.lose()
-
-    def fails(config: CatalogConfig, _source: Path) -> None:
-        engine = open_engine(config)
-        drop_tables(engine)
-        engine.dispose()
-        raise ConfigError("pg_restore failed")
-
-    monkeypatch.setattr(backup, "_restore_database", fails)
-    with pytest.raises(ConfigError, match="pg_restore failed"):
-        restore(shop.config, shop.place)
-
-
-def test_an_import_that_remembers_a_file_does_not_put_it_into_a_backup(shop: Shop) -> None:
-    shop.put("dress")
-    forgotten = shop.catalog.blobs.put(b"of a deleted product")
-    known = KnownImage("1", None, forgotten, "image/png", 1, 1)
-    shop.catalog.imported_images.remember({"https://shop.example/1.png": known})
-    done = back_up(shop.config, shop.place)
-    assert (done.whole, done.images.copied) == (True, 1)

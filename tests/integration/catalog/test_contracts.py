@@ -3,13 +3,11 @@
 import pytest
 
 from catalog.database import CatalogConfig
-from catalog.opening import Catalog
 from tests.contracts.catalog_database import DatabaseContract
 from tests.contracts.catalog_image_files import ImageFilesContract
 from tests.contracts.catalog_jobs import JobsContract
 from tests.contracts.catalog_keyword_search import KeywordContract
 from tests.contracts.catalog_ledger import LedgerContract
-from tests.contracts.catalog_model import check_any_sequence
 from tests.contracts.catalog_products import CaptionsContract, ProductsContract
 from tests.contracts.catalog_records import ApiKeysContract, ImportsContract, VersionsContract
 
@@ -25,33 +23,13 @@ def on_postgres(catalog_config: CatalogConfig) -> None:
     assert catalog_config.sqlalchemy_url.get_backend_name() == "postgresql"
 
 
-class TestDatabaseOnPostgres(DatabaseContract): ...
-
-
-class TestProductsOnPostgres(ProductsContract): ...
-
-
-class TestCaptionsOnPostgres(CaptionsContract): ...
-
-
-class TestImageFilesOnPostgres(ImageFilesContract): ...
-
-
-class TestLedgerOnPostgres(LedgerContract):
-    def test_any_sequence_of_calls_agrees_with_the_model(self, catalog: Catalog) -> None:
-        check_any_sequence(catalog, max_examples=40)
-
-
-class TestJobsOnPostgres(JobsContract): ...
-
-
-class TestImportsOnPostgres(ImportsContract): ...
-
-
-class TestVersionsOnPostgres(VersionsContract): ...
-
-
-class TestApiKeysOnPostgres(ApiKeysContract): ...
-
-
-class TestKeywordOnPostgres(KeywordContract): ...
+TestDatabaseOnPostgres = DatabaseContract
+TestProductsOnPostgres = ProductsContract
+TestCaptionsOnPostgres = CaptionsContract
+TestImageFilesOnPostgres = ImageFilesContract
+TestJobsOnPostgres = JobsContract
+TestImportsOnPostgres = ImportsContract
+TestVersionsOnPostgres = VersionsContract
+TestApiKeysOnPostgres = ApiKeysContract
+TestKeywordOnPostgres = KeywordContract
+TestLedgerOnPostgres = LedgerContract

@@ -15,10 +15,31 @@ from tests.contracts.catalog_image_files import ImageFilesContract
 from tests.contracts.catalog_jobs import JobsContract
 from tests.contracts.catalog_keyword_search import KeywordContract
 from tests.contracts.catalog_ledger import LIVE, LedgerContract
-from tests.contracts.catalog_model import check_any_sequence
 from tests.contracts.catalog_products import CaptionsContract, ProductsContract
 from tests.contracts.catalog_records import ApiKeysContract, ImportsContract, VersionsContract
 from tests.support.catalog_fixtures import BLUE, RED
+
+TestProductsOnSqlite = ProductsContract
+TestCaptionsOnSqlite = CaptionsContract
+TestImageFilesOnSqlite = ImageFilesContract
+TestJobsOnSqlite = JobsContract
+TestImportsOnSqlite = ImportsContract
+TestVersionsOnSqlite = VersionsContract
+TestApiKeysOnSqlite = ApiKeysContract
+TestKeywordOnSqlite = KeywordContract
+
+
+def explained(catalog: Catalog) -> list[str]:
+    """The steps by which SQLite answers the statements that come from now on."""
+    plans: list[str] = []
+
+    def explain(_connection: Any, cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
+        if sql.startswith(("SELECT", "UPDATE", "DELETE")):
+            plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
+            plans.extend(row[3] for row in plan)
+
+    event.listen(catalog.engine, "before_cursor_execute", explain)
+    return plans
 
 
 class TestDatabaseOnSqlite(DatabaseContract):
@@ -33,35 +54,15 @@ class TestDatabaseOnSqlite(DatabaseContract):
             pytest.fail("it was opened")
 
 
-class TestProductsOnSqlite(ProductsContract): ...
-
-
-class TestCaptionsOnSqlite(CaptionsContract): ...
-
-
-class TestImageFilesOnSqlite(ImageFilesContract): ...
-
-
 class TestLedgerOnSqlite(LedgerContract):
-    @pytest.mark.slow
-    def test_any_sequence_of_calls_agrees_with_the_model(self, catalog: Catalog) -> None:
-        check_any_sequence(catalog, max_examples=40)
-
     def test_a_batch_is_looked_up_and_not_searched_for_in_the_whole_collection(
         self, catalog: Catalog
     ) -> None:
-        plans: list[str] = []
-
-        def explain(_connection: Any, cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
-            if sql.startswith(("SELECT", "UPDATE", "DELETE")):
-                plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
-                plans.extend(row[3] for row in plan)
-
         catalog.products.put("shirt", "", "", {}, [RED, BLUE])
         items = catalog.ledger.items("shirt")
         keys = [item.key for item in items]
         catalog.ledger.open(LIVE, items)
-        event.listen(catalog.engine, "before_cursor_execute", explain)
+        plans = explained(catalog)
         catalog.ledger.settle(LIVE, items)
         catalog.ledger.indexed(LIVE, keys)
         catalog.ledger.settled(LIVE, [item.image_id for item in items])
@@ -72,32 +73,10 @@ class TestLedgerOnSqlite(LedgerContract):
         assert [plan for plan in reads if "image_id=?" not in plan] == []
 
     def test_what_is_in_quarantine_is_found_by_an_index_of_its_own(self, catalog: Catalog) -> None:
-        plans: list[str] = []
-
-        def explain(_connection: Any, cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
-            if sql.startswith(("SELECT", "UPDATE")):
-                plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)
-                plans.extend(row[3] for row in plan)
-
         bug = Internal("a division by zero")
         bug.release = "0.0.1"
         catalog.products.put("shirt", "", "", {}, [RED, BLUE])
         catalog.ledger.fail(LIVE, [(item, bug) for item in catalog.ledger.items("shirt")])
-        event.listen(catalog.engine, "before_cursor_execute", explain)
+        plans = explained(catalog)
         assert catalog.ledger.retry_bugs(LIVE) == 2
         assert len([plan for plan in plans if "ix_embeddings_failed" in plan]) == 2, plans
-
-
-class TestJobsOnSqlite(JobsContract): ...
-
-
-class TestImportsOnSqlite(ImportsContract): ...
-
-
-class TestVersionsOnSqlite(VersionsContract): ...
-
-
-class TestApiKeysOnSqlite(ApiKeysContract): ...
-
-
-class TestKeywordOnSqlite(KeywordContract): ...
