@@ -177,16 +177,18 @@ class ProductSearch:
 
     async def _existing(self, query: SearchQuery) -> SearchResult:
         """Search until `query.limit` products are found that still exist, as far as there are so many."""
-        excluded = query.exclude_products
+        excluded, embedded = query.exclude_products, query.embedded
         for spare in SPARES:
             depth = query.limit + spare
-            result = await self._hybrid.search(replace(query, limit=depth, exclude_products=excluded))
+            result = await self._hybrid.search(
+                replace(query, limit=depth, exclude_products=excluded, embedded=embedded)
+            )
             with Stage("hydrate", query.model) as stage:
                 products = await self._current(result.hits, query.filter)
             gone = [hit.product_id for hit in result.hits if hit.product_id not in products]
             if not gone or len(result.hits) < depth:
                 break
-            excluded = (*excluded, *gone)
+            excluded, embedded = (*excluded, *gone), {**embedded, **result.embedded}
         return replace(
             result,
             hits=[hit for hit in result.hits if hit.product_id in products][: query.limit],

@@ -186,6 +186,16 @@ MISTAKES: dict[str, tuple[tuple[str, str], str, str]] = {
         "captions:",
         "applications[5].args.captions.model (repair): encoder 'dinov2' writes no captions; its args need",
     ),
+    "an encoder with the name of another readiness check": (
+        ("&models [openclip,", "&models [catalog, openclip,"),
+        "catalog",
+        "applications[5].deployments[0].user_config.models (repair): an encoder may not be called 'catalog'",
+    ),
+    "an address that Milvus Lite cannot listen on": (
+        ("address: unix:${VITRINE_HOME}/milvus.sock", "address: 127.0.0.1:19530"),
+        "address:",
+        "applications[0].args.address (milvus-lite): 127.0.0.1:19530: expected unix:/path, http://host:port",
+    ),
     "another address than that of Milvus Lite": (
         ("address: unix:${VITRINE_HOME}/milvus.sock", "address: unix:${VITRINE_HOME}/lite.sock"),
         "uri:",
@@ -299,7 +309,6 @@ def test_an_application_without_its_deployment_is_reported(tmp_path: Path) -> No
     [
         ("unix:/x/milvus.sock", "unix:///x/milvus.sock"),
         ("unix:///x/milvus.sock", "unix:/x/milvus.sock"),
-        ("127.0.0.1:19530", "http://127.0.0.1:19530"),
         ("http://127.0.0.1:19530", "http://127.0.0.1:19530/"),
     ],
 )
