@@ -1,16 +1,19 @@
 """Context of a request: its id across deployments, and the record for its log line and metrics.
 
-Serve takes the id from X-Request-ID as it comes. Ours, which is checked, replaces it in Serve's context.
+Serve takes the id from X-Request-ID as it comes. Ours, which is checked, replaces it in Serve's context. For that
+this module holds private names of Ray Serve 2.60; `jobs/runner/cluster.py` holds those of Ray itself.
 """
 
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ray.serve.context import _get_global_client, _get_serve_request_context, _serve_request_context
 
 from core.telemetry import answering
-from deployments.observability.ray_private import changed_serve_request, serve_request_id
 
 
 @dataclass(slots=True)
@@ -81,3 +84,35 @@ def id_headers(request_id: str) -> dict[str, str]:
 def new_request_id(of: str = "") -> str:
     """Make an id; `of` is a prefix for work that no caller has asked for."""
     return f"{of}-{uuid.uuid4().hex}" if of else uuid.uuid4().hex
+
+
+def serve_request_id() -> str:
+    """Return the request id of Serve's context, which handles carry to other replicas.
+
+    Serve's documentation names this context for reading the id.
+    """
+    request_id: str = _get_serve_request_context().request_id
+    return request_id
+
+
+@contextmanager
+def changed_serve_request(**changes: Any) -> Iterator[None]:
+    """Run this block, and all that it starts, in Serve's request context with these fields changed.
+
+    Serve has no public way to set the id: it takes X-Request-ID as it comes. With another
+    `_internal_request_id`, Serve does not cancel the calls when the caller of the request goes away.
+    """
+    token = _serve_request_context.set(replace(_get_serve_request_context(), **changes))
+    try:
+        yield
+    finally:
+        _serve_request_context.reset(token)
+
+
+def serve_http_host() -> str | None:
+    """Return the address that Serve listens on, whoever started it.
+
+    No public call tells it to a replica: `serve.status()` leaves it out, and the dashboard may not run.
+    """
+    host: str | None = _get_global_client().http_config.host
+    return host

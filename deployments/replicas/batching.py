@@ -12,8 +12,7 @@ from typing import Generic, Literal, TypeVar
 from core.concurrency import start_shared
 from core.errors import ModelUnavailable, VitrineError
 from deployments.observability.metrics import BATCH_SIZE, ERRORS, STAGE_SECONDS
-from deployments.observability.telemetry import error_type
-from deployments.observability.tracing import past_span
+from deployments.observability.telemetry import error_type, past_span
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")

@@ -214,17 +214,17 @@ class HandleEncoder:
         name: str,
         deadline_s: float,
         scale: Callable[[str], Awaitable[Scale]] | None = None,
-        wakes: bool = True,
+        starts: bool = True,
     ) -> None:
         """With `scale`, it knows which deployment gave the description that it has, for `last_info`.
 
-        Unless it `wakes`, `describe` then starts no replica of an encoder that is scaled to zero. After each
+        Unless it `starts`, `describe` then starts no replica of an encoder that is scaled to zero. After each
         deployment that has not answered yet it does: only the encoder knows its version.
         """
         self.name = name
         self._replicas = DeploymentHandle(name, "Encoder", deadline_s)
         self._scale = scale
-        self._wakes = wakes
+        self._starts = starts
         self._info: EncoderInfo | None = None
         self._known_until = 0.0
         self._deployed_at: float | None = None
@@ -234,7 +234,7 @@ class HandleEncoder:
     async def describe(self) -> EncoderInfo:
         """Return the version that serves, at most `INFO_TTL_S` late."""
         if self._info is None or time.monotonic() > self._known_until:
-            if self._scale is not None and not self._wakes:
+            if self._scale is not None and not self._starts:
                 scale = await self._scale(self.name)
                 if scale.is_idle and (info := self.last_info(scale)) is not None:
                     return info

@@ -183,7 +183,7 @@ class RepairReplica:
         return CaptionRepair(settings.model, captioning, settings.batch_size)
 
     def _encoder(self, name: str, deadline_s: float) -> HandleEncoder:
-        return HandleEncoder(name, deadline_s, self._scales.of, wakes=False)
+        return HandleEncoder(name, deadline_s, self._scales.of, starts=False)
 
     async def _repeat(self, name: str, step: Callable[[], Awaitable[object]]) -> None:
         while True:

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from ray.serve.context import _get_serve_request_context
 
-from deployments.observability.ray_private import changed_serve_request, serve_request_id
+from deployments.observability.request_context import changed_serve_request, serve_request_id
 
 ROOT = Path(__file__).parents[3]
 LAYERS = ("core", "models", "catalog", "milvus", "deployments", "jobs", "vitrine", "demo")
 KEEPERS = {
-    "ray.serve.context._get_global_client": "deployments/observability/ray_private.py",
-    "ray.serve.context._get_serve_request_context": "deployments/observability/ray_private.py",
-    "ray.serve.context._serve_request_context": "deployments/observability/ray_private.py",
+    "ray.serve.context._get_global_client": "deployments/observability/request_context.py",
+    "ray.serve.context._get_serve_request_context": "deployments/observability/request_context.py",
+    "ray.serve.context._serve_request_context": "deployments/observability/request_context.py",
     "ray._private.parameter": "jobs/runner/cluster.py",
     "ray._private.ray_constants": "jobs/runner/cluster.py",
     "ray._private.services": "jobs/runner/cluster.py",

@@ -38,7 +38,7 @@ class Served:
         monkeypatch.setattr(handles, "INFO_TTL_S", -1.0)
         monkeypatch.setattr(handles, "SCALE_TTL_S", 0.0)
         self.scale, self.replicas, self.reports = Scale(), Replicas(), 0
-        self.encoder = HandleEncoder("model", 5, self.report, wakes=False)
+        self.encoder = HandleEncoder("model", 5, self.report, starts=False)
         monkeypatch.setattr(self.encoder, "_replicas", self.replicas)
 
     async def report(self, _name: str) -> Scale:
