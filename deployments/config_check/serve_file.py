@@ -5,6 +5,7 @@ import inspect
 import os
 import pkgutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,20 +73,15 @@ def check_serve_file(path: Path, host: str | None = None) -> list[Mistake]:
     mistakes: dict[object, Mistake] = {}
     for place, message, is_unset in _problems(content):
         line, target = _find(root, place)
-        name = _named(content, place)
+        name = None
+        if place[:1] == ("applications",):
+            with suppress(LookupError, TypeError):
+                name = str(content["applications"][place[1]]["name"])
         field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
         mistake = Mistake(str(path), line, name, field.removeprefix("."), message, is_unset)
         # What an anchor holds is reported once, not at each of its aliases.
         mistakes.setdefault((target, message), mistake)
     return sorted(mistakes.values(), key=lambda each: each.line or 0)
-
-
-def _named(content: Any, place: Place) -> str | None:
-    """Return the name of the application that a place is in."""
-    try:
-        return str(content["applications"][place[1]]["name"]) if place[0] == "applications" else None
-    except (LookupError, TypeError):
-        return None
 
 
 def catalog_of(path: Path) -> CatalogConfig:
@@ -174,33 +170,27 @@ def _unset_variables(value: Any, place: Place = ()) -> Iterator[tuple[Place, str
 
 
 def _problems(content: Any) -> Iterator[tuple[Place, str, bool]]:
-    """Yield problems, and for each whether it is a variable that is not set."""
+    """Check the form of the file, then each application, then all together; a step needs the one before.
+
+    The third value marks a variable that is not set. What lies around or within one cannot be checked.
+    """
     unset = list(_unset_variables(content))
     for at, name in unset:
         message = f"${{{name}}} is not set in the environment; set it, or give a fallback: ${{{name}:-…}}"
         yield at, message, True
+    # Only our builders expand variables, Serve does not.
     given = expand_environment(
         content, dict.fromkeys((name for _, name in unset), "unset") | dict(os.environ)
     )
-    for place, message in _checked(content, given, bool(unset)):
-        # What lies around or within an unset variable cannot be checked.
+    found = list(_violations(ServeDeploySchema, content, ()))
+    with suppress(ValidationError):
+        for index, application in enumerate(ServeDeploySchema.model_validate(given).applications):
+            found += _application_problems(application, ("applications", index))
+    if not found and not unset:
+        found += _contradictions(ServeDeploySchema.model_validate(given))
+    for place, message in found:
         if not any(place[: len(at)] == at[: len(place)] for at, _ in unset):
             yield place, message, False
-
-
-def _checked(content: Any, given: Any, is_incomplete: bool) -> list[Problem]:
-    """Check the form of the file, then each application, then all together; a step needs the one before.
-
-    `given` is the content as our builders get it. Serve itself expands no variables.
-    """
-    found = list(_violations(ServeDeploySchema, content, ()))
-    try:
-        config = ServeDeploySchema.model_validate(given)
-    except ValidationError:
-        return found
-    for index, application in enumerate(config.applications):
-        found += _application_problems(application, ("applications", index))
-    return found if found or is_incomplete else list(_contradictions(config))
 
 
 def _violations(model: type[BaseModel], value: Any, place: Place) -> Iterator[Problem]:
@@ -284,10 +274,9 @@ def _user_config(deployment: DeploymentSchema) -> dict[str, Any]:
 
 def _contradictions(config: ServeDeploySchema) -> Iterator[Problem]:
     """Check valid applications against each other, and the gateway's against Serve's own settings."""
-    given = _arguments(config)
-    pairs = [*zip(config.applications, given, strict=True)]
+    pairs = [*zip(config.applications, _arguments(config), strict=True)]
     encoders = {each.name: args for each, args in pairs if isinstance(args, EncoderConfig)}
-    owners = [args.address for args in given if isinstance(args, MilvusLiteArgs)]
+    owners = [args.address for _, args in pairs if isinstance(args, MilvusLiteArgs)]
     for index, (application, args) in enumerate(pairs):
         place: Place = ("applications", index, "args")
         named = [
