@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import TracebackType
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanProcessor
@@ -65,7 +64,7 @@ def start_telemetry() -> None:
         serve.get_replica_context()
     except RayServeException:
         return
-    watch_stages(RecordedStage)
+    watch_stages(recorded_stage)
     handler = ServeLogHandler()
     for layer in LAYERS:
         layer_logger = logging.getLogger(layer)
@@ -74,30 +73,19 @@ def start_telemetry() -> None:
         layer_logger.setLevel(logging.DEBUG)
 
 
-class RecordedStage(AbstractContextManager[None]):
-    """One stage of an answer: its time, the type of its error, and a span where the request is traced."""
-
-    __slots__ = ("_around", "_model", "_span", "_stage", "_started")
-
-    def __init__(self, stage: StageName, model: str) -> None:
-        self._stage, self._model = stage, model
-
-    def __enter__(self) -> None:
-        """Begin."""
-        self._around = span(self._stage, **{"vitrine.model": self._model})
-        self._span = self._around.__enter__()
-        self._started = time.perf_counter()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End; errors go on."""
-        STAGE_SECONDS.observe(time.perf_counter() - self._started, stage=self._stage, model=self._model)
-        if error is not None:
-            name = error_type(error)
-            ERRORS.add(stage=self._stage, model=self._model, type=name)
-            mark_failed(self._span, name)
-        self._around.__exit__(kind, error, trace)
+@contextmanager
+def recorded_stage(stage: StageName, model: str) -> Iterator[None]:
+    """Record one stage of an answer: its time, the type of its error, and a span where the request is traced."""
+    with span(stage, **{"vitrine.model": model}) as current:
+        started = time.perf_counter()
+        try:
+            yield
+        except BaseException as error:
+            ERRORS.add(stage=stage, model=model, type=error_type(error))
+            mark_failed(current, error_type(error))
+            raise
+        finally:
+            STAGE_SECONDS.observe(time.perf_counter() - started, stage=stage, model=model)
 
 
 def error_type(error: BaseException) -> str:
