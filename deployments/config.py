@@ -94,8 +94,8 @@ class ThumbnailsConfig(Config):
     )
 
 
-NOT_ENCODERS = frozenset({"catalog", "milvus", ENSEMBLE})
-"""Names of the other parts of the service that `/health/ready` reports."""
+NOT_ENCODERS = frozenset({"catalog", "milvus", "keyword", ENSEMBLE})
+"""Names of other parts of the service, which the readiness check and search results report beside encoders."""
 
 
 class ServedModels(Config):

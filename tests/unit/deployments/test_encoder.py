@@ -31,6 +31,10 @@ def png(level: int) -> bytes:
     return file(Image.new("RGB", (8, 8), (level, 0, 0)), "PNG")
 
 
+def colored(color: str) -> bytes:
+    return file(Image.new("RGB", (30, 20), color), "PNG")
+
+
 @pytest.fixture
 def replica() -> EncoderReplica:
     return EncoderReplica(EncoderConfig(name="tested", family="fake", max_batch_size=4))
@@ -199,3 +203,39 @@ async def test_a_failed_probe_is_not_kept(replica: EncoderReplica, monkeypatch: 
     assert isinstance((await replica.encode([PROBE])).vectors[0], ModelUnavailable)
     monkeypatch.setattr(replica._encoder, "forward", forward)
     assert isinstance((await replica.encode([PROBE])).vectors[0], np.ndarray)
+
+
+def captioning(captions: CaptionConfig | None) -> EncoderReplica:
+    return EncoderReplica(
+        EncoderConfig(name="tested", family="fake", captions=captions, batch_wait_timeout_s=0.1)
+    )
+
+
+async def test_images_of_all_requests_share_batches_and_fail_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = captioning(CaptionConfig(max_batch_size=3))
+    sizes: list[int] = []
+    write = served._encoder.write
+
+    def counted(batch: NDArray[np.uint8]) -> list[str]:
+        sizes.append(len(batch))
+        return write(batch)
+
+    monkeypatch.setattr(served._encoder, "write", counted)
+    red, blue, encoded = await asyncio.gather(
+        served.caption([colored("red"), b"words", colored("navy")]),
+        served.caption([colored("blue")] * 4),
+        served.encode([colored("red")]),
+    )
+    assert (red.texts[0], red.texts[2]) == ("a red thing", "a navy thing")
+    assert isinstance(red.texts[1], InvalidImage)
+    assert red.timings_ms["replica"] > 0
+    assert blue.texts == ["a blue thing"] * 4
+    assert len(encoded.vectors) == 1
+    assert sizes == [3, 3]
+
+
+async def test_a_replica_without_captions_refuses_the_call() -> None:
+    with pytest.raises(UnsupportedModality, match="tested writes no captions"):
+        await captioning(None).caption([png(1)])
