@@ -12,8 +12,15 @@ from core.errors import Overloaded
 from core.telemetry import current_request_id
 from deployments.http.limits import HEALTH
 from deployments.observability.metrics import ERRORS, REQUEST_SECONDS, REQUESTS
-from deployments.observability.request_context import RequestRecord, recording
-from deployments.observability.telemetry import answer_headers, error_type, mark_failed, span, trace_id
+from deployments.observability.telemetry import (
+    RequestRecord,
+    answer_headers,
+    error_type,
+    mark_failed,
+    recording,
+    span,
+    trace_id,
+)
 
 logger = logging.getLogger(__name__)
 

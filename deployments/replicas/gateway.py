@@ -14,8 +14,7 @@ from core.errors import ConfigError
 from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
 from deployments.http.limits import within_deadline
-from deployments.observability.request_context import serve_http_host
-from deployments.observability.telemetry import start_telemetry
+from deployments.observability.telemetry import serve_http_host, start_telemetry
 from deployments.replicas.handles import HandleEncoder, HandleEnsemble, Scales
 from deployments.services.assembly import assemble
 from milvus.store import MilvusStore

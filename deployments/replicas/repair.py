@@ -31,8 +31,7 @@ from deployments.observability.metrics import (
     QUARANTINED,
     SAMPLED_AT,
 )
-from deployments.observability.request_context import as_request, new_request_id
-from deployments.observability.telemetry import start_telemetry
+from deployments.observability.telemetry import as_request, new_request_id, start_telemetry
 from deployments.replicas.handles import HandleEncoder, Scales
 from milvus.store import MilvusStore
 

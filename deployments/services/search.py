@@ -17,7 +17,7 @@ from core.store_check import StoreCheck
 from core.telemetry import Stage
 from core.types import Hit, Product, row_key
 from deployments.config import KeywordSearchConfig
-from deployments.observability.request_context import note_model
+from deployments.observability.telemetry import note_model
 from deployments.services.encoders import EncoderSet, modalities
 
 

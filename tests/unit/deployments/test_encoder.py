@@ -15,7 +15,7 @@ from PIL import Image
 from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
 from core.telemetry import current_request_id
 from core.types import PROBE
-from deployments.observability.request_context import as_request
+from deployments.observability.telemetry import as_request
 from deployments.replicas import encoder as replicas
 from deployments.replicas.encoder import DEAD_BATCHES, EncoderReplica
 from models.config import CaptionConfig, EncoderConfig

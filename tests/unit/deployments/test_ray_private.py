@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[3]
 LAYERS = ("core", "models", "catalog", "milvus", "deployments", "jobs", "vitrine", "demo")
 KEEPERS = {
-    "ray.serve.context._get_global_client": "deployments/observability/request_context.py",
-    "ray.serve.context._get_serve_request_context": "deployments/observability/request_context.py",
-    "ray.serve.context._serve_request_context": "deployments/observability/request_context.py",
+    "ray.serve.context._get_global_client": "deployments/observability/telemetry.py",
+    "ray.serve.context._get_serve_request_context": "deployments/observability/telemetry.py",
+    "ray.serve.context._serve_request_context": "deployments/observability/telemetry.py",
     "ray._private.parameter": "jobs/runner/cluster.py",
     "ray._private.ray_constants": "jobs/runner/cluster.py",
     "ray._private.services": "jobs/runner/cluster.py",
