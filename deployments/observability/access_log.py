@@ -97,15 +97,21 @@ class AccessLog:
                 return
             refused, self._refused, self._refusals_logged_at = self._refused, 0, now
         model = ",".join(record.models) or "none"
-        facts = {"request_id": current_request_id(), "method": method, "route": route}
-        facts |= {"status": status, "ms": round(ms, 3), "model": model}
+        facts = {
+            "request_id": current_request_id(),
+            "method": method,
+            "route": route,
+            "status": status,
+            "ms": round(ms, 3),
+            "model": model,
+        }
         more = {"error": record.error, "trace_id": trace_id(), "refused": refused}
         calm = logging.DEBUG if path.startswith(HEALTH) else logging.INFO
         logger.log(
             logging.WARNING if status >= 500 else calm,
             "%s %s %d %.1f ms, model %s",
             *(method, route, status, ms, model),
-            extra=facts | {name: value for name, value in more.items() if value is not None},
+            extra={**facts, **{name: value for name, value in more.items() if value is not None}},
         )
 
 
