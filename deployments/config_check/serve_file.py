@@ -114,14 +114,18 @@ def has_admin_key(config: ServeDeploySchema) -> bool:
 class _Loader(yaml.SafeLoader):
     """Refuses a key that a map holds twice: YAML itself silently keeps the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Make a map of a node."""
-        marks: dict[object, yaml.Mark] = {}
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Read a map, before other maps are merged into it."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        marks: dict[str, yaml.Mark] = {}
         for key, _ in node.value:
-            if (first := marks.setdefault(key.value, key.start_mark)) is not key.start_mark:
-                problem = f"{key.value!r} is in line {first.line + 1} too; only the last would count"
+            if isinstance(key, yaml.ScalarNode) and key.value in marks:
+                line = marks[key.value].line + 1
+                problem = f"{key.value!r} is in line {line} too; only the last would count"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
+            if isinstance(key, yaml.ScalarNode):
+                marks[key.value] = key.start_mark
+        return node
 
 
 def _load(path: Path, host: str | None = None) -> tuple[Any, yaml.Node | None, Mistake | None]:
@@ -129,7 +133,7 @@ def _load(path: Path, host: str | None = None) -> tuple[Any, yaml.Node | None, M
     line: int | None = None
     try:
         text = path.read_text(encoding="utf-8")
-        content, root = yaml.load(text, _Loader), yaml.compose(text, yaml.SafeLoader)
+        content, root = yaml.load(text, _Loader), yaml.compose(text, _Loader)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         reason = f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8"

@@ -270,6 +270,9 @@ def test_mistakes_come_in_the_order_of_their_lines(tmp_path: Path) -> None:
         ("applications: [{name: a}]", 1, "Field required"),
         ("applications: {name: a}", 1, "Input should be a valid list"),
         ("applications: [{a: 1, a: 2}]\n", 1, "cannot be read as YAML: 'a' is in line 1 too"),
+        ("? [a]\n: 1", 1, "cannot be read as YAML: found unhashable key"),
+        ("a: &a {b: 1, c: 1}\nd: &d {<<: *a, b: 2}\ne: {<<: *d, b: 3}", None, "Field required"),
+        ("a: \0", None, "cannot be read as YAML: special characters are not allowed"),
     ],
 )
 def test_a_file_that_holds_no_configuration_is_reported(
