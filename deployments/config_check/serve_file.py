@@ -114,7 +114,7 @@ def has_admin_key(config: ServeDeploySchema) -> bool:
 class _Loader(yaml.SafeLoader):
     """Refuses a key that a map holds twice: YAML itself silently keeps the last."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Read a map, before other maps are merged into it."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         marks: dict[str, yaml.Mark] = {}
