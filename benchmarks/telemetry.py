@@ -18,7 +18,7 @@ from core.telemetry import Stage, watch_stages
 from deployments.http.middleware import RequestId
 from deployments.observability.access_log import AccessLog
 from deployments.observability.metrics import CACHE_HITS, STAGE_SECONDS
-from deployments.observability.telemetry import RecordedStage, called, start_telemetry
+from deployments.observability.telemetry import called, recorded_stage, start_telemetry
 from jobs.runner.cluster import start_ray
 
 CALLS = 2_000
@@ -58,7 +58,7 @@ class Measured:
         }
         watch_stages(None)
         found["stage_unrecorded"] = await _each(_stage)
-        watch_stages(RecordedStage)
+        watch_stages(recorded_stage)
         provider = TracerProvider()
         provider.add_span_processor(BatchSpanProcessor(Nowhere()))
         with provider.get_tracer("serve").start_as_current_span("replica"):

@@ -5,6 +5,7 @@ The hybrid search, the ensemble, one model, and the gateway above them all take 
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from core.filters import Filter
 from core.fusion import Fusion
 from core.ports import EncoderClient, VectorStore
 from core.telemetry import Stage
-from core.types import EncoderInfo, EncoderInput, Hit, Product, Vector
+from core.types import PROBE, EncoderInfo, EncoderInput, Hit, Product, Vector
 from core.vectors import weighted_mean
 
 T = TypeVar("T")
@@ -194,8 +195,13 @@ class ModelSearch:
         )
 
     async def reach(self) -> None:
-        """Return once the encoder answers at all; same errors as `EncoderClient.describe`."""
-        await self._encoder.describe()
+        """Return once the encoder has embedded a small image; same errors as `EncoderClient.encode`.
+
+        Bytes behind the end of the file make it an image that no cache holds.
+        """
+        (answer,) = (await self._encoder.encode([PROBE + os.urandom(8)])).vectors
+        if isinstance(answer, VitrineError):
+            raise answer
 
     async def embed(self, query: SearchQuery) -> QueryVector:
         """Turn the parts into one vector: their weighted mean; same errors as `search`."""

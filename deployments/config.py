@@ -1,6 +1,6 @@
 """Arguments and user configuration of all applications, as serve_config.yaml holds them."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from catalog.database import MAX_IMAGES_PER_PRODUCT, CatalogConfig
 from catalog.fetching.connections import FetchLimits
@@ -8,8 +8,9 @@ from core.calibration import CalibrationConfig
 from core.config import Config
 from core.fusion import Fusion
 from core.job_config import BulkConfig, EvaluationConfig
+from core.search import ENSEMBLE
 from core.sources import ImportConfig
-from milvus.config import MilvusConfig
+from milvus.config import MilvusConfig, check_uri
 from models.images import ImageLimits
 
 
@@ -93,12 +94,25 @@ class ThumbnailsConfig(Config):
     )
 
 
+NOT_ENCODERS = frozenset({"catalog", "milvus", "keyword", ENSEMBLE})
+"""Names of other parts of the service, which the readiness check and search results report beside encoders."""
+
+
 class ServedModels(Config):
     """`user_config` of the gateway and of the repair: the encoders. Changed in place."""
 
     models: tuple[str, ...] = Field(
         description="Names of the encoders; each is a Serve application of that name."
     )
+
+    @field_validator("models")
+    @classmethod
+    def _check_names(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        for name in NOT_ENCODERS.intersection(models):
+            raise ValueError(
+                f"an encoder may not be called {name!r}: the readiness check has a part of that name"
+            )
+        return models
 
 
 class EnsembleSettings(Config):
@@ -216,4 +230,13 @@ class MilvusLiteArgs(Config):
     """Arguments of the application that owns a Milvus Lite folder."""
 
     folder: str = Field(description="The folder of the database; created if missing.")
-    address: str = Field(description="Where the owner listens: unix:/path/to.sock or 127.0.0.1:port.")
+    address: str = Field(
+        description="Where the owner listens: unix:/path/to.sock or http://127.0.0.1:port; others connect to it by "
+        "the same `milvus.uri`."
+    )
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, address: str) -> str:
+        check_uri(address)
+        return address

@@ -5,34 +5,35 @@ import inspect
 import os
 import pkgutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 from ray.serve.config import AutoscalingConfig, GangSchedulingConfig, RequestRouterConfig
 from ray.serve.schema import DeploymentSchema, ServeApplicationSchema, ServeDeploySchema
 
 from catalog.database import CatalogConfig
 from core.api_keys import is_loopback
-from core.config import Config, expand_environment, unset_names
+from core.config import expand_environment, unset_names
 from core.errors import ConfigError
 from deployments.app import DEPLOYMENTS
 from deployments.config import EnsembleArgs, GatewayArgs, MilvusLiteArgs, RepairArgs
 from deployments.config_check.tables import model_in
 from milvus.config import socket_path
+from models.config import EncoderConfig
 
 Place = tuple[str | int, ...]
 """The keys and positions that lead to a value."""
+Problem = tuple[Place, str]
 _ANY_MAP: dict[str, type[BaseModel]] = {
     "autoscaling_config": AutoscalingConfig,
     "gang_scheduling_config": GangSchedulingConfig,
     "request_router_config": RequestRouterConfig,
 }
 """Settings of a deployment that Serve's schema accepts as any map, with their models."""
-_BUILDERS = {f"deployments.app:{builder.__name__}" for builder in DEPLOYMENTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +60,27 @@ def read_serve_file(path: Path, host: str | None = None) -> ServeDeploySchema:
     Raises:
         ConfigError: all mistakes, a line each.
     """
-    mistakes = check_serve_file(path, host)
-    if mistakes:
+    if mistakes := check_serve_file(path, host):
         raise ConfigError("\n".join(map(str, mistakes)))
-    return ServeDeploySchema.model_validate(_Document(path.read_text(), host).content)
+    return ServeDeploySchema.model_validate(_load(path, host)[0])
 
 
 def check_serve_file(path: Path, host: str | None = None) -> list[Mistake]:
     """List the mistakes of a Serve configuration by line; `host` replaces that of the file."""
-    try:
-        document = _Document(path.read_text(), host)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
-        line = None if mark is None else mark.line + 1
-        return [Mistake(str(path), line, None, "", f"cannot be read as YAML: {reason}")]
+    content, root, unreadable = _load(path, host)
+    if unreadable:
+        return [unreadable]
     mistakes: dict[object, Mistake] = {}
-    for place, message, unset in (*_duplicates(document.root, (), set()), *_problems(document.content)):
-        line, target = document.find(place)
+    for place, message, is_unset in _problems(content):
+        line, target = _find(root, place)
+        name = None
+        if place[:1] == ("applications",):
+            with suppress(LookupError, TypeError):
+                name = str(content["applications"][place[1]]["name"])
+        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+        mistake = Mistake(str(path), line, name, field.removeprefix("."), message, is_unset)
         # What an anchor holds is reported once, not at each of its aliases.
-        mistakes.setdefault(
-            (target, message),
-            Mistake(str(path), line, _application(place, document.content), _written(place), message, unset),
-        )
+        mistakes.setdefault((target, message), mistake)
     return sorted(mistakes.values(), key=lambda each: each.line or 0)
 
 
@@ -89,152 +88,160 @@ def catalog_of(path: Path) -> CatalogConfig:
     """Read where the catalog is, and nothing else: no other variable of the environment need be set.
 
     Raises:
-        ConfigError: no gateway names a catalog, its settings are wrong, or they refer to a variable that is not
-            set.
+        ConfigError: the file cannot be read, no gateway names a catalog, its settings are wrong, or they refer to
+            a variable that is not set.
     """
+    content, _, unreadable = _load(path)
+    if unreadable:
+        raise ConfigError(str(unreadable))
     try:
-        applications = yaml.safe_load(path.read_text())["applications"]
-        gateways = [each for each in applications if str(each["import_path"]).endswith(":build_gateway")]
-        settings = gateways[0]["args"]["catalog"]
+        gateways = [
+            each for each in content["applications"] if each["import_path"].endswith(":build_gateway")
+        ]
         # Raises for a variable that is not set, and says which.
-        expand_environment(settings)
-        return CatalogConfig.model_validate(settings)
-    except (OSError, yaml.YAMLError, LookupError, TypeError, ValidationError):
+        return CatalogConfig.model_validate(expand_environment(gateways[0]["args"]["catalog"]))
+    except (LookupError, TypeError, AttributeError, ValidationError):
         raise ConfigError(f"{path} names no catalog: `vitrine config check {path}` says why") from None
 
 
 def has_admin_key(config: ServeDeploySchema) -> bool:
     """Return True if every gateway of a valid configuration names an admin key."""
     return all(
-        GatewayArgs.model_validate(each.args).authentication.admin_key_sha256
-        for each in config.applications
-        if each.import_path.endswith(":build_gateway")
+        args.authentication.admin_key_sha256 for args in _arguments(config) if isinstance(args, GatewayArgs)
     )
 
 
-class _Document:
-    """A YAML document: its content, and the line of each key, from 1.
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a map holds twice: YAML itself silently keeps the last."""
 
-    Raises:
-        yaml.YAMLError: the text is not YAML.
-    """
-
-    def __init__(self, text: str, host: str | None) -> None:
-        self.content = yaml.safe_load(text)
-        self.root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if host is not None and isinstance(self.content, dict):
-            self.content["http_options"] = {**(self.content.get("http_options") or {}), "host": host}
-
-    def find(self, place: Place) -> tuple[int | None, object]:
-        """Return the line of a key, or of the nearest one around it, and an identity that aliases share."""
-        node, line = self.root, None
-        for depth, part in enumerate(place):
-            items = {key: (line, value) for key, line, value in _items(node)}
-            if part not in items:
-                return line, (id(node), place[depth:])
-            line, node = items[part]
-        return line, (id(node), ())
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Read a map, before other maps are merged into it."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        marks: dict[str, yaml.Mark] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in marks:
+                line = marks[key.value].line + 1
+                problem = f"{key.value!r} is in line {line} too; only the last would count"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                marks[key.value] = key.start_mark
+        return node
 
 
-class _Problem(NamedTuple):
-    place: Place
-    message: str
-    unset: bool = False
-
-
-def _items(node: yaml.Node | None) -> Iterator[tuple[str | int, int, yaml.Node]]:
-    if isinstance(node, yaml.SequenceNode):
-        yield from ((index, item.start_mark.line + 1, item) for index, item in enumerate(node.value))
-    elif isinstance(node, yaml.MappingNode):
-        yield from ((key.value, key.start_mark.line + 1, value) for key, value in node.value)
-
-
-def _duplicates(node: yaml.Node | None, place: Place, seen: set[int]) -> Iterator[_Problem]:
-    """Yield the keys that a map holds twice: YAML silently keeps the last."""
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    lines: dict[str | int, int] = {}
-    for key, line, value in _items(node):
-        if key in lines:
-            message = f"duplicate key in lines {lines[key]} and {line}; only the last would count"
-            yield _Problem((*place, key), message)
-        lines[key] = line
-        yield from _duplicates(value, (*place, key), seen)
-
-
-def _problems(content: Any) -> list[_Problem]:
-    """Check the form of the file, then each application, then all together; a step needs the one before."""
-    found = list(_violations(ServeDeploySchema, content, ()))
+def _load(path: Path, host: str | None = None) -> tuple[Any, yaml.Node | None, Mistake | None]:
+    """Read YAML; return its content, its nodes, which know their lines, and why it cannot be read."""
+    line: int | None = None
     try:
-        config = ServeDeploySchema.model_validate(content)
-    except ValidationError:
-        return found
-    for index, application in enumerate(config.applications):
-        found += _application_problems(application, ("applications", index))
-    return found or list(_contradictions(config))
+        text = path.read_text(encoding="utf-8")
+        content, root = yaml.load(text, _Loader), yaml.compose(text, _Loader)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        reason = f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+    except (OSError, yaml.YAMLError) as error:
+        if (mark := getattr(error, "problem_mark", None)) is not None:
+            line = mark.line + 1
+        known = (getattr(error, name, None) for name in ("strerror", "problem", "reason"))
+        reason = next((each for each in known if each), str(error))
+    else:
+        if host is not None and isinstance(content, dict):
+            content["http_options"] = {**(content.get("http_options") or {}), "host": host}
+        return content, root, None
+    return None, None, Mistake(str(path), line, None, "", f"cannot be read as YAML: {reason}")
 
 
-def _violations(model: type[BaseModel], value: Any, place: Place) -> Iterator[_Problem]:
-    """Yield pydantic's errors; what lies around or within an unset variable cannot be checked."""
-    unset = dict(_unset_variables(value)) if issubclass(model, Config) else {}
-    for at, names in unset.items():
-        for name in names:
-            message = f"${{{name}}} is not set in the environment; set it, or give a fallback: ${{{name}:-…}}"
-            yield _Problem((*place, *at), message, unset=True)
-    stand_ins = dict.fromkeys((name for names in unset.values() for name in names), "unset")
-    try:
-        given = expand_environment(value, stand_ins | dict(os.environ)) if unset else value
-        model.model_validate(given, extra="forbid")
-    except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            at = _place_in(value, detail)
-            if not any(at[: len(other)] == other[: len(at)] for other in unset):
-                yield _Problem((*place, *at), _message(detail, model, at))
+def _find(node: yaml.Node | None, place: Place) -> tuple[int | None, object]:
+    """Return the line of a key, or of the nearest one around it, and an identity that aliases share."""
+    line = None
+    for depth, part in enumerate(place):
+        items: dict[str | int, tuple[yaml.Node, yaml.Node]] = {}
+        if isinstance(node, yaml.MappingNode):
+            items = {key.value: (key, value) for key, value in node.value}
+        elif isinstance(node, yaml.SequenceNode):
+            items = {index: (item, item) for index, item in enumerate(node.value)}
+        if part not in items:
+            return line, (id(node), place[depth:])
+        line, node = items[part][0].start_mark.line + 1, items[part][1]
+    return line, (id(node), ())
 
 
-def _unset_variables(value: Any, place: Place = ()) -> Iterator[tuple[Place, list[str]]]:
-    if isinstance(value, str) and (names := unset_names(value)):
-        yield place, names
+def _unset_variables(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Yield the variables that are not set, in what our builders get."""
+    if isinstance(value, str) and {"args", "user_config"}.intersection(place):
+        yield from ((place, name) for name in unset_names(value))
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in pairs:
         yield from _unset_variables(item, (*place, key))
 
 
-def _place_in(value: Any, detail: ErrorDetails) -> Place:
+def _problems(content: Any) -> Iterator[tuple[Place, str, bool]]:
+    """Check the form of the file, then each application, then all together; a step needs the one before.
+
+    The third value marks a variable that is not set. What lies around or within one cannot be checked.
+    """
+    unset = list(_unset_variables(content))
+    for at, name in unset:
+        message = f"${{{name}}} is not set in the environment; set it, or give a fallback: ${{{name}:-…}}"
+        yield at, message, True
+    # Only our builders expand variables, Serve does not.
+    given = expand_environment(
+        content, dict.fromkeys((name for _, name in unset), "unset") | dict(os.environ)
+    )
+    found = list(_violations(ServeDeploySchema, content, ()))
+    with suppress(ValidationError):
+        for index, application in enumerate(ServeDeploySchema.model_validate(given).applications):
+            found += _application_problems(application, ("applications", index))
+    if not found and not unset:
+        found += _contradictions(ServeDeploySchema.model_validate(given))
+    for place, message in found:
+        if not any(place[: len(at)] == at[: len(place)] for at, _ in unset):
+            yield place, message, False
+
+
+def _violations(model: type[BaseModel], value: Any, place: Place) -> Iterator[Problem]:
+    """Yield pydantic's errors."""
+    try:
+        model.model_validate(value, extra="forbid")
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            at, message = _place_in(value, detail["loc"]), detail["msg"].removeprefix("Value error, ")
+            if detail["type"] == "missing":
+                at = detail["loc"][: len(at) + 1]
+            elif detail["type"] == "extra_forbidden":
+                message = f"there is no such key{_suggestion(at[-1], _keys(model))}"
+            yield (*place, *at), message
+
+
+def _place_in(value: Any, location: Place) -> Place:
     """Cut pydantic's location where it leaves the value: it may go on with the types that were tried."""
-    location = detail["loc"]
     for depth, part in enumerate(location):
         try:
             value = value[part]
         except (LookupError, TypeError):
-            return location[: depth + (detail["type"] == "missing")]
+            return location[:depth]
     return location
 
 
-def _message(detail: ErrorDetails, model: type[BaseModel], place: Place) -> str:
-    if detail["type"] != "extra_forbidden":
-        return detail["msg"].removeprefix("Value error, ")
-    fields = model.model_fields
-    for part in place[:-1]:
-        if isinstance(part, str):
-            inner = model_in(fields[part].annotation) if part in fields else None
-            fields = inner.model_fields if inner else {}
-    return f"there is no such key{_suggestion(place[-1], fields)}"
+def _keys(model: type[BaseModel]) -> Iterator[str]:
+    """Yield all keys of a model, and of those within it."""
+    for name, field in model.model_fields.items():
+        yield name
+        if (inner := model_in(field.annotation)) is not None:
+            yield from _keys(inner)
 
 
 def _suggestion(name: object, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1)
+    close = difflib.get_close_matches(str(name), [*known], n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _application_problems(application: ServeApplicationSchema, place: Place) -> Iterator[_Problem]:
+def _application_problems(application: ServeApplicationSchema, place: Place) -> Iterator[Problem]:
     """Check an application by what its builder accepts. Each of ours has one deployment."""
     try:
         args, name, settings = _accepted(application.import_path)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        suggestion = _suggestion(application.import_path, _BUILDERS)
-        yield _Problem((*place, "import_path"), f"this is not a builder: {error}{suggestion}")
+        known = [f"deployments.app:{builder.__name__}" for builder in DEPLOYMENTS]
+        message = f"this is not a builder: {error}{_suggestion(application.import_path, known)}"
+        yield (*place, "import_path"), message
         return
     yield from _violations(args, application.args, (*place, "args"))
     for index, deployment in enumerate(application.deployments):
@@ -242,13 +249,13 @@ def _application_problems(application: ServeApplicationSchema, place: Place) -> 
             if isinstance(value := getattr(deployment, key), dict):
                 yield from _violations(model, value, (*place, "deployments", index, key))
     if name is not None and [each.name for each in application.deployments] != [name]:
-        yield _Problem((*place, "deployments"), f"this must be one deployment with the name {name!r}")
+        yield (*place, "deployments"), f"this must be one deployment with the name {name!r}"
     elif name is not None:
         given, where = _user_config(application.deployments[0]), (*place, "deployments", 0, "user_config")
         if settings is not None:
             yield from _violations(settings, given, where)
         elif given:
-            yield _Problem(where, f"{name} takes no user_config")
+            yield where, f"{name} takes no user_config"
 
 
 def _accepted(import_path: str) -> tuple[type[BaseModel], str | None, type[BaseModel] | None]:
@@ -260,41 +267,47 @@ def _accepted(import_path: str) -> tuple[type[BaseModel], str | None, type[BaseM
     return args, *DEPLOYMENTS.get(builder, (None, None))
 
 
-def _contradictions(config: ServeDeploySchema) -> Iterator[_Problem]:
+def _arguments(config: ServeDeploySchema) -> list[BaseModel]:
+    return [_accepted(each.import_path)[0].model_validate(each.args) for each in config.applications]
+
+
+def _user_config(deployment: DeploymentSchema) -> dict[str, Any]:
+    # The schema's default is a word, not a map.
+    return (deployment.user_config or {}) if "user_config" in deployment.model_fields_set else {}
+
+
+def _contradictions(config: ServeDeploySchema) -> Iterator[Problem]:
     """Check valid applications against each other, and the gateway's against Serve's own settings."""
-    given = [_accepted(each.import_path)[0].model_validate(each.args) for each in config.applications]
-    encoders = {
-        application.name: args
-        for application, args in zip(config.applications, given, strict=True)
-        if application.import_path.endswith(":build_encoder")
-    }
-    owners = {_endpoint(args.address): args.address for args in given if isinstance(args, MilvusLiteArgs)}
-    for index, (application, args) in enumerate(zip(config.applications, given, strict=True)):
+    pairs = [*zip(config.applications, _arguments(config), strict=True)]
+    encoders = {each.name: args for each, args in pairs if isinstance(args, EncoderConfig)}
+    owners = [args.address for _, args in pairs if isinstance(args, MilvusLiteArgs)]
+    for index, (application, args) in enumerate(pairs):
         place: Place = ("applications", index, "args")
-        if application.name in encoders and getattr(args, "name", None) != application.name:
-            yield _Problem((*place, "name"), f"this must be the application's name, {application.name!r}")
-        if isinstance(args, GatewayArgs | RepairArgs | EnsembleArgs) and owners:
-            uri = args.milvus.uri
-            if _endpoint(uri) not in owners:
-                addresses = ", ".join(owners.values())
-                message = f"nothing listens on {uri}: the application of Milvus Lite has {addresses}"
-                yield _Problem((*place, "milvus", "uri"), message)
-        named: list[tuple[Place, str]] = [
-            (("applications", index, "deployments", position, "user_config", key), model)
+        named = [
+            ((*place[:2], "deployments", position, "user_config", key), model)
             for position, deployment in enumerate(application.deployments)
             for key in ("models", "weights")
             for model in _user_config(deployment).get(key, ())
         ]
+        if isinstance(args, EncoderConfig) and args.name != application.name:
+            yield (*place, "name"), f"this must be the application's name, {application.name!r}"
+        if isinstance(args, GatewayArgs | RepairArgs | EnsembleArgs) and owners:
+            uri = args.milvus.uri
+            if _endpoint(uri) not in map(_endpoint, owners):
+                message = f"nothing listens on {uri}: the application of Milvus Lite has {', '.join(owners)}"
+                yield (*place, "milvus", "uri"), message
         if isinstance(args, RepairArgs) and args.captions is not None:
             where, model = (*place, "captions", "model"), args.captions.model
             named.append((where, model))
-            if model in encoders and getattr(encoders[model], "captions", None) is None:
-                yield _Problem(where, f"encoder {model!r} writes no captions; its args need `captions: {{}}`")
+            if model in encoders and encoders[model].captions is None:
+                yield where, f"encoder {model!r} writes no captions; its args need `captions: {{}}`"
         for where, model in named:
             if model not in encoders:
                 known = ", ".join(sorted(encoders)) or "none"
-                message = f"no encoder is called {model!r}{_suggestion(model, encoders)} (encoders: {known})"
-                yield _Problem(where, message)
+                yield (
+                    where,
+                    f"no encoder is called {model!r}{_suggestion(model, encoders)} (encoders: {known})",
+                )
         if isinstance(args, GatewayArgs):
             yield from _gateway_problems(config, index, args)
 
@@ -306,21 +319,16 @@ def _endpoint(address: str) -> str:
     return address.removeprefix("http://").rstrip("/").lower()
 
 
-def _user_config(deployment: DeploymentSchema) -> dict[str, Any]:
-    # The schema's default is a word, not a map.
-    return (deployment.user_config or {}) if "user_config" in deployment.model_fields_set else {}
-
-
-def _gateway_problems(config: ServeDeploySchema, index: int, args: GatewayArgs) -> Iterator[_Problem]:
+def _gateway_problems(config: ServeDeploySchema, index: int, args: GatewayArgs) -> Iterator[Problem]:
     """Find what would leave the service open, or let Serve answer in place of the gateway."""
     place: Place = ("applications", index)
     host, timeout_s = config.http_options.host, config.http_options.request_timeout_s
     if not args.authentication.admin_key_sha256 and not is_loopback(host):
         message = f"an admin key is needed to listen on {host}: give its sha256, or listen on 127.0.0.1"
-        yield _Problem((*place, "args", "authentication", "admin_key_sha256"), message)
+        yield (*place, "args", "authentication", "admin_key_sha256"), message
     if timeout_s is not None and timeout_s <= (deadline_s := args.admission.request_deadline_s):
         message = f"this must exceed the gateway's admission.request_deadline_s, {deadline_s:g} s"
-        yield _Problem(("http_options", "request_timeout_s"), message)
+        yield ("http_options", "request_timeout_s"), message
     allowed, needed = (
         config.applications[index].deployments[0].max_ongoing_requests,
         2 * args.admission.max_in_flight,
@@ -328,16 +336,4 @@ def _gateway_problems(config: ServeDeploySchema, index: int, args: GatewayArgs) 
     # Serve must accept more than the gateway works on, so that the gateway itself refuses the rest.
     if not isinstance(allowed, int) or allowed < needed:
         message = f"this must be at least {needed}, twice args.admission.max_in_flight"
-        yield _Problem((*place, "deployments", 0, "max_ongoing_requests"), message)
-
-
-def _written(place: Place) -> str:
-    """Write a place as `applications[0].args.name`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
-
-
-def _application(place: Place, content: Any) -> str | None:
-    try:
-        return str(content["applications"][place[1]]["name"]) if place[0] == "applications" else None
-    except (LookupError, TypeError):
-        return None
+        yield (*place, "deployments", 0, "max_ongoing_requests"), message

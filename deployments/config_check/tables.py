@@ -1,6 +1,7 @@
 """Tables of all settings and metrics in a document: `python -m deployments.config_check.tables FILE`."""
 
 import inspect
+import json
 import sys
 import types
 import typing
@@ -23,7 +24,7 @@ _TYPES = {
     int: "whole number",
     float: "number",
     bool: "`true` or `false`",
-    dict: "map",
+    types.NoneType: "`null`",
     Any: "anything",
 }
 
@@ -78,29 +79,20 @@ def _type(annotation: Any) -> str:
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return ", ".join(f"`{part}`" for part in parts)
-    if origin is typing.Annotated:
-        return _type(parts[0])
     if origin in (typing.Union, types.UnionType):
-        return " or ".join("nothing" if part is types.NoneType else _type(part) for part in parts)
+        return " or ".join(dict.fromkeys(map(_type, parts)))
     if origin in (tuple, list):
         return f"list of {_type(parts[0])}"
     if origin is dict:
         return f"map of {_type(parts[0])} to {_type(parts[1])}"
-    return "settings, below" if model_in(annotation) else _TYPES.get(annotation, annotation.__name__)
+    return "settings, below" if model_in(annotation) else _TYPES.get(annotation, "text")
 
 
 def _default(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     if default is PydanticUndefined:
         return "**needed**"
-    if isinstance(default, BaseModel):
-        return ""
-    if default is None:
-        return "nothing"
-    if default in ("", (), {}):
-        return "empty"
-    shown = list(default) if isinstance(default, tuple) else default
-    return f"`{str(default).lower()}`" if isinstance(default, bool) else f"`{shown}`"
+    return "" if isinstance(default, BaseModel) else f"`{json.dumps(default)}`"
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from core.errors import (
     UnsupportedMediaType,
     VitrineError,
 )
-from deployments.observability.request_context import id_headers, note_error
+from deployments.observability.telemetry import id_headers, note_error
 
 logger = logging.getLogger(__name__)
 

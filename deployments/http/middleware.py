@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import InputTooLarge
 from deployments.http.errors import GATEWAY_HEADER, NOT_CACHED, answer
-from deployments.observability.request_context import as_request, id_headers, new_request_id
+from deployments.observability.telemetry import as_request, id_headers, new_request_id
 
 _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 

@@ -12,16 +12,21 @@ from core.errors import Overloaded
 from core.telemetry import current_request_id
 from deployments.http.limits import HEALTH
 from deployments.observability.metrics import ERRORS, REQUEST_SECONDS, REQUESTS
-from deployments.observability.request_context import RequestRecord, recording
-from deployments.observability.telemetry import error_type
-from deployments.observability.tracing import answer_headers, mark_failed, span, trace_id
+from deployments.observability.telemetry import (
+    RequestRecord,
+    answer_headers,
+    error_type,
+    mark_failed,
+    recording,
+    span,
+    trace_id,
+)
 
 logger = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CLIENT_CLOSED = 499
 """Status that nginx logs for a client that disconnects before the answer."""
-_REFUSED = Overloaded.kind
 REFUSALS_LINE_S = 1.0
 """Least time between two lines about refused requests."""
 
@@ -35,29 +40,43 @@ class AccessLog:
         self._fixed = {
             route.path for route in routes if isinstance(route, Route) and not route.param_convertors
         }
-        self._refusals = _Refusals()
+        self._refused = 0
+        self._refusals_logged_at = float("-inf")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and record it when it is answered."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        started, status = time.perf_counter(), 500
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", []), *answer_headers()]}
+            await send(message)
+
         with recording() as record, span("request") as current:
-            request = _Request(scope, record, self._refusals)
-
-            async def send_and_note(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    request.status = message["status"]
-                    message = {**message, "headers": [*message.get("headers", []), *answer_headers()]}
-                await send(message)
-
             try:
                 await self._app(scope, receive, send_and_note)
             except BaseException as error:
-                request.fail(error)
+                # There is no answer, or none that middleware sees.
+                record.error = error_type(error)
+                if record.error == "canceled":
+                    status = _CLIENT_CLOSED
                 raise
             finally:
-                request.end(self._route(scope), current)
+                took_s = time.perf_counter() - started
+                route = self._route(scope)
+                method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+                REQUESTS.add(method=method, status=str(status), route=route, model=record.model)
+                REQUEST_SECONDS.observe(took_s, route=route, model=record.model)
+                if record.error is not None:
+                    ERRORS.add(stage="request", model=record.model, type=record.error)
+                if current.is_recording():
+                    _describe(current, method, route, status, record)
+                self._log(scope["path"], method, route, status, record, took_s * 1e3)
 
     def _route(self, scope: Scope) -> str:
         """Return the pattern of the route: paths hold ids, and each would make a metric of its own."""
@@ -68,79 +87,44 @@ class AccessLog:
         route = route or next((each for each in self._routes if each.matches(scope)[0] != Match.NONE), None)
         return route.path if isinstance(route, Route) else "unmatched"
 
-
-class _Refusals:
-    """Counts refused requests, which share a log line: hundreds of lines a second would cost too much."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._logged_at = float("-inf")
-
-    def add(self) -> int | None:
-        """Count one more; returns the number for the next line, or None where one was written just now."""
-        self._count += 1
-        now = time.monotonic()
-        if now - self._logged_at < REFUSALS_LINE_S:
-            return None
-        number, self._count, self._logged_at = self._count, 0, now
-        return number
-
-
-class _Request:
-    """One request while it is answered."""
-
-    def __init__(self, scope: Scope, record: RequestRecord, refusals: _Refusals) -> None:
-        self.status = 500
-        self._method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        self._is_check = scope["path"].startswith(HEALTH)
-        self._record = record
-        self._refusals = refusals
-        self._started = time.perf_counter()
-
-    def fail(self, error: BaseException) -> None:
-        """Note that there is no answer, or none that middleware sees."""
-        self._record.error = error_type(error)
-        if self._record.error == "canceled":
-            self.status = _CLIENT_CLOSED
-
-    def end(self, route: str, current: Span) -> None:
-        """Record the answer."""
-        took_s = time.perf_counter() - self._started
-        record, labels = self._record, {"route": route, "model": self._record.model}
-        REQUESTS.add(method=self._method, status=str(self.status), **labels)
-        REQUEST_SECONDS.observe(took_s, **labels)
-        if record.error is not None:
-            ERRORS.add(stage="request", model=record.model, type=record.error)
-        if current.is_recording():
-            self._describe(current, route)
-        self._log(route, round(took_s * 1e3, 3))
-
-    def _describe(self, current: Span, route: str) -> None:
-        current.update_name(f"{self._method} {route}")
-        current.set_attributes(
-            {
-                "http.request.method": self._method,
-                "http.route": route,
-                "http.response.status_code": self.status,
-                "vitrine.model": self._record.model,
-                "vitrine.request_id": current_request_id(),
-            }
-        )
-        if self.status >= 500:
-            mark_failed(current, self._record.error or str(self.status))
-
-    def _log(self, route: str, ms: float) -> None:
-        number = None
-        if self._record.error == _REFUSED and (number := self._refusals.add()) is None:
-            return
-        model = ",".join(self._record.models) or "none"
-        facts = {"request_id": current_request_id(), "method": self._method, "route": route}
-        facts |= {"status": self.status, "ms": ms, "model": model}
-        more = {"error": self._record.error, "trace_id": trace_id(), "refused": number}
-        calm = logging.DEBUG if self._is_check else logging.INFO
+    def _log(self, path: str, method: str, route: str, status: int, record: RequestRecord, ms: float) -> None:
+        refused: int | None = None
+        if record.error == Overloaded.kind:
+            # Refused requests share a line: hundreds of lines a second would cost too much.
+            self._refused += 1
+            now = time.monotonic()
+            if now - self._refusals_logged_at < REFUSALS_LINE_S:
+                return
+            refused, self._refused, self._refusals_logged_at = self._refused, 0, now
+        model = ",".join(record.models) or "none"
+        facts = {
+            "request_id": current_request_id(),
+            "method": method,
+            "route": route,
+            "status": status,
+            "ms": round(ms, 3),
+            "model": model,
+        }
+        more = {"error": record.error, "trace_id": trace_id(), "refused": refused}
+        calm = logging.DEBUG if path.startswith(HEALTH) else logging.INFO
         logger.log(
-            logging.WARNING if self.status >= 500 else calm,
+            logging.WARNING if status >= 500 else calm,
             "%s %s %d %.1f ms, model %s",
-            *(self._method, route, self.status, ms, model),
-            extra=facts | {name: value for name, value in more.items() if value is not None},
+            *(method, route, status, ms, model),
+            extra={**facts, **{name: value for name, value in more.items() if value is not None}},
         )
+
+
+def _describe(current: Span, method: str, route: str, status: int, record: RequestRecord) -> None:
+    current.update_name(f"{method} {route}")
+    current.set_attributes(
+        {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "vitrine.model": record.model,
+            "vitrine.request_id": current_request_id(),
+        }
+    )
+    if status >= 500:
+        mark_failed(current, record.error or str(status))

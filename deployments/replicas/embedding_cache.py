@@ -5,7 +5,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -95,39 +94,28 @@ class CachedEmbeddings:
             key = content_key(self._fingerprint, item)
         else:
             key = await asyncio.to_thread(content_key, self._fingerprint, item)
-        held = self._cache.get(key)
-        if held is not None:
+        if (held := self._cache.get(key)) is not None:
             CACHE_HITS.add(model=self._model)
             return held
         if key in self._running:
             CACHE_HITS.add(model=self._model)
         else:
             CACHE_MISSES.add(model=self._model)
-            self._running[key] = self._start(key, item)
-        return await self._wait(key, self._running[key])
-
-    def _start(self, key: bytes, item: EncoderInput) -> _Running:
-        work = asyncio.ensure_future(self._embed(item))
-        work.add_done_callback(partial(self._finish, key))
-        return _Running(work)
-
-    async def _wait(self, key: bytes, running: _Running) -> Answer:
+            self._running[key] = _Running(asyncio.ensure_future(self._embed_and_keep(key, item)))
+        running = self._running[key]
         running.waiting += 1
         try:
             # A caller that goes away must not cancel the work for the others.
             return await asyncio.shield(running.work)
         finally:
             running.waiting -= 1
-            if not running.waiting and not running.work.done():
+            if not running.waiting:
                 # Removed first, so that no new caller joins canceled work.
                 del self._running[key]
                 running.work.cancel()
 
-    def _finish(self, key: bytes, done: asyncio.Future[Answer]) -> None:
-        if key in self._running and self._running[key].work is done:
-            del self._running[key]
-        if done.cancelled() or done.exception() is not None:
-            return
-        answer = done.result()
+    async def _embed_and_keep(self, key: bytes, item: EncoderInput) -> Answer:
+        answer = await self._embed(item)
         if not isinstance(answer, VitrineError):
             self._cache.put(key, answer)
+        return answer

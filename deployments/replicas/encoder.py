@@ -2,26 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, TypeVar
+from functools import partial
 
-from core.concurrency import TtlCache
+from core.concurrency import TtlCache, run_in
 from core.errors import ModelUnavailable, VitrineError, expected
 from core.telemetry import Stage
 from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, ImageInput, Vector
 from deployments.observability.telemetry import called, start_telemetry
-from deployments.replicas.batching import Batches, BatchMetrics
+from deployments.replicas.batching import Batches
 from deployments.replicas.embedding_cache import CachedEmbeddings
 from models.config import EncoderConfig
 from models.encoder import Pixels
 from models.registry import load_encoder
 
-Input = TypeVar("Input")
-Output = TypeVar("Output")
-
 DEAD_BATCHES = 3
-"""Failed batches in a row after which a replica asks to be replaced."""
+"""Failed batches in a row, of images, texts or captions, after which a replica asks to be replaced."""
 PROBE_TTL_S = 5.0
 """Time to live of a probe's answer. Readiness needs no key, so it must not take much of the model's time."""
 
@@ -42,13 +39,15 @@ class EncoderReplica:
         if config.cache_max_bytes:
             self._embed = CachedEmbeddings(self._encoder.info, config.cache_max_bytes, self._encode_one).embed
         self._decoders = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
-        self._dead_batches = 0
         self._probes = TtlCache[None, Vector](lambda _: self._probe(), PROBE_TTL_S)
-        self._wait_s = config.batch_wait_timeout_s
-        self._images = self._batches("image", self._embed_images, config.max_batch_size)
-        self._texts = self._batches("text", self._encoder.encode_texts, config.max_batch_size)
-        captions = config.captions.max_batch_size if config.captions is not None else 1
-        self._captions = self._batches("caption", self._encoder.caption, captions)
+        batches = partial(
+            Batches, thread=self._model_thread, wait_s=config.batch_wait_timeout_s, model=config.name
+        )
+        size, captions = config.max_batch_size, config.captions.max_batch_size if config.captions else 1
+        model = self._encoder
+        self._images: Batches[Pixels, Vector | VitrineError] = batches(model.encode_images, "image", size)
+        self._texts: Batches[str, Vector | VitrineError] = batches(model.encode_texts, "text", size)
+        self._captions: Batches[Pixels, str | VitrineError] = batches(model.caption, "caption", captions)
 
     async def describe(self) -> EncoderInfo:
         """Return the version that this replica runs."""
@@ -75,8 +74,9 @@ class EncoderReplica:
 
     async def check_health(self) -> None:
         """Fail when the model has stopped answering, as after a GPU error; Serve then replaces the replica."""
-        if self._dead_batches >= DEAD_BATCHES:
-            raise ModelUnavailable(f"the model failed on {self._dead_batches} batches in a row")
+        failed = max(each.failed_in_a_row for each in (self._images, self._texts, self._captions))
+        if failed >= DEAD_BATCHES:
+            raise ModelUnavailable(f"the model failed on {failed} batches in a row")
 
     async def _embed_or_probe(self, item: EncoderInput) -> Vector | VitrineError:
         if item != PROBE:
@@ -111,31 +111,5 @@ class EncoderReplica:
             return expected(error, f"captioning with {self._encoder.info.name}")
 
     async def _decode(self, image: ImageInput) -> Pixels:
-        loop = asyncio.get_running_loop()
         with Stage("preprocess", self._encoder.info.name):
-            return await loop.run_in_executor(self._decoders, self._encoder.decode, image)
-
-    def _batches(
-        self,
-        kind: Literal["image", "text", "caption"],
-        run: Callable[[Sequence[Input]], Sequence[Output]],
-        max_size: int,
-    ) -> Batches[Input, Output]:
-        metrics = BatchMetrics(self._encoder.info.name, kind)
-
-        def run_and_count(batch: Sequence[Input]) -> Sequence[Output]:
-            try:
-                answers = run(batch)
-            except Exception as error:
-                metrics.errors([error] * len(batch))
-                raise
-            metrics.errors(answers)
-            return answers
-
-        return Batches(run_and_count, self._model_thread, max_size, self._wait_s, metrics)
-
-    def _embed_images(self, batch: Sequence[Pixels]) -> list[Vector | VitrineError]:
-        answers = self._encoder.encode_images(batch)
-        dead = all(isinstance(answer, ModelUnavailable) for answer in answers)
-        self._dead_batches = self._dead_batches + 1 if dead else 0
-        return answers
+            return await run_in(self._decoders, self._encoder.decode, image)

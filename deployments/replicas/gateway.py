@@ -14,10 +14,9 @@ from core.errors import ConfigError
 from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
 from deployments.http.limits import within_deadline
-from deployments.observability.ray_private import serve_http_host
-from deployments.observability.telemetry import start_telemetry
-from deployments.replicas.handles import HandleEncoder, HandleEnsemble, LastInfos, Scales
-from deployments.services.assembly import Services, assemble
+from deployments.observability.telemetry import serve_http_host, start_telemetry
+from deployments.replicas.handles import HandleEncoder, HandleEnsemble, Scales
+from deployments.services.assembly import assemble
 from milvus.store import MilvusStore
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ class GatewayReplica:
         self._store = MilvusStore(args.milvus)
         self._ensemble = HandleEnsemble(args.encode_deadline_s)
         self._scales = Scales()
-        self._last_infos = LastInfos(self._scales.of)
+        self._encoders: dict[str, HandleEncoder] = {}
         self._app = create_app(args)
         self._exposed_at = _exposed_at()
         if not args.authentication.admin_key_sha256 and not self._catalog.api_keys.all():
@@ -51,23 +50,22 @@ class GatewayReplica:
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Apply the list of models, in place."""
         widen_thread_pool()
-        self._app.state.services = self._services(ServedModels.model_validate(user_config))
-
-    def _services(self, served: ServedModels) -> Services:
-        return assemble(
+        self._app.state.services = assemble(
             self._args,
-            served,
+            ServedModels.model_validate(user_config),
             self._catalog,
             self._store,
-            self._connect,
+            self._encoder,
             self._ensemble,
             self._exposed_at,
             self._scales.of,
-            self._last_infos.of,
+            lambda name, scale: self._encoder(name).last_info(scale),
         )
 
-    def _connect(self, name: str) -> HandleEncoder:
-        return HandleEncoder(name, self._args.encode_deadline_s, note=self._last_infos.note)
+    def _encoder(self, name: str) -> HandleEncoder:
+        if name not in self._encoders:
+            self._encoders[name] = HandleEncoder(name, self._args.encode_deadline_s, self._scales.of)
+        return self._encoders[name]
 
 
 def _exposed_at() -> str | None:

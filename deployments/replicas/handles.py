@@ -206,37 +206,6 @@ def _scales() -> Mapping[str, Scale]:
     }
 
 
-class LastInfos:
-    """The description that each encoder gave last, which is that of its deployment while it is scaled to zero.
-
-    Serve is asked in the background of which deployment a description is, so no search waits for the controller.
-    """
-
-    def __init__(self, scale: Callable[[str], Awaitable[Scale]]) -> None:
-        self._scale = scale
-        self._infos: dict[str, tuple[EncoderInfo, float | None]] = {}
-        self._noted_at: dict[str, float] = {}
-        self._notes: dict[str, asyncio.Task[None]] = {}
-
-    def note(self, info: EncoderInfo) -> None:
-        """Keep a description that an encoder has just given; the same one at most every `SCALE_TTL_S`."""
-        known, _ = self._infos.get(info.name, (None, None))
-        now_s = time.monotonic()
-        if info != known or now_s >= self._noted_at[info.name] + SCALE_TTL_S:
-            self._infos[info.name], self._noted_at[info.name] = (info, None), now_s
-            self._notes[info.name] = start_shared(self._complete(info))
-
-    async def _complete(self, info: EncoderInfo) -> None:
-        deployed_at = (await self._scale(info.name)).deployed_at
-        if self._infos[info.name][0] == info:
-            self._infos[info.name] = info, deployed_at
-
-    def of(self, name: str, scale: Scale) -> EncoderInfo | None:
-        """Return the description of an encoder in this state; None unless it was given by this deployment."""
-        info, deployed_at = self._infos.get(name, (None, None))
-        return info if deployed_at is not None and deployed_at == scale.deployed_at else None
-
-
 class HandleEncoder:
     """`core.ports.EncoderClient` over an encoder's application."""
 
@@ -245,59 +214,66 @@ class HandleEncoder:
         name: str,
         deadline_s: float,
         scale: Callable[[str], Awaitable[Scale]] | None = None,
-        note: Callable[[EncoderInfo], None] | None = None,
+        starts: bool = True,
     ) -> None:
-        """With `scale`, `describe` does not start a replica of an encoder that is scaled to zero.
+        """With `scale`, it knows which deployment gave the description that it has, for `last_info`.
 
-        After each deployment that has not answered yet it is asked again, which starts one: only the encoder knows
-        its version. `note` is called with every description that it gives.
+        Unless it `starts`, `describe` then starts no replica of an encoder that is scaled to zero. After each
+        deployment that has not answered yet it does: only the encoder knows its version.
         """
         self.name = name
         self._replicas = DeploymentHandle(name, "Encoder", deadline_s)
         self._scale = scale
-        self._note = note
+        self._starts = starts
         self._info: EncoderInfo | None = None
         self._known_until = 0.0
         self._deployed_at: float | None = None
+        self._noted_at = 0.0
+        self._note: asyncio.Task[None] | None = None
 
     async def describe(self) -> EncoderInfo:
         """Return the version that serves, at most `INFO_TTL_S` late."""
         if self._info is None or time.monotonic() > self._known_until:
-            scale = Scale() if self._scale is None else await self._scale(self.name)
-            if self._info is None or not scale.is_idle or scale.deployed_at != self._deployed_at:
-                self._remember(await self._replicas.call("describe"))
-                self._deployed_at = scale.deployed_at
+            if self._scale is not None and not self._starts:
+                scale = await self._scale(self.name)
+                if scale.is_idle and (info := self.last_info(scale)) is not None:
+                    return info
+            self._remember(await self._replicas.call("describe"))
         assert self._info is not None
         return self._info
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Embed images and texts on some replica."""
         with Stage("encode", self.name):
-            encoded: Encoded = await self._answer("encode", list(inputs))
+            encoded: Encoded = await self._replicas.call("encode", list(inputs))
         self._remember(encoded.info)
         return encoded
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Write captions for image files on some replica."""
         with Stage("caption", self.name):
-            captioned: Captioned = await self._answer("caption", list(images))
+            captioned: Captioned = await self._replicas.call("caption", list(images))
         self._remember(captioned.info)
         return captioned
 
-    async def _answer(self, method: str, inputs: list[Any]) -> Any:
-        call = self._replicas.call(method, inputs)
-        if self._scale is None:
-            return await call
-        answer, scale = await asyncio.gather(call, self._scale(self.name))
-        # The deployment has answered, so `describe` need not start a replica for it.
-        self._deployed_at = scale.deployed_at
-        return answer
+    def last_info(self, scale: Scale) -> EncoderInfo | None:
+        """Return the last description; None unless the encoder gave it in the deployment of this state."""
+        return (
+            self._info if self._deployed_at is not None and self._deployed_at == scale.deployed_at else None
+        )
 
     def _remember(self, info: EncoderInfo) -> None:
-        self._info = info
-        self._known_until = time.monotonic() + INFO_TTL_S
-        if self._note is not None:
-            self._note(info)
+        now_s = time.monotonic()
+        if self._scale is not None and (info != self._info or now_s >= self._noted_at + SCALE_TTL_S):
+            # In the background, so that no search waits for Serve's controller.
+            self._deployed_at, self._noted_at = None, now_s
+            self._note = start_shared(self._complete(info, self._scale(self.name)))
+        self._info, self._known_until = info, now_s + INFO_TTL_S
+
+    async def _complete(self, info: EncoderInfo, scale: Awaitable[Scale]) -> None:
+        deployed_at = (await scale).deployed_at
+        if self._info == info:
+            self._deployed_at = deployed_at
 
 
 class HandleEnsemble:

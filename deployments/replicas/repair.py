@@ -31,8 +31,7 @@ from deployments.observability.metrics import (
     QUARANTINED,
     SAMPLED_AT,
 )
-from deployments.observability.request_context import as_request, new_request_id
-from deployments.observability.telemetry import start_telemetry
+from deployments.observability.telemetry import as_request, new_request_id, start_telemetry
 from deployments.replicas.handles import HandleEncoder, Scales
 from milvus.store import MilvusStore
 
@@ -81,36 +80,6 @@ class IndexSamples:
         return took_s
 
 
-class CaptionRepair:
-    """Caption passes of one model. They never raise, and log a problem once as long as it lasts."""
-
-    def __init__(self, model: str, captioning: Captioner, batch_size: int) -> None:
-        self._model = model
-        self._captioning = captioning
-        self._batch_size = batch_size
-        self._problem: str | None = None
-
-    async def run_once(self) -> CaptionReport | str:
-        """Make one pass; returns its report, or the problem."""
-        try:
-            report = await self._captioning.repair(self._batch_size)
-        except VitrineError as error:
-            return self._log(error.message)
-        except Exception:
-            logger.exception("captions by %s failed", self._model)
-            return "internal error; see the logs"
-        self._problem = None
-        if report != CaptionReport():
-            logger.info("captions by %s: %s", self._model, report)
-        return report
-
-    def _log(self, problem: str) -> str:
-        if problem != self._problem:
-            logger.warning("captions by %s: %s", self._model, problem)
-            self._problem = problem
-        return problem
-
-
 _FILES_AT_ONCE = 100
 """Files that one call in a thread removes."""
 
@@ -127,7 +96,7 @@ class RepairReplica:
         self._store = MilvusStore(args.milvus)
         self._check = StoreCheck(self._store, self._catalog.ledger)
         self._scales = Scales()
-        self._captions = None if args.captions is None else self._captioning(args.captions)
+        self._problems: dict[tuple[str, str], str] = {}
         self._loops: list[asyncio.Task[None]] = []
         self._loops_of_model: dict[str, list[asyncio.Task[None]]] = {}
 
@@ -142,12 +111,12 @@ class RepairReplica:
         for name in models:
             if name not in self._encoders:
                 self._encoders[name] = self._encoder(name, self._args.encode_deadline_s)
-                self._loops_of_model[name] = self._start(name, self._encoders[name])
+                self._loops_of_model[name] = self._repair(name, self._encoders[name])
         if not self._loops:
             # Apart from each other, since captions take long and must not delay indexing.
             loops = [self._sample_for_ever(), self._remove_files_for_ever()]
-            if self._captions is not None:
-                loops.append(self._repeat("captions", self._captions.run_once))
+            if self._args.captions is not None:
+                loops.append(self._caption_for_ever(self._args.captions))
             self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def check_health(self) -> None:
@@ -167,29 +136,29 @@ class RepairReplica:
     def _running(self) -> list[asyncio.Task[None]]:
         return [*self._loops, *(loop for loops in self._loops_of_model.values() for loop in loops)]
 
-    def _start(self, name: str, encoder: HandleEncoder) -> list[asyncio.Task[None]]:
-        ledger, blobs = self._catalog.ledger, self._catalog.blobs
+    def _encoder(self, name: str, deadline_s: float) -> HandleEncoder:
+        return HandleEncoder(name, deadline_s, self._scales.of, starts=False)
+
+    def _repair(self, name: str, encoder: HandleEncoder) -> list[asyncio.Task[None]]:
+        ledger = self._catalog.ledger
         rows = IndexRows(self._store, ledger, self._check)
-        indexer = Indexer(encoder, self._store, ledger, blobs, rows)
+        indexer = Indexer(encoder, self._store, ledger, self._catalog.blobs, rows)
         # Two loops, so that deleted images leave the collection while thousands are missing.
-        passes = (indexer.index_missing, indexer.remove_obsolete)
+        loops = {"repair": indexer.index_missing, "removal": indexer.remove_obsolete}
         return [
-            asyncio.create_task(self._repeat("repair", partial(self._pass, name, each))) for each in passes
+            asyncio.create_task(
+                self._repeat(
+                    f"repair of {name}", partial(work, self._args.batch_size, self._args.grace_s), kind
+                )
+            )
+            for kind, work in loops.items()
         ]
 
-    def _captioning(self, settings: IngestCaptions) -> CaptionRepair:
+    async def _caption_for_ever(self, settings: IngestCaptions) -> None:
         encoder = self._encoder(settings.model, settings.deadline_s)
-        captioning = Captioner(encoder, self._catalog.captions, self._catalog.blobs)
-        return CaptionRepair(settings.model, captioning, settings.batch_size)
-
-    def _encoder(self, name: str, deadline_s: float) -> HandleEncoder:
-        return HandleEncoder(name, deadline_s, self._scales.of)
-
-    async def _repeat(self, name: str, step: Callable[[], Awaitable[object]]) -> None:
-        while True:
-            with as_request(new_request_id(name)):
-                await step()
-            await asyncio.sleep(self._args.interval_s)
+        captioner = Captioner(encoder, self._catalog.captions, self._catalog.blobs)
+        work = partial(captioner.repair, settings.batch_size)
+        await self._repeat(f"captions by {settings.model}", work, "captions")
 
     async def _sample_for_ever(self) -> None:
         while True:
@@ -199,22 +168,11 @@ class RepairReplica:
         # Begins at a random prefix, so that a replica that is often replaced sees all files too.
         first = random.randrange(len(PREFIXES))
         for prefix in cycle((*PREFIXES[first:], *PREFIXES[:first])):
-            with as_request(new_request_id("files")):
-                await self._remove_files(prefix)
+            mark = partial(asyncio.to_thread, self._catalog.image_files.mark_unnamed, prefix)
+            # Apart from each other: a file that cannot be removed must not keep others from being marked.
+            for what, work in (("removing", self._collect_files), ("marking", mark)):
+                await self._attempt(f"{what} image files that no product names", work, "files")
             await asyncio.sleep(self._args.file_interval_s)
-
-    async def _remove_files(self, prefix: str) -> None:
-        # Apart from each other: a file that cannot be removed must not keep others from being marked.
-        for work in (self._collect_files, partial(self._mark_files, prefix)):
-            try:
-                await work()
-            except VitrineError as error:
-                logger.warning("image files that no product names stay: %s", error.message)
-            except Exception:
-                logger.exception("the removal of image files failed")
-
-    async def _mark_files(self, prefix: str) -> None:
-        await asyncio.to_thread(self._catalog.image_files.mark_unnamed, prefix)
 
     async def _collect_files(self) -> None:
         collect, removed, failed, last = self._catalog.image_files.collect, 0, 0, None
@@ -230,16 +188,24 @@ class RepairReplica:
             if failed:
                 logger.warning("%d image files could not be removed and are tried again later", failed)
 
-    async def _pass(self, name: str, work: Callable[[int, float], Awaitable[RepairReport]]) -> None:
-        try:
-            report = await work(self._args.batch_size, self._args.grace_s)
-        except Internal as error:
-            logger.error("repair of %s: %s", name, error.message)
-        except VitrineError as error:
-            # While an encoder is away every pass ends so. Its own application reports the reason.
-            logger.debug("repair of %s: %s", name, error.message)
-        except Exception:
-            logger.exception("repair of %s failed", name)
-        else:
-            if report != RepairReport():
-                logger.info("repair of %s: %s", name, report)
+    async def _repeat(self, what: str, work: Callable[[], Awaitable[object]], kind: str) -> None:
+        while True:
+            await self._attempt(what, work, kind)
+            await asyncio.sleep(self._args.interval_s)
+
+    async def _attempt(self, what: str, work: Callable[[], Awaitable[object]], kind: str) -> None:
+        """Make one pass under a request id of this kind; log what it did, and a problem once as long as it lasts."""
+        with as_request(new_request_id(kind)):
+            try:
+                report = await work()
+            except VitrineError as error:
+                if self._problems.get((what, kind)) != error.message:
+                    self._problems[what, kind] = error.message
+                    level = logging.ERROR if isinstance(error, Internal) else logging.WARNING
+                    logger.log(level, "%s: %s", what, error.message)
+            except Exception:
+                logger.exception("%s failed", what)
+            else:
+                self._problems.pop((what, kind), None)
+                if isinstance(report, RepairReport | CaptionReport) and report != type(report)():
+                    logger.info("%s: %s", what, report)

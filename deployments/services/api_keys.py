@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from catalog.api_keys import SqlApiKeys
 from catalog.database import utc_now
 from core.api_keys import ApiKey, Scope, digest, exposed_notice, key_id_of, matches, new_secret
-from core.concurrency import start_shared
+from core.concurrency import TtlCache, start_shared
 from core.errors import Forbidden, Unauthenticated
 from deployments.config import AuthenticationConfig
 
@@ -48,10 +48,7 @@ class ApiKeys:
         self._exposed_at = exposed_at
         self._keys = keys
         self._config = config
-        self._known: dict[str, ApiKey] = {}
-        self._known_until = float("-inf")
-        self._changes = 0
-        self._lock = asyncio.Lock()
+        self._forget()
         self._used_at: dict[str, float] = {}
         self._used: set[str] = set()
         self._writing_used: asyncio.Task[None] | None = None
@@ -62,7 +59,7 @@ class ApiKeys:
         Raises:
             Forbidden: there is no key, and the service listens on a network.
         """
-        if self._config.admin_key_sha256 or await self._current():
+        if self._config.admin_key_sha256 or await self._known.get(None):
             return False
         if self._exposed_at is not None:
             raise Forbidden(exposed_notice(self._exposed_at))
@@ -80,7 +77,7 @@ class ApiKeys:
         configured = self._config.admin_key_sha256
         if configured and matches(shown, configured):
             return Caller(CONFIGURED, ("admin",), None, 1)
-        key = (await self._current()).get(key_id_of(shown) or "")
+        key = (await self._known.get(None)).get(key_id_of(shown) or "")
         # Compared in any case, so that the time does not reveal which ids exist.
         right = matches(shown, key.sha256 if key else _NO_KEY)
         if key is None or key.revoked_at is not None or not right:
@@ -104,7 +101,7 @@ class ApiKeys:
         key_id, secret = new_secret()
         key = ApiKey(key_id, name, tuple(scopes), digest(secret), requests_per_s, burst, utc_now())
         await asyncio.to_thread(self._keys.add, key, self._has_configured_admin)
-        self._changed()
+        self._forget()
         return key, secret
 
     async def revoke(self, key_id: str) -> None:
@@ -118,7 +115,7 @@ class ApiKeys:
             await asyncio.to_thread(self._keys.revoke, key_id, self._has_configured_admin)
         finally:
             # Also when the answer of the database was lost: the key may be revoked.
-            self._changed()
+            self._forget()
 
     async def all(self) -> list[ApiKey]:
         """List all keys of the database, oldest first."""
@@ -128,24 +125,12 @@ class ApiKeys:
     def _has_configured_admin(self) -> bool:
         return bool(self._config.admin_key_sha256)
 
-    async def _current(self) -> dict[str, ApiKey]:
-        if time.monotonic() >= self._known_until:
-            # One task reads for all that wait.
-            async with self._lock:
-                if time.monotonic() >= self._known_until:
-                    await self._read()
-        return self._known
+    def _forget(self) -> None:
+        # A new cache, so that a read which a change has overtaken is out of date.
+        self._known = TtlCache[None, dict[str, ApiKey]](self._read, self._config.keys_ttl_s)
 
-    def _changed(self) -> None:
-        self._changes += 1
-        self._known_until = float("-inf")
-
-    async def _read(self) -> None:
-        changes = self._changes
-        self._known = {key.key_id: key for key in await self.all()}
-        # A read that a change has overtaken is out of date.
-        if changes == self._changes:
-            self._known_until = time.monotonic() + self._config.keys_ttl_s
+    async def _read(self, _: None) -> dict[str, ApiKey]:
+        return {key.key_id: key for key in await self.all()}
 
     def _note_use(self, key_id: str) -> None:
         """Write the use in the background: a write may wait long for other writes."""

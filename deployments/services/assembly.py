@@ -17,7 +17,7 @@ from deployments.services.compare import Comparison
 from deployments.services.encoders import Captioner, Embedder, EncoderSet
 from deployments.services.jobs import BulkJobs, RayJobs
 from deployments.services.products import AttributeSummaries, ProductWrites
-from deployments.services.search import Ensemble, ProductSearch, StoredParts, Thresholds
+from deployments.services.search import Ensemble, ProductSearch, StoredParts
 from deployments.services.status import Status, cached_counts
 from deployments.services.thumbnails import Thumbnails
 from models.images import ImageLimits
@@ -68,10 +68,10 @@ def assemble(
     unless it is loopback. `scale` and `last_info` are for `Status`.
     """
     encoders = EncoderSet(served.models, connect, catalog.ledger.versions)
-    thresholds = Thresholds(encoders, NullSamples(catalog.products, store, args.calibration))
+    samples = NullSamples(catalog.products, store, args.calibration)
     counts = cached_counts(catalog.ledger, args.counts_ttl_s)
     check = StoreCheck(store, catalog.ledger)
-    search = ProductSearch(catalog, store, encoders, ensemble, args.keyword_search, thresholds, check)
+    search = ProductSearch(catalog, store, encoders, ensemble, args.keyword_search, samples, check)
     return Services(
         catalog=catalog,
         encoders=encoders,

@@ -9,7 +9,7 @@ from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModa
 from core.ports import Captions, EncoderClient
 from core.search import ENSEMBLE
 from core.types import CaptionCounts, Captioned, Encoded, EncoderInfo, EncoderInput, Modality
-from deployments.observability.request_context import note_model
+from deployments.observability.telemetry import note_model
 
 VERSIONS_TTL_S = 10.0
 """Time to live of the catalog's list of model versions."""

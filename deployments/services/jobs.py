@@ -4,7 +4,6 @@ import asyncio
 import shlex
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -135,22 +134,16 @@ def _end_of(stream: Iterable[bytes], until: float) -> bytes:
     Raises:
         TimeoutError: `until`, a time of the monotonic clock, has passed.
     """
-    kept: deque[bytes] = deque()
-    size = 0
-    is_cut = False
+    end, is_cut = bytearray(), False
     for data in stream:
         if time.monotonic() > until:
             raise TimeoutError("the log did not come in time")
-        kept.append(data)
-        size += len(data)
-        while size - len(kept[0]) >= MAX_LOG_BYTES:
-            size -= len(kept.popleft())
+        end += data
+        if len(end) > MAX_LOG_BYTES:
+            del end[:-MAX_LOG_BYTES]
             is_cut = True
-    end = b"".join(kept)
-    if size > MAX_LOG_BYTES:
-        is_cut, end = True, end[-MAX_LOG_BYTES:]
-    _, newline, complete_lines = end.partition(b"\n")
-    return complete_lines if is_cut and newline and complete_lines else end
+    _, _, complete_lines = end.partition(b"\n")
+    return bytes(complete_lines if is_cut and complete_lines else end)
 
 
 def _is_missing(error: Exception) -> bool:

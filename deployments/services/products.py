@@ -17,7 +17,7 @@ from core.ports import VectorStore
 from core.store_check import StoreCheck
 from core.types import Attributes, IndexItem, NewImage, Product, row_key
 from deployments.http.limits import ending_at
-from deployments.observability.request_context import apart_from_request
+from deployments.observability.telemetry import apart_from_request
 from deployments.services.encoders import EncoderSet
 from milvus.schema import index_attributes
 

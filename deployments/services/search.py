@@ -17,56 +17,8 @@ from core.store_check import StoreCheck
 from core.telemetry import Stage
 from core.types import Hit, Product, row_key
 from deployments.config import KeywordSearchConfig
-from deployments.observability.request_context import note_model
+from deployments.observability.telemetry import note_model
 from deployments.services.encoders import EncoderSet, modalities
-
-
-class Thresholds:
-    """Turns the threshold of a query into the smallest cosine of a match, by collection."""
-
-    def __init__(self, encoders: EncoderSet, samples: NullSamples) -> None:
-        self._encoders = encoders
-        self._samples = samples
-
-    async def minimum_scores(self, query: SearchQuery) -> dict[str, float] | None:
-        """Return the smallest cosine that counts as a match, by collection; None where no threshold is given.
-
-        For the ensemble each member gets half of the rate, since `core.calibration` takes a majority; a
-        member that cannot be calibrated has no entry, so it calls nothing a match.
-
-        Raises:
-            Conflict: no model can keep the rate.
-            VitrineError: no model answers.
-        """
-        if not query.has_threshold:
-            return None
-        form: Form = tuple(
-            (("text" if isinstance(part.content, str) else "image"), part.weight) for part in query.parts
-        )
-        rate = query.max_false_match_rate or 0.0
-        if query.model != ENSEMBLE:
-            encoder = self._encoders.get(query.model)
-            await self._encoders.require(query.model, query.inputs)
-            if query.score_threshold is not None:
-                return {(await encoder.describe()).collection: query.score_threshold}
-            return dict([await self._samples.smallest_match(encoder, form, rate)])
-        unable = await self._encoders.unable(modality for modality, _ in form)
-        unwanted = {name for name, weight in (query.weights or {}).items() if weight == 0}
-        asked = [each for each in self._encoders if each.name not in unwanted | unable.keys()]
-        found, failed = await gather_outcomes(
-            {each.name: self._member(each, form, rate / 2) for each in asked}, "the calibration of"
-        )
-        smallest = dict(each for each in found.values() if each is not None)
-        if not smallest and failed:
-            errors = list(failed.values())
-            raise next((each for each in errors if isinstance(each, Conflict)), errors[0])
-        return smallest
-
-    async def _member(self, encoder: EncoderClient, form: Form, rate: float) -> tuple[str, float] | None:
-        able = (await encoder.describe()).modalities
-        if any(modality not in able for modality, _ in form):
-            return None
-        return await self._samples.smallest_match(encoder, form, rate)
 
 
 class StoredParts:
@@ -121,7 +73,7 @@ class ProductSearch:
         encoders: EncoderSet,
         ensemble: Ensemble,
         keyword: KeywordSearchConfig,
-        thresholds: Thresholds,
+        samples: NullSamples,
         check: StoreCheck,
     ) -> None:
         self._products = catalog.products
@@ -129,7 +81,7 @@ class ProductSearch:
         self._ensemble = ensemble
         self._hybrid = HybridSearch(self._by_vectors, catalog.keyword_index, keyword.deadline_s)
         self._keyword_weight = keyword.weight
-        self._thresholds = thresholds
+        self._samples = samples
         self._check = check
         self._searches = {encoder.name: ModelSearch(encoder, store) for encoder in encoders}
 
@@ -142,7 +94,7 @@ class ProductSearch:
         self._encoders.searchable(query.model)
         query.check()
         note_model(query.model)
-        smallest = await self._thresholds.minimum_scores(query)
+        smallest = await self._minimum_scores(query)
         deep = replace(
             query,
             limit=query.offset + query.limit,
@@ -167,6 +119,47 @@ class ProductSearch:
         await self._encoders.require(query.model, query.inputs)
         return await self._searches[query.model].embed(query)
 
+    async def _minimum_scores(self, query: SearchQuery) -> dict[str, float] | None:
+        """Return the smallest cosine that counts as a match, by collection; None where no threshold is given.
+
+        For the ensemble each member gets half of the rate, since `core.calibration` takes a majority. A member that
+        cannot be calibrated, or cannot encode a part, has no entry, so it calls nothing a match.
+
+        Raises:
+            Conflict: no model can keep the rate.
+            VitrineError: no model answers.
+        """
+        if not query.has_threshold:
+            return None
+        form: Form = tuple(
+            (("text" if isinstance(part.content, str) else "image"), part.weight) for part in query.parts
+        )
+        rate = query.max_false_match_rate or 0.0
+        if query.model != ENSEMBLE:
+            encoder = self._encoders.get(query.model)
+            await self._encoders.require(query.model, query.inputs)
+            if query.score_threshold is not None:
+                return {(await encoder.describe()).collection: query.score_threshold}
+            return dict([await self._samples.smallest_match(encoder, form, rate)])
+        needed = {modality for modality, _ in form}
+        unwanted = {name for name, weight in (query.weights or {}).items() if weight == 0}
+        unwanted |= (await self._encoders.unable(needed)).keys()
+
+        async def smallest_match(member: EncoderClient) -> tuple[str, float] | None:
+            if not needed <= set((await member.describe()).modalities):
+                return None
+            return await self._samples.smallest_match(member, form, rate / 2)
+
+        found, failed = await gather_outcomes(
+            {each.name: smallest_match(each) for each in self._encoders if each.name not in unwanted},
+            "the calibration of",
+        )
+        smallest = dict(each for each in found.values() if each is not None)
+        if not smallest and failed:
+            errors = list(failed.values())
+            raise next((each for each in errors if isinstance(each, Conflict)), errors[0])
+        return smallest
+
     def _keyword_share(self, query: SearchQuery) -> float:
         if query.has_threshold:
             return 0.0
@@ -177,16 +170,18 @@ class ProductSearch:
 
     async def _existing(self, query: SearchQuery) -> SearchResult:
         """Search until `query.limit` products are found that still exist, as far as there are so many."""
-        excluded = query.exclude_products
+        excluded, embedded = query.exclude_products, query.embedded
         for spare in SPARES:
             depth = query.limit + spare
-            result = await self._hybrid.search(replace(query, limit=depth, exclude_products=excluded))
+            result = await self._hybrid.search(
+                replace(query, limit=depth, exclude_products=excluded, embedded=embedded)
+            )
             with Stage("hydrate", query.model) as stage:
                 products = await self._current(result.hits, query.filter)
             gone = [hit.product_id for hit in result.hits if hit.product_id not in products]
             if not gone or len(result.hits) < depth:
                 break
-            excluded = (*excluded, *gone)
+            excluded, embedded = (*excluded, *gone), {**embedded, **result.embedded}
         return replace(
             result,
             hits=[hit for hit in result.hits if hit.product_id in products][: query.limit],

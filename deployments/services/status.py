@@ -204,21 +204,21 @@ class Status:
 async def _timed_all(
     checks: Mapping[str, Coroutine[Any, Any, object]], limit_s: float
 ) -> dict[str, tuple[str | None, float]]:
-    outcomes = await asyncio.gather(*(_timed(name, check, limit_s) for name, check in checks.items()))
+    """Make checks side by side; return for each its problem, if there is one, and its time in milliseconds."""
+
+    async def timed(name: str, check: Coroutine[Any, Any, object]) -> tuple[str | None, float]:
+        started, problem = time.perf_counter(), None
+        try:
+            async with asyncio.timeout(limit_s):
+                await check
+        except TimeoutError:
+            problem = f"no answer within {limit_s:.3g} s"
+        except Exception as error:
+            problem = expected(error, f"the check of {name}").message
+        return problem, (time.perf_counter() - started) * 1e3
+
+    outcomes = await asyncio.gather(*(timed(name, check) for name, check in checks.items()))
     return dict(zip(checks, outcomes, strict=True))
-
-
-async def _timed(name: str, check: Coroutine[Any, Any, object], limit_s: float) -> tuple[str | None, float]:
-    started = time.perf_counter()
-    try:
-        async with asyncio.timeout(limit_s):
-            await check
-        problem = None
-    except TimeoutError:
-        problem = f"no answer within {limit_s:.3g} s"
-    except Exception as error:
-        problem = expected(error, f"the check of {name}").message
-    return problem, (time.perf_counter() - started) * 1e3
 
 
 def _incomplete(info: EncoderInfo, counts: LedgerCounts, live: str | None) -> str:

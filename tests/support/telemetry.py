@@ -126,7 +126,9 @@ class Spans:
         self._exporter = InMemorySpanExporter()
         self._provider = TracerProvider(shutdown_on_exit=False)
         self._provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        monkeypatch.setattr("deployments.observability.tracing._tracer", self._provider.get_tracer("vitrine"))
+        monkeypatch.setattr(
+            "deployments.observability.telemetry._tracer", self._provider.get_tracer("vitrine")
+        )
 
     @contextmanager
     def root(self) -> Iterator[str]:

@@ -16,7 +16,7 @@ from deployments.http.bodies import RequestBody
 from deployments.http.dependencies import READ, services
 from deployments.http.errors import status_of
 from deployments.http.inputs import decode_images
-from deployments.observability.request_context import note_error
+from deployments.observability.telemetry import note_error
 from vitrine.schemas.embeddings import MetaResponse, VectorizeRequest, VectorizeResponse
 
 

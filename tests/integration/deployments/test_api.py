@@ -159,6 +159,18 @@ async def test_vectors_left_behind_by_a_crash_are_never_shown(service: Service) 
     assert "red" not in await service.search(query="red", limit=5)
 
 
+async def test_a_page_that_is_filled_in_rounds_encodes_its_query_once(service: Service) -> None:
+    for color in COLORS:
+        await service.put(color, color)
+    for color in COLORS[:3]:
+        service.catalog.products.delete(color)
+    encoder = service.encoders["first"]
+    encoder.encoded = 0
+    found = await service.search(query="red", model="first", limit=2)
+    assert sorted(found) == sorted(COLORS[3:])
+    assert encoder.encoded == 1
+
+
 async def test_filters_and_exclusions_narrow_the_page(service: Service) -> None:
     for index, color in enumerate(COLORS):
         await service.put(color, color, attributes={"price": index * 10, "shade": color})

@@ -406,7 +406,7 @@ async def test_a_gateway_without_keys_does_not_start_where_serve_listens_on_a_ne
     monkeypatch.setattr(gateway.serve, "get_replica_context", lambda: None)
     # It would send the log of all tests that follow in this process to Serve's logger.
     monkeypatch.setattr(gateway, "start_telemetry", lambda: None)
-    monkeypatch.setattr("deployments.observability.ray_private._get_global_client", lambda: options)
+    monkeypatch.setattr("deployments.observability.telemetry._get_global_client", lambda: options)
     args = GatewayArgs(catalog=_catalog_config(tmp_path), milvus=MilvusConfig(uri="http://127.0.0.1:1"))
     with pytest.raises(ConfigError, match="listens on"):
         GatewayReplica(args)

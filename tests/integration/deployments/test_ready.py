@@ -58,6 +58,15 @@ def index_all(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> No
     asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).repair())
 
 
+@pytest.fixture
+def encoder(catalog: Catalog, store: MemoryStore) -> WatchedEncoder:
+    """Return an encoder that has indexed the catalog."""
+    encoder = WatchedEncoder("old")
+    index_all(encoder, catalog, store)
+    encoder.asked.clear()
+    return encoder
+
+
 def status_of(
     encoder: LocalEncoder, catalog: Catalog, store: MemoryStore, scale: Scale | None = None
 ) -> Status:
@@ -77,9 +86,9 @@ def ready(
     return asyncio.run(status_of(encoder, catalog, store, scale).ready())
 
 
-def test_an_encoder_whose_collection_is_complete_is_ready(catalog: Catalog, store: MemoryStore) -> None:
-    encoder = WatchedEncoder("old")
-    index_all(encoder, catalog, store)
+def test_an_encoder_whose_collection_is_complete_is_ready(
+    encoder: WatchedEncoder, catalog: Catalog, store: MemoryStore
+) -> None:
     assert ready(encoder, catalog, store).problems == {}
 
 
@@ -105,9 +114,9 @@ def test_new_weights_are_ready_once_their_own_collection_is_complete(
     assert ready(new, catalog, store).problems == {}
 
 
-def test_a_collection_that_lacks_images_says_how_many(catalog: Catalog, store: MemoryStore) -> None:
-    encoder = WatchedEncoder("old")
-    index_all(encoder, catalog, store)
+def test_a_collection_that_lacks_images_says_how_many(
+    encoder: WatchedEncoder, catalog: Catalog, store: MemoryStore
+) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (9, 9), "black").save(buffer, "PNG")
     catalog.products.put("late", "", "", {}, [NewImage(buffer.getvalue(), "image/png", 9, 9)])
@@ -116,10 +125,9 @@ def test_a_collection_that_lacks_images_says_how_many(catalog: Catalog, store: M
     assert "live" not in problem
 
 
-def test_checks_at_the_same_time_are_one(catalog: Catalog, store: MemoryStore) -> None:
-    encoder = WatchedEncoder("old")
-    index_all(encoder, catalog, store)
-    encoder.asked.clear()
+def test_checks_at_the_same_time_are_one(
+    encoder: WatchedEncoder, catalog: Catalog, store: MemoryStore
+) -> None:
     status = status_of(encoder, catalog, store)
 
     async def many() -> list[Readiness]:
@@ -127,21 +135,13 @@ def test_checks_at_the_same_time_are_one(catalog: Catalog, store: MemoryStore) -
 
     assert [each.problems for each in asyncio.run(many())] == [{}] * 20
     assert encoder.asked == [PROBE], "the ensemble searches with what the encoder has made of the image"
+    asyncio.run(status.ready())
+    assert encoder.asked == [PROBE] * 2
 
 
-def test_every_check_sends_the_same_image(catalog: Catalog, store: MemoryStore) -> None:
-    encoder = WatchedEncoder("old")
-    index_all(encoder, catalog, store)
-    encoder.asked.clear()
-    for _ in range(3):
-        ready(encoder, catalog, store)
-    assert encoder.asked == [PROBE] * 3
-
-
-def test_a_model_at_zero_is_ready_and_is_not_started(catalog: Catalog, store: MemoryStore) -> None:
-    encoder = WatchedEncoder("old")
-    index_all(encoder, catalog, store)
-    encoder.asked.clear()
+def test_a_model_at_zero_is_ready_and_is_not_started(
+    encoder: WatchedEncoder, catalog: Catalog, store: MemoryStore
+) -> None:
     encoder.away = True
     assert ready(encoder, catalog, store, Scale(at_zero=True, deployed_at=1.0)).problems == {}
     assert encoder.asked == []
@@ -157,10 +157,8 @@ def test_a_model_without_replicas_that_has_failed_to_deploy_is_not_ready(
 
 
 def test_a_controller_that_hangs_keeps_no_model_from_being_ready(
-    catalog: Catalog, store: MemoryStore
+    encoder: WatchedEncoder, catalog: Catalog, store: MemoryStore
 ) -> None:
-    encoder = WatchedEncoder("old")
-    index_all(encoder, catalog, store)
     status = status_of(encoder, catalog, store)
 
     async def never(_name: str) -> Scale:

@@ -1,4 +1,4 @@
-"""The background repair: each model in loops of its own."""
+"""The background repair: each model in loops of its own, and captions where they are asked for."""
 
 import asyncio
 import io
@@ -13,11 +13,14 @@ from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import Internal, Unavailable
+from core.indexing import CaptionReport
 from core.types import Encoded, EncoderInput, NewImage, row_key
-from deployments.config import RepairArgs
+from deployments.config import IngestCaptions, RepairArgs
 from deployments.replicas import repair
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
+from models.config import CaptionConfig
+from tests.support.image_files import image as colored
 from tests.support.local_encoder import LocalEncoder
 
 
@@ -60,7 +63,7 @@ def catalog(args: RepairArgs) -> Iterator[Catalog]:
 @pytest.fixture
 def encoders(monkeypatch: pytest.MonkeyPatch) -> dict[str, LocalEncoder]:
     made = {"quick": LocalEncoder("quick"), "slow": HeldEncoder("slow")}
-    monkeypatch.setattr(repair, "HandleEncoder", lambda name, deadline_s, scale: made[name])
+    monkeypatch.setattr(repair, "HandleEncoder", lambda name, *_, **__: made[name])
     return made
 
 
@@ -239,3 +242,53 @@ def test_a_loop_that_has_ended_fails_the_health_check(
         await replica.stop()
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("asked", "able", "captions"),
+    [(True, True, {"a red thing", "a blue thing"}), (True, False, {None}), (False, True, {None})],
+)
+def test_images_are_captioned_when_asked_for_and_a_model_that_cannot_stops_nothing(
+    asked: bool,
+    able: bool,
+    captions: set[str | None],
+    args: RepairArgs,
+    catalog: Catalog,
+    encoders: dict[str, LocalEncoder],
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    encoders["writer"] = writer = LocalEncoder("writer", captions=CaptionConfig() if able else None)
+    collection = asyncio.run(writer.describe()).collection
+    for color in ("red", "blue"):
+        catalog.products.put(color, "", "", {}, [colored(color)])
+    passes: list[int] = []
+    caption = repair.Captioner.repair
+
+    async def counted(captioner: repair.Captioner, batch_size: int) -> CaptionReport:
+        passes.append(batch_size)
+        return await caption(captioner, batch_size)
+
+    monkeypatch.setattr(repair.Captioner, "repair", counted)
+
+    def state() -> tuple[int, set[str | None]]:
+        images = [each for product in catalog.products.page(10) for each in product.images]
+        return catalog.ledger.counts(collection).indexed, {each.caption for each in images}
+
+    async def scene() -> None:
+        settings = IngestCaptions(model="writer") if asked else None
+        replica = repair.RepairReplica(args.model_copy(update={"captions": settings}))
+        await replica.reconfigure({"models": ["writer"]})
+        async with asyncio.timeout(60):
+            while state() != (2, captions) or (asked and len(passes) < 3):
+                await asyncio.sleep(0.01)
+        await replica.check_health()
+        await replica.stop()
+
+    with caplog.at_level("WARNING", logger="deployments"):
+        asyncio.run(scene())
+    assert state() == (2, captions)
+    assert bool(passes) == asked
+    complaints = [record for record in caplog.records if "writes no captions" in record.getMessage()]
+    assert len(complaints) == (asked and not able)

@@ -17,7 +17,7 @@ from deployments.http import errors
 from deployments.http.middleware import RequestId
 from deployments.observability.access_log import AccessLog
 from deployments.observability.metrics import ERRORS, REQUEST_SECONDS, REQUESTS
-from deployments.observability.request_context import note_model
+from deployments.observability.telemetry import note_model
 from tests.support.telemetry import RecordedMetrics, Spans
 
 pytestmark = pytest.mark.anyio

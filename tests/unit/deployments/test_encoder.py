@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
+from core.telemetry import current_request_id
 from core.types import PROBE
+from deployments.observability.telemetry import as_request
 from deployments.replicas import encoder as replicas
 from deployments.replicas.encoder import DEAD_BATCHES, EncoderReplica
-from models.config import EncoderConfig
+from models.config import CaptionConfig, EncoderConfig
 from models.encoder import Encoder
 from models.images import Decoded
 from tests.support.image_files import file
@@ -27,6 +29,10 @@ PATIENCE_S = 10
 
 def png(level: int) -> bytes:
     return file(Image.new("RGB", (8, 8), (level, 0, 0)), "PNG")
+
+
+def colored(color: str) -> bytes:
+    return file(Image.new("RGB", (30, 20), color), "PNG")
 
 
 @pytest.fixture
@@ -80,30 +86,55 @@ async def test_one_thread_loads_the_model_and_runs_it(monkeypatch: pytest.Monkey
     assert threading.get_ident() not in threads
 
 
+@pytest.mark.parametrize("call", ["image", "text", "caption"])
 async def test_a_model_that_fails_batch_after_batch_asks_to_be_replaced(
-    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+    call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    replica = EncoderReplica(EncoderConfig(name="tested", family="fake", captions=CaptionConfig()))
+
+    async def answer(number: int) -> object:
+        if call == "caption":
+            return (await replica.caption([png(number)])).texts[0]
+        return (await replica.encode([png(number) if call == "image" else f"red {number}"])).vectors[0]
+
     def lost(_batch: Sequence[object]) -> NDArray[np.float32]:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    forward = replica._encoder.forward
-    monkeypatch.setattr(replica._encoder, "forward", lost)
-    for number in range(DEAD_BATCHES):
-        await replica.check_health()
-        (answer,) = (await replica.encode([png(number)])).vectors
-        assert isinstance(answer, ModelUnavailable)
-    with pytest.raises(ModelUnavailable, match="3 batches in a row"):
-        await replica.check_health()
-    monkeypatch.setattr(replica._encoder, "forward", forward)
-    await replica.encode([png(9)])
+    with monkeypatch.context() as broken:
+        for method in ("forward", "forward_texts", "write"):
+            broken.setattr(replica._encoder, method, lost)
+        for number in range(DEAD_BATCHES):
+            await replica.check_health()
+            assert isinstance(await answer(number), ModelUnavailable)
+        with pytest.raises(ModelUnavailable, match="3 batches in a row"):
+            await replica.check_health()
+    assert not isinstance(await answer(9), ModelUnavailable)
     await replica.check_health()
 
 
-async def test_broken_images_say_nothing_about_the_model(replica: EncoderReplica) -> None:
+async def test_bad_inputs_say_nothing_about_the_model() -> None:
+    replica = EncoderReplica(EncoderConfig(name="tested", family="fake", captions=CaptionConfig()))
     for number in range(DEAD_BATCHES):
         (answer,) = (await replica.encode([b"no image %d" % number])).vectors
         assert isinstance(answer, InvalidImage)
+        (text,) = (await replica.caption([b"no image %d" % number])).texts
+        assert isinstance(text, InvalidImage)
     await replica.check_health()
+
+
+async def test_images_are_decoded_for_their_request(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, ids = replica._encoder.decode, list[str]()
+
+    def noted(image: bytes) -> NDArray[np.uint8]:
+        ids.append(current_request_id())
+        return decode(image)
+
+    monkeypatch.setattr(replica._encoder, "decode", noted)
+    with as_request("shop-17"):
+        await replica.encode([png(1)])
+    assert ids == ["shop-17"]
 
 
 async def test_a_bug_that_one_image_meets_costs_its_own_answer_alone(
@@ -172,3 +203,39 @@ async def test_a_failed_probe_is_not_kept(replica: EncoderReplica, monkeypatch: 
     assert isinstance((await replica.encode([PROBE])).vectors[0], ModelUnavailable)
     monkeypatch.setattr(replica._encoder, "forward", forward)
     assert isinstance((await replica.encode([PROBE])).vectors[0], np.ndarray)
+
+
+def captioning(captions: CaptionConfig | None) -> EncoderReplica:
+    return EncoderReplica(
+        EncoderConfig(name="tested", family="fake", captions=captions, batch_wait_timeout_s=0.1)
+    )
+
+
+async def test_images_of_all_requests_share_batches_and_fail_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = captioning(CaptionConfig(max_batch_size=3))
+    sizes: list[int] = []
+    write = served._encoder.write
+
+    def counted(batch: NDArray[np.uint8]) -> list[str]:
+        sizes.append(len(batch))
+        return write(batch)
+
+    monkeypatch.setattr(served._encoder, "write", counted)
+    red, blue, encoded = await asyncio.gather(
+        served.caption([colored("red"), b"words", colored("navy")]),
+        served.caption([colored("blue")] * 4),
+        served.encode([colored("red")]),
+    )
+    assert (red.texts[0], red.texts[2]) == ("a red thing", "a navy thing")
+    assert isinstance(red.texts[1], InvalidImage)
+    assert red.timings_ms["replica"] > 0
+    assert blue.texts == ["a blue thing"] * 4
+    assert len(encoded.vectors) == 1
+    assert sizes == [3, 3]
+
+
+async def test_a_replica_without_captions_refuses_the_call() -> None:
+    with pytest.raises(UnsupportedModality, match="tested writes no captions"):
+        await captioning(None).caption([png(1)])

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -16,10 +16,15 @@ from ray.serve.exceptions import (
 )
 
 from core.errors import DeadlineExceeded, Internal, InvalidInput, ModelUnavailable
+from core.ports import EncoderClient
+from core.search import ModelSearch
 from deployments.http.errors import status_of
 from deployments.http.limits import Deadline, ending_at, within_deadline
 from deployments.observability.telemetry import called
+from deployments.replicas.encoder import EncoderReplica
 from deployments.replicas.handles import DeploymentHandle
+from milvus.memory import MemoryStore
+from models.config import EncoderConfig
 
 pytestmark = pytest.mark.anyio
 
@@ -206,3 +211,22 @@ async def test_a_call_gets_what_is_left_of_its_request() -> None:
     assert 1 < limits["thread"] <= limits["call"] < 59.96
     assert limits["short call"] == 0.01
     assert limits["after the answer"] == within_deadline(30) == 30
+
+
+async def test_a_circuit_breaker_asks_the_model_itself_and_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = EncoderReplica(EncoderConfig(name="dino", family="fake"))
+    search = ModelSearch(cast(EncoderClient, replica), MemoryStore())
+    forward, passes = replica._encoder.forward, list[int]()
+    monkeypatch.setattr(
+        replica._encoder, "forward", lambda batch: passes.append(len(batch)) or forward(batch)
+    )
+    for _ in range(3):
+        await search.reach()
+    assert passes == [1, 1, 1]
+
+    def lost(_batch: object) -> None:
+        raise RuntimeError("CUDA error")
+
+    monkeypatch.setattr(replica._encoder, "forward", lost)
+    with pytest.raises(ModelUnavailable):
+        await search.reach()

@@ -88,17 +88,13 @@ async def test_a_database_that_is_away_leaves_the_figures_and_their_time(
     assert "the ledger of first cannot be sampled: the database is away" in caplog.text
 
 
-async def test_slow_samples_are_taken_less_often(
-    recorded: RecordedMetrics, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = iter([0.0, 5.0])
-    clock = SimpleNamespace(monotonic=lambda: next(now), time=lambda: 0.0)
-    monkeypatch.setattr("deployments.replicas.repair.time", clock)
-    assert await samples(Progress()).sample([LocalEncoder("first")]) == 100
-
-
-async def test_waiting_for_a_model_does_not_count_as_reading(
-    recorded: RecordedMetrics, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("model_s", "database_s", "pause_s"), [(0, 5, 100), (30, 0, 30)])
+async def test_the_pause_follows_how_long_the_database_reads_and_not_how_long_a_model_takes(
+    model_s: float,
+    database_s: float,
+    pause_s: float,
+    recorded: RecordedMetrics,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0], time=lambda: 0.0)
@@ -106,7 +102,12 @@ async def test_waiting_for_a_model_does_not_count_as_reading(
 
     class Slow(LocalEncoder):
         async def describe(self) -> EncoderInfo:
-            now[0] += 30
+            now[0] += model_s
             return await super().describe()
 
-    assert await samples(Progress()).sample([Slow("first")]) == 30
+    class Reading(Progress):
+        def of(self, collection: str) -> IndexProgress:
+            now[0] += database_s
+            return super().of(collection)
+
+    assert await samples(Reading()).sample([Slow("first")]) == pause_s

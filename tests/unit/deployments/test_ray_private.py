@@ -8,16 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from ray.serve.context import _get_serve_request_context
-
-from deployments.observability.ray_private import changed_serve_request, serve_request_id
 
 ROOT = Path(__file__).parents[3]
 LAYERS = ("core", "models", "catalog", "milvus", "deployments", "jobs", "vitrine", "demo")
 KEEPERS = {
-    "ray.serve.context._get_global_client": "deployments/observability/ray_private.py",
-    "ray.serve.context._get_serve_request_context": "deployments/observability/ray_private.py",
-    "ray.serve.context._serve_request_context": "deployments/observability/ray_private.py",
+    "ray.serve.context._get_global_client": "deployments/observability/telemetry.py",
+    "ray.serve.context._get_serve_request_context": "deployments/observability/telemetry.py",
+    "ray.serve.context._serve_request_context": "deployments/observability/telemetry.py",
     "ray._private.parameter": "jobs/runner/cluster.py",
     "ray._private.ray_constants": "jobs/runner/cluster.py",
     "ray._private.services": "jobs/runner/cluster.py",
@@ -83,12 +80,3 @@ def test_the_release_of_ray_is_the_one_whose_private_names_are_used() -> None:
 
 def test_each_private_name_of_ray_is_in_one_module() -> None:
     assert sorted(private_uses()) == sorted(KEEPERS.items())
-
-
-@pytest.mark.parametrize("field", ["request_id", "_internal_request_id"])
-def test_a_field_of_serves_context_is_changed_for_a_block_alone(field: str) -> None:
-    before = serve_request_id()
-    with changed_serve_request(**{field: "shop-17"}):
-        assert getattr(_get_serve_request_context(), field) == "shop-17"
-    assert getattr(_get_serve_request_context(), field) != "shop-17"
-    assert serve_request_id() == before

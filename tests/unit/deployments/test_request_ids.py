@@ -7,7 +7,7 @@ from dataclasses import replace
 from ray.serve.context import _get_serve_request_context, _serve_request_context
 
 from core.telemetry import current_request_id
-from deployments.observability.request_context import (
+from deployments.observability.telemetry import (
     apart_from_request,
     as_request,
     as_request_of_caller,

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from ray.serve.schema import ApplicationStatus
 
 from core.types import EncoderInfo, LedgerCounts
 from deployments.replicas import handles
-from deployments.replicas.handles import HandleEncoder, LastInfos, Scale, Scales
+from deployments.replicas.handles import HandleEncoder, Scale, Scales
 from deployments.services import status
 from deployments.services.encoders import EncoderSet
 from deployments.services.status import ModelStatus, Status
@@ -35,18 +36,33 @@ class Served:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(handles, "INFO_TTL_S", -1.0)
-        self.scale, self.replicas = Scale(), Replicas()
-        self.encoder = HandleEncoder("model", 5, self.report)
+        monkeypatch.setattr(handles, "SCALE_TTL_S", 0.0)
+        self.scale, self.replicas, self.reports = Scale(), Replicas(), 0
+        self.encoder = HandleEncoder("model", 5, self.report, starts=False)
         monkeypatch.setattr(self.encoder, "_replicas", self.replicas)
 
     async def report(self, _name: str) -> Scale:
+        self.reports += 1
         return self.scale
+
+    def run(self, call: Callable[[], Awaitable[object]]) -> None:
+        """Make a call, and let the encoder note the deployment that has answered."""
+
+        async def noted() -> None:
+            await call()
+            if self.encoder._note is not None and not self.encoder._note.done():
+                await self.encoder._note
+
+        asyncio.run(noted())
 
     def described(self, times: int = 3) -> int:
         """Describe the encoder; returns how often it was asked until now."""
         for _ in range(times):
-            assert asyncio.run(self.encoder.describe()).name == "model"
+            self.run(self.encoder.describe)
         return self.replicas.calls.count("describe")
+
+    def work(self) -> None:
+        self.run(lambda: self.encoder.encode(["red"]))
 
 
 @pytest.fixture
@@ -73,7 +89,7 @@ def test_a_description_given_during_a_deployment_is_not_kept(served: Served) -> 
 
 def test_work_starts_an_encoder_at_zero(served: Served) -> None:
     served.scale = Scale(at_zero=True, deployed_at=1.0)
-    assert len(asyncio.run(served.encoder.encode(["red"])).vectors) == 1
+    served.work()
     assert served.replicas.calls == ["encode"]
 
 
@@ -81,7 +97,7 @@ def test_a_deployment_that_has_answered_is_not_asked_again(served: Served) -> No
     served.scale = Scale(at_zero=True, deployed_at=1.0)
     assert served.described() == 1
     served.scale = Scale(at_zero=False, deployed_at=2.0)
-    asyncio.run(served.encoder.encode(["red"]))
+    served.work()
     served.scale = Scale(at_zero=True, deployed_at=2.0)
     assert served.described() == 1
 
@@ -163,7 +179,7 @@ def test_a_model_that_does_not_answer_is_reported_and_not_waited_for(monkeypatch
 AT_ZERO = Scale(at_zero=True, deployed_at=2.0)
 
 
-def reported(last_infos: LastInfos | None = None) -> ModelStatus:
+def reported(last_info: Callable[[str, Scale], EncoderInfo | None] | None = None) -> ModelStatus:
     """Report a model at zero, whose live version is `REGISTERED`."""
     catalog = SimpleNamespace(ledger=SimpleNamespace(versions=lambda: [REGISTERED]))
     store = SimpleNamespace(alias_target=lambda _name: REGISTERED.collection)
@@ -177,34 +193,14 @@ def reported(last_infos: LastInfos | None = None) -> ModelStatus:
 
     parts: Any = (catalog, store, EncoderSet(["model"], Hanging), None, 0.9, Counts())
     check: Any = SimpleNamespace(require=lambda: None)
-    last_info = None if last_infos is None else last_infos.of
     (found,) = asyncio.run(Status(*parts, check, at_zero, last_info).models())
     return found
 
 
-def last_infos(served: Served, deployed_at: float | None) -> LastInfos:
-    """Note what an encoder says when it is asked for work during this deployment."""
-    infos = LastInfos(served.report)
-    encoder = HandleEncoder("model", 5, note=infos.note)
-    encoder._replicas = served.encoder._replicas
-    served.scale = Scale(at_zero=False, deployed_at=deployed_at)
-
-    async def encode() -> None:
-        await encoder.encode(["red"])
-        await asyncio.gather(*infos._notes.values())
-
-    asyncio.run(encode())
-    return infos
-
-
-def test_a_model_at_zero_is_reported_by_the_register_and_not_asked() -> None:
-    found = reported()
-    assert (found.info, found.live, found.problem) == (REGISTERED, True, None)
-    assert found.captions is None, "the register does not know"
-
-
 def test_a_model_at_zero_is_reported_as_it_last_described_itself(served: Served) -> None:
-    found = reported(last_infos(served, deployed_at=2.0))
+    served.scale = Scale(at_zero=False, deployed_at=2.0)
+    served.work()
+    found = reported(lambda _name, scale: served.encoder.last_info(scale))
     assert found.info is not None
     assert (found.info.fingerprint, found.live) != (REGISTERED.fingerprint, True)
     assert found.info.captions is not None
@@ -213,23 +209,16 @@ def test_a_model_at_zero_is_reported_as_it_last_described_itself(served: Served)
 
 @pytest.mark.parametrize("deployed_at", [1.0, None])
 def test_what_another_deployment_said_is_not_reported(served: Served, deployed_at: float | None) -> None:
-    found = reported(last_infos(served, deployed_at))
+    served.scale = Scale(at_zero=False, deployed_at=deployed_at)
+    served.work()
+    found = reported(lambda _name, scale: served.encoder.last_info(scale))
     assert (found.info, found.captions) == (REGISTERED, None)
 
 
-def test_a_gateway_keeps_what_an_encoder_said_and_asks_serve_once_in_a_while() -> None:
-    asked: list[str] = []
-
-    async def scale(name: str) -> Scale:
-        asked.append(name)
-        return AT_ZERO
-
-    async def note() -> None:
-        for _ in range(5):
-            infos.note(REGISTERED)
-            await asyncio.sleep(0)
-
-    infos = LastInfos(scale)
-    asyncio.run(note())
-    assert asked == ["model"]
-    assert infos.of("model", AT_ZERO) == REGISTERED
+def test_work_asks_serve_for_the_deployment_once_in_a_while(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handles, "SCALE_TTL_S", 60.0)
+    for _ in range(5):
+        served.work()
+    assert served.reports == 1

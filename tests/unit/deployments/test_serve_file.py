@@ -158,7 +158,7 @@ MISTAKES: dict[str, tuple[tuple[str, str], str, str]] = {
     "duplicate key": (
         ("      family: dinov2\n", "      family: blip2\n      family: dinov2\n"),
         "family: dinov2",
-        "applications[2].args.family (dinov2): duplicate key in lines 69 and 70; only the last would count",
+        "cannot be read as YAML: 'family' is in line 69 too; only the last would count",
     ),
     "other name than the application": (
         ("      name: openclip", "      name: clip"),
@@ -185,6 +185,16 @@ MISTAKES: dict[str, tuple[tuple[str, str], str, str]] = {
         ("      milvus: *milvus\n    d", "      milvus: *milvus\n      captions: {model: dinov2}\n    d"),
         "captions:",
         "applications[5].args.captions.model (repair): encoder 'dinov2' writes no captions; its args need",
+    ),
+    "an encoder with the name of another readiness check": (
+        ("&models [openclip,", "&models [catalog, openclip,"),
+        "catalog",
+        "applications[5].deployments[0].user_config.models (repair): an encoder may not be called 'catalog'",
+    ),
+    "an address that Milvus Lite cannot listen on": (
+        ("address: unix:${VITRINE_HOME}/milvus.sock", "address: 127.0.0.1:19530"),
+        "address:",
+        "applications[0].args.address (milvus-lite): 127.0.0.1:19530: expected unix:/path, http://host:port",
     ),
     "another address than that of Milvus Lite": (
         ("address: unix:${VITRINE_HOME}/milvus.sock", "address: unix:${VITRINE_HOME}/lite.sock"),
@@ -259,7 +269,10 @@ def test_mistakes_come_in_the_order_of_their_lines(tmp_path: Path) -> None:
         ("applications: [1]", 1, "Input should be a valid dictionary"),
         ("applications: [{name: a}]", 1, "Field required"),
         ("applications: {name: a}", 1, "Input should be a valid list"),
-        ("applications: [{a: 1, a: 2}]\n", 1, "duplicate key in lines 1 and 1"),
+        ("applications: [{a: 1, a: 2}]\n", 1, "cannot be read as YAML: 'a' is in line 1 too"),
+        ("? [a]\n: 1", 1, "cannot be read as YAML: found unhashable key"),
+        ("a: &a {b: 1, c: 1}\nd: &d {<<: *a, b: 2}\ne: {<<: *d, b: 3}", None, "Field required"),
+        ("a: \0", None, "cannot be read as YAML: special characters are not allowed"),
     ],
 )
 def test_a_file_that_holds_no_configuration_is_reported(
@@ -270,6 +283,21 @@ def test_a_file_that_holds_no_configuration_is_reported(
     mistake = check_serve_file(file)[0]
     assert mistake.line == line
     assert mistake.message.startswith(message)
+
+
+@pytest.mark.parametrize("check", [check_serve_file, read_serve_file, catalog_of])
+def test_a_file_in_another_encoding_is_named_with_the_line(
+    check: Callable[[Path], object], tmp_path: Path
+) -> None:
+    file = tmp_path / "serve_config.yaml"
+    file.write_bytes("applications:\n  # größer\n".encode("latin-1"))
+    expected = f"{file}:2: cannot be read as YAML: byte 0xf6 is not UTF-8; save the file as UTF-8"
+    if check is check_serve_file:
+        assert [str(each) for each in check_serve_file(file)] == [expected]
+    else:
+        with pytest.raises(ConfigError) as caught:
+            check(file)
+        assert caught.value.message == expected
 
 
 def test_without_its_variables_a_file_is_checked_as_far_as_can_be(
@@ -299,7 +327,6 @@ def test_an_application_without_its_deployment_is_reported(tmp_path: Path) -> No
     [
         ("unix:/x/milvus.sock", "unix:///x/milvus.sock"),
         ("unix:///x/milvus.sock", "unix:/x/milvus.sock"),
-        ("127.0.0.1:19530", "http://127.0.0.1:19530"),
         ("http://127.0.0.1:19530", "http://127.0.0.1:19530/"),
     ],
 )

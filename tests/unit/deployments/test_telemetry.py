@@ -9,13 +9,16 @@ import pytest
 from core.errors import InvalidImage
 from core.telemetry import Stage, answering, watch_stages
 from deployments.observability.metrics import ERRORS, STAGE_SECONDS
-from deployments.observability.telemetry import RecordedStage, ServeLogHandler, error_type, start_telemetry
-from deployments.observability.tracing import (
+from deployments.observability.telemetry import (
+    ServeLogHandler,
     answer_headers,
+    error_type,
     mark_failed,
     past_span,
+    recorded_stage,
     span,
     span_processors,
+    start_telemetry,
     trace_id,
 )
 from tests.support.telemetry import RecordedMetrics, Spans
@@ -23,7 +26,7 @@ from tests.support.telemetry import RecordedMetrics, Spans
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordedMetrics]:
-    watch_stages(RecordedStage)
+    watch_stages(recorded_stage)
     yield RecordedMetrics(monkeypatch)
     watch_stages(None)
 
