@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from catalog.fetching.connections import is_url
 from catalog.sources.entries import Entry, FieldMap, ImageReference, Record, plain_name, read_entry
 from catalog.sources.folder import inside
 from catalog.sources.table import Table
@@ -76,7 +77,7 @@ class Manifest:
             yield _joined(group)
 
     def _locate(self, text: str) -> ImageReference:
-        if text[:8].lower().startswith(("http://", "https://")):
+        if is_url(text):
             return text
         return inside(self._folder, text)
 

@@ -487,3 +487,9 @@ def test_a_manifest_that_changed_has_another_version(tmp_path: Path) -> None:
     before = source(file(tmp_path, "product_id\n1\n")).version
     assert source(tmp_path / "shop.csv").version == before
     assert source(file(tmp_path, "product_id\n1\n2\n")).version != before
+
+
+@pytest.mark.parametrize("image", ["//cdn.shop.test/1.jpg", "data:image/png;base64,iVBORw0KGgo="])
+def test_an_image_without_http_before_it_is_a_url_as_well(tmp_path: Path, image: str) -> None:
+    (record,) = records(read(file(tmp_path, f'id,images\n7,"{image}"\n')))
+    assert record.images == (image,)
