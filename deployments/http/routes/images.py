@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from deployments.http.dependencies import READ, services
-from deployments.http.errors import fails
+from deployments.http.auth import READ
+from deployments.http.errors import WITH_KEY, fails
+from deployments.http.requests import services
 from deployments.services.thumbnails import MEDIA_TYPE, Size
 
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
@@ -31,7 +32,7 @@ def matches(request: Request, etag: str) -> bool:
     return "*" in named or etag.removeprefix("W/") in named
 
 
-router = APIRouter(prefix="/v1", tags=["products"], dependencies=[READ])
+router = APIRouter(prefix="/v1", tags=["products"], dependencies=[READ], responses=fails(*WITH_KEY))
 THUMBNAIL_FILE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file.",

@@ -30,7 +30,7 @@ from core.types import Encoded, EncoderInput
 from deployments.config import AdmissionConfig, AuthenticationConfig, GatewayArgs, ServedModels
 from deployments.http.app import create_app
 from deployments.http.errors import GATEWAY_HEADER
-from deployments.http.limits import FIRST_SEARCHES
+from deployments.http.middleware import FIRST_SEARCHES
 from deployments.replicas import gateway
 from deployments.replicas.gateway import GatewayReplica
 from deployments.services.assembly import assemble

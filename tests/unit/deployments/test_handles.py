@@ -17,7 +17,7 @@ from ray.serve.exceptions import (
 
 from core.errors import DeadlineExceeded, Internal, InvalidInput, ModelUnavailable
 from deployments.http.errors import status_of
-from deployments.http.limits import Deadline, ending_at, within_deadline
+from deployments.http.middleware import Deadline, ending_at, within_deadline
 from deployments.observability.telemetry import called
 from deployments.replicas.handles import DeploymentHandle
 

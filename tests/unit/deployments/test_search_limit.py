@@ -1,4 +1,4 @@
-from deployments.http.limits import (
+from deployments.http.middleware import (
     FIRST_SEARCHES,
     FORGET_S,
     LEAST_SEARCHES,
