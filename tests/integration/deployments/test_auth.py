@@ -678,7 +678,7 @@ async def test_only_a_large_body_is_parsed_beside_the_event_loop(
         threads.append(threading.current_thread())
         return json.loads(data)
 
-    monkeypatch.setattr("deployments.http.bodies.from_json", note_thread)
+    monkeypatch.setattr("deployments.http.requests.from_json", note_thread)
     async with client_of(build(catalog, tmp_path)) as client:
         for size in (1_000, 1_000_000):
             answer = await client.put("/v1/products/p", json={"images": ["%" * size]})

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from core.errors import InvalidInput
-from deployments.http import bodies
-from deployments.http.bodies import decode_base64
+from deployments.http import requests
+from deployments.http.requests import decode_base64
 from models.config import CaptionConfig
 from tests.support.image_files import file
 from tests.support.local_encoder import LocalEncoder
@@ -53,7 +53,7 @@ async def test_json_and_base64_are_read_in_the_threads_for_bodies(
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             assert (await client.put("/v1/products/small", json={"images": [SMALL]})).is_success
-            monkeypatch.setattr(bodies, "parse", noted(bodies.parse, threads))
+            monkeypatch.setattr(requests, "parse", noted(requests.parse, threads))
             monkeypatch.setattr(base64, "b64decode", noted(base64.b64decode, threads))
             answer = await client.request(method, path, json=body)
     assert answer.is_success, answer.text
@@ -71,7 +71,7 @@ def test_base64_of_any_length_comes_back(size: int, head: str) -> None:
 
 @pytest.mark.parametrize("broken", ["=" * 4, "*", "A===", "AA==", " AAA", "é"])
 def test_what_is_no_base64_is_refused_wherever_it_stands(broken: str) -> None:
-    first = "A" * (bodies._PIECE_CHARS - len(broken))
+    first = "A" * (requests._PIECE_CHARS - len(broken))
     for encoded in (first + broken + "AAAA", "AAAA" + broken + "AAAA"):
         with pytest.raises(InvalidInput):
             asyncio.run(decode_base64(encoded, "image"))
