@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.api_keys import NO_KEYS_NOTICE, SCOPES, allows, is_loopback
 from core.errors import Forbidden, RateLimited, Unauthenticated, VitrineError
 from deployments.http.errors import answer
-from deployments.http.middleware import HEALTH
+from deployments.http.middleware import HEALTH, HttpMiddleware
 from deployments.http.requests import services
 from deployments.services.api_keys import ANONYMOUS, ApiKeys, Caller
 
@@ -26,21 +26,18 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SAME_SITE = frozenset({"same-origin", "none"})
 
 
-class Authentication:
+class Authentication(HttpMiddleware):
     """Middleware that finds the caller by its key and applies its rate limit; it sets `request.state.caller`.
 
     It runs before the body is read, so that requests without a key cost little.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        super().__init__(app)
         self._rates = RateLimiter()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 403 or 429."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         if needs_key(scope["path"]):
             request = Request(scope)
             try:

@@ -64,8 +64,11 @@ def status_of(error: VitrineError) -> int:
 
 def error_body(error: VitrineError, request_id: str) -> dict[str, Any]:
     """The one shape of errors, also used for single items of a batch."""
-    kind = error.kind
-    return {"error": {"type": kind, "message": error.message, "param": error.param, "request_id": request_id}}
+    return _body(error.kind, error.message, error.param, request_id)
+
+
+def _body(kind: str, message: str, param: str | None, request_id: str) -> dict[str, Any]:
+    return {"error": {"type": kind, "message": message, "param": param, "request_id": request_id}}
 
 
 def answer(error: VitrineError, request_id: str) -> JSONResponse:
@@ -116,20 +119,14 @@ async def _answer_validation(request: Request, error: Exception) -> JSONResponse
 
 async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    kind, message = "invalid_request", str(error.detail)
+    request_id = request.state.request_id
     if error.status_code == 404:
         path = request.url.path
-        kind, message = "not_found", f"there is no path {path!r:.200}"
-        if path.endswith("/"):
-            message += "; paths have no slash at their end"
-    note_error(kind)
-    body = {
-        "type": kind,
-        "message": message,
-        "param": None,
-        "request_id": request.state.request_id,
-    }
-    return JSONResponse({"error": body}, error.status_code, error.headers)
+        hint = "; paths have no slash at their end" if path.endswith("/") else ""
+        return answer(NotFound(f"there is no path {path!r:.200}{hint}"), request_id)
+    note_error("invalid_request")
+    body = _body("invalid_request", str(error.detail), None, request_id)
+    return JSONResponse(body, error.status_code, error.headers)
 
 
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -23,17 +23,26 @@ from deployments.observability.request_context import as_request, id_headers, ne
 _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class RequestId:
-    """Gives each request an id: the caller's X-Request-ID where it is clean, else a new one."""
+class HttpMiddleware:
+    """Base of middleware for requests: what else a server sends passes by."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        await (self.handle if scope["type"] == "http" else self._app)(scope, receive, send)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or pass it on."""
+        raise NotImplementedError
+
+
+class RequestId(HttpMiddleware):
+    """Gives each request an id: the caller's X-Request-ID where it is clean, else a new one."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; add the mark, the id and by default `no-store` to the answer."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = sent if _CLEAN_ID.fullmatch(sent) else new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
@@ -168,18 +177,15 @@ def ending_at(ends_at: float | None) -> Iterator[None]:
         _ends_at.reset(token)
 
 
-class Deadline:
+class Deadline(HttpMiddleware):
     """Ends every request in the caller's time or the configured one, whichever is shorter."""
 
     def __init__(self, app: ASGIApp, limit_s: float) -> None:
-        self._app = app
+        super().__init__(app)
         self._limit_s = limit_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; when its time is over, cancel its work and answer 503."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         try:
             limit_s = self._limit(Headers(scope=scope).get(TIMEOUT_HEADER))
             await self._run(limit_s, scope, receive, send)
@@ -228,20 +234,20 @@ since embeddings gain from batches."""
 OVERLOADED = "as many requests as possible are in work; try again shortly"
 
 
-class Admission:
+class Admission(HttpMiddleware):
     """Admission control: refuses requests at once that would only wait.
 
     Serve limits its queues too, but answers in its own shape, and only after the queue is full.
     """
 
     def __init__(self, app: ASGIApp, max_in_flight: int, search_slowdown: float) -> None:
-        self._app = app
+        super().__init__(app)
         self._free = max_in_flight
         self._searches = SearchLimit(search_slowdown, max_in_flight)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 503."""
-        if scope["type"] != "http" or scope["path"].startswith(HEALTH):
+        if scope["path"].startswith(HEALTH):
             await self._app(scope, receive, send)
         elif self._free <= 0:
             await _refusal(scope)(scope, receive, send)
@@ -281,18 +287,15 @@ def _refusal(scope: Scope) -> JSONResponse:
     return answer(Overloaded(OVERLOADED), scope["state"]["request_id"])
 
 
-class BodyLimit:
+class BodyLimit(HttpMiddleware):
     """Refuses bodies above a number of bytes, by their declared length or as they arrive."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
+        super().__init__(app)
         self._max_bytes = max_bytes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on while its body keeps within the limit."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
             await answer(self._error(), scope["state"]["request_id"])(scope, receive, send)
@@ -313,18 +316,15 @@ class BodyLimit:
         return InputTooLarge(f"the request body is larger than the limit of {self._max_bytes} bytes")
 
 
-class Methods:
+class Methods(HttpMiddleware):
     """Answers HEAD as GET without its body (RFC 9110, 9.3.2), and OPTIONS and 405 with the methods of a path."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
-        self._app = app
+        super().__init__(app)
         self._routes = routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; routes see GET in place of HEAD."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         if scope["method"] == "OPTIONS" and (allowed := self._allowed(scope)):
             await Response(status_code=204, headers={"Allow": allowed})(scope, receive, send)
             return

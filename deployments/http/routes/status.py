@@ -146,17 +146,7 @@ def _gaps(catalog: Catalog, model: str, fingerprint: str, limit: int) -> GapsRes
 
 def _version(info: EncoderInfo, counts: LedgerCounts, live: bool) -> ModelVersion:
     return ModelVersion(
-        model=info.name,
-        family=info.family,
-        checkpoint=info.checkpoint,
-        fingerprint=info.fingerprint,
-        collection=info.collection,
-        dimension=info.dimension,
-        modalities=list(info.modalities),
-        precision=info.precision,
-        device=info.device,
-        live=live,
-        counts=_counts(counts),
+        model=info.name, collection=info.collection, live=live, counts=_counts(counts), **asdict(info)
     )
 
 

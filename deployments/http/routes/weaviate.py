@@ -4,6 +4,7 @@ Weaviate reads `error` of an answer as a string, so these calls differ from all 
 """
 
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -75,13 +76,7 @@ async def vectorize(request: Request, body: VectorizeRequest) -> VectorizeRespon
 async def meta(request: Request) -> MetaResponse:
     """Describe the model behind `/vectorize`."""
     info = await _info(request)
-    return MetaResponse(
-        model=info.name,
-        family=info.family,
-        checkpoint=info.checkpoint,
-        fingerprint=info.fingerprint,
-        dimension=info.dimension,
-    )
+    return MetaResponse(model=info.name, **asdict(info))
 
 
 @router.get("/.well-known/live", summary="The process answers, as Weaviate asks", status_code=204)
