@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import FiniteFloat
@@ -19,8 +19,7 @@ from deployments.http.errors import WITH_BODY, WITH_KEY, fails
 from deployments.http.middleware import request_ends_at
 from deployments.http.requests import BodyRoute, Files, file_field, form, json_field, read_images, services
 from deployments.http.responses import product_response, search_response
-from deployments.http.routes.images import NOT_MODIFIED, kept_for_good, matches
-from models.images import MEDIA_TYPES, ImageLimits, inspect_image
+from models.images import ImageLimits, inspect_image
 from vitrine.schemas.products import IndexStatus, Product, PutProductRequest, PutProductResponse
 from vitrine.schemas.search import MAX_FALSE_MATCH_RATE, SCORE_THRESHOLD, SearchResponse
 
@@ -28,13 +27,6 @@ _CHECKED_AT_ONCE = 4
 router = APIRouter(
     prefix="/v1", tags=["products"], dependencies=[READ], responses=fails(*WITH_KEY), route_class=BodyRoute
 )
-IMAGE_FILE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The file.",
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES},
-    },
-    **NOT_MODIFIED,
-}
 
 
 @router.put(
@@ -140,24 +132,6 @@ async def similar_products(
         )
     )
     return search_response(found, request.state.request_id)
-
-
-@router.get(
-    "/images/{image_id}",
-    summary="Read an image file",
-    response_class=Response,
-    responses=IMAGE_FILE | fails(404),
-)
-async def get_image(image_id: str, request: Request) -> Response:
-    """Return the original image file."""
-    catalog = services(request).catalog
-    image = await asyncio.to_thread(catalog.products.image, image_id)
-    etag = f'"{image.sha256}"'
-    headers = kept_for_good(etag)
-    if matches(request, etag):
-        return Response(status_code=304, headers=headers)
-    data = await asyncio.to_thread(catalog.blobs.get, image.sha256)
-    return Response(data, media_type=image.media_type, headers=headers)
 
 
 async def _read_and_check(

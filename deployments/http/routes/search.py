@@ -11,7 +11,7 @@ from core.batching import input_bytes
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.filters import parse_filter
 from core.search import QueryPart, SearchQuery, SearchResult, StoredPart
-from core.types import Box, Cropped, ImageInput
+from core.types import Box, Cropped
 from deployments.http.auth import READ
 from deployments.http.errors import WITH_BODY, WITH_KEY, fails
 from deployments.http.requests import BodyRoute, File, Files, decode_base64, form, json_field, services
@@ -21,22 +21,6 @@ from deployments.services.assembly import Services
 from deployments.services.compare import Compared
 from vitrine.schemas import search as schemas
 from vitrine.schemas.products import Attribute, AttributesResponse, AttributeValue
-from vitrine.schemas.search import (
-    Agreement,
-    CompareRequest,
-    CompareResponse,
-    ImagePart,
-    ImageUrlPart,
-    ModelResults,
-    Part,
-    ProductImagePart,
-    ProductPart,
-    QueryRequest,
-    RankedProduct,
-    SearchRequest,
-    SearchResponse,
-    TextPart,
-)
 
 router = APIRouter(
     prefix="/v1", tags=["search"], dependencies=[READ], responses=fails(*WITH_KEY), route_class=BodyRoute
@@ -50,10 +34,10 @@ MAX_BYTES = 48 * 2**20
 @router.post(
     "/search",
     summary="Search by image, text, products, or all of them",
-    openapi_extra=form({"request": json_field(SearchRequest)}, other_files=_FILE),
+    openapi_extra=form({"request": json_field(schemas.SearchRequest)}, other_files=_FILE),
     responses=fails(*WITH_BODY, 404, 409, 424),
 )
-async def search(request: Request, body: SearchRequest, files: Files) -> SearchResponse:
+async def search(request: Request, body: schemas.SearchRequest, files: Files) -> schemas.SearchResponse:
     """Find products.
 
     JSON, or multipart with the same JSON in the field `request` and image files in other fields. A
@@ -68,10 +52,10 @@ async def search(request: Request, body: SearchRequest, files: Files) -> SearchR
 @router.post(
     "/compare",
     summary="Ask several models the same",
-    openapi_extra=form({"request": json_field(CompareRequest)}, other_files=_FILE),
+    openapi_extra=form({"request": json_field(schemas.CompareRequest)}, other_files=_FILE),
     responses=fails(*WITH_BODY, 404, 409, 424),
 )
-async def compare(request: Request, body: CompareRequest, files: Files) -> CompareResponse:
+async def compare(request: Request, body: schemas.CompareRequest, files: Files) -> schemas.CompareResponse:
     """Find products with each of the models, and say how far their lists agree.
 
     Takes what a search takes, as JSON or multipart, with `models` in the place of `model`.
@@ -81,11 +65,12 @@ async def compare(request: Request, body: CompareRequest, files: Files) -> Compa
     return _compare_response(await service.comparison.compare(query, body.models), request.state.request_id)
 
 
-async def _query(service: Services, body: QueryRequest, files: Sequence[File]) -> SearchQuery:
+async def _query(service: Services, body: schemas.QueryRequest, files: Sequence[File]) -> SearchQuery:
     """Convert a body and the files of its form to a query of the ensemble; the route names another model."""
     service.check_page(body.limit, body.offset)
     parts = await _parts(service, body, _uploads(files))
-    named = () if body.include_query_products else _named_products(parts)
+    stored = [part.content.product_id for part in parts if isinstance(part.content, StoredPart)]
+    named = [] if body.include_query_products else stored
     return SearchQuery(
         parts=parts,
         limit=body.limit,
@@ -113,9 +98,11 @@ def _uploads(files: Sequence[File]) -> dict[str, bytes]:
     return uploads
 
 
-async def _parts(service: Services, body: QueryRequest, uploads: dict[str, bytes]) -> tuple[QueryPart, ...]:
-    given = [TextPart(type="text", text=body.query)] if isinstance(body.query, str) else body.query
-    named = {part.upload for part in given if isinstance(part, ImagePart)}
+async def _parts(
+    service: Services, body: schemas.QueryRequest, uploads: dict[str, bytes]
+) -> tuple[QueryPart, ...]:
+    given = [schemas.TextPart(type="text", text=body.query)] if isinstance(body.query, str) else body.query
+    named = {part.upload for part in given if isinstance(part, schemas.ImagePart)}
     unnamed = [data for name, data in uploads.items() if name not in named]
     if not given and not unnamed:
         raise InvalidInput("the query is empty; give text, an image or a product").at("query")
@@ -130,9 +117,13 @@ async def _parts(service: Services, body: QueryRequest, uploads: dict[str, bytes
     return tuple(parts)
 
 
-async def _fetched(service: Services, parts: Sequence[Part]) -> dict[str, bytes]:
+async def _fetched(service: Services, parts: Sequence[schemas.Part]) -> dict[str, bytes]:
     """Fetch the images that the parts name by URL, side by side."""
-    urls = {f"query[{i}]": part.image_url for i, part in enumerate(parts) if isinstance(part, ImageUrlPart)}
+    urls = {
+        f"query[{i}]": part.image_url
+        for i, part in enumerate(parts)
+        if isinstance(part, schemas.ImageUrlPart)
+    }
     files = {}
     for param, file in zip(urls, await service.fetcher.fetch_all(list(urls.values())), strict=True):
         if isinstance(file, VitrineError):
@@ -142,33 +133,24 @@ async def _fetched(service: Services, parts: Sequence[Part]) -> dict[str, bytes]
 
 
 async def _part(
-    service: Services, part: Part, param: str, uploads: dict[str, bytes], fetched: dict[str, bytes]
+    service: Services, part: schemas.Part, param: str, uploads: dict[str, bytes], fetched: dict[str, bytes]
 ) -> QueryPart:
-    if isinstance(part, TextPart):
+    if isinstance(part, schemas.TextPart):
         return QueryPart(part.text, part.weight)
-    if isinstance(part, ImagePart):
-        return QueryPart(_cropped(await _file(part, param, uploads), part.box), part.weight)
-    if isinstance(part, ImageUrlPart):
-        return QueryPart(_cropped(fetched[param], part.box), part.weight)
-    try:
-        return QueryPart(await _stored(service, part), part.weight)
-    except VitrineError as error:
-        raise error.at(f"{param}.{part.type}") from None
+    if isinstance(part, schemas.ProductPart | schemas.ProductImagePart):
+        try:
+            if isinstance(part, schemas.ProductPart):
+                return QueryPart(await service.stored.product(part.product_id), part.weight)
+            return QueryPart(await service.stored.image(part.image_id), part.weight)
+        except VitrineError as error:
+            raise error.at(f"{param}.{part.type}") from None
+    data = fetched[param] if isinstance(part, schemas.ImageUrlPart) else await _file(part, param, uploads)
+    box = part.box
+    content = data if box is None else Cropped(data, Box(box.x, box.y, box.width, box.height))
+    return QueryPart(content, part.weight)
 
 
-async def _stored(service: Services, part: ProductPart | ProductImagePart) -> StoredPart:
-    if isinstance(part, ProductPart):
-        return await service.stored.product(part.product_id)
-    return await service.stored.image(part.image_id)
-
-
-def _cropped(data: bytes, box: schemas.Box | None) -> ImageInput:
-    if box is None:
-        return data
-    return Cropped(data, Box(box.x, box.y, box.width, box.height))
-
-
-async def _file(part: ImagePart, param: str, uploads: dict[str, bytes]) -> bytes:
+async def _file(part: schemas.ImagePart, param: str, uploads: dict[str, bytes]) -> bytes:
     if (part.image is None) == (part.upload is None):
         raise InvalidInput("give either `image` or `upload`").at(param)
     if part.image is not None:
@@ -176,10 +158,6 @@ async def _file(part: ImagePart, param: str, uploads: dict[str, bytes]) -> bytes
     if part.upload not in uploads:
         raise InvalidInput(f"the request has no file {part.upload!r}").at(f"{param}.upload")
     return uploads[part.upload]
-
-
-def _named_products(parts: tuple[QueryPart, ...]) -> list[str]:
-    return [part.content.product_id for part in parts if isinstance(part.content, StoredPart)]
 
 
 @router.get("/attributes", summary="What products can be filtered by")
@@ -193,15 +171,17 @@ async def attributes(request: Request) -> AttributesResponse:
     return AttributesResponse(products_read=summary.products_read, attributes=attributes)
 
 
-def _compare_response(compared: Compared, request_id: str) -> CompareResponse:
+def _compare_response(compared: Compared, request_id: str) -> schemas.CompareResponse:
     shown = {
         hit.product_id: found.products[hit.product_id]
         for found in compared.lists.values()
         for hit in found.hits
     }
-    return CompareResponse(
+    return schemas.CompareResponse(
         lists=[_model_results(model, found) for model, found in compared.lists.items()],
-        agreements=[Agreement.model_validate(each, from_attributes=True) for each in compared.agreements],
+        agreements=[
+            schemas.Agreement.model_validate(each, from_attributes=True) for each in compared.agreements
+        ],
         products={product_id: product_response(product) for product_id, product in shown.items()},
         skipped=compared.skipped,
         degraded=compared.degraded,
@@ -209,9 +189,9 @@ def _compare_response(compared: Compared, request_id: str) -> CompareResponse:
     )
 
 
-def _model_results(model: str, found: SearchResult) -> ModelResults:
-    results = [RankedProduct.model_validate(hit, from_attributes=True) for hit in found.hits]
-    return ModelResults(model=model, results=results, **search_details(found))
+def _model_results(model: str, found: SearchResult) -> schemas.ModelResults:
+    results = [schemas.RankedProduct.model_validate(hit, from_attributes=True) for hit in found.hits]
+    return schemas.ModelResults(model=model, results=results, **search_details(found))
 
 
 def _attribute(attribute: products.Attribute) -> Attribute:
