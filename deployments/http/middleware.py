@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -231,9 +231,6 @@ SIMILAR = "/similar"
 since embeddings gain from batches."""
 
 
-OVERLOADED = "as many requests as possible are in work; try again shortly"
-
-
 class Admission(HttpMiddleware):
     """Admission control: refuses requests at once that would only wait.
 
@@ -247,44 +244,28 @@ class Admission(HttpMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 503."""
-        if scope["path"].startswith(HEALTH):
+        path, entry, answered = scope["path"], None, False
+        if path.startswith(HEALTH):
             await self._app(scope, receive, send)
-        elif self._free <= 0:
-            await _refusal(scope)(scope, receive, send)
-        elif not _is_search(scope["path"]):
-            await self._work(scope, receive, send)
-        elif (entry := self._searches.enter()) is None:
-            await _refusal(scope)(scope, receive, send)
-        else:
-            await self._search(entry, scope, receive, send)
-
-    async def _search(self, entry: Entry, scope: Scope, receive: Receive, send: Send) -> None:
-        answered = False
+            return
+        is_search = path in SEARCHES or path.endswith(SIMILAR)
+        if self._free <= 0 or (is_search and (entry := self._searches.enter()) is None):
+            error = Overloaded("as many requests as possible are in work; try again shortly")
+            await answer(error, scope["state"]["request_id"])(scope, receive, send)
+            return
 
         async def send_and_note(message: Message) -> None:
             nonlocal answered
             answered = answered or (message["type"] == "http.response.start" and message["status"] < 300)
             await send(message)
 
-        try:
-            await self._work(scope, receive, send_and_note)
-        finally:
-            self._searches.leave(entry, answered)
-
-    async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._free -= 1
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, send_and_note)
         finally:
             self._free += 1
-
-
-def _is_search(path: str) -> bool:
-    return path in SEARCHES or path.endswith(SIMILAR)
-
-
-def _refusal(scope: Scope) -> JSONResponse:
-    return answer(Overloaded(OVERLOADED), scope["state"]["request_id"])
+            if entry is not None:
+                self._searches.leave(entry, answered)
 
 
 class BodyLimit(HttpMiddleware):
