@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from core.errors import (
@@ -162,7 +161,7 @@ ANY_CALL, WITH_KEY, WITH_BODY = (422, 503), (401, 403, 429), (413, 415)
 """Statuses of errors of every call, of those that need a key, and of those that take a body."""
 
 
-def fails(*statuses: int, model: type[BaseModel] = ErrorResponse) -> dict[int | str, dict[str, Any]]:
+def fails(*statuses: int, model: Any = ErrorResponse) -> dict[int | str, dict[str, Any]]:
     """Describe errors by the table above: the argument `responses` of a route or a router."""
     return {
         status: {

@@ -127,8 +127,7 @@ class BodyRoute(APIRoute):
         async def read_and_handle(request: Request) -> Response:
             if self.body_field is None:
                 return await handle(request)
-            model = self.body_field.field_info.annotation
-            assert model is not None
+            model: Any = self.body_field.field_info.annotation
             return await handle(_ReadRequest(request, await _read(request, model, form)))
 
         return read_and_handle
@@ -139,9 +138,8 @@ class _ReadRequest(Request):
 
     def __init__(self, request: Request, body: BaseModel) -> None:
         headers = [each for each in request.scope["headers"] if each[0] != b"content-type"]
-        super().__init__(
-            request.scope | {"headers": [*headers, (b"content-type", JSON.encode())]}, request.receive
-        )
+        headers.append((b"content-type", JSON.encode()))
+        super().__init__({**request.scope, "headers": headers}, request.receive)
         self._read_body = body
 
     async def body(self) -> bytes:
