@@ -263,7 +263,8 @@ def _utf8(latin: str, param: str) -> str:
 
 async def read_images(sources: Sequence[str], fetcher: Fetcher) -> list[bytes | VitrineError]:
     """Read images, those behind URLs side by side; each succeeds or fails alone, in order."""
-    fetched = iter(await fetcher.fetch_all([source for source in sources if _is_url(source)]))
+    urls = [source for source in sources if _is_url(source)]
+    fetched = iter(await fetcher.fetch_all(urls) if urls else [])
     decoded = iter(await decode_images([source for source in sources if not _is_url(source)]))
     return [next(fetched if _is_url(source) else decoded) for source in sources]
 

@@ -124,8 +124,9 @@ async def _fetched(service: Services, parts: Sequence[schemas.Part]) -> dict[str
         for i, part in enumerate(parts)
         if isinstance(part, schemas.ImageUrlPart)
     }
-    files = {}
-    for param, file in zip(urls, await service.fetcher.fetch_all(list(urls.values())), strict=True):
+    files: dict[str, bytes] = {}
+    fetched = await service.fetcher.fetch_all(list(urls.values())) if urls else []
+    for param, file in zip(urls, fetched, strict=True):
         if isinstance(file, VitrineError):
             raise file.at(f"{param}.image_url")
         files[param] = file
