@@ -65,7 +65,7 @@ node_modules/.installed: package.json package-lock.json
 generate: setup ## what is made from code and configuration: manifests, tables in the docs
 	$(BIN)/python -m k8s.generate
 	$(BIN)/python -m deployments.config_check.tables docs/operations.md
-	$(BIN)/python -m deployments.http.api_reference docs/api.md
+	$(BIN)/python -m deployments.http.app docs/openapi.json
 	$(BIN)/python -m benchmarks.weights docs/sizing.md
 	$(BIN)/python -m benchmarks.scale docs/scale.md
 

@@ -1,14 +1,24 @@
-"""Build the FastAPI application: middleware, routes and error handlers over the services."""
+"""Build the FastAPI application: middleware, routes and error handlers over the services.
 
+`python -m deployments.http.app docs/openapi.json` writes its OpenAPI document.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
 from fastapi import Depends, FastAPI
+from fastapi.utils import deep_dict_update
 
+from core.errors import RELEASE
 from deployments.config import GatewayArgs
 from deployments.http import errors
 from deployments.http.auth import Authentication
-from deployments.http.dependencies import known_query
-from deployments.http.limits import Admission, Deadline
-from deployments.http.middleware import BodyLimit, Methods, RequestId
-from deployments.http.openapi import Document, DocumentedApp
+from deployments.http.errors import ANY_CALL, fails
+from deployments.http.middleware import Admission, BodyLimit, Deadline, Methods, RequestId
+from deployments.http.requests import known_query
 from deployments.http.routes import (
     captions,
     embeddings,
@@ -23,6 +33,8 @@ from deployments.http.routes import (
 )
 from deployments.observability.access_log import AccessLog
 
+EXAMPLES = Path(__file__).parent / "examples"
+"""Parts of the OpenAPI document, by path: examples of bodies and of answers."""
 GROUPS = (products, images, search, embeddings, weaviate, captions, status, keys, jobs)
 
 
@@ -45,16 +57,23 @@ def create_app(args: GatewayArgs) -> FastAPI:
     return app
 
 
-def describe() -> Document:
-    """The OpenAPI document, without a service behind it."""
-    return _bare_app().openapi()
+class _App(FastAPI):
+    """A FastAPI application whose document has the examples of `examples/`."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Build the document once."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for file in sorted(EXAMPLES.glob("*.yaml")):
+                deep_dict_update(document["paths"], yaml.safe_load(file.read_text()))
+        return super().openapi()
 
 
 def _bare_app() -> FastAPI:
-    app = DocumentedApp(
+    app = _App(
         title="Vitrine",
         summary="Visual search for product catalogs",
-        docs_url=None,
+        version=RELEASE,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
         # A redirect would be an answer without a body, and clients drop the body or the key on its way.
@@ -62,7 +81,16 @@ def _bare_app() -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     for group in GROUPS:
-        app.include_router(group.router, dependencies=[Depends(known_query)])
+        app.include_router(group.router, dependencies=[Depends(known_query)], responses=fails(*ANY_CALL))
     # The page keeps its query in its own URL.
     app.include_router(pages.router)
     return app
+
+
+def describe() -> dict[str, Any]:
+    """Return the OpenAPI document, without a service behind it."""
+    return _bare_app().openapi()
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(json.dumps(describe(), indent=1, ensure_ascii=False) + "\n")

@@ -1,18 +1,22 @@
-"""Authentication: API keys and their rate limits, local access without keys, and cross-site requests."""
+"""Authentication: API keys with scopes and rate limits, local access without keys, and cross-site requests."""
 
 import base64
+import time
+from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer, SecurityScopes
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.api_keys import NO_KEYS_NOTICE, is_loopback
-from core.errors import Forbidden, VitrineError
-from deployments.http.dependencies import services
+from core.api_keys import NO_KEYS_NOTICE, SCOPES, allows, is_loopback
+from core.errors import Forbidden, RateLimited, Unauthenticated, VitrineError
 from deployments.http.errors import answer
-from deployments.http.limits import HEALTH, RateLimiter
+from deployments.http.middleware import HEALTH, HttpMiddleware
+from deployments.http.requests import services
 from deployments.services.api_keys import ANONYMOUS, ApiKeys, Caller
 
-PUBLIC = frozenset({"/", "/operations", "/v1/openapi.json"})
+PUBLIC = frozenset({"/", "/operations", "/docs", "/v1/openapi.json"})
 PUBLIC_FOLDERS = (*HEALTH, "/web/")
 """Paths that need no key: these, and all below these folders. Everything else needs one."""
 FORWARDED = ("forwarded", "via", "x-real-ip")
@@ -22,21 +26,18 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SAME_SITE = frozenset({"same-origin", "none"})
 
 
-class Authentication:
+class Authentication(HttpMiddleware):
     """Middleware that finds the caller by its key and applies its rate limit; it sets `request.state.caller`.
 
     It runs before the body is read, so that requests without a key cost little.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        super().__init__(app)
         self._rates = RateLimiter()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 403 or 429."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         if needs_key(scope["path"]):
             request = Request(scope)
             try:
@@ -126,3 +127,78 @@ def _name_in(host: str) -> str:
     """Strip the port off a Host header, and the brackets off an IPv6 address (RFC 9110, 7.2)."""
     name = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
     return name.lower()
+
+
+_FEW_KEYS = 1024
+"""Keys that are kept without a check for full buckets."""
+
+
+class RateLimiter:
+    """A token bucket for each key, in memory: `burst` tokens, refilled at a rate per second.
+
+    It is the generic cell rate algorithm (ITU-T I.371), with one number per key: the time at which its bucket
+    will be full again. Keys with a full bucket are dropped, so memory is bounded by twice the keys of the last
+    `burst / requests_per_s` seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._full_at: dict[str, float] = {}
+        self._prune_at = _FEW_KEYS
+
+    def __len__(self) -> int:
+        """Count the keys in memory."""
+        return len(self._full_at)
+
+    def take(self, key_id: str, requests_per_s: float, burst: int) -> None:
+        """Take a token from the bucket of a key.
+
+        Raises:
+            RateLimited: the bucket is empty; `retry_after_s` is the time until the next token.
+        """
+        now = self._clock()
+        full_at = max(self._full_at.get(key_id, now), now) + 1 / requests_per_s
+        wait_s = full_at - now - burst / requests_per_s
+        # Tolerates the rounding of floats for a token that is due now.
+        if wait_s > 1e-9:
+            error = RateLimited(
+                f"more than {requests_per_s:g} requests per second, or {burst} at once; slow down"
+            )
+            error.retry_after_s = wait_s
+            raise error
+        self._full_at[key_id] = full_at
+        if len(self._full_at) > self._prune_at:
+            self._full_at = {key: full for key, full in self._full_at.items() if full > now}
+            # Doubled, so that a request pays for two keys on average.
+            self._prune_at = max(_FEW_KEYS, 2 * len(self._full_at))
+
+
+# They describe keys in the OpenAPI document only: the middleware has already checked them.
+_BEARER = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="`Authorization: Bearer vitrine_…`")
+_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="ApiKeyHeader")
+
+
+async def needs_scope(
+    request: Request,
+    needed: SecurityScopes,
+    _bearer: Annotated[object, Depends(_BEARER)],
+    _header: Annotated[object, Depends(_HEADER)],
+) -> None:
+    """Refuse callers without the scopes of the route.
+
+    Raises:
+        Unauthenticated: the caller is not authenticated.
+        Forbidden: the caller's key lacks a scope.
+    """
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None:
+        raise Unauthenticated("an API key is needed; send it as `Authorization: Bearer …`")
+    for scope in SCOPES:
+        if scope in needed.scopes and not allows(caller.scopes, scope):
+            held = ", ".join(caller.scopes)
+            raise Forbidden(f"this call needs a key with the scope {scope}; yours has: {held}")
+
+
+READ = Security(needs_scope, scopes=["read"])
+WRITE = Security(needs_scope, scopes=["write"])
+ADMIN = Security(needs_scope, scopes=["admin"])

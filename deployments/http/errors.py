@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -25,6 +26,7 @@ from core.errors import (
     VitrineError,
 )
 from deployments.observability.telemetry import id_headers, note_error
+from vitrine.schemas.base import ErrorResponse
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +63,11 @@ def status_of(error: VitrineError) -> int:
 
 def error_body(error: VitrineError, request_id: str) -> dict[str, Any]:
     """The one shape of errors, also used for single items of a batch."""
-    kind = error.kind
-    return {"error": {"type": kind, "message": error.message, "param": error.param, "request_id": request_id}}
+    return _body(error.kind, error.message, error.param, request_id)
+
+
+def _body(kind: str, message: str, param: str | None, request_id: str) -> dict[str, Any]:
+    return {"error": {"type": kind, "message": message, "param": param, "request_id": request_id}}
 
 
 def answer(error: VitrineError, request_id: str) -> JSONResponse:
@@ -78,6 +83,18 @@ def answer(error: VitrineError, request_id: str) -> JSONResponse:
         # RFC 9110, 11.6.1: a 401 names at least one way to authenticate.
         headers["WWW-Authenticate"] = 'Bearer realm="vitrine"'
     return JSONResponse(error_body(error, request_id), status, headers)
+
+
+def invalid(message: str, location: Sequence[int | str], otherwise: str = "body") -> VitrineError:
+    """Convert an error of pydantic: it names the field as a caller would, or `otherwise` where it is about none."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        # Tags of unions begin with a colon.
+        elif not part.startswith(":"):
+            path += f".{part}" if path else part
+    return InvalidInput(message[:1].lower() + message[1:]).at(path or otherwise)
 
 
 def install(app: FastAPI) -> None:
@@ -96,26 +113,19 @@ async def _answer_ours(request: Request, error: Exception) -> JSONResponse:
 async def _answer_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    invalid = InvalidInput(first["msg"]).at(".".join(str(part) for part in first["loc"][1:]) or "body")
-    return await _answer_ours(request, invalid)
+    return answer(invalid(first["msg"], first["loc"][1:]), request.state.request_id)
 
 
 async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    kind, message = "invalid_request", str(error.detail)
+    request_id = request.state.request_id
     if error.status_code == 404:
         path = request.url.path
-        kind, message = "not_found", f"there is no path {path!r:.200}"
-        if path.endswith("/"):
-            message += "; paths have no slash at their end"
-    note_error(kind)
-    body = {
-        "type": kind,
-        "message": message,
-        "param": None,
-        "request_id": request.state.request_id,
-    }
-    return JSONResponse({"error": body}, error.status_code, error.headers)
+        hint = "; paths have no slash at their end" if path.endswith("/") else ""
+        return answer(NotFound(f"there is no path {path!r:.200}{hint}"), request_id)
+    note_error("invalid_request")
+    body = _body("invalid_request", str(error.detail), None, request_id)
+    return JSONResponse(body, error.status_code, error.headers)
 
 
 async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -126,9 +136,41 @@ async def _answer_unexpected(request: Request, error: Exception) -> JSONResponse
     return JSONResponse(error_body(internal, request.state.request_id), 500, headers)
 
 
-def fails(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Declare statuses of errors: the argument `responses` of a route.
+def kinds() -> Iterator[tuple[str, int, str]]:
+    """List the errors that may be answered: type, status, and when."""
+    for error in _tree(VitrineError):
+        status = status_of(error(""))
+        if status != 500:
+            when = " ".join((error.__doc__ or "").partition("\n\n")[0].partition("; `")[0].split())
+            yield error.kind, status, when.rstrip(".")
 
-    The OpenAPI document adds what follows from the rest of the route (a key, a body), and the contents.
-    """
-    return {status: {"description": ""} for status in statuses}
+
+def _tree(root: type[VitrineError]) -> Iterator[type[VitrineError]]:
+    """Walk the errors of `core/errors.py`, each after its parent."""
+    for child in root.__subclasses__():
+        yield child
+        yield from _tree(child)
+
+
+_HEADERS = {
+    401: {"WWW-Authenticate": "How to send a key."},
+    429: {"Retry-After": "Seconds after which one more request is taken."},
+    503: {"Retry-After": "Seconds after which it is worth trying again."},
+}
+ANY_CALL, WITH_KEY, WITH_BODY = (422, 503), (401, 403, 429), (413, 415)
+"""Statuses of errors of every call, of those that need a key, and of those that take a body."""
+
+
+def fails(*statuses: int, model: Any = ErrorResponse) -> dict[int | str, dict[str, Any]]:
+    """Describe errors by the table above: the argument `responses` of a route or a router."""
+    return {
+        status: {
+            "model": model,
+            "description": " ".join(f"`{kind}`: {when}." for kind, each, when in kinds() if each == status),
+            "headers": {
+                name: {"description": what, "schema": {"type": "string"}}
+                for name, what in _HEADERS.get(status, {}).items()
+            },
+        }
+        for status in statuses
+    }

@@ -1,31 +1,48 @@
-"""ASGI middleware for every request: request id, body limit, HEAD and OPTIONS."""
+"""ASGI middleware for every request: its id, admission control, deadline, size of the body, HEAD and OPTIONS."""
 
+import asyncio
+import math
 import re
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from statistics import median
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.errors import InputTooLarge
+from core.errors import DeadlineExceeded, InputTooLarge, InvalidInput, Overloaded, VitrineError
 from deployments.http.errors import GATEWAY_HEADER, NOT_CACHED, answer
 from deployments.observability.telemetry import as_request, id_headers, new_request_id
 
 _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class RequestId:
-    """Gives each request an id: the caller's X-Request-ID where it is clean, else a new one."""
+class HttpMiddleware:
+    """Base of middleware for requests: what else a server sends passes by."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        await (self.handle if scope["type"] == "http" else self._app)(scope, receive, send)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or pass it on."""
+        raise NotImplementedError
+
+
+class RequestId(HttpMiddleware):
+    """Gives each request an id: the caller's X-Request-ID where it is clean, else a new one."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; add the mark, the id and by default `no-store` to the answer."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = sent if _CLEAN_ID.fullmatch(sent) else new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
@@ -44,18 +61,222 @@ class RequestId:
             await self._app(scope, receive, send_with_id)
 
 
-class BodyLimit:
+FIRST_SEARCHES = 16
+"""Limit of searches in flight at the start, and after `FORGET_S` in which the limit was not reached."""
+LEAST_SEARCHES = 1
+"""At this limit each search is alone, so its time is measured anew when it has changed for good."""
+SEARCHES_A_ROUND = 8
+"""Answers between two adjustments. As many searches must have been alone before the first one."""
+REMEMBERED_TIMES = 64
+FORGET_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A search in flight: its start, its number, and whether no other was in flight then."""
+
+    began: float
+    number: int
+    alone: bool
+
+
+class SearchLimit:
+    """Adaptive limit of searches in flight, which keeps their time near that of one search alone.
+
+    Requests in flight = rate × time (Little's law). The rate of a busy replica is fixed, so the number of
+    requests sets their time.
+
+    The limit changes after each round of answers in which it was reached. It shrinks by the factor that the
+    round's median is too long, or grows by one (additive increase, multiplicative decrease: Chiu and Jain, 1989).
+
+    The time of one search alone is the median of the last ones that were, so it follows models and machines. A
+    limit that is not reached stays as it is, so slow searches are not refused as long as they are few.
+    """
+
+    def __init__(self, slowdown: float, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._slowdown = slowdown
+        self._first, self._most = min(FIRST_SEARCHES, most), most
+        self._clock = clock
+        self.limit = self._first
+        self._in_work = 0
+        self._entered = 0
+        self._alone_s = deque[float](maxlen=REMEMBERED_TIMES)
+        self._round_s: list[float] = []
+        self._reached = False
+        self._reached_at = float("-inf")
+
+    def enter(self) -> Entry | None:
+        """Admit a search; returns None when the limit is reached."""
+        now = self._clock()
+        if self._in_work + 1 >= self.limit:
+            if now - self._reached_at > FORGET_S:
+                self.limit = self._first
+            self._reached, self._reached_at = True, now
+        if self._in_work >= self.limit:
+            return None
+        self._in_work += 1
+        self._entered += 1
+        return Entry(now, self._entered, alone=self._in_work == 1)
+
+    def leave(self, entry: Entry, answered: bool = True) -> None:
+        """End a search that `enter` has admitted; the time of one that was refused, as for its key, counts not."""
+        took_s = self._clock() - entry.began
+        self._in_work -= 1
+        if not answered:
+            return
+        if entry.alone and entry.number == self._entered:
+            self._alone_s.append(took_s)
+        self._round_s.append(took_s)
+        if len(self._round_s) >= SEARCHES_A_ROUND:
+            if self._reached and len(self._alone_s) >= SEARCHES_A_ROUND:
+                self._adjust(median(self._round_s) / (self._slowdown * median(self._alone_s)))
+            self._round_s, self._reached = [], False
+
+    def _adjust(self, too_long: float) -> None:
+        if too_long > 1:
+            shrunk = round(self.limit / min(too_long, 2.0))
+            self.limit = max(LEAST_SEARCHES, min(self.limit - 1, shrunk))
+        else:
+            self.limit = min(self._most, self.limit + 1)
+
+
+TIMEOUT_HEADER = "X-Request-Timeout-Seconds"
+MARGIN_S = 0.1
+"""Head start over Serve, which reads the same header and answers in its own shape; at most half of the time."""
+
+_ends_at: ContextVar[float | None] = ContextVar("request_ends_at", default=None)
+
+
+def within_deadline(limit_s: float) -> float:
+    """Shorten a time limit to the time left of the current request, in seconds.
+
+    It works in the threads of `asyncio.to_thread` too.
+    """
+    ends_at = _ends_at.get()
+    if ends_at is None:
+        return limit_s
+    return max(0.0, min(limit_s, ends_at - time.monotonic()))
+
+
+def request_ends_at() -> float | None:
+    """Return the end of the current request as a time of `time.monotonic`, for threads."""
+    left_s = within_deadline(math.inf)
+    return None if math.isinf(left_s) else time.monotonic() + left_s
+
+
+@contextmanager
+def ending_at(ends_at: float | None) -> Iterator[None]:
+    """Bound this block, and all that it starts, by a time of `time.monotonic`.
+
+    None, for work that goes on after the answer, removes the bound.
+    """
+    token = _ends_at.set(ends_at)
+    try:
+        yield
+    finally:
+        _ends_at.reset(token)
+
+
+class Deadline(HttpMiddleware):
+    """Ends every request in the caller's time or the configured one, whichever is shorter."""
+
+    def __init__(self, app: ASGIApp, limit_s: float) -> None:
+        super().__init__(app)
+        self._limit_s = limit_s
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; when its time is over, cancel its work and answer 503."""
+        try:
+            limit_s = self._limit(Headers(scope=scope).get(TIMEOUT_HEADER))
+            await self._run(limit_s, scope, receive, send)
+        except VitrineError as error:
+            await answer(error, scope["state"]["request_id"])(scope, receive, send)
+
+    async def _run(self, limit_s: float, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        with ending_at(time.monotonic() + limit_s):
+            try:
+                async with asyncio.timeout(limit_s) as timeout:
+                    await self._app(scope, receive, send_and_note)
+            except TimeoutError:
+                # An answer that has begun cannot be replaced. The server then cuts it off.
+                if begun or not timeout.expired():
+                    raise
+                raise DeadlineExceeded(f"the request did not end within {limit_s:.3g} s") from None
+
+    def _limit(self, asked: str | None) -> float:
+        if asked is None:
+            return self._limit_s
+        try:
+            asked_s = float(asked)
+        except ValueError:
+            asked_s = math.nan
+        if not asked_s > 0:
+            raise InvalidInput("give a number of seconds above 0").at(TIMEOUT_HEADER)
+        return min(self._limit_s, asked_s - min(MARGIN_S, asked_s / 2))
+
+
+HEALTH = ("/health/", "/.well-known/")
+"""Prefixes of health checks, which are always admitted: a busy replica is healthy."""
+
+SEARCHES = ("/v1/search", "/v1/compare")
+SIMILAR = "/similar"
+"""Paths of searches, and their ending. Searches have an adaptive limit; other requests have `max_in_flight` alone,
+since embeddings gain from batches."""
+
+
+class Admission(HttpMiddleware):
+    """Admission control: refuses requests at once that would only wait.
+
+    Serve limits its queues too, but answers in its own shape, and only after the queue is full.
+    """
+
+    def __init__(self, app: ASGIApp, max_in_flight: int, search_slowdown: float) -> None:
+        super().__init__(app)
+        self._free = max_in_flight
+        self._searches = SearchLimit(search_slowdown, max_in_flight)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 503."""
+        path, entry, answered = scope["path"], None, False
+        if path.startswith(HEALTH):
+            await self._app(scope, receive, send)
+            return
+        is_search = path in SEARCHES or path.endswith(SIMILAR)
+        if self._free <= 0 or (is_search and (entry := self._searches.enter()) is None):
+            error = Overloaded("as many requests as possible are in work; try again shortly")
+            await answer(error, scope["state"]["request_id"])(scope, receive, send)
+            return
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal answered
+            answered = answered or (message["type"] == "http.response.start" and message["status"] < 300)
+            await send(message)
+
+        self._free -= 1
+        try:
+            await self._app(scope, receive, send_and_note)
+        finally:
+            self._free += 1
+            if entry is not None:
+                self._searches.leave(entry, answered)
+
+
+class BodyLimit(HttpMiddleware):
     """Refuses bodies above a number of bytes, by their declared length or as they arrive."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
+        super().__init__(app)
         self._max_bytes = max_bytes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on while its body keeps within the limit."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
             await answer(self._error(), scope["state"]["request_id"])(scope, receive, send)
@@ -76,18 +297,15 @@ class BodyLimit:
         return InputTooLarge(f"the request body is larger than the limit of {self._max_bytes} bytes")
 
 
-class Methods:
+class Methods(HttpMiddleware):
     """Answers HEAD as GET without its body (RFC 9110, 9.3.2), and OPTIONS and 405 with the methods of a path."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
-        self._app = app
+        super().__init__(app)
         self._routes = routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; routes see GET in place of HEAD."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         if scope["method"] == "OPTIONS" and (allowed := self._allowed(scope)):
             await Response(status_code=204, headers={"Allow": allowed})(scope, receive, send)
             return

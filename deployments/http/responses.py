@@ -1,12 +1,12 @@
 """Conversions of domain types to the response schemas that several routes share."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from core import types
 from core.search import SearchResult
-from core.types import Hit
-from vitrine.schemas.products import Product, ProductImage
+from vitrine.schemas.products import Product
 from vitrine.schemas.search import ModelUsed, SearchHit, SearchResponse
 
 
@@ -17,44 +17,19 @@ def rounded(timings_ms: Mapping[str, float]) -> dict[str, float]:
 
 def product_response(product: types.Product) -> Product:
     """Convert a product."""
-    return Product(
-        product_id=product.product_id,
-        title=product.title,
-        description=product.description,
-        attributes=dict(product.attributes),
-        images=[_image(image) for image in product.images],
-        revision=product.revision,
-        created_at=product.created_at,
-        updated_at=product.updated_at,
-    )
-
-
-def _image(image: types.ProductImage) -> ProductImage:
-    return ProductImage(
-        image_id=image.image_id,
-        url=f"/v1/images/{image.image_id}",
-        media_type=image.media_type,
-        width=image.width,
-        height=image.height,
-        bytes=image.bytes,
-        revision=image.revision,
-        caption=image.caption,
-    )
+    fields = asdict(product)
+    for image in fields["images"]:
+        image["url"] = f"/v1/images/{image['image_id']}"
+    return Product.model_validate(fields)
 
 
 def search_response(found: SearchResult, request_id: str) -> SearchResponse:
     """Convert a page of results."""
-    results = [_hit(hit, found.products[hit.product_id]) for hit in found.hits]
+    results = [
+        SearchHit(product=product_response(found.products[hit.product_id]), **asdict(hit))
+        for hit in found.hits
+    ]
     return SearchResponse(results=results, request_id=request_id, **search_details(found))
-
-
-def _hit(hit: Hit, product: types.Product) -> SearchHit:
-    return SearchHit(
-        product_id=hit.product_id,
-        score=hit.score,
-        image_id=hit.image_id,
-        product=product_response(product),
-    )
 
 
 def search_details(found: SearchResult) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import Overloaded
 from core.telemetry import current_request_id
-from deployments.http.limits import HEALTH
+from deployments.http.middleware import HEALTH
 from deployments.observability.metrics import ERRORS, REQUEST_SECONDS, REQUESTS
 from deployments.observability.telemetry import (
     RequestRecord,

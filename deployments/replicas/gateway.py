@@ -13,7 +13,7 @@ from core.concurrency import widen_thread_pool
 from core.errors import ConfigError
 from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
-from deployments.http.limits import within_deadline
+from deployments.http.middleware import within_deadline
 from deployments.observability.telemetry import serve_http_host, start_telemetry
 from deployments.replicas.handles import HandleEncoder, HandleEnsemble, Scales
 from deployments.services.assembly import assemble

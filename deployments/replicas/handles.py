@@ -28,7 +28,7 @@ from core.errors import DeadlineExceeded, ModelUnavailable, VitrineError, expect
 from core.search import ENSEMBLE, SearchQuery, SearchResult
 from core.telemetry import Stage
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
-from deployments.http.limits import within_deadline
+from deployments.http.middleware import within_deadline
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from itertools import combinations
 from core.concurrency import gather_outcomes
 from core.errors import DeadlineExceeded, InvalidInput, VitrineError, most_actionable
 from core.search import ENSEMBLE, QueryVector, SearchQuery, SearchResult
-from deployments.http.limits import within_deadline
+from deployments.http.middleware import within_deadline
 from deployments.services.encoders import EncoderSet
 from deployments.services.search import ProductSearch
 

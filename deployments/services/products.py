@@ -16,7 +16,7 @@ from core.indexing import Indexer, IndexState
 from core.ports import VectorStore
 from core.store_check import StoreCheck
 from core.types import Attributes, IndexItem, NewImage, Product, row_key
-from deployments.http.limits import ending_at
+from deployments.http.middleware import ending_at
 from deployments.observability.telemetry import apart_from_request
 from deployments.services.encoders import EncoderSet
 from milvus.schema import index_attributes

@@ -11,7 +11,7 @@ from catalog.opening import Catalog
 from core.concurrency import DECODERS, run_in
 from core.types import ProductImage
 from deployments.config import ThumbnailsConfig
-from deployments.http.limits import request_ends_at
+from deployments.http.middleware import request_ends_at
 from models.images import ImageLimits, decoding
 
 MEDIA_TYPE = "image/webp"

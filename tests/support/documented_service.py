@@ -22,7 +22,6 @@ from catalog.opening import Catalog
 from core.api_keys import ApiKey, digest, new_secret
 from core.errors import UnfetchableUrl, VitrineError
 from core.jobs import Progress
-from deployments.http.openapi import RequestExample
 from deployments.services.jobs import BulkJobs
 from models.config import CaptionConfig
 from tests.support.local_encoder import LocalEncoder
@@ -32,6 +31,7 @@ MODELS = ("openclip", "dinov2", "blip2")
 COLORS = {"dress-3": "#b02030", "dress-8": "#c03040", "hat-7": "#204080", "shirt-1": "#309040"}
 JOB, DONE_JOB, IMPORT_JOB = "build-5f0c2a9be417", "evaluate-07d1e6c3a2f5", "import-3d9b60f4c1aa"
 KEY = "8c1f0a2b3d4e"
+IMAGE_ID = "50d3f5c4bac7e8b4bbd278279420d257"
 URL = "https://example.com/dress.jpg"
 
 
@@ -126,17 +126,37 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def arguments(request: RequestExample) -> dict[str, Any]:
-    """How httpx is to send an example."""
-    if request.form is None:
-        json_body = {} if request.json_body is None else {"json": request.json_body}
-        return {"params": request.query, **json_body}
+def examples(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give what httpx is to send for each example of a call."""
+    contents = operation.get("requestBody", {}).get("content", {})
+    if not contents:
+        yield {}
+    for kind, content in contents.items():
+        for example in content["examples"].values():
+            yield {"json": example["value"]} if kind == "application/json" else _form(example["value"])
+
+
+def _form(fields: dict[str, Any]) -> dict[str, Any]:
+    """Read a form as curl does: `@file` stands for the file of that name."""
     data: dict[str, str] = {}
     files: list[tuple[str, tuple[str, bytes]]] = []
-    for name, value in request.form.items():
+    for name, value in fields.items():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, str) and each.startswith("@"):
                 files.append((name, (each[1:], image("#b02030"))))
             else:
                 data[name] = each if isinstance(each, str) else json.dumps(each)
     return {"data": data, "files": files}
+
+
+def path_of(path: str, operation: dict[str, Any]) -> str:
+    """Fill the path of a call with ids of what `furnish` has put there."""
+    jobs = {"get_report": DONE_JOB, "get_errors": IMPORT_JOB}
+    return path.format(
+        product_id="dress-3",
+        image_id=IMAGE_ID,
+        model="openclip",
+        fingerprint="6ade946ff261",
+        job_id=jobs.get(operation["operationId"], JOB),
+        key_id=KEY,
+    )

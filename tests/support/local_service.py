@@ -50,6 +50,7 @@ def local_service(
     folder: Path,
     encoders: Mapping[str, EncoderClient],
     store: VectorStore | None = None,
+    exposed_at: str | None = None,
     **settings: Any,
 ) -> Iterator[FastAPI]:
     args = GatewayArgs(
@@ -63,7 +64,9 @@ def local_service(
     members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
     ensemble = EnsembleSearch(members, deadline_s=5)
     app = create_app(args)
-    app.state.services = assemble(args, served, catalog, store, lambda name: encoders[name], ensemble)
+    app.state.services = assemble(
+        args, served, catalog, store, lambda name: encoders[name], ensemble, exposed_at
+    )
     yield app
     catalog.close()
 

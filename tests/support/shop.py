@@ -69,9 +69,11 @@ class Shop:
 
 
 @asynccontextmanager
-async def open_shop(folder: Path, names: Iterable[str] = ("first", "second")) -> AsyncIterator[Shop]:
+async def open_shop(
+    folder: Path, names: Iterable[str] = ("first", "second"), **settings: Any
+) -> AsyncIterator[Shop]:
     encoders = {name: ShopEncoder(name) for name in names}
-    with local_service(folder, encoders) as app:
+    with local_service(folder, encoders, **settings) as app:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield Shop(app, client, encoders)

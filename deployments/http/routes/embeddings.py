@@ -11,12 +11,20 @@ from fastapi import APIRouter, Request, Response
 from catalog.fetching.fetcher import Fetcher
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.types import Encoded, EncoderInput, Vector
-from deployments.http.bodies import Form, RequestBody, decode_base64, files_of, is_data_uri
-from deployments.http.dependencies import READ, services
-from deployments.http.errors import error_body, fails
-from deployments.http.inputs import fetch_image, read_images
+from deployments.http.auth import READ
+from deployments.http.errors import WITH_BODY, WITH_KEY, error_body, fails
+from deployments.http.requests import (
+    BodyRoute,
+    File,
+    Files,
+    file_field,
+    form,
+    is_data_uri,
+    read_image,
+    read_images,
+    services,
+)
 from deployments.http.responses import rounded
-from deployments.services.assembly import Services
 from vitrine.schemas.embeddings import (
     EmbeddingItem,
     EmbeddingsRequest,
@@ -28,21 +36,22 @@ from vitrine.schemas.embeddings import (
     Modality,
 )
 
-router = APIRouter(prefix="/v1", tags=["embeddings"], dependencies=[READ])
-INPUT = RequestBody(EmbedRequest, Form(files={"image": "An image file."}, required=("image",)))
+router = APIRouter(
+    prefix="/v1", tags=["embeddings"], dependencies=[READ], responses=fails(*WITH_KEY), route_class=BodyRoute
+)
 
 
 @router.post(
     "/embed/{model}",
     summary="Embed one image or one text",
-    openapi_extra=INPUT.described,
-    responses=fails(404, 424),
+    openapi_extra=form({"image": file_field("An image file.")}, required=["image"]),
+    responses=fails(*WITH_BODY, 404, 424),
 )
-async def embed(model: str, request: Request) -> EmbedResponse:
+async def embed(model: str, request: Request, body: EmbedRequest, files: Files) -> EmbedResponse:
     """Return the unit vector of one image (a multipart file `image`, base64 or a URL) or of one text."""
     service = services(request)
     encoder = service.encoders.get(model)
-    field, item = await _read_input(request, service)
+    field, item = await _read_input(body, files, service.fetcher)
     encoded = await service.embedder.embed(encoder, [item])
     vector = encoded.vectors[0]
     if isinstance(vector, VitrineError):
@@ -57,36 +66,32 @@ async def embed(model: str, request: Request) -> EmbedResponse:
     )
 
 
-async def _read_input(request: Request, service: Services) -> tuple[str, EncoderInput]:
+async def _read_input(
+    body: EmbedRequest, files: Sequence[File], fetcher: Fetcher
+) -> tuple[str, EncoderInput]:
     """Read the input, and the name of its field."""
-    if INPUT.is_form(request):
-        async with INPUT.form(request, 1) as form:
-            (file,) = await files_of(form, "image")
-            return "image", file
-    body = await INPUT.json(request)
+    if files:
+        return files[0]
     if [body.text, body.image, body.image_url].count(None) != 2:
         raise InvalidInput("give one of `text`, `image` and `image_url`").at("body")
-    if body.text is not None:
-        return "text", body.text
-    if body.image is not None:
-        return "image", await decode_base64(body.image, "image")
-    return "image_url", await fetch_image(str(body.image_url), service.fetcher, "image_url")
+    return (
+        ("text", body.text)
+        if body.text is not None
+        else await read_image(body.image, body.image_url, fetcher)
+    )
 
 
 MAX_IMAGES = 64
 MAX_TEXT_LENGTH = 2000
-
-INPUTS = RequestBody(EmbeddingsRequest)
 
 
 @router.post(
     "/embeddings",
     summary="Embed texts and images, as OpenAI does",
     response_model=EmbeddingsResponse,
-    openapi_extra=INPUTS.described,
-    responses=fails(404, 424),
+    responses=fails(*WITH_BODY, 404, 424),
 )
-async def embeddings(request: Request) -> Response:
+async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     """Return a unit vector for each input; OpenAI's clients work unchanged.
 
     A base64 data URI is an image, every other string is text. With `modality` `image`, as in Infinity,
@@ -97,7 +102,6 @@ async def embeddings(request: Request) -> Response:
     API.
     """
     service = services(request)
-    body = await INPUTS.json(request)
     encoder = await service.embedder.encoder(body.model)
     info = await encoder.describe()
     if body.dimensions not in (None, info.dimension):

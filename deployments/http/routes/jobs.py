@@ -1,24 +1,25 @@
 """Routes of jobs: submit, list, progress, logs, report, cancel."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from core import jobs
 from core.errors import NotFound
-from deployments.http.bodies import RequestBody
-from deployments.http.dependencies import ADMIN, READ, services
-from deployments.http.errors import fails
+from deployments.http.auth import ADMIN, READ
+from deployments.http.errors import WITH_BODY, WITH_KEY, fails
+from deployments.http.requests import BodyRoute, services
 from vitrine.schemas.operations import Job, RowError, SubmitJobRequest
 
 _REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-router = APIRouter(prefix="/v1", tags=["jobs"])
+router = APIRouter(prefix="/v1", tags=["jobs"], responses=fails(*WITH_KEY), route_class=BodyRoute)
 
 
-JOB = RequestBody(SubmitJobRequest)
+def _text(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": description, "content": {media_type: {"schema": {"type": "string"}}}}}
 
 
 @router.post(
@@ -26,12 +27,10 @@ JOB = RequestBody(SubmitJobRequest)
     summary="Submit a job",
     status_code=202,
     dependencies=[ADMIN],
-    openapi_extra=JOB.described,
-    responses=fails(404, 409),
+    responses=fails(*WITH_BODY, 404, 409),
 )
-async def submit(request: Request, response: Response) -> Job:
+async def submit(body: SubmitJobRequest, request: Request, response: Response) -> Job:
     """Start bulk work on the cluster; an equal job that is at work is refused with its id (409)."""
-    body = await JOB.json(request)
     job = await services(request).jobs.submit(body.kind, body.args)
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
     return _job(job)
@@ -52,9 +51,9 @@ async def get_job(job_id: str, request: Request) -> Job:
 @router.get(
     "/jobs/{job_id}/logs",
     summary="Logs of a job",
-    response_class=PlainTextResponse,
+    response_class=Response,
     dependencies=[ADMIN],
-    responses=fails(404),
+    responses=_text("text/plain", "The lines.") | fails(404),
 )
 async def get_logs(
     job_id: str, request: Request, lines: Annotated[int, Query(ge=1, le=10_000)] = 1000
@@ -66,9 +65,9 @@ async def get_logs(
 @router.get(
     "/jobs/{job_id}/report",
     summary="Report of a comparison of models",
-    response_class=HTMLResponse,
+    response_class=Response,
     dependencies=[READ],
-    responses=fails(404),
+    responses=_text("text/html", "The page.") | fails(404),
 )
 async def get_report(job_id: str, request: Request) -> HTMLResponse:
     """Return the page that an evaluation has written, with images; 404 for jobs that write none."""

@@ -3,23 +3,19 @@
 from fastapi import APIRouter, Request
 
 from core import api_keys
-from deployments.http.bodies import RequestBody
-from deployments.http.dependencies import ADMIN, services
-from deployments.http.errors import fails
+from deployments.http.auth import ADMIN
+from deployments.http.errors import WITH_BODY, WITH_KEY, fails
+from deployments.http.requests import BodyRoute, services
 from vitrine.schemas.operations import ApiKey, CreateKeyRequest, CreateKeyResponse
 
-router = APIRouter(prefix="/v1", tags=["keys"], dependencies=[ADMIN])
-
-
-KEY = RequestBody(CreateKeyRequest)
-
-
-@router.post(
-    "/keys", summary="Make a key", status_code=201, openapi_extra=KEY.described, responses=fails(409)
+router = APIRouter(
+    prefix="/v1", tags=["keys"], dependencies=[ADMIN], responses=fails(*WITH_KEY), route_class=BodyRoute
 )
-async def make_key(request: Request) -> CreateKeyResponse:
+
+
+@router.post("/keys", summary="Make a key", status_code=201, responses=fails(*WITH_BODY, 409))
+async def make_key(request: Request, body: CreateKeyRequest) -> CreateKeyResponse:
     """Make a key and show it this once; the first one must be an admin's, and closes the service to others."""
-    body = await KEY.json(request)
     scopes = list(dict.fromkeys(body.scopes))
     key, secret = await services(request).api_keys.make(body.name, scopes, body.requests_per_s, body.burst)
     return CreateKeyResponse(key=secret, details=_key(key))

@@ -1,7 +1,8 @@
 """Routes of products: put, get, list, delete, more like this."""
 
 import asyncio
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import FiniteFloat
@@ -13,32 +14,18 @@ from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.indexing import IndexState
 from core.search import QueryPart, SearchQuery
 from core.types import NewImage
-from deployments.http.bodies import Form, RequestBody, files_of, parse, text_of
-from deployments.http.dependencies import READ, WRITE, services
-from deployments.http.errors import fails
-from deployments.http.inputs import read_images
-from deployments.http.limits import request_ends_at
+from deployments.http.auth import READ, WRITE
+from deployments.http.errors import WITH_BODY, WITH_KEY, fails
+from deployments.http.middleware import request_ends_at
+from deployments.http.requests import BodyRoute, Files, file_field, form, json_field, read_images, services
 from deployments.http.responses import product_response, search_response
-from deployments.http.routes.images import NOT_MODIFIED, kept_for_good, matches
-from models.images import MEDIA_TYPES, ImageLimits, inspect_image
+from models.images import ImageLimits, inspect_image
 from vitrine.schemas.products import IndexStatus, Product, PutProductRequest, PutProductResponse
 from vitrine.schemas.search import MAX_FALSE_MATCH_RATE, SCORE_THRESHOLD, SearchResponse
 
 _CHECKED_AT_ONCE = 4
-router = APIRouter(prefix="/v1", tags=["products"], dependencies=[READ])
-IMAGE_FILE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The file.",
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES},
-    },
-    **NOT_MODIFIED,
-}
-PRODUCT = RequestBody(
-    PutProductRequest,
-    Form(
-        json={"metadata": PutProductRequest},
-        file_lists={"images": "Image files, in order; without any the product keeps those it has."},
-    ),
+router = APIRouter(
+    prefix="/v1", tags=["products"], dependencies=[READ], responses=fails(*WITH_KEY), route_class=BodyRoute
 )
 
 
@@ -47,10 +34,19 @@ PRODUCT = RequestBody(
     summary="Create or replace a product",
     response_model=PutProductResponse,
     dependencies=[WRITE],
-    openapi_extra=PRODUCT.described,
-    responses={201: {"model": PutProductResponse, "description": "Created."}, **fails(424)},
+    openapi_extra=form(
+        {
+            "metadata": json_field(PutProductRequest),
+            "images": file_field(
+                "Image files, in order; without any the product keeps those it has.", several=True
+            ),
+        }
+    ),
+    responses={201: {"model": PutProductResponse, "description": "Created."}, **fails(*WITH_BODY, 424)},
 )
-async def put_product(product_id: str, request: Request, response: Response) -> PutProductResponse:
+async def put_product(
+    product_id: str, request: Request, response: Response, body: PutProductRequest, files: Files
+) -> PutProductResponse:
     """Store a product with its images, durably, and index it.
 
     JSON with images as base64, data URIs or http(s) URLs, or multipart with a JSON field `metadata` and
@@ -59,8 +55,13 @@ async def put_product(product_id: str, request: Request, response: Response) -> 
     The answer says per model whether the images are `indexed`, still `pending` or have `failed`.
     """
     service = services(request)
-    body, files = await _read_product(request, service.max_images_per_product, service.fetcher)
-    images = None if files is None else await _check_images(files, service.image_limits)
+    sent: Sequence[str | bytes] | None = [file.data for file in files] or body.images
+    if files and body.images is not None:
+        raise InvalidInput("send images as files of the form field `images`").at("metadata.images")
+    if sent and len(sent) > service.max_images_per_product:
+        limit = service.max_images_per_product
+        raise InputTooLarge(f"a product may have at most {limit} images").at("images")
+    images = None if sent is None else await _read_and_check(sent, service.fetcher, service.image_limits)
     written = await service.writes.put(product_id, body.title, body.description, body.attributes, images)
     response.status_code = 201 if written.created else 200
     return PutProductResponse(
@@ -133,49 +134,11 @@ async def similar_products(
     return search_response(found, request.state.request_id)
 
 
-@router.get(
-    "/images/{image_id}",
-    summary="Read an image file",
-    response_class=Response,
-    responses=IMAGE_FILE | fails(404),
-)
-async def get_image(image_id: str, request: Request) -> Response:
-    """Return the original image file."""
-    catalog = services(request).catalog
-    image = await asyncio.to_thread(catalog.products.image, image_id)
-    etag = f'"{image.sha256}"'
-    headers = kept_for_good(etag)
-    if matches(request, etag):
-        return Response(status_code=304, headers=headers)
-    data = await asyncio.to_thread(catalog.blobs.get, image.sha256)
-    return Response(data, media_type=image.media_type, headers=headers)
-
-
-async def _read_product(
-    request: Request, max_images: int, fetcher: Fetcher
-) -> tuple[PutProductRequest, list[bytes] | None]:
-    if PRODUCT.is_form(request):
-        async with PRODUCT.form(request, max_images) as form:
-            if not form:
-                raise InvalidInput("the form is empty; send `metadata`, files `images`, or both").at("body")
-            body = parse(text_of(form, "metadata") or "{}", PutProductRequest, "metadata")
-            if body.images is not None:
-                raise InvalidInput("send images as files of the form field `images`").at("metadata.images")
-            return body, await files_of(form, "images") or None
-    body = await PRODUCT.json(request)
-    if body.images is None:
-        return body, None
-    if len(body.images) > max_images:
-        raise InputTooLarge(f"a product may have at most {max_images} images").at("images")
-    files = []
-    for index, image in enumerate(await read_images(body.images, fetcher)):
-        if isinstance(image, VitrineError):
-            raise image.at(f"images[{index}]")
-        files.append(image)
-    return body, files
-
-
-async def _check_images(files: list[bytes], limits: ImageLimits) -> list[NewImage]:
+async def _read_and_check(
+    sent: Sequence[str | bytes], fetcher: Fetcher, limits: ImageLimits
+) -> list[NewImage]:
+    read = iter(await read_images([image for image in sent if isinstance(image, str)], fetcher))
+    files = [image if isinstance(image, bytes) else next(read) for image in sent]
     checked: list[NewImage] = []
     # A few at once, so that a product with many images does not delay all others.
     for some in batched(list(enumerate(files)), _CHECKED_AT_ONCE):
@@ -183,10 +146,12 @@ async def _check_images(files: list[bytes], limits: ImageLimits) -> list[NewImag
     return checked
 
 
-async def _check_image(index: int, data: bytes, limits: ImageLimits) -> NewImage:
+async def _check_image(index: int, data: bytes | VitrineError, limits: ImageLimits) -> NewImage:
     try:
+        if isinstance(data, VitrineError):
+            raise data
         facts = await run_in(DECODERS, inspect_image, data, limits, request_ends_at())
-    except InvalidInput as error:
+    except VitrineError as error:
         raise error.at(f"images[{index}]") from None
     return NewImage(data, facts.media_type, facts.width, facts.height)
 

@@ -9,10 +9,12 @@ from fastapi import APIRouter, Query, Request, Response
 from catalog.opening import Catalog
 from core.errors import NotFound, VitrineError
 from core.types import EncoderInfo, LedgerCounts
-from deployments.http.dependencies import READ, services
-from deployments.http.errors import fails
+from deployments.http.auth import READ
+from deployments.http.errors import WITH_KEY, fails
+from deployments.http.requests import services
 from deployments.http.responses import rounded
 from deployments.services.status import READY_TIMEOUT_S
+from vitrine.schemas.base import ErrorResponse
 from vitrine.schemas.operations import (
     CaptionCounts,
     FailedImage,
@@ -38,7 +40,7 @@ async def live() -> dict[str, str]:
     "/health/ready",
     summary="Everything works, seen by one real pass",
     response_model=ReadyResponse,
-    responses={503: {"model": ReadyResponse, "description": "What is not ready."}},
+    responses=fails(503, model=ReadyResponse | ErrorResponse),
 )
 async def ready(request: Request, response: Response) -> ReadyResponse:
     """Run one image through every encoder and ask catalog and store; 503 names what is not ready.
@@ -60,7 +62,7 @@ async def ready(request: Request, response: Response) -> ReadyResponse:
     return ReadyResponse(ready=not problems, problems=problems, timings_ms=rounded(readiness.timings_ms))
 
 
-@router.get("/v1/models", summary="What is served", dependencies=[READ])
+@router.get("/v1/models", summary="What is served", dependencies=[READ], responses=fails(*WITH_KEY))
 async def models(request: Request) -> list[Model]:
     """List the configured models with the versions that serve.
 
@@ -82,7 +84,7 @@ async def models(request: Request) -> list[Model]:
     "/v1/models/{model}/versions",
     summary="All versions of a model",
     dependencies=[READ],
-    responses=fails(404),
+    responses=fails(*WITH_KEY, 404),
 )
 async def versions(model: str, request: Request) -> list[ModelVersion]:
     """List the versions of a model that have a collection, oldest first."""
@@ -90,7 +92,7 @@ async def versions(model: str, request: Request) -> list[ModelVersion]:
     return [_version(info, counts, live) for info, counts, live in known]
 
 
-@router.get("/v1/stats", summary="Numbers", dependencies=[READ])
+@router.get("/v1/stats", summary="Numbers", dependencies=[READ], responses=fails(*WITH_KEY))
 async def stats(request: Request) -> StatsResponse:
     """Count products, images, what each model has indexed, and what those that can have captioned.
 
@@ -117,7 +119,7 @@ async def stats(request: Request) -> StatsResponse:
     "/v1/models/{model}/versions/{fingerprint}/gaps",
     dependencies=[READ],
     summary="What a version has not indexed",
-    responses=fails(404),
+    responses=fails(*WITH_KEY, 404),
 )
 async def gaps(
     model: str, fingerprint: str, request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50
@@ -144,17 +146,7 @@ def _gaps(catalog: Catalog, model: str, fingerprint: str, limit: int) -> GapsRes
 
 def _version(info: EncoderInfo, counts: LedgerCounts, live: bool) -> ModelVersion:
     return ModelVersion(
-        model=info.name,
-        family=info.family,
-        checkpoint=info.checkpoint,
-        fingerprint=info.fingerprint,
-        collection=info.collection,
-        dimension=info.dimension,
-        modalities=list(info.modalities),
-        precision=info.precision,
-        device=info.device,
-        live=live,
-        counts=_counts(counts),
+        model=info.name, collection=info.collection, live=live, counts=_counts(counts), **asdict(info)
     )
 
 

@@ -4,23 +4,23 @@ Weaviate reads `error` of an answer as a string, so these calls differ from all 
 """
 
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 
 from core.errors import VitrineError
 from core.types import EncoderInfo
-from deployments.http.bodies import RequestBody
-from deployments.http.dependencies import READ, services
-from deployments.http.errors import status_of
-from deployments.http.inputs import decode_images
+from deployments.http.auth import READ
+from deployments.http.errors import ANY_CALL, WITH_BODY, WITH_KEY, fails, status_of
+from deployments.http.requests import BodyRoute, decode_images, services
 from deployments.observability.telemetry import note_error
+from vitrine.schemas.base import WeaviateErrorResponse
 from vitrine.schemas.embeddings import MetaResponse, VectorizeRequest, VectorizeResponse
 
 
-class _WeaviateRoute(APIRoute):
+class _WeaviateRoute(BodyRoute):
     """Answers errors as the container does."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -38,25 +38,23 @@ class _WeaviateRoute(APIRoute):
         return handle_in_their_shape
 
 
-router = APIRouter(tags=["weaviate"], route_class=_WeaviateRoute)
-
-
-INPUTS = RequestBody(VectorizeRequest)
+router = APIRouter(
+    tags=["weaviate"], route_class=_WeaviateRoute, responses=fails(*ANY_CALL, model=WeaviateErrorResponse)
+)
 
 
 @router.post(
     "/vectorize",
     summary="Embed as Weaviate's multi2vec-clip container does",
     dependencies=[READ],
-    openapi_extra=INPUTS.described,
+    responses=fails(*WITH_KEY, *WITH_BODY, model=WeaviateErrorResponse),
 )
-async def vectorize(request: Request) -> VectorizeResponse:
+async def vectorize(request: Request, body: VectorizeRequest) -> VectorizeResponse:
     """Return a vector for each text and each image, from the configured `embedding_model`.
 
     The shape has no place for the error of one input: the first that fails refuses the request.
     """
     service = services(request)
-    body = await INPUTS.json(request)
     texts, images = body.texts or [], body.images or []
     encoder = await service.embedder.encoder(None)
     encoded = await service.embedder.embed(encoder, [*texts, *await decode_images(images)])
@@ -69,17 +67,16 @@ async def vectorize(request: Request) -> VectorizeResponse:
     return VectorizeResponse(textVectors=vectors[: len(texts)], imageVectors=vectors[len(texts) :])
 
 
-@router.get("/meta", summary="What /vectorize runs, as Weaviate asks", dependencies=[READ])
+@router.get(
+    "/meta",
+    summary="What /vectorize runs, as Weaviate asks",
+    dependencies=[READ],
+    responses=fails(*WITH_KEY, model=WeaviateErrorResponse),
+)
 async def meta(request: Request) -> MetaResponse:
     """Describe the model behind `/vectorize`."""
     info = await _info(request)
-    return MetaResponse(
-        model=info.name,
-        family=info.family,
-        checkpoint=info.checkpoint,
-        fingerprint=info.fingerprint,
-        dimension=info.dimension,
-    )
+    return MetaResponse(model=info.name, **asdict(info))
 
 
 @router.get("/.well-known/live", summary="The process answers, as Weaviate asks", status_code=204)

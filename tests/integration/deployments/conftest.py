@@ -7,6 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from catalog.opening import Catalog
 from core.ports import EncoderClient
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
@@ -21,6 +22,12 @@ def encoders() -> Mapping[str, EncoderClient]:
 def app(tmp_path: Path, encoders: Mapping[str, EncoderClient]) -> Iterator[FastAPI]:
     with local_service(tmp_path, encoders) as running:
         yield running
+
+
+@pytest.fixture
+def catalog(app: FastAPI) -> Catalog:
+    opened: Catalog = app.state.services.catalog
+    return opened
 
 
 @pytest.fixture

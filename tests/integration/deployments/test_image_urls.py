@@ -130,7 +130,7 @@ async def test_the_images_of_a_query_fit_in_one_call(
     client: httpx.AsyncClient, server: HostileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = [server.answer(f"/{number}", png("red")) for number in range(3)]
-    monkeypatch.setattr("deployments.http.inputs.MAX_BYTES", 2 * len(png("red")))
+    monkeypatch.setattr("deployments.http.routes.search.MAX_BYTES", 2 * len(png("red")))
     assert (await search(client, *(by_url(url) for url in urls[:2]))).status_code != 413
     answer = await search(client, *(by_url(url) for url in urls))
     assert (answer.status_code, answer.json()["error"]["param"]) == (413, "query")

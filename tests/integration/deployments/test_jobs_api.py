@@ -1,25 +1,17 @@
 """The jobs API over a real catalog, with a cluster that only remembers its calls."""
 
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
-from catalog.database import CatalogConfig
-from catalog.opening import Catalog, open_catalog
+from catalog.opening import Catalog
 from core.errors import NotFound, Unavailable
 from core.jobs import Progress
-from deployments.config import GatewayArgs, ServedModels
-from deployments.http.app import create_app
-from deployments.services.assembly import assemble
 from deployments.services.jobs import BulkJobs
-from milvus.config import MilvusConfig
-from milvus.memory import MemoryStore
 from tests.support.catalog_fixtures import encoder
-from tests.support.local_encoder import LocalEncoder
 
 pytestmark = pytest.mark.anyio
 BUILD = {"kind": "build", "args": {"model": "first"}}
@@ -52,37 +44,16 @@ class Cluster:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    opened = open_catalog(_catalog_config(tmp_path))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def cluster() -> Cluster:
     return Cluster()
 
 
 @pytest.fixture
-async def client(catalog: Catalog, cluster: Cluster, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    args = GatewayArgs(catalog=_catalog_config(tmp_path), milvus=MilvusConfig(uri="http://127.0.0.1:1"))
-    app = create_app(args)
-    services = assemble(
-        args, ServedModels(models=("first",)), catalog, MemoryStore(), LocalEncoder, _no_ensemble()
-    )
-    jobs = BulkJobs(catalog, cluster, 5, models=("first", "second"), folders=("/srv/shop",))
+async def client(client: httpx.AsyncClient, app: FastAPI, cluster: Cluster) -> httpx.AsyncClient:
+    services = app.state.services
+    jobs = BulkJobs(services.catalog, cluster, 5, models=("first", "second"), folders=("/srv/shop",))
     app.state.services = replace(services, jobs=jobs)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("127.0.0.1", 1))
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as opened:
-        yield opened
-
-
-def _catalog_config(folder: Path) -> CatalogConfig:
-    return CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs"))
-
-
-def _no_ensemble() -> Any:
-    return None
+    return client
 
 
 async def submitted(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import asyncio
 import base64
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -13,12 +13,11 @@ import pytest
 from PIL import Image
 
 from core.errors import InvalidInput
-from deployments.http import bodies
-from deployments.http.bodies import decode_base64
+from deployments.http import requests
+from deployments.http.requests import decode_base64
 from models.config import CaptionConfig
 from tests.support.image_files import file
 from tests.support.local_encoder import LocalEncoder
-from tests.support.local_service import local_service
 
 NOISE = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
 LARGE = base64.b64encode(file(Image.fromarray(NOISE))).decode()
@@ -35,6 +34,11 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+@pytest.fixture
+def encoders() -> dict[str, LocalEncoder]:
+    return {"fake": LocalEncoder(captions=CaptionConfig())}
+
+
 def noted(function: Callable[..., Any], threads: list[str]) -> Callable[..., Any]:
     def note(*args: Any, **options: Any) -> Any:
         threads.append(threading.current_thread().name)
@@ -46,32 +50,49 @@ def noted(function: Callable[..., Any], threads: list[str]) -> Callable[..., Any
 @pytest.mark.anyio
 @pytest.mark.parametrize(("method", "path", "body"), CALLS)
 async def test_json_and_base64_are_read_in_the_threads_for_bodies(
-    method: str, path: str, body: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, path: str, body: dict[str, Any], client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[str] = []
-    with local_service(tmp_path, {"fake": LocalEncoder(captions=CaptionConfig())}) as app:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            assert (await client.put("/v1/products/small", json={"images": [SMALL]})).is_success
-            monkeypatch.setattr(bodies, "parse", noted(bodies.parse, threads))
-            monkeypatch.setattr(base64, "b64decode", noted(base64.b64decode, threads))
-            answer = await client.request(method, path, json=body)
+    assert (await client.put("/v1/products/small", json={"images": [SMALL]})).is_success
+    monkeypatch.setattr(requests, "parse", noted(requests.parse, threads))
+    monkeypatch.setattr(base64, "b64decode", noted(base64.b64decode, threads))
+    answer = await client.request(method, path, json=body)
     assert answer.is_success, answer.text
     assert len(threads) >= 2
     assert {name.split("_")[0] for name in threads} == {"bodies"}
+
+
+@pytest.mark.anyio
+async def test_a_small_body_is_parsed_at_once(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    monkeypatch.setattr(requests, "parse", noted(requests.parse, threads))
+    assert (await client.put("/v1/products/p", json={"images": [SMALL]})).is_success
+    assert threads == [threading.current_thread().name]
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 786_431, 786_432, 786_433, 2_000_000])
 @pytest.mark.parametrize("head", ["", "data:image/png;base64,", "DATA:;BASE64,"])
 def test_base64_of_any_length_comes_back(size: int, head: str) -> None:
     data = np.random.default_rng(size).bytes(size)
-    encoded = head + base64.b64encode(data).decode()
-    assert asyncio.run(decode_base64(encoded, "image")) == data
+    encoded = base64.b64encode(data).decode()
+    for written in (
+        encoded,
+        encoded.rstrip("="),
+        base64.urlsafe_b64encode(data).decode(),
+        base64.urlsafe_b64encode(data).decode().rstrip("="),
+        base64.encodebytes(data).decode(),
+        f" {encoded[:5]}\r\n\t{encoded[5:]} \n",
+    ):
+        assert asyncio.run(decode_base64(head + written, "image")) == data
+    if head:
+        assert asyncio.run(decode_base64(head + quote(encoded, safe=""), "image")) == data
 
 
-@pytest.mark.parametrize("broken", ["=" * 4, "*", "A===", "AA==", " AAA", "é"])
+@pytest.mark.parametrize("broken", ["=" * 4, "*", "A===", "AA==", "%3D", "é"])
 def test_what_is_no_base64_is_refused_wherever_it_stands(broken: str) -> None:
-    first = "A" * (bodies._PIECE_CHARS - len(broken))
+    first = "A" * (requests._PIECE_CHARS - len(broken))
     for encoded in (first + broken + "AAAA", "AAAA" + broken + "AAAA"):
         with pytest.raises(InvalidInput):
             asyncio.run(decode_base64(encoded, "image"))

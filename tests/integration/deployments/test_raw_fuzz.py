@@ -205,12 +205,3 @@ def test_too_many_files_are_too_large_in_a_form_as_in_json(url: Url) -> None:
     many = json.dumps({"images": ["eA=="] * 51}).encode()
     assert send(url, "PUT", "/v1/products/p", part * 51 + b"--x--\r\n", kind)[0] == 413
     assert send(url, "PUT", "/v1/products/p", many)[0] == 413
-
-
-@pytest.mark.parametrize("path", ["/v1/products", "/v1/models", "/health/live", "/v1/search", "/v1/nowhere"])
-def test_a_method_that_is_not_taken_names_those_that_are(url: Url, path: str) -> None:
-    status, headers, content = send(url, "OPTIONS", path)
-    assert (status, content) == ((404, content) if path.endswith("nowhere") else (204, b""))
-    if status == 204:
-        refused, again, _ = send(url, "PATCH", path, b"{}")
-        assert (refused, again["allow"]) == (405, headers["allow"])

@@ -20,7 +20,7 @@ from core.calibration import (
 from core.errors import Conflict, ModelUnavailable
 from core.telemetry import answering, current_request_id
 from core.types import Encoded, EncoderInfo, EncoderInput, Product, ProductImage
-from deployments.http.limits import ending_at, within_deadline
+from deployments.http.middleware import ending_at, within_deadline
 from milvus.memory import MemoryStore
 from tests.support.vector_stores import row
 

@@ -7,7 +7,7 @@ import pytest
 from core import concurrency
 from core.concurrency import CircuitBreaker
 from core.errors import ModelUnavailable
-from deployments.http.limits import ending_at, within_deadline
+from deployments.http.middleware import ending_at, within_deadline
 
 
 class Member:

@@ -19,7 +19,7 @@ from core.errors import DeadlineExceeded, Internal, InvalidInput, ModelUnavailab
 from core.ports import EncoderClient
 from core.search import ModelSearch
 from deployments.http.errors import status_of
-from deployments.http.limits import Deadline, ending_at, within_deadline
+from deployments.http.middleware import Deadline, ending_at, within_deadline
 from deployments.observability.telemetry import called
 from deployments.replicas.encoder import EncoderReplica
 from deployments.replicas.handles import DeploymentHandle

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import RateLimited
-from deployments.http.limits import RateLimiter
+from deployments.http.auth import RateLimiter
 
 
 class Clock:

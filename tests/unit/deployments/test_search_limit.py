@@ -1,8 +1,16 @@
-from deployments.http.limits import (
+"""The adaptive limit of searches in flight."""
+
+from typing import Any
+
+import pytest
+from starlette.responses import Response
+
+from deployments.http.middleware import (
     FIRST_SEARCHES,
     FORGET_S,
     LEAST_SEARCHES,
     SEARCHES_A_ROUND,
+    Admission,
     Entry,
     SearchLimit,
 )
@@ -101,6 +109,35 @@ def test_what_was_learned_is_forgotten_after_a_quiet_while() -> None:
     assert busy.limit.limit < FIRST_SEARCHES
     busy.now += FORGET_S + 1
     assert busy.crowd(callers=FIRST_SEARCHES, answers=1) == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("status", "counts"), [(200, True), (401, False), (422, False), (429, False), (503, False)]
+)
+async def test_only_the_time_of_a_search_that_was_answered_counts(status: int, counts: bool) -> None:
+    async def nothing(*_: object) -> Any:
+        return None
+
+    admission = Admission(Response(status_code=status), max_in_flight=64, search_slowdown=SLOWDOWN)
+    counted: list[bool] = []
+    leave = admission._searches.leave
+    admission._searches.leave = lambda entry, answered: counted.append(answered) or leave(entry, answered)
+    for _ in range(2 * FIRST_SEARCHES):
+        await admission({"type": "http", "path": "/v1/search", "headers": []}, nothing, nothing)
+    assert counted == [counts] * 2 * FIRST_SEARCHES
+
+
+def test_refused_searches_leave_the_limit_as_it_was() -> None:
+    attacked = Replica(each_s=0.01)
+    attacked.alone(SEARCHES_A_ROUND)
+    for _ in range(100):
+        entry = attacked.limit.enter()
+        assert entry is not None
+        attacked.now += 0.0001
+        attacked.limit.leave(entry, answered=False)
+    attacked.crowd(callers=2, answers=10 * SEARCHES_A_ROUND)
+    assert attacked.limit.limit == FIRST_SEARCHES
 
 
 def test_the_first_limit_keeps_within_the_bound_of_all_requests() -> None:

@@ -1,0 +1,336 @@
+"""Read requests: query parameters, JSON, forms with files, and images as base64 or URLs."""
+
+import base64
+import binascii
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any, NamedTuple, TypeVar
+from urllib.parse import unquote
+
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.datastructures import FormData, Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from catalog.fetching.connections import is_url
+from catalog.fetching.fetcher import Fetcher
+from core.concurrency import BODIES, run_in
+from core.errors import InputTooLarge, InvalidInput, UnsupportedMediaType, VitrineError
+from deployments.http.errors import invalid
+from deployments.services.assembly import Services
+
+M = TypeVar("M", bound=BaseModel)
+
+JSON = "application/json"
+FORM = "multipart/form-data"
+INLINE_BYTES = 256 * 1024
+"""Bodies above it are parsed in a thread: one of 32 MB would hold up every other request for 40 ms."""
+MAX_TEXTS = 100
+_BEYOND_A_LIMIT = ("Too many", "Part exceeded")
+_PIECE_CHARS = 1024 * 1024
+"""Of base64, decoded at once: each piece holds the interpreter's lock until it is done."""
+_ALPHABET = bytes.maketrans(b"-_=", b"+/!")
+"""From the URL-safe alphabet of RFC 4648 to the other; padding before the end is wrong, as ! is in both."""
+_WHITESPACE = b" \t\n\v\f\r"
+_NO_NUL = "a text may not hold the character NUL"
+
+
+def services(request: Request) -> Services:
+    """Return the services of the replica that answers this request."""
+    current: Services = request.app.state.services
+    return current
+
+
+async def known_query(request: Request) -> None:
+    """Refuse query parameters that the route does not read.
+
+    It is `async` although it awaits nothing: FastAPI would run a plain function in a thread.
+
+    Raises:
+        InvalidInput: a parameter is unknown, or holds a NUL, which databases refuse.
+    """
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            choice = f"parameters: {', '.join(sorted(known))}" if known else "this call takes none"
+            raise InvalidInput(f"unknown query parameter; {choice}").at(name)
+        if any("\0" in value for value in request.query_params.getlist(name)):
+            raise InvalidInput(_NO_NUL).at(name)
+
+
+class File(NamedTuple):
+    """A file of a form, and the name of its field."""
+
+    field: str
+    data: bytes
+
+
+async def _files(request: Request) -> list[File]:
+    files: list[File] = request.state.files
+    return files
+
+
+Files = Annotated[list[File], Depends(_files)]
+"""A parameter of routes that take a form: its files, in order."""
+
+
+def form(
+    fields: dict[str, Any], required: Sequence[str] = (), other_files: str | None = None
+) -> dict[str, Any]:
+    """Declare that a route takes a form beside JSON: the argument `openapi_extra`, which BodyRoute obeys.
+
+    `fields` are schemas by `json_field`, `file_field` and `text_field`. The field with JSON holds the body; texts
+    are fields of the body. `other_files` describes the files that fields of any other name hold.
+    """
+    schema = {
+        "type": "object",
+        "properties": fields,
+        "required": list(required),
+        "additionalProperties": file_field(other_files) if other_files else False,
+    }
+    encoding = {name: {"contentType": JSON} for name, field in fields.items() if "$ref" in field}
+    return {"requestBody": {"content": {FORM: {"schema": schema, "encoding": encoding}}}}
+
+
+def json_field(model: type[BaseModel]) -> dict[str, Any]:
+    """Describe a form field that holds the JSON of a body."""
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def text_field(description: str) -> dict[str, Any]:
+    """Describe a form field that holds a text."""
+    return {"type": "string", "description": description}
+
+
+def file_field(description: str, several: bool = False) -> dict[str, Any]:
+    """Describe a form field with a file, or one that may come several times."""
+    file = {"type": "string", "format": "binary"}
+    return (
+        {"type": "array", "items": file, "description": description}
+        if several
+        else file | text_field(description)
+    )
+
+
+class BodyRoute(APIRoute):
+    """Reads and checks the body that a route declares: JSON, or a form where `openapi_extra` has one.
+
+    FastAPI itself parses on the event loop, accepts NaN and NUL, and does not take both JSON and a form.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Read the body, and hand it to FastAPI's handler as the model that the route declares."""
+        handle = super().get_route_handler()
+        content = (self.openapi_extra or {}).get("requestBody", {}).get("content", {})
+        form = content.get(FORM, {}).get("schema")
+
+        async def read_and_handle(request: Request) -> Response:
+            if self.body_field is None:
+                return await handle(request)
+            model: Any = self.body_field.field_info.annotation
+            return await handle(_ReadRequest(request, await _read(request, model, form)))
+
+        return read_and_handle
+
+
+class _ReadRequest(Request):
+    """A request whose body has been read; FastAPI takes it for JSON."""
+
+    def __init__(self, request: Request, body: BaseModel) -> None:
+        headers = [each for each in request.scope["headers"] if each[0] != b"content-type"]
+        headers.append((b"content-type", JSON.encode()))
+        super().__init__({**request.scope, "headers": headers}, request.receive)
+        self._read_body = body
+
+    async def body(self) -> bytes:
+        return b"{}"
+
+    async def json(self) -> BaseModel:
+        return self._read_body
+
+
+async def _read(request: Request, model: type[M], form: dict[str, Any] | None) -> M:
+    request.state.files = []
+    # Without the header, which some clients leave out, it is JSON.
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if kind == FORM and form is not None:
+        return await _read_form(request, model, form)
+    if kind not in (JSON, "") and not (kind.startswith("application/") and kind.endswith("+json")):
+        accepted = JSON if form is None else f"{JSON} or {FORM}"
+        message = f"send the body as {accepted}, and say so in Content-Type"
+        raise UnsupportedMediaType(message).at("Content-Type")
+    return await _parse(await request.body(), model, "body")
+
+
+async def _parse(data: bytes | str, model: type[M], param: str) -> M:
+    if len(data) <= INLINE_BYTES:
+        return parse(data, model, param)
+    return await run_in(BODIES, parse, data, model, param)
+
+
+def parse(data: bytes | str, model: type[M], param: str) -> M:
+    """Check JSON against a model.
+
+    Raises:
+        InvalidInput: it is not JSON, or not of this form; `param` names the field.
+    """
+    try:
+        # Three times as fast as the json module, which matters as both hold the interpreter's lock; and it
+        # refuses NaN, nesting beyond 200 and halves of characters, which no database can keep.
+        value = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidInput(f"this is not valid JSON: {error}").at(param) from None
+    if not isinstance(value, dict):
+        raise InvalidInput("send a JSON object").at(param)
+    if "\\u0000" in data if isinstance(data, str) else b"\\u0000" in data:
+        for name, item in value.items():
+            if _holds_nul(name) or _holds_nul(item):
+                raise InvalidInput(_NO_NUL).at(name)
+    return _check(value, model, param)
+
+
+def _check(value: dict[str, Any], model: type[M], param: str) -> M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise invalid(first["msg"], first["loc"], param) from None
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any("\0" in key or _holds_nul(item) for key, item in value.items())
+    if isinstance(value, list):
+        return any(map(_holds_nul, value))
+    return isinstance(value, str) and "\0" in value
+
+
+async def _read_form(request: Request, model: type[M], form: dict[str, Any]) -> M:
+    # The parser falls back to Latin-1, and what other charsets make of text is the caller's guess; so it
+    # reads all as Latin-1, which keeps the bytes, and they are read as UTF-8 after it.
+    content_type = request.headers["content-type"].encode("latin-1") + b"; charset=latin-1"
+    headers = Headers(raw=[(b"content-type", content_type)])
+    try:
+        parsed = await MultiPartParser(headers, request.stream(), max_fields=MAX_TEXTS).parse()
+    except MultiPartException as error:
+        if error.message.startswith(_BEYOND_A_LIMIT):
+            raise InputTooLarge(error.message).at("body") from None
+        raise InvalidInput(f"this form cannot be read: {error.message}").at("body") from None
+    try:
+        texts = await _read_fields(parsed, form, request.state.files)
+    finally:
+        await parsed.close()
+    for name, schema in form["properties"].items():
+        if "$ref" in schema:
+            return await _parse(texts.get(name) or "{}", model, name)
+    return _check(texts, model, "body")
+
+
+async def _read_fields(parsed: FormData, form: dict[str, Any], files: list[File]) -> dict[str, str]:
+    """Add the files of a form to `files`, and return its texts."""
+    known, texts = form["properties"], dict[str, str]()
+    for raw_name, value in parsed.multi_items():
+        name = _utf8(raw_name, "body")
+        schema = known.get(name, form["additionalProperties"])
+        if not schema:
+            raise InvalidInput(f"unknown form field; fields: {', '.join(sorted(known))}").at(name)
+        many, takes_file = "items" in schema or name not in known, "items" in schema or "format" in schema
+        if not many and (name in texts or any(file.field == name for file in files)):
+            raise InvalidInput("send this field once").at(name)
+        if isinstance(value, str) == takes_file:
+            raise InvalidInput(f"send this field as {'a file' if takes_file else 'text'}").at(name)
+        if isinstance(value, str):
+            texts[name] = _utf8(value, name)
+        else:
+            files.append(File(name, await value.read()))
+    if not texts and not files:
+        raise InvalidInput("the form is empty").at("body")
+    for name in form["required"]:
+        if name not in texts and not any(file.field == name for file in files):
+            raise InvalidInput(f"the form lacks the field `{name}`").at(name)
+    return texts
+
+
+def _utf8(latin: str, param: str) -> str:
+    try:
+        text = latin.encode("latin-1").decode()
+    except UnicodeError:
+        raise InvalidInput("text in a form must be UTF-8").at(param) from None
+    if "\0" in text:
+        raise InvalidInput(_NO_NUL).at(param)
+    return text
+
+
+async def read_images(sources: Sequence[str], fetcher: Fetcher) -> list[bytes | VitrineError]:
+    """Read images, those behind URLs side by side; each succeeds or fails alone, in order."""
+    urls = [source for source in sources if _is_url(source)]
+    fetched = iter(await fetcher.fetch_all(urls) if urls else [])
+    decoded = iter(await decode_images([source for source in sources if not _is_url(source)]))
+    return [next(fetched if _is_url(source) else decoded) for source in sources]
+
+
+async def read_image(image: str | None, image_url: str | None, fetcher: Fetcher) -> tuple[str, bytes]:
+    """Read the one image of a request; returns the name of its field too, which the errors name."""
+    if image is not None:
+        return "image", await decode_base64(image, "image")
+    try:
+        return "image_url", await fetcher.fetch(str(image_url))
+    except VitrineError as error:
+        raise error.at("image_url") from None
+
+
+async def decode_images(sources: Sequence[str]) -> list[bytes | VitrineError]:
+    """Decode base64 and data URIs; each succeeds or fails alone, in order."""
+    return [await _decode_or_error(source) for source in sources]
+
+
+async def _decode_or_error(source: str) -> bytes | VitrineError:
+    try:
+        return await decode_base64(source, "image")
+    except InvalidInput as error:
+        return error
+
+
+def _is_url(source: str) -> bool:
+    """Return whether this is a URL; base64 and data URIs never begin like one."""
+    return source[:5].lower() != "data:" and is_url(source)
+
+
+def is_data_uri(value: str) -> bool:
+    """Tell a data URI from other text; schemes are the same in either case (RFC 3986, 3.1)."""
+    return value[:5].lower() == "data:"
+
+
+async def decode_base64(value: str, param: str) -> bytes:
+    """Decode base64 or a base64 data URI, in a thread where it is large.
+
+    Both alphabets of RFC 4648 are read, with or without padding, also in lines.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
+    if len(value) <= INLINE_BYTES:
+        return _decode(value, param)
+    return await run_in(BODIES, _decode, value, param)
+
+
+def _decode(value: str, param: str) -> bytes:
+    if is_data_uri(value):
+        head, comma, value = value.partition(",")
+        if not (head + comma).lower().endswith(";base64,"):
+            raise InvalidInput("a data URI must look like data:image/jpeg;base64,…").at(param)
+        value = unquote(value)
+    end = len(value.rstrip(f"={_WHITESPACE.decode()}"))
+    decoded, rest = bytearray(), b""
+    try:
+        for start in range(0, end, _PIECE_CHARS):
+            piece = value[start : min(start + _PIECE_CHARS, end)].encode("ascii")
+            rest += piece.translate(_ALPHABET, _WHITESPACE)
+            whole = len(rest) // 4 * 4
+            decoded += base64.b64decode(rest[:whole], validate=True)
+            rest = rest[whole:]
+        decoded += base64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidInput("not valid base64").at(param) from None
+    return bytes(decoded)
