@@ -49,7 +49,7 @@ _VIEWS = 4
 _TITLES_A_CALL = 64
 _FORMS_KEPT = 64
 _GROWING_S = 10.0
-"""Age at which a sample smaller than asked for is drawn anew, and waited for: the catalog grows."""
+"""Age at which the sample of a growing catalog is drawn anew, and waited for."""
 
 
 class CalibrationConfig(Config):
@@ -170,6 +170,7 @@ def matching(
 class _Kept:
     sample: NullSample
     drawn_at: float
+    growing: bool
     nulls: dict[Form, Scores] = field(default_factory=dict)
 
 
@@ -202,14 +203,23 @@ class NullSamples:
     async def _sample(self, encoder: EncoderClient, info: EncoderInfo, with_titles: bool) -> _Kept:
         key = (info.collection, with_titles)
         kept = self._kept.get(key)
-        full = kept is not None and len(kept.sample.starts) >= self._config.sample_products
-        fresh_s = self._config.renew_s if full else min(self._config.renew_s, _GROWING_S)
-        if kept is not None and time.monotonic() - kept.drawn_at <= fresh_s:
-            return kept
+        if kept is not None:
+            fresh_s = min(self._config.renew_s, _GROWING_S) if kept.growing else self._config.renew_s
+            if time.monotonic() - kept.drawn_at <= fresh_s:
+                return kept
         if key not in self._drawing:
             self._drawing[key] = start_shared(self._draw(encoder, info, with_titles))
             self._drawing[key].add_done_callback(lambda task: self._drawn(key, task))
-        return kept if kept is not None and full else await asyncio.shield(self._drawing[key])
+        return await asyncio.shield(self._drawing[key]) if kept is None or kept.growing else kept
+
+    def _is_growing(self, key: tuple[str, bool], products: int) -> bool:
+        """Judge by the sample before; products that are in quarantine keep a sample small for good."""
+        if products < MINIMUM_PRODUCTS:
+            # It answers nothing, and costs little.
+            return True
+        before = self._kept.get(key)
+        grew = before is None or products > len(before.sample.starts)
+        return grew and products < self._config.sample_products
 
     def _drawn(self, key: tuple[str, bool], task: "asyncio.Task[_Kept]") -> None:
         del self._drawing[key]
@@ -237,7 +247,8 @@ class NullSamples:
             titles=titles,
             titled=titled,
         )
-        return _Kept(sample, time.monotonic())
+        growing = self._is_growing((info.collection, with_titles), len(rows))
+        return _Kept(sample, time.monotonic(), growing)
 
     def _views(self, collection: str, products: Sequence[Product]) -> dict[str, list[Vector]]:
         keys = {

@@ -12,7 +12,7 @@ from core.errors import Conflict, NotFound
 from core.filters import Filter
 from core.types import CollectionInfo, Hit, Vector, VectorRow
 from milvus.config import EXACT_INDEXES, IndexConfig, MilvusConfig
-from milvus.connection import NOT_LOADED, Connection
+from milvus.connection import ALIAS_NOT_FOUND, NOT_FOUND, NOT_LOADED, Connection
 from milvus.filters import compile_filter, key_in, keys_between
 from milvus.pages import clamped, full_page, in_order, nearest_products
 from milvus.schema import (
@@ -367,7 +367,12 @@ def _drop(client: MilvusClient, name: str, timeout: float) -> None:
 
 
 def _point_alias(client: MilvusClient, alias: str, collection: str, timeout: float) -> None:
+    # Not by the error of `alter_alias`: Lite has one code for a missing alias and a missing collection.
     try:
-        client.alter_alias(collection, alias, timeout=timeout)
-    except MilvusException:
+        client.describe_alias(alias, timeout=timeout)
+    except MilvusException as error:
+        if error.code not in (NOT_FOUND, ALIAS_NOT_FOUND):
+            raise
         client.create_alias(collection, alias, timeout=timeout)
+    else:
+        client.alter_alias(collection, alias, timeout=timeout)

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -215,6 +216,20 @@ async def test_a_catalog_that_was_too_small_is_looked_at_again() -> None:
     catalog.size = 200
     await asyncio.sleep(0.01)
     assert (await samples.smallest_match(TitleEncoder(), IMAGE, 0.1))[1] < 1
+
+
+@pytest.mark.parametrize("size", [150, 512])
+async def test_a_sample_that_grows_no_more_is_kept(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small catalog, and one of which some products are in quarantine: 300 are indexed."""
+    now = [0.0]
+    monkeypatch.setattr("core.calibration.time", SimpleNamespace(monotonic=lambda: now[0]))
+    catalog, asked = Catalog(size), []
+    samples = NullSamples(catalog, store_of(300), CalibrationConfig(sample_products=512))
+    for now[0] in (0, 11, 22, 500, 700):
+        await samples.smallest_match(TitleEncoder(), IMAGE, 0.1)
+        await asyncio.gather(*samples._drawing.values())
+        asked.append(catalog.asked)
+    assert asked == [1, 2, 2, 2, 3]
 
 
 async def test_a_missing_collection_and_a_change_of_version_are_a_matter_of_time() -> None:

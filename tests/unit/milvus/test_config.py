@@ -1,7 +1,8 @@
-"""Configuration and connection of Milvus: addresses, and the messages of refusals."""
+"""Configuration and connection of Milvus: addresses, the messages of refusals, and aliases."""
 
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -11,8 +12,9 @@ from pymilvus import MilvusClient, MilvusException
 import milvus
 from core.errors import ConfigError, NotFound, StoreUnavailable
 from milvus.config import MilvusConfig
-from milvus.connection import NOT_FOUND, Connection
+from milvus.connection import ALIAS_NOT_FOUND, NOT_FOUND, Connection
 from milvus.lite import LiteOwner
+from milvus.store import _point_alias
 
 
 @pytest.mark.parametrize(
@@ -85,3 +87,18 @@ def test_a_collection_that_is_missing_is_not_found(connection: Connection) -> No
 
     with pytest.raises(NotFound, match="collection=a"):
         connection.call(miss)
+
+
+@pytest.mark.parametrize("failing", ["describe_alias", "alter_alias"])
+def test_an_alias_is_not_made_because_something_else_fails(failing: str, connection: Connection) -> None:
+    client = Mock(**{f"{failing}.side_effect": MilvusException(1100, "no permission")})
+    with pytest.raises(StoreUnavailable):
+        connection.call(lambda _, left_s: _point_alias(client, "live", "live_1", left_s))
+    client.create_alias.assert_not_called()
+
+
+@pytest.mark.parametrize("code", [NOT_FOUND, ALIAS_NOT_FOUND])
+def test_an_alias_that_is_missing_is_made(code: int) -> None:
+    client = Mock(**{"describe_alias.side_effect": MilvusException(code, "no alias")})
+    _point_alias(client, "live", "live_1", 1)
+    client.create_alias.assert_called_once_with("live_1", "live", timeout=1)
