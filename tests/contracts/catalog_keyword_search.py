@@ -20,9 +20,9 @@ from catalog.keyword_search import query_words
 from catalog.opening import Catalog, alembic_config, migrate
 from catalog.product_rows import lock_product, write_product
 from catalog.tables import ImageRow, ProductRow
+from core.ensemble import HybridSearch
 from core.errors import DeadlineExceeded, InvalidInput
 from core.filters import Filter, matches, parse_filter
-from core.hybrid import HybridSearch
 from core.search import QueryPart, SearchQuery, SearchResult
 from core.types import Attributes, NewImage, Product
 from tests.support.filter_cases import cases

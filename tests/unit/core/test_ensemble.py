@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
 import pytest
 
 from core.ensemble import EnsembleSearch
 from core.errors import Internal, InvalidInput, ModelUnavailable, UnsupportedModality
-from core.fusion import MINIMUM_DEPTH
-from core.search import ModelSearch, QueryPart, SearchQuery, SearchResult
+from core.fusion import MINIMUM_DEPTH, Fusion
+from core.search import ModelSearch, QueryPart, QueryVector, SearchQuery, SearchResult
 from core.types import EncoderInfo, Hit
 
 
@@ -18,6 +19,8 @@ def info(name: str) -> EncoderInfo:
 
 
 class Member:
+    score_s = 0.0
+
     def __init__(self, name: str, products: str, delay_s: float = 0.0) -> None:
         self.name, self.products, self.delay_s = name, products, delay_s
         self.asked = 0
@@ -28,7 +31,13 @@ class Member:
         self.limit = query.limit
         await asyncio.sleep(self.delay_s)
         hits = [Hit(f"i-{p}", 1, p, 1.0 - n / 10) for n, p in enumerate(self.products)]
-        return SearchResult(hits[: query.limit], [info(self.name)], timings_ms={"search": 1.0})
+        used = info(self.name)
+        embedded = {self.name: QueryVector(used, np.ones(4, np.float32))}
+        return SearchResult(hits[: query.limit], [used], timings_ms={"search": 1.0}, embedded=embedded)
+
+    async def score(self, *_: object) -> list[Hit]:
+        await asyncio.sleep(self.score_s)
+        return []
 
     async def reach(self) -> None:
         await asyncio.sleep(self.delay_s)
@@ -57,15 +66,34 @@ class Failing(Member):
         raise self.error
 
 
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """Sets its clock to the next timer as soon as nothing else is to do, so that no test waits."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def _run_once(self) -> None:
+        timers = [each.when() for each in self._scheduled if not each.cancelled()]  # type: ignore[attr-defined]
+        if timers and not self._ready:  # type: ignore[attr-defined]
+            self.now = max(self.now, min(timers))
+        super()._run_once()  # type: ignore[misc]
+
+
 def run(
     *members: Member,
     weights: dict[str, float] | None = None,
     deadline_s: float = 30.0,
     not_asked: dict[str, str] | None = None,
+    fusion: Fusion = "rrf",
 ) -> SearchResult:
     searches = {member.name: cast(ModelSearch, member) for member in members}
-    query = SearchQuery((QueryPart("red"),), limit=3, weights=weights, not_asked=not_asked or {})
-    return asyncio.run(EnsembleSearch(searches, deadline_s).search(query))
+    query = SearchQuery((QueryPart("red"),), 3, weights=weights, not_asked=not_asked or {}, fusion=fusion)
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        result = runner.run(EnsembleSearch(searches, deadline_s).search(query))
+        assert runner.get_loop().time() <= deadline_s
+    return result
 
 
 def test_members_are_fused_and_named() -> None:
@@ -81,6 +109,16 @@ def test_a_late_member_is_left_out_and_the_answer_says_so() -> None:
     assert result.degraded
     assert "2 s" in result.skipped["slow"]
     assert result.weights == {"a": 1.0}
+
+
+@pytest.mark.parametrize("score_s", [0.25, 60])
+def test_lists_and_scores_share_one_deadline_whoever_is_late(score_s: float) -> None:
+    prompt, slow, late = Member("prompt", "xyz"), Member("slow", "wvu", 1.4), Member("late", "t", 60)
+    prompt.score_s = slow.score_s = score_s
+    result = run(prompt, slow, late, fusion="weighted", deadline_s=2)
+    assert list(result.weights) == ["prompt", "slow"]
+    assert list(result.skipped) == ["late"]
+    assert list(result.incomplete) == ([] if score_s < 1 else ["prompt", "slow"])
 
 
 def test_a_member_that_cannot_read_text_is_skipped_without_degrading() -> None:

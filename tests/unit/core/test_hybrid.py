@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from core.ensemble import HybridSearch
 from core.errors import DeadlineExceeded, InvalidInput, ModelUnavailable, UnsupportedModality, VitrineError
 from core.filters import AnyOf, Filter
 from core.fusion import fusion_depth
-from core.hybrid import HybridSearch
 from core.search import QueryPart, SearchQuery, SearchResult, StoredPart
 from core.types import Hit
 
