@@ -30,10 +30,14 @@ class Describer(LocalEncoder):
         self.asked: list[int] = []
         self.fail_after: int | None = None
         self.errors: dict[int, Exception] = {}
+        self.fails_on: Sequence[bytes] | None = ()
+        self.bug: Exception = Internal("a reply that cannot be sent")
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         if self.fail_after is not None and len(self.asked) >= self.fail_after:
             raise ModelUnavailable("gone")
+        if self.fails_on is None or any(each in self.fails_on for each in images):
+            raise self.bug
         self.asked.append(len(images))
         captioned = await super().caption(images)
         texts = [self.errors.get(index, text) for index, text in enumerate(captioned.texts)]
@@ -98,6 +102,31 @@ def test_an_image_that_meets_a_bug_is_out_of_the_way_until_another_release(
     assert asyncio.run(upgraded.repair()) == CaptionReport(written=1)
 
 
+@pytest.mark.parametrize(
+    "bug", [Internal("a reply that cannot be sent"), RuntimeError("of the model's code")]
+)
+def test_an_image_on_which_a_whole_call_fails_keeps_no_other_from_its_caption(
+    bug: Exception, catalog: Catalog, encoder: Describer, captioning: Captioner
+) -> None:
+    put(catalog, "red", "lime", "blue", "white", "black")
+    encoder.bug, encoder.fails_on = bug, [image("lime").data, image("black").data]
+    assert asyncio.run(captioning.repair(batch_size=4)) == CaptionReport(written=3, failed=2)
+    encoder.fails_on = ()
+    assert catalog.captions.retry("fake") == 2
+    assert asyncio.run(captioning.repair()) == CaptionReport(written=2)
+
+
+def test_no_image_is_to_blame_when_every_call_fails(
+    catalog: Catalog, encoder: Describer, captioning: Captioner
+) -> None:
+    put(catalog, "red")
+    encoder.fails_on = None
+    with pytest.raises(Internal, match="a reply"):
+        asyncio.run(captioning.repair())
+    encoder.fails_on = ()
+    assert asyncio.run(captioning.repair()) == CaptionReport(written=1)
+
+
 def test_a_bad_image_goes_to_quarantine_until_it_is_asked_for_again(
     catalog: Catalog, encoder: Describer, captioning: Captioner
 ) -> None:
@@ -133,7 +162,7 @@ def test_calls_carry_no_more_than_they_can(
 ) -> None:
     put(catalog, "red", "lime", "blue")
     largest = max(len(image(color).data) for color in ("red", "lime", "blue"))
-    monkeypatch.setattr("core.indexing.MAX_ENCODE_BYTES", largest * 2)
+    monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", largest * 2)
     assert asyncio.run(captioning.repair()) == CaptionReport(written=3)
     assert encoder.asked == [2, 1]
 
