@@ -209,7 +209,7 @@ def _lock_products_of(connection: Connection, image_ids: Sequence[str]) -> list[
 
 
 class SqlProducts:
-    """Implements `core.ports.Products`; every method may raise Unavailable."""
+    """The catalog's products; every method may raise Unavailable. Safe to call from several processes."""
 
     def __init__(self, engine: Engine, blobs: Blobs, clock: Callable[[], datetime] = utc_now) -> None:
         self._engine = engine
