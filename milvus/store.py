@@ -276,11 +276,9 @@ class MilvusStore:
         for some in batched(distinct, _PRODUCTS_A_CALL):
 
             def search(count: int, found: Sequence[str], some: Sequence[str] = some) -> list[Hit]:
-                known = set(found)
-                left = [product_id for product_id in some if product_id not in known]
-                if not left:
-                    return []
-                return self._search(collection, query, count, compile_filter(filter, only_products=left))
+                left = sorted(set(some).difference(found))
+                expression = compile_filter(filter, only_products=left)
+                return self._search(collection, query, count, expression) if left else []
 
             hits += nearest_products(search, len(some), exact=True)
         return in_order(hits)
