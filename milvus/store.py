@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from core.batching import batched
+from core.batching import batched, batched_by_bytes
 from core.errors import Conflict, NotFound
 from core.filters import Filter
 from core.types import CollectionInfo, Hit, Vector, VectorRow
@@ -20,13 +20,13 @@ from milvus.schema import (
     MAX_CALL_BYTES,
     MAX_ID_BYTES,
     MAX_KEY_BYTES,
-    batched_rows,
     check_dimension,
     check_name,
     check_vector,
     encode_rows,
     mark_name,
     marked_id,
+    row_bytes,
 )
 
 _DEFAULT_PARAMS: dict[str, dict[str, Any]] = {"HNSW": {"M": 16, "efConstruction": 200}}
@@ -244,9 +244,11 @@ class MilvusStore:
     def keys(self, collection: str, first: str = "", beyond: str | None = None) -> Iterator[str]:
         self._describe(collection)
         where = keys_between(first, beyond)
-        while page := self._first_keys(collection, where):
-            yield from page
-            where = keys_between(page[-1], beyond, after=True)
+        # Pages by a cursor survive a lost connection, an iterator of pymilvus does not.
+        while page := self._query(collection, where, ["key"], limit=_KEYS_A_PAGE, **_IN_KEY_ORDER):
+            keys = sorted(row["key"] for row in page)
+            yield from keys
+            where = keys_between(keys[-1], beyond, after=True)
 
     def search_products(
         self,
@@ -319,15 +321,10 @@ class MilvusStore:
         return [_hit(hit) for hit in found[0]]
 
     def _upsert(self, collection: str, rows: Sequence[dict[str, Any]]) -> None:
-        for batch in batched_rows(rows):
+        for batch in batched_by_bytes(rows, row_bytes):
             self._connection.run(MilvusClient.upsert, collection, batch)
         if rows:
             self._wait_until_seen(collection)
-
-    def _first_keys(self, collection: str, expression: str) -> list[str]:
-        """Read the first keys in order; pages by a cursor survive a lost connection, an iterator does not."""
-        rows = self._query(collection, expression, ["key"], limit=_KEYS_A_PAGE, **_IN_KEY_ORDER)
-        return sorted(row["key"] for row in rows)
 
     def _recent_rows(self, collection: str) -> int:
         rows, counted_at = self._rows.get(collection, (0, float("-inf")))
