@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from core.batching import batched
 from core.concurrency import start_shared
 from core.config import Config
 from core.errors import Conflict, ModelUnavailable, NotFound, VitrineError, expected
@@ -236,46 +237,35 @@ class NullSamples:
         products = await asyncio.to_thread(self._products.sample, self._config.sample_products)
         views = await asyncio.to_thread(self._views, info.collection, products)
         products = [product for product in products if product.product_id in views]
-        rows = [views[product.product_id] for product in products]
         titles, titled = await self._titles(encoder, info, products if with_titles else [])
+        rows = [views[product.product_id] for product in products]
         sizes = np.array([len(each) for each in rows], dtype=np.int64)
-        sample = NullSample(
-            images=np.stack([vector for each in rows for vector in each])
-            if rows
-            else np.zeros((0, info.dimension), np.float32),
-            starts=np.cumsum(sizes) - sizes,
-            titles=titles,
-            titled=titled,
-        )
+        images = np.concatenate([np.zeros((0, info.dimension), np.float32), *rows])
+        sample = NullSample(images, np.cumsum(sizes) - sizes, titles, titled)
         growing = self._is_growing((info.collection, with_titles), len(rows))
         return _Kept(sample, time.monotonic(), growing)
 
     def _views(self, collection: str, products: Sequence[Product]) -> dict[str, list[Vector]]:
         keys = {
-            row_key(image.image_id, image.revision): product.product_id
+            product.product_id: [row_key(each.image_id, each.revision) for each in product.images[:_VIEWS]]
             for product in products
-            for image in product.images[:_VIEWS]
         }
         try:
-            found = self._store.fetch(collection, list(keys))
+            found = self._store.fetch(collection, [key for some in keys.values() for key in some])
         except NotFound:
             raise ModelUnavailable(f"collection {collection} is not there yet") from None
-        views: dict[str, list[Vector]] = {}
-        for key, product_id in keys.items():
-            if key in found:
-                vector = found[key].astype(np.float32)
-                views.setdefault(product_id, []).append(vector / np.linalg.norm(vector))
-        return views
+        unit = {key: vector / np.linalg.norm(vector) for key, vector in found.items()}
+        views = {name: [unit[key] for key in some if key in unit] for name, some in keys.items()}
+        return {name: vectors for name, vectors in views.items() if vectors}
 
     async def _titles(
         self, encoder: EncoderClient, info: EncoderInfo, products: Sequence[Product]
-    ) -> tuple[Vector, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    ) -> tuple[Vector, NDArray[np.bool_]]:
         """Embed the titles: unit vectors, zeros where there is none, and which products have one."""
         titles = np.zeros((len(products), info.dimension), np.float32)
         titled = np.zeros(len(products), np.bool_)
         given = [place for place, product in enumerate(products) if product.title.strip()]
-        for start in range(0, len(given), _TITLES_A_CALL):
-            places = given[start : start + _TITLES_A_CALL]
+        for places in batched(given, _TITLES_A_CALL):
             encoded = await encoder.encode([products[place].title for place in places])
             if encoded.info.collection != info.collection:
                 raise ModelUnavailable(f"model {info.name!r} is changing its version; try again shortly")
