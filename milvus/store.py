@@ -43,21 +43,31 @@ _IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": True}
 """What pymilvus's own iterator sends so that a page is the smallest keys, in Lite and in a server."""
 
 
-def create_collection(
+def _create_collection(
     client: MilvusClient, name: str, dimension: int, index: IndexConfig, lite: bool, timeout: float
 ) -> None:
     """Create, index and load the collection; what is already done stays as it is."""
-    _create(client, name, _schema(dimension), timeout, **({} if lite else {"num_shards": index.shards}))
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
+    schema.add_field("image_id", DataType.VARCHAR, max_length=MAX_ID_BYTES)
+    schema.add_field("revision", DataType.INT64)
+    schema.add_field("product_id", DataType.VARCHAR, max_length=MAX_ID_BYTES)
+    schema.add_field("attributes", DataType.JSON)
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dimension)
+    _create(client, name, schema, timeout, **({} if lite else {"num_shards": index.shards}))
     if not client.list_indexes(name, timeout=timeout):
+        index_type = index.index_type or ("FLAT" if lite else "HNSW")
+        chosen, params = client.prepare_index_params(), index.params or _DEFAULT_PARAMS.get(index_type, {})
+        chosen.add_index("embedding", index_type=index_type, metric_type="COSINE", params=params)
         try:
-            client.create_index(name, _index(client, index, lite), timeout=timeout)
+            client.create_index(name, chosen, timeout=timeout)
         except MilvusException:
             if not client.list_indexes(name, timeout=timeout):
                 raise
     client.load_collection(name, timeout=timeout)
 
 
-def create_mark(client: MilvusClient, name: str, timeout: float) -> None:
+def _create_mark(client: MilvusClient, name: str, timeout: float) -> None:
     """Create an empty collection that is never loaded, unless it is there."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("key", DataType.INT64, is_primary=True)
@@ -75,37 +85,6 @@ def _create(client: MilvusClient, name: str, schema: Any, timeout: float, **opti
         # Another process may have been faster; the caller checks whose dimension it has.
         if not client.has_collection(name, timeout=timeout):
             raise
-
-
-def search_parameters(index: IndexConfig, index_type: str, count: int, filtered_rows: int) -> dict[str, Any]:
-    """Choose the search parameters for `count` hits; `filtered_rows` is 0 without a filter."""
-    if index.search_params or index_type != "HNSW":
-        return dict(index.search_params)
-    wide = min(filtered_rows // _FILTERED_SHARE, index.max_ef)
-    return {"ef": max(index.min_ef, 2 * count if 2 * count <= index.max_ef else count, wide)}
-
-
-def _schema(dimension: int) -> Any:
-    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
-    schema.add_field("image_id", DataType.VARCHAR, max_length=MAX_ID_BYTES)
-    schema.add_field("revision", DataType.INT64)
-    schema.add_field("product_id", DataType.VARCHAR, max_length=MAX_ID_BYTES)
-    schema.add_field("attributes", DataType.JSON)
-    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dimension)
-    return schema
-
-
-def _index(client: MilvusClient, index: IndexConfig, lite: bool) -> Any:
-    index_type = index.index_type or ("FLAT" if lite else "HNSW")
-    parameters = client.prepare_index_params()
-    parameters.add_index(
-        "embedding",
-        index_type=index_type,
-        metric_type="COSINE",
-        params=index.params or _DEFAULT_PARAMS.get(index_type, {}),
-    )
-    return parameters
 
 
 class MilvusStore:
@@ -127,7 +106,7 @@ class MilvusStore:
         return {store_id for name in self._names() if (store_id := marked_id(name)) is not None}
 
     def set_mark(self, store_id: str) -> None:
-        self._connection.run(create_mark, mark_name(store_id), timeout_s=self._config.build_timeout_s)
+        self._connection.run(_create_mark, mark_name(store_id), timeout_s=self._config.build_timeout_s)
 
     def has_collection(self, name: str) -> bool:
         return bool(self._connection.run(MilvusClient.has_collection, check_name(name)))
@@ -137,7 +116,7 @@ class MilvusStore:
         check_dimension(dimension)
         self._refuse_alias(name)
         made = (name, dimension, self._config.index, self._is_lite())
-        self._connection.run(create_collection, *made, timeout_s=self._config.build_timeout_s)
+        self._connection.run(_create_collection, *made, timeout_s=self._config.build_timeout_s)
         if (there := self._describe(name)[0]) != dimension:
             raise Conflict(f"{name} has dimension {there}, not {dimension}")
 
@@ -305,9 +284,11 @@ class MilvusStore:
         return list(best.values())
 
     def _search(self, collection: str, query: Vector, count: int, expression: str) -> list[Hit]:
-        index_type = self._describe(collection)[1]
-        filtered_rows = self._recent_rows(collection) if expression and index_type == "HNSW" else 0
-        parameters = search_parameters(self._config.index, index_type, count, filtered_rows)
+        index, parameters = self._config.index, dict(self._config.index.search_params)
+        if not parameters and self._describe(collection)[1] == "HNSW":
+            wide = self._recent_rows(collection) // _FILTERED_SHARE if expression else 0
+            twice = 2 * count if 2 * count <= index.max_ef else count
+            parameters = {"ef": max(index.min_ef, twice, min(wide, index.max_ef))}
         found = self._read(
             MilvusClient.search,
             collection,
