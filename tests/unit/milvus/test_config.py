@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import grpc
 import pytest
 from pydantic import ValidationError
-from pymilvus import MilvusClient, MilvusException
+from pymilvus import MilvusException
 
 import milvus
 from core.errors import ConfigError, NotFound, StoreUnavailable
@@ -61,32 +61,22 @@ class Refusal(grpc.RpcError):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
-    "error",
-    [
-        MilvusException(1100, "cannot parse expression at 10.0.0.7"),
-        Refusal("at 10.0.0.7"),
-        ValueError("10.0.0.7"),
-    ],
+    "error", [MilvusException(1100, "no expression at 10.0.0.7"), Refusal("10.0.0.7"), ValueError("10.0.0.7")]
 )
 def test_why_milvus_refuses_is_for_the_logs(
     connection: Connection, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    def refuse(client: MilvusClient, left_s: float) -> None:
-        raise error
-
     with pytest.raises(StoreUnavailable) as caught:
-        connection.call(refuse)
+        connection.call(Mock(side_effect=error))
     assert "10.0.0.7" not in caught.value.message
     assert "10.0.0.7" in caplog.text
     assert caught.value.__cause__ is error
 
 
 def test_a_collection_that_is_missing_is_not_found(connection: Connection) -> None:
-    def miss(client: MilvusClient, left_s: float) -> None:
-        raise MilvusException(NOT_FOUND, "collection not found[collection=a]")
-
+    missing = MilvusException(NOT_FOUND, "collection not found[collection=a]")
     with pytest.raises(NotFound, match="collection=a"):
-        connection.call(miss)
+        connection.call(Mock(side_effect=missing))
 
 
 @pytest.mark.parametrize("failing", ["describe_alias", "alter_alias"])
