@@ -1,9 +1,10 @@
 """Indexing and captioning of the catalog's images, for writes and for the repair."""
 
 import asyncio
+import operator
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Generic, Literal, Self, TypeVar
 
 from core.batching import batched_by_bytes
@@ -31,9 +32,10 @@ BUGS_EVERY_S = 300.0
 encoder that answers may still be of the previous one."""
 
 
+@dataclass(frozen=True)
 class _Report:
     def __add__(self, other: Self) -> Self:
-        return type(self)(*(getattr(self, name) + getattr(other, name) for name in self.__match_args__))
+        return type(self)(*map(operator.add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)
