@@ -29,9 +29,9 @@ from core.batching import batched
 from core.concurrency import start_shared
 from core.config import Config
 from core.errors import Conflict, ModelUnavailable, NotFound, VitrineError, expected
+from core.fusion import relative_weights
 from core.ports import EncoderClient, VectorStore
 from core.types import SCORE_TOLERANCE, EncoderInfo, Hit, Modality, Product, Vector, row_key
-from core.vectors import relative_weights
 
 Form = tuple[tuple[Modality, float], ...]
 """Modality and the weight of each part of a query."""

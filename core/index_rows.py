@@ -9,8 +9,7 @@ from threading import Lock
 from core.errors import InvalidInput, NotFound, Unavailable, VitrineError
 from core.ports import Ledger, VectorStore
 from core.store_check import StoreCheck
-from core.types import EncoderInfo, IndexItem, Vector, VectorRow
-from core.vectors import is_unit
+from core.types import EncoderInfo, IndexItem, Vector, VectorRow, is_unit
 
 Failure = tuple[IndexItem, VitrineError]
 GRACE_S = 15.0
