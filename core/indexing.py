@@ -256,16 +256,33 @@ async def _answers(ask: _Ask[A], blobs: Blobs, images: Sequence[Image]) -> Async
     Raises:
         Internal: the encoder fails on every input.
     """
-    # The files of a batch are freed before the next batch is read.
     for batch in batched_by_bytes(images, lambda image: image.bytes):
-        # All at once: an object store takes as long for one file as for many.
-        contents = await asyncio.gather(*(_call(_read, blobs, image.sha256) for image in batch))
-        pairs = list(zip(batch, contents, strict=True))
-        if lost := [(image, content) for image, content in pairs if isinstance(content, NotFound)]:
+        files, lost = await _read(blobs, batch)
+        if lost:
             yield _Answers(None, [], lost)
-        if files := [(image, content) for image, content in pairs if isinstance(content, bytes)]:
+        if files:
             async for answer in _answers_of(ask, files):
                 yield answer
+        # Before the next batch is read.
+        del files
+
+
+async def _read(
+    blobs: Blobs, images: Sequence[Image]
+) -> tuple[list[tuple[Image, bytes]], list[tuple[Image, NotFound]]]:
+    """Read the files of images; returns those that are there, and the errors of those that are not."""
+
+    def content(sha256: str) -> bytes | NotFound:
+        try:
+            return blobs.get(sha256)
+        except NotFound as error:
+            return error
+
+    # All at once: an object store takes as long for one file as for many.
+    contents = await asyncio.gather(*(_call(content, image.sha256) for image in images))
+    pairs = list(zip(images, contents, strict=True))
+    files = [(image, found) for image, found in pairs if isinstance(found, bytes)]
+    return files, [(image, found) for image, found in pairs if isinstance(found, NotFound)]
 
 
 async def _answers_of(
@@ -300,13 +317,6 @@ async def _asked(ask: _Ask[A], files: Sequence[bytes]) -> _Encoded[A]:
     except Exception as error:
         # A model in this process raises any error.
         raise expected(error, "encoding images") from error
-
-
-def _read(blobs: Blobs, sha256: str) -> bytes | NotFound:
-    try:
-        return blobs.get(sha256)
-    except NotFound as error:
-        return error
 
 
 async def _call(function: Callable[..., T], *args: object) -> T:
