@@ -14,7 +14,7 @@ from core.types import CollectionInfo, Hit, Vector, VectorRow
 from milvus.config import EXACT_INDEXES, IndexConfig, MilvusConfig
 from milvus.connection import ALIAS_NOT_FOUND, NOT_FOUND, NOT_LOADED, Connection
 from milvus.filters import compile_filter, key_in, keys_between
-from milvus.pages import clamped, full_page, in_order, nearest_products
+from milvus.pages import best_images, clamped, full_page, in_order, nearest_products
 from milvus.schema import (
     HIT_FIELDS,
     MAX_CALL_BYTES,
@@ -268,20 +268,15 @@ class MilvusStore:
         self, collection: str, query: Vector, products: Sequence[str], filter: Filter | None
     ) -> list[Hit]:
         """Score products by their stored vectors: an approximate index may miss images of a few products."""
-        best: dict[str, Hit] = {}
+        hits: list[Hit] = []
         direction = query / np.linalg.norm(query)
-        size = max(1, MAX_CALL_BYTES // (len(query) * 4 * _IMAGES_A_PRODUCT))
-        for some in batched(products, size):
+        for some in batched(products, max(1, MAX_CALL_BYTES // (len(query) * 4 * _IMAGES_A_PRODUCT))):
             expression = compile_filter(filter, only_products=some)
             for row in self._query(collection, expression, [*HIT_FIELDS, "embedding"]):
                 stored = np.asarray(row["embedding"], dtype=np.float32)
                 score = clamped(float(stored @ direction / np.linalg.norm(stored)))
-                known = best.get(row["product_id"])
-                if known is None or (score, known.image_id) > (known.score, row["image_id"]):
-                    best[row["product_id"]] = Hit(
-                        row["image_id"], int(row["revision"]), row["product_id"], score
-                    )
-        return list(best.values())
+                hits.append(Hit(row["image_id"], int(row["revision"]), row["product_id"], score))
+        return list(best_images(hits).values())
 
     def _search(self, collection: str, query: Vector, count: int, expression: str) -> list[Hit]:
         index, parameters = self._config.index, dict(self._config.index.search_params)
