@@ -245,7 +245,7 @@ class NullSamples:
         growing = self._is_growing((info.collection, with_titles), len(rows))
         return _Kept(sample, time.monotonic(), growing)
 
-    def _views(self, collection: str, products: Sequence[Product]) -> dict[str, list[Vector]]:
+    def _views(self, collection: str, products: Sequence[Product]) -> dict[str, Vector]:
         keys = {
             product.product_id: [row_key(each.image_id, each.revision) for each in product.images[:_VIEWS]]
             for product in products
@@ -256,7 +256,7 @@ class NullSamples:
             raise ModelUnavailable(f"collection {collection} is not there yet") from None
         unit = {key: vector / np.linalg.norm(vector) for key, vector in found.items()}
         views = {name: [unit[key] for key in some if key in unit] for name, some in keys.items()}
-        return {name: vectors for name, vectors in views.items() if vectors}
+        return {name: np.stack(vectors) for name, vectors in views.items() if vectors}
 
     async def _titles(
         self, encoder: EncoderClient, info: EncoderInfo, products: Sequence[Product]
