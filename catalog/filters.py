@@ -15,7 +15,7 @@ from typing import Literal, assert_never
 
 from sqlalchemy import TextClause, text
 
-from core.filters import All, Any_, AnyOf, Compare, Exists, Filter, Kind, Not, Prefix, Scalar, kind_of
+from core.filters import All, Any_, AnyOf, Compare, Exists, Filter, Kind, Not, Scalar, kind_of
 
 _Form = Kind | Literal["exists"]
 _Condition = str | bool
@@ -56,15 +56,12 @@ class _Compiler:
                 return self._joined(parts, True)
             case Not(part):
                 return _opposite(self.compile(part))
-            case Exists(name, wanted):
-                there = self._holds(name, lambda forms: forms["exists"])
-                return there if wanted else _opposite(there)
+            case Exists(name):
+                return self._holds(name, lambda forms: forms["exists"])
             case AnyOf(name, values):
                 return self._holds(name, self._equals_one_of(values), elements=True)
             case Compare(name, order, value):
                 return self._holds(name, self._is_ordered(order, value))
-            case Prefix(name, prefix):
-                return self._holds(name, self._begins_with(prefix))
             case _:
                 assert_never(filter)
 
@@ -106,12 +103,6 @@ class _Compiler:
             order, limit = _BEFORE_NUL[order], limit.partition("\0")[0]
         bound = self._bound(limit)
         return lambda forms: f"{forms[kind]} {_OPERATORS[order]} {bound}"
-
-    def _begins_with(self, prefix: str) -> _Test | None:
-        if not _is_storable(prefix):
-            return None
-        bound = self._bound(prefix)
-        return lambda forms: f"substr({forms['string']}, 1, {len(prefix)}) = {bound}"
 
     def _bound(self, value: Scalar) -> str:
         name = f"filter_{len(self.values)}"

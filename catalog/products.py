@@ -147,7 +147,7 @@ def _products_of(connection: Connection, image_ids: Iterable[str]) -> dict[str, 
 
 
 class SqlProducts(SqlPart):
-    """Implements `core.ports.Products`."""
+    """The catalog's products; every method may raise Unavailable. Safe to call from several processes."""
 
     def __init__(self, engine: Engine, blobs: Blobs, clock: Callable[[], datetime] = utc_now) -> None:
         super().__init__(engine, clock)

@@ -7,7 +7,7 @@ from core.types import EncoderInput
 
 T = TypeVar("T")
 MAX_ENCODE_BYTES = 16 * 2**20
-"""Most bytes of inputs in one call to an encoder; the transport takes at most 64 MB."""
+"""Most bytes in one call to an encoder or to Milvus: both take at most 64 MB, and encoding inflates them."""
 MAX_READ_BYTES = 64 * 2**20
 """Most bytes of image files that the threads of a job hold at once, where files are only read or copied."""
 MAX_ENCODE_INPUTS = 256
@@ -20,7 +20,7 @@ def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def batched_by_bytes(items: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Split items, in order, into batches for one call to an encoder; an item that is too large goes alone.
+    """Split items, in order, into batches for one call to an encoder or to Milvus; a large item goes alone.
 
     `size` returns the bytes of an item. Files should be read batch by batch, so that no more are held at once.
     """

@@ -25,12 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from core.batching import batched
 from core.concurrency import start_shared
 from core.config import Config
 from core.errors import Conflict, ModelUnavailable, NotFound, VitrineError, expected
+from core.fusion import relative_weights
 from core.ports import EncoderClient, VectorStore
 from core.types import SCORE_TOLERANCE, EncoderInfo, Hit, Modality, Product, Vector, row_key
-from core.vectors import relative_weights
 
 Form = tuple[tuple[Modality, float], ...]
 """Modality and the weight of each part of a query."""
@@ -49,7 +50,7 @@ _VIEWS = 4
 _TITLES_A_CALL = 64
 _FORMS_KEPT = 64
 _GROWING_S = 10.0
-"""Age at which a sample smaller than asked for is drawn anew, and waited for: the catalog grows."""
+"""Age at which the sample of a growing catalog is drawn anew, and waited for."""
 
 
 class CalibrationConfig(Config):
@@ -170,6 +171,7 @@ def matching(
 class _Kept:
     sample: NullSample
     drawn_at: float
+    growing: bool
     nulls: dict[Form, Scores] = field(default_factory=dict)
 
 
@@ -202,14 +204,23 @@ class NullSamples:
     async def _sample(self, encoder: EncoderClient, info: EncoderInfo, with_titles: bool) -> _Kept:
         key = (info.collection, with_titles)
         kept = self._kept.get(key)
-        full = kept is not None and len(kept.sample.starts) >= self._config.sample_products
-        fresh_s = self._config.renew_s if full else min(self._config.renew_s, _GROWING_S)
-        if kept is not None and time.monotonic() - kept.drawn_at <= fresh_s:
-            return kept
+        if kept is not None:
+            fresh_s = min(self._config.renew_s, _GROWING_S) if kept.growing else self._config.renew_s
+            if time.monotonic() - kept.drawn_at <= fresh_s:
+                return kept
         if key not in self._drawing:
             self._drawing[key] = start_shared(self._draw(encoder, info, with_titles))
             self._drawing[key].add_done_callback(lambda task: self._drawn(key, task))
-        return kept if kept is not None and full else await asyncio.shield(self._drawing[key])
+        return await asyncio.shield(self._drawing[key]) if kept is None or kept.growing else kept
+
+    def _is_growing(self, key: tuple[str, bool], products: int) -> bool:
+        """Judge by the sample before; products that are in quarantine keep a sample small for good."""
+        if products < MINIMUM_PRODUCTS:
+            # It answers nothing, and costs little.
+            return True
+        before = self._kept.get(key)
+        grew = before is None or products > len(before.sample.starts)
+        return grew and products < self._config.sample_products
 
     def _drawn(self, key: tuple[str, bool], task: "asyncio.Task[_Kept]") -> None:
         del self._drawing[key]
@@ -226,45 +237,35 @@ class NullSamples:
         products = await asyncio.to_thread(self._products.sample, self._config.sample_products)
         views = await asyncio.to_thread(self._views, info.collection, products)
         products = [product for product in products if product.product_id in views]
-        rows = [views[product.product_id] for product in products]
         titles, titled = await self._titles(encoder, info, products if with_titles else [])
+        rows = [views[product.product_id] for product in products]
         sizes = np.array([len(each) for each in rows], dtype=np.int64)
-        sample = NullSample(
-            images=np.stack([vector for each in rows for vector in each])
-            if rows
-            else np.zeros((0, info.dimension), np.float32),
-            starts=np.cumsum(sizes) - sizes,
-            titles=titles,
-            titled=titled,
-        )
-        return _Kept(sample, time.monotonic())
+        images = np.concatenate([np.zeros((0, info.dimension), np.float32), *rows])
+        sample = NullSample(images, np.cumsum(sizes) - sizes, titles, titled)
+        growing = self._is_growing((info.collection, with_titles), len(rows))
+        return _Kept(sample, time.monotonic(), growing)
 
-    def _views(self, collection: str, products: Sequence[Product]) -> dict[str, list[Vector]]:
+    def _views(self, collection: str, products: Sequence[Product]) -> dict[str, Vector]:
         keys = {
-            row_key(image.image_id, image.revision): product.product_id
+            product.product_id: [row_key(each.image_id, each.revision) for each in product.images[:_VIEWS]]
             for product in products
-            for image in product.images[:_VIEWS]
         }
         try:
-            found = self._store.fetch(collection, list(keys))
+            found = self._store.fetch(collection, [key for some in keys.values() for key in some])
         except NotFound:
             raise ModelUnavailable(f"collection {collection} is not there yet") from None
-        views: dict[str, list[Vector]] = {}
-        for key, product_id in keys.items():
-            if key in found:
-                vector = found[key].astype(np.float32)
-                views.setdefault(product_id, []).append(vector / np.linalg.norm(vector))
-        return views
+        unit = {key: vector / np.linalg.norm(vector) for key, vector in found.items()}
+        views = {name: [unit[key] for key in some if key in unit] for name, some in keys.items()}
+        return {name: np.stack(vectors) for name, vectors in views.items() if vectors}
 
     async def _titles(
         self, encoder: EncoderClient, info: EncoderInfo, products: Sequence[Product]
-    ) -> tuple[Vector, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    ) -> tuple[Vector, NDArray[np.bool_]]:
         """Embed the titles: unit vectors, zeros where there is none, and which products have one."""
         titles = np.zeros((len(products), info.dimension), np.float32)
         titled = np.zeros(len(products), np.bool_)
         given = [place for place, product in enumerate(products) if product.title.strip()]
-        for start in range(0, len(given), _TITLES_A_CALL):
-            places = given[start : start + _TITLES_A_CALL]
+        for places in batched(given, _TITLES_A_CALL):
             encoded = await encoder.encode([products[place].title for place in places])
             if encoded.info.collection != info.collection:
                 raise ModelUnavailable(f"model {info.name!r} is changing its version; try again shortly")

@@ -48,15 +48,6 @@ class WeightedSemaphore:
         Raises:
             Overloaded: there was no room in time.
         """
-        self._take(weight, limit, until)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._held -= weight
-                self._changed.notify_all()
-
-    def _take(self, weight: int, limit: int, until: float | None) -> None:
         turn = object()
 
         def has_room() -> bool:
@@ -71,6 +62,12 @@ class WeightedSemaphore:
                 self._held += weight
             finally:
                 self._waiting.remove(turn)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= weight
                 self._changed.notify_all()
 
 

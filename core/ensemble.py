@@ -1,7 +1,8 @@
-"""Search with several models at once, and fusion of what they find."""
+"""Search by several rankings at once: an ensemble of models, and vectors beside keywords."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import replace
 from functools import partial
 
@@ -10,9 +11,9 @@ from core.concurrency import CircuitBreaker, gather_outcomes
 from core.errors import (
     DeadlineExceeded,
     InvalidInput,
+    Unavailable,
     UnsupportedModality,
     VitrineError,
-    expected,
     most_actionable,
 )
 from core.filters import Filter
@@ -26,15 +27,21 @@ from core.fusion import (
     fusion_depth,
     normalized_weights,
 )
+from core.ports import KeywordIndex
 from core.search import ENSEMBLE, ModelSearch, SearchQuery, SearchResult
 from core.telemetry import Stage
 from core.types import Hit
 
 Results = Mapping[str, SearchResult]
 
+KEYWORD = "keyword"
+"""Name of the keyword search in timings and among what was skipped."""
+_SCORES_SHARE = 0.25
+"""Share of the deadline that `weighted` keeps for scores, so that a late list does not cost the others theirs."""
+
 
 class EnsembleSearch:
-    """Ask the members side by side, each within the deadline, and fuse the answers that came."""
+    """Ask the members side by side, all within the deadline, and fuse the answers that came."""
 
     def __init__(self, members: Mapping[str, ModelSearch], deadline_s: float) -> None:
         self._members = members
@@ -49,7 +56,7 @@ class EnsembleSearch:
         too and makes the answer `degraded`. Minimum scores choose what is shown, not its order.
 
         With `weighted`, a member is asked for its score of what only others have found, in what is left
-        of its time. When it cannot say, it contributes what it has and the answer is `degraded`.
+        of the deadline. When it cannot say, it contributes what it has and the answer is `degraded`.
 
         Raises:
             InvalidInput: no member has a weight above 0.
@@ -64,25 +71,29 @@ class EnsembleSearch:
         alone = fusion == "rrf" and len(asked) == 1
         depth = query.limit if alone else fusion_depth(query.limit)
         deep = replace(query, limit=depth, minimum_scores=None)
-        outcomes = await asyncio.gather(*(self._ask(name, deep) for name in asked))
-        answers = {name: answer for name, (answer, _) in zip(asked, outcomes, strict=True)}
-        answered = {name: answer for name, answer in answers.items() if isinstance(answer, SearchResult)}
+        completed = fusion == "weighted" and len(asked) > 1
+        until = asyncio.get_running_loop().time() + self._deadline_s
+        within_s = self._deadline_s * (1 - _SCORES_SHARE if completed else 1)
+        lists = {name: self._ask(name, deep, within_s) for name in asked}
+        answered, missed = await gather_outcomes(lists, "the search with")
         failed: dict[str, VitrineError] = {
             name: UnsupportedModality(query.not_asked[name]) for name in wanted if name not in asked
         }
-        failed |= {name: answer for name, answer in answers.items() if isinstance(answer, VitrineError)}
+        failed |= missed
         if not answered:
             raise most_actionable(failed.values())
         used = normalized_weights(weights, list(answered))
         scored, incomplete = answered, dict[str, VitrineError]()
-        if fusion == "weighted":
-            left_s = {name: left for name, (_, left) in zip(asked, outcomes, strict=True)}
-            scored, incomplete = await self._score_all(answered, query.filter, left_s)
+        if completed:
+            scored, incomplete = await self._score_all(answered, query.filter, until)
         with Stage("fuse", ENSEMBLE) as stage:
             hits = _fuse(fusion, query.limit, answered, scored, used)
             if query.minimum_scores is not None:
                 found = {name: (each.versions[0].collection, each.hits) for name, each in scored.items()}
                 hits = matching(hits, found, used, query.minimum_scores)
+        timings_ms = {
+            f"{name}.{key}": ms for name, each in scored.items() for key, ms in each.timings_ms.items()
+        }
         return SearchResult(
             hits[: query.limit],
             [version for result in scored.values() for version in result.versions],
@@ -91,57 +102,46 @@ class EnsembleSearch:
             incomplete={name: error.message for name, error in incomplete.items()},
             degraded=bool(incomplete)
             or any(not isinstance(error, UnsupportedModality) for error in failed.values()),
-            timings_ms=_timings(scored) | {"fuse": stage.ms},
+            timings_ms=timings_ms | {"fuse": stage.ms},
         )
 
-    async def _ask(self, name: str, query: SearchQuery) -> tuple[SearchResult | VitrineError, float]:
-        """Return the member's answer and how many seconds are left of its time."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._deadline_s
+    async def _ask(self, name: str, query: SearchQuery, within_s: float) -> SearchResult:
         breaker = self._breakers[name]
         if breaker.is_open():
-            late = f"model {name!r} did not answer lately; it is asked again meanwhile"
-            return DeadlineExceeded(late), self._deadline_s
-        answer: SearchResult | VitrineError
+            raise DeadlineExceeded(f"model {name!r} did not answer lately; it is asked again meanwhile")
         try:
-            async with asyncio.timeout_at(until):
-                answer = await self._members[name].search(query)
-        except TimeoutError:
-            answer = DeadlineExceeded(f"model {name!r} did not answer within {self._deadline_s:g} s")
-        except Exception as error:
-            answer = expected(error, f"the search with {name}")
-        if isinstance(answer, DeadlineExceeded):
+            async with asyncio.timeout(within_s):
+                return await self._members[name].search(query)
+        except (TimeoutError, DeadlineExceeded) as error:
             breaker.open()
-        return answer, until - loop.time()
+            if isinstance(error, DeadlineExceeded):
+                raise
+            raise DeadlineExceeded(f"model {name!r} did not answer within {within_s:g} s") from None
 
     async def _score_all(
-        self, answered: Results, filter: Filter | None, left_s: Mapping[str, float]
+        self, answered: Results, filter: Filter | None, until: float
     ) -> tuple[dict[str, SearchResult], dict[str, VitrineError]]:
         """Let every member score all candidates: the products that any of the lists holds.
 
-        Each member has `left_s` seconds. One that does not end in time, or fails, keeps the list it has and
-        is named among the errors. A candidate without an image in a member's collection stays unscored.
+        One that does not end in time, or fails, keeps the list it has and is named among the errors. A candidate
+        without an image in a member's collection stays unscored.
         """
-        candidates = sorted({hit.product_id for result in answered.values() for hit in result.hits})
-        work = {
-            name: self._score(name, result, candidates, filter, left_s[name])
-            for name, result in answered.items()
-        }
+        found = {hit.product_id for result in answered.values() for hit in result.hits}
+        work = {name: self._score(name, result, found, filter, until) for name, result in answered.items()}
         scored, failed = await gather_outcomes(work, "the scores of")
         return {**answered, **scored}, failed
 
     async def _score(
-        self, name: str, result: SearchResult, candidates: Sequence[str], filter: Filter | None, left_s: float
+        self, name: str, result: SearchResult, found: Set[str], filter: Filter | None, until: float
     ) -> SearchResult:
-        held = {hit.product_id for hit in result.hits}
-        unknown = [product_id for product_id in candidates if product_id not in held]
+        unknown = sorted(found - {hit.product_id for hit in result.hits})
         if not unknown:
             return result
         (embedded,) = result.embedded.values()
         model = embedded.info.name
         try:
             with Stage("score", model) as stage:
-                async with asyncio.timeout(left_s):
+                async with asyncio.timeout_at(until):
                     scored = await self._members[name].score(embedded, unknown, filter)
         except TimeoutError:
             late = f"model {model!r} did not score {len(unknown)} candidates in the time left"
@@ -161,7 +161,81 @@ def _fuse(
     return fuse_in_steps(limit, partial(candidates, lists, scores), partial(fuse_weighted, weights=weights))
 
 
-def _timings(results: Results) -> dict[str, float]:
-    return {
-        f"{name}.{stage}": ms for name, result in results.items() for stage, ms in result.timings_ms.items()
-    }
+class HybridSearch:
+    """Search by vectors and by keywords in parallel; where one cannot answer, the other does and says so.
+
+    Beside vectors only products that hold every word count: reciprocal ranks cannot tell a strong match
+    from a weak one, and one common word would lift anything. A keyword search alone takes any word.
+    """
+
+    def __init__(
+        self,
+        by_vectors: Callable[[SearchQuery], Awaitable[SearchResult]],
+        keyword: KeywordIndex,
+        deadline_s: float,
+    ) -> None:
+        self._by_vectors = by_vectors
+        self._keyword = keyword
+        self._deadline_s = deadline_s
+
+    async def search(self, query: SearchQuery) -> SearchResult:
+        """Find the `query.limit` best distinct products.
+
+        The keyword search has `query.keyword_weight` of the order, the vectors the rest. With 0 it is left out,
+        with 1 no model is asked.
+
+        Raises:
+            VitrineError: neither could answer; or the vectors could not, and the query is more than text.
+        """
+        weight = query.keyword_weight or 0.0
+        if weight == 0:
+            return await self._by_vectors(query)
+        if weight == 1:
+            return await self._by_keywords(query)
+        # Half of the depth, so that an ensemble fuses lists of the same depth as without keywords.
+        deep = replace(query, limit=fusion_depth(query.limit) // 2)
+        both = {"vectors": self._by_vectors(deep), KEYWORD: self._by_keywords(deep, True)}
+        answered, failed = await gather_outcomes(both, "the search by")
+        if error := failed.get("vectors"):
+            replaceable = query.is_text_only and isinstance(error, Unavailable | UnsupportedModality)
+            if KEYWORD in failed or not replaceable:
+                raise error
+            alone, degraded = await self._by_keywords(query), isinstance(error, Unavailable)
+            return replace(alone, skipped={query.model: error.message}, degraded=degraded)
+        vectors = answered["vectors"]
+        if error := failed.get(KEYWORD):
+            skipped = {**vectors.skipped, KEYWORD: error.message}
+            return replace(vectors, hits=vectors.hits[: query.limit], skipped=skipped, degraded=True)
+        return _fused(vectors, answered[KEYWORD], weight, query.limit)
+
+    async def _by_keywords(self, query: SearchQuery, every_word: bool = False) -> SearchResult:
+        until = time.monotonic() + self._deadline_s
+
+        def find() -> list[Hit]:
+            # The thread may begin late, and must not go on when nobody waits for it any more.
+            left_s = until - time.monotonic()
+            return self._keyword.search(
+                query.text, query.limit, query.filter, query.exclude_products, every_word, left_s
+            )
+
+        try:
+            with Stage("keyword", KEYWORD) as stage:
+                async with asyncio.timeout(self._deadline_s):
+                    hits = await asyncio.to_thread(find)
+        except TimeoutError:
+            late = f"the keyword search did not end within {self._deadline_s:g} s"
+            raise DeadlineExceeded(late) from None
+        return SearchResult(hits, keyword_weight=1.0, timings_ms={KEYWORD: stage.ms})
+
+
+def _fused(vectors: SearchResult, keywords: SearchResult, weight: float, limit: int) -> SearchResult:
+    # The image shown is the one that was nearest, where both know the product.
+    nearest = {hit.product_id: hit for hit in vectors.hits}
+    shares = {"vectors": 1 - weight, KEYWORD: weight}
+    lists = {"vectors": vectors.hits, KEYWORD: [nearest.get(hit.product_id, hit) for hit in keywords.hits]}
+    # Both were asked for half of the depth.
+    hits = fuse_in_steps(
+        limit, lambda depth: beginnings(lists, depth // 2), lambda some: fuse_rrf(some, shares)
+    )
+    timings_ms = vectors.timings_ms | keywords.timings_ms
+    return replace(vectors, hits=hits[:limit], timings_ms=timings_ms, keyword_weight=weight)

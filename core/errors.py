@@ -1,26 +1,4 @@
-"""Every error that Vitrine raises on purpose.
-
-    VitrineError
-    ├── InvalidInput
-    │   ├── InvalidImage
-    │   ├── InputTooLarge
-    │   ├── UnsupportedModality
-    │   ├── UnsupportedMediaType
-    │   └── UnfetchableUrl
-    ├── Unauthenticated
-    ├── Forbidden
-    ├── RateLimited
-    ├── NotFound
-    ├── Conflict
-    ├── ConfigError
-    ├── FetchFailed
-    ├── Internal
-    └── Unavailable
-        ├── ModelUnavailable
-        ├── StoreUnavailable
-        │   └── StoreUnknown
-        ├── DeadlineExceeded
-        └── Overloaded
+"""Every error that Vitrine raises on purpose: one tree below `VitrineError`.
 
 The tree carries no HTTP status: `deployments/http/errors.py` holds the one table. Messages are safe to show
 to a client. Errors travel between processes by pickle, so each takes one message and optional plain

@@ -58,19 +58,10 @@ class Compare:
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
-    """The attribute is a string with this prefix."""
-
-    name: str
-    prefix: str
-
-
-@dataclass(frozen=True, slots=True)
 class Exists:
-    """The attribute exists, or with `wanted=False` does not."""
+    """The attribute exists."""
 
     name: str
-    wanted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +85,7 @@ class Not:
     part: "Filter"
 
 
-Filter = AnyOf | Compare | Prefix | Exists | All | Any_ | Not
-
-
+Filter = AnyOf | Compare | Exists | All | Any_ | Not
 Kind = Literal["string", "number", "bool"]
 
 
@@ -110,28 +99,27 @@ def kind_of(value: object) -> tuple[Kind, Any] | None:
         return "string", value
     if isinstance(value, bool):
         return "bool", value
-    if isinstance(value, int | float):
-        try:
-            number = float(value)
-        except OverflowError:
-            return None
-        return ("number", number) if math.isfinite(number) else None
-    return None
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return None
+    return ("number", number) if math.isfinite(number) else None
 
 
 def matches(filter: Filter, attributes: Attributes) -> bool:
     """Return whether a product with these attributes passes the filter."""
     match filter:
         case AnyOf(name, values):
-            wanted = [kind_of(value) for value in values]
-            return any(found in wanted for found in _elements(attributes.get(name)) if found is not None)
-        case Compare(name, order, value):
-            return _ordered(attributes.get(name), order, value)
-        case Prefix(name, prefix):
             found = attributes.get(name)
-            return isinstance(found, str) and found.startswith(prefix)
-        case Exists(name, wanted_there):
-            return (attributes.get(name) is not None) == wanted_there
+            elements = found if isinstance(found, list | tuple) else [found]
+            return bool({kind_of(each) for each in elements} & {kind_of(each) for each in values} - {None})
+        case Compare(name, order, value):
+            left, right = kind_of(attributes.get(name)), kind_of(value)
+            if left is None or right is None or left[0] != right[0] or left[0] == "bool":
+                return False
+            return _ORDER[order](left[1], right[1])
+        case Exists(name):
+            return attributes.get(name) is not None
         case All(parts):
             return all(matches(part, attributes) for part in parts)
         case Any_(parts):
@@ -140,17 +128,6 @@ def matches(filter: Filter, attributes: Attributes) -> bool:
             return not matches(part, attributes)
         case _:
             assert_never(filter)
-
-
-def _elements(value: object) -> list[tuple[Kind, Any] | None]:
-    return [kind_of(element) for element in value] if isinstance(value, list | tuple) else [kind_of(value)]
-
-
-def _ordered(found: object, order: str, value: object) -> bool:
-    left, right = kind_of(found), kind_of(value)
-    if left is None or right is None or left[0] != right[0] or left[0] == "bool":
-        return False
-    return _ORDER[order](left[1], right[1])
 
 
 def parse_filter(json: object) -> Filter:
@@ -191,55 +168,51 @@ class _Parser:
         return self._condition(_checked_string(name, path), value, path)
 
     def _condition(self, name: str, json: object, path: str) -> Filter:
-        if isinstance(json, list):
-            return self._any_of(name, json, path)
         if not isinstance(json, dict):
-            return self._any_of(name, [json], path, element=path)
+            return self._operator(name, "in" if isinstance(json, list) else "eq", json, path)
         if not json:
             _refuse(path, f"expected at least one of {_OPERATORS}")
         parts = tuple(self._operator(name, key, value, f"{path}.{key}") for key, value in json.items())
         return parts[0] if len(parts) == 1 else All(parts)
 
     def _operator(self, name: str, key: str, value: object, path: str) -> Filter:
-        match key:
-            case "eq":
-                return self._any_of(name, [value], path, element=path)
-            case "in":
-                return self._any_of(name, value, path)
-            case "gt" | "gte" | "lt" | "lte":
-                return self._compare(name, key, value, path)
-            case "prefix":
-                self._count(path)
-                if not isinstance(value, str):
-                    _refuse(path, "expected a string")
-                return Prefix(name, _checked_string(value, path))
-            case "exists":
-                self._count(path)
-                if not isinstance(value, bool):
-                    _refuse(path, "expected true or false")
-                return Exists(name, value)
-        _refuse(path, f"unknown operator; known are {_OPERATORS}")
-
-    def _any_of(self, name: str, json: object, path: str, element: str | None = None) -> Filter:
-        self._count(path)
-        if not isinstance(json, list):
-            _refuse(path, "expected a list of values")
-        self._values += len(json)
-        if self._values > MAX_VALUES:
-            _refuse(path, f"a filter holds at most {MAX_VALUES} values")
-        return AnyOf(name, tuple(_scalar(v, element or f"{path}[{i}]") for i, v in enumerate(json)))
-
-    def _compare(self, name: str, order: RangeOperator, value: object, path: str) -> Filter:
-        self._count(path)
-        scalar = _scalar(value, path)
-        if isinstance(scalar, bool):
-            _refuse(path, "expected a number or a string")
-        return Compare(name, order, scalar)
-
-    def _count(self, path: str) -> None:
         self._conditions += 1
         if self._conditions > MAX_CONDITIONS:
             _refuse(path, f"a filter holds at most {MAX_CONDITIONS} conditions")
+        match key:
+            case "eq":
+                return AnyOf(name, (_scalar(value, path),))
+            case "in":
+                if not isinstance(value, list):
+                    _refuse(path, "expected a list of values")
+                self._values += len(value)
+                if self._values > MAX_VALUES:
+                    _refuse(path, f"a filter holds at most {MAX_VALUES} values in its lists")
+                return AnyOf(name, tuple(_scalar(each, f"{path}[{i}]") for i, each in enumerate(value)))
+            case "gt" | "gte" | "lt" | "lte":
+                limit = _scalar(value, path)
+                if isinstance(limit, bool):
+                    _refuse(path, "expected a number or a string")
+                return Compare(name, key, limit)
+            case "prefix":
+                if not isinstance(value, str):
+                    _refuse(path, "expected a string")
+                return _begins_with(name, _checked_string(value, path))
+            case "exists":
+                if not isinstance(value, bool):
+                    _refuse(path, "expected true or false")
+                return Exists(name) if value else Not(Exists(name))
+        _refuse(path, f"unknown operator; known are {_OPERATORS}")
+
+
+def _begins_with(name: str, prefix: str) -> Filter:
+    """Write a prefix as a range: from itself up to the smallest string above all that begin with it."""
+    first, kept = Compare(name, "gte", prefix), prefix.rstrip("\U0010ffff")
+    if not kept:
+        return first
+    following = ord(kept[-1]) + 1
+    end = kept[:-1] + chr(0xE000 if following == 0xD800 else following)
+    return All((first, Compare(name, "lt", end)))
 
 
 def _scalar(value: object, path: str) -> Scalar:

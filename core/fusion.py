@@ -1,4 +1,4 @@
-"""Fusion of ranked lists of products into one order that holds for pages of any depth.
+"""Fusion: of vectors into one, and of ranked lists of products into one order for pages of any depth.
 
 Fusing deeper lists changes ranks and scores, so a page cut from a deeper fusion would repeat or miss products of
 the page before. So the order is made in steps. The first products come from a fusion of short lists, the next from
@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from core.types import Hit
-from core.vectors import relative_weights
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import InvalidInput
+from core.types import Hit, Vector
 
 Fusion = Literal["rrf", "weighted"]
 Lists = Mapping[str, Sequence[Hit]]
@@ -18,6 +21,30 @@ Lists = Mapping[str, Sequence[Hit]]
 
 RRF_K = 60
 """Constant of Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion …", SIGIR 2009."""
+
+
+def relative_weights(weights: Sequence[float]) -> NDArray[np.float64]:
+    """Scale weights so that the largest in magnitude is 1 or -1, float64 (n,); zeros stay zeros.
+
+    Only their proportions mean something, and no sum of scaled ones overflows or vanishes.
+    """
+    given = np.asarray(weights, np.float64)
+    largest = np.abs(given).max(initial=0.0)
+    return given / largest if largest > 0 else given
+
+
+def weighted_mean(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector:
+    """Combine unit vectors into one: float32 (dimension,), the L2-normalized weighted sum.
+
+    Raises:
+        InvalidInput: the weighted vectors cancel out and point nowhere.
+    """
+    total = np.einsum("n,nd->d", relative_weights(weights), np.stack(vectors).astype(np.float64))
+    norm = float(np.linalg.norm(total))
+    if norm < 1e-6:
+        raise InvalidInput("the weighted parts of the query cancel out; change a weight").at("query")
+    unit: Vector = (total / norm).astype(np.float32)
+    return unit
 
 
 def normalized_weights(weights: Mapping[str, float], members: Sequence[str]) -> dict[str, float]:

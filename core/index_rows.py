@@ -9,8 +9,7 @@ from threading import Lock
 from core.errors import InvalidInput, NotFound, Unavailable, VitrineError
 from core.ports import Ledger, VectorStore
 from core.store_check import StoreCheck
-from core.types import EncoderInfo, IndexItem, Vector, VectorRow
-from core.vectors import is_unit
+from core.types import EncoderInfo, IndexItem, Vector, VectorRow, is_unit
 
 Failure = tuple[IndexItem, VitrineError]
 GRACE_S = 15.0
@@ -54,7 +53,11 @@ class IndexRows:
         """
         if info.collection in self._prepared:
             return
-        with self._one_at_a_time():
+        # Of two callers that find a collection missing, the second would reset what the first has settled since.
+        # Two processes can still do so; then these images are encoded again.
+        if not self._preparing.acquire(timeout=_PREPARE_WAIT_S):
+            raise Unavailable("the collection is still being prepared; try again")
+        try:
             if info.collection in self._prepared:
                 return
             self._check.take()
@@ -69,6 +72,8 @@ class IndexRows:
             if self._store.alias_target(info.name) is None:
                 self._store.set_alias(info.name, info.collection)
             self._prepared.add(info.collection)
+        finally:
+            self._preparing.release()
 
     def look_again(self) -> None:
         """Forget which collections are prepared: one may be lost although the ledger shows no gap."""
@@ -103,7 +108,12 @@ class IndexRows:
             if len(rows) == 1:
                 return WrittenRows(refused=[(rows[0].item, error)])
             # One row that cannot be stored must not block the others.
-            return _together([self.write(info, [row]) for row in rows])
+            apart = [self.write(info, [row]) for row in rows]
+            return WrittenRows(
+                [item for each in apart for item in each.settled],
+                [item for each in apart for item in each.obsolete],
+                [failure for each in apart for failure in each.refused],
+            )
 
     def settle(self, collection: str, items: Sequence[IndexItem]) -> WrittenRows:
         """Record rows that Milvus holds; those that are obsolete by now are removed."""
@@ -177,26 +187,7 @@ class IndexRows:
             self._check.look_again()
             raise
 
-    @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        # Of two callers that find a collection missing, the second would reset what the first has settled since.
-        # Two processes can still do so; then these images are encoded again.
-        if not self._preparing.acquire(timeout=_PREPARE_WAIT_S):
-            raise Unavailable("the collection is still being prepared; try again")
-        try:
-            yield
-        finally:
-            self._preparing.release()
-
     def _put(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> WrittenRows:
         self._check.require()
         self._store.upsert(info.collection, rows)
         return self.settle(info.collection, [row.item for row in rows])
-
-
-def _together(answers: Sequence[WrittenRows]) -> WrittenRows:
-    return WrittenRows(
-        [item for each in answers for item in each.settled],
-        [item for each in answers for item in each.obsolete],
-        [failure for each in answers for failure in each.refused],
-    )

@@ -1,4 +1,4 @@
-"""Protocols of what core needs: blobs, captions, encoders, ledger, keyword index, products and vector store."""
+"""Protocols of what core needs: image files, captions, encoders, ledger, keyword index and vector store."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -6,9 +6,6 @@ from typing import Protocol
 from core.errors import VitrineError
 from core.filters import Filter
 from core.types import (
-    Attributes,
-    Caption,
-    CaptionCounts,
     Captioned,
     CollectionInfo,
     Encoded,
@@ -16,9 +13,6 @@ from core.types import (
     EncoderInput,
     Hit,
     IndexItem,
-    LedgerCounts,
-    NewImage,
-    Product,
     ProductImage,
     Removal,
     Vector,
@@ -55,20 +49,8 @@ class Captions(Protocol):
     def fail(self, model: str, fingerprint: str, errors: Sequence[tuple[str, VitrineError]]) -> None:
         """Put images, by image id, into quarantine for this version; a former caption stays."""
 
-    def quarantined(self, model: str, limit: int) -> tuple[int, dict[str, str]]:
-        """Count the images that the model failed on; with the products of the first `limit` by image id."""
-
-    def retry(self, model: str) -> int:
-        """Release all images of the model from quarantine, so that they are missing; returns their number."""
-
     def retry_bugs(self, model: str) -> int:
         """Release from quarantine what met a bug of another release of Vitrine; returns the number."""
-
-    def of(self, image_ids: Sequence[str]) -> dict[str, list[Caption]]:
-        """Read the captions of these images by image id, newest first; images without one are left out."""
-
-    def counts(self, model: str, fingerprint: str) -> CaptionCounts:
-        """Count all images, and those that this version captioned, failed on and lacks."""
 
     def forget_gone(self) -> int:
         """Delete the rows of images that are no longer in the catalog; returns their number."""
@@ -117,16 +99,8 @@ class Ledger(Protocol):
     def versions(self) -> list[EncoderInfo]:
         """List all registered model versions, oldest first."""
 
-    def missing(
-        self, collection: str, limit: int, grace_s: float = 0.0, within: tuple[str, str] | None = None
-    ) -> list[IndexItem]:
-        """List images whose current revision has no settled row, except those opened within `grace_s`.
-
-        `within` asks for those with `first <= image id < beyond`, in the order of their ids.
-        """
-
-    def items(self, product_id: str) -> list[IndexItem]:
-        """List the images of one product as they should be indexed; empty when the product is missing."""
+    def missing(self, collection: str, limit: int, grace_s: float = 0.0) -> list[IndexItem]:
+        """List images whose current revision has no settled row, except those opened within `grace_s`."""
 
     def open(self, collection: str, items: Sequence[IndexItem]) -> None:
         """Announce that these rows are about to be written."""
@@ -137,19 +111,11 @@ class Ledger(Protocol):
     def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
         """Put these images into quarantine with their errors."""
 
-    def retry(self, collection: str) -> int:
-        """Release all images of the collection from quarantine, so that they are missing; returns their number."""
-
     def retry_bugs(self, collection: str) -> int:
         """Release from quarantine what met a bug of another release of Vitrine; returns the number."""
 
-    def obsolete(
-        self, collection: str, limit: int, grace_s: float = 0.0, within: tuple[str, str] | None = None
-    ) -> list[str]:
-        """List row keys whose image is gone or has a newer revision, except rows opened within `grace_s`.
-
-        `within` asks for those with `first <= image id < beyond`.
-        """
+    def obsolete(self, collection: str, limit: int, grace_s: float = 0.0) -> list[str]:
+        """List row keys whose image is gone or has a newer revision, except rows opened within `grace_s`."""
 
     def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
         """Open these rows; returns those whose vectors may be deleted.
@@ -176,14 +142,8 @@ class Ledger(Protocol):
     def forget_store(self, store_id: str | None) -> None:
         """Forget the store of this id and open all rows; does nothing when the ledger has another id by now."""
 
-    def indexed(self, collection: str, keys: Sequence[str]) -> set[str]:
-        """Return those of these row keys that are settled without an error."""
-
     def settled(self, collection: str, image_ids: Sequence[str]) -> dict[str, str]:
         """Return the key of each image's newest settled row, at any revision, by image id."""
-
-    def counts(self, collection: str) -> LedgerCounts:
-        """Count images, indexed, failed and missing for one collection."""
 
 
 class KeywordIndex(Protocol):
@@ -211,42 +171,6 @@ class KeywordIndex(Protocol):
         Raises:
             DeadlineExceeded: it took longer than `timeout_s`, and was stopped.
         """
-
-
-class Products(Protocol):
-    """The catalog's products. Blocking; safe to call from several threads and processes."""
-
-    def put(
-        self,
-        product_id: str,
-        title: str,
-        description: str,
-        attributes: Attributes,
-        images: Sequence[NewImage] | None,
-    ) -> tuple[Product, bool]:
-        """Create or replace a product durably; returns it and whether it is new.
-
-        `images=None` keeps the images. An image that stays keeps its id. Its revision changes only with its place
-        in the product or the attributes, so a repeated identical put costs no embedding.
-        """
-
-    def get(self, product_id: str) -> Product:
-        """Read one product; NotFound when missing."""
-
-    def get_many(self, product_ids: Sequence[str]) -> dict[str, Product]:
-        """Read those of the products that exist."""
-
-    def page(self, limit: int, after: str | None = None) -> list[Product]:
-        """Read products with an id greater than `after`, ordered by id."""
-
-    def delete(self, product_id: str) -> None:
-        """Remove a product and its images durably; NotFound when missing."""
-
-    def image(self, image_id: str) -> ProductImage:
-        """Read one image; NotFound when missing."""
-
-    def counts(self) -> tuple[int, int]:
-        """Count products and images."""
 
 
 class VectorStore(Protocol):

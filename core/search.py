@@ -14,11 +14,10 @@ from typing import TypeVar
 from core.calibration import matching
 from core.errors import Conflict, InvalidInput, ModelUnavailable, NotFound, VitrineError
 from core.filters import Filter
-from core.fusion import Fusion
+from core.fusion import Fusion, weighted_mean
 from core.ports import EncoderClient, VectorStore
 from core.telemetry import Stage
 from core.types import PROBE, EncoderInfo, EncoderInput, Hit, Product, Vector
-from core.vectors import weighted_mean
 
 T = TypeVar("T")
 
@@ -174,15 +173,9 @@ class ModelSearch:
         embedded = query.embedded.get(self._encoder.name) or await self.embed(query)
         info = embedded.info
         with Stage("search", info.name) as stage:
-            hits = await _read_of(
-                info,
-                self._store.search_products,
-                info.collection,
-                embedded.vector,
-                query.limit,
-                query.filter,
-                query.exclude_products,
-            )
+            page = (query.limit, query.filter, query.exclude_products)
+            read = self._store.search_products
+            hits = await _read_of(info, read, info.collection, embedded.vector, *page)
         shares = {info.name: 1.0}
         if query.minimum_scores is not None:
             hits = matching(hits, {info.name: (info.collection, hits)}, shares, query.minimum_scores)

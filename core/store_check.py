@@ -51,12 +51,9 @@ class StoreCheck:
     def is_known(self) -> bool:
         """Return, without waiting, whether Milvus was found to be the ledger's in the last half minute."""
         verdict = self._verdict
-        return (
-            verdict is not None
-            and verdict.found == "known"
-            and verdict.era is self._era
-            and time.monotonic() < verdict.ended_at + _GOOD_FOR_S
-        )
+        if verdict is None or verdict.found != "known":
+            return False
+        return self._holds(verdict, time.monotonic(), _GOOD_FOR_S)
 
     def require(self) -> None:
         """Return unless Milvus is refused; writes nothing, and looks twice a minute once Milvus is known.
@@ -90,28 +87,30 @@ class StoreCheck:
         asked_at = time.monotonic()
         with self._looking:
             verdict = self._verdict
-            if verdict is None or verdict.era is not self._era or not _holds(verdict, asked_at, good_for_s):
+            if verdict is None or not self._holds(verdict, asked_at, good_for_s):
                 verdict = self._verdict = self._look()
         if isinstance(verdict.found, VitrineError):
             # A copy: several threads raise it.
             raise verdict.found.reworded(verdict.found.message) from verdict.found
         return verdict
 
+    def _holds(self, verdict: _Verdict, asked_at: float, good_for_s: float) -> bool:
+        """Return whether a verdict counts for a call; an outage does only for calls that waited for its look."""
+        is_outage = isinstance(verdict.found, VitrineError) and not isinstance(verdict.found, StoreUnknown)
+        is_fresh = asked_at < verdict.ended_at + (0 if is_outage else good_for_s)
+        return is_fresh and verdict.era is self._era
+
     def _look(self) -> _Verdict:
         era, store_id = self._era, None
         found: _State | VitrineError
         try:
-            while True:
-                store_id = self._ledger.store_id()
-                state = self._state(store_id)
-                if state is not None:
-                    self._logged = False
-                    found = state
-                    break
+            store_id = self._ledger.store_id()
+            while (state := self._state(store_id)) is None:
                 # Another process may have claimed the store meanwhile.
-                if self._ledger.store_id() == store_id:
-                    found = self._refusal(store_id)
-                    break
+                former, store_id = store_id, self._ledger.store_id()
+                if store_id == former:
+                    raise self._refusal(store_id)
+            self._logged, found = False, state
         except VitrineError as error:
             found = error
         return _Verdict(found, store_id, time.monotonic(), era)
@@ -141,9 +140,3 @@ class StoreCheck:
             # The address appears in logs only.
             logger.error("%s refused: %s", self._store.address, error.message)
         return error
-
-
-def _holds(verdict: _Verdict, asked_at: float, good_for_s: float) -> bool:
-    """Return whether a verdict still counts for a call; an outage counts only for calls that waited for its look."""
-    is_outage = isinstance(verdict.found, VitrineError) and not isinstance(verdict.found, StoreUnknown)
-    return asked_at < verdict.ended_at + (0 if is_outage else good_for_s)

@@ -10,18 +10,21 @@ from core.errors import Unavailable
 
 PORTS_A_BLOCK = 100
 # Below the ports that the system assigns to connections, which could take one before its listener starts.
-_ROWS = range(10_000, 22_000, PORTS_A_BLOCK)
-_SINGLES = range(22_000, 32_000, PORTS_A_BLOCK)
+_BLOCKS = range(10_000, 32_000, PORTS_A_BLOCK)
 _left: Iterator[int] = iter(())
 
 
 def free_ports() -> range:
-    """Reserve `PORTS_A_BLOCK` consecutive TCP ports on which nothing listens.
+    """Reserve `PORTS_A_BLOCK` consecutive TCP ports on which nothing listens, for the lifetime of this process.
 
     Raises:
         Unavailable: there are no more.
     """
-    return _claim(_ROWS)
+    for start in random.sample(_BLOCKS, len(_BLOCKS)):
+        ports = range(start, start + PORTS_A_BLOCK)
+        if _hold(start) and all(_is_free(port) for port in ports):
+            return ports
+    raise Unavailable("no ports are free for a service on this machine")
 
 
 def free_port() -> int:
@@ -35,16 +38,7 @@ def free_port() -> int:
         for port in _left:
             if _is_free(port):
                 return port
-        _left = iter(_claim(_SINGLES))
-
-
-def _claim(blocks: range) -> range:
-    """Reserve a block of ports for the lifetime of this process."""
-    for start in random.sample(blocks, len(blocks)):
-        ports = range(start, start + PORTS_A_BLOCK)
-        if _hold(start) and all(_is_free(port) for port in ports):
-            return ports
-    raise Unavailable("no ports are free for a service on this machine")
+        _left = iter(free_ports())
 
 
 def _hold(start: int) -> bool:

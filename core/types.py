@@ -13,6 +13,14 @@ from pydantic import BeforeValidator
 from core.errors import VitrineError
 
 Vector = NDArray[np.float32]
+_UNIT_TOLERANCE = 1e-3
+
+
+def is_unit(vector: Vector) -> bool:
+    """Return whether a vector (dimension,) has length 1, as those of encoders have; one with NaN has not."""
+    return abs(float(np.linalg.norm(vector.astype(np.float64))) - 1) <= _UNIT_TOLERANCE
+
+
 Modality = Literal["image", "text"]
 SCORE_TOLERANCE = 1e-6
 """Cosines that differ by less are equal: with the number of hits and the filter, an engine's score of the same

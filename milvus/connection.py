@@ -96,10 +96,8 @@ class Connection:
 
     def close(self) -> None:
         """Close the channel; the next call opens a new one."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        if client := self._client:
+            self._discard(client)
 
     def _connect(self, deadline: float) -> MilvusClient:
         left_s = max(deadline - time.monotonic(), 0.001)

@@ -1,9 +1,9 @@
 """Compile a filter to a Milvus boolean expression; the one place that escapes values.
 
 The expressions stay in the subset that Milvus 2.3 and Milvus Lite evaluate alike: every part in
-parentheses, no `in` on JSON paths, no `like` (they escape `_` and `%` differently: a prefix is a range
-of code points), no constants, and no `not` around what may be unknown, since Lite has three-valued
-logic. Negation is pushed down to the conditions. `milvus/schema.py` says what the paths hold.
+parentheses, no `in` on JSON paths, no `like` (they escape `_` and `%` differently), no constants, and
+no `not` around what may be unknown, since Lite has three-valued logic. Negation is pushed down to the
+conditions. `milvus/schema.py` says what the paths hold.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from typing import assert_never
 
-from core.filters import All, Any_, AnyOf, Compare, Exists, Filter, Kind, Not, Prefix, Scalar, kind_of
+from core.filters import All, Any_, AnyOf, Compare, Exists, Filter, Kind, Not, Scalar, kind_of
 from milvus.schema import NAMES, elements_key, single_key
 
 _FIELD = "attributes"
@@ -59,14 +59,24 @@ def literals(values: Sequence[Scalar]) -> str:
 def _compile(filter: Filter, wanted: bool) -> tuple[int, str]:
     """Write the filter, or what is left out by it; the number says how deep joins are nested."""
     match filter:
-        case All(parts):
-            return _in_pairs("and" if wanted else "or", [_compile(part, wanted) for part in parts])
-        case Any_(parts):
-            return _in_pairs("or" if wanted else "and", [_compile(part, wanted) for part in parts])
+        case All(parts) | Any_(parts):
+            word = "and" if isinstance(filter, All) == wanted else "or"
+            return _in_pairs(word, [_compile(part, wanted) for part in parts])
         case Not(part):
             return _compile(part, not wanted)
+        case AnyOf(name, values):
+            by_kind: dict[Kind, list[Scalar]] = {}
+            for value in values:
+                if found := kind_of(value):
+                    by_kind.setdefault(found[0], []).append(found[1])
+            keys = [(elements_key(kind, name), same) for kind, same in by_kind.items()]
+            return _in_pairs("or" if wanted else "and", [(0, _contains(*key, wanted)) for key in keys])
+        case Compare(name, order, value):
+            return 0, _compare(name, order, value, wanted)
+        case Exists(name):
+            return 0, _contains(NAMES, [name], wanted)
         case _:
-            return 0, _condition(filter, wanted)
+            assert_never(filter)
 
 
 def _in_pairs(word: str, parts: list[tuple[int, str]]) -> tuple[int, str]:
@@ -76,35 +86,12 @@ def _in_pairs(word: str, parts: list[tuple[int, str]]) -> tuple[int, str]:
     what protobuf takes.
     """
     if not parts:
-        return 0, _join(word, [])
+        return 0, _ALWAYS if word == "and" else _NEVER
     heapify(parts)
     while len(parts) > 1:
         (_, first), (depth, second) = heappop(parts), heappop(parts)
         heappush(parts, (depth + 1, f"({first} {word} {second})"))
     return parts[0]
-
-
-def _condition(filter: AnyOf | Compare | Prefix | Exists, wanted: bool) -> str:
-    match filter:
-        case AnyOf(name, values):
-            return _any_of(name, values, wanted)
-        case Compare(name, order, value):
-            return _compare(name, order, value, wanted)
-        case Prefix(name, prefix):
-            return _prefix(name, prefix, wanted)
-        case Exists(name, there):
-            return _contains(NAMES, [name], there == wanted)
-        case _:
-            assert_never(filter)
-
-
-def _any_of(name: str, values: Sequence[Scalar], wanted: bool) -> str:
-    by_kind: dict[Kind, list[Scalar]] = {}
-    for value in values:
-        if found := kind_of(value):
-            by_kind.setdefault(found[0], []).append(found[1])
-    parts = [_contains(elements_key(kind, name), same, wanted) for kind, same in by_kind.items()]
-    return _join("or" if wanted else "and", parts)
 
 
 def _contains(key: str, values: Sequence[Scalar], wanted: bool) -> str:
@@ -119,35 +106,7 @@ def _compare(name: str, order: str, value: str | int | float, wanted: bool) -> s
     path, literal = _path(single_key(found[0], name)), _literal(found[1])
     if wanted:
         return f"({path} {_ORDER[order]} {literal})"
-    return f"({_missing(path)} or ({path} {_OPPOSITE[order]} {literal}))"
-
-
-def _prefix(name: str, prefix: str, wanted: bool) -> str:
-    path, end = _path(single_key("string", name)), _successor(prefix)
-    first = f"({path} >= {_literal(prefix)})" if wanted else f"({path} < {_literal(prefix)})"
-    bounds = [first] if wanted else [_missing(path), first]
-    if end is not None:
-        bounds.append(f"({path} {'<' if wanted else '>='} {_literal(end)})")
-    return _join("and" if wanted else "or", bounds)
-
-
-def _successor(prefix: str) -> str | None:
-    """The smallest string above all that begin with the prefix; None when there is none."""
-    kept = prefix.rstrip("\U0010ffff")
-    if not kept:
-        return None
-    following = ord(kept[-1]) + 1
-    return kept[:-1] + chr(0xE000 if following == 0xD800 else following)
-
-
-def _missing(path: str) -> str:
-    return f"(not (exists {path}))"
-
-
-def _join(word: str, parts: Sequence[str]) -> str:
-    if not parts:
-        return _ALWAYS if word == "and" else _NEVER
-    return parts[0] if len(parts) == 1 else f"({f' {word} '.join(parts)})"
+    return f"((not (exists {path})) or ({path} {_OPPOSITE[order]} {literal}))"
 
 
 def _path(key: str) -> str:

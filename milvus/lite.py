@@ -201,14 +201,12 @@ class LiteOwner:
         *,
         flush_rows: int = 500,
         flush_interval_s: float = 1.0,
-        exit: Callable[[int], object] = os._exit,
     ) -> None:
         check_uri(address)
         self._folder = Path(folder)
         self.address = address
         self._flush_rows = flush_rows
         self._flush_interval_s = flush_interval_s
-        self._exit = exit
         self._lock = ReadersWriterLock()
         self._stopping = threading.Event()
         self._engine: GuardedLite | None = None
@@ -302,7 +300,7 @@ class LiteOwner:
 
     def _fail(self, error: BaseException) -> None:
         logger.critical("the storage of %s failed, so its owner ends: %s", self._folder, error)
-        self._exit(1)
+        os._exit(1)
 
 
 def _clear_stale_socket(path: Path) -> None:

@@ -132,29 +132,22 @@ class MemoryStore:
     ) -> list[Hit]:
         with self._lock:
             found = self._find(collection)
-            query = check_vector(vector, found.dimension)
+            query = check_vector(vector, found.dimension).astype(np.float64)
             rows = [
                 row
                 for row in found.rows.values()
                 if takes(row.item.product_id) and (filter is None or matches(filter, row.item.attributes))
             ]
-        return _best_products(rows, query)
+        matrix = np.array([row.vector for row in rows], np.float64).reshape(len(rows), len(query))
+        scores = matrix @ query / (np.linalg.norm(matrix, axis=1) * np.linalg.norm(query))
+        hits = [
+            Hit(row.item.image_id, row.item.revision, row.item.product_id, clamped(float(score)))
+            for row, score in zip(rows, scores, strict=True)
+        ]
+        return in_order(best_images(hits).values())
 
     def _find(self, name: str) -> _Collection:
         found = self._collections.get(self._aliases.get(name, name))
         if found is None:
             raise NotFound(f"there is no collection {name}")
         return found
-
-
-def _best_products(rows: Sequence[VectorRow], query: Vector) -> list[Hit]:
-    if not rows:
-        return []
-    matrix = np.stack([row.vector for row in rows]).astype(np.float64)
-    scores = matrix @ query.astype(np.float64)
-    scores /= np.linalg.norm(matrix, axis=1) * np.linalg.norm(query.astype(np.float64))
-    hits = [
-        Hit(row.item.image_id, row.item.revision, row.item.product_id, clamped(float(score)))
-        for row, score in zip(rows, scores, strict=True)
-    ]
-    return in_order(best_images(hits).values())

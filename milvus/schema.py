@@ -15,7 +15,8 @@ that has an order. Numbers are 64-bit floats; what has no kind (objects, nested 
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -110,11 +111,9 @@ def encode_rows(rows: Sequence[VectorRow], dimension: int) -> list[dict[str, Any
         InputTooLarge: attributes beyond the 64 KB of a JSON field.
     """
     encoded = [_encode_row(row, dimension) for row in rows]
-    seen: set[str] = set()
-    for row in encoded:
-        if row["key"] in seen:
-            raise InvalidInput(f"the key {row['key']!r} comes twice in one batch")
-        seen.add(row["key"])
+    for key, times in Counter(row["key"] for row in encoded).items():
+        if times > 1:
+            raise InvalidInput(f"the key {key!r} comes twice in one batch")
     return encoded
 
 
@@ -166,27 +165,19 @@ def _plain(name: str) -> str:
     return quote(name, safe="").replace("~", "%7E")
 
 
-def batched_rows(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Cut rows, in order, into batches that stay far below what a server takes in one call."""
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for row in rows:
-        row_bytes = row["embedding"].nbytes + len(json.dumps(row["attributes"])) + 4 * MAX_ID_BYTES
-        if batch and size + row_bytes > MAX_CALL_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += row_bytes
-    if batch:
-        yield batch
+def row_bytes(row: dict[str, Any]) -> int:
+    """Estimate the bytes of an encoded row in a call."""
+    return int(row["embedding"].nbytes) + len(json.dumps(row["attributes"])) + 4 * MAX_ID_BYTES
 
 
 def _encode_row(row: VectorRow, dimension: int) -> dict[str, Any]:
     item = row.item
+    if not -(2**63) <= item.revision < 2**63:
+        raise InvalidInput(f"the revision {item.revision} does not fit in 64 bits")
     return {
         "key": _check_id(item.key, MAX_KEY_BYTES),
         "image_id": _check_id(item.image_id, MAX_ID_BYTES),
-        "revision": _check_revision(item.revision),
+        "revision": item.revision,
         "product_id": _check_id(item.product_id, MAX_ID_BYTES),
         "attributes": index_attributes(item.attributes),
         "embedding": check_vector(row.vector, dimension),
@@ -201,9 +192,3 @@ def _check_id(value: str, max_bytes: int) -> str:
     if not 1 <= size <= max_bytes:
         raise InvalidInput(f"an id has {size} bytes, expected 1 to {max_bytes}")
     return value
-
-
-def _check_revision(revision: int) -> int:
-    if not -(2**63) <= revision < 2**63:
-        raise InvalidInput(f"the revision {revision} does not fit in 64 bits")
-    return revision

@@ -7,26 +7,26 @@ from typing import Any
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from core.batching import batched
+from core.batching import batched, batched_by_bytes
 from core.errors import Conflict, NotFound
 from core.filters import Filter
 from core.types import CollectionInfo, Hit, Vector, VectorRow
 from milvus.config import EXACT_INDEXES, IndexConfig, MilvusConfig
-from milvus.connection import NOT_LOADED, Connection
+from milvus.connection import ALIAS_NOT_FOUND, NOT_FOUND, NOT_LOADED, Connection
 from milvus.filters import compile_filter, key_in, keys_between
-from milvus.pages import clamped, full_page, in_order, nearest_products
+from milvus.pages import best_images, clamped, full_page, in_order, nearest_products
 from milvus.schema import (
     HIT_FIELDS,
     MAX_CALL_BYTES,
     MAX_ID_BYTES,
     MAX_KEY_BYTES,
-    batched_rows,
     check_dimension,
     check_name,
     check_vector,
     encode_rows,
     mark_name,
     marked_id,
+    row_bytes,
 )
 
 _DEFAULT_PARAMS: dict[str, dict[str, Any]] = {"HNSW": {"M": 16, "efConstruction": 200}}
@@ -43,21 +43,31 @@ _IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": True}
 """What pymilvus's own iterator sends so that a page is the smallest keys, in Lite and in a server."""
 
 
-def create_collection(
+def _create_collection(
     client: MilvusClient, name: str, dimension: int, index: IndexConfig, lite: bool, timeout: float
 ) -> None:
     """Create, index and load the collection; what is already done stays as it is."""
-    _create(client, name, _schema(dimension), timeout, **({} if lite else {"num_shards": index.shards}))
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
+    schema.add_field("image_id", DataType.VARCHAR, max_length=MAX_ID_BYTES)
+    schema.add_field("revision", DataType.INT64)
+    schema.add_field("product_id", DataType.VARCHAR, max_length=MAX_ID_BYTES)
+    schema.add_field("attributes", DataType.JSON)
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dimension)
+    _create(client, name, schema, timeout, **({} if lite else {"num_shards": index.shards}))
     if not client.list_indexes(name, timeout=timeout):
+        index_type = index.index_type or ("FLAT" if lite else "HNSW")
+        chosen, params = client.prepare_index_params(), index.params or _DEFAULT_PARAMS.get(index_type, {})
+        chosen.add_index("embedding", index_type=index_type, metric_type="COSINE", params=params)
         try:
-            client.create_index(name, _index(client, index, lite), timeout=timeout)
+            client.create_index(name, chosen, timeout=timeout)
         except MilvusException:
             if not client.list_indexes(name, timeout=timeout):
                 raise
     client.load_collection(name, timeout=timeout)
 
 
-def create_mark(client: MilvusClient, name: str, timeout: float) -> None:
+def _create_mark(client: MilvusClient, name: str, timeout: float) -> None:
     """Create an empty collection that is never loaded, unless it is there."""
     schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("key", DataType.INT64, is_primary=True)
@@ -75,37 +85,6 @@ def _create(client: MilvusClient, name: str, schema: Any, timeout: float, **opti
         # Another process may have been faster; the caller checks whose dimension it has.
         if not client.has_collection(name, timeout=timeout):
             raise
-
-
-def search_parameters(index: IndexConfig, index_type: str, count: int, filtered_rows: int) -> dict[str, Any]:
-    """Choose the search parameters for `count` hits; `filtered_rows` is 0 without a filter."""
-    if index.search_params or index_type != "HNSW":
-        return dict(index.search_params)
-    wide = min(filtered_rows // _FILTERED_SHARE, index.max_ef)
-    return {"ef": max(index.min_ef, 2 * count if 2 * count <= index.max_ef else count, wide)}
-
-
-def _schema(dimension: int) -> Any:
-    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
-    schema.add_field("image_id", DataType.VARCHAR, max_length=MAX_ID_BYTES)
-    schema.add_field("revision", DataType.INT64)
-    schema.add_field("product_id", DataType.VARCHAR, max_length=MAX_ID_BYTES)
-    schema.add_field("attributes", DataType.JSON)
-    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dimension)
-    return schema
-
-
-def _index(client: MilvusClient, index: IndexConfig, lite: bool) -> Any:
-    index_type = index.index_type or ("FLAT" if lite else "HNSW")
-    parameters = client.prepare_index_params()
-    parameters.add_index(
-        "embedding",
-        index_type=index_type,
-        metric_type="COSINE",
-        params=index.params or _DEFAULT_PARAMS.get(index_type, {}),
-    )
-    return parameters
 
 
 class MilvusStore:
@@ -127,7 +106,7 @@ class MilvusStore:
         return {store_id for name in self._names() if (store_id := marked_id(name)) is not None}
 
     def set_mark(self, store_id: str) -> None:
-        self._connection.run(create_mark, mark_name(store_id), timeout_s=self._config.build_timeout_s)
+        self._connection.run(_create_mark, mark_name(store_id), timeout_s=self._config.build_timeout_s)
 
     def has_collection(self, name: str) -> bool:
         return bool(self._connection.run(MilvusClient.has_collection, check_name(name)))
@@ -137,7 +116,7 @@ class MilvusStore:
         check_dimension(dimension)
         self._refuse_alias(name)
         made = (name, dimension, self._config.index, self._is_lite())
-        self._connection.run(create_collection, *made, timeout_s=self._config.build_timeout_s)
+        self._connection.run(_create_collection, *made, timeout_s=self._config.build_timeout_s)
         if (there := self._describe(name)[0]) != dimension:
             raise Conflict(f"{name} has dimension {there}, not {dimension}")
 
@@ -244,9 +223,11 @@ class MilvusStore:
     def keys(self, collection: str, first: str = "", beyond: str | None = None) -> Iterator[str]:
         self._describe(collection)
         where = keys_between(first, beyond)
-        while page := self._first_keys(collection, where):
-            yield from page
-            where = keys_between(page[-1], beyond, after=True)
+        # Pages by a cursor survive a lost connection, an iterator of pymilvus does not.
+        while page := self._query(collection, where, ["key"], limit=_KEYS_A_PAGE, **_IN_KEY_ORDER):
+            keys = sorted(row["key"] for row in page)
+            yield from keys
+            where = keys_between(keys[-1], beyond, after=True)
 
     def search_products(
         self,
@@ -276,11 +257,9 @@ class MilvusStore:
         for some in batched(distinct, _PRODUCTS_A_CALL):
 
             def search(count: int, found: Sequence[str], some: Sequence[str] = some) -> list[Hit]:
-                known = set(found)
-                left = [product_id for product_id in some if product_id not in known]
-                if not left:
-                    return []
-                return self._search(collection, query, count, compile_filter(filter, only_products=left))
+                left = sorted(set(some).difference(found))
+                expression = compile_filter(filter, only_products=left)
+                return self._search(collection, query, count, expression) if left else []
 
             hits += nearest_products(search, len(some), exact=True)
         return in_order(hits)
@@ -289,25 +268,22 @@ class MilvusStore:
         self, collection: str, query: Vector, products: Sequence[str], filter: Filter | None
     ) -> list[Hit]:
         """Score products by their stored vectors: an approximate index may miss images of a few products."""
-        best: dict[str, Hit] = {}
+        hits: list[Hit] = []
         direction = query / np.linalg.norm(query)
-        size = max(1, MAX_CALL_BYTES // (len(query) * 4 * _IMAGES_A_PRODUCT))
-        for some in batched(products, size):
+        for some in batched(products, max(1, MAX_CALL_BYTES // (len(query) * 4 * _IMAGES_A_PRODUCT))):
             expression = compile_filter(filter, only_products=some)
             for row in self._query(collection, expression, [*HIT_FIELDS, "embedding"]):
                 stored = np.asarray(row["embedding"], dtype=np.float32)
                 score = clamped(float(stored @ direction / np.linalg.norm(stored)))
-                known = best.get(row["product_id"])
-                if known is None or (score, known.image_id) > (known.score, row["image_id"]):
-                    best[row["product_id"]] = Hit(
-                        row["image_id"], int(row["revision"]), row["product_id"], score
-                    )
-        return list(best.values())
+                hits.append(Hit(row["image_id"], int(row["revision"]), row["product_id"], score))
+        return list(best_images(hits).values())
 
     def _search(self, collection: str, query: Vector, count: int, expression: str) -> list[Hit]:
-        index_type = self._describe(collection)[1]
-        filtered_rows = self._recent_rows(collection) if expression and index_type == "HNSW" else 0
-        parameters = search_parameters(self._config.index, index_type, count, filtered_rows)
+        index, parameters = self._config.index, dict(self._config.index.search_params)
+        if not parameters and self._describe(collection)[1] == "HNSW":
+            wide = self._recent_rows(collection) // _FILTERED_SHARE if expression else 0
+            twice = 2 * count if 2 * count <= index.max_ef else count
+            parameters = {"ef": max(index.min_ef, twice, min(wide, index.max_ef))}
         found = self._read(
             MilvusClient.search,
             collection,
@@ -321,15 +297,10 @@ class MilvusStore:
         return [_hit(hit) for hit in found[0]]
 
     def _upsert(self, collection: str, rows: Sequence[dict[str, Any]]) -> None:
-        for batch in batched_rows(rows):
+        for batch in batched_by_bytes(rows, row_bytes):
             self._connection.run(MilvusClient.upsert, collection, batch)
         if rows:
             self._wait_until_seen(collection)
-
-    def _first_keys(self, collection: str, expression: str) -> list[str]:
-        """Read the first keys in order; pages by a cursor survive a lost connection, an iterator does not."""
-        rows = self._query(collection, expression, ["key"], limit=_KEYS_A_PAGE, **_IN_KEY_ORDER)
-        return sorted(row["key"] for row in rows)
 
     def _recent_rows(self, collection: str) -> int:
         rows, counted_at = self._rows.get(collection, (0, float("-inf")))
@@ -367,7 +338,12 @@ def _drop(client: MilvusClient, name: str, timeout: float) -> None:
 
 
 def _point_alias(client: MilvusClient, alias: str, collection: str, timeout: float) -> None:
+    # Not by the error of `alter_alias`: Lite has one code for a missing alias and a missing collection.
     try:
-        client.alter_alias(collection, alias, timeout=timeout)
-    except MilvusException:
+        client.describe_alias(alias, timeout=timeout)
+    except MilvusException as error:
+        if error.code not in (NOT_FOUND, ALIAS_NOT_FOUND):
+            raise
         client.create_alias(collection, alias, timeout=timeout)
+    else:
+        client.alter_alias(collection, alias, timeout=timeout)

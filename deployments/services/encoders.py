@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from catalog.products import SqlCaptions
 from core.batching import batched_by_bytes, input_bytes
 from core.concurrency import TtlCache
 from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModality, VitrineError
-from core.ports import Captions, EncoderClient
+from core.ports import EncoderClient
 from core.search import ENSEMBLE
 from core.types import CaptionCounts, Captioned, Encoded, EncoderInfo, EncoderInput, Modality
 from deployments.observability.telemetry import note_model
@@ -197,7 +198,7 @@ def _longest(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
 class Captioner:
     """Writes captions with an encoder that can; counts the catalog's captions."""
 
-    def __init__(self, encoders: EncoderSet, captions: Captions) -> None:
+    def __init__(self, encoders: EncoderSet, captions: SqlCaptions) -> None:
         self._encoders = encoders
         self._captions = captions
 

@@ -8,9 +8,9 @@ from typing import Protocol
 from catalog.opening import Catalog
 from core.calibration import Form, NullSamples
 from core.concurrency import gather_outcomes
+from core.ensemble import HybridSearch
 from core.errors import Conflict
 from core.filters import Filter, matches
-from core.hybrid import HybridSearch
 from core.ports import EncoderClient, VectorStore
 from core.search import ENSEMBLE, ModelSearch, QueryVector, SearchQuery, SearchResult, StoredPart
 from core.store_check import StoreCheck

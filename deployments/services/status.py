@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from catalog.ledger import SqlLedger
 from catalog.opening import Catalog
 from core.concurrency import TtlCache
 from core.errors import Unavailable, UnsupportedModality, VitrineError, expected
-from core.ports import EncoderClient, Ledger, VectorStore
+from core.ports import EncoderClient, VectorStore
 from core.search import ENSEMBLE, QueryPart, QueryVector, SearchQuery
 from core.store_check import StoreCheck
 from core.types import PROBE, EncoderInfo, LedgerCounts
@@ -22,7 +23,7 @@ _SHARE = 20
 time."""
 
 
-def cached_counts(ledger: Ledger, ttl_s: float) -> TtlCache[str, LedgerCounts]:
+def cached_counts(ledger: SqlLedger, ttl_s: float) -> TtlCache[str, LedgerCounts]:
     """Return a cache of the ledger's counts by collection, for all who ask."""
     return TtlCache(lambda collection: asyncio.to_thread(ledger.counts, collection), ttl_s, _SHARE)
 

@@ -20,13 +20,13 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from catalog.database import CatalogConfig
+from catalog.ledger import SqlLedger
 from catalog.opening import open_catalog
 from core.batching import batched
 from core.errors import ConfigError, Unavailable
 from core.index_rows import IndexRows
 from core.indexing import Indexer
 from core.job_config import BulkConfig, FileImportConfig
-from core.ports import Ledger
 from core.telemetry import answering
 from core.types import EncoderInfo, IndexItem
 from jobs.build.file_import import StagedRows, Staging
@@ -151,7 +151,7 @@ class Passes:
 
     run: JobRun
     work: ShardWork
-    ledger: Ledger
+    ledger: SqlLedger
     bulk: BulkConfig
     resources: dict[str, float]
     import_files: Callable[[], int] = lambda: 0

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from catalog.opening import Catalog
+from catalog.products import SqlProducts
 from core.batching import batched
 from core.errors import InvalidInput, NotFound
 from core.job_config import EvaluationConfig
-from core.ports import Products
 from core.types import ProductImage
 from jobs.evaluation.labels import JudgedQuery, read_labels
 from models.images import ImageLimits, decoding
@@ -133,7 +133,7 @@ def draw(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
-def _images(products: Products, among: Collection[str] | None) -> Iterator[ProductImage]:
+def _images(products: SqlProducts, among: Collection[str] | None) -> Iterator[ProductImage]:
     chosen = None if among is None else set(among)
     after: str | None = None
     while page := products.page(_PAGE, after):

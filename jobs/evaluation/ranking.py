@@ -6,13 +6,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
+from catalog.ledger import SqlLedger
 from catalog.opening import Catalog
+from catalog.products import SqlProducts
 from core.batching import batched
 from core.ensemble import EnsembleSearch
 from core.errors import Conflict, InvalidInput, Unavailable, UnsupportedModality, VitrineError
 from core.filters import Filter
 from core.job_config import BulkConfig, EvaluationConfig
-from core.ports import EncoderClient, Ledger, Products, VectorStore
+from core.ports import EncoderClient, VectorStore
 from core.search import ModelSearch, SearchQuery
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, Vector, row_key
 from jobs.evaluation.labels import JudgedQuery
@@ -124,7 +126,7 @@ def pool_of(
     )
 
 
-def _shared(products: Products, ledger: Ledger, collections: Collection[str]) -> Iterator[str]:
+def _shared(products: SqlProducts, ledger: SqlLedger, collections: Collection[str]) -> Iterator[str]:
     after: str | None = None
     while page := products.page(_PAGE, after):
         keys = {

@@ -14,8 +14,7 @@ from catalog.opening import Catalog, open_catalog
 from core.batching import batched, batched_by_bytes
 from core.errors import ConfigError, ModelUnavailable, NotFound, VitrineError
 from core.ports import EncoderClient, VectorStore
-from core.types import EncoderInfo, Vector
-from core.vectors import is_unit
+from core.types import EncoderInfo, Vector, is_unit
 from jobs.runner.cluster import own_errors
 from jobs.runner.settings import EncoderSettings, Settings
 from milvus.store import MilvusStore

@@ -19,9 +19,9 @@ from catalog.keyword_search import query_words
 from catalog.opening import Catalog
 from catalog.product_rows import lock_product, write_product
 from catalog.tables import ProductRow
+from core.ensemble import HybridSearch
 from core.errors import DeadlineExceeded, InvalidInput
 from core.filters import matches, parse_filter
-from core.hybrid import HybridSearch
 from core.search import QueryPart, SearchQuery, SearchResult
 from core.types import Attributes, NewImage, Product
 from tests.support.filter_cases import cases

@@ -11,11 +11,28 @@ ODD_NAMES = (
 )  # fmt: skip
 characters = st.characters(codec="utf-8")
 names = st.one_of(st.sampled_from(ODD_NAMES), st.text(characters, max_size=8))
-texts = st.one_of(
-    st.sampled_from(["", "red", "Red", "re", "%", "_", "\\", '"', "\x00"]), st.text(characters, max_size=6)
-)
+ODD_TEXTS = [
+    "",
+    "red",
+    "Red",
+    "re",
+    "%",
+    "_",
+    "\\",
+    '"',
+    "\x00",
+    "\n\t\b\x01\x7f",
+    "\\b\\u0001",
+    "\ud7ff",
+    "\U0010ffff",
+]
+ODD_NUMBERS = [-0.0, 1e-5, 1e300, 2**53 + 1, 2**63, -(2**64)]
+texts = st.one_of(st.sampled_from(ODD_TEXTS), st.text(characters, max_size=6))
 numbers = st.one_of(
-    st.integers(-3, 3), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.just(2**53 + 1)
+    st.integers(-3, 3),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(ODD_NUMBERS),
 ).filter(lambda value: abs(value) < 1e308)
 scalars = st.one_of(texts, numbers, st.booleans())
 values = st.one_of(

@@ -1,18 +1,17 @@
 """Images are written while their product changes: whoever takes turns, nothing is lost and nothing stays."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import combinations, count
-from pathlib import Path
 from threading import Semaphore, Thread
 from typing import Any
 
 import numpy as np
 import pytest
 
-from catalog.database import CatalogConfig
 from catalog.ledger import SqlLedger
-from catalog.opening import Catalog, open_catalog
+from catalog.opening import Catalog
 from core.index_rows import IndexRows
 from core.ports import Ledger
 from core.store_check import StoreCheck
@@ -31,7 +30,10 @@ class Stopped(BaseException):
 
 
 class Actor:
-    """Runs work in a thread of its own and stops before each call of a port until it has its turn."""
+    """Runs work in a thread of its own and stops before each call of a port until it has its turn.
+
+    `wrap` returns a port whose calls take turns, and `wait` stops until it is this one's turn.
+    """
 
     def __init__(self, work: Callable[["Actor"], None]) -> None:
         self._turn, self._halted = Semaphore(0), Semaphore(0)
@@ -62,11 +64,9 @@ class Actor:
             raise self.failed
 
     def wrap(self, port: Any) -> Any:
-        """The port, each call of which takes a turn."""
         return _Turns(self, port)
 
     def wait(self) -> None:
-        """Stop here until it is this one's turn."""
         self._halted.release()
         assert self._turn.acquire(timeout=60)
         if self._killed:
@@ -74,9 +74,8 @@ class Actor:
 
     def _run(self, work: Callable[["Actor"], None]) -> None:
         try:
-            work(self)
-        except Stopped:
-            pass
+            with suppress(Stopped):
+                work(self)
         except BaseException as error:
             self.failed = error
         self.done = True
@@ -95,14 +94,6 @@ class _Turns:
             return call(*args, **options)
 
         return in_turn
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    config = CatalogConfig(database_url=f"sqlite:///{tmp_path}/c.sqlite", blobs_url=str(tmp_path / "blobs"))
-    opened = open_catalog(config)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Indexing against a real ledger: what is missing is written, what is obsolete goes, nothing is lost."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -15,11 +15,13 @@ from catalog.opening import Catalog
 from core.errors import Internal, NotFound, StoreUnavailable
 from core.filters import parse_filter
 from core.index_rows import IndexRows
-from core.indexing import Indexer, RepairReport
-from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, VectorRow
+from core.indexing import Indexer, IndexState, RepairReport
+from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, Vector, VectorRow
 from milvus.memory import MemoryStore
 from tests.support.image_files import image
 from tests.support.local_encoder import LocalEncoder
+
+RED, GREEN, BLUE = (image(color) for color in ("red", "green", "blue"))
 
 
 class FlakyStore(MemoryStore):
@@ -35,280 +37,244 @@ class FlakyStore(MemoryStore):
             raise StoreUnavailable("down")
 
 
-@pytest.fixture
-def store() -> FlakyStore:
-    return FlakyStore()
+class Encoder(LocalEncoder):
+    """Notes its calls, and may change or fail them.
+
+    `bug` is raised by a call with one of the inputs `fails_on`, which is every call when it is None. `bugs` has
+    errors of single inputs. `after` is called with each answer.
+    """
+
+    def __init__(self, checkpoint: str = "") -> None:
+        super().__init__(checkpoint=checkpoint)
+        self.calls: list[int] = []
+        self.fails_on: Sequence[EncoderInput] | None = ()
+        self.bug: Exception = Internal("a reply that cannot be sent")
+        self.bugs: dict[EncoderInput, Internal] = {}
+        self.after: Callable[[Encoded], Encoded] = lambda encoded: encoded
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        if self.fails_on is None or any(each in self.fails_on for each in inputs):
+            raise self.bug
+        self.calls.append(len(inputs))
+        encoded = await super().encode(inputs)
+        vectors = [self.bugs.get(each, vector) for each, vector in zip(inputs, encoded.vectors, strict=True)]
+        return self.after(replace(encoded, vectors=vectors))
+
+
+class Shop:
+    """A catalog, a store, an encoder, and an indexer of them."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog, self.products, self.ledger = catalog, catalog.products, catalog.ledger
+        self.store, self.encoder = FlakyStore(), Encoder()
+        self.indexer = self.indexer_with(self.encoder)
+
+    def indexer_with(self, encoder: LocalEncoder) -> Indexer:
+        return Indexer(encoder, self.store, self.ledger, self.catalog.blobs)
+
+    def put(self, *colors: str) -> None:
+        """Put a product of each color under its name."""
+        for color in colors:
+            self.products.put(color, "", "", {}, [image(color)])
+
+    def repair(self, indexer: Indexer | None = None, batch_size: int = 64) -> RepairReport:
+        return asyncio.run((indexer or self.indexer).repair(batch_size))
+
+    def index(self, product_id: str) -> set[IndexState]:
+        """Index a product; returns the states of its images."""
+        return set(asyncio.run(self.indexer.index(self.ledger.items(product_id))).values())
+
+    def info(self, indexer: Indexer | None = None) -> EncoderInfo:
+        return asyncio.run((indexer or self.indexer).describe())
+
+    def keys(self, info: EncoderInfo | None = None) -> set[str]:
+        return set(self.store.keys((info or self.info()).collection))
+
+    def expected(self) -> set[str]:
+        return {
+            f"{each.image_id}:{each.revision}"
+            for product in self.products.page(1000)
+            for each in product.images
+        }
+
+    def vectors(self, product_id: str) -> dict[str, Vector]:
+        """The vectors of a product's images, by image id."""
+        items = self.ledger.items(product_id)
+        found = self.store.fetch(self.info().collection, [item.key for item in items])
+        return {item.image_id: found[item.key] for item in items}
 
 
 @pytest.fixture
-def encoder() -> LocalEncoder:
-    return LocalEncoder()
+def shop(catalog: Catalog) -> Shop:
+    return Shop(catalog)
 
 
-@pytest.fixture
-def indexer(catalog: Catalog, store: FlakyStore, encoder: LocalEncoder) -> Indexer:
-    return Indexer(encoder, store, catalog.ledger, catalog.blobs)
+def test_a_repair_makes_collection_and_catalog_consistent(shop: Shop) -> None:
+    shop.put("red", "green", "blue", "white", "black")
+    assert shop.repair(batch_size=2) == RepairReport(indexed=5)
+    assert shop.keys() == shop.expected()
+    assert shop.store.alias_target("fake") == shop.info().collection
+    assert shop.repair() == RepairReport()
 
 
-def expected_keys(catalog: Catalog) -> set[str]:
-    return {f"{p.image_id}:{p.revision}" for product in catalog.products.page(1000) for p in product.images}
-
-
-def keys_in(store: MemoryStore, info: EncoderInfo) -> set[str]:
-    return set(store.keys(info.collection))
-
-
-def test_a_repair_makes_collection_and_catalog_consistent(
-    catalog: Catalog, store: FlakyStore, indexer: Indexer
-) -> None:
-    for number, color in enumerate(["red", "green", "blue", "white", "black"]):
-        catalog.products.put(f"p{number}", "", "", {}, [image(color)])
-    report = asyncio.run(indexer.repair(batch_size=2))
-    info = asyncio.run(indexer.describe())
-    assert report == RepairReport(indexed=5)
-    assert keys_in(store, info) == expected_keys(catalog)
-    assert store.alias_target("fake") == info.collection
-    assert asyncio.run(indexer.repair()) == RepairReport()
-
-
-def test_changed_and_deleted_products_are_followed(
-    catalog: Catalog, store: FlakyStore, indexer: Indexer
-) -> None:
+def test_changed_and_deleted_products_are_followed(shop: Shop) -> None:
     for name in ("keep", "change", "drop"):
-        catalog.products.put(name, "", "", {"color": "red"}, [image("red")])
-    asyncio.run(indexer.repair())
-    catalog.products.put("change", "", "", {"color": "rust"}, None)
-    catalog.products.delete("drop")
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1, removed=2)
-    info = asyncio.run(indexer.describe())
-    assert keys_in(store, info) == expected_keys(catalog)
-    hit_colors = store.search_products(info.collection, np.ones(info.dimension, np.float32), 5)
-    assert {hit.product_id for hit in hit_colors} == {"keep", "change"}
+        shop.products.put(name, "", "", {"color": "red"}, [RED])
+    shop.repair()
+    shop.products.put("change", "", "", {"color": "rust"}, None)
+    shop.products.delete("drop")
+    assert shop.repair() == RepairReport(indexed=1, removed=2)
+    assert shop.keys() == shop.expected()
+    info = shop.info()
+    found = shop.store.search_products(info.collection, np.ones(info.dimension, np.float32), 5)
+    assert {hit.product_id for hit in found} == {"keep", "change"}
 
 
-def vectors_in(
-    store: FlakyStore, info: EncoderInfo, catalog: Catalog, product_id: str
-) -> dict[str, np.ndarray]:
-    """The vectors of a product's images, by image id."""
-    items = catalog.ledger.items(product_id)
-    found = store.fetch(info.collection, [item.key for item in items])
-    return {item.image_id: found[item.key] for item in items}
-
-
-def test_an_image_is_encoded_once_though_its_attributes_and_its_place_change(
-    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
-) -> None:
-    red, blue, green = (image(color) for color in ("red", "blue", "green"))
-    catalog.products.put("p", "", "", {"line": "spring"}, [red, blue])
-    asyncio.run(indexer.repair())
-    info = asyncio.run(indexer.describe())
-    before = vectors_in(store, info, catalog, "p")
-    assert encoder.encoded == 2
-    catalog.products.put("p", "", "", {"line": "summer"}, [blue, red, green])
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=3, removed=2)
-    assert encoder.encoded == 3, "the new one"
-    assert keys_in(store, info) == expected_keys(catalog)
-    after = vectors_in(store, info, catalog, "p")
+def test_an_image_is_encoded_once_though_its_attributes_and_its_place_change(shop: Shop) -> None:
+    shop.products.put("p", "", "", {"line": "spring"}, [RED, BLUE])
+    shop.repair()
+    before = shop.vectors("p")
+    assert shop.encoder.encoded == 2
+    shop.products.put("p", "", "", {"line": "summer"}, [BLUE, RED, GREEN])
+    assert shop.repair() == RepairReport(indexed=3, removed=2)
+    assert shop.encoder.encoded == 3, "the new one"
+    assert shop.keys() == shop.expected()
+    after = shop.vectors("p")
     assert {image_id: after[image_id].tobytes() for image_id in before} == {
         image_id: vector.tobytes() for image_id, vector in before.items()
     }
     query = next(iter(after.values()))
-    lines = {line: parse_filter({"line": line}) for line in ("spring", "summer")}
-    found = {line: store.search_products(info.collection, query, 5, lines[line]) for line in lines}
-    assert [found["spring"], [hit.product_id for hit in found["summer"]]] == [[], ["p"]]
+    for line, expected in (("spring", []), ("summer", ["p"])):
+        found = shop.store.search_products(shop.info().collection, query, 5, parse_filter({"line": line}))
+        assert [hit.product_id for hit in found] == expected
 
 
 @pytest.mark.parametrize("factor", [np.nan, 2.0])
-def test_a_damaged_vector_is_not_kept_when_attributes_change(
-    factor: float, catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
-) -> None:
-    catalog.products.put("p", "", "", {}, [image("red")])
-    asyncio.run(indexer.repair())
-    info = asyncio.run(indexer.describe())
-    (item,) = catalog.ledger.items("p")
-    rows = store._collections[info.collection].rows
+def test_a_damaged_vector_is_not_kept_when_attributes_change(factor: float, shop: Shop) -> None:
+    shop.put("red")
+    shop.repair()
+    (item,) = shop.ledger.items("red")
+    rows = shop.store._collections[shop.info().collection].rows
     sound = rows[item.key].vector
     rows[item.key] = VectorRow(item, sound * np.float32(factor))
-    catalog.products.put("p", "", "", {"new": True}, None)
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1, removed=1)
-    assert encoder.encoded == 2
-    (vector,) = vectors_in(store, info, catalog, "p").values()
+    shop.products.put("red", "", "", {"new": True}, None)
+    assert shop.repair() == RepairReport(indexed=1, removed=1)
+    assert shop.encoder.encoded == 2
+    (vector,) = shop.vectors("red").values()
     assert np.array_equal(vector, sound)
 
 
-def test_a_lost_collection_is_made_again_when_attributes_change(
-    catalog: Catalog, store: FlakyStore, indexer: Indexer
-) -> None:
-    catalog.products.put("p", "", "", {}, [image("red")])
-    asyncio.run(indexer.repair())
-    info = asyncio.run(indexer.describe())
-    store.drop_collection(info.collection)
-    catalog.products.put("p", "", "", {"new": True}, None)
-    items = catalog.ledger.items("p")
-    assert set(asyncio.run(indexer.index(items)).values()) == {"pending"}
-    assert set(asyncio.run(indexer.index(items)).values()) == {"indexed"}
-    assert keys_in(store, info) == expected_keys(catalog)
-
-
-def test_a_missing_blob_goes_to_quarantine_and_spares_its_neighbors(
-    catalog: Catalog, indexer: Indexer, tmp_path: Path
-) -> None:
-    broken, _ = catalog.products.put("broken", "", "", {}, [image("red")])
-    catalog.products.put("fine", "", "", {}, [image("blue")])
-    sha256 = broken.images[0].sha256
-    (blob,) = (tmp_path / "blobs").rglob(f"{sha256}*")
+def test_a_missing_blob_goes_to_quarantine_and_spares_its_neighbors(shop: Shop, tmp_path: Path) -> None:
+    shop.put("red", "blue")
+    (blob,) = (tmp_path / "blobs").rglob(f"{shop.products.get('red').images[0].sha256}*")
     blob.unlink()
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1, failed=1)
-    info = asyncio.run(indexer.describe())
-    counts = catalog.ledger.counts(info.collection)
+    assert shop.repair() == RepairReport(indexed=1, failed=1)
+    counts = shop.ledger.counts(shop.info().collection)
     assert (counts.indexed, counts.failed, counts.missing) == (1, 1, 0)
 
 
-class Buggy(LocalEncoder):
-    """Has a bug that images of one color meet, until it is mended."""
-
-    mended = False
-    release = ""
-
-    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        encoded = await super().encode(inputs)
-        bug = Internal("a division by zero")
-        bug.release = self.release or bug.release
-        broken = [not self.mended and item == image("red").data for item in inputs]
-        vectors = [bug if each else vector for each, vector in zip(broken, encoded.vectors, strict=True)]
-        return replace(encoded, vectors=vectors)
-
-
-def test_an_image_that_meets_a_bug_is_out_of_the_way_until_another_release(
-    catalog: Catalog, store: FlakyStore
-) -> None:
-    for color in ("red", "blue", "lime"):
-        catalog.products.put(color, "", "", {}, [image(color)])
-    encoder = Buggy()
-    encoder.release = "0.0.1"
-    assert asyncio.run(
-        Indexer(encoder, store, catalog.ledger, catalog.blobs).repair(batch_size=1)
-    ) == RepairReport(indexed=2, failed=1)
+@pytest.mark.parametrize("mended", [False, True])
+def test_an_image_that_meets_a_bug_is_out_of_the_way_until_another_release(mended: bool, shop: Shop) -> None:
+    shop.put("red", "blue", "lime")
+    bug = shop.encoder.bugs[RED.data] = Internal("a division by zero")
+    bug.release = "0.0.1"
+    assert shop.repair(batch_size=1) == RepairReport(indexed=2, failed=1)
+    if mended:
+        shop.encoder.bugs.clear()
+        assert shop.repair(shop.indexer_with(shop.encoder)) == RepairReport(indexed=1)
+        return
     # This release has the bug too: it is found once more, and then the image is left alone.
-    encoder.release = ""
-    indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
-    assert asyncio.run(indexer.repair()) == RepairReport(failed=1)
-    encoder.mended = True
-    again = Indexer(encoder, store, catalog.ledger, catalog.blobs)
-    assert asyncio.run(again.repair()) == RepairReport()
-    assert catalog.ledger.retry(asyncio.run(indexer.describe()).collection) == 1
-    assert asyncio.run(again.repair()) == RepairReport(indexed=1)
+    shop.encoder.bugs[RED.data] = Internal("a division by zero")
+    assert shop.repair(shop.indexer_with(shop.encoder)) == RepairReport(failed=1)
+    shop.encoder.bugs.clear()
+    again = shop.indexer_with(shop.encoder)
+    assert shop.repair(again) == RepairReport()
+    assert shop.ledger.retry(shop.info().collection) == 1
+    assert shop.repair(again) == RepairReport(indexed=1)
 
 
-def test_a_release_without_the_bug_indexes_what_met_it(catalog: Catalog, store: FlakyStore) -> None:
-    catalog.products.put("red", "", "", {}, [image("red")])
-    encoder = Buggy()
-    encoder.release = "0.0.1"
-    assert asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).repair()) == RepairReport(
-        failed=1
-    )
-    encoder.mended = True
-    assert asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).repair()) == RepairReport(
-        indexed=1
-    )
-
-
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_store_that_fails_leaves_the_image_pending(
-    moment: str, catalog: Catalog, store: FlakyStore, indexer: Indexer
+@pytest.mark.parametrize("moment", ["before", "after", "away"])
+def test_a_store_that_fails_or_an_encoder_that_is_away_leaves_the_image_pending(
+    moment: str, shop: Shop
 ) -> None:
-    catalog.products.put("p", "", "", {}, [image("red")])
-    items = catalog.ledger.items("p")
-    store.fail = moment
-    assert set(asyncio.run(indexer.index(items)).values()) == {"pending"}
-    store.fail = None
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1)
+    shop.put("red")
+    shop.store.fail, shop.encoder.away = moment, moment == "away"
+    assert shop.index("red") == {"pending"}
+    shop.store.fail, shop.encoder.away = None, False
+    assert shop.repair() == RepairReport(indexed=1)
 
 
-def test_an_encoder_that_is_away_leaves_the_image_pending(
-    catalog: Catalog, encoder: LocalEncoder, indexer: Indexer
-) -> None:
-    catalog.products.put("p", "", "", {}, [image("red")])
-    encoder.away = True
-    assert set(asyncio.run(indexer.index(catalog.ledger.items("p"))).values()) == {"pending"}
-    encoder.away = False
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1)
-
-
-def test_a_product_deleted_while_it_is_encoded_leaves_no_orphan(
-    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
-) -> None:
-    catalog.products.put("p", "", "", {}, [image("red")])
-    items = catalog.ledger.items("p")
-    info = asyncio.run(indexer.describe())
-    catalog.ledger.open(info.collection, items)
-    catalog.products.delete("p")
-    rows = IndexRows(store, catalog.ledger)
+def test_a_product_deleted_while_it_is_encoded_leaves_no_orphan(shop: Shop) -> None:
+    shop.put("red")
+    items, info = shop.ledger.items("red"), shop.info()
+    shop.ledger.open(info.collection, items)
+    shop.products.delete("red")
+    rows = IndexRows(shop.store, shop.ledger)
     rows.remove_obsolete(info.collection)
     rows.write(info, [VectorRow(items[0], np.ones(info.dimension, np.float32))])
-    assert keys_in(store, info) == set()
+    assert shop.keys() == set()
 
 
-def test_a_product_that_changes_while_it_is_encoded_holds_up_no_other(
-    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
-) -> None:
-    for name in ("changes", "stays"):
-        catalog.products.put(name, "", "", {}, [image("red")])
-    encode = encoder.encode
+def test_a_product_that_changes_while_it_is_encoded_holds_up_no_other(shop: Shop) -> None:
+    shop.put("red", "blue")
 
-    async def encode_and_change(inputs: Sequence[EncoderInput]) -> Encoded:
-        encoder.encode = encode  # type: ignore[method-assign]
-        catalog.products.put("changes", "", "", {"new": True}, None)
-        return await encode(inputs)
+    def change(encoded: Encoded) -> Encoded:
+        shop.encoder.after = lambda encoded: encoded
+        shop.products.put("red", "", "", {"new": True}, None)
+        return encoded
 
-    encoder.encode = encode_and_change  # type: ignore[method-assign]
-    assert asyncio.run(indexer.repair(batch_size=1)) == RepairReport(indexed=2)
-    info = asyncio.run(indexer.describe())
-    assert keys_in(store, info) == expected_keys(catalog)
+    shop.encoder.after = change
+    assert shop.repair(batch_size=1) == RepairReport(indexed=2)
+    assert shop.keys() == shop.expected()
 
 
-def test_removing_from_a_collection_that_was_lost_leaves_no_row(
-    catalog: Catalog, store: FlakyStore, indexer: Indexer
-) -> None:
-    catalog.products.put("p", "", "", {}, [image("red")])
-    asyncio.run(indexer.repair())
-    info = asyncio.run(indexer.describe())
-    keys = [item.key for item in catalog.ledger.items("p")]
-    store.drop_collection(info.collection)
-    catalog.products.delete("p")
+def test_removing_from_a_collection_that_was_lost_leaves_no_row(shop: Shop) -> None:
+    shop.put("red")
+    shop.repair()
+    keys, collection = [item.key for item in shop.ledger.items("red")], shop.info().collection
+    shop.store.drop_collection(collection)
+    shop.products.delete("red")
     with pytest.raises(NotFound):
-        IndexRows(store, catalog.ledger).remove(info.collection, keys)
-    assert catalog.ledger.obsolete(info.collection, 10) == []
+        IndexRows(shop.store, shop.ledger).remove(collection, keys)
+    assert shop.ledger.obsolete(collection, 10) == []
 
 
-def test_a_collection_that_was_lost_is_rebuilt(catalog: Catalog, store: FlakyStore, indexer: Indexer) -> None:
-    catalog.products.put("p", "", "", {}, [image("red")])
-    asyncio.run(indexer.repair())
-    info = asyncio.run(indexer.describe())
-    store.drop_collection(info.collection)
-    reopened = Indexer(LocalEncoder(), store, catalog.ledger, catalog.blobs)
-    assert asyncio.run(reopened.repair()) == RepairReport(indexed=1)
-    assert keys_in(store, info) == expected_keys(catalog)
+@pytest.mark.parametrize("change", ["nothing", "attributes", "another product"])
+def test_a_collection_that_was_lost_is_rebuilt(change: str, shop: Shop) -> None:
+    shop.put("red")
+    shop.repair()
+    shop.store.drop_collection(shop.info().collection)
+    if change == "nothing":
+        assert shop.repair(shop.indexer_with(LocalEncoder())) == RepairReport(indexed=1)
+    elif change == "attributes":
+        shop.products.put("red", "", "", {"new": True}, None)
+        assert shop.index("red") == {"pending"}
+        assert shop.index("red") == {"indexed"}
+    else:
+        shop.put("blue")
+        assert shop.index("blue") == {"pending"}
+        assert shop.repair() == RepairReport(indexed=2)
+    assert shop.keys() == shop.expected()
 
 
 def test_no_collection_is_counted_to_learn_whether_one_is_there(
-    catalog: Catalog, store: FlakyStore, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def count_them() -> NoReturn:
         raise AssertionError("all collections are counted")
 
-    monkeypatch.setattr(store, "collections", count_them)
-    catalog.products.put("p", "", "", {}, [image("red")])
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1)
-    store.drop_collection(asyncio.run(indexer.describe()).collection)
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1)
+    monkeypatch.setattr(shop.store, "collections", count_them)
+    shop.put("red")
+    assert shop.repair() == RepairReport(indexed=1)
+    shop.store.drop_collection(shop.info().collection)
+    assert shop.repair() == RepairReport(indexed=1)
 
 
 def test_two_first_writers_at_once_do_not_undo_each_other(
-    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked, written = Event(), Event()
-    has_collection = store.has_collection
+    has_collection = shop.store.has_collection
 
     def look_slowly(name: str) -> bool:
         found = has_collection(name)
@@ -317,215 +283,131 @@ def test_two_first_writers_at_once_do_not_undo_each_other(
             written.wait(0.5)
         return found
 
-    indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
-
-    def slow() -> None:
-        asyncio.run(indexer.describe())
-
-    monkeypatch.setattr(store, "has_collection", look_slowly)
-    catalog.products.put("p", "", "", {}, [image("red")])
-    other = Thread(target=slow)
+    monkeypatch.setattr(shop.store, "has_collection", look_slowly)
+    shop.put("red")
+    other = Thread(target=shop.info)
     other.start()
     assert looked.wait(60)
-    assert set(asyncio.run(indexer.index(catalog.ledger.items("p"))).values()) == {"indexed"}
+    assert shop.index("red") == {"indexed"}
     written.set()
     other.join()
-    assert catalog.ledger.missing(asyncio.run(encoder.describe()).collection, 10) == []
+    assert shop.ledger.missing(shop.info().collection, 10) == []
 
 
-def test_a_collection_that_is_lost_while_it_is_written_is_rebuilt(
-    catalog: Catalog, store: FlakyStore, indexer: Indexer
-) -> None:
-    catalog.products.put("before", "", "", {}, [image("red")])
-    asyncio.run(indexer.repair())
-    info = asyncio.run(indexer.describe())
-    store.drop_collection(info.collection)
-    catalog.products.put("after", "", "", {}, [image("blue")])
-    assert set(asyncio.run(indexer.index(catalog.ledger.items("after"))).values()) == {"pending"}
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=2)
-    assert keys_in(store, info) == expected_keys(catalog)
+def test_a_product_that_the_store_refuses_spares_its_neighbors(shop: Shop) -> None:
+    shop.products.put("huge", "", "", {"sizes": [1] * 16_000}, [RED])
+    shop.put("blue")
+    assert shop.repair() == RepairReport(indexed=1, failed=1)
+    assert len(shop.keys()) == 1
 
 
-def test_a_product_that_the_store_refuses_spares_its_neighbors(
-    catalog: Catalog, store: FlakyStore, indexer: Indexer
-) -> None:
-    catalog.products.put("huge", "", "", {"sizes": [1] * 16_000}, [image("red")])
-    catalog.products.put("fine", "", "", {}, [image("blue")])
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=1, failed=1)
-    info = asyncio.run(indexer.describe())
-    assert len(keys_in(store, info)) == 1
-
-
-def test_images_go_to_the_encoder_in_batches_that_a_call_can_carry(
-    catalog: Catalog, encoder: LocalEncoder, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[int] = []
-    encode = encoder.encode
-
-    async def counted(inputs: Sequence[EncoderInput]) -> Encoded:
-        calls.append(len(inputs))
-        return await encode(inputs)
-
-    encoder.encode = counted  # type: ignore[method-assign]
-    images = [image(color) for color in ("red", "green", "blue")]
-    catalog.products.put("p", "", "", {}, images)
-    monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in images))
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=3)
-    assert calls == [2, 1]
-
-
-def test_no_more_files_are_read_than_one_call_carries(
-    catalog: Catalog, encoder: LocalEncoder, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_files_are_read_than_one_call_carries(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
-    encode, get = encoder.encode, FsspecBlobs.get
+    get = FsspecBlobs.get
 
-    async def encode_and_note(inputs: Sequence[EncoderInput]) -> Encoded:
+    def note(encoded: Encoded) -> Encoded:
         events.append("encode")
-        return await encode(inputs)
+        return encoded
 
     def get_and_note(blobs: FsspecBlobs, sha256: str) -> bytes:
         events.append("read")
         return get(blobs, sha256)
 
-    encoder.encode = encode_and_note  # type: ignore[method-assign]
+    shop.encoder.after = note
     monkeypatch.setattr(FsspecBlobs, "get", get_and_note)
-    images = [image(color) for color in ("red", "green", "blue")]
-    catalog.products.put("p", "", "", {}, images)
+    images = [RED, GREEN, BLUE]
+    shop.products.put("p", "", "", {}, images)
     monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in images))
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=3)
+    assert shop.repair() == RepairReport(indexed=3)
     assert events == ["read", "read", "encode", "read", "encode"]
+    assert shop.encoder.calls == [2, 1]
 
 
-def test_a_repair_ends_when_other_weights_begin_to_serve_meanwhile(
-    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
-) -> None:
-    for number, color in enumerate(["red", "green", "blue"]):
-        catalog.products.put(f"p{number}", "", "", {}, [image(color)])
+def test_a_repair_ends_when_other_weights_begin_to_serve_meanwhile(shop: Shop) -> None:
+    shop.put("red", "green", "blue")
     other = LocalEncoder(checkpoint="other")
-    encode = encoder.encode
 
-    async def encode_and_roll(inputs: Sequence[EncoderInput]) -> Encoded:
-        encoded = await encode(inputs)
-        encoder.describe, encoder.encode = other.describe, other.encode  # type: ignore[method-assign]
+    def roll(encoded: Encoded) -> Encoded:
+        shop.encoder.describe, shop.encoder.encode = other.describe, other.encode  # type: ignore[method-assign]
         return encoded
 
-    encoder.encode = encode_and_roll  # type: ignore[method-assign]
-    asyncio.run(asyncio.wait_for(indexer.repair(batch_size=1), timeout=30))
-    info = asyncio.run(other.describe())
-    assert keys_in(store, info) == expected_keys(catalog)
+    shop.encoder.after = roll
+    asyncio.run(asyncio.wait_for(shop.indexer.repair(batch_size=1), timeout=30))
+    assert shop.info() == asyncio.run(other.describe())
+    assert shop.keys() == shop.expected()
 
 
-def test_versions_keep_to_their_own_collections(
-    catalog: Catalog, store: FlakyStore, indexer: Indexer
-) -> None:
-    catalog.products.put("p", "", "", {}, [image("red")])
-    other = Indexer(LocalEncoder(checkpoint="other"), store, catalog.ledger, catalog.blobs)
-    asyncio.run(indexer.repair())
-    asyncio.run(other.repair())
-    first, second = asyncio.run(indexer.describe()), asyncio.run(other.describe())
+def test_versions_keep_to_their_own_collections(shop: Shop) -> None:
+    shop.put("red")
+    other = shop.indexer_with(LocalEncoder(checkpoint="other"))
+    shop.repair()
+    shop.repair(other)
+    first, second = shop.info(), shop.info(other)
     assert first.collection != second.collection
-    assert keys_in(store, first) == keys_in(store, second) == expected_keys(catalog)
-    assert store.alias_target("fake") == first.collection
+    assert shop.keys(first) == shop.keys(second) == shop.expected()
+    assert shop.store.alias_target("fake") == first.collection
 
 
-def test_a_replica_with_other_weights_writes_to_its_own_collection(
-    catalog: Catalog, store: FlakyStore, encoder: LocalEncoder, indexer: Indexer
-) -> None:
-    catalog.products.put("p", "", "", {}, [image("red")])
-    info = asyncio.run(indexer.describe())
-    rolled = replace(info, fingerprint="f" * 12)
-    encode = encoder.encode
-
-    async def encode_rolled(inputs: Sequence[EncoderInput]) -> Encoded:
-        return replace(await encode(inputs), info=rolled)
-
-    encoder.encode = encode_rolled  # type: ignore[method-assign]
-    asyncio.run(indexer.index(catalog.ledger.items("p")))
-    assert keys_in(store, info) == set()
-    assert keys_in(store, rolled) == expected_keys(catalog)
+def test_a_replica_with_other_weights_writes_to_its_own_collection(shop: Shop) -> None:
+    shop.put("red")
+    rolled = replace(shop.info(), fingerprint="f" * 12)
+    shop.encoder.after = lambda encoded: replace(encoded, info=rolled)
+    assert shop.index("red") == {"indexed"}
+    assert shop.keys() == set()
+    assert shop.keys(rolled) == shop.expected()
 
 
 def test_what_is_obsolete_goes_in_versions_that_do_not_serve_too(
-    catalog: Catalog, store: FlakyStore, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("keep", "drop", "go"):
-        catalog.products.put(name, "", "", {}, [image("red")])
-    others = [
-        Indexer(LocalEncoder(checkpoint=name), store, catalog.ledger, catalog.blobs)
-        for name in ("broken", "lost", "former")
-    ]
-    for each in (*others, indexer):
-        asyncio.run(each.repair())
-    broken, lost, former, serving = [asyncio.run(each.describe()) for each in (*others, indexer)]
-    store.drop_collection(lost.collection)
-    catalog.products.delete("drop")
-    catalog.products.delete("go")
-    delete = store.delete
+    shop.put("red", "green", "blue")
+    others = [shop.indexer_with(LocalEncoder(checkpoint=name)) for name in ("broken", "lost", "former")]
+    for each in (*others, shop.indexer):
+        shop.repair(each)
+    versions = broken, lost, former, serving = [shop.info(each) for each in (*others, shop.indexer)]
+    shop.store.drop_collection(lost.collection)
+    shop.products.delete("green")
+    shop.products.delete("blue")
+    delete = shop.store.delete
 
     def delete_elsewhere(collection: str, keys: Sequence[str]) -> None:
         if collection == broken.collection:
             raise StoreUnavailable("not loaded")
         delete(collection, keys)
 
-    monkeypatch.setattr(store, "delete", delete_elsewhere)
-    assert asyncio.run(indexer.repair(batch_size=1)) == RepairReport(removed=6)
-    for info in (former, serving):
-        assert keys_in(store, info) == expected_keys(catalog)
+    monkeypatch.setattr(shop.store, "delete", delete_elsewhere)
+    assert shop.repair(batch_size=1) == RepairReport(removed=6)
+    assert shop.keys(former) == shop.keys(serving) == shop.expected()
     monkeypatch.undo()
-    assert asyncio.run(indexer.repair()) == RepairReport(removed=2)
-    assert keys_in(store, broken) == expected_keys(catalog)
-    versions = (broken, lost, former, serving)
-    assert [catalog.ledger.obsolete(info.collection, 1) for info in versions] == [[], [], [], []]
-
-
-class BrittleEncoder(LocalEncoder):
-    """Fails as a whole when one of the inputs is among `fails_on`, which is everything when it is None."""
-
-    fails_on: Sequence[EncoderInput] | None = ()
-    bug: Exception = Internal("a reply that cannot be sent")
-
-    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        if self.fails_on is None or any(each in self.fails_on for each in inputs):
-            raise self.bug
-        return await super().encode(inputs)
+    assert shop.repair() == RepairReport(removed=2)
+    assert shop.keys(broken) == shop.expected()
+    assert [shop.ledger.obsolete(info.collection, 1) for info in versions] == [[]] * 4
 
 
 @pytest.mark.parametrize(
     "bug", [Internal("a reply that cannot be sent"), RuntimeError("of the model's code")]
 )
 def test_an_image_on_which_a_whole_call_fails_keeps_no_other_from_being_indexed(
-    catalog: Catalog, store: FlakyStore, bug: Exception
+    bug: Exception, shop: Shop
 ) -> None:
-    encoder = BrittleEncoder()
-    encoder.bug = bug
-    indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
-    colors = ["red", "green", "blue", "white", "black"]
-    for color in colors:
-        catalog.products.put(color, "", "", {}, [image(color)])
-    encoder.fails_on = [image("red").data, image("blue").data]
-    assert asyncio.run(indexer.repair(batch_size=4)) == RepairReport(indexed=3, failed=2)
-    info = asyncio.run(indexer.describe())
-    counts = catalog.ledger.counts(info.collection)
+    shop.put("red", "green", "blue", "white", "black")
+    shop.encoder.bug, shop.encoder.fails_on = bug, [RED.data, BLUE.data]
+    assert shop.repair(batch_size=4) == RepairReport(indexed=3, failed=2)
+    collection = shop.info().collection
+    counts = shop.ledger.counts(collection)
     assert (counts.indexed, counts.failed, counts.missing) == (3, 2, 0)
-    assert asyncio.run(indexer.index(catalog.ledger.items("blue"))).popitem()[1] == "failed"
-    encoder.fails_on = ()
-    assert catalog.ledger.retry(info.collection) == 2
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=2)
+    assert shop.index("blue") == {"failed"}
+    shop.encoder.fails_on = ()
+    assert shop.ledger.retry(collection) == 2
+    assert shop.repair() == RepairReport(indexed=2)
 
 
 @pytest.mark.parametrize("products", [1, 3])
-def test_no_image_is_to_blame_when_the_encoder_fails_on_everything(
-    catalog: Catalog, store: FlakyStore, products: int
-) -> None:
-    encoder = BrittleEncoder()
-    indexer = Indexer(encoder, store, catalog.ledger, catalog.blobs)
-    for number in range(products):
-        catalog.products.put(f"p{number}", "", "", {}, [image("red")])
-    encoder.fails_on = None
+def test_no_image_is_to_blame_when_the_encoder_fails_on_everything(products: int, shop: Shop) -> None:
+    shop.put(*["red", "green", "blue"][:products])
+    shop.encoder.fails_on = None
     with pytest.raises(Internal, match="a reply"):
-        asyncio.run(indexer.repair())
-    info = asyncio.run(indexer.describe())
-    assert catalog.ledger.counts(info.collection).missing == products
-    encoder.fails_on = [PROBE]
-    assert asyncio.run(indexer.repair()) == RepairReport(indexed=products)
+        shop.repair()
+    assert shop.ledger.counts(shop.info().collection).missing == products
+    shop.encoder.fails_on = [PROBE]
+    assert shop.repair() == RepairReport(indexed=products)

@@ -1,12 +1,10 @@
 """A filter lets the same products through on every engine as its meaning in Python does."""
 
-import random
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from core.filters import MAX_CONDITIONS, MAX_DEPTH, matches, parse_filter
 from core.ports import VectorStore
@@ -16,64 +14,13 @@ from milvus.store import MilvusStore
 from tests.support.filter_cases import cases
 from tests.support.vector_stores import best_scores, row, unit
 
-NAMES = ["color", "price", 'a.b["x', "sp ace~/%", "ü", "and"]
-TEXTS = ["", "red", "Red", "re", 'it\'s "q" \\ %_', "ü漢😀", "1", "\n\t\b\x00\x01\x7f", "\\b\\u0001"]
-TEXTS += ["\ud7ff", "\U0010ffff"]
-NUMBERS = [0, 1, -1, 1.5, -0.0, 2**53 + 1, 2**63, -(2**64), 1e-5, 1e300]
-SCALARS = [*TEXTS, *NUMBERS, True, False]
-STORED = [*SCALARS, 10**400, None, {"nested": 1}, [], ["red", 1, True], ["re", None, {}], [1.5, "1", False]]
-
-scalars = st.sampled_from(SCALARS)
-ordered = st.sampled_from([*TEXTS, *NUMBERS])
-conditions = st.one_of(
-    scalars,
-    st.lists(scalars, max_size=4),
-    st.fixed_dictionaries({"exists": st.booleans()}),
-    st.fixed_dictionaries({"prefix": st.sampled_from([*TEXTS, "r", "\U0010ffff\U0010ffff"])}),
-    st.dictionaries(st.sampled_from(["gt", "gte", "lt", "lte"]), ordered, min_size=1, max_size=2),
-)
-one_condition = st.dictionaries(
-    st.sampled_from([f"\\{name}" for name in NAMES]), conditions, min_size=1, max_size=2
-)
-filters = st.recursive(
-    one_condition,
-    lambda inner: st.one_of(
-        st.fixed_dictionaries({"not": inner}),
-        st.fixed_dictionaries({"and": st.lists(inner, max_size=3)}),
-        st.fixed_dictionaries({"or": st.lists(inner, max_size=3)}),
-    ),
-    max_leaves=4,
-)
-
-
-def test_every_engine_agrees_with_the_meaning(store: VectorStore, collection: str) -> None:
-    chance = random.Random(11)
-    rows = []
-    for number in range(150):
-        attributes = {name: chance.choice(STORED) for name in NAMES if chance.random() < 0.8}
-        rows.append(VectorRow(IndexItem(f"i{number}", 1, f"p{number}", "", attributes), unit(1, number)))
-    store.upsert(collection, rows)
-    shares: list[float] = []
-
-    @settings(max_examples=300)
-    @given(json=filters)
-    def agree(json: dict[str, object]) -> None:
-        filter = parse_filter(json)
-        expected = {each.item.product_id for each in rows if matches(filter, each.item.attributes)}
-        found = {hit.product_id for hit in store.search_products(collection, unit(1), 150, filter)}
-        assert found == expected
-        shares.append(len(expected) / len(rows))
-
-    agree()
-    assert sum(0 < share < 1 for share in shares) > 100, "too few filters tell rows apart"
-
 
 def test_any_filter_means_the_same_everywhere(store: VectorStore, collection: str) -> None:
     telling: list[bool] = []
 
     # Each example writes rows: making a failing one smaller would take minutes.
     @settings(
-        max_examples=30, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=40, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
     )
     @given(cases())
     def agree(case: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> None:
@@ -96,15 +43,18 @@ def test_any_filter_means_the_same_everywhere(store: VectorStore, collection: st
 
 
 def test_a_filter_of_many_conditions_is_evaluated(store: VectorStore, collection: str) -> None:
-    store.upsert(collection, [row(f"i{n}", unit(1, n), f"p{n}", n=n) for n in range(4)])
+    store.upsert(
+        collection, [row(f"i{n}", unit(1, n), f"p{n}", n=n, **{f"huge{n}": 10**400}) for n in range(4)]
+    )
     missing: list[dict[str, object]] = [{f"missing{n}": {"gte": n}} for n in range(MAX_CONDITIONS - 1)]
     any_of = parse_filter({"or": [{"n": 2}, *missing]})
     all_of = parse_filter({"and": [{"n": {"gte": 2}}, *({"not": each} for each in missing)]})
-    nested: dict[str, object] = {"n": 1}
+    nested: Any = {"n": 1}
     for depth in range(MAX_DEPTH // 2 - 1):
         some = missing[15 * depth :][:15]
         nested = {"or": [{"and": [nested, {"n": {"exists": True}}]}, *some]}
-    for filter, expected in ((any_of, {"p2"}), (all_of, {"p2", "p3"}), (parse_filter(nested), {"p1"})):
+    nested, huge = parse_filter(nested), parse_filter({"huge3": {"exists": True}})
+    for filter, expected in ((any_of, {"p2"}), (all_of, {"p2", "p3"}), (nested, {"p1"}), (huge, {"p3"})):
         found = store.search_products(collection, unit(1), 4, filter)
         assert {hit.product_id for hit in found} == expected
 

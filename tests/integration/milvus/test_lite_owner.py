@@ -4,7 +4,7 @@ import itertools
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,21 +30,39 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def owner_of(folder: Path, data: str = "data", socket: str = "m.sock", **options: Any) -> LiteOwner:
+    return LiteOwner(folder / data, f"unix:{folder}/{socket}", **options)
+
+
+def store_at(uri: str, timeout_s: float = 60) -> MilvusStore:
+    return MilvusStore(MilvusConfig(uri=uri, timeout_s=timeout_s))
+
+
+def started(owner: LiteProcess, timeout_s: float, max_file_bytes: int | None = None) -> MilvusStore:
+    """Start the owner; returns a store with this time for a call, once it answers."""
+    owner.start(max_file_bytes)
+    store = store_at(owner.uri, timeout_s)
+    wait_for(store, 60)
+    return store
+
+
+def fails_in_time(*calls: Callable[[], object]) -> None:
+    for call in calls:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            call()
+        assert time.monotonic() - began < FAR_TOO_LONG_S
+
+
 def test_no_acknowledged_row_is_lost_in_kills_while_writing(lite_process: LiteProcess) -> None:
-    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=60))
     outcome = _Outcome()
     for attempt in range(4):
-        lite_process.start()
-        wait_for(store, 60)
+        store = started(lite_process, 60)
         for name in ("one", "two"):
             store.ensure_collection(name, 8)
         stop = threading.Event()
-        writers = [
-            threading.Thread(
-                target=_write, args=(lite_process.uri, f"{attempt}-{n}", outcome, stop), daemon=True
-            )
-            for n in range(3)
-        ]
+        given = [(lite_process.uri, f"{attempt}-{n}", outcome, stop) for n in range(3)]
+        writers = [threading.Thread(target=_write, args=each, daemon=True) for each in given]
         for writer in writers:
             writer.start()
         wanted = len(outcome.written) + 80
@@ -69,19 +87,12 @@ def test_no_acknowledged_row_is_lost_in_kills_while_writing(lite_process: LitePr
 
 
 def test_a_call_fails_in_time_and_works_again_as_soon_as_the_owner_is_back(lite_process: LiteProcess) -> None:
-    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=1.5))
-    patient = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=60))
-    lite_process.start()
-    wait_for(store, 60)
+    store = started(lite_process, 1.5)
     store.ensure_collection("one", 8)
     store.upsert("one", [row("a", unit(1))])
     lite_process.kill()
-    for call in (store.ping, lambda: store.search_products("one", unit(1), 1)):
-        began = time.monotonic()
-        with pytest.raises(StoreUnavailable):
-            call()
-        assert time.monotonic() - began < FAR_TOO_LONG_S
-    waiting = threading.Thread(target=patient.ping)
+    fails_in_time(store.ping, lambda: store.search_products("one", unit(1), 1))
+    waiting = threading.Thread(target=store_at(lite_process.uri).ping)
     waiting.start()
     time.sleep(1)
     lite_process.start()
@@ -90,22 +101,14 @@ def test_a_call_fails_in_time_and_works_again_as_soon_as_the_owner_is_back(lite_
 
 
 def test_a_call_to_an_owner_that_hangs_fails_in_time(lite_process: LiteProcess) -> None:
-    lite_process.start()
-    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=1))
-    wait_for(store, 60)
+    store = started(lite_process, 1)
     with lite_process.frozen():
-        for each in (store, MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=1))):
-            began = time.monotonic()
-            with pytest.raises(StoreUnavailable):
-                each.ping()
-            assert time.monotonic() - began < FAR_TOO_LONG_S
+        fails_in_time(store.ping, store_at(lite_process.uri, 1).ping)
     store.ping()
 
 
 def test_a_failing_disk_ends_the_owner_and_nothing_acknowledged_is_lost(lite_process: LiteProcess) -> None:
-    lite_process.start(max_file_bytes=300_000)
-    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=1))
-    wait_for(store, 60)
+    store = started(lite_process, 1, max_file_bytes=300_000)
     store.ensure_collection("one", 1024)
     vectors = np.random.default_rng(1).normal(size=(200, 10, 1024)).astype(np.float32)
     acknowledged: list[str] = []
@@ -126,8 +129,7 @@ def test_a_failing_disk_ends_the_owner_and_nothing_acknowledged_is_lost(lite_pro
 
 
 def test_a_storage_error_in_the_regular_flush_ends_the_owner(lite_process: LiteProcess) -> None:
-    lite_process.start()
-    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=60))
+    store = started(lite_process, 60)
     store.ensure_collection("one", 8)
     files = lite_process.data / "collections" / "one" / "partitions"
     files.write_text("a file where the folder has to be")
@@ -139,12 +141,12 @@ def test_a_storage_error_in_the_regular_flush_ends_the_owner(lite_process: LiteP
 
 
 def test_a_folder_has_one_living_owner(folder: Path) -> None:
-    first = LiteOwner(folder / "data", f"unix:{folder}/m.sock")
+    first = owner_of(folder)
     first.start()
     with pytest.raises(StoreUnavailable, match="another process owns"):
-        LiteOwner(folder / "data", f"unix:{folder}/other.sock").start()
+        owner_of(folder, socket="other.sock").start()
     with pytest.raises(StoreUnavailable, match="another process listens"):
-        LiteOwner(folder / "other", f"unix:{folder}/m.sock").start()
+        owner_of(folder, data="other").start()
     assert first.healthy()
     first.stop()
     assert not first.healthy()
@@ -154,7 +156,7 @@ def test_a_folder_has_one_living_owner(folder: Path) -> None:
 def test_an_owner_that_ends_leaves_the_next_one_its_socket(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = (LiteOwner(folder / "data", f"unix:{folder}/m.sock") for _ in range(2))
+    first, second = owner_of(folder), owner_of(folder)
     first.start()
     assert first._engine is not None
     close = first._engine.close
@@ -170,9 +172,9 @@ def test_an_owner_that_ends_leaves_the_next_one_its_socket(
 
 
 def test_an_owner_in_a_process_keeps_its_rows_over_a_restart(folder: Path) -> None:
-    store = MilvusStore(MilvusConfig(uri=f"unix:{folder}/m.sock", timeout_s=10))
+    store = store_at(f"unix:{folder}/m.sock", 10)
     for number in range(3):
-        owner = LiteOwner(folder / "data", f"unix:{folder}/m.sock")
+        owner = owner_of(folder)
         owner.start()
         store.ensure_collection("one", 8)
         store.set_alias("live", "one")
@@ -191,9 +193,9 @@ def test_every_call_is_logged_under_the_id_of_its_request(
     def lines() -> list[dict[str, Any]]:
         return [vars(record) for record in caplog.records if record.name == "milvus.lite"]
 
-    owner = LiteOwner(folder / "data", f"unix:{folder}/m.sock")
+    owner = owner_of(folder)
     owner.start()
-    store = MilvusStore(MilvusConfig(uri=owner.address))
+    store = store_at(owner.address)
     store.ensure_collection("one", 8)
     assert lines() == [], "what is done for no request is for debugging"
     with answering("shop-17"):
@@ -210,10 +212,9 @@ def test_every_call_is_logged_under_the_id_of_its_request(
 
 
 def test_readers_miss_no_row_while_rows_are_flushed(folder: Path) -> None:
-    owner = LiteOwner(folder / "data", f"unix:{folder}/m.sock", flush_rows=20, flush_interval_s=0.05)
+    owner = owner_of(folder, flush_rows=20, flush_interval_s=0.05)
     owner.start()
-    writer = MilvusStore(MilvusConfig(uri=owner.address))
-    reader = MilvusStore(MilvusConfig(uri=owner.address))
+    writer, reader = store_at(owner.address), store_at(owner.address)
     writer.ensure_collection("one", 8)
     written: list[str] = []
 
@@ -242,7 +243,7 @@ class _Outcome:
 
 
 def _write(uri: str, name: str, outcome: _Outcome, stop: threading.Event) -> None:
-    store = MilvusStore(MilvusConfig(uri=uri, timeout_s=1))
+    store = store_at(uri, 1)
     rng = np.random.default_rng(len(name))
     for batch in itertools.count():
         if stop.is_set():
@@ -260,8 +261,7 @@ def _write(uri: str, name: str, outcome: _Outcome, stop: threading.Event) -> Non
 
 
 def test_a_mark_outlives_a_kill_and_stands_in_no_way(lite_process: LiteProcess) -> None:
-    store = MilvusStore(MilvusConfig(uri=lite_process.uri, timeout_s=60))
-    lite_process.start()
+    store = started(lite_process, 60)
     store.set_mark(store_id := "0" * 32)
     store.ensure_collection("one", 8)
     lite_process.kill()

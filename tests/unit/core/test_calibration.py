@@ -1,7 +1,7 @@
 """Calibration: the rate of false matches is kept, and samples of the catalog are drawn once and anew as it grows."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -74,24 +74,30 @@ def test_strangers_match_at_most_at_the_rate_and_kin_always(rate: float) -> None
     assert rate / 4 <= np.mean(shares) <= rate * 1.15
 
 
-def test_a_smaller_rate_asks_for_more() -> None:
-    null = null_scores(_small(), IMAGE, RELATED_SHARE)
+@pytest.fixture
+def small() -> NullSample:
+    rng = np.random.default_rng(3)
+    return sample(rng, directions(rng, 60), kin=2, titled=120)
+
+
+def test_a_smaller_rate_asks_for_more_down_to_what_the_sample_can_tell(small: NullSample) -> None:
+    null = null_scores(small, IMAGE, RELATED_SHARE)
     minimums = [smallest_match(null, rate) for rate in (0.01, 0.1, 0.5, 0.99)]
     assert minimums == sorted(minimums, reverse=True)
     assert minimums[0] > null[-2]
+    assert smallest_match(null, 1 / (len(null) + 1)) > null[-1]
+    with pytest.raises(Conflict, match=f"smallest is {1 / (len(null) + 1):.4f}"):
+        smallest_match(null, 0.9 / (len(null) + 1))
 
 
-def test_text_is_measured_against_titles() -> None:
-    catalog = _small()
-    images = smallest_match(null_scores(catalog, IMAGE, RELATED_SHARE), 0.1)
-    text = smallest_match(null_scores(catalog, TEXT, RELATED_SHARE), 0.1)
-    both = smallest_match(null_scores(catalog, (*IMAGE, ("text", 1.0)), RELATED_SHARE), 0.1)
-    assert text < both < images
+def test_text_is_measured_against_titles(small: NullSample) -> None:
+    forms: list[Form] = [TEXT, (*IMAGE, *TEXT), IMAGE]
+    minimums = [smallest_match(null_scores(small, form, RELATED_SHARE), 0.1) for form in forms]
+    assert minimums == sorted(set(minimums))
 
 
-def test_what_a_query_pushes_away_is_another_product() -> None:
-    form: Form = (("image", 1.0), ("image", -1.0))
-    null = null_scores(_small(), form, RELATED_SHARE)
+def test_what_a_query_pushes_away_is_another_product(small: NullSample) -> None:
+    null = null_scores(small, (("image", 1.0), ("image", -1.0)), RELATED_SHARE)
     assert np.isfinite(null).all()
     assert null.max() < 1
 
@@ -106,33 +112,21 @@ def test_a_small_catalog_cannot_tell_a_rate() -> None:
         null_scores(untitled, TEXT, RELATED_SHARE)
 
 
-def test_a_rate_below_what_the_sample_can_tell_is_refused() -> None:
-    null = null_scores(_small(), IMAGE, RELATED_SHARE)
-    assert smallest_match(null, 1 / (len(null) + 1)) > null[-1]
-    with pytest.raises(Conflict, match=f"smallest is {1 / (len(null) + 1):.4f}"):
-        smallest_match(null, 0.9 / (len(null) + 1))
+@pytest.mark.parametrize("scale", [1e-300, 1e39, 1e308])
+def test_only_the_proportions_of_weights_mean_something(scale: float, small: NullSample) -> None:
+    null = null_scores(small, (("image", 1.0), ("text", -0.5)), RELATED_SHARE)
+    scaled: Form = (("image", scale), ("text", -0.5 * scale))
+    assert null_scores(small, scaled, RELATED_SHARE) == pytest.approx(null, abs=1e-6)
 
 
-def _small() -> NullSample:
-    rng = np.random.default_rng(3)
-    return sample(rng, directions(rng, 60), kin=2, titled=120)
-
-
-def test_only_the_proportions_of_weights_mean_something() -> None:
-    null = null_scores(_small(), (("image", 1.0), ("text", -0.5)), RELATED_SHARE)
-    for scale in (1e-300, 1e39, 1e308):
-        scaled: Form = (("image", scale), ("text", -0.5 * scale))
-        assert null_scores(_small(), scaled, RELATED_SHARE) == pytest.approx(null, abs=1e-6)
-
-
-INFO = EncoderInfo("m", "fake", "", "0123456789ab", 8, ("image", "text"), "float32", "cpu")
+INFO = EncoderInfo("m", "fake", "", "0123456789ab", DIMENSION, ("image", "text"), "float32", "cpu")
 
 
 @dataclass
 class Catalog:
     """As many products as said, two images each; counts how often it is asked."""
 
-    size: int
+    size: int = 200
     asked: int = 0
 
     def sample(self, count: int) -> list[Product]:
@@ -155,8 +149,7 @@ class TitleEncoder:
 
     async def encode(self, inputs: list[EncoderInput]) -> Encoded:
         self.texts += [each for each in inputs if isinstance(each, str)]
-        rng = np.random.default_rng(len(self.texts))
-        return Encoded(self.info, [direction(rng) for _ in inputs])
+        return Encoded(self.info, list(directions(np.random.default_rng(len(self.texts)), len(inputs))))
 
 
 def images(number: int) -> tuple[ProductImage, ...]:
@@ -166,65 +159,84 @@ def images(number: int) -> tuple[ProductImage, ...]:
     )
 
 
-def direction(rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    vector = rng.normal(size=8)
-    return (vector / np.linalg.norm(vector)).astype(np.float32)
-
-
 def store_of(size: int) -> MemoryStore:
     store, rng = MemoryStore(), np.random.default_rng(0)
-    store.ensure_collection(INFO.collection, 8)
-    rows = [row(each.image_id, direction(rng), f"p{n}") for n in range(size) for each in images(n)]
+    store.ensure_collection(INFO.collection, DIMENSION)
+    rows = [row(each.image_id, directions(rng, 1)[0], f"p{n}") for n in range(size) for each in images(n)]
     store.upsert(INFO.collection, rows)
     return store
 
 
+def samples_of(
+    catalog: Catalog, store: MemoryStore | None = None, sample_products: int = 150, renew_s: float = 600
+) -> NullSamples:
+    config = CalibrationConfig(sample_products=sample_products, renew_s=renew_s)
+    return NullSamples(catalog, store or store_of(200), config)
+
+
+class Clock:
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr("core.calibration.time", clock := Clock())
+    return clock
+
+
 async def test_a_sample_is_drawn_once_for_many_questions() -> None:
-    catalog, encoder = Catalog(200), TitleEncoder()
-    samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150))
+    catalog, encoder = Catalog(), TitleEncoder()
+    samples = samples_of(catalog)
     found = await asyncio.gather(*(samples.smallest_match(encoder, IMAGE, 0.1) for _ in range(8)))
     assert len(set(found)) == 1
     assert found[0][0] == INFO.collection
     assert (await samples.smallest_match(encoder, IMAGE, 0.01))[1] > found[0][1]
     assert (catalog.asked, encoder.texts) == (1, [])
-
-
-async def test_titles_are_embedded_when_a_text_asks() -> None:
-    encoder = TitleEncoder()
-    samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig(sample_products=150))
     await samples.smallest_match(encoder, TEXT, 0.1)
-    assert encoder.texts == [f"title {n}" for n in range(150)]
+    assert encoder.texts == [f"title {n}" for n in range(150)], "titles are embedded when a text asks"
 
 
-async def test_an_old_sample_serves_while_the_next_is_drawn() -> None:
-    catalog, encoder = Catalog(200), TitleEncoder()
-    samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150, renew_s=0.001))
+async def test_an_old_sample_serves_while_the_next_is_drawn(clock: Clock) -> None:
+    catalog, encoder = Catalog(), TitleEncoder()
+    samples = samples_of(catalog)
     first = await samples.smallest_match(encoder, IMAGE, 0.1)
-    await asyncio.sleep(0.01)
+    clock.now += 601
     assert await samples.smallest_match(encoder, IMAGE, 0.1) == first
-    async with asyncio.timeout(5):
-        while catalog.asked < 2:
-            await asyncio.sleep(0.01)
+    await asyncio.gather(*samples._drawing.values())
+    assert catalog.asked == 2
 
 
-async def test_a_catalog_that_was_too_small_is_looked_at_again() -> None:
+async def test_a_catalog_that_was_too_small_is_looked_at_again(clock: Clock) -> None:
     catalog = Catalog(20)
-    samples = NullSamples(catalog, store_of(200), CalibrationConfig(sample_products=150, renew_s=0.001))
-    with pytest.raises(Conflict, match="there are 20"):
-        await samples.smallest_match(TitleEncoder(), IMAGE, 0.1)
-    catalog.size = 200
-    await asyncio.sleep(0.01)
+    samples = samples_of(catalog)
+    for clock.now in (0, 11, 22):
+        with pytest.raises(Conflict, match="there are 20"):
+            await samples.smallest_match(TitleEncoder(), IMAGE, 0.1)
+    catalog.size, clock.now = 200, 33
     assert (await samples.smallest_match(TitleEncoder(), IMAGE, 0.1))[1] < 1
 
 
-async def test_a_missing_collection_and_a_change_of_version_are_a_matter_of_time() -> None:
-    samples = NullSamples(Catalog(200), MemoryStore(), CalibrationConfig())
-    with pytest.raises(ModelUnavailable):
+@pytest.mark.parametrize("size", [150, 512])
+async def test_a_sample_that_grows_no_more_is_kept(size: int, clock: Clock) -> None:
+    """A small catalog, and one of which some products are in quarantine: 300 are indexed."""
+    catalog, asked = Catalog(size), []
+    samples = samples_of(catalog, store_of(300), sample_products=512)
+    for clock.now in (0, 11, 22, 500, 700):
         await samples.smallest_match(TitleEncoder(), IMAGE, 0.1)
-    other = EncoderInfo("m", "fake", "", "ba9876543210", 8, ("image", "text"), "float32", "cpu")
-    samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig())
+        await asyncio.gather(*samples._drawing.values())
+        asked.append(catalog.asked)
+    assert asked == [1, 2, 2, 2, 3]
+
+
+async def test_a_missing_collection_and_a_change_of_version_are_a_matter_of_time() -> None:
+    with pytest.raises(ModelUnavailable):
+        await samples_of(Catalog(), MemoryStore()).smallest_match(TitleEncoder(), IMAGE, 0.1)
+    other = replace(INFO, fingerprint="ba9876543210")
     with pytest.raises(ModelUnavailable, match="changing its version"):
-        await samples.smallest_match(TitleEncoder(info=other), TEXT, 0.1)
+        await samples_of(Catalog()).smallest_match(TitleEncoder(info=other), TEXT, 0.1)
 
 
 class Gated(TitleEncoder):
@@ -245,7 +257,7 @@ class Gated(TitleEncoder):
 
 async def test_a_sample_does_not_end_with_the_request_that_began_it() -> None:
     encoder = Gated()
-    samples = NullSamples(Catalog(200), store_of(200), CalibrationConfig(sample_products=150))
+    samples = samples_of(Catalog())
     with answering("impatient"), ending_at(asyncio.get_running_loop().time()):
         impatient = asyncio.create_task(samples.smallest_match(encoder, TEXT, 0.1))
     patient = asyncio.create_task(samples.smallest_match(encoder, TEXT, 0.1))

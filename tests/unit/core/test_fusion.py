@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from core.calibration import matching
 from core.ensemble import EnsembleSearch
 from core.errors import InvalidInput, ModelUnavailable
-from core.fusion import Fusion, fuse_rrf, fuse_weighted, fusion_depth, normalized_weights
+from core.fusion import Fusion, fuse_rrf, fuse_weighted, fusion_depth, normalized_weights, weighted_mean
 from core.search import ModelSearch, QueryPart, SearchQuery
 from core.types import Hit
-from core.vectors import weighted_mean
 from milvus.memory import MemoryStore
 from tests.support.local_encoder import LocalEncoder
 from tests.support.vector_stores import row

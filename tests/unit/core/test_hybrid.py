@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from core.ensemble import HybridSearch
 from core.errors import DeadlineExceeded, InvalidInput, ModelUnavailable, UnsupportedModality, VitrineError
-from core.filters import AnyOf, Filter
+from core.filters import AnyOf
 from core.fusion import fusion_depth
-from core.hybrid import HybridSearch
 from core.search import QueryPart, SearchQuery, SearchResult, StoredPart
 from core.types import Hit
 
@@ -22,25 +22,18 @@ class Lexicon:
     """A keyword index that finds these products: those that hold every word, and those that hold any."""
 
     def __init__(self, every: str = "", some: str = "", error: VitrineError | None = None) -> None:
-        self.lists = {True: every, False: some}
-        self.error = error
+        self.every, self.some, self.error = every, some, error
         self.delay_s = 0.0
-        self.asked: list[tuple[str, int, Filter | None, Sequence[str], bool]] = []
+        self.asked: list[tuple[object, ...]] = []
 
-    def search(
-        self,
-        text: str,
-        limit: int,
-        filter: Filter | None = None,
-        exclude_products: Sequence[str] = (),
-        every_word: bool = True,
-        timeout_s: float | None = None,
-    ) -> list[Hit]:
+    def search(self, *asked: Any, **_: Any) -> list[Hit]:
+        """Take what the port takes, in its order."""
+        text, limit, filter, exclude_products, every_word, _timeout_s = asked
         self.asked.append((text, limit, filter, exclude_products, every_word))
         time.sleep(self.delay_s)
         if self.error is not None:
             raise self.error
-        return [Hit(f"first-{p}", 1, p, 9.0) for p in self.lists[every_word]][:limit]
+        return [Hit(f"first-{p}", 1, p, 9.0) for p in (self.every if every_word else self.some)][:limit]
 
 
 def search(

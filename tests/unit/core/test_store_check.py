@@ -66,12 +66,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def check_of(store: Any, ledger: Any = None) -> StoreCheck:
-    found: Any = ledger or FakeLedger()
-    return StoreCheck(store, found)
+def check_of(store: Any, settled: bool = True) -> StoreCheck:
+    ledger: Any = FakeLedger()
+    ledger.settled = settled
+    return StoreCheck(store, ledger)
 
 
 def is_known(check: StoreCheck) -> bool:
+    # A call, since a type checker takes a property to be what it was.
     return check.is_known
 
 
@@ -101,9 +103,8 @@ def test_a_refusal_is_remembered_for_a_moment(clock: Clock) -> None:
 
 
 def test_a_new_store_is_remembered_for_a_moment_and_taken_at_once(clock: Clock) -> None:
-    store, ledger = FakeStore(), FakeLedger()
-    ledger.settled = False
-    check = check_of(store, ledger)
+    store = FakeStore()
+    check = check_of(store, settled=False)
     for _ in range(5):
         check.require()
     assert store.asked == 1

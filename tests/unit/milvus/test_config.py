@@ -1,18 +1,20 @@
-"""Configuration and connection of Milvus: addresses, and the messages of refusals."""
+"""Configuration and connection of Milvus: addresses, the messages of refusals, and aliases."""
 
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import grpc
 import pytest
 from pydantic import ValidationError
-from pymilvus import MilvusClient, MilvusException
+from pymilvus import MilvusException
 
 import milvus
 from core.errors import ConfigError, NotFound, StoreUnavailable
 from milvus.config import MilvusConfig
-from milvus.connection import NOT_FOUND, Connection
+from milvus.connection import ALIAS_NOT_FOUND, NOT_FOUND, Connection
 from milvus.lite import LiteOwner
+from milvus.store import _point_alias
 
 
 @pytest.mark.parametrize(
@@ -59,29 +61,34 @@ class Refusal(grpc.RpcError):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
-    "error",
-    [
-        MilvusException(1100, "cannot parse expression at 10.0.0.7"),
-        Refusal("at 10.0.0.7"),
-        ValueError("10.0.0.7"),
-    ],
+    "error", [MilvusException(1100, "no expression at 10.0.0.7"), Refusal("10.0.0.7"), ValueError("10.0.0.7")]
 )
 def test_why_milvus_refuses_is_for_the_logs(
     connection: Connection, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    def refuse(client: MilvusClient, left_s: float) -> None:
-        raise error
-
     with pytest.raises(StoreUnavailable) as caught:
-        connection.call(refuse)
+        connection.call(Mock(side_effect=error))
     assert "10.0.0.7" not in caught.value.message
     assert "10.0.0.7" in caplog.text
     assert caught.value.__cause__ is error
 
 
 def test_a_collection_that_is_missing_is_not_found(connection: Connection) -> None:
-    def miss(client: MilvusClient, left_s: float) -> None:
-        raise MilvusException(NOT_FOUND, "collection not found[collection=a]")
-
+    missing = MilvusException(NOT_FOUND, "collection not found[collection=a]")
     with pytest.raises(NotFound, match="collection=a"):
-        connection.call(miss)
+        connection.call(Mock(side_effect=missing))
+
+
+@pytest.mark.parametrize("failing", ["describe_alias", "alter_alias"])
+def test_an_alias_is_not_made_because_something_else_fails(failing: str, connection: Connection) -> None:
+    client = Mock(**{f"{failing}.side_effect": MilvusException(1100, "no permission")})
+    with pytest.raises(StoreUnavailable):
+        connection.call(lambda _, left_s: _point_alias(client, "live", "live_1", left_s))
+    client.create_alias.assert_not_called()
+
+
+@pytest.mark.parametrize("code", [NOT_FOUND, ALIAS_NOT_FOUND])
+def test_an_alias_that_is_missing_is_made(code: int) -> None:
+    client = Mock(**{"describe_alias.side_effect": MilvusException(code, "no alias")})
+    _point_alias(client, "live", "live_1", 1)
+    client.create_alias.assert_called_once_with("live_1", "live", timeout=1)
