@@ -1,5 +1,7 @@
 """OpenCLIP: any architecture and tag, hub id or local directory; images and texts in one space."""
 
+import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,16 @@ def load(config: EncoderConfig) -> TorchEncoder:
         device=placement.device,
         require_pretrained=True,
     ).eval()
+    tokenizer = open_clip.get_tokenizer(name)
     towers = Towers(
         image=model.encode_image,
-        text=_text_tower(model, open_clip.get_tokenizer(name), placement),
+        text=_text_tower(model, tokenizer, placement),
         preprocessing=preprocessing(model.visual.preprocess_cfg),
         files=files,
         architecture="local" if not config.pretrained else config.checkpoint,
         pooling="own",
+        text_tokens=_token_counter(copy.deepcopy(tokenizer)),
+        context_length=tokenizer.context_length,
     )
     return TorchEncoder(config, towers, placement)
 
@@ -59,10 +64,34 @@ def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
 
 def _text_tower(model: Any, tokenizer: Any, placement: Placement) -> Callable[[Sequence[str]], Tensor]:
     def embed(texts: Sequence[str]) -> Tensor:
-        embedded: Tensor = model.encode_text(tokenizer(list(texts)).to(placement.device))
+        read = [_within_reach(text, tokenizer.context_length) for text in texts]
+        embedded: Tensor = model.encode_text(tokenizer(read).to(placement.device))
         return embedded
 
     return embed
+
+
+def _token_counter(tokenizer: Any) -> Callable[[str], int]:
+    """Count with a tokenizer of its own: one of transformers may not be used while another thread uses it."""
+    if isinstance(tokenizer, open_clip.SimpleTokenizer):
+        start_and_end = 2
+        return lambda text: (
+            len(tokenizer.encode(_within_reach(text, tokenizer.context_length))) + start_and_end
+        )
+    return lambda text: len(tokenizer.tokenizer(tokenizer.clean_fn(text), verbose=False).input_ids)
+
+
+_LONGEST_TOKEN = 40
+"""Most characters of a token: CLIP's longest has 32 bytes, and an HTML entity, which becomes one, 37 characters."""
+
+
+def _within_reach(text: str, context_length: int) -> str:
+    """Cut a text far behind its last token that is read: a word costs CLIP's tokenizer the square of its length."""
+    reach = context_length * _LONGEST_TOKEN
+    if len(text) <= reach:
+        return text
+    found = re.match(rf"(?:\s*\S){{0,{reach}}}", text)
+    return found.group() if found else text
 
 
 def _resolve_directory(config: EncoderConfig) -> tuple[str, tuple[Path, ...]]:

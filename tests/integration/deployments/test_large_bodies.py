@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -65,11 +66,21 @@ async def test_json_and_base64_are_read_in_the_threads_for_bodies(
 @pytest.mark.parametrize("head", ["", "data:image/png;base64,", "DATA:;BASE64,"])
 def test_base64_of_any_length_comes_back(size: int, head: str) -> None:
     data = np.random.default_rng(size).bytes(size)
-    encoded = head + base64.b64encode(data).decode()
-    assert asyncio.run(decode_base64(encoded, "image")) == data
+    encoded = base64.b64encode(data).decode()
+    for written in (
+        encoded,
+        encoded.rstrip("="),
+        base64.urlsafe_b64encode(data).decode(),
+        base64.urlsafe_b64encode(data).decode().rstrip("="),
+        base64.encodebytes(data).decode(),
+        f" {encoded[:5]}\r\n\t{encoded[5:]} \n",
+    ):
+        assert asyncio.run(decode_base64(head + written, "image")) == data
+    if head:
+        assert asyncio.run(decode_base64(head + quote(encoded, safe=""), "image")) == data
 
 
-@pytest.mark.parametrize("broken", ["=" * 4, "*", "A===", "AA==", " AAA", "é"])
+@pytest.mark.parametrize("broken", ["=" * 4, "*", "A===", "AA==", "%3D", "é"])
 def test_what_is_no_base64_is_refused_wherever_it_stands(broken: str) -> None:
     first = "A" * (bodies._PIECE_CHARS - len(broken))
     for encoded in (first + broken + "AAAA", "AAAA" + broken + "AAAA"):
