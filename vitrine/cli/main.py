@@ -1,6 +1,5 @@
 """Command line `vitrine`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,11 +8,7 @@ from core.errors import VitrineError
 from vitrine.cli import admin, configuration, jobs, products, search, upgrade
 from vitrine.cli.service import exit_of_own
 
-app = typer.Typer(
-    no_args_is_help=True, help="Visual search for product catalogs.", pretty_exceptions_enable=False
-)
-
-ConfigFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A Serve configuration.")]
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
 def _print_version(wanted: bool) -> None:
@@ -31,12 +26,43 @@ def _options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Visual search for product catalogs.
+
+    Commands call a running service over its HTTP API, by `--url` and `--key` or VITRINE_URL and VITRINE_KEY.
+    `serve`, `config check`, `backup`, `backups`, `restore` and jobs with `--local` work without it. `--json`
+    prints the answer of the service. Tables are neither cut nor wrapped where the output is no terminal. Errors
+    are one sentence on standard error.
+
+    Commands that start bulk work submit a job and follow it to its end, with a bar on a terminal. Ctrl-C stops
+    following and leaves the job alone, unless `--cancel-on-interrupt` is given. `--detach` does not follow at
+    all, and `vitrine jobs wait` follows again.
+
+    With `--local` the job runs in the process of the command, as in `vitrine build --model dinov2 --local
+    --config serve_config.yaml`. It must reach the service's database and Milvus. `--config` is the Serve
+    configuration, by default the running one. `--address` is the Ray cluster, by default that of RAY_ADDRESS
+    or a new one; `promote`, `rollback` and `prune` need that of the service. Arguments, result and exit codes
+    are those of the same command without `--local`.
+
+    Exit codes:
+
+    - 0: done, or with `--detach` submitted
+    - 1: the service or a job failed, or a job was canceled
+    - 2: the command or its arguments are wrong
+    - 3: a product, job, model or other thing that it names does not exist
+    - 4: the service, a model, or a server behind a URL is away or busy: try again later
+    - 5: the quality gate refuses the candidate, a verification finds differences that stay, the command
+      contradicts what is stored, such as an equal job that runs, or a backup lacks image files
+    - 6: the API key is missing, unknown, or may not do this
+    - 7: a configuration is wrong; `vitrine config check` says how
+    - 8: `vitrine config check` finds no mistake, but the file refers to variables that are not set, so not all
+      could be checked
+    - 130: interrupted by Ctrl-C
+    """
 
 
 @app.command()
 def serve(
-    config: ConfigFile,
+    config: configuration.ConfigFile,
     host: Annotated[str | None, typer.Option(help="Listen here instead of where the file says.")] = None,
     port: Annotated[int | None, typer.Option(help="Listen on this port instead of the file's.")] = None,
 ) -> None:
