@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitrine.cli.output import facts, table
 from vitrine.cli.service import Exit, Service, asks
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ def models(
     service: Service,
 ) -> None:
     """List the models that serve, or all versions of one."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         if model is not None:
             versions = client.versions(model)
@@ -43,8 +42,6 @@ def gaps(
     service: Service,
 ) -> None:
     """List the images that a version of a model lacks, and those in quarantine, with the reason."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         found = client.gaps(model, fingerprint or _served(client, model), limit)
     rows = [(each.product_id, each.image_id, "missing") for each in found.missing]
@@ -57,8 +54,6 @@ def stats(*, service: Service) -> None:
     """Count products, images, and the images that each model has indexed."""
     from rich.console import Group
 
-    from vitrine.cli.output import facts, table
-
     with service.client() as client:
         answer = client.stats()
     rows = [(name, *_counts(counts)) for name, counts in answer.models.items()]
@@ -70,8 +65,6 @@ def stats(*, service: Service) -> None:
 @asks
 def ready(*, service: Service) -> None:
     """Check that every model works by a real pass through it; exit code 4 where one does not."""
-    from vitrine.cli.output import facts
-
     with service.client() as client:
         answer = client.ready()
     service.show(answer, lambda: facts({"ready": answer.ready, **answer.problems}))
@@ -164,8 +157,6 @@ def create(
 @asks
 def list_keys(*, service: Service) -> None:
     """List all keys, revoked ones too, without their secrets."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         keys = client.keys.list()
     rows = [

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.errors import NotFound
-from vitrine.cli.output import console
+from vitrine.cli.output import console, evaluation, facts, table
 from vitrine.cli.service import Exit, OptionGroup, Service, asks
 
 if TYPE_CHECKING:
@@ -22,26 +23,27 @@ if TYPE_CHECKING:
     from vitrine.schemas.operations import Job, RowError
 
 
-_PANEL = "Job"
 POLL_S = 1.0
 _ROWS_AT_ONCE = 1000
+job_option = partial(typer.Option, rich_help_panel="Job")
+CancelOnInterrupt = Annotated[
+    bool,
+    job_option(
+        "--cancel-on-interrupt",
+        help="Let Ctrl-C cancel the job; without it Ctrl-C only stops following, and the job goes on.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Local(OptionGroup):
     """Choice between the service and this process, which then needs the database and Milvus itself."""
 
-    local: Annotated[
-        bool,
-        typer.Option("--local", help="Work in this process, without the service.", rich_help_panel=_PANEL),
-    ] = False
+    local: Annotated[bool, job_option("--local", help="Work in this process, without the service.")] = False
     config: Annotated[
         Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="Serve configuration, with --local; default: the running one.",
-            rich_help_panel=_PANEL,
+        job_option(
+            exists=True, dir_okay=False, help="Serve configuration, with --local; default: the running one."
         ),
     ] = None
 
@@ -64,23 +66,13 @@ class JobOptions(Local):
 
     address: Annotated[
         str | None,
-        typer.Option(
+        job_option(
             help="Ray cluster, with --local; default: that of RAY_ADDRESS; else a new one, or for promote, "
-            "rollback and prune the one on this machine.",
-            rich_help_panel=_PANEL,
+            "rollback and prune the one on this machine."
         ),
     ] = None
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Submit the job and print its id.", rich_help_panel=_PANEL)
-    ] = False
-    cancel_on_interrupt: Annotated[
-        bool,
-        typer.Option(
-            "--cancel-on-interrupt",
-            help="Let Ctrl-C cancel the job; without it Ctrl-C only stops following, and the job goes on.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = False
+    detach: Annotated[bool, job_option("--detach", help="Submit the job and print its id.")] = False
+    cancel_on_interrupt: CancelOnInterrupt = False
 
     def __post_init__(self) -> None:
         Local.__post_init__(self)
@@ -171,8 +163,6 @@ def show_end(service: Service, job: "Job") -> None:
 
 
 def _drawn(job: "Job") -> "RenderableType":
-    from vitrine.cli.output import evaluation, facts
-
     result = dict(job.result or {})
     if isinstance(gate := result.get("quality_gate"), dict):
         result["quality_gate"] = gate.get("reason")
@@ -199,25 +189,12 @@ _WHY = {"interrupted": "its process died; the same command again goes on where i
 
 
 def _bar() -> "Progress":
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[pace]}", markup=False),
-    )
+    done = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # What is no terminal gets no bar, so that logs of scripts stay readable.
     errors = console(stderr=True)
+    columns = (SpinnerColumn(), "{task.description}", *done, "{task.fields[pace]}")
     return Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
 
 
@@ -245,8 +222,6 @@ def list_jobs(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Jobs to list.")] = 20, *, service: Service
 ) -> None:
     """List the latest jobs, newest first."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         jobs = client.jobs.list(limit)
     rows = [(each.job_id, each.state, _share(each), each.progress.stage, each.created_at) for each in jobs]
@@ -257,8 +232,6 @@ def list_jobs(
 @asks
 def show(job_id: JobId, *, service: Service) -> None:
     """Show the progress of a job, or its result."""
-    from vitrine.cli.output import facts
-
     with service.client() as client:
         job = client.jobs.get(job_id)
     service.show(job, lambda: facts({**dict(job), "progress": dict(job.progress)}))
@@ -285,10 +258,7 @@ def logs(
 @asks
 def wait(
     job_id: JobId,
-    cancel_on_interrupt: Annotated[
-        bool,
-        typer.Option("--cancel-on-interrupt", help="Let Ctrl-C cancel the job, not only stop following."),
-    ] = False,
+    cancel_on_interrupt: CancelOnInterrupt = False,
     *,
     service: Service,
 ) -> None:
@@ -317,8 +287,6 @@ def errors(
     service: Service,
 ) -> None:
     """List the broken rows of an import, with the reason."""
-    from vitrine.cli.output import table
-
     if local.local:
         with local.catalog() as catalog:
             broken = list(islice(_errors(catalog, job_id), limit or None))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitrine.cli.output import console
-from vitrine.cli.service import Exit, JsonObject, OptionGroup, Service, asks
+from vitrine.cli.output import can_show, console, facts, table, thumbnail
+from vitrine.cli.service import Exit, JsonObject, OptionGroup, Service, asks, json_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,17 +42,13 @@ class QueryOptions(OptionGroup):
     offset: Annotated[int, typer.Option(min=0, help="Products to skip.")] = 0
     filter: Annotated[
         JsonObject | None,
-        typer.Option(
-            parser=JsonObject,
-            metavar="JSON",
+        json_option(
             help='Conditions on attributes: {"color": "red", "price": {"lt": 50}}.',
         ),
     ] = None
     weights: Annotated[
         JsonObject | None,
-        typer.Option(
-            parser=JsonObject,
-            metavar="JSON",
+        json_option(
             help='Weights of the ensemble\'s members: {"openclip": 1, "blip2": 0.5}.',
         ),
     ] = None
@@ -150,8 +146,6 @@ def _drawn_page(
 ) -> "RenderableType":
     from rich.console import Group
 
-    from vitrine.cli.output import can_show, table, thumbnail
-
     images = can_show(console()) if thumbnails is None else thumbnails
     rows = [
         (
@@ -198,8 +192,6 @@ def compare(
 def _drawn_comparison(compared: "CompareResponse", offset: int) -> "RenderableType":
     from rich.console import Group
 
-    from vitrine.cli.output import facts, table
-
     columns = [
         [f"{each.product_id} ({each.score:.3g})" for each in found.results] for found in compared.lists
     ]
@@ -245,8 +237,6 @@ def caption(
     service: Service,
 ) -> None:
     """Write captions of images, where an encoder can."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         captions = [client.caption(each, model=model) for each in images]
     rows = [(name, each.model, each.caption) for name, each in zip(images, captions, strict=True)]
@@ -274,8 +264,6 @@ def _file_bytes(name: str) -> int:
 
 
 def _drawn_embeddings(answers: Sequence[dict[str, Any]]) -> "RenderableType":
-    from vitrine.cli.output import table
-
     rows = [(each["input"], len(each.get("embedding", ())) or None, _begins_with(each)) for each in answers]
     return table(("input", "dimension", "begins with"), rows)
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Exit(IntEnum):
-    """Exit codes of commands."""
+    """Exit codes of commands; `vitrine --help` says what each means."""
 
     OK = 0
     FAILED = 1
@@ -34,22 +34,6 @@ class Exit(IntEnum):
     MISCONFIGURED = 7
     UNSET = 8
     INTERRUPTED = 130
-
-
-MEANINGS = {
-    Exit.OK: "done, or with `--detach` submitted",
-    Exit.FAILED: "the service or a job failed, or a job was canceled",
-    Exit.USAGE: "the command or its arguments are wrong",
-    Exit.NOT_FOUND: "a product, job, model or other thing that it names does not exist",
-    Exit.TRY_LATER: "the service, a model, or a server behind a URL is away or busy: try again later",
-    Exit.REFUSED: "the quality gate refuses the candidate, a verification finds differences that stay, the command "
-    "contradicts what is stored, such as an equal job that runs, or a backup lacks image files",
-    Exit.NOT_ALLOWED: "the API key is missing, unknown, or may not do this",
-    Exit.MISCONFIGURED: "a configuration is wrong; `vitrine config check` says how",
-    Exit.UNSET: "`vitrine config check` finds no mistake, but the file refers to variables that are not set, so "
-    "not all could be checked",
-    Exit.INTERRUPTED: "interrupted by Ctrl-C",
-}
 
 
 def exit_of_own(error: VitrineError) -> Exit:
@@ -142,8 +126,10 @@ class JsonObject(dict[str, Any]):
         super().__init__(value)
 
 
+json_option = partial(typer.Option, parser=JsonObject, metavar="JSON")
+
 # Each command imports the client and rich when it runs, which keeps help and completion fast.
-_PANEL = "Service"
+service_option = partial(typer.Option, rich_help_panel="Service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +138,16 @@ class Service(OptionGroup):
 
     url: Annotated[
         str | None,
-        typer.Option(
-            envvar="VITRINE_URL",
-            help="Address of the service; default: http://127.0.0.1:8000.",
-            rich_help_panel=_PANEL,
-        ),
+        service_option(envvar="VITRINE_URL", help="Address of the service; default: http://127.0.0.1:8000."),
     ] = None
     key: Annotated[
         str | None,
-        typer.Option(
+        service_option(
             envvar="VITRINE_KEY",
             help="API key; better set in the environment, which others on the machine cannot see.",
-            rich_help_panel=_PANEL,
         ),
     ] = None
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=_PANEL)
-    ] = False
+    as_json: Annotated[bool, service_option("--json", help="Print JSON instead of tables.")] = False
 
     def client(self) -> "Vitrine":
         """Open the client, to be closed as a context manager."""

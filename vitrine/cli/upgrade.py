@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vitrine.cli.jobs import JobOptions
-from vitrine.cli.service import JsonObject, OptionGroup, Service, asks
+from vitrine.cli.service import JsonObject, OptionGroup, Service, asks, json_option
 
 _PANEL = "Candidate, where it differs from what is configured"
 Changed = Annotated[str | None, typer.Option(rich_help_panel=_PANEL, show_default=False)]
@@ -79,9 +79,7 @@ def evaluate(
     compare: Annotated[list[str] | None, typer.Option(help="A further encoder to compare.")] = None,
     ensemble: Annotated[
         list[JsonObject] | None,
-        typer.Option(
-            parser=JsonObject, metavar="JSON", help='{"name", "weights", "fusion"}; default: the configured.'
-        ),
+        json_option(help='{"name", "weights", "fusion"}; default: the configured.'),
     ] = None,
     queries: Annotated[
         str | None, typer.Option(help="Table of labeled queries, in a folder that is open to the service.")
