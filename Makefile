@@ -73,6 +73,7 @@ generate: setup ## what is made from code and configuration: manifests, tables i
 	$(BIN)/python -m k8s.generate
 	$(BIN)/python -m deployments.config_check.tables docs/operations.md
 	$(BIN)/python -m deployments.http.api_reference docs/api.md
+	$(BIN)/typer vitrine.cli.main utils docs --name vitrine --title "The command line" --output docs/cli.md
 	$(BIN)/python -m benchmarks.weights docs/sizing.md
 	$(BIN)/python -m benchmarks.scale docs/scale.md
 

@@ -1,17 +1,4 @@
-"""Errors that a call may raise.
-
-ServiceError               the service answered with an error
-├── InvalidRequest         413, 415, 422: the request can never work; `param` names the field
-├── Unauthenticated        401: no key, or one that is not known
-├── Forbidden              403: the key lacks a scope
-├── NotFound               404
-├── Conflict               409: it contradicts what is stored, or an equal job is at work
-└── TryLater               the same call may work later
-    ├── FetchFailed        424: the server behind a URL failed
-    ├── RateLimited        429: too many requests with this key
-    ├── Unavailable        503: a model or the store is away, or the time is up
-    └── Unreachable        nothing answered at all
-"""
+"""Errors that a call may raise; each is a `ServiceError`. `BY_STATUS` has the status of each."""
 
 
 class ServiceError(Exception):

@@ -133,10 +133,7 @@ class Scope(StrEnum):
 @asks
 def create(
     name: Annotated[str, typer.Argument(help="Owner or purpose of the key.")],
-    scope: Annotated[
-        list[Scope],
-        typer.Option(help="Scope: admin includes write, write includes read."),
-    ],
+    scope: Annotated[list[Scope], typer.Option(help="Scope: admin includes write, write includes read.")],
     requests_per_s: Annotated[
         float | None, typer.Option(help="Rate limit of this key; default: the configured one.")
     ] = None,

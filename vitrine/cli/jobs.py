@@ -12,7 +12,7 @@ import typer
 
 from core.errors import NotFound
 from vitrine.cli.output import console, evaluation, facts, table
-from vitrine.cli.service import Exit, OptionGroup, Service, asks
+from vitrine.cli.service import Exit, Output, Service, asks
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,7 +36,7 @@ CancelOnInterrupt = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Local(OptionGroup):
+class Local(Service):
     """Choice between the service and this process, which then needs the database and Milvus itself."""
 
     local: Annotated[bool, job_option("--local", help="Work in this process, without the service.")] = False
@@ -81,7 +81,7 @@ class JobOptions(Local):
         if self.detach and self.local:
             raise typer.BadParameter("a job of this process ends with it", param_hint="--detach")
 
-    def do(self, service: Service, kind: str, **args: Any) -> "Job":
+    def do(self, kind: str, **args: Any) -> "Job":
         """Submit a job and follow it, or run it here, and print its result; arguments of None are left out.
 
         Raises:
@@ -91,13 +91,13 @@ class JobOptions(Local):
         if self.local:
             job = self._run_here(kind, given)
         else:
-            with service.client() as client:
+            with self.client() as client:
                 job = client.jobs.submit(kind, **given)
                 if self.detach:
-                    service.show(job, lambda: job.job_id)
+                    self.show(job, lambda: job.job_id)
                     return job
                 job = follow(client, job.job_id, self.cancel_on_interrupt)
-        show_end(service, job)
+        show_end(self, job)
         return job
 
     def _run_here(self, kind: str, args: dict[str, Any]) -> "Job":
@@ -112,13 +112,13 @@ class JobOptions(Local):
             raise typer.Exit(Exit.INTERRUPTED) from None
         return Job.model_validate(job, from_attributes=True)
 
-    def require_person(self, service: Service) -> None:
+    def require_person(self) -> None:
         """Refuse to ask a question that nobody can answer.
 
         Raises:
             typer.BadParameter: the output is for a script.
         """
-        if self.detach or service.as_json:
+        if self.detach or self.as_json:
             raise typer.BadParameter("give --yes: nobody can be asked", param_hint="--yes")
 
 
@@ -146,14 +146,14 @@ def follow(client: "Vitrine", job_id: str, cancel_on_interrupt: bool) -> "Job":
     return job
 
 
-def show_end(service: Service, job: "Job") -> None:
+def show_end(output: Output, job: "Job") -> None:
     """Print the result of a job.
 
     Raises:
         typer.Exit: it has not succeeded, or its result is a refusal.
     """
-    if job.state == "succeeded" or service.as_json:
-        service.show(job, lambda: _drawn(job))
+    if job.state == "succeeded" or output.as_json:
+        output.show(job, lambda: _drawn(job))
     if job.state != "succeeded":
         why = job.error or _WHY.get(job.state, "")
         typer.echo(f"job {job.job_id} {_ENDED.get(job.state, job.state)}{why and ': '}{why}", err=True)
@@ -256,12 +256,7 @@ def logs(
 
 @app.command()
 @asks
-def wait(
-    job_id: JobId,
-    cancel_on_interrupt: CancelOnInterrupt = False,
-    *,
-    service: Service,
-) -> None:
+def wait(job_id: JobId, cancel_on_interrupt: CancelOnInterrupt = False, *, service: Service) -> None:
     """Follow a job to its end; the exit code is that of the command that submitted it."""
     with service.client() as client:
         job = follow(client, job_id, cancel_on_interrupt)
@@ -283,12 +278,11 @@ def errors(
     job_id: JobId,
     limit: Annotated[int, typer.Option(min=0, help="Rows to list; 0: all.")] = 100,
     *,
-    local: Local,
-    service: Service,
+    service: Local,
 ) -> None:
     """List the broken rows of an import, with the reason."""
-    if local.local:
-        with local.catalog() as catalog:
+    if service.local:
+        with service.catalog() as catalog:
             broken = list(islice(_errors(catalog, job_id), limit or None))
     else:
         with service.client() as client:
@@ -318,12 +312,11 @@ def report(
         ),
     ],
     *,
-    local: Local,
-    service: Service,
+    service: Local,
 ) -> None:
     """Write the report of an evaluation, with images where the models differ most."""
-    if local.local:
-        with local.catalog() as catalog:
+    if service.local:
+        with service.catalog() as catalog:
             content = _report_file(catalog, job_id, file)
     else:
         with service.client() as client:

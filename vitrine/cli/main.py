@@ -72,28 +72,17 @@ def serve(
     run(config, host, port)
 
 
-app.command("search")(search.search)
-app.command("compare")(search.compare)
-app.command("embed")(search.embed)
-app.command("caption")(search.caption)
-app.add_typer(products.app, name="products")
+for command in (search.search, search.compare, search.embed, search.caption):
+    app.command()(command)
 app.command("import")(products.import_products)
-app.command("models")(admin.models)
-app.command("gaps")(admin.gaps)
-app.command("stats")(admin.stats)
-app.command("ready")(admin.ready)
-app.command("plan")(upgrade.plan)
-app.command("build")(upgrade.build)
-app.command("sample")(upgrade.sample)
-app.command("evaluate")(upgrade.evaluate)
-app.command("promote")(upgrade.promote)
-app.command("rollback")(upgrade.rollback)
-app.command("prune")(upgrade.prune)
-app.command("verify")(upgrade.verify)
-app.command("adopt")(upgrade.adopt)
-app.command("backup")(configuration.backup)
-app.command("backups")(configuration.backups)
-app.command("restore")(configuration.restore)
+for command in (
+    *(admin.models, admin.gaps, admin.stats, admin.ready),
+    *(upgrade.plan, upgrade.build, upgrade.sample, upgrade.evaluate, upgrade.promote, upgrade.rollback),
+    *(upgrade.prune, upgrade.verify, upgrade.adopt),
+    *(configuration.backup, configuration.backups, configuration.restore),
+):
+    app.command()(command)
+app.add_typer(products.app, name="products")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(admin.keys_app, name="keys")
 app.add_typer(configuration.config_app, name="config")

@@ -58,8 +58,7 @@ def put(
     title: Annotated[str, typer.Option(help="The title.")] = "",
     description: Annotated[str, typer.Option(help="The description.")] = "",
     attributes: Annotated[
-        JsonObject | None,
-        json_option(help='Attributes: {"color": "red", "price": 49}.'),
+        JsonObject | None, json_option(help='Attributes: {"color": "red", "price": 49}.')
     ] = None,
     remove_images: Annotated[
         bool, typer.Option("--remove-images", help="Leave the product without images.")
@@ -146,10 +145,7 @@ def import_products(
         typer.Argument(help="A folder, a table, or the URL of a catalog, as the machine of the job sees it."),
     ],
     options: Annotated[
-        JsonObject | None,
-        json_option(
-            help='More of the source, such as {"fields": {"product_id": "sku"}}.',
-        ),
+        JsonObject | None, json_option(help='More of the source, such as {"fields": {"product_id": "sku"}}.')
     ] = None,
     ask_again: Annotated[
         bool, typer.Option(help="Ask servers whether images that are known have changed.")
@@ -160,14 +156,12 @@ def import_products(
     max_delete_percent: Annotated[float, typer.Option(help="Share above which none is deleted.")] = 10.0,
     *,
     job: JobOptions,
-    service: Service,
 ) -> None:
     """Import products from a source; a killed import goes on where it was.
 
     Broken rows change nothing; `vitrine jobs errors` lists them.
     """
     job.do(
-        service,
         "import",
         source=source_of(location, options or {}),
         ask_again=ask_again,

@@ -29,8 +29,7 @@ class QueryOptions(OptionGroup):
     """A query, and the page of its results."""
 
     query: Annotated[
-        list[str] | None,
-        typer.Argument(help="Texts, image files, or URLs of images; several are one query."),
+        list[str] | None, typer.Argument(help="Texts, image files, or URLs of images; several are one query.")
     ] = None
     like: Annotated[list[str] | None, typer.Option(help="Id of a product to find others like.")] = None
     unlike: Annotated[list[str] | None, typer.Option(help="Id of a product to stay away from.")] = None
@@ -42,15 +41,11 @@ class QueryOptions(OptionGroup):
     offset: Annotated[int, typer.Option(min=0, help="Products to skip.")] = 0
     filter: Annotated[
         JsonObject | None,
-        json_option(
-            help='Conditions on attributes: {"color": "red", "price": {"lt": 50}}.',
-        ),
+        json_option(help='Conditions on attributes: {"color": "red", "price": {"lt": 50}}.'),
     ] = None
     weights: Annotated[
         JsonObject | None,
-        json_option(
-            help='Weights of the ensemble\'s members: {"openclip": 1, "blip2": 0.5}.',
-        ),
+        json_option(help='Weights of the ensemble\'s members: {"openclip": 1, "blip2": 0.5}.'),
     ] = None
     fusion: Annotated[
         Literal["rrf", "weighted"] | None, typer.Option(help="How the ensemble fuses lists.")
@@ -62,8 +57,7 @@ class QueryOptions(OptionGroup):
         float | None, typer.Option(min=-1, max=1, help="Smallest cosine of a result.")
     ] = None
     max_false_match_rate: Annotated[
-        float | None,
-        typer.Option(help="How often a query that nothing matches may still find something."),
+        float | None, typer.Option(help="How often a query that nothing matches may still find something.")
     ] = None
     exclude: Annotated[list[str] | None, typer.Option(help="Id of a product to leave out.")] = None
 
@@ -92,18 +86,10 @@ class QueryOptions(OptionGroup):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options as the client takes them."""
-        return {
-            "limit": self.limit,
-            "offset": self.offset,
-            "filter": self.filter,
-            "weights": self.weights,
-            "fusion": self.fusion,
-            "keyword_weight": self.keyword_weight,
-            "score_threshold": self.score_threshold,
-            "max_false_match_rate": self.max_false_match_rate,
-            "exclude": self.exclude,
-        }
+        """The options that a search and a comparison share, as the client takes them."""
+        from vitrine.query import QueryOptions as Options
+
+        return {name: getattr(self, name, None) for name in Options.__annotations__}
 
 
 def is_image(text: str) -> bool:

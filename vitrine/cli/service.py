@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial, wraps
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from core.errors import ConfigError, Conflict, NotFound, Unavailable, VitrineError
+from vitrine import errors
 from vitrine.cli.output import console
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
     from rich.console import RenderableType
 
     from vitrine.client import Vitrine
-    from vitrine.errors import ServiceError
 
 
 class Exit(IntEnum):
@@ -38,27 +37,26 @@ class Exit(IntEnum):
 
 def exit_of_own(error: VitrineError) -> Exit:
     """Choose the exit code of an error that was raised in this process."""
-    table: dict[type[VitrineError], Exit] = {
+    codes = {
         ConfigError: Exit.MISCONFIGURED,
         NotFound: Exit.NOT_FOUND,
         Conflict: Exit.REFUSED,
         Unavailable: Exit.TRY_LATER,
     }
-    return next((code for kind, code in table.items() if isinstance(error, kind)), Exit.USAGE)
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.USAGE)
 
 
-def exit_of(error: "ServiceError") -> Exit:
+def exit_of(error: errors.ServiceError) -> Exit:
     """Choose the exit code of an error of the service."""
-    from vitrine.errors import Conflict, Forbidden, InvalidRequest, NotFound, TryLater, Unauthenticated
-
-    table: list[tuple[tuple[type[ServiceError], ...], Exit]] = [
-        ((InvalidRequest,), Exit.USAGE),
-        ((NotFound,), Exit.NOT_FOUND),
-        ((TryLater,), Exit.TRY_LATER),
-        ((Conflict,), Exit.REFUSED),
-        ((Unauthenticated, Forbidden), Exit.NOT_ALLOWED),
-    ]
-    return next((code for kinds, code in table if isinstance(error, kinds)), Exit.FAILED)
+    codes = {
+        errors.InvalidRequest: Exit.USAGE,
+        errors.NotFound: Exit.NOT_FOUND,
+        errors.TryLater: Exit.TRY_LATER,
+        errors.Conflict: Exit.REFUSED,
+        errors.Unauthenticated: Exit.NOT_ALLOWED,
+        errors.Forbidden: Exit.NOT_ALLOWED,
+    }
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.FAILED)
 
 
 class OptionGroup:
@@ -79,13 +77,11 @@ def asks(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def command(**values: Any) -> None:
-        from vitrine.errors import ServiceError
-
         for name, kind in groups.items():
             values[name] = kind(**{each: values.pop(each) for each in _parameters(kind)})
         try:
             function(**values)
-        except ServiceError as error:
+        except errors.ServiceError as error:
             field = f" (field {error.param})" if error.param else ""
             typer.echo(f"{error.message}{field}", err=True)
             raise typer.Exit(exit_of(error)) from None
@@ -133,8 +129,24 @@ service_option = partial(typer.Option, rich_help_panel="Service")
 
 
 @dataclass(frozen=True, slots=True)
-class Service(OptionGroup):
-    """Address and key of the service, and the form of what is printed."""
+class Output(OptionGroup):
+    """Form of what is printed."""
+
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False
+
+    def show(self, answer: Any, drawn: "Callable[[], RenderableType]") -> None:
+        """Print an answer, made of pydantic's models and dataclasses, as JSON, or as `drawn` draws it."""
+        if self.as_json:
+            from pydantic_core import to_json
+
+            typer.echo(to_json(answer, indent=2).decode())
+        else:
+            console().print(drawn())
+
+
+@dataclass(frozen=True, slots=True)
+class Service(Output):
+    """Address and key of the service."""
 
     url: Annotated[
         str | None,
@@ -147,7 +159,6 @@ class Service(OptionGroup):
             help="API key; better set in the environment, which others on the machine cannot see.",
         ),
     ] = None
-    as_json: Annotated[bool, service_option("--json", help="Print JSON instead of tables.")] = False
 
     def client(self) -> "Vitrine":
         """Open the client, to be closed as a context manager."""
@@ -157,22 +168,3 @@ class Service(OptionGroup):
             return Vitrine(self.url, self.key)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--url or --key") from None
-
-    def show(
-        self,
-        answer: "BaseModel | Sequence[BaseModel] | dict[str, Any]",
-        drawn: "Callable[[], RenderableType]",
-    ) -> None:
-        """Print an answer as JSON, or as `drawn` draws it."""
-        if self.as_json:
-            typer.echo(json.dumps(_plain(answer), indent=2, ensure_ascii=False))
-            return
-        console().print(drawn())
-
-
-def _plain(answer: Any) -> Any:
-    if isinstance(answer, dict):
-        return answer
-    if isinstance(answer, list | tuple):
-        return [_plain(each) for each in answer]
-    return answer.model_dump(mode="json")

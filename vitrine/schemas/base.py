@@ -4,7 +4,7 @@ The service refuses unknown fields of a request. The client ignores unknown fiel
 works with a newer service.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -41,17 +41,13 @@ def _to_integer(value: Any) -> Any:
 
 
 MAX_TEXT_CHARS = 32_000
-Text = Annotated[
-    str,
-    Field(min_length=1, max_length=2000, json_schema_extra={"pattern": r"\S"}),
-    AfterValidator(_refuse_blank),
+S = TypeVar("S", bound=str)
+_NotBlank = Annotated[
+    S, Field(min_length=1, json_schema_extra={"pattern": r"\S"}), AfterValidator(_refuse_blank)
 ]
+Text = _NotBlank[Annotated[str, Field(max_length=2000)]]
 """A text to search by."""
-LongText = Annotated[
-    str,
-    Field(min_length=1, max_length=MAX_TEXT_CHARS, json_schema_extra={"pattern": r"\S"}),
-    AfterValidator(_refuse_blank),
-]
+LongText = _NotBlank[Annotated[str, Field(max_length=MAX_TEXT_CHARS)]]
 """A text to embed; what is longer than the model's context is cut there."""
 WholeNumber = Annotated[int, BeforeValidator(_to_integer)]
 """An integer as JSON Schema defines it: 3.0 is one, and some languages write it so."""
