@@ -43,8 +43,10 @@ class Vitrine:
     `timeout_s` bounds each attempt, in seconds. `retries` says how often a call is sent again that does no harm
     when it is done twice. As a context manager the client closes its connections.
 
-    Every method raises a `ServiceError` where the service answers with an error. An argument that is None is
-    not sent, so that the service decides.
+    Every method raises a `ServiceError` where the service answers with an error: InvalidRequest where an argument
+    is wrong, and `param` names it; NotFound where there is no such product, image, model or job; FetchFailed where
+    the server behind a URL failed. A method that takes an image raises OSError where its file cannot be read. An
+    argument that is None is not sent, so that the service decides.
     """
 
     def __init__(
@@ -75,11 +77,6 @@ class Vitrine:
 
         `images` are paths, bytes or URLs, in order. None keeps those that the product has, an empty list
         removes them.
-
-        Raises:
-            InvalidRequest: an image cannot be read, or a limit is exceeded; `param` names the field.
-            FetchFailed: a server behind a URL failed.
-            OSError: an image's file cannot be read.
         """
         body = given(
             title=title,
@@ -124,20 +121,12 @@ class Vitrine:
         """Find products by a text, an image, or weighted parts.
 
         `model` is an encoder's name, by default the ensemble. docs/api.md describes the other options.
-
-        Raises:
-            InvalidRequest: something is wrong; `param` names the field.
-            NotFound: there is no such model, product or image.
-            OSError: an image's file cannot be read.
         """
         body = given(query=encode_query(query), **options)
         return self._send(Call("POST", path("search"), SearchResponse, json=body))
 
     def compare(self, query: Query, **options: Unpack[CompareOptions]) -> CompareResponse:
-        """Find products with each of the models, by default with every encoder and the ensemble.
-
-        The other arguments and the errors are those of `search`.
-        """
+        """Find products with each of the models, by default with every encoder and the ensemble."""
         body = given(query=encode_query(query), **options)
         return self._send(Call("POST", path("compare"), CompareResponse, json=body))
 
@@ -147,46 +136,23 @@ class Vitrine:
         return self._send(Call("GET", place, SearchResponse, params=given(**options)))
 
     def embed(self, model: str, *, text: str | None = None, image: ImageInput | None = None) -> EmbedResponse:
-        """Return the unit vector of one text or one image.
-
-        Raises:
-            InvalidRequest: both or none are given, or the model takes no such input.
-            NotFound: there is no such model.
-            OSError: the image's file cannot be read.
-        """
+        """Return the unit vector of one text or one image."""
         body = given(text=text, **image_field(image))
         return self._send(Call("POST", path("embed", model), EmbedResponse, json=body))
 
     def embed_texts(self, model: str, texts: Sequence[str]) -> EmbeddingsResponse:
-        """Embed up to 2,048 texts; a text that cannot be embedded is a `FailedItem`.
-
-        Raises:
-            InvalidRequest: nothing could be embedded; `param` names the first input.
-            NotFound: there is no such model.
-        """
+        """Embed up to 2,048 texts; a text that cannot be embedded is a `FailedItem`."""
         body = {"model": model, "modality": "text", "input": list(texts)}
         return self._send(Call("POST", path("embeddings"), EmbeddingsResponse, json=body))
 
     def embed_images(self, model: str, images: Sequence[ImageInput]) -> EmbeddingsResponse:
-        """Embed up to 64 images: paths, bytes or URLs; an image that cannot be embedded is a `FailedItem`.
-
-        Raises:
-            InvalidRequest: nothing could be embedded; `param` names the first input.
-            NotFound: there is no such model.
-            OSError: an image's file cannot be read.
-        """
+        """Embed up to 64 images: paths, bytes or URLs; an image that cannot be embedded is a `FailedItem`."""
         inputs = encode_images(images)
         body = {"model": model, "modality": "image", "input": inputs}
         return self._send(Call("POST", path("embeddings"), EmbeddingsResponse, json=body))
 
     def caption(self, image: ImageInput, *, model: str | None = None) -> CaptionResponse:
-        """Write a caption for an image, by default with the first model that writes captions.
-
-        Raises:
-            InvalidRequest: the model writes no captions, or the image cannot be read.
-            NotFound: there is no such model, or none that writes captions.
-            OSError: the image's file cannot be read.
-        """
+        """Write a caption for an image, by default with the first model that writes captions."""
         body = given(model=model, **image_field(image))
         return self._send(Call("POST", path("caption"), CaptionResponse, json=body))
 

@@ -147,17 +147,16 @@ def encode_query(query: Query) -> str | list[dict[str, Any]]:
     return [_encode_part(part) for part in query]
 
 
+_TYPES = {TextPart: "text", ProductPart: "product_id", ProductImagePart: "image_id"}
+
+
 def _encode_part(part: Part) -> dict[str, Any]:
-    if isinstance(part, TextPart):
-        return {"type": "text", **asdict(part)}
-    if isinstance(part, ProductPart):
-        return {"type": "product_id", **asdict(part)}
-    if isinstance(part, ProductImagePart):
-        return {"type": "image_id", **asdict(part)}
-    if not isinstance(part, ImagePart):
+    if isinstance(part, ImagePart):
+        kind = "image_url" if is_url(part.image) else "image"
+        box = {} if part.box is None else {"box": asdict(part.box)}
+        return {"type": kind, kind: encode_image(part.image), "weight": part.weight, **box}
+    if type(part) not in _TYPES:
         raise TypeError(
             f"a part is one of TextPart, ImagePart, ProductPart and ProductImagePart, not {type(part).__name__}"
         )
-    kind = "image_url" if is_url(part.image) else "image"
-    box = {} if part.box is None else {"box": asdict(part.box)}
-    return {"type": kind, kind: encode_image(part.image), "weight": part.weight, **box}
+    return {"type": _TYPES[type(part)], **asdict(part)}

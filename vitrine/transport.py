@@ -92,7 +92,7 @@ class Call(Generic[T]):
         # An earlier attempt may have deleted it, and its response was lost.
         gone = retried and self.method == "DELETE" and response.status_code == 404
         # HAProxy answers with the same status, as an error, for a gateway that is away.
-        accepted = response.status_code in self.accepted_statuses and not _is_error(response)
+        accepted = response.status_code in self.accepted_statuses and not _error_fields(response)
         if not (response.is_success or gone or accepted):
             raise _error_of(response)
         try:
@@ -127,27 +127,24 @@ def _content(response: httpx.Response, kind: type[Any]) -> Any:
 _adapter = cache(TypeAdapter)
 
 
-def _is_error(response: httpx.Response) -> bool:
+def _error_fields(response: httpx.Response) -> dict[str, Any] | None:
+    """Read an error of Vitrine; None where the response is none."""
     try:
-        return "error" in response.json()
-    except (ValueError, TypeError):
-        return False
+        error = response.json()["error"]
+        return {name: error[name] for name in ("message", "type")} | {
+            name: error.get(name) for name in ("param", "request_id")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _error_of(response: httpx.Response) -> ServiceError:
+    # A proxy in front of the service has its own error pages.
+    shown = response.text.strip()[:_MAX_SHOWN_CHARS]
+    page = f"{response.status_code} {response.reason_phrase}: {shown}"
+    fields = _error_fields(response) or {"message": page, "type": "unexpected_answer"}
     kind = BY_STATUS.get(response.status_code, ServiceError)
-    try:
-        error = response.json()["error"]
-        fields = {name: error.get(name) for name in ("param", "request_id")}
-        message, error_type = str(error["message"]), str(error["type"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        # A proxy in front of the service has its own error pages.
-        fields = {}
-        shown = response.text.strip()[:_MAX_SHOWN_CHARS]
-        message = f"{response.status_code} {response.reason_phrase}: {shown}"
-        error_type = "unexpected_answer"
-    wait_s = _retry_after_s(response)
-    return kind(message, type=error_type, status=response.status_code, retry_after_s=wait_s, **fields)
+    return kind(status=response.status_code, retry_after_s=_retry_after_s(response), **fields)
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

@@ -58,8 +58,7 @@ def stats(*, service: Service) -> None:
         answer = client.stats()
     rows = [(name, *_counts(counts)) for name, counts in answer.models.items()]
     totals = {"products": answer.products, "images": answer.images}
-    columns = ("model", "indexed", "missing", "failed")
-    service.show(answer, lambda: Group(facts(totals), table(columns, rows)))
+    service.show(answer, lambda: Group(facts(totals), table(("model", *_COUNTS), rows)))
 
 
 @asks
@@ -72,17 +71,8 @@ def ready(*, service: Service) -> None:
         raise typer.Exit(Exit.TRY_LATER)
 
 
-_VERSION = (
-    "version",
-    "dimension",
-    "takes",
-    "precision",
-    "device",
-    "indexed",
-    "missing",
-    "failed",
-    "checkpoint",
-)
+_COUNTS = ("indexed", "missing", "failed")
+_VERSION = ("version", "dimension", "takes", "precision", "device", *_COUNTS, "checkpoint")
 
 
 def _served(client: "Vitrine", model: str) -> str:
@@ -97,15 +87,9 @@ def _served(client: "Vitrine", model: str) -> str:
 
 
 def _version(version: "ModelVersion") -> tuple[Any, ...]:
-    return (
-        version.fingerprint,
-        version.dimension,
-        ", ".join(version.modalities),
-        version.precision,
-        version.device,
-        *_counts(version.counts),
-        version.checkpoint,
-    )
+    takes = ", ".join(version.modalities)
+    ran_by = (version.fingerprint, version.dimension, takes, version.precision, version.device)
+    return (*ran_by, *_counts(version.counts), version.checkpoint)
 
 
 def _serving(model: "Model") -> tuple[Any, ...]:
@@ -119,14 +103,8 @@ def _counts(counts: "IndexCounts | None") -> tuple[Any, ...]:
 
 
 keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
-
-
-class Scope(StrEnum):
-    """Scopes of a key; typer takes no list of literals."""
-
-    READ = "read"
-    WRITE = "write"
-    ADMIN = "admin"
+Scope = StrEnum("Scope", ("read", "write", "admin"))
+"""Scopes of a key; typer takes no list of literals."""
 
 
 @keys_app.command()

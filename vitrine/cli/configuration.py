@@ -41,11 +41,13 @@ def check(
 
     found = {config: check_serve_file(config) for config in configs}
     mistakes = [mistake for each in found.values() for mistake in each]
-    if output.as_json or len(mistakes) == 0:
-        sound = [f"{config}: no mistakes" for config in configs]
-        output.show(mistakes, lambda: "\n".join(sound))
+    if output.as_json:
+        output.show(mistakes, str)
     else:
-        typer.echo("\n".join(map(str, mistakes)), err=True)
+        for mistake in mistakes:
+            typer.echo(str(mistake), err=True)
+        for config in (config for config, each in found.items() if not each):
+            typer.echo(f"{config}: no mistakes")
     if mistakes:
         raise typer.Exit(Exit.UNSET if all(each.unset for each in mistakes) else Exit.MISCONFIGURED)
 

@@ -1,6 +1,7 @@
 """Commands `jobs …`, and following a job to its end with a progress bar."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
 
     from catalog.opening import Catalog
     from vitrine.client import Vitrine
-    from vitrine.schemas.operations import Job, RowError
+    from vitrine.schemas.operations import Job
 
 
 POLL_S = 1.0
-_ROWS_AT_ONCE = 1000
 job_option = partial(typer.Option, rich_help_panel="Job")
 CancelOnInterrupt = Annotated[
     bool,
@@ -283,21 +283,12 @@ def errors(
     """List the broken rows of an import, with the reason."""
     if service.local:
         with service.catalog() as catalog:
-            broken = list(islice(_errors(catalog, job_id), limit or None))
+            broken: Sequence[Any] = catalog.imports.errors(job_id, limit or sys.maxsize, 0)
     else:
         with service.client() as client:
             broken = list(islice(client.jobs.errors(job_id, min(limit, 1000) or 1000), limit or None))
     rows = [(each.row, each.product_id, each.error) for each in broken]
     service.show(broken, lambda: table(("row", "product", "error"), rows))
-
-
-def _errors(catalog: "Catalog", job_id: str) -> "Iterator[RowError]":
-    from vitrine.schemas.operations import RowError
-
-    after = 0
-    while page := catalog.imports.errors(job_id, _ROWS_AT_ONCE, after):
-        yield from (RowError.model_validate(each, from_attributes=True) for each in page)
-        after = page[-1].row
 
 
 @app.command()

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from core.errors import VitrineError
-from vitrine.cli import admin, configuration, jobs, products, search, upgrade
+from vitrine.cli import admin, configuration, jobs, products, search, serving, upgrade
 from vitrine.cli.service import exit_of_own
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -60,19 +60,7 @@ def _options(
     """
 
 
-@app.command()
-def serve(
-    config: configuration.ConfigFile,
-    host: Annotated[str | None, typer.Option(help="Listen here instead of where the file says.")] = None,
-    port: Annotated[int | None, typer.Option(help="Listen on this port instead of the file's.")] = None,
-) -> None:
-    """Run the service in the foreground, on a Ray of its own, until interrupted."""
-    from vitrine.cli.serving import run
-
-    run(config, host, port)
-
-
-for command in (search.search, search.compare, search.embed, search.caption):
+for command in (serving.serve, search.search, search.compare, search.embed, search.caption):
     app.command()(command)
 app.command("import")(products.import_products)
 for command in (

@@ -32,7 +32,10 @@ def test_the_page_about_the_command_line_is_as_the_commands_say(tmp_path: Path) 
     (command,) = re.findall(r"/(typer .*)--output docs/cli.md", (ROOT / "Makefile").read_text())
     page = tmp_path / "cli.md"
     subprocess.run(
-        [sys.executable, "-m", *shlex.split(command), "--output", page], check=True, cwd=ROOT, capture_output=True
+        [sys.executable, "-m", *shlex.split(command), "--output", page],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
     )
     assert page.read_text() == (ROOT / "docs" / "cli.md").read_text(), "run make generate"
     assert {int(code) for code in re.findall(r"^- (\d+): ", page.read_text(), re.MULTILINE)} == set(Exit)
