@@ -1,8 +1,6 @@
 """Embeddings for other people's clients: OpenAI's, Infinity's and Weaviate's."""
 
 import base64
-import threading
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +9,6 @@ import httpx
 import numpy as np
 import openai
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from openai import OpenAI
 
@@ -22,7 +19,7 @@ from deployments.services.encoders import Embedder, EncoderSet
 from models.fake import FakeEncoder
 from tests.support.image_files import b64, png
 from tests.support.local_encoder import LocalEncoder
-from tests.support.local_service import open_fetching
+from tests.support.local_service import open_fetching, served
 from tests.support.servers import HostileServer, hostile_server
 from vitrine.schemas.embeddings import EmbeddingsRequest
 
@@ -52,16 +49,8 @@ async def server() -> AsyncIterator[HostileServer]:
 @pytest.fixture
 def official(app: FastAPI) -> Iterator[OpenAI]:
     """OpenAI's client over real HTTP, given only the address of the service."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    with OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="unused", max_retries=0) as opened:
+    with served(app) as url, OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as opened:
         yield opened
-    server.should_exit = True
-    thread.join()
 
 
 async def direct(encoder: LocalEncoder, item: EncoderInput) -> list[float]:

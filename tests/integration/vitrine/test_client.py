@@ -1,67 +1,18 @@
 """The client against the HTTP API over a real connection."""
 
 import asyncio
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi import FastAPI
 
-from core.jobs import Progress
-from deployments.services.jobs import BulkJobs
-from models.config import CaptionConfig
-from tests.support.documented_service import Cluster, image
-from tests.support.local_encoder import LocalEncoder
-from tests.support.local_service import local_service, served
+from tests.support.documented_service import image
+from tests.support.vitrine_stand import COLORS, Stand
 from vitrine.async_client import AsyncVitrine
 from vitrine.client import Vitrine
 from vitrine.errors import Conflict, NotFound, Unauthenticated
 from vitrine.errors import InvalidRequest as Invalid
 from vitrine.query import Box, ImagePart, ProductImagePart, ProductPart, TextPart
 from vitrine.schemas.embeddings import FailedItem
-from vitrine.transport import Retries
-
-ROOT = Path(__file__).parents[3]
-COLORS = {"red": "#c02020", "green": "#20c020", "blue": "#2020c0"}
-
-
-@dataclass
-class Stand:
-    app: FastAPI
-    url: str
-    encoders: dict[str, LocalEncoder] = field(default_factory=dict)
-
-    @property
-    def jobs(self) -> Any:
-        return self.app.state.services.catalog.jobs
-
-
-@pytest.fixture
-def stand(tmp_path: Path) -> Iterator[Stand]:
-    encoders = {"first": LocalEncoder("first", captions=CaptionConfig()), "second": LocalEncoder("second")}
-    with local_service(tmp_path, encoders) as app:
-        services = app.state.services
-        jobs = BulkJobs(services.catalog, Cluster(), 5, list(encoders), folders=("/",))
-        app.state.services = replace(services, jobs=jobs)
-        with served(app) as url:
-            yield Stand(app, url, encoders)
-
-
-@pytest.fixture
-def shop(stand: Stand) -> Iterator[Vitrine]:
-    with Vitrine(stand.url, retries=Retries(count=0)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def stocked(shop: Vitrine) -> Vitrine:
-    for number, (name, color) in enumerate(COLORS.items()):
-        attributes = {"color": name, "price": 10 * number}
-        shop.put_product(name, title=f"{name} shirt", attributes=attributes, images=[image(color)])
-    return shop
 
 
 def test_a_product_is_put_read_listed_and_deleted(shop: Vitrine, tmp_path: Path) -> None:
@@ -87,7 +38,6 @@ def test_all_products_are_gone_through_page_by_page(stocked: Vitrine) -> None:
 
 def test_each_kind_of_part_finds_what_it_shows(stocked: Vitrine, tmp_path: Path) -> None:
     file = tmp_path / "red.png"
-    file.write_bytes(image(COLORS["red"]))
     image_id = stocked.product("red").images[0].image_id
     whole = Box(0, 0, 1, 1)
     for query in (
@@ -194,13 +144,7 @@ def test_a_job_is_followed_to_its_end(shop: Vitrine, stand: Stand) -> None:
     job = shop.jobs.submit("build", model="first")
     with pytest.raises(Conflict, match=job.job_id):
         shop.jobs.submit("build", model="first")
-
-    def work() -> None:
-        stand.jobs.begin(job.job_id)
-        stand.jobs.beat(job.job_id, Progress("indexing", 10, 4))
-        stand.jobs.finish(job.job_id, "succeeded", Progress("done", 10, 10), {"remaining": 0})
-
-    threading.Timer(0.2, work).start()
+    stand.meanwhile({"result": {"remaining": 0}})
     ended = shop.jobs.wait(job.job_id, timeout_s=10, poll_s=0.02)
     assert (ended.state, ended.result, ended.progress.done) == ("succeeded", {"remaining": 0}, 10)
     assert "images" in shop.jobs.logs(job.job_id, lines=1)

@@ -26,6 +26,7 @@ from vitrine.client import Jobs, Keys, Vitrine
 
 ROOT = Path(__file__).parents[3]
 HEAVY = {"httpx", "pydantic", "PIL", "rich.progress", "ray", "torch", "numpy", "yaml", "vitrine.client"}
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 def test_the_page_about_the_command_line_is_as_the_commands_say(tmp_path: Path) -> None:
@@ -50,8 +51,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_the_commands_are_these() -> None:
-    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    assert list(listed) == [
+    assert list(COMMANDS) == [
         "serve", "search", "compare", "embed", "caption", "import", "models", "gaps", "stats", "ready", "plan",
         "build", "sample", "evaluate", "promote", "rollback", "prune", "verify", "adopt", "backup", "backups",
         "restore", "products", "jobs", "keys", "config",
@@ -59,18 +59,16 @@ def test_the_commands_are_these() -> None:
 
 
 def test_every_kind_of_job_is_a_command_that_runs_here_too() -> None:
-    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     # `prune --files` is the command of `prune_files`.
     for kind in (kind.partition("_")[0] for kind in KINDS):
-        options = {name for parameter in listed[kind].params for name in parameter.opts}
+        options = {name for parameter in COMMANDS[kind].params for name in parameter.opts}
         assert {"--local", "--config", "--address", "--detach"} <= options, kind
 
 
 def test_a_candidate_has_the_same_options_in_every_verb() -> None:
-    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for kind, args in KINDS.items():
         if issubclass(args, Candidate):
-            assert {*VERSION_FIELDS, "model"} <= {parameter.name for parameter in listed[kind].params}, kind
+            assert {*VERSION_FIELDS, "model"} <= {parameter.name for parameter in COMMANDS[kind].params}, kind
 
 
 @pytest.mark.parametrize(
