@@ -10,7 +10,7 @@ from vitrine.cli.service import Exit, Service, asks
 
 if TYPE_CHECKING:
     from vitrine.client import Vitrine
-    from vitrine.schemas.operations import IndexCounts, Model, ModelVersion
+    from vitrine.schemas.operations import IndexCounts, ModelVersion
 
 
 @asks
@@ -27,7 +27,7 @@ def models(
             service.show(versions, lambda: table(("live", *_VERSION), rows))
             return
         served = client.models()
-    rows = [(each.model, *_serving(each)) for each in served]
+    rows = [(each.model, *_version(each.serving, each.problem)) for each in served]
     service.show(served, lambda: table(("model", *_VERSION), rows))
 
 
@@ -86,16 +86,12 @@ def _served(client: "Vitrine", model: str) -> str:
     raise NotFound(f"there is no model {model!r}")
 
 
-def _version(version: "ModelVersion") -> tuple[Any, ...]:
+def _version(version: "ModelVersion | None", problem: str | None = None) -> tuple[Any, ...]:
+    if version is None:
+        return (problem or "does not serve",)
     takes = ", ".join(version.modalities)
     ran_by = (version.fingerprint, version.dimension, takes, version.precision, version.device)
     return (*ran_by, *_counts(version.counts), version.checkpoint)
-
-
-def _serving(model: "Model") -> tuple[Any, ...]:
-    if model.serving is None:
-        return (model.problem or "does not serve",)
-    return _version(model.serving)
 
 
 def _counts(counts: "IndexCounts | None") -> tuple[Any, ...]:

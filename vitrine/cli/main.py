@@ -6,7 +6,7 @@ import typer
 
 from core.errors import VitrineError
 from vitrine.cli import admin, configuration, jobs, products, search, serving, upgrade
-from vitrine.cli.service import exit_of_own
+from vitrine.cli.service import exit_of
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -82,7 +82,7 @@ def main() -> None:
         app()
     except VitrineError as error:
         typer.echo(error.message, err=True)
-        raise SystemExit(exit_of_own(error)) from None
+        raise SystemExit(exit_of(error)) from None
 
 
 if __name__ == "__main__":

@@ -35,28 +35,17 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-def exit_of_own(error: VitrineError) -> Exit:
-    """Choose the exit code of an error that was raised in this process."""
-    codes = {
-        ConfigError: Exit.MISCONFIGURED,
-        NotFound: Exit.NOT_FOUND,
-        Conflict: Exit.REFUSED,
-        Unavailable: Exit.TRY_LATER,
+def exit_of(error: VitrineError | errors.ServiceError) -> Exit:
+    """Choose the exit code of an error of this process or of the service."""
+    codes: dict[Exit, tuple[type[Exception], ...]] = {
+        Exit.MISCONFIGURED: (ConfigError,),
+        Exit.NOT_FOUND: (NotFound, errors.NotFound),
+        Exit.REFUSED: (Conflict, errors.Conflict),
+        Exit.TRY_LATER: (Unavailable, errors.TryLater),
+        Exit.NOT_ALLOWED: (errors.Unauthenticated, errors.Forbidden),
+        Exit.USAGE: (VitrineError, errors.InvalidRequest),
     }
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.USAGE)
-
-
-def exit_of(error: errors.ServiceError) -> Exit:
-    """Choose the exit code of an error of the service."""
-    codes = {
-        errors.InvalidRequest: Exit.USAGE,
-        errors.NotFound: Exit.NOT_FOUND,
-        errors.TryLater: Exit.TRY_LATER,
-        errors.Conflict: Exit.REFUSED,
-        errors.Unauthenticated: Exit.NOT_ALLOWED,
-        errors.Forbidden: Exit.NOT_ALLOWED,
-    }
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), Exit.FAILED)
+    return next((code for code, kinds in codes.items() if isinstance(error, kinds)), Exit.FAILED)
 
 
 class OptionGroup:

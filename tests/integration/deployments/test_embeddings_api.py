@@ -108,14 +108,6 @@ async def test_inputs_of_the_official_client_fail_alone(official: OpenAI) -> Non
     assert answer.data[1].model_extra["error"]["type"] == "invalid_image"
 
 
-async def test_the_case_of_a_data_uri_means_nothing(client: httpx.AsyncClient) -> None:
-    small = uri(png("red"))
-    large = small.replace("data:image/png;base64", "DATA:image/PNG;Base64")
-    answer = await client.post("/v1/embeddings", json={"model": "both", "input": [small, large]})
-    first, second = (item["embedding"] for item in answer.json()["data"])
-    assert first == second
-
-
 async def test_of_64_images_each_fails_alone(client: httpx.AsyncClient) -> None:
     images = [uri(png("red"))] * 64
     images[7], images[40] = uri(png("red")[:50]), "data:image/png;base64,%%%"
@@ -138,6 +130,7 @@ async def test_modality_decides_what_a_string_is(
     image, text = await direct(encoders["both"], png("red")), await direct(encoders["both"], url)
     for body, expected in (
         ({"input": uri(png("red"))}, image),
+        ({"input": uri(png("red")).replace("data:image/png;base64", "DATA:image/PNG;Base64")}, image),
         ({"input": [url, uri(png("red")), b64(png("red"))], "modality": "image"}, image),
         ({"input": url}, text),
         ({"input": url, "modality": "text"}, text),
@@ -218,6 +211,7 @@ DEFAULTS_OF_CLIENTS: dict[str, dict[str, Any]] = {
     "infinity": {"model": "default/not-specified", "dimensions": 0, "modality": "text"},
     "haystack, vercel, spring": {"encoding_format": "float", "user": "shop"},
     "nvidia": {"input_type": "query", "truncate": "NONE"},
+    "the model's own dimension": {"dimensions": 96},
     "cohere, text-embeddings-inference": {"input_type": "search_document", "truncate": True},
 }
 
@@ -250,13 +244,6 @@ async def test_every_call_that_embeds_takes_long_texts(client: httpx.AsyncClient
 async def test_more_than_64_images_are_refused(client: httpx.AsyncClient) -> None:
     error = await error_of(client, 413, input=[uri(png("red"))] * 65)
     assert error["param"] == "input"
-
-
-async def test_the_models_own_dimension_may_be_named(client: httpx.AsyncClient) -> None:
-    info = await LocalEncoder("both").describe()
-    body = {"model": "both", "input": "x", "dimensions": info.dimension}
-    answer = await client.post("/v1/embeddings", json=body)
-    assert len(answer.json()["data"][0]["embedding"]) == info.dimension
 
 
 async def test_without_a_model_the_first_with_both_towers_answers(client: httpx.AsyncClient) -> None:

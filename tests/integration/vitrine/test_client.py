@@ -9,7 +9,7 @@ from tests.support.documented_service import image
 from tests.support.vitrine_stand import COLORS, Stand
 from vitrine.async_client import AsyncVitrine
 from vitrine.client import Vitrine
-from vitrine.errors import Conflict, NotFound, Unauthenticated
+from vitrine.errors import Conflict, NotFound
 from vitrine.errors import InvalidRequest as Invalid
 from vitrine.query import Box, ImagePart, ProductImagePart, ProductPart, TextPart
 from vitrine.schemas.embeddings import FailedItem
@@ -103,31 +103,6 @@ def test_many_inputs_are_embedded_and_one_that_cannot_be_costs_the_others_nothin
         shop.embed_images("first", [b"no image"])
 
 
-def test_thumbnails_attributes_and_gaps_are_read(stocked: Vitrine, stand: Stand) -> None:
-    (shown,) = stocked.product("red").images
-    assert stocked.thumbnail(shown.image_id, "large")[8:12] == b"WEBP"
-    reported = {each.name: each for each in stocked.attributes().attributes}
-    assert [each.value for each in reported["color"].values] == ["blue", "green", "red"]
-    assert (reported["price"].minimum, reported["price"].maximum) == (0, 20)
-    (version,) = stocked.versions("first")
-    assert stocked.gaps("first", version.fingerprint).missing == []
-    stand.encoders["first"].away = True
-    stocked.put_product("late", images=[image("#112233")])
-    missing = stocked.gaps("first", version.fingerprint, limit=5).missing
-    assert [each.product_id for each in missing] == ["late"]
-
-
-def test_models_versions_numbers_and_readiness_are_reported(stocked: Vitrine, stand: Stand) -> None:
-    assert [model.model for model in stocked.models()] == ["first", "second"]
-    assert [version.counts.indexed for version in stocked.versions("first")] == [3]
-    stats = stocked.stats()
-    assert (stats.products, stats.images) == (3, 3)
-    assert stocked.ready().ready
-    stand.encoders["second"].away = True
-    reported = stocked.ready()
-    assert (reported.ready, list(reported.problems)) == (False, ["second"])
-
-
 def test_a_mistake_names_the_field(shop: Vitrine) -> None:
     with pytest.raises(Invalid) as caught:
         shop.search([TextPart("a"), ImagePart(b"no image")])
@@ -157,17 +132,6 @@ def test_a_job_is_canceled(shop: Vitrine) -> None:
         shop.jobs.wait(job.job_id, timeout_s=0.05, poll_s=0.02)
     assert shop.jobs.cancel(job.job_id).state == "canceled"
     assert shop.jobs.wait(job.job_id).state == "canceled"
-
-
-def test_keys_are_made_shown_once_and_revoked(shop: Vitrine, stand: Stand) -> None:
-    boss = shop.keys.create("boss", ["admin"])
-    with pytest.raises(Unauthenticated):
-        shop.stats()
-    with Vitrine(stand.url, boss.key) as admin:
-        made = admin.keys.create("shop", ["read"], requests_per_s=5)
-        assert [key.name for key in admin.keys.list()] == ["boss", "shop"]
-        admin.keys.revoke(made.details.key_id)
-        assert admin.keys.list()[1].revoked_at is not None
 
 
 async def _use(url: str) -> None:

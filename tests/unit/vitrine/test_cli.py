@@ -21,7 +21,7 @@ from core.errors import ConfigError, Conflict, InvalidInput, NotFound, StoreUnav
 from core.jobs import KINDS, VERSION_FIELDS, Candidate
 from vitrine.cli.main import app
 from vitrine.cli.output import table
-from vitrine.cli.service import Exit, Service, asks, exit_of_own
+from vitrine.cli.service import Exit, Service, asks, exit_of
 from vitrine.client import Jobs, Keys, Vitrine
 
 ROOT = Path(__file__).parents[3]
@@ -191,7 +191,7 @@ def test_variables_that_are_not_set_are_listed_apart_from_mistakes(
     ],
 )
 def test_an_error_of_this_process_has_an_exit_code(error: Exception, code: Exit) -> None:
-    assert exit_of_own(error) is code  # type: ignore[arg-type]
+    assert exit_of(error) is code  # type: ignore[arg-type]
 
 
 LONG = "0123456789" * 30
