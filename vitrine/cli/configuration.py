@@ -1,7 +1,7 @@
 """Commands on a Serve configuration: `config check`, `backup`, `backups` and `restore`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -106,12 +106,12 @@ def _catalog(config: Path) -> "CatalogConfig":
 
 def _show(done: "Transfer", output: Output) -> None:
     kinds = {"image files": done.images, "reports": done.reports}
-    shown = {"backup": done.snapshot.id, "products": done.snapshot.products, "images": done.snapshot.images}
-    copied = {
-        kind: f"{each.copied:,} copied ({each.copied_bytes / 2**20:.1f} MiB), {each.present:,} were there"
-        for kind, each in kinds.items()
-    }
-    output.show(done, lambda: facts({**shown, **copied}))
+    shown: dict[str, Any] = {"backup": done.snapshot.id, "products": done.snapshot.products}
+    shown["images"] = done.snapshot.images
+    for kind, each in kinds.items():
+        size = f"{each.copied_bytes / 2**20:.1f} MiB"
+        shown[kind] = f"{each.copied:,} copied ({size}), {each.present:,} were there"
+    output.show(done, lambda: facts(shown))
     for kind, each in kinds.items():
         for wrong, names in (("missing", each.missing), ("damaged", each.damaged)):
             if names:

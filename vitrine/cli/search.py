@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vitrine.cli.output import can_show, console, facts, table, thumbnail
-from vitrine.cli.service import Exit, JsonObject, OptionGroup, Service, asks, json_option
+from vitrine.cli.service import Exit, JsonObject, Service, asks, json_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from vitrine.schemas.search import CompareResponse, SearchDetails, SearchResponse
 
 
-_IMAGE = re.compile(r"https?://\S+|\S+\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)", re.IGNORECASE)
+_IMAGE = re.compile(r"https?://\S+|\S+\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|avif|hei[cf])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class QueryOptions(OptionGroup):
-    """A query, and the page of its results."""
+class QueryOptions(Service):
+    """A query to the service, and the page of its results."""
 
     query: Annotated[
         list[str] | None, typer.Argument(help="Texts, image files, or URLs of images; several are one query.")
@@ -118,13 +118,12 @@ def search(
     thumbnails: Annotated[
         bool | None, typer.Option(help="Draw images; default: where the terminal can.", show_default=False)
     ] = None,
-    service: Service,
 ) -> None:
     """Find products by images, by texts, by other products, or by all of them."""
     parts = query.parts
-    with service.client() as client:
+    with query.client() as client:
         page = client.search(parts, model=model, **query.options)
-        service.show(page, lambda: _drawn_page(page, client, thumbnails, query.offset))
+        query.show(page, lambda: _drawn_page(page, client, thumbnails, query.offset))
 
 
 def _drawn_page(
@@ -166,13 +165,12 @@ def compare(
         list[str] | None,
         typer.Option(help="An encoder, or ensemble; default: every encoder and the ensemble."),
     ] = None,
-    service: Service,
 ) -> None:
     """Send one query to several models, and show their results side by side."""
     parts = query.parts
-    with service.client() as client:
+    with query.client() as client:
         compared = client.compare(parts, models=model, **query.options)
-    service.show(compared, lambda: _drawn_comparison(compared, query.offset))
+    query.show(compared, lambda: _drawn_comparison(compared, query.offset))
 
 
 def _drawn_comparison(compared: "CompareResponse", offset: int) -> "RenderableType":
@@ -250,11 +248,9 @@ def _file_bytes(name: str) -> int:
 
 
 def _drawn_embeddings(answers: Sequence[dict[str, Any]]) -> "RenderableType":
-    rows = [(each["input"], len(each.get("embedding", ())) or None, _begins_with(each)) for each in answers]
+    rows = []
+    for each in answers:
+        vector = each.get("embedding", ())
+        begin = " ".join(f"{number:+.3f}" for number in vector[:_SHOWN_NUMBERS])
+        rows.append((each["input"], len(vector) or None, begin or each["error"]["message"]))
     return table(("input", "dimension", "begins with"), rows)
-
-
-def _begins_with(answer: dict[str, Any]) -> str:
-    if "error" in answer:
-        return str(answer["error"]["message"])
-    return " ".join(f"{number:+.3f}" for number in answer["embedding"][:_SHOWN_NUMBERS])
