@@ -94,10 +94,11 @@ async def embeddings(request: Request) -> Response:
     A base64 data URI is an image, every other string is text. With `modality` `image`, as in Infinity,
     each input is an image: a data URI, bare base64 or an http(s) URL; with `text` each is text. At most
     64 inputs may be images. A text has at most 32,000 characters; what is beyond the model's context is cut,
-    and `usage` counts such texts. An input that cannot be embedded costs the others nothing: its entry has
-    `"embedding": null` and an `error`. The request is refused, and `param` names the input, when nothing
-    could be embedded, and with `fail` set to `together` as soon as one input could not, as in OpenAI's
-    API.
+    and `usage` counts such texts.
+
+    An input that cannot be embedded costs the others nothing: its entry has `"embedding": null` and an `error`.
+    The request is refused, and `param` names the input, when nothing could be embedded, and with `fail` set to
+    `together` as soon as one input could not, as in OpenAI's API.
     """
     service = services(request)
     body = await INPUTS.json(request)
