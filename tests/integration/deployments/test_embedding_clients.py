@@ -28,7 +28,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, lis
     """Vectors that each client returns; one process for all, as they take seconds to import."""
     folder = tmp_path_factory.mktemp("clients")
     with local_service(folder, {"both": LocalEncoder("both")}) as app, served(app) as url:
-        # LiteLLM looks up prices on the internet unless it is told to use those that it brings.
+        # LiteLLM reads prices from the internet, without this.
         environment = {**os.environ, "HOME": str(folder), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         environment.pop("PYTHONPATH", None)
         done = subprocess.run(
