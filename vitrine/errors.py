@@ -20,6 +20,9 @@ class ServiceError(Exception):
     status: int = 0
     retry_after_s: float | None = None
 
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
+
 
 class InvalidRequest(ServiceError):
     """The request can never work."""

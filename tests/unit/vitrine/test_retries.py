@@ -1,5 +1,6 @@
 """Retries: calls that are sent again, their waits, and calls that are not."""
 
+import pickle
 import time
 from collections.abc import Callable
 
@@ -117,6 +118,7 @@ def test_an_error_carries_what_the_service_says() -> None:
     with pytest.raises(NotFound) as caught:
         client(Service(failure(404))).product("a/b?")
     error = caught.value
+    assert str(error) == str(pickle.loads(pickle.dumps(error))) == "some words"
     assert (error.type, error.message, error.param, error.request_id, error.status) == (
         "some_type", "some words", "some.field", "r1", 404
     )  # fmt: skip
