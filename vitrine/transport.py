@@ -96,13 +96,14 @@ class Call(Generic[T]):
         if not (response.is_success or gone or accepted):
             raise _error_of(response)
         try:
-            return _content(response, self.kind)
+            content: T = _content(response, self.kind)
         except (ValidationError, ValueError) as error:
             raise ServiceError(
                 f"{response.request.url} answers, but not as Vitrine does: {type(error).__name__}",
                 type="unexpected_answer",
                 status=response.status_code,
             ) from error
+        return content
 
 
 def path(*parts: str) -> str:
@@ -115,7 +116,7 @@ def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _content(response: httpx.Response, kind: type[Any]) -> Any:
+def _content(response: httpx.Response, kind: Any) -> Any:
     """Read nothing, text or bytes as they are, and any other type from JSON."""
     if kind is type(None):
         return None

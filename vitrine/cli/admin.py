@@ -117,9 +117,8 @@ def create(
 ) -> None:
     """Make a key and print it once. The first must be an admin's; from then on the service needs keys."""
     with service.client() as client:
-        made = client.keys.create(
-            name, [each.value for each in scope], requests_per_s=requests_per_s, burst=burst
-        )
+        scopes: list[Any] = [each.value for each in scope]
+        made = client.keys.create(name, scopes, requests_per_s=requests_per_s, burst=burst)
     # The key alone, so that a script can take it as it is.
     service.show(made, lambda: made.key)
 
