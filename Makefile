@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := $(shell sed -n 's/^uv==//p' constraints.txt)
 MILVUS_VENV := .venv-milvus
+CLIENTS_VENV := .venv-clients
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-random lint generate clean
@@ -28,6 +29,12 @@ $(MILVUS_VENV)/.installed:
 	$(MILVUS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check milvus==2.3.5
 	@touch $@
 
+# Other people's clients need versions of their own. Without them their tests are skipped.
+$(CLIENTS_VENV)/.installed: tests/support/embedding_clients.txt | setup
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	@if $(BIN)/uv pip install --quiet --python $(CLIENTS_VENV)/bin/python --requirement $<; then touch $@; \
+	else rm -rf $(CLIENTS_VENV); echo "other people's clients are not installed, so they are not tested" >&2; fi
+
 demo: setup ## start the service with the synthetic catalog; Ctrl-C ends it
 	@exec $(BIN)/python -m demo.run $(DEMO_OPTIONS)
 
@@ -36,7 +43,7 @@ IN_TWO := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 # The tests below tests/alone need the whole machine, of which others may take a part: each is run once more if it
 # fails, and the summary says so. Both calls are made. pytest ends with 5 where the options select no test: one call
 # may.
-test: setup $(MILVUS_VENV)/.installed lint ## lint, types and all tests
+test: setup $(MILVUS_VENV)/.installed $(CLIENTS_VENV)/.installed lint ## lint, types and all tests
 	@failed=0; empty=0; \
 	for call in '$(IN_TWO) --ignore tests/alone' '$(BIN)/python -m pytest --reruns 1 tests/alone'; do \
 	  echo "$$call"; $$call $(TEST_OPTIONS); code=$$?; \
@@ -66,8 +73,9 @@ generate: setup ## what is made from code and configuration: manifests, tables i
 	$(BIN)/python -m k8s.generate
 	$(BIN)/python -m deployments.config_check.tables docs/operations.md
 	$(BIN)/python -m deployments.http.app docs/openapi.json
+	$(BIN)/typer vitrine.cli.main utils docs --name vitrine --title "The command line" --output docs/cli.md
 	$(BIN)/python -m benchmarks.weights docs/sizing.md
 	$(BIN)/python -m benchmarks.scale docs/scale.md
 
 clean: ## remove environments and the demo's data
-	rm -rf $(VENV) $(MILVUS_VENV) node_modules .demo
+	rm -rf $(VENV) $(MILVUS_VENV) $(CLIENTS_VENV) node_modules .demo

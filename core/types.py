@@ -63,6 +63,14 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenCount:
+    """Tokens that a text tower reads of some texts, and the number of texts that it cuts at its context."""
+
+    tokens: int = 0
+    cut_texts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Captioned:
     """Captions of one encoder: a text or an error an image, in input order."""
 

@@ -89,12 +89,14 @@ class TextProjection(nn.Module):
         self.embeddings, self.qformer = model.embeddings, model.qformer
         self.projection = model.text_projection.float()
         self.tokenizer = tokenizer
-        self.longest = min(tokenizer.model_max_length, model.config.qformer_config.max_position_embeddings)
+        self.context_length = min(
+            tokenizer.model_max_length, model.config.qformer_config.max_position_embeddings
+        )
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Embed texts, cut at the model's longest, as float32 (n, dimension)."""
         tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
+            list(texts), padding=True, truncation=True, max_length=self.context_length, return_tensors="pt"
         ).to(self.projection.weight.device)
         states = self.qformer(
             query_embeds=self.embeddings(input_ids=tokens["input_ids"]),
@@ -218,14 +220,18 @@ def load(config: EncoderConfig) -> TorchEncoder:
 
 def _load_retrieval(directory: Path, placement: Placement) -> Towers:
     model = load_model(Blip2ForImageTextRetrieval, directory, placement, in_full=IN_FULL)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    text = TextProjection(model, AutoTokenizer.from_pretrained(directory))
+    # One of its own, since a tokenizer may not be used while another thread uses it.
+    counter = AutoTokenizer.from_pretrained(directory)
     return Towers(
         image=QueryStates(model, model.vision_projection),
-        text=TextProjection(model, tokenizer),
+        text=text,
         preprocessing=load_preprocessing(directory),
         files=version_files(directory, weight_files(directory)),
         architecture=_RETRIEVAL,
         pooling="mean of projected queries",
+        text_tokens=lambda each: len(counter(each, verbose=False).input_ids),
+        context_length=text.context_length,
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import InvalidInput, ModelUnavailable, UnsupportedModality, VitrineError, expected
-from core.types import Captioned, Cropped, Encoded, EncoderInfo, EncoderInput, ImageInput, Vector
+from core.types import Captioned, Cropped, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
 from models.images import Decoded, ImageLimits, decoding, no_memory
 
 Input = TypeVar("Input")
@@ -71,6 +71,8 @@ class Encoder(ABC):
     """
 
     info: EncoderInfo
+    context_length = 0
+    """Most tokens that the model reads of a text."""
 
     def __init__(self, info: EncoderInfo, limits: ImageLimits, draft_target: int | None) -> None:
         """`draft_target` is the side in pixels that images are resized to, or None to decode in full."""
@@ -91,6 +93,10 @@ class Encoder(ABC):
         raise UnsupportedModality(
             f"{self.info.name} takes images only; send text to a model with a text tower"
         )
+
+    def text_tokens(self, text: str) -> int:  # noqa: ARG002
+        """Count the tokens of a text before it is cut at `context_length`; 0 without a text tower."""
+        return 0
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
         """Caption uint8 (n, 3, height, width), a text an image."""
@@ -128,6 +134,12 @@ class Encoder(ABC):
         if "text" not in self.info.modalities:
             self.forward_texts(texts)
         return answer_each(self._embed_texts, texts, partial(self._runs, self.forward)) if texts else []
+
+    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """Count the tokens that the model reads of texts, special ones included; any thread may call it."""
+        counts = [self.text_tokens(text) for text in texts]
+        longest = self.context_length
+        return TokenCount(sum(min(each, longest) for each in counts), sum(each > longest for each in counts))
 
     def caption(self, images: Sequence[Pixels]) -> list[str | VitrineError]:
         """Caption decoded images, in order: texts, or errors.
@@ -215,6 +227,10 @@ class LocalEncoder:
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Embed images and texts, in input order; each succeeds or fails alone."""
         return Encoded(self._encoder.info, await self._answer(inputs, self._encoder.encode_images))
+
+    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """Count the tokens that the model reads of these texts."""
+        return self._encoder.count_tokens(texts)
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Caption image files; each succeeds or fails alone.

@@ -26,7 +26,9 @@ _WORD_WEIGHT = 0.1
 
 
 class FakeEncoder(Encoder):
-    """64 numbers for the share of each coarse color, 32 for other words."""
+    """64 numbers for the share of each coarse color, 32 for other words; a token is a word."""
+
+    context_length = 77
 
     def preprocess(self, image: Decoded) -> Pixels:
         """Squash to 16 x 16."""
@@ -41,7 +43,11 @@ class FakeEncoder(Encoder):
 
     def forward_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed color words like images of that color, other words by their hash; float32 (n, 96)."""
-        return np.stack([_text(text) for text in texts])
+        return np.stack([_text(text.lower().split()[: self.context_length]) for text in texts])
+
+    def text_tokens(self, text: str) -> int:
+        """Count words."""
+        return len(text.split())
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
         """Name the nearest color of CSS, a text an image."""
@@ -71,9 +77,9 @@ def _color(mean: NDArray[np.float64]) -> str:
     return names[int(np.square(colors - mean).sum(axis=1).argmin())]
 
 
-def _text(text: str) -> NDArray[np.float32]:
+def _text(words: Sequence[str]) -> NDArray[np.float32]:
     row = np.zeros(_DIMENSION, np.float32)
-    for word in text.lower().split() or [""]:
+    for word in words or [""]:
         if word in ImageColor.colormap:
             red, green, blue = (level * _LEVELS // 256 for level in ImageColor.getrgb(word)[:3])
             row[(red * _LEVELS + green) * _LEVELS + blue] += 1.0

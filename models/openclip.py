@@ -1,6 +1,8 @@
 """OpenCLIP: any architecture and tag, hub id or local directory; images and texts in one space."""
 
-from collections.abc import Mapping, Sequence
+import copy
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,15 @@ def load(config: EncoderConfig) -> TorchEncoder:
     tokenizer = open_clip.get_tokenizer(name)
     towers = Towers(
         image=model.encode_image,
-        text=lambda texts: model.encode_text(tokenizer(list(texts)).to(placement.device)),
+        text=lambda texts: model.encode_text(
+            tokenizer([_within_reach(text, tokenizer.context_length) for text in texts]).to(placement.device)
+        ),
         preprocessing=preprocessing(model.visual.preprocess_cfg),
         files=files,
         architecture="local" if not config.pretrained else config.checkpoint,
         pooling="own",
+        text_tokens=_token_counter(copy.deepcopy(tokenizer)),
+        context_length=tokenizer.context_length,
     )
     return TorchEncoder(config, towers, placement)
 
@@ -55,6 +61,29 @@ def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:
         std=_rgb(settings["std"]),
         fill=(fill, fill, fill) if mode == "longest" else (0, 0, 0),
     )
+
+
+def _token_counter(tokenizer: Any) -> Callable[[str], int]:
+    """Count with a tokenizer of its own: one of transformers may not be used while another thread uses it."""
+    if isinstance(tokenizer, open_clip.SimpleTokenizer):
+        start_and_end = 2
+        return lambda text: (
+            len(tokenizer.encode(_within_reach(text, tokenizer.context_length))) + start_and_end
+        )
+    return lambda text: len(tokenizer.tokenizer(tokenizer.clean_fn(text), verbose=False).input_ids)
+
+
+_LONGEST_TOKEN = 40
+"""Most characters of a token: CLIP's longest has 32 bytes, and an HTML entity, which becomes one, 37 characters."""
+
+
+def _within_reach(text: str, context_length: int) -> str:
+    """Cut a text far behind its last token that is read: a word costs CLIP's tokenizer the square of its length."""
+    reach = context_length * _LONGEST_TOKEN
+    if len(text) <= reach:
+        return text
+    found = re.match(rf"(?:\s*\S){{0,{reach}}}", text)
+    return found.group() if found else text
 
 
 def _resolve_directory(config: EncoderConfig) -> tuple[str, tuple[Path, ...]]:

@@ -91,6 +91,9 @@ class Towers:
     architecture: str
     pooling: str
     language: LanguageTower | None = None
+    text_tokens: Callable[[str], int] = lambda _: 0
+    """Counts the tokens of a text before it is cut at `context_length`; any thread may call it."""
+    context_length: int = 0
 
 
 Batch = TypeVar("Batch", NDArray[np.uint8], Sequence[str])
@@ -148,6 +151,7 @@ class TorchEncoder(Encoder):
             if isinstance(tower, nn.Module):
                 tower.eval()
         self._language = towers.language
+        self._text_tokens, self.context_length = towers.text_tokens, towers.context_length
         self._batches = DeviceBatches(config.name, _halves(config.max_batch_size))
         captioned = towers.language.batch_size if towers.language else 1
         self._caption_batches = DeviceBatches(config.name, _halves(captioned))
@@ -188,6 +192,10 @@ class TorchEncoder(Encoder):
         if self._text is None:
             return super().forward_texts(texts)
         return self._rows(self._text, texts)
+
+    def text_tokens(self, text: str) -> int:
+        """Count the tokens of a text before it is cut at `context_length`."""
+        return self._text_tokens(text)
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
         """Caption uint8 (n, 3, h, w), a text an image.

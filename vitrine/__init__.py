@@ -12,55 +12,37 @@ It imports nothing of the service. `AsyncVitrine` is the same for asyncio.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from vitrine.errors import (
+    Conflict,
+    FetchFailed,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    RateLimited,
+    ServiceError,
+    TryLater,
+    Unauthenticated,
+    Unavailable,
+    Unreachable,
+)  # fmt: skip
+
 if TYPE_CHECKING:
     from vitrine.async_client import AsyncVitrine
     from vitrine.client import Vitrine
-    from vitrine.errors import (
-        Conflict,
-        FetchFailed,
-        Forbidden,
-        InvalidRequest,
-        NotFound,
-        RateLimited,
-        ServiceError,
-        TryLater,
-        Unauthenticated,
-        Unavailable,
-        Unreachable,
-    )
     from vitrine.query import Box, ImagePart, ProductImagePart, ProductPart, TextPart
     from vitrine.transport import Retries
 
 __all__ = [
-    "AsyncVitrine",
-    "Box",
-    "Conflict",
-    "FetchFailed",
-    "Forbidden",
-    "ImagePart",
-    "InvalidRequest",
-    "NotFound",
-    "ProductImagePart",
-    "ProductPart",
-    "RateLimited",
-    "Retries",
-    "ServiceError",
-    "TextPart",
-    "TryLater",
-    "Unauthenticated",
-    "Unavailable",
-    "Unreachable",
-    "Vitrine",
-]
+    "AsyncVitrine", "Box", "Conflict", "FetchFailed", "Forbidden", "ImagePart", "InvalidRequest", "NotFound",
+    "ProductImagePart", "ProductPart", "RateLimited", "Retries", "ServiceError", "TextPart", "TryLater",
+    "Unauthenticated", "Unavailable", "Unreachable", "Vitrine",
+]  # fmt: skip
 
 _MODULES = {"AsyncVitrine": "async_client", "Vitrine": "client", "Retries": "transport"}
-_MODULES |= dict.fromkeys(("Box", "ProductPart", "ProductImagePart", "ImagePart", "TextPart"), "query")
 
 
 def __getattr__(name: str) -> object:
     """Import a name when it is first used: the command line answers `--help` without httpx and pydantic."""
     if name not in __all__:
         raise AttributeError(f"module 'vitrine' has no attribute {name!r}")
-    value = getattr(import_module(f"vitrine.{_MODULES.get(name, 'errors')}"), name)
-    globals()[name] = value
-    return value
+    return getattr(import_module(f"vitrine.{_MODULES.get(name, 'query')}"), name)

@@ -2,15 +2,23 @@
 
 import asyncio
 import builtins
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import httpx
 
-from vitrine import calls
 from vitrine.errors import TryLater
-from vitrine.query import ImageInput, Query
+from vitrine.query import (
+    CompareOptions,
+    ImageInput,
+    Query,
+    SearchOptions,
+    SimilarOptions,
+    encode_images,
+    encode_query,
+    image_field,
+)
 from vitrine.schemas.embeddings import CaptionResponse, EmbeddingsResponse, EmbedResponse
 from vitrine.schemas.operations import (
     ApiKey,
@@ -25,8 +33,8 @@ from vitrine.schemas.operations import (
     StatsResponse,
 )
 from vitrine.schemas.products import AttributesResponse, Product, PutProductResponse, ThumbnailSize
-from vitrine.schemas.search import CompareResponse, Fusion, SearchResponse
-from vitrine.transport import AsyncSender, Patience, Retries, settings
+from vitrine.schemas.search import CompareResponse, SearchResponse
+from vitrine.transport import AsyncSender, Call, Retries, connection, given, path
 
 
 class AsyncVitrine:
@@ -41,7 +49,9 @@ class AsyncVitrine:
         retries: Retries | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._sender = AsyncSender(settings(url, key, timeout_s, retries), transport)
+        http = httpx.AsyncClient(transport=transport, **connection(url, key, timeout_s))
+        self._sender = AsyncSender(http, retries)
+        self._send = self._sender.send
         self.jobs = AsyncJobs(self._sender)
         self.keys = AsyncKeys(self._sender)
 
@@ -55,17 +65,22 @@ class AsyncVitrine:
         images: Sequence[ImageInput] | None = None,
     ) -> PutProductResponse:
         """Create or replace a product; it is durable when this returns."""
-        return await self._sender.send(
-            await asyncio.to_thread(calls.put_product, product_id, title, description, attributes, images)
+        body = given(
+            title=title,
+            description=description,
+            attributes=dict(attributes or {}),
+            images=None if images is None else await asyncio.to_thread(encode_images, images),
         )
+        return await self._send(Call("PUT", path("products", product_id), PutProductResponse, json=body))
 
     async def product(self, product_id: str) -> Product:
         """Read a product; NotFound when there is none."""
-        return await self._sender.send(calls.product(product_id))
+        return await self._send(Call("GET", path("products", product_id), Product))
 
     async def product_page(self, limit: int = 100, after: str | None = None) -> list[Product]:
         """Read a page of products, by id; `after` is the last id of the page before."""
-        return await self._sender.send(calls.product_page(limit, after))
+        params = given(limit=limit, after=after)
+        return await self._send(Call("GET", path("products"), list[Product], params=params))
 
     async def products(self, page_size: int = 100, after: str | None = None) -> AsyncIterator[Product]:
         """Iterate over all products by id, those behind `after`."""
@@ -76,146 +91,83 @@ class AsyncVitrine:
 
     async def delete_product(self, product_id: str) -> None:
         """Remove a product, its images and its vectors; NotFound when there is none."""
-        await self._sender.send(calls.delete_product(product_id))
+        await self._send(Call("DELETE", path("products", product_id), type(None)))
 
     async def image(self, image_id: str) -> bytes:
         """Read an image file as it was sent; NotFound when there is none."""
-        return await self._sender.send(calls.image(image_id))
+        return await self._send(Call("GET", path("images", image_id), bytes))
 
     async def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
         """Read an image as WebP with at most 320 or 960 pixels a side; NotFound when there is none."""
-        return await self._sender.send(calls.thumbnail(image_id, size))
+        return await self._send(
+            Call("GET", path("images", image_id, "thumbnail"), bytes, params={"size": size})
+        )
 
     async def attributes(self) -> AttributesResponse:
         """List the attributes that products have, with their values: a filter can ask for these."""
-        return await self._sender.send(calls.attributes())
+        return await self._send(Call("GET", path("attributes"), AttributesResponse))
 
-    async def search(
-        self,
-        query: Query,
-        *,
-        model: str | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
-        filter: Mapping[str, Any] | None = None,
-        weights: Mapping[str, float] | None = None,
-        fusion: Fusion | None = None,
-        keyword_weight: float | None = None,
-        score_threshold: float | None = None,
-        max_false_match_rate: float | None = None,
-        exclude: Sequence[str] | None = None,
-        include_query_products: bool | None = None,
-    ) -> SearchResponse:
+    async def search(self, query: Query, **options: Unpack[SearchOptions]) -> SearchResponse:
         """Find products by a text, an image, or weighted parts."""
-        call = await asyncio.to_thread(
-            calls.search,
-            query,
-            model=model,
-            limit=limit,
-            offset=offset,
-            filter=filter,
-            weights=weights,
-            fusion=fusion,
-            keyword_weight=keyword_weight,
-            score_threshold=score_threshold,
-            max_false_match_rate=max_false_match_rate,
-            exclude=exclude,
-            include_query_products=include_query_products,
-        )
-        return await self._sender.send(call)
+        body = given(query=await asyncio.to_thread(encode_query, query), **options)
+        return await self._send(Call("POST", path("search"), SearchResponse, json=body))
 
-    async def compare(
-        self,
-        query: Query,
-        *,
-        models: Sequence[str] | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
-        filter: Mapping[str, Any] | None = None,
-        weights: Mapping[str, float] | None = None,
-        fusion: Fusion | None = None,
-        keyword_weight: float | None = None,
-        score_threshold: float | None = None,
-        max_false_match_rate: float | None = None,
-        exclude: Sequence[str] | None = None,
-        include_query_products: bool | None = None,
-    ) -> CompareResponse:
+    async def compare(self, query: Query, **options: Unpack[CompareOptions]) -> CompareResponse:
         """Find products with each of the models, by default with every encoder and the ensemble."""
-        call = await asyncio.to_thread(
-            calls.compare,
-            query,
-            models=models,
-            limit=limit,
-            offset=offset,
-            filter=filter,
-            weights=weights,
-            fusion=fusion,
-            keyword_weight=keyword_weight,
-            score_threshold=score_threshold,
-            max_false_match_rate=max_false_match_rate,
-            exclude=exclude,
-            include_query_products=include_query_products,
-        )
-        return await self._sender.send(call)
+        body = given(query=await asyncio.to_thread(encode_query, query), **options)
+        return await self._send(Call("POST", path("compare"), CompareResponse, json=body))
 
-    async def similar(
-        self,
-        product_id: str,
-        *,
-        model: str | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
-        score_threshold: float | None = None,
-        max_false_match_rate: float | None = None,
-    ) -> SearchResponse:
+    async def similar(self, product_id: str, **options: Unpack[SimilarOptions]) -> SearchResponse:
         """Find products that look like this one; NotFound when there is none."""
-        call = calls.similar(
-            product_id,
-            model=model,
-            limit=limit,
-            offset=offset,
-            score_threshold=score_threshold,
-            max_false_match_rate=max_false_match_rate,
-        )
-        return await self._sender.send(call)
+        place = path("products", product_id, "similar")
+        return await self._send(Call("GET", place, SearchResponse, params=given(**options)))
 
     async def embed(
         self, model: str, *, text: str | None = None, image: ImageInput | None = None
     ) -> EmbedResponse:
         """Return the unit vector of one text or one image."""
-        return await self._sender.send(await asyncio.to_thread(calls.embed, model, text, image))
+        body = given(text=text, **await asyncio.to_thread(image_field, image))
+        return await self._send(Call("POST", path("embed", model), EmbedResponse, json=body))
 
     async def embed_texts(self, model: str, texts: Sequence[str]) -> EmbeddingsResponse:
         """Embed up to 2,048 texts; a text that cannot be embedded is a `FailedItem`."""
-        return await self._sender.send(calls.embed_texts(model, texts))
+        body = {"model": model, "modality": "text", "input": list(texts)}
+        return await self._send(Call("POST", path("embeddings"), EmbeddingsResponse, json=body))
 
     async def embed_images(self, model: str, images: Sequence[ImageInput]) -> EmbeddingsResponse:
         """Embed up to 64 images: paths, bytes or URLs; an image that cannot be embedded is a `FailedItem`."""
-        return await self._sender.send(await asyncio.to_thread(calls.embed_images, model, images))
+        inputs = await asyncio.to_thread(encode_images, images)
+        body = {"model": model, "modality": "image", "input": inputs}
+        return await self._send(Call("POST", path("embeddings"), EmbeddingsResponse, json=body))
 
     async def caption(self, image: ImageInput, *, model: str | None = None) -> CaptionResponse:
         """Write a caption for an image, by default with the first model that writes captions."""
-        return await self._sender.send(await asyncio.to_thread(calls.caption, image, model))
+        body = given(model=model, **await asyncio.to_thread(image_field, image))
+        return await self._send(Call("POST", path("caption"), CaptionResponse, json=body))
 
     async def models(self) -> list[Model]:
         """List the configured models with the versions that serve."""
-        return await self._sender.send(calls.models())
+        return await self._send(Call("GET", path("models"), list[Model]))
 
     async def versions(self, model: str) -> list[ModelVersion]:
         """List the versions of a model that have a collection, oldest first."""
-        return await self._sender.send(calls.versions(model))
+        return await self._send(Call("GET", path("models", model, "versions"), list[ModelVersion]))
 
     async def gaps(self, model: str, fingerprint: str, limit: int | None = None) -> GapsResponse:
         """List images that a version lacks, and as many that have failed with the reason."""
-        return await self._sender.send(calls.gaps(model, fingerprint, limit))
+        place = path("models", model, "versions", fingerprint, "gaps")
+        return await self._send(Call("GET", place, GapsResponse, params=given(limit=limit)))
 
     async def stats(self) -> StatsResponse:
         """Count products and images, and those that each model has indexed."""
-        return await self._sender.send(calls.stats())
+        return await self._send(Call("GET", path("stats"), StatsResponse))
 
     async def ready(self) -> ReadyResponse:
         """Check the whole service; problems are in the response, and raise nothing."""
-        return await self._sender.send(calls.ready())
+        # Its problems are in the answer, which asks for no retry.
+        return await self._send(
+            Call("GET", "/health/ready", ReadyResponse, repeatable=False, accepted_statuses=(503,))
+        )
 
     async def close(self) -> None:
         """Close the connections."""
@@ -225,9 +177,7 @@ class AsyncVitrine:
         """Return the client."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close the connections."""
         await self.close()
 
@@ -236,33 +186,37 @@ class AsyncJobs:
     """Bulk jobs of a service: `AsyncVitrine.jobs`."""
 
     def __init__(self, sender: AsyncSender) -> None:
-        self._sender = sender
+        self._send = sender.send
 
     async def submit(self, kind: str, **args: Any) -> Job:
         """Start bulk work, such as `submit("build", model="dinov2")`."""
-        return await self._sender.send(calls.submit_job(kind, args))
+        body = {"kind": kind, "args": args}
+        return await self._send(Call("POST", path("jobs"), Job, json=body, repeatable=False))
 
     async def list(self, limit: int | None = None) -> list[Job]:
         """List the latest jobs, newest first."""
-        return await self._sender.send(calls.list_jobs(limit))
+        return await self._send(Call("GET", path("jobs"), builtins.list[Job], params=given(limit=limit)))
 
     async def get(self, job_id: str) -> Job:
         """Read the state, the progress and the result of a job."""
-        return await self._sender.send(calls.job(job_id))
+        return await self._send(Call("GET", path("jobs", job_id), Job))
 
     async def logs(self, job_id: str, lines: int | None = None) -> str:
         """Return the last lines that the job's process has written."""
-        return await self._sender.send(calls.job_logs(job_id, lines))
+        return await self._send(Call("GET", path("jobs", job_id, "logs"), str, params=given(lines=lines)))
 
     async def report(self, job_id: str) -> bytes:
         """Return the page, in HTML, that an evaluation has written; NotFound for jobs that write none."""
-        return await self._sender.send(calls.job_report(job_id))
+        return await self._send(Call("GET", path("jobs", job_id, "report"), bytes))
 
     async def error_page(
         self, job_id: str, limit: int | None = None, after: int | None = None
     ) -> builtins.list[RowError]:
         """List broken rows of an import, those behind row `after`."""
-        return await self._sender.send(calls.job_errors(job_id, limit, after))
+        params = given(limit=limit, after=after)
+        return await self._send(
+            Call("GET", path("jobs", job_id, "errors"), builtins.list[RowError], params=params)
+        )
 
     async def errors(self, job_id: str, page_size: int = 1000) -> AsyncIterator[RowError]:
         """Iterate over all broken rows of an import, in their order."""
@@ -274,18 +228,20 @@ class AsyncJobs:
 
     async def cancel(self, job_id: str) -> Job:
         """Stop a job; what it has done stays done. Conflict when it has ended."""
-        return await self._sender.send(calls.cancel_job(job_id))
+        return await self._send(Call("DELETE", path("jobs", job_id), Job, repeatable=False))
 
     async def follow(self, job_id: str, poll_s: float = 1.0, patience_s: float = 120.0) -> AsyncIterator[Job]:
         """Read a job every `poll_s` seconds until it has ended."""
-        patience = Patience(patience_s)
+        failing_since = None
         while True:
             try:
                 job = await self.get(job_id)
-            except TryLater as error:
-                patience.failed(error)
+            except TryLater:
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since >= patience_s:
+                    raise
             else:
-                patience.succeeded()
+                failing_since = None
                 yield job
                 if job.ended:
                     return
@@ -301,7 +257,7 @@ class AsyncKeys:
     """API keys of a service: `AsyncVitrine.keys`; every call needs an admin's key."""
 
     def __init__(self, sender: AsyncSender) -> None:
-        self._sender = sender
+        self._send = sender.send
 
     async def create(
         self,
@@ -312,12 +268,13 @@ class AsyncKeys:
         burst: int | None = None,
     ) -> CreateKeyResponse:
         """Make a key and show it this once."""
-        return await self._sender.send(calls.create_key(name, scopes, requests_per_s, burst))
+        body = given(name=name, scopes=[*scopes], requests_per_s=requests_per_s, burst=burst)
+        return await self._send(Call("POST", path("keys"), CreateKeyResponse, json=body, repeatable=False))
 
     async def list(self) -> list[ApiKey]:
         """List all keys, revoked ones too, oldest first."""
-        return await self._sender.send(calls.list_keys())
+        return await self._send(Call("GET", path("keys"), builtins.list[ApiKey]))
 
     async def revoke(self, key_id: str) -> None:
         """End a key for good."""
-        await self._sender.send(calls.revoke_key(key_id))
+        await self._send(Call("DELETE", path("keys", key_id), type(None)))

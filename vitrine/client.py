@@ -3,14 +3,21 @@
 import builtins
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import httpx
 
-from vitrine import calls
 from vitrine.errors import TryLater
-from vitrine.query import ImageInput, Query
+from vitrine.query import (
+    CompareOptions,
+    ImageInput,
+    Query,
+    SearchOptions,
+    SimilarOptions,
+    encode_images,
+    encode_query,
+    image_field,
+)
 from vitrine.schemas.embeddings import CaptionResponse, EmbeddingsResponse, EmbedResponse
 from vitrine.schemas.operations import (
     ApiKey,
@@ -25,8 +32,8 @@ from vitrine.schemas.operations import (
     StatsResponse,
 )
 from vitrine.schemas.products import AttributesResponse, Product, PutProductResponse, ThumbnailSize
-from vitrine.schemas.search import CompareResponse, Fusion, SearchResponse
-from vitrine.transport import Patience, Retries, Sender, settings
+from vitrine.schemas.search import CompareResponse, SearchResponse
+from vitrine.transport import Call, Retries, Sender, connection, given, path
 
 
 class Vitrine:
@@ -36,8 +43,10 @@ class Vitrine:
     `timeout_s` bounds each attempt, in seconds. `retries` says how often a call is sent again that does no harm
     when it is done twice. As a context manager the client closes its connections.
 
-    Every method raises a `ServiceError` where the service answers with an error. An argument that is None is
-    not sent, so that the service decides.
+    Every method raises a `ServiceError` where the service answers with an error: InvalidRequest where an argument
+    is wrong, and `param` names it; NotFound where there is no such product, image, model or job; FetchFailed where
+    the server behind a URL failed. A method that takes an image raises OSError where its file cannot be read. An
+    argument that is None is not sent, so that the service decides.
     """
 
     def __init__(
@@ -49,7 +58,9 @@ class Vitrine:
         retries: Retries | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._sender = Sender(settings(url, key, timeout_s, retries), transport)
+        http = httpx.Client(transport=transport, **connection(url, key, timeout_s))
+        self._sender = Sender(http, retries)
+        self._send = self._sender.send
         self.jobs = Jobs(self._sender)
         self.keys = Keys(self._sender)
 
@@ -66,21 +77,23 @@ class Vitrine:
 
         `images` are paths, bytes or URLs, in order. None keeps those that the product has, an empty list
         removes them.
-
-        Raises:
-            InvalidRequest: an image cannot be read, or a limit is exceeded; `param` names the field.
-            FetchFailed: a server behind a URL failed.
-            OSError: an image's file cannot be read.
         """
-        return self._sender.send(calls.put_product(product_id, title, description, attributes, images))
+        body = given(
+            title=title,
+            description=description,
+            attributes=dict(attributes or {}),
+            images=None if images is None else encode_images(images),
+        )
+        return self._send(Call("PUT", path("products", product_id), PutProductResponse, json=body))
 
     def product(self, product_id: str) -> Product:
         """Read a product; NotFound when there is none."""
-        return self._sender.send(calls.product(product_id))
+        return self._send(Call("GET", path("products", product_id), Product))
 
     def product_page(self, limit: int = 100, after: str | None = None) -> list[Product]:
         """Read a page of products, by id; `after` is the last id of the page before."""
-        return self._sender.send(calls.product_page(limit, after))
+        params = given(limit=limit, after=after)
+        return self._send(Call("GET", path("products"), list[Product], params=params))
 
     def products(self, page_size: int = 100, after: str | None = None) -> Iterator[Product]:
         """Iterate over all products by id, those behind `after`."""
@@ -90,176 +103,82 @@ class Vitrine:
 
     def delete_product(self, product_id: str) -> None:
         """Remove a product, its images and its vectors; NotFound when there is none."""
-        self._sender.send(calls.delete_product(product_id))
+        self._send(Call("DELETE", path("products", product_id), type(None)))
 
     def image(self, image_id: str) -> bytes:
         """Read an image file as it was sent; NotFound when there is none."""
-        return self._sender.send(calls.image(image_id))
+        return self._send(Call("GET", path("images", image_id), bytes))
 
     def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
         """Read an image as WebP with at most 320 or 960 pixels a side; NotFound when there is none."""
-        return self._sender.send(calls.thumbnail(image_id, size))
+        return self._send(Call("GET", path("images", image_id, "thumbnail"), bytes, params={"size": size}))
 
     def attributes(self) -> AttributesResponse:
         """List the attributes that products have, with their values: a filter can ask for these."""
-        return self._sender.send(calls.attributes())
+        return self._send(Call("GET", path("attributes"), AttributesResponse))
 
-    def search(
-        self,
-        query: Query,
-        *,
-        model: str | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
-        filter: Mapping[str, Any] | None = None,
-        weights: Mapping[str, float] | None = None,
-        fusion: Fusion | None = None,
-        keyword_weight: float | None = None,
-        score_threshold: float | None = None,
-        max_false_match_rate: float | None = None,
-        exclude: Sequence[str] | None = None,
-        include_query_products: bool | None = None,
-    ) -> SearchResponse:
+    def search(self, query: Query, **options: Unpack[SearchOptions]) -> SearchResponse:
         """Find products by a text, an image, or weighted parts.
 
         `model` is an encoder's name, by default the ensemble. docs/api.md describes the other options.
-
-        Raises:
-            InvalidRequest: something is wrong; `param` names the field.
-            NotFound: there is no such model, product or image.
-            OSError: an image's file cannot be read.
         """
-        call = calls.search(
-            query,
-            model=model,
-            limit=limit,
-            offset=offset,
-            filter=filter,
-            weights=weights,
-            fusion=fusion,
-            keyword_weight=keyword_weight,
-            score_threshold=score_threshold,
-            max_false_match_rate=max_false_match_rate,
-            exclude=exclude,
-            include_query_products=include_query_products,
-        )
-        return self._sender.send(call)
+        body = given(query=encode_query(query), **options)
+        return self._send(Call("POST", path("search"), SearchResponse, json=body))
 
-    def compare(
-        self,
-        query: Query,
-        *,
-        models: Sequence[str] | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
-        filter: Mapping[str, Any] | None = None,
-        weights: Mapping[str, float] | None = None,
-        fusion: Fusion | None = None,
-        keyword_weight: float | None = None,
-        score_threshold: float | None = None,
-        max_false_match_rate: float | None = None,
-        exclude: Sequence[str] | None = None,
-        include_query_products: bool | None = None,
-    ) -> CompareResponse:
-        """Find products with each of the models, by default with every encoder and the ensemble.
+    def compare(self, query: Query, **options: Unpack[CompareOptions]) -> CompareResponse:
+        """Find products with each of the models, by default with every encoder and the ensemble."""
+        body = given(query=encode_query(query), **options)
+        return self._send(Call("POST", path("compare"), CompareResponse, json=body))
 
-        The other arguments and the errors are those of `search`.
-        """
-        call = calls.compare(
-            query,
-            models=models,
-            limit=limit,
-            offset=offset,
-            filter=filter,
-            weights=weights,
-            fusion=fusion,
-            keyword_weight=keyword_weight,
-            score_threshold=score_threshold,
-            max_false_match_rate=max_false_match_rate,
-            exclude=exclude,
-            include_query_products=include_query_products,
-        )
-        return self._sender.send(call)
-
-    def similar(
-        self,
-        product_id: str,
-        *,
-        model: str | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
-        score_threshold: float | None = None,
-        max_false_match_rate: float | None = None,
-    ) -> SearchResponse:
+    def similar(self, product_id: str, **options: Unpack[SimilarOptions]) -> SearchResponse:
         """Find products that look like this one; NotFound when there is none."""
-        call = calls.similar(
-            product_id,
-            model=model,
-            limit=limit,
-            offset=offset,
-            score_threshold=score_threshold,
-            max_false_match_rate=max_false_match_rate,
-        )
-        return self._sender.send(call)
+        place = path("products", product_id, "similar")
+        return self._send(Call("GET", place, SearchResponse, params=given(**options)))
 
     def embed(self, model: str, *, text: str | None = None, image: ImageInput | None = None) -> EmbedResponse:
-        """Return the unit vector of one text or one image.
-
-        Raises:
-            InvalidRequest: both or none are given, or the model takes no such input.
-            NotFound: there is no such model.
-            OSError: the image's file cannot be read.
-        """
-        return self._sender.send(calls.embed(model, text, image))
+        """Return the unit vector of one text or one image."""
+        body = given(text=text, **image_field(image))
+        return self._send(Call("POST", path("embed", model), EmbedResponse, json=body))
 
     def embed_texts(self, model: str, texts: Sequence[str]) -> EmbeddingsResponse:
-        """Embed up to 2,048 texts; a text that cannot be embedded is a `FailedItem`.
-
-        Raises:
-            InvalidRequest: nothing could be embedded; `param` names the first input.
-            NotFound: there is no such model.
-        """
-        return self._sender.send(calls.embed_texts(model, texts))
+        """Embed up to 2,048 texts; a text that cannot be embedded is a `FailedItem`."""
+        body = {"model": model, "modality": "text", "input": list(texts)}
+        return self._send(Call("POST", path("embeddings"), EmbeddingsResponse, json=body))
 
     def embed_images(self, model: str, images: Sequence[ImageInput]) -> EmbeddingsResponse:
-        """Embed up to 64 images: paths, bytes or URLs; an image that cannot be embedded is a `FailedItem`.
-
-        Raises:
-            InvalidRequest: nothing could be embedded; `param` names the first input.
-            NotFound: there is no such model.
-            OSError: an image's file cannot be read.
-        """
-        return self._sender.send(calls.embed_images(model, images))
+        """Embed up to 64 images: paths, bytes or URLs; an image that cannot be embedded is a `FailedItem`."""
+        inputs = encode_images(images)
+        body = {"model": model, "modality": "image", "input": inputs}
+        return self._send(Call("POST", path("embeddings"), EmbeddingsResponse, json=body))
 
     def caption(self, image: ImageInput, *, model: str | None = None) -> CaptionResponse:
-        """Write a caption for an image, by default with the first model that writes captions.
-
-        Raises:
-            InvalidRequest: the model writes no captions, or the image cannot be read.
-            NotFound: there is no such model, or none that writes captions.
-            OSError: the image's file cannot be read.
-        """
-        return self._sender.send(calls.caption(image, model))
+        """Write a caption for an image, by default with the first model that writes captions."""
+        body = given(model=model, **image_field(image))
+        return self._send(Call("POST", path("caption"), CaptionResponse, json=body))
 
     def models(self) -> list[Model]:
         """List the configured models with the versions that serve."""
-        return self._sender.send(calls.models())
+        return self._send(Call("GET", path("models"), list[Model]))
 
     def versions(self, model: str) -> list[ModelVersion]:
         """List the versions of a model that have a collection, oldest first."""
-        return self._sender.send(calls.versions(model))
+        return self._send(Call("GET", path("models", model, "versions"), list[ModelVersion]))
 
     def gaps(self, model: str, fingerprint: str, limit: int | None = None) -> GapsResponse:
         """List images that a version lacks, and as many that have failed with the reason."""
-        return self._sender.send(calls.gaps(model, fingerprint, limit))
+        place = path("models", model, "versions", fingerprint, "gaps")
+        return self._send(Call("GET", place, GapsResponse, params=given(limit=limit)))
 
     def stats(self) -> StatsResponse:
         """Count products and images, and those that each model has indexed."""
-        return self._sender.send(calls.stats())
+        return self._send(Call("GET", path("stats"), StatsResponse))
 
     def ready(self) -> ReadyResponse:
         """Check the whole service; problems are in the response, and raise nothing."""
-        return self._sender.send(calls.ready())
+        # Its problems are in the answer, which asks for no retry.
+        return self._send(
+            Call("GET", "/health/ready", ReadyResponse, repeatable=False, accepted_statuses=(503,))
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -269,9 +188,7 @@ class Vitrine:
         """Return the client."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the connections."""
         self.close()
 
@@ -280,7 +197,7 @@ class Jobs:
     """Bulk jobs of a service: `Vitrine.jobs`."""
 
     def __init__(self, sender: Sender) -> None:
-        self._sender = sender
+        self._send = sender.send
 
     def submit(self, kind: str, **args: Any) -> Job:
         """Start bulk work, such as `submit("build", model="dinov2")`.
@@ -289,29 +206,31 @@ class Jobs:
             InvalidRequest: the kind or an argument is unknown or wrong.
             Conflict: an equal job is at work; the message holds its id.
         """
-        return self._sender.send(calls.submit_job(kind, args))
+        body = {"kind": kind, "args": args}
+        return self._send(Call("POST", path("jobs"), Job, json=body, repeatable=False))
 
     def list(self, limit: int | None = None) -> list[Job]:
         """List the latest jobs, newest first."""
-        return self._sender.send(calls.list_jobs(limit))
+        return self._send(Call("GET", path("jobs"), builtins.list[Job], params=given(limit=limit)))
 
     def get(self, job_id: str) -> Job:
         """Read the state, the progress and the result of a job."""
-        return self._sender.send(calls.job(job_id))
+        return self._send(Call("GET", path("jobs", job_id), Job))
 
     def logs(self, job_id: str, lines: int | None = None) -> str:
         """Return the last lines that the job's process has written."""
-        return self._sender.send(calls.job_logs(job_id, lines))
+        return self._send(Call("GET", path("jobs", job_id, "logs"), str, params=given(lines=lines)))
 
     def report(self, job_id: str) -> bytes:
         """Return the page, in HTML, that an evaluation has written; NotFound for jobs that write none."""
-        return self._sender.send(calls.job_report(job_id))
+        return self._send(Call("GET", path("jobs", job_id, "report"), bytes))
 
     def error_page(
         self, job_id: str, limit: int | None = None, after: int | None = None
     ) -> builtins.list[RowError]:
         """List broken rows of an import, those behind row `after`."""
-        return self._sender.send(calls.job_errors(job_id, limit, after))
+        params = given(limit=limit, after=after)
+        return self._send(Call("GET", path("jobs", job_id, "errors"), builtins.list[RowError], params=params))
 
     def errors(self, job_id: str, page_size: int = 1000) -> Iterator[RowError]:
         """Iterate over all broken rows of an import, in their order."""
@@ -322,7 +241,7 @@ class Jobs:
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job; what it has done stays done. Conflict when it has ended."""
-        return self._sender.send(calls.cancel_job(job_id))
+        return self._send(Call("DELETE", path("jobs", job_id), Job, repeatable=False))
 
     def follow(self, job_id: str, poll_s: float = 1.0, patience_s: float = 120.0) -> Iterator[Job]:
         """Read a job every `poll_s` seconds until it has ended.
@@ -330,14 +249,16 @@ class Jobs:
         Raises:
             TryLater: the service has not answered for `patience_s` seconds.
         """
-        patience = Patience(patience_s)
+        failing_since = None
         while True:
             try:
                 job = self.get(job_id)
-            except TryLater as error:
-                patience.failed(error)
+            except TryLater:
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since >= patience_s:
+                    raise
             else:
-                patience.succeeded()
+                failing_since = None
                 yield job
                 if job.ended:
                     return
@@ -362,7 +283,7 @@ class Keys:
     """API keys of a service: `Vitrine.keys`; every call needs an admin's key."""
 
     def __init__(self, sender: Sender) -> None:
-        self._sender = sender
+        self._send = sender.send
 
     def create(
         self,
@@ -376,12 +297,13 @@ class Keys:
 
         The first key must be an admin's. From then on the service refuses requests without a key.
         """
-        return self._sender.send(calls.create_key(name, scopes, requests_per_s, burst))
+        body = given(name=name, scopes=[*scopes], requests_per_s=requests_per_s, burst=burst)
+        return self._send(Call("POST", path("keys"), CreateKeyResponse, json=body, repeatable=False))
 
     def list(self) -> list[ApiKey]:
         """List all keys, revoked ones too, oldest first."""
-        return self._sender.send(calls.list_keys())
+        return self._send(Call("GET", path("keys"), builtins.list[ApiKey]))
 
     def revoke(self, key_id: str) -> None:
         """End a key for good."""
-        self._sender.send(calls.revoke_key(key_id))
+        self._send(Call("DELETE", path("keys", key_id), type(None)))

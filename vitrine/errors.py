@@ -1,19 +1,9 @@
-"""Errors that a call may raise.
+"""Errors that a call may raise; each is a `ServiceError`. `BY_STATUS` has the status of each."""
 
-ServiceError               the service answered with an error
-├── InvalidRequest         413, 415, 422: the request can never work; `param` names the field
-├── Unauthenticated        401: no key, or one that is not known
-├── Forbidden              403: the key lacks a scope
-├── NotFound               404
-├── Conflict               409: it contradicts what is stored, or an equal job is at work
-└── TryLater               the same call may work later
-    ├── FetchFailed        424: the server behind a URL failed
-    ├── RateLimited        429: too many requests with this key
-    ├── Unavailable        503: a model or the store is away, or the time is up
-    └── Unreachable        nothing answered at all
-"""
+from dataclasses import KW_ONLY, dataclass
 
 
+@dataclass(eq=False)
 class ServiceError(Exception):
     """An error of the service.
 
@@ -22,23 +12,16 @@ class ServiceError(Exception):
     `retry_after_s` is the time in seconds to wait before a retry. A value that the service did not send is None.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        type: str = "unreachable",
-        param: str | None = None,
-        request_id: str | None = None,
-        status: int = 0,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.type = type
-        self.param = param
-        self.request_id = request_id
-        self.status = status
-        self.retry_after_s = retry_after_s
+    message: str
+    _: KW_ONLY
+    type: str = "unreachable"
+    param: str | None = None
+    request_id: str | None = None
+    status: int = 0
+    retry_after_s: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
 
 
 class InvalidRequest(ServiceError):
@@ -82,17 +65,9 @@ class Unreachable(TryLater):
 
 
 BY_STATUS: dict[int, type[ServiceError]] = {
-    401: Unauthenticated,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    413: InvalidRequest,
-    415: InvalidRequest,
-    422: InvalidRequest,
-    424: FetchFailed,
-    429: RateLimited,
-    502: Unavailable,
-    503: Unavailable,
-    504: Unavailable,
+    **{401: Unauthenticated, 403: Forbidden, 404: NotFound, 409: Conflict},
+    **dict.fromkeys((413, 415, 422), InvalidRequest),
+    **{424: FetchFailed, 429: RateLimited},
+    **dict.fromkeys((502, 503, 504), Unavailable),
 }
 """Other statuses are a plain ServiceError. 502 and 504 come from proxies in front of the service."""

@@ -4,11 +4,13 @@ A negative weight pushes results away from the part.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+from vitrine.schemas.search import Fusion
 
 ImageInput = str | bytes | PathLike[str]
 """The bytes of an image file, its path, or its http(s) URL, which the service then fetches."""
@@ -29,6 +31,18 @@ def encode_image(image: ImageInput) -> str:
         return str(image)
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     return base64.b64encode(data).decode("ascii")
+
+
+def encode_images(images: Sequence[ImageInput]) -> list[str]:
+    """Encode images for a request, in order; same errors as `encode_image`."""
+    return [encode_image(image) for image in images]
+
+
+def image_field(image: ImageInput | None) -> dict[str, str]:
+    """Encode the one image of a request under the name of its field; no image makes no field."""
+    if image is None:
+        return {}
+    return {"image_url" if is_url(image) else "image": encode_image(image)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,44 @@ Query = str | bytes | PathLike[str] | Part | Sequence[Part]
 """A string is a text. Bytes and paths are an image. Several things, or weights, take parts."""
 
 
+class PageOptions(TypedDict, total=False):
+    """Page of results, and what is near enough for it."""
+
+    limit: int | None
+    offset: int | None
+    score_threshold: float | None
+    max_false_match_rate: float | None
+
+
+class SimilarOptions(PageOptions, total=False):
+    """Options of `similar`."""
+
+    model: str | None
+
+
+class QueryOptions(PageOptions, total=False):
+    """Options that `search` and `compare` share."""
+
+    filter: Mapping[str, Any] | None
+    weights: Mapping[str, float] | None
+    fusion: Fusion | None
+    keyword_weight: float | None
+    exclude: Sequence[str] | None
+    include_query_products: bool | None
+
+
+class SearchOptions(QueryOptions, total=False):
+    """Options of `search`; `model` is an encoder's name, by default the ensemble."""
+
+    model: str | None
+
+
+class CompareOptions(QueryOptions, total=False):
+    """Options of `compare`; `models` are by default every encoder and the ensemble."""
+
+    models: Sequence[str] | None
+
+
 def encode_query(query: Query) -> str | list[dict[str, Any]]:
     """Encode a query as `vitrine.schemas.search.Query` describes it.
 
@@ -95,17 +147,16 @@ def encode_query(query: Query) -> str | list[dict[str, Any]]:
     return [_encode_part(part) for part in query]
 
 
+_TYPES = {TextPart: "text", ProductPart: "product_id", ProductImagePart: "image_id"}
+
+
 def _encode_part(part: Part) -> dict[str, Any]:
-    if isinstance(part, TextPart):
-        return {"type": "text", **asdict(part)}
-    if isinstance(part, ProductPart):
-        return {"type": "product_id", **asdict(part)}
-    if isinstance(part, ProductImagePart):
-        return {"type": "image_id", **asdict(part)}
-    if not isinstance(part, ImagePart):
+    if isinstance(part, ImagePart):
+        kind = "image_url" if is_url(part.image) else "image"
+        box = {} if part.box is None else {"box": asdict(part.box)}
+        return {"type": kind, kind: encode_image(part.image), "weight": part.weight, **box}
+    if type(part) not in _TYPES:
         raise TypeError(
             f"a part is one of TextPart, ImagePart, ProductPart and ProductImagePart, not {type(part).__name__}"
         )
-    kind = "image_url" if is_url(part.image) else "image"
-    box = {} if part.box is None else {"box": asdict(part.box)}
-    return {"type": kind, kind: encode_image(part.image), "weight": part.weight, **box}
+    return {"type": _TYPES[type(part)], **asdict(part)}

@@ -5,15 +5,18 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from vitrine.errors import BY_STATUS, RateLimited, ServiceError, TryLater, Unavailable, Unreachable
+from vitrine.errors import BY_STATUS, RateLimited, ServiceError, Unavailable, Unreachable
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _MAX_SHOWN_CHARS = 200
@@ -44,76 +47,41 @@ class Retries:
         return min(wait_s, self.max_wait_s)
 
 
-@dataclass(slots=True)
-class Patience:
-    """Tolerance of failures in a row, for `limit_s` seconds."""
-
-    limit_s: float
-    _since: float | None = field(default=None, init=False)
-
-    def failed(self, error: TryLater) -> None:
-        """Record a failure.
-
-        Raises:
-            TryLater: the failures last too long.
-        """
-        now = time.monotonic()
-        self._since = now if self._since is None else self._since
-        if now - self._since >= self.limit_s:
-            raise error
-
-    def succeeded(self) -> None:
-        """Forget the failures."""
-        self._since = None
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Address and key of a service; `timeout_s` bounds each attempt, in seconds."""
-
-    url: str
-    key: str | None = field(repr=False)
-    timeout_s: float
-    retries: Retries
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers of every request."""
-        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
-
-
-def settings(
-    url: str | None = None, key: str | None = None, timeout_s: float = 60.0, retries: Retries | None = None
-) -> Settings:
-    """Complete the arguments by VITRINE_URL and VITRINE_KEY.
+def connection(url: str | None, key: str | None, timeout_s: float) -> dict[str, Any]:
+    """Return the arguments of an HTTP client, by default with VITRINE_URL and VITRINE_KEY.
 
     Raises:
         ValueError: the URL is none, or the key cannot be sent.
     """
     url = url or os.environ.get("VITRINE_URL") or DEFAULT_URL
-    key = key or os.environ.get("VITRINE_KEY") or None
+    key = key or os.environ.get("VITRINE_KEY")
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"the URL of the service begins with http:// or https://, unlike {url!r}")
-    if key is not None and not (key.isascii() and key.isprintable()):
+    if key and not (key.isascii() and key.isprintable()):
         raise ValueError("a key consists of printable ASCII characters")
-    return Settings(url.rstrip("/"), key, timeout_s, retries or Retries())
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return {"base_url": url.rstrip("/"), "headers": headers, "timeout": timeout_s}
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """A request that is not sent yet.
+    """A request that is not sent yet; a successful response is read as `kind`.
 
-    Sending it twice does no harm if it is `repeatable`. `read` turns a successful response into a value.
-    `accepted_statuses` count as success too.
+    Sending it twice does no harm if it is `repeatable`. `accepted_statuses` count as success too.
     """
 
     method: str
     path: str
-    read: Callable[[httpx.Response], T]
+    kind: type[T]
     params: Mapping[str, Any] | None = None
     json: Any = None
     repeatable: bool = True
     accepted_statuses: Collection[int] = ()
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Arguments of the HTTP client's method `request`."""
+        return {"method": self.method, "url": self.path, "params": self.params, "json": self.json}
 
     def result(self, response: httpx.Response, retried: bool) -> T:
         """Read the response to the first attempt or to a retry.
@@ -124,17 +92,18 @@ class Call(Generic[T]):
         # An earlier attempt may have deleted it, and its response was lost.
         gone = retried and self.method == "DELETE" and response.status_code == 404
         # HAProxy answers with the same status, as an error, for a gateway that is away.
-        accepted = response.status_code in self.accepted_statuses and not _is_error(response)
+        accepted = response.status_code in self.accepted_statuses and not _error_fields(response)
         if not (response.is_success or gone or accepted):
             raise _error_of(response)
         try:
-            return self.read(response)
+            content: T = _content(response, self.kind)
         except (ValidationError, ValueError) as error:
             raise ServiceError(
                 f"{response.request.url} answers, but not as Vitrine does: {type(error).__name__}",
                 type="unexpected_answer",
                 status=response.status_code,
             ) from error
+        return content
 
 
 def path(*parts: str) -> str:
@@ -142,52 +111,41 @@ def path(*parts: str) -> str:
     return "/".join(["/v1", *(quote(part, safe="") for part in parts)])
 
 
-def json_of(kind: type[T]) -> Callable[[httpx.Response], T]:
-    """Make a reader of JSON of this type."""
-    adapter = TypeAdapter(kind)
-    return lambda response: adapter.validate_json(response.content)
+def given(**values: Any) -> dict[str, Any]:
+    """Keep the values that are not None; the service decides about the others."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def nothing(_: httpx.Response) -> None:
-    """Read a response without content."""
+def _content(response: httpx.Response, kind: Any) -> Any:
+    """Read nothing, text or bytes as they are, and any other type from JSON."""
+    if kind is type(None):
+        return None
+    if kind is str:
+        return response.text
+    return response.content if kind is bytes else _adapter(kind).validate_json(response.content)
 
 
-def text(response: httpx.Response) -> str:
-    """Read a response as text."""
-    return response.text
+_adapter = cache(TypeAdapter)
 
 
-def content(response: httpx.Response) -> bytes:
-    """Read the bytes of a response."""
-    return response.content
-
-
-def _is_error(response: httpx.Response) -> bool:
+def _error_fields(response: httpx.Response) -> dict[str, Any] | None:
+    """Read an error of Vitrine; None where the response is none."""
     try:
-        return "error" in response.json()
-    except (ValueError, TypeError):
-        return False
+        error = response.json()["error"]
+        return {name: error[name] for name in ("message", "type")} | {
+            name: error.get(name) for name in ("param", "request_id")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _error_of(response: httpx.Response) -> ServiceError:
+    # A proxy in front of the service has its own error pages.
+    shown = response.text.strip()[:_MAX_SHOWN_CHARS]
+    page = f"{response.status_code} {response.reason_phrase}: {shown}"
+    fields = _error_fields(response) or {"message": page, "type": "unexpected_answer"}
     kind = BY_STATUS.get(response.status_code, ServiceError)
-    try:
-        error = response.json()["error"]
-        fields = {name: error.get(name) for name in ("param", "request_id")}
-        message, error_type = str(error["message"]), str(error["type"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        # A proxy in front of the service has its own error pages.
-        fields = {}
-        shown = response.text.strip()[:_MAX_SHOWN_CHARS]
-        message = f"{response.status_code} {response.reason_phrase}: {shown}"
-        error_type = "unexpected_answer"
-    return kind(
-        message,
-        type=error_type,
-        status=response.status_code,
-        retry_after_s=_retry_after_s(response),
-        **fields,
-    )
+    return kind(status=response.status_code, retry_after_s=_retry_after_s(response), **fields)
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
@@ -199,19 +157,24 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def _unreachable(url: httpx.URL, error: httpx.TransportError) -> Unreachable:
-    reason = "did not answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
-    return Unreachable(f"the service at {url} does not answer: {reason or type(error).__name__}")
+@contextmanager
+def _reached(url: httpx.URL) -> Iterator[None]:
+    """Turn errors of the connection into Unreachable."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        reason = "did not answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
+        raise Unreachable(
+            f"the service at {url} does not answer: {reason or type(error).__name__}"
+        ) from error
 
 
 class Sender:
     """A connection to the service; safe to use from several threads."""
 
-    def __init__(self, settings: Settings, transport: httpx.BaseTransport | None) -> None:
-        self._retries = settings.retries
-        self._http = httpx.Client(
-            base_url=settings.url, headers=settings.headers, timeout=settings.timeout_s, transport=transport
-        )
+    def __init__(self, http: httpx.Client, retries: Retries | None) -> None:
+        self._http = http
+        self._retries = retries or Retries()
 
     def close(self) -> None:
         """Close the connections."""
@@ -223,33 +186,25 @@ class Sender:
         Raises:
             ServiceError: the last response is an error.
         """
-        failures = 0
-        while True:
+        for failures in count():
             try:
-                return self._send_once(call, retried=failures > 0)
+                with _reached(self._http.base_url):
+                    response = self._http.request(**call.request)
+                return call.result(response, retried=failures > 0)
             except ServiceError as error:
-                failures += 1
-                wait_s = self._retries.wait_s(error, failures) if call.repeatable else None
+                wait_s = self._retries.wait_s(error, failures + 1) if call.repeatable else None
                 if wait_s is None:
                     raise
             time.sleep(wait_s)
-
-    def _send_once(self, call: Call[T], retried: bool) -> T:
-        try:
-            response = self._http.request(call.method, call.path, params=call.params, json=call.json)
-        except httpx.TransportError as error:
-            raise _unreachable(self._http.base_url, error) from error
-        return call.result(response, retried)
+        raise AssertionError
 
 
 class AsyncSender:
     """A connection to the service, for one event loop."""
 
-    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
-        self._retries = settings.retries
-        self._http = httpx.AsyncClient(
-            base_url=settings.url, headers=settings.headers, timeout=settings.timeout_s, transport=transport
-        )
+    def __init__(self, http: httpx.AsyncClient, retries: Retries | None) -> None:
+        self._http = http
+        self._retries = retries or Retries()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -261,20 +216,14 @@ class AsyncSender:
         Raises:
             ServiceError: the last response is an error.
         """
-        failures = 0
-        while True:
+        for failures in count():
             try:
-                return await self._send_once(call, retried=failures > 0)
+                with _reached(self._http.base_url):
+                    response = await self._http.request(**call.request)
+                return call.result(response, retried=failures > 0)
             except ServiceError as error:
-                failures += 1
-                wait_s = self._retries.wait_s(error, failures) if call.repeatable else None
+                wait_s = self._retries.wait_s(error, failures + 1) if call.repeatable else None
                 if wait_s is None:
                     raise
             await asyncio.sleep(wait_s)
-
-    async def _send_once(self, call: Call[T], retried: bool) -> T:
-        try:
-            response = await self._http.request(call.method, call.path, params=call.params, json=call.json)
-        except httpx.TransportError as error:
-            raise _unreachable(self._http.base_url, error) from error
-        return call.result(response, retried)
+        raise AssertionError

@@ -9,7 +9,7 @@ from functools import partial
 from core.concurrency import TtlCache, run_in
 from core.errors import ModelUnavailable, VitrineError, expected
 from core.telemetry import Stage
-from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, ImageInput, Vector
+from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
 from deployments.observability.telemetry import called, start_telemetry
 from deployments.replicas.batching import Batches
 from deployments.replicas.embedding_cache import CachedEmbeddings
@@ -59,6 +59,11 @@ class EncoderReplica:
         with called("encode", self._encoder.info.name, len(inputs)):
             vectors = await asyncio.gather(*(self._embed_or_probe(item) for item in inputs))
         return Encoded(self._encoder.info, list(vectors), {"replica": (time.perf_counter() - started) * 1e3})
+
+    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        """Count the tokens that the model reads of these texts, beside the model."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoders, self._encoder.count_tokens, texts)
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Write captions for image files; each succeeds or fails alone, in input order.

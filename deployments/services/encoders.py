@@ -9,7 +9,7 @@ from core.concurrency import TtlCache
 from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModality, VitrineError
 from core.ports import EncoderClient
 from core.search import ENSEMBLE
-from core.types import CaptionCounts, Captioned, Encoded, EncoderInfo, EncoderInput, Modality
+from core.types import CaptionCounts, Captioned, Encoded, EncoderInfo, EncoderInput, Modality, TokenCount
 from deployments.observability.telemetry import note_model
 
 VERSIONS_TTL_S = 10.0
@@ -161,6 +161,13 @@ class Embedder:
                 await encoder.describe(), [item for item in inputs if isinstance(item, VitrineError)]
             )
         return _with_failures(inputs, await _encode(encoder, list(sound.values())))
+
+    async def count_tokens(
+        self, encoder: EncoderClient, inputs: Sequence[EncoderInput | VitrineError]
+    ) -> TokenCount:
+        """Count the tokens that the model reads of those inputs that are texts; same errors as `embed`."""
+        texts = [item for item in inputs if isinstance(item, str)]
+        return await encoder.count_tokens(texts) if texts else TokenCount()
 
 
 async def _encode(encoder: EncoderClient, inputs: Sequence[EncoderInput]) -> Encoded:

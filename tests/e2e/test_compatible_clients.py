@@ -5,7 +5,6 @@ import io
 
 import httpx
 import numpy as np
-import openai
 import pytest
 from openai import OpenAI
 from PIL import Image
@@ -40,17 +39,10 @@ def test_the_official_client_embeds_64_large_images_and_one_fails_alone(official
     assert [index for index, vector in enumerate(vectors) if vector is None] == [5]
     norms = [np.linalg.norm(vector) for vector in vectors if vector is not None]
     assert norms == pytest.approx([1.0] * 63, abs=1e-4)
-    again = official.embeddings.create(model="openclip", input=uri(images[63]))
+    again = official.embeddings.create(model="openclip", input=[uri(images[63]), "a red dress"])
     assert again.data[0].embedding == pytest.approx(vectors[63], abs=1e-3)
-
-
-def test_texts_and_images_land_in_one_space(official: OpenAI) -> None:
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), "red").save(buffer, "PNG")
-    answer = official.embeddings.create(model="openclip", input=["a red dress", uri(buffer.getvalue())])
-    assert len({len(item.embedding) for item in answer.data}) == 1
-    with pytest.raises(openai.UnprocessableEntityError, match="openclip"):
-        official.embeddings.create(model="dinov2", input="a red dress")
+    # Three words, with the start and the end of the text.
+    assert again.usage.prompt_tokens >= 5
 
 
 def test_weaviate_can_be_pointed_here(client: httpx.Client) -> None:
@@ -59,9 +51,3 @@ def test_weaviate_can_be_pointed_here(client: httpx.Client) -> None:
     body = {"texts": ["a red dress"], "images": [base64.b64encode(noise(1)).decode()]}
     answer = client.post("/vectorize", json=body).json()
     assert len(answer["textVectors"][0]) == len(answer["imageVectors"][0]) == meta["dimension"]
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]"])
-def test_the_service_fetches_nothing_from_its_own_machine(client: httpx.Client, host: str) -> None:
-    answer = client.post("/v1/embed/openclip", json={"image_url": f"http://{host}/"})
-    assert (answer.status_code, answer.json()["error"]["type"]) == (422, "unfetchable_url")

@@ -6,7 +6,7 @@ It counts the inputs that it has encoded.
 from collections.abc import Sequence
 
 from core.errors import InvalidInput, ModelUnavailable, VitrineError
-from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Vector
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, TokenCount, Vector
 from models.config import CaptionConfig, EncoderConfig
 from models.registry import load_encoder
 
@@ -30,6 +30,9 @@ class LocalEncoder:
         info = await self.describe()
         self.encoded += len(inputs)
         return Encoded(info, [self._one(item) for item in inputs])
+
+    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        return self._encoder.count_tokens(texts)
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         info = await self.describe()

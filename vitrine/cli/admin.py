@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitrine.cli.output import facts, table
 from vitrine.cli.service import Exit, Service, asks
 
 if TYPE_CHECKING:
     from vitrine.client import Vitrine
-    from vitrine.schemas.operations import IndexCounts, Model, ModelVersion
+    from vitrine.schemas.operations import IndexCounts, ModelVersion
 
 
 @asks
@@ -19,8 +20,6 @@ def models(
     service: Service,
 ) -> None:
     """List the models that serve, or all versions of one."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         if model is not None:
             versions = client.versions(model)
@@ -28,7 +27,7 @@ def models(
             service.show(versions, lambda: table(("live", *_VERSION), rows))
             return
         served = client.models()
-    rows = [(each.model, *_serving(each)) for each in served]
+    rows = [(each.model, *_version(each.serving, each.problem)) for each in served]
     service.show(served, lambda: table(("model", *_VERSION), rows))
 
 
@@ -43,8 +42,6 @@ def gaps(
     service: Service,
 ) -> None:
     """List the images that a version of a model lacks, and those in quarantine, with the reason."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         found = client.gaps(model, fingerprint or _served(client, model), limit)
     rows = [(each.product_id, each.image_id, "missing") for each in found.missing]
@@ -57,21 +54,16 @@ def stats(*, service: Service) -> None:
     """Count products, images, and the images that each model has indexed."""
     from rich.console import Group
 
-    from vitrine.cli.output import facts, table
-
     with service.client() as client:
         answer = client.stats()
     rows = [(name, *_counts(counts)) for name, counts in answer.models.items()]
     totals = {"products": answer.products, "images": answer.images}
-    columns = ("model", "indexed", "missing", "failed")
-    service.show(answer, lambda: Group(facts(totals), table(columns, rows)))
+    service.show(answer, lambda: Group(facts(totals), table(("model", *_COUNTS), rows)))
 
 
 @asks
 def ready(*, service: Service) -> None:
     """Check that every model works by a real pass through it; exit code 4 where one does not."""
-    from vitrine.cli.output import facts
-
     with service.client() as client:
         answer = client.ready()
     service.show(answer, lambda: facts({"ready": answer.ready, **answer.problems}))
@@ -79,17 +71,8 @@ def ready(*, service: Service) -> None:
         raise typer.Exit(Exit.TRY_LATER)
 
 
-_VERSION = (
-    "version",
-    "dimension",
-    "takes",
-    "precision",
-    "device",
-    "indexed",
-    "missing",
-    "failed",
-    "checkpoint",
-)
+_COUNTS = ("indexed", "missing", "failed")
+_VERSION = ("version", "dimension", "takes", "precision", "device", *_COUNTS, "checkpoint")
 
 
 def _served(client: "Vitrine", model: str) -> str:
@@ -103,22 +86,12 @@ def _served(client: "Vitrine", model: str) -> str:
     raise NotFound(f"there is no model {model!r}")
 
 
-def _version(version: "ModelVersion") -> tuple[Any, ...]:
-    return (
-        version.fingerprint,
-        version.dimension,
-        ", ".join(version.modalities),
-        version.precision,
-        version.device,
-        *_counts(version.counts),
-        version.checkpoint,
-    )
-
-
-def _serving(model: "Model") -> tuple[Any, ...]:
-    if model.serving is None:
-        return (model.problem or "does not serve",)
-    return _version(model.serving)
+def _version(version: "ModelVersion | None", problem: str | None = None) -> tuple[Any, ...]:
+    if version is None:
+        return (problem or "does not serve",)
+    takes = ", ".join(version.modalities)
+    ran_by = (version.fingerprint, version.dimension, takes, version.precision, version.device)
+    return (*ran_by, *_counts(version.counts), version.checkpoint)
 
 
 def _counts(counts: "IndexCounts | None") -> tuple[Any, ...]:
@@ -126,24 +99,15 @@ def _counts(counts: "IndexCounts | None") -> tuple[Any, ...]:
 
 
 keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
-
-
-class Scope(StrEnum):
-    """Scopes of a key; typer takes no list of literals."""
-
-    READ = "read"
-    WRITE = "write"
-    ADMIN = "admin"
+Scope = StrEnum("Scope", ("read", "write", "admin"))
+"""Scopes of a key; typer takes no list of literals."""
 
 
 @keys_app.command()
 @asks
 def create(
     name: Annotated[str, typer.Argument(help="Owner or purpose of the key.")],
-    scope: Annotated[
-        list[Scope],
-        typer.Option(help="Scope: admin includes write, write includes read."),
-    ],
+    scope: Annotated[list[Scope], typer.Option(help="Scope: admin includes write, write includes read.")],
     requests_per_s: Annotated[
         float | None, typer.Option(help="Rate limit of this key; default: the configured one.")
     ] = None,
@@ -153,9 +117,8 @@ def create(
 ) -> None:
     """Make a key and print it once. The first must be an admin's; from then on the service needs keys."""
     with service.client() as client:
-        made = client.keys.create(
-            name, [each.value for each in scope], requests_per_s=requests_per_s, burst=burst
-        )
+        scopes: list[Any] = [each.value for each in scope]
+        made = client.keys.create(name, scopes, requests_per_s=requests_per_s, burst=burst)
     # The key alone, so that a script can take it as it is.
     service.show(made, lambda: made.key)
 
@@ -164,8 +127,6 @@ def create(
 @asks
 def list_keys(*, service: Service) -> None:
     """List all keys, revoked ones too, without their secrets."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         keys = client.keys.list()
     rows = [

@@ -1,26 +1,33 @@
 """Commands on a Serve configuration: `config check`, `backup`, `backups` and `restore`."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitrine.cli.service import Exit
+from vitrine.cli.output import facts, table
+from vitrine.cli.service import Exit, Output, asks
 
 if TYPE_CHECKING:
     from catalog.backup import Transfer
     from catalog.database import CatalogConfig
 
+_SHOWN = 5
+ConfigFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A Serve configuration.")]
+Place = Annotated[
+    str,
+    typer.Argument(help="Place of the backups: a folder, or a URL of fsspec such as s3://bucket/backups."),
+]
 
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 
 
 @config_app.command("check")
+@asks
 def check(
     configs: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Serve configurations.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")] = False,
+    *,
+    output: Output,
 ) -> None:
     """List the mistakes of Serve configurations, each with its file, line and field.
 
@@ -34,8 +41,8 @@ def check(
 
     found = {config: check_serve_file(config) for config in configs}
     mistakes = [mistake for each in found.values() for mistake in each]
-    if as_json:
-        typer.echo(json.dumps([asdict(mistake) for mistake in mistakes], indent=2, ensure_ascii=False))
+    if output.as_json:
+        output.show(mistakes, str)
     else:
         for mistake in mistakes:
             typer.echo(str(mistake), err=True)
@@ -45,41 +52,29 @@ def check(
         raise typer.Exit(Exit.UNSET if all(each.unset for each in mistakes) else Exit.MISCONFIGURED)
 
 
-_SHOWN = 5
-ConfigFile = Annotated[
-    Path,
-    typer.Argument(exists=True, dir_okay=False, help="A Serve configuration: its gateway names the catalog."),
-]
-Place = Annotated[
-    str,
-    typer.Argument(help="Place of the backups: a folder, or a URL of fsspec such as s3://bucket/backups."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")]
-
-
-def backup(config: ConfigFile, place: Place, as_json: AsJson = False) -> None:
+@asks
+def backup(config: ConfigFile, place: Place, *, output: Output) -> None:
     """Store the catalog as it is now, with every image file that the place does not have yet.
 
-    The service may run meanwhile. Exit code 5 where image files are missing or damaged: the backup
-    holds all others.
+    The configuration's gateway names the catalog. The service may run meanwhile. Exit code 5 where image files
+    are missing or damaged: the backup holds all others.
     """
     from catalog.backup import back_up
 
-    _show(back_up(_catalog(config), place), as_json)
+    _show(back_up(_catalog(config), place), output)
 
 
-def backups(place: Place, as_json: AsJson = False) -> None:
+@asks
+def backups(place: Place, *, output: Output) -> None:
     """List the complete backups of a place, oldest first."""
     from catalog.backup import Archive
 
     found = Archive(place).snapshots()
-    if as_json:
-        typer.echo(json.dumps([each.model_dump() for each in found], indent=2))
-        return
-    for each in found:
-        typer.echo(f"{each.id}  {each.database}  {each.products} products, {each.images} images")
+    rows = [(each.id, each.database, each.products, each.images) for each in found]
+    output.show(found, lambda: table(("backup", "database", "products", "images"), rows))
 
 
+@asks
 def restore(
     config: ConfigFile,
     place: Place,
@@ -90,7 +85,8 @@ def restore(
             help="Milvus is complete: encode nothing anew. Afterwards run `vitrine verify --repair`."
         ),
     ] = False,
-    as_json: AsJson = False,
+    *,
+    output: Output,
 ) -> None:
     """Restore a backup into an empty database, with the image files that are missing there.
 
@@ -99,7 +95,7 @@ def restore(
     """
     from catalog.backup import restore as bring_back
 
-    _show(bring_back(_catalog(config), place, snapshot, keep_index), as_json)
+    _show(bring_back(_catalog(config), place, snapshot, keep_index), output)
 
 
 def _catalog(config: Path) -> "CatalogConfig":
@@ -108,20 +104,19 @@ def _catalog(config: Path) -> "CatalogConfig":
     return catalog_of(config)
 
 
-def _show(done: "Transfer", as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({**asdict(done), "snapshot": done.snapshot.model_dump()}, indent=2))
-    else:
-        found = done.snapshot
-        typer.echo(f"backup {found.id}: {found.products} products, {found.images} images")
-        for kind, copied in (("image files", done.images), ("reports", done.reports)):
-            typer.echo(
-                f"{kind}: {copied.copied} copied ({copied.copied_bytes / 2**20:.1f} MiB), {copied.present} were there"
-            )
-            for wrong, names in (("missing", copied.missing), ("damaged", copied.damaged)):
-                if names:
-                    examples = ", ".join(names[:_SHOWN])
-                    typer.echo(f"{len(names)} {kind} are {wrong}, such as {examples}", err=True)
+def _show(done: "Transfer", output: Output) -> None:
+    kinds = {"image files": done.images, "reports": done.reports}
+    shown: dict[str, Any] = {"backup": done.snapshot.id, "products": done.snapshot.products}
+    shown["images"] = done.snapshot.images
+    for kind, each in kinds.items():
+        size = f"{each.copied_bytes / 2**20:.1f} MiB"
+        shown[kind] = f"{each.copied:,} copied ({size}), {each.present:,} were there"
+    output.show(done, lambda: facts(shown))
+    for kind, each in kinds.items():
+        for wrong, names in (("missing", each.missing), ("damaged", each.damaged)):
+            if names:
+                examples = ", ".join(names[:_SHOWN])
+                typer.echo(f"{len(names)} {kind} are {wrong}, such as {examples}", err=True)
     if done.files_belong_to_another:
         typer.echo(
             "the store of image files belongs to another database, so this one removes no file: give it a "

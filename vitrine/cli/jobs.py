@@ -1,8 +1,10 @@
 """Commands `jobs …`, and following a job to its end with a progress bar."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from core.errors import NotFound
-from vitrine.cli.output import console
-from vitrine.cli.service import Exit, OptionGroup, Service, asks
+from vitrine.cli.output import console, evaluation, facts, table
+from vitrine.cli.service import Exit, Output, Service, asks
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,29 +21,29 @@ if TYPE_CHECKING:
 
     from catalog.opening import Catalog
     from vitrine.client import Vitrine
-    from vitrine.schemas.operations import Job, RowError
+    from vitrine.schemas.operations import Job
 
 
-_PANEL = "Job"
 POLL_S = 1.0
-_ROWS_AT_ONCE = 1000
+job_option = partial(typer.Option, rich_help_panel="Job")
+CancelOnInterrupt = Annotated[
+    bool,
+    job_option(
+        "--cancel-on-interrupt",
+        help="Let Ctrl-C cancel the job; without it Ctrl-C only stops following, and the job goes on.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Local(OptionGroup):
+class Local(Service):
     """Choice between the service and this process, which then needs the database and Milvus itself."""
 
-    local: Annotated[
-        bool,
-        typer.Option("--local", help="Work in this process, without the service.", rich_help_panel=_PANEL),
-    ] = False
+    local: Annotated[bool, job_option("--local", help="Work in this process, without the service.")] = False
     config: Annotated[
         Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="Serve configuration, with --local; default: the running one.",
-            rich_help_panel=_PANEL,
+        job_option(
+            exists=True, dir_okay=False, help="Serve configuration, with --local; default: the running one."
         ),
     ] = None
 
@@ -64,23 +66,13 @@ class JobOptions(Local):
 
     address: Annotated[
         str | None,
-        typer.Option(
+        job_option(
             help="Ray cluster, with --local; default: that of RAY_ADDRESS; else a new one, or for promote, "
-            "rollback and prune the one on this machine.",
-            rich_help_panel=_PANEL,
+            "rollback and prune the one on this machine."
         ),
     ] = None
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Submit the job and print its id.", rich_help_panel=_PANEL)
-    ] = False
-    cancel_on_interrupt: Annotated[
-        bool,
-        typer.Option(
-            "--cancel-on-interrupt",
-            help="Let Ctrl-C cancel the job; without it Ctrl-C only stops following, and the job goes on.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = False
+    detach: Annotated[bool, job_option("--detach", help="Submit the job and print its id.")] = False
+    cancel_on_interrupt: CancelOnInterrupt = False
 
     def __post_init__(self) -> None:
         Local.__post_init__(self)
@@ -89,7 +81,7 @@ class JobOptions(Local):
         if self.detach and self.local:
             raise typer.BadParameter("a job of this process ends with it", param_hint="--detach")
 
-    def do(self, service: Service, kind: str, **args: Any) -> "Job":
+    def do(self, kind: str, **args: Any) -> "Job":
         """Submit a job and follow it, or run it here, and print its result; arguments of None are left out.
 
         Raises:
@@ -99,13 +91,13 @@ class JobOptions(Local):
         if self.local:
             job = self._run_here(kind, given)
         else:
-            with service.client() as client:
+            with self.client() as client:
                 job = client.jobs.submit(kind, **given)
                 if self.detach:
-                    service.show(job, lambda: job.job_id)
+                    self.show(job, lambda: job.job_id)
                     return job
                 job = follow(client, job.job_id, self.cancel_on_interrupt)
-        show_end(service, job)
+        show_end(self, job)
         return job
 
     def _run_here(self, kind: str, args: dict[str, Any]) -> "Job":
@@ -120,13 +112,13 @@ class JobOptions(Local):
             raise typer.Exit(Exit.INTERRUPTED) from None
         return Job.model_validate(job, from_attributes=True)
 
-    def require_person(self, service: Service) -> None:
+    def require_person(self) -> None:
         """Refuse to ask a question that nobody can answer.
 
         Raises:
             typer.BadParameter: the output is for a script.
         """
-        if self.detach or service.as_json:
+        if self.detach or self.as_json:
             raise typer.BadParameter("give --yes: nobody can be asked", param_hint="--yes")
 
 
@@ -154,14 +146,14 @@ def follow(client: "Vitrine", job_id: str, cancel_on_interrupt: bool) -> "Job":
     return job
 
 
-def show_end(service: Service, job: "Job") -> None:
+def show_end(output: Output, job: "Job") -> None:
     """Print the result of a job.
 
     Raises:
         typer.Exit: it has not succeeded, or its result is a refusal.
     """
-    if job.state == "succeeded" or service.as_json:
-        service.show(job, lambda: _drawn(job))
+    if job.state == "succeeded" or output.as_json:
+        output.show(job, lambda: _drawn(job))
     if job.state != "succeeded":
         why = job.error or _WHY.get(job.state, "")
         typer.echo(f"job {job.job_id} {_ENDED.get(job.state, job.state)}{why and ': '}{why}", err=True)
@@ -171,8 +163,6 @@ def show_end(service: Service, job: "Job") -> None:
 
 
 def _drawn(job: "Job") -> "RenderableType":
-    from vitrine.cli.output import evaluation, facts
-
     result = dict(job.result or {})
     if isinstance(gate := result.get("quality_gate"), dict):
         result["quality_gate"] = gate.get("reason")
@@ -199,25 +189,12 @@ _WHY = {"interrupted": "its process died; the same command again goes on where i
 
 
 def _bar() -> "Progress":
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[pace]}", markup=False),
-    )
+    done = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # What is no terminal gets no bar, so that logs of scripts stay readable.
     errors = console(stderr=True)
+    columns = (SpinnerColumn(), "{task.description}", *done, "{task.fields[pace]}")
     return Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
 
 
@@ -245,8 +222,6 @@ def list_jobs(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Jobs to list.")] = 20, *, service: Service
 ) -> None:
     """List the latest jobs, newest first."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         jobs = client.jobs.list(limit)
     rows = [(each.job_id, each.state, _share(each), each.progress.stage, each.created_at) for each in jobs]
@@ -257,8 +232,6 @@ def list_jobs(
 @asks
 def show(job_id: JobId, *, service: Service) -> None:
     """Show the progress of a job, or its result."""
-    from vitrine.cli.output import facts
-
     with service.client() as client:
         job = client.jobs.get(job_id)
     service.show(job, lambda: facts({**dict(job), "progress": dict(job.progress)}))
@@ -283,15 +256,7 @@ def logs(
 
 @app.command()
 @asks
-def wait(
-    job_id: JobId,
-    cancel_on_interrupt: Annotated[
-        bool,
-        typer.Option("--cancel-on-interrupt", help="Let Ctrl-C cancel the job, not only stop following."),
-    ] = False,
-    *,
-    service: Service,
-) -> None:
+def wait(job_id: JobId, cancel_on_interrupt: CancelOnInterrupt = False, *, service: Service) -> None:
     """Follow a job to its end; the exit code is that of the command that submitted it."""
     with service.client() as client:
         job = follow(client, job_id, cancel_on_interrupt)
@@ -313,29 +278,17 @@ def errors(
     job_id: JobId,
     limit: Annotated[int, typer.Option(min=0, help="Rows to list; 0: all.")] = 100,
     *,
-    local: Local,
-    service: Service,
+    service: Local,
 ) -> None:
     """List the broken rows of an import, with the reason."""
-    from vitrine.cli.output import table
-
-    if local.local:
-        with local.catalog() as catalog:
-            broken = list(islice(_errors(catalog, job_id), limit or None))
+    if service.local:
+        with service.catalog() as catalog:
+            broken: Sequence[Any] = catalog.imports.errors(job_id, limit or sys.maxsize, 0)
     else:
         with service.client() as client:
             broken = list(islice(client.jobs.errors(job_id, min(limit, 1000) or 1000), limit or None))
     rows = [(each.row, each.product_id, each.error) for each in broken]
     service.show(broken, lambda: table(("row", "product", "error"), rows))
-
-
-def _errors(catalog: "Catalog", job_id: str) -> "Iterator[RowError]":
-    from vitrine.schemas.operations import RowError
-
-    after = 0
-    while page := catalog.imports.errors(job_id, _ROWS_AT_ONCE, after):
-        yield from (RowError.model_validate(each, from_attributes=True) for each in page)
-        after = page[-1].row
 
 
 @app.command()
@@ -350,12 +303,11 @@ def report(
         ),
     ],
     *,
-    local: Local,
-    service: Service,
+    service: Local,
 ) -> None:
     """Write the report of an evaluation, with images where the models differ most."""
-    if local.local:
-        with local.catalog() as catalog:
+    if service.local:
+        with service.catalog() as catalog:
             content = _report_file(catalog, job_id, file)
     else:
         with service.client() as client:

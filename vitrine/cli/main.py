@@ -1,19 +1,14 @@
 """Command line `vitrine`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from core.errors import VitrineError
-from vitrine.cli import admin, configuration, jobs, products, search, upgrade
-from vitrine.cli.service import exit_of_own
+from vitrine.cli import admin, configuration, jobs, products, search, serving, upgrade
+from vitrine.cli.service import exit_of
 
-app = typer.Typer(
-    no_args_is_help=True, help="Visual search for product catalogs.", pretty_exceptions_enable=False
-)
-
-ConfigFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A Serve configuration.")]
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
 
 def _print_version(wanted: bool) -> None:
@@ -31,43 +26,51 @@ def _options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Visual search for product catalogs.
+
+    Commands call a running service over its HTTP API, by `--url` and `--key` or VITRINE_URL and VITRINE_KEY.
+    `serve`, `config check`, `backup`, `backups`, `restore` and jobs with `--local` work without it. `--json`
+    prints the answer of the service. Tables are neither cut nor wrapped where the output is no terminal. Errors
+    are one sentence on standard error.
+
+    Commands that start bulk work submit a job and follow it to its end, with a bar on a terminal. Ctrl-C stops
+    following and leaves the job alone, unless `--cancel-on-interrupt` is given. `--detach` does not follow at
+    all, and `vitrine jobs wait` follows again.
+
+    With `--local` the job runs in the process of the command, as in `vitrine build --model dinov2 --local
+    --config serve_config.yaml`. It must reach the service's database and Milvus. `--config` is the Serve
+    configuration, by default the running one. `--address` is the Ray cluster, by default that of RAY_ADDRESS
+    or a new one; `promote`, `rollback` and `prune` need that of the service. Arguments, result and exit codes
+    are those of the same command without `--local`.
+
+    Exit codes:
+
+    - 0: done, or with `--detach` submitted
+    - 1: the service or a job failed, or a job was canceled
+    - 2: the command or its arguments are wrong
+    - 3: a product, job, model or other thing that it names does not exist
+    - 4: the service, a model, or a server behind a URL is away or busy: try again later
+    - 5: the quality gate refuses the candidate, a verification finds differences that stay, the command
+      contradicts what is stored, such as an equal job that runs, or a backup lacks image files
+    - 6: the API key is missing, unknown, or may not do this
+    - 7: a configuration is wrong; `vitrine config check` says how
+    - 8: `vitrine config check` finds no mistake, but the file refers to variables that are not set, so not all
+      could be checked
+    - 130: interrupted by Ctrl-C
+    """
 
 
-@app.command()
-def serve(
-    config: ConfigFile,
-    host: Annotated[str | None, typer.Option(help="Listen here instead of where the file says.")] = None,
-    port: Annotated[int | None, typer.Option(help="Listen on this port instead of the file's.")] = None,
-) -> None:
-    """Run the service in the foreground, on a Ray of its own, until interrupted."""
-    from vitrine.cli.serving import run
-
-    run(config, host, port)
-
-
-app.command("search")(search.search)
-app.command("compare")(search.compare)
-app.command("embed")(search.embed)
-app.command("caption")(search.caption)
-app.add_typer(products.app, name="products")
+for command in (serving.serve, search.search, search.compare, search.embed, search.caption):
+    app.command()(command)
 app.command("import")(products.import_products)
-app.command("models")(admin.models)
-app.command("gaps")(admin.gaps)
-app.command("stats")(admin.stats)
-app.command("ready")(admin.ready)
-app.command("plan")(upgrade.plan)
-app.command("build")(upgrade.build)
-app.command("sample")(upgrade.sample)
-app.command("evaluate")(upgrade.evaluate)
-app.command("promote")(upgrade.promote)
-app.command("rollback")(upgrade.rollback)
-app.command("prune")(upgrade.prune)
-app.command("verify")(upgrade.verify)
-app.command("adopt")(upgrade.adopt)
-app.command("backup")(configuration.backup)
-app.command("backups")(configuration.backups)
-app.command("restore")(configuration.restore)
+for command in (
+    *(admin.models, admin.gaps, admin.stats, admin.ready),
+    *(upgrade.plan, upgrade.build, upgrade.sample, upgrade.evaluate, upgrade.promote, upgrade.rollback),
+    *(upgrade.prune, upgrade.verify, upgrade.adopt),
+    *(configuration.backup, configuration.backups, configuration.restore),
+):
+    app.command()(command)
+app.add_typer(products.app, name="products")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(admin.keys_app, name="keys")
 app.add_typer(configuration.config_app, name="config")
@@ -79,7 +82,7 @@ def main() -> None:
         app()
     except VitrineError as error:
         typer.echo(error.message, err=True)
-        raise SystemExit(exit_of_own(error)) from None
+        raise SystemExit(exit_of(error)) from None
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -95,21 +96,16 @@ def thumbnail(data: bytes) -> "Text":
         return Text()
     upright.thumbnail((COLUMNS, ROWS * 2))
     white = Image.new("RGBA", upright.size, "white")
-    image = Image.alpha_composite(white, upright).convert("RGB")
+    pixels = Image.alpha_composite(white, upright).convert("RGB").tobytes()
+    width = 3 * upright.width
+    lines = [pixels[start : start + width] for start in range(0, len(pixels), width)]
     drawn = Text(no_wrap=True)
-    for y in range(0, image.height, 2):
-        for x in range(image.width):
-            upper = _color(image.getpixel((x, y)))
-            lower = f" on {_color(image.getpixel((x, y + 1)))}" if y + 1 < image.height else ""
-            drawn.append("▀", upper + lower)
+    for upper, lower in zip_longest(lines[::2], lines[1::2], fillvalue=b""):
+        for x in range(0, width, 3):
+            background = f" on #{lower[x : x + 3].hex()}" if lower else ""
+            drawn.append("▀", f"#{upper[x : x + 3].hex()}{background}")
         drawn.append("\n")
     return drawn
-
-
-def _color(pixel: object) -> str:
-    assert isinstance(pixel, tuple)
-    red, green, blue = pixel
-    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def evaluation(job_id: str, result: Mapping[str, Any]) -> "RenderableType":

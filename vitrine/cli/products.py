@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vitrine.cli.jobs import JobOptions
-from vitrine.cli.service import JsonObject, Service, asks
+from vitrine.cli.output import facts, table
+from vitrine.cli.service import JsonObject, Service, asks, json_option
 
 if TYPE_CHECKING:
     from vitrine.schemas.products import Attribute
@@ -26,8 +27,6 @@ def list_products(
     service: Service,
 ) -> None:
     """List products by id."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         page = min(limit, 1000) or 1000
         products = list(islice(client.products(page, after), limit or None))
@@ -39,8 +38,6 @@ def list_products(
 @asks
 def get(product_id: ProductId, *, service: Service) -> None:
     """Show a product with its images."""
-    from vitrine.cli.output import facts
-
     with service.client() as client:
         product = client.product(product_id)
     shown = {
@@ -61,8 +58,7 @@ def put(
     title: Annotated[str, typer.Option(help="The title.")] = "",
     description: Annotated[str, typer.Option(help="The description.")] = "",
     attributes: Annotated[
-        JsonObject | None,
-        typer.Option(parser=JsonObject, metavar="JSON", help='Attributes: {"color": "red", "price": 49}.'),
+        JsonObject | None, json_option(help='Attributes: {"color": "red", "price": 49}.')
     ] = None,
     remove_images: Annotated[
         bool, typer.Option("--remove-images", help="Leave the product without images.")
@@ -71,8 +67,6 @@ def put(
     service: Service,
 ) -> None:
     """Create or replace a product: title, description and attributes are what this command says."""
-    from vitrine.cli.output import facts
-
     if images and remove_images:
         raise typer.BadParameter("give images, or this, not both", param_hint="--remove-images")
     with service.client() as client:
@@ -127,8 +121,6 @@ def image(
 @asks
 def attributes(*, service: Service) -> None:
     """List the attributes of products, by which a filter selects."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         found = client.attributes()
     rows = [(each.name, each.products, _values(each)) for each in found.attributes]
@@ -153,12 +145,7 @@ def import_products(
         typer.Argument(help="A folder, a table, or the URL of a catalog, as the machine of the job sees it."),
     ],
     options: Annotated[
-        JsonObject | None,
-        typer.Option(
-            parser=JsonObject,
-            metavar="JSON",
-            help='More of the source, such as {"fields": {"product_id": "sku"}}.',
-        ),
+        JsonObject | None, json_option(help='More of the source, such as {"fields": {"product_id": "sku"}}.')
     ] = None,
     ask_again: Annotated[
         bool, typer.Option(help="Ask servers whether images that are known have changed.")
@@ -176,14 +163,12 @@ def import_products(
     ] = False,
     *,
     job: JobOptions,
-    service: Service,
 ) -> None:
     """Import products from a source; a killed import goes on where it was.
 
     Broken rows change nothing; `vitrine jobs errors` lists them.
     """
     job.do(
-        service,
         "import",
         source=source_of(location, options or {}),
         ask_again=ask_again,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitrine.cli.output import console
-from vitrine.cli.service import Exit, JsonObject, OptionGroup, Service, asks
+from vitrine.cli.output import can_show, console, facts, table, thumbnail
+from vitrine.cli.service import Exit, JsonObject, Service, asks, json_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,16 +21,15 @@ if TYPE_CHECKING:
     from vitrine.schemas.search import CompareResponse, SearchDetails, SearchResponse
 
 
-_IMAGE = re.compile(r"https?://\S+|\S+\.(jpe?g|png|webp|gif|bmp|tiff?|avif|heic)", re.IGNORECASE)
+_IMAGE = re.compile(r"https?://\S+|\S+\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|avif|hei[cf])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class QueryOptions(OptionGroup):
-    """A query, and the page of its results."""
+class QueryOptions(Service):
+    """A query to the service, and the page of its results."""
 
     query: Annotated[
-        list[str] | None,
-        typer.Argument(help="Texts, image files, or URLs of images; several are one query."),
+        list[str] | None, typer.Argument(help="Texts, image files, or URLs of images; several are one query.")
     ] = None
     like: Annotated[list[str] | None, typer.Option(help="Id of a product to find others like.")] = None
     unlike: Annotated[list[str] | None, typer.Option(help="Id of a product to stay away from.")] = None
@@ -42,19 +41,11 @@ class QueryOptions(OptionGroup):
     offset: Annotated[int, typer.Option(min=0, help="Products to skip.")] = 0
     filter: Annotated[
         JsonObject | None,
-        typer.Option(
-            parser=JsonObject,
-            metavar="JSON",
-            help='Conditions on attributes: {"color": "red", "price": {"lt": 50}}.',
-        ),
+        json_option(help='Conditions on attributes: {"color": "red", "price": {"lt": 50}}.'),
     ] = None
     weights: Annotated[
         JsonObject | None,
-        typer.Option(
-            parser=JsonObject,
-            metavar="JSON",
-            help='Weights of the ensemble\'s members: {"openclip": 1, "blip2": 0.5}.',
-        ),
+        json_option(help='Weights of the ensemble\'s members: {"openclip": 1, "blip2": 0.5}.'),
     ] = None
     fusion: Annotated[
         Literal["rrf", "weighted"] | None, typer.Option(help="How the ensemble fuses lists.")
@@ -66,8 +57,7 @@ class QueryOptions(OptionGroup):
         float | None, typer.Option(min=-1, max=1, help="Smallest cosine of a result.")
     ] = None
     max_false_match_rate: Annotated[
-        float | None,
-        typer.Option(help="How often a query that nothing matches may still find something."),
+        float | None, typer.Option(help="How often a query that nothing matches may still find something.")
     ] = None
     exclude: Annotated[list[str] | None, typer.Option(help="Id of a product to leave out.")] = None
 
@@ -96,18 +86,10 @@ class QueryOptions(OptionGroup):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options as the client takes them."""
-        return {
-            "limit": self.limit,
-            "offset": self.offset,
-            "filter": self.filter,
-            "weights": self.weights,
-            "fusion": self.fusion,
-            "keyword_weight": self.keyword_weight,
-            "score_threshold": self.score_threshold,
-            "max_false_match_rate": self.max_false_match_rate,
-            "exclude": self.exclude,
-        }
+        """The options that a search and a comparison share, as the client takes them."""
+        from vitrine.query import QueryOptions as Options
+
+        return {name: getattr(self, name, None) for name in Options.__annotations__}
 
 
 def is_image(text: str) -> bool:
@@ -136,21 +118,18 @@ def search(
     thumbnails: Annotated[
         bool | None, typer.Option(help="Draw images; default: where the terminal can.", show_default=False)
     ] = None,
-    service: Service,
 ) -> None:
     """Find products by images, by texts, by other products, or by all of them."""
     parts = query.parts
-    with service.client() as client:
+    with query.client() as client:
         page = client.search(parts, model=model, **query.options)
-        service.show(page, lambda: _drawn_page(page, client, thumbnails, query.offset))
+        query.show(page, lambda: _drawn_page(page, client, thumbnails, query.offset))
 
 
 def _drawn_page(
     page: "SearchResponse", client: "Vitrine", thumbnails: bool | None, offset: int
 ) -> "RenderableType":
     from rich.console import Group
-
-    from vitrine.cli.output import can_show, table, thumbnail
 
     images = can_show(console()) if thumbnails is None else thumbnails
     rows = [
@@ -186,19 +165,16 @@ def compare(
         list[str] | None,
         typer.Option(help="An encoder, or ensemble; default: every encoder and the ensemble."),
     ] = None,
-    service: Service,
 ) -> None:
     """Send one query to several models, and show their results side by side."""
     parts = query.parts
-    with service.client() as client:
+    with query.client() as client:
         compared = client.compare(parts, models=model, **query.options)
-    service.show(compared, lambda: _drawn_comparison(compared, query.offset))
+    query.show(compared, lambda: _drawn_comparison(compared, query.offset))
 
 
 def _drawn_comparison(compared: "CompareResponse", offset: int) -> "RenderableType":
     from rich.console import Group
-
-    from vitrine.cli.output import facts, table
 
     columns = [
         [f"{each.product_id} ({each.score:.3g})" for each in found.results] for found in compared.lists
@@ -245,8 +221,6 @@ def caption(
     service: Service,
 ) -> None:
     """Write captions of images, where an encoder can."""
-    from vitrine.cli.output import table
-
     with service.client() as client:
         captions = [client.caption(each, model=model) for each in images]
     rows = [(name, each.model, each.caption) for name, each in zip(images, captions, strict=True)]
@@ -274,13 +248,9 @@ def _file_bytes(name: str) -> int:
 
 
 def _drawn_embeddings(answers: Sequence[dict[str, Any]]) -> "RenderableType":
-    from vitrine.cli.output import table
-
-    rows = [(each["input"], len(each.get("embedding", ())) or None, _begins_with(each)) for each in answers]
+    rows = []
+    for each in answers:
+        vector = each.get("embedding", ())
+        begin = " ".join(f"{number:+.3f}" for number in vector[:_SHOWN_NUMBERS])
+        rows.append((each["input"], len(vector) or None, begin or each["error"]["message"]))
     return table(("input", "dimension", "begins with"), rows)
-
-
-def _begins_with(answer: dict[str, Any]) -> str:
-    if "error" in answer:
-        return str(answer["error"]["message"])
-    return " ".join(f"{number:+.3f}" for number in answer["embedding"][:_SHOWN_NUMBERS])

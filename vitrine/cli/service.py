@@ -2,27 +2,26 @@
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from core.errors import ConfigError, Conflict, NotFound, Unavailable, VitrineError
+from vitrine import errors
 from vitrine.cli.output import console
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
     from rich.console import RenderableType
 
     from vitrine.client import Vitrine
-    from vitrine.errors import ServiceError
 
 
 class Exit(IntEnum):
-    """Exit codes of commands."""
+    """Exit codes of commands; `vitrine --help` says what each means."""
 
     OK = 0
     FAILED = 1
@@ -36,45 +35,17 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-MEANINGS = {
-    Exit.OK: "done, or with `--detach` submitted",
-    Exit.FAILED: "the service or a job failed, or a job was canceled",
-    Exit.USAGE: "the command or its arguments are wrong",
-    Exit.NOT_FOUND: "a product, job, model or other thing that it names does not exist",
-    Exit.TRY_LATER: "the service, a model, or a server behind a URL is away or busy: try again later",
-    Exit.REFUSED: "the quality gate refuses the candidate, a verification finds differences that stay, the command "
-    "contradicts what is stored, such as an equal job that runs, or a backup lacks image files",
-    Exit.NOT_ALLOWED: "the API key is missing, unknown, or may not do this",
-    Exit.MISCONFIGURED: "a configuration is wrong; `vitrine config check` says how",
-    Exit.UNSET: "`vitrine config check` finds no mistake, but the file refers to variables that are not set, so "
-    "not all could be checked",
-    Exit.INTERRUPTED: "interrupted by Ctrl-C",
-}
-
-
-def exit_of_own(error: VitrineError) -> Exit:
-    """Choose the exit code of an error that was raised in this process."""
-    table: dict[type[VitrineError], Exit] = {
-        ConfigError: Exit.MISCONFIGURED,
-        NotFound: Exit.NOT_FOUND,
-        Conflict: Exit.REFUSED,
-        Unavailable: Exit.TRY_LATER,
+def exit_of(error: VitrineError | errors.ServiceError) -> Exit:
+    """Choose the exit code of an error of this process or of the service."""
+    codes: dict[Exit, tuple[type[Exception], ...]] = {
+        Exit.MISCONFIGURED: (ConfigError,),
+        Exit.NOT_FOUND: (NotFound, errors.NotFound),
+        Exit.REFUSED: (Conflict, errors.Conflict),
+        Exit.TRY_LATER: (Unavailable, errors.TryLater),
+        Exit.NOT_ALLOWED: (errors.Unauthenticated, errors.Forbidden),
+        Exit.USAGE: (VitrineError, errors.InvalidRequest),
     }
-    return next((code for kind, code in table.items() if isinstance(error, kind)), Exit.USAGE)
-
-
-def exit_of(error: "ServiceError") -> Exit:
-    """Choose the exit code of an error of the service."""
-    from vitrine.errors import Conflict, Forbidden, InvalidRequest, NotFound, TryLater, Unauthenticated
-
-    table: list[tuple[tuple[type[ServiceError], ...], Exit]] = [
-        ((InvalidRequest,), Exit.USAGE),
-        ((NotFound,), Exit.NOT_FOUND),
-        ((TryLater,), Exit.TRY_LATER),
-        ((Conflict,), Exit.REFUSED),
-        ((Unauthenticated, Forbidden), Exit.NOT_ALLOWED),
-    ]
-    return next((code for kinds, code in table if isinstance(error, kinds)), Exit.FAILED)
+    return next((code for code, kinds in codes.items() if isinstance(error, kinds)), Exit.FAILED)
 
 
 class OptionGroup:
@@ -95,13 +66,11 @@ def asks(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def command(**values: Any) -> None:
-        from vitrine.errors import ServiceError
-
         for name, kind in groups.items():
             values[name] = kind(**{each: values.pop(each) for each in _parameters(kind)})
         try:
             function(**values)
-        except ServiceError as error:
+        except errors.ServiceError as error:
             field = f" (field {error.param})" if error.param else ""
             typer.echo(f"{error.message}{field}", err=True)
             raise typer.Exit(exit_of(error)) from None
@@ -142,33 +111,43 @@ class JsonObject(dict[str, Any]):
         super().__init__(value)
 
 
+json_option = partial(typer.Option, parser=JsonObject, metavar="JSON")
+
 # Each command imports the client and rich when it runs, which keeps help and completion fast.
-_PANEL = "Service"
+service_option = partial(typer.Option, rich_help_panel="Service")
 
 
 @dataclass(frozen=True, slots=True)
-class Service(OptionGroup):
-    """Address and key of the service, and the form of what is printed."""
+class Output(OptionGroup):
+    """Form of what is printed."""
+
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False
+
+    def show(self, answer: Any, drawn: "Callable[[], RenderableType]") -> None:
+        """Print an answer, made of pydantic's models and dataclasses, as JSON, or as `drawn` draws it."""
+        if self.as_json:
+            from pydantic_core import to_json
+
+            typer.echo(to_json(answer, indent=2).decode())
+        else:
+            console().print(drawn())
+
+
+@dataclass(frozen=True, slots=True)
+class Service(Output):
+    """Address and key of the service."""
 
     url: Annotated[
         str | None,
-        typer.Option(
-            envvar="VITRINE_URL",
-            help="Address of the service; default: http://127.0.0.1:8000.",
-            rich_help_panel=_PANEL,
-        ),
+        service_option(envvar="VITRINE_URL", help="Address of the service; default: http://127.0.0.1:8000."),
     ] = None
     key: Annotated[
         str | None,
-        typer.Option(
+        service_option(
             envvar="VITRINE_KEY",
             help="API key; better set in the environment, which others on the machine cannot see.",
-            rich_help_panel=_PANEL,
         ),
     ] = None
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=_PANEL)
-    ] = False
 
     def client(self) -> "Vitrine":
         """Open the client, to be closed as a context manager."""
@@ -178,22 +157,3 @@ class Service(OptionGroup):
             return Vitrine(self.url, self.key)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--url or --key") from None
-
-    def show(
-        self,
-        answer: "BaseModel | Sequence[BaseModel] | dict[str, Any]",
-        drawn: "Callable[[], RenderableType]",
-    ) -> None:
-        """Print an answer as JSON, or as `drawn` draws it."""
-        if self.as_json:
-            typer.echo(json.dumps(_plain(answer), indent=2, ensure_ascii=False))
-            return
-        console().print(drawn())
-
-
-def _plain(answer: Any) -> Any:
-    if isinstance(answer, dict):
-        return answer
-    if isinstance(answer, list | tuple):
-        return [_plain(each) for each in answer]
-    return answer.model_dump(mode="json")

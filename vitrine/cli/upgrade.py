@@ -1,42 +1,45 @@
 """Commands of an upgrade: plan, build, sample, evaluate, promote, rollback, prune, verify, adopt."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vitrine.cli.jobs import JobOptions
-from vitrine.cli.service import JsonObject, OptionGroup, Service, asks
+from vitrine.cli.service import JsonObject, asks, json_option
 
-_PANEL = "Candidate, where it differs from what is configured"
-Changed = Annotated[str | None, typer.Option(rich_help_panel=_PANEL, show_default=False)]
+changed_option = partial(
+    typer.Option, rich_help_panel="Candidate, where it differs from what is configured", show_default=False
+)
+Changed = Annotated[str | None, changed_option()]
 Model = Annotated[str, typer.Option(help="A configured encoder.")]
 Fingerprint = Annotated[str | None, typer.Option(help="A version of the model; default: the one before.")]
 Apply = Annotated[
-    bool,
-    typer.Option(help="Change the running configuration, or log the change and wait until it is made."),
+    bool, typer.Option(help="Change the running configuration, or log the change and wait until it is made.")
 ]
 WaitS = Annotated[float, typer.Option("--wait-s", help="How long to wait for the replicas, in seconds.")]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate(OptionGroup):
-    """Fields in which a candidate differs from the configured encoder: those of `core.jobs.Candidate`."""
+class CandidateJob(JobOptions):
+    """A job on a candidate: fields in which it differs from the encoder, those of `core.jobs.Candidate`."""
 
     family: Changed = None
     checkpoint: Changed = None
     pretrained: Changed = None
     revision: Changed = None
     precision: Changed = None
-    int8_threshold: Annotated[float | None, typer.Option(rich_help_panel=_PANEL, show_default=False)] = None
+    int8_threshold: Annotated[float | None, changed_option()] = None
     pooling: Changed = None
-    draft: Annotated[bool | None, typer.Option(rich_help_panel=_PANEL, show_default=False)] = None
+    draft: Annotated[bool | None, changed_option()] = None
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The fields that are given."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """The fields of the candidate; None in those that are not given."""
+        own = {each.name for each in fields(self)} - {each.name for each in fields(JobOptions)}
+        return {name: getattr(self, name) for name in own}
 
 
 @asks
@@ -44,18 +47,16 @@ def plan(
     model: Model,
     percent: Annotated[float, typer.Option(help="Share of the images to measure by.")] = 2.0,
     *,
-    candidate: Candidate,
-    job: JobOptions,
-    service: Service,
+    job: CandidateJob,
 ) -> None:
     """Estimate what a candidate changes, what it lacks and how long its build takes; write nothing."""
-    job.do(service, "plan", model=model, percent=percent, **candidate.changes)
+    job.do("plan", model=model, percent=percent, **job.changes)
 
 
 @asks
-def build(model: Model, *, candidate: Candidate, job: JobOptions, service: Service) -> None:
+def build(model: Model, *, job: CandidateJob) -> None:
     """Fill the collection of a version; goes on where an earlier build ended."""
-    job.do(service, "build", model=model, **candidate.changes)
+    job.do("build", model=model, **job.changes)
 
 
 @asks
@@ -63,12 +64,10 @@ def sample(
     model: Model,
     percent: Annotated[float, typer.Option(help="Share of the images.")] = 5.0,
     *,
-    candidate: Candidate,
-    job: JobOptions,
-    service: Service,
+    job: CandidateJob,
 ) -> None:
     """Build a share of a collection and predict how long the whole takes."""
-    job.do(service, "sample", model=model, percent=percent, **candidate.changes)
+    job.do("sample", model=model, percent=percent, **job.changes)
 
 
 @asks
@@ -78,10 +77,7 @@ def evaluate(
     ] = None,
     compare: Annotated[list[str] | None, typer.Option(help="A further encoder to compare.")] = None,
     ensemble: Annotated[
-        list[JsonObject] | None,
-        typer.Option(
-            parser=JsonObject, metavar="JSON", help='{"name", "weights", "fusion"}; default: the configured.'
-        ),
+        list[JsonObject] | None, json_option(help='{"name", "weights", "fusion"}; default: the configured.')
     ] = None,
     queries: Annotated[
         str | None, typer.Option(help="Table of labeled queries, in a folder that is open to the service.")
@@ -91,9 +87,7 @@ def evaluate(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the drawing and the intervals.")] = None,
     *,
-    candidate: Candidate,
-    job: JobOptions,
-    service: Service,
+    job: CandidateJob,
 ) -> None:
     """Compare a candidate with its live version by the quality gate, or configured models and ensembles.
 
@@ -101,7 +95,6 @@ def evaluate(
     """
     is_file = queries is not None and Path(queries).exists()
     job.do(
-        service,
         "evaluate",
         model=model,
         compare=compare,
@@ -109,7 +102,7 @@ def evaluate(
         queries=str(Path(queries or "").absolute()) if is_file else queries,
         sample=sampled,
         seed=seed,
-        **candidate.changes,
+        **job.changes,
     )
 
 
@@ -122,12 +115,10 @@ def promote(
     apply: Apply = True,
     wait_s: WaitS = 1800.0,
     *,
-    candidate: Candidate,
-    job: JobOptions,
-    service: Service,
+    job: CandidateJob,
 ) -> None:
     """Make a built candidate the live version, without downtime."""
-    job.do(service, "promote", model=model, force=force, apply=apply, wait_s=wait_s, **candidate.changes)
+    job.do("promote", model=model, force=force, apply=apply, wait_s=wait_s, **job.changes)
 
 
 @asks
@@ -138,10 +129,9 @@ def rollback(
     wait_s: WaitS = 1800.0,
     *,
     job: JobOptions,
-    service: Service,
 ) -> None:
     """Go back to the version that was live before, brought up to date first."""
-    job.do(service, "rollback", model=model, fingerprint=fingerprint, apply=apply, wait_s=wait_s)
+    job.do("rollback", model=model, fingerprint=fingerprint, apply=apply, wait_s=wait_s)
 
 
 @asks
@@ -159,20 +149,19 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     *,
     job: JobOptions,
-    service: Service,
 ) -> None:
     """Drop the collections of versions that nobody goes back to, or image files that no product names."""
     if files == (model is not None):
         raise typer.BadParameter("say either --model or --files", param_hint="--model")
     kind, args = ("prune_files", {}) if files else ("prune", {"model": model, "keep": keep})
     if not yes and not dry_run:
-        job.require_person(service)
-        planned = job.do(service, kind, dry_run=True, **args).result or {}
+        job.require_person()
+        planned = job.do(kind, dry_run=True, **args).result or {}
         if not planned.get("would_remove" if files else "would_drop"):
             return
         question = "Remove these files for good?" if files else "Drop these collections?"
         typer.confirm(question, abort=True, err=True)
-    job.do(service, kind, dry_run=dry_run, **args)
+    job.do(kind, dry_run=dry_run, **args)
 
 
 @asks
@@ -183,10 +172,9 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
     *,
     job: JobOptions,
-    service: Service,
 ) -> None:
     """Compare catalog, ledger and Milvus; exit code 5 where differences stay."""
-    job.do(service, "verify", model=model, percent=percent, seed=seed, repair=repair)
+    job.do("verify", model=model, percent=percent, seed=seed, repair=repair)
 
 
 @asks
@@ -197,10 +185,9 @@ def adopt(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     *,
     job: JobOptions,
-    service: Service,
 ) -> None:
     """Confirm that the former Milvus is lost: the configured one takes its place, and all is encoded anew."""
     if not yes:
-        job.require_person(service)
+        job.require_person()
         typer.confirm("Take the configured Milvus in the place of the former?", abort=True, err=True)
-    job.do(service, "adopt", keep_index=keep_index)
+    job.do("adopt", keep_index=keep_index)

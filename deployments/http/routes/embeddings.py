@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from catalog.fetching.fetcher import Fetcher
 from core.errors import InputTooLarge, InvalidInput, VitrineError
-from core.types import Encoded, EncoderInput, Vector
+from core.types import Encoded, EncoderInput, TokenCount, Vector
 from deployments.http.auth import READ
 from deployments.http.errors import WITH_BODY, WITH_KEY, error_body, fails
 from deployments.http.requests import (
@@ -25,7 +25,9 @@ from deployments.http.requests import (
     services,
 )
 from deployments.http.responses import rounded
+from vitrine.schemas.base import MAX_TEXT_CHARS
 from vitrine.schemas.embeddings import (
+    INFINITY_MODEL,
     EmbeddingItem,
     EmbeddingsRequest,
     EmbeddingsResponse,
@@ -34,6 +36,7 @@ from vitrine.schemas.embeddings import (
     EncodingFormat,
     FailedItem,
     Modality,
+    Usage,
 )
 
 router = APIRouter(
@@ -82,7 +85,6 @@ async def _read_input(
 
 
 MAX_IMAGES = 64
-MAX_TEXT_LENGTH = 2000
 
 
 @router.post(
@@ -92,27 +94,32 @@ MAX_TEXT_LENGTH = 2000
     responses=fails(*WITH_BODY, 404, 424),
 )
 async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
-    """Return a unit vector for each input; OpenAI's clients work unchanged.
+    """Return a unit vector for each input; clients of OpenAI and Infinity work unchanged.
 
     A base64 data URI is an image, every other string is text. With `modality` `image`, as in Infinity,
     each input is an image: a data URI, bare base64 or an http(s) URL; with `text` each is text. At most
-    64 inputs may be images. An input that cannot be embedded costs the others nothing: its entry has
-    `"embedding": null` and an `error`. The request is refused, and `param` names the input, when nothing
-    could be embedded, and with `fail` set to `together` as soon as one input could not, as in OpenAI's
-    API.
+    64 inputs may be images. A text has at most 32,000 characters; what is beyond the model's context is cut,
+    and `usage` counts such texts.
+
+    An input that cannot be embedded costs the others nothing: its entry has `"embedding": null` and an `error`.
+    The request is refused, and `param` names the input, when nothing could be embedded, and with `fail` set to
+    `together` as soon as one input could not, as in OpenAI's API.
     """
     service = services(request)
-    encoder = await service.embedder.encoder(body.model)
+    encoder = await service.embedder.encoder(None if body.model == INFINITY_MODEL else body.model)
     info = await encoder.describe()
-    if body.dimensions not in (None, info.dimension):
+    if body.dimensions not in (None, 0, info.dimension):
         message = f"model {encoder.name!r} has {info.dimension} dimensions; leave this out or send that"
         raise InvalidInput(message).at("dimensions")
     given = [body.input] if isinstance(body.input, str) else body.input
-    encoded = await service.embedder.embed(encoder, await _read_inputs(given, body.modality, service.fetcher))
+    inputs = await _read_inputs(given, body.modality, service.fetcher)
+    encoded, count = await asyncio.gather(
+        service.embedder.embed(encoder, inputs), service.embedder.count_tokens(encoder, inputs)
+    )
     _refuse_failures(encoded, together=body.fail == "together")
     request_id = request.state.request_id
     # Thousands of vectors take a while to write, during which other requests must not wait.
-    text = await asyncio.to_thread(_as_json, encoded, body.encoding_format, request_id)
+    text = await asyncio.to_thread(_as_json, encoded, count, body.encoding_format, request_id)
     return Response(text, media_type="application/json")
 
 
@@ -136,8 +143,8 @@ def _is_image(item: str, modality: Modality) -> bool:
 def _text(item: str) -> str | VitrineError:
     if not item.strip():
         return InvalidInput("an input may not be empty or blank")
-    if len(item) > MAX_TEXT_LENGTH:
-        return InvalidInput(f"a text may have at most {MAX_TEXT_LENGTH} characters; this has {len(item)}")
+    if len(item) > MAX_TEXT_CHARS:
+        return InvalidInput(f"a text may have at most {MAX_TEXT_CHARS:,} characters; this has {len(item):,}")
     return item
 
 
@@ -152,13 +159,14 @@ def _refuse_failures(encoded: Encoded, together: bool) -> None:
     raise error.at(f"input[{index}]")
 
 
-def _as_json(encoded: Encoded, encoding: EncodingFormat, request_id: str) -> str:
+def _as_json(encoded: Encoded, count: TokenCount, encoding: EncodingFormat, request_id: str) -> str:
     return EmbeddingsResponse(
         data=[
             _embedding_item(index, each, encoding, request_id) for index, each in enumerate(encoded.vectors)
         ],
         model=encoded.info.name,
         fingerprint=encoded.info.fingerprint,
+        usage=Usage(prompt_tokens=count.tokens, total_tokens=count.tokens, truncated_inputs=count.cut_texts),
         id=f"embd-{request_id}",
         created=int(time.time()),
     ).model_dump_json()

@@ -1,8 +1,6 @@
 """Embeddings for other people's clients: OpenAI's, Infinity's and Weaviate's."""
 
 import base64
-import threading
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +9,6 @@ import httpx
 import numpy as np
 import openai
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from openai import OpenAI
 
@@ -19,10 +16,12 @@ from core import batching
 from core.errors import ModelUnavailable
 from core.types import Encoded, EncoderInput
 from deployments.services.encoders import Embedder, EncoderSet
+from models.fake import FakeEncoder
 from tests.support.image_files import b64, png
 from tests.support.local_encoder import LocalEncoder
-from tests.support.local_service import open_fetching
+from tests.support.local_service import open_fetching, served
 from tests.support.servers import HostileServer, hostile_server
+from vitrine.schemas.embeddings import EmbeddingsRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -50,16 +49,8 @@ async def server() -> AsyncIterator[HostileServer]:
 @pytest.fixture
 def official(app: FastAPI) -> Iterator[OpenAI]:
     """OpenAI's client over real HTTP, given only the address of the service."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    with OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="unused", max_retries=0) as opened:
+    with served(app) as url, OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as opened:
         yield opened
-    server.should_exit = True
-    thread.join()
 
 
 async def direct(encoder: LocalEncoder, item: EncoderInput) -> list[float]:
@@ -85,7 +76,9 @@ async def test_the_official_client_embeds_texts_and_images_mixed(
     expected = [await direct(encoders["both"], item) for item in ("a red thing", png("red"), "blue")]
     for item, vector in zip(answer.data, expected, strict=True):
         assert item.embedding == pytest.approx(vector, abs=1e-7)
-    assert (answer.object, answer.model, answer.usage.total_tokens) == ("list", "both", 0)
+    assert (answer.object, answer.model) == ("list", "both")
+    # The fake encoder's tokens are words; the image has none.
+    assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (4, 4)
 
 
 async def test_the_official_client_reads_both_encodings_alike(official: OpenAI) -> None:
@@ -115,14 +108,6 @@ async def test_inputs_of_the_official_client_fail_alone(official: OpenAI) -> Non
     assert answer.data[1].model_extra["error"]["type"] == "invalid_image"
 
 
-async def test_the_case_of_a_data_uri_means_nothing(client: httpx.AsyncClient) -> None:
-    small = uri(png("red"))
-    large = small.replace("data:image/png;base64", "DATA:image/PNG;Base64")
-    answer = await client.post("/v1/embeddings", json={"model": "both", "input": [small, large]})
-    first, second = (item["embedding"] for item in answer.json()["data"])
-    assert first == second
-
-
 async def test_of_64_images_each_fails_alone(client: httpx.AsyncClient) -> None:
     images = [uri(png("red"))] * 64
     images[7], images[40] = uri(png("red")[:50]), "data:image/png;base64,%%%"
@@ -145,6 +130,7 @@ async def test_modality_decides_what_a_string_is(
     image, text = await direct(encoders["both"], png("red")), await direct(encoders["both"], url)
     for body, expected in (
         ({"input": uri(png("red"))}, image),
+        ({"input": uri(png("red")).replace("data:image/png;base64", "DATA:image/PNG;Base64")}, image),
         ({"input": [url, uri(png("red")), b64(png("red"))], "modality": "image"}, image),
         ({"input": url}, text),
         ({"input": url, "modality": "text"}, text),
@@ -187,12 +173,14 @@ async def test_urls_fail_alone_too(client: httpx.AsyncClient, app: FastAPI, serv
         ({"input": {"text": "x"}}, "input"),
         ({"input": ""}, "input[0]"),
         ({"input": ["x", ""]}, "input[1]"),
-        ({"input": "x" * 2001}, "input[0]"),
+        ({"input": "x" * 32_001}, "input[0]"),
         ({"input": "x", "dimensions": 3}, "dimensions"),
         ({"input": "x", "encoding_format": "int8"}, "encoding_format"),
         ({"input": "x", "modality": "audio"}, "modality"),
         ({"input": "x", "modality": "image"}, "input[0]"),
         ({"input": "x", "color": "red"}, "color"),
+        ({"input": "x", "color": None}, "color"),
+        ({"input": None}, "input"),
         ({}, "input"),
     ],
 )
@@ -211,16 +199,51 @@ async def test_a_hostile_string_is_no_failure_of_the_service(client: httpx.Async
         assert (await client.post("/v1/embeddings", content=body)).status_code in (200, 422)
 
 
+async def test_token_ids_are_refused_with_the_option_that_sends_texts(client: httpx.AsyncClient) -> None:
+    error = await error_of(client, 422, input=[[2028, 374], [1234]])
+    assert "check_embedding_ctx_length=False" in error["message"]
+
+
+OPTIONAL = set(EmbeddingsRequest.model_fields) - {"input"}
+DEFAULTS_OF_CLIENTS: dict[str, dict[str, Any]] = {
+    "litellm": {"encoding_format": None},
+    "null everywhere": dict.fromkeys(OPTIONAL),
+    "infinity": {"model": "default/not-specified", "dimensions": 0, "modality": "text"},
+    "haystack, vercel, spring": {"encoding_format": "float", "user": "shop"},
+    "nvidia": {"input_type": "query", "truncate": "NONE"},
+    "the model's own dimension": {"dimensions": 96},
+    "cohere, text-embeddings-inference": {"input_type": "search_document", "truncate": True},
+}
+
+
+@pytest.mark.parametrize("sent", DEFAULTS_OF_CLIENTS.values(), ids=DEFAULTS_OF_CLIENTS)
+async def test_what_clients_send_by_default_changes_nothing(
+    client: httpx.AsyncClient, sent: dict[str, Any]
+) -> None:
+    answer = await client.post("/v1/embeddings", json={"input": "blue", **sent})
+    plain = await client.post("/v1/embeddings", json={"input": "blue"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"] == plain.json()["data"]
+
+
+async def test_a_text_beyond_the_context_is_cut_and_counted(client: httpx.AsyncClient) -> None:
+    read = "blue " * FakeEncoder.context_length
+    answer = await client.post("/v1/embeddings", json={"input": [read, read + "red " * 7000, "red dress"]})
+    exact, cut, _ = (item["embedding"] for item in answer.json()["data"])
+    assert exact == cut
+    tokens = 2 * FakeEncoder.context_length + 2
+    assert answer.json()["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens, "truncated_inputs": 1}
+
+
+async def test_every_call_that_embeds_takes_long_texts(client: httpx.AsyncClient) -> None:
+    for text, status in (("red " * 8000, 200), ("red " * 8000 + "x", 422)):
+        assert (await client.post("/v1/embed/both", json={"text": text})).status_code == status
+        assert (await client.post("/vectorize", json={"texts": [text]})).status_code == status
+
+
 async def test_more_than_64_images_are_refused(client: httpx.AsyncClient) -> None:
     error = await error_of(client, 413, input=[uri(png("red"))] * 65)
     assert error["param"] == "input"
-
-
-async def test_the_models_own_dimension_may_be_named(client: httpx.AsyncClient) -> None:
-    info = await LocalEncoder("both").describe()
-    body = {"model": "both", "input": "x", "dimensions": info.dimension}
-    answer = await client.post("/v1/embeddings", json=body)
-    assert len(answer.json()["data"][0]["embedding"]) == info.dimension
 
 
 async def test_without_a_model_the_first_with_both_towers_answers(client: httpx.AsyncClient) -> None:

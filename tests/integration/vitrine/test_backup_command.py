@@ -29,9 +29,9 @@ def test_a_backup_is_made_listed_and_brought_back(tmp_path: Path, monkeypatch: p
         catalog.products.put(name, "", "", {}, [image(name)])
     made = run("backup", str(DEMO), place)
     assert made.exit_code == Exit.OK, made.output
-    assert ": 2 products, 2 images\nimage files: 2 copied" in made.stdout
+    assert "2 copied" in made.stdout
     (snapshot,) = json.loads(run("backups", place, "--json").stdout)
-    assert run("backups", place).stdout == f"{snapshot['id']}  sqlite  2 products, 2 images\n"
+    assert run("backups", place).stdout.split()[-4:] == [snapshot["id"], "sqlite", "2", "2"]
     again = json.loads(run("backup", str(DEMO), place, "--json").stdout)
     assert (again["images"]["copied"], again["images"]["present"]) == (0, 2)
 

@@ -1,67 +1,18 @@
 """The client against the HTTP API over a real connection."""
 
 import asyncio
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fastapi import FastAPI
 
-from core.jobs import Progress
-from deployments.services.jobs import BulkJobs
-from models.config import CaptionConfig
-from tests.support.documented_service import Cluster, image
-from tests.support.local_encoder import LocalEncoder
-from tests.support.local_service import local_service, served
+from tests.support.documented_service import image
+from tests.support.vitrine_stand import COLORS, Stand
 from vitrine.async_client import AsyncVitrine
 from vitrine.client import Vitrine
-from vitrine.errors import Conflict, NotFound, Unauthenticated
+from vitrine.errors import Conflict, NotFound
 from vitrine.errors import InvalidRequest as Invalid
 from vitrine.query import Box, ImagePart, ProductImagePart, ProductPart, TextPart
 from vitrine.schemas.embeddings import FailedItem
-from vitrine.transport import Retries
-
-ROOT = Path(__file__).parents[3]
-COLORS = {"red": "#c02020", "green": "#20c020", "blue": "#2020c0"}
-
-
-@dataclass
-class Stand:
-    app: FastAPI
-    url: str
-    encoders: dict[str, LocalEncoder] = field(default_factory=dict)
-
-    @property
-    def jobs(self) -> Any:
-        return self.app.state.services.catalog.jobs
-
-
-@pytest.fixture
-def stand(tmp_path: Path) -> Iterator[Stand]:
-    encoders = {"first": LocalEncoder("first", captions=CaptionConfig()), "second": LocalEncoder("second")}
-    with local_service(tmp_path, encoders) as app:
-        services = app.state.services
-        jobs = BulkJobs(services.catalog, Cluster(), 5, list(encoders), folders=("/",))
-        app.state.services = replace(services, jobs=jobs)
-        with served(app) as url:
-            yield Stand(app, url, encoders)
-
-
-@pytest.fixture
-def shop(stand: Stand) -> Iterator[Vitrine]:
-    with Vitrine(stand.url, retries=Retries(count=0)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def stocked(shop: Vitrine) -> Vitrine:
-    for number, (name, color) in enumerate(COLORS.items()):
-        attributes = {"color": name, "price": 10 * number}
-        shop.put_product(name, title=f"{name} shirt", attributes=attributes, images=[image(color)])
-    return shop
 
 
 def test_a_product_is_put_read_listed_and_deleted(shop: Vitrine, tmp_path: Path) -> None:
@@ -87,7 +38,6 @@ def test_all_products_are_gone_through_page_by_page(stocked: Vitrine) -> None:
 
 def test_each_kind_of_part_finds_what_it_shows(stocked: Vitrine, tmp_path: Path) -> None:
     file = tmp_path / "red.png"
-    file.write_bytes(image(COLORS["red"]))
     image_id = stocked.product("red").images[0].image_id
     whole = Box(0, 0, 1, 1)
     for query in (
@@ -153,31 +103,6 @@ def test_many_inputs_are_embedded_and_one_that_cannot_be_costs_the_others_nothin
         shop.embed_images("first", [b"no image"])
 
 
-def test_thumbnails_attributes_and_gaps_are_read(stocked: Vitrine, stand: Stand) -> None:
-    (shown,) = stocked.product("red").images
-    assert stocked.thumbnail(shown.image_id, "large")[8:12] == b"WEBP"
-    reported = {each.name: each for each in stocked.attributes().attributes}
-    assert [each.value for each in reported["color"].values] == ["blue", "green", "red"]
-    assert (reported["price"].minimum, reported["price"].maximum) == (0, 20)
-    (version,) = stocked.versions("first")
-    assert stocked.gaps("first", version.fingerprint).missing == []
-    stand.encoders["first"].away = True
-    stocked.put_product("late", images=[image("#112233")])
-    missing = stocked.gaps("first", version.fingerprint, limit=5).missing
-    assert [each.product_id for each in missing] == ["late"]
-
-
-def test_models_versions_numbers_and_readiness_are_reported(stocked: Vitrine, stand: Stand) -> None:
-    assert [model.model for model in stocked.models()] == ["first", "second"]
-    assert [version.counts.indexed for version in stocked.versions("first")] == [3]
-    stats = stocked.stats()
-    assert (stats.products, stats.images) == (3, 3)
-    assert stocked.ready().ready
-    stand.encoders["second"].away = True
-    reported = stocked.ready()
-    assert (reported.ready, list(reported.problems)) == (False, ["second"])
-
-
 def test_a_mistake_names_the_field(shop: Vitrine) -> None:
     with pytest.raises(Invalid) as caught:
         shop.search([TextPart("a"), ImagePart(b"no image")])
@@ -194,13 +119,7 @@ def test_a_job_is_followed_to_its_end(shop: Vitrine, stand: Stand) -> None:
     job = shop.jobs.submit("build", model="first")
     with pytest.raises(Conflict, match=job.job_id):
         shop.jobs.submit("build", model="first")
-
-    def work() -> None:
-        stand.jobs.begin(job.job_id)
-        stand.jobs.beat(job.job_id, Progress("indexing", 10, 4))
-        stand.jobs.finish(job.job_id, "succeeded", Progress("done", 10, 10), {"remaining": 0})
-
-    threading.Timer(0.2, work).start()
+    stand.meanwhile({"result": {"remaining": 0}})
     ended = shop.jobs.wait(job.job_id, timeout_s=10, poll_s=0.02)
     assert (ended.state, ended.result, ended.progress.done) == ("succeeded", {"remaining": 0}, 10)
     assert "images" in shop.jobs.logs(job.job_id, lines=1)
@@ -213,17 +132,6 @@ def test_a_job_is_canceled(shop: Vitrine) -> None:
         shop.jobs.wait(job.job_id, timeout_s=0.05, poll_s=0.02)
     assert shop.jobs.cancel(job.job_id).state == "canceled"
     assert shop.jobs.wait(job.job_id).state == "canceled"
-
-
-def test_keys_are_made_shown_once_and_revoked(shop: Vitrine, stand: Stand) -> None:
-    boss = shop.keys.create("boss", ["admin"])
-    with pytest.raises(Unauthenticated):
-        shop.stats()
-    with Vitrine(stand.url, boss.key) as admin:
-        made = admin.keys.create("shop", ["read"], requests_per_s=5)
-        assert [key.name for key in admin.keys.list()] == ["boss", "shop"]
-        admin.keys.revoke(made.details.key_id)
-        assert admin.keys.list()[1].revoked_at is not None
 
 
 async def _use(url: str) -> None:

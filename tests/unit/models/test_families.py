@@ -1,6 +1,7 @@
 """The families with real weights in the libraries' formats: same vectors as the library, item by item."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,9 +23,10 @@ from transformers import (
 )
 
 from core.errors import InvalidImage, UnsupportedModality, VitrineError
-from core.types import Vector
+from core.types import TokenCount, Vector
 from models.config import EncoderConfig
 from models.encoder import Encoder, LocalEncoder
+from models.openclip import _within_reach
 from models.registry import load_encoder
 from models.torch_encoder import TorchEncoder
 from tests.support import checkpoints
@@ -226,6 +228,27 @@ def test_words_for_a_model_that_only_sees_are_refused() -> None:
 def test_long_and_empty_texts_have_vectors(family: str) -> None:
     encoder = load(family, DEMO / family)
     assert vectors(encoder.encode_texts(["", "red " * 2000])).shape == (2, encoder.info.dimension)
+
+
+@pytest.mark.parametrize("family", ["openclip", "blip2"])
+def test_tokens_are_counted_as_the_model_reads_them(family: str) -> None:
+    encoder = load(family, DEMO / family)
+    # Three words, and the two tokens that every text has.
+    assert encoder.count_tokens(["a red dress"]).tokens >= 5
+    assert encoder.count_tokens(["red " * 8000, "red"]) == TokenCount(
+        encoder.context_length + encoder.count_tokens(["red"]).tokens, cut_texts=1
+    )
+    long, longer = vectors(encoder.encode_texts(["red " * 100, "red " * 8000]))
+    assert float(long @ longer) >= 0.99999
+
+
+def test_a_word_without_end_is_read_as_the_library_reads_it() -> None:
+    word = "".join(random.Random(1).choices("abcdefghij", k=4000))
+    tokenizer = open_clip.SimpleTokenizer()
+    read = _within_reach(word, tokenizer.context_length)
+    assert len(read) < len(word)
+    assert torch.equal(tokenizer([read]), tokenizer([word]))
+    assert _within_reach(f"{' ' * 4000}red", 77).split() == ["red"]
 
 
 def test_more_than_a_batch_is_embedded_in_order() -> None:

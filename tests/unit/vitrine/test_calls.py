@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import httpx
 import pytest
@@ -111,7 +111,9 @@ SIMILAR = DOCUMENT["paths"]["/v1/products/{product_id}/similar"]["get"]["paramet
 def test_a_search_sends_every_option_that_the_service_takes(name: str, options: set[str], kind: Any) -> None:
     recorder = Recorder()
     method = getattr(kind("http://service", transport=httpx.MockTransport(recorder)), name)
-    values = {option: f"value of {option}" for option in inspect.signature(method).parameters}
+    (subject, _) = inspect.signature(method).parameters
+    declared = get_type_hints(get_args(get_type_hints(method)["options"])[0])
+    values = {option: f"value of {option}" for option in (subject, *declared)}
     assert set(values) == options
     with pytest.raises(AssertionError, match="recorded"):
         asyncio.run(method(**values)) if kind is AsyncVitrine else method(**values)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,22 +21,25 @@ from core.errors import ConfigError, Conflict, InvalidInput, NotFound, StoreUnav
 from core.jobs import KINDS, VERSION_FIELDS, Candidate
 from vitrine.cli.main import app
 from vitrine.cli.output import table
-from vitrine.cli.reference import filled
-from vitrine.cli.service import MEANINGS, Exit, Service, asks, exit_of_own
+from vitrine.cli.service import Exit, Service, asks, exit_of
 from vitrine.client import Jobs, Keys, Vitrine
 
 ROOT = Path(__file__).parents[3]
 HEAVY = {"httpx", "pydantic", "PIL", "rich.progress", "ray", "torch", "numpy", "yaml", "vitrine.client"}
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
-def test_the_page_about_the_command_line_is_as_the_commands_say() -> None:
-    page = (ROOT / "docs" / "cli.md").read_text()
-    assert "## `vitrine search`" in page
-    assert page == filled(page), "run python -m vitrine.cli.reference docs/cli.md"
-
-
-def test_every_exit_code_has_a_meaning() -> None:
-    assert set(MEANINGS) == set(Exit)
+def test_the_page_about_the_command_line_is_as_the_commands_say(tmp_path: Path) -> None:
+    (command,) = re.findall(r"/(typer .*)--output docs/cli.md", (ROOT / "Makefile").read_text())
+    page = tmp_path / "cli.md"
+    subprocess.run(
+        [sys.executable, "-m", *shlex.split(command), "--output", page],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+    )
+    assert page.read_text() == (ROOT / "docs" / "cli.md").read_text(), "run make generate"
+    assert {int(code) for code in re.findall(r"^- (\d+): ", page.read_text(), re.MULTILINE)} == set(Exit)
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -47,8 +51,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_the_commands_are_these() -> None:
-    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    assert list(listed) == [
+    assert list(COMMANDS) == [
         "serve", "search", "compare", "embed", "caption", "import", "models", "gaps", "stats", "ready", "plan",
         "build", "sample", "evaluate", "promote", "rollback", "prune", "verify", "adopt", "backup", "backups",
         "restore", "products", "jobs", "keys", "config",
@@ -56,18 +59,16 @@ def test_the_commands_are_these() -> None:
 
 
 def test_every_kind_of_job_is_a_command_that_runs_here_too() -> None:
-    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     # `prune --files` is the command of `prune_files`.
     for kind in (kind.partition("_")[0] for kind in KINDS):
-        options = {name for parameter in listed[kind].params for name in parameter.opts}
+        options = {name for parameter in COMMANDS[kind].params for name in parameter.opts}
         assert {"--local", "--config", "--address", "--detach"} <= options, kind
 
 
 def test_a_candidate_has_the_same_options_in_every_verb() -> None:
-    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for kind, args in KINDS.items():
         if issubclass(args, Candidate):
-            assert {*VERSION_FIELDS, "model"} <= {parameter.name for parameter in listed[kind].params}, kind
+            assert {*VERSION_FIELDS, "model"} <= {parameter.name for parameter in COMMANDS[kind].params}, kind
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,7 @@ def test_variables_that_are_not_set_are_listed_apart_from_mistakes(
     ],
 )
 def test_an_error_of_this_process_has_an_exit_code(error: Exception, code: Exit) -> None:
-    assert exit_of_own(error) is code  # type: ignore[arg-type]
+    assert exit_of(error) is code  # type: ignore[arg-type]
 
 
 LONG = "0123456789" * 30
