@@ -21,6 +21,7 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 _log = logging.getLogger(__name__)
 _GRAY = 128
+_TEXT = "an image"
 _SMALLEST_NORM = 1e-12
 _PATIENCE_S = 30.0
 """Longest wait of an image for those that are decoded before it, in seconds."""
@@ -123,7 +124,13 @@ class Encoder(ABC):
 
     def encode_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
         """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors."""
-        return answer_each(self._embed_images, images, partial(self._runs, self.forward)) if images else []
+        return (
+            answer_each(
+                self._embed_images, images, partial(self._runs, lambda: self.forward(self._sample()[None]))
+            )
+            if images
+            else []
+        )
 
     def encode_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         """Embed texts, in order: float32 unit vectors of shape (dimension,), or errors.
@@ -133,7 +140,8 @@ class Encoder(ABC):
         """
         if "text" not in self.info.modalities:
             self.forward_texts(texts)
-        return answer_each(self._embed_texts, texts, partial(self._runs, self.forward)) if texts else []
+        runs = partial(self._runs, lambda: self.forward_texts([_TEXT]))
+        return answer_each(self._embed_texts, texts, runs) if texts else []
 
     def count_tokens(self, texts: Sequence[str]) -> TokenCount:
         """Count the tokens that the model reads of texts, special ones included; any thread may call it."""
@@ -151,7 +159,8 @@ class Encoder(ABC):
             raise UnsupportedModality(
                 f"{self.info.name} writes no captions: its configuration does not ask for them"
             )
-        return answer_each(self._describe, images, partial(self._runs, self.write)) if images else []
+        runs = partial(self._runs, lambda: self.write(self._sample()[None]))
+        return answer_each(self._describe, images, runs) if images else []
 
     def warm_up(self) -> None:
         """Run one real image through every tower, and one real text where there is a text tower.
@@ -161,7 +170,7 @@ class Encoder(ABC):
         """
         answers = self._embed_images([self._sample()])
         if "text" in self.info.modalities:
-            answers += self._embed_texts(["an image"])
+            answers += self._embed_texts([_TEXT])
         for answer in answers:
             if isinstance(answer, VitrineError):
                 raise answer
@@ -174,9 +183,9 @@ class Encoder(ABC):
         image.paste((255, 64, 0), (0, 0, 32, 64))
         return self.preprocess(Decoded(image, *image.size))
 
-    def _runs(self, model: Callable[[NDArray[np.uint8]], object]) -> bool:
+    def _runs(self, model: Callable[[], object]) -> bool:
         try:
-            model(self._sample()[None])
+            model()
         except Exception:  # any error means that the model does not work
             _log.exception("%s does not run", self.info.name)
             return False

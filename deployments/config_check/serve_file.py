@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import json
 import os
 import pkgutil
 from collections.abc import Iterable, Iterator
@@ -134,10 +135,14 @@ def _load(path: Path, host: str | None = None) -> tuple[Any, yaml.Node | None, M
     try:
         text = path.read_text(encoding="utf-8")
         content, root = yaml.load(text, _Loader), yaml.compose(text, _Loader)
+        # Fails where an alias contains itself.
+        json.dumps(content, default=str, skipkeys=True)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         reason = f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8"
-    except (OSError, yaml.YAMLError) as error:
+    except RecursionError:
+        reason = "it is nested too deeply"
+    except (OSError, yaml.YAMLError, ValueError) as error:
         if (mark := getattr(error, "problem_mark", None)) is not None:
             line = mark.line + 1
         known = (getattr(error, name, None) for name in ("strerror", "problem", "reason"))

@@ -74,6 +74,8 @@ def _bare_app() -> FastAPI:
         title="Vitrine",
         summary="Visual search for product catalogs",
         version=RELEASE,
+        # These pages load scripts from a CDN, beside the key that the search page keeps.
+        docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
         # A redirect would be an answer without a body, and clients drop the body or the key on its way.

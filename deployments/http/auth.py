@@ -16,7 +16,7 @@ from deployments.http.middleware import HEALTH, HttpMiddleware
 from deployments.http.requests import services
 from deployments.services.api_keys import ANONYMOUS, ApiKeys, Caller
 
-PUBLIC = frozenset({"/", "/operations", "/docs", "/v1/openapi.json"})
+PUBLIC = frozenset({"/", "/operations", "/v1/openapi.json"})
 PUBLIC_FOLDERS = (*HEALTH, "/web/")
 """Paths that need no key: these, and all below these folders. Everything else needs one."""
 FORWARDED = ("forwarded", "via", "x-real-ip")

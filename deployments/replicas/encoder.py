@@ -62,8 +62,7 @@ class EncoderReplica:
 
     async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
         """Count the tokens that the model reads of these texts, beside the model."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, self._encoder.count_tokens, texts)
+        return await run_in(self._decoders, self._encoder.count_tokens, texts)
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Write captions for image files; each succeeds or fails alone, in input order.

@@ -23,7 +23,7 @@ class ProductsContract:
         self.catalog, self.products, self.clock = catalog, products, clock
 
     def test_a_product_is_read_as_it_was_put(self) -> None:
-        attributes = {"price": 10.0, "color": "rød", "sizes": [1, 2.5, "XL", True], "b": False, "a": 2**62}
+        attributes = {"price": 10.0, "color": "rød", "sizes": [1, 2.5, "XL", True], "b": False, "a": 2**53}
         put, is_new = self.products.put("shirt-1", "A shirt", "Soft.", attributes, [RED, BLUE])
         assert is_new
         assert self.products.get("shirt-1") == put

@@ -131,4 +131,6 @@ def _figures(figures: Mapping[str, Any]) -> "RenderableType":
 def _estimate(estimate: Mapping[str, Any] | None) -> str | None:
     if estimate is None or estimate.get("mean") is None:
         return None
+    if estimate.get("low") is None:
+        return f"{estimate['mean']:.3f}"
     return f"{estimate['mean']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"

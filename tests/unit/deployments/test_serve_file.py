@@ -285,6 +285,21 @@ def test_a_file_that_holds_no_configuration_is_reported(
     assert mistake.message.startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[" * 3000, "it is nested too deeply"),
+        ("a: &a\n  b: *a\n", "Circular reference detected"),
+        ("a: 2026-13-01\n", "month must be in 1..12"),
+    ],
+)
+def test_a_file_that_yaml_cannot_hold_is_one_mistake(content: str, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(content)
+    (mistake,) = check_serve_file(file)
+    assert mistake.message == f"cannot be read as YAML: {reason}"
+
+
 @pytest.mark.parametrize("check", [check_serve_file, read_serve_file, catalog_of])
 def test_a_file_in_another_encoding_is_named_with_the_line(
     check: Callable[[Path], object], tmp_path: Path

@@ -3,7 +3,7 @@
 import asyncio
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -253,6 +253,17 @@ def test_a_broken_device_is_not_blamed_on_the_inputs() -> None:
     model = Model(poison=set(range(8)), healthy=False)
     assert all(isinstance(answer, ModelUnavailable) for answer in answers(model, 8))
     assert model.calls == 1
+
+
+@pytest.mark.parametrize("broken", ["forward", "forward_texts"])
+def test_a_broken_tower_is_not_taken_for_a_broken_input(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise RuntimeError("kernel failed")
+
+    encoder = load_encoder(EncoderConfig(name="fake", family="fake"))
+    monkeypatch.setattr(encoder, broken, fail)
+    (of_text,) = encoder.encode_texts(["a dress"])
+    assert isinstance(of_text, ModelUnavailable) is (broken == "forward_texts")
 
 
 @pytest.fixture
