@@ -131,7 +131,6 @@ class Upgrade:
         self, encoder: EncoderSettings, info: EncoderInfo, apply: bool, wait_s: float
     ) -> dict[str, Any]:
         """Make a version the live one; return what changed."""
-
         job = self.job
         changed = VersionRollout(
             job.run,

@@ -164,14 +164,19 @@ class VersionRollout:
     def _remember(self, changed: Change) -> None:
         versions, name = self.catalog.versions, self.target.name
         live = self.store.alias_target(name)
-        # What runs now is how to go back to the live version, unless it has been left already or does not answer.
-        if changed and live is not None and live == served_collection(self.serving, name):
-            versions.keep_settings(live, _version_fields(changed.before, name))
+        if changed and live is not None:
+            served = served_collection(self.serving, name)
+            # A model at zero may take long to answer. It most likely serves the live version, and a rollback
+            # checks which version these settings make.
+            likely = served is None and self._failed_at() is None and versions.settings(live) is None
+            # What runs now is how to go back to the live version, unless it has been left already.
+            if served == live or likely:
+                versions.keep_settings(live, _version_fields(changed.before, name))
         versions.keep_settings(self.target.collection, _version_fields(changed.after, name))
         versions.choose(self.target.collection)
 
     def _failed_at(self) -> float | None:
-        """When replicas were deployed that do not start; None where they do, or nothing is known."""
+        """Return when replicas that do not start were deployed; None where they start, or nothing is known."""
         try:
             status = self.serving.rollout(self.target.name)
         except Unavailable:

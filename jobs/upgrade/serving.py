@@ -105,7 +105,7 @@ class RolloutStatus:
 
     @property
     def failed(self) -> bool:
-        """Whether the replicas do not start."""
+        """True where the replicas do not start."""
         return self.status == "DEPLOY_FAILED"
 
 

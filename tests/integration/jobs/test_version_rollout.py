@@ -183,6 +183,17 @@ def test_a_model_without_a_replica_is_promoted_and_rolled_back(shop: Stage) -> N
         assert shop.catalog.versions.retired(MODEL)[0] == info(old)
 
 
+def test_a_live_version_at_zero_that_does_not_answer_in_time_can_be_returned_to(
+    shop: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.build("new")
+    monkeypatch.setattr(shop.serve, "apply", lambda _config: None)
+    shop.serve.serves = ""
+    with pytest.raises(Unavailable):
+        shop.promote("new", wait_s=0)
+    assert shop.catalog.versions.settings(info("old").collection) == {"family": "fake", "checkpoint": "old"}
+
+
 @pytest.mark.parametrize("target", ["new", BROKEN])
 def test_without_applying_only_a_failure_of_this_attempt_ends_it(
     shop: Stage, monkeypatch: pytest.MonkeyPatch, target: str
