@@ -50,9 +50,11 @@ class GatewayReplica:
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Apply the list of models, in place."""
         widen_thread_pool()
+        served = ServedModels.model_validate(user_config)
+        self._encoders = {name: each for name, each in self._encoders.items() if name in served.models}
         self._app.state.services = assemble(
             self._args,
-            ServedModels.model_validate(user_config),
+            served,
             self._catalog,
             self._store,
             self._encoder,
