@@ -107,8 +107,8 @@ class EvaluationConfig(Config):
     queries: str | None = Field(
         None,
         min_length=1,
-        description="Labeled queries: path or fsspec URL of a Parquet, CSV or JSONL file. By default, images of "
-        "the catalog are augmented and must find their own product.",
+        description="Labeled queries: path or fsspec URL of a table, of any format that imports read. By default, "
+        "images of the catalog are augmented and must find their own product.",
     )
     sample: int = Field(
         200, ge=2, le=10_000, description="Images that are drawn from the catalog if there are no labels."

@@ -1,4 +1,4 @@
-"""Labeled queries from Parquet, CSV and JSONL alike, and what is refused in them."""
+"""Labeled queries from tables of all formats alike, and what is refused in them."""
 
 import json
 from pathlib import Path
