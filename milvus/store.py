@@ -40,7 +40,7 @@ _IMAGES_A_PRODUCT = 64
 """Images of a product that a call for vectors reckons with, on average."""
 _ROWS_FRESH_S = 30.0
 _IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": True}
-"""What pymilvus's own iterator sends so that a page is the smallest keys, in Lite and in a server."""
+"""Options that pymilvus's own iterator sends, so that a page is the smallest keys, in Lite and in a server."""
 
 
 def _create_collection(

@@ -9,7 +9,7 @@ GB, GIB, TB = 1e9, 2**30, 1e12
 
 
 def products(images: float) -> float:
-    """How many products have so many images."""
+    """Number of products that have so many images."""
     return images / value("images_a_product")
 
 
@@ -29,7 +29,7 @@ def vector_bytes(images: float, models: Sequence[Model] = MODELS) -> float:
 
 
 def scalar_bytes(images: float) -> float:
-    """What a row holds beside its vector, in all collections."""
+    """Size of a row beside its vector, in all collections."""
     return images * value("scalar_bytes") * len(MODELS)
 
 

@@ -1,4 +1,4 @@
-"""What docs/scale.md reckons with: each number with its unit and where it comes from."""
+"""Numbers that docs/scale.md reckons with, each with its unit and where it comes from."""
 
 from dataclasses import dataclass
 
