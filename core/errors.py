@@ -97,7 +97,7 @@ class RateLimited(VitrineError):
 
 
 class NotFound(VitrineError):
-    """Something that the request names does not exist."""
+    """What the request names does not exist."""
 
 
 class Conflict(VitrineError):
