@@ -292,8 +292,9 @@ async def _answers_of(
     try:
         info, answers = await _asked(ask, [content for _, content in files])
     except Internal as error:
-        # An encoder that fails on a sound image is broken itself.
-        if isinstance((await _asked(ask, [PROBE]))[1][0], VitrineError):
+        # An encoder that fails on a sound image is broken itself. One that finds nothing in it is not.
+        (answer,) = (await _asked(ask, [PROBE]))[1]
+        if isinstance(answer, VitrineError) and not isinstance(answer, InvalidInput):
             raise error
         if len(files) == 1:
             yield _Answers(None, [], [(files[0][0], error)])

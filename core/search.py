@@ -188,12 +188,13 @@ class ModelSearch:
         )
 
     async def reach(self) -> None:
-        """Return once the encoder has embedded a small image; same errors as `EncoderClient.encode`.
+        """Return once the encoder has answered to a small image; same errors as `EncoderClient.encode`.
 
         Bytes behind the end of the file make it an image that no cache holds.
         """
         (answer,) = (await self._encoder.encode([PROBE + os.urandom(8)])).vectors
-        if isinstance(answer, VitrineError):
+        # An encoder that takes no such image has answered.
+        if isinstance(answer, VitrineError) and not isinstance(answer, InvalidInput):
             raise answer
 
     async def embed(self, query: SearchQuery) -> QueryVector:

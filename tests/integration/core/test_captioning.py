@@ -121,6 +121,15 @@ def test_an_image_on_which_a_whole_call_fails_keeps_no_other_from_its_caption(
     assert shop.repair() == CaptionReport(written=2)
 
 
+def test_a_model_that_finds_nothing_in_a_sound_image_is_not_taken_for_broken(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.indexing.PROBE", b"nothing to see")
+    shop.put("red", "lime")
+    shop.encoder.fails_on = [image("lime").data]
+    assert shop.repair() == CaptionReport(written=1, failed=1)
+
+
 def test_no_image_is_to_blame_when_every_call_fails(shop: Shop) -> None:
     shop.put("red")
     shop.encoder.fails_on = None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from typing import Any, cast
 
 import grpc
+import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 from ray.serve._private.common import DeploymentID
@@ -18,6 +19,7 @@ from ray.serve.exceptions import (
 from core.errors import DeadlineExceeded, Internal, InvalidInput, ModelUnavailable
 from core.ports import EncoderClient
 from core.search import ModelSearch
+from core.types import PROBE
 from deployments.http.errors import status_of
 from deployments.http.middleware import Deadline, ending_at, within_deadline
 from deployments.observability.telemetry import called
@@ -230,3 +232,6 @@ async def test_a_circuit_breaker_asks_the_model_itself_and_no_cache(monkeypatch:
     monkeypatch.setattr(replica._encoder, "forward", lost)
     with pytest.raises(ModelUnavailable):
         await search.reach()
+    monkeypatch.setattr(replica._encoder, "forward", lambda batch: np.zeros((len(batch), 96), np.float32))
+    assert isinstance((await replica.encode([PROBE])).vectors[0], InvalidInput)
+    await search.reach()
