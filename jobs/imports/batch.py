@@ -38,6 +38,16 @@ class BatchResult:
         self.fail(row, by.product_id, f"row {by.row} has the same product id, and the later row counts")
 
 
+def check_image_count(record: Record, most: int) -> None:
+    """Refuse a product with too many images.
+
+    Raises:
+        InputTooLarge: there are more than `most`.
+    """
+    if len(record.images or ()) > most:
+        raise InputTooLarge(f"the product has {len(record.images or ())} images; at most {most} are kept")
+
+
 class BatchImport:
     """Puts batches into the catalog; each product succeeds or fails alone, and an unchanged one costs no write."""
 
@@ -125,9 +135,7 @@ class BatchImport:
     async def _product(
         self, reader: ImageReader, record: Record, previous: dict[str, Product], result: BatchResult
     ) -> Outcome:
-        most = self._settings.max_images_per_product
-        if len(record.images or ()) > most:
-            raise InputTooLarge(f"the product has {len(record.images or ())} images; at most {most} are kept")
+        check_image_count(record, self._settings.max_images_per_product)
         found = await reader.find(record.images or ())
         fresh = [each for each in found if each.data is not None]
         result.counts.update(images_read=len(fresh), images_unchanged=len(found) - len(fresh))
