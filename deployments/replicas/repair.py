@@ -144,14 +144,14 @@ class RepairReplica:
         rows = IndexRows(self._store, ledger, self._check)
         indexer = Indexer(encoder, self._store, ledger, self._catalog.blobs, rows)
         # Two loops, so that deleted images leave the collection while thousands are missing.
-        loops = {"repair": indexer.index_missing, "removal": indexer.remove_obsolete}
+        loops = [
+            ("repair", f"repair of {name}", indexer.index_missing),
+            ("removal", f"removal of obsolete rows of {name}", indexer.remove_obsolete),
+        ]
+        size, grace_s = self._args.batch_size, self._args.grace_s
         return [
-            asyncio.create_task(
-                self._repeat(
-                    f"repair of {name}", partial(work, self._args.batch_size, self._args.grace_s), kind
-                )
-            )
-            for kind, work in loops.items()
+            asyncio.create_task(self._repeat(what, partial(work, size, grace_s), kind))
+            for kind, what, work in loops
         ]
 
     async def _caption_for_ever(self, settings: IngestCaptions) -> None:
