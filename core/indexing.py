@@ -293,8 +293,8 @@ async def _answers_of(
         info, answers = await _asked(ask, [content for _, content in files])
     except Internal as error:
         # An encoder that fails on a sound image is broken itself. One that finds nothing in it is not.
-        (answer,) = (await _asked(ask, [PROBE]))[1]
-        if isinstance(answer, VitrineError) and not isinstance(answer, InvalidInput):
+        (probed,) = (await _asked(ask, [PROBE]))[1]
+        if isinstance(probed, VitrineError) and not isinstance(probed, InvalidInput):
             raise error
         if len(files) == 1:
             yield _Answers(None, [], [(files[0][0], error)])
