@@ -30,6 +30,7 @@ _BACKOFF_S = 2.0
 _COUNTS = ("rows", "created", "updated", "unchanged", "failed", "images_read", "images_unchanged")
 _ERRORS_SHOWN = 20
 _EXAMPLES = 3
+_SHOWN_CHARS = 300
 _NEXT = (
     "the running service's repair encodes the new images in the background; "
     "a job of kind build does so at once"
@@ -188,7 +189,8 @@ def _preview(context: JobContext, args: ImportArgs) -> dict[str, Any]:
         **{name: counts[name] for name in ("products", "images", "failed")},
         "read_as": source.report(),
         "examples": [
-            {**asdict(each), "images": None if each.images is None else [str(image) for image in each.images]}
+            # A data URI holds a whole file.
+            {**asdict(each), "images": each.images and [str(image)[:_SHOWN_CHARS] for image in each.images]}
             for each in examples
         ],
         "errors": [asdict(each) for each in errors],

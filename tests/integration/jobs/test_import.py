@@ -486,12 +486,13 @@ def test_a_folder_of_images_comes_over(bench: Bench) -> None:
 def test_a_dry_run_shows_what_would_come_and_writes_nothing(bench: Bench) -> None:
     path = bench.source / "shop.csv"
     path.write_text(
-        "SKU,Name,Image Src,price\n1,A,https://shop.test/1.jpg,1.10\n2,B,,2\n,C,,3\n4,D,,4\n5,E,,5\n"
+        "SKU,Name,Image Src,price\n1,A,https://shop.test/1.jpg,1.10\n2,B,,2\n,C,,3\n"
+        f'4,D,"data:;base64,{"A" * 1000}",4\n5,E,,5\n'
     )
     source = {"kind": "manifest", "path": str(path), "fields": {"rest_as_attributes": True}}
     result = bench.run({"source": source}, dry_run=True)
     assert {name: result[name] for name in ("products", "images", "failed")} == {
-        "products": 4, "images": 1, "failed": 1,
+        "products": 4, "images": 2, "failed": 1,
     }  # fmt: skip
     shown = result["read_as"]
     assert (shown["product_id"], shown["title"], shown["images"]) == ("SKU", "Name", ["Image Src"])
@@ -501,10 +502,12 @@ def test_a_dry_run_shows_what_would_come_and_writes_nothing(bench: Bench) -> Non
         "product_id": "1", "title": "A", "description": "", "attributes": {"price": "1.10"},
         "images": ["https://shop.test/1.jpg"],
     }  # fmt: skip
+    (cut,) = result["examples"][2]["images"]
+    assert len(cut) == 300
     assert [each["row"] for each in result["errors"]] == [3]
     assert bench.catalog.products.counts() == (0, 0)
     # It has left no position behind from which an import would go on.
-    assert numbers(bench.run({"source": source}))["failed"] == 2
+    assert numbers(bench.run({"source": source}))["failed"] == 3
 
 
 def test_a_folder_import_lists_what_it_left_out(bench: Bench) -> None:
