@@ -144,7 +144,7 @@ class FsspecBlobs:
         path = self._path(sha256)
         with outages_as_unavailable():
             # A local file is compared where it is written.
-            if self._is_local or self._size(path) != len(data) or self._files.cat_file(path) != data:
+            if self._is_local or self.size(sha256) != len(data) or self._files.cat_file(path) != data:
                 write_file(self._files, path, data)
         return sha256
 

@@ -35,7 +35,7 @@ from core.errors import ConfigError, DeadlineExceeded, Unavailable
 MAX_IMAGES_PER_PRODUCT = 50
 """Most images a product may have, unless the configuration says otherwise."""
 KEEP_JOBS_DAYS = 90.0
-"""How long the record of a job is kept, unless the configuration says otherwise."""
+"""Days for which the record of a job is kept, unless the configuration says otherwise."""
 _DRIVERS = {
     "sqlite": "sqlite+pysqlite",
     "sqlite+pysqlite": "sqlite+pysqlite",

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-_PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT")
+_PNG_PIXELS = (b"IHDR", b"PLTE")
 _PNG_METADATA = (b"tRNS", b"iCCP", b"eXIf")
 _WEBP_SECTIONS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF")
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
@@ -31,36 +31,37 @@ def open_image(data: bytes, formats: list[str]) -> ImageFile.ImageFile:
 
 
 def _png(data: bytes, metadata: Sequence[bytes]) -> bytes:
-    """Write a PNG anew: the sections of pixels, those of this metadata that are whole, and an end."""
-    kept: list[bytes | memoryview] = [_PNG]
-    view, at = memoryview(data), len(_PNG)
+    """Write a PNG anew: the sections of pixels as one, the metadata of these kinds that is whole, and an end."""
+    kept: dict[bytes, memoryview] = {}
+    view, at, pixels = memoryview(data), len(_PNG), bytearray()
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         section = view[at : at + 12 + length]
         at += 12 + length
         if kind == b"IDAT":
+            # Millions of empty ones would take minutes to read. What is cut off ends where the file does.
+            pixels += section[8 : 8 + length]
             # The orientation alone counts behind pixels too.
             metadata = [name for name in metadata if name == b"eXIf"]
-        if kind == b"IDAT" and at > len(data):
-            # Its length ends where the file does, or the end would be read as pixels.
-            kept += (struct.pack(">I4s", len(section) - 8, kind), section[8:], bytes(4))
         elif kind in _PNG_PIXELS or (
             kind in metadata and section[-4:] == struct.pack(">I", zlib.crc32(section[4:-4]))
         ):
-            kept.append(section)
-    return b"".join((*kept, _PNG_END))
+            # A file has at most one of each.
+            kept.setdefault(kind, section)
+    start_of_pixels, no_checksum = struct.pack(">I4s", len(pixels), b"IDAT"), bytes(4)
+    return b"".join((_PNG, *kept.values(), start_of_pixels, pixels, no_checksum, _PNG_END))
 
 
 def _webp(data: bytes) -> bytes:
     """Write a WebP anew: the sections that are whole, and a size that fits them."""
-    kept, at = [b"WEBP"], 12
+    kept, at = bytearray(b"WEBP"), 12
     while at + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, at)
         section = data[at : at + 8 + length]
         at += 8 + length + length % 2
         if kind in _WEBP_SECTIONS and len(section) == 8 + length:
-            kept.append(section + bytes(length % 2))
-    return struct.pack("<4sI", b"RIFF", sum(map(len, kept))) + b"".join(kept)
+            kept += section + bytes(length % 2)
+    return struct.pack("<4sI", b"RIFF", len(kept)) + kept
 
 
 def with_end(data: bytes) -> bytes:

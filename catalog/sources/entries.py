@@ -49,7 +49,7 @@ class Source(Protocol):
 
     @property
     def version(self) -> str:
-        """What changes with the source's content, so that a position in another version is not used."""
+        """A text that changes with the source's content, so that a position in another version is not used."""
         ...
 
     def total(self) -> int | None:

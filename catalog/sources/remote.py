@@ -43,7 +43,7 @@ async def retrying(ask: Callable[[], Awaitable[T]], config: ImportConfig) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which page: its number, and the link or cursor that the page before gave for it."""
+    """A page: its number, and the link or cursor that the page before gave for it."""
 
     number: int
     token: str | None = None
@@ -173,6 +173,9 @@ class Remote:
         return FieldMap(fields, columns, self._locate, {}, _FIELDS)
 
     def _locate(self, text: str) -> ImageReference:
+        if text[:5].lower() == "data:":
+            # Longer than httpx takes a URL to be.
+            return text
         try:
             return str(httpx.URL(self._source.url).join(text))
         except (httpx.InvalidURL, ValueError):

@@ -31,6 +31,7 @@ Lines = Iterator[list[Any] | InvalidInput]
 
 _MAX_ROW_BYTES = 16 * 2**20
 _MAX_WORKBOOK_BYTES = 2**30
+_MAX_SHEET_LINES = 2**20
 _ROWS_AT_ONCE = 256
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 _FORMATS = {
@@ -44,8 +45,8 @@ _DAMAGED = (
     pyarrow.ArrowException, OSError, EOFError, ValueError, LookupError, csv.Error, ParseError, zlib.error,
     zipfile.BadZipFile,
 )  # fmt: skip
-# For the whole process, since `csv` has no other; the bytes of a row are bounded below.
-csv.field_size_limit(_MAX_ROW_BYTES)
+# For the whole process, since `csv` has no other. It is never reached: the bytes of a row are bounded below.
+csv.field_size_limit(2 * _MAX_ROW_BYTES)
 
 
 class Table:
@@ -154,11 +155,12 @@ class _BoundedFile(io.RawIOBase):
         return len(data)
 
     def by_row(self, rows: Iterator[Any]) -> Iterator[Any]:
-        """Yield what is read of this file, row by row; what stops it is the last one."""
+        """Yield what is read of this file, row by row; what stops it is the last one, and None stands for no row."""
         try:
             for row in rows:
                 self._read = 0
-                yield row
+                if row is not None:
+                    yield row
         except InvalidInput as error:
             yield error
         except ParseError as error:
@@ -200,8 +202,10 @@ def _under_header(lines: Lines, exact: bool) -> tuple[Sequence[str], Rows]:
 _END = "\0the end of the file\0"
 
 
-def _csv_lines(file: "io.BufferedReader[Any]", encoding: str, delimiter: str | None) -> Lines:
-    """Yield the cells of each line that is not empty."""
+def _csv_lines(
+    file: "io.BufferedReader[Any]", encoding: str, delimiter: str | None
+) -> Iterator[list[Any] | InvalidInput | None]:
+    """Yield the cells of each line, and None for an empty one."""
     head = file.peek()
     # A byte order mark is certain; nothing else is guessed of an encoding.
     has_mark = head.startswith((b"\xff\xfe", b"\xfe\xff"))
@@ -223,14 +227,15 @@ def _csv_lines(file: "io.BufferedReader[Any]", encoding: str, delimiter: str | N
         if cells and cells[-1].endswith(_END):
             if cells != [_END]:
                 yield InvalidInput("a quote in this row is never closed; what is behind it is not read")
-        elif any(cell.strip() for cell in cells):
-            if re.search("[\0\ud800-\udfff]", "".join(cells)):
-                yield InvalidInput(
-                    f"the row is not in {codec.removesuffix('-sig')}; say the file's encoding: utf-8, utf-16, "
-                    "cp1252 (Windows-1252) or latin-1"
-                )
-            else:
-                yield cells
+        elif not any(cell.strip() for cell in cells):
+            yield None
+        elif re.search("[\0\ud800-\udfff]", "".join(cells)):
+            yield InvalidInput(
+                f"the row is not in {codec.removesuffix('-sig')}; say the file's encoding: utf-8, utf-16, "
+                "cp1252 (Windows-1252) or latin-1"
+            )
+        else:
+            yield cells
 
 
 def _excel_lines(file: IO[bytes]) -> Lines:
@@ -248,7 +253,10 @@ def _excel_lines(file: IO[bytes]) -> Lines:
     sheet = next((each for each in book.worksheets if each.sheet_state == "visible"), book.worksheets[0])
     # Some programs write a size of the sheet that is not so.
     sheet.reset_dimensions()
-    for line in sheet.iter_rows(values_only=True):
+    for number, line in enumerate(sheet.iter_rows(values_only=True)):
+        # A line may claim any number, and all lines before it are made.
+        if number >= _MAX_SHEET_LINES:
+            raise InvalidInput(f"a sheet has at most {_MAX_SHEET_LINES:,} lines")
         cells = [None if cell in ERROR_CODES else cell for cell in line]
         if any(cell is not None and str(cell).strip() for cell in cells):
             yield cells
@@ -278,15 +286,17 @@ def _item_row(item: Element) -> dict[str, Any]:
     return {tag.rpartition("}")[2]: texts[tag][0] if len(texts[tag]) == 1 else texts[tag] for tag in ordered}
 
 
-def _json_rows(file: "io.BufferedReader[Any]") -> Rows:
-    """Yield an object a line, in UTF-8."""
+def _json_rows(file: "io.BufferedReader[Any]") -> Iterator[Row | InvalidInput | None]:
+    """Yield an object a line, in UTF-8, and None for an empty one."""
     for number, line in enumerate(file):
-        if line.strip():
-            try:
-                found = json.loads(line if number else line.removeprefix(b"\xef\xbb\xbf"))
-            except (ValueError, RecursionError):
-                found = None
-            yield found if isinstance(found, dict) else InvalidInput("the line is not a JSON object in UTF-8")
+        if not line.strip():
+            yield None
+            continue
+        try:
+            found = json.loads(line if number else line.removeprefix(b"\xef\xbb\xbf"))
+        except (ValueError, RecursionError):
+            found = None
+        yield found if isinstance(found, dict) else InvalidInput("the line is not a JSON object in UTF-8")
 
 
 def _parquet_rows(file: IO[bytes], skip: int) -> Rows:

@@ -156,3 +156,23 @@ def test_only_what_a_writer_left_long_ago_counts_as_abandoned(local: FsspecBlobs
     os.utime(old, (0, 0))
     assert local.remove_abandoned(sha256[:2]) == 1
     assert sorted(folder.iterdir()) == [young, folder / sha256]
+
+
+def test_a_put_does_not_rely_on_a_listing_from_before_a_removal() -> None:
+    blobs = FsspecBlobs("memory://listed")
+    files = blobs._files
+    listed: set[str] = set()
+
+    class Caching(type(files)):  # type: ignore[misc]
+        """Answers from its listing, as those of object stores do."""
+
+        def info(self, path: str, **more: object) -> dict[str, object]:
+            return {"size": len(DATA)} if listed else dict(super().info(path, **more))
+
+        def invalidate_cache(self, path: str | None = None) -> None:
+            listed.clear()
+
+    blobs._files = Caching(skip_instance_cache=True)
+    listed.add(SHA256)
+    blobs.put(DATA)
+    assert blobs.get(SHA256) == DATA

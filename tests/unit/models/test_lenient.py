@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import ChunkStream
 
 from core.errors import InputTooLarge, InvalidImage, Overloaded
 from models.images import ImageLimits, decoding, inspect_image
@@ -50,6 +51,27 @@ def assert_taken(data: bytes, image: Image.Image = IMAGE, most: int = 0) -> None
 )
 def test_what_stands_beside_the_pixels_of_a_png_is_passed_over(section: bytes, place: int) -> None:
     assert_taken(PNG[:place] + section + PNG[place:])
+
+
+def test_sections_of_pixels_and_repeated_ones_do_not_reach_the_decoder_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads: list[object] = []
+    read = ChunkStream.read
+
+    def counted(stream: ChunkStream) -> tuple[bytes, int, int]:
+        reads.append(found := read(stream))
+        return found
+
+    monkeypatch.setattr(ChunkStream, "read", counted)
+    pixels = b"".join(
+        png_section(b"IDAT", bytes([each])) + png_section(b"IDAT", b"")
+        for each in zlib.compress(b"".join(b"\0" + row.tobytes() for row in np.asarray(IMAGE)))
+    )
+    orientations = png_section(b"eXIf", b"") * 1_000
+    data = PNG[:AFTER_HEADER] + orientations + pixels + PNG[BEFORE_END:]
+    assert np.array_equal(np.asarray(decode_image(data, LIMITS)), np.asarray(IMAGE))
+    assert 0 < len(reads) < 10
 
 
 @pytest.mark.parametrize("missing", range(1, 21, 3))

@@ -193,6 +193,24 @@ def test_a_row_is_bounded(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyP
     assert "50,000" in errors(entries)[2]
 
 
+def test_a_quote_that_is_never_closed_costs_the_rows_behind_it_alone(tmp_path: Path) -> None:
+    text = f'product_id,title\n1,a\n2,"{("x" * 999 + chr(10)) * 18_000}'
+    entries = read(file(tmp_path, text))
+    assert ids(entries) == ["1"]
+    assert "16,777,216 bytes" in errors(entries)[2]
+
+
+@pytest.mark.parametrize("name", ["shop.csv", "shop.jsonl"])
+def test_empty_lines_do_not_add_up_to_a_row(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_MAX_ROW_BYTES", 50_000)
+    rows = {"shop.csv": ("product_id,title\n1,\n", ",\n", "2,\n")}
+    before, empty, behind = rows.get(name, ('{"product_id": 1}\n', " \n", '{"product_id": 2}\n'))
+    entries = read(file(tmp_path, before + empty * 200_000 + behind, name))
+    assert (ids(entries), errors(entries)) == (["1", "2"], {})
+
+
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "a/../../x.jpg", "link.jpg", "bad\0name"])
 def test_a_path_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "shop"
@@ -455,6 +473,19 @@ def test_a_workbook_that_unpacks_too_large_is_refused(
     monkeypatch.setattr(table, "_MAX_WORKBOOK_BYTES", 1_000)
     with pytest.raises(InvalidInput, match="unpacks to more than 1,000 bytes"):
         read(workbook(tmp_path, ["product_id"], ["1"]))
+
+
+def test_a_sheet_with_more_lines_than_a_sheet_can_have_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_MAX_SHEET_LINES", 1_000)
+    path = workbook(tmp_path, ["product_id"], ["1"])
+    assert ids(read(path)) == ["1"]
+    book = openpyxl.load_workbook(path)
+    book.worksheets[0]["A1001"] = "2"
+    book.save(path)
+    with pytest.raises(InvalidInput, match="at most 1,000 lines"):
+        read(path)
 
 
 def test_a_feed_that_is_cut_off_keeps_what_came_before(tmp_path: Path) -> None:

@@ -66,6 +66,14 @@ def test_the_urls_own_parameters_stay_and_images_are_relative_to_it(shop: Shop) 
     assert shop.requests[0][0] == "/items?shop=de&page_size=2&page=1"
 
 
+def test_an_image_may_be_a_data_uri_of_any_length(shop: Shop) -> None:
+    uri = "data:image/png;base64," + "A" * 100_000
+    shop.items = [{"product_id": "a", "image": uri}]
+    (entry,) = source(shop).entries(None)
+    assert isinstance(entry.content, Record), entry.content
+    assert entry.content.images == (uri,)
+
+
 def test_a_busy_server_is_asked_again_when_it_says(shop: Shop) -> None:
     shop.failures["/items"] = [(429, {"Retry-After": "1"}), (500, {})]
     started = time.monotonic()
