@@ -24,7 +24,6 @@ from deployments.app import DEPLOYMENTS
 from deployments.config import EnsembleArgs, GatewayArgs, MilvusLiteArgs, RepairArgs
 from deployments.config_check.tables import model_in
 from milvus.config import socket_path
-from models.config import EncoderConfig
 
 Place = tuple[str | int, ...]
 """The keys and positions that lead to a value."""
@@ -284,7 +283,8 @@ def _user_config(deployment: DeploymentSchema) -> dict[str, Any]:
 def _contradictions(config: ServeDeploySchema) -> Iterator[Problem]:
     """Check valid applications against each other, and the gateway's against Serve's own settings."""
     pairs = [*zip(config.applications, _arguments(config), strict=True)]
-    encoders = {each.name: args for each, args in pairs if isinstance(args, EncoderConfig)}
+    # An encoder of one's own has a builder of that name as well, whatever its arguments are.
+    encoders = {each.name: args for each, args in pairs if each.import_path.endswith(":build_encoder")}
     owners = [args.address for _, args in pairs if isinstance(args, MilvusLiteArgs)]
     for index, (application, args) in enumerate(pairs):
         place: Place = ("applications", index, "args")
@@ -294,7 +294,7 @@ def _contradictions(config: ServeDeploySchema) -> Iterator[Problem]:
             for key in ("models", "weights")
             for model in _user_config(deployment).get(key, ())
         ]
-        if isinstance(args, EncoderConfig) and args.name != application.name:
+        if application.name in encoders and getattr(args, "name", None) != application.name:
             yield (*place, "name"), f"this must be the application's name, {application.name!r}"
         if isinstance(args, GatewayArgs | RepairArgs | EnsembleArgs) and owners:
             uri = args.milvus.uri
@@ -304,7 +304,7 @@ def _contradictions(config: ServeDeploySchema) -> Iterator[Problem]:
         if isinstance(args, RepairArgs) and args.captions is not None:
             where, model = (*place, "captions", "model"), args.captions.model
             named.append((where, model))
-            if model in encoders and encoders[model].captions is None:
+            if model in encoders and getattr(encoders[model], "captions", None) is None:
                 yield where, f"encoder {model!r} writes no captions; its args need `captions: {{}}`"
         for where, model in named:
             if model not in encoders:

@@ -45,6 +45,25 @@ def test_the_production_configuration_is_sound() -> None:
         assert encoder.deployments[0].ray_actor_options.num_gpus
 
 
+def test_an_encoder_of_ones_own_is_known_by_its_builder(tmp_path: Path) -> None:
+    own = {
+        "name": "own",
+        "import_path": "tests.support.obedient_encoder:build_encoder",
+        "args": {"name": "own", "notes": "notes"},
+    }
+    ensemble = {
+        "name": "ensemble",
+        "import_path": "deployments.app:build_ensemble",
+        "args": {"milvus": {"uri": "http://127.0.0.1:1"}},
+        "deployments": [{"name": "Ensemble", "user_config": {"weights": {"own": 1}}}],
+    }
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(yaml.safe_dump({"applications": [own, ensemble]}))
+    assert check_serve_file(file) == []
+    file.write_text(yaml.safe_dump({"applications": [own | {"name": "other"}, ensemble]}))
+    assert "this must be the application's name, 'other'" in str(check_serve_file(file)[0])
+
+
 def edited(text: str, *edits: tuple[str, str]) -> str:
     for old, new in edits:
         assert old in text
