@@ -48,11 +48,13 @@ def test_the_production_configuration_is_sound() -> None:
 def test_an_encoder_of_ones_own_is_known_by_its_builder(tmp_path: Path) -> None:
     own = {
         "name": "own",
+        "route_prefix": None,
         "import_path": "tests.support.obedient_encoder:build_encoder",
         "args": {"name": "own", "notes": "notes"},
     }
     ensemble = {
         "name": "ensemble",
+        "route_prefix": "/ensemble",
         "import_path": "deployments.app:build_ensemble",
         "args": {"milvus": {"uri": "http://127.0.0.1:1"}},
         "deployments": [{"name": "Ensemble", "user_config": {"weights": {"own": 1}}}],
