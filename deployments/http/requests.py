@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
@@ -33,6 +33,12 @@ _PIECE_CHARS = 1024 * 1024
 _ALPHABET = bytes.maketrans(b"-_=", b"+/!")
 """From the URL-safe alphabet of RFC 4648 to the other; padding before the end is wrong, as ! is in both."""
 _WHITESPACE = b" \t\n\v\f\r"
+_ESCAPES = {
+    escape: plain
+    for plain in "+/= \t\r\n"
+    for escape in (quote(plain, safe=""), quote(plain, safe="").lower())
+}
+"""What percent-encoding makes of base64. For these alone, as `unquote` takes 80 bytes for each escape."""
 _NO_NUL = "a text may not hold the character NUL"
 
 
@@ -320,7 +326,8 @@ def _decode(value: str, param: str) -> bytes:
         head, comma, value = value.partition(",")
         if not (head + comma).lower().endswith(";base64,"):
             raise InvalidInput("a data URI must look like data:image/jpeg;base64,…").at(param)
-        value = unquote(value)
+        for escape, plain in _ESCAPES.items():
+            value = value.replace(escape, plain)
     end = len(value.rstrip(f"={_WHITESPACE.decode()}"))
     decoded, rest = bytearray(), b""
     try:
