@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from fastapi import Depends, Request, Response
+from fastapi.params import Security
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -17,6 +18,7 @@ from catalog.fetching.connections import is_url
 from catalog.fetching.fetcher import Fetcher
 from core.concurrency import BODIES, run_in
 from core.errors import InputTooLarge, InvalidInput, UnsupportedMediaType, VitrineError
+from deployments.http.auth import check_scopes
 from deployments.http.errors import invalid
 from deployments.services.assembly import Services
 
@@ -130,10 +132,14 @@ class BodyRoute(APIRoute):
         handle = super().get_route_handler()
         content = (self.openapi_extra or {}).get("requestBody", {}).get("content", {})
         form = content.get(FORM, {}).get("schema")
+        guards = [each for each in self.dependencies if isinstance(each, Security)]
+        scopes = {scope for guard in guards for scope in guard.scopes or ()}
 
         async def read_and_handle(request: Request) -> Response:
             if self.body_field is None:
                 return await handle(request)
+            # FastAPI runs dependencies after the body is read, which a caller without the scope must not cost.
+            check_scopes(request, scopes)
             model: Any = self.body_field.field_info.annotation
             return await handle(_ReadRequest(request, await _read(request, model, form)))
 
