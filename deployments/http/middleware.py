@@ -312,8 +312,9 @@ class Methods(HttpMiddleware):
         is_head = scope["method"] == "HEAD"
 
         async def send_in_form(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 405:
-                MutableHeaders(scope=message)["Allow"] = self._allowed(scope)
+            is_405 = message["type"] == "http.response.start" and message["status"] == 405
+            if is_405 and (allowed := self._allowed(scope)):
+                MutableHeaders(scope=message)["Allow"] = allowed
             if message["type"] == "http.response.body" and is_head:
                 message = {**message, "body": b""}
             await send(message)
