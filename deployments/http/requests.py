@@ -40,7 +40,7 @@ _ESCAPES = {
     for plain in "+/= \t\r\n"
     for escape in (quote(plain, safe=""), quote(plain, safe="").lower())
 }
-"""What percent-encoding makes of base64. For these alone, as `unquote` takes 80 bytes for each escape."""
+"""Percent-encoded characters of base64, and nothing else: `unquote` takes a hundred bytes for each escape."""
 _NO_NUL = "a text may not hold the character NUL"
 
 

@@ -166,7 +166,7 @@ class Scale:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is wrong with the encoder: it has no replica, and the next call starts one."""
+        """True if nothing is wrong with the encoder: it has no replica, and the next call starts one."""
         return self.at_zero and self.deployed_at is not None
 
 

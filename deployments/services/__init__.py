@@ -1,1 +1,1 @@
-"""What the routes call: search, products, captions, status and jobs, free of HTTP."""
+"""Services that the routes call: search, products, captions, status and jobs, free of HTTP."""

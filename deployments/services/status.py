@@ -46,7 +46,7 @@ class ModelStatus:
     live: bool
     problem: str | None
     captions: bool | None
-    """Whether it writes captions; None where that is not known."""
+    """True if it writes captions; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
