@@ -249,8 +249,13 @@ class AsyncJobs:
 
     async def wait(self, job_id: str, timeout_s: float | None = None, poll_s: float = 1.0) -> Job:
         """Wait until a job has ended, and return it; `state` says how it ended."""
-        async with asyncio.timeout(timeout_s):
-            return [job async for job in self.follow(job_id, poll_s)][-1]
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for job in self.follow(job_id, poll_s):
+                    last = job
+        except TimeoutError:
+            raise TimeoutError(f"job {job_id} has not ended within {timeout_s:g} s") from None
+        return last
 
 
 class AsyncKeys:

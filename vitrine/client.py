@@ -120,7 +120,7 @@ class Vitrine:
     def search(self, query: Query, **options: Unpack[SearchOptions]) -> SearchResponse:
         """Find products by a text, an image, or weighted parts.
 
-        `model` is an encoder's name, by default the ensemble. docs/api.md describes the other options.
+        `model` is an encoder's name, by default the ensemble. docs/searching.md describes the other options.
         """
         body = given(query=encode_query(query), **options)
         return self._send(Call("POST", path("search"), SearchResponse, json=body))

@@ -34,6 +34,8 @@ _UNREADABLE = {"br", "zstd", "compress", "x-compress", "dcb", "dcz"}
 """Further codings are names without a meaning, such as the `aws-chunked` that object stores keep of an upload."""
 _DETECT, _RAW_DEFLATE = 47, -15
 """Values of zlib's `wbits`; the first reads gzip and zlib."""
+_PIECE_CHARS = 64 * 1024
+"""Of percent-encoded data, decoded at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +268,7 @@ def _read_data_uri(uri: str) -> bytes:
     head, comma, data = uri.partition(",")
     if not comma:
         raise UnfetchableUrl("a data URI has a comma before its data: data:image/png;base64,AAAA")
-    raw = unquote_to_bytes(data)
+    raw = _unquote(data)
     if not head.rstrip().lower().endswith(";base64"):
         return raw
     digits = b"".join(raw.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
@@ -274,3 +276,16 @@ def _read_data_uri(uri: str) -> bytes:
         return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except ValueError:
         raise UnfetchableUrl("the data URI holds no valid base64") from None
+
+
+def _unquote(data: str) -> bytes:
+    """Undo percent-encoding piece by piece: at once it would take a hundred bytes of memory for each escape."""
+    raw, rest = bytearray(), ""
+    for start in range(0, len(data), _PIECE_CHARS):
+        piece = rest + data[start : start + _PIECE_CHARS]
+        # An escape that ends in the next piece is read with it.
+        cut = piece.find("%", max(0, len(piece) - 2))
+        cut = len(piece) if cut < 0 else cut
+        raw += unquote_to_bytes(piece[:cut])
+        rest = piece[cut:]
+    return bytes(raw + unquote_to_bytes(rest))

@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -13,8 +13,8 @@ from core.api_keys import NO_KEYS_NOTICE, SCOPES, allows, is_loopback
 from core.errors import Forbidden, RateLimited, Unauthenticated, VitrineError
 from deployments.http.errors import answer
 from deployments.http.middleware import HEALTH, HttpMiddleware
-from deployments.http.requests import services
 from deployments.services.api_keys import ANONYMOUS, ApiKeys, Caller
+from deployments.services.assembly import Services
 
 PUBLIC = frozenset({"/", "/operations", "/v1/openapi.json"})
 PUBLIC_FOLDERS = (*HEALTH, "/web/")
@@ -40,8 +40,9 @@ class Authentication(HttpMiddleware):
         """Pass the request on, or answer 401, 403 or 429."""
         if needs_key(scope["path"]):
             request = Request(scope)
+            services: Services = request.app.state.services
             try:
-                caller = await _caller(request, services(request).api_keys)
+                caller = await _caller(request, services.api_keys)
                 if caller.requests_per_s is not None:
                     self._rates.take(caller.key_id, caller.requests_per_s, caller.burst)
             except VitrineError as error:
@@ -173,6 +174,22 @@ class RateLimiter:
             self._prune_at = max(_FEW_KEYS, 2 * len(self._full_at))
 
 
+def check_scopes(request: Request, needed: Collection[str]) -> None:
+    """Refuse a caller without these scopes.
+
+    Raises:
+        Unauthenticated: the caller is not authenticated.
+        Forbidden: the caller's key lacks a scope.
+    """
+    caller: Caller | None = getattr(request.state, "caller", None)
+    if caller is None:
+        raise Unauthenticated("an API key is needed; send it as `Authorization: Bearer …`")
+    for scope in SCOPES:
+        if scope in needed and not allows(caller.scopes, scope):
+            held = ", ".join(caller.scopes)
+            raise Forbidden(f"this call needs a key with the scope {scope}; yours has: {held}")
+
+
 # They describe keys in the OpenAPI document only: the middleware has already checked them.
 _BEARER = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="`Authorization: Bearer vitrine_…`")
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="ApiKeyHeader")
@@ -184,19 +201,8 @@ async def needs_scope(
     _bearer: Annotated[object, Depends(_BEARER)],
     _header: Annotated[object, Depends(_HEADER)],
 ) -> None:
-    """Refuse callers without the scopes of the route.
-
-    Raises:
-        Unauthenticated: the caller is not authenticated.
-        Forbidden: the caller's key lacks a scope.
-    """
-    caller: Caller | None = getattr(request.state, "caller", None)
-    if caller is None:
-        raise Unauthenticated("an API key is needed; send it as `Authorization: Bearer …`")
-    for scope in SCOPES:
-        if scope in needed.scopes and not allows(caller.scopes, scope):
-            held = ", ".join(caller.scopes)
-            raise Forbidden(f"this call needs a key with the scope {scope}; yours has: {held}")
+    """Refuse callers without the scopes of the route; same errors as `check_scopes`."""
+    check_scopes(request, needed.scopes)
 
 
 READ = Security(needs_scope, scopes=["read"])

@@ -119,18 +119,25 @@ class SearchLimit:
         return Entry(now, self._entered, alone=self._in_work == 1)
 
     def leave(self, entry: Entry, answered: bool = True) -> None:
-        """End a search that `enter` has admitted; the time of one that was refused, as for its key, counts not."""
+        """End a search that `enter` has admitted.
+
+        The time of one that was refused, as for its key, does not count. That of one that failed after too long,
+        as at its deadline, does.
+        """
         took_s = self._clock() - entry.began
         self._in_work -= 1
-        if not answered:
+        if not answered and not self._is_too_long(took_s):
             return
-        if entry.alone and entry.number == self._entered:
+        if answered and entry.alone and entry.number == self._entered:
             self._alone_s.append(took_s)
         self._round_s.append(took_s)
         if len(self._round_s) >= SEARCHES_A_ROUND:
             if self._reached and len(self._alone_s) >= SEARCHES_A_ROUND:
                 self._adjust(median(self._round_s) / (self._slowdown * median(self._alone_s)))
             self._round_s, self._reached = [], False
+
+    def _is_too_long(self, took_s: float) -> bool:
+        return bool(self._alone_s) and took_s > self._slowdown * median(self._alone_s)
 
     def _adjust(self, too_long: float) -> None:
         if too_long > 1:
@@ -312,8 +319,9 @@ class Methods(HttpMiddleware):
         is_head = scope["method"] == "HEAD"
 
         async def send_in_form(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 405:
-                MutableHeaders(scope=message)["Allow"] = self._allowed(scope)
+            is_405 = message["type"] == "http.response.start" and message["status"] == 405
+            if is_405 and (allowed := self._allowed(scope)):
+                MutableHeaders(scope=message)["Allow"] = allowed
             if message["type"] == "http.response.body" and is_head:
                 message = {**message, "body": b""}
             await send(message)

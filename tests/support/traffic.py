@@ -22,7 +22,7 @@ PAUSE_S = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one request came to: its status (0: no answer), its body, and how long it took."""
+    """Outcome of one request: its status (0: no answer), its body, and how long it took."""
 
     name: str
     status: int
@@ -31,7 +31,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether the caller did not get what was asked for."""
+        """True if the caller did not get what was asked for."""
         return not 200 <= self.status < 300
 
 
@@ -63,7 +63,7 @@ class SteadyLoad:
             thread.join()
 
     def outcomes(self) -> Sequence[Outcome]:
-        """What has been answered so far, in the order in which it was."""
+        """Outcomes so far, in the order in which they came."""
         return list(self._outcomes)
 
     def failures(self) -> list[Outcome]:

@@ -49,7 +49,7 @@ class Stand:
         return CliRunner().invoke(commands, [*arguments, "--url", self.url], **options)
 
     def answer(self, *arguments: str) -> Any:
-        """What a command prints as JSON."""
+        """Return what a command prints as JSON."""
         result = self.run(*arguments, "--json")
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)

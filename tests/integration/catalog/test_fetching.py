@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import ssl
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -123,6 +124,21 @@ async def test_a_data_uri_is_read_also_where_nothing_is_fetched(
     assert answers[0] == data or type(answers[0]) is data
     assert len(uri) < MAX_BYTES or isinstance(answers[1], InputTooLarge)
     assert server.connections == 0
+
+
+@pytest.mark.parametrize("shift", range(3))
+async def test_a_data_uri_of_nothing_but_escapes_takes_little_memory(
+    server: HostileServer, shift: int
+) -> None:
+    uri = "data:," + "x" * shift + "%41" * 200_000
+    reading = fetcher(server, max_bytes=len(uri), max_total_bytes=len(uri))
+    tracemalloc.start()
+    (answer,) = await reading.fetch_all([uri])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert answer == b"x" * shift + b"A" * 200_000
+    # One that is decoded at once takes twenty times its length.
+    assert peak < 12 * len(uri)
 
 
 OTHER_FORMS = """

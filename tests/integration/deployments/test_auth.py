@@ -174,6 +174,22 @@ async def test_a_route_allows_its_scope_and_those_above(closed: FastAPI) -> None
                 assert f"scope {needed}" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/v1/products/p"), ("POST", "/v1/keys")])
+async def test_the_body_of_a_call_that_the_key_does_not_allow_is_not_read(
+    closed: FastAPI, method: str, path: str
+) -> None:
+    read: list[bytes] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(b"{")
+        yield b"{"
+
+    async with client_of(closed, await make_key(closed, "read")) as client:
+        answer = await client.request(method, path, content=body())
+    assert (answer.status_code, answer.json()["error"]["type"]) == (403, "forbidden")
+    assert not read
+
+
 @pytest.mark.parametrize("header", ["Authorization", "X-API-Key"])
 async def test_a_key_is_taken_from_either_header(closed: FastAPI, header: str) -> None:
     key = await make_key(closed, "read")
@@ -639,3 +655,4 @@ async def test_head_options_and_allow_say_what_a_path_takes(build: Build) -> Non
             assert {"DELETE", "GET", "HEAD", "OPTIONS", "PUT"} <= set(allowed)
             assert "POST" not in allowed
         assert (await client.request("OPTIONS", "/v1/nowhere")).status_code == 404
+        assert "GET" in (await client.post("/v1/openapi.json")).headers["allow"]

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -88,6 +89,20 @@ def test_base64_of_any_length_comes_back(size: int, head: str) -> None:
         assert asyncio.run(decode_base64(head + written, "image")) == data
     if head:
         assert asyncio.run(decode_base64(head + quote(encoded, safe=""), "image")) == data
+
+
+@pytest.mark.parametrize("escape", ["%2B", "%2f", "%41"])
+def test_a_data_uri_of_nothing_but_escapes_takes_little_memory(escape: str) -> None:
+    uri = "data:;base64," + escape * 400_000
+    tracemalloc.start()
+    try:
+        decoded = asyncio.run(decode_base64(uri, "image"))
+    except InvalidInput:
+        decoded = b""
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(decoded) == (0 if escape == "%41" else 300_000)
+    assert peak < 4 * len(uri)
 
 
 @pytest.mark.parametrize("broken", ["=" * 4, "*", "A===", "AA==", "%3D", "é"])

@@ -143,7 +143,7 @@ async def _use(url: str) -> None:
         page = await shop.search(image(COLORS["green"]), model="first", limit=1)
         assert page.results[0].product_id == "green"
         job = await shop.jobs.submit("build", model="first")
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=f"{job.job_id} has not ended within 0.1 s"):
             await shop.jobs.wait(job.job_id, timeout_s=0.1, poll_s=0.02)
         await shop.jobs.cancel(job.job_id)
         assert (await shop.jobs.wait(job.job_id)).state == "canceled"

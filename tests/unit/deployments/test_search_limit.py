@@ -140,6 +140,19 @@ def test_refused_searches_leave_the_limit_as_it_was() -> None:
     assert attacked.limit.limit == FIRST_SEARCHES
 
 
+def test_searches_that_all_end_at_their_deadline_shrink_the_limit() -> None:
+    overloaded = Replica(each_s=0.01)
+    overloaded.alone(SEARCHES_A_ROUND)
+    for _ in range(10):
+        entries = [entry for _ in range(50) if (entry := overloaded.limit.enter()) is not None]
+        overloaded.now += 30.0
+        for entry in entries:
+            overloaded.limit.leave(entry, answered=False)
+    assert overloaded.limit.limit == LEAST_SEARCHES
+    overloaded.crowd(callers=1, answers=10 * SEARCHES_A_ROUND)
+    assert overloaded.limit.limit > LEAST_SEARCHES
+
+
 def test_the_first_limit_keeps_within_the_bound_of_all_requests() -> None:
     small = Replica(each_s=0.01, most=2)
     assert [small.limit.enter() is not None for _ in range(3)] == [True, True, False]
