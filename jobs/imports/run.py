@@ -20,10 +20,10 @@ from catalog.sources.entries import Entry, Record, Source
 from catalog.sources.folder import check_opened
 from catalog.sources.remote import open_source
 from core.batching import batched
-from core.errors import NotFound, Unavailable
+from core.errors import NotFound, Unavailable, VitrineError
 from core.jobs import ImportArgs, JobArgs
 from core.sources import RemoteSource
-from jobs.imports.batch import BatchImport, BatchResult
+from jobs.imports.batch import BatchImport, BatchResult, check_record
 from jobs.runner.context import JobContext
 
 _BACKOFF_S = 2.0
@@ -177,13 +177,17 @@ def _preview(context: JobContext, args: ImportArgs) -> dict[str, Any]:
         if (counts["products"] + counts["failed"]) % 1_000 == 0:
             context.run.check()
             context.run.report(total=source.total() or 0, done=counts["products"], failed=counts["failed"])
-        if isinstance(entry.content, Record):
+        try:
+            if not isinstance(entry.content, Record):
+                raise entry.content
+            check_record(entry.content, context.settings.max_images_per_product)
+        except VitrineError as error:
+            counts["failed"] += 1
+            shown = RowError(entry.row, entry.product_id, error.message)
+            errors += [shown] * (len(errors) < _ERRORS_SHOWN)
+        else:
             counts.update(products=1, images=len(entry.content.images or ()))
             examples += [entry.content] * (len(examples) < _EXAMPLES)
-        else:
-            counts["failed"] += 1
-            error = RowError(entry.row, entry.product_id, entry.content.message)
-            errors += [error] * (len(errors) < _ERRORS_SHOWN)
     return {
         **{name: counts[name] for name in ("products", "images", "failed")},
         "read_as": source.report(),
