@@ -96,8 +96,8 @@ class ManifestSource(_Description):
     kind: Literal["manifest"]
     path: str = Field(
         min_length=1,
-        description="The file: .csv, .tsv, .tab, .txt, .jsonl, .ndjson or .xml (Google Merchant), also with .gz "
-        "or .zst behind; .xlsx, .xlsm or .parquet.",
+        description="The file: .csv, .tsv, .tab, .txt, .jsonl, .ndjson, .json or .xml (Google Merchant), also "
+        "with .gz or .zst behind; .xlsx, .xlsm or .parquet.",
     )
     fields: Fields = Field(Fields(), description="Which columns hold what.")
     encoding: Literal["utf-8", "utf-16", "cp1252", "latin-1"] = Field(
@@ -105,6 +105,11 @@ class ManifestSource(_Description):
     )
     delimiter: Literal[",", ";", "|", "tab"] | None = Field(
         None, description="Separator of CSV cells; by default the one most frequent in the first line."
+    )
+    escape: Literal["\\"] | None = Field(
+        None,
+        description="Character before a quote within a quoted CSV cell, a backslash in Spark's files; by default "
+        "such a quote is doubled.",
     )
     group_rows: bool | None = Field(
         None,

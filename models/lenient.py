@@ -1,6 +1,6 @@
 """Opening of image files by their pixels: metadata that is damaged or too large is passed over, as in a browser.
 
-A section of a PNG or WebP is a kind, a length and a body.
+A section of a PNG, WebP or JPEG is a kind, a length and a body.
 """
 
 import hashlib
@@ -16,7 +16,10 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_PIXELS = (b"IHDR", b"PLTE")
 _PNG_METADATA = (b"tRNS", b"iCCP", b"eXIf")
 _WEBP_SECTIONS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF")
-_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
+_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_JPEG_METADATA = (*range(0xE0, 0xF0), 0xFE)
+_JPEG_ADOBE, _ADOBE_BYTES = 0xEE, 16
+"""Kind of the section that says how inks and colors are stored, and its least size."""
 
 
 def open_image(data: bytes, formats: list[str]) -> ImageFile.ImageFile:
@@ -25,9 +28,10 @@ def open_image(data: bytes, formats: list[str]) -> ImageFile.ImageFile:
     try:
         return Image.open(io.BytesIO(_png(data, _PNG_METADATA) if is_png else data), formats=formats)
     except Exception:  # parsers of hostile bytes raise anything
-        if not is_png and not is_webp:
+        if not is_png and not is_webp and not data.startswith(_JPEG):
             raise
-    return Image.open(io.BytesIO(_png(data, ()) if is_png else _webp(data)), formats=formats)
+    plain = _png(data, ()) if is_png else _webp(data) if is_webp else _jpeg(data)
+    return Image.open(io.BytesIO(plain), formats=formats)
 
 
 def _png(data: bytes, metadata: Sequence[bytes]) -> bytes:
@@ -62,6 +66,19 @@ def _webp(data: bytes) -> bytes:
         if kind in _WEBP_SECTIONS and len(section) == 8 + length:
             kept += section + bytes(length % 2)
     return struct.pack("<4sI", b"RIFF", len(kept)) + kept
+
+
+def _jpeg(data: bytes) -> bytes:
+    """Write a JPEG anew, without metadata but for the orientation and the kind of colors."""
+    kept, at = [_JPEG], len(_JPEG)
+    while data[at : at + 1] == b"\xff" and data[at : at + 2] != _JPEG_SCAN and at + 4 <= len(data):
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        section = data[at : at + 2 + length]
+        is_adobe = kind == _JPEG_ADOBE and len(section) >= _ADOBE_BYTES
+        if kind not in _JPEG_METADATA or is_adobe or section[4:10] == b"Exif\0\0":
+            kept.append(section)
+        at += 2 + length
+    return b"".join((*kept, data[at:]))
 
 
 def with_end(data: bytes) -> bytes:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import UUID
 
 from core.errors import InvalidInput, VitrineError
 from core.sources import AttributeType, Fields
@@ -87,15 +88,23 @@ _USUAL_COLUMNS: Mapping[str, Sequence[str]] = {
     "attributes": ("attributes",),
     "images": (
         "images", "image", "image_src", "image_link", "additional_image_link", "image_url", "image_urls",
-        "product_image_url", "base_image", "additional_images", "variant_image", "variant_image_url",
+        "product_image_url", "base_image", "additional_images",
+        *(f"image{between}{number}" for number in range(1, 21) for between in ("", "_")),
+        "variant_image", "variant_image_url",
     ),
 }  # fmt: skip
-"""Names of columns in exports of Shopify, WooCommerce, Magento and for Google Merchant, the surest first."""
+"""Names of columns in exports of Shopify, WooCommerce, Magento, Etsy and for Google Merchant, the surest first."""
+_USUAL_NAMES = frozenset(name for names in _USUAL_COLUMNS.values() for name in names)
 
 
 def plain_name(column: str) -> str:
     """Return a column's name in lower case with underscores: `body_html` for `Body (HTML)`."""
     return re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_").removeprefix("g_")
+
+
+def is_usual_column(column: str) -> bool:
+    """Return whether shops name a column so."""
+    return plain_name(column) in _USUAL_NAMES
 
 
 def kind_of(value: Any, is_text: bool) -> AttributeType | None:
@@ -178,6 +187,7 @@ class FieldMap:
         heads = {name if name in columns else name.partition(".")[0] for name in named if name is not None}
         self._others = [name for name in columns if name not in heads]
         self._rest = frozenset(self._others if fields.rest_as_attributes else ())
+        self.columns_read = heads | self._rest
 
     def report(self) -> dict[str, Any]:
         """Describe which column is read as what; JSON."""
@@ -310,6 +320,8 @@ def _plain(value: Any) -> Any:
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, datetime | date | time):
         return value.isoformat()
+    if isinstance(value, UUID | timedelta):
+        return str(value)
     if isinstance(value, list | tuple):
         return [plain for item in value if (plain := _plain(item)) is not None]
     return value

@@ -1,6 +1,7 @@
 """A table of products as a source: its columns found by their names, rows of one product put together."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ class Manifest:
         state = path.stat()
         self.version = f"{state.st_size}:{state.st_mtime_ns}"
         self._folder = path.parent
-        self._table = Table(path.name, lambda: path.open("rb"), source.encoding, source.delimiter)
+        self._table = Table(
+            path.name, lambda: path.open("rb"), source.encoding, source.delimiter, source.escape
+        )
         columns = self._table.columns
         self._fields = FieldMap(source.fields, columns, self._locate, self._table.kinds)
         names = {plain_name(column) for column in columns}
@@ -55,7 +58,7 @@ class Manifest:
         skip = int(after or 0)
         entries = (
             read_entry(self._fields, row, number, str(number))
-            for number, row in enumerate(self._table.rows(skip), start=skip + 1)
+            for number, row in enumerate(self._table.rows(skip, self._fields.columns_read), start=skip + 1)
         )
         return self._grouped(entries) if self._is_grouped else entries
 
@@ -79,6 +82,11 @@ class Manifest:
     def _locate(self, text: str) -> ImageReference:
         if is_url(text):
             return text
+        # Magento's paths begin with a slash, Windows writes them with backslashes.
+        for path in (text.lstrip("/"), text.replace("\\", "/")):
+            with suppress(InvalidInput):
+                if path != text and (found := inside(self._folder, path)).is_file():
+                    return found
         return inside(self._folder, text)
 
 

@@ -11,7 +11,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import PurePath
@@ -22,7 +22,7 @@ import pyarrow
 from defusedxml.ElementTree import iterparse
 from pyarrow.parquet import ParquetFile
 
-from catalog.sources.entries import Row, kind_of
+from catalog.sources.entries import Row, is_usual_column, kind_of
 from core.errors import InvalidInput
 from core.sources import AttributeType
 
@@ -36,7 +36,7 @@ _ROWS_AT_ONCE = 256
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 _FORMATS = {
     **dict.fromkeys((".csv", ".tsv", ".tab", ".txt"), "csv"),
-    **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
     **dict.fromkeys((".xlsx", ".xlsm"), "excel"),
     ".xml": "xml",
     ".parquet": "parquet",
@@ -53,10 +53,10 @@ class Table:
     """A table in a file, which `opened` opens anew each time; all of it is read once at first.
 
     `kinds` are the types of columns by all of their cells, where the format itself has none for them. The
-    encoding and the delimiter apply to CSV.
+    encoding, the delimiter and the escape apply to CSV.
 
     Raises:
-        InvalidInput: it is of another format, is damaged, or its columns have no names or one name twice.
+        InvalidInput: it is of another format, is damaged, or its columns have no names.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Table:
         opened: Callable[[], IO[bytes]],
         encoding: str = "utf-8",
         delimiter: str | None = None,
+        escape: str | None = None,
     ) -> None:
         path = PurePath(name.lower())
         self._compression = _COMPRESSED.get(path.suffix)
@@ -75,15 +76,18 @@ class Table:
                 f"behind, not {name!r:.200}"
             ).at("source.path")
         self.name, self._opened_file = name, opened
-        self._encoding, self._delimiter = encoding, delimiter
+        self._csv_options = encoding, delimiter, escape
         self.kinds: dict[str, AttributeType] = {}
         self.columns, self.total = self._survey()
 
-    def rows(self, skip: int = 0) -> Rows:
-        """Yield the rows behind the first `skip`; empty ones are passed over and not counted."""
+    def rows(self, skip: int = 0, columns: Collection[str] | None = None) -> Rows:
+        """Yield the rows behind the first `skip`; empty ones are passed over and not counted.
+
+        `columns`: no others are read where the format can leave them out, so a bad cell in them costs nothing.
+        """
         with self._stream() as file:
             if self.format == "parquet":
-                yield from _parquet_rows(file, skip)
+                yield from _parquet_rows(file, skip, columns)
             else:
                 yield from islice(self._read(file)[1], skip, None)
 
@@ -94,12 +98,15 @@ class Table:
                 return _checked_names(parquet.schema_arrow.names), parquet.metadata.num_rows
             header, rows = self._read(file)
             names, total = dict.fromkeys(header), 0
+            error = InvalidInput(f"there is no row of the format {self.format}")
             for total, row in enumerate(rows, start=1):  # noqa: B007
-                if not isinstance(row, InvalidInput):
+                if isinstance(row, InvalidInput):
+                    error = row
+                else:
                     names.update(dict.fromkeys(row))
                     self._learn(row)
             if not names:
-                raise InvalidInput(f"there is no row of the format {self.format}")
+                raise error
         return list(names), total
 
     def _learn(self, row: Row) -> None:
@@ -116,7 +123,7 @@ class Table:
         bounded = _BoundedFile(file)
         buffered = io.BufferedReader(bounded, 2**16)
         if self.format == "csv":
-            lines = bounded.by_row(_csv_lines(buffered, self._encoding, self._delimiter))
+            lines = bounded.by_row(_csv_lines(buffered, *self._csv_options))
             return _under_header(lines, exact=True)
         return (), bounded.by_row(_xml_rows(buffered) if self.format == "xml" else _json_rows(buffered))
 
@@ -177,33 +184,58 @@ def _checked_names(names: Sequence[str]) -> Sequence[str]:
 def _under_header(lines: Lines, exact: bool) -> tuple[Sequence[str], Rows]:
     """Take the first line for the names of the columns; those without a name are dropped.
 
-    `exact`: lines of another length are errors, unless the cells that are too many are empty.
+    A single cell above them is the title of the table, as Numbers writes it. `exact`: lines of another length
+    are errors, unless only cells without a name are missing or the cells that are too many are empty.
     """
-    first = next(lines, [])
+    first, second = next(lines, []), next(lines, [])
     if isinstance(first, InvalidInput):
         raise first
-    names = _checked_names([str(cell or "").strip() for cell in first])
-    if not any(names):
+    names = _names(first)
+    if len(set(names) - {""}) == 1 and not any(map(is_usual_column, names)):
+        below = [] if isinstance(second, InvalidInput) else _names(second)
+        if sum(map(bool, below)) > 1 and any(map(is_usual_column, below)):
+            names, second = below, next(lines, [])
+    width = len(names)
+    while names and not names[-1]:
+        del names[-1]
+    if not names:
         raise InvalidInput("the table is empty; its first line must name the columns")
 
     def rows() -> Rows:
-        for cells in lines:
+        has_twice = len(set(names) - {""}) < sum(map(bool, names))
+        for cells in chain([second] if second else [], lines):
             if isinstance(cells, InvalidInput):
                 yield cells
-            elif exact and (len(cells) < len(names) or any(cells[len(names) :])):
+            elif exact and len(cells) < len(names):
                 yield InvalidInput(f"the row has {len(cells)} cells; the header has {len(names)}")
+            elif exact and any(cells[width:]):
+                yield InvalidInput(f"the row has {len(cells)} cells; the header has {width}")
             else:
-                padded = chain(cells, [None] * (len(names) - len(cells)))
-                yield {name: cell for name, cell in zip(names, padded, strict=False) if name}
+                padded = [*cells, *[None] * (len(names) - len(cells))]
+                pairs = [(name, cell) for name, cell in zip(names, padded, strict=False) if name]
+                yield _merged(pairs) if has_twice else dict(pairs)
 
-    return [name for name in names if name], rows()
+    return list(dict.fromkeys(filter(None, names))), rows()
+
+
+def _names(cells: Sequence[Any]) -> list[str]:
+    return [str(cell or "").strip() for cell in cells]
+
+
+def _merged(pairs: Sequence[tuple[str, Any]]) -> Row:
+    """Make one field of the columns of one name: several values are a list."""
+    values: dict[str, list[Any]] = {}
+    for name, cell in pairs:
+        known = values.setdefault(name, [])
+        known += [cell] * (cell not in (None, "", *known))
+    return {name: found if len(found) > 1 else next(iter(found), None) for name, found in values.items()}
 
 
 _END = "\0the end of the file\0"
 
 
 def _csv_lines(
-    file: "io.BufferedReader[Any]", encoding: str, delimiter: str | None
+    file: "io.BufferedReader[Any]", encoding: str, delimiter: str | None, escape: str | None
 ) -> Iterator[list[Any] | InvalidInput | None]:
     """Yield the cells of each line, and None for an empty one."""
     head = file.peek()
@@ -222,7 +254,8 @@ def _csv_lines(
     text = io.TextIOWrapper(file, codec, errors=errors, newline="")
     # A quote inside a cell is taken as it stands, as spreadsheets do: a reader that refuses it would go on at the
     # next line, be it within another cell's quotes.
-    reader = csv.reader(chain(text, [_END]), delimiter="\t" if delimiter == "tab" else delimiter or guessed)
+    delimiter = "\t" if delimiter == "tab" else delimiter or guessed
+    reader = csv.reader(chain(text, [_END]), delimiter=delimiter, escapechar=escape)
     for cells in islice(reader, 1 if said else 0, None):
         if cells and cells[-1].endswith(_END):
             if cells != [_END]:
@@ -250,7 +283,9 @@ def _excel_lines(file: IO[bytes]) -> Lines:
     if sum(sizes) > _MAX_WORKBOOK_BYTES:
         raise InvalidInput(f"the workbook unpacks to more than {_MAX_WORKBOOK_BYTES:,} bytes")
     book = load_workbook(file, read_only=True, data_only=True)
-    sheet = next((each for each in book.worksheets if each.sheet_state == "visible"), book.worksheets[0])
+    visible = [each for each in book.worksheets if each.sheet_state == "visible"]
+    # Numbers begins its workbooks with a sheet that lists the others.
+    sheet = next(iter([each for each in visible if each.title != "Export Summary"] or book.worksheets))
     # Some programs write a size of the sheet that is not so.
     sheet.reset_dimensions()
     for number, line in enumerate(sheet.iter_rows(values_only=True)):
@@ -287,7 +322,15 @@ def _item_row(item: Element) -> dict[str, Any]:
 
 
 def _json_rows(file: "io.BufferedReader[Any]") -> Iterator[Row | InvalidInput | None]:
-    """Yield an object a line, in UTF-8, and None for an empty one."""
+    """Yield an object a line, in UTF-8, and None for an empty one; or the objects of a list of one row's size."""
+    if file.peek().removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
+        try:
+            found = json.loads(file.read().removeprefix(b"\xef\xbb\xbf"))
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"the list is not JSON in UTF-8: {error}") from None
+        for item in found:
+            yield item if isinstance(item, dict) else InvalidInput("the item is not a JSON object")
+        return
     for number, line in enumerate(file):
         if not line.strip():
             yield None
@@ -299,8 +342,9 @@ def _json_rows(file: "io.BufferedReader[Any]") -> Iterator[Row | InvalidInput | 
         yield found if isinstance(found, dict) else InvalidInput("the line is not a JSON object in UTF-8")
 
 
-def _parquet_rows(file: IO[bytes], skip: int) -> Rows:
-    for batch in ParquetFile(file).iter_batches(_ROWS_AT_ONCE):
+def _parquet_rows(file: IO[bytes], skip: int, columns: Collection[str] | None) -> Rows:
+    names = None if columns is None else list(columns)
+    for batch in ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=names):
         if skip < len(batch):
             yield from _plain_rows(batch.slice(skip))
         skip = max(0, skip - len(batch))

@@ -73,6 +73,9 @@ def read_table(name: str, opened: Callable[[], IO[bytes]]) -> list[Row]:
 def _row(place: str, row: Row | InvalidInput) -> Row:
     if isinstance(row, InvalidInput):
         raise row.reworded(f"{place}: {row.message}")
+    several = [column for column in (*TEXTS, "grade") if isinstance(row.get(column), list)]
+    if several:
+        raise InvalidInput(f"{place} has several values of {several[0]}")
     cleaned = {column: _text(row.get(column)) for column in TEXTS}
     for column in _NEEDED:
         if cleaned[column] is None:

@@ -9,7 +9,7 @@ from typing import Literal
 from catalog.fetching.fetcher import Fetcher
 from catalog.imports import KnownImage, RowError
 from catalog.opening import Catalog
-from catalog.product_rows import is_same
+from catalog.product_rows import check_attributes, check_new_product_id, check_texts, is_same
 from catalog.sources.entries import Entry, Record
 from core.errors import FetchFailed, InputTooLarge, InvalidInput, VitrineError
 from core.types import Product
@@ -38,14 +38,17 @@ class BatchResult:
         self.fail(row, by.product_id, f"row {by.row} has the same product id, and the later row counts")
 
 
-def check_image_count(record: Record, most: int) -> None:
-    """Refuse a product with too many images.
+def check_record(record: Record, max_images: int) -> None:
+    """Refuse a product that the catalog would not take, before its images are read.
 
     Raises:
-        InputTooLarge: there are more than `most`.
+        InvalidInput: its id, a text, an attribute or the number of its images is not allowed.
     """
-    if len(record.images or ()) > most:
-        raise InputTooLarge(f"the product has {len(record.images or ())} images; at most {most} are kept")
+    check_new_product_id(record.product_id)
+    check_texts(record.title, record.description)
+    check_attributes(record.attributes)
+    if (count := len(record.images or ())) > max_images:
+        raise InputTooLarge(f"the product has {count} images; at most {max_images} are kept")
 
 
 class BatchImport:
@@ -135,7 +138,7 @@ class BatchImport:
     async def _product(
         self, reader: ImageReader, record: Record, previous: dict[str, Product], result: BatchResult
     ) -> Outcome:
-        check_image_count(record, self._settings.max_images_per_product)
+        check_record(record, self._settings.max_images_per_product)
         found = await reader.find(record.images or ())
         fresh = [each for each in found if each.data is not None]
         result.counts.update(images_read=len(fresh), images_unchanged=len(found) - len(fresh))

@@ -16,15 +16,14 @@ from typing import Any
 
 from catalog.fetching.fetcher import Fetcher
 from catalog.imports import RowError, stable_hash
-from catalog.product_rows import check_attributes, check_new_product_id, check_texts
 from catalog.sources.entries import Entry, Record, Source
 from catalog.sources.folder import check_opened
 from catalog.sources.remote import open_source
 from core.batching import batched
-from core.errors import InvalidInput, NotFound, Unavailable, VitrineError
+from core.errors import NotFound, Unavailable, VitrineError
 from core.jobs import ImportArgs, JobArgs
 from core.sources import RemoteSource
-from jobs.imports.batch import BatchImport, BatchResult, check_image_count
+from jobs.imports.batch import BatchImport, BatchResult, check_record
 from jobs.runner.context import JobContext
 
 _BACKOFF_S = 2.0
@@ -175,17 +174,20 @@ def _preview(context: JobContext, args: ImportArgs) -> dict[str, Any]:
     examples: list[Record] = []
     errors: list[RowError] = []
     for entry in source.entries(None):
-        content = _checked(entry.content, context.settings.max_images_per_product)
         if (counts["products"] + counts["failed"]) % 1_000 == 0:
             context.run.check()
             context.run.report(total=source.total() or 0, done=counts["products"], failed=counts["failed"])
-        if isinstance(content, Record):
-            counts.update(products=1, images=len(content.images or ()))
-            examples += [content] * (len(examples) < _EXAMPLES)
-        else:
+        try:
+            if not isinstance(entry.content, Record):
+                raise entry.content
+            check_record(entry.content, context.settings.max_images_per_product)
+        except VitrineError as error:
             counts["failed"] += 1
-            error = RowError(entry.row, entry.product_id, content.message)
-            errors += [error] * (len(errors) < _ERRORS_SHOWN)
+            shown = RowError(entry.row, entry.product_id, error.message)
+            errors += [shown] * (len(errors) < _ERRORS_SHOWN)
+        else:
+            counts.update(products=1, images=len(entry.content.images or ()))
+            examples += [entry.content] * (len(examples) < _EXAMPLES)
     return {
         **{name: counts[name] for name in ("products", "images", "failed")},
         "read_as": source.report(),
@@ -196,16 +198,3 @@ def _preview(context: JobContext, args: ImportArgs) -> dict[str, Any]:
         ],
         "errors": [asdict(each) for each in errors],
     }
-
-
-def _checked(content: Record | VitrineError, most_images: int) -> Record | VitrineError:
-    """Return the product as the source describes it, or why the catalog would not take it."""
-    try:
-        if isinstance(content, Record):
-            check_new_product_id(content.product_id)
-            check_texts(content.title, content.description)
-            check_attributes(content.attributes)
-            check_image_count(content, most_images)
-    except InvalidInput as error:
-        return error
-    return content

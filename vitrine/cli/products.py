@@ -135,7 +135,7 @@ def _values(attribute: "Attribute") -> str:
     return ", ".join([*listed, *(["…"] if attribute.more_values else [])])
 
 
-_TABLES = {".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson", ".xml", ".xlsx", ".xlsm", ".parquet"}
+_TABLES = {".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson", ".json", ".xml", ".xlsx", ".xlsm", ".parquet"}
 
 
 @asks

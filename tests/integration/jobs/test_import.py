@@ -510,6 +510,23 @@ def test_a_dry_run_shows_what_would_come_and_writes_nothing(bench: Bench) -> Non
     assert numbers(bench.run({"source": source}))["failed"] == 4
 
 
+def test_a_dry_run_fails_the_products_that_the_import_would(bench: Bench) -> None:
+    path = bench.source / "shop.jsonl"
+    rows = (
+        {"id": "a/b"},
+        {"id": "2", "title": "x" * 501},
+        {"id": "3", "code": 2**53 + 1},
+        {"id": "4", "size": {"eu": 38}},
+        {"id": "5", "images": [f"{number}.png" for number in range(51)]},
+        {"id": "6"},
+    )
+    path.write_text("\n".join(map(json.dumps, rows)))
+    args = {"source": {"kind": "manifest", "path": str(path), "fields": {"rest_as_attributes": True}}}
+    shown, done = bench.run(args, dry_run=True), bench.run(args)
+    assert (shown["products"], shown["failed"]) == (done["created"], done["failed"]) == (1, 5)
+    assert shown["errors"] == done["errors"]
+
+
 def test_a_folder_import_lists_what_it_left_out(bench: Bench) -> None:
     for name in ("hat.png", "notes.txt"):
         (bench.source / name).write_bytes(png(1))

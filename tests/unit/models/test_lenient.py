@@ -106,6 +106,16 @@ def test_a_jpeg_with_all_its_rows_is_whole_whatever_its_end(options: dict[str, i
     assert_taken(data[:-2] + end, smooth(333, 251), 40)
 
 
+@pytest.mark.parametrize(("kind", "body"), [(0xE0, b"JFIF"), (0xE2, b"ICC_PROFILE\0"), (0xEE, b"Adobe")])
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_metadata_of_a_jpeg_that_is_too_short_is_passed_over(mode: str, kind: int, body: bytes) -> None:
+    data = file(IMAGE.convert(mode), "JPEG", quality=95, exif=TURNED)
+    section = struct.pack(">2BH", 0xFF, kind, 2 + len(body)) + body
+    plain, found = (decode_image(each, LIMITS) for each in (data, data[:2] + section + data[2:]))
+    assert found.size == (60, 80)
+    assert found.tobytes() == plain.tobytes()
+
+
 def test_a_second_image_that_is_cut_off_leaves_the_first_whole() -> None:
     data = file(IMAGE, "MPO", save_all=True, append_images=[smooth(80, 60, 1)], quality=95)
     assert_taken(data[:-300], IMAGE, 40)

@@ -3,10 +3,11 @@
 import gzip
 import json
 import unicodedata
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import openpyxl
 import pyarrow as pa
@@ -87,6 +88,9 @@ def test_a_spreadsheets_csv_is_read(tmp_path: Path) -> None:
         ("sku;name\nä;b, c\n".encode("latin-1"), {"encoding": "latin-1"}),
         ("sku|name\nä|b, c".encode(), {"delimiter": "|"}),
         ("sku;a,b,c,d\nä;b, c".encode(), {"delimiter": ";"}),
+        ('sku,name,,\nä,"b, c"\n'.encode(), {}),
+        ('Table 1\nsku,name\nä,"b, c"\n'.encode(), {}),
+        ('Table 1,,\nsku,name,\nä,"b, c",\n'.encode(), {}),
     ],
 )
 def test_what_spreadsheets_write_is_one_product(tmp_path: Path, content: bytes, more: Any) -> None:
@@ -94,6 +98,29 @@ def test_what_spreadsheets_write_is_one_product(tmp_path: Path, content: bytes, 
     assert isinstance(found.content, Record), found.content
     assert found.product_id == "ä"
     assert "b, c" in (found.content.title, *found.content.attributes.values())
+
+
+def test_a_single_column_is_no_title(tmp_path: Path) -> None:
+    assert ids(read(file(tmp_path, "sku\nid\n7\n"))) == ["id", "7"]
+    assert ids(read(file(tmp_path, "code\nid\n7\n"), {"product_id": "code"})) == ["id", "7"]
+
+
+def test_a_quote_may_be_escaped_where_that_is_said(tmp_path: Path) -> None:
+    path = file(tmp_path, 'sku,name\n1,"a \\"b\\", c"\n2,"a ""b"", c"\n')
+    assert [each.title for each in records(read(path, escape="\\"))] == ['a "b", c'] * 2
+    assert set(errors(read(path))) == {1}
+
+
+def test_columns_of_one_name_are_one_list(tmp_path: Path) -> None:
+    text = "id,image,color,image,color,size,size\n1,a.jpg,red,b.jpg,blue,S,S\n2,,,b.jpg,,,\n"
+    first, second = records(read(file(tmp_path, text), REST))
+    assert (first.attributes, first.images) == (
+        {"color": ["red", "blue"], "size": "S"}, (tmp_path / "a.jpg", tmp_path / "b.jpg")
+    )  # fmt: skip
+    assert (second.attributes, second.images) == ({}, (tmp_path / "b.jpg",))
+    parquet.write_table(pa.table([["1"], ["a"], ["b"]], ["id", "x", "x"]), tmp_path / "s.parquet")
+    with pytest.raises(InvalidInput, match="several columns 'x'"):
+        read(tmp_path / "s.parquet")
 
 
 def test_a_column_that_is_missing_is_named_with_those_that_exist(tmp_path: Path) -> None:
@@ -263,6 +290,12 @@ def test_a_manifest_goes_on_behind_its_position(tmp_path: Path, ending: str) -> 
         assert list(opened.entries(entry.position)) == every[entry.row :]
 
 
+@pytest.mark.parametrize("name", ["shop.json", "shop.jsonl"])
+@pytest.mark.parametrize("text", ['{"id": 1}\n{"id": 2}\n', ' [{"id": 1},\n 3, {"id": 2}]\n'])
+def test_json_is_a_list_or_an_object_a_line(tmp_path: Path, name: str, text: str) -> None:
+    assert ids(read(file(tmp_path, "\ufeff" + text, name))) == ["1", "2"]
+
+
 def test_json_lines_take_the_shape_of_the_api(tmp_path: Path) -> None:
     first = {
         "product_id": "a", "title": "A", "attributes": {"tags": ["x"], "gone": None}, "images": ["a.jpg"]
@@ -302,6 +335,22 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     assert "no product id" in errors(entries)[2]
 
 
+def test_what_json_does_not_know_is_a_text(tmp_path: Path) -> None:
+    code = UUID(int=7)
+    columns = {"id": pa.array([code.bytes], pa.uuid()), "worn": [timedelta(hours=1)], "code": ["00123"]}
+    (found,) = records(read(parquet_file(tmp_path, columns), REST))
+    assert (found.product_id, found.attributes) == (str(code), {"worn": "1:00:00", "code": "00123"})
+
+
+def test_columns_of_parquet_that_nothing_reads_cost_nothing(tmp_path: Path) -> None:
+    bad = pa.array([b"caf\xe9", b"b"], pa.binary()).view(pa.string())
+    columns = {"the.id": ["1", "2"], "note": bad, "media": [{"url": "a.jpg", "alt": "x"}, None]}
+    path = parquet_file(tmp_path, columns)
+    fields = {"product_id": "the.id", "images": ["media.url"]}
+    assert [each.images for each in records(read(path, fields))] == [(tmp_path / "a.jpg",), ()]
+    assert set(errors(read(path, fields | REST))) == {1}
+
+
 def test_maps_and_structs_of_parquet_are_objects_and_a_bad_cell_costs_its_row(tmp_path: Path) -> None:
     maps = pa.array(
         [[("brand", "Elm")], None, [("a", "1"), ("a", "2")], []], pa.map_(pa.string(), pa.string())
@@ -332,6 +381,17 @@ def test_a_workbook_is_read_with_the_types_of_its_cells(tmp_path: Path) -> None:
     rest = {"size": "38", "code": "12", "price": 10, "new": True, "since": "2024-01-02T00:00:00"}
     assert dress.attributes == rest
     assert hat == Record("42", "", "", {"size": "M", "code": "007", "price": 12.5, "new": False}, ())
+
+
+def test_the_workbook_of_numbers_begins_with_a_list_of_sheets_and_a_title(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.worksheets[0].title = "Export Summary"
+    book.worksheets[0].append(["This document was exported from Numbers."])
+    sheet = book.create_sheet("Sheet 1")
+    for row in (["Table 1"], ["SKU", "Name"], [7, "Hat"]):
+        sheet.append(row)
+    book.save(tmp_path / "shop.xlsx")
+    assert records(read(tmp_path / "shop.xlsx")) == [Record("7", "Hat", "", {}, None)]
 
 
 SHOPIFY = (
@@ -450,7 +510,8 @@ def test_rows_of_one_product_go_on_behind_it_and_a_broken_one_costs_itself(tmp_p
         *((f"s.{end}", b"\0\1no table", "s[.]") for end in ("parquet", "jsonl", "xlsx", "xml", "csv", "ods")),
         ("s.csv", b"", "name the columns"),
         ("s.csv", b"\n", "name the columns"),
-        ("s.csv", b"product_id,a,a\n1,2,3\n", "several columns 'a'"),
+        ("s.jsonl", b"[1]", "not a JSON object"),
+        ("s.json", b'[{"product_id": "1"}', "not JSON"),
         ("s.xml", b'<!DOCTYPE r [<!ENTITY e "x">]><rss><item><id>&e;</id></item></rss>', "DTDForbidden"),
         ("s.csv.gz", gzip.compress(b"product_id\n1\n")[:-9], "cannot be read"),
         ("s.parquet.gz", b"", "a table is one of"),
@@ -497,6 +558,19 @@ def test_a_feed_that_is_cut_off_keeps_what_came_before(tmp_path: Path) -> None:
 def test_magentos_images_are_paths(tmp_path: Path) -> None:
     (bag,) = records(read(file(tmp_path, MAGENTO)))
     assert bag == Record("24-MB01", "Joust Bag", "Long.", {}, (tmp_path / "a.jpg", tmp_path / "b.jpg"))
+
+
+@pytest.mark.parametrize("written", ["/m/b/a.jpg", "m\\b\\a.jpg", "./m/b/a.jpg"])
+def test_a_path_may_be_written_as_magento_and_windows_do(tmp_path: Path, written: str) -> None:
+    image = tmp_path / "m/b/a.jpg"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"x")
+    assert records(read(file(tmp_path, f"sku,base_image\n1,{written}\n")))[0].images == (image,)
+
+
+def test_images_have_numbered_columns(tmp_path: Path) -> None:
+    (found,) = records(read(file(tmp_path, "SKU,IMAGE1,IMAGE2,image_3\n1,a.jpg,b.jpg,c.jpg\n")))
+    assert found.images == tuple(tmp_path / f"{name}.jpg" for name in "abc")
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,12 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, rows: str, message
         read_labels(csv_file(tmp_path, rows))
 
 
+def test_two_ids_in_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    url = csv_file(tmp_path, "q,red,p1,p2\n", "query_id,text,product_id,product_id\n")
+    with pytest.raises(InvalidInput, match="row 1 has several values of product_id"):
+        read_labels(url)
+
+
 def test_a_missing_column_and_an_unknown_ending_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="there is no column 'product_id'; columns: "):
         read_labels(csv_file(tmp_path, "q,a\n", "query_id,text\n"))
