@@ -103,8 +103,10 @@ def follow(url: httpx.URL, location: str, ports: Collection[int]) -> httpx.URL:
     Raises:
         UnfetchableUrl: as `parse_url`, and when it would leave https.
     """
+    if len(location) > MAX_URL_LENGTH:
+        raise UnfetchableUrl(f"the URL redirects to one of more than {MAX_URL_LENGTH} characters")
     try:
-        target = _checked_url(url.join(_with_composed_host(location[:MAX_URL_LENGTH])), ports)
+        target = _checked_url(url.join(_with_composed_host(location)), ports)
     except (httpx.InvalidURL, ValueError):
         raise UnfetchableUrl("the URL redirects to something that is not a URL") from None
     except UnfetchableUrl as error:

@@ -254,6 +254,11 @@ async def test_a_redirect_is_checked_as_the_url_itself(server: HostileServer, ta
     assert len(server.requests) == 1
 
 
+async def test_a_redirect_that_is_too_long_is_refused_and_not_cut(server: HostileServer) -> None:
+    error = await refusal(fetcher(server), server.redirect("/", "/" + "a" * 5_000))
+    assert error.message == "the URL redirects to one of more than 4096 characters"
+
+
 async def test_a_redirect_loop_ends(server: HostileServer) -> None:
     error = await refusal(fetcher(server, max_redirects=3), server.redirect("/loop", "/loop"))
     assert error.message == "the URL redirects more than 3 times"

@@ -37,6 +37,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, lis
             capture_output=True,
             text=True,
             check=False,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr
         yield json.loads(done.stdout.splitlines()[-1])
