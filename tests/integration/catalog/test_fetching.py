@@ -318,6 +318,11 @@ async def test_a_name_server_that_never_answers_ends_at_the_deadline(server: Hos
 ZEROS = bytes(5_000_000)
 
 
+def zipped(data: bytes) -> bytes:
+    """Compress without the time of day, which would be in the names of the tests."""
+    return gzip.compress(data, mtime=0)
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "result"),
     [
@@ -325,17 +330,17 @@ ZEROS = bytes(5_000_000)
         ("aws-chunked", b"image", b"image"),
         ("UTF-8", b"image", b"image"),
         ("gzip", b"not compressed", b"not compressed"),
-        ("gzip", gzip.compress(b"image"), b"image"),
-        ("aws-chunked, X-GZIP", gzip.compress(b"image") + b"\0", b"image"),
-        ("gzip, gzip", gzip.compress(gzip.compress(b"image")), b"image"),
+        ("gzip", zipped(b"image"), b"image"),
+        ("aws-chunked, X-GZIP", zipped(b"image") + b"\0", b"image"),
+        ("gzip, gzip", zipped(zipped(b"image")), b"image"),
         ("deflate", zlib.compress(b"image"), b"image"),
         ("deflate", zlib.compress(b"image")[2:-4], b"image"),
-        ("gzip", gzip.compress(bytes(MAX_BYTES)), bytes(MAX_BYTES)),
-        ("gzip", gzip.compress(bytes(MAX_BYTES + 1)), InputTooLarge),
-        ("gzip", gzip.compress(ZEROS), InputTooLarge),
+        ("gzip", zipped(bytes(MAX_BYTES)), bytes(MAX_BYTES)),
+        ("gzip", zipped(bytes(MAX_BYTES + 1)), InputTooLarge),
+        ("gzip", zipped(ZEROS), InputTooLarge),
         ("deflate", zlib.compress(ZEROS), InputTooLarge),
-        ("gzip, gzip", gzip.compress(gzip.compress(ZEROS)), InputTooLarge),
-        ("gzip", gzip.compress(b"image")[:-1], FetchFailed),
+        ("gzip, gzip", zipped(zipped(ZEROS)), InputTooLarge),
+        ("gzip", zipped(b"image")[:-1], FetchFailed),
         ("br", b"image", UnfetchableUrl),
         ("gzip, zstd", b"image", UnfetchableUrl),
     ],
