@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import gzip
+import io
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -222,6 +224,15 @@ async def _read_body(response: httpcore.Response, budget: _Budget) -> bytes:
 
 def _unpack(body: bytes, coding: str, max_bytes: int) -> bytes:
     """Unpack up to `max_bytes` and one more; what is not compressed, though the server says so, stays as it is."""
+    cut_off = FetchFailed("the file behind the URL ends too early: its compressed form is cut off")
+    try:
+        # It may have several members.
+        return gzip.GzipFile(fileobj=io.BytesIO(body)).read(max_bytes + 1)
+    except EOFError:
+        raise cut_off from None
+    except (gzip.BadGzipFile, zlib.error):
+        # It is no gzip, or something else is behind its members.
+        pass
     for wbits in (_DETECT, _RAW_DEFLATE) if coding == "deflate" else (_DETECT,):
         unpacker = zlib.decompressobj(wbits)
         try:
@@ -229,7 +240,7 @@ def _unpack(body: bytes, coding: str, max_bytes: int) -> bytes:
         except zlib.error:
             continue
         if not unpacker.eof and len(unpacked) <= max_bytes:
-            raise FetchFailed("the file behind the URL ends too early: its compressed form is cut off")
+            raise cut_off
         return unpacked
     return body
 

@@ -331,6 +331,8 @@ def zipped(data: bytes) -> bytes:
         ("UTF-8", b"image", b"image"),
         ("gzip", b"not compressed", b"not compressed"),
         ("gzip", zipped(b"image"), b"image"),
+        ("gzip", zipped(b"im") + zipped(b"age"), b"image"),
+        ("gzip", zipped(b"image") + b"junk", b"image"),
         ("aws-chunked, X-GZIP", zipped(b"image") + b"\0", b"image"),
         ("gzip, gzip", zipped(zipped(b"image")), b"image"),
         ("deflate", zlib.compress(b"image"), b"image"),
