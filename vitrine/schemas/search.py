@@ -108,9 +108,8 @@ Query = Annotated[
 
 SCORE_THRESHOLD = "Smallest score of a result: a cosine similarity, so not for the ensemble."
 MAX_FALSE_MATCH_RATE = (
-    "Leaves out what is not near enough: a query that is as strange to the catalog as a product without "
-    "its nearest hundredth is answered with anything at most this often. In the ensemble, members with more "
-    "than half of the weight have to agree."
+    "Leaves out products that are not similar enough. Of the queries without a match in the catalog, at most "
+    "this share get any result. In the ensemble, members with more than half of the weight must agree."
 )
 
 
