@@ -63,7 +63,7 @@ def stats(*, service: Service) -> None:
 
 @asks
 def ready(*, service: Service) -> None:
-    """Check that every model works by a real pass through it; exit code 4 where one does not."""
+    """Check every model with a real input; exit code 4 if one does not work."""
     with service.client() as client:
         answer = client.ready()
     service.show(answer, lambda: facts({"ready": answer.ready, **answer.problems}))
@@ -115,7 +115,10 @@ def create(
     *,
     service: Service,
 ) -> None:
-    """Make a key and print it once. The first must be an admin's; from then on the service needs keys."""
+    """Make a key and print it once.
+
+    The first key must have the scope `admin`. From then on, the service refuses requests without a key.
+    """
     with service.client() as client:
         scopes: list[Any] = [each.value for each in scope]
         made = client.keys.create(name, scopes, requests_per_s=requests_per_s, burst=burst)
@@ -139,7 +142,7 @@ def list_keys(*, service: Service) -> None:
 @keys_app.command()
 @asks
 def revoke(key_id: Annotated[str, typer.Argument(help="The key's id.")], *, service: Service) -> None:
-    """Revoke a key for good."""
+    """Revoke a key permanently."""
     with service.client() as client:
         client.keys.revoke(key_id)
     service.show({"revoked": key_id}, lambda: f"revoked {key_id}")

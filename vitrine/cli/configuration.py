@@ -16,10 +16,10 @@ _SHOWN = 5
 ConfigFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A Serve configuration.")]
 Place = Annotated[
     str,
-    typer.Argument(help="Place of the backups: a folder, or a URL of fsspec such as s3://bucket/backups."),
+    typer.Argument(help="Place of the backups: a folder, or an fsspec URL such as s3://bucket/backups."),
 ]
 
-config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
+config_app = typer.Typer(no_args_is_help=True, help="Check configurations.")
 
 
 @config_app.command("check")
@@ -31,11 +31,11 @@ def check(
 ) -> None:
     """List the mistakes of Serve configurations, each with its file, line and field.
 
-    The form of a file is checked first, then each application, then all together. A step that finds mistakes
-    is the last one, so correcting them may reveal others.
+    The check has three steps: the form of the file, each application, and all applications together. It stops
+    after a step that finds mistakes, so run it again after you correct them.
 
-    Exit code 7: there are mistakes. Exit code 8: there are none, but variables of the environment that a file
-    refers to are not set, so values with them were not checked.
+    Exit code 7: there are mistakes. Exit code 8: there are none, but environment variables that a file refers to
+    are not set. Values with these variables were not checked.
     """
     from deployments.config_check.serve_file import check_serve_file
 
@@ -54,10 +54,10 @@ def check(
 
 @asks
 def backup(config: ConfigFile, place: Place, *, output: Output) -> None:
-    """Store the catalog as it is now, with every image file that the place does not have yet.
+    """Store the present catalog, with every image file that the place does not have yet.
 
-    The configuration's gateway names the catalog. The service may run meanwhile. Exit code 5 where image files
-    are missing or damaged: the backup holds all others.
+    The configuration's gateway names the catalog. The service may keep running. Exit code 5 if image files are
+    missing or damaged: the backup holds all others.
     """
     from catalog.backup import back_up
 
@@ -90,8 +90,8 @@ def restore(
 ) -> None:
     """Restore a backup into an empty database, with the image files that are missing there.
 
-    The service may run meanwhile; it then encodes every image anew. Exit code 5 where the catalog holds
-    products, or image files are missing or damaged in the backup.
+    The service may keep running. It then encodes every image again. Exit code 5 if the catalog holds products,
+    or if image files are missing or damaged in the backup.
     """
     from catalog.backup import restore as bring_back
 

@@ -30,7 +30,7 @@ CancelOnInterrupt = Annotated[
     bool,
     job_option(
         "--cancel-on-interrupt",
-        help="Let Ctrl-C cancel the job; without it Ctrl-C only stops following, and the job goes on.",
+        help="Let Ctrl-C cancel the job; otherwise Ctrl-C stops following, and the job continues.",
     ),
 ]
 
@@ -67,7 +67,7 @@ class JobOptions(Local):
     address: Annotated[
         str | None,
         job_option(
-            help="Ray cluster, with --local; default: that of RAY_ADDRESS; else a new one, or for promote, "
+            help="Ray cluster, with --local; default: that of RAY_ADDRESS, else a new one; for promote, "
             "rollback and prune the one on this machine."
         ),
     ] = None
@@ -241,7 +241,7 @@ def show(job_id: JobId, *, service: Service) -> None:
 @asks
 def logs(
     job_id: JobId,
-    lines: Annotated[int, typer.Option(min=1, max=10_000, help="Lines to print, the last ones.")] = 200,
+    lines: Annotated[int, typer.Option(min=1, max=10_000, help="Number of lines from the end.")] = 200,
     *,
     service: Service,
 ) -> None:

@@ -28,34 +28,36 @@ def _options(
 ) -> None:
     """Visual search for product catalogs.
 
-    Commands call a running service over its HTTP API, by `--url` and `--key` or VITRINE_URL and VITRINE_KEY.
-    `serve`, `config check`, `backup`, `backups`, `restore` and jobs with `--local` work without it. `--json`
-    prints the answer of the service. Tables are neither cut nor wrapped where the output is no terminal. Errors
-    are one sentence on standard error.
+    Most commands call a running service over its HTTP API. Its address and an API key come from `--url` and
+    `--key`, or from VITRINE_URL and VITRINE_KEY. `serve`, `config check`, `backup`, `backups`, `restore` and jobs
+    with `--local` need no running service. `--json` prints JSON instead of tables. Tables are neither cut nor
+    wrapped if the output is not a terminal. An error is one message on standard error.
 
-    Commands that start bulk work submit a job and follow it to its end, with a bar on a terminal. Ctrl-C stops
-    following and leaves the job alone, unless `--cancel-on-interrupt` is given. `--detach` does not follow at
-    all, and `vitrine jobs wait` follows again.
+    Commands for bulk work submit a job and follow it to its end. On a terminal they show a progress bar. Ctrl-C
+    stops following, and the job continues. With `--cancel-on-interrupt`, Ctrl-C cancels the job. With `--detach`
+    the command does not follow the job. `vitrine jobs wait` follows it later.
 
     With `--local` the job runs in the process of the command, as in `vitrine build --model dinov2 --local
-    --config serve_config.yaml`. It must reach the service's database and Milvus. `--config` is the Serve
-    configuration, by default the running one. `--address` is the Ray cluster, by default that of RAY_ADDRESS
-    or a new one; `promote`, `rollback` and `prune` need that of the service. Arguments, result and exit codes
-    are those of the same command without `--local`.
+    --config serve_config.yaml`. The process must reach the service's database and Milvus. `--config` is the Serve
+    configuration, by default the running one. The variables that it refers to must be set in the shell.
+    Arguments, results and exit codes are the same as without `--local`.
+
+    `--address` is the Ray cluster of a job with `--local`. The default is the cluster of RAY_ADDRESS, or else a
+    new one. `promote`, `rollback` and `prune` need the cluster of the service.
 
     Exit codes:
 
     - 0: done, or with `--detach` submitted
     - 1: the service or a job failed, or a job was canceled
     - 2: the command or its arguments are wrong
-    - 3: a product, job, model or other thing that it names does not exist
-    - 4: the service, a model, or a server behind a URL is away or busy: try again later
-    - 5: the quality gate refuses the candidate, a verification finds differences that stay, the command
-      contradicts what is stored, such as an equal job that runs, or a backup lacks image files
-    - 6: the API key is missing, unknown, or may not do this
-    - 7: a configuration is wrong; `vitrine config check` says how
-    - 8: `vitrine config check` finds no mistake, but the file refers to variables that are not set, so not all
-      could be checked
+    - 3: a product, job, model or other thing that the command names does not exist
+    - 4: the service, a model, or a server behind a URL is down or busy: try again later
+    - 5: the quality gate refuses the candidate, a verification finds differences that remain, the command
+      conflicts with what is stored (such as an equal job that runs), or a backup lacks image files
+    - 6: the API key is missing, unknown, or lacks the scope
+    - 7: a configuration is wrong; `vitrine config check` lists the mistakes
+    - 8: `vitrine config check` finds no mistake, but the file refers to variables that are not set, so values
+      with them were not checked
     - 130: interrupted by Ctrl-C
     """
 
@@ -77,7 +79,7 @@ app.add_typer(configuration.config_app, name="config")
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one message and an exit code."""
+    """Run the command line; print an error of Vitrine's as one message, with its exit code."""
     try:
         app()
     except VitrineError as error:

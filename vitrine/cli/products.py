@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vitrine.schemas.products import Attribute
 
 
-app = typer.Typer(no_args_is_help=True, help="Keep the products of the catalog.")
+app = typer.Typer(no_args_is_help=True, help="Read, write and delete products.")
 ProductId = Annotated[str, typer.Argument(help="The product's id.")]
 
 
@@ -22,7 +22,7 @@ ProductId = Annotated[str, typer.Argument(help="The product's id.")]
 @asks
 def list_products(
     limit: Annotated[int, typer.Option(min=0, help="Products to list; 0: all.")] = 20,
-    after: Annotated[str | None, typer.Option(help="Begin behind this id.")] = None,
+    after: Annotated[str | None, typer.Option(help="List the products after this id.")] = None,
     *,
     service: Service,
 ) -> None:
@@ -53,7 +53,7 @@ def put(
     product_id: ProductId,
     images: Annotated[
         list[str] | None,
-        typer.Argument(help="Image files or URLs, in order; without any the product keeps those it has."),
+        typer.Argument(help="Image files or URLs, in order; without any, the product keeps its images."),
     ] = None,
     title: Annotated[str, typer.Option(help="The title.")] = "",
     description: Annotated[str, typer.Option(help="The description.")] = "",
@@ -66,7 +66,7 @@ def put(
     *,
     service: Service,
 ) -> None:
-    """Create or replace a product: title, description and attributes are what this command says."""
+    """Create or replace a product; a title, description or attributes that are left out become empty."""
     if images and remove_images:
         raise typer.BadParameter("give images, or this, not both", param_hint="--remove-images")
     with service.client() as client:
@@ -91,7 +91,7 @@ def put(
 def delete(
     product_ids: Annotated[list[str], typer.Argument(help="Ids of products.")], *, service: Service
 ) -> None:
-    """Remove products with their images; stops at the first that does not exist."""
+    """Delete products with their images; stop at the first that does not exist."""
     with service.client() as client:
         for product_id in product_ids:
             client.delete_product(product_id)
@@ -102,15 +102,15 @@ def delete(
 @asks
 def image(
     image_id: Annotated[str, typer.Argument(help="Id of an image, as a product shows it.")],
-    file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it.")],
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")],
     thumbnail: Annotated[
         Literal["small", "large"] | None,
-        typer.Option(help="As WebP of at most 320 or 960 pixels a side; default: the file as it was sent."),
+        typer.Option(help="WebP of at most 320 (small) or 960 pixels a side; default: the original file."),
     ] = None,
     *,
     service: Service,
 ) -> None:
-    """Write an image file."""
+    """Save an image of a product to a file."""
     with service.client() as client:
         data = client.image(image_id) if thumbnail is None else client.thumbnail(image_id, thumbnail)
     file.write_bytes(data)
@@ -120,7 +120,7 @@ def image(
 @app.command()
 @asks
 def attributes(*, service: Service) -> None:
-    """List the attributes of products, by which a filter selects."""
+    """List the attributes that a filter can use, with their values."""
     with service.client() as client:
         found = client.attributes()
     rows = [(each.name, each.products, _values(each)) for each in found.attributes]
@@ -142,31 +142,35 @@ _TABLES = {".csv", ".tsv", ".tab", ".txt", ".jsonl", ".ndjson", ".json", ".xml",
 def import_products(
     location: Annotated[
         str,
-        typer.Argument(help="A folder, a table, or the URL of a catalog, as the machine of the job sees it."),
+        typer.Argument(help="A folder, a table, or the URL of a catalog; a path on the machine of the job."),
     ],
     options: Annotated[
-        JsonObject | None, json_option(help='More of the source, such as {"fields": {"product_id": "sku"}}.')
+        JsonObject | None,
+        json_option(help='Further fields of the source, such as {"fields": {"product_id": "sku"}}.'),
     ] = None,
     ask_again: Annotated[
-        bool, typer.Option(help="Ask servers whether images that are known have changed.")
+        bool, typer.Option(help="Ask servers whether images of former imports have changed.")
     ] = True,
     delete_missing: Annotated[
-        bool, typer.Option("--delete-missing", help="Delete what this source has delivered and does no more.")
+        bool, typer.Option("--delete-missing", help="Delete products that this source no longer delivers.")
     ] = False,
-    max_delete_percent: Annotated[float, typer.Option(help="Share above which none is deleted.")] = 10.0,
+    max_delete_percent: Annotated[
+        float, typer.Option(help="Delete nothing if more of the source's products would go.")
+    ] = 10.0,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Show which column is read as what, the first products and the counts; write nothing.",
+            help="Show how each column is read, the first products and the counts; change no product.",
         ),
     ] = False,
     *,
     job: JobOptions,
 ) -> None:
-    """Import products from a source; a killed import goes on where it was.
+    """Import products from a source.
 
-    Broken rows change nothing; `vitrine jobs errors` lists them.
+    A killed import, started again, continues where it stopped. Broken rows change nothing. `vitrine jobs errors`
+    lists them. The service reads only folders that its configuration lists; `--local` reads any folder.
     """
     job.do(
         "import",

@@ -29,13 +29,18 @@ class QueryOptions(Service):
     """A query to the service, and the page of its results."""
 
     query: Annotated[
-        list[str] | None, typer.Argument(help="Texts, image files, or URLs of images; several are one query.")
+        list[str] | None,
+        typer.Argument(help="Texts, image files, or URLs of images; several make one query."),
     ] = None
-    like: Annotated[list[str] | None, typer.Option(help="Id of a product to find others like.")] = None
-    unlike: Annotated[list[str] | None, typer.Option(help="Id of a product to stay away from.")] = None
+    like: Annotated[
+        list[str] | None, typer.Option(help="Id of a product; results should be similar to it.")
+    ] = None
+    unlike: Annotated[
+        list[str] | None, typer.Option(help="Id of a product; results should be unlike it.")
+    ] = None
     box: Annotated[
         str | None,
-        typer.Option(help="Part of the image to search by: x,y,width,height in shares of its size."),
+        typer.Option(help="Region of the image to search by: x,y,width,height as fractions of its size."),
     ] = None
     limit: Annotated[int, typer.Option(min=1, help="Products to find.")] = 10
     offset: Annotated[int, typer.Option(min=0, help="Products to skip.")] = 0
@@ -57,7 +62,7 @@ class QueryOptions(Service):
         float | None, typer.Option(min=-1, max=1, help="Smallest cosine of a result.")
     ] = None
     max_false_match_rate: Annotated[
-        float | None, typer.Option(help="How often a query that nothing matches may still find something.")
+        float | None, typer.Option(help="Largest share of queries without a match that get any result.")
     ] = None
     exclude: Annotated[list[str] | None, typer.Option(help="Id of a product to leave out.")] = None
 
@@ -116,7 +121,7 @@ def search(
     query: QueryOptions,
     model: Annotated[str | None, typer.Option(help="An encoder; default: the ensemble.")] = None,
     thumbnails: Annotated[
-        bool | None, typer.Option(help="Draw images; default: where the terminal can.", show_default=False)
+        bool | None, typer.Option(help="Draw images; default: if the terminal can.", show_default=False)
     ] = None,
 ) -> None:
     """Find products by images, by texts, by other products, or by all of them."""
@@ -201,7 +206,7 @@ def embed(
     *,
     service: Service,
 ) -> None:
-    """Make unit vectors of texts and images; exit code 2 where one cannot be embedded."""
+    """Embed texts and images as unit vectors; exit code 2 if one cannot be embedded."""
     images = [each for each in dict.fromkeys(inputs) if is_image(each)]
     texts = [each for each in dict.fromkeys(inputs) if each not in images]
     with service.client() as client:
@@ -216,11 +221,13 @@ def embed(
 @asks
 def caption(
     images: Annotated[list[str], typer.Argument(help="Image files, or URLs of images.")],
-    model: Annotated[str | None, typer.Option(help="An encoder; default: the first that can.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="An encoder; default: the first that writes captions.")
+    ] = None,
     *,
     service: Service,
 ) -> None:
-    """Write captions of images, where an encoder can."""
+    """Write captions of images, if an encoder does."""
     with service.client() as client:
         captions = [client.caption(each, model=model) for each in images]
     rows = [(name, each.model, each.caption) for name, each in zip(images, captions, strict=True)]

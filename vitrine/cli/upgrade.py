@@ -55,7 +55,7 @@ def plan(
 
 @asks
 def build(model: Model, *, job: CandidateJob) -> None:
-    """Fill the collection of a version; goes on where an earlier build ended."""
+    """Fill the collection of a version; continue where an earlier build stopped."""
     job.do("build", model=model, **job.changes)
 
 
@@ -83,9 +83,9 @@ def evaluate(
         str | None, typer.Option(help="Table of labeled queries, in a folder that is open to the service.")
     ] = None,
     sampled: Annotated[
-        int | None, typer.Option("--sample", help="Images to change where no labels are.")
+        int | None, typer.Option("--sample", help="Images to alter if there are no labels.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the drawing and the intervals.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random sample and the intervals.")] = None,
     *,
     job: CandidateJob,
 ) -> None:
@@ -110,7 +110,7 @@ def evaluate(
 def promote(
     model: Model,
     force: Annotated[
-        str | None, typer.Option(help="Reason to promote it whatever the quality gate says.")
+        str | None, typer.Option(help="Promote despite the quality gate, for this reason.")
     ] = None,
     apply: Apply = True,
     wait_s: WaitS = 1800.0,
@@ -130,27 +130,27 @@ def rollback(
     *,
     job: JobOptions,
 ) -> None:
-    """Go back to the version that was live before, brought up to date first."""
+    """Return to the version that was live before, after bringing it up to date."""
     job.do("rollback", model=model, fingerprint=fingerprint, apply=apply, wait_s=wait_s)
 
 
 @asks
 def prune(
     model: Annotated[
-        str | None, typer.Option(help="A configured encoder, of which versions are dropped.")
+        str | None, typer.Option(help="A configured encoder; its old versions are dropped.")
     ] = None,
     keep: Annotated[int, typer.Option(min=0, help="Earlier versions to keep, the latest first.")] = 1,
     files: Annotated[
         bool, typer.Option("--files", help="Remove image files that no product names, instead of versions.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be dropped or removed.")
+        bool, typer.Option("--dry-run", help="Show what would be dropped or removed; change nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     *,
     job: JobOptions,
 ) -> None:
-    """Drop the collections of versions that nobody goes back to, or image files that no product names."""
+    """Drop the collections of old versions, or remove image files that no product names."""
     if files == (model is not None):
         raise typer.BadParameter("say either --model or --files", param_hint="--model")
     kind, args = ("prune_files", {}) if files else ("prune", {"model": model, "keep": keep})
@@ -168,25 +168,27 @@ def prune(
 def verify(
     model: Annotated[str | None, typer.Option(help="A configured encoder; default: all.")] = None,
     percent: Annotated[float, typer.Option(help="Share of the images to encode anew.")] = 5.0,
-    seed: Annotated[int | None, typer.Option(help="Seed of the drawing; default: another each time.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the random sample; default: a new one each time.")
+    ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
     *,
     job: JobOptions,
 ) -> None:
-    """Compare catalog, ledger and Milvus; exit code 5 where differences stay."""
+    """Compare catalog, ledger and Milvus; exit code 5 if differences remain."""
     job.do("verify", model=model, percent=percent, seed=seed, repair=repair)
 
 
 @asks
 def adopt(
     keep_index: Annotated[
-        bool, typer.Option("--keep-index", help="Believe the ledger: the collections are there.")
+        bool, typer.Option("--keep-index", help="Trust the ledger: the collections exist.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     *,
     job: JobOptions,
 ) -> None:
-    """Confirm that the former Milvus is lost: the configured one takes its place, and all is encoded anew."""
+    """Confirm that the former Milvus is lost: the configured one replaces it, and all images are encoded again."""
     if not yes:
         job.require_person()
         typer.confirm("Take the configured Milvus in the place of the former?", abort=True, err=True)
