@@ -1,4 +1,4 @@
-"""Entries that every source yields, and the map from a row of any table to a product."""
+"""Entries that every source yields, and the mapping from a table's row to a product."""
 
 import json
 import math
@@ -17,12 +17,12 @@ from core.sources import AttributeType, Fields
 from core.types import Attributes
 
 ImageReference = Path | str
-"""Where an image is: a file that the source may name, or a URL."""
+"""Location of an image: a file that the source may name, or a URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A product as its source describes it; `images=None`: the source says nothing of images."""
+    """A product as its source describes it; `images=None`: the source has no images field."""
 
     product_id: str
     title: str
@@ -33,10 +33,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of a source: a product, or why there is none.
+    """A row of a source: a product, or the error of the row.
 
-    `row` counts from 1. `position` is what the source goes on behind when it is asked again. `product_id`
-    is known of a broken row too, where the row says it.
+    `row` counts from 1. A later call of `entries` with this `position` continues behind the row. A broken row has
+    its `product_id` too, if the id can be read.
     """
 
     row: int
@@ -50,30 +50,30 @@ class Source(Protocol):
 
     @property
     def version(self) -> str:
-        """A text that changes with the source's content, so that a position in another version is not used."""
+        """A text that changes with the source's content: positions are valid within one version only."""
         ...
 
     def total(self) -> int | None:
-        """Count the rows, as far as that can be known before they are read."""
+        """Count the rows; None if the number is unknown before they are read."""
         ...
 
     def entries(self, after: str | None) -> Iterator[Entry]:
-        """Yield the rows in an order that stays, those behind the position `after`.
+        """Yield the rows behind the position `after`, in an order that never changes.
 
         Raises:
             InvalidInput: the source as a whole cannot be read.
-            FetchFailed: its server failed for longer than was borne.
+            FetchFailed: its server failed in all attempts.
         """
         ...
 
     def report(self) -> dict[str, Any]:
-        """Describe what is read as what, and what is left out; JSON."""
+        """Describe how the source is read, and what is left out; JSON."""
         ...
 
 
 Row = Mapping[str, Any]
 Locate = Callable[[str], ImageReference]
-"""Makes an image's reference of its text; raises InvalidInput where the source may not name it."""
+"""Converts a text to an image's reference; raises InvalidInput if the source may not name it."""
 
 _TRUTHS = {"true": True, "false": False}
 _MAX_WHOLE = 2**53
@@ -93,7 +93,8 @@ _USUAL_COLUMNS: Mapping[str, Sequence[str]] = {
         "variant_image", "variant_image_url",
     ),
 }  # fmt: skip
-"""Names of columns in exports of Shopify, WooCommerce, Magento, Etsy and for Google Merchant, the surest first."""
+"""Column names in exports of Shopify, WooCommerce, Magento and Etsy and in feeds for Google Merchant. The most
+certain come first."""
 _USUAL_NAMES = frozenset(name for names in _USUAL_COLUMNS.values() for name in names)
 
 
@@ -103,14 +104,15 @@ def plain_name(column: str) -> str:
 
 
 def is_usual_column(column: str) -> bool:
-    """Return whether shops name a column so."""
+    """Return whether exports of shops use this name for a column."""
     return plain_name(column) in _USUAL_NAMES
 
 
 def kind_of(value: Any, is_text: bool) -> AttributeType | None:
     """Return the type that a value can have; None for an empty one.
 
-    `is_text`: the format knows texts only, so a text counts as a number where it writes back as it was read.
+    `is_text`: the format holds text only. Then a text counts as a number if the number, written back, is the same
+    text.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -149,8 +151,8 @@ def _typed(name: str, value: Any, kind: AttributeType | None) -> Any:
 class FieldMap:
     """Reads products from rows by the names of their columns.
 
-    `kinds` are the types of attributes by column, `usual` the names of columns by field; what the fields say
-    comes first.
+    `kinds` are the types of attributes by column. `usual` are the usual column names by field. The names and types
+    in `fields` take precedence over both.
 
     Raises:
         InvalidInput: a column that the fields name is not among `columns`; the message lists them.
@@ -190,7 +192,7 @@ class FieldMap:
         self.columns_read = heads | self._rest
 
     def report(self) -> dict[str, Any]:
-        """Describe which column is read as what; JSON."""
+        """Describe how each column is read; JSON."""
         attributes = [
             *filter(None, [self._attributes]),
             *(name for name in self._others if name in self._rest),
@@ -205,7 +207,7 @@ class FieldMap:
         }
 
     def product_id(self, row: Row) -> str:
-        """Read the product's id without the blanks around it; a whole number counts as its digits.
+        """Read the product's id without surrounding whitespace; an integer becomes its digits.
 
         Raises:
             InvalidInput: there is none.
@@ -285,7 +287,7 @@ class FieldMap:
         if text.startswith('["'):
             with suppress(ValueError, RecursionError):
                 return json.loads(text)
-        # Magento's paths have commas between; elsewhere a comma may stand in a file's name.
+        # Magento separates paths by commas. In other exports, a file's name may hold a comma.
         return text.split(",") if plain_name(name) == "additional_images" else _BETWEEN_IMAGES.split(text)
 
 
@@ -302,7 +304,7 @@ def _look_up(row: Any, name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A table's value as JSON knows it; what stands for a missing one is None.
+    """Convert a table's value to a JSON value; a missing one is None.
 
     Raises:
         InvalidInput: bytes, as some writers of Parquet store texts, are not UTF-8.
@@ -328,7 +330,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_entry(fields: FieldMap, row: Row | InvalidInput, number: int, position: str) -> Entry:
-    """Make an entry of a row; what is wrong with the row is its content then."""
+    """Make an entry of a row; the content of a broken row is its error."""
     product_id: str | None = None
     try:
         if isinstance(row, InvalidInput):

@@ -1,9 +1,12 @@
 """A folder of images as a source, and the paths that a source or a job may name.
 
-Each sub-folder is a product: its name is the product's id, its images in the order of their names are the
-product's; a `metadata.json` in it may hold title, description and attributes. Each image that lies in the
-folder itself is a product too: its name without the suffix is the id, and `NAME.json` beside it may hold
-the same. Hidden files and those of an operating system are passed over; the report lists all else that is left out.
+Each subfolder is a product. Its name is the product's id. Its images are the product's, in the order of their
+names. A `metadata.json` in it may hold title, description and attributes.
+
+Each image in the folder itself is a product too. Its name without the suffix is the id. `NAME.json` beside it may
+hold the same metadata.
+
+Hidden files and those of an operating system are ignored. The report lists all other files that are left out.
 """
 
 import json
@@ -26,14 +29,14 @@ _SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", 
 
 
 def inside(folder: Path, path: str) -> Path:
-    """Return the file that `path`, relative to the folder or absolute, leads to, symbolic links followed.
+    """Resolve `path`, which is absolute or relative to the folder, and follow symbolic links.
 
     Raises:
         InvalidInput: it leads outside of the folder, or cannot be a path.
     """
     try:
         root = folder.resolve()
-        # macOS writes names decomposed (NFD), tables mostly hold them composed.
+        # macOS decomposes file names (NFD), but most tables hold composed ones (NFC).
         names = (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
         target = next((root / each for each in names if (root / each).exists()), root / path).resolve()
     except (OSError, ValueError, RuntimeError):
@@ -44,15 +47,15 @@ def inside(folder: Path, path: str) -> Path:
 
 
 def check_opened(args: JobArgs, folders: Sequence[str]) -> None:
-    """Refuse a job of the API that is to read files elsewhere than in the folders that the configuration opens.
+    """Refuse a job of the API that would read files outside the folders that the configuration opens.
 
     Raises:
-        InvalidInput: a path lies in none of them; the message names them.
+        InvalidInput: a path is in none of these folders; the message names them.
     """
     if isinstance(args, ImportArgs) and not isinstance(args.source, RemoteSource):
         param, path, is_local = "args.source.path", str(Path(args.source.path).resolve()), True
     elif isinstance(args, EvaluateArgs) and args.queries is not None:
-        # A whole path only: what fsspec knows leads to servers too, and a relative one to where this process is.
+        # Only an absolute path: fsspec's URLs may lead to servers, and a relative path depends on the process.
         param, path = "args.queries", args.queries
         is_local = Path(path).is_absolute() and "::" not in path
     else:
@@ -72,7 +75,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """List what is neither hidden nor an operating system's own, by name."""
+    """List the files that are neither hidden nor an operating system's own, by name."""
     found = (path for path in folder.iterdir() if not path.name.startswith((".", "~$")))
     return sorted(path for path in found if path.name.lower() not in _SYSTEM_FILES)
 
@@ -84,7 +87,7 @@ _KEYS = {"title": str, "description": str, "attributes": dict}
 
 
 class Folder:
-    """Implements `Source`, in the order of the names."""
+    """Implements `Source`; the order is that of the names."""
 
     version = ""
 
@@ -99,7 +102,7 @@ class Folder:
         return len(self._products())
 
     def report(self) -> dict[str, Any]:
-        """List what is not read, with the reason; the first files of many."""
+        """Count the files that are left out, and list the first of them with the reason."""
         left_out: list[str] = []
         for folder in (self._root, *(self._root / name for name in self._products())):
             if folder.is_dir() and folder.resolve().is_relative_to(self._root.resolve()):
@@ -111,7 +114,7 @@ class Folder:
                 left_out += [
                     f"{path.relative_to(self._root)}: {reason}" for path, reason in reasons if reason
                 ]
-        # A name may hold bytes that no database takes as text.
+        # A name may hold bytes that no database accepts as text.
         left_out = [each.encode(errors="replace").decode() for each in left_out]
         return {"format": "folder", "files_left_out": len(left_out), "left_out": left_out[:_SHOWN_FILES]}
 
@@ -137,12 +140,12 @@ class Folder:
             content = error
         except OSError as error:
             content = InvalidInput(f"{name!r:.200} cannot be read: {error.strerror}")
-        # As JSON, for a name may hold bytes that no database takes as text.
+        # As JSON, because a name may hold bytes that no database accepts as text.
         return Entry(row, json.dumps(name), product_id, content)
 
     def _record(self, path: Path, product_id: str) -> Record:
         if path.is_dir():
-            # Before it is looked into: a link may lead out of the source.
+            # Before the folder is read: it may be a link to the outside.
             inside(self._root, path.name)
             names = [each.name for each in _visible(path) if _is_image(each)]
             if not names:
@@ -176,7 +179,7 @@ class Folder:
 
 
 def _left_out(path: Path, described: Collection[str], is_root: bool) -> str | None:
-    """Return the reason why a file is not read; None where it is."""
+    """Return the reason why a file is not read, or None if it is read."""
     if path.is_dir():
         return None if is_root else "a folder in a product's folder"
     if _is_image(path) or (path.suffix == ".json" and (path.stem in described or path.name in described)):

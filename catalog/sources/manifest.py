@@ -1,4 +1,4 @@
-"""A table of products as a source: its columns found by their names, rows of one product put together."""
+"""A table of products as a source: finds columns by their names, and joins the rows of one product."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,7 +21,7 @@ class Manifest:
     """Implements `Source`; the position is the number of the last row.
 
     Raises:
-        InvalidInput: there is no such file, it cannot be read, or lacks a column that is asked for.
+        InvalidInput: the file does not exist, cannot be read, or lacks a column that `fields` names.
     """
 
     def __init__(self, source: ManifestSource) -> None:
@@ -41,11 +41,11 @@ class Manifest:
         self._is_grouped = is_shopify if source.group_rows is None else source.group_rows
 
     def total(self) -> int | None:
-        """Count the rows, without the header; None where several may be one product."""
+        """Count the rows without the header; None if several rows may be one product."""
         return None if self._is_grouped else self._table.total
 
     def report(self) -> dict[str, Any]:
-        """Describe which column is read as what."""
+        """Describe how each column is read; JSON."""
         return {
             "format": self._table.format,
             **self._fields.report(),
@@ -54,7 +54,7 @@ class Manifest:
         }
 
     def entries(self, after: str | None) -> Iterator[Entry]:
-        """Yield the products, a row each, or the rows that follow each other with one id."""
+        """Yield the products: one per row, or one per group of consecutive rows with the same id."""
         skip = int(after or 0)
         entries = (
             read_entry(self._fields, row, number, str(number))
@@ -73,7 +73,7 @@ class Manifest:
                 continue
             error = InvalidInput(f"more than {_MAX_GROUP:,} rows have this product id")
             content = error if isinstance(entry.content, Record) else entry.content
-            # An import that goes on behind the broken row reads the good ones of its product once more.
+            # An import that resumes behind the broken row must read the good rows of its product again.
             position = str(group[0].row - 1) if group else entry.position
             yield replace(entry, position=position, content=content)
         if group:
@@ -82,7 +82,7 @@ class Manifest:
     def _locate(self, text: str) -> ImageReference:
         if is_url(text):
             return text
-        # Magento's paths begin with a slash, Windows writes them with backslashes.
+        # Magento's paths begin with a slash, and those of Windows have backslashes.
         for path in (text.lstrip("/"), text.replace("\\", "/")):
             with suppress(InvalidInput):
                 if path != text and (found := inside(self._folder, path)).is_file():
@@ -91,7 +91,7 @@ class Manifest:
 
 
 def _joined(group: Sequence[Entry]) -> Entry:
-    """Make one product of rows: the first text that is there, all images, and each value of an attribute once."""
+    """Join rows to one product: the first text that is not empty, all images, and each attribute value once."""
     records = [entry.content for entry in group if isinstance(entry.content, Record)]
     values: dict[str, list[Any]] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""A catalog behind HTTP as a source, read page by page; open_source opens any kind of source."""
+"""A catalog behind HTTP as a source, read page by page. `open_source` opens any kind of source."""
 
 import asyncio
 import json
@@ -18,23 +18,25 @@ from core.errors import FetchFailed, InvalidInput, UnfetchableUrl
 from core.sources import FolderSource, ImportConfig, ManifestSource, RemoteSource
 
 T = TypeVar("T")
-# No other names, which may differ from page to page.
+# Only these names: others could match different fields on different pages.
 _FIELDS = {name: (name,) for name in ("product_id", "title", "description", "attributes")} | {
     "images": ("images", "image")
 }
 
 
 async def retrying(ask: Callable[[], Awaitable[T]], config: ImportConfig) -> T:
-    """Ask until there is an answer, with pauses that double, or as long as the server asks for.
+    """Retry a request until it succeeds or `config.attempts` is reached.
+
+    The pause doubles each time, unless the server asks for another one by `Retry-After`.
 
     Raises:
-        FetchFailed: none of the attempts succeeded; it is the last one's.
+        FetchFailed: no attempt succeeded; the error is that of the last one.
     """
     for attempt in range(config.attempts - 1):
         try:
             return await ask()
         except FetchFailed as error:
-            # Up to a quarter more, so that many that failed together do not come again together.
+            # Random jitter: requests that failed together should not retry together.
             doubled = config.backoff_s * 2**attempt * random.uniform(1, 1.25)
             wanted = doubled if error.retry_after_s is None else error.retry_after_s
             await asyncio.sleep(min(wanted, config.max_backoff_s))
@@ -50,7 +52,7 @@ class Place:
 
 
 class Remote:
-    """Implements `Source`; the position is the page and how many of its items are done."""
+    """Implements `Source`; the position is the page and the number of its items that are done."""
 
     version = ""
 
@@ -67,7 +69,7 @@ class Remote:
         self._report: dict[str, Any] = {}
 
     def total(self) -> int | None:
-        """Number of items, by the last page that was read."""
+        """Return the number of items that the last page gave."""
         return self._total
 
     def report(self) -> dict[str, Any]:
@@ -75,7 +77,7 @@ class Remote:
         return {"format": "remote", **self._report}
 
     def entries(self, after: str | None) -> Iterator[Entry]:
-        """Yield the products, page by page, with at most one page in memory."""
+        """Yield the products page by page, with at most two pages in memory."""
         number, token, done, row = (
             (self._source.start_page, None, 0, 0) if after is None else json.loads(after)
         )
@@ -114,7 +116,7 @@ class Remote:
             raise InvalidInput("the catalog's answer is not JSON").at("source.url") from None
 
     def _page_url(self, place: Place) -> str:
-        """Name a page; the source's own parameters stay."""
+        """Return the URL of a page; parameters in the source's URL are kept."""
         source = self._source
         parameters: dict[str, str | int] = {}
         if source.page_size_param is not None:
@@ -132,7 +134,7 @@ class Remote:
             raise InvalidInput("the catalog's URL, or a link to its next page, is not a URL").at(
                 "source.url"
             ) from None
-        # The token goes with the request, so it must not go to whoever the answer names.
+        # The request carries the token, and an answer must not send it to another host.
         if (target.scheme, target.host, target.port) != (url.scheme, url.host, url.port):
             raise InvalidInput("the catalog's link to its next page leads to another host").at("source.url")
         return str(target)
@@ -152,7 +154,7 @@ class Remote:
 
     def _next_place(self, place: Place, answer: Any, has_items: bool) -> Place | None:
         if self._source.paging == "number":
-            # Not at a page that is short: a server may give fewer items than it was asked for.
+            # A short page is not the last one: a server may give fewer items than it was asked for.
             return Place(place.number + 1) if has_items else None
         token = _field_at(answer, self._source.next_field)
         if token is None or token == "":
@@ -166,7 +168,7 @@ class Remote:
     def _fields(self, items: Sequence[Any]) -> FieldMap:
         names = {name for item in items if isinstance(item, dict) for name in item}
         fields = self._source.fields
-        # An item may lack any field but its id; only a page without a single id is a wrong description.
+        # An item may lack any field but its id. The description is wrong only if no item of a page has an id.
         named = {fields.title, fields.description, fields.attributes, *(fields.images or ()), *fields.types}
         known = named | (names or {fields.product_id or "product_id"})
         columns = sorted(name for name in known if name is not None)
@@ -174,7 +176,7 @@ class Remote:
 
     def _locate(self, text: str) -> ImageReference:
         if text[:5].lower() == "data:":
-            # Longer than httpx takes a URL to be.
+            # Data URIs may be longer than httpx allows a URL to be.
             return text
         try:
             return str(httpx.URL(self._source.url).join(text))
@@ -189,7 +191,7 @@ class Remote:
 
 
 def _field_at(answer: Any, path: str | None) -> Any:
-    """Look a field up by its path, with dots between; None when it is not there."""
+    """Look up a field by its dotted path; None if it is missing."""
     if path is None:
         return None
     for name in path.split("."):
@@ -200,7 +202,7 @@ def _field_at(answer: Any, path: str | None) -> Any:
 def open_source(
     description: FolderSource | ManifestSource | RemoteSource, fetcher: Fetcher, config: ImportConfig
 ) -> Source:
-    """Open a source; a token is read from the environment here, and kept nowhere else.
+    """Open a source; its token is read from the environment here, and stored nowhere.
 
     Raises:
         InvalidInput: it cannot be read, or its token is not set.
