@@ -1,4 +1,4 @@
-"""Colors of decoded images: sRGB by their ICC profile, on white, 8 bits a channel."""
+"""Colors of decoded images: sRGB by their ICC profile, on white, 8 bits per channel."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageCms
 
 COLORS = "sRGB, relative colorimetric, black point compensated"
-"""Space of all pixels and way to it; part of every fingerprint."""
+"""Color space of all pixels, and the conversion to it; part of every fingerprint."""
 _MOST_PROFILE_BYTES = 4 * 2**20
 _GRAYS = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 _WHITE = (255, 255, 255, 255)
@@ -17,13 +17,13 @@ _DEEP_MODES = ("I", "F")
 _USUAL_WHITES = (1.0, 255.0, 65_535.0)
 _STRIP_ROWS = 256
 _SAMPLE = Image.fromarray((np.indices((18, 18, 18)).T * 15).reshape(72, 81, 3).astype(np.uint8))
-"""Colors from all of RGB."""
+"""Colors spread over all of RGB."""
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """Convert a loaded image to RGB in sRGB, by its ICC profile where it has one; may change it in place.
+    """Convert a loaded image to sRGB, by its ICC profile if it has one; may change the image in place.
 
-    A profile that is damaged, too large or for another color space than the image's is ignored.
+    A profile is ignored if it is damaged, too large or for another color space than the image's.
     """
     profile = image.info.get("icc_profile")
     has_profile = isinstance(profile, bytes) and len(profile) <= _MOST_PROFILE_BYTES
@@ -50,7 +50,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             return _to_srgb(source, inMode="CMYK")
         if space == "RGB " and mode != "CMYK":
             transform = _to_srgb(source, inMode="RGB")
-            # Most profiles are sRGB's own. To apply one takes as long as a decode, and moves few colors by 1.
+            # Most profiles are sRGB itself. To apply one takes as long as decoding, and changes few colors by 1.
             moved = ImageChops.difference(_SAMPLE, ImageCms.applyTransform(_SAMPLE, transform) or _SAMPLE)
             return transform if moved.point(lambda level: level > 1).getbbox() else None
     except Exception:  # parsers of hostile bytes raise anything
@@ -68,9 +68,9 @@ _to_srgb = partial(
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: transparency on white, deep grays scaled instead of clipped.
+    """Convert a loaded image to RGB: transparency becomes white, and grays of more than 8 bits are scaled.
 
-    The image must be loaded. Palettes, CMYK, YCbCr, 1-bit and gray become RGB by Pillow's own rules.
+    Palettes, CMYK, YCbCr, 1-bit and 8-bit gray become RGB by Pillow's own rules.
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
@@ -83,7 +83,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Convert strip by strip: intermediate images take up to 20 bytes a pixel."""
+    """Convert strip by strip, because intermediate images take up to 20 bytes per pixel."""
     page = Image.new("RGB", image.size)
     for strip, place in _strips(image):
         page.paste(convert(strip), place)
@@ -110,9 +110,9 @@ def _values(image: Image.Image) -> NDArray[np.float32]:
 
 
 def _white_point(image: Image.Image) -> float:
-    """Return the value of white: by the mode for 16 bit, else the end of the smallest usual range that fits.
+    """Return the value of white: 65,535 for 16 bits, else the end of the smallest usual range that fits.
 
-    32-bit and float files do not name it.
+    32-bit and float files do not store this value.
     """
     if image.mode.startswith("I;16"):
         return 65_535.0

@@ -1,6 +1,6 @@
-"""Opening of image files by their pixels: metadata that is damaged or too large is passed over, as in a browser.
+"""Opening of image files despite bad metadata: as in a browser, metadata that is damaged or too large is ignored.
 
-A section of a PNG, WebP or JPEG is a kind, a length and a body.
+PNG, WebP and JPEG files consist of sections: a kind, a length and a body.
 """
 
 import hashlib
@@ -19,11 +19,15 @@ _WEBP_SECTIONS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP",
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _JPEG_METADATA = (*range(0xE0, 0xF0), 0xFE)
 _JPEG_ADOBE, _ADOBE_BYTES = 0xEE, 16
-"""Kind of the section that says how inks and colors are stored, and its least size."""
+"""Kind and smallest size of the section that says how inks and colors are stored."""
 
 
 def open_image(data: bytes, formats: list[str]) -> ImageFile.ImageFile:
-    """Open a file without decoding it; raises as `PIL.Image.open`."""
+    """Open a file without decoding its pixels.
+
+    Raises:
+        Exception: any error of `PIL.Image.open`.
+    """
     is_png, is_webp = data.startswith(_PNG), data[:4] == b"RIFF" and data[8:12] == b"WEBP"
     try:
         return Image.open(io.BytesIO(_png(data, _PNG_METADATA) if is_png else data), formats=formats)
@@ -35,7 +39,7 @@ def open_image(data: bytes, formats: list[str]) -> ImageFile.ImageFile:
 
 
 def _png(data: bytes, metadata: Sequence[bytes]) -> bytes:
-    """Write a PNG anew: the sections of pixels as one, the metadata of these kinds that is whole, and an end."""
+    """Rewrite a PNG: all pixels in one section, the intact metadata of these kinds, and an end."""
     kept: dict[bytes, memoryview] = {}
     view, at, pixels = memoryview(data), len(_PNG), bytearray()
     while at + 8 <= len(data):
@@ -43,9 +47,9 @@ def _png(data: bytes, metadata: Sequence[bytes]) -> bytes:
         section = view[at : at + 12 + length]
         at += 12 + length
         if kind == b"IDAT":
-            # Millions of empty ones would take minutes to read. What is cut off ends where the file does.
+            # Pillow would take minutes to read millions of empty sections. A truncated section ends with the file.
             pixels += section[8 : 8 + length]
-            # The orientation alone counts behind pixels too.
+            # Behind the pixels, only the orientation counts.
             metadata = [name for name in metadata if name == b"eXIf"]
         elif kind in _PNG_PIXELS or (
             kind in metadata and section[-4:] == struct.pack(">I", zlib.crc32(section[4:-4]))
@@ -57,7 +61,7 @@ def _png(data: bytes, metadata: Sequence[bytes]) -> bytes:
 
 
 def _webp(data: bytes) -> bytes:
-    """Write a WebP anew: the sections that are whole, and a size that fits them."""
+    """Rewrite a WebP: the complete sections of known kinds, and a size that fits them."""
     kept, at = bytearray(b"WEBP"), 12
     while at + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, at)
@@ -69,7 +73,7 @@ def _webp(data: bytes) -> bytes:
 
 
 def _jpeg(data: bytes) -> bytes:
-    """Write a JPEG anew, without metadata but for the orientation and the kind of colors."""
+    """Rewrite a JPEG without metadata, except for the orientation and the kind of colors."""
     kept, at = [_JPEG], len(_JPEG)
     while data[at : at + 1] == b"\xff" and data[at : at + 2] != _JPEG_SCAN and at + 4 <= len(data):
         kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
@@ -82,10 +86,10 @@ def _jpeg(data: bytes) -> bytes:
 
 
 def with_end(data: bytes) -> bytes:
-    """Return a JPEG that lacks nothing but its end marker with one, any other as it is.
+    """Add the end marker to a JPEG that lacks nothing else; return any other file unchanged.
 
-    What follows the last row changes no pixel, and what stands in place of a missing row does. So rows are missing
-    where two different ends show different pixels.
+    Bytes after the last row change no pixel, but bytes in place of a missing row do. So if two different ends
+    decode to different pixels, rows are missing.
     """
     if data.endswith(_JPEG_END) or data.find(_JPEG_END, data.rfind(_JPEG_SCAN)) >= 0:
         return data

@@ -1,4 +1,4 @@
-"""Limits of fetching, and connections to checked URLs and public addresses only (against SSRF)."""
+"""Limits of fetching, and connections to public addresses only, as a protection against SSRF."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ _FORMALLY_GLOBAL = (
     IPv4Network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata service
     IPv4Network("192.88.99.0/24"),  # the anycast entry to 6to4
 )
-"""Networks that `is_global` passes in some or all versions of Python, and that serve no images."""
+"""Networks without images that `is_global` accepts, in some or all versions of Python."""
 _THREADS = 16
 _NAME = re.compile(rb"[\w.:-]+")
 _HOST = re.compile(r"(?<=//)[^/?#]*")
@@ -68,12 +68,12 @@ class FetchLimits(Config):
 
 
 def _dns_name(host: str) -> bytes:
-    """Write a host as URLs have it: lower case, and for DNS."""
+    """Write a host as in a URL: in lower case, and encoded for DNS."""
     return httpx.URL(host=host.rstrip(".")).raw_host
 
 
 def is_url(text: str) -> bool:
-    """Return whether a text names a file by URL: http(s), a data URI, or `//host/path`, which base64 never is."""
+    """Return whether a text is a URL: http(s), a data URI, or `//host/path` with a dot, which base64 never has."""
     text = text.lstrip()[:MAX_URL_LENGTH]
     known = text[:8].lower().startswith(("http://", "https://", "data:"))
     return known or (text.startswith("//") and "." in text)
@@ -83,8 +83,7 @@ def parse_url(text: str, ports: Collection[int]) -> httpx.URL:
     """Read a URL; `//host/path` is https.
 
     Raises:
-        UnfetchableUrl: it is not http(s), carries credentials, or names no host or a port that is not
-            among `ports`.
+        UnfetchableUrl: it is not http(s), has credentials, has no host, or its port is not among `ports`.
     """
     text = text.strip()
     if text.startswith("//"):
@@ -98,10 +97,10 @@ def parse_url(text: str, ports: Collection[int]) -> httpx.URL:
 
 
 def follow(url: httpx.URL, location: str, ports: Collection[int]) -> httpx.URL:
-    """Read where a redirect leads from `url`.
+    """Read the target of a redirect from `url`.
 
     Raises:
-        UnfetchableUrl: as `parse_url`, and when it would leave https.
+        UnfetchableUrl: as in `parse_url`, or the redirect leads from https to http.
     """
     if len(location) > MAX_URL_LENGTH:
         raise UnfetchableUrl(f"the URL redirects to one of more than {MAX_URL_LENGTH} characters")
@@ -117,7 +116,7 @@ def follow(url: httpx.URL, location: str, ports: Collection[int]) -> httpx.URL:
 
 
 def _with_composed_host(text: str) -> str:
-    """Compose letters and accents of the host, as names in DNS have it; macOS writes them apart."""
+    """Compose the letters and accents of the host, as in DNS (NFC); macOS decomposes them."""
     return _HOST.sub(lambda host: unicodedata.normalize("NFC", host[0]), text, count=1)
 
 
@@ -126,7 +125,7 @@ def _checked_url(url: httpx.URL, ports: Collection[int]) -> httpx.URL:
         raise UnfetchableUrl("only http and https URLs are fetched")
     if url.userinfo:
         raise UnfetchableUrl("a URL may not carry a user name or a password")
-    # Raises ValueError where it is not of the letters of a name, though DNS might take it.
+    # `url.host` raises ValueError for letters that no host name has, even if DNS might accept them.
     if not url.host:
         raise UnfetchableUrl("the URL names no host")
     if (_DEFAULT_PORTS[url.scheme] if url.port is None else url.port) not in ports:
@@ -157,7 +156,7 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
         return _is_public(IPv4Address(int(address) & 0xFFFFFFFF))
     if address.sixtofour is not None and not _is_public(address.sixtofour):
         return False
-    # Outside of 2000::/3, is_global passes ways around the rules for IPv4, such as ::127.0.0.1.
+    # Outside of 2000::/3, is_global accepts addresses that circumvent the rules for IPv4, such as ::127.0.0.1.
     return _is_global(address) and address in _GLOBAL_UNICAST
 
 
@@ -172,14 +171,14 @@ Resolver = Callable[[str, int], Awaitable[list[str]]]
 class SystemResolver:
     """Resolver of the operating system, in threads of its own.
 
-    A name server that never answers holds its thread for many seconds, and must not delay other blocking calls.
+    A name server that does not answer blocks its thread for many seconds. Other blocking calls must not wait for it.
     """
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="resolve")
 
     async def __call__(self, host: str, port: int) -> list[str]:
-        """Resolve a host to its addresses, in the order to try them."""
+        """Resolve a host to its addresses, in the order in which to try them."""
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._threads, _resolve, host, port)
         return list(dict.fromkeys(found))
@@ -196,7 +195,7 @@ def _resolve(host: str, port: int) -> list[str]:
 class CheckedBackend(AsyncNetworkBackend):
     """Resolves a host once, checks every address, and connects to the addresses that it checked.
 
-    There is no second look-up, since the name could change its address in between (DNS rebinding). TLS still
+    There is no second lookup, because the name could change its address in between (DNS rebinding). TLS still
     verifies the certificate against the name in the URL.
     """
 
@@ -217,8 +216,8 @@ class CheckedBackend(AsyncNetworkBackend):
         """Connect to the first address of the host that answers.
 
         Raises:
-            UnfetchableUrl: an address is not public, the name has none, or none answers. The message is the
-                same for all, so that callers cannot learn which names and ports exist in our network.
+            UnfetchableUrl: an address is not public, the name has no address, or no address answers. The message
+                is always the same, so that callers cannot learn which names and ports exist in our network.
         """
         share = None if timeout is None else timeout / 2
         for address in (await self._addresses(host, port))[:_ATTEMPTS]:

@@ -28,21 +28,21 @@ from core.errors import FetchFailed, InputTooLarge, UnfetchableUrl, VitrineError
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PASSING = {408, 425, 429}
-"""Client errors that may pass, so that a retry makes sense, as after all 5xx."""
+"""Temporary client errors: a retry makes sense, as after every 5xx."""
 _HEADERS = {"User-Agent": "vitrine", "Accept": "*/*", "Accept-Encoding": "identity"}
 _CONDITIONS = {"If-None-Match", "If-Modified-Since"}
 _BY_ZLIB = {"gzip", "x-gzip", "deflate"}
 _UNREADABLE = {"br", "zstd", "compress", "x-compress", "dcb", "dcz"}
-"""Further codings are names without a meaning, such as the `aws-chunked` that object stores keep of an upload."""
+"""All other codings are ignored: they change no byte, such as the `aws-chunked` that object stores keep."""
 _DETECT, _RAW_DEFLATE = 47, -15
-"""Values of zlib's `wbits`; the first reads gzip and zlib."""
+"""Values of zlib's `wbits`: the first reads gzip and zlib, the second deflate without a header."""
 _PIECE_CHARS = 64 * 1024
-"""Of percent-encoded data, decoded at once."""
+"""Percent-encoded characters that are decoded at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedFile:
-    """A file with its validators; `body=None`: it has not changed since the caller read it."""
+    """A file with its validators; `body=None`: the file has not changed since the caller read it."""
 
     body: bytes | None
     etag: str | None = None
@@ -50,20 +50,20 @@ class FetchedFile:
 
 
 class _Budget:
-    """Bytes that one URL, and all URLs of one request together, may have."""
+    """Limits in bytes: of each file, and of all files of one request together."""
 
     def __init__(self, limits: FetchLimits) -> None:
         self.each = limits.max_bytes
         self._total = self._left = limits.max_total_bytes
 
     def take(self, count: int) -> None:
-        """Count bytes; InputTooLarge when none are left."""
+        """Subtract bytes; raise InputTooLarge if too few are left."""
         self._left -= count
         if self._left < 0:
             raise InputTooLarge(f"the URLs of this request hold more than {self._total:,} bytes together")
 
     def check(self, size: int) -> None:
-        """Refuse a file of this size with InputTooLarge where it is too large."""
+        """Raise InputTooLarge if this size of a file is above the limit."""
         if size > self.each:
             raise InputTooLarge(f"the file behind the URL is larger than the limit of {self.each:,} bytes")
 
@@ -71,7 +71,7 @@ class _Budget:
 class Fetcher:
     """Fetches files by callers' URLs, and reads data URIs.
 
-    It uses no proxies and no credentials of the environment. It keeps no connection between calls, so it works in
+    It ignores the proxies and credentials of the environment. It keeps no connection between calls, so it works in
     any event loop.
     """
 
@@ -86,7 +86,7 @@ class Fetcher:
         """Fetch one file.
 
         Raises:
-            UnfetchableUrl: the URL is not fetched, or leads to nothing.
+            UnfetchableUrl: the URL is not allowed, or there is no file.
             InputTooLarge: the file is larger than the limit.
             FetchFailed: the server failed, or took too long.
         """
@@ -96,7 +96,7 @@ class Fetcher:
         return answer
 
     async def fetch_all(self, urls: Sequence[str]) -> list[bytes | VitrineError]:
-        """Fetch files side by side, all within one time limit; each succeeds or fails alone, in order."""
+        """Fetch files in parallel within one time limit; return files and errors in the order of the URLs."""
         places, budget = asyncio.Semaphore(self._limits.max_parallel), _Budget(self._limits)
         deadline = asyncio.get_running_loop().time() + self._limits.timeout_s
 
@@ -114,7 +114,7 @@ class Fetcher:
     async def ask(self, url: str, headers: Mapping[str, str]) -> FetchedFile:
         """Fetch one file with additional headers, such as a condition or a token.
 
-        A token is not sent to another origin that the URL redirects to.
+        `Authorization` is removed if the URL redirects to another origin.
 
         Raises:
             UnfetchableUrl, InputTooLarge, FetchFailed: as `fetch`.
@@ -153,9 +153,9 @@ class Fetcher:
     async def _get(
         self, url: httpx.URL, headers: Mapping[str, str], cookies: httpx.Cookies, budget: _Budget
     ) -> FetchedFile | str:
-        """Ask once; returns the file, or where the server redirects to, as it wrote it."""
+        """Send one request; return the file, or the target of a redirect as the server wrote it."""
         fields = [(name.encode(), value.encode()) for name, value in (_HEADERS | dict(headers)).items()]
-        # It writes Host, also for IPv6, and the cookies that earlier redirects set for this host.
+        # httpx writes Host, also for IPv6, and the cookies that earlier redirects set for this host.
         request = httpx.Request("GET", url, headers=fields)
         cookies.set_cookie_header(request)
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
@@ -193,13 +193,13 @@ def _header(response: httpcore.Response, name: bytes) -> str:
 
 
 async def _read_file(response: httpcore.Response, budget: _Budget, conditional: bool) -> FetchedFile:
-    """Read the file of a response, or, after a conditional request, that it has not changed (304)."""
+    """Read the file of a response; its body is None after a conditional request with the answer 304."""
     body = None if conditional and response.status == 304 else await _read_body(response, budget)
     return FetchedFile(body, _header(response, b"etag") or None, _header(response, b"last-modified") or None)
 
 
 async def _read_body(response: httpcore.Response, budget: _Budget) -> bytes:
-    """Read a body; what is compressed, unasked, is unpacked within the same limits."""
+    """Read a body, and unpack it within the same limits if the server compressed it without being asked."""
     _check_status(response)
     codings = [each.strip() for each in _header(response, b"content-encoding").lower().split(",")]
     if unreadable := _UNREADABLE.intersection(codings):
@@ -223,15 +223,15 @@ async def _read_body(response: httpcore.Response, budget: _Budget) -> bytes:
 
 
 def _unpack(body: bytes, coding: str, max_bytes: int) -> bytes:
-    """Unpack up to `max_bytes` and one more; what is not compressed, though the server says so, stays as it is."""
+    """Unpack at most `max_bytes` + 1 bytes; a body that is not compressed after all is returned unchanged."""
     cut_off = FetchFailed("the file behind the URL ends too early: its compressed form is cut off")
     try:
-        # It may have several members.
+        # GzipFile reads all members of a file; zlib stops after the first.
         return gzip.GzipFile(fileobj=io.BytesIO(body)).read(max_bytes + 1)
     except EOFError:
         raise cut_off from None
     except (gzip.BadGzipFile, zlib.error):
-        # It is no gzip, or something else is behind its members.
+        # It is not gzip, or other bytes follow its members.
         pass
     for wbits in (_DETECT, _RAW_DEFLATE) if coding == "deflate" else (_DETECT,):
         unpacker = zlib.decompressobj(wbits)
@@ -260,7 +260,7 @@ def _check_status(response: httpcore.Response) -> None:
 
 
 def retry_after_s(value: str, now: datetime) -> float | None:
-    """Read a Retry-After header (RFC 9110, 10.2.3), seconds or a date; None when it is neither."""
+    """Read a Retry-After header (RFC 9110, 10.2.3), seconds or a date; None if it is neither."""
     if value.isdecimal():
         return float(value)
     try:
@@ -290,7 +290,7 @@ def _read_data_uri(uri: str) -> bytes:
 
 
 def _unquote(data: str) -> bytes:
-    """Undo percent-encoding piece by piece: at once it would take a hundred bytes of memory for each escape."""
+    """Decode percent-encoding piece by piece: all at once, each escape would take a hundred bytes of memory."""
     raw, rest = bytearray(), ""
     for start in range(0, len(data), _PIECE_CHARS):
         piece = rest + data[start : start + _PIECE_CHARS]

@@ -1,8 +1,8 @@
 """Tables in files, row by row: CSV, JSON lines, Parquet, Excel workbooks and Google Merchant XML.
 
-CSV is read by Python's `csv`, not by pyarrow: pyarrow gives up a whole block where one row has too many cells, is
-not UTF-8, or holds a cell larger than the block. A bad row is an error of its own here, whatever the format. No
-reader ever takes what stands inside a quoted cell for a row.
+CSV is read by Python's `csv`. pyarrow's reader loses a whole block if one row has too many cells, is not UTF-8, or
+holds a cell larger than the block. Here a bad row is an error of its own. No reader takes the inside of a quoted
+cell for a row.
 """
 
 import csv
@@ -45,18 +45,18 @@ _DAMAGED = (
     pyarrow.ArrowException, OSError, EOFError, ValueError, LookupError, csv.Error, ParseError, zlib.error,
     zipfile.BadZipFile,
 )  # fmt: skip
-# For the whole process, since `csv` has no other. It is never reached: the bytes of a row are bounded below.
+# `csv` has this limit only for the whole process. It is never reached, because `_BoundedFile` bounds each row.
 csv.field_size_limit(2 * _MAX_ROW_BYTES)
 
 
 class Table:
-    """A table in a file, which `opened` opens anew each time; all of it is read once at first.
+    """A table in a file. `opened` opens the file; the constructor reads all of it once, to learn the columns.
 
-    `kinds` are the types of columns by all of their cells, where the format itself has none for them. The
-    encoding, the delimiter and the escape apply to CSV.
+    `kinds` are the types of the columns, by all of their cells, for formats that do not name types. The encoding,
+    the delimiter and the escape apply to CSV only.
 
     Raises:
-        InvalidInput: it is of another format, is damaged, or its columns have no names.
+        InvalidInput: the format is unknown, the file is damaged, or its columns have no names.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class Table:
         self.columns, self.total = self._survey()
 
     def rows(self, skip: int = 0, columns: Collection[str] | None = None) -> Rows:
-        """Yield the rows behind the first `skip`; empty ones are passed over and not counted.
+        """Yield the rows after the first `skip` rows; empty rows are skipped and not counted.
 
-        `columns`: no others are read where the format can leave them out, so a bad cell in them costs nothing.
+        `columns`: in Parquet only these are read, so a bad cell in another column does no harm.
         """
         with self._stream() as file:
             if self.format == "parquet":
@@ -117,7 +117,7 @@ class Table:
                 self.kinds[name] = kind if self.kinds.get(name, kind) == kind else "text"
 
     def _read(self, file: IO[bytes]) -> tuple[Sequence[str], Rows]:
-        """Return the names of the columns, where they stand before the rows, and the rows."""
+        """Return the column names, if the format has them before the rows, and the rows."""
         if self.format == "excel":
             return _under_header(_excel_lines(file), exact=False)
         bounded = _BoundedFile(file)
@@ -140,7 +140,7 @@ class Table:
 
 
 class _BoundedFile(io.RawIOBase):
-    """A file of rows of at most `_MAX_ROW_BYTES`, so that a quote that is never closed fills no memory."""
+    """A file whose rows have at most `_MAX_ROW_BYTES`, so that an unclosed quote cannot fill the memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -162,7 +162,7 @@ class _BoundedFile(io.RawIOBase):
         return len(data)
 
     def by_row(self, rows: Iterator[Any]) -> Iterator[Any]:
-        """Yield what is read of this file, row by row; what stops it is the last one, and None stands for no row."""
+        """Yield the rows of a reader of this file, without None; an error that ends it is the last row."""
         try:
             for row in rows:
                 self._read = 0
@@ -182,10 +182,10 @@ def _checked_names(names: Sequence[str]) -> Sequence[str]:
 
 
 def _under_header(lines: Lines, exact: bool) -> tuple[Sequence[str], Rows]:
-    """Take the first line for the names of the columns; those without a name are dropped.
+    """Take the column names from the first line; columns without a name are dropped.
 
-    A single cell above them is the title of the table, as Numbers writes it. `exact`: lines of another length
-    are errors, unless only cells without a name are missing or the cells that are too many are empty.
+    A single cell above the names is a title, as Numbers writes it, and is skipped. `exact`: a line of another length
+    is an error. Missing cells of columns without a name are allowed, and so are further cells that are empty.
     """
     first, second = next(lines, []), next(lines, [])
     if isinstance(first, InvalidInput):
@@ -223,7 +223,7 @@ def _names(cells: Sequence[Any]) -> list[str]:
 
 
 def _merged(pairs: Sequence[tuple[str, Any]]) -> Row:
-    """Make one field of the columns of one name: several values are a list."""
+    """Merge the columns with the same name to one field; several values become a list."""
     values: dict[str, list[Any]] = {}
     for name, cell in pairs:
         known = values.setdefault(name, [])
@@ -239,7 +239,7 @@ def _csv_lines(
 ) -> Iterator[list[Any] | InvalidInput | None]:
     """Yield the cells of each line, and None for an empty one."""
     head = file.peek()
-    # A byte order mark is certain; nothing else is guessed of an encoding.
+    # Only a byte order mark is certain, so no encoding is guessed from anything else.
     has_mark = head.startswith((b"\xff\xfe", b"\xfe\xff"))
     codec = "utf-16" if has_mark else {"utf-8": "utf-8-sig", "utf-16": "utf-16-le"}.get(encoding, encoding)
     beginning = head.decode(codec, "ignore")
@@ -249,11 +249,11 @@ def _csv_lines(
     else:
         header = re.sub(r'"[^"]*"', "", beginning).lstrip().partition("\n")[0]
         guessed = max((",", ";", "\t", "|"), key=header.count)
-    # What is not in the encoding becomes surrogates, so that it costs its row alone.
+    # Bytes outside of the encoding become surrogates, so that only their row fails.
     errors = "strict" if codec.startswith("utf-16") else "surrogateescape"
     text = io.TextIOWrapper(file, codec, errors=errors, newline="")
-    # A quote inside a cell is taken as it stands, as spreadsheets do: a reader that refuses it would go on at the
-    # next line, be it within another cell's quotes.
+    # A quote inside a cell is kept, as in spreadsheets. A reader that refuses it would continue at the next line,
+    # which may be inside another quoted cell.
     delimiter = "\t" if delimiter == "tab" else delimiter or guessed
     reader = csv.reader(chain(text, [_END]), delimiter=delimiter, escapechar=escape)
     for cells in islice(reader, 1 if said else 0, None):
@@ -273,12 +273,12 @@ def _csv_lines(
 
 def _excel_lines(file: IO[bytes]) -> Lines:
     """Yield the cells of each line of the first sheet that is shown."""
-    # Here, since it takes longer to import than all else that reads tables.
+    # Imported here, because openpyxl takes longer to import than all other readers of tables.
     from openpyxl import load_workbook
     from openpyxl.cell.cell import ERROR_CODES
 
     with zipfile.ZipFile(file) as archive:
-        # Sheets are read line by line, the texts that they share are held in memory.
+        # Sheets are read line by line, but their shared texts are held in memory.
         sizes = [each.file_size * (1 if "worksheets/" in each.filename else 4) for each in archive.infolist()]
     if sum(sizes) > _MAX_WORKBOOK_BYTES:
         raise InvalidInput(f"the workbook unpacks to more than {_MAX_WORKBOOK_BYTES:,} bytes")
@@ -286,10 +286,10 @@ def _excel_lines(file: IO[bytes]) -> Lines:
     visible = [each for each in book.worksheets if each.sheet_state == "visible"]
     # Numbers begins its workbooks with a sheet that lists the others.
     sheet = next(iter([each for each in visible if each.title != "Export Summary"] or book.worksheets))
-    # Some programs write a size of the sheet that is not so.
+    # Some programs write a wrong size of the sheet.
     sheet.reset_dimensions()
     for number, line in enumerate(sheet.iter_rows(values_only=True)):
-        # A line may claim any number, and all lines before it are made.
+        # A line may claim any number, and openpyxl makes all lines before it.
         if number >= _MAX_SHEET_LINES:
             raise InvalidInput(f"a sheet has at most {_MAX_SHEET_LINES:,} lines")
         cells = [None if cell in ERROR_CODES else cell for cell in line]
@@ -316,13 +316,13 @@ def _item_row(item: Element) -> dict[str, Any]:
     for child in item:
         if len(child) == 0 and (text := (child.text or "").strip()):
             texts.setdefault(child.tag, []).append(text)
-    # A field of Google's namespace stands for RSS's own of that name.
+    # A field in Google's namespace replaces RSS's field of the same name.
     ordered = sorted(texts, key=lambda tag: "base.google.com" in tag)
     return {tag.rpartition("}")[2]: texts[tag][0] if len(texts[tag]) == 1 else texts[tag] for tag in ordered}
 
 
 def _json_rows(file: "io.BufferedReader[Any]") -> Iterator[Row | InvalidInput | None]:
-    """Yield an object a line, in UTF-8, and None for an empty one; or the objects of a list of one row's size."""
+    """Yield the object of each line, and None for an empty line; or the objects of a list of one row's size."""
     if file.peek().removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
         try:
             found = json.loads(file.read().removeprefix(b"\xef\xbb\xbf"))
