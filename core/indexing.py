@@ -28,8 +28,8 @@ IndexState = Literal["indexed", "pending", "failed"]
 _State = IndexState | Literal["obsolete"]
 
 BUGS_EVERY_S = 300.0
-"""Interval at which passes retry what met a bug of another release, in seconds. While a release rolls out, the
-encoder that answers may still be of the previous one."""
+"""Seconds between two retries of images that failed by a bug of another release. There are several retries, because
+the previous release may still answer while a new one rolls out."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class _Report:
 
 @dataclass(frozen=True)
 class RepairReport(_Report):
-    """Outcome of one pass: images indexed, images put into quarantine, and obsolete rows removed."""
+    """Outcome of one repair: images indexed, images quarantined, and obsolete rows removed."""
 
     indexed: int = 0
     failed: int = 0
@@ -49,7 +49,7 @@ class RepairReport(_Report):
 
 @dataclass(frozen=True)
 class CaptionReport(_Report):
-    """Outcome of one pass: captions written, images put into quarantine, rows of deleted images removed."""
+    """Outcome of one repair: captions written, images quarantined, and captions of deleted images removed."""
 
     written: int = 0
     failed: int = 0
@@ -57,7 +57,7 @@ class CaptionReport(_Report):
 
 
 class _BugRetries:
-    """Releases from quarantine, once an interval, what met a bug of another release."""
+    """Releases images from quarantine, once per interval, if a bug of another release put them there."""
 
     def __init__(self, retry: Callable[[str], int]) -> None:
         self._retry = retry
@@ -71,7 +71,7 @@ class _BugRetries:
 
 
 class Indexer:
-    """Indexes images with one encoder; `IndexRows` explains why nothing is lost."""
+    """Indexes images with one encoder. `IndexRows` explains why no image is lost."""
 
     def __init__(
         self,
@@ -88,15 +88,15 @@ class Indexer:
         self._bugs = _BugRetries(ledger.retry_bugs)
 
     async def describe(self) -> EncoderInfo:
-        """Return the version that serves, after preparing its collection."""
+        """Prepare the collection of the version that serves, and return that version."""
         info = await self._encoder.describe()
         await _call(self._rows.prepare, info)
         return info
 
     async def index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:
-        """Embed and write these images; returns the state by image id. Temporary failures are pending.
+        """Embed and write these images; return the state by image id. Temporary failures are `pending`.
 
-        Images that became obsolete meanwhile have no state: they are gone, or missing at another revision.
+        An image that became obsolete meanwhile has no state: it is deleted, or missing in a newer revision.
 
         Raises:
             Internal: the encoder fails on every input; the images are still missing.
@@ -109,22 +109,22 @@ class Indexer:
             return {item.image_id: "pending" for item in items}
 
     async def repair(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
-        """Index what is missing, then remove what is obsolete; same errors as those two."""
+        """Call `index_missing` and `remove_obsolete`; raises the errors of both."""
         report = await self.index_missing(batch_size, grace_s)
         return report + await self.remove_obsolete(batch_size, grace_s)
 
     async def index_missing(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
-        """Index what the version that serves lacks, until nothing is missing.
+        """Index the images that the serving version lacks, until none is missing or one fails temporarily.
 
         Raises:
-            Unavailable: the encoder or the store does not answer; finished work stays.
+            Unavailable: the encoder or the store does not answer; finished work is kept.
             Internal: the encoder fails on every input.
         """
         report = RepairReport()
         # A collection may be lost although the ledger shows no gap.
         self._rows.look_again()
         while True:
-            # Again for each batch: other weights may begin to serve.
+            # For each batch, because other weights may begin to serve.
             info = await self.describe()
             await self._bugs.when_due(info.collection)
             items = await _call(self._ledger.missing, info.collection, batch_size, grace_s)
@@ -182,8 +182,8 @@ class Indexer:
 class Captioner:
     """Captions images with one encoder.
 
-    Captions are stored batch by batch, so a killed pass resumes where it was. Two passes at once only do some work
-    twice.
+    Captions are stored batch by batch, so a repair that was killed resumes where it stopped. Two repairs at the same
+    time do some work twice, without other harm.
     """
 
     def __init__(self, encoder: EncoderClient, captions: Captions, blobs: Blobs) -> None:
@@ -219,7 +219,7 @@ class Captioner:
         report = CaptionReport()
         async for answer in _answers(self._ask, self._blobs, images):
             if answer.info is not None and answer.info.captions != version:
-                # A rolling update is running; captions of the other version are of use once it has finished.
+                # During a rolling update another version may answer. Its captions would be stored as this version's.
                 continue
             written = [(image.image_id, text) for image, text in answer.done]
             failures = [(image.image_id, error) for image, error in answer.failed]
@@ -234,15 +234,15 @@ class Captioner:
 
 
 _Encoded = tuple[EncoderInfo, Sequence[A | VitrineError]]
-"""Version that answered, and an answer or an error an image."""
+"""Version that answered, and an answer or an error for each image."""
 _Ask = Callable[[Sequence[bytes]], Awaitable[_Encoded[A]]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Answers(Generic[Image, A]):
-    """Answers about some images, and what can never work; what failed for now is in neither.
+    """Answers for some images, and permanent errors for others; images that failed temporarily are in neither.
 
-    `info` is the version that answered; None where none did.
+    `info` is the version that answered; None if none did.
     """
 
     info: EncoderInfo | None
@@ -263,14 +263,14 @@ async def _answers(ask: _Ask[A], blobs: Blobs, images: Sequence[Image]) -> Async
         if files:
             async for answer in _answers_of(ask, files):
                 yield answer
-        # Before the next batch is read.
+        # Frees this batch before the next one is read.
         del files
 
 
 async def _read(
     blobs: Blobs, images: Sequence[Image]
 ) -> tuple[list[tuple[Image, bytes]], list[tuple[Image, NotFound]]]:
-    """Read the files of images; returns those that are there, and the errors of those that are not."""
+    """Read the files of images; return the files that exist, and an error for each that does not."""
 
     def content(sha256: str) -> bytes | NotFound:
         try:
@@ -288,11 +288,11 @@ async def _read(
 async def _answers_of(
     ask: _Ask[A], files: Sequence[tuple[Image, bytes]]
 ) -> AsyncIterator[_Answers[Image, A]]:
-    """Ask about all at once; where a call fails whole, halve it, down to the images on which it fails alone."""
+    """Send all images in one call; if the call fails as a whole, halve it until single images fail."""
     try:
         info, answers = await _asked(ask, [content for _, content in files])
     except Internal as error:
-        # An encoder that fails on a sound image is broken itself. One that finds nothing in it is not.
+        # An encoder that fails on a valid image is broken itself. An encoder that refuses the image is not.
         (probed,) = (await _asked(ask, [PROBE]))[1]
         if isinstance(probed, VitrineError) and not isinstance(probed, InvalidInput):
             raise error
@@ -316,7 +316,7 @@ async def _asked(ask: _Ask[A], files: Sequence[bytes]) -> _Encoded[A]:
     except VitrineError:
         raise
     except Exception as error:
-        # A model in this process raises any error.
+        # A model in this process may raise any error.
         raise expected(error, "encoding images") from error
 
 

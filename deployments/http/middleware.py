@@ -1,4 +1,4 @@
-"""ASGI middleware for every request: its id, admission control, deadline, size of the body, HEAD and OPTIONS."""
+"""ASGI middleware for every request: id, admission control, deadline, body size, HEAD and OPTIONS."""
 
 import asyncio
 import math
@@ -24,13 +24,13 @@ _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class HttpMiddleware:
-    """Base of middleware for requests: what else a server sends passes by."""
+    """Base class of middleware for HTTP requests; other ASGI scopes pass through unchanged."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Handle an HTTP request; pass on any other scope."""
         await (self.handle if scope["type"] == "http" else self._app)(scope, receive, send)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,10 +39,10 @@ class HttpMiddleware:
 
 
 class RequestId(HttpMiddleware):
-    """Gives each request an id: the caller's X-Request-ID where it is clean, else a new one."""
+    """Gives each request an id: the caller's X-Request-ID if it is valid, else a new one."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; add the mark, the id and by default `no-store` to the answer."""
+        """Pass the request on; add the gateway's mark, the id and by default `no-store` to the answer."""
         sent = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = sent if _CLEAN_ID.fullmatch(sent) else new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
@@ -62,18 +62,18 @@ class RequestId(HttpMiddleware):
 
 
 FIRST_SEARCHES = 16
-"""Limit of searches in flight at the start, and after `FORGET_S` in which the limit was not reached."""
+"""Limit of searches in flight at the start, and again when the limit was not reached for `FORGET_S`."""
 LEAST_SEARCHES = 1
-"""At this limit each search is alone, so its time is measured anew when it has changed for good."""
+"""Smallest limit. Here each search runs alone, so a lasting change of its time is measured."""
 SEARCHES_A_ROUND = 8
-"""Answers between two adjustments. As many searches must have been alone before the first one."""
+"""Answers between two adjustments. Before the first adjustment, as many searches must have run alone."""
 REMEMBERED_TIMES = 64
 FORGET_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A search in flight: its start, its number, and whether no other was in flight then."""
+    """A search in flight: its start, its number, and whether it started alone."""
 
     began: float
     number: int
@@ -81,16 +81,17 @@ class Entry:
 
 
 class SearchLimit:
-    """Adaptive limit of searches in flight, which keeps their time near that of one search alone.
+    """Adaptive limit of searches in flight: `slowdown` bounds their time, as a multiple of that of a search alone.
 
-    Requests in flight = rate × time (Little's law). The rate of a busy replica is fixed, so the number of
-    requests sets their time.
+    Requests in flight = throughput × time (Little's law). The throughput of a busy replica is fixed, so the number
+    of requests in flight determines their time.
 
-    The limit changes after each round of answers in which it was reached. It shrinks by the factor that the
-    round's median is too long, or grows by one (additive increase, multiplicative decrease: Chiu and Jain, 1989).
+    The limit changes after each round of answers in which it was reached. If the round's median time is too long,
+    the limit is divided by the excess, at most by two. Otherwise it grows by one (additive increase, multiplicative
+    decrease: Chiu and Jain, 1989).
 
-    The time of one search alone is the median of the last ones that were, so it follows models and machines. A
-    limit that is not reached stays as it is, so slow searches are not refused as long as they are few.
+    The time of a search alone is the median of the last searches that ran alone, so it adapts to models and
+    machines. A limit that is not reached does not change, so a few slow searches are never refused.
     """
 
     def __init__(self, slowdown: float, most: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -106,7 +107,7 @@ class SearchLimit:
         self._reached_at = float("-inf")
 
     def enter(self) -> Entry | None:
-        """Admit a search; returns None when the limit is reached."""
+        """Admit a search; return None if the limit is reached."""
         now = self._clock()
         if self._in_work + 1 >= self.limit:
             if now - self._reached_at > FORGET_S:
@@ -121,8 +122,8 @@ class SearchLimit:
     def leave(self, entry: Entry, answered: bool = True) -> None:
         """End a search that `enter` has admitted.
 
-        The time of one that was refused, as for its key, does not count. That of one that failed after too long,
-        as at its deadline, does.
+        The time of a failed search counts only if it was too long, for example at its deadline. A search that is
+        refused early, for example for its key, says nothing about the time of searches.
         """
         took_s = self._clock() - entry.began
         self._in_work -= 1
@@ -149,15 +150,16 @@ class SearchLimit:
 
 TIMEOUT_HEADER = "X-Request-Timeout-Seconds"
 MARGIN_S = 0.1
-"""Head start over Serve, which reads the same header and answers in its own shape; at most half of the time."""
+"""Time by which the gateway answers before Serve, which reads the same header but answers in its own shape. It is
+at most half of the caller's time."""
 
 _ends_at: ContextVar[float | None] = ContextVar("request_ends_at", default=None)
 
 
 def within_deadline(limit_s: float) -> float:
-    """Shorten a time limit to the time left of the current request, in seconds.
+    """Return the time limit, or the time left of the current request if that is shorter, in seconds.
 
-    It works in the threads of `asyncio.to_thread` too.
+    This also works in the threads of `asyncio.to_thread`.
     """
     ends_at = _ends_at.get()
     if ends_at is None:
@@ -166,16 +168,16 @@ def within_deadline(limit_s: float) -> float:
 
 
 def request_ends_at() -> float | None:
-    """Return the end of the current request as a time of `time.monotonic`, for threads."""
+    """Return the deadline of the current request as a time of `time.monotonic`, to pass it to a thread."""
     left_s = within_deadline(math.inf)
     return None if math.isinf(left_s) else time.monotonic() + left_s
 
 
 @contextmanager
 def ending_at(ends_at: float | None) -> Iterator[None]:
-    """Bound this block, and all that it starts, by a time of `time.monotonic`.
+    """Set the deadline of this block and of all work that it starts, as a time of `time.monotonic`.
 
-    None, for work that goes on after the answer, removes the bound.
+    None removes the deadline, for work that continues after the answer.
     """
     token = _ends_at.set(ends_at)
     try:
@@ -185,14 +187,14 @@ def ending_at(ends_at: float | None) -> Iterator[None]:
 
 
 class Deadline(HttpMiddleware):
-    """Ends every request in the caller's time or the configured one, whichever is shorter."""
+    """Ends every request within the caller's time limit or the configured one, whichever is shorter."""
 
     def __init__(self, app: ASGIApp, limit_s: float) -> None:
         super().__init__(app)
         self._limit_s = limit_s
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; when its time is over, cancel its work and answer 503."""
+        """Pass the request on; at its deadline, cancel its work and answer 503."""
         try:
             limit_s = self._limit(Headers(scope=scope).get(TIMEOUT_HEADER))
             await self._run(limit_s, scope, receive, send)
@@ -212,7 +214,7 @@ class Deadline(HttpMiddleware):
                 async with asyncio.timeout(limit_s) as timeout:
                     await self._app(scope, receive, send_and_note)
             except TimeoutError:
-                # An answer that has begun cannot be replaced. The server then cuts it off.
+                # An answer that has begun cannot be replaced. The server then aborts it.
                 if begun or not timeout.expired():
                     raise
                 raise DeadlineExceeded(f"the request did not end within {limit_s:.3g} s") from None
@@ -234,12 +236,12 @@ HEALTH = ("/health/", "/.well-known/")
 
 SEARCHES = ("/v1/search", "/v1/compare")
 SIMILAR = "/similar"
-"""Paths of searches, and their ending. Searches have an adaptive limit; other requests have `max_in_flight` alone,
-since embeddings gain from batches."""
+"""Ending of a further path of searches. Searches have an adaptive limit. Other requests have only `max_in_flight`,
+because embeddings are faster in batches."""
 
 
 class Admission(HttpMiddleware):
-    """Admission control: refuses requests at once that would only wait.
+    """Admission control: immediately refuses requests that would only wait.
 
     Serve limits its queues too, but answers in its own shape, and only after the queue is full.
     """
@@ -283,7 +285,7 @@ class BodyLimit(HttpMiddleware):
         self._max_bytes = max_bytes
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on while its body keeps within the limit."""
+        """Pass the request on; answer 413 if its body exceeds the limit."""
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
             await answer(self._error(), scope["state"]["request_id"])(scope, receive, send)
@@ -305,7 +307,7 @@ class BodyLimit(HttpMiddleware):
 
 
 class Methods(HttpMiddleware):
-    """Answers HEAD as GET without its body (RFC 9110, 9.3.2), and OPTIONS and 405 with the methods of a path."""
+    """Answers HEAD like GET without a body (RFC 9110, 9.3.2); lists a path's methods for OPTIONS and 405."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         super().__init__(app)
@@ -329,7 +331,7 @@ class Methods(HttpMiddleware):
         await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_in_form)
 
     def _allowed(self, scope: Scope) -> str:
-        """List the methods of all routes with this path; empty where there are none."""
+        """List the methods of all routes with this path; empty if there are none."""
         methods: set[str] = set()
         for route in self._routes:
             if isinstance(route, Route) and route.matches(scope)[0] != Match.NONE:

@@ -27,20 +27,20 @@ M = TypeVar("M", bound=BaseModel)
 JSON = "application/json"
 FORM = "multipart/form-data"
 INLINE_BYTES = 256 * 1024
-"""Bodies above it are parsed in a thread: one of 32 MB would hold up every other request for 40 ms."""
+"""Larger bodies are parsed in a thread: on the event loop, 32 MB would delay every other request by 40 ms."""
 MAX_TEXTS = 100
 _BEYOND_A_LIMIT = ("Too many", "Part exceeded")
 _PIECE_CHARS = 1024 * 1024
-"""Of base64, decoded at once: each piece holds the interpreter's lock until it is done."""
+"""Base64 characters that are decoded at once: each piece holds the interpreter's lock until it is done."""
 _ALPHABET = bytes.maketrans(b"-_=", b"+/!")
-"""From the URL-safe alphabet of RFC 4648 to the other; padding before the end is wrong, as ! is in both."""
+"""From the URL-safe alphabet of RFC 4648 to the standard one. Padding before the end becomes !, which neither has."""
 _WHITESPACE = b" \t\n\v\f\r"
 _ESCAPES = {
     escape: plain
     for plain in "+/= \t\r\n"
     for escape in (quote(plain, safe=""), quote(plain, safe="").lower())
 }
-"""Percent-encoded characters of base64, and nothing else: `unquote` takes a hundred bytes for each escape."""
+"""Percent-encoded characters of base64. `unquote` is not used: it takes a hundred bytes of memory per escape."""
 _NO_NUL = "a text may not hold the character NUL"
 
 
@@ -56,7 +56,7 @@ async def known_query(request: Request) -> None:
     It is `async` although it awaits nothing: FastAPI would run a plain function in a thread.
 
     Raises:
-        InvalidInput: a parameter is unknown, or holds a NUL, which databases refuse.
+        InvalidInput: a parameter is unknown, or holds the character NUL, which databases refuse.
     """
     known = {field.alias for field in request.scope["route"].dependant.query_params}
     for name in request.query_params:
@@ -86,10 +86,10 @@ Files = Annotated[list[File], Depends(_files)]
 def form(
     fields: dict[str, Any], required: Sequence[str] = (), other_files: str | None = None
 ) -> dict[str, Any]:
-    """Declare that a route takes a form beside JSON: the argument `openapi_extra`, which BodyRoute obeys.
+    """Declare that a route takes a form as well as JSON; return its `openapi_extra`, which BodyRoute reads.
 
-    `fields` are schemas by `json_field`, `file_field` and `text_field`. The field with JSON holds the body; texts
-    are fields of the body. `other_files` describes the files that fields of any other name hold.
+    `fields` are schemas by `json_field`, `file_field` and `text_field`. The field with JSON holds the whole body.
+    Text fields are single fields of the body. `other_files` describes files in fields of any other name.
     """
     schema = {
         "type": "object",
@@ -112,7 +112,7 @@ def text_field(description: str) -> dict[str, Any]:
 
 
 def file_field(description: str, several: bool = False) -> dict[str, Any]:
-    """Describe a form field with a file, or one that may come several times."""
+    """Describe a form field that holds a file, or several files."""
     file = {"type": "string", "format": "binary"}
     return (
         {"type": "array", "items": file, "description": description}
@@ -122,13 +122,13 @@ def file_field(description: str, several: bool = False) -> dict[str, Any]:
 
 
 class BodyRoute(APIRoute):
-    """Reads and checks the body that a route declares: JSON, or a form where `openapi_extra` has one.
+    """Reads and checks the body that a route declares: JSON, or a form if `openapi_extra` has one.
 
-    FastAPI itself parses on the event loop, accepts NaN and NUL, and does not take both JSON and a form.
+    FastAPI parses on the event loop, accepts NaN and NUL, and does not accept both JSON and a form.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Read the body, and hand it to FastAPI's handler as the model that the route declares."""
+        """Read the body, and pass it to FastAPI's handler as the model that the route declares."""
         handle = super().get_route_handler()
         content = (self.openapi_extra or {}).get("requestBody", {}).get("content", {})
         form = content.get(FORM, {}).get("schema")
@@ -138,7 +138,7 @@ class BodyRoute(APIRoute):
         async def read_and_handle(request: Request) -> Response:
             if self.body_field is None:
                 return await handle(request)
-            # FastAPI runs dependencies after the body is read, which a caller without the scope must not cost.
+            # FastAPI checks scopes after the body is read. A caller without the scope must not cause that work.
             check_scopes(request, scopes)
             model: Any = self.body_field.field_info.annotation
             return await handle(_ReadRequest(request, await _read(request, model, form)))
@@ -147,7 +147,7 @@ class BodyRoute(APIRoute):
 
 
 class _ReadRequest(Request):
-    """A request whose body has been read; FastAPI takes it for JSON."""
+    """A request whose body has been read; FastAPI treats it as JSON."""
 
     def __init__(self, request: Request, body: BaseModel) -> None:
         headers = [each for each in request.scope["headers"] if each[0] != b"content-type"]
@@ -164,7 +164,7 @@ class _ReadRequest(Request):
 
 async def _read(request: Request, model: type[M], form: dict[str, Any] | None) -> M:
     request.state.files = []
-    # Without the header, which some clients leave out, it is JSON.
+    # Some clients leave out the header. Their bodies are JSON.
     kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if kind == FORM and form is not None:
         return await _read_form(request, model, form)
@@ -182,14 +182,14 @@ async def _parse(data: bytes | str, model: type[M], param: str) -> M:
 
 
 def parse(data: bytes | str, model: type[M], param: str) -> M:
-    """Check JSON against a model.
+    """Parse JSON as a model.
 
     Raises:
-        InvalidInput: it is not JSON, or not of this form; `param` names the field.
+        InvalidInput: it is not JSON, or does not match the model; the error's `param` names the field.
     """
     try:
-        # Three times as fast as the json module, which matters as both hold the interpreter's lock; and it
-        # refuses NaN, nesting beyond 200 and halves of characters, which no database can keep.
+        # It is three times as fast as the json module, and both hold the interpreter's lock. It refuses NaN,
+        # nesting beyond 200 levels, and lone surrogates, which no database can store.
         value = from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidInput(f"this is not valid JSON: {error}").at(param) from None
@@ -219,8 +219,8 @@ def _holds_nul(value: Any) -> bool:
 
 
 async def _read_form(request: Request, model: type[M], form: dict[str, Any]) -> M:
-    # The parser falls back to Latin-1, and what other charsets make of text is the caller's guess; so it
-    # reads all as Latin-1, which keeps the bytes, and they are read as UTF-8 after it.
+    # The parser uses the charset that the caller names, and falls back to Latin-1. So it is told Latin-1, which
+    # keeps all bytes. They are decoded as UTF-8 afterwards.
     content_type = request.headers["content-type"].encode("latin-1") + b"; charset=latin-1"
     headers = Headers(raw=[(b"content-type", content_type)])
     try:
@@ -240,7 +240,7 @@ async def _read_form(request: Request, model: type[M], form: dict[str, Any]) -> 
 
 
 async def _read_fields(parsed: FormData, form: dict[str, Any], files: list[File]) -> dict[str, str]:
-    """Add the files of a form to `files`, and return its texts."""
+    """Append the files of a form to `files`, and return its texts by field."""
     known, texts = form["properties"], dict[str, str]()
     for raw_name, value in parsed.multi_items():
         name = _utf8(raw_name, "body")
@@ -275,7 +275,7 @@ def _utf8(latin: str, param: str) -> str:
 
 
 async def read_images(sources: Sequence[str], fetcher: Fetcher) -> list[bytes | VitrineError]:
-    """Read images, those behind URLs side by side; each succeeds or fails alone, in order."""
+    """Read images, those behind URLs in parallel; return images and errors in the order of the sources."""
     urls = [source for source in sources if _is_url(source)]
     fetched = iter(await fetcher.fetch_all(urls) if urls else [])
     decoded = iter(await decode_images([source for source in sources if not _is_url(source)]))
@@ -283,7 +283,7 @@ async def read_images(sources: Sequence[str], fetcher: Fetcher) -> list[bytes | 
 
 
 async def read_image(image: str | None, image_url: str | None, fetcher: Fetcher) -> tuple[str, bytes]:
-    """Read the one image of a request; returns the name of its field too, which the errors name."""
+    """Read the only image of a request; return the name of its field and its bytes."""
     if image is not None:
         return "image", await decode_base64(image, "image")
     try:
@@ -293,7 +293,7 @@ async def read_image(image: str | None, image_url: str | None, fetcher: Fetcher)
 
 
 async def decode_images(sources: Sequence[str]) -> list[bytes | VitrineError]:
-    """Decode base64 and data URIs; each succeeds or fails alone, in order."""
+    """Decode base64 and data URIs; return images and errors in the order of the sources."""
     return [await _decode_or_error(source) for source in sources]
 
 
@@ -305,19 +305,19 @@ async def _decode_or_error(source: str) -> bytes | VitrineError:
 
 
 def _is_url(source: str) -> bool:
-    """Return whether this is a URL; base64 and data URIs never begin like one."""
+    """Return whether this is a URL to fetch, neither base64 nor a data URI."""
     return source[:5].lower() != "data:" and is_url(source)
 
 
 def is_data_uri(value: str) -> bool:
-    """Tell a data URI from other text; schemes are the same in either case (RFC 3986, 3.1)."""
+    """Return whether this is a data URI; schemes are case-insensitive (RFC 3986, 3.1)."""
     return value[:5].lower() == "data:"
 
 
 async def decode_base64(value: str, param: str) -> bytes:
-    """Decode base64 or a base64 data URI, in a thread where it is large.
+    """Decode base64 or a base64 data URI, in a thread if it is large.
 
-    Both alphabets of RFC 4648 are read, with or without padding, also in lines.
+    It may use either alphabet of RFC 4648, with or without padding, and may contain line breaks.
 
     Raises:
         InvalidInput: it is neither.
