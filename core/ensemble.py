@@ -1,4 +1,4 @@
-"""Search by several rankings at once: an ensemble of models, and vectors beside keywords."""
+"""Search by several rankings at once: an ensemble of models, and vectors together with keywords."""
 
 import asyncio
 import time
@@ -35,13 +35,13 @@ from core.types import Hit
 Results = Mapping[str, SearchResult]
 
 KEYWORD = "keyword"
-"""Name of the keyword search in timings and among what was skipped."""
+"""Name of the keyword search in `timings_ms` and `skipped`."""
 _SCORES_SHARE = 0.25
-"""Share of the deadline that `weighted` keeps for scores, so that a late list does not cost the others theirs."""
+"""Share of the deadline that `weighted` reserves for scores, so that a late list leaves time for them."""
 
 
 class EnsembleSearch:
-    """Ask the members side by side, all within the deadline, and fuse the answers that came."""
+    """Search of the members in parallel, within one deadline; fuses the answers that arrive."""
 
     def __init__(self, members: Mapping[str, ModelSearch], deadline_s: float) -> None:
         self._members = members
@@ -51,23 +51,23 @@ class EnsembleSearch:
     async def search(self, query: SearchQuery) -> SearchResult:
         """Find the `query.limit` best distinct products in the fused order of the members.
 
-        Members with weight 0 are not asked. A member that cannot encode a part of the query is skipped,
-        and not asked either where the query says so. One that is away, late or fails by a bug is skipped
-        too and makes the answer `degraded`. Minimum scores choose what is shown, not its order.
+        Members with weight 0 are not asked, nor are those in `query.not_asked`. A member that cannot encode a
+        part of the query is skipped. A member that is down, late or fails by a bug is skipped too, and the
+        answer is then `degraded`. Minimum scores remove hits, and do not change the order.
 
-        With `weighted`, a member is asked for its score of what only others have found, in what is left
-        of the deadline. When it cannot say, it contributes what it has and the answer is `degraded`.
+        With `weighted`, each member also scores the products that only other members found, in the time left.
+        If it fails, its list is used as it is, and the answer is `degraded`.
 
         Raises:
             InvalidInput: no member has a weight above 0.
-            VitrineError: no member could answer; the error is the one that helps the caller most.
+            VitrineError: no member could answer; it is the error that helps the caller most.
         """
         weights, fusion = query.weights or {}, query.fusion or "rrf"
         wanted = [name for name in self._members if weights.get(name, 1.0) > 0]
         if not wanted:
             raise InvalidInput("no member of the ensemble has a weight above 0").at("weights")
         asked = [name for name in wanted if name not in query.not_asked]
-        # The ranks of one list alone are the same however long it is.
+        # The ranks of a single list do not depend on its length.
         alone = fusion == "rrf" and len(asked) == 1
         depth = query.limit if alone else fusion_depth(query.limit)
         deep = replace(query, limit=depth, minimum_scores=None)
@@ -121,10 +121,10 @@ class EnsembleSearch:
     async def _score_all(
         self, answered: Results, filter: Filter | None, until: float
     ) -> tuple[dict[str, SearchResult], dict[str, VitrineError]]:
-        """Let every member score all candidates: the products that any of the lists holds.
+        """Let every member score all candidates: the products in any of the lists.
 
-        One that does not end in time, or fails, keeps the list it has and is named among the errors. A candidate
-        without an image in a member's collection stays unscored.
+        A member that fails or is late keeps its list, and its error is returned. A candidate without an image in a
+        member's collection has no score of that member.
         """
         found = {hit.product_id for result in answered.values() for hit in result.hits}
         work = {name: self._score(name, result, found, filter, until) for name, result in answered.items()}
@@ -153,7 +153,7 @@ class EnsembleSearch:
 def _fuse(
     fusion: Fusion, limit: int, answered: Results, scored: Results, weights: Mapping[str, float]
 ) -> list[Hit]:
-    """Order products; `scored` holds the members' lists with their scores of what others have found."""
+    """Order products; `scored` holds the lists with each member's scores of the other members' products."""
     lists = {name: result.hits for name, result in answered.items()}
     if fusion == "rrf":
         return fuse_in_steps(limit, partial(beginnings, lists), partial(fuse_rrf, weights=weights))
@@ -162,10 +162,11 @@ def _fuse(
 
 
 class HybridSearch:
-    """Search by vectors and by keywords in parallel; where one cannot answer, the other does and says so.
+    """Search by vectors and by keywords in parallel; if one cannot answer, the other may answer alone.
 
-    Beside vectors only products that hold every word count: reciprocal ranks cannot tell a strong match
-    from a weak one, and one common word would lift anything. A keyword search alone takes any word.
+    Together with vectors, only products with every word of the query count as keyword matches. Reciprocal ranks
+    cannot tell a strong match from a weak one, so one common word would lift any product. In a keyword search
+    alone, one matching word is enough.
     """
 
     def __init__(
@@ -181,18 +182,19 @@ class HybridSearch:
     async def search(self, query: SearchQuery) -> SearchResult:
         """Find the `query.limit` best distinct products.
 
-        The keyword search has `query.keyword_weight` of the order, the vectors the rest. With 0 it is left out,
-        with 1 no model is asked.
+        `query.keyword_weight` is the weight of the keyword ranking; the vectors have the rest. With 0 there is no
+        keyword search. With 1 no model is asked.
 
         Raises:
-            VitrineError: neither could answer; or the vectors could not, and the query is more than text.
+            VitrineError: neither could answer, or the vectors could not and keywords cannot replace them: the
+                query is not text only, or the error is the caller's.
         """
         weight = query.keyword_weight or 0.0
         if weight == 0:
             return await self._by_vectors(query)
         if weight == 1:
             return await self._by_keywords(query)
-        # Half of the depth, so that an ensemble fuses lists of the same depth as without keywords.
+        # An ensemble asks for at least twice its limit, so half of the depth keeps its lists as deep as usual.
         deep = replace(query, limit=fusion_depth(query.limit) // 2)
         both = {"vectors": self._by_vectors(deep), KEYWORD: self._by_keywords(deep, True)}
         answered, failed = await gather_outcomes(both, "the search by")
@@ -212,7 +214,7 @@ class HybridSearch:
         until = time.monotonic() + self._deadline_s
 
         def find() -> list[Hit]:
-            # The thread may begin late, and must not go on when nobody waits for it any more.
+            # The thread may start late. It must stop when nobody waits for its result.
             left_s = until - time.monotonic()
             return self._keyword.search(
                 query.text, query.limit, query.filter, query.exclude_products, every_word, left_s
@@ -229,7 +231,7 @@ class HybridSearch:
 
 
 def _fused(vectors: SearchResult, keywords: SearchResult, weight: float, limit: int) -> SearchResult:
-    # The image shown is the one that was nearest, where both know the product.
+    # If both found the product, the nearest image by vectors is shown.
     nearest = {hit.product_id: hit for hit in vectors.hits}
     shares = {"vectors": 1 - weight, KEYWORD: weight}
     lists = {"vectors": vectors.hits, KEYWORD: [nearest.get(hit.product_id, hit) for hit in keywords.hits]}

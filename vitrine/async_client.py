@@ -74,37 +74,37 @@ class AsyncVitrine:
         return await self._send(Call("PUT", path("products", product_id), PutProductResponse, json=body))
 
     async def product(self, product_id: str) -> Product:
-        """Read a product; NotFound when there is none."""
+        """Read a product; raises NotFound if there is none."""
         return await self._send(Call("GET", path("products", product_id), Product))
 
     async def product_page(self, limit: int = 100, after: str | None = None) -> list[Product]:
-        """Read a page of products, by id; `after` is the last id of the page before."""
+        """Read a page of products in the order of their ids; `after` is the last id of the previous page."""
         params = given(limit=limit, after=after)
         return await self._send(Call("GET", path("products"), list[Product], params=params))
 
     async def products(self, page_size: int = 100, after: str | None = None) -> AsyncIterator[Product]:
-        """Iterate over all products by id, those behind `after`."""
+        """Iterate over the products after the id `after`, or over all, in the order of their ids."""
         while page := await self.product_page(page_size, after):
             for product in page:
                 yield product
             after = page[-1].product_id
 
     async def delete_product(self, product_id: str) -> None:
-        """Remove a product, its images and its vectors; NotFound when there is none."""
+        """Delete a product, its images and its vectors; raises NotFound if there is none."""
         await self._send(Call("DELETE", path("products", product_id), type(None)))
 
     async def image(self, image_id: str) -> bytes:
-        """Read an image file as it was sent; NotFound when there is none."""
+        """Read an original image file; raises NotFound if there is none."""
         return await self._send(Call("GET", path("images", image_id), bytes))
 
     async def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
-        """Read an image as WebP with at most 320 or 960 pixels a side; NotFound when there is none."""
+        """Read an image as WebP of at most 320 (small) or 960 pixels a side; raises NotFound if there is none."""
         return await self._send(
             Call("GET", path("images", image_id, "thumbnail"), bytes, params={"size": size})
         )
 
     async def attributes(self) -> AttributesResponse:
-        """List the attributes that products have, with their values: a filter can ask for these."""
+        """List the attributes that a filter can use, with their values."""
         return await self._send(Call("GET", path("attributes"), AttributesResponse))
 
     async def search(self, query: Query, **options: Unpack[SearchOptions]) -> SearchResponse:
@@ -113,12 +113,12 @@ class AsyncVitrine:
         return await self._send(Call("POST", path("search"), SearchResponse, json=body))
 
     async def compare(self, query: Query, **options: Unpack[CompareOptions]) -> CompareResponse:
-        """Find products with each of the models, by default with every encoder and the ensemble."""
+        """Search with each of the models, by default with every encoder and the ensemble."""
         body = given(query=await asyncio.to_thread(encode_query, query), **options)
         return await self._send(Call("POST", path("compare"), CompareResponse, json=body))
 
     async def similar(self, product_id: str, **options: Unpack[SimilarOptions]) -> SearchResponse:
-        """Find products that look like this one; NotFound when there is none."""
+        """Find products that look like this one; raises NotFound if this one does not exist."""
         place = path("products", product_id, "similar")
         return await self._send(Call("GET", place, SearchResponse, params=given(**options)))
 
@@ -141,7 +141,7 @@ class AsyncVitrine:
         return await self._send(Call("POST", path("embeddings"), EmbeddingsResponse, json=body))
 
     async def caption(self, image: ImageInput, *, model: str | None = None) -> CaptionResponse:
-        """Write a caption for an image, by default with the first model that writes captions."""
+        """Caption an image, by default with the first model that writes captions."""
         body = given(model=model, **await asyncio.to_thread(image_field, image))
         return await self._send(Call("POST", path("caption"), CaptionResponse, json=body))
 
@@ -154,7 +154,7 @@ class AsyncVitrine:
         return await self._send(Call("GET", path("models", model, "versions"), list[ModelVersion]))
 
     async def gaps(self, model: str, fingerprint: str, limit: int | None = None) -> GapsResponse:
-        """List images that a version lacks, and as many that have failed with the reason."""
+        """List up to `limit` images that a version lacks, and up to `limit` that failed, with the reason."""
         place = path("models", model, "versions", fingerprint, "gaps")
         return await self._send(Call("GET", place, GapsResponse, params=given(limit=limit)))
 
@@ -163,7 +163,7 @@ class AsyncVitrine:
         return await self._send(Call("GET", path("stats"), StatsResponse))
 
     async def ready(self) -> ReadyResponse:
-        """Check the whole service; problems are in the response, and raise nothing."""
+        """Check the whole service; the response holds the problems, which are not raised."""
         # Its problems are in the answer, which asks for no retry.
         return await self._send(
             Call("GET", "/health/ready", ReadyResponse, repeatable=False, accepted_statuses=(503,))
@@ -206,20 +206,20 @@ class AsyncJobs:
         return await self._send(Call("GET", path("jobs", job_id, "logs"), str, params=given(lines=lines)))
 
     async def report(self, job_id: str) -> bytes:
-        """Return the page, in HTML, that an evaluation has written; NotFound for jobs that write none."""
+        """Return the HTML report of an evaluation; raises NotFound for jobs that write none."""
         return await self._send(Call("GET", path("jobs", job_id, "report"), bytes))
 
     async def error_page(
         self, job_id: str, limit: int | None = None, after: int | None = None
     ) -> builtins.list[RowError]:
-        """List broken rows of an import, those behind row `after`."""
+        """List broken rows of an import, after row `after`."""
         params = given(limit=limit, after=after)
         return await self._send(
             Call("GET", path("jobs", job_id, "errors"), builtins.list[RowError], params=params)
         )
 
     async def errors(self, job_id: str, page_size: int = 1000) -> AsyncIterator[RowError]:
-        """Iterate over all broken rows of an import, in their order."""
+        """Iterate over all broken rows of an import, in the order of the rows."""
         after = 0
         while page := await self.error_page(job_id, page_size, after):
             for error in page:
@@ -227,7 +227,7 @@ class AsyncJobs:
             after = page[-1].row
 
     async def cancel(self, job_id: str) -> Job:
-        """Stop a job; what it has done stays done. Conflict when it has ended."""
+        """Stop a job; its finished work is kept. Raises Conflict if it has ended."""
         return await self._send(Call("DELETE", path("jobs", job_id), Job, repeatable=False))
 
     async def follow(self, job_id: str, poll_s: float = 1.0, patience_s: float = 120.0) -> AsyncIterator[Job]:
@@ -259,7 +259,7 @@ class AsyncJobs:
 
 
 class AsyncKeys:
-    """API keys of a service: `AsyncVitrine.keys`; every call needs an admin's key."""
+    """API keys of a service: `AsyncVitrine.keys`. Once a key exists, every call needs one with the scope `admin`."""
 
     def __init__(self, sender: AsyncSender) -> None:
         self._send = sender.send
@@ -272,14 +272,14 @@ class AsyncKeys:
         requests_per_s: float | None = None,
         burst: int | None = None,
     ) -> CreateKeyResponse:
-        """Make a key and show it this once."""
+        """Make a key; only this response shows it."""
         body = given(name=name, scopes=[*scopes], requests_per_s=requests_per_s, burst=burst)
         return await self._send(Call("POST", path("keys"), CreateKeyResponse, json=body, repeatable=False))
 
     async def list(self) -> list[ApiKey]:
-        """List all keys, revoked ones too, oldest first."""
+        """List all keys, including revoked ones, oldest first."""
         return await self._send(Call("GET", path("keys"), builtins.list[ApiKey]))
 
     async def revoke(self, key_id: str) -> None:
-        """End a key for good."""
+        """Revoke a key permanently."""
         await self._send(Call("DELETE", path("keys", key_id), type(None)))

@@ -1,4 +1,4 @@
-"""The client: a method for each call of the API."""
+"""The client: one method for each call of the HTTP API."""
 
 import builtins
 import time
@@ -39,14 +39,15 @@ from vitrine.transport import Call, Retries, Sender, connection, given, path
 class Vitrine:
     """A client of a Vitrine service; safe to use from several threads.
 
-    `url` is by default VITRINE_URL, or else port 8000 of this machine. `key` is by default VITRINE_KEY.
-    `timeout_s` bounds each attempt, in seconds. `retries` says how often a call is sent again that does no harm
-    when it is done twice. As a context manager the client closes its connections.
+    `url` is by default the variable VITRINE_URL, or else port 8000 of this machine. `key` is by default the variable
+    VITRINE_KEY. `timeout_s` bounds each attempt, in seconds. `retries` sets how often a call is repeated; only calls
+    that are safe to repeat are. As a context manager, the client closes its connections at the end.
 
-    Every method raises a `ServiceError` where the service answers with an error: InvalidRequest where an argument
-    is wrong, and `param` names it; NotFound where there is no such product, image, model or job; FetchFailed where
-    the server behind a URL failed. A method that takes an image raises OSError where its file cannot be read. An
-    argument that is None is not sent, so that the service decides.
+    If the service answers with an error, every method raises a `ServiceError`. InvalidRequest: an argument is wrong,
+    and `param` names it. NotFound: there is no such product, image, model or job. FetchFailed: the server behind a
+    URL failed. A method that takes an image raises OSError if its file cannot be read.
+
+    An argument that is None is not sent: the service then uses its default.
     """
 
     def __init__(
@@ -75,8 +76,8 @@ class Vitrine:
     ) -> PutProductResponse:
         """Create or replace a product; it is durable when this returns.
 
-        `images` are paths, bytes or URLs, in order. None keeps those that the product has, an empty list
-        removes them.
+        `images` are paths, bytes or URLs, in order. None keeps the product's images. An empty list removes them.
+        Title, description and attributes that are left out become empty.
         """
         body = given(
             title=title,
@@ -87,51 +88,51 @@ class Vitrine:
         return self._send(Call("PUT", path("products", product_id), PutProductResponse, json=body))
 
     def product(self, product_id: str) -> Product:
-        """Read a product; NotFound when there is none."""
+        """Read a product; raises NotFound if there is none."""
         return self._send(Call("GET", path("products", product_id), Product))
 
     def product_page(self, limit: int = 100, after: str | None = None) -> list[Product]:
-        """Read a page of products, by id; `after` is the last id of the page before."""
+        """Read a page of products in the order of their ids; `after` is the last id of the previous page."""
         params = given(limit=limit, after=after)
         return self._send(Call("GET", path("products"), list[Product], params=params))
 
     def products(self, page_size: int = 100, after: str | None = None) -> Iterator[Product]:
-        """Iterate over all products by id, those behind `after`."""
+        """Iterate over the products after the id `after`, or over all, in the order of their ids."""
         while page := self.product_page(page_size, after):
             yield from page
             after = page[-1].product_id
 
     def delete_product(self, product_id: str) -> None:
-        """Remove a product, its images and its vectors; NotFound when there is none."""
+        """Delete a product, its images and its vectors; raises NotFound if there is none."""
         self._send(Call("DELETE", path("products", product_id), type(None)))
 
     def image(self, image_id: str) -> bytes:
-        """Read an image file as it was sent; NotFound when there is none."""
+        """Read an original image file; raises NotFound if there is none."""
         return self._send(Call("GET", path("images", image_id), bytes))
 
     def thumbnail(self, image_id: str, size: ThumbnailSize = "small") -> bytes:
-        """Read an image as WebP with at most 320 or 960 pixels a side; NotFound when there is none."""
+        """Read an image as WebP of at most 320 (small) or 960 pixels a side; raises NotFound if there is none."""
         return self._send(Call("GET", path("images", image_id, "thumbnail"), bytes, params={"size": size}))
 
     def attributes(self) -> AttributesResponse:
-        """List the attributes that products have, with their values: a filter can ask for these."""
+        """List the attributes that a filter can use, with their values."""
         return self._send(Call("GET", path("attributes"), AttributesResponse))
 
     def search(self, query: Query, **options: Unpack[SearchOptions]) -> SearchResponse:
         """Find products by a text, an image, or weighted parts.
 
-        `model` is an encoder's name, by default the ensemble. docs/searching.md describes the other options.
+        `model` is the name of an encoder, by default the ensemble. docs/searching.md describes the other options.
         """
         body = given(query=encode_query(query), **options)
         return self._send(Call("POST", path("search"), SearchResponse, json=body))
 
     def compare(self, query: Query, **options: Unpack[CompareOptions]) -> CompareResponse:
-        """Find products with each of the models, by default with every encoder and the ensemble."""
+        """Search with each of the models, by default with every encoder and the ensemble."""
         body = given(query=encode_query(query), **options)
         return self._send(Call("POST", path("compare"), CompareResponse, json=body))
 
     def similar(self, product_id: str, **options: Unpack[SimilarOptions]) -> SearchResponse:
-        """Find products that look like this one; NotFound when there is none."""
+        """Find products that look like this one; raises NotFound if this one does not exist."""
         place = path("products", product_id, "similar")
         return self._send(Call("GET", place, SearchResponse, params=given(**options)))
 
@@ -152,7 +153,7 @@ class Vitrine:
         return self._send(Call("POST", path("embeddings"), EmbeddingsResponse, json=body))
 
     def caption(self, image: ImageInput, *, model: str | None = None) -> CaptionResponse:
-        """Write a caption for an image, by default with the first model that writes captions."""
+        """Caption an image, by default with the first model that writes captions."""
         body = given(model=model, **image_field(image))
         return self._send(Call("POST", path("caption"), CaptionResponse, json=body))
 
@@ -165,7 +166,7 @@ class Vitrine:
         return self._send(Call("GET", path("models", model, "versions"), list[ModelVersion]))
 
     def gaps(self, model: str, fingerprint: str, limit: int | None = None) -> GapsResponse:
-        """List images that a version lacks, and as many that have failed with the reason."""
+        """List up to `limit` images that a version lacks, and up to `limit` that failed, with the reason."""
         place = path("models", model, "versions", fingerprint, "gaps")
         return self._send(Call("GET", place, GapsResponse, params=given(limit=limit)))
 
@@ -174,8 +175,8 @@ class Vitrine:
         return self._send(Call("GET", path("stats"), StatsResponse))
 
     def ready(self) -> ReadyResponse:
-        """Check the whole service; problems are in the response, and raise nothing."""
-        # Its problems are in the answer, which asks for no retry.
+        """Check the whole service; the response holds the problems, which are not raised."""
+        # A 503 is the result of this call, so it is not repeated.
         return self._send(
             Call("GET", "/health/ready", ReadyResponse, repeatable=False, accepted_statuses=(503,))
         )
@@ -204,7 +205,7 @@ class Jobs:
 
         Raises:
             InvalidRequest: the kind or an argument is unknown or wrong.
-            Conflict: an equal job is at work; the message holds its id.
+            Conflict: an equal job is running; the message holds its id.
         """
         body = {"kind": kind, "args": args}
         return self._send(Call("POST", path("jobs"), Job, json=body, repeatable=False))
@@ -222,25 +223,25 @@ class Jobs:
         return self._send(Call("GET", path("jobs", job_id, "logs"), str, params=given(lines=lines)))
 
     def report(self, job_id: str) -> bytes:
-        """Return the page, in HTML, that an evaluation has written; NotFound for jobs that write none."""
+        """Return the HTML report of an evaluation; raises NotFound for jobs that write none."""
         return self._send(Call("GET", path("jobs", job_id, "report"), bytes))
 
     def error_page(
         self, job_id: str, limit: int | None = None, after: int | None = None
     ) -> builtins.list[RowError]:
-        """List broken rows of an import, those behind row `after`."""
+        """List broken rows of an import, after row `after`."""
         params = given(limit=limit, after=after)
         return self._send(Call("GET", path("jobs", job_id, "errors"), builtins.list[RowError], params=params))
 
     def errors(self, job_id: str, page_size: int = 1000) -> Iterator[RowError]:
-        """Iterate over all broken rows of an import, in their order."""
+        """Iterate over all broken rows of an import, in the order of the rows."""
         after = 0
         while page := self.error_page(job_id, page_size, after):
             yield from page
             after = page[-1].row
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job; what it has done stays done. Conflict when it has ended."""
+        """Stop a job; its finished work is kept. Raises Conflict if it has ended."""
         return self._send(Call("DELETE", path("jobs", job_id), Job, repeatable=False))
 
     def follow(self, job_id: str, poll_s: float = 1.0, patience_s: float = 120.0) -> Iterator[Job]:
@@ -268,7 +269,8 @@ class Jobs:
         """Wait until a job has ended, and return it; `state` says how it ended.
 
         Raises:
-            TimeoutError: it goes on after `timeout_s` seconds.
+            TimeoutError: the job has not ended within `timeout_s` seconds.
+            TryLater: the service has not answered for two minutes.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for job in self.follow(job_id, poll_s):
@@ -280,7 +282,7 @@ class Jobs:
 
 
 class Keys:
-    """API keys of a service: `Vitrine.keys`; every call needs an admin's key."""
+    """API keys of a service: `Vitrine.keys`. Once a key exists, every call needs one with the scope `admin`."""
 
     def __init__(self, sender: Sender) -> None:
         self._send = sender.send
@@ -293,17 +295,17 @@ class Keys:
         requests_per_s: float | None = None,
         burst: int | None = None,
     ) -> CreateKeyResponse:
-        """Make a key and show it this once.
+        """Make a key; only this response shows it.
 
-        The first key must be an admin's. From then on the service refuses requests without a key.
+        The first key must have the scope `admin`. From then on the service refuses requests without a key.
         """
         body = given(name=name, scopes=[*scopes], requests_per_s=requests_per_s, burst=burst)
         return self._send(Call("POST", path("keys"), CreateKeyResponse, json=body, repeatable=False))
 
     def list(self) -> list[ApiKey]:
-        """List all keys, revoked ones too, oldest first."""
+        """List all keys, including revoked ones, oldest first."""
         return self._send(Call("GET", path("keys"), builtins.list[ApiKey]))
 
     def revoke(self, key_id: str) -> None:
-        """End a key for good."""
+        """Revoke a key permanently."""
         self._send(Call("DELETE", path("keys", key_id), type(None)))

@@ -219,7 +219,7 @@ def _holds_nul(value: Any) -> bool:
 
 
 async def _read_form(request: Request, model: type[M], form: dict[str, Any]) -> M:
-    # The parser uses the charset that the caller names, and falls back to Latin-1. So it is told Latin-1, which
+    # The parser uses the charset that the caller names, and falls back to Latin-1. So it gets Latin-1, which
     # keeps all bytes. They are decoded as UTF-8 afterwards.
     content_type = request.headers["content-type"].encode("latin-1") + b"; charset=latin-1"
     headers = Headers(raw=[(b"content-type", content_type)])
