@@ -198,6 +198,11 @@ def row_key(image_id: str, revision: int) -> str:
     return f"{image_id}:{revision}"
 
 
+def image_id_of(key: str) -> str:
+    """Return the image id of a row key."""
+    return key.rpartition(":")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class VectorRow:
     """A row of a collection: an indexed image and its float32 unit vector of shape (dimension,)."""
