@@ -136,30 +136,32 @@ def write(rows: IndexRows, ledger: Ledger, items: Sequence[IndexItem]) -> None:
 
 
 @pytest.fixture
-def quick(catalog: Catalog) -> Catalog:
-    """A catalog that need not survive a power cut."""
+def quick(catalog: Catalog) -> tuple[SqlLedger, SqlProducts]:
+    """A ledger and products that need not survive a power cut, by a clock that no stalled machine moves."""
 
     def spare_the_disk(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
     event.listen(catalog.engine, "connect", spare_the_disk)
     catalog.engine.dispose()
-    return catalog
+    ticks = count()
+
+    def clock() -> datetime:
+        return START + timedelta(microseconds=next(ticks))
+
+    return SqlLedger(catalog.engine, clock), SqlProducts(catalog.engine, catalog.blobs, clock)
 
 
 @pytest.mark.parametrize("change", ["deleted", "other attributes", "none"])
 def test_in_every_order_of_writing_and_repairing_the_collection_becomes_what_the_catalog_is(
-    change: str, quick: Catalog, store: MemoryStore
+    change: str, quick: tuple[SqlLedger, SqlProducts], store: MemoryStore
 ) -> None:
-    catalog = quick
-    # A clock that no stalled machine moves beyond the grace.
-    ticks = count()
-    ledger = SqlLedger(catalog.engine, lambda: START + timedelta(microseconds=next(ticks)))
+    ledger, products = quick
     # Known for good, and asked without taking a turn: here it is about rows.
     check = StoreCheck(store, ledger)
     bare = IndexRows(store, ledger, check)
     for turns, killed_after in schedules():
-        catalog.products.put("p", "", "", {}, [RED])
+        products.put("p", "", "", {}, [RED])
         items = ledger.items("p")
 
         def writing(actor: Actor, items: Sequence[IndexItem] = items) -> None:
@@ -169,9 +171,9 @@ def test_in_every_order_of_writing_and_repairing_the_collection_becomes_what_the
         def removing(actor: Actor) -> None:
             actor.wait()
             if change == "deleted":
-                catalog.products.delete("p")
+                products.delete("p")
             elif change == "other attributes":
-                catalog.products.put("p", "", "", {"color": "blue"}, None)
+                products.put("p", "", "", {"color": "blue"}, None)
             rows = IndexRows(actor.wrap(store), actor.wrap(ledger), check)
             rows.remove_obsolete(INFO.collection, grace_s=60)
 
@@ -189,7 +191,7 @@ def test_in_every_order_of_writing_and_repairing_the_collection_becomes_what_the
         assert set(store.keys(INFO.collection)) == wanted, moment
         assert ledger.indexed(INFO.collection, sorted(wanted)) == wanted, moment
         if wanted:
-            catalog.products.delete("p")
+            products.delete("p")
         bare.remove_obsolete(INFO.collection)
 
 
@@ -214,12 +216,9 @@ def index(rows: IndexRows, store: VectorStore, work: IndexWork) -> None:
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("killed", ["the first writer", "the second writer"])
 def test_in_every_order_of_two_writes_the_collection_becomes_what_the_catalog_is(
-    change: str, killed: str, quick: Catalog, store: MemoryStore
+    change: str, killed: str, quick: tuple[SqlLedger, SqlProducts], store: MemoryStore
 ) -> None:
-    catalog = quick
-    ticks = count()
-    now = lambda: START + timedelta(microseconds=next(ticks))  # noqa: E731
-    ledger, products = SqlLedger(catalog.engine, now), SqlProducts(catalog.engine, catalog.blobs, now)
+    ledger, products = quick
     ledger.register(INFO)
     check = StoreCheck(store, ledger)
     bare = IndexRows(store, ledger, check)
