@@ -49,8 +49,8 @@ class Vitrine:
     """A client of a Vitrine service; safe to use from several threads.
 
     `url` is by default the variable VITRINE_URL, or else port 8000 of this machine. `key` is by default the variable
-    VITRINE_KEY. `timeout_s` bounds each attempt, in seconds. `retries` sets how often a call is repeated; only calls
-    that are safe to repeat are. As a context manager, the client closes its connections at the end.
+    VITRINE_KEY; an empty one is none. `timeout_s` bounds each attempt, in seconds. `retries` sets how often a call is
+    repeated; only calls that are safe to repeat are. As a context manager, the client closes its connections.
 
     If the service answers with an error, every method raises a `ServiceError`. InvalidRequest: an argument is wrong,
     and `param` names it. NotFound: there is no such product, image, model or job. FetchFailed: the server behind a

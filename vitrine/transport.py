@@ -54,7 +54,7 @@ def connection(url: str | None, key: str | None, timeout_s: float) -> dict[str, 
         ValueError: the URL is none, or the key cannot be sent.
     """
     url = url or os.environ.get("VITRINE_URL") or DEFAULT_URL
-    key = key or os.environ.get("VITRINE_KEY")
+    key = os.environ.get("VITRINE_KEY") if key is None else key
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"the URL of the service begins with http:// or https://, unlike {url!r}")
     if key and not (key.isascii() and key.isprintable()):

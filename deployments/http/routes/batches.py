@@ -54,9 +54,9 @@ from vitrine.schemas.products import (
 
 _READ_AHEAD = 8
 """Operations of a batch whose images are fetched, decoded and checked side by side."""
-_CHUNK_OPERATIONS = 100
+_OPERATIONS_AT_ONCE = 100
 """Most operations of one transaction: on SQLite all other writers wait for it."""
-_CHUNKS_AT_ONCE = 2
+_TRANSACTIONS_AT_ONCE = 2
 _WAITING_SHARE = 1 / 3
 """Part of the request's time after which nothing more waits for the index, so that the rest is stored in time."""
 _WORKING_SHARE = 0.9
@@ -175,7 +175,7 @@ def _read(value: Any, may_hold_nul: bool) -> Read:
 
 
 class _Batch:
-    """Reads the images of operations a few at a time, and writes chunks of operations bounded by bytes."""
+    """Reads the images of operations a few at a time, and writes them in transactions bounded by bytes."""
 
     def __init__(self, service: Services, operations: Sequence[Read], wait: bool) -> None:
         self._service = service
@@ -183,9 +183,9 @@ class _Batch:
         self._outcomes: dict[int, Written | VitrineError] = {}
         self._time_s = within_deadline(math.inf)
         self._waits_until = time.monotonic() + self._time_s * _WAITING_SHARE if wait else 0.0
-        self._chunk: dict[int, Operation] = {}
+        self._pending: dict[int, Operation] = {}
         self._held_bytes = 0
-        self._places = asyncio.Semaphore(_CHUNKS_AT_ONCE)
+        self._places = asyncio.Semaphore(_TRANSACTIONS_AT_ONCE)
         self._latest: dict[str, asyncio.Task[None]] = {}
         """The write of each product that was started last."""
         self._unavailable: VitrineError | None = None
@@ -237,39 +237,39 @@ class _Batch:
             return
         images = operation.images or () if isinstance(operation, PutProduct) else ()
         size = sum(len(image.data) for image in images)
-        if self._held_bytes + size > MAX_ENCODE_BYTES or len(self._chunk) == _CHUNK_OPERATIONS:
+        if self._held_bytes + size > MAX_ENCODE_BYTES or len(self._pending) == _OPERATIONS_AT_ONCE:
             await self._start_write(tasks)
-        self._chunk[index] = operation
+        self._pending[index] = operation
         self._held_bytes += size
 
     async def _start_write(self, tasks: asyncio.TaskGroup) -> None:
-        chunk, self._chunk, self._held_bytes = self._chunk, {}, 0
-        if not chunk:
+        operations, self._pending, self._held_bytes = self._pending, {}, 0
+        if not operations:
             return
         await self._places.acquire()
-        products = {operation.product_id for operation in chunk.values()}
+        products = {operation.product_id for operation in operations.values()}
         before = {self._latest[each] for each in products if each in self._latest}
-        task = tasks.create_task(self._write(chunk, before))
+        task = tasks.create_task(self._write(operations, before))
         task.add_done_callback(lambda _: self._places.release())
         self._latest.update(dict.fromkeys(products, task))
 
-    async def _write(self, chunk: dict[int, Operation], before: set[asyncio.Task[None]]) -> None:
-        """Write a chunk after earlier writes of the same products; when the catalog is away, write no more."""
+    async def _write(self, operations: dict[int, Operation], before: set[asyncio.Task[None]]) -> None:
+        """Write after earlier writes of the same products; when the catalog is away, write no more."""
         if before:
             await asyncio.wait(before)
         outcomes: Sequence[Written | VitrineError] = (
-            [self._unavailable] * len(chunk) if self._unavailable else []
+            [self._unavailable] * len(operations) if self._unavailable else []
         )
         if not outcomes:
             wait = time.monotonic() < self._waits_until
             try:
-                outcomes = await self._service.writes.write(list(chunk.values()), wait)
+                outcomes = await self._service.writes.write(list(operations.values()), wait)
             except Exception as error:
                 failure = expected(error, "writing a batch of products")
                 if isinstance(failure, Unavailable):
                     self._unavailable = failure
-                outcomes = [failure] * len(chunk)
-        self._outcomes.update(zip(chunk, outcomes, strict=True))
+                outcomes = [failure] * len(operations)
+        self._outcomes.update(zip(operations, outcomes, strict=True))
 
 
 def _result(operation: Read, outcome: Written | VitrineError, request_id: str) -> OperationResult:

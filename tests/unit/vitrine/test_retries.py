@@ -153,6 +153,8 @@ def test_key_and_address_come_from_the_environment(monkeypatch: pytest.MonkeyPat
     assert request.headers["Authorization"] == "Bearer secret"
     Vitrine("http://here", "other", transport=httpx.MockTransport(service)).stats()
     assert service.requests[1].headers["Authorization"] == "Bearer other"
+    Vitrine(key="", transport=httpx.MockTransport(service)).stats()
+    assert "Authorization" not in service.requests[2].headers
 
 
 @pytest.mark.parametrize("url", ["service", "ftp://service"])
