@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from demo.run import pending
 from demo.service import DemoService
+from tests.support.indexed import pending
 from tests.support.traffic import image
 
 AFTER_S = 6.0
