@@ -22,6 +22,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -226,6 +227,7 @@ def _add_values(stored: dict[str, Any], name: str, value: object) -> None:
                 stored[single_key(kind, name)] = scalar
 
 
+@lru_cache(maxsize=4096)
 def _plain(name: str) -> str:
     """Percent-encode all but letters, digits, `_`, `-` and `.`: a `~` or `/` would end a JSON pointer."""
     return quote(name, safe="").replace("~", "%7E")
