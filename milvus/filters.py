@@ -104,11 +104,10 @@ def _of_field(filter: AnyOf | Compare | Exists, kind: Kind, wanted: bool) -> str
                 return _NEVER if wanted else _ALWAYS
             limit = f"={found[1]}" if kind == "string" else found[1]
             literal, may_be_missing = _literal(limit), order in ("lt", "lte") or limit == MISSING[kind]
-            if wanted:
-                exists = f"({field} > {missing}) and " if may_be_missing else ""
-                return f"({exists}({field} {_ORDER[order]} {literal}))"
-            lacks = f"({field} == {missing}) or " if may_be_missing else ""
-            return f"({lacks}({field} {_OPPOSITE[order]} {literal}))"
+            condition = f"({field} {(_ORDER if wanted else _OPPOSITE)[order]} {literal})"
+            if not may_be_missing:
+                return condition
+            return f"(({field} {'> ' if wanted else '== '}{missing}) {'and' if wanted else 'or'} {condition})"
         case Exists():
             return f"({field} {'>' if wanted else '=='} {missing})"
         case _:
