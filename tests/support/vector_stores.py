@@ -205,6 +205,14 @@ def declaring_store(request: pytest.FixtureRequest) -> Iterator[VectorStore]:
 
 
 @pytest.fixture
+def declared(declaring_store: VectorStore) -> Iterator[str]:
+    """An empty collection of dimension 8 with fields for declared attributes, emptied after use."""
+    declaring_store.ensure_collection("contract_declared", 8)
+    yield "contract_declared"
+    declaring_store.delete("contract_declared", list(declaring_store.keys("contract_declared")))
+
+
+@pytest.fixture
 def collection(store: VectorStore) -> Iterator[str]:
     """An empty collection of dimension 8, emptied after use: a server takes 3 s to make one."""
     store.ensure_collection("contract", 8)

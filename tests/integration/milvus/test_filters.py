@@ -48,10 +48,10 @@ def test_any_filter_means_the_same_everywhere(store: VectorStore, collection: st
     check_agreement(store, collection, cases(), 40)
 
 
-def test_any_filter_means_the_same_on_declared_attributes(declaring_store: VectorStore) -> None:
-    declaring_store.ensure_collection("declared", 8)
-    check_agreement(declaring_store, "declared", cases(DECLARED), 60)
-    declaring_store.drop_collection("declared")
+def test_any_filter_means_the_same_on_declared_attributes(
+    declaring_store: VectorStore, declared: str
+) -> None:
+    check_agreement(declaring_store, declared, cases(DECLARED), 60)
 
 
 def test_a_filter_of_many_conditions_is_evaluated(store: VectorStore, collection: str) -> None:
