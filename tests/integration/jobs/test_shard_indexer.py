@@ -113,7 +113,7 @@ def test_a_build_with_other_indexed_attributes_copies_every_vector(shop: Shop) -
     store = MilvusStore(declaring)
     result = ShardIndexer(replace(shop.work, milvus=declaring, info=info, load=load_blind))(ALL)
     assert (result["indexed"], result["failed"], result["pending"]) == (12, 1, 0)
-    (failed,) = shop.catalog.ledger.quarantined(info.collection, 10)[1].items()
+    (failed,) = shop.catalog.quarantine.page(info.collection, 10)
     assert "the attribute 'color' is a list; milvus.indexed_attributes declares it" in str(failed)
     keys = list(store.keys(info.collection))
     copied, original = store.fetch(info.collection, keys), store.fetch(shop.info.collection, keys)
