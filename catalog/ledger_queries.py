@@ -189,7 +189,7 @@ def open_changed(
     works, opened = {}, set[LedgerKey]()
     for product_id in before.keys() | after.keys():
         items = _items(after.get(product_id))
-        missing: dict[str, list[IndexItem]] = defaultdict(list)
+        missing: dict[str, list[IndexItem]] = {each: [] for each in collections}
         obsolete: dict[str, list[str]] = defaultdict(list)
         for collection in collections:
             for item in items:
@@ -204,7 +204,7 @@ def open_changed(
                 for collection in closed[image.image_id, image.revision]:
                     obsolete[collection].append(row_key(image.image_id, image.revision))
                     opened.add((image.image_id, image.revision, collection))
-        works[product_id] = IndexWork(now, dict(missing), dict(obsolete))
+        works[product_id] = IndexWork(now, missing, dict(obsolete))
     open_rows(connection, opened, now)
     return works
 

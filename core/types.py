@@ -201,13 +201,18 @@ def row_key(image_id: str, revision: int) -> str:
     return f"{image_id}:{revision}"
 
 
+def image_id_of(key: str) -> str:
+    """Return the image id of a row key."""
+    return key.rpartition(":")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class IndexWork:
     """Ledger rows that one write has opened: the claim of its writer until `begun_at` and the grace are over.
 
-    `missing` has the product's images that are not settled, for each registered collection that lacks some. So an
-    image is indexed in a registered collection that does not name it. `obsolete` has the keys of rows that are no
-    longer current, and that no other writer holds, by collection.
+    `missing` has the product's images that are not settled, for each registered collection, also where there are
+    none. So an image is indexed in a collection that names others or none. `obsolete` has the keys of rows that are
+    no longer current, and that no other writer holds, by collection.
     """
 
     begun_at: datetime

@@ -114,6 +114,7 @@ def check_vector(vector: Vector, dimension: int) -> Vector:
     return checked
 
 
+@lru_cache(maxsize=4096)
 def check_field(attribute: str) -> str:
     """Name the field of a declared attribute: letters and digits stay, other characters are their code in hex.
 

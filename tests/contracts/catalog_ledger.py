@@ -1,12 +1,16 @@
 """What every database of the catalog must do with the ledger."""
 
+import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, select
+from sqlalchemy import Engine, event, insert, select
 
 from catalog.database import utc_now, writing
 from catalog.ledger import SqlLedger
@@ -233,6 +237,35 @@ class LedgerContract:
         self.ledger.unsettled()
         assert len([each for each in statements if each.startswith("SELECT")]) == (8 if recorded else 6)
 
+    def test_what_the_repair_asks_of_a_recorded_version_reads_the_gap_alone(self) -> None:
+        items = [*more_images(self.catalog, self.shirt[0], 4_000), *self.shirt]
+        self.ledger.register(encoder())
+        self.ledger.open(LIVE, items[:10])
+        self.ledger.fail(LIVE, [(item, InvalidImage("no")) for item in items[10:20]])
+        done = {"collection": LIVE, "begun_at": self.clock.now, "embedded_at": self.clock.now}
+        settled = [
+            {"image_id": item.image_id, "image_revision": item.revision, **done} for item in items[20:]
+        ]
+        with self.catalog.engine.begin() as connection:
+            # Not opened first: on PostgreSQL the index would hold that until the next vacuum.
+            connection.execute(insert(EmbeddingRow), settled)
+            connection.exec_driver_sql("ANALYZE")
+        assert self.ledger.counts(LIVE) == LedgerCounts(4_002, indexed=3_982, failed=10, missing=10)
+        for ask, index in (
+            (lambda: self.ledger.unsettled(60), "open"),
+            (lambda: self.ledger.missing(LIVE, 64, grace_s=60), "open"),
+            (lambda: self.ledger.missing(LIVE, 64), "open"),
+            (lambda: self.ledger.obsolete(LIVE, 64, grace_s=60), "open"),
+            (lambda: self.ledger.counts(LIVE), "open"),
+            (lambda: self.ledger.counts(LIVE), "failed"),
+            (lambda: self.catalog.quarantine.page(LIVE, 10), "failed"),
+        ):
+            with explaining(self.catalog.engine) as plans:
+                ask()
+            plan = "\n".join(plans)
+            assert f"ix_embeddings_{index}" in plan, plan
+            assert not re.search(r"(?i)scan (on )?embeddings(?! .*using)", plan), plan
+
     def test_writers_of_the_same_rows_never_deadlock(self) -> None:
         items = more_images(self.catalog, self.shirt[0], 300)
         # The rows lie on disk in another order than that of their keys, and a plan may follow either.
@@ -259,6 +292,21 @@ class LedgerContract:
         self.clock.move(1)
         self.ledger.register(replace(old, device="cuda:0"))
         assert self.ledger.versions() == [replace(old, device="cuda:0"), new]
+
+
+@contextmanager
+def explaining(engine: Engine) -> Iterator[list[str]]:
+    """The steps by which the database answers the questions about the ledger that come meanwhile."""
+    plans: list[str] = []
+    verb = "EXPLAIN" if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
+
+    def explain(_connection: Any, cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
+        if sql.startswith("SELECT") and "embeddings" in sql:
+            plans.extend(row[-1] for row in cursor.connection.execute(f"{verb} {sql}", parameters))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    yield plans
+    event.remove(engine, "before_cursor_execute", explain)
 
 
 def set_of(items: list[IndexItem]) -> set[str]:

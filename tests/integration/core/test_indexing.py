@@ -211,7 +211,8 @@ def test_a_product_deleted_while_it_is_encoded_leaves_no_orphan(shop: Shop) -> N
     shop.products.delete("red")
     rows = IndexRows(shop.store, shop.ledger)
     rows.remove_obsolete(info.collection)
-    rows.write(info, [VectorRow(items[0], np.ones(info.dimension, np.float32))])
+    rows.upsert(info, [VectorRow(items[0], np.ones(info.dimension, np.float32))])
+    rows.settle({info.collection: items})
     assert shop.keys() == set()
 
 

@@ -17,9 +17,11 @@ from tests.contracts.catalog_keyword_search import KeywordContract
 from tests.contracts.catalog_ledger import LIVE, LedgerContract
 from tests.contracts.catalog_products import CaptionsContract, ProductsContract
 from tests.contracts.catalog_records import ApiKeysContract, ImportsContract, VersionsContract
+from tests.contracts.catalog_writes import WritesContract
 from tests.support.catalog_fixtures import BLUE, RED, encoder
 
 TestProductsOnSqlite = ProductsContract
+TestWritesOnSqlite = WritesContract
 TestCaptionsOnSqlite = CaptionsContract
 TestImageFilesOnSqlite = ImageFilesContract
 TestJobsOnSqlite = JobsContract
