@@ -35,7 +35,6 @@ from core.types import (
 )
 from deployments.observability.telemetry import as_request, new_request_id
 from deployments.services.encoders import EncoderSet
-from milvus.schema import index_attributes
 
 MAX_PRODUCTS = 2_000
 """Products that are read; of a larger catalog a random sample."""
@@ -83,7 +82,7 @@ class ProductWrites:
     def __init__(
         self, catalog: Catalog, store: VectorStore, encoders: EncoderSet, wait_s: float, check: StoreCheck
     ) -> None:
-        self._products, self._wait_s = catalog.products, wait_s
+        self._products, self._vectors, self._wait_s = catalog.products, store, wait_s
         self._rows = IndexRows(store, catalog.ledger, check)
         self._models = {
             encoder.name: _Model(
@@ -160,13 +159,19 @@ class ProductWrites:
         self, operations: Sequence[Operation]
     ) -> tuple[list[StoredProduct | VitrineError], dict[str, tuple[list[IndexInput], IndexWork]]]:
         """Write to the catalog; returns the outcomes, and what is left to do for each product."""
-        stored = self._products.write(operations, _check_attributes)
+        stored = self._products.write(operations, self._check_attributes)
         # The last operation on a product has all of its work.
         return stored, {
             operation.product_id: (_inputs(operation, outcome), outcome.work)
             for operation, outcome in zip(operations, stored, strict=True)
             if not isinstance(outcome, VitrineError)
         }
+
+    def _check_attributes(self, attributes: Attributes) -> None:
+        try:
+            self._vectors.check_attributes(attributes)
+        except VitrineError as error:
+            raise error.at("attributes") from None
 
     def _hold(self, product: "_Indexing") -> bool:
         """Return whether there is work to do for a product, and room for it."""
@@ -377,13 +382,6 @@ def _inputs(operation: Operation, stored: StoredProduct) -> list[IndexInput]:
         )
         for image in product.images
     ]
-
-
-def _check_attributes(attributes: Attributes) -> None:
-    try:
-        index_attributes(attributes)
-    except VitrineError as error:
-        raise error.at("attributes") from None
 
 
 @dataclass(slots=True)
