@@ -10,12 +10,20 @@ from core.jobs import EvaluateArgs, JobArgs
 from core.ports import VectorStore
 from core.store_check import StoreCheck
 from core.types import Hit
-from jobs.evaluation.labels import JudgedQuery
-from jobs.evaluation.measures import Bootstrap, QualityGateDecision, decide, measure
-from jobs.evaluation.queries import labels_of, queries_for
+from jobs.evaluation.queries import JudgedQuery, labels_of, queries_for
 from jobs.evaluation.ranking import Encode, EncodedInputs, PooledStore, encode_on_cluster, pool_of, rank
 from jobs.evaluation.report import store_files
-from jobs.evaluation.result import Comparison, EvaluationResult, Values, comparison, figures
+from jobs.evaluation.result import (
+    Bootstrap,
+    Comparison,
+    EvaluationResult,
+    QualityGateDecision,
+    Values,
+    comparison,
+    decide,
+    figures,
+    measure,
+)
 from jobs.runner.context import JobContext
 from jobs.runner.settings import EncoderSettings
 from milvus.store import MilvusStore

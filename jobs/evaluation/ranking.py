@@ -17,8 +17,7 @@ from core.job_config import BulkConfig, EvaluationConfig
 from core.ports import EncoderClient, VectorStore
 from core.search import ModelSearch, SearchQuery
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, TokenCount, Vector, row_key
-from jobs.evaluation.labels import JudgedQuery
-from jobs.evaluation.queries import draw
+from jobs.evaluation.queries import JudgedQuery, draw
 from jobs.evaluation.result import System
 from jobs.runner.cluster import run_task
 from jobs.runner.settings import EncoderSettings

@@ -12,7 +12,7 @@ from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.build.build import complete, describe
 from jobs.evaluation.evaluate import evaluate
-from jobs.evaluation.measures import QualityGateDecision
+from jobs.evaluation.result import QualityGateDecision
 from jobs.runner.context import JobContext, open_store
 from jobs.runner.settings import EncoderSettings, settings_of
 from jobs.upgrade.rollout import VersionRollout, as_it_was, version_to_return_to

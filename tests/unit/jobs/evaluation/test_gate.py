@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.job_config import EvaluationConfig, QualityGateConfig
-from jobs.evaluation.measures import Bootstrap, decide, estimate, paired_difference
+from jobs.evaluation.result import Bootstrap, decide, estimate, paired_difference
 
 INTERVALS = Bootstrap(resamples=1000, confidence=0.95, seed=3)
 
