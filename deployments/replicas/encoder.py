@@ -14,8 +14,7 @@ from deployments.observability.telemetry import called, start_telemetry
 from deployments.replicas.batching import Batches
 from deployments.replicas.embedding_cache import CachedEmbeddings
 from models.config import EncoderConfig
-from models.encoder import Pixels
-from models.registry import load_encoder
+from models.encoder import Pixels, load_encoder
 
 DEAD_BATCHES = 3
 """Failed batches in a row, of images, texts or captions, after which a replica asks to be replaced."""

@@ -21,7 +21,7 @@ from jobs.runner.settings import EncoderSettings, Settings
 from milvus.bulk_import import MilvusImports
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.registry import load_encoder
+from models.encoder import load_encoder
 
 
 @dataclass(frozen=True, slots=True)

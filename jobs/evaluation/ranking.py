@@ -24,8 +24,7 @@ from jobs.runner.settings import EncoderSettings
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import LocalEncoder
-from models.registry import load_encoder
+from models.encoder import LocalEncoder, load_encoder
 
 Encode = Callable[[EncoderSettings, Sequence[EncoderInput]], Encoded]
 """Loads a version and embeds inputs with it."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from core.errors import InvalidInput, ModelUnavailable, VitrineError
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, TokenCount, Vector
 from models.config import CaptionConfig, EncoderConfig
-from models.registry import load_encoder
+from models.encoder import load_encoder
 
 
 class LocalEncoder:

@@ -26,7 +26,7 @@ from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
 from milvus.schema import encode_rows
 from models.config import EncoderConfig
-from models.registry import load_encoder
+from models.encoder import load_encoder
 from tests.support.catalog_fixtures import sqlite_in
 from tests.support.upgrade_stage import Killed, Stage, job_settings, stage
 

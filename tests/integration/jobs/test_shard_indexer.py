@@ -16,7 +16,7 @@ from jobs.build.passes import ShardIndexer, ShardWork
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.registry import load_encoder
+from models.encoder import load_encoder
 from tests.support.catalog_fixtures import sqlite_in
 from tests.support.image_files import image
 
