@@ -154,9 +154,9 @@ class Encoder(ABC):
         runs = partial(self._runs, lambda: self.forward_texts([_TEXT]))
         return answer_each(self._embed_texts, texts, runs) if texts else []
 
-    def count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        """Count the tokens that the model reads of texts, special ones included; any thread may call it."""
-        counts = [self.text_tokens(text) for text in texts]
+    def count_tokens(self, inputs: Sequence[EncoderInput]) -> TokenCount:
+        """Count the tokens that the model reads of the texts, special ones included; any thread may call it."""
+        counts = [self.text_tokens(item) for item in inputs if isinstance(item, str)]
         longest = self.context_length
         return TokenCount(sum(min(each, longest) for each in counts), sum(each > longest for each in counts))
 
@@ -246,11 +246,8 @@ class LocalEncoder:
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Embed images and texts, in input order; each succeeds or fails alone."""
-        return Encoded(self._encoder.info, await self._answer(inputs, self._encoder.encode_images))
-
-    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        """Count the tokens that the model reads of these texts."""
-        return self._encoder.count_tokens(texts)
+        vectors = await self._answer(inputs, self._encoder.encode_images)
+        return Encoded(self._encoder.info, vectors, tokens=self._encoder.count_tokens(inputs))
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Caption image files; each succeeds or fails alone.

@@ -16,7 +16,7 @@ from core.filters import Filter
 from core.job_config import BulkConfig, EvaluationConfig
 from core.ports import EncoderClient, VectorStore
 from core.search import ModelSearch, SearchQuery
-from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, TokenCount, Vector, row_key
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, Vector, row_key
 from jobs.evaluation.queries import JudgedQuery, draw
 from jobs.evaluation.result import System
 from jobs.runner.cluster import run_task
@@ -51,10 +51,6 @@ class EncodedInputs:
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Look up the vectors of these inputs."""
         return Encoded(self.info, [self._answers[each] for each in inputs])
-
-    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        """Raise: there is no tokenizer."""
-        raise UnsupportedModality(f"{len(texts)} texts were embedded, not counted")
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Raise: there are no captions."""
