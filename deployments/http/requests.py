@@ -27,6 +27,7 @@ FORM = "multipart/form-data"
 INLINE_BYTES = 256 * 1024
 """Larger bodies are parsed in a thread: on the event loop, 32 MB would delay every other request by 40 ms."""
 MAX_TEXTS = 100
+MAX_FILES = 256
 _BEYOND_A_LIMIT = ("Too many", "Part exceeded")
 _NO_NUL = "a text may not hold the character NUL"
 
@@ -211,7 +212,9 @@ async def _read_form(request: Request, model: type[M], form: dict[str, Any]) -> 
     content_type = request.headers["content-type"].encode("latin-1") + b"; charset=latin-1"
     headers = Headers(raw=[(b"content-type", content_type)])
     try:
-        parsed = await MultiPartParser(headers, request.stream(), max_fields=MAX_TEXTS).parse()
+        parsed = await MultiPartParser(
+            headers, request.stream(), max_files=MAX_FILES, max_fields=MAX_TEXTS
+        ).parse()
     except MultiPartException as error:
         if error.message.startswith(_BEYOND_A_LIMIT):
             raise InputTooLarge(error.message).at("body") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.opening import Catalog, open_catalog
-from core.batching import batched, batched_by_bytes
+from core.batching import batched_by_bytes
 from core.errors import NotFound
 from core.jobs import JobArgs, PlanArgs, version_facts
 from core.types import EncoderInfo, IndexItem
@@ -71,9 +71,7 @@ async def _encode(
             await client.encode(readable)
             return len(readable)
 
-    batches = (
-        batch for some in batched(items, size) for batch in batched_by_bytes(some, lambda item: item.bytes)
-    )
+    batches = batched_by_bytes(items, lambda item: item.bytes, size)
     return sum(await asyncio.gather(*(encode(batch) for batch in batches)))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import ray
 
 from catalog.opening import Catalog, open_catalog
-from core.batching import batched, batched_by_bytes
+from core.batching import batched_by_bytes
 from core.errors import ConfigError, ModelUnavailable, NotFound, VitrineError
 from core.ports import EncoderClient, VectorStore
 from core.types import EncoderInfo, Vector, is_unit
@@ -51,9 +51,7 @@ async def compare_vectors(
     Images that change meanwhile, cannot be encoded, or have a missing or damaged file are skipped.
     """
     compared = Compared()
-    for batch in (
-        some for part in batched(files, _BATCH) for some in batched_by_bytes(part, lambda file: file[2])
-    ):
+    for batch in batched_by_bytes(files, lambda file: file[2], _BATCH):
         contents = await asyncio.gather(
             *(asyncio.to_thread(_read, catalog, sha256) for _, sha256, _ in batch)
         )
