@@ -1,15 +1,22 @@
-"""Base of every encoder, from image files and texts to unit vectors; its client in this process, and its loading."""
+"""Base of every encoder, from image files and texts to unit vectors.
+
+The fingerprint of a version, the client of an encoder in this process, and the loading of one stand here too.
+"""
 
 import asyncio
 import ctypes
+import hashlib
+import json
 import logging
 import platform
+import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -223,6 +230,49 @@ def _unit(rows: NDArray[np.float32]) -> list[Vector | VitrineError]:
         else InvalidInput("the encoder finds no usable vector for this input")
         for row, norm, fine in zip(rows, norms, good, strict=True)
     ]
+
+
+_DIGITS = 12
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_BOOKKEEPING = {"_name_or_path", "transformers_version", "_commit_hash"}
+"""Keys of a config.json that libraries rewrite without effect on the vectors."""
+
+
+def fingerprint(files: Iterable[Path], settings: Mapping[str, object]) -> str:
+    """Hash the files (weights, configs, tokenizers) and settings of a version; 12 lower-case hex digits.
+
+    Two encoders share a fingerprint only if their vectors may be compared. It leaves out paths, device and host, so
+    all replicas of a version report the same one.
+
+    Files count by name and content, JSON files by value. `settings` must be JSON.
+    """
+    digests = {path.name: _digest(path) for path in files}
+    content = json.dumps({"files": digests, "settings": settings}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:_DIGITS]
+
+
+def _digest(path: Path) -> str:
+    if path.suffix == ".json":
+        return _json_digest(path)
+    # The hub's cache names a large file by its sha256, so downloaded weights need not be read again.
+    target = path.resolve()
+    if path.is_symlink() and _SHA256.fullmatch(target.name):
+        return target.name
+    state = target.stat()
+    return _file_digest(target, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: Path, _size: int, _modified_ns: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _json_digest(path: Path) -> str:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(value, dict):
+        value = {key: item for key, item in value.items() if key not in _BOOKKEEPING}
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 _DecodedInput = Pixels | str | VitrineError

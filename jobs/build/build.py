@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from catalog.opening import Catalog
+from core.config import BulkConfig, FileImportConfig
 from core.errors import InvalidInput
 from core.index_rows import GRACE_S, IndexRows
-from core.job_config import BulkConfig, FileImportConfig
 from core.jobs import BuildArgs, JobArgs, SampleArgs, version_facts
 from core.telemetry import current_request_id
 from core.types import EncoderInfo

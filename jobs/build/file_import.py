@@ -17,9 +17,9 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from core.batching import batched
+from core.config import FileImportConfig
 from core.errors import ConfigError, InvalidInput, StoreUnavailable, Unavailable, VitrineError
 from core.index_rows import IndexRows, WrittenRows
-from core.job_config import FileImportConfig
 from core.ports import Ledger, VectorStore
 from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.runner.context import JobRun

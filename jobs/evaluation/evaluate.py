@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalog.sources.folder import check_opened
-from core.job_config import EvaluationConfig
+from core.config import EvaluationConfig
 from core.jobs import EvaluateArgs, JobArgs
 from core.ports import VectorStore
 from core.store_check import StoreCheck

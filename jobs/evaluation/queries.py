@@ -32,8 +32,8 @@ from catalog.products import SqlProducts
 from catalog.sources.entries import Row
 from catalog.sources.table import Table
 from core.batching import batched
+from core.config import EvaluationConfig
 from core.errors import InvalidInput, NotFound, Unavailable
-from core.job_config import EvaluationConfig
 from core.search import QueryPart
 from core.types import EncoderInput, ProductImage
 from models.images import ImageLimits, decoding

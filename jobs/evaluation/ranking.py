@@ -10,10 +10,10 @@ from catalog.ledger import SqlLedger
 from catalog.opening import Catalog
 from catalog.products import SqlProducts
 from core.batching import batched
+from core.config import BulkConfig, EvaluationConfig
 from core.ensemble import EnsembleSearch
 from core.errors import Conflict, InvalidInput, Unavailable, UnsupportedModality, VitrineError
 from core.filters import Filter
-from core.job_config import BulkConfig, EvaluationConfig
 from core.ports import EncoderClient, VectorStore
 from core.search import ModelSearch, SearchQuery
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, Vector, row_key

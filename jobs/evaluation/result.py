@@ -14,9 +14,9 @@ from ir_measures import AP, RR, P, R, nDCG
 from ir_measures.measures import Measure
 from scipy.stats import bootstrap
 
+from core.config import EvaluationConfig, QualityGateConfig
 from core.errors import InvalidInput
 from core.fusion import Fusion
-from core.job_config import EvaluationConfig, QualityGateConfig
 from core.jobs import CANDIDATE_SUFFIX, EnsembleArgs, EvaluateArgs, version_facts
 from core.types import EncoderInfo, Hit
 from jobs.evaluation.queries import JudgedQuery

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from catalog.database import MAX_IMAGES_PER_PRODUCT, CatalogConfig
 from catalog.fetching.connections import FetchLimits
+from core.config import BulkConfig, EvaluationConfig
 from core.errors import ConfigError, InvalidInput, Unavailable
-from core.job_config import BulkConfig, EvaluationConfig
 from core.jobs import VERSION_FIELDS, EnsembleArgs
 from core.sources import ImportConfig
 from milvus.config import MilvusConfig

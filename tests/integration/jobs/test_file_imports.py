@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from core.config import BulkConfig, FileImportConfig
 from core.errors import ConfigError, VitrineError
 from core.index_rows import IndexRows
-from core.job_config import BulkConfig, FileImportConfig
 from core.ports import VectorStore
 from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.build.file_import import FileImports, Staging

@@ -11,8 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from models.config import EncoderConfig
-from models.encoder import load_encoder
-from models.fingerprint import fingerprint
+from models.encoder import fingerprint, load_encoder
 from models.preprocessing import Preprocessing
 from models.torch_encoder import TorchEncoder, Towers, place
 from tests.support import checkpoints
