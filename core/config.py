@@ -203,11 +203,8 @@ class EvaluationConfig(Config):
 
     @model_validator(mode="after")
     def _deep_enough(self) -> Self:
-        deepest = max([*self.cutoffs, _cutoff(self.quality_gate.metric)])
+        gate_cutoff = int(self.quality_gate.metric.partition("@")[2] or 1)
+        deepest = max(*self.cutoffs, gate_cutoff)
         if min(self.cutoffs) < 1 or deepest > self.depth:
             raise ValueError(f"cutoffs lie between 1 and depth, which is {self.depth}; {deepest} does not")
         return self
-
-
-def _cutoff(metric: str) -> int:
-    return int(metric.partition("@")[2] or 1)

@@ -340,7 +340,10 @@ def figures(
 
 def _of_kind(kind: str, chosen: set[str], values: Values, metrics: Sequence[str], how: Bootstrap) -> Figures:
     parts = {
-        name: {metric: _part(by_metric[metric], chosen) for metric in metrics}
+        name: {
+            metric: {query: value for query, value in by_metric[metric].items() if query in chosen}
+            for metric in metrics
+        }
         for name, by_metric in values.items()
     }
     answered = {name: part for name, part in parts.items() if part[metrics[0]]}
@@ -360,7 +363,3 @@ def _differences(
         for metric in metrics
     )
     return tuple(Difference(a, b, metric, each) for a, b, metric, each in found if each is not None)
-
-
-def _part(values: Mapping[str, float], chosen: set[str]) -> dict[str, float]:
-    return {query: value for query, value in values.items() if query in chosen}

@@ -8,7 +8,6 @@ from typing import Any
 
 from catalog.opening import Catalog, open_catalog
 from core.batching import batched_by_bytes
-from core.errors import NotFound
 from core.jobs import JobArgs, PlanArgs, version_facts
 from core.types import EncoderInfo, IndexItem
 from jobs.runner.cluster import run_task
@@ -66,20 +65,15 @@ async def _encode(
 
     async def encode(batch: Sequence[IndexItem]) -> int:
         async with room:
-            files = await asyncio.gather(*(asyncio.to_thread(_read, catalog, item) for item in batch))
+            files = await asyncio.gather(
+                *(asyncio.to_thread(catalog.blobs.find, item.sha256) for item in batch)
+            )
             readable = [data for data in files if data is not None]
             await client.encode(readable)
             return len(readable)
 
     batches = batched_by_bytes(items, lambda item: item.bytes, size)
     return sum(await asyncio.gather(*(encode(batch) for batch in batches)))
-
-
-def _read(catalog: Catalog, item: IndexItem) -> bytes | None:
-    try:
-        return catalog.blobs.get(item.sha256)
-    except NotFound:
-        return None
 
 
 def plan(context: JobContext, args: JobArgs) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import ray
 
 from catalog.opening import Catalog, open_catalog
 from core.batching import batched_by_bytes
-from core.errors import ConfigError, ModelUnavailable, NotFound, VitrineError
+from core.errors import ConfigError, ModelUnavailable, VitrineError
 from core.ports import EncoderClient, VectorStore
 from core.types import EncoderInfo, Vector, is_unit
 from jobs.runner.cluster import own_errors
@@ -77,11 +77,8 @@ def is_same(stored: Vector, fresh: Vector, precision: str) -> bool:
 
 
 def _read(catalog: Catalog, sha256: str) -> bytes | None:
-    try:
-        data = catalog.blobs.get(sha256)
-    except NotFound:
-        return None
-    return data if hashlib.sha256(data).hexdigest() == sha256 else None
+    data = catalog.blobs.find(sha256)
+    return data if data is not None and hashlib.sha256(data).hexdigest() == sha256 else None
 
 
 Compare = Callable[[Sequence[KeyedFile]], Compared]
