@@ -6,7 +6,7 @@ from typing import Any
 
 from catalog.sources.folder import check_opened
 from core.config import EvaluationConfig
-from core.jobs import EvaluateArgs, JobArgs
+from core.jobs import EvaluateArgs
 from core.ports import VectorStore
 from core.store_check import StoreCheck
 from core.types import Hit
@@ -160,14 +160,13 @@ def _decision(
     return decide(baseline, candidate, config.quality_gate, how)
 
 
-def evaluate_job(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def evaluate_job(context: JobContext, args: EvaluateArgs) -> dict[str, Any]:
     """Compare and store the report; return the figures and the names of the files.
 
     Raises:
         VitrineError: as `evaluate`.
         InvalidInput: a caller of the API names a file that the configuration does not open to it.
     """
-    assert isinstance(args, EvaluateArgs)
     if not context.at_shell:
         check_opened(args, context.settings.imports.folders)
     result = evaluate(context, args)

@@ -21,7 +21,7 @@ from catalog.sources.folder import check_opened
 from catalog.sources.remote import open_source
 from core.batching import batched
 from core.errors import NotFound, Unavailable, VitrineError
-from core.jobs import ImportArgs, JobArgs
+from core.jobs import ImportArgs
 from core.sources import RemoteSource
 from jobs.imports.batch import BatchImport, BatchResult, check_record
 from jobs.runner.context import JobContext
@@ -134,7 +134,7 @@ def _batches(entries: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
         yield batch
 
 
-def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def import_products(context: JobContext, args: ImportArgs) -> dict[str, Any]:
     """Import from a source, or resume an interrupted import; returns its counts.
 
     Raises:
@@ -143,7 +143,6 @@ def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
         Conflict: another job imports from this source, or this one was canceled.
         Unavailable: the catalog did not answer for longer than the configured patience.
     """
-    assert isinstance(args, ImportArgs)
     if not context.at_shell:
         check_opened(args, context.settings.imports.folders)
     described = args.source

@@ -8,7 +8,7 @@ from typing import Any
 
 from catalog.opening import Catalog, open_catalog
 from core.batching import batched_by_bytes
-from core.jobs import JobArgs, PlanArgs, version_facts
+from core.jobs import PlanArgs, version_facts
 from core.types import EncoderInfo, IndexItem
 from jobs.runner.cluster import run_task
 from jobs.runner.context import JobContext, open_store
@@ -76,14 +76,13 @@ async def _encode(
     return sum(await asyncio.gather(*(encode(batch) for batch in batches)))
 
 
-def plan(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def plan(context: JobContext, args: PlanArgs) -> dict[str, Any]:
     """Compare the candidate with the live version and estimate the build of what it lacks.
 
     Raises:
         InvalidInput: there is no such model, or the candidate cannot be.
         ConfigError: the candidate does not load.
     """
-    assert isinstance(args, PlanArgs)
     catalog = context.catalog
     candidate = context.settings.encoder(args.model, args.changes)
     images = catalog.products.counts()[1]

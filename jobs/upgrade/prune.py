@@ -5,7 +5,7 @@ from typing import Any
 from catalog.image_files import PREFIXES
 from catalog.opening import Catalog
 from core.errors import Conflict
-from core.jobs import JobArgs, PruneArgs, PruneFilesArgs
+from core.jobs import PruneArgs, PruneFilesArgs
 from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.build.file_import import Staging
@@ -15,7 +15,7 @@ from jobs.upgrade.serving import RunningServe, Serving
 _FILES_AT_ONCE = 500
 
 
-def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def prune(context: JobContext, args: PruneArgs) -> dict[str, Any]:
     """Drop what the arguments do not keep; return what was, or would be, dropped and what stays.
 
     Raises:
@@ -23,7 +23,6 @@ def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
         InvalidInput: there is no such encoder.
         Unavailable: Milvus is away, or no replica says which version it serves.
     """
-    assert isinstance(args, PruneArgs)
     context.settings.encoder(args.model, {})
     context.run.claim(f"the upgrade of {args.model}")
     with open_store(context) as store:
@@ -40,7 +39,7 @@ def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
     }
 
 
-def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def prune_files(context: JobContext, args: PruneFilesArgs) -> dict[str, Any]:
     """Remove every image file that no product names; return the numbers of files, and the bytes of those found.
 
     A file that cannot be removed does not stop the others: the result counts it as `failed`. Reports show
@@ -51,7 +50,6 @@ def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
             database.
         Unavailable: the database or the store of image files is away.
     """
-    assert isinstance(args, PruneFilesArgs)
     run, files = context.run, context.catalog.image_files
     run.claim("the image files")
     files.check_owner(claim=not args.dry_run)
