@@ -10,7 +10,7 @@ from core.telemetry import current_request_id
 from deployments.observability.telemetry import (
     apart_from_request,
     as_request,
-    as_request_of_caller,
+    called,
     id_headers,
     new_request_id,
 )
@@ -47,7 +47,7 @@ def test_work_apart_from_a_request_has_its_id_and_is_not_canceled_with_it() -> N
 
 
 def test_a_replica_works_for_the_request_of_its_caller() -> None:
-    with in_serve("shop-17"), as_request_of_caller():
+    with in_serve("shop-17"), called("encode", "openclip", 1):
         assert current_request_id() == "shop-17"
 
 
