@@ -1,6 +1,7 @@
 """Batches of long inputs, bounded by bytes and by count."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from core.types import EncoderInput
@@ -14,9 +15,11 @@ MAX_ENCODE_INPUTS = 256
 """Most inputs of one call, so that replicas share larger batches and each call meets its deadline."""
 
 
-def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Split items, in order, into batches of `size`; the last batch may have fewer."""
-    return (items[start : start + size] for start in range(0, len(items), size))
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Split items, in order and as they come, into batches of `size`; the last batch may have fewer."""
+    ahead = iter(items)
+    while batch := list(islice(ahead, size)):
+        yield batch
 
 
 def batched_by_bytes(

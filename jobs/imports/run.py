@@ -7,10 +7,8 @@ without embeddings.
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +54,7 @@ class ImportRun:
         """Import everything behind the position."""
         self._run.report(stage="importing")
         before, started = Counter(self.counts), time.monotonic()
-        for batch in _batches(self.source.entries(self._state.position), self._size):
+        for batch in batched(self.source.entries(self._state.position), self._size):
             self._run.check()
             result = self._patiently(batch)
             self.counts.update(result.counts)
@@ -127,11 +125,6 @@ class ImportRun:
 def _opened(context: JobContext, args: ImportArgs) -> Source:
     context.run.report(stage="reading the source")
     return open_source(args.source, Fetcher(context.settings.fetch), context.settings.imports)
-
-
-def _batches(entries: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
-    while batch := list(islice(entries, size)):
-        yield batch
 
 
 def import_products(context: JobContext, args: ImportArgs) -> dict[str, Any]:
