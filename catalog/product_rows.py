@@ -29,6 +29,7 @@ from catalog.database import batched_rows, upsert
 from catalog.keyword_search import write_documents
 from catalog.tables import CaptionRow, ImageRow, ProductRow, RevisionFloor
 from core.errors import InvalidInput
+from core.filters import MAX_WHOLE
 from core.types import Attributes, NewImage, Product, ProductImage
 
 MAX_ID_CHARS = 200
@@ -38,8 +39,6 @@ MAX_KEY_CHARS = 100
 MAX_ATTRIBUTES_BYTES = 32 * 1024
 # All control characters and surrogates of Unicode, its categories Cc and Cs.
 _PRODUCT_ID = re.compile(rf"[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_ID_CHARS}}}")
-_MAX_WHOLE = 2**53
-"""A filter compares numbers as floats, which hold whole numbers up to here."""
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
 """Servers decode bytes that are not UTF-8 to this, so that different ids would become one."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -133,7 +132,7 @@ def _check_scalar(key: str, value: Any) -> None:
             return
         case str() if not _is_storable(value):
             problem = "holds a NUL or half a surrogate pair"
-        case int() if abs(value) > _MAX_WHOLE:
+        case int() if abs(value) > MAX_WHOLE:
             problem = "is beyond 2^53, where filters cannot tell whole numbers apart; send it as a text"
         case float() if not math.isfinite(value):
             problem = "is not a finite number"

@@ -16,7 +16,6 @@ from core.types import (
     IndexItem,
     ProductImage,
     Removal,
-    TokenCount,
     Vector,
     VectorRow,
 )
@@ -77,9 +76,6 @@ class EncoderClient(Protocol):
             ModelUnavailable: no replica answers.
             DeadlineExceeded: the encoder took too long.
         """
-
-    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        """Count the tokens that the model reads of these texts; same errors as `encode`."""
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Caption image files; each succeeds or fails alone.

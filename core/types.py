@@ -57,20 +57,24 @@ class EncoderInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """Vectors of one encoder: a float32 unit vector of shape (dimension,) or an error, in input order."""
-
-    info: EncoderInfo
-    vectors: list[Vector | VitrineError]
-    timings_ms: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class TokenCount:
     """Tokens that a text tower reads of some texts, and the number of texts that it cuts at its context."""
 
     tokens: int = 0
     cut_texts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Vectors of one encoder: a float32 unit vector of shape (dimension,) or an error, in input order.
+
+    `tokens` counts those of all inputs that are texts.
+    """
+
+    info: EncoderInfo
+    vectors: list[Vector | VitrineError]
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    tokens: TokenCount = TokenCount()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,8 @@ from pydantic import Field, field_validator
 from catalog.database import MAX_IMAGES_PER_PRODUCT, CatalogConfig
 from catalog.fetching.connections import FetchLimits
 from core.calibration import CalibrationConfig
-from core.config import Config
+from core.config import BulkConfig, Config, EvaluationConfig
 from core.fusion import Fusion
-from core.job_config import BulkConfig, EvaluationConfig
 from core.search import ENSEMBLE
 from core.sources import ImportConfig
 from milvus.config import MilvusConfig, check_uri

@@ -27,7 +27,7 @@ from core.concurrency import TtlCache, start_shared
 from core.errors import DeadlineExceeded, ModelUnavailable, VitrineError, expected
 from core.search import ENSEMBLE, SearchQuery, SearchResult
 from core.telemetry import Stage
-from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, TokenCount
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
 from deployments.http.middleware import within_deadline
 
 logger = logging.getLogger(__name__)
@@ -253,11 +253,6 @@ class HandleEncoder:
         encoded = replace(encoded, info=self._indexed(encoded.info))
         self._remember(encoded.info)
         return encoded
-
-    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        """Count the tokens that the model reads of these texts, on some replica."""
-        count: TokenCount = await self._replicas.call("count_tokens", list(texts))
-        return count
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Write captions for image files on some replica."""

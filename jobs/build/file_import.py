@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from catalog.blobs import open_files, outages_as_unavailable
 from core.batching import batched
-from core.errors import ConfigError, InvalidInput, StoreUnavailable, Unavailable, VitrineError
+from core.errors import InvalidInput, StoreUnavailable, Unavailable, VitrineError
 from core.index_rows import IndexRows, RowState
-from core.job_config import FileImportConfig
 from core.ports import Ledger, VectorStore
 from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.runner.context import JobRun
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _FILE_NAME = re.compile(r"[0-9a-z-]+\.parquet")
 _LOOK_S = 1.0
+_outages_as_unavailable = partial(outages_as_unavailable, "the store of files for Milvus's import")
 
 
 class Staging:
@@ -39,11 +40,8 @@ class Staging:
     """
 
     def __init__(self, config: FileImportConfig, collection: str) -> None:
-        try:
-            self._files, root = url_to_fs(config.url)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"jobs.bulk.file_import.url cannot be opened: {error}") from error
-        self._folder = f"{root.rstrip('/')}/{collection}"
+        self._files, root = open_files(config.url, "jobs.bulk.file_import.url")
+        self._folder = f"{root}/{collection}"
         self._milvus_folder = f"{config.milvus_path.rstrip('/')}/{collection}"
 
     def put(self, file: Path, name: str) -> None:
@@ -82,14 +80,6 @@ class Staging:
     def milvus_path(self, name: str) -> str:
         """Name a file as Milvus does."""
         return f"{self._milvus_folder}/{name}"
-
-
-@contextmanager
-def _outages_as_unavailable() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable("the store of files for Milvus's import does not answer") from error
 
 
 class StagedRows(IndexRows):

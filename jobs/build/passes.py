@@ -23,10 +23,10 @@ from catalog.database import CatalogConfig
 from catalog.ledger import SqlLedger
 from catalog.opening import open_catalog
 from core.batching import batched
+from core.config import BulkConfig, FileImportConfig
 from core.errors import ConfigError, Unavailable
 from core.index_rows import IndexRows
 from core.indexing import Indexer
-from core.job_config import BulkConfig, FileImportConfig
 from core.telemetry import answering
 from core.types import EncoderInfo, IndexItem
 from jobs.build.file_import import StagedRows, Staging

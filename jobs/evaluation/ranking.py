@@ -10,23 +10,21 @@ from catalog.ledger import SqlLedger
 from catalog.opening import Catalog
 from catalog.products import SqlProducts
 from core.batching import batched
+from core.config import EvaluationConfig
 from core.ensemble import EnsembleSearch
 from core.errors import Conflict, InvalidInput, Unavailable, UnsupportedModality, VitrineError
 from core.filters import Filter
-from core.job_config import EvaluationConfig
 from core.ports import EncoderClient, VectorStore
 from core.search import ModelSearch, SearchQuery
-from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, TokenCount, Vector, row_key
-from jobs.evaluation.labels import JudgedQuery
-from jobs.evaluation.queries import draw
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, Vector, row_key
+from jobs.evaluation.queries import JudgedQuery, draw
 from jobs.evaluation.result import System
 from jobs.runner.cluster import run_task
 from jobs.runner.settings import EncoderSettings, Settings
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import LocalEncoder
-from models.registry import load_encoder
+from models.encoder import LocalEncoder, load_encoder
 
 Encode = Callable[[EncoderSettings, Sequence[EncoderInput]], Encoded]
 """Loads a version and embeds inputs with it."""
@@ -53,10 +51,6 @@ class EncodedInputs:
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Look up the vectors of these inputs."""
         return Encoded(self.info, [self._answers[each] for each in inputs])
-
-    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        """Raise: there is no tokenizer."""
-        raise UnsupportedModality(f"{len(texts)} texts were embedded, not counted")
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Raise: there are no captions."""

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from core.errors import Conflict
-from core.jobs import EvaluateArgs, JobArgs, PromoteArgs, RollbackArgs, version_facts
+from core.jobs import EvaluateArgs, PromoteArgs, RollbackArgs, version_facts
 from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.build.build import complete, describe
 from jobs.evaluation.evaluate import evaluate
-from jobs.evaluation.measures import QualityGateDecision
+from jobs.evaluation.result import QualityGateDecision
 from jobs.runner.context import JobContext, open_store
 from jobs.runner.settings import EncoderSettings, settings_of
 from jobs.upgrade.rollout import VersionRollout, as_it_was, version_to_return_to
@@ -39,14 +39,13 @@ def compare(
 Compare = Callable[[JobContext, EncoderSettings, EncoderSettings], QualityGateDecision | None]
 
 
-def promote(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def promote(context: JobContext, args: PromoteArgs) -> dict[str, Any]:
     """Make the candidate the live version.
 
     Raises:
         Conflict: the quality gate refuses it, its collection is incomplete, or another upgrade is under way.
         VitrineError: as `VersionRollout.proceed`.
     """
-    assert isinstance(args, PromoteArgs)
     with begun(context, RunningServe(), args.model) as upgrade:
         candidate = context.settings.encoder(args.model, args.changes)
         context.run.report(stage="loading the model")
@@ -56,7 +55,7 @@ def promote(context: JobContext, args: JobArgs) -> dict[str, Any]:
         return upgrade.roll_out(candidate, info, args.apply, args.wait_s) | {"quality_gate": asdict(decision)}
 
 
-def rollback(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def rollback(context: JobContext, args: RollbackArgs) -> dict[str, Any]:
     """Make an earlier version the live one again, brought up to date first.
 
     Raises:
@@ -65,7 +64,6 @@ def rollback(context: JobContext, args: JobArgs) -> dict[str, Any]:
         ConfigError: its configuration cannot be used here.
         VitrineError: as `VersionRollout.proceed`.
     """
-    assert isinstance(args, RollbackArgs)
     with begun(context, RunningServe(), args.model) as upgrade:
         target = version_to_return_to(
             context.catalog, context.run.job, upgrade.live, context.settings.milvus.index_schema

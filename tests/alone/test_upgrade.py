@@ -21,8 +21,7 @@ from jobs.verification.differences import Sample
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import Encoder
-from models.registry import load_encoder
+from models.encoder import Encoder, load_encoder
 from tests.support.catalog_fixtures import sqlite_in
 from tests.support.checkpoints import shallow_dinov2
 from tests.support.children import shown_on_failure

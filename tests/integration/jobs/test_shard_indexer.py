@@ -18,8 +18,7 @@ from jobs.build.passes import ShardIndexer, ShardWork
 from milvus.config import IndexedAttribute, MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import Encoder, Pixels
-from models.registry import load_encoder
+from models.encoder import Encoder, Pixels, load_encoder
 from tests.support.catalog_fixtures import sqlite_in
 from tests.support.image_files import image
 

@@ -12,7 +12,7 @@ from catalog.image_files import PREFIXES
 from core.errors import ConfigError, Conflict, NotFound, Unavailable
 from core.jobs import Progress, PruneFilesArgs
 from core.types import EncoderInfo
-from jobs.evaluation.measures import QualityGateDecision
+from jobs.evaluation.result import QualityGateDecision
 from jobs.runner.context import JobContext, JobRun, take_up
 from jobs.runner.settings import EncoderSettings
 from jobs.upgrade.promote import Upgrade

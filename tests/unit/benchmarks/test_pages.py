@@ -8,7 +8,7 @@ from benchmarks import weights
 from benchmarks.scale import __main__ as scale
 from benchmarks.scale import arithmetic
 from benchmarks.scale.inputs import INPUTS, MODELS
-from core.job_config import BulkConfig
+from core.config import BulkConfig
 from milvus.config import IndexConfig
 from milvus.store import _DEFAULT_PARAMS
 

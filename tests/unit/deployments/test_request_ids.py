@@ -9,7 +9,7 @@ from ray.serve.context import _get_serve_request_context, _serve_request_context
 from core.telemetry import current_request_id
 from deployments.observability.telemetry import (
     as_request,
-    as_request_of_caller,
+    called,
     id_headers,
     new_request_id,
 )
@@ -37,7 +37,7 @@ def test_the_rest_of_what_serve_knows_stays() -> None:
 
 
 def test_a_replica_works_for_the_request_of_its_caller() -> None:
-    with in_serve("shop-17"), as_request_of_caller():
+    with in_serve("shop-17"), called("encode", "openclip", 1):
         assert current_request_id() == "shop-17"
 
 
