@@ -60,6 +60,7 @@ def test_a_long_run_keeps_its_lease(jobs: SqlJobs) -> None:
         assert jobs.get(run.job.job_id).state == "running"
 
 
+@pytest.mark.slow
 def test_a_living_equal_job_is_refused_with_its_id_before_its_lease_is_out(jobs: SqlJobs) -> None:
     jobs.lease_s = 2 * PATIENT_LEASE_S
     with take_up(jobs, "build", ARGS) as first:
@@ -69,6 +70,7 @@ def test_a_living_equal_job_is_refused_with_its_id_before_its_lease_is_out(jobs:
         assert time.monotonic() - began < jobs.lease_s
 
 
+@pytest.mark.slow
 def test_a_dead_job_is_succeeded_once_its_lease_is_out(jobs: SqlJobs) -> None:
     dead = jobs.create("build", ARGS)
     jobs.begin(dead.job_id)
@@ -101,6 +103,7 @@ def test_a_run_that_can_give_no_more_signs_of_life_stops(
         run.pause(5)
 
 
+@pytest.mark.slow
 def test_a_run_whose_claim_went_to_another_stops(jobs: SqlJobs) -> None:
     late = jobs.create("build", ARGS)
     jobs.begin(late.job_id)
