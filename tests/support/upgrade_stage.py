@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from catalog.opening import Catalog, open_catalog
+from catalog.opening import Catalog
 from core.errors import Unavailable
 from core.indexing import Indexer
 from core.job_config import BulkConfig
@@ -24,7 +24,7 @@ from jobs.upgrade.rollout import VersionRollout
 from jobs.upgrade.serving import Change, RolloutStatus, arguments
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
-from tests.support.catalog_fixtures import sqlite_in
+from tests.support.catalog_fixtures import new_catalog
 from tests.support.local_encoder import LocalEncoder
 
 MODEL = "fake"
@@ -124,7 +124,7 @@ class Stage:
 
 @contextmanager
 def stage(folder: Path, products: int = 6) -> Iterator[Stage]:
-    catalog = open_catalog(sqlite_in(folder))
+    catalog = new_catalog(folder)
     made = Stage(catalog, MemoryStore(), FakeServe(configuration("old")))
     for number in range(products):
         made.put(f"p{number}")

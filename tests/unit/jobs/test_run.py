@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from catalog.jobs import SqlJobs
-from catalog.opening import open_catalog
 from core.errors import Conflict, InvalidInput, Unavailable
 from jobs.runner.context import JobRun, take_up
-from tests.support.catalog_fixtures import sqlite_in
+from tests.support.catalog_fixtures import new_catalog
 
 ARGS = {"model": "fake"}
 LEASE_S = 1.5
@@ -20,7 +19,7 @@ PATIENT_LEASE_S = 3.0
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[SqlJobs]:
-    catalog = open_catalog(sqlite_in(tmp_path))
+    catalog = new_catalog(tmp_path)
     yield SqlJobs(catalog.engine, lease_s=LEASE_S)
     catalog.close()
 
