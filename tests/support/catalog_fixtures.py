@@ -2,11 +2,12 @@
 
 import atexit
 import shutil
+import sqlite3
 import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,8 @@ def new_catalog(folder: Path) -> Catalog:
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(migrated(), file)
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("UPDATE catalog_id SET catalog_id = ?", (uuid.uuid4().hex,))
     return open_catalog(sqlite_in(folder))
 
 
