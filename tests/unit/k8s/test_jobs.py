@@ -11,6 +11,11 @@ from tests.support.manifests import ROOT, Manifest, of_kind, rayservice, render
 from vitrine.cli.main import app
 
 
+def parameters(command: str) -> list[Any]:
+    """The arguments and options that a command takes."""
+    return list(typer.main.get_command(app).commands[command].params)  # type: ignore[attr-defined]
+
+
 def entrypoint(folder: str) -> list[str]:
     (job,) = (each for each in render(folder) if each["kind"] in ("RayJob", "RayCronJob"))
     spec: dict[str, Any] = job["spec"].get("jobTemplate", job["spec"])
@@ -21,12 +26,9 @@ def entrypoint(folder: str) -> list[str]:
 def test_a_job_calls_a_command_with_options_that_it_takes(kind: str) -> None:
     program, command, *options = entrypoint(f"jobs/{kind}")
     assert (program, command, options[0]) == ("vitrine", kind, "--local")
-    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
-    known = {name for parameter in found.params for name in parameter.opts}
     given = {option for option in options if option.startswith("--")}
-    assert given <= known
-    required = {parameter.opts[0] for parameter in found.params if parameter.required}
-    assert required <= given
+    assert given <= {name for each in parameters(kind) for name in each.opts}
+    assert {each.opts[0] for each in parameters(kind) if each.required} <= given
 
 
 @pytest.mark.parametrize("kind", ["build", "evaluate", "verify"])
@@ -46,6 +48,7 @@ def test_a_job_reads_the_configuration_that_the_service_runs(kind: str) -> None:
         ]
 
 
+@pytest.mark.slow
 def test_the_weights_that_are_downloaded_are_those_that_the_configuration_names() -> None:
     (job,) = (each for each in render("jobs/weights") if each["kind"] == "Job")
     container = job["spec"]["template"]["spec"]["containers"][0]
@@ -65,8 +68,7 @@ def test_the_repair_on_schedule_calls_a_command_of_the_service() -> None:
     (job,) = (each for each in render("jobs/repair") if each["kind"] == "CronJob")
     (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     program, command, *options = container["command"]
-    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
-    known = {name for parameter in found.params for name in parameter.opts}
+    known = {name for each in parameters(command) for name in each.opts}
     assert program == "vitrine"
     assert {option for option in options if option.startswith("--")} <= known
     env = {each["name"]: each for each in container["env"]}
@@ -103,8 +105,8 @@ def test_it_calls_the_command_with_the_configuration_that_runs(verb: str) -> Non
     (container,) = pod_template(verb)["spec"]["containers"]
     program, command, config, place = container["command"]
     assert (program, command) == ("vitrine", verb)
-    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
-    assert [each.name for each in found.params if each.param_type_name == "argument"] == ["config", "place"]
+    arguments = [each.name for each in parameters(verb) if each.param_type_name == "argument"]
+    assert arguments == ["config", "place"]
     (mount,) = (each for each in container["volumeMounts"] if each["name"] == "config")
     assert Path(config).parent == Path(mount["mountPath"])
     (configmap,) = (
