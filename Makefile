@@ -6,7 +6,7 @@ MILVUS_VENV := .venv-milvus
 CLIENTS_VENV := .venv-clients
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-random lint generate clean
+.PHONY: help setup demo test test-unit test-unit-with-models test-unit-without-models test-random lint generate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,7 @@ demo: setup ## start the service with the synthetic catalog; Ctrl-C ends it
 	@exec $(BIN)/python -m demo.run $(DEMO_OPTIONS)
 
 # Files go as they come, the long ones first; by default those of most tests would.
+UNIT := $(BIN)/python -m pytest -q -m 'not slow' -p no:xdist
 IN_TWO := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 # The tests below tests/alone need the whole machine, of which others may take a part: each is run once more if it
 # fails, and the summary says so. Both calls are made. pytest ends with 5 where the options select no test: one call
@@ -53,8 +54,17 @@ test: setup $(MILVUS_VENV)/.installed $(CLIENTS_VENV)/.installed lint ## lint, t
 test-random: override TEST_OPTIONS += --hypothesis-profile=random
 test-random: test ## all tests, on other drawn examples each time: for every night
 
+# Two processes side by side, as most time of the one goes into PyTorch and its relatives, which the other does
+# not load. Processes of pytest-xdist would both load all.
+UNIT_WITH_MODELS := tests/unit/models tests/unit/demo tests/unit/benchmarks tests/unit/core
 test-unit: setup ## quick unit tests, without services: the loop of a working day
-	$(IN_TWO) tests/unit -m 'not slow' $(TEST_OPTIONS)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-unit-with-models test-unit-without-models
+
+test-unit-with-models:
+	@$(UNIT) $(UNIT_WITH_MODELS) $(TEST_OPTIONS)
+
+test-unit-without-models:
+	@$(UNIT) tests/unit $(UNIT_WITH_MODELS:%=--ignore %) $(TEST_OPTIONS)
 
 lint: setup ## ruff, mypy and, where npm is at hand, the checks of the page's JavaScript
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +68,7 @@ def imports(path: Path, at_import_time: bool = False) -> Iterator[str]:
     What is imported for type checkers alone is left out, and with `at_import_time` what functions import when
     they are called.
     """
-    tree = ast.parse(path.read_text())
+    tree = _parsed(path)
     for_types = {id(each) for node in tree.body if _is_for_types(node) for each in ast.walk(node)}
     for node in tree.body if at_import_time else ast.walk(tree):
         if id(node) in for_types:
@@ -76,6 +77,11 @@ def imports(path: Path, at_import_time: bool = False) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def _is_for_types(node: ast.stmt) -> bool:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from urllib.parse import unquote_to_bytes
 
 import httpcore
@@ -85,7 +86,7 @@ class Fetcher:
     ) -> None:
         self._limits = limits
         self._network = CheckedBackend(limits, resolve or SystemResolver(), httpcore.AnyIOBackend())
-        self._tls = tls or httpx.create_ssl_context()
+        self._tls = tls or _trusting()
 
     async def fetch(self, url: str) -> bytes:
         """Fetch one file.
@@ -262,6 +263,12 @@ def _check_status(response: httpcore.Response) -> None:
     refused = UnfetchableUrl(message)
     refused.status = status
     raise refused
+
+
+@cache
+def _trusting() -> ssl.SSLContext:
+    # To read the certificates takes up to a tenth of a second.
+    return httpx.create_ssl_context()
 
 
 def retry_after_s(value: str, now: datetime) -> float | None:

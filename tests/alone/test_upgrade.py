@@ -27,6 +27,7 @@ from tests.support.checkpoints import shallow_dinov2
 from tests.support.children import shown_on_failure
 from tests.support.indexed import pending
 from tests.support.traffic import PER_S, Traffic, image, new_image
+from tests.support.waiting import wait_until
 
 MODEL = "dinov2"
 PRODUCTS = 2000
@@ -213,14 +214,13 @@ def similarity(encoder: Encoder, *seeds: int) -> float:
 
 def check_collection(home: Path, catalog: Catalog, encoder: Encoder) -> None:
     """The collection holds exactly the images of the catalog, at their revisions."""
-    collection, deadline = encoder.info.collection, time.monotonic() + JOB_S
+    collection, ledger = encoder.info.collection, catalog.ledger
     store = MilvusStore(MilvusConfig(uri=f"unix:{home}/milvus.sock"))
     try:
         # Rows of images that are gone go with the next repair.
-        while (
-            catalog.ledger.missing(collection, 1) or catalog.ledger.obsolete(collection, 1)
-        ) and time.monotonic() < deadline:
-            time.sleep(0.5)
+        wait_until(
+            lambda: not (ledger.missing(collection, 1) or ledger.obsolete(collection, 1)), JOB_S, pause_s=0.5
+        )
         assert sorted(store.keys(collection)) == sorted(each.key for each in catalog.audit.images())
         assert store.alias_target(MODEL) == collection
     finally:
@@ -246,18 +246,14 @@ def live(client: httpx.Client) -> Sequence[dict[str, Any]]:
 
 
 def wait_until_indexed(client: httpx.Client, within_s: float = 300) -> None:
-    deadline = time.monotonic() + within_s
-    while pending(client) != 0:
-        assert time.monotonic() < deadline, client.get("/v1/stats").text
-        time.sleep(0.5)
+    wait_until(lambda: pending(client) == 0, within_s, lambda: client.get("/v1/stats").text, pause_s=0.5)
 
 
 def wait_until_swept(catalog: Catalog, versions: dict[int, Encoder]) -> None:
     """Until images that are gone are in no version any more, which the repair sees to."""
-    deadline = time.monotonic() + JOB_S
-    while any(catalog.ledger.obsolete(each.info.collection, 1) for each in versions.values()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_until(
+        lambda: not any(catalog.ledger.obsolete(each.info.collection, 1) for each in versions.values()), JOB_S
+    )
 
 
 def kill_midway(service: DemoService, client: httpx.Client, kind: str, **args: Any) -> None:

@@ -3,7 +3,6 @@
 import base64
 import io
 
-import httpx
 import numpy as np
 import pytest
 from openai import OpenAI
@@ -43,11 +42,3 @@ def test_the_official_client_embeds_64_large_images_and_one_fails_alone(official
     assert again.data[0].embedding == pytest.approx(vectors[63], abs=1e-3)
     # Three words, with the start and the end of the text.
     assert again.usage.prompt_tokens >= 5
-
-
-def test_weaviate_can_be_pointed_here(client: httpx.Client) -> None:
-    assert client.get("/.well-known/ready").status_code == 204
-    meta = client.get("/meta").json()
-    body = {"texts": ["a red dress"], "images": [base64.b64encode(noise(1)).decode()]}
-    answer = client.post("/vectorize", json=body).json()
-    assert len(answer["textVectors"][0]) == len(answer["imageVectors"][0]) == meta["dimension"]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from demo.catalog import demo_products
 from demo.service import WEIGHTS, DemoService
 from tests.support.indexed import pending
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -116,32 +117,18 @@ def test_an_import_takes_a_folder_over_once_and_its_products_are_found(
     again = done(client, "import", source=source)["result"]
     assert (again["unchanged"], again["created"], again["updated"]) == (3, 0, 0)
     assert (again["images_read"], again["images_unchanged"]) == (0, count)
-    deadline = time.monotonic() + 300
-    while pending(client) != 0:
-        assert time.monotonic() < deadline, "the repair has not encoded what was imported"
-        time.sleep(0.5)
+    wait_until(lambda: pending(client) == 0, 300, "the repair has not encoded what was imported")
     for name in images:
         query = [{"type": "product_id", "product_id": name}]
         assert client.post("/v1/search", json={"model": "dinov2", "query": query}).status_code == 200
         assert client.delete(f"/v1/products/{name}").status_code == 204
 
 
-def test_an_import_reads_no_folder_that_is_not_opened_to_it(client: httpx.Client) -> None:
-    answer = submit(client, "import", source={"kind": "folder", "path": "/etc"})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "args.source.path")
-    assert "opens no folder" in answer.json()["error"]["message"]
-
-
 def test_a_cancelled_job_ends_and_stays_canceled(service: DemoService, client: httpx.Client) -> None:
     job_id = submit(client, "sample", model="dinov2", pooling="cls+mean").json()["job_id"]
-    deadline = time.monotonic() + 60
-    while client.get(f"/v1/jobs/{job_id}").json()["state"] != "running":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: client.get(f"/v1/jobs/{job_id}").json()["state"] == "running", 60)
     assert client.delete(f"/v1/jobs/{job_id}").json()["state"] == "canceled"
-    while service.processes(f"jobs run {job_id}"):
-        assert time.monotonic() < deadline, "its process goes on"
-        time.sleep(0.1)
+    wait_until(lambda: not service.processes(f"jobs run {job_id}"), 60, "its process goes on")
     assert ended(client, job_id)["state"] == "canceled"
     assert job_id in [job["job_id"] for job in client.get("/v1/jobs").json()]
 
@@ -150,7 +137,3 @@ def test_a_job_that_cannot_be_done_fails_and_says_why(client: httpx.Client) -> N
     job = ended(client, submit(client, "build", model="dinov2", precision="fp7").json()["job_id"])
     assert job["state"] == "failed"
     assert job["error"].startswith("this candidate cannot be: precision")
-    refused = submit(client, "build", model="nothing")
-    assert refused.status_code == 404
-    message = refused.json()["error"]["message"]
-    assert message.startswith("there is no model 'nothing'; models: blip2, dinov2, openclip")

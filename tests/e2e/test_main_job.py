@@ -75,12 +75,6 @@ def test_an_image_and_a_text_together_move_the_result(client: httpx.Client) -> N
     assert found["results"][0]["product"]["attributes"]["type"] == "hat"
 
 
-def test_words_for_a_model_without_words_name_those_that_can(client: httpx.Client) -> None:
-    answer = client.post("/v1/search", json={"query": "a red dress", "model": "dinov2"})
-    assert answer.status_code == 422
-    assert "blip2, openclip" in answer.json()["error"]["message"]
-
-
 def test_no_replica_without_a_model_has_torch_in_memory(service: DemoService) -> None:
     with_torch = {
         name for process in service.processes("ray::") for name in _role(process) if _has_torch(process)

@@ -1,12 +1,15 @@
 """Catalogs on each database, and images to put into them. A pytest plugin."""
 
+import atexit
 import shutil
+import sqlite3
 import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -25,6 +28,26 @@ GREEN = NewImage(b"a green shirt", "image/webp", 60, 70)
 def sqlite_in(folder: Path) -> CatalogConfig:
     """A catalog whose database and files are in this folder."""
     return CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=f"{folder}/blobs")
+
+
+def new_catalog(folder: Path) -> Catalog:
+    """Open the catalog of this folder; where there is none, an empty one whose tables are a copy."""
+    file = folder / "catalog.sqlite"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(migrated(), file)
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("UPDATE catalog_id SET catalog_id = ?", (uuid.uuid4().hex,))
+    return open_catalog(sqlite_in(folder))
+
+
+@cache
+def migrated() -> Path:
+    """A SQLite file with all migrations, which take longer than a copy, for this process."""
+    folder = Path(tempfile.mkdtemp(prefix="vitrine-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    open_catalog(sqlite_in(folder)).close()
+    return folder / "catalog.sqlite"
 
 
 class Clock:
@@ -108,22 +131,13 @@ def catalog_config(database_url: str, tmp_path: Path) -> CatalogConfig:
     return CatalogConfig(database_url=database_url, blobs_url=f"{tmp_path}/blobs")
 
 
-@pytest.fixture(scope="session")
-def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with all migrations, for tests to copy."""
-    folder = tmp_path_factory.mktemp("migrated")
-    config = CatalogConfig(database_url=f"sqlite:///{folder}/catalog.db", blobs_url=f"{folder}/blobs")
-    open_catalog(config).close()
-    return folder / "catalog.db"
-
-
 @pytest.fixture
-def catalog(catalog_config: CatalogConfig, migrated_sqlite: Path) -> Iterator[Catalog]:
+def catalog(catalog_config: CatalogConfig) -> Iterator[Catalog]:
     """An empty catalog."""
     file = catalog_config.sqlalchemy_url.database
     if catalog_config.sqlalchemy_url.get_backend_name() == "sqlite" and file is not None:
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(migrated_sqlite, file)
+        shutil.copyfile(migrated(), file)
     opened = open_catalog(catalog_config)
     yield opened
     opened.close()

@@ -14,7 +14,6 @@ from fastapi import FastAPI
 
 from catalog.fetching.connections import FetchLimits
 from catalog.fetching.fetcher import Fetcher
-from catalog.opening import open_catalog
 from core.ensemble import EnsembleSearch
 from core.ports import EncoderClient, VectorStore
 from core.search import ModelSearch
@@ -23,7 +22,7 @@ from deployments.http.app import create_app
 from deployments.services.assembly import assemble
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
-from tests.support.catalog_fixtures import sqlite_in
+from tests.support.catalog_fixtures import new_catalog, sqlite_in
 from tests.support.servers import HostileServer
 
 
@@ -58,7 +57,7 @@ def local_service(
         milvus=MilvusConfig(uri="http://127.0.0.1:1"),
         **{"counts_ttl_s": 0, **settings},
     )
-    catalog = open_catalog(args.catalog)
+    catalog = new_catalog(folder)
     served = ServedModels(models=tuple(encoders))
     store = store or MemoryStore()
     members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}

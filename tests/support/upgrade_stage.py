@@ -24,7 +24,7 @@ from jobs.upgrade.rollout import VersionRollout
 from jobs.upgrade.serving import Change, RolloutStatus, arguments
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
-from tests.support.catalog_fixtures import sqlite_in
+from tests.support.catalog_fixtures import new_catalog
 from tests.support.local_encoder import LocalEncoder
 
 MODEL = "fake"
@@ -124,7 +124,7 @@ class Stage:
 
 @contextmanager
 def stage(folder: Path, products: int = 6) -> Iterator[Stage]:
-    catalog = open_catalog(sqlite_in(folder))
+    catalog = new_catalog(folder)
     made = Stage(catalog, MemoryStore(), FakeServe(configuration("old")))
     for number in range(products):
         made.put(f"p{number}")

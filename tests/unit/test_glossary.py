@@ -128,7 +128,6 @@ THEIRS = {
 
 ALLOWED = {
     # PNG and HTTP call a part of a file or of a body so.
-    "tests/e2e/test_odd_images.py": {"chunk", "chunks"},
     "tests/integration/catalog/test_fetching.py": {"chunks"},
     "tests/support/image_files.py": {"chunk"},
     "tests/unit/models/test_lenient.py": {"chunk"},

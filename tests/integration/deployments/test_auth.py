@@ -20,8 +20,8 @@ from ray.serve._private.client import ServeControllerClient
 from ray.serve.config import HTTPOptions
 from sqlalchemy import event, text
 
-from catalog.database import BUSY_TIMEOUT_S, CatalogConfig
-from catalog.opening import Catalog, open_catalog
+from catalog.database import BUSY_TIMEOUT_S
+from catalog.opening import Catalog
 from core.api_keys import NO_KEYS_NOTICE, ApiKey, digest, key_id_of
 from core.errors import ConfigError, Unauthenticated, Unavailable
 from core.types import Encoded, EncoderInput
@@ -30,6 +30,7 @@ from deployments.http.errors import GATEWAY_HEADER
 from deployments.http.middleware import FIRST_SEARCHES
 from deployments.replicas import gateway
 from deployments.replicas.gateway import GatewayReplica
+from tests.support.catalog_fixtures import new_catalog, sqlite_in
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
 
@@ -64,13 +65,9 @@ class SlowEncoder(LocalEncoder):
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    opened = open_catalog(_catalog_config(tmp_path))
+    opened = new_catalog(tmp_path)
     yield opened
     opened.close()
-
-
-def _catalog_config(folder: Path) -> CatalogConfig:
-    return CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs"))
 
 
 Build = Callable[..., FastAPI]
@@ -98,7 +95,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
 
 def gateway_args(folder: Path, **settings: Any) -> GatewayArgs:
     milvus = {"uri": "http://127.0.0.1:1"}
-    return GatewayArgs.model_validate({"catalog": _catalog_config(folder), "milvus": milvus, **settings})
+    return GatewayArgs.model_validate({"catalog": sqlite_in(folder), "milvus": milvus, **settings})
 
 
 @asynccontextmanager

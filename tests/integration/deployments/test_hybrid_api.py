@@ -93,6 +93,7 @@ async def test_text_is_answered_when_all_models_take_images_only(shop: Shop) -> 
     assert "cannot encode texts" in answer["skipped"]["ensemble"]
     refused = await shop.client.post("/v1/search", json={"query": "kimono", "model": "first"})
     assert refused.status_code == 422
+    assert "cannot encode texts; these can: " in refused.json()["error"]["message"]
 
 
 async def test_changes_are_found_at_once(shop: Shop) -> None:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from catalog.imports import RowError
 from catalog.opening import Catalog
 from core.errors import NotFound, Unavailable
 from core.jobs import Progress
@@ -15,6 +16,8 @@ from tests.support.catalog_fixtures import encoder
 
 pytestmark = pytest.mark.anyio
 BUILD = {"kind": "build", "args": {"model": "first"}}
+REMOTE = {"kind": "remote", "url": "https://x.test"}
+FOLDER = {"kind": "folder", "path": "/srv/shop"}
 
 
 @dataclass
@@ -141,9 +144,20 @@ async def test_logs_are_the_last_lines(client: httpx.AsyncClient, cluster: Clust
         ({"kind": "evaluate", "args": {"seed": 1.5}}, "args.seed"),
         ({"kind": "verify", "args": {"repair": "true"}}, "args.repair"),
         ({"kind": "prune", "args": {"model": "first", "keep": True}}, "args.keep"),
-        (
-            {"kind": "import", "args": {"source": {"kind": "remote", "url": "http://x", "page_size": "9"}}},
-            "args.source.remote.page_size",
+        *(
+            ({"kind": "import", "args": args}, f"args{param}")
+            for args, param in (
+                ({}, ".source"),
+                ({"source": {"kind": "ftp"}}, ".source"),
+                ({"source": FOLDER | {"recursive": True}}, ".source.folder.recursive"),
+                ({"source": {"kind": "folder", "path": "${HOME}"}}, ""),
+                ({"source": REMOTE | {"token_env": "HOME"}}, ".source.remote.token_env"),
+                ({"source": REMOTE | {"page_size": "9"}}, ".source.remote.page_size"),
+                ({"source": FOLDER, "max_delete_percent": 101}, ".max_delete_percent"),
+                ({"source": {"kind": "folder", "path": "/etc"}}, ".source.path"),
+                ({"source": {"kind": "folder", "path": "/srv/shop/../etc"}}, ".source.path"),
+                ({"source": {"kind": "manifest", "path": "/srv/shops.csv"}}, ".source.path"),
+            )
         ),
         ({"kind": "build", "arguments": {}}, "arguments"),
         ({}, "kind"),
@@ -251,3 +265,31 @@ async def test_the_report_of_an_evaluation_is_a_page_that_loads_nothing(
     assert answer.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert (await client.get("/v1/jobs/none/report")).status_code == 404
+
+
+async def test_an_import_is_taken_and_an_equal_one_refused(client: httpx.AsyncClient) -> None:
+    fields = {"product_id": "sku", "images": ["front", "back"]}
+    source = {"kind": "manifest", "path": "/srv/shop/shop.csv", "fields": fields}
+    body = {"kind": "import", "args": {"source": source, "delete_missing": True}}
+    answer = await client.post("/v1/jobs", json=body)
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["args"] == {"source": source, "delete_missing": True}
+    again = await client.post("/v1/jobs", json=body)
+    assert again.status_code == 409
+    assert answer.json()["job_id"] in again.json()["error"]["message"]
+
+
+async def test_broken_rows_are_listed_page_by_page(client: httpx.AsyncClient, catalog: Catalog) -> None:
+    job = (await client.post("/v1/jobs", json={"kind": "import", "args": {"source": FOLDER}})).json()[
+        "job_id"
+    ]
+    assert (await client.get(f"/v1/jobs/{job}/errors")).status_code == 404
+    state = catalog.imports.begin("shop", "plan", job)
+    broken = [RowError(row, None if row == 2 else f"p{row}", "cut off") for row in range(1, 6)]
+    catalog.imports.save(state, {}, broken)
+    first = (await client.get(f"/v1/jobs/{job}/errors?limit=2")).json()
+    assert [each["row"] for each in first] == [1, 2]
+    assert first[1] == {"row": 2, "product_id": None, "error": "cut off"}
+    rest = (await client.get(f"/v1/jobs/{job}/errors?after=2")).json()
+    assert [each["row"] for each in rest] == [3, 4, 5]
+    assert (await client.get("/v1/jobs/import-none/errors")).status_code == 404

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from catalog.database import CatalogConfig
-from catalog.opening import Catalog, open_catalog
+from catalog.opening import Catalog
 from core.ensemble import EnsembleSearch
 from core.indexing import Indexer
 from core.search import ModelSearch
@@ -19,6 +18,7 @@ from deployments.replicas.handles import Scale
 from deployments.services.encoders import EncoderSet
 from deployments.services.status import Readiness, Status, cached_counts
 from milvus.memory import MemoryStore
+from tests.support.catalog_fixtures import new_catalog
 from tests.support.local_encoder import LocalEncoder
 
 COLORS = ("red", "lime", "blue", "white")
@@ -38,9 +38,7 @@ class WatchedEncoder(LocalEncoder):
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    opened = open_catalog(
-        CatalogConfig(database_url=f"sqlite:///{tmp_path}/catalog.sqlite", blobs_url=str(tmp_path / "blobs"))
-    )
+    opened = new_catalog(tmp_path)
     for color in COLORS:
         buffer = io.BytesIO()
         Image.new("RGB", (8, 8), color).save(buffer, "PNG")

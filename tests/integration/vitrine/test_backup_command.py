@@ -8,7 +8,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from catalog.opening import open_catalog
-from core.errors import ConfigError
 from deployments.config_check.serve_file import catalog_of
 from tests.support.upgrade_stage import image
 from vitrine.cli.main import app
@@ -54,13 +53,3 @@ def test_a_backup_that_lacks_an_image_file_says_so(tmp_path: Path, monkeypatch: 
     made = run("backup", str(DEMO), str(tmp_path / "backups"))
     assert made.exit_code == Exit.REFUSED
     assert "1 image files are missing, such as " in made.stderr
-
-
-@pytest.mark.parametrize("command", ["backup", "restore"])
-def test_a_variable_that_is_not_set_is_named(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("VITRINE_HOME", raising=False)
-    refused = run(command, str(DEMO), str(tmp_path))
-    assert isinstance(refused.exception, ConfigError)
-    assert "refers to ${VITRINE_HOME}, which is not set" in refused.exception.message

@@ -75,7 +75,7 @@ def dashboard() -> Iterator[Dashboard]:
 @contextmanager
 def running() -> Iterator[Dashboard]:
     with Dashboard(("127.0.0.1", 0), Answers) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield server
         server.shutdown()

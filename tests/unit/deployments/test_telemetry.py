@@ -1,19 +1,37 @@
-"""Telemetry: stages become metrics and spans, lines carry the id of their request."""
+"""Telemetry: stages become metrics and spans, lines carry the id of their request, and metrics have good names."""
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from ray.serve.context import _get_serve_request_context, _serve_request_context
 
 from core.errors import InvalidImage
-from core.telemetry import Stage, answering, watch_stages
-from deployments.observability.metrics import ERRORS, STAGE_SECONDS
+from core.telemetry import STAGES, Stage, answering, current_request_id, watch_stages
+from deployments.observability.metrics import (
+    ERRORS,
+    METRICS,
+    STAGE_SECONDS,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    table,
+)
 from deployments.observability.telemetry import (
     ServeLogHandler,
     answer_headers,
+    as_request,
+    called,
     error_type,
+    id_headers,
     mark_failed,
+    new_request_id,
     past_span,
     recorded_stage,
     span,
@@ -140,3 +158,96 @@ def test_serve_gets_a_processor_that_sends_by_otlp(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     (processor,) = span_processors()
     processor.shutdown()
+
+
+@contextmanager
+def in_serve(request_id: str) -> Iterator[None]:
+    """Be a replica that Serve has called for a request."""
+    context = replace(_get_serve_request_context(), request_id=request_id, route="/v1/search")
+    token = _serve_request_context.set(context)
+    yield
+    _serve_request_context.reset(token)
+
+
+def test_an_id_reaches_handles_and_stores_for_the_time_of_the_request() -> None:
+    with as_request("shop-17"):
+        assert _get_serve_request_context().request_id == current_request_id() == "shop-17"
+    assert _get_serve_request_context().request_id == current_request_id() == ""
+
+
+def test_the_rest_of_what_serve_knows_stays() -> None:
+    with in_serve("not a clean id"), as_request("shop-17"):
+        assert _get_serve_request_context().route == "/v1/search"
+        assert _get_serve_request_context().request_id == "shop-17"
+
+
+def test_a_replica_works_for_the_request_of_its_caller() -> None:
+    with in_serve("shop-17"), called("encode", "openclip", 1):
+        assert current_request_id() == "shop-17"
+
+
+def test_the_caller_learns_its_id_once() -> None:
+    assert id_headers("shop-17") == {"X-Request-ID": "shop-17"}
+    with in_serve("shop-17"):
+        assert id_headers("shop-17") == {}, "Serve's server echoes it"
+        assert id_headers("another") == {"X-Request-ID": "another"}
+
+
+def test_work_that_nobody_asked_for_has_ids_that_say_what_it_is() -> None:
+    assert new_request_id("repair").startswith("repair-")
+    assert len({new_request_id() for _ in range(3)}) == 3
+
+
+UNITS = ("seconds", "images", "size")
+
+
+def test_every_metric_has_a_row() -> None:
+    rows = [line for line in table().splitlines() if line.startswith("| `ray_vitrine_")]
+    assert len(rows) == len(METRICS) > 10
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_names_say_what_is_counted_and_in_which_unit(metric: Metric) -> None:
+    # https://prometheus.io/docs/practices/naming/
+    assert re.fullmatch(r"vitrine_[a-z_]+", metric.name)
+    assert metric.name.endswith("_total") == isinstance(metric, Counter)
+    assert isinstance(metric, Counter) or metric.name.endswith(UNITS)
+    assert metric.help.endswith(".")
+    assert not {"application", "deployment", "replica"} & set(metric.labels), "Serve adds these"
+    if isinstance(metric, Histogram):
+        assert list(metric.buckets) == sorted(set(metric.buckets))
+
+
+def test_every_metric_has_a_name_of_its_own() -> None:
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+def test_every_stage_is_explained() -> None:
+    assert [stage for stage in STAGES if f"`{stage}`" not in STAGE_SECONDS.help] == []
+
+
+@pytest.mark.parametrize("record", ["add", "set", "observe"])
+def test_a_metric_that_ray_refuses_is_logged_once_and_fails_nobody(
+    record: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kinds: dict[str, type[Metric]] = {"add": Counter, "set": Gauge, "observe": Histogram}
+    metric = kinds[record](f"vitrine_{record}_seconds", "Refused.")
+
+    def refuse(_value: float, _labels: dict[str, str]) -> None:
+        raise ValueError("Ray has shut down")
+
+    monkeypatch.setitem(vars(metric), "_exported", SimpleNamespace(inc=refuse, set=refuse, observe=refuse))
+    for _ in range(3):
+        getattr(metric, record)(1.0)
+    assert [each.getMessage() for each in caplog.records] == [
+        f"{metric.name} cannot be recorded; this is logged once"
+    ]
+    assert "Ray has shut down" in caplog.text
+
+
+def test_counting_nothing_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = RecordedMetrics(monkeypatch)
+    for metric in METRICS:
+        if isinstance(metric, Counter):
+            metric.add(0, **dict.fromkeys(metric.labels, "x"))
+    assert recorded.values == []

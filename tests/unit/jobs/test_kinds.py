@@ -1,6 +1,8 @@
 """Kinds of jobs: each has a function, and arguments that are checked alike."""
 
 from typing import get_type_hints
+import re
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -26,6 +28,13 @@ def test_every_verb_of_a_candidate_takes_the_same_fields(kind: str) -> None:
     args = KINDS[kind].model_validate(given)
     assert isinstance(args, Candidate)
     assert args.changes == {"checkpoint": "large", "pooling": "mean"}
+
+
+def test_the_page_offers_every_field_of_a_candidate() -> None:
+    page = Path(__file__).parents[3] / "deployments" / "web" / "js" / "upgrade.js"
+    found = re.search(r"^const CANDIDATE = \[\n(.*?)^\];", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    assert tuple(re.findall(r'^ *\["(\w+)"', found[1], re.MULTILINE)) == VERSION_FIELDS
 
 
 def test_a_candidate_without_a_model_is_refused() -> None:

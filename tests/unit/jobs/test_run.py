@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from catalog.jobs import SqlJobs
-from catalog.opening import open_catalog
 from core.errors import Conflict, InvalidInput, Unavailable
 from jobs.runner.context import JobRun, take_up
-from tests.support.catalog_fixtures import sqlite_in
+from tests.support.catalog_fixtures import new_catalog
 
 ARGS = {"model": "fake"}
 LEASE_S = 1.5
@@ -20,7 +19,7 @@ PATIENT_LEASE_S = 3.0
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[SqlJobs]:
-    catalog = open_catalog(sqlite_in(tmp_path))
+    catalog = new_catalog(tmp_path)
     yield SqlJobs(catalog.engine, lease_s=LEASE_S)
     catalog.close()
 
@@ -60,6 +59,7 @@ def test_a_long_run_keeps_its_lease(jobs: SqlJobs) -> None:
         assert jobs.get(run.job.job_id).state == "running"
 
 
+@pytest.mark.slow
 def test_a_living_equal_job_is_refused_with_its_id_before_its_lease_is_out(jobs: SqlJobs) -> None:
     jobs.lease_s = 2 * PATIENT_LEASE_S
     with take_up(jobs, "build", ARGS) as first:
@@ -69,6 +69,7 @@ def test_a_living_equal_job_is_refused_with_its_id_before_its_lease_is_out(jobs:
         assert time.monotonic() - began < jobs.lease_s
 
 
+@pytest.mark.slow
 def test_a_dead_job_is_succeeded_once_its_lease_is_out(jobs: SqlJobs) -> None:
     dead = jobs.create("build", ARGS)
     jobs.begin(dead.job_id)
@@ -101,6 +102,7 @@ def test_a_run_that_can_give_no_more_signs_of_life_stops(
         run.pause(5)
 
 
+@pytest.mark.slow
 def test_a_run_whose_claim_went_to_another_stops(jobs: SqlJobs) -> None:
     late = jobs.create("build", ARGS)
     jobs.begin(late.job_id)

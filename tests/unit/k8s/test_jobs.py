@@ -1,13 +1,19 @@
-"""Bulk jobs call commands that there are, with options that they take."""
+"""Jobs call commands that there are, with options that they take and the configuration that runs."""
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
-from tests.support.manifests import ROOT, rayservice, render
+from tests.support.manifests import ROOT, Manifest, of_kind, rayservice, render
 from vitrine.cli.main import app
+
+
+def parameters(command: str) -> list[Any]:
+    """The arguments and options that a command takes."""
+    return list(typer.main.get_command(app).commands[command].params)  # type: ignore[attr-defined]
 
 
 def entrypoint(folder: str) -> list[str]:
@@ -20,12 +26,9 @@ def entrypoint(folder: str) -> list[str]:
 def test_a_job_calls_a_command_with_options_that_it_takes(kind: str) -> None:
     program, command, *options = entrypoint(f"jobs/{kind}")
     assert (program, command, options[0]) == ("vitrine", kind, "--local")
-    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
-    known = {name for parameter in found.params for name in parameter.opts}
     given = {option for option in options if option.startswith("--")}
-    assert given <= known
-    required = {parameter.opts[0] for parameter in found.params if parameter.required}
-    assert required <= given
+    assert given <= {name for each in parameters(kind) for name in each.opts}
+    assert {each.opts[0] for each in parameters(kind) if each.required} <= given
 
 
 @pytest.mark.parametrize("kind", ["build", "evaluate", "verify"])
@@ -45,6 +48,7 @@ def test_a_job_reads_the_configuration_that_the_service_runs(kind: str) -> None:
         ]
 
 
+@pytest.mark.slow
 def test_the_weights_that_are_downloaded_are_those_that_the_configuration_names() -> None:
     (job,) = (each for each in render("jobs/weights") if each["kind"] == "Job")
     container = job["spec"]["template"]["spec"]["containers"][0]
@@ -64,8 +68,7 @@ def test_the_repair_on_schedule_calls_a_command_of_the_service() -> None:
     (job,) = (each for each in render("jobs/repair") if each["kind"] == "CronJob")
     (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     program, command, *options = container["command"]
-    found = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
-    known = {name for parameter in found.params for name in parameter.opts}
+    known = {name for each in parameters(command) for name in each.opts}
     assert program == "vitrine"
     assert {option for option in options if option.startswith("--")} <= known
     env = {each["name"]: each for each in container["env"]}
@@ -86,3 +89,58 @@ def test_the_image_with_weights_has_the_same_as_the_claim() -> None:
     baked = [each.removeprefix("RUN ") for each in downloads((ROOT / "Dockerfile").read_text())]
     assert downloads(script) == baked
     assert len(baked) == 3
+
+
+KINDS = {"backup": "CronJob", "restore": "Job"}
+
+
+def pod_template(verb: str) -> Manifest:
+    (job,) = of_kind(f"jobs/{verb}", KINDS[verb])
+    template: Manifest = job["spec"].get("jobTemplate", job)["spec"]["template"]
+    return template
+
+
+@pytest.mark.parametrize("verb", KINDS)
+def test_it_calls_the_command_with_the_configuration_that_runs(verb: str) -> None:
+    (container,) = pod_template(verb)["spec"]["containers"]
+    program, command, config, place = container["command"]
+    assert (program, command) == ("vitrine", verb)
+    arguments = [each.name for each in parameters(verb) if each.param_type_name == "argument"]
+    assert arguments == ["config", "place"]
+    (mount,) = (each for each in container["volumeMounts"] if each["name"] == "config")
+    assert Path(config).parent == Path(mount["mountPath"])
+    (configmap,) = (
+        each for each in of_kind("overlays/gpu", "ConfigMap") if "serve_config.yaml" in each["data"]
+    )
+    volumes = {each["name"]: each for each in pod_template(verb)["spec"]["volumes"]}
+    assert volumes["config"]["configMap"]["name"] == configmap["metadata"]["name"]
+    assert place == "$(VITRINE_BACKUP_URL)"
+    assert container["envFrom"] == [{"secretRef": {"name": "vitrine"}}]
+    assert "VITRINE_BACKUP_URL" in (ROOT / "docs" / "backup.md").read_text()
+
+
+@pytest.mark.parametrize("verb", KINDS)
+def test_its_pod_is_under_the_policies_and_has_no_rights(verb: str) -> None:
+    template = pod_template(verb)
+    assert template["metadata"]["labels"]["app.kubernetes.io/part-of"] == "vitrine"
+    # The budget counts the pods of the gateway by this label.
+    assert template["metadata"]["labels"]["app.kubernetes.io/component"] == verb
+    assert template["spec"]["automountServiceAccountToken"] is False
+    (container,) = template["spec"]["containers"]
+    # The dump is written there.
+    assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
+
+
+def test_two_backups_never_run_at_once() -> None:
+    (job,) = of_kind("jobs/backup", "CronJob")
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+
+
+def test_the_image_brings_pg_dump() -> None:
+    assert '"postgresql-client-${POSTGRESQL}"' in (ROOT / "Dockerfile").read_text()
+
+
+def test_jobs_and_service_run_the_same_image() -> None:
+    head = rayservice("overlays/gpu")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
+    images = {pod_template(verb)["spec"]["containers"][0]["image"] for verb in KINDS}
+    assert images == {head["spec"]["containers"][0]["image"]}

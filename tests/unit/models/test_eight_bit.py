@@ -18,6 +18,8 @@ from models.torch_encoder import place
 from tests.support.checkpoints import DEMO
 from tests.support.image_files import file, smooth
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -47,7 +49,6 @@ def config(directory: Path, precision: Precision) -> EncoderConfig:
     )
 
 
-@pytest.mark.slow
 def test_vectors_stay_close(wide: Path) -> None:
     embedded = []
     for precision in ("fp32", "int8"):
