@@ -1,0 +1,159 @@
+"""Where the run takes place: a real PostgreSQL, a real Milvus server, and the service's parts in this process."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+
+import psycopg
+from pymilvus import MilvusClient
+
+from benchmarks.scale.corpus import Batch, Corpus, vector_of
+from catalog.database import CatalogConfig
+from catalog.opening import Catalog, open_catalog
+from core.errors import UnsupportedModality
+from core.index_rows import IndexRows
+from core.types import (
+    Captioned,
+    Encoded,
+    EncoderInfo,
+    EncoderInput,
+    IndexItem,
+    NewImage,
+    TokenCount,
+    Vector,
+    VectorRow,
+)
+from milvus.config import MilvusConfig
+from milvus.store import MilvusStore
+
+MODEL = "scale"
+_SHARED_IMAGE = NewImage(b"every product has this file, which no model reads", "image/jpeg", 1000, 1000)
+_INDEXED_S = 1_800.0
+_LOADING_S = 15.0
+_AHEAD = 2
+"""Batches that wait for Milvus while the catalog takes further ones."""
+
+
+class MadeEncoder:
+    """An encoder that computes nothing: the query of a number has its vector, any file one made of its bytes."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.name = MODEL
+        self._corpus = corpus
+        self.info = EncoderInfo(
+            MODEL, "fake", "", "0" * 12, corpus.dimension, ("image", "text"), "float32", "cpu"
+        )
+
+    async def describe(self) -> EncoderInfo:
+        return self.info
+
+    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
+        return Encoded(self.info, [self._vector(each) for each in inputs])
+
+    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
+        return TokenCount(len(texts))
+
+    async def caption(self, _images: Sequence[bytes]) -> Captioned:
+        raise UnsupportedModality(f"{self.name} writes no captions")
+
+    def _vector(self, item: EncoderInput) -> Vector:
+        if isinstance(item, str):
+            return self._corpus.queries[int(item)]
+        return vector_of(item if isinstance(item, bytes) else item.data, self._corpus.dimension)
+
+
+class Stage:
+    """A catalog, a store and an encoder that grow together."""
+
+    def __init__(self, corpus: Corpus, catalog: CatalogConfig, milvus: MilvusConfig) -> None:
+        self.corpus = corpus
+        self.catalog_config, self.milvus_config = catalog, milvus
+        self.catalog: Catalog = open_catalog(catalog)
+        self.store = MilvusStore(milvus)
+        self.encoder = MadeEncoder(corpus)
+        self.rows = IndexRows(self.store, self.catalog.ledger)
+        self.rows.prepare(self.encoder.info)
+
+    @property
+    def collection(self) -> str:
+        """The collection of all vectors."""
+        return self.encoder.info.collection
+
+    def fill(self, size: int) -> float:
+        """Grow to so many products, all indexed; returns the seconds that this took, without Milvus's index."""
+        started = time.perf_counter()
+        with ThreadPoolExecutor(1, "milvus") as pool:
+            waiting: list[Future[None]] = []
+            for batch in self.corpus.grow(size):
+                items = _put(self.catalog, self.collection, batch)
+                waiting.append(pool.submit(self._index, batch, items))
+                while len(waiting) > _AHEAD:
+                    waiting.pop(0).result()
+            for each in waiting:
+                each.result()
+        return time.perf_counter() - started
+
+    def settle(self) -> float:
+        """Bring database and Milvus to the state of a catalog that stands; returns the seconds that this took.
+
+        What was just written Milvus searches without an index, and builds one meanwhile on the same cores.
+        """
+        started = time.perf_counter()
+        with psycopg.connect(self.catalog_config.database_url, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE")
+        with closing(MilvusClient(self.milvus_config.uri)) as client:
+            client.flush(self.collection)
+            deadline = time.monotonic() + _INDEXED_S
+            while True:
+                index = client.describe_index(self.collection, "embedding")
+                if index["indexed_rows"] >= self.corpus.size and index["pending_index_rows"] == 0:
+                    break
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"Milvus did not index the rows within {_INDEXED_S:.0f} s: {index}")
+                time.sleep(1)
+        # Milvus does not report when it has loaded a new index.
+        time.sleep(_LOADING_S)
+        return time.perf_counter() - started
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.store.close()
+        self.catalog.close()
+
+    def _index(self, batch: Batch, items: Sequence[IndexItem]) -> None:
+        rows = [VectorRow(item, vector) for item, vector in zip(items, batch.vectors, strict=True)]
+        self.store.upsert(self.collection, rows)
+        if self.catalog.ledger.settle(self.collection, items):
+            raise RuntimeError("rows became obsolete although nobody else writes")
+
+
+def _put(catalog: Catalog, collection: str, batch: Batch) -> list[IndexItem]:
+    """Put the products of a batch; returns the images to index in their order, with open rows."""
+    items = []
+    for index in range(len(batch)):
+        product, _ = catalog.products.put(
+            batch.product_id(index), *_texts(batch, index), batch.attributes(index), [_SHARED_IMAGE]
+        )
+        (image,) = product.images
+        items.append(
+            IndexItem(image.image_id, image.revision, product.product_id, image.sha256, product.attributes)
+        )
+    catalog.ledger.open(collection, items)
+    return items
+
+
+def _texts(batch: Batch, index: int) -> tuple[str, str]:
+    attributes = batch.attributes(index)
+    title = f"A {attributes['color']} product of {attributes['brand']}"
+    return title, f"{title}, number {batch.first + index}, for every day."
+
+
+@contextmanager
+def stage(corpus: Corpus, postgres_url: str, milvus: MilvusConfig, folder: str) -> Iterator[Stage]:
+    """Open an empty catalog in this database, with its files in the folder, over this Milvus."""
+    opened = Stage(corpus, CatalogConfig(database_url=postgres_url, blobs_url=f"{folder}/blobs"), milvus)
+    try:
+        yield opened
+    finally:
+        opened.close()
