@@ -6,6 +6,7 @@ from typing import Protocol
 from core.errors import VitrineError
 from core.filters import Filter
 from core.types import (
+    Attributes,
     Captioned,
     CollectionInfo,
     Encoded,
@@ -211,6 +212,9 @@ class VectorStore(Protocol):
 
     def alias_target(self, alias: str) -> str | None:
         """Name the collection behind the alias."""
+
+    def check_attributes(self, attributes: Attributes) -> None:
+        """Raise InvalidInput for attributes of a product that new collections cannot hold."""
 
     def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
         """Write rows by key; returns when they are durable and visible to searches."""

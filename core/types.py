@@ -34,7 +34,8 @@ class EncoderInfo:
     `fingerprint` is 12 lower-case hex digits over everything that changes a vector: weights, revision,
     preprocessing, pooling, precision and dimension. `captions` is the same over everything that changes a caption,
     or None where the encoder writes none. Vectors do not depend on it, so it is not part of the version that the
-    catalog registers.
+    catalog registers. `index_schema` is a hash of the attributes that have fields of their own in the collection, or
+    empty where none has. Encoders do not know it: whoever asks one sets it.
     """
 
     name: str
@@ -46,11 +47,12 @@ class EncoderInfo:
     precision: str
     device: str
     captions: str | None = None
+    index_schema: str = ""
 
     @property
     def collection(self) -> str:
         """The Milvus collection that holds this version's vectors."""
-        return f"{self.name}_{self.fingerprint}"
+        return "_".join(part for part in (self.name, self.fingerprint, self.index_schema) if part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -223,19 +224,21 @@ class LocalEncoder:
     Several calls may run at once: while one is in the model, the images of the next are decoded.
     """
 
-    def __init__(self, encoder: Encoder, decode_threads: int) -> None:
+    def __init__(self, encoder: Encoder, decode_threads: int, index_schema: str = "") -> None:
+        """`index_schema` is that of the collections, which encoders do not know."""
         self.name = encoder.info.name
         self._encoder = encoder
+        self._info = replace(encoder.info, index_schema=index_schema)
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def describe(self) -> EncoderInfo:
         """Return the version that is loaded."""
-        return self._encoder.info
+        return self._info
 
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Embed images and texts, in input order; each succeeds or fails alone."""
-        return Encoded(self._encoder.info, await self._answer(inputs, self._encoder.encode_images))
+        return Encoded(self._info, await self._answer(inputs, self._encoder.encode_images))
 
     async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
         """Count the tokens that the model reads of these texts."""
@@ -247,7 +250,7 @@ class LocalEncoder:
         Raises:
             UnsupportedModality: the encoder writes no captions.
         """
-        return Captioned(self._encoder.info, await self._answer(images, self._encoder.caption))
+        return Captioned(self._info, await self._answer(images, self._encoder.caption))
 
     async def _answer(
         self, inputs: Sequence[EncoderInput], see: Callable[[Sequence[Pixels]], list[T]]

@@ -137,7 +137,9 @@ class RepairReplica:
         return [*self._loops, *(loop for loops in self._loops_of_model.values() for loop in loops)]
 
     def _encoder(self, name: str, deadline_s: float) -> HandleEncoder:
-        return HandleEncoder(name, deadline_s, self._scales.of, starts=False)
+        return HandleEncoder(
+            name, deadline_s, self._scales.of, starts=False, index_schema=self._args.milvus.index_schema
+        )
 
     def _repair(self, name: str, encoder: HandleEncoder) -> list[asyncio.Task[None]]:
         ledger = self._catalog.ledger

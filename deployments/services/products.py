@@ -19,7 +19,6 @@ from core.types import Attributes, IndexItem, NewImage, Product, row_key
 from deployments.http.middleware import ending_at
 from deployments.observability.telemetry import apart_from_request
 from deployments.services.encoders import EncoderSet
-from milvus.schema import index_attributes
 
 MAX_PRODUCTS = 2_000
 """Products that are read; of a larger catalog a random sample."""
@@ -50,6 +49,7 @@ class ProductWrites:
         self, catalog: Catalog, store: VectorStore, encoders: EncoderSet, wait_s: float, check: StoreCheck
     ) -> None:
         self._catalog = catalog
+        self._store = store
         self._rows = IndexRows(store, catalog.ledger, check)
         self._wait_s = wait_s
         self._indexers = {
@@ -78,7 +78,7 @@ class ProductWrites:
             InvalidInput: something cannot be stored or indexed; then nothing is stored.
         """
         try:
-            index_attributes(attributes)
+            self._store.check_attributes(attributes)
         except VitrineError as error:
             raise error.at("attributes") from None
         before = await asyncio.to_thread(self._catalog.products.get_many, [product_id])

@@ -3,13 +3,13 @@
 The ledger is the only checkpoint: what is in it is done, so a build that was killed goes on there.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from catalog.opening import Catalog
 from core.errors import InvalidInput
 from core.index_rows import GRACE_S, IndexRows
-from core.job_config import BulkConfig, FileImportConfig
+from core.job_config import FileImportConfig
 from core.jobs import BuildArgs, JobArgs, SampleArgs, version_facts
 from core.telemetry import current_request_id
 from core.types import EncoderInfo
@@ -62,7 +62,7 @@ def build_collection(
         Unavailable: encoder or store were away for longer than the configured patience.
     """
     run.report(stage="loading the model")
-    info = describe(encoder, settings.bulk, load)
+    info = describe(encoder, settings, load)
     run.claim(f"collection {info.collection}")
     return complete(run, settings, catalog, encoder, info, share, load, settings.bulk.file_import)
 
@@ -125,14 +125,14 @@ def complete(
     )
 
 
-def describe(encoder: EncoderSettings, bulk: BulkConfig, load: Load = load_encoder) -> EncoderInfo:
+def describe(encoder: EncoderSettings, settings: Settings, load: Load = load_encoder) -> EncoderInfo:
     """Load the model on a machine that can, and read its version: the fingerprint depends on the weights.
 
     Raises:
         ConfigError: the model does not load.
     """
-    info: EncoderInfo = run_task(encoder.resources(bulk), _load_and_describe, encoder.config, load)
-    return info
+    info: EncoderInfo = run_task(encoder.resources(settings.bulk), _load_and_describe, encoder.config, load)
+    return replace(info, index_schema=settings.milvus.index_schema)
 
 
 def _load_and_describe(config: EncoderConfig, load: Load) -> EncoderInfo:

@@ -50,7 +50,7 @@ def evaluate(
         Unavailable: a model or the store is away.
     """
     settings, catalog = context.settings, context.catalog
-    encode = encode or encode_on_cluster(settings.bulk)
+    encode = encode or encode_on_cluster(settings)
     config = _config(settings.evaluation, args)
     compared = comparison(settings, args, _indexed_models(context), candidate)
     context.run.report(stage="reading the queries")

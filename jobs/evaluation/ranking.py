@@ -13,7 +13,7 @@ from core.batching import batched
 from core.ensemble import EnsembleSearch
 from core.errors import Conflict, InvalidInput, Unavailable, UnsupportedModality, VitrineError
 from core.filters import Filter
-from core.job_config import BulkConfig, EvaluationConfig
+from core.job_config import EvaluationConfig
 from core.ports import EncoderClient, VectorStore
 from core.search import ModelSearch, SearchQuery
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, TokenCount, Vector, row_key
@@ -21,7 +21,7 @@ from jobs.evaluation.labels import JudgedQuery
 from jobs.evaluation.queries import draw
 from jobs.evaluation.result import System
 from jobs.runner.cluster import run_task
-from jobs.runner.settings import EncoderSettings
+from jobs.runner.settings import EncoderSettings, Settings
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
@@ -63,12 +63,13 @@ class EncodedInputs:
         raise UnsupportedModality(f"{len(images)} images were embedded, not captioned")
 
 
-def encode_on_cluster(bulk: BulkConfig) -> Encode:
+def encode_on_cluster(settings: Settings) -> Encode:
     """Encode in a Ray task with the resources of a copy of the model in bulk jobs."""
 
     def encode(encoder: EncoderSettings, inputs: Sequence[EncoderInput]) -> Encoded:
-        encoded: Encoded = run_task(encoder.resources(bulk), encode_here, encoder.config, list(inputs))
-        return encoded
+        resources = encoder.resources(settings.bulk)
+        encoded: Encoded = run_task(resources, encode_here, encoder.config, list(inputs))
+        return replace(encoded, info=replace(encoded.info, index_schema=settings.milvus.index_schema))
 
     return encode
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.opening import Catalog, open_catalog
@@ -57,7 +57,8 @@ def _measure(settings: Settings, encoder: EncoderSettings, images: int, asked: f
         took_s = time.perf_counter() - began
     finally:
         catalog.close()
-    return Measurement(loaded.info, done, startup_s, done / took_s if done else None)
+    info = replace(loaded.info, index_schema=settings.milvus.index_schema)
+    return Measurement(info, done, startup_s, done / took_s if done else None)
 
 
 async def _encode(

@@ -50,7 +50,7 @@ def promote(context: JobContext, args: JobArgs) -> dict[str, Any]:
     with begun(context, RunningServe(), args.model) as upgrade:
         candidate = context.settings.encoder(args.model, args.changes)
         context.run.report(stage="loading the model")
-        info = describe(candidate, context.settings.bulk)
+        info = describe(candidate, context.settings)
         upgrade.require_complete(info)
         decision = upgrade.ask_quality_gate(candidate, info, args.force, compare)
         return upgrade.roll_out(candidate, info, args.apply, args.wait_s) | {"quality_gate": asdict(decision)}
@@ -67,11 +67,13 @@ def rollback(context: JobContext, args: JobArgs) -> dict[str, Any]:
     """
     assert isinstance(args, RollbackArgs)
     with begun(context, RunningServe(), args.model) as upgrade:
-        target = version_to_return_to(context.catalog, context.run.job, upgrade.live)
+        target = version_to_return_to(
+            context.catalog, context.run.job, upgrade.live, context.settings.milvus.index_schema
+        )
         encoder = as_it_was(context.catalog, upgrade.current, target)
         context.run.report(stage="loading the model")
-        info = describe(encoder, context.settings.bulk)
-        if info.collection != target.collection:
+        info = describe(encoder, context.settings)
+        if info.fingerprint != target.fingerprint:
             raise Conflict(
                 f"{target.collection} cannot come back: its checkpoint is {info.fingerprint} today"
             )
@@ -162,13 +164,19 @@ def begun(context: JobContext, serving: Serving, model: str) -> Iterator[Upgrade
     """Lock out other upgrades of the model, and read what runs.
 
     Raises:
-        Conflict: another upgrade is under way; the message holds its id.
+        Conflict: another upgrade is under way; the message holds its id. Or the service runs with other indexed
+            attributes.
         InvalidInput: there is no such encoder.
         StoreUnknown: Milvus is not the one that the ledger describes.
     """
     context.settings.encoder(model, {})
     context.run.claim(f"the upgrade of {model}")
     running = serving.config()
-    current = settings_of(running["applications"]).encoder(model, {})
+    settings = settings_of(running["applications"])
+    if settings.milvus.index_schema != context.settings.milvus.index_schema:
+        raise Conflict(
+            "the service runs with other milvus.indexed_attributes than this configuration; deploy it first"
+        )
+    current = settings.encoder(model, {})
     with open_store(context) as store:
         yield Upgrade(context, store, serving, running, current, store.alias_target(model))

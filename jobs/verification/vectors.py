@@ -104,7 +104,7 @@ class VectorChecker:
 
     def serves(self) -> bool:
         """Load the model; returns whether it is the expected version."""
-        return asyncio.run(self._encoder().describe()).collection == self._info.collection
+        return asyncio.run(self._encoder().describe()).fingerprint == self._info.fingerprint
 
     def compare(self, files: Sequence[KeyedFile]) -> Compared:
         """Encode images and compare the vectors with those in Milvus."""

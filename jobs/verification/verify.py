@@ -214,7 +214,7 @@ def _configured(context: JobContext, model: str | None) -> Configured:
     for name, encoder in context.settings.encoders.items():
         if name in known and model in (None, name):
             context.run.report(stage=f"loading {name}")
-            info = describe(encoder, context.settings.bulk)
+            info = describe(encoder, context.settings)
             found[info.collection] = (info, encoder)
     return found
 

@@ -67,6 +67,19 @@ def test_a_rollback_goes_to_the_version_that_it_names(shop: Stage) -> None:
         target(shop, fingerprint="0" * 12)
 
 
+def test_a_rollback_does_not_go_to_the_same_weights_with_other_indexed_attributes(shop: Stage) -> None:
+    shop.build("new")
+    shop.promote("new")
+    now = replace(info("new"), index_schema="0123abcd")
+    shop.store.ensure_collection(now.collection, now.dimension)
+    shop.catalog.ledger.register(now)
+    shop.catalog.versions.retire(info("new").collection)
+    shop.store.set_alias(MODEL, now.collection)
+    with shop.job("rollback") as run:
+        found = version_to_return_to(shop.catalog, run.job, shop.live, now.index_schema)
+    assert found.checkpoint == "old"
+
+
 def test_a_rollback_that_died_after_the_alias_moved_does_not_go_forward_when_asked_again(shop: Stage) -> None:
     shop.build("new")
     shop.promote("new")
