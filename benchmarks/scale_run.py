@@ -22,7 +22,6 @@ from rich.table import Table
 from benchmarks.scale.corpus import FILTERS, Corpus
 from benchmarks.scale.measures import Figures, repair_figures, search_figures, service_figures
 from benchmarks.scale.stage import Stage, stage
-from milvus.config import MilvusConfig
 from tests.support.catalog_fixtures import postgresql
 from tests.support.vector_stores import INSTALL, is_installed, milvus_server
 
@@ -43,7 +42,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="vitrine-scale-") as folder,
         postgresql() as postgres_url,
         milvus_server() as uri,
-        stage(corpus, postgres_url, MilvusConfig(uri=uri, timeout_s=120), folder) as there,
+        stage(corpus, postgres_url, uri, folder, options.declared) as there,
     ):
         for size in options.rows:
             figures[size] = _measured(there, size)
@@ -52,7 +51,7 @@ def main() -> None:
             print(json.dumps({"rows": size, **figures[size]}), flush=True)
     bars = ratios(figures)
     console.print(_bars(bars))
-    print(json.dumps({"conditions": _conditions(options.dimension), "sizes": figures, "ratios": bars}))
+    print(json.dumps({"conditions": _conditions(options), "sizes": figures, "ratios": bars}))
 
 
 def _measured(there: Stage, size: int) -> Figures:
@@ -121,9 +120,14 @@ def _bars(bars: Mapping[str, Any]) -> Table:
     return table
 
 
-def _conditions(dimension: int) -> dict[str, Any]:
-    packages = {name: version(name) for name in ("pymilvus", "sqlalchemy", "psycopg")}
-    return {"cores": os.cpu_count(), "python": platform.python_version(), "dimension": dimension, **packages}
+def _conditions(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "dimension": options.dimension,
+        "declared": options.declared,
+        **{name: version(name) for name in ("pymilvus", "sqlalchemy", "psycopg")},
+    }
 
 
 def _options() -> argparse.Namespace:
@@ -133,6 +137,12 @@ def _options() -> argparse.Namespace:
         "--rows", type=_sizes, default=sizes, help="sizes, by commas; default: 10 k, 100 k, 1 M"
     )
     parser.add_argument("--dimension", type=int, default=64)
+    parser.add_argument(
+        "--undeclared",
+        dest="declared",
+        action="store_false",
+        help="leave the attributes in JSON, without `milvus.indexed_attributes`",
+    )
     return parser.parse_args()
 
 

@@ -24,11 +24,18 @@ from core.types import (
     Vector,
     VectorRow,
 )
-from milvus.config import MilvusConfig
+from milvus.config import IndexedAttribute, MilvusConfig
 from milvus.store import MilvusStore
 
 MODEL = "scale"
+DECLARED = (
+    IndexedAttribute(name="color", type="string"),
+    IndexedAttribute(name="brand", type="string"),
+    IndexedAttribute(name="price", type="number"),
+)
 _SHARED_IMAGE = NewImage(b"every product has this file, which no model reads", "image/jpeg", 1000, 1000)
+_CALL_S = 120.0
+"""Limit of a call to Milvus, which builds indexes on the same cores."""
 _INDEXED_S = 1_800.0
 _LOADING_S = 15.0
 _AHEAD = 2
@@ -38,11 +45,12 @@ _AHEAD = 2
 class MadeEncoder:
     """An encoder that computes nothing: the query of a number has its vector, any file one made of its bytes."""
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: Corpus, index_schema: str) -> None:
         self.name = MODEL
         self._corpus = corpus
+        dimension, both = corpus.dimension, ("image", "text")
         self.info = EncoderInfo(
-            MODEL, "fake", "", "0" * 12, corpus.dimension, ("image", "text"), "float32", "cpu"
+            MODEL, "fake", "", "0" * 12, dimension, both, "float32", "cpu", index_schema=index_schema
         )
 
     async def describe(self) -> EncoderInfo:
@@ -71,7 +79,7 @@ class Stage:
         self.catalog_config, self.milvus_config = catalog, milvus
         self.catalog: Catalog = open_catalog(catalog)
         self.store = MilvusStore(milvus)
-        self.encoder = MadeEncoder(corpus)
+        self.encoder = MadeEncoder(corpus, milvus.index_schema)
         self.rows = IndexRows(self.store, self.catalog.ledger)
         self.rows.prepare(self.encoder.info)
 
@@ -150,9 +158,15 @@ def _texts(batch: Batch, index: int) -> tuple[str, str]:
 
 
 @contextmanager
-def stage(corpus: Corpus, postgres_url: str, milvus: MilvusConfig, folder: str) -> Iterator[Stage]:
-    """Open an empty catalog in this database, with its files in the folder, over this Milvus."""
-    opened = Stage(corpus, CatalogConfig(database_url=postgres_url, blobs_url=f"{folder}/blobs"), milvus)
+def stage(corpus: Corpus, postgres_url: str, milvus_uri: str, folder: str, declared: bool) -> Iterator[Stage]:
+    """Open an empty catalog in this database, with its files in the folder, over this Milvus.
+
+    `declared` says whether the attributes that filters name are `milvus.indexed_attributes`.
+    """
+    catalog = CatalogConfig(database_url=postgres_url, blobs_url=f"{folder}/blobs")
+    attributes = DECLARED if declared else ()
+    milvus = MilvusConfig(uri=milvus_uri, timeout_s=_CALL_S, indexed_attributes=attributes)
+    opened = Stage(corpus, catalog, milvus)
     try:
         yield opened
     finally:
