@@ -1,15 +1,15 @@
 """Rows of a collection, written and removed in the order that loses nothing."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 
 from core.errors import InvalidInput, NotFound, Unavailable, VitrineError
 from core.ports import Ledger, VectorStore
 from core.store_check import StoreCheck
-from core.types import EncoderInfo, IndexItem, Vector, VectorRow, is_unit
+from core.types import EncoderInfo, IndexItem, Removal, Vector, VectorRow, is_unit
 
 Failure = tuple[IndexItem, VitrineError]
 GRACE_S = 15.0
@@ -88,14 +88,22 @@ class IndexRows:
         Raises:
             NotFound: the collection was lost.
         """
-        keys = self._ledger.settled(info.collection, [item.image_id for item in items])
-        if not keys:
-            return {}
-        with self._loss_noticed(info):
-            stored = self._store.fetch(info.collection, list(keys.values()))
-        return {
-            image_id: stored[key] for image_id, key in keys.items() if key in stored and is_unit(stored[key])
-        }
+        copies = self._ledger.copies(info, [item.image_id for item in items])
+        keys: dict[str, list[str]] = {}
+        for collection, key in (each for some in copies.values() for each in some):
+            keys.setdefault(collection, []).append(key)
+        stored: dict[tuple[str, str], Vector] = {}
+        for collection, some in keys.items():
+            found: Mapping[str, Vector] = {}
+            if collection == info.collection:
+                with self._loss_noticed(info):
+                    found = self._store.fetch(collection, some)
+            else:
+                with suppress(NotFound):
+                    found = self._store.fetch(collection, some)
+            stored.update({(collection, key): each for key, each in found.items() if is_unit(each)})
+        sound = {image_id: [each for each in some if each in stored] for image_id, some in copies.items()}
+        return {image_id: stored[some[0]] for image_id, some in sound.items() if some}
 
     def write(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> WrittenRows:
         """Write opened rows; those in none of the three outcomes are still missing."""
@@ -117,7 +125,7 @@ class IndexRows:
 
     def settle(self, collection: str, items: Sequence[IndexItem]) -> WrittenRows:
         """Record rows that Milvus holds; those that are obsolete by now are removed."""
-        out = {item.key for item in self._ledger.settle(collection, items)}
+        out = {item.key for item in self._ledger.settle({collection: items})[collection]}
         # Without grace: this writer has opened the rows itself.
         gone = set(self.remove(collection, sorted(out), grace_s=0))
         return WrittenRows(
@@ -135,17 +143,21 @@ class IndexRows:
             StoreUnknown: the store is not the one that the ledger describes; the rows stay obsolete.
         """
         self._check.require()
-        removal = self._ledger.begin_removal(collection, keys, grace_s)
+        return self.complete(collection, self._ledger.begin_removal(collection, keys, grace_s))
+
+    def complete(self, collection: str, removal: Removal) -> Sequence[str]:
+        """Delete the vectors of a removal that has begun, then its rows; returns its keys. Raises as `remove`."""
         if not removal.keys:
             return []
+        self._check.require()
         try:
             self._store.delete(collection, removal.keys)
         except NotFound:
             self._check.look_again()
             self._check.require()
-            self._ledger.end_removal(collection, removal)
+            self._ledger.end_removal({collection: removal})
             raise
-        self._ledger.end_removal(collection, removal)
+        self._ledger.end_removal({collection: removal})
         return removal.keys
 
     def remove_obsolete(self, collection: str, batch_size: int = 64, grace_s: float = 0.0) -> int:

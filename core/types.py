@@ -34,8 +34,8 @@ class EncoderInfo:
     `fingerprint` is 12 lower-case hex digits over everything that changes a vector: weights, revision,
     preprocessing, pooling, precision and dimension. `captions` is the same over everything that changes a caption,
     or None where the encoder writes none. Vectors do not depend on it, so it is not part of the version that the
-    catalog registers. `index_schema` is a hash of the attributes that have fields of their own in the collection, or
-    empty where none has. Encoders do not know it: whoever asks one sets it.
+    catalog registers. `index_schema` is 8 lower-case hex digits over the attributes that are fields of their own in
+    the collection, or empty where there are none. Encoders do not know it: whoever asks one sets it.
     """
 
     name: str
@@ -52,7 +52,8 @@ class EncoderInfo:
     @property
     def collection(self) -> str:
         """The Milvus collection that holds this version's vectors."""
-        return "_".join(part for part in (self.name, self.fingerprint, self.index_schema) if part)
+        schema = f"_{self.index_schema}" if self.index_schema else ""
+        return f"{self.name}_{self.fingerprint}{schema}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,20 @@ class IndexItem:
 def row_key(image_id: str, revision: int) -> str:
     """Return the primary key of an image at one revision, so that revisions never overwrite each other."""
     return f"{image_id}:{revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexWork:
+    """Ledger rows that one write has opened: the claim of its writer until `begun_at` and the grace are over.
+
+    `missing` has the product's images that are not settled, for each registered collection that lacks some. So an
+    image is indexed in a registered collection that does not name it. `obsolete` has the keys of rows that are no
+    longer current, and that no other writer holds, by collection.
+    """
+
+    begun_at: datetime
+    missing: Mapping[str, Sequence[IndexItem]] = field(default_factory=dict)
+    obsolete: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

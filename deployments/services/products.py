@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from catalog.opening import Catalog
-from catalog.products import SqlProducts
+from catalog.products import DeleteProduct, Operation, PutProduct, SqlProducts, StoredProduct
 from core.concurrency import TtlCache
 from core.errors import Unavailable, VitrineError, expected
 from core.filters import kind_of
@@ -15,7 +15,7 @@ from core.index_rows import IndexRows
 from core.indexing import Indexer, IndexState
 from core.ports import VectorStore
 from core.store_check import StoreCheck
-from core.types import Attributes, IndexItem, NewImage, Product, row_key
+from core.types import Attributes, IndexItem, IndexWork, NewImage, Product, Removal
 from deployments.http.middleware import ending_at
 from deployments.observability.telemetry import apart_from_request
 from deployments.services.encoders import EncoderSet
@@ -81,23 +81,26 @@ class ProductWrites:
             self._store.check_attributes(attributes)
         except VitrineError as error:
             raise error.at("attributes") from None
-        before = await asyncio.to_thread(self._catalog.products.get_many, [product_id])
-        product, created = await asyncio.to_thread(
-            self._catalog.products.put, product_id, title, description, attributes, images
-        )
+        stored = await self._write(PutProduct(product_id, title, description, attributes, images))
+        product = stored.product
+        assert product is not None
         items = await asyncio.to_thread(self._catalog.ledger.items, product_id)
         index: dict[str, dict[str, IndexState]] = {
             name: {item.image_id: "pending" for item in items} for name in self._indexers
         }
-        stale = sorted(_keys(before.get(product_id)) - {item.key for item in items})
-        await self._within_time(self._index(items, index, stale))
-        return Written(product, created, index)
+        await self._within_time(self._index(items, index, stored.work))
+        return Written(product, stored.created, index)
 
     async def delete(self, product_id: str) -> None:
         """Delete a product; its vectors are deleted at once where Milvus answers, otherwise by the repair."""
-        product = await asyncio.to_thread(self._catalog.products.get, product_id)
-        await asyncio.to_thread(self._catalog.products.delete, product_id)
-        await self._within_time(self._remove(sorted(_keys(product))))
+        stored = await self._write(DeleteProduct(product_id))
+        await self._within_time(self._remove(stored.work))
+
+    async def _write(self, operation: Operation) -> StoredProduct:
+        (outcome,) = await asyncio.to_thread(self._catalog.products.write, [operation])
+        if isinstance(outcome, VitrineError):
+            raise outcome
+        return outcome
 
     async def _within_time(self, work: Coroutine[Any, Any, None]) -> None:
         """Wait for the work for a limited time; it continues after the response."""
@@ -108,10 +111,10 @@ class ProductWrites:
         await asyncio.wait([task], timeout=self._wait_s)
 
     async def _index(
-        self, items: Sequence[IndexItem], states: Mapping[str, dict[str, IndexState]], stale: Sequence[str]
+        self, items: Sequence[IndexItem], states: Mapping[str, dict[str, IndexState]], work: IndexWork
     ) -> None:
         await asyncio.gather(*(self._index_with(name, items, states[name]) for name in self._indexers))
-        await self._remove(stale)
+        await self._remove(work)
 
     async def _index_with(self, name: str, items: Sequence[IndexItem], states: dict[str, IndexState]) -> None:
         indexer = self._indexers[name]
@@ -126,25 +129,15 @@ class ProductWrites:
             # The product is stored, and the ledger has what is not indexed as missing.
             expected(error, f"indexing with {name}")
 
-    async def _remove(self, keys: Sequence[str]) -> None:
-        if not keys:
-            return
-        try:
-            versions = await asyncio.to_thread(self._catalog.ledger.versions)
-        except Unavailable:
-            return
-        for version in versions:
+    async def _remove(self, work: IndexWork) -> None:
+        for collection, keys in work.obsolete.items():
             try:
-                await asyncio.to_thread(self._rows.remove, version.collection, keys)
+                await asyncio.to_thread(self._rows.complete, collection, Removal(keys, work.begun_at))
             except Unavailable:
                 return
             except Exception as error:
                 # The collection of an old version may be gone; the others still need the removal.
-                expected(error, f"removing vectors from {version.collection}")
-
-
-def _keys(product: Product | None) -> set[str]:
-    return {row_key(p.image_id, p.revision) for p in product.images} if product else set()
+                expected(error, f"removing vectors from {collection}")
 
 
 @dataclass(slots=True)

@@ -193,7 +193,7 @@ def _write(verb: str, catalog: Catalog, model: Model, collection: str, items: Se
         catalog.ledger.open(collection, items)
         rows |= dict.fromkeys(keys, "open")
     elif verb == "settle":
-        vanished = catalog.ledger.settle(collection, items)
+        vanished = catalog.ledger.settle({collection: items})[collection]
         settled = [key for key in keys if key in rows and model.current.get(key[0]) == key[1]]
         assert [(each.image_id, each.revision) for each in vanished] == [k for k in keys if k not in settled]
         rows |= dict.fromkeys(settled, "settled")
@@ -208,7 +208,7 @@ def _complete(verb: str, catalog: Catalog, model: Model, collection: str) -> Non
         obsolete = catalog.ledger.obsolete(collection, 100)
         removal = catalog.ledger.begin_removal(collection, obsolete, 0)
         assert removal.keys == obsolete
-        catalog.ledger.end_removal(collection, removal)
+        catalog.ledger.end_removal({collection: removal})
         model.ledger[collection] = {
             key: state for key, state in rows.items() if model.current.get(key[0]) == key[1]
         }

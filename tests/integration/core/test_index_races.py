@@ -12,10 +12,11 @@ import pytest
 
 from catalog.ledger import SqlLedger
 from catalog.opening import Catalog
+from catalog.products import DeleteProduct, SqlProducts, StoredProduct
 from core.index_rows import IndexRows
 from core.ports import Ledger
 from core.store_check import StoreCheck
-from core.types import EncoderInfo, IndexItem, VectorRow
+from core.types import EncoderInfo, IndexItem, Removal, VectorRow
 from milvus.memory import MemoryStore
 from tests.support.catalog_fixtures import RED, encoder
 
@@ -129,12 +130,14 @@ def test_in_every_order_of_writing_and_removing_the_collection_becomes_what_the_
 ) -> None:
     # A clock that no stalled machine moves beyond the grace.
     ticks = count()
-    ledger = SqlLedger(catalog.engine, lambda: START + timedelta(microseconds=next(ticks)))
+    clock = lambda: START + timedelta(microseconds=next(ticks))  # noqa: E731
+    ledger = SqlLedger(catalog.engine, clock)
+    products = SqlProducts(catalog.engine, catalog.blobs, clock)
     # Known for good, and asked without taking a turn: here it is about rows.
     check = StoreCheck(store, ledger)
     bare = IndexRows(store, ledger, check)
     for turns, killed_after in schedules():
-        catalog.products.put("p", "", "", {}, [RED])
+        products.put("p", "", "", {}, [RED])
         items = ledger.items("p")
 
         def writing(actor: Actor, items: Sequence[IndexItem] = items) -> None:
@@ -143,11 +146,14 @@ def test_in_every_order_of_writing_and_removing_the_collection_becomes_what_the_
 
         def removing(actor: Actor, items: Sequence[IndexItem] = items) -> None:
             actor.wait()
-            if change == "deleted":
-                catalog.products.delete("p")
-            elif change == "other attributes":
-                catalog.products.put("p", "", "", {"color": "blue"}, None)
             rows = IndexRows(actor.wrap(store), actor.wrap(ledger), check)
+            if change == "deleted":
+                (stored,) = products.write([DeleteProduct("p")])
+                assert isinstance(stored, StoredProduct)
+                keys = stored.work.obsolete.get(INFO.collection, [])
+                rows.complete(INFO.collection, Removal(keys, stored.work.begun_at))
+            elif change == "other attributes":
+                products.put("p", "", "", {"color": "blue"}, None)
             if remover == "the gateway":
                 rows.remove(INFO.collection, [item.key for item in items])
             else:
@@ -165,9 +171,11 @@ def test_in_every_order_of_writing_and_removing_the_collection_becomes_what_the_
             assert ledger.obsolete(INFO.collection, 10) == [], moment
         bare.remove_obsolete(INFO.collection)
         write(bare, ledger, ledger.missing(INFO.collection, 10))
+        # What waited for its successor.
+        bare.remove_obsolete(INFO.collection)
         wanted = {item.key for item in ledger.items("p")}
         assert set(store.keys(INFO.collection)) == wanted, moment
         assert ledger.indexed(INFO.collection, sorted(wanted)) == wanted, moment
         if wanted:
-            catalog.products.delete("p")
+            products.delete("p")
         bare.remove_obsolete(INFO.collection)

@@ -235,7 +235,7 @@ def test_removing_from_a_collection_that_was_lost_leaves_no_row(shop: Shop) -> N
     shop.store.drop_collection(collection)
     shop.products.delete("red")
     with pytest.raises(NotFound):
-        IndexRows(shop.store, shop.ledger).remove(collection, keys)
+        IndexRows(shop.store, shop.ledger).remove(collection, keys, grace_s=0)
     assert shop.ledger.obsolete(collection, 10) == []
 
 
