@@ -82,6 +82,11 @@ class Corpus:
         """Unit vectors (queries, dimension), float32."""
         self._batches: list[Batch] = []
 
+    def query(self, number: int) -> Vector:
+        """Return one of the queries, as a unit vector (dimension,)."""
+        vector: Vector = self.queries[number]
+        return vector
+
     def grow(self, size: int) -> Iterator[Batch]:
         """Make the products that are not there yet, batch by batch.
 
@@ -132,7 +137,8 @@ class Corpus:
 def vector_of(data: bytes, dimension: int) -> Vector:
     """Make a unit vector (dimension,) of the bytes of an image: equal files have equal vectors."""
     seed = int.from_bytes(hashlib.sha256(data).digest())
-    return _unit(np.random.default_rng(seed).standard_normal((1, dimension)))[0]
+    vector: Vector = _unit(np.random.default_rng(seed).standard_normal((1, dimension)))[0]
+    return vector
 
 
 def _unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:

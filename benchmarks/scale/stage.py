@@ -11,7 +11,8 @@ from pymilvus import MilvusClient
 from benchmarks.scale.corpus import Batch, Corpus, vector_of
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
-from core.errors import UnsupportedModality
+from catalog.products import PutProduct
+from core.errors import UnsupportedModality, VitrineError
 from core.index_rows import IndexRows
 from core.types import (
     Captioned,
@@ -48,9 +49,16 @@ class MadeEncoder:
     def __init__(self, corpus: Corpus, index_schema: str) -> None:
         self.name = MODEL
         self._corpus = corpus
-        dimension, both = corpus.dimension, ("image", "text")
         self.info = EncoderInfo(
-            MODEL, "fake", "", "0" * 12, dimension, both, "float32", "cpu", index_schema=index_schema
+            MODEL,
+            family="fake",
+            checkpoint="",
+            fingerprint="0" * 12,
+            dimension=corpus.dimension,
+            modalities=("image", "text"),
+            precision="float32",
+            device="cpu",
+            index_schema=index_schema,
         )
 
     async def describe(self) -> EncoderInfo:
@@ -67,7 +75,7 @@ class MadeEncoder:
 
     def _vector(self, item: EncoderInput) -> Vector:
         if isinstance(item, str):
-            return self._corpus.queries[int(item)]
+            return self._corpus.query(int(item))
         return vector_of(item if isinstance(item, bytes) else item.data, self._corpus.dimension)
 
 
@@ -132,22 +140,23 @@ class Stage:
     def _index(self, batch: Batch, items: Sequence[IndexItem]) -> None:
         rows = [VectorRow(item, vector) for item, vector in zip(items, batch.vectors, strict=True)]
         self.store.upsert(self.collection, rows)
-        if self.catalog.ledger.settle(self.collection, items):
+        if any(self.catalog.ledger.settle({self.collection: items}).values()):
             raise RuntimeError("rows became obsolete although nobody else writes")
 
 
 def _put(catalog: Catalog, collection: str, batch: Batch) -> list[IndexItem]:
-    """Put the products of a batch; returns the images to index in their order, with open rows."""
+    """Put the products of a batch in one transaction; returns their images, one each, with open rows."""
+    outcomes = catalog.products.write(
+        [
+            PutProduct(batch.product_id(i), *_texts(batch, i), batch.attributes(i), [_SHARED_IMAGE])
+            for i in range(len(batch))
+        ]
+    )
     items = []
-    for index in range(len(batch)):
-        product, _ = catalog.products.put(
-            batch.product_id(index), *_texts(batch, index), batch.attributes(index), [_SHARED_IMAGE]
-        )
-        (image,) = product.images
-        items.append(
-            IndexItem(image.image_id, image.revision, product.product_id, image.sha256, product.attributes)
-        )
-    catalog.ledger.open(collection, items)
+    for outcome in outcomes:
+        if isinstance(outcome, VitrineError):
+            raise outcome
+        items += outcome.work.missing[collection]
     return items
 
 

@@ -50,7 +50,7 @@ def test_the_exact_answers_are_the_best_of_those_that_pass(corpus: Corpus) -> No
     batches = list(Corpus(8, 3).grow(corpus.size))
     for query, best in zip(corpus.queries, corpus.nearest("10 %", 5), strict=True):
         scores = {
-            batch.product_id(index): float(batch.vectors[index] @ query)
+            batch.product_id(int(index)): float(batch.vectors[index] @ query)
             for batch in batches
             for index in np.flatnonzero(batch.passes("10 %"))
         }
