@@ -36,7 +36,7 @@ def main() -> None:
         raise SystemExit(f"there is no Milvus server; make one with: {INSTALL}")
     # Both servers are child processes, which only an orderly exit ends.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit("ended by SIGTERM"))
-    corpus = Corpus(options.dimension, _QUERIES)
+    corpus = Corpus(options.dimension, _QUERIES, options.written)
     figures: dict[int, Figures] = {}
     with (
         tempfile.TemporaryDirectory(prefix="vitrine-scale-") as folder,
@@ -137,6 +137,12 @@ def _options() -> argparse.Namespace:
         "--rows", type=_sizes, default=sizes, help="sizes, by commas; default: 10 k, 100 k, 1 M"
     )
     parser.add_argument("--dimension", type=int, default=64)
+    parser.add_argument(
+        "--written",
+        type=int,
+        default=100_000,
+        help="products that go through the catalog's write; the others are copied from them within the database",
+    )
     parser.add_argument(
         "--undeclared",
         dest="declared",

@@ -72,11 +72,12 @@ def product_id(number: int) -> str:
 class Corpus:
     """The first `size` products, and queries near them.
 
-    Vectors lie in clusters, and attributes are independent of them.
+    Vectors lie in clusters, and attributes are independent of them. Attributes repeat after `distinct` products.
     """
 
-    def __init__(self, dimension: int, queries: int) -> None:
+    def __init__(self, dimension: int, queries: int, distinct: int = 100_000) -> None:
         self.dimension = dimension
+        self.distinct = distinct
         self.size = 0
         self.queries = self._near_centers(np.random.default_rng((dimension, 1)), queries)
         """Unit vectors (queries, dimension), float32."""
@@ -120,9 +121,10 @@ class Corpus:
         return found
 
     def _made(self, first: int) -> Batch:
-        random = np.random.default_rng((self.dimension, 2, first))
+        vectors = self._near_centers(np.random.default_rng((self.dimension, 2, first)), BATCH)
+        random = np.random.default_rng((self.dimension, 3, first % self.distinct))
         colors, brands, prices = (random.integers(0, n, BATCH) for n in (len(COLORS), BRANDS, PRICES))
-        return Batch(first, self._near_centers(random, BATCH), colors, brands, prices)
+        return Batch(first, vectors, colors, brands, prices)
 
     def _near_centers(self, random: np.random.Generator, count: int) -> NDArray[np.float32]:
         centers = self._centers[random.integers(0, _CLUSTERS, count)]

@@ -1,17 +1,20 @@
 """Where the run takes place: a real PostgreSQL, a real Milvus server, and the service's parts in this process."""
 
+import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import psycopg
 from pymilvus import MilvusClient
 
-from benchmarks.scale.corpus import Batch, Corpus, vector_of
+from benchmarks.scale.corpus import Batch, Corpus, product_id, vector_of
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from catalog.products import PutProduct
+from catalog.tables import Base, DocumentRow, EmbeddingRow, ImageRow, ProductRow
 from core.errors import UnsupportedModality, VitrineError
 from core.index_rows import IndexRows
 from core.types import (
@@ -90,6 +93,7 @@ class Stage:
         self.encoder = MadeEncoder(corpus, milvus.index_schema)
         self.rows = IndexRows(self.store, self.catalog.ledger)
         self.rows.prepare(self.encoder.info)
+        self._items: list[IndexItem] = []
 
     @property
     def collection(self) -> str:
@@ -97,16 +101,26 @@ class Stage:
         return self.encoder.info.collection
 
     def fill(self, size: int) -> float:
-        """Grow to so many products, all indexed; returns the seconds that this took, without Milvus's index."""
+        """Grow to so many products, all indexed; returns the seconds that this took, without Milvus's index.
+
+        The first `corpus.distinct` go through the write of the catalog. The others are copies of their rows within
+        the database, under other ids: that takes minutes where the writes would take most of an hour.
+        """
         started = time.perf_counter()
-        with ThreadPoolExecutor(1, "milvus") as pool:
+        first = max(self.corpus.size, self.corpus.distinct)
+        with ThreadPoolExecutor(1, "milvus") as pool, ThreadPoolExecutor(1, "copies") as copies:
+            copied = copies.submit(self._copy, first, size) if first < size else None
             waiting: list[Future[None]] = []
             for batch in self.corpus.grow(size):
-                items = _put(self.catalog, self.collection, batch)
-                waiting.append(pool.submit(self._index, batch, items))
+                if batch.first < self.corpus.distinct:
+                    items = _put(self.catalog, self.collection, batch)
+                    self._items += items
+                    waiting.append(pool.submit(self._index, batch, items))
+                else:
+                    waiting.append(pool.submit(self._upsert, batch, self._copies(batch)))
                 while len(waiting) > _AHEAD:
                     waiting.pop(0).result()
-            for each in waiting:
+            for each in (*waiting, *([copied] if copied else [])):
                 each.result()
         return time.perf_counter() - started
 
@@ -138,10 +152,66 @@ class Stage:
         self.catalog.close()
 
     def _index(self, batch: Batch, items: Sequence[IndexItem]) -> None:
-        rows = [VectorRow(item, vector) for item, vector in zip(items, batch.vectors, strict=True)]
-        self.store.upsert(self.collection, rows)
+        self._upsert(batch, items)
         if any(self.catalog.ledger.settle({self.collection: items}).values()):
             raise RuntimeError("rows became obsolete although nobody else writes")
+
+    def _upsert(self, batch: Batch, items: Sequence[IndexItem]) -> None:
+        rows = [VectorRow(item, vector) for item, vector in zip(items, batch.vectors, strict=True)]
+        self.store.upsert(self.collection, rows)
+
+    def _copies(self, batch: Batch) -> list[IndexItem]:
+        """Return the images of a batch that `_copy` makes."""
+        copy, source = divmod(batch.first, self.corpus.distinct)
+        return [
+            replace(item, image_id=_copied_id(item.image_id, copy), product_id=batch.product_id(index))
+            for index, item in enumerate(self._items[source : source + len(batch)])
+        ]
+
+    def _copy(self, first: int, size: int) -> None:
+        """Copy the rows of the first products, settled ledger rows included, as the products `first` to `size`."""
+        distinct = self.corpus.distinct
+        numbers = {
+            "distinct": distinct,
+            "first": first // distinct,
+            "last": size // distinct - 1,
+            "beyond": product_id(distinct),
+        }
+        with psycopg.connect(self.catalog_config.database_url) as connection:
+            for table, owner, changed in _COPIED:
+                columns = [each.name for each in table.__table__.columns if changed.get(each.name) != ""]
+                values = [changed.get(each, each) for each in columns]
+                connection.execute(
+                    f"INSERT INTO {table.__tablename__} ({', '.join(columns)}) SELECT {', '.join(values)} "
+                    f"FROM {table.__tablename__} CROSS JOIN generate_series(%(first)s::int, %(last)s::int) AS copy "
+                    f"WHERE {owner}",
+                    numbers,
+                )
+
+
+_OWN = "{0} LIKE 'p%%' AND {0} < %(beyond)s"
+_NEW_ID = "'p' || lpad((substr({0}, 2)::bigint + copy * %(distinct)s)::text, 9, '0')"
+_NEW_IMAGE = "md5({0} || ':' || copy)"
+_COPIED: Sequence[tuple[type[Base], str, Mapping[str, str]]] = (
+    (ProductRow, _OWN.format("id"), {"id": _NEW_ID.format("id")}),
+    # The database gives a document its number.
+    (DocumentRow, _OWN.format("product_id"), {"id": "", "product_id": _NEW_ID.format("product_id")}),
+    (
+        ImageRow,
+        _OWN.format("product_id"),
+        {"id": _NEW_IMAGE.format("id"), "product_id": _NEW_ID.format("product_id")},
+    ),
+    (
+        EmbeddingRow,
+        f"image_id IN (SELECT id FROM images WHERE {_OWN.format('product_id')})",
+        {"image_id": _NEW_IMAGE.format("image_id")},
+    ),
+)
+"""Tables, which of their rows belong to the first products, and the columns that a copy has anew."""
+
+
+def _copied_id(image_id: str, copy: int) -> str:
+    return hashlib.md5(f"{image_id}:{copy}".encode(), usedforsecurity=False).hexdigest()
 
 
 def _put(catalog: Catalog, collection: str, batch: Batch) -> list[IndexItem]:
