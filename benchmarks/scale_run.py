@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.scale.corpus import FILTERS, Corpus
+from benchmarks.scale.corpus import BATCH, FILTERS, Corpus
 from benchmarks.scale.measures import Figures, repair_figures, search_figures, service_figures
 from benchmarks.scale.stage import Stage, stage
 from tests.support.catalog_fixtures import postgresql
@@ -149,7 +149,11 @@ def _options() -> argparse.Namespace:
         action="store_false",
         help="leave the attributes in JSON, without `milvus.indexed_attributes`",
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    for size in options.rows:
+        if size % BATCH or (size > options.written and size % options.written):
+            parser.error(f"{size} rows: expected a multiple of {BATCH}, and of --written where that is less")
+    return options
 
 
 def _sizes(text: str) -> list[int]:

@@ -107,21 +107,19 @@ class Stage:
         the database, under other ids: that takes minutes where the writes would take most of an hour.
         """
         started = time.perf_counter()
-        first = max(self.corpus.size, self.corpus.distinct)
-        with ThreadPoolExecutor(1, "milvus") as pool, ThreadPoolExecutor(1, "copies") as copies:
-            copied = copies.submit(self._copy, first, size) if first < size else None
+        written = max(self.corpus.size, min(size, self.corpus.distinct))
+        with ThreadPoolExecutor(2, "fill") as pool:
             waiting: list[Future[None]] = []
+            for batch in self.corpus.grow(written):
+                items = _put(self.catalog, self.collection, batch)
+                self._items += items
+                waiting.append(pool.submit(self._index, batch, items))
+                _leave(_AHEAD, waiting)
+            _leave(0, waiting)
+            copied = pool.submit(self._copy, written, size)
             for batch in self.corpus.grow(size):
-                if batch.first < self.corpus.distinct:
-                    items = _put(self.catalog, self.collection, batch)
-                    self._items += items
-                    waiting.append(pool.submit(self._index, batch, items))
-                else:
-                    waiting.append(pool.submit(self._upsert, batch, self._copies(batch)))
-                while len(waiting) > _AHEAD:
-                    waiting.pop(0).result()
-            for each in (*waiting, *([copied] if copied else [])):
-                each.result()
+                self._upsert(batch, self._copies(batch))
+            copied.result()
         return time.perf_counter() - started
 
     def settle(self) -> float:
@@ -212,6 +210,12 @@ _COPIED: Sequence[tuple[type[Base], str, Mapping[str, str]]] = (
 
 def _copied_id(image_id: str, copy: int) -> str:
     return hashlib.md5(f"{image_id}:{copy}".encode(), usedforsecurity=False).hexdigest()
+
+
+def _leave(count: int, waiting: list[Future[None]]) -> None:
+    """Wait until so many are left."""
+    while len(waiting) > count:
+        waiting.pop(0).result()
 
 
 def _put(catalog: Catalog, collection: str, batch: Batch) -> list[IndexItem]:
