@@ -49,9 +49,10 @@ def main() -> None:
             console.print(_table(size, figures[size]))
             # In case a later size fails.
             print(json.dumps({"rows": size, **figures[size]}), flush=True)
+        servers = there.versions()
     bars = ratios(figures)
     console.print(_bars(bars))
-    print(json.dumps({"conditions": _conditions(options), "sizes": figures, "ratios": bars}))
+    print(json.dumps({"conditions": _conditions(options) | servers, "sizes": figures, "ratios": bars}))
 
 
 def _measured(there: Stage, size: int) -> Figures:

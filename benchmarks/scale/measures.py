@@ -34,6 +34,7 @@ _WRITES = 50
 _PRICE = 5_000
 """Beyond the prices of the corpus, so that what is written passes no filter."""
 _REPEATS = 5
+_PASSES = 30
 _READ = "SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) FROM pg_stat_user_tables"
 _OTHERS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -182,7 +183,7 @@ def repair_figures(stage: Stage) -> Figures:
 
     async def several() -> list[float]:
         await once()
-        return [await once() for _ in range(_REPEATS)]
+        return [await once() for _ in range(_PASSES)]
 
     figures = times(asyncio.run(several()))
     with _counted(stage) as counts:

@@ -144,6 +144,13 @@ class Stage:
         time.sleep(_LOADING_S)
         return time.perf_counter() - started
 
+    def versions(self) -> dict[str, str]:
+        """Return the versions of both servers."""
+        with psycopg.connect(self.catalog_config.database_url) as connection:
+            ((postgresql,),) = connection.execute("SHOW server_version").fetchall()
+        with closing(MilvusClient(self.milvus_config.uri)) as client:
+            return {"postgresql": postgresql, "milvus": client.get_server_version()}
+
     def close(self) -> None:
         """Close the connections."""
         self.store.close()
