@@ -56,12 +56,13 @@ class Batch:
 
     def passes(self, name: str) -> NDArray[np.bool_]:
         """Return which products pass this filter of `FILTERS`; bool (n,)."""
-        return {
+        masks: dict[str, NDArray[np.bool_]] = {
             "plain": np.ones(len(self), bool),
             "10 %": self.colors == COLORS.index("red"),
             "1 %": self.prices < PRICES // 100,
             "0.1 %": self.brands == 7,
-        }[name]
+        }
+        return masks[name]
 
 
 def product_id(number: int) -> str:

@@ -233,7 +233,7 @@ def _put(catalog: Catalog, collection: str, batch: Batch) -> list[IndexItem]:
             for i in range(len(batch))
         ]
     )
-    items = []
+    items: list[IndexItem] = []
     for outcome in outcomes:
         if isinstance(outcome, VitrineError):
             raise outcome
