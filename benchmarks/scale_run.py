@@ -104,6 +104,7 @@ def _table(size: int, figures: Figures) -> Table:
         _row(table, name, figures["service"][name], "")
     repair = figures["repair"]
     _row(table, "repair", repair, f"{repair['statements']} statements, {repair['rows_read']:,} rows read")
+    _row(table, "repair's poll", repair["poll"], "")
     return table
 
 

@@ -17,6 +17,7 @@ from benchmarks.scale.corpus import FILTERS
 from benchmarks.scale.stage import MODEL, Stage
 from core.ensemble import EnsembleSearch
 from core.filters import parse_filter
+from core.index_rows import GRACE_S
 from core.indexing import Indexer
 from core.search import ModelSearch
 from deployments.config import GatewayArgs, ServedModels
@@ -188,7 +189,18 @@ def repair_figures(stage: Stage) -> Figures:
     figures = times(asyncio.run(several()))
     with _counted(stage) as counts:
         asyncio.run(once())
-    return figures | counts
+    return figures | counts | {"poll": _poll(stage)}
+
+
+def _poll(stage: Stage) -> Figures:
+    """Ask what the repair asks every few seconds: which collections have work at all."""
+    took = []
+    for _ in range(_PASSES):
+        started = time.perf_counter()
+        if stage.catalog.ledger.unsettled(GRACE_S):
+            raise RuntimeError("the ledger has something to do")
+        took.append(time.perf_counter() - started)
+    return times(took)
 
 
 @contextmanager
