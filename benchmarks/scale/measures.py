@@ -45,12 +45,13 @@ Figures = dict[str, Any]
 
 
 def times(seconds: list[float]) -> Figures:
-    """Sum up times as p50 and p99 in milliseconds, with their number."""
+    """Sum up times as p50, p99 and the least, in milliseconds, with their number."""
     ordered = sorted(seconds)
     p99 = ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))]
     return {
         "p50_ms": round(statistics.median(ordered) * 1e3, 2),
         "p99_ms": round(p99 * 1e3, 2),
+        "least_ms": round(ordered[0] * 1e3, 2),
         "calls": len(ordered),
     }
 
