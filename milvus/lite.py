@@ -208,7 +208,7 @@ class LiteOwner:
         self._flush_rows = flush_rows
         self._flush_interval_s = flush_interval_s
         self._lock = ReadersWriterLock()
-        self._stopping = threading.Event()
+        self._stopping, self._written = threading.Event(), threading.Event()
         self._engine: GuardedLite | None = None
         self._server: grpc.Server | None = None
         self._flusher: threading.Thread | None = None
@@ -221,6 +221,8 @@ class LiteOwner:
             ConfigError: the folder or the address cannot be used.
         """
         self._stopping.clear()
+        # Rows of the log are in memory.
+        self._written.set()
         self._engine = self._open()
         try:
             self._engine.preload()
@@ -234,6 +236,7 @@ class LiteOwner:
     def stop(self, grace_s: float = 5.0) -> None:
         """Finish the calls in flight, flush, and give the folder back."""
         self._stopping.set()
+        self._written.set()
         if self._server is not None:
             self._server.stop(grace_s).wait()
             self._server = None
@@ -277,7 +280,7 @@ class LiteOwner:
         server = grpc.server(
             ThreadPoolExecutor(_WORKERS, "lite"),
             options=[*((size, _MAX_CALL_BYTES) for size in sizes), ("grpc.so_reuseport", 0), *_PINGS],
-            interceptors=[_Calls(self._lock, lambda: engine.flush_all(self._flush_rows))],
+            interceptors=[_Calls(self._lock, lambda: self._after_write(engine))],
         )
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(engine), server)
         try:
@@ -289,8 +292,16 @@ class LiteOwner:
         server.start()
         return server
 
+    def _after_write(self, engine: GuardedLite) -> None:
+        engine.flush_all(self._flush_rows)
+        self._written.set()
+
     def _flush_regularly(self) -> None:
-        while not self._stopping.wait(self._flush_interval_s):
+        while True:
+            self._written.wait()
+            self._written.clear()
+            if self._stopping.wait(self._flush_interval_s):
+                return
             try:
                 with self._lock.writing():
                     if self._engine is not None and not self._stopping.is_set():
