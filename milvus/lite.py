@@ -200,7 +200,7 @@ class LiteOwner:
         address: str,
         *,
         flush_rows: int = 500,
-        flush_interval_s: float = 1.0,
+        flush_interval_s: float = 5.0,
     ) -> None:
         check_uri(address)
         self._folder = Path(folder)
@@ -211,6 +211,8 @@ class LiteOwner:
         self._stopping, self._written = threading.Event(), threading.Event()
         self._engine: GuardedLite | None = None
         self._server: grpc.Server | None = None
+        # Kept open: a new channel costs three times the call.
+        self._probe: grpc.Channel | None = None
         self._flusher: threading.Thread | None = None
 
     def start(self) -> None:
@@ -230,6 +232,7 @@ class LiteOwner:
         except BaseException:
             self._engine.close()
             raise
+        self._probe = grpc.insecure_channel(_grpc_target(self.address))
         self._flusher = threading.Thread(target=self._flush_regularly, name="lite-flush", daemon=True)
         self._flusher.start()
 
@@ -237,6 +240,9 @@ class LiteOwner:
         """Finish the calls in flight, flush, and give the folder back."""
         self._stopping.set()
         self._written.set()
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
         if self._server is not None:
             self._server.stop(grace_s).wait()
             self._server = None
@@ -254,12 +260,13 @@ class LiteOwner:
 
     def healthy(self) -> bool:
         """Check that a real call through the address is answered."""
-        with grpc.insecure_channel(_grpc_target(self.address)) as channel:
-            stub = milvus_pb2_grpc.MilvusServiceStub(channel)
-            try:
-                answer = stub.ShowCollections(milvus_pb2.ShowCollectionsRequest(), timeout=_PROBE_S)
-            except grpc.RpcError:
-                return False
+        if self._probe is None:
+            return False
+        stub = milvus_pb2_grpc.MilvusServiceStub(self._probe)
+        try:
+            answer = stub.ShowCollections(milvus_pb2.ShowCollectionsRequest(), timeout=_PROBE_S)
+        except grpc.RpcError:
+            return False
         return bool(answer.status.code == 0)
 
     def _open(self) -> GuardedLite:
