@@ -196,7 +196,15 @@ class RepairArgs(Config):
 
     catalog: CatalogConfig = Field(description="Where products and images are stored.")
     milvus: MilvusConfig = Field(description="Where the collections are.")
-    interval_s: float = Field(2.0, gt=0, description="Pause between two passes, in seconds.")
+    interval_s: float = Field(
+        2.0, gt=0, description="Pause between two questions to the ledger for work, in seconds."
+    )
+    full_pass_interval_s: float = Field(
+        60.0,
+        gt=0,
+        description="Pause between two full passes, in seconds. They also look for lost collections and for obsolete "
+        "rows of versions that do not serve.",
+    )
     grace_s: float = Field(
         15.0, ge=0, description="Age at which an unfinished write counts as abandoned, in seconds."
     )

@@ -81,13 +81,6 @@ def as_request(request_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def apart_from_request() -> Iterator[None]:
-    """Run this block under the request's id, but let it go on when the caller goes away."""
-    with changed_serve_request(_internal_request_id=new_request_id()):
-        yield
-
-
-@contextmanager
 def as_request_of_caller() -> Iterator[None]:
     """Run this block for the request that the calling replica answers."""
     with answering(serve_request_id()):
@@ -117,8 +110,7 @@ def serve_request_id() -> str:
 def changed_serve_request(**changes: Any) -> Iterator[None]:
     """Run this block, and all that it starts, in Serve's request context with these fields changed.
 
-    Serve has no public way to set the id: it takes X-Request-ID as it comes. With another
-    `_internal_request_id`, Serve does not cancel the calls when the caller of the request goes away.
+    Serve has no public way to set the id: it takes X-Request-ID as it comes.
     """
     token = _serve_request_context.set(replace(_get_serve_request_context(), **changes))
     try:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from catalog.products import SqlCaptions
+from catalog.captions import SqlCaptions
 from core.batching import batched_by_bytes, input_bytes
 from core.concurrency import TtlCache
 from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModality, VitrineError

@@ -7,7 +7,7 @@ then: counting its rows shows it. Rows that others have written meanwhile, or th
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from core.batching import batched
 from core.errors import ConfigError, InvalidInput, StoreUnavailable, Unavailable, VitrineError
-from core.index_rows import IndexRows, WrittenRows
+from core.index_rows import IndexRows, RowState
 from core.job_config import FileImportConfig
 from core.ports import Ledger, VectorStore
 from core.types import EncoderInfo, IndexItem, VectorRow
@@ -99,9 +99,12 @@ class StagedRows(IndexRows):
         super().__init__(store, ledger)
         self._file = file
 
-    def _put(self, _info: EncoderInfo, rows: Sequence[VectorRow]) -> WrittenRows:
+    def _put(self, _info: EncoderInfo, rows: Sequence[VectorRow]) -> None:
         self._file.append(rows)
-        return WrittenRows([row.item for row in rows])
+
+    def settle(self, items: Mapping[str, Sequence[IndexItem]]) -> dict[tuple[str, str], RowState]:
+        """Count rows in the file as done; the ledger does not have them yet."""
+        return {(each, item.key): "settled" for each, some in items.items() for item in some}
 
 
 @dataclass
@@ -171,7 +174,7 @@ class FileImports:
                     self.milvus.put(self.collection, rows)
                 # As much of the items as the ledger needs.
                 items = [IndexItem(row["image_id"], row["revision"], "", "", {}) for row in rows]
-                self.rows.settle(self.collection, items)
+                self.rows.settle({self.collection: items})
                 recorded += len(rows)
         self.staging.remove(name)
         return recorded

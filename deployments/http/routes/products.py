@@ -63,6 +63,7 @@ async def put_product(
         raise InputTooLarge(f"a product may have at most {limit} images").at("images")
     images = None if sent is None else await _read_and_check(sent, service.fetcher, service.image_limits)
     written = await service.writes.put(product_id, body.title, body.description, body.attributes, images)
+    assert written.product is not None
     response.status_code = 201 if written.created else 200
     return PutProductResponse(
         product=product_response(written.product),

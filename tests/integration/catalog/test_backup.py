@@ -171,7 +171,7 @@ def test_what_is_indexed_is_believed_only_when_asked(shop: Shop, keep_index: boo
     ledger.register(info("old"))
     items = ledger.missing(collection, 10)
     ledger.open(collection, items)
-    ledger.settle(collection, items)
+    ledger.settle({collection: items})
     shop.back_up()
     shop.come_back(keep_index=keep_index)
     counts = shop.catalog.ledger.counts(collection)

@@ -8,7 +8,6 @@ from ray.serve.context import _get_serve_request_context, _serve_request_context
 
 from core.telemetry import current_request_id
 from deployments.observability.telemetry import (
-    apart_from_request,
     as_request,
     as_request_of_caller,
     id_headers,
@@ -35,15 +34,6 @@ def test_the_rest_of_what_serve_knows_stays() -> None:
     with in_serve("not a clean id"), as_request("shop-17"):
         assert _get_serve_request_context().route == "/v1/search"
         assert _get_serve_request_context().request_id == "shop-17"
-
-
-def test_work_apart_from_a_request_has_its_id_and_is_not_canceled_with_it() -> None:
-    with in_serve("a"), as_request("shop-17"):
-        of_request = _get_serve_request_context()._internal_request_id
-        with apart_from_request():
-            assert _get_serve_request_context().request_id == current_request_id() == "shop-17"
-            assert _get_serve_request_context()._internal_request_id not in ("", of_request)
-        assert _get_serve_request_context()._internal_request_id == of_request
 
 
 def test_a_replica_works_for_the_request_of_its_caller() -> None:
