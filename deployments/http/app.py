@@ -20,6 +20,7 @@ from deployments.http.errors import ANY_CALL, fails
 from deployments.http.middleware import Admission, BodyLimit, Deadline, Methods, RequestId
 from deployments.http.requests import known_query
 from deployments.http.routes import (
+    batches,
     captions,
     embeddings,
     images,
@@ -35,7 +36,7 @@ from deployments.observability.access_log import AccessLog
 
 EXAMPLES = Path(__file__).parent / "examples"
 """Parts of the OpenAPI document, by path: examples of bodies and of answers."""
-GROUPS = (products, images, search, embeddings, weaviate, captions, status, keys, jobs)
+GROUPS = (products, batches, images, search, embeddings, weaviate, captions, status, keys, jobs)
 
 
 def create_app(args: GatewayArgs) -> FastAPI:

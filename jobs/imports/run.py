@@ -8,7 +8,6 @@ without embeddings.
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from catalog.fetching.fetcher import Fetcher
 from catalog.imports import RowError, stable_hash
+from catalog.products import DeleteProduct
 from catalog.sources.entries import Entry, Record, Source
 from catalog.sources.folder import check_opened
 from catalog.sources.remote import open_source
@@ -71,10 +71,9 @@ class ImportRun:
         for some in batched([] if refusal else gone, self._size):
             self._run.check()
             self._run.report(stage=f"deleting {len(gone)} vanished products")
-            for product_id in some:
-                with suppress(NotFound):
-                    self._catalog.products.delete(product_id)
-                    self.counts["deleted"] += 1
+            outcomes = self._catalog.products.write([DeleteProduct(each) for each in some])
+            # One that is not found is gone already.
+            self.counts["deleted"] += sum(not isinstance(each, NotFound) for each in outcomes)
             self._imports.forget(self._state.source, some)
         return refusal
 

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from demo.run import pending
 from demo.service import DemoService
+from tests.support.indexed import pending
 from tests.support.traffic import image
 
 KILLS = int(os.environ.get("VITRINE_KILLS", "3"))

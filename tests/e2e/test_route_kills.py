@@ -20,9 +20,9 @@ import httpx
 import psutil
 import pytest
 
-from demo.run import stored_ids
 from demo.service import DemoService
 from tests.e2e.test_kills import recovered
+from tests.support.indexed import stored_ids
 from tests.support.traffic import image
 
 KILLS = int(os.environ.get("VITRINE_ROUTE_KILLS", "4"))

@@ -117,10 +117,11 @@ def test_every_call_of_the_client_has_a_command() -> None:
     }
     unused = {call for call in calls if not re.search(rf"\b{re.escape(call)}\b", source)}
     # `search --like` finds what is similar, `embed` sends many inputs, `products list` and `jobs errors` go
-    # through pages, `jobs wait` follows, and a client is closed by its context.
+    # through pages, `jobs wait` follows, and a client is closed by its context. Commands change one product at a
+    # time, or import many as a job.
     assert unused == {
         "client.similar", "client.product_page", "client.jobs.error_page", "client.jobs.wait",
-        "client.embed", "client.close",
+        "client.embed", "client.close", "client.put_products", "client.patch_products", "client.delete_products",
     }  # fmt: skip
 
 
