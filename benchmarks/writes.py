@@ -7,13 +7,13 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import httpx
@@ -23,20 +23,19 @@ from sqlalchemy import Connection, event
 
 from catalog.blobs import FsspecBlobs
 from catalog.database import WRITES
-from core.batching import batched
 from core.tcp_ports import free_port
 from demo.catalog import DemoProduct, demo_products
-from demo.run import fill, pending
+from demo.run import fill, put_products
 from demo.service import DemoService
+from tests.support.indexed import pending
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
+from vitrine import Vitrine
 
 MODELS = ("openclip", "dinov2", "blip2")
 CALLERS = 6
-BATCH, BATCHES_AT_ONCE = 50, 2
 SEED = 11
 START_S, PATIENCE_S, SETTLE_S = 300.0, 120.0, 10.0
-BATCH_PATH = "/v1/products:batch"
 GROUPS = {
     "gateway": ":gateway:",
     "encoders": ":Encoder",
@@ -60,28 +59,37 @@ class Sent:
 
 def put_each(base_url: str, count: int) -> Sent:
     """Put products one by one, `CALLERS` at once."""
+    return asyncio.run(_put_each(base_url, _drawn("put", count)))
 
-    async def put(client: httpx.AsyncClient, products: Sequence[DemoProduct]) -> list[str]:
-        (product,) = products
-        metadata = {name: getattr(product, name) for name in ("title", "description", "attributes")}
-        files = [("images", (f"{i}.jpg", data, "image/jpeg")) for i, data in enumerate(product.images)]
-        answer = await client.put(
-            f"/v1/products/{product.product_id}", data={"metadata": json.dumps(metadata)}, files=files
-        )
-        return [status["state"] for status in answer.raise_for_status().json()["index"].values()]
 
-    return asyncio.run(_send(base_url, _drawn("put", count), 1, put, CALLERS))
+async def _put_each(base_url: str, products: Sequence[DemoProduct]) -> Sent:
+    sent, queue = _sent(products), iter(products)
+
+    async def work(client: httpx.AsyncClient) -> None:
+        for product in queue:
+            metadata = {name: getattr(product, name) for name in ("title", "description", "attributes")}
+            files = [("images", (f"{i}.jpg", data, "image/jpeg")) for i, data in enumerate(product.images)]
+            path, data = f"/v1/products/{product.product_id}", {"metadata": json.dumps(metadata)}
+            began = time.perf_counter()
+            answer = (await client.put(path, data=data, files=files)).raise_for_status()
+            sent.took_ms.append((time.perf_counter() - began) * 1e3)
+            sent.states.update(status["state"] for status in answer.json()["index"].values())
+
+    async with httpx.AsyncClient(base_url=base_url, timeout=60) as client:
+        began = time.perf_counter()
+        await asyncio.gather(*(work(client) for _ in range(CALLERS)))
+        sent.took_s = time.perf_counter() - began
+    return sent
 
 
 def put_batches(base_url: str, count: int) -> Sent:
-    """Put products by `POST /v1/products:batch`."""
-
-    async def put(client: httpx.AsyncClient, products: Sequence[DemoProduct]) -> list[str]:
-        body = {"operations": [_operation(product) for product in products]}
-        results = (await client.post(BATCH_PATH, json=body)).raise_for_status().json()["results"]
-        return [state for result in results for state in (result["index"] or {"": "failed"}).values()]
-
-    return asyncio.run(_send(base_url, _drawn("batch", count), BATCH, put, BATCHES_AT_ONCE))
+    """Put products by the client's stream of batches."""
+    products = _drawn("batch", count)
+    sent, began = _sent(products), time.perf_counter()
+    with Vitrine(base_url, key="") as shop:
+        put_products(shop, products)
+    sent.took_s = time.perf_counter() - began
+    return sent
 
 
 def fill_demo(base_url: str, count: int) -> float:
@@ -91,39 +99,20 @@ def fill_demo(base_url: str, count: int) -> float:
     return time.perf_counter() - began
 
 
+def draw(prefix: str, count: int) -> None:
+    """Draw products beforehand, in the process of the client."""
+    _drawn(prefix, count)
+
+
+@cache
 def _drawn(prefix: str, count: int) -> list[DemoProduct]:
     # No image is of the demo's own catalog, so no embedding comes from a cache.
     seed = SEED + len(prefix)
     return [replace(each, product_id=f"{prefix}-{each.product_id}") for each in demo_products(seed, count)]
 
 
-def _operation(product: DemoProduct) -> dict[str, Any]:
-    return {
-        "op": "put",
-        "product_id": product.product_id,
-        "title": product.title,
-        "description": product.description,
-        "attributes": product.attributes,
-        "images": [base64.b64encode(data).decode() for data in product.images],
-    }
-
-
-async def _send(
-    base_url: str, products: Sequence[DemoProduct], size: int, put: Callable[..., Any], at_once: int
-) -> Sent:
-    sent, queue = Sent(sum(len(product.images) for product in products)), batched(products, size)
-
-    async def work(client: httpx.AsyncClient) -> None:
-        for some in queue:
-            began = time.perf_counter()
-            sent.states.update(await put(client, some))
-            sent.took_ms.append((time.perf_counter() - began) * 1e3)
-
-    async with httpx.AsyncClient(base_url=base_url, timeout=120) as client:
-        began = time.perf_counter()
-        await asyncio.gather(*(work(client) for _ in range(at_once)))
-        sent.took_s = time.perf_counter() - began
-    return sent
+def _sent(products: Sequence[DemoProduct]) -> Sent:
+    return Sent(sum(len(product.images) for product in products))
 
 
 class Meter:
@@ -245,10 +234,8 @@ def main() -> None:
             time.sleep(options.rest)
         costs["rest"] = {group: seconds / options.rest * 1e3 for group, seconds in rest.items()}
         sent: dict[str, Sent] = {}
-        paths = httpx.get(f"{url}/v1/openapi.json").raise_for_status().json()["paths"]
         for name, put in {"put": put_each, "batch": put_batches}.items():
-            if name == "batch" and BATCH_PATH not in paths:
-                continue
+            client.submit(draw, name, options.puts).result()
             with meter.reading() as spent:
                 sent[name] = client.submit(put, url, options.puts).result()
                 wait_until_indexed(url)
@@ -258,10 +245,9 @@ def main() -> None:
         "put_ms_per_image": _total(costs["put"]),
         "put_p50_ms": float(np.median(sent["put"].took_ms)),
         "put_images_per_s": sent["put"].images / sent["put"].took_s,
-        "put_not_indexed": _not_indexed(sent["put"]),
-        "batch_ms_per_image": _total(costs["batch"]) if "batch" in costs else None,
-        "batch_images_per_s": sent["batch"].images / sent["batch"].took_s if "batch" in sent else None,
-        "batch_not_indexed": _not_indexed(sent["batch"]) if "batch" in sent else None,
+        "put_not_indexed": sent["put"].states.total() - sent["put"].states["indexed"],
+        "batch_ms_per_image": _total(costs["batch"]),
+        "batch_images_per_s": sent["batch"].images / sent["batch"].took_s,
         "fill_s": fill_s,
         "fill_ms_per_image": _total(costs["fill"]),
         "rest_cores": (_total(costs["rest"]) - costs["rest"][RAY]) / 1e3,
@@ -285,10 +271,6 @@ def _per_image(spent: dict[str, float], images: int) -> dict[str, float]:
 
 def _total(cost: dict[str, float]) -> float:
     return sum(cost.values())
-
-
-def _not_indexed(sent: Sent) -> int:
-    return sent.states.total() - sent.states["indexed"]
 
 
 def _options() -> argparse.Namespace:
