@@ -36,6 +36,8 @@ RAY_DEFAULTS = {
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
     # The controller looks at all deployments ten times a second by default.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    # Each worker of Ray looks for signals 100 times a second, and keeps statistics of that by default.
+    "RAY_event_stats": "0",
     # Ray makes and uses a token by default.
     "RAY_AUTH_MODE": "disabled",
     # A replica drains for 30 s by default, for load balancers that one machine does not have.
