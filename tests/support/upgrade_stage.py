@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from catalog.opening import Catalog, open_catalog
+from catalog.opening import Catalog
 from core.config import BulkConfig
 from core.errors import Unavailable
 from core.indexing import Indexer

@@ -1,8 +1,8 @@
 """Kinds of jobs: each has a function, and arguments that are checked alike."""
 
-from typing import get_type_hints
 import re
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from pydantic import ValidationError
