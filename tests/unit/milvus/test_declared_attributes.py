@@ -46,7 +46,7 @@ def test_a_list_that_cannot_be_is_refused(attributes: list[tuple[str, str]], rea
         config(*attributes)
 
 
-def test_the_name_of_a_field_tells_that_of_its_attribute() -> None:
+def test_the_name_of_an_attribute_can_be_read_from_that_of_its_field() -> None:
     names = [name for name in ODD_NAMES if name] + ["sale_price", "a_5f_", "a__b", "_20_"]
     fields = [check_field(name) for name in names]
     assert [attribute_of(field) for field in fields] == names
