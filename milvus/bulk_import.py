@@ -32,7 +32,7 @@ from milvus.filters import key_in
 from milvus.schema import attribute_of, check_field, encode_rows
 from milvus.store import KEYS_A_CALL, MilvusStore
 
-_TYPES = {"string": pa.string(), "number": pa.float64(), "bool": pa.int8()}
+_TYPES: Mapping[Kind, pa.DataType] = {"string": pa.string(), "number": pa.float64(), "bool": pa.int8()}
 _ROWS_A_GROUP = 1000
 """A reader holds one row group in memory; pymilvus writes no smaller ones."""
 _TASKS_LISTED = 10_000
@@ -49,6 +49,7 @@ def layout(declared: Mapping[str, Kind]) -> pa.Schema:
             ("product_id", pa.string()),
             ("attributes", pa.string()),
             *((check_field(name), _TYPES[kind]) for name, kind in declared.items()),
+            *([("part", pa.int8())] if declared else []),
             ("embedding", pa.list_(pa.float32())),
         ]
     )
@@ -105,8 +106,13 @@ def read_rows(file: BinaryIO) -> Iterator[Rows]:
     """
     try:
         parquet = pq.ParquetFile(file)
-        always = pa.schema([each for each in parquet.schema_arrow if attribute_of(each.name) is None])
-        if not always.equals(layout({})):
+        kinds = {data_type: kind for kind, data_type in _TYPES.items()}
+        declared = {
+            attribute: kinds.get(each.type, "string")
+            for each in parquet.schema_arrow
+            if (attribute := attribute_of(each.name)) is not None
+        }
+        if not parquet.schema_arrow.equals(layout(declared)):
             raise InvalidInput("a file to import has other columns than a collection")
         for number in range(parquet.num_row_groups):
             rows = parquet.read_row_group(number).to_pylist()

@@ -62,14 +62,19 @@ def create_collection(
     for attribute, kind in declared.items():
         length = {"max_length": MAX_STRING_BYTES} if kind == "string" else {}
         schema.add_field(check_field(attribute), _DATA_TYPES[kind], **length)
+    if declared:
+        schema.add_field("part", DataType.INT8)
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dimension)
     _create(client, name, schema, timeout, **({} if lite else {"num_shards": index.shards}))
     indexed = set(client.list_indexes(name, timeout=timeout))
-    if not lite:
+    if declared and not lite:
         # Lite compares the values of a field by pyarrow, and takes an index of scalars for one of vectors.
-        for attribute, kind in declared.items():
-            if check_field(attribute) not in indexed:
-                _index_attribute(client, name, attribute, kind, timeout)
+        kinds: dict[str, Kind] = {check_field(each): kind for each, kind in declared.items()} | {
+            "part": "number"
+        }
+        for field, kind in kinds.items():
+            if field not in indexed:
+                _index_values(client, name, field, kind, timeout)
     if "embedding" not in indexed:
         index_type = index.index_type or ("FLAT" if lite else "HNSW")
         params = index.params or _DEFAULT_PARAMS.get(index_type, {})
@@ -134,14 +139,14 @@ def _create(client: MilvusClient, name: str, schema: Any, timeout: float, **opti
             raise
 
 
-def _index_attribute(client: MilvusClient, name: str, attribute: str, kind: Kind, timeout: float) -> None:
-    """Index the field of a declared attribute by the best index that the server has."""
+def _index_values(client: MilvusClient, name: str, field: str, kind: Kind, timeout: float) -> None:
+    """Index a field of values by the best index that the server has."""
     for index_type in _SCALAR_INDEXES[kind]:
         try:
-            return _index(client, name, check_field(attribute), timeout, index_type=index_type)
+            return _index(client, name, field, timeout, index_type=index_type)
         except MilvusException as error:
-            logger.info("Milvus has no index %s for %s of %s: %s", index_type, attribute, name, error.message)
-    logger.warning("the attribute %s of %s has no index, so filters scan its values", attribute, name)
+            logger.info("Milvus has no index %s for %s of %s: %s", index_type, field, name, error.message)
+    logger.warning("the field %s of %s has no index, so filters scan its values", field, name)
 
 
 def _index(client: MilvusClient, name: str, field: str, timeout: float, **options: Any) -> None:

@@ -14,12 +14,14 @@ that has an order. Numbers are 64-bit floats; what has no kind (objects, nested 
 
 A declared attribute stands in a field of its own instead, where a server indexes it. Its values are of the declared
 kind only: a string begins with "=" there, a bool is 0 or 1. Neither Milvus 2.3 nor Lite has nullable fields, so a
-missing attribute is a value that no other can be, and that is below all others: `MISSING`.
+missing attribute is a value that no other can be, and that is below all others: `MISSING`. A collection with such
+fields has one more, `part`: 0 or 1, by the key alone, for searches of one half of the rows.
 """
 
 import json
 import re
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -149,6 +151,9 @@ def encode_rows(
     shared = {id(row.item.attributes): row.item.attributes for row in rows}
     fields = {key: encode_attributes(each, declared or {}) for key, each in shared.items()}
     encoded = [_encode_row(row, dimension, fields[id(row.item.attributes)]) for row in rows]
+    if declared:
+        for each in encoded:
+            each["part"] = zlib.crc32(each["key"].encode()) % 2
     for key, times in Counter(row["key"] for row in encoded).items():
         if times > 1:
             raise InvalidInput(f"the key {key!r} comes twice in one batch")

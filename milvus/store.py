@@ -34,7 +34,7 @@ from milvus.schema import (
     marked_id,
     row_bytes,
 )
-from milvus.selectivity import Shares, parts, width
+from milvus.selectivity import Shares, halves, width
 
 KEYS_A_CALL = 1000
 _KEYS_A_PAGE = 10_000
@@ -252,12 +252,12 @@ class MilvusStore:
     def _search(
         self, collection: str, query: Vector, count: int, expression: str, share: float = 1.0
     ) -> list[Hit]:
-        index, parameters = self._config.index, dict(self._config.index.search_params)
-        if not parameters and self._describe(collection).index_type == "HNSW":
-            parameters = {"ef": width(share, count, index)}
+        facts, parameters = self._describe(collection), dict(self._config.index.search_params)
+        if not parameters and facts.index_type == "HNSW":
+            parameters = {"ef": width(share, count, self._config.index)}
         hits = [
             _hit(hit)
-            for part in ([expression] if self._is_lite() else parts(expression, share))
+            for part in (halves(expression, share) if facts.declared else [expression])
             for hit in self._read(
                 MilvusClient.search,
                 collection,

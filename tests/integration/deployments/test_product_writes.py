@@ -51,7 +51,7 @@ class Store(MemoryStore):
     """Counts its calls by name, and may be down."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(declared={"indexed": "string"})
         self.calls: dict[str, int] = {}
         self.down: Callable[[Sequence[VectorRow]], bool] = lambda _: False
 
@@ -432,3 +432,18 @@ async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.01)
+
+
+async def test_a_value_that_does_not_fit_the_declaration_of_its_attribute_changes_nothing(
+    catalog: Catalog,
+) -> None:
+    shop = Shop(catalog)
+    await shop.put("p", RED, indexed="red")
+    wrong = PutProduct("p", "", "", {"indexed": ["red", "blue"]}, None)
+    refused, other = await shop.writes.write([wrong, PutProduct("q", "", "", {"indexed": "blue"}, [BLUE])])
+    assert isinstance(refused, InvalidInput)
+    assert refused.param == "attributes"
+    assert "the attribute 'indexed' is a list; milvus.indexed_attributes declares it" in refused.message
+    assert isinstance(other, Written)
+    assert catalog.products.get("p").attributes == {"indexed": "red"}
+    assert shop.keys() == shop.expected()

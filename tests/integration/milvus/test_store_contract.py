@@ -137,7 +137,7 @@ def test_a_collection_keeps_its_fields_whatever_a_store_declares(
     made.ensure_collection("with_color", 8)
     if engine == "server":
         client = MilvusClient(uri)
-        assert set(client.list_indexes("with_color")) == {"attribute_color", "embedding"}
+        assert set(client.list_indexes("with_color")) == {"attribute_color", "part", "embedding"}
         client.close()
     other.ensure_collection("with_color", 8)
     other.upsert("with_color", [row(name, unit(1), name, color=name, size=1) for name in ("red", "blue")])

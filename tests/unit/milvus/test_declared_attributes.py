@@ -11,8 +11,9 @@ from core.filters import Kind, parse_filter
 from milvus.config import MilvusConfig
 from milvus.filters import compile_filter
 from milvus.memory import MemoryStore
-from milvus.schema import attribute_of, check_field, encode_attributes
+from milvus.schema import attribute_of, check_field, encode_attributes, encode_rows
 from tests.support.filter_cases import ODD_NAMES
+from tests.support.vector_stores import row, unit
 
 DECLARED: dict[str, Kind] = {"color": "string", "price": "number", "sale": "bool"}
 
@@ -45,12 +46,25 @@ def test_a_list_that_cannot_be_is_refused(attributes: list[tuple[str, str]], rea
         config(*attributes)
 
 
-def test_the_name_of_a_field_tells_that_of_its_attribute() -> None:
+def test_the_name_of_an_attribute_can_be_read_from_that_of_its_field() -> None:
     names = [name for name in ODD_NAMES if name] + ["sale_price", "a_5f_", "a__b", "_20_"]
     fields = [check_field(name) for name in names]
     assert [attribute_of(field) for field in fields] == names
     assert all(field.replace("_", "").isalnum() and field.isascii() for field in fields)
     assert [attribute_of(name) for name in ("attributes", "key", "embedding")] == [None] * 3
+
+
+def test_the_halves_of_a_collection_are_about_equal_and_depend_on_keys_alone() -> None:
+    halves = [
+        [
+            each["part"]
+            for each in encode_rows([row(f"i{n}", unit(1), color=color) for n in range(2000)], 8, DECLARED)
+        ]
+        for color in ("red", "blue")
+    ]
+    assert halves[0] == halves[1]
+    assert 900 < sum(halves[0]) < 1100
+    assert "part" not in encode_rows([row("i", unit(1))], 8)[0]
 
 
 def test_a_declared_attribute_stands_in_its_field_alone() -> None:

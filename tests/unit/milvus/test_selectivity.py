@@ -1,11 +1,9 @@
-"""Searches under a filter: shares are counted seldom, and parts together pass what the filter passes."""
-
-import re
+"""Searches under a filter: shares are counted seldom, and few are split."""
 
 import pytest
 
 from milvus.config import IndexConfig
-from milvus.selectivity import Shares, parts, width
+from milvus.selectivity import Shares, halves, width
 
 
 def test_a_share_is_counted_once_for_some_time_and_not_without_a_filter() -> None:
@@ -27,19 +25,14 @@ def test_an_empty_collection_has_a_share() -> None:
     assert Shares(lambda *_: 0).of("a", "x") == 0.0
 
 
-@pytest.mark.parametrize(
-    ("share", "number"), [(0.0, 1), (0.001, 1), (0.05, 1), (0.06, 2), (0.1, 2), (0.2, 4), (0.3, 1), (1.0, 1)]
-)
-def test_what_is_too_much_to_compare_and_too_little_for_a_graph_is_searched_in_parts(
-    share: float, number: int
-) -> None:
-    made = parts("x or y", share)
-    assert len(made) == number
-    if number > 1:
-        found = [re.fullmatch(r"\(x or y\) and \(revision % (\d) == (\d)\)", each) for each in made]
-        assert [(int(each[1]), int(each[2])) for each in found if each] == [
-            (number, part) for part in range(number)
-        ]
+@pytest.mark.parametrize("share", [0.061, 0.1, 0.12])
+def test_what_is_too_much_to_compare_and_too_little_for_a_graph_is_searched_by_halves(share: float) -> None:
+    assert halves("x or y", share) == ["(x or y) and (part == 0)", "(x or y) and (part == 1)"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.06, 0.13, 0.5, 1.0])
+def test_any_other_filter_is_one_search(share: float) -> None:
+    assert halves("x or y", share) == ["x or y"]
 
 
 def test_a_search_is_wider_the_fewer_rows_pass_and_within_bounds() -> None:
