@@ -186,7 +186,8 @@ def open_changed(
             settled.add((row.image_id, row.image_revision, row.collection))
         if row.embedded_at is not None or row.error is not None:
             closed[row.image_id, row.image_revision].append(row.collection)
-    works, opened = {}, set[LedgerKey]()
+    works: dict[str, IndexWork] = {}
+    opened: set[LedgerKey] = set()
     for product_id in before.keys() | after.keys():
         items = _items(after.get(product_id))
         missing: dict[str, list[IndexItem]] = {each: [] for each in collections}

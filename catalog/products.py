@@ -137,10 +137,11 @@ class SqlProducts(SqlPart):
         # From the last operation to the first, so that the last of each product gets its work.
         done: list[Outcome] = []
         for outcome, operation in zip(reversed(outcomes), reversed(operations), strict=True):
-            if not isinstance(outcome, VitrineError):
+            if isinstance(outcome, VitrineError):
+                done.append(outcome)
+            else:
                 work = works.pop(operation.product_id, IndexWork(changes.now))
-                outcome = StoredProduct(*outcome, work)
-            done.append(outcome)
+                done.append(StoredProduct(*outcome, work))
         return done[::-1]
 
     def _change_files(

@@ -124,7 +124,7 @@ class Ledger(Protocol):
         """
 
     def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
-        """Put these images into quarantine with their errors."""
+        """Put these images into quarantine with their errors; rows that are obsolete by now stay open."""
 
     def retry_bugs(self, collection: str) -> int:
         """Release from quarantine what met a bug of another release of Vitrine; returns the number."""

@@ -176,8 +176,8 @@ class GatewayArgs(Config):
     counts_ttl_s: float = Field(
         2.0,
         ge=0,
-        description="How long counts of indexed images are cached, in seconds; 0: not at all. Each count reads the "
-        "whole ledger, so they are cached longer if counting takes more than a twentieth of this time.",
+        description="How long counts of indexed images are cached, in seconds; 0: not at all. They are cached longer "
+        "if counting takes more than a twentieth of this time.",
     )
 
 

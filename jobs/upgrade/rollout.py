@@ -140,25 +140,27 @@ class VersionRollout:
         changed = self._configure(self.version)
         self._wait_for_replicas(changed, failed_before)
         # From now on live traffic writes to this version, so the gap no longer grows.
-        self._catch_up("after the replicas have changed", 0)
+        self._catch_up("after the replicas have changed", 0, time.monotonic())
         whole = self._since_the_live_version(changed)
         self._move_alias()
         return whole
 
-    def _catch_up(self, when: str, tolerated: int) -> None:
-        if not self._lacks_more_than(0):
+    def _catch_up(self, when: str, tolerated: int, served_since: float | None = None) -> None:
+        if not self._lacks_more_than(0, served_since):
             return
         for _ in range(_ROUNDS):
             self.run.report(stage=f"catching up {when}")
             self.build()
             self.run.check()
-            if not self._lacks_more_than(tolerated):
+            if not self._lacks_more_than(tolerated, served_since):
                 return
         # The repair closes the rest of the gap.
         logger.info("%s still lacks images %s", self.target.collection, when)
 
-    def _lacks_more_than(self, count: int) -> bool:
-        missing = self.catalog.ledger.missing(self.target.collection, count + 1, GRACE_S)
+    def _lacks_more_than(self, count: int, served_since: float | None) -> bool:
+        # Whoever wrote a product before the replicas changed indexes it for the former version alone.
+        grace_s = 0.0 if served_since is None else min(GRACE_S, time.monotonic() - served_since)
+        missing = self.catalog.ledger.missing(self.target.collection, count + 1, grace_s)
         return len(missing) > count
 
     def _remember(self, changed: Change) -> None:

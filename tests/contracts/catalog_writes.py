@@ -224,7 +224,7 @@ class WritesContract:
         assert self.missing() == []
         self.clock.move(100)
         _, again = self.put("p", RED, BLUE)
-        assert (again.missing, again.obsolete) == ({LIVE: [blue]}, {})
+        assert (again.missing, again.obsolete) == ({LIVE: [blue], OTHER: [], THIRD: []}, {})
         assert self.ledger.counts(LIVE).missing == 1
         assert self.missing(grace_s=GRACE_S) == []
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from catalog.database import CatalogConfig
+from catalog.database import CatalogConfig, utc_now
 from catalog.opening import Catalog, open_catalog
 from catalog.products import SqlProducts
 from core.types import EncoderInfo, NewImage
@@ -39,6 +39,11 @@ class Clock:
     def move(self, seconds: float) -> None:
         """Set the clock on, or back."""
         self.now += timedelta(seconds=seconds)
+
+
+def a_minute_ago(catalog: Catalog) -> SqlProducts:
+    """Products whose writes were a minute ago, so that their writers count as dead."""
+    return SqlProducts(catalog.engine, catalog.blobs, lambda: utc_now() - timedelta(minutes=1))
 
 
 def encoder(name: str = "openclip", fingerprint: str = "0123456789ab") -> EncoderInfo:
