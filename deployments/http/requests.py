@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import cache
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 from urllib.parse import quote
 
 from fastapi import Depends, Request, Response
@@ -246,7 +246,8 @@ def check_model(value: Any, model: type[T], param: str) -> T:
         InvalidInput: it does not match; `param` is the place of an error that is about no field.
     """
     try:
-        return _adapter(model).validate_python(value)
+        checked: T = _adapter(cast(Any, model)).validate_python(value)
+        return checked
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise invalid(first["msg"], first["loc"], param) from None

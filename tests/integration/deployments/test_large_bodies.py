@@ -26,6 +26,11 @@ SMALL = base64.b64encode(file(Image.new("RGB", (8, 8)))).decode()
 URI = f"data:image/png;base64,{LARGE}"
 CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("PUT", "/v1/products/p", {"images": [LARGE, URI]}),
+    (
+        "POST",
+        "/v1/products:batch",
+        {"operations": [{"op": "put", "product_id": "p", "images": [LARGE, URI]}]},
+    ),
     ("POST", "/v1/search", {"query": [{"type": "image", "image": LARGE}], "model": "fake"}),
     ("POST", "/v1/compare", {"query": [{"type": "image", "image": LARGE}]}),
     ("POST", "/v1/embed/fake", {"image": LARGE}),
