@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -352,19 +353,31 @@ def upsert(
 
     The key is the primary key, unless other columns are named.
     """
+    if rows:
+        # Every write of a product takes several, and building one takes as long as running it.
+        build = _upsert_of_all if where is None else _upsert
+        statement = build(connection.dialect.name, table, tuple(changed), tuple(key), where)
+        connection.execute(statement, rows)
+
+
+def _upsert(
+    dialect: str,
+    table: type[DeclarativeBase],
+    changed: tuple[str, ...],
+    key: tuple[str, ...],
+    where: ColumnElement[bool] | None,
+) -> postgresql.Insert | sqlite.Insert:
     target = table.metadata.tables[table.__tablename__]
     statement: postgresql.Insert | sqlite.Insert
-    statement = (
-        postgresql.insert(target) if connection.dialect.name == "postgresql" else sqlite.insert(target)
-    )
-    key = key or [column.name for column in target.primary_key]
-    changes = {name: statement.excluded[name] for name in changed}
-    if changes:
-        statement = statement.on_conflict_do_update(index_elements=key, set_=changes, where=where)
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=key)
-    if rows:
-        connection.execute(statement, rows)
+    statement = postgresql.insert(target) if dialect == "postgresql" else sqlite.insert(target)
+    key = key or tuple(column.name for column in target.primary_key)
+    if changed:
+        changes = {name: statement.excluded[name] for name in changed}
+        return statement.on_conflict_do_update(index_elements=key, set_=changes, where=where)
+    return statement.on_conflict_do_nothing(index_elements=key)
+
+
+_upsert_of_all = lru_cache(maxsize=64)(_upsert)
 
 
 def batched_rows(rows: Sequence[T]) -> Iterator[Sequence[T]]:
