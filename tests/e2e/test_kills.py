@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -76,13 +76,10 @@ class Writer:
 
     def _send(self, method: str, path: str, body: dict[str, Any]) -> httpx.Response | None:
         """Send a request and return its answer if it succeeded."""
-        try:
+        with suppress(httpx.TransportError):
             answer = self._client.request(method, path, json=body)
-        except httpx.TransportError:
-            self.failures += 1
-            return None
-        if answer.is_success:
-            return answer
+            if answer.is_success:
+                return answer
         self.failures += 1
         time.sleep(0.1)
         return None
