@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from core.types import Attributes, Vector
 
-COLORS = ("black", "blue", "brown", "green", "grey", "orange", "pink", "red", "white", "yellow")
+COLORS = ("black", "blue", "brown", "green", "gray", "orange", "pink", "red", "white", "yellow")
 BRANDS = 1_000
 PRICES = 1_000
 BATCH = 1_000
