@@ -81,7 +81,7 @@ class Bench:
         deadline = time.monotonic() + 240
         while self.indexed < count and process.poll() is None:
             assert time.monotonic() < deadline, f"{self.indexed} of {count} after four minutes"
-            time.sleep(0.01)
+            time.sleep(0.05)
 
     def assert_complete(self) -> None:
         expected = {
