@@ -93,7 +93,7 @@ def _index(catalog: Catalog) -> None:
     for collection in COLLECTIONS:
         while items := catalog.ledger.missing(collection, 500):
             catalog.ledger.open(collection, items)
-            catalog.ledger.settle(collection, items)
+            catalog.ledger.settle({collection: items})
 
 
 if __name__ == "__main__":

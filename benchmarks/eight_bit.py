@@ -14,8 +14,8 @@ from core.types import Vector
 from demo.service import WEIGHTS
 from models.blip2 import IN_FULL
 from models.config import EncoderConfig, Precision
+from models.encoder import load_encoder
 from models.huggingface import load_model
-from models.registry import load_encoder
 from models.torch_encoder import place
 
 VISION_LAYERS = 4

@@ -39,8 +39,7 @@ from core.types import NewImage
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import LocalEncoder
-from models.registry import load_encoder
+from models.encoder import LocalEncoder, load_encoder
 
 ROOT = Path(__file__).parents[1]
 FILES = 100

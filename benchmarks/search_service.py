@@ -20,8 +20,7 @@ from demo.service import DemoService
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import Encoder
-from models.registry import load_encoder
+from models.encoder import Encoder, load_encoder
 
 ROWS_A_CALL = 2000
 _START_S = 180.0

@@ -27,8 +27,7 @@ import torch
 from benchmarks.architectures import ARCHITECTURES
 from benchmarks.images import shop_jpeg, small_jpegs
 from models.config import EncoderConfig, Precision
-from models.encoder import Encoder
-from models.registry import load_encoder
+from models.encoder import Encoder, load_encoder
 
 PRECISIONS: dict[str, Sequence[Precision]] = {"blip2": ("bf16", "int8")}
 BATCHES = (1, 8, 32)

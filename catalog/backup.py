@@ -252,21 +252,14 @@ def _copy_file(
     if sha256 in here and there.get(sha256) == here[sha256]:
         return sha256, "present", here[sha256]
     with _reading.holding(there.get(sha256, 0) + here.get(sha256, 0), MAX_READ_BYTES):
-        data = _read(source, sha256)
+        data = source.find(sha256)
         if _is_sound(data, sha256):
             target.put(data)
             return sha256, "copied", len(data)
         # The source has lost the file: a copy from before will do, where it is sound.
-        if sha256 in here and _is_sound(_read(target, sha256), sha256):
+        if sha256 in here and _is_sound(target.find(sha256), sha256):
             return sha256, "present", here[sha256]
         return sha256, "missing" if data is None else "damaged", 0
-
-
-def _read(store: FsspecBlobs, sha256: str) -> bytes | None:
-    try:
-        return store.get(sha256)
-    except NotFound:
-        return None
 
 
 def _is_sound(data: bytes | None, sha256: str) -> TypeGuard[bytes]:

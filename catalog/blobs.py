@@ -157,12 +157,16 @@ class FsspecBlobs:
         """
         if not _SHA256.fullmatch(sha256):
             raise InvalidInput("a sha256 is 64 lower-case hex digits").at("sha256")
-        with outages_as_unavailable():
-            try:
-                data: bytes = self._files.cat_file(self._path(sha256))
-            except FileNotFoundError:
-                raise NotFound(f"there is no image file {sha256}") from None
+        if (data := self.find(sha256)) is None:
+            raise NotFound(f"there is no image file {sha256}")
         return data
+
+    def find(self, sha256: str) -> bytes | None:
+        """Read a file; None where there is none."""
+        with outages_as_unavailable(), suppress(FileNotFoundError):
+            data: bytes = self._files.cat_file(self._path(sha256))
+            return data
+        return None
 
     def remove(self, sha256: str) -> None:
         """Delete a file for good; nothing happens when there is none."""
@@ -171,10 +175,8 @@ class FsspecBlobs:
             if self._is_local:
                 remove_durably(path)
                 return
-            try:
+            with suppress(FileNotFoundError):
                 self._files.rm_file(path)
-            except FileNotFoundError:
-                return
 
     def remove_abandoned(self, prefix: str, age_s: float = ABANDONED_S) -> int:
         """Delete half-written files of killed writers under these two hex digits; returns their number."""

@@ -317,11 +317,12 @@ def _busy() -> Unavailable:
     return Unavailable("the catalog's database is busy with other writes; try again")
 
 
-def take_turns(connection: Connection, lock: tuple[int, int]) -> None:
-    """Serialize the transactions that take this lock, until they end."""
+def take_turns(connection: Connection, lock: tuple[int, int], shared: bool = False) -> None:
+    """Serialize the transactions that take this lock, until they end; those that share it run side by side."""
     # On SQLite a writing transaction holds the database's one write lock.
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(*lock)))
+        take = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+        connection.execute(select(take(*lock)))
 
 
 def lock(table: type[DeclarativeBase], condition: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:

@@ -55,7 +55,8 @@ class _Compiler:
             case Any_(parts):
                 return self._joined(parts, True)
             case Not(part):
-                return _opposite(self.compile(part))
+                condition = self.compile(part)
+                return not condition if isinstance(condition, bool) else f"NOT {condition}"
             case Exists(name):
                 return self._holds(name, lambda forms: forms["exists"])
             case AnyOf(name, values):
@@ -108,10 +109,6 @@ class _Compiler:
         name = f"filter_{len(self.values)}"
         self.values[name] = value
         return f":{name}"
-
-
-def _opposite(condition: _Condition) -> _Condition:
-    return not condition if isinstance(condition, bool) else f"NOT {condition}"
 
 
 def _is_storable(value: str) -> bool:

@@ -163,18 +163,20 @@ class SqlImageFiles(SqlPart):
             named = named_files(connection, found)
         return {sha256: size for sha256, size in found.items() if sha256 not in named}
 
-    def mark_unnamed(self, prefix: str) -> None:
-        """Mark the files with this prefix that no image names; a file that is marked keeps its time.
+    def mark_unnamed(self, prefix: str) -> dict[str, int]:
+        """Mark the files with this prefix that no image names, and list them; a marked file keeps its time.
 
         Half-written files of killed writers are deleted at once.
         """
         self.check_owner()
-        for some in batched_rows(sorted(self.unnamed(prefix))):
+        found = self.unnamed(prefix)
+        for some in batched_rows(sorted(found)):
             with writing(self._engine) as connection:
                 marks = [{"sha256": sha256, "since": self._clock()} for sha256 in some]
                 upsert(connection, UnnamedFileRow, marks)
         # Last: a file that cannot be deleted must not keep others from being marked.
         self._blobs.remove_abandoned(prefix)
+        return found
 
     def collect(self, grace_s: float, limit: int, after: tuple[datetime, str] | None = None) -> Collected:
         """Remove up to `limit` files that were marked at least `grace_s` ago; 0: at any time.

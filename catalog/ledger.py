@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -10,31 +10,38 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    Select,
     and_,
+    bindparam,
     delete,
-    func,
     not_,
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 
-from catalog.database import SqlPart, batched_rows, lock, locked, upsert, writing
+from catalog.database import SqlPart, batched_rows, lock, locked, reading, upsert, writing
 from catalog.ledger_queries import (
     IS_CURRENT,
-    IS_OPEN,
+    IS_WAITING,
     ITEMS,
+    LedgerKey,
     SqlIndexProgress,
     WithQuarantine,
+    abandoned,
     between,
     error_text,
     in_flight,
+    is_bug_of_another_release,
+    lock_versions,
     of_current_revision,
     open_rows,
     parse_keys,
+    record,
     rows_of,
+    rows_with,
+    version_state,
 )
 from catalog.product_rows import is_product_id
 from catalog.tables import EmbeddingRow, ImageRow, IndexStoreRow, ModelVersionRow
@@ -89,10 +96,16 @@ class SqlVersions(SqlPart):
 
     def forget(self, collection: str) -> None:
         """Delete a version and its ledger rows, after its collection was dropped."""
+        version = ModelVersionRow.collection == collection
+        rows = locked(EmbeddingRow, EmbeddingRow.collection == collection)
+        # The many rows first, since writers of products wait for whoever changes the list of versions.
         with writing(self._engine) as connection:
-            rows = locked(EmbeddingRow, EmbeddingRow.collection == collection)
+            connection.execute(update(ModelVersionRow).where(version).values(recorded=False))
             connection.execute(delete(EmbeddingRow).where(rows))
-            connection.execute(delete(ModelVersionRow).where(ModelVersionRow.collection == collection))
+        with writing(self._engine) as connection:
+            lock_versions(connection)
+            connection.execute(delete(EmbeddingRow).where(rows))
+            connection.execute(delete(ModelVersionRow).where(version))
 
     def _change(self, collection: str, **values: Any) -> None:
         with writing(self._engine) as connection:
@@ -113,10 +126,17 @@ class SqlLedger(WithQuarantine):
     _released: ClassVar[Mapping[str, Any]] = {"begun_at": _LONG_AGO, "error": None}
 
     def register(self, info: EncoderInfo) -> None:
-        """Insert or update a model version; it keeps the time of its first registration."""
+        """Insert or update a model version; it keeps the time of its first registration.
+
+        Every write of a product that begins afterwards opens rows in its collection.
+        """
+        known = self._read(_INFO.where(ModelVersionRow.collection == info.collection))
+        if known and _info(known[0]) == replace(info, captions=None):
+            return
         values = {name: getattr(info, name) for name in _FIELDS} | {"modalities": list(info.modalities)}
         row = {"collection": info.collection, "created_at": self._clock(), **values}
         with writing(self._engine) as connection:
+            lock_versions(connection)
             upsert(connection, ModelVersionRow, [row], values)
 
     def versions(self) -> list[EncoderInfo]:
@@ -126,25 +146,59 @@ class SqlLedger(WithQuarantine):
             for row in self._read(_INFO.order_by(ModelVersionRow.created_at, ModelVersionRow.collection))
         ]
 
+    def unsettled(self, grace_s: float = 0.0) -> set[str]:
+        """Return the registered collections in which something may be missing, obsolete or to be tried again.
+
+        These have rows that were opened at least `grace_s` ago, or images that met a bug of another release, or are
+        not recorded yet. One statement looks for one such row in each collection.
+        """
+        of_version = select(EmbeddingRow.image_id).where(
+            EmbeddingRow.collection == ModelVersionRow.collection
+        )
+        statement = select(ModelVersionRow.collection).where(
+            or_(
+                not_(ModelVersionRow.recorded),
+                of_version.where(abandoned(self._clock(), grace_s)).exists(),
+                of_version.where(is_bug_of_another_release(EmbeddingRow.error)).exists(),
+            )
+        )
+        return {row.collection for row in self._read(statement)}
+
     def missing(
         self, collection: str, limit: int, grace_s: float = 0.0, within: tuple[str, str] | None = None
     ) -> list[IndexItem]:
-        """List images whose current revision is neither settled nor in quarantine, oldest revision first.
+        """List images whose current revision is neither settled nor in quarantine.
+
+        Images that were opened less than `grace_s` seconds ago are left to their writers. Of a recorded version this
+        reads open rows alone, those first that were opened first. Of another one it compares all images with their
+        rows, oldest revision first, and the version becomes recorded once every image has a row.
 
         `within` asks for those with `first <= image id < beyond`, in the order of their ids: disjoint ranges never
-        return the same image. Images that were opened less than `grace_s` seconds ago are left to their writers.
+        return the same image. It always compares images with rows.
         """
-        gap = ITEMS.outerjoin(EmbeddingRow, of_current_revision(collection)).where(
-            or_(
-                EmbeddingRow.image_id.is_(None),
-                and_(IS_OPEN, not_(in_flight(self._clock(), grace_s))),
+        with reading(self._engine) as connection:
+            state = version_state(connection, collection)
+            if state is not None and state.recorded and within is None:
+                opened = (
+                    ITEMS.join(EmbeddingRow, of_current_revision(collection))
+                    .where(EmbeddingRow.collection == collection, abandoned(self._clock(), grace_s))
+                    .order_by(EmbeddingRow.begun_at, EmbeddingRow.image_id, EmbeddingRow.image_revision)
+                )
+                return [IndexItem(*row) for row in connection.execute(opened.limit(limit))]
+            has_row = EmbeddingRow.image_id.is_not(None)
+            gap = (
+                ITEMS.add_columns(has_row)
+                .outerjoin(EmbeddingRow, of_current_revision(collection))
+                .where(or_(not_(has_row), abandoned(self._clock(), grace_s)))
             )
-        )
-        if within is None:
-            gap = gap.order_by(ImageRow.revision, ImageRow.id)
-        else:
-            gap = gap.where(between(ImageRow.id, *within)).order_by(ImageRow.id)
-        return [IndexItem(*row) for row in self._read(gap.limit(limit))]
+            if within is None:
+                gap = gap.order_by(ImageRow.revision, ImageRow.id)
+            else:
+                gap = gap.where(between(ImageRow.id, *within)).order_by(ImageRow.id)
+            found = connection.execute(gap.limit(limit)).all()
+        if within is None and len(found) < limit and all(row[-1] for row in found):
+            record(self._engine, collection, state)
+        return [IndexItem(*row[:-1]) for row in found]
 
     def items(self, product_id: str) -> list[IndexItem]:
         """List the images of one product in their order; empty when the product is missing."""
@@ -157,60 +211,85 @@ class SqlLedger(WithQuarantine):
         """Announce that these rows are about to be written; a former error or settlement is cleared."""
         if not items:
             return
-        keys = {(item.image_id, item.revision): None for item in items}
         with writing(self._engine) as connection:
-            open_rows(connection, collection, self._clock(), keys)
+            open_rows(connection, _keys(collection, items), self._clock())
 
-    def settle(self, collection: str, items: Sequence[IndexItem]) -> list[IndexItem]:
-        """Record that Milvus holds these rows; returns those that are obsolete by now or whose row is gone."""
-        settled: set[tuple[str, int]] = set()
-        with writing(self._engine) as connection:
-            for keys in batched_rows([(item.image_id, item.revision) for item in items]):
-                rows = rows_of(collection, keys)
-                # Locked first: a PostgreSQL statement that waits for a lock evaluates conditions as of before the
-                # wait.
-                connection.execute(lock(EmbeddingRow, rows))
-                found = connection.execute(
-                    update(EmbeddingRow)
-                    .where(rows, IS_CURRENT)
-                    .values(embedded_at=self._clock(), error=None)
-                    .returning(EmbeddingRow.image_id, EmbeddingRow.image_revision)
-                )
-                settled.update((row.image_id, row.image_revision) for row in found)
-        return [item for item in items if (item.image_id, item.revision) not in settled]
+    def settle(self, items: Mapping[str, Sequence[IndexItem]]) -> dict[str, list[IndexItem]]:
+        """Record that Milvus holds these rows, by collection, in one transaction.
+
+        Returns those that are obsolete by now or whose row is gone, by collection; an empty list where all are well.
+        """
+        keys = sorted({key for collection, some in items.items() for key in _keys(collection, some)})
+        settled: set[LedgerKey] = set()
+        if keys:
+            with writing(self._engine) as connection:
+                for some in batched_rows(keys):
+                    rows = rows_with(some)
+                    # Locked first: a PostgreSQL statement that waits for a lock evaluates conditions as of before
+                    # the wait.
+                    connection.execute(lock(EmbeddingRow, rows))
+                    found = connection.execute(
+                        update(EmbeddingRow)
+                        .where(rows, IS_CURRENT)
+                        .values(embedded_at=self._clock(), error=None)
+                        .returning(
+                            EmbeddingRow.image_id, EmbeddingRow.image_revision, EmbeddingRow.collection
+                        )
+                    )
+                    settled.update((each[0], each[1], each[2]) for each in found)
+        return {
+            collection: [each for each in some if (each.image_id, each.revision, collection) not in settled]
+            for collection, some in items.items()
+        }
 
     def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
-        """Put these images into quarantine with their errors; settled ones stay settled."""
+        """Put these images into quarantine with their errors; settled ones stay settled, obsolete ones open."""
         if not errors:
             return
         texts = {(item.image_id, item.revision): error_text(error) for item, error in errors}
+        unsettled = EmbeddingRow.embedded_at.is_(None)
         with writing(self._engine) as connection:
-            open_rows(connection, collection, self._clock(), texts, where=EmbeddingRow.embedded_at.is_(None))
+            keys = [(*key, collection) for key in texts]
+            # This locks them, too.
+            open_rows(connection, keys, self._clock(), where=unsettled)
+            connection.execute(
+                update(EmbeddingRow)
+                .where(
+                    EmbeddingRow.image_id == bindparam("of_image"),
+                    EmbeddingRow.image_revision == bindparam("of_revision"),
+                    EmbeddingRow.collection == collection,
+                    unsettled,
+                    IS_CURRENT,
+                )
+                .values(error=bindparam("message")),
+                [
+                    {"of_image": image_id, "of_revision": revision, "message": message}
+                    for (image_id, revision), message in texts.items()
+                ],
+            )
 
     def obsolete(
         self, collection: str, limit: int, grace_s: float = 0.0, within: tuple[str, str] | None = None
     ) -> list[str]:
-        """List the row keys whose image is gone or has another revision, in their order.
+        """List the row keys whose image is gone or has another revision, those first that were opened first.
 
-        `within` asks for those with `first <= image id < beyond`. Rows that were opened less than `grace_s`
-        seconds ago are left to their writers.
+        Rows that were opened less than `grace_s` seconds ago are left to their writers. While the row of the
+        current revision is neither settled nor in quarantine, the oldest other row of its image waits: its vector
+        can be copied, and the product is found by it meanwhile.
+
+        `within` asks for those with `first <= image id < beyond`, in the order of their keys, and reads all rows:
+        verification trusts no state.
         """
-        statement = self._obsolete(collection, grace_s)
-        if within is not None:
-            statement = statement.where(between(EmbeddingRow.image_id, *within))
-        return [row_key(*row) for row in self._read(statement.limit(limit))]
-
-    def _obsolete(self, collection: str, grace_s: float) -> Select[str, int]:
-        return (
-            select(EmbeddingRow.image_id, EmbeddingRow.image_revision)
-            .outerjoin(ImageRow, of_current_revision(collection))
-            .where(
-                EmbeddingRow.collection == collection,
-                ImageRow.id.is_(None),
-                not_(in_flight(self._clock(), grace_s)),
-            )
-            .order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+        rows = select(EmbeddingRow.image_id, EmbeddingRow.image_revision).where(
+            EmbeddingRow.collection == collection, not_(IS_CURRENT), not_(IS_WAITING)
         )
+        if within is None:
+            rows = rows.where(abandoned(self._clock(), grace_s)).order_by(EmbeddingRow.begun_at)
+        else:
+            theirs = in_flight(self._clock(), grace_s)
+            rows = rows.where(not_(theirs), between(EmbeddingRow.image_id, *within))
+        ordered = rows.order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
+        return [row_key(*row) for row in self._read(ordered.limit(limit))]
 
     def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
         """Open these rows; returns those whose vectors may be deleted.
@@ -224,19 +303,36 @@ class SqlLedger(WithQuarantine):
         if rows:
             with writing(self._engine) as connection:
                 theirs = in_flight(now, grace_s)
-                open_rows(connection, collection, now, dict.fromkeys(rows), where=not_(theirs))
-                for some in batched_rows(rows):
-                    opened = and_(rows_of(collection, some), EmbeddingRow.begun_at == now)
-                    found = connection.execute(self._obsolete(collection, 0).where(opened))
+                keys = [(*row, collection) for row in rows]
+                open_rows(connection, keys, now, where=not_(theirs))
+                for some in batched_rows(keys):
+                    opened = rows_with(some), EmbeddingRow.begun_at == now, not_(IS_CURRENT)
+                    found = connection.execute(
+                        select(EmbeddingRow.image_id, EmbeddingRow.image_revision).where(*opened)
+                    )
                     ours.update(row_key(*row) for row in found)
         return Removal(sorted(ours), now)
 
-    def end_removal(self, collection: str, removal: Removal) -> None:
-        """Delete the rows whose vectors were deleted, except those that others changed since it began."""
-        untouched = and_(EmbeddingRow.embedded_at.is_(None), EmbeddingRow.begun_at == removal.begun_at)
+    def end_removal(self, removals: Mapping[str, Removal]) -> None:
+        """Delete the rows whose vectors were deleted, by collection, except those that others changed since then."""
+        keys = sorted(
+            (image_id, revision, collection, removal.begun_at)
+            for collection, removal in removals.items()
+            for image_id, revision in parse_keys(removal.keys)
+        )
+        if not keys:
+            return
+        unsettled = EmbeddingRow.embedded_at.is_(None)
         with writing(self._engine) as connection:
-            for some in batched_rows(parse_keys(removal.keys)):
-                rows = and_(rows_of(collection, some), untouched)
+            for some in batched_rows(keys):
+                untouched = tuple_(
+                    EmbeddingRow.image_id,
+                    EmbeddingRow.image_revision,
+                    EmbeddingRow.collection,
+                    EmbeddingRow.begun_at,
+                ).in_(some)
+                ids = {image_id for image_id, *_ in some}
+                rows = and_(EmbeddingRow.image_id.in_(ids), untouched, unsettled)
                 connection.execute(delete(EmbeddingRow).where(locked(EmbeddingRow, rows)))
 
     def reset(self, collection: str) -> None:
@@ -278,20 +374,38 @@ class SqlLedger(WithQuarantine):
         rows = self._read(*(settled.where(rows_of(collection, some)) for some in batches))
         return {row_key(*row) for row in rows}
 
-    def settled(self, collection: str, image_ids: Sequence[str]) -> dict[str, str]:
-        """Return the key of each image's newest settled row, at any revision, by image id."""
-        newest = (
-            select(EmbeddingRow.image_id, func.max(EmbeddingRow.image_revision))
-            .where(EmbeddingRow.collection == collection, EmbeddingRow.embedded_at.is_not(None))
-            .group_by(EmbeddingRow.image_id)
+    def copies(self, info: EncoderInfo, image_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+        """Return where else the vector of each image may be: collections with row keys, newest first, by image id.
+
+        These are the image's rows at other revisions in the version's collection, and all its rows in collections
+        of the same weights with another `index_schema`, in any state. Images without any are left out.
+        """
+        siblings = select(ModelVersionRow.collection).where(
+            ModelVersionRow.name == info.name,
+            ModelVersionRow.fingerprint == info.fingerprint,
+            ModelVersionRow.collection != info.collection,
+        )
+        of_this = and_(EmbeddingRow.collection == info.collection, not_(IS_CURRENT))
+        rows = (
+            select(EmbeddingRow.image_id, EmbeddingRow.collection, EmbeddingRow.image_revision)
+            .where(or_(of_this, EmbeddingRow.collection.in_(siblings)))
+            .order_by(EmbeddingRow.image_revision.desc(), EmbeddingRow.collection)
         )
         batches = batched_rows(sorted(set(image_ids)))
-        rows = self._read(*(newest.where(EmbeddingRow.image_id.in_(some)) for some in batches))
-        return {image_id: row_key(image_id, revision) for image_id, revision in rows}
+        found: dict[str, list[tuple[str, str]]] = {}
+        for image_id, collection, revision in self._read(
+            *(rows.where(EmbeddingRow.image_id.in_(some)) for some in batches)
+        ):
+            found.setdefault(image_id, []).append((collection, row_key(image_id, revision)))
+        return found
 
     def counts(self, collection: str) -> LedgerCounts:
         """Count images, indexed, failed and missing (open ones included) for one collection."""
         return SqlIndexProgress(self._engine).of(collection).counts
+
+
+def _keys(collection: str, items: Sequence[IndexItem]) -> set[LedgerKey]:
+    return {(item.image_id, item.revision, collection) for item in items}
 
 
 def _open_all(connection: Connection, rows: ColumnElement[bool]) -> None:

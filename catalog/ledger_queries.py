@@ -1,6 +1,7 @@
 """Queries of the embeddings ledger: statement parts, progress, quarantine and audit."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal
@@ -8,25 +9,30 @@ from typing import Any, ClassVar, Literal
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Engine,
+    Row,
     and_,
     case,
     false,
     func,
     not_,
+    or_,
     select,
     tuple_,
     update,
 )
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from catalog.database import SqlPart, batched_rows, locked, upsert, writing
+from catalog.database import SqlPart, batched_rows, lock, locked, reading, take_turns, upsert, writing
 from catalog.product_rows import seconds_since
-from catalog.tables import CaptionRow, EmbeddingRow, ImageRow, ProductRow
+from catalog.tables import CaptionRow, EmbeddingRow, ImageRow, ModelVersionRow, ProductRow
 from core.errors import RELEASE, Internal, VitrineError
-from core.types import LedgerCounts, row_key
+from core.types import IndexItem, IndexWork, LedgerCounts, Product, row_key
 
 RowKey = tuple[str, int]
 """An image id with a revision."""
+LedgerKey = tuple[str, int, str]
+"""An image id with a revision and a collection: the primary key of the ledger."""
 
 ITEMS = select(
     ImageRow.id,
@@ -47,6 +53,28 @@ IS_CURRENT = (
 )
 """Condition: the row belongs to an image of the catalog at its current revision."""
 
+_Other = aliased(EmbeddingRow)
+_image = select(ImageRow.id).where(ImageRow.id == EmbeddingRow.image_id)
+_successor_is_done = _image.join(
+    _Other, and_(_Other.image_id == ImageRow.id, _Other.image_revision == ImageRow.revision)
+).where(
+    _Other.collection == EmbeddingRow.collection,
+    or_(_Other.embedded_at.is_not(None), _Other.error.is_not(None)),
+)
+_older = select(_Other.image_id).where(
+    _Other.image_id == EmbeddingRow.image_id,
+    _Other.collection == EmbeddingRow.collection,
+    _Other.image_revision < EmbeddingRow.image_revision,
+)
+IS_WAITING = and_(_image.exists(), not_(_successor_is_done.exists()), not_(_older.exists()))
+"""Condition on a row that is not current: its vector serves until that of the current revision is written.
+
+Only the oldest row of an image waits. So a version that nobody writes to keeps one vector of each image, however
+often that changes.
+"""
+
+_VERSIONS_LOCK = (0x7669, 0x7473)
+"""PostgreSQL's advisory lock of the list of versions: keys of two numbers never meet the locks of products."""
 _IMAGE_ID_CHARS = 32
 _MAX_INT64 = 2**63 - 1
 _MAX_ERROR_CHARS = 2_000
@@ -68,6 +96,13 @@ def in_flight(now: datetime, grace_s: float) -> ColumnElement[bool]:
     if grace_s <= 0:
         return false()
     return and_(IS_OPEN, EmbeddingRow.begun_at > now - timedelta(seconds=grace_s))
+
+
+def abandoned(now: datetime, grace_s: float) -> ColumnElement[bool]:
+    """Select open rows that no writer holds: those that were opened at least `grace_s` ago."""
+    if grace_s <= 0:
+        return IS_OPEN
+    return and_(IS_OPEN, EmbeddingRow.begun_at <= now - timedelta(seconds=grace_s))
 
 
 def parse_keys(keys: Iterable[str]) -> list[RowKey]:
@@ -94,14 +129,21 @@ def rows_of(collection: str, keys: Sequence[RowKey]) -> ColumnElement[bool]:
     )
 
 
+def rows_with(keys: Sequence[LedgerKey]) -> ColumnElement[bool]:
+    """Select the rows with these keys, in any collections."""
+    return and_(
+        EmbeddingRow.image_id.in_({image_id for image_id, _, _ in keys}),
+        tuple_(EmbeddingRow.image_id, EmbeddingRow.image_revision, EmbeddingRow.collection).in_(keys),
+    )
+
+
 def open_rows(
     connection: Connection,
-    collection: str,
+    keys: Collection[LedgerKey],
     begun_at: datetime,
-    errors: Mapping[RowKey, str | None],
     where: ColumnElement[bool] | None = None,
 ) -> None:
-    """Write unsettled rows; existing ones are replaced where the condition holds."""
+    """Write open rows; existing ones are replaced where the condition holds, and locked in any case."""
     rows = [
         {
             "image_id": image_id,
@@ -109,11 +151,83 @@ def open_rows(
             "collection": collection,
             "begun_at": begun_at,
             "embedded_at": None,
-            "error": error,
+            "error": None,
         }
-        for (image_id, revision), error in sorted(errors.items())
+        for image_id, revision, collection in sorted(keys)
     ]
     upsert(connection, EmbeddingRow, rows, ("begun_at", "embedded_at", "error"), where)
+
+
+def lock_versions(connection: Connection, shared: bool = False) -> None:
+    """Lock the list of versions: shared by writers of products, alone by whoever adds or removes a version.
+
+    So a write of a product either opens its rows of a new version, or has ended before that version is there.
+    """
+    take_turns(connection, _VERSIONS_LOCK, shared)
+
+
+def open_changed(
+    connection: Connection,
+    before: Mapping[str, Product],
+    after: Mapping[str, Product | None],
+    now: datetime,
+) -> dict[str, IndexWork]:
+    """Open the rows of images that a write replaces, drops or leaves unsettled; returns the work by product id.
+
+    The caller holds the locks of the versions and the products. A row of a former image that a writer holds open is
+    left to that writer.
+    """
+    collections = sorted(connection.scalars(select(ModelVersionRow.collection)))
+    old = {(each.image_id, each.revision) for product in before.values() for each in product.images}
+    settled: set[LedgerKey] = set()
+    closed: dict[RowKey, list[str]] = defaultdict(list)
+    for row in _lock_all(connection, sorted(old)):
+        if row.embedded_at is not None:
+            settled.add((row.image_id, row.image_revision, row.collection))
+        if row.embedded_at is not None or row.error is not None:
+            closed[row.image_id, row.image_revision].append(row.collection)
+    works, opened = {}, set[LedgerKey]()
+    for product_id in before.keys() | after.keys():
+        items = _items(after.get(product_id))
+        missing: dict[str, list[IndexItem]] = {each: [] for each in collections}
+        obsolete: dict[str, list[str]] = defaultdict(list)
+        for collection in collections:
+            for item in items:
+                key = item.image_id, item.revision, collection
+                if key not in settled:
+                    missing[collection].append(item)
+                    opened.add(key)
+        former = before.get(product_id)
+        kept = {(item.image_id, item.revision) for item in items}
+        for image in former.images if former else ():
+            if (image.image_id, image.revision) not in kept:
+                for collection in closed[image.image_id, image.revision]:
+                    obsolete[collection].append(row_key(image.image_id, image.revision))
+                    opened.add((image.image_id, image.revision, collection))
+        works[product_id] = IndexWork(now, missing, dict(obsolete))
+    open_rows(connection, opened, now)
+    return works
+
+
+def _lock_all(connection: Connection, keys: Sequence[RowKey]) -> Iterator[Row[*tuple[Any, ...]]]:
+    """Lock the rows of these images in all collections, and read their states."""
+    # Locked first, so that they cannot be settled meanwhile: PostgreSQL skips rows that do not meet a condition yet.
+    for some in batched_rows(keys):
+        rows = and_(
+            EmbeddingRow.image_id.in_({image_id for image_id, _ in some}),
+            tuple_(EmbeddingRow.image_id, EmbeddingRow.image_revision).in_(some),
+        )
+        columns = EmbeddingRow.embedded_at, EmbeddingRow.error
+        yield from connection.execute(lock(EmbeddingRow, rows).add_columns(*columns))
+
+
+def _items(product: Product | None) -> list[IndexItem]:
+    if product is None:
+        return []
+    return [
+        IndexItem(each.image_id, each.revision, each.product_id, each.sha256, product.attributes, each.bytes)
+        for each in product.images
+    ]
 
 
 def storable(text: str) -> str:
@@ -176,23 +290,75 @@ class IndexProgress:
     age_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class VersionState:
+    """A registered version: whether its collection has a row for every image, and when it was registered."""
+
+    recorded: bool
+    created_at: datetime
+
+
+def version_state(connection: Connection, collection: str) -> VersionState | None:
+    """Read the state of a version; None where it is not registered."""
+    columns = select(ModelVersionRow.recorded, ModelVersionRow.created_at)
+    found = connection.execute(columns.where(ModelVersionRow.collection == collection)).first()
+    return None if found is None else VersionState(*found)
+
+
+def record(engine: Engine, collection: str, state: VersionState | None) -> None:
+    """Note that a registered version was seen to have a row for every image.
+
+    Every write of a product since it was registered has opened its rows, so this stays true.
+    """
+    if state is None or state.recorded:
+        return
+    with writing(engine) as connection:
+        same = ModelVersionRow.collection == collection, ModelVersionRow.created_at == state.created_at
+        connection.execute(update(ModelVersionRow).where(*same).values(recorded=True))
+
+
 class SqlIndexProgress(SqlPart):
-    """Progress of collections, by reading the ledger row of every image."""
+    """Progress of collections.
+
+    Of a recorded version it reads the open and the failed rows alone, otherwise the ledger row of every image.
+    """
 
     def of(self, collection: str) -> IndexProgress:
         """Count one collection and find its oldest missing revision."""
-        statement = (
-            select(
-                func.count(ImageRow.id),
-                func.count(EmbeddingRow.embedded_at),
-                func.count(EmbeddingRow.error),
-                func.min(case((IS_OPEN, ImageRow.revision))),
+        with reading(self._engine) as connection:
+            state = version_state(connection, collection)
+            if state is not None and state.recorded:
+                return self._of_recorded(connection, collection)
+            statement = (
+                select(
+                    func.count(ImageRow.id),
+                    func.count(EmbeddingRow.image_id),
+                    func.count(EmbeddingRow.embedded_at),
+                    func.count(EmbeddingRow.error),
+                    func.min(case((IS_OPEN, ImageRow.revision))),
+                )
+                .select_from(ImageRow)
+                .outerjoin(EmbeddingRow, of_current_revision(collection))
             )
-            .select_from(ImageRow)
-            .outerjoin(EmbeddingRow, of_current_revision(collection))
+            images, rows, indexed, failed, oldest = connection.execute(statement).one()
+        if images == rows:
+            record(self._engine, collection, state)
+        return self._progress(LedgerCounts(images, indexed, failed, images - indexed - failed), oldest)
+
+    def _of_recorded(self, connection: Connection, collection: str) -> IndexProgress:
+        images = connection.scalar(select(func.count()).select_from(ImageRow)) or 0
+        quarantine = EmbeddingRow.collection == collection, EmbeddingRow.error.is_not(None)
+        failed = connection.scalar(select(func.count()).select_from(EmbeddingRow).where(*quarantine)) or 0
+        gap = (
+            select(func.count(), func.min(EmbeddingRow.image_revision))
+            .select_from(EmbeddingRow)
+            .join(ImageRow, of_current_revision(collection))
+            .where(EmbeddingRow.collection == collection, IS_OPEN)
         )
-        ((images, indexed, failed, oldest),) = self._read(statement)
-        counts = LedgerCounts(images, indexed, failed, missing=images - indexed - failed)
+        missing, oldest = connection.execute(gap).one()
+        return self._progress(LedgerCounts(images, images - failed - missing, failed, missing), oldest)
+
+    def _progress(self, counts: LedgerCounts, oldest: int | None) -> IndexProgress:
         return IndexProgress(counts, 0.0 if oldest is None else seconds_since(oldest, self._clock()))
 
 
@@ -213,9 +379,10 @@ class SqlQuarantine(SqlPart):
         """Read up to `limit` images whose current revision has failed, oldest revision first."""
         statement = (
             select(ImageRow.id, ImageRow.product_id, ImageRow.revision, EmbeddingRow.error)
-            .join(EmbeddingRow, of_current_revision(collection))
-            .where(EmbeddingRow.error.is_not(None))
-            .order_by(ImageRow.revision, ImageRow.id)
+            .select_from(EmbeddingRow)
+            .join(ImageRow, of_current_revision(collection))
+            .where(EmbeddingRow.collection == collection, EmbeddingRow.error.is_not(None))
+            .order_by(EmbeddingRow.image_revision, EmbeddingRow.image_id)
             .limit(limit)
         )
         return [Quarantined(*row) for row in self._read(statement)]

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 
 from catalog.api_keys import SqlApiKeys
 from catalog.blobs import FsspecBlobs
+from catalog.captions import SqlCaptions
 from catalog.database import CatalogConfig, open_engine, take_turns, writing
 from catalog.image_files import SqlImageFiles
 from catalog.imports import SqlImportedImages, SqlImports
@@ -18,7 +19,7 @@ from catalog.jobs import SqlJobs
 from catalog.keyword_search import SqlKeywordIndex
 from catalog.ledger import SqlLedger, SqlVersions
 from catalog.ledger_queries import SqlAudit, SqlIndexProgress, SqlQuarantine
-from catalog.products import SqlCaptions, SqlProducts
+from catalog.products import SqlProducts
 from core.errors import ConfigError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

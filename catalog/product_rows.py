@@ -5,7 +5,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -25,10 +25,11 @@ from sqlalchemy import (
     update,
 )
 
-from catalog.database import batched_rows
+from catalog.database import batched_rows, upsert
 from catalog.keyword_search import write_documents
 from catalog.tables import CaptionRow, ImageRow, ProductRow, RevisionFloor
 from core.errors import InvalidInput
+from core.filters import MAX_WHOLE
 from core.types import Attributes, NewImage, Product, ProductImage
 
 MAX_ID_CHARS = 200
@@ -38,8 +39,6 @@ MAX_KEY_CHARS = 100
 MAX_ATTRIBUTES_BYTES = 32 * 1024
 # All control characters and surrogates of Unicode, its categories Cc and Cs.
 _PRODUCT_ID = re.compile(rf"[^/\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_ID_CHARS}}}")
-_MAX_WHOLE = 2**53
-"""A filter compares numbers as floats, which hold whole numbers up to here."""
 _NOT_UTF8 = "\N{REPLACEMENT CHARACTER}"
 """Servers decode bytes that are not UTF-8 to this, so that different ids would become one."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -133,7 +132,7 @@ def _check_scalar(key: str, value: Any) -> None:
             return
         case str() if not _is_storable(value):
             problem = "holds a NUL or half a surrogate pair"
-        case int() if abs(value) > _MAX_WHOLE:
+        case int() if abs(value) > MAX_WHOLE:
             problem = "is beyond 2^53, where filters cannot tell whole numbers apart; send it as a text"
         case float() if not math.isfinite(value):
             problem = "is not a finite number"
@@ -151,6 +150,35 @@ def _is_storable(text: str) -> bool:
 
 def _is_printable(text: str) -> bool:
     return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
+def merged(previous: Product, changes: Mapping[str, Any]) -> "Wanted":
+    """Apply a JSON merge patch (RFC 7396) over title, description and attributes; the images stay.
+
+    A null removes an attribute, and empties a text or all attributes.
+
+    Raises:
+        InvalidInput: it names something else, a text is no string or the attributes are no object.
+    """
+    texts = {"title": previous.title, "description": previous.description}
+    attributes = dict(previous.attributes)
+    for name, value in changes.items():
+        if name in texts:
+            if not isinstance(value, str | None):
+                raise InvalidInput(f"the {name} must be a string or null").at(name)
+            texts[name] = value or ""
+        elif name != "attributes":
+            raise InvalidInput(f"{name!r:.120} cannot be patched; title, description and attributes can").at(
+                name
+            )
+        elif value is None:
+            attributes = {}
+        elif isinstance(value, Mapping):
+            attributes |= value
+            attributes = {key: each for key, each in attributes.items() if each is not None}
+        else:
+            raise InvalidInput("the attributes must be an object or null").at(name)
+    return Wanted(previous.product_id, texts["title"], texts["description"], attributes, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,11 +294,15 @@ def _some_with_images(dialect: str) -> Select[*tuple[Any, ...]]:
     return select(*product[:4], of_product, *product[4:]).where(ProductRow.id.in_(_SOME))
 
 
-def lock_product(connection: Connection, product_id: str) -> None:
-    """Serialize the writers of one product, even before it exists, until the transaction ends."""
+def lock_products(connection: Connection, product_ids: Iterable[str]) -> None:
+    """Serialize the writers of these products, even before they exist, until the transaction ends."""
     # On SQLite the transaction holds the database's one write lock.
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(product_id, 0))))
+        # In one order, so that no deadlock is possible.
+        connection.exec_driver_sql(
+            "SELECT pg_advisory_xact_lock(hashtextextended(id, 0)) FROM unnest(%s::text[]) AS id",
+            (sorted(set(product_ids)),),
+        )
 
 
 def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[str, Product]:
@@ -287,30 +319,39 @@ def read_products(connection: Connection, product_ids: Sequence[str]) -> dict[st
     return products
 
 
-def write_product(connection: Connection, previous: Product | None, product: Product) -> None:
-    """Store the product in place of `previous`, with its search document."""
-    values = {name: getattr(product, name) for name in _WRITTEN}
-    if previous is None:
-        connection.execute(insert(ProductRow).values(id=product.product_id, **values))
-    else:
-        connection.execute(update(ProductRow).where(ProductRow.id == product.product_id).values(**values))
-    if previous is None or previous.images != product.images:
-        connection.execute(delete(ImageRow).where(ImageRow.product_id == product.product_id))
-        if product.images:
-            connection.execute(insert(ImageRow), [_image_values(image) for image in product.images])
-    write_documents(connection, [product.product_id])
+def write_products(
+    connection: Connection, before: Mapping[str, Product], products: Sequence[Product]
+) -> None:
+    """Store these products in place of those before, with their search documents."""
+    rows = [{"id": each.product_id} | {name: getattr(each, name) for name in _WRITTEN} for each in products]
+    upsert(connection, ProductRow, rows, _WRITTEN)
+    moved = [
+        each
+        for each in products
+        if each.images != (before[each.product_id].images if each.product_id in before else ())
+    ]
+    for some in batched_rows([each.product_id for each in moved if each.product_id in before]):
+        connection.execute(delete(ImageRow).where(ImageRow.product_id.in_(some)))
+    if images := [_image_values(image) for each in moved for image in each.images]:
+        connection.execute(insert(ImageRow), images)
+    write_documents(connection, [each.product_id for each in products])
+
+
+def delete_products(connection: Connection, products: Sequence[Product]) -> None:
+    """Delete these products, with their images and documents; new products get higher revisions."""
+    if not products:
+        return
+    # All products share this row. It is locked last, so that its holder never waits for a file or a ledger row. A
+    # write of a product reads it only under the product's lock.
+    highest = max(each.revision for each in products)
+    connection.execute(update(RevisionFloor).where(RevisionFloor.revision < highest).values(revision=highest))
+    for some in batched_rows([each.product_id for each in products]):
+        connection.execute(delete(ProductRow).where(ProductRow.id.in_(some)))
 
 
 def revision_floor(connection: Connection) -> int:
     """Read the highest revision of any deleted product."""
     return connection.scalars(select(RevisionFloor.revision)).one()
-
-
-def raise_revision_floor(connection: Connection, revision: int) -> None:
-    """Keep new products above this revision."""
-    connection.execute(
-        update(RevisionFloor).where(RevisionFloor.revision < revision).values(revision=revision)
-    )
 
 
 def _image_values(image: ProductImage) -> dict[str, Any]:

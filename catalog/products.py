@@ -1,19 +1,18 @@
-"""Products and the captions of their images in SQL."""
+"""Products in SQL: any number of operations in one transaction, and reads."""
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, and_, delete, func, or_, select, tuple_
+from sqlalchemy import Connection, Engine, func, select
 
-from catalog.database import SqlPart, batched_rows, reading, upsert, utc_now, writing
+from catalog.database import SqlPart, reading, utc_now, writing
 from catalog.image_files import drop_images, lock_files, named_files
-from catalog.keyword_search import write_documents
-from catalog.ledger_queries import WithQuarantine, error_text, storable
+from catalog.ledger_queries import lock_versions, open_changed
 from catalog.product_rows import (
     IMAGES,
     Wanted,
@@ -21,129 +20,75 @@ from catalog.product_rows import (
     check_new_product_id,
     check_product_id,
     check_texts,
+    delete_products,
     is_product_id,
-    lock_product,
+    lock_products,
+    merged,
     next_revision,
-    raise_revision_floor,
     read_products,
     revision_floor,
     succeed,
-    write_product,
+    write_products,
 )
-from catalog.tables import CaptionRow, ImageRow, ProductRow
+from catalog.tables import ImageRow, ProductRow
 from core.errors import NotFound, VitrineError
 from core.ports import Blobs
-from core.types import Attributes, Caption, CaptionCounts, NewImage, Product, ProductImage
+from core.types import Attributes, IndexWork, NewImage, Product, ProductImage
 
-_LOOKS_AT_ONCE = 8
-"""Files that a put looks for at once; other writers wait for its transaction."""
+_FILES_AT_ONCE = 16
+"""Files that one write stores or looks for at once: an object store takes as long for one as for many."""
 _IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 
 
-class SqlCaptions(WithQuarantine):
-    """Implements `core.ports.Captions`."""
+@dataclass(frozen=True, slots=True)
+class PutProduct:
+    """Create or replace a product; `images=None` keeps its images, an empty sequence removes them all.
 
-    _table, _owner = CaptionRow, "model"
-    # A row without a version is missing for every version, and keeps its caption.
-    _released: ClassVar[Mapping[str, Any]] = {"error": None, "fingerprint": ""}
+    A repeated file counts once, at its first place. An identical put changes nothing, neither a revision nor
+    `updated_at`.
+    """
 
-    def missing(self, model: str, fingerprint: str, limit: int) -> list[ProductImage]:
-        """List images that this version has neither captioned nor failed on, oldest revision first."""
-        of_model = and_(CaptionRow.image_id == ImageRow.id, CaptionRow.model == model)
-        statement = (
-            IMAGES.outerjoin(CaptionRow, of_model)
-            .where(or_(CaptionRow.image_id.is_(None), CaptionRow.fingerprint != fingerprint))
-            .order_by(ImageRow.revision, ImageRow.id)
-            .limit(limit)
-        )
-        return [ProductImage(*row) for row in self._read(statement)]
-
-    def put(self, model: str, fingerprint: str, captions: Sequence[tuple[str, str]]) -> None:
-        """Store captions durably by image id, in place of the model's former ones.
-
-        Keyword search finds their products by the new captions from then on.
-        """
-        texts = {image_id: storable(text) for image_id, text in captions}
-        self._write(model, fingerprint, "caption", texts, replaced=("caption", "error", "created_at"))
-
-    def fail(self, model: str, fingerprint: str, errors: Sequence[tuple[str, VitrineError]]) -> None:
-        """Put images, by image id, into quarantine for this version; a former caption stays."""
-        texts = {image_id: error_text(error) for image_id, error in errors}
-        self._write(model, fingerprint, "error", texts, replaced=("error",))
-
-    def quarantined(self, model: str, limit: int) -> tuple[int, dict[str, str]]:
-        """Count the images that the model failed on; with the products of the first `limit` by image id."""
-        # The window counts the rows before the limit.
-        rows = select(ImageRow.id, ImageRow.product_id, func.count().over().label("number"))
-        failed = rows.join(CaptionRow, CaptionRow.image_id == ImageRow.id).where(
-            CaptionRow.model == model, CaptionRow.error.is_not(None)
-        )
-        some = self._read(failed.order_by(ImageRow.id).limit(limit))
-        return some[0].number if some else 0, {row.id: row.product_id for row in some}
-
-    def of(self, image_ids: Sequence[str]) -> dict[str, list[Caption]]:
-        """Read the captions of these images by image id, newest first; images without one are left out."""
-        newest = (
-            select(CaptionRow.image_id, CaptionRow.model, CaptionRow.caption, CaptionRow.created_at)
-            .where(CaptionRow.caption.is_not(None))
-            .order_by(CaptionRow.created_at.desc(), CaptionRow.model)
-        )
-        batches = batched_rows(image_ids)
-        found: dict[str, list[Caption]] = defaultdict(list)
-        for row in self._read(*(newest.where(CaptionRow.image_id.in_(some)) for some in batches)):
-            found[row.image_id].append(Caption(row.model, row.caption, row.created_at))
-        return dict(found)
-
-    def counts(self, model: str, fingerprint: str) -> CaptionCounts:
-        """Count all images, and those that this version captioned, failed on and lacks."""
-        of_version = and_(
-            CaptionRow.image_id == ImageRow.id,
-            CaptionRow.model == model,
-            CaptionRow.fingerprint == fingerprint,
-        )
-        statement = (
-            select(func.count(ImageRow.id), func.count(CaptionRow.image_id), func.count(CaptionRow.error))
-            .select_from(ImageRow)
-            .outerjoin(CaptionRow, of_version)
-        )
-        ((images, seen, failed),) = self._read(statement)
-        return CaptionCounts(images, captioned=seen - failed, failed=failed, missing=images - seen)
-
-    def forget_gone(self) -> int:
-        """Delete the rows of images that are no longer in the catalog; returns their number."""
-        kept = select(ImageRow.id).where(ImageRow.id == CaptionRow.image_id).exists()
-        # Read first: a search of the whole table in a writing transaction would block others.
-        gone = [tuple(row) for row in self._read(select(CaptionRow.image_id, CaptionRow.model).where(~kept))]
-        for some in batched_rows(gone):
-            with writing(self._engine) as connection:
-                key = tuple_(CaptionRow.image_id, CaptionRow.model)
-                connection.execute(delete(CaptionRow).where(key.in_(some)))
-        return len(gone)
-
-    def _write(
-        self, model: str, fingerprint: str, column: str, texts: dict[str, str], replaced: Sequence[str]
-    ) -> None:
-        new = {"model": model, "fingerprint": fingerprint, "created_at": self._clock()}
-        new |= {"caption": None, "error": None}
-        with writing(self._engine) as connection:
-            # Before any row is written: writers of products take these locks first, too.
-            products = sorted(set(_products_of(connection, texts).values()))
-            for product_id in products:
-                lock_product(connection, product_id)
-            # Images that are gone by now have lost their captions.
-            existing = sorted(_products_of(connection, texts))
-            rows = [new | {"image_id": each, column: texts[each]} for each in existing]
-            upsert(connection, CaptionRow, rows, (*replaced, "fingerprint"))
-            write_documents(connection, products)
+    product_id: str
+    title: str
+    description: str
+    attributes: Attributes
+    images: Sequence[NewImage] | None
 
 
-def _products_of(connection: Connection, image_ids: Iterable[str]) -> dict[str, str]:
-    """Read the products of those of the images that exist, by image id."""
-    found: dict[str, str] = {}
-    for some in batched_rows(sorted(image_ids)):
-        rows = connection.execute(select(ImageRow.id, ImageRow.product_id).where(ImageRow.id.in_(some)))
-        found.update((row.id, row.product_id) for row in rows)
-    return found
+@dataclass(frozen=True, slots=True)
+class PatchProduct:
+    """Change a product by a JSON merge patch (RFC 7396) over `title`, `description` and `attributes`."""
+
+    product_id: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteProduct:
+    """Delete a product and its images."""
+
+    product_id: str
+
+
+Operation = PutProduct | PatchProduct | DeleteProduct
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProduct:
+    """Outcome of an operation: the product, None after a delete, and whether it is new.
+
+    `work` is what the write leaves to be indexed and removed. Of several operations on one product, the last has
+    all of it.
+    """
+
+    product: Product | None
+    created: bool
+    work: IndexWork
+
+
+Outcome = StoredProduct | VitrineError
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 class SqlProducts(SqlPart):
@@ -153,6 +98,75 @@ class SqlProducts(SqlPart):
         super().__init__(engine, clock)
         self._blobs = blobs
 
+    def write(
+        self, operations: Sequence[Operation], check: Callable[[Attributes], None] = lambda _: None
+    ) -> list[Outcome]:
+        """Do these operations durably in one transaction; each succeeds or fails alone, in the given order.
+
+        Returns an outcome for each: InvalidInput where an id, a text or an attribute cannot be stored, NotFound
+        where there is no product to patch or delete. `check` raises a VitrineError for attributes that a product
+        must not have. The image files are durable before the transaction begins; it checks them again, since a
+        removal may have deleted them meanwhile (`catalog.image_files`).
+        """
+        refused = [_refusal(each, check) for each in operations]
+        sound = [each for each, error in zip(operations, refused, strict=True) if error is None]
+        outcomes = iter(self._write(sound, check) if sound else ())
+        return [next(outcomes) if error is None else error for error in refused]
+
+    def _write(self, operations: Sequence[Operation], check: Callable[[Attributes], None]) -> list[Outcome]:
+        images = [image for each in operations for image in _images(each)]
+        sha256s = _side_by_side(self._blobs.put, [each.data for each in images])
+        stored = zip(sha256s, images, strict=True)
+        files = [[next(stored) for _ in _images(each)] for each in operations]
+        contents = dict(pair for some in files for pair in some)
+        ids = sorted({each.product_id for each in operations})
+        with writing(self._engine, bounded=True) as connection:
+            lock_versions(connection, shared=True)
+            lock_products(connection, ids)
+            before = read_products(connection, ids)
+            floor = 0 if len(before) == len(ids) else revision_floor(connection)
+            changes = _Changes(before, floor, self._clock(), check)
+            outcomes = [changes.apply(*each) for each in zip(operations, files, strict=True)]
+            changed = {
+                each: product for each, product in changes.after.items() if product is not before.get(each)
+            }
+            self._change_files(connection, before, changed, contents, changes.now)
+            write_products(connection, before, [each for each in changed.values() if each is not None])
+            works = open_changed(connection, before, changes.after, changes.now)
+            delete_products(connection, [before[each] for each, left in changed.items() if left is None])
+        # From the last operation to the first, so that the last of each product gets its work.
+        done: list[Outcome] = []
+        for outcome, operation in zip(reversed(outcomes), reversed(operations), strict=True):
+            if not isinstance(outcome, VitrineError):
+                work = works.pop(operation.product_id, IndexWork(changes.now))
+                outcome = StoredProduct(*outcome, work)
+            done.append(outcome)
+        return done[::-1]
+
+    def _change_files(
+        self,
+        connection: Connection,
+        before: Mapping[str, Product],
+        changed: Mapping[str, Product | None],
+        files: Mapping[str, NewImage],
+        now: datetime,
+    ) -> None:
+        """Ensure that newly named files exist, and mark those that are no longer named."""
+        old = {image.image_id: image.sha256 for each in changed for image in _images_of(before.get(each))}
+        kept = {image.image_id: image.sha256 for each in changed.values() for image in _images_of(each)}
+        dropped = [each for each in old.items() if each[0] not in kept]
+        new = {sha256 for image_id, sha256 in kept.items() if image_id not in old}
+        lock_files(connection, new.union(sha256 for _, sha256 in dropped))
+
+        def have(sha256: str) -> None:
+            """Store a file again that was removed meanwhile; under its lock it stays."""
+            if self._blobs.size(sha256) is None:
+                self._blobs.put(files[sha256].data)
+
+        # Files that images name cannot have been removed.
+        _side_by_side(have, sorted(new - named_files(connection, new)))
+        drop_images(connection, dropped, now)
+
     def put(
         self,
         product_id: str,
@@ -161,57 +175,28 @@ class SqlProducts(SqlPart):
         attributes: Attributes,
         images: Sequence[NewImage] | None,
     ) -> tuple[Product, bool]:
-        """Create or replace a product durably; returns it and whether it is new.
-
-        `images=None` keeps the images, an empty sequence removes them all. A repeated file counts once, at its
-        first place. An identical put changes nothing, neither a revision nor `updated_at`. The image files are
-        durable before the transaction begins; it checks them again, since a removal may have deleted them
-        meanwhile (`catalog.image_files`).
+        """Do a `PutProduct`; returns the product and whether it is new.
 
         Raises:
             InvalidInput: the id, a text or an attribute cannot be stored; the message says which and why.
         """
-        check_new_product_id(product_id)
-        check_texts(title, description)
-        check_attributes(attributes)
-        stored = None if images is None else [(self._blobs.put(each.data), each) for each in images]
-        wanted = Wanted(product_id, title, description, json.loads(json.dumps(dict(attributes))), stored)
-        with writing(self._engine, bounded=True) as connection:
-            lock_product(connection, product_id)
-            previous = read_products(connection, [product_id]).get(product_id)
-            last = revision_floor(connection) if previous is None else previous.revision
-            now = self._clock()
-            product = succeed(previous, wanted, next_revision(last, now), now)
-            if product is not previous:
-                self._change_files(connection, previous, product, wanted, now)
-                write_product(connection, previous, product)
-        return product, previous is None
+        stored = self._do(PutProduct(product_id, title, description, attributes, images))
+        assert stored.product is not None
+        return stored.product, stored.created
 
-    def _change_files(
-        self,
-        connection: Connection,
-        previous: Product | None,
-        product: Product,
-        wanted: Wanted,
-        now: datetime,
-    ) -> None:
-        """Ensure that newly named files exist, and mark those that are no longer named."""
-        before = {each.image_id: each.sha256 for each in (previous.images if previous else ())}
-        after = {each.image_id: each.sha256 for each in product.images}
-        dropped = [each for each in before.items() if each[0] not in after]
-        new = {sha256 for image_id, sha256 in after.items() if image_id not in before}
-        lock_files(connection, new.union(sha256 for _, sha256 in dropped))
-        files = dict(wanted.images or ())
+    def delete(self, product_id: str) -> None:
+        """Do a `DeleteProduct`: the product's ledger rows become obsolete, its files unnamed.
 
-        def have(sha256: str) -> None:
-            """Store a file again that was removed meanwhile; under its lock it stays."""
-            if self._blobs.size(sha256) is None:
-                self._blobs.put(files[sha256].data)
+        Raises:
+            NotFound: there is none of that id.
+        """
+        self._do(DeleteProduct(product_id))
 
-        with ThreadPoolExecutor(_LOOKS_AT_ONCE, "files") as pool:
-            # Files that images name cannot have been removed.
-            list(pool.map(have, sorted(new - named_files(connection, new))))
-        drop_images(connection, dropped, now)
+    def _do(self, operation: Operation) -> StoredProduct:
+        (outcome,) = self.write([operation])
+        if isinstance(outcome, VitrineError):
+            raise outcome
+        return outcome
 
     def get(self, product_id: str) -> Product:
         """Read one product.
@@ -259,30 +244,6 @@ class SqlProducts(SqlPart):
             found = read_products(connection, ids)
         return [found[each] for each in ids]
 
-    def delete(self, product_id: str) -> None:
-        """Delete a product and its images durably; its ledger rows become obsolete, its files unnamed.
-
-        Raises:
-            NotFound: there is none of that id.
-        """
-        if not is_product_id(product_id):
-            raise _no_product(product_id)
-        with writing(self._engine, bounded=True) as connection:
-            lock_product(connection, product_id)
-            revision = connection.scalar(select(ProductRow.revision).where(ProductRow.id == product_id))
-            if revision is None:
-                raise _no_product(product_id)
-            images = connection.execute(
-                select(ImageRow.id, ImageRow.sha256).where(ImageRow.product_id == product_id)
-            )
-            dropped = [(row.id, row.sha256) for row in images]
-            lock_files(connection, [sha256 for _, sha256 in dropped])
-            drop_images(connection, dropped, self._clock())
-            # All products share this row. It is locked last, so that its holder never waits for a file. A put of
-            # this product reads it only under the product's lock.
-            raise_revision_floor(connection, revision)
-            connection.execute(delete(ProductRow).where(ProductRow.id == product_id))
-
     def image(self, image_id: str) -> ProductImage:
         """Read one image.
 
@@ -299,6 +260,96 @@ class SqlProducts(SqlPart):
         images = select(func.count()).select_from(ImageRow).scalar_subquery()
         ((*counts,),) = self._read(select(products, images))
         return counts[0], counts[1]
+
+
+class _Changes:
+    """Operations on products in memory: `after` has each product as they leave it, None where it is deleted."""
+
+    def __init__(
+        self, before: Mapping[str, Product], floor: int, now: datetime, check: Callable[[Attributes], None]
+    ) -> None:
+        """`floor` is the highest revision of any deleted product."""
+        self.after: dict[str, Product | None] = dict(before)
+        self.now = now
+        self._highest = {each: product.revision for each, product in before.items()}
+        self._floor = floor
+        self._check = check
+
+    def apply(
+        self, operation: Operation, files: Sequence[tuple[str, NewImage]]
+    ) -> tuple[Product | None, bool] | VitrineError:
+        """Apply one operation; returns the product, and whether it is new."""
+        product_id = operation.product_id
+        previous = self.after.get(product_id)
+        if previous is None and not isinstance(operation, PutProduct):
+            return _no_product(product_id)
+        if isinstance(operation, DeleteProduct):
+            self.after[product_id] = None
+            return None, False
+        try:
+            wanted = self._wanted(operation, previous, files)
+        except VitrineError as error:
+            return error
+        last = self._highest.get(product_id, self._floor)
+        product = succeed(previous, wanted, next_revision(last, self.now), self.now)
+        self.after[product_id] = product
+        self._highest[product_id] = product.revision
+        return product, previous is None
+
+    def _wanted(
+        self,
+        operation: PutProduct | PatchProduct,
+        previous: Product | None,
+        files: Sequence[tuple[str, NewImage]],
+    ) -> Wanted:
+        if isinstance(operation, PatchProduct):
+            assert previous is not None
+            wanted = merged(previous, operation.changes)
+            _check_contents(wanted.title, wanted.description, wanted.attributes, self._check)
+        else:
+            images = None if operation.images is None else files
+            wanted = Wanted(
+                operation.product_id, operation.title, operation.description, operation.attributes, images
+            )
+        return replace(wanted, attributes=json.loads(json.dumps(dict(wanted.attributes))))
+
+
+def _refusal(operation: Operation, check: Callable[[Attributes], None]) -> VitrineError | None:
+    """Return why an operation cannot succeed, as far as that is known without the catalog."""
+    if not isinstance(operation, PutProduct):
+        return None if is_product_id(operation.product_id) else _no_product(operation.product_id)
+    try:
+        check_new_product_id(operation.product_id)
+        _check_contents(operation.title, operation.description, operation.attributes, check)
+    except VitrineError as error:
+        return error
+    return None
+
+
+def _check_contents(
+    title: str, description: str, attributes: Attributes, check: Callable[[Attributes], None]
+) -> None:
+    check_texts(title, description)
+    check_attributes(attributes)
+    try:
+        check(attributes)
+    except VitrineError as error:
+        raise error.at("attributes") from None
+
+
+def _side_by_side(function: Callable[[S], T], values: Sequence[S]) -> list[T]:
+    if len(values) <= 1:
+        return [function(each) for each in values]
+    with ThreadPoolExecutor(min(len(values), _FILES_AT_ONCE), "files") as pool:
+        return list(pool.map(function, values))
+
+
+def _images(operation: Operation) -> Sequence[NewImage]:
+    return (operation.images or ()) if isinstance(operation, PutProduct) else ()
+
+
+def _images_of(product: Product | None) -> Sequence[ProductImage]:
+    return product.images if product else ()
 
 
 def _no_product(product_id: str) -> NotFound:

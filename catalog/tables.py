@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -26,6 +27,8 @@ IMAGE_ID = String(32)
 SHA256 = String(64)
 COLLECTION = String(255)
 _SOURCE = String(64)
+_OPEN = text("embedded_at IS NULL AND error IS NULL")
+_FAILED = text("error IS NOT NULL")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -90,7 +93,7 @@ class ImageRow(Base):
 
     __table_args__ = (
         UniqueConstraint("product_id", "position"),
-        # `missing` reads images in this order and stops at its limit, instead of sorting them all.
+        # What a version without rows lacks is read in this order up to a limit, instead of sorting all images.
         Index(None, "revision", "id"),
         # For the question whether any image names a file.
         Index(None, "sha256"),
@@ -192,7 +195,8 @@ class IndexStoreRow(Base):
 class EmbeddingRow(Base):
     """A row of the ledger: open while `embedded_at` and `error` are NULL, then settled or in quarantine.
 
-    There is no foreign key to images: a row stays until its vector is deleted.
+    A settled or failed row always belongs to a current image: a write that replaces or deletes the image opens its
+    rows. There is no foreign key to images: a row stays until its vector is deleted.
     """
 
     __tablename__ = "embeddings"
@@ -205,18 +209,25 @@ class EmbeddingRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
-        # The anti-join runs both ways. From an image to its row (`missing`, `counts`) it uses the primary key.
-        # From a collection's rows to the images (`obsolete`) it reads this index in the order of the result, and
-        # finds images by revision and id.
+        # Verification reads all rows of a collection in the order of their ids.
         Index(None, "collection", "image_id", "image_revision"),
-        # The quarantine is small and read often.
+        # The gap and the quarantine are small and read often.
+        Index(
+            "ix_embeddings_open",
+            "collection",
+            "begun_at",
+            "image_id",
+            "image_revision",
+            sqlite_where=_OPEN,
+            postgresql_where=_OPEN,
+        ),
         Index(
             "ix_embeddings_failed",
             "collection",
             "image_id",
             "image_revision",
-            sqlite_where=text("error IS NOT NULL"),
-            postgresql_where=text("error IS NOT NULL"),
+            sqlite_where=_FAILED,
+            postgresql_where=_FAILED,
         ),
         # Clustered by its key on SQLite, which saves a second tree search.
         {"sqlite_with_rowid": False},
@@ -227,7 +238,8 @@ class ModelVersionRow(Base):
     """A model version that has or had a collection.
 
     `settings` are the fields of its encoder's configuration that define the version. `promoted_at` is its last
-    promotion, `retired_at` the last promotion of another version in its place.
+    promotion, `retired_at` the last promotion of another version in its place. `recorded`: its collection has a
+    ledger row for every image, and each write of a product keeps it so.
     """
 
     __tablename__ = "model_versions"
@@ -245,6 +257,8 @@ class ModelVersionRow(Base):
     settings: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     promoted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     retired_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    recorded: Mapped[bool] = mapped_column(server_default=false())
+    index_schema: Mapped[str] = mapped_column(String(8), server_default="")
 
 
 class ImportRow(Base):

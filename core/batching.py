@@ -1,6 +1,7 @@
 """Batches of long inputs, bounded by bytes and by count."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from core.types import EncoderInput
@@ -14,20 +15,25 @@ MAX_ENCODE_INPUTS = 256
 """Most inputs of one call, so that replicas share larger batches and each call meets its deadline."""
 
 
-def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Split items, in order, into batches of `size`; the last batch may have fewer."""
-    return (items[start : start + size] for start in range(0, len(items), size))
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Split items, in order and as they come, into batches of `size`; the last batch may have fewer."""
+    ahead = iter(items)
+    while batch := list(islice(ahead, size)):
+        yield batch
 
 
-def batched_by_bytes(items: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Split items, in order, into batches for one call to an encoder or to Milvus; a large item goes alone.
+def batched_by_bytes(
+    items: Sequence[T], size: Callable[[T], int], most: int = MAX_ENCODE_INPUTS
+) -> Iterator[list[T]]:
+    """Split items, in order, into batches of at most `most` for one call to an encoder or to Milvus.
 
-    `size` returns the bytes of an item. Files should be read batch by batch, so that no more are held at once.
+    `size` returns the bytes of an item; a large one goes alone. Files should be read batch by batch, so that no more
+    are held at once.
     """
     batch: list[T] = []
     total = 0
     for item in items:
-        if batch and (total + size(item) > MAX_ENCODE_BYTES or len(batch) == MAX_ENCODE_INPUTS):
+        if batch and (total + size(item) > MAX_ENCODE_BYTES or len(batch) >= min(most, MAX_ENCODE_INPUTS)):
             yield batch
             batch, total = [], 0
         batch.append(item)

@@ -1,21 +1,25 @@
-"""Shared tasks, a weighted semaphore, a circuit breaker, outcomes of parallel work, and thread pools."""
+"""Shared tasks, queues, a weighted semaphore, a circuit breaker, outcomes of parallel work, and thread pools."""
 
 import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from functools import partial
 from threading import Condition
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from core.errors import Overloaded, VitrineError, expected
+from core.batching import MAX_ENCODE_BYTES, MAX_ENCODE_INPUTS
+from core.errors import DeadlineExceeded, Overloaded, VitrineError, expected
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 
 def start_shared(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -25,6 +29,93 @@ def start_shared(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     cancel the calls of a request whose caller goes away. This one begins with an empty context.
     """
     return asyncio.create_task(work, context=Context())
+
+
+@dataclass(eq=False, slots=True)
+class _Queued(Generic[Item, Outcome]):
+    item: Item
+    weight: int
+    outcome: asyncio.Future[Outcome | VitrineError]
+
+
+class GroupQueue(Generic[Item, Outcome]):
+    """Runs a function on groups of items that different callers submit.
+
+    Items that arrive while calls are under way make up the next call, so nothing waits for a fixed time. A group
+    fits one call to an encoder or to Milvus. An item that is too heavy for that goes alone.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome | VitrineError]]],
+        doing: str,
+        at_once: int = 1,
+        weight: Callable[[Item], int] = lambda _: 0,
+    ) -> None:
+        """`run` answers a group in order; an error that it raises is the outcome of every item.
+
+        At most `at_once` calls are under way. `weight` returns the bytes of an item. `doing` says what failed where
+        an error is not ours.
+        """
+        self._run, self._doing, self._at_once, self._weight = run, doing, at_once, weight
+        self._waiting: dict[_Queued[Item, Outcome], None] = {}
+        self._workers = 0
+
+    async def submit(
+        self, items: Sequence[Item], begin_within_s: float | None = None
+    ) -> list[Outcome | VitrineError]:
+        """Return the outcomes in order; each item succeeds or fails alone.
+
+        Items whose call has not begun within `begin_within_s` are dropped: their outcome is DeadlineExceeded. So
+        are those of a caller that goes away.
+        """
+        loop = asyncio.get_running_loop()
+        queued = [_Queued[Item, Outcome](item, self._weight(item), loop.create_future()) for item in items]
+        self._waiting.update(dict.fromkeys(queued))
+        for _ in range(min(self._at_once - self._workers, len(queued))):
+            self._workers += 1
+            start_shared(self._work())
+        timer = None if begin_within_s is None else loop.call_later(begin_within_s, self._drop, queued)
+        try:
+            return await asyncio.gather(*(each.outcome for each in queued))
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for each in queued:
+                self._waiting.pop(each, None)
+
+    def _drop(self, queued: Sequence[_Queued[Item, Outcome]]) -> None:
+        for each in queued:
+            # What a call has begun with is no longer waiting.
+            if each in self._waiting:
+                del self._waiting[each]
+                each.outcome.set_result(DeadlineExceeded(f"{self._doing} has not begun in time"))
+
+    async def _work(self) -> None:
+        try:
+            while group := self._next():
+                outcomes: Sequence[Outcome | VitrineError]
+                try:
+                    outcomes = await self._run([each.item for each in group])
+                except Exception as error:
+                    outcomes = [expected(error, self._doing)] * len(group)
+                for each, outcome in zip(group, outcomes, strict=True):
+                    if not each.outcome.done():
+                        each.outcome.set_result(outcome)
+        finally:
+            self._workers -= 1
+
+    def _next(self) -> list[_Queued[Item, Outcome]]:
+        group: list[_Queued[Item, Outcome]] = []
+        weight = 0
+        for each in self._waiting:
+            weight += each.weight
+            if group and (weight > MAX_ENCODE_BYTES or len(group) == MAX_ENCODE_INPUTS):
+                break
+            group.append(each)
+        for each in group:
+            del self._waiting[each]
+        return group
 
 
 class WeightedSemaphore:

@@ -37,6 +37,8 @@ MAX_DEPTH = 16
 MAX_CONDITIONS = 256
 MAX_VALUES = 1000
 MAX_STRING = 1024
+MAX_WHOLE = 2**53
+"""Filters compare numbers as floats, which hold whole numbers up to here."""
 _OPERATORS = "eq, in, gt, gte, lt, lte, prefix, exists"
 
 

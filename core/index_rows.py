@@ -1,31 +1,26 @@
 """Rows of a collection, written and removed in the order that loses nothing."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import chain
 from threading import Lock
+from types import MappingProxyType
+from typing import Literal
 
 from core.errors import InvalidInput, NotFound, Unavailable, VitrineError
 from core.ports import Ledger, VectorStore
 from core.store_check import StoreCheck
-from core.types import EncoderInfo, IndexItem, Vector, VectorRow, is_unit
+from core.types import EncoderInfo, IndexItem, Removal, Vector, VectorRow, is_unit
 
 Failure = tuple[IndexItem, VitrineError]
+RowState = Literal["settled", "obsolete"]
 GRACE_S = 15.0
 """Default age at which an unfinished write counts as abandoned, in seconds."""
 _PREPARE_WAIT_S = 10.0
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenRows:
-    """Outcome of a write: rows in Milvus, rows removed as obsolete meanwhile, and rows refused for good."""
-
-    settled: Sequence[IndexItem] = ()
-    obsolete: Sequence[IndexItem] = ()
-    refused: Sequence[Failure] = ()
 
 
 class IndexRows:
@@ -43,6 +38,10 @@ class IndexRows:
         self._ledger = ledger
         self._prepared: set[str] = set()
         self._preparing = Lock()
+
+    def is_prepared(self, info: EncoderInfo) -> bool:
+        """Return, without waiting, whether `prepare` would do nothing."""
+        return info.collection in self._prepared
 
     def prepare(self, info: EncoderInfo) -> None:
         """Create and register the version's collection where needed; checks once a version.
@@ -79,50 +78,80 @@ class IndexRows:
         """Forget which collections are prepared: one may be lost although the ledger shows no gap."""
         self._prepared.clear()
 
-    def vectors(self, info: EncoderInfo, items: Sequence[IndexItem]) -> dict[str, Vector]:
-        """Read the vectors that the collection holds of these images at any revision, by image id.
+    def copies(
+        self,
+        info: EncoderInfo,
+        image_ids: Sequence[str],
+        known: Mapping[str, Sequence[tuple[str, str]]] = MappingProxyType({}),
+    ) -> dict[str, Vector]:
+        """Read vectors of these images from other rows, by image id.
 
-        An image id identifies the content of a file, and revisions differ in attributes and place only, so these
-        images need no encoding. Damaged vectors are left out.
+        An image id identifies the content of a file, and its rows differ in attributes and place only, so these
+        images need no encoding. `known` has rows that may hold the vector, as collections with row keys by image
+        id. The ledger names those of the other images. Damaged vectors are left out.
+
+        Raises:
+            NotFound: the version's collection was lost.
+        """
+        places = dict(known)
+        if unknown := [each for each in image_ids if each not in places]:
+            places |= self._ledger.copies(info, unknown)
+        keys: dict[str, list[str]] = {}
+        for collection, key in chain.from_iterable(places.values()):
+            keys.setdefault(collection, []).append(key)
+        found: dict[tuple[str, str], Vector] = {}
+        for collection, some in keys.items():
+            with self._loss_noticed(info) if collection == info.collection else suppress(NotFound):
+                stored = self._store.fetch(collection, some)
+                found |= {(collection, key): vector for key, vector in stored.items() if is_unit(vector)}
+        sound = {each: [place for place in some if place in found] for each, some in places.items()}
+        return {image_id: found[some[0]] for image_id, some in sound.items() if some}
+
+    def upsert(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> list[Failure]:
+        """Write opened rows; returns those that can never be stored. The others are in Milvus, but not settled.
 
         Raises:
             NotFound: the collection was lost.
+            Unavailable: the store does not answer, or is not the one that the ledger describes.
         """
-        keys = self._ledger.settled(info.collection, [item.image_id for item in items])
-        if not keys:
-            return {}
-        with self._loss_noticed(info):
-            stored = self._store.fetch(info.collection, list(keys.values()))
-        return {
-            image_id: stored[key] for image_id, key in keys.items() if key in stored and is_unit(stored[key])
-        }
-
-    def write(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> WrittenRows:
-        """Write opened rows; those in none of the three outcomes are still missing."""
         if not rows:
-            return WrittenRows()
+            return []
         try:
             with self._loss_noticed(info):
-                return self._put(info, rows)
+                self._put(info, rows)
         except InvalidInput as error:
             if len(rows) == 1:
-                return WrittenRows(refused=[(rows[0].item, error)])
+                return [(rows[0].item, error)]
             # One row that cannot be stored must not block the others.
-            apart = [self.write(info, [row]) for row in rows]
-            return WrittenRows(
-                [item for each in apart for item in each.settled],
-                [item for each in apart for item in each.obsolete],
-                [failure for each in apart for failure in each.refused],
-            )
+            middle = len(rows) // 2
+            return [*self.upsert(info, rows[:middle]), *self.upsert(info, rows[middle:])]
+        return []
 
-    def settle(self, collection: str, items: Sequence[IndexItem]) -> WrittenRows:
-        """Record rows that Milvus holds; those that are obsolete by now are removed."""
-        out = {item.key for item in self._ledger.settle(collection, items)}
-        # Without grace: this writer has opened the rows itself.
-        gone = set(self.remove(collection, sorted(out), grace_s=0))
-        return WrittenRows(
-            [item for item in items if item.key not in out], [item for item in items if item.key in gone]
-        )
+    def settle(self, items: Mapping[str, Sequence[IndexItem]]) -> dict[tuple[str, str], RowState]:
+        """Record rows that Milvus holds, by collection; those that are obsolete by now are removed.
+
+        Returns the state of each row by collection and row key. Rows that are missing again are in none.
+        """
+        written = {collection: some for collection, some in items.items() if some}
+        if not written:
+            return {}
+        out = self._ledger.settle(written)
+        states: dict[tuple[str, str], RowState] = {
+            (collection, item.key): "settled" for collection, some in written.items() for item in some
+        }
+        for collection, vanished in out.items():
+            keys = sorted(item.key for item in vanished)
+            for key in keys:
+                del states[collection, key]
+            try:
+                # Without grace: this writer has opened the rows itself.
+                removed = self.remove(collection, keys, grace_s=0)
+            except VitrineError as error:
+                # The repair removes them. What is settled is settled.
+                logger.warning("obsolete rows stay in %s: %s", collection, error.message)
+                continue
+            states |= {(collection, key): "obsolete" for key in removed}
+        return states
 
     def remove(self, collection: str, keys: Sequence[str], grace_s: float = GRACE_S) -> Sequence[str]:
         """Delete obsolete rows from Milvus, then from the ledger; the other order could leave orphans.
@@ -136,17 +165,43 @@ class IndexRows:
         """
         self._check.require()
         removal = self._ledger.begin_removal(collection, keys, grace_s)
-        if not removal.keys:
-            return []
-        try:
-            self._store.delete(collection, removal.keys)
-        except NotFound:
-            self._check.look_again()
-            self._check.require()
-            self._ledger.end_removal(collection, removal)
-            raise
-        self._ledger.end_removal(collection, removal)
+        if removal.keys:
+            self.finish([(collection, removal)])
         return removal.keys
+
+    def finish(self, removals: Sequence[tuple[str, Removal]]) -> None:
+        """Delete rows that a write or `begin_removal` has opened from Milvus, by collection, then from the ledger.
+
+        What cannot be deleted stays obsolete; the error is raised after the others are done.
+
+        Raises:
+            NotFound: a collection was lost, with all these rows.
+            Unavailable: the store does not answer, or is not the one that the ledger describes.
+        """
+        self._check.require()
+        keys: dict[str, set[str]] = {}
+        for collection, removal in removals:
+            keys.setdefault(collection, set()).update(removal.keys)
+        failures: dict[str, VitrineError] = {}
+        for collection, some in keys.items():
+            try:
+                self._store.delete(collection, sorted(some))
+            except NotFound as error:
+                # Another Milvus may answer. If it is the ledger's, these rows were lost with the collection.
+                self._check.look_again()
+                self._check.require()
+                failures[collection] = error
+            except Unavailable as error:
+                failures[collection] = error
+        # A removal ends by the time at which it began, so those of one write end together.
+        together: dict[datetime, dict[str, list[str]]] = {}
+        for collection, removal in removals:
+            if isinstance(failures.get(collection), NotFound | None):
+                together.setdefault(removal.begun_at, {}).setdefault(collection, []).extend(removal.keys)
+        for begun_at, ended in together.items():
+            self._ledger.end_removal({each: Removal(some, begun_at) for each, some in ended.items()})
+        for failure in failures.values():
+            raise failure
 
     def remove_obsolete(self, collection: str, batch_size: int = 64, grace_s: float = 0.0) -> int:
         """Delete the rows of images that are gone or have changed; returns their number."""
@@ -187,7 +242,6 @@ class IndexRows:
             self._check.look_again()
             raise
 
-    def _put(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> WrittenRows:
+    def _put(self, info: EncoderInfo, rows: Sequence[VectorRow]) -> None:
         self._check.require()
         self._store.upsert(info.collection, rows)
-        return self.settle(info.collection, [row.item for row in rows])

@@ -1,10 +1,11 @@
-"""Indexing and captioning of the catalog's images, for writes and for the repair."""
+"""Indexing and captioning of the catalog's images, for writes, for the repair and for builds."""
 
 import asyncio
 import operator
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
+from dataclasses import astuple, dataclass, field
+from types import MappingProxyType
 from typing import Generic, Literal, Self, TypeVar
 
 from core.batching import batched_by_bytes
@@ -70,6 +71,32 @@ class _BugRetries:
             self._due_at[name] = now + BUGS_EVERY_S
 
 
+@dataclass(frozen=True, slots=True)
+class IndexInput:
+    """An image to index, with what its writer knows of it.
+
+    `data` is the file, where it is at hand. `opened` names the collections in which the writer has opened the row,
+    `settled` those that hold it already. `former` has rows of other revisions, which may hold the same vector, as
+    row keys by collection.
+    """
+
+    item: IndexItem
+    data: bytes | None = None
+    opened: Set[str] = frozenset()
+    settled: Set[str] = frozenset()
+    former: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Images that Milvus holds now but whose rows are not settled, images that are settled, and failures."""
+
+    collection: str
+    written: Sequence[IndexItem] = ()
+    settled: Sequence[IndexItem] = ()
+    failed: Sequence[Failure] = ()
+
+
 class Indexer:
     """Indexes images with one encoder. `IndexRows` explains why no image is lost."""
 
@@ -86,11 +113,14 @@ class Indexer:
         self._ledger = ledger
         self._blobs = blobs
         self._bugs = _BugRetries(ledger.retry_bugs)
+        self.serving: EncoderInfo | None = None
+        """The version that served when the encoder was last asked."""
 
     async def describe(self) -> EncoderInfo:
         """Prepare the collection of the version that serves, and return that version."""
-        info = await self._encoder.describe()
-        await _call(self._rows.prepare, info)
+        self.serving = info = await self._encoder.describe()
+        if not self._rows.is_prepared(info):
+            await _call(self._rows.prepare, info)
         return info
 
     async def index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:
@@ -108,21 +138,58 @@ class Indexer:
         except (Unavailable, NotFound):
             return {item.image_id: "pending" for item in items}
 
+    async def place(self, inputs: Sequence[IndexInput]) -> AsyncIterator[Placed]:
+        """Embed images and write them to Milvus, in one or several steps; the caller settles what is written.
+
+        Images that are in no step have failed temporarily.
+
+        Raises:
+            Unavailable: the encoder or the store does not answer.
+            NotFound: the collection was lost.
+            Internal: the encoder fails on every input.
+        """
+        announced = await self.describe()
+        settled = [each.item for each in inputs if announced.collection in each.settled]
+        if settled:
+            yield Placed(announced.collection, settled=settled)
+        inputs = [each for each in inputs if announced.collection not in each.settled]
+        await self._open(announced, inputs)
+        held = await self._copies(announced, inputs)
+        if same := [VectorRow(each.item, held[each.item.image_id]) for each in inputs if _id(each) in held]:
+            yield await self._upsert(announced, same, [])
+        unknown = {each.item.key: each for each in inputs if _id(each) not in held}
+        files = {each.item.sha256: each.data for each in unknown.values() if each.data is not None}
+        async for answer in _answers(
+            self._encode, self._blobs, [each.item for each in unknown.values()], files
+        ):
+            info = answer.info or announced
+            if info.collection != announced.collection:
+                # The replica that encoded has other weights than the one that answered describe().
+                await _call(self._rows.prepare, info)
+                await self._open(info, [unknown[item.key] for item, _ in answer.done])
+            rows = [VectorRow(item, vector) for item, vector in answer.done]
+            yield await self._upsert(info, rows, answer.failed)
+
     async def repair(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
         """Call `index_missing` and `remove_obsolete`; raises the errors of both."""
         report = await self.index_missing(batch_size, grace_s)
         return report + await self.remove_obsolete(batch_size, grace_s)
 
-    async def index_missing(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
+    async def index_missing(
+        self, batch_size: int = 64, grace_s: float = 0.0, full: bool = True
+    ) -> RepairReport:
         """Index the images that the serving version lacks, until none is missing or one fails temporarily.
+
+        `full` asks Milvus first whether the collection is still there: one may be lost although the ledger shows no
+        gap.
 
         Raises:
             Unavailable: the encoder or the store does not answer; finished work is kept.
             Internal: the encoder fails on every input.
         """
         report = RepairReport()
-        # A collection may be lost although the ledger shows no gap.
-        self._rows.look_again()
+        if full:
+            self._rows.look_again()
         while True:
             # For each batch, because other weights may begin to serve.
             info = await self.describe()
@@ -136,47 +203,64 @@ class Indexer:
             if "pending" in counts:
                 return report
 
-    async def remove_obsolete(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
-        """Remove obsolete rows in every version of the model, until none is left.
+    async def remove_obsolete(
+        self, batch_size: int = 64, grace_s: float = 0.0, full: bool = True
+    ) -> RepairReport:
+        """Remove obsolete rows in the serving version, and if `full` in every version, until none is left.
 
         Raises:
             Unavailable: the encoder or the store does not answer; finished work stays.
         """
         info = await self.describe()
-        removed = await _call(self._rows.remove_obsolete_of_model, info, batch_size, grace_s)
+        remove = self._rows.remove_obsolete_of_model if full else self._rows.remove_obsolete
+        removed = await _call(remove, info if full else info.collection, batch_size, grace_s)
         return RepairReport(removed=removed)
 
     async def _index(self, items: Sequence[IndexItem]) -> dict[str, IndexState]:
-        announced = await self.describe()
-        await _call(self._ledger.open, announced.collection, items)
         states: dict[str, _State] = {item.image_id: "pending" for item in items}
-        held = await _call(self._rows.vectors, announced, items)
-        same = [VectorRow(item, held[item.image_id]) for item in items if item.image_id in held]
-        states |= await self._write(announced, same, [])
-        unknown = [item for item in items if item.image_id not in held]
-        async for answer in _answers(self._encode, self._blobs, unknown):
-            info = answer.info or announced
-            if info.collection != announced.collection:
-                # The replica that encoded has other weights than the one that answered describe().
-                await _call(self._rows.prepare, info)
-                await _call(self._ledger.open, info.collection, [item for item, _ in answer.done])
-            rows = [VectorRow(item, vector) for item, vector in answer.done]
-            states |= await self._write(info, rows, answer.failed)
+        async for placed in self.place([IndexInput(item) for item in items]):
+            rows = await _call(self._rows.settle, {placed.collection: placed.written})
+            for item in placed.written:
+                match rows.get((placed.collection, item.key)):
+                    case "settled":
+                        states[item.image_id] = "indexed"
+                    case "obsolete":
+                        states[item.image_id] = "obsolete"
+            states |= {item.image_id: "failed" for item, _ in placed.failed}
         return {image_id: state for image_id, state in states.items() if state != "obsolete"}
+
+    async def _open(self, info: EncoderInfo, inputs: Sequence[IndexInput]) -> None:
+        """Announce the rows that the writer has not opened itself."""
+        if items := [each.item for each in inputs if info.collection not in each.opened]:
+            await _call(self._ledger.open, info.collection, items)
+
+    async def _copies(self, info: EncoderInfo, inputs: Sequence[IndexInput]) -> Mapping[str, Vector]:
+        known = {
+            _id(each): [(info.collection, key) for key in keys]
+            for each in inputs
+            if (keys := each.former.get(info.collection))
+        }
+        # With the file at hand, encoding costs less than asking the ledger where else the vector may be.
+        asked = [_id(each) for each in inputs if each.data is None]
+        return await _call(self._rows.copies, info, asked, known) if asked or known else {}
 
     async def _encode(self, files: Sequence[bytes]) -> "_Encoded[Vector]":
         encoded = await self._encoder.encode(files)
         return encoded.info, encoded.vectors
 
-    async def _write(
+    async def _upsert(
         self, info: EncoderInfo, rows: Sequence[VectorRow], broken: Sequence[Failure]
-    ) -> dict[str, _State]:
-        written = await _call(self._rows.write, info, rows)
-        failures = [*broken, *written.refused]
-        await _call(self._ledger.fail, info.collection, failures)
-        states: dict[str, _State] = {item.image_id: "failed" for item, _ in failures}
-        states |= {item.image_id: "obsolete" for item in written.obsolete}
-        return states | {item.image_id: "indexed" for item in written.settled}
+    ) -> Placed:
+        failures = [*broken, *(await _call(self._rows.upsert, info, rows))]
+        if failures:
+            await _call(self._ledger.fail, info.collection, failures)
+        refused = {item.key for item, _ in failures}
+        written = [row.item for row in rows if row.item.key not in refused]
+        return Placed(info.collection, written, failed=failures)
+
+
+def _id(of: IndexInput) -> str:
+    return of.item.image_id
 
 
 class Captioner:
@@ -250,14 +334,16 @@ class _Answers(Generic[Image, A]):
     failed: Sequence[tuple[Image, VitrineError]]
 
 
-async def _answers(ask: _Ask[A], blobs: Blobs, images: Sequence[Image]) -> AsyncIterator[_Answers[Image, A]]:
-    """Read the files of images and ask an encoder about them, in batches that a call can carry.
+async def _answers(
+    ask: _Ask[A], blobs: Blobs, images: Sequence[Image], at_hand: Mapping[str, bytes] = MappingProxyType({})
+) -> AsyncIterator[_Answers[Image, A]]:
+    """Ask an encoder about images, in batches that a call can carry; files that are not at hand are read.
 
     Raises:
         Internal: the encoder fails on every input.
     """
     for batch in batched_by_bytes(images, lambda image: image.bytes):
-        files, lost = await _read(blobs, batch)
+        files, lost = await _read(blobs, batch, at_hand)
         if lost:
             yield _Answers(None, [], lost)
         if files:
@@ -268,7 +354,7 @@ async def _answers(ask: _Ask[A], blobs: Blobs, images: Sequence[Image]) -> Async
 
 
 async def _read(
-    blobs: Blobs, images: Sequence[Image]
+    blobs: Blobs, images: Sequence[Image], at_hand: Mapping[str, bytes]
 ) -> tuple[list[tuple[Image, bytes]], list[tuple[Image, NotFound]]]:
     """Read the files of images; return the files that exist, and an error for each that does not."""
 
@@ -279,8 +365,10 @@ async def _read(
             return error
 
     # All at once: an object store takes as long for one file as for many.
-    contents = await asyncio.gather(*(_call(content, image.sha256) for image in images))
-    pairs = list(zip(images, contents, strict=True))
+    unread = list(dict.fromkeys(image.sha256 for image in images if image.sha256 not in at_hand))
+    read = await asyncio.gather(*(_call(content, sha256) for sha256 in unread))
+    contents = {**at_hand, **dict(zip(unread, read, strict=True))}
+    pairs = [(image, contents[image.sha256]) for image in images]
     files = [(image, found) for image, found in pairs if isinstance(found, bytes)]
     return files, [(image, found) for image, found in pairs if isinstance(found, NotFound)]
 

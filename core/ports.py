@@ -1,11 +1,12 @@
 """Protocols of what core needs: image files, captions, encoders, ledger, keyword index and vector store."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from core.errors import VitrineError
 from core.filters import Filter
 from core.types import (
+    Attributes,
     Captioned,
     CollectionInfo,
     Encoded,
@@ -15,7 +16,6 @@ from core.types import (
     IndexItem,
     ProductImage,
     Removal,
-    TokenCount,
     Vector,
     VectorRow,
 )
@@ -77,9 +77,6 @@ class EncoderClient(Protocol):
             DeadlineExceeded: the encoder took too long.
         """
 
-    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        """Count the tokens that the model reads of these texts; same errors as `encode`."""
-
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Caption image files; each succeeds or fails alone.
 
@@ -94,14 +91,22 @@ class Ledger(Protocol):
     """Record of which image, at which revision, is in which collection. Blocking; safe to call from anywhere.
 
     A row is opened before its vector is written and settled after that, so every vector that may exist in Milvus
-    has a row. One anti-join with the images finds everything missing or obsolete.
+    has a row. The write of a product opens the rows of all its new and former images in its own transaction. So what
+    is missing or obsolete is among the open rows, once a version is recorded: it has a row for every image.
     """
 
     def register(self, info: EncoderInfo) -> None:
-        """Record a model version, so that its collection is counted and cleaned."""
+        """Record a model version, so that every later write of a product opens rows in its collection."""
 
     def versions(self) -> list[EncoderInfo]:
         """List all registered model versions, oldest first."""
+
+    def unsettled(self, grace_s: float = 0.0) -> set[str]:
+        """Return the registered collections in which something may be missing, obsolete or to be tried again.
+
+        These have rows that were opened at least `grace_s` ago, or images that met a bug of another release, or are
+        not recorded yet.
+        """
 
     def missing(self, collection: str, limit: int, grace_s: float = 0.0) -> list[IndexItem]:
         """List images whose current revision has no settled row, except those opened within `grace_s`."""
@@ -109,8 +114,11 @@ class Ledger(Protocol):
     def open(self, collection: str, items: Sequence[IndexItem]) -> None:
         """Announce that these rows are about to be written."""
 
-    def settle(self, collection: str, items: Sequence[IndexItem]) -> list[IndexItem]:
-        """Record that Milvus holds these rows; returns those that are obsolete by now or whose row is gone."""
+    def settle(self, items: Mapping[str, Sequence[IndexItem]]) -> dict[str, list[IndexItem]]:
+        """Record that Milvus holds these rows, by collection, in one transaction.
+
+        Returns those that are obsolete by now or whose row is gone, by collection; an empty list where all are well.
+        """
 
     def fail(self, collection: str, errors: Sequence[tuple[IndexItem, VitrineError]]) -> None:
         """Put these images into quarantine with their errors."""
@@ -119,7 +127,11 @@ class Ledger(Protocol):
         """Release from quarantine what met a bug of another release of Vitrine; returns the number."""
 
     def obsolete(self, collection: str, limit: int, grace_s: float = 0.0) -> list[str]:
-        """List row keys whose image is gone or has a newer revision, except rows opened within `grace_s`."""
+        """List row keys whose image is gone or has a newer revision, except rows opened within `grace_s`.
+
+        While the newer revision is not settled, the oldest such row of its image waits: its vector can be copied,
+        and the product is found by it meanwhile.
+        """
 
     def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
         """Open these rows; returns those whose vectors may be deleted.
@@ -128,8 +140,8 @@ class Ledger(Protocol):
         `grace_s`.
         """
 
-    def end_removal(self, collection: str, removal: Removal) -> None:
-        """Delete the rows whose vectors were deleted, except those that others changed since it began."""
+    def end_removal(self, removals: Mapping[str, Removal]) -> None:
+        """Delete the rows whose vectors were deleted, by collection, except those that others changed since then."""
 
     def reset(self, collection: str) -> None:
         """Open all rows of a collection that Milvus has lost or may have lost."""
@@ -146,8 +158,12 @@ class Ledger(Protocol):
     def forget_store(self, store_id: str | None) -> None:
         """Forget the store of this id and open all rows; does nothing when the ledger has another id by now."""
 
-    def settled(self, collection: str, image_ids: Sequence[str]) -> dict[str, str]:
-        """Return the key of each image's newest settled row, at any revision, by image id."""
+    def copies(self, info: EncoderInfo, image_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+        """Return where else the vector of each image may be: collections with row keys, newest first, by image id.
+
+        These are the image's rows at other revisions in the version's collection, and all its rows in collections
+        of the same weights with another `index_schema`.
+        """
 
 
 class KeywordIndex(Protocol):
@@ -211,6 +227,9 @@ class VectorStore(Protocol):
 
     def alias_target(self, alias: str) -> str | None:
         """Name the collection behind the alias."""
+
+    def check_attributes(self, attributes: Attributes) -> None:
+        """Raise InvalidInput for attributes of a product that new collections cannot hold."""
 
     def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
         """Write rows by key; returns when they are durable and visible to searches."""

@@ -34,7 +34,8 @@ class EncoderInfo:
     `fingerprint` is 12 lower-case hex digits over everything that changes a vector: weights, revision,
     preprocessing, pooling, precision and dimension. `captions` is the same over everything that changes a caption,
     or None where the encoder writes none. Vectors do not depend on it, so it is not part of the version that the
-    catalog registers.
+    catalog registers. `index_schema` is 8 lower-case hex digits over the attributes that are fields of their own in
+    the collection, or empty where there are none. Encoders do not know it: whoever asks one sets it.
     """
 
     name: str
@@ -46,20 +47,13 @@ class EncoderInfo:
     precision: str
     device: str
     captions: str | None = None
+    index_schema: str = ""
 
     @property
     def collection(self) -> str:
         """The Milvus collection that holds this version's vectors."""
-        return f"{self.name}_{self.fingerprint}"
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """Vectors of one encoder: a float32 unit vector of shape (dimension,) or an error, in input order."""
-
-    info: EncoderInfo
-    vectors: list[Vector | VitrineError]
-    timings_ms: dict[str, float] = field(default_factory=dict)
+        schema = f"_{self.index_schema}" if self.index_schema else ""
+        return f"{self.name}_{self.fingerprint}{schema}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +62,19 @@ class TokenCount:
 
     tokens: int = 0
     cut_texts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Vectors of one encoder: a float32 unit vector of shape (dimension,) or an error, in input order.
+
+    `tokens` counts those of all inputs that are texts.
+    """
+
+    info: EncoderInfo
+    vectors: list[Vector | VitrineError]
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    tokens: TokenCount = TokenCount()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +203,25 @@ class IndexItem:
 def row_key(image_id: str, revision: int) -> str:
     """Return the primary key of an image at one revision, so that revisions never overwrite each other."""
     return f"{image_id}:{revision}"
+
+
+def image_id_of(key: str) -> str:
+    """Return the image id of a row key."""
+    return key.rpartition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexWork:
+    """Ledger rows that one write has opened: the claim of its writer until `begun_at` and the grace are over.
+
+    `missing` has the product's images that are not settled, for each registered collection, also where there are
+    none. So an image is indexed in a collection that names others or none. `obsolete` has the keys of rows that are
+    no longer current, and that no other writer holds, by collection.
+    """
+
+    begun_at: datetime
+    missing: Mapping[str, Sequence[IndexItem]] = field(default_factory=dict)
+    obsolete: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

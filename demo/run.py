@@ -1,8 +1,6 @@
 """Command `make demo`: the service with the synthetic catalog, in the foreground until Ctrl-C."""
 
 import argparse
-import asyncio
-import json
 import os
 import signal
 import sys
@@ -11,14 +9,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 from rich.console import Console
 
 from core.api_keys import NO_KEYS_NOTICE
 from demo.catalog import DemoProduct, demo_products
 from demo.service import DemoService
+from vitrine import Forbidden, NewProduct, ServiceError, Unauthenticated, Vitrine
+from vitrine.schemas.operations import StatsResponse
 
-ATTEMPTS = 5
 SEED = 7
 READY_TIMEOUT_S = 240.0
 INDEX_TIMEOUT_S = 300.0
@@ -30,74 +28,28 @@ LOCKED_NOTICE = (
 )
 
 
-def key_headers(key: str | None) -> dict[str, str]:
-    """Show an API key, if there is one."""
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def is_open(base_url: str) -> bool:
-    """Return whether the service answers without an API key, as it does while none was ever made."""
-    answer = httpx.get(f"{base_url}/v1/products", params={"limit": 1}, timeout=60)
-    return answer.status_code != httpx.codes.UNAUTHORIZED
-
-
-def stored_ids(client: httpx.Client) -> set[str]:
-    """List the ids of all products that the service holds."""
-    ids: list[str] = []
-    while True:
-        params = {"limit": "1000"} | ({"after": ids[-1]} if ids else {})
-        page = client.get("/v1/products", params=params).raise_for_status().json()
-        if not page:
-            return set(ids)
-        ids += [product["product_id"] for product in page]
-
-
-def pending(client: httpx.Client) -> int | None:
+def pending(stats: StatsResponse) -> int | None:
     """Count the images that some model still lacks; None while a model does not answer."""
-    stats = client.get("/v1/stats").raise_for_status().json()
-    models = stats["models"].values()
-    if None in models:
+    models = [each for each in stats.models.values() if each is not None]
+    if len(models) < len(stats.models):
         return None
     # The counts of models are cached, and lack what has come since.
-    return sum(int(counts["missing"] + max(0, stats["images"] - counts["images"])) for counts in models)
+    return sum(each.missing + max(0, stats.images - each.images) for each in models)
 
 
-async def put_products(
-    base_url: str, products: Iterable[DemoProduct], key: str | None = None, concurrency: int = 6
-) -> int:
-    """Put products with a bounded number of requests at once; returns how many.
+def put_products(shop: Vitrine, products: Iterable[DemoProduct]) -> int:
+    """Put products; returns how many.
 
     Raises:
-        httpx.HTTPStatusError: the service refused one.
+        RuntimeError: the service refused one.
     """
-    queue = iter(products)
-    async with httpx.AsyncClient(base_url=base_url, timeout=60, headers=key_headers(key)) as client:
-        return sum(await asyncio.gather(*(_worker(client, queue) for _ in range(concurrency))))
-
-
-async def _worker(client: httpx.AsyncClient, queue: Iterator[DemoProduct]) -> int:
-    done = 0
-    for product in queue:
-        await _put(client, product)
-        done += 1
-    return done
-
-
-async def _put(client: httpx.AsyncClient, product: DemoProduct) -> None:
-    metadata = {
-        "title": product.title,
-        "description": product.description,
-        "attributes": product.attributes,
-    }
-    files = [("images", (f"{i}.jpg", data, "image/jpeg")) for i, data in enumerate(product.images)]
-    for attempt in range(ATTEMPTS):
-        response = await client.put(
-            f"/v1/products/{product.product_id}", data={"metadata": json.dumps(metadata)}, files=files
-        )
-        if response.status_code not in (429, 503):
-            break
-        await asyncio.sleep(2**attempt / 4)
-    response.raise_for_status()
+    summary = shop.put_products(
+        NewProduct(each.product_id, each.title, each.description, each.attributes, each.images)
+        for each in products
+    )
+    if summary.errors:
+        raise RuntimeError(f"products were refused, the first as {summary.errors[0]}")
+    return summary.done
 
 
 console = Console()
@@ -122,7 +74,7 @@ def main() -> None:
             # A second Ctrl-C must not interrupt the shutdown.
             _ignore_interrupts()
             console.print("\nstopping …")
-        except (RuntimeError, httpx.HTTPError) as error:
+        except (RuntimeError, ServiceError) as error:
             _ignore_interrupts()
             console.print(f"[red]{error}[/]")
             sys.exit(1)
@@ -134,30 +86,37 @@ def fill(base_url: str, count: int, key: str | None) -> str:
     Raises:
         RuntimeError: the service does not take this key, or does not index everything in time.
     """
-    if is_open(base_url):
-        _index(base_url, count, None)
+    if _is_open(base_url):
+        _index(base_url, count, "")
         return NO_KEYS_NOTICE
     if not key:
         return LOCKED_NOTICE
     try:
         _index(base_url, count, key)
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code not in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise
-        message = error.response.json()["error"]["message"]
-        raise RuntimeError(f"the API key in {KEY} was refused: {message}") from None
+    except (Unauthenticated, Forbidden) as error:
+        raise RuntimeError(f"the API key in {KEY} was refused: {error.message}") from None
     return f"The key in {KEY} was used; the page asks for a key too."
 
 
-def _index(base_url: str, count: int, key: str | None) -> None:
-    with httpx.Client(base_url=base_url, timeout=60, headers=key_headers(key)) as client:
-        known = stored_ids(client)
+def _is_open(base_url: str) -> bool:
+    """Return whether the service answers without an API key, as it does while none was ever made."""
+    with Vitrine(base_url, key="") as shop:
+        try:
+            shop.product_page(limit=1)
+        except Unauthenticated:
+            return False
+        return True
+
+
+def _index(base_url: str, count: int, key: str) -> None:
+    with Vitrine(base_url, key) as shop:
+        known = {product.product_id for product in shop.products(page_size=1000)}
         with _stage(f"catalog of {count} products indexed ({min(len(known), count)} were there)"):
             fresh = (product for product in demo_products(SEED, count) if product.product_id not in known)
             if len(known) < count:
-                asyncio.run(put_products(base_url, fresh, key))
+                put_products(shop, fresh)
             deadline = time.monotonic() + INDEX_TIMEOUT_S
-            while pending(client) != 0:
+            while pending(shop.stats()) != 0:
                 if time.monotonic() > deadline:
                     raise RuntimeError("some images are still not indexed; GET /v1/stats says which model")
                 time.sleep(0.5)

@@ -5,9 +5,8 @@ from pydantic import Field, field_validator
 from catalog.database import MAX_IMAGES_PER_PRODUCT, CatalogConfig
 from catalog.fetching.connections import FetchLimits
 from core.calibration import CalibrationConfig
-from core.config import Config
+from core.config import BulkConfig, Config, EvaluationConfig
 from core.fusion import Fusion
-from core.job_config import BulkConfig, EvaluationConfig
 from core.search import ENSEMBLE
 from core.sources import ImportConfig
 from milvus.config import MilvusConfig, check_uri
@@ -196,7 +195,15 @@ class RepairArgs(Config):
 
     catalog: CatalogConfig = Field(description="Where products and images are stored.")
     milvus: MilvusConfig = Field(description="Where the collections are.")
-    interval_s: float = Field(2.0, gt=0, description="Pause between two passes, in seconds.")
+    interval_s: float = Field(
+        2.0, gt=0, description="Pause between two questions to the ledger for work, in seconds."
+    )
+    full_pass_interval_s: float = Field(
+        60.0,
+        gt=0,
+        description="Pause between two full passes, in seconds. They also look for lost collections and for obsolete "
+        "rows of versions that do not serve.",
+    )
     grace_s: float = Field(
         15.0, ge=0, description="Age at which an unfinished write counts as abandoned, in seconds."
     )

@@ -12,8 +12,7 @@ An import appends: a row whose key is there already comes twice, and an import t
 rows twice. So a build counts what came of it, and `put` makes it right (tried on Milvus 2.3.5).
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -26,26 +25,34 @@ from pymilvus import BulkInsertState, MilvusClient
 
 from core.batching import batched
 from core.errors import ConfigError, InvalidInput
+from core.filters import Kind
 from core.types import VectorRow
 from milvus.connection import rpc_handler
 from milvus.filters import key_in
-from milvus.schema import encode_rows
+from milvus.schema import attribute_of, check_field, encode_rows
 from milvus.store import KEYS_A_CALL, MilvusStore
 
-LAYOUT = pa.schema(
-    [
-        ("key", pa.string()),
-        ("image_id", pa.string()),
-        ("revision", pa.int64()),
-        ("product_id", pa.string()),
-        ("attributes", pa.string()),
-        ("embedding", pa.list_(pa.float32())),
-    ]
-)
+_TYPES = {"string": pa.string(), "number": pa.float64(), "bool": pa.int8()}
 _ROWS_A_GROUP = 1000
 """A reader holds one row group in memory; pymilvus writes no smaller ones."""
 _TASKS_LISTED = 10_000
 _FAILED = (BulkInsertState.ImportFailed, BulkInsertState.ImportFailedAndCleaned)
+
+
+def layout(declared: Mapping[str, Kind]) -> pa.Schema:
+    """Return the columns of a file for a collection that has fields for these attributes."""
+    return pa.schema(
+        [
+            ("key", pa.string()),
+            ("image_id", pa.string()),
+            ("revision", pa.int64()),
+            ("product_id", pa.string()),
+            ("attributes", pa.string()),
+            *((check_field(name), _TYPES[kind]) for name, kind in declared.items()),
+            ("embedding", pa.list_(pa.float32())),
+        ]
+    )
+
 
 Rows = list[dict[str, Any]]
 """Rows as an upsert sends them."""
@@ -54,13 +61,15 @@ Rows = list[dict[str, Any]]
 class RowFile:
     """A file that grows row group by row group; whole once it is closed. Thread-safe."""
 
-    def __init__(self, path: Path, dimension: int) -> None:
+    def __init__(self, path: Path, dimension: int, declared: Mapping[str, Kind] | None = None) -> None:
         self.path = path
         self.rows = 0
         self._dimension = dimension
+        self._declared = declared or {}
+        self._layout = layout(self._declared)
         self._waiting: Rows = []
         self._lock = Lock()
-        self._writer = pq.ParquetWriter(path, LAYOUT)
+        self._writer = pq.ParquetWriter(path, self._layout)
 
     def append(self, rows: Sequence[VectorRow]) -> None:
         """Add rows, all or none.
@@ -68,7 +77,7 @@ class RowFile:
         Raises:
             InvalidInput: a row that an upsert would refuse.
         """
-        encoded = encode_rows(rows, self._dimension)
+        encoded = encode_rows(rows, self._dimension, self._declared)
         with self._lock:
             self.rows += len(encoded)
             self._waiting += encoded
@@ -84,9 +93,8 @@ class RowFile:
 
     def _write_group(self) -> None:
         rows, self._waiting = self._waiting[:_ROWS_A_GROUP], self._waiting[_ROWS_A_GROUP:]
-        columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in LAYOUT.names}
-        columns["attributes"] = [json.dumps(each, ensure_ascii=False) for each in columns["attributes"]]
-        self._writer.write_table(pa.table(columns, schema=LAYOUT), row_group_size=_ROWS_A_GROUP)
+        columns = {name: [row[name] for row in rows] for name in self._layout.names}
+        self._writer.write_table(pa.table(columns, schema=self._layout), row_group_size=_ROWS_A_GROUP)
 
 
 def read_rows(file: BinaryIO) -> Iterator[Rows]:
@@ -97,12 +105,12 @@ def read_rows(file: BinaryIO) -> Iterator[Rows]:
     """
     try:
         parquet = pq.ParquetFile(file)
-        if not parquet.schema_arrow.equals(LAYOUT):
+        always = pa.schema([each for each in parquet.schema_arrow if attribute_of(each.name) is None])
+        if not always.equals(layout({})):
             raise InvalidInput("a file to import has other columns than a collection")
         for number in range(parquet.num_row_groups):
             rows = parquet.read_row_group(number).to_pylist()
             for row in rows:
-                row["attributes"] = json.loads(row["attributes"])
                 row["embedding"] = np.asarray(row["embedding"], dtype=np.float32)
             yield rows
     except pa.ArrowException as error:

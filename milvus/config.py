@@ -1,12 +1,17 @@
-"""Configuration of Milvus: its address, and the index of its collections."""
+"""Configuration of Milvus: its address, and the indexes of its collections."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from core.config import Config
 from core.errors import ConfigError
+from core.filters import MAX_STRING, Kind
+from milvus.schema import check_field
 
 MAX_SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket on Linux: `sun_path` has 108 bytes with the closing zero (unix(7))."""
@@ -38,6 +43,16 @@ class IndexConfig(Config):
     max_ef: int = Field(16384, ge=1, le=32768, description="Largest ef of an HNSW search under a filter.")
 
 
+class IndexedAttribute(Config):
+    """An attribute of products that is stored in a field of its own."""
+
+    name: str = Field(min_length=1, max_length=MAX_STRING, description="Name of the attribute.")
+    type: Kind = Field(
+        description="Type of its values: string, number or bool. A product whose value is of another type, a list, "
+        "or a string of more than 1,024 characters is refused."
+    )
+
+
 class MilvusConfig(Config):
     """The connection to Milvus, or to the owner process of a Milvus Lite folder."""
 
@@ -54,6 +69,26 @@ class MilvusConfig(Config):
         "that of a unix: address, which is a folder of this service's own.",
     )
     index: IndexConfig = Field(IndexConfig(), description="How new collections are indexed.")
+    indexed_attributes: tuple[IndexedAttribute, ...] = Field(
+        (),
+        max_length=32,
+        description="Attributes that filters name often. Each is stored in a field of its own, which a server "
+        "indexes. Another list makes another collection of each model, which `vitrine build` fills by copying the "
+        "vectors.",
+    )
+
+    @property
+    def attribute_kinds(self) -> Mapping[str, Kind]:
+        """The types of `indexed_attributes` by name."""
+        return {each.name: each.type for each in self.indexed_attributes}
+
+    @property
+    def index_schema(self) -> str:
+        """Eight hex digits over `indexed_attributes` in any order; empty without any. Part of collections' names."""
+        if not self.indexed_attributes:
+            return ""
+        content = json.dumps(sorted(self.attribute_kinds.items()))
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
 
     @property
     def is_rebuilt_if_empty(self) -> bool:
@@ -64,6 +99,16 @@ class MilvusConfig(Config):
     def _check_uri(self) -> Self:
         check_uri(self.uri)
         return self
+
+    @field_validator("indexed_attributes")
+    @classmethod
+    def _check_attributes(cls, attributes: tuple[IndexedAttribute, ...]) -> tuple[IndexedAttribute, ...]:
+        names = [each.name for each in attributes]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"the attribute {name!r} is declared twice")
+            check_field(name)
+        return attributes
 
 
 def check_uri(uri: str) -> None:

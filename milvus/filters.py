@@ -3,17 +3,17 @@
 The expressions stay in the subset that Milvus 2.3 and Milvus Lite evaluate alike: every part in
 parentheses, no `in` on JSON paths, no `like` (they escape `_` and `%` differently), no constants, and
 no `not` around what may be unknown, since Lite has three-valued logic. Negation is pushed down to the
-conditions. `milvus/schema.py` says what the paths hold.
+conditions. `milvus/schema.py` says what the paths and the fields of declared attributes hold.
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import assert_never
 
 from core.filters import All, Any_, AnyOf, Compare, Exists, Filter, Kind, Not, Scalar, kind_of
-from milvus.schema import NAMES, elements_key, single_key
+from milvus.schema import MISSING, NAMES, check_field, declared_value, elements_key, single_key
 
 _FIELD = "attributes"
 _ALWAYS = '(key != "")'
@@ -27,12 +27,13 @@ def compile_filter(
     filter: Filter | None,
     exclude_products: Sequence[str] = (),
     only_products: Sequence[str] | None = None,
+    declared: Mapping[str, Kind] | None = None,
 ) -> str:
     """Write the filter, the products to leave out and those to stay with as one expression.
 
-    It is empty when all rows pass.
+    It is empty when all rows pass. `declared` attributes have fields of their own in the collection.
     """
-    parts = [] if filter is None or filter == All(()) else [_compile(filter, True)[1]]
+    parts = [] if filter is None or filter == All(()) else [_Compiler(declared or {}).write(filter, True)[1]]
     if exclude_products:
         parts.append(f"(product_id not in {literals(exclude_products)})")
     if only_products is not None:
@@ -56,25 +57,59 @@ def literals(values: Sequence[Scalar]) -> str:
     return f"[{', '.join(_literal(value) for value in values if _is_text(value))}]"
 
 
-def _compile(filter: Filter, wanted: bool) -> tuple[int, str]:
-    """Write the filter, or what is left out by it; the number says how deep joins are nested."""
+class _Compiler:
+    """Writes conditions on attributes, by their fields where they are declared and by JSON paths elsewhere."""
+
+    def __init__(self, declared: Mapping[str, Kind]) -> None:
+        self._declared = declared
+
+    def write(self, filter: Filter, wanted: bool) -> tuple[int, str]:
+        """Write the filter, or what is left out by it; the number says how deep joins are nested."""
+        match filter:
+            case All(parts) | Any_(parts):
+                word = "and" if isinstance(filter, All) == wanted else "or"
+                return _in_pairs(word, [self.write(part, wanted) for part in parts])
+            case Not(part):
+                return self.write(part, not wanted)
+            case AnyOf(name) | Compare(name) | Exists(name) if name in self._declared:
+                return 0, _of_field(filter, self._declared[name], wanted)
+            case AnyOf(name, values):
+                by_kind: dict[Kind, list[Scalar]] = {}
+                for value in values:
+                    if found := kind_of(value):
+                        by_kind.setdefault(found[0], []).append(found[1])
+                keys = [(elements_key(kind, name), same) for kind, same in by_kind.items()]
+                return _in_pairs("or" if wanted else "and", [(0, _contains(*key, wanted)) for key in keys])
+            case Compare(name, order, value):
+                return 0, _compare(name, order, value, wanted)
+            case Exists(name):
+                return 0, _contains(NAMES, [name], wanted)
+            case _:
+                assert_never(filter)
+
+
+def _of_field(filter: AnyOf | Compare | Exists, kind: Kind, wanted: bool) -> str:
+    """Write a condition on a declared attribute; a missing one is below every value of its field."""
+    field, missing = check_field(filter.name), _number_or_text(MISSING[kind])
     match filter:
-        case All(parts) | Any_(parts):
-            word = "and" if isinstance(filter, All) == wanted else "or"
-            return _in_pairs(word, [_compile(part, wanted) for part in parts])
-        case Not(part):
-            return _compile(part, not wanted)
-        case AnyOf(name, values):
-            by_kind: dict[Kind, list[Scalar]] = {}
-            for value in values:
-                if found := kind_of(value):
-                    by_kind.setdefault(found[0], []).append(found[1])
-            keys = [(elements_key(kind, name), same) for kind, same in by_kind.items()]
-            return _in_pairs("or" if wanted else "and", [(0, _contains(*key, wanted)) for key in keys])
-        case Compare(name, order, value):
-            return 0, _compare(name, order, value, wanted)
-        case Exists(name):
-            return 0, _contains(NAMES, [name], wanted)
+        case AnyOf(_, values):
+            stored = [each for value in values if (each := declared_value(kind, value)) is not None]
+            same = ", ".join(_number_or_text(each) for each in stored if _is_text(each))
+            if not same:
+                return _NEVER if wanted else _ALWAYS
+            return f"({field} {'in' if wanted else 'not in'} [{same}])"
+        case Compare(_, order, value):
+            found = kind_of(value)
+            if found is None or found[0] != kind or kind == "bool":
+                return _NEVER if wanted else _ALWAYS
+            limit = f"={found[1]}" if kind == "string" else found[1]
+            literal, may_be_missing = _literal(limit), order in ("lt", "lte") or limit == MISSING[kind]
+            condition = f"({field} {(_ORDER if wanted else _OPPOSITE)[order]} {literal})"
+            if not may_be_missing:
+                return condition
+            return f"(({field} {'> ' if wanted else '== '}{missing}) {'and' if wanted else 'or'} {condition})"
+        case Exists():
+            return f"({field} {'>' if wanted else '=='} {missing})"
         case _:
             assert_never(filter)
 
@@ -119,6 +154,11 @@ def _literal(value: Scalar) -> str:
     if isinstance(value, str):
         return _UNKNOWN_TO_LITE.sub(_unescape, json.dumps(value, ensure_ascii=False))
     return repr(float(value))
+
+
+def _number_or_text(value: str | float | int) -> str:
+    """Write a value of a declared attribute's field, where a bool is an integer."""
+    return str(value) if isinstance(value, int) else _literal(value)
 
 
 def _is_text(value: Scalar) -> bool:

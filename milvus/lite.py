@@ -200,7 +200,7 @@ class LiteOwner:
         address: str,
         *,
         flush_rows: int = 500,
-        flush_interval_s: float = 1.0,
+        flush_interval_s: float = 5.0,
     ) -> None:
         check_uri(address)
         self._folder = Path(folder)
@@ -208,9 +208,11 @@ class LiteOwner:
         self._flush_rows = flush_rows
         self._flush_interval_s = flush_interval_s
         self._lock = ReadersWriterLock()
-        self._stopping = threading.Event()
+        self._stopping, self._written = threading.Event(), threading.Event()
         self._engine: GuardedLite | None = None
         self._server: grpc.Server | None = None
+        # Kept open: a new channel costs three times the call.
+        self._probe: grpc.Channel | None = None
         self._flusher: threading.Thread | None = None
 
     def start(self) -> None:
@@ -221,6 +223,8 @@ class LiteOwner:
             ConfigError: the folder or the address cannot be used.
         """
         self._stopping.clear()
+        # Rows of the log are in memory.
+        self._written.set()
         self._engine = self._open()
         try:
             self._engine.preload()
@@ -228,12 +232,17 @@ class LiteOwner:
         except BaseException:
             self._engine.close()
             raise
+        self._probe = grpc.insecure_channel(_grpc_target(self.address))
         self._flusher = threading.Thread(target=self._flush_regularly, name="lite-flush", daemon=True)
         self._flusher.start()
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Finish the calls in flight, flush, and give the folder back."""
         self._stopping.set()
+        self._written.set()
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
         if self._server is not None:
             self._server.stop(grace_s).wait()
             self._server = None
@@ -251,12 +260,13 @@ class LiteOwner:
 
     def healthy(self) -> bool:
         """Check that a real call through the address is answered."""
-        with grpc.insecure_channel(_grpc_target(self.address)) as channel:
-            stub = milvus_pb2_grpc.MilvusServiceStub(channel)
-            try:
-                answer = stub.ShowCollections(milvus_pb2.ShowCollectionsRequest(), timeout=_PROBE_S)
-            except grpc.RpcError:
-                return False
+        if self._probe is None:
+            return False
+        stub = milvus_pb2_grpc.MilvusServiceStub(self._probe)
+        try:
+            answer = stub.ShowCollections(milvus_pb2.ShowCollectionsRequest(), timeout=_PROBE_S)
+        except grpc.RpcError:
+            return False
         return bool(answer.status.code == 0)
 
     def _open(self) -> GuardedLite:
@@ -277,7 +287,7 @@ class LiteOwner:
         server = grpc.server(
             ThreadPoolExecutor(_WORKERS, "lite"),
             options=[*((size, _MAX_CALL_BYTES) for size in sizes), ("grpc.so_reuseport", 0), *_PINGS],
-            interceptors=[_Calls(self._lock, lambda: engine.flush_all(self._flush_rows))],
+            interceptors=[_Calls(self._lock, lambda: self._after_write(engine))],
         )
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(engine), server)
         try:
@@ -289,8 +299,16 @@ class LiteOwner:
         server.start()
         return server
 
+    def _after_write(self, engine: GuardedLite) -> None:
+        engine.flush_all(self._flush_rows)
+        self._written.set()
+
     def _flush_regularly(self) -> None:
-        while not self._stopping.wait(self._flush_interval_s):
+        while True:
+            self._written.wait()
+            self._written.clear()
+            if self._stopping.wait(self._flush_interval_s):
+                return
             try:
                 with self._lock.writing():
                     if self._engine is not None and not self._stopping.is_set():

@@ -1,21 +1,22 @@
 """The in-memory store for unit tests: the checks of the Milvus store, and exact search in numpy."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 
 import numpy as np
 
 from core.errors import Conflict, InvalidInput, NotFound
-from core.filters import Filter, matches
-from core.types import CollectionInfo, Hit, Vector, VectorRow
+from core.filters import Filter, Kind, matches
+from core.types import Attributes, CollectionInfo, Hit, Vector, VectorRow
 from milvus.pages import best_images, clamped, in_order
-from milvus.schema import check_dimension, check_name, check_vector, encode_rows, mark_name
+from milvus.schema import check_dimension, check_name, check_vector, encode_attributes, encode_rows, mark_name
 
 
 @dataclass
 class _Collection:
     dimension: int
+    declared: Mapping[str, Kind]
     rows: dict[str, VectorRow] = field(default_factory=dict)
 
 
@@ -24,8 +25,9 @@ class MemoryStore:
 
     address = "memory"
 
-    def __init__(self, rebuilt_if_empty: bool = True) -> None:
+    def __init__(self, rebuilt_if_empty: bool = True, declared: Mapping[str, Kind] | None = None) -> None:
         self.rebuilt_if_empty = rebuilt_if_empty
+        self._declared = declared or {}
         self._marks: set[str] = set()
         self._collections: dict[str, _Collection] = {}
         self._aliases: dict[str, str] = {}
@@ -51,7 +53,7 @@ class MemoryStore:
         with self._lock:
             if name in self._aliases:
                 raise Conflict(f"{name} is an alias, not a collection")
-            there = self._collections.setdefault(name, _Collection(dimension))
+            there = self._collections.setdefault(name, _Collection(dimension, self._declared))
             if there.dimension != dimension:
                 raise Conflict(f"{name} has dimension {there.dimension}, not {dimension}")
 
@@ -83,10 +85,13 @@ class MemoryStore:
         with self._lock:
             return self._aliases.get(check_name(alias))
 
+    def check_attributes(self, attributes: Attributes) -> None:
+        encode_attributes(attributes, self._declared)
+
     def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
         with self._lock:
             found = self._find(collection)
-            encoded = encode_rows(rows, found.dimension)
+            encoded = encode_rows(rows, found.dimension, found.declared)
             for row, stored in zip(rows, encoded, strict=True):
                 found.rows[row.item.key] = VectorRow(row.item, stored["embedding"].copy())
 

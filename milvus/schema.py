@@ -11,19 +11,25 @@ values of its own kind:
 
 `names` answers "exists", `all_…` holds the values that "equal" looks through, `one_…` the single value
 that has an order. Numbers are 64-bit floats; what has no kind (objects, nested lists) only exists.
+
+A declared attribute stands in a field of its own instead, where a server indexes it. Its values are of the declared
+kind only: a string begins with "=" there, a bool is 0 or 1. Neither Milvus 2.3 nor Lite has nullable fields, so a
+missing attribute is a value that no other can be, and that is below all others: `MISSING`.
 """
 
 import json
 import re
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from core.errors import InputTooLarge, InvalidInput
-from core.filters import Kind, kind_of
+from core.errors import ConfigError, InputTooLarge, InvalidInput
+from core.filters import MAX_STRING, Kind, kind_of
 from core.types import Attributes, Vector, VectorRow
 
 NAMES = "names"
@@ -35,6 +41,11 @@ MAX_KEY_BYTES = MAX_ID_BYTES + 24
 MAX_JSON_BYTES = 65536
 MAX_CALL_BYTES = 16 * 1024 * 1024
 """A quarter of the 64 MB that a Milvus server takes in one call, since encoding inflates rows."""
+
+MISSING: Mapping[Kind, str | float | int] = {"string": "", "number": -sys.float_info.max, "bool": -1}
+"""Values of the field of a declared attribute that a product does not have."""
+MAX_STRING_BYTES = 4 * MAX_STRING + 1
+_FIELD_PREFIX = "attribute_"
 
 HIT_FIELDS = ["image_id", "revision", "product_id"]
 MARK_PREFIX = "vitrine_store_"
@@ -103,39 +114,96 @@ def check_vector(vector: Vector, dimension: int) -> Vector:
     return checked
 
 
-def encode_rows(rows: Sequence[VectorRow], dimension: int) -> list[dict[str, Any]]:
-    """Encode rows for Milvus; all are checked before any is written.
+@lru_cache(maxsize=4096)
+def check_field(attribute: str) -> str:
+    """Name the field of a declared attribute: letters and digits stay, other characters are their code in hex.
+
+    Raises:
+        ConfigError: the name is too long for a field, or no text.
+    """
+    field = _FIELD_PREFIX + re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):x}_", attribute)
+    if len(field) > MAX_NAME or any("\ud800" <= each <= "\udfff" for each in attribute):
+        raise ConfigError(
+            f"the attribute {attribute[:80]!a} cannot be declared: its name is too long, or no text"
+        )
+    return field
+
+
+def attribute_of(field: str) -> str | None:
+    """Read the name of the declared attribute from that of its field; None for any other field."""
+    if not field.startswith(_FIELD_PREFIX):
+        return None
+    return re.sub(r"_([0-9a-f]+)_", lambda match: chr(int(match[1], 16)), field.removeprefix(_FIELD_PREFIX))
+
+
+def encode_rows(
+    rows: Sequence[VectorRow], dimension: int, declared: Mapping[str, Kind] | None = None
+) -> list[dict[str, Any]]:
+    """Encode rows for a collection with fields for these `declared` attributes; all are checked first.
 
     Raises:
         InvalidInput: a wrong vector, id or attribute, or one key twice.
         InputTooLarge: attributes beyond the 64 KB of a JSON field.
     """
-    encoded = [_encode_row(row, dimension) for row in rows]
+    # Images of one product share its attributes.
+    shared = {id(row.item.attributes): row.item.attributes for row in rows}
+    fields = {key: encode_attributes(each, declared or {}) for key, each in shared.items()}
+    encoded = [_encode_row(row, dimension, fields[id(row.item.attributes)]) for row in rows]
     for key, times in Counter(row["key"] for row in encoded).items():
         if times > 1:
             raise InvalidInput(f"the key {key!r} comes twice in one batch")
     return encoded
 
 
-def index_attributes(attributes: Attributes) -> dict[str, Any]:
-    """Encode a product's attributes as the JSON value of its rows.
+def encode_attributes(attributes: Attributes, declared: Mapping[str, Kind]) -> dict[str, Any]:
+    """Encode a product's attributes as fields of its rows: one for each declared attribute, and JSON text.
 
     Raises:
-        InvalidInput: a name or string holds a lone surrogate, which no engine can store.
+        InvalidInput: a name or string holds a lone surrogate, which no engine can store, or a value is not of the
+            declared kind.
         InputTooLarge: they take more than the 64 KB of a JSON field.
     """
+    fields = {check_field(name): _declared_value(name, kind, attributes) for name, kind in declared.items()}
     stored: dict[str, Any] = {NAMES: []}
     try:
         for name, value in attributes.items():
-            if value is not None:
+            if value is not None and name not in declared:
                 stored[NAMES].append(name)
                 _add_values(stored, name, value)
-        size = len(json.dumps(stored, ensure_ascii=False).encode())
+        text = json.dumps(stored, ensure_ascii=False)
+        size = len(text.encode())
+        "".join(value for value in fields.values() if isinstance(value, str)).encode()
     except UnicodeEncodeError:
         raise InvalidInput("an attribute holds a lone surrogate, which is no character") from None
     if size > MAX_JSON_BYTES:
         raise InputTooLarge(
             f"the attributes take {size} bytes in the index; at most {MAX_JSON_BYTES} are possible"
+        )
+    return fields | {"attributes": text}
+
+
+def declared_value(kind: Kind, value: object) -> str | float | int | None:
+    """Return what the field of a declared attribute holds for a value; None for one that it cannot hold."""
+    found = kind_of(value)
+    if found is None or found[0] != kind:
+        return None
+    if isinstance(value, str):
+        return f"={value}" if len(value) <= MAX_STRING else None
+    # Zero has one form, since an index may tell -0.0 from it.
+    stored = int(found[1]) if kind == "bool" else found[1] + 0.0
+    return None if stored == MISSING[kind] else stored
+
+
+def _declared_value(name: str, kind: Kind, attributes: Attributes) -> str | float | int:
+    value = attributes.get(name)
+    if value is None:
+        return MISSING[kind]
+    stored = declared_value(kind, value)
+    if stored is None:
+        limit = f" of at most {MAX_STRING} characters" if kind == "string" else ""
+        given = "a list" if isinstance(value, list | tuple) else json.dumps(value)[:40]
+        raise InvalidInput(
+            f"the attribute {name!r} is {given}; milvus.indexed_attributes declares it as one {kind}{limit}"
         )
     return stored
 
@@ -160,6 +228,7 @@ def _add_values(stored: dict[str, Any], name: str, value: object) -> None:
                 stored[single_key(kind, name)] = scalar
 
 
+@lru_cache(maxsize=4096)
 def _plain(name: str) -> str:
     """Percent-encode all but letters, digits, `_`, `-` and `.`: a `~` or `/` would end a JSON pointer."""
     return quote(name, safe="").replace("~", "%7E")
@@ -167,10 +236,10 @@ def _plain(name: str) -> str:
 
 def row_bytes(row: dict[str, Any]) -> int:
     """Estimate the bytes of an encoded row in a call."""
-    return int(row["embedding"].nbytes) + len(json.dumps(row["attributes"])) + 4 * MAX_ID_BYTES
+    return int(row["embedding"].nbytes) + 4 * sum(len(each) for each in row.values() if isinstance(each, str))
 
 
-def _encode_row(row: VectorRow, dimension: int) -> dict[str, Any]:
+def _encode_row(row: VectorRow, dimension: int, attributes: Mapping[str, Any]) -> dict[str, Any]:
     item = row.item
     if not -(2**63) <= item.revision < 2**63:
         raise InvalidInput(f"the revision {item.revision} does not fit in 64 bits")
@@ -179,7 +248,7 @@ def _encode_row(row: VectorRow, dimension: int) -> dict[str, Any]:
         "image_id": _check_id(item.image_id, MAX_ID_BYTES),
         "revision": item.revision,
         "product_id": _check_id(item.product_id, MAX_ID_BYTES),
-        "attributes": index_attributes(item.attributes),
+        **attributes,
         "embedding": check_vector(row.vector, dimension),
     }
 

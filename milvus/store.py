@@ -1,90 +1,48 @@
 """Vector store on Milvus: collections, aliases, rows and searches."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus import MilvusClient, MilvusException
 
 from core.batching import batched, batched_by_bytes
 from core.errors import Conflict, NotFound
 from core.filters import Filter
-from core.types import CollectionInfo, Hit, Vector, VectorRow
-from milvus.config import EXACT_INDEXES, IndexConfig, MilvusConfig
-from milvus.connection import ALIAS_NOT_FOUND, NOT_FOUND, NOT_LOADED, Connection
+from core.types import Attributes, CollectionInfo, Hit, Vector, VectorRow
+from milvus.collections import (
+    CollectionFacts,
+    create_collection,
+    create_mark,
+    drop_collection,
+    point_alias,
+    read_facts,
+)
+from milvus.config import EXACT_INDEXES, MilvusConfig
+from milvus.connection import NOT_LOADED, Connection
 from milvus.filters import compile_filter, key_in, keys_between
 from milvus.pages import best_images, clamped, full_page, in_order, nearest_products
 from milvus.schema import (
     HIT_FIELDS,
     MAX_CALL_BYTES,
-    MAX_ID_BYTES,
-    MAX_KEY_BYTES,
     check_dimension,
     check_name,
     check_vector,
+    encode_attributes,
     encode_rows,
     mark_name,
     marked_id,
     row_bytes,
 )
-
-_DEFAULT_PARAMS: dict[str, dict[str, Any]] = {"HNSW": {"M": 16, "efConstruction": 200}}
-_FILTERED_SHARE = 10
-"""ef of rows / 10 brings the recall of HNSW under a selective filter to 0.99 and above (measured)."""
+from milvus.selectivity import Shares, parts, width
 
 KEYS_A_CALL = 1000
 _KEYS_A_PAGE = 10_000
 _PRODUCTS_A_CALL = 1000
 _IMAGES_A_PRODUCT = 64
 """Images of a product that a call for vectors reckons with, on average."""
-_ROWS_FRESH_S = 30.0
 _IN_KEY_ORDER = {"iterator": "True", "reduce_stop_for_best": True}
 """Options that pymilvus's own iterator sends, so that a page is the smallest keys, in Lite and in a server."""
-
-
-def _create_collection(
-    client: MilvusClient, name: str, dimension: int, index: IndexConfig, lite: bool, timeout: float
-) -> None:
-    """Create, index and load the collection; what is already done stays as it is."""
-    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_BYTES)
-    schema.add_field("image_id", DataType.VARCHAR, max_length=MAX_ID_BYTES)
-    schema.add_field("revision", DataType.INT64)
-    schema.add_field("product_id", DataType.VARCHAR, max_length=MAX_ID_BYTES)
-    schema.add_field("attributes", DataType.JSON)
-    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dimension)
-    _create(client, name, schema, timeout, **({} if lite else {"num_shards": index.shards}))
-    if not client.list_indexes(name, timeout=timeout):
-        index_type = index.index_type or ("FLAT" if lite else "HNSW")
-        chosen, params = client.prepare_index_params(), index.params or _DEFAULT_PARAMS.get(index_type, {})
-        chosen.add_index("embedding", index_type=index_type, metric_type="COSINE", params=params)
-        try:
-            client.create_index(name, chosen, timeout=timeout)
-        except MilvusException:
-            if not client.list_indexes(name, timeout=timeout):
-                raise
-    client.load_collection(name, timeout=timeout)
-
-
-def _create_mark(client: MilvusClient, name: str, timeout: float) -> None:
-    """Create an empty collection that is never loaded, unless it is there."""
-    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("key", DataType.INT64, is_primary=True)
-    # A server takes no collection without vectors.
-    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=2)
-    _create(client, name, schema, timeout)
-
-
-def _create(client: MilvusClient, name: str, schema: Any, timeout: float, **options: Any) -> None:
-    if client.has_collection(name, timeout=timeout):
-        return
-    try:
-        client.create_collection(name, schema=schema, timeout=timeout, **options)
-    except MilvusException:
-        # Another process may have been faster; the caller checks whose dimension it has.
-        if not client.has_collection(name, timeout=timeout):
-            raise
 
 
 class MilvusStore:
@@ -98,15 +56,15 @@ class MilvusStore:
         self.address = config.uri
         self.rebuilt_if_empty = config.is_rebuilt_if_empty
         self._connection = Connection(config)
-        self._facts: dict[str, tuple[int, str]] = {}
-        self._rows: dict[str, tuple[int, float]] = {}
+        self._facts: dict[str, CollectionFacts] = {}
+        self._shares = Shares(self._count)
         self._lite: bool | None = None
 
     def marks(self) -> set[str]:
         return {store_id for name in self._names() if (store_id := marked_id(name)) is not None}
 
     def set_mark(self, store_id: str) -> None:
-        self._connection.run(_create_mark, mark_name(store_id), timeout_s=self._config.build_timeout_s)
+        self._connection.run(create_mark, mark_name(store_id), timeout_s=self._config.build_timeout_s)
 
     def has_collection(self, name: str) -> bool:
         return bool(self._connection.run(MilvusClient.has_collection, check_name(name)))
@@ -115,23 +73,24 @@ class MilvusStore:
         check_name(name)
         check_dimension(dimension)
         self._refuse_alias(name)
-        made = (name, dimension, self._config.index, self._is_lite())
-        self._connection.run(_create_collection, *made, timeout_s=self._config.build_timeout_s)
-        if (there := self._describe(name)[0]) != dimension:
+        made = (name, dimension, self._config.index, self._config.attribute_kinds, self._is_lite())
+        self._connection.run(create_collection, *made, timeout_s=self._config.build_timeout_s)
+        if (there := self._describe(name).dimension) != dimension:
             raise Conflict(f"{name} has dimension {there}, not {dimension}")
 
     def drop_collection(self, name: str) -> None:
         check_name(name)
         self._refuse_alias(name)
         self._facts.pop(name, None)
-        self._connection.run(_drop, name)
+        self._connection.run(drop_collection, name)
 
     def collections(self) -> list[CollectionInfo]:
         found = []
         for name in sorted(name for name in self._names() if marked_id(name) is None):
             try:
-                dimension, index_type = self._describe(name)
-                found.append(CollectionInfo(name, dimension, self._count(name) if index_type else 0))
+                facts = self._describe(name)
+                rows = self._count(name) if facts.index_type else 0
+                found.append(CollectionInfo(name, facts.dimension, rows))
             except NotFound:
                 self._facts.pop(name, None)
         return found
@@ -143,7 +102,7 @@ class MilvusStore:
             raise Conflict(f"{alias} is a collection, so it cannot be an alias")
         if collection not in names:
             raise NotFound(f"there is no collection {collection}")
-        self._connection.run(_point_alias, alias, collection)
+        self._connection.run(point_alias, alias, collection)
 
     def alias_target(self, alias: str) -> str | None:
         try:
@@ -166,14 +125,13 @@ class MilvusStore:
         if self.alias_target(name) is not None:
             raise Conflict(f"{name} is an alias, not a collection")
 
-    def _describe(self, name: str) -> tuple[int, str]:
-        """Read the dimension and index type of a collection; the type is empty while it is being made."""
+    def _describe(self, name: str) -> CollectionFacts:
         if name in self._facts:
             return self._facts[name]
-        dimension, index_type = self._connection.run(_facts, name)
-        if index_type:
-            self._facts[name] = dimension, index_type
-        return dimension, index_type
+        facts: CollectionFacts = self._connection.run(read_facts, name)
+        if facts.index_type:
+            self._facts[name] = facts
+        return facts
 
     def _count(self, collection: str, expression: str = "", **options: Any) -> int:
         return int(self._query(collection, expression, ["count(*)"], **options)[0]["count(*)"])
@@ -202,8 +160,12 @@ class MilvusStore:
             self._lite = str(version).startswith("milvus_lite")
         return self._lite
 
+    def check_attributes(self, attributes: Attributes) -> None:
+        encode_attributes(attributes, self._config.attribute_kinds)
+
     def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
-        self._upsert(collection, encode_rows(rows, self._describe(collection)[0]))
+        facts = self._describe(collection)
+        self._upsert(collection, encode_rows(rows, facts.dimension, facts.declared))
 
     def delete(self, collection: str, keys: Sequence[str]) -> None:
         self._describe(collection)
@@ -213,7 +175,7 @@ class MilvusStore:
             self._wait_until_seen(collection)
 
     def fetch(self, collection: str, keys: Sequence[str]) -> dict[str, Vector]:
-        dimension = self._describe(collection)[0]
+        dimension = self._describe(collection).dimension
         found: dict[str, Vector] = {}
         for some in batched(keys, min(KEYS_A_CALL, max(1, MAX_CALL_BYTES // (dimension * 4)))):
             rows = self._query(collection, key_in(some), ["key", "embedding"])
@@ -237,28 +199,31 @@ class MilvusStore:
         filter: Filter | None = None,
         exclude_products: Sequence[str] = (),
     ) -> list[Hit]:
-        dimension, index_type = self._describe(collection)
-        query = check_vector(vector, dimension)
+        facts = self._describe(collection)
+        query = check_vector(vector, facts.dimension)
+
+        share = self._share(collection, facts, filter)
 
         def search(count: int, excluded: Sequence[str]) -> list[Hit]:
-            return self._search(collection, query, count, compile_filter(filter, excluded))
+            expression = compile_filter(filter, excluded, None, facts.declared)
+            return self._search(collection, query, count, expression, share)
 
-        return full_page(search, limit, exclude_products, exact=index_type in EXACT_INDEXES)
+        return full_page(search, limit, exclude_products, exact=facts.index_type in EXACT_INDEXES)
 
     def score_products(
         self, collection: str, vector: Vector, products: Sequence[str], filter: Filter | None = None
     ) -> list[Hit]:
-        dimension, index_type = self._describe(collection)
-        query = check_vector(vector, dimension)
+        facts = self._describe(collection)
+        query = check_vector(vector, facts.dimension)
         distinct = list(dict.fromkeys(products))
-        if index_type not in EXACT_INDEXES:
+        if facts.index_type not in EXACT_INDEXES:
             return in_order(self._scores_by_vectors(collection, query, distinct, filter))
         hits: list[Hit] = []
         for some in batched(distinct, _PRODUCTS_A_CALL):
 
             def search(count: int, found: Sequence[str], some: Sequence[str] = some) -> list[Hit]:
                 left = sorted(set(some).difference(found))
-                expression = compile_filter(filter, only_products=left)
+                expression = compile_filter(filter, (), left, facts.declared)
                 return self._search(collection, query, count, expression) if left else []
 
             hits += nearest_products(search, len(some), exact=True)
@@ -271,43 +236,46 @@ class MilvusStore:
         hits: list[Hit] = []
         direction = query / np.linalg.norm(query)
         for some in batched(products, max(1, MAX_CALL_BYTES // (len(query) * 4 * _IMAGES_A_PRODUCT))):
-            expression = compile_filter(filter, only_products=some)
+            expression = compile_filter(filter, (), some, self._describe(collection).declared)
             for row in self._query(collection, expression, [*HIT_FIELDS, "embedding"]):
                 stored = np.asarray(row["embedding"], dtype=np.float32)
                 score = clamped(float(stored @ direction / np.linalg.norm(stored)))
                 hits.append(Hit(row["image_id"], int(row["revision"]), row["product_id"], score))
         return list(best_images(hits).values())
 
-    def _search(self, collection: str, query: Vector, count: int, expression: str) -> list[Hit]:
+    def _share(self, collection: str, facts: CollectionFacts, filter: Filter | None) -> float:
+        """Return the share of rows that a search in a graph meets; 1 for all, and where no graph is searched."""
+        if facts.index_type != "HNSW" or self._config.index.search_params:
+            return 1.0
+        return self._shares.of(collection, compile_filter(filter, declared=facts.declared))
+
+    def _search(
+        self, collection: str, query: Vector, count: int, expression: str, share: float = 1.0
+    ) -> list[Hit]:
         index, parameters = self._config.index, dict(self._config.index.search_params)
-        if not parameters and self._describe(collection)[1] == "HNSW":
-            wide = self._recent_rows(collection) // _FILTERED_SHARE if expression else 0
-            twice = 2 * count if 2 * count <= index.max_ef else count
-            parameters = {"ef": max(index.min_ef, twice, min(wide, index.max_ef))}
-        found = self._read(
-            MilvusClient.search,
-            collection,
-            [query],
-            filter=expression,
-            limit=count,
-            output_fields=HIT_FIELDS,
-            search_params={"metric_type": "COSINE", "params": parameters},
-            consistency_level=self._config.consistency,
-        )
-        return [_hit(hit) for hit in found[0]]
+        if not parameters and self._describe(collection).index_type == "HNSW":
+            parameters = {"ef": width(share, count, index)}
+        hits = [
+            _hit(hit)
+            for part in ([expression] if self._is_lite() else parts(expression, share))
+            for hit in self._read(
+                MilvusClient.search,
+                collection,
+                [query],
+                filter=part,
+                limit=count,
+                output_fields=HIT_FIELDS,
+                search_params={"metric_type": "COSINE", "params": parameters},
+                consistency_level=self._config.consistency,
+            )[0]
+        ]
+        return sorted(hits, key=lambda hit: -hit.score)[:count]
 
     def _upsert(self, collection: str, rows: Sequence[dict[str, Any]]) -> None:
         for batch in batched_by_bytes(rows, row_bytes):
             self._connection.run(MilvusClient.upsert, collection, batch)
         if rows:
             self._wait_until_seen(collection)
-
-    def _recent_rows(self, collection: str) -> int:
-        rows, counted_at = self._rows.get(collection, (0, float("-inf")))
-        if time.monotonic() - counted_at > _ROWS_FRESH_S:
-            rows = self._count(collection)
-            self._rows[collection] = rows, time.monotonic()
-        return rows
 
     def _wait_until_seen(self, collection: str) -> None:
         """Let a Strong read pass behind the write, so that readers elsewhere find it too."""
@@ -318,32 +286,3 @@ class MilvusStore:
 def _hit(hit: Any) -> Hit:
     entity = hit["entity"]
     return Hit(entity["image_id"], int(entity["revision"]), entity["product_id"], clamped(hit["distance"]))
-
-
-def _facts(client: MilvusClient, name: str, timeout: float) -> tuple[int, str]:
-    fields = client.describe_collection(name, timeout=timeout)["fields"]
-    made = client.list_indexes(name, timeout=timeout)
-    index = client.describe_index(name, made[0], timeout=timeout) if made else {}
-    dimension = next(int(field["params"]["dim"]) for field in fields if field["name"] == "embedding")
-    return dimension, str(index.get("index_type", ""))
-
-
-def _drop(client: MilvusClient, name: str, timeout: float) -> None:
-    """Drop the aliases first: a server keeps them, pointing nowhere."""
-    if not client.has_collection(name, timeout=timeout):
-        return
-    for alias in client.list_aliases(name, timeout=timeout)["aliases"]:
-        client.drop_alias(alias, timeout=timeout)
-    client.drop_collection(name, timeout=timeout)
-
-
-def _point_alias(client: MilvusClient, alias: str, collection: str, timeout: float) -> None:
-    # Not by the error of `alter_alias`: Lite has one code for a missing alias and a missing collection.
-    try:
-        client.describe_alias(alias, timeout=timeout)
-    except MilvusException as error:
-        if error.code not in (NOT_FOUND, ALIAS_NOT_FOUND):
-            raise
-        client.create_alias(collection, alias, timeout=timeout)
-    else:
-        client.alter_alias(collection, alias, timeout=timeout)

@@ -59,9 +59,8 @@ def download(checkpoint: str, revision: str | None, *patterns: str) -> Path:
     try:
         return Path(snapshot_download(checkpoint, revision=revision, allow_patterns=list(patterns)))
     except _REFUSED as error:
-        raise ConfigError(
-            f"{wanted} is no directory here, and the hub refuses it: {_first_line(error)}"
-        ) from error
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"{wanted} is no directory here, and the hub refuses it: {reason}") from error
     except (LocalEntryNotFoundError, OSError) as error:
         raise ModelUnavailable(f"{wanted} is no directory here, and the hub cannot be reached") from error
 
@@ -126,7 +125,3 @@ def first_file(directory: Path, names: Sequence[str]) -> Path:
 
 def _is_index(path: Path) -> bool:
     return path.name.endswith(".index.json")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -13,8 +13,7 @@ from PIL import Image, ImageColor
 
 from core.types import EncoderInfo
 from models.config import EncoderConfig
-from models.encoder import Encoder, Pixels
-from models.fingerprint import fingerprint
+from models.encoder import Encoder, Pixels, fingerprint
 from models.images import Decoded
 
 _SIDE = 16

@@ -14,8 +14,7 @@ from core.errors import ConfigError, ModelUnavailable
 from core.types import EncoderInfo
 from models.colors import COLORS
 from models.config import EncoderConfig
-from models.encoder import Encoder, Pixels
-from models.fingerprint import fingerprint
+from models.encoder import Encoder, Pixels, fingerprint
 from models.images import DRAFT_MARGIN, Decoded
 from models.preprocessing import Preprocessing
 

@@ -24,7 +24,7 @@ LAYERS: dict[str, set[str]] = {
     "deployments": {"core", "models", "catalog", "milvus", SCHEMAS},
     "jobs": {"core", "models", "catalog", "milvus"},
     CLI: {"core", "vitrine", SCHEMAS},
-    "demo": {"core", "models"},
+    "demo": {"core", "models", "vitrine", SCHEMAS},
     "vitrine": {SCHEMAS},
     SCHEMAS: set(),
 }

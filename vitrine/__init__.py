@@ -28,17 +28,21 @@ from vitrine.errors import (
 
 if TYPE_CHECKING:
     from vitrine.async_client import AsyncVitrine
+    from vitrine.batches import BatchSummary, NewProduct
     from vitrine.client import Vitrine
     from vitrine.query import Box, ImagePart, ProductImagePart, ProductPart, TextPart
     from vitrine.transport import Retries
 
 __all__ = [
-    "AsyncVitrine", "Box", "Conflict", "FetchFailed", "Forbidden", "ImagePart", "InvalidRequest", "NotFound",
-    "ProductImagePart", "ProductPart", "RateLimited", "Retries", "ServiceError", "TextPart", "TryLater",
-    "Unauthenticated", "Unavailable", "Unreachable", "Vitrine",
+    "AsyncVitrine", "BatchSummary", "Box", "Conflict", "FetchFailed", "Forbidden", "ImagePart",
+    "InvalidRequest", "NewProduct", "NotFound", "ProductImagePart", "ProductPart", "RateLimited", "Retries",
+    "ServiceError", "TextPart", "TryLater", "Unauthenticated", "Unavailable", "Unreachable", "Vitrine",
 ]  # fmt: skip
 
-_MODULES = {"AsyncVitrine": "async_client", "Vitrine": "client", "Retries": "transport"}
+_MODULES = {
+    "AsyncVitrine": "async_client", "BatchSummary": "batches", "NewProduct": "batches", "Retries": "transport",
+    "Vitrine": "client",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -8,6 +8,16 @@ from typing import Any, Self, Unpack
 
 import httpx
 
+from vitrine.batches import (
+    BatchOptions,
+    BatchSummary,
+    NewProduct,
+    Source,
+    delete_operation,
+    patch_operation,
+    put_operation,
+    send_all_async,
+)
 from vitrine.errors import TryLater
 from vitrine.query import (
     CompareOptions,
@@ -34,7 +44,7 @@ from vitrine.schemas.operations import (
 )
 from vitrine.schemas.products import AttributesResponse, Product, PutProductResponse, ThumbnailSize
 from vitrine.schemas.search import CompareResponse, SearchResponse
-from vitrine.transport import AsyncSender, Call, Retries, connection, given, path
+from vitrine.transport import AsyncSender, Call, Retries, connection, given, path, waiting
 
 
 class AsyncVitrine:
@@ -63,6 +73,7 @@ class AsyncVitrine:
         description: str = "",
         attributes: Mapping[str, Any] | None = None,
         images: Sequence[ImageInput] | None = None,
+        wait: bool = True,
     ) -> PutProductResponse:
         """Create or replace a product; it is durable when this returns."""
         body = given(
@@ -71,7 +82,35 @@ class AsyncVitrine:
             attributes=dict(attributes or {}),
             images=None if images is None else await asyncio.to_thread(encode_images, images),
         )
-        return await self._send(Call("PUT", path("products", product_id), PutProductResponse, json=body))
+        place = path("products", product_id)
+        return await self._send(Call("PUT", place, PutProductResponse, params=waiting(wait), json=body))
+
+    async def patch_product(
+        self, product_id: str, changes: Mapping[str, Any], *, wait: bool = True
+    ) -> PutProductResponse:
+        """Change title, description or attributes; what is left out stays, and the images too."""
+        place, body = path("products", product_id), dict(changes)
+        return await self._send(Call("PATCH", place, PutProductResponse, params=waiting(wait), json=body))
+
+    async def put_products(
+        self, products: Source[NewProduct], **options: Unpack[BatchOptions]
+    ) -> BatchSummary:
+        """Put any number of products, many in a request; those that fail are `errors` of the summary."""
+        return await send_all_async(self._sender, put_operation, products, options)
+
+    async def patch_products(
+        self,
+        patches: Source[tuple[str, Mapping[str, Any]]],
+        **options: Unpack[BatchOptions],
+    ) -> BatchSummary:
+        """Patch any number of products, given as pairs of an id and its changes."""
+        return await send_all_async(self._sender, patch_operation, patches, options)
+
+    async def delete_products(
+        self, product_ids: Source[str], **options: Unpack[BatchOptions]
+    ) -> BatchSummary:
+        """Delete any number of products."""
+        return await send_all_async(self._sender, delete_operation, product_ids, options)
 
     async def product(self, product_id: str) -> Product:
         """Read a product; raises NotFound if there is none."""

@@ -2,11 +2,20 @@
 
 import builtins
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
 import httpx
 
+from vitrine.batches import (
+    BatchOptions,
+    BatchSummary,
+    NewProduct,
+    delete_operation,
+    patch_operation,
+    put_operation,
+    send_all,
+)
 from vitrine.errors import TryLater
 from vitrine.query import (
     CompareOptions,
@@ -33,15 +42,15 @@ from vitrine.schemas.operations import (
 )
 from vitrine.schemas.products import AttributesResponse, Product, PutProductResponse, ThumbnailSize
 from vitrine.schemas.search import CompareResponse, SearchResponse
-from vitrine.transport import Call, Retries, Sender, connection, given, path
+from vitrine.transport import Call, Retries, Sender, connection, given, path, waiting
 
 
 class Vitrine:
     """A client of a Vitrine service; safe to use from several threads.
 
     `url` is by default the variable VITRINE_URL, or else port 8000 of this machine. `key` is by default the variable
-    VITRINE_KEY. `timeout_s` bounds each attempt, in seconds. `retries` sets how often a call is repeated; only calls
-    that are safe to repeat are. As a context manager, the client closes its connections at the end.
+    VITRINE_KEY; an empty one is none. `timeout_s` bounds each attempt, in seconds. `retries` sets how often a call is
+    repeated; only calls that are safe to repeat are. As a context manager, the client closes its connections.
 
     If the service answers with an error, every method raises a `ServiceError`. InvalidRequest: an argument is wrong,
     and `param` names it. NotFound: there is no such product, image, model or job. FetchFailed: the server behind a
@@ -73,11 +82,13 @@ class Vitrine:
         description: str = "",
         attributes: Mapping[str, Any] | None = None,
         images: Sequence[ImageInput] | None = None,
+        wait: bool = True,
     ) -> PutProductResponse:
         """Create or replace a product; it is durable when this returns.
 
         `images` are paths, bytes or URLs, in order. None keeps the product's images. An empty list removes them.
-        Title, description and attributes that are left out become empty.
+        Title, description and attributes that are left out become empty. It returns when the images are indexed, at
+        the latest after some seconds, and with `wait=False` as soon as the product is durable.
         """
         body = given(
             title=title,
@@ -85,7 +96,43 @@ class Vitrine:
             attributes=dict(attributes or {}),
             images=None if images is None else encode_images(images),
         )
-        return self._send(Call("PUT", path("products", product_id), PutProductResponse, json=body))
+        place = path("products", product_id)
+        return self._send(Call("PUT", place, PutProductResponse, params=waiting(wait), json=body))
+
+    def patch_product(
+        self, product_id: str, changes: Mapping[str, Any], *, wait: bool = True
+    ) -> PutProductResponse:
+        """Change title, description or attributes; what is left out stays, and the images too.
+
+        `changes` are a JSON merge patch: `{"attributes": {"price": 9, "sale": None}}` sets an attribute and removes
+        another. Raises NotFound if there is no such product.
+        """
+        place, body = path("products", product_id), dict(changes)
+        return self._send(Call("PATCH", place, PutProductResponse, params=waiting(wait), json=body))
+
+    def put_products(self, products: Iterable[NewProduct], **options: Unpack[BatchOptions]) -> BatchSummary:
+        """Put any number of products, many in a request; those that fail are `errors` of the summary.
+
+        The products are read as they are sent, so they may be more than fit into memory. Two with the same id are put
+        in order. A request that fails as a whole is sent again, and then raised: others may be stored already.
+        """
+        return send_all(self._sender, map(put_operation, products), options)
+
+    def patch_products(
+        self, patches: Iterable[tuple[str, Mapping[str, Any]]], **options: Unpack[BatchOptions]
+    ) -> BatchSummary:
+        """Patch any number of products, given as pairs of an id and its changes.
+
+        The items of a dict will do. All else is as for `put_products`.
+        """
+        return send_all(self._sender, map(patch_operation, patches), options)
+
+    def delete_products(self, product_ids: Iterable[str], **options: Unpack[BatchOptions]) -> BatchSummary:
+        """Delete any number of products.
+
+        One that does not exist is an error with status 404. All else is as for `put_products`.
+        """
+        return send_all(self._sender, map(delete_operation, product_ids), options)
 
     def product(self, product_id: str) -> Product:
         """Read a product; raises NotFound if there is none."""

@@ -54,7 +54,7 @@ def connection(url: str | None, key: str | None, timeout_s: float) -> dict[str, 
         ValueError: the URL is none, or the key cannot be sent.
     """
     url = url or os.environ.get("VITRINE_URL") or DEFAULT_URL
-    key = key or os.environ.get("VITRINE_KEY")
+    key = os.environ.get("VITRINE_KEY") if key is None else key
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"the URL of the service begins with http:// or https://, unlike {url!r}")
     if key and not (key.isascii() and key.isprintable()):
@@ -67,7 +67,8 @@ def connection(url: str | None, key: str | None, timeout_s: float) -> dict[str, 
 class Call(Generic[T]):
     """A request that is not sent yet; a successful response is read as `kind`.
 
-    Sending it twice does no harm if it is `repeatable`. `accepted_statuses` count as success too.
+    The body is `json`, or `lines` of JSON. Sending it twice does no harm if it is `repeatable`. `accepted_statuses`
+    count as success too.
     """
 
     method: str
@@ -75,13 +76,18 @@ class Call(Generic[T]):
     kind: type[T]
     params: Mapping[str, Any] | None = None
     json: Any = None
+    lines: bytes | None = None
     repeatable: bool = True
     accepted_statuses: Collection[int] = ()
 
     @property
     def request(self) -> dict[str, Any]:
         """Arguments of the HTTP client's method `request`."""
-        return {"method": self.method, "url": self.path, "params": self.params, "json": self.json}
+        if self.lines is None:
+            body: dict[str, Any] = {"json": self.json}
+        else:
+            body = {"content": self.lines, "headers": {"Content-Type": "application/x-ndjson"}}
+        return {"method": self.method, "url": self.path, "params": self.params, **body}
 
     def result(self, response: httpx.Response, retried: bool) -> T:
         """Read the response to the first attempt or to a retry.
@@ -114,6 +120,11 @@ def path(*parts: str) -> str:
 def given(**values: Any) -> dict[str, Any]:
     """Keep the values that are not None; the service decides about the others."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def waiting(wait: bool) -> dict[str, Any]:
+    """Return the parameters of a write that waits for the index or does not."""
+    return given(wait=None if wait else False)
 
 
 def _content(response: httpx.Response, kind: Any) -> Any:
@@ -174,7 +185,7 @@ class Sender:
 
     def __init__(self, http: httpx.Client, retries: Retries | None) -> None:
         self._http = http
-        self._retries = retries or Retries()
+        self.retries = retries or Retries()
 
     def close(self) -> None:
         """Close the connections."""
@@ -192,7 +203,7 @@ class Sender:
                     response = self._http.request(**call.request)
                 return call.result(response, retried=failures > 0)
             except ServiceError as error:
-                wait_s = self._retries.wait_s(error, failures + 1) if call.repeatable else None
+                wait_s = self.retries.wait_s(error, failures + 1) if call.repeatable else None
                 if wait_s is None:
                     raise
             time.sleep(wait_s)
@@ -204,7 +215,7 @@ class AsyncSender:
 
     def __init__(self, http: httpx.AsyncClient, retries: Retries | None) -> None:
         self._http = http
-        self._retries = retries or Retries()
+        self.retries = retries or Retries()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -222,7 +233,7 @@ class AsyncSender:
                     response = await self._http.request(**call.request)
                 return call.result(response, retried=failures > 0)
             except ServiceError as error:
-                wait_s = self._retries.wait_s(error, failures + 1) if call.repeatable else None
+                wait_s = self.retries.wait_s(error, failures + 1) if call.repeatable else None
                 if wait_s is None:
                     raise
             await asyncio.sleep(wait_s)

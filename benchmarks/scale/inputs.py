@@ -50,7 +50,7 @@ INPUTS: dict[str, Input] = {
         "a row of a collection without its vector, with four attributes", 470, "bytes", f"{_SIZE}, as JSON"
     ),
     "float_bytes": Input("a component of a vector", 4, "bytes", "float32"),
-    "hnsw_m": Input("HNSW's M", 16, "", "`milvus/store.py`, our default"),
+    "hnsw_m": Input("HNSW's M", 16, "", "`milvus/collections.py`, our default"),
     "link_bytes": Input(
         "HNSW's links, for each M",
         10,

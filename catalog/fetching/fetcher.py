@@ -37,8 +37,13 @@ _UNREADABLE = {"br", "zstd", "compress", "x-compress", "dcb", "dcz"}
 """All other codings are ignored: they change no byte, such as the `aws-chunked` that object stores keep."""
 _DETECT, _RAW_DEFLATE = 47, -15
 """Values of zlib's `wbits`: the first reads gzip and zlib, the second deflate without a header."""
-_PIECE_CHARS = 64 * 1024
+_PIECE_CHARS = 16 * 1024
 """Percent-encoded characters that are decoded at once."""
+_PIECE_BYTES = 1024 * 1024
+"""Base64 that is decoded at once: each piece holds the interpreter's lock until it is done."""
+_ALPHABET = bytes.maketrans(b"-_=", b"+/!")
+"""From the URL-safe alphabet of RFC 4648 to the standard one. Padding before the end becomes !, which neither has."""
+_WHITESPACE = b" \t\n\v\f\r"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ class Fetcher:
 
     async def _read(self, text: str, headers: Mapping[str, str], budget: _Budget) -> FetchedFile:
         if text.lstrip()[:5].lower() == "data:":
-            body = await asyncio.to_thread(_read_data_uri, text.strip())
+            body = await asyncio.to_thread(read_data_uri, text.strip())
             budget.check(len(body))
             budget.take(len(body))
             return FetchedFile(body)
@@ -277,8 +282,8 @@ def retry_after_s(value: str, now: datetime) -> float | None:
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
 
 
-def _read_data_uri(uri: str) -> bytes:
-    """Read a data URI (RFC 2397), its base64 in either alphabet, with or without line breaks and padding.
+def read_data_uri(uri: str) -> bytes:
+    """Read a data URI (RFC 2397).
 
     Raises:
         UnfetchableUrl: it has no data, or no valid base64.
@@ -289,11 +294,22 @@ def _read_data_uri(uri: str) -> bytes:
     raw = _unquote(data)
     if not head.rstrip().lower().endswith(";base64"):
         return raw
-    digits = b"".join(raw.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
     try:
-        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+        return decode_base64(raw)
     except ValueError:
         raise UnfetchableUrl("the data URI holds no valid base64") from None
+
+
+def decode_base64(digits: bytes) -> bytes:
+    """Decode base64 in either alphabet of RFC 4648, with or without line breaks and padding; raises ValueError."""
+    digits = digits.rstrip(b"=" + _WHITESPACE)
+    decoded, rest = bytearray(), b""
+    for start in range(0, len(digits), _PIECE_BYTES):
+        rest += digits[start : start + _PIECE_BYTES].translate(_ALPHABET, _WHITESPACE)
+        whole = len(rest) // 4 * 4
+        decoded += base64.b64decode(rest[:whole], validate=True)
+        rest = rest[whole:]
+    return bytes(decoded + base64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True))
 
 
 def _unquote(data: str) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from core.errors import InvalidInput, VitrineError
+from core.filters import MAX_WHOLE
 from core.sources import AttributeType, Fields
 from core.types import Attributes
 
@@ -76,7 +77,6 @@ Locate = Callable[[str], ImageReference]
 """Converts a text to an image's reference; raises InvalidInput if the source may not name it."""
 
 _TRUTHS = {"true": True, "false": False}
-_MAX_WHOLE = 2**53
 _BETWEEN_IMAGES = re.compile(r"\||[,;\s]\s*(?=https?://)")
 _USUAL_COLUMNS: Mapping[str, Sequence[str]] = {
     # An id before a SKU: shops leave SKUs empty, and an id never.
@@ -120,7 +120,7 @@ def kind_of(value: Any, is_text: bool) -> AttributeType | None:
             return "boolean"
         with suppress(ValueError):
             number = _number(text)
-            if is_text and str(number) == text and (isinstance(number, float) or abs(number) <= _MAX_WHOLE):
+            if is_text and str(number) == text and (isinstance(number, float) or abs(number) <= MAX_WHOLE):
                 return "number"
         return "text" if text else None
     if value is None or isinstance(value, bool):

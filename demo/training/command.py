@@ -18,8 +18,7 @@ from core.types import Vector
 from demo.garments import BACKGROUNDS, Design, caption, split_garments
 from demo.training.dataset import LabeledImages, held_out_images, training_images
 from models.config import EncoderConfig, Family
-from models.encoder import Encoder
-from models.registry import load_encoder
+from models.encoder import Encoder, load_encoder
 
 _QUERIES = 1000
 _BATCH = 250

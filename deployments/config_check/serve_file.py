@@ -286,6 +286,7 @@ def _contradictions(config: ServeDeploySchema) -> Iterator[Problem]:
     # An encoder of one's own has a builder of that name as well, whatever its arguments are.
     encoders = {each.name: args for each, args in pairs if each.import_path.endswith(":build_encoder")}
     owners = [args.address for _, args in pairs if isinstance(args, MilvusLiteArgs)]
+    declared = [args.milvus.attribute_kinds for _, args in pairs if isinstance(args, GatewayArgs)]
     for index, (application, args) in enumerate(pairs):
         place: Place = ("applications", index, "args")
         named = [
@@ -301,6 +302,12 @@ def _contradictions(config: ServeDeploySchema) -> Iterator[Problem]:
             if _endpoint(uri) not in map(_endpoint, owners):
                 message = f"nothing listens on {uri}: the application of Milvus Lite has {', '.join(owners)}"
                 yield (*place, "milvus", "uri"), message
+        if isinstance(args, RepairArgs | EnsembleArgs) and declared not in (
+            [],
+            [args.milvus.attribute_kinds],
+        ):
+            message = "this must be as in the gateway's args: all search and write the same collections"
+            yield (*place, "milvus", "indexed_attributes"), message
         if isinstance(args, RepairArgs) and args.captions is not None:
             where, model = (*place, "captions", "model"), args.captions.model
             named.append((where, model))

@@ -6,6 +6,7 @@
 import json
 import sys
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import yaml
@@ -20,6 +21,7 @@ from deployments.http.errors import ANY_CALL, fails
 from deployments.http.middleware import Admission, BodyLimit, Deadline, Methods, RequestId
 from deployments.http.requests import known_query
 from deployments.http.routes import (
+    batches,
     captions,
     embeddings,
     images,
@@ -35,7 +37,7 @@ from deployments.observability.access_log import AccessLog
 
 EXAMPLES = Path(__file__).parent / "examples"
 """Parts of the OpenAPI document, by path: examples of bodies and of answers."""
-GROUPS = (products, images, search, embeddings, weaviate, captions, status, keys, jobs)
+GROUPS = (products, batches, images, search, embeddings, weaviate, captions, status, keys, jobs)
 
 
 def create_app(args: GatewayArgs) -> FastAPI:
@@ -60,12 +62,15 @@ def create_app(args: GatewayArgs) -> FastAPI:
 class _App(FastAPI):
     """A FastAPI application whose document has the examples of `examples/`."""
 
+    _building = Lock()
+
     def openapi(self) -> dict[str, Any]:
-        """Build the document once."""
-        if self.openapi_schema is None:
-            document = super().openapi()
-            for file in sorted(EXAMPLES.glob("*.yaml")):
-                deep_dict_update(document["paths"], yaml.safe_load(file.read_text()))
+        """Build the document once, which takes a second; safe to call from several threads."""
+        with self._building:
+            if self.openapi_schema is None:
+                document = super().openapi()
+                for file in sorted(EXAMPLES.glob("*.yaml")):
+                    deep_dict_update(document["paths"], yaml.safe_load(file.read_text()))
         return super().openapi()
 
 
@@ -77,7 +82,8 @@ def _bare_app() -> FastAPI:
         # These pages load scripts from a CDN, beside the key that the search page keeps.
         docs_url=None,
         redoc_url=None,
-        openapi_url="/v1/openapi.json",
+        # `pages` has it: here it would be built on the event loop.
+        openapi_url=None,
         # A redirect would be an answer without a body, and clients drop the body or the key on its way.
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,

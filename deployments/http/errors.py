@@ -94,6 +94,7 @@ def invalid(message: str, location: Sequence[int | str], otherwise: str = "body"
         # Tags of unions begin with a colon.
         elif not part.startswith(":"):
             path += f".{part}" if path else part
+    message = message.removeprefix("Value error, ")
     return InvalidInput(message[:1].lower() + message[1:]).at(path or otherwise)
 
 

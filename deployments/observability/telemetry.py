@@ -21,6 +21,7 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import INVALID_SPAN, Span, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from ray import serve
 from ray.serve.context import _get_global_client, _get_serve_request_context, _serve_request_context
 from ray.serve.exceptions import RayServeException
@@ -80,20 +81,6 @@ def as_request(request_id: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def apart_from_request() -> Iterator[None]:
-    """Run this block under the request's id, but let it go on when the caller goes away."""
-    with changed_serve_request(_internal_request_id=new_request_id()):
-        yield
-
-
-@contextmanager
-def as_request_of_caller() -> Iterator[None]:
-    """Run this block for the request that the calling replica answers."""
-    with answering(serve_request_id()):
-        yield
-
-
 def id_headers(request_id: str) -> dict[str, str]:
     """Return the header with the id for the answer; empty where Serve's own server adds the same one."""
     return {} if serve_request_id() == request_id else {"X-Request-ID": request_id}
@@ -117,8 +104,7 @@ def serve_request_id() -> str:
 def changed_serve_request(**changes: Any) -> Iterator[None]:
     """Run this block, and all that it starts, in Serve's request context with these fields changed.
 
-    Serve has no public way to set the id: it takes X-Request-ID as it comes. With another
-    `_internal_request_id`, Serve does not cancel the calls when the caller of the request goes away.
+    Serve has no public way to set the id: it takes X-Request-ID as it comes.
     """
     token = _serve_request_context.set(replace(_get_serve_request_context(), **changes))
     try:
@@ -143,7 +129,7 @@ def called(call: str, model: str, inputs: int) -> Iterator[None]:
     Raises:
         Internal: in place of an error that is not ours, whose traceback only this process knows.
     """
-    with as_request_of_caller():
+    with answering(serve_request_id()):
         started = time.perf_counter()
         status = "ok"
         try:
@@ -258,7 +244,7 @@ def past_span(name: str, began_s: float, ended_s: float, now_s: float, **attribu
 def trace_id() -> str | None:
     """Return the id of the recorded trace, 32 hex digits; None where none is recorded."""
     current = trace.get_current_span()
-    return f"{current.get_span_context().trace_id:032x}" if current.is_recording() else None
+    return trace.format_trace_id(current.get_span_context().trace_id) if current.is_recording() else None
 
 
 def answer_headers() -> list[tuple[bytes, bytes]]:
@@ -266,9 +252,8 @@ def answer_headers() -> list[tuple[bytes, bytes]]:
 
     `traceresponse` is the name in the W3C's draft for answers (Trace Context, level 2).
     """
-    current = trace.get_current_span()
-    if not current.is_recording():
+    if not trace.get_current_span().is_recording():
         return []
-    context = current.get_span_context()
-    value = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}".encode()
-    return [(b"traceparent", value), (b"traceresponse", value)]
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return [(name, carrier["traceparent"].encode()) for name in (b"traceparent", b"traceresponse")]

@@ -32,6 +32,12 @@ RAY_DEFAULTS = {
     # Serve restarts an HAProxy that died after three health checks. By default they are 10 s apart, and no
     # request is answered meanwhile.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+    # Replicas and handles set their gauges anew ten times a second by default, and Ray exports them every 10 s.
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
+    # The controller looks at all deployments ten times a second by default.
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    # Each worker of Ray looks for signals 100 times a second, and keeps statistics of that by default.
+    "RAY_event_stats": "0",
     # Ray makes and uses a token by default.
     "RAY_AUTH_MODE": "disabled",
     # A replica drains for 30 s by default, for load balancers that one machine does not have.

@@ -14,8 +14,7 @@ from deployments.observability.telemetry import called, start_telemetry
 from deployments.replicas.batching import Batches
 from deployments.replicas.embedding_cache import CachedEmbeddings
 from models.config import EncoderConfig
-from models.encoder import Pixels
-from models.registry import load_encoder
+from models.encoder import Pixels, load_encoder
 
 DEAD_BATCHES = 3
 """Failed batches in a row, of images, texts or captions, after which a replica asks to be replaced."""
@@ -57,12 +56,10 @@ class EncoderReplica:
         """Embed images and texts; each input succeeds or fails alone, in input order."""
         started = time.perf_counter()
         with called("encode", self._encoder.info.name, len(inputs)):
-            vectors = await asyncio.gather(*(self._embed_or_probe(item) for item in inputs))
-        return Encoded(self._encoder.info, list(vectors), {"replica": (time.perf_counter() - started) * 1e3})
-
-    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        """Count the tokens that the model reads of these texts, beside the model."""
-        return await run_in(self._decoders, self._encoder.count_tokens, texts)
+            answers = asyncio.gather(*(self._embed_or_probe(item) for item in inputs))
+            vectors, tokens = await asyncio.gather(answers, self._count_tokens(inputs))
+        timings_ms = {"replica": (time.perf_counter() - started) * 1e3}
+        return Encoded(self._encoder.info, vectors, timings_ms, tokens)
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Write captions for image files; each succeeds or fails alone, in input order.
@@ -81,6 +78,10 @@ class EncoderReplica:
         failed = max(each.failed_in_a_row for each in (self._images, self._texts, self._captions))
         if failed >= DEAD_BATCHES:
             raise ModelUnavailable(f"the model failed on {failed} batches in a row")
+
+    async def _count_tokens(self, inputs: Sequence[EncoderInput]) -> TokenCount:
+        texts = [item for item in inputs if isinstance(item, str)]
+        return await run_in(self._decoders, self._encoder.count_tokens, texts) if texts else TokenCount()
 
     async def _embed_or_probe(self, item: EncoderInput) -> Vector | VitrineError:
         if item != PROBE:

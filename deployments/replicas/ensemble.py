@@ -28,8 +28,9 @@ class EnsembleReplica:
         """Apply the members and weights of the configuration, in place."""
         widen_thread_pool()
         self._settings = EnsembleSettings.model_validate(user_config)
+        deadline_s, index_schema = self._args.member_deadline_s, self._args.milvus.index_schema
         members = {
-            name: ModelSearch(HandleEncoder(name, self._args.member_deadline_s), self._store)
+            name: ModelSearch(HandleEncoder(name, deadline_s, index_schema=index_schema), self._store)
             for name in self._settings.weights
         }
         self._ensemble = EnsembleSearch(members, self._args.member_deadline_s)

@@ -66,7 +66,12 @@ class GatewayReplica:
 
     def _encoder(self, name: str) -> HandleEncoder:
         if name not in self._encoders:
-            self._encoders[name] = HandleEncoder(name, self._args.encode_deadline_s, self._scales.of)
+            self._encoders[name] = HandleEncoder(
+                name,
+                self._args.encode_deadline_s,
+                self._scales.of,
+                index_schema=self._args.milvus.index_schema,
+            )
         return self._encoders[name]
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -27,7 +27,7 @@ from core.concurrency import TtlCache, start_shared
 from core.errors import DeadlineExceeded, ModelUnavailable, VitrineError, expected
 from core.search import ENSEMBLE, SearchQuery, SearchResult
 from core.telemetry import Stage
-from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, TokenCount
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
 from deployments.http.middleware import within_deadline
 
 logger = logging.getLogger(__name__)
@@ -215,8 +215,11 @@ class HandleEncoder:
         deadline_s: float,
         scale: Callable[[str], Awaitable[Scale]] | None = None,
         starts: bool = True,
+        index_schema: str = "",
     ) -> None:
-        """With `scale`, it knows which deployment gave the description that it has, for `last_info`.
+        """`index_schema` is that of the collections of this service, which encoders do not know.
+
+        With `scale`, it knows which deployment gave the description that it has, for `last_info`.
 
         Unless it `starts`, `describe` then starts no replica of an encoder that is scaled to zero. After each
         deployment that has not answered yet it does: only the encoder knows its version.
@@ -225,6 +228,7 @@ class HandleEncoder:
         self._replicas = DeploymentHandle(name, "Encoder", deadline_s)
         self._scale = scale
         self._starts = starts
+        self._index_schema = index_schema
         self._info: EncoderInfo | None = None
         self._known_until = 0.0
         self._deployed_at: float | None = None
@@ -238,7 +242,7 @@ class HandleEncoder:
                 scale = await self._scale(self.name)
                 if scale.is_idle and (info := self.last_info(scale)) is not None:
                     return info
-            self._remember(await self._replicas.call("describe"))
+            self._remember(self._indexed(await self._replicas.call("describe")))
         assert self._info is not None
         return self._info
 
@@ -246,18 +250,15 @@ class HandleEncoder:
         """Embed images and texts on some replica."""
         with Stage("encode", self.name):
             encoded: Encoded = await self._replicas.call("encode", list(inputs))
+        encoded = replace(encoded, info=self._indexed(encoded.info))
         self._remember(encoded.info)
         return encoded
-
-    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        """Count the tokens that the model reads of these texts, on some replica."""
-        count: TokenCount = await self._replicas.call("count_tokens", list(texts))
-        return count
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Write captions for image files on some replica."""
         with Stage("caption", self.name):
             captioned: Captioned = await self._replicas.call("caption", list(images))
+        captioned = replace(captioned, info=self._indexed(captioned.info))
         self._remember(captioned.info)
         return captioned
 
@@ -266,6 +267,9 @@ class HandleEncoder:
         return (
             self._info if self._deployed_at is not None and self._deployed_at == scale.deployed_at else None
         )
+
+    def _indexed(self, info: EncoderInfo) -> EncoderInfo:
+        return replace(info, index_schema=self._index_schema)
 
     def _remember(self, info: EncoderInfo) -> None:
         now_s = time.monotonic()

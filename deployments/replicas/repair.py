@@ -1,14 +1,15 @@
 """The repair: indexes missing images, removes obsolete rows, writes captions, and samples the ledger.
 
-Each model has loops of its own, so the backlog of one delays no other. Captions are written where the
-configuration asks for them. Image files that no product names are removed.
+One cheap question to the ledger, asked often, says which collections have work. Each model has loops of its own for
+it, so the backlog of one delays no other. Captions are written where the configuration asks for them. Image files
+that no product names are removed.
 """
 
 import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -38,7 +39,7 @@ from milvus.store import MilvusStore
 logger = logging.getLogger(__name__)
 
 _SHARE = 20
-"""The pause between samples is at least so many times as long as reading took, since each reads the whole ledger."""
+"""A pause is at least so many times as long as what it follows, where that reads much and finds nothing to do."""
 
 
 class IndexSamples:
@@ -84,6 +85,38 @@ _FILES_AT_ONCE = 100
 """Files that one call in a thread removes."""
 
 
+class _Passes:
+    """The passes of one kind over the collections of one model: which are due, and what the last one left out."""
+
+    def __init__(self, indexer: Indexer, make: Callable[..., Awaitable[object]], args: RepairArgs) -> None:
+        self._indexer, self._make, self._args = indexer, make, args
+        self._known: set[str] = set()
+        self._is_due, self._is_full = asyncio.Event(), True
+
+    def wake(self, of_model: Set[str], unsettled: Set[str], full: bool) -> None:
+        """Make a pass where one is due, by the model's collections and those of all models that have work.
+
+        Collections that do not serve are left to the full passes.
+        """
+        self._is_full |= full
+        serving = set() if self._indexer.serving is None else {self._indexer.serving.collection}
+        if self._is_full or unsettled & (of_model - self._known | serving):
+            self._is_due.set()
+        self._known |= of_model
+
+    async def wait(self) -> None:
+        """Return when a pass is due."""
+        await self._is_due.wait()
+        self._is_due.clear()
+
+    async def make(self) -> object:
+        """Make one pass, a full one where the last one was not or has failed."""
+        full = self._is_full
+        report = await self._make(self._args.batch_size, self._args.grace_s, full)
+        self._is_full &= not full
+        return report
+
+
 class RepairReplica:
     """Repairs the collections of all models. One replica is enough; several do no harm."""
 
@@ -98,14 +131,17 @@ class RepairReplica:
         self._scales = Scales()
         self._problems: dict[tuple[str, str], str] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._passes: dict[str, list[_Passes]] = {}
         self._loops_of_model: dict[str, list[asyncio.Task[None]]] = {}
+        self._models_of: dict[str, str] = {}
+        self._full_pass_at = time.monotonic() + args.full_pass_interval_s
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Apply the list of models, in place: loops of new models begin, those of removed models end."""
         widen_thread_pool()
         models = ServedModels.model_validate(user_config).models
         for name in set(self._encoders) - set(models):
-            del self._encoders[name]
+            del self._encoders[name], self._passes[name]
             for loop in self._loops_of_model.pop(name):
                 loop.cancel()
         for name in models:
@@ -114,7 +150,7 @@ class RepairReplica:
                 self._loops_of_model[name] = self._repair(name, self._encoders[name])
         if not self._loops:
             # Apart from each other, since captions take long and must not delay indexing.
-            loops = [self._sample_for_ever(), self._remove_files_for_ever()]
+            loops = [self._poll_for_ever(), self._sample_for_ever(), self._remove_files_for_ever()]
             if self._args.captions is not None:
                 loops.append(self._caption_for_ever(self._args.captions))
             self._loops = [asyncio.create_task(loop) for loop in loops]
@@ -137,28 +173,59 @@ class RepairReplica:
         return [*self._loops, *(loop for loops in self._loops_of_model.values() for loop in loops)]
 
     def _encoder(self, name: str, deadline_s: float) -> HandleEncoder:
-        return HandleEncoder(name, deadline_s, self._scales.of, starts=False)
+        return HandleEncoder(
+            name, deadline_s, self._scales.of, starts=False, index_schema=self._args.milvus.index_schema
+        )
 
     def _repair(self, name: str, encoder: HandleEncoder) -> list[asyncio.Task[None]]:
         ledger = self._catalog.ledger
         rows = IndexRows(self._store, ledger, self._check)
         indexer = Indexer(encoder, self._store, ledger, self._catalog.blobs, rows)
         # Two loops, so that deleted images leave the collection while thousands are missing.
-        loops = [
-            ("repair", f"repair of {name}", indexer.index_missing),
-            ("removal", f"removal of obsolete rows of {name}", indexer.remove_obsolete),
+        kinds = [
+            ("repair", f"repair of {name}", _Passes(indexer, indexer.index_missing, self._args)),
+            (
+                "removal",
+                f"removal of obsolete rows of {name}",
+                _Passes(indexer, indexer.remove_obsolete, self._args),
+            ),
         ]
-        size, grace_s = self._args.batch_size, self._args.grace_s
-        return [
-            asyncio.create_task(self._repeat(what, partial(work, size, grace_s), kind))
-            for kind, what, work in loops
-        ]
+        self._passes[name] = [passes for _, _, passes in kinds]
+        return [asyncio.create_task(self._pass_for_ever(what, passes, kind)) for kind, what, passes in kinds]
+
+    async def _pass_for_ever(self, what: str, passes: _Passes, kind: str) -> None:
+        while True:
+            await passes.wait()
+            await self._attempt(what, passes.make, kind)
+
+    async def _poll_for_ever(self) -> None:
+        while True:
+            await self._attempt("asking the ledger for work", self._poll, "repair")
+            await asyncio.sleep(self._args.interval_s)
+
+    async def _poll(self) -> None:
+        """Wake the loops of models that have work; with nothing to do, this is one read of the database."""
+        full = time.monotonic() >= self._full_pass_at
+        unsettled = await asyncio.to_thread(self._catalog.ledger.unsettled, self._args.grace_s)
+        if full or unsettled - self._models_of.keys():
+            versions = await asyncio.to_thread(self._catalog.ledger.versions)
+            self._models_of = {each.collection: each.name for each in versions}
+        if full:
+            self._full_pass_at = time.monotonic() + self._args.full_pass_interval_s
+        for name, kinds in self._passes.items():
+            of_model = {collection for collection, model in self._models_of.items() if model == name}
+            for passes in kinds:
+                passes.wake(of_model, unsettled, full)
 
     async def _caption_for_ever(self, settings: IngestCaptions) -> None:
         encoder = self._encoder(settings.model, settings.deadline_s)
         captioner = Captioner(encoder, self._catalog.captions, self._catalog.blobs)
         work = partial(captioner.repair, settings.batch_size)
-        await self._repeat(f"captions by {settings.model}", work, "captions")
+        while True:
+            started = time.monotonic()
+            report = await self._attempt(f"captions by {settings.model}", work, "captions")
+            took_s = time.monotonic() - started if report == CaptionReport() else 0.0
+            await asyncio.sleep(max(self._args.interval_s, _SHARE * took_s))
 
     async def _sample_for_ever(self) -> None:
         while True:
@@ -188,13 +255,11 @@ class RepairReplica:
             if failed:
                 logger.warning("%d image files could not be removed and are tried again later", failed)
 
-    async def _repeat(self, what: str, work: Callable[[], Awaitable[object]], kind: str) -> None:
-        while True:
-            await self._attempt(what, work, kind)
-            await asyncio.sleep(self._args.interval_s)
+    async def _attempt(self, what: str, work: Callable[[], Awaitable[object]], kind: str) -> object:
+        """Make one pass under a request id of this kind; log what it did, and a problem once as long as it lasts.
 
-    async def _attempt(self, what: str, work: Callable[[], Awaitable[object]], kind: str) -> None:
-        """Make one pass under a request id of this kind; log what it did, and a problem once as long as it lasts."""
+        Returns what the pass did; None where it failed.
+        """
         with as_request(new_request_id(kind)):
             try:
                 report = await work()
@@ -209,3 +274,5 @@ class RepairReplica:
                 self._problems.pop((what, kind), None)
                 if isinstance(report, RepairReport | CaptionReport) and report != type(report)():
                     logger.info("%s: %s", what, report)
+                return report
+        return None

@@ -1,7 +1,8 @@
 """The services that the routes use, assembled once per configuration of a gateway replica."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from catalog.fetching.fetcher import Fetcher
 from catalog.opening import Catalog
@@ -21,6 +22,8 @@ from deployments.services.search import Ensemble, ProductSearch, StoredParts
 from deployments.services.status import Status, cached_counts
 from deployments.services.thumbnails import Thumbnails
 from models.images import ImageLimits
+
+_BATCHES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class Services:
     api_keys: ApiKeys
     max_images_per_product: int
     max_page: int
+    batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES_AT_ONCE))
+    """Batches of products in work; each holds some 50 MB of images at most times."""
 
     def check_page(self, limit: int, offset: int) -> None:
         """Refuse pages beyond the configured depth."""

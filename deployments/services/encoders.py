@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from catalog.products import SqlCaptions
+from catalog.captions import SqlCaptions
 from core.batching import batched_by_bytes, input_bytes
 from core.concurrency import TtlCache
 from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModality, VitrineError
@@ -162,21 +163,19 @@ class Embedder:
             )
         return _with_failures(inputs, await _encode(encoder, list(sound.values())))
 
-    async def count_tokens(
-        self, encoder: EncoderClient, inputs: Sequence[EncoderInput | VitrineError]
-    ) -> TokenCount:
-        """Count the tokens that the model reads of those inputs that are texts; same errors as `embed`."""
-        texts = [item for item in inputs if isinstance(item, str)]
-        return await encoder.count_tokens(texts) if texts else TokenCount()
-
 
 async def _encode(encoder: EncoderClient, inputs: Sequence[EncoderInput]) -> Encoded:
     first, *others = batched_by_bytes(inputs, input_bytes)
     answer = await encoder.encode(first)
     rest = await asyncio.gather(*(_encode_as(answer, encoder, batch) for batch in others))
-    vectors = [vector for encoded in (answer, *rest) for vector in encoded.vectors]
-    timings = answer.timings_ms if not rest else _longest([each.timings_ms for each in (answer, *rest)])
-    return Encoded(answer.info, vectors, timings)
+    if not rest:
+        return answer
+    answers = (answer, *rest)
+    vectors = [vector for each in answers for vector in each.vectors]
+    tokens = TokenCount(
+        sum(each.tokens.tokens for each in answers), sum(each.tokens.cut_texts for each in answers)
+    )
+    return Encoded(answer.info, vectors, _longest([each.timings_ms for each in answers]), tokens)
 
 
 async def _encode_as(answer: Encoded, encoder: EncoderClient, batch: Sequence[EncoderInput]) -> Encoded:
@@ -193,7 +192,7 @@ async def _encode_as(answer: Encoded, encoder: EncoderClient, batch: Sequence[En
 def _with_failures(inputs: Sequence[EncoderInput | VitrineError], encoded: Encoded) -> Encoded:
     vectors = iter(encoded.vectors)
     merged = [item if isinstance(item, VitrineError) else next(vectors) for item in inputs]
-    return Encoded(encoded.info, merged, encoded.timings_ms)
+    return replace(encoded, vectors=merged)
 
 
 def _longest(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:

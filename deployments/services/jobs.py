@@ -16,6 +16,7 @@ from catalog.sources.folder import check_opened
 from core.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from core.jobs import CANDIDATE_SUFFIX, KINDS, EvaluateArgs, Job, JobArgs, Progress, RollbackArgs
 from core.telemetry import current_request_id
+from deployments.http.errors import invalid
 
 MAX_LOG_BYTES = 4 * 2**20
 """Most bytes that are read from the end of a job's log, however long its lines are."""
@@ -271,5 +272,4 @@ def _check(kind: str, args: Mapping[str, Any]) -> JobArgs:
         return KINDS[kind].model_validate(args)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        path = ".".join(["args", *(str(part) for part in first["loc"])])
-        raise InvalidInput(first["msg"]).at(path) from None
+        raise invalid(first["msg"], ("args", *first["loc"])) from None

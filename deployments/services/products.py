@@ -1,25 +1,40 @@
 """Products: write them durably, then index them; summarize their attributes."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Any, Literal
 
 from catalog.opening import Catalog
-from catalog.products import SqlProducts
-from core.concurrency import TtlCache
+from catalog.products import (
+    DeleteProduct,
+    Operation,
+    PatchProduct,
+    PutProduct,
+    SqlProducts,
+    StoredProduct,
+)
+from core.concurrency import GroupQueue, TtlCache, start_shared
 from core.errors import Unavailable, VitrineError, expected
 from core.filters import kind_of
-from core.index_rows import IndexRows
-from core.indexing import Indexer, IndexState
+from core.index_rows import GRACE_S, IndexRows, RowState
+from core.indexing import Indexer, IndexInput, IndexState
 from core.ports import VectorStore
 from core.store_check import StoreCheck
-from core.types import Attributes, IndexItem, NewImage, Product, row_key
-from deployments.http.middleware import ending_at
-from deployments.observability.telemetry import apart_from_request
+from core.telemetry import current_request_id
+from core.types import (
+    Attributes,
+    IndexItem,
+    IndexWork,
+    NewImage,
+    Product,
+    Removal,
+    image_id_of,
+)
+from deployments.observability.telemetry import as_request, new_request_id
 from deployments.services.encoders import EncoderSet
-from milvus.schema import index_attributes
 
 MAX_PRODUCTS = 2_000
 """Products that are read; of a larger catalog a random sample."""
@@ -30,39 +45,54 @@ MAX_CHARS = 100
 TTL_S = 30.0
 
 
+_MAX_HELD_BYTES = 128 * 2**20
+"""Most bytes of image files that this process holds for indexing."""
+_MAX_HELD_IMAGES = 20_000
+_BEGIN_WITHIN_S = GRACE_S * 2 / 3
+"""Age at which a write leaves images to the repair, which takes them over `GRACE_S` after the write."""
+_TOGETHER_S = 0.5
+"""Longest wait for models that are not done, before the rows of the others are settled."""
+_CALLS_AT_ONCE = 2
+"""Calls of one model under way: the vectors of one are written while the other is encoded."""
+
+_Placement = tuple[str, Literal["written", "indexed", "failed"]]
+"""A collection, and what became of an image there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A product as stored, and for each model the state of each of its images."""
+    """A product as stored, and for each model the state of each of its images; `product` is None after a delete."""
 
-    product: Product
+    product: Product | None
     created: bool
     index: dict[str, dict[str, IndexState]]
 
 
 class ProductWrites:
-    """Puts and deletes products.
+    """Writes products durably, then indexes their images with every model.
 
     A write is acknowledged once blobs and SQL are durable. The request then waits for the embeddings, but only for
-    a limited time. What is not embedded by then stays missing in the ledger, and the repair completes it.
+    a limited time. Work that has begun goes on after that. What has not begun within `_BEGIN_WITHIN_S`, and what
+    exceeds the bounds above, stays missing in the ledger, and the repair completes it.
+
+    Images of different requests share calls to encoders and to Milvus, and their rows are settled together: those
+    that arrive while such a call is under way make up the next one.
     """
 
     def __init__(
         self, catalog: Catalog, store: VectorStore, encoders: EncoderSet, wait_s: float, check: StoreCheck
     ) -> None:
-        self._catalog = catalog
+        self._products, self._vectors, self._wait_s = catalog.products, store, wait_s
         self._rows = IndexRows(store, catalog.ledger, check)
-        self._wait_s = wait_s
-        self._indexers = {
-            encoder.name: Indexer(
-                encoder,
-                store,
-                catalog.ledger,
-                catalog.blobs,
-                IndexRows(store, catalog.ledger, check),
+        self._models = {
+            encoder.name: _Model(
+                encoder.name, Indexer(encoder, store, catalog.ledger, catalog.blobs, self._rows)
             )
             for encoder in encoders
         }
-        self._running: set[asyncio.Task[None]] = set()
+        self._settling = GroupQueue(self._settle_group, "settling indexed images")
+        self._removing = GroupQueue(self._remove_group, "removing obsolete vectors")
+        self._held_images = self._held_bytes = 0
 
     async def put(
         self,
@@ -77,74 +107,281 @@ class ProductWrites:
         Raises:
             InvalidInput: something cannot be stored or indexed; then nothing is stored.
         """
-        try:
-            index_attributes(attributes)
-        except VitrineError as error:
-            raise error.at("attributes") from None
-        before = await asyncio.to_thread(self._catalog.products.get_many, [product_id])
-        product, created = await asyncio.to_thread(
-            self._catalog.products.put, product_id, title, description, attributes, images
-        )
-        items = await asyncio.to_thread(self._catalog.ledger.items, product_id)
-        index: dict[str, dict[str, IndexState]] = {
-            name: {item.image_id: "pending" for item in items} for name in self._indexers
-        }
-        stale = sorted(_keys(before.get(product_id)) - {item.key for item in items})
-        await self._within_time(self._index(items, index, stale))
-        return Written(product, created, index)
+        return await self._write_one(PutProduct(product_id, title, description, attributes, images))
+
+    async def patch(self, product_id: str, changes: Mapping[str, Any]) -> Written:
+        """Change a product by a JSON merge patch; its images stay, and their vectors are copied.
+
+        Raises:
+            InvalidInput: something cannot be stored or indexed; then nothing changes.
+            NotFound: there is no such product.
+        """
+        return await self._write_one(PatchProduct(product_id, changes))
 
     async def delete(self, product_id: str) -> None:
-        """Delete a product; its vectors are deleted at once where Milvus answers, otherwise by the repair."""
-        product = await asyncio.to_thread(self._catalog.products.get, product_id)
-        await asyncio.to_thread(self._catalog.products.delete, product_id)
-        await self._within_time(self._remove(sorted(_keys(product))))
+        """Delete a product; its vectors are deleted at once where Milvus answers, otherwise by the repair.
 
-    async def _within_time(self, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for the work for a limited time; it continues after the response."""
-        with ending_at(None), apart_from_request():
-            task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        await asyncio.wait([task], timeout=self._wait_s)
+        Raises:
+            NotFound: there is no such product.
+        """
+        await self._write_one(DeleteProduct(product_id))
 
-    async def _index(
-        self, items: Sequence[IndexItem], states: Mapping[str, dict[str, IndexState]], stale: Sequence[str]
-    ) -> None:
-        await asyncio.gather(*(self._index_with(name, items, states[name]) for name in self._indexers))
-        await self._remove(stale)
+    async def write(self, operations: Sequence[Operation], wait: bool = True) -> list[Written | VitrineError]:
+        """Write products in one transaction; each operation succeeds or fails alone, in order.
 
-    async def _index_with(self, name: str, items: Sequence[IndexItem], states: dict[str, IndexState]) -> None:
-        indexer = self._indexers[name]
+        Without `wait` it returns as soon as the write is durable, and the images are indexed in the background. Of
+        several operations on one product, each reports the images that the last one leaves.
+
+        Raises:
+            Unavailable: the catalog does not answer; nothing is written.
+        """
+        stored, inputs = await asyncio.to_thread(self._store, operations)
+        products = {
+            product_id: _Indexing(some, work, self._models) for product_id, (some, work) in inputs.items()
+        }
+        work = [start_shared(self._index(each)) for each in products.values() if self._hold(each)]
+        if work and wait:
+            await asyncio.wait(work, timeout=self._wait_s)
+        return [
+            outcome
+            if isinstance(outcome, VitrineError)
+            else Written(outcome.product, outcome.created, products[operation.product_id].copy_states())
+            for operation, outcome in zip(operations, stored, strict=True)
+        ]
+
+    async def _write_one(self, operation: Operation) -> Written:
+        (written,) = await self.write([operation])
+        if isinstance(written, VitrineError):
+            raise written
+        return written
+
+    def _store(
+        self, operations: Sequence[Operation]
+    ) -> tuple[list[StoredProduct | VitrineError], dict[str, tuple[list[IndexInput], IndexWork]]]:
+        """Write to the catalog; returns the outcomes, and what is left to do for each product."""
+        stored = self._products.write(operations, self._check_attributes)
+        # The last operation on a product has all of its work.
+        return stored, {
+            operation.product_id: (_inputs(operation, outcome), outcome.work)
+            for operation, outcome in zip(operations, stored, strict=True)
+            if not isinstance(outcome, VitrineError)
+        }
+
+    def _check_attributes(self, attributes: Attributes) -> None:
         try:
-            info = await indexer.describe()
-            done = await asyncio.to_thread(
-                self._catalog.ledger.indexed, info.collection, [item.key for item in items]
+            self._vectors.check_attributes(attributes)
+        except VitrineError as error:
+            raise error.at("attributes") from None
+
+    def _hold(self, product: "_Indexing") -> bool:
+        """Return whether there is work to do for a product, and room for it."""
+        images, held_bytes = self._held_images + product.images, self._held_bytes + product.bytes
+        if product.is_done or images > _MAX_HELD_IMAGES or held_bytes > _MAX_HELD_BYTES:
+            return False
+        self._held_images, self._held_bytes = images, held_bytes
+        return True
+
+    async def _index(self, product: "_Indexing") -> None:
+        """Index a product's images with all models side by side, and remove its obsolete vectors."""
+        try:
+            placing = {start_shared(self._place(product, *each)) for each in product.pending}
+            until = asyncio.ALL_COMPLETED
+            while placing:
+                timeout_s = _TOGETHER_S if until == asyncio.ALL_COMPLETED else None
+                done, placing = await asyncio.wait(placing, timeout=timeout_s, return_when=until)
+                await self._settle(product, [each for task in done for each in task.result()])
+                if placing:
+                    await self._remove(product)
+                # None waits for a model that hangs.
+                until = asyncio.FIRST_COMPLETED
+            await self._remove(product)
+        finally:
+            self._held_images -= product.images
+            self._held_bytes -= product.bytes
+
+    async def _place(
+        self, product: "_Indexing", name: str, inputs: Sequence[IndexInput]
+    ) -> list[tuple[str, str, IndexItem]]:
+        """Bring images into Milvus with one model; returns model, collection and item of each."""
+        placements = await self._models[name].place(inputs, product.request_id)
+        written = []
+        for each, placement in zip(inputs, placements, strict=True):
+            if isinstance(placement, VitrineError):
+                continue
+            collection, outcome = placement
+            if outcome == "written":
+                written.append((name, collection, each.item))
+            else:
+                product.states[name][each.item.image_id] = outcome
+        return written
+
+    async def _settle(self, product: "_Indexing", written: Sequence[tuple[str, str, IndexItem]]) -> None:
+        items: dict[str, list[IndexItem]] = defaultdict(list)
+        for _, collection, item in written:
+            items[collection].append(item)
+        if items:
+            (rows,) = await self._settling.submit([items])
+            # Where the ledger does not answer, the images stay missing.
+            settled = {} if isinstance(rows, VitrineError) else rows
+            for name, collection, item in written:
+                if settled.get((collection, item.key)) == "settled":
+                    product.settle(name, collection, item.image_id)
+
+    async def _remove(self, product: "_Indexing") -> None:
+        if removals := product.removals():
+            # What cannot be removed now stays obsolete in the ledger.
+            await self._removing.submit([removals])
+
+    async def _settle_group(
+        self, groups: Sequence[Mapping[str, Sequence[IndexItem]]]
+    ) -> list[Mapping[tuple[str, str], RowState]]:
+        # By key: products that are written twice at once bring the same rows.
+        merged: dict[str, dict[str, IndexItem]] = defaultdict(dict)
+        for group in groups:
+            for collection, items in group.items():
+                merged[collection].update({item.key: item for item in items})
+        rows = await asyncio.to_thread(
+            self._rows.settle, {collection: list(items.values()) for collection, items in merged.items()}
+        )
+        return [rows] * len(groups)
+
+    async def _remove_group(self, groups: Sequence[Sequence[tuple[str, Removal]]]) -> list[None]:
+        await asyncio.to_thread(self._rows.finish, list(chain.from_iterable(groups)))
+        return [None] * len(groups)
+
+
+class _Indexing:
+    """What is left to do for the images of one stored product; `states` has the state of each, by model."""
+
+    def __init__(self, inputs: Sequence[IndexInput], work: IndexWork, models: Mapping[str, "_Model"]) -> None:
+        """`pending` has models with images that they may lack, apart by queue."""
+        self.states: dict[str, dict[str, IndexState]] = {
+            name: {
+                each.item.image_id: "indexed" if model.serving in each.settled else "pending"
+                for each in inputs
+            }
+            for name, model in models.items()
+        }
+        self.pending = [
+            (name, some)
+            for name, states in self.states.items()
+            for of_queue in (True, False)
+            if (
+                some := [
+                    each
+                    for each in inputs
+                    if states[each.item.image_id] == "pending" and bool(each.former) == of_queue
+                ]
             )
-            states.update({item.image_id: "indexed" for item in items if item.key in done})
-            states.update(await indexer.index([item for item in items if item.key not in done]))
-        except Exception as error:
-            # The product is stored, and the ledger has what is not indexed as missing.
-            expected(error, f"indexing with {name}")
+        ]
+        self.images, self.bytes = max(1, len(inputs)), sum(len(each.data or b"") for each in inputs)
+        self.request_id = current_request_id()
+        self._begun_at = work.begun_at
+        self._obsolete = {collection: set(keys) for collection, keys in work.obsolete.items() if keys}
+        self._unsettled = {
+            (collection, item.image_id) for collection, items in work.missing.items() for item in items
+        }
 
-    async def _remove(self, keys: Sequence[str]) -> None:
-        if not keys:
-            return
-        try:
-            versions = await asyncio.to_thread(self._catalog.ledger.versions)
-        except Unavailable:
-            return
-        for version in versions:
+    @property
+    def is_done(self) -> bool:
+        """There is nothing to index, and nothing to remove."""
+        return not self.pending and not self._obsolete
+
+    def settle(self, model: str, collection: str, image_id: str) -> None:
+        """Note that the ledger has the image as indexed."""
+        self.states[model][image_id] = "indexed"
+        self._unsettled.discard((collection, image_id))
+
+    def removals(self) -> list[tuple[str, Removal]]:
+        """Return, once, obsolete rows by collection; the row before one that is not settled stays for searches."""
+        removals = []
+        for collection, keys in self._obsolete.items():
+            if ready := {key for key in keys if (collection, image_id_of(key)) not in self._unsettled}:
+                keys -= ready
+                removals.append((collection, Removal(sorted(ready), self._begun_at)))
+        return removals
+
+    def copy_states(self) -> dict[str, dict[str, IndexState]]:
+        """Copy the states as they are now."""
+        return {name: dict(states) for name, states in self.states.items()}
+
+
+class _Model:
+    """The index queues of one model; `serving` is the collection that it last wrote to.
+
+    Images whose vectors can be copied have a queue of their own, so that they do not wait for the encoder.
+    """
+
+    def __init__(self, name: str, indexer: Indexer) -> None:
+        self._name, self._indexer = name, indexer
+        doing = f"indexing with {name}"
+        self._encoding = GroupQueue(self._place_group, doing, _CALLS_AT_ONCE, _size)
+        self._copying = GroupQueue(self._place_group, doing, _CALLS_AT_ONCE)
+        self.serving: str | None = None
+
+    async def place(self, inputs: Sequence[IndexInput], request_id: str) -> list[_Placement | VitrineError]:
+        """Bring images of one queue into Milvus, or say why not; their rows are not settled."""
+        queue = self._copying if inputs[0].former else self._encoding
+        return await queue.submit([(each, request_id) for each in inputs], _BEGIN_WITHIN_S)
+
+    async def _place_group(self, group: Sequence[tuple[IndexInput, str]]) -> list[_Placement | VitrineError]:
+        # By key: a product that is written twice at once brings its images twice.
+        inputs = {each.item.key: each for each, _ in group}
+        placements: dict[str, _Placement] = {}
+        failure: VitrineError = Unavailable("the image waits for a model or for Milvus")
+        # A call that requests share has the id of the first.
+        with as_request(group[0][1] or new_request_id("index")):
             try:
-                await asyncio.to_thread(self._rows.remove, version.collection, keys)
-            except Unavailable:
-                return
+                async for placed in self._indexer.place(list(inputs.values())):
+                    self.serving = collection = placed.collection
+                    placements |= {item.key: (collection, "written") for item in placed.written}
+                    placements |= {item.key: (collection, "indexed") for item in placed.settled}
+                    placements |= {item.key: (collection, "failed") for item, _ in placed.failed}
             except Exception as error:
-                # The collection of an old version may be gone; the others still need the removal.
-                expected(error, f"removing vectors from {version.collection}")
+                # The products are stored, and the ledger has what is not indexed as missing.
+                failure = expected(error, f"indexing with {self._name}")
+        return [placements.get(each.item.key, failure) for each, _ in group]
 
 
-def _keys(product: Product | None) -> set[str]:
-    return {row_key(p.image_id, p.revision) for p in product.images} if product else set()
+def _size(queued: tuple[IndexInput, str]) -> int:
+    return len(queued[0].data or b"")
+
+
+def _inputs(operation: Operation, stored: StoredProduct) -> list[IndexInput]:
+    """Return the product's images with what the write knows of each."""
+    product, work = stored.product, stored.work
+    if product is None:
+        return []
+    files: dict[str, bytes] = {}
+    if isinstance(operation, PutProduct) and operation.images is not None:
+        # A repeated file counts once, at its first place.
+        distinct = dict.fromkeys(each.data for each in operation.images)
+        files = {image.sha256: data for image, data in zip(product.images, distinct, strict=True)}
+    opened: dict[str, set[str]] = defaultdict(set)
+    for collection, items in work.missing.items():
+        for item in items:
+            opened[item.image_id].add(collection)
+    former: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for collection, keys in work.obsolete.items():
+        for key in keys:
+            former[image_id_of(key)][collection].append(key)
+    return [
+        IndexInput(
+            IndexItem(
+                image.image_id,
+                image.revision,
+                product.product_id,
+                image.sha256,
+                product.attributes,
+                image.bytes,
+            ),
+            files.get(image.sha256),
+            opened[image.image_id],
+            work.missing.keys() - opened[image.image_id],
+            former[image.image_id],
+        )
+        for image in product.images
+    ]
 
 
 @dataclass(slots=True)

@@ -3,14 +3,14 @@
 The ledger is the only checkpoint: what is in it is done, so a build that was killed goes on there.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from catalog.opening import Catalog
+from core.config import FileImportConfig
 from core.errors import InvalidInput
 from core.index_rows import GRACE_S, IndexRows
-from core.job_config import BulkConfig, FileImportConfig
-from core.jobs import BuildArgs, JobArgs, SampleArgs, version_facts
+from core.jobs import BuildArgs, SampleArgs, version_facts
 from core.telemetry import current_request_id
 from core.types import EncoderInfo
 from jobs.build.file_import import FileImports, Staging
@@ -21,7 +21,7 @@ from jobs.runner.settings import EncoderSettings, Settings
 from milvus.bulk_import import MilvusImports
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.registry import load_encoder
+from models.encoder import load_encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def build_collection(
         Unavailable: encoder or store were away for longer than the configured patience.
     """
     run.report(stage="loading the model")
-    info = describe(encoder, settings.bulk, load)
+    info = describe(encoder, settings, load)
     run.claim(f"collection {info.collection}")
     return complete(run, settings, catalog, encoder, info, share, load, settings.bulk.file_import)
 
@@ -125,33 +125,31 @@ def complete(
     )
 
 
-def describe(encoder: EncoderSettings, bulk: BulkConfig, load: Load = load_encoder) -> EncoderInfo:
+def describe(encoder: EncoderSettings, settings: Settings, load: Load = load_encoder) -> EncoderInfo:
     """Load the model on a machine that can, and read its version: the fingerprint depends on the weights.
 
     Raises:
         ConfigError: the model does not load.
     """
-    info: EncoderInfo = run_task(encoder.resources(bulk), _load_and_describe, encoder.config, load)
-    return info
+    info: EncoderInfo = run_task(encoder.resources(settings.bulk), _load_and_describe, encoder.config, load)
+    return replace(info, index_schema=settings.milvus.index_schema)
 
 
 def _load_and_describe(config: EncoderConfig, load: Load) -> EncoderInfo:
     return load(config).info
 
 
-def build(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def build(context: JobContext, args: BuildArgs) -> dict[str, Any]:
     """Complete the collection of the configured or candidate version; returns its numbers."""
-    assert isinstance(args, BuildArgs)
     return _build(context, args, share=1.0).as_result()
 
 
-def sample(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def sample(context: JobContext, args: SampleArgs) -> dict[str, Any]:
     """Build a share, which a later build need not repeat; returns the speed and the time of the whole.
 
     Raises:
         InvalidInput: nothing of the share was missing, so nothing was measured.
     """
-    assert isinstance(args, SampleArgs)
     done = _build(context, args, share=args.percent / 100)
     if done.predicted_s is None:
         raise InvalidInput(

@@ -7,19 +7,20 @@ then: counting its rows shows it. Rows that others have written meanwhile, or th
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from catalog.blobs import open_files, outages_as_unavailable
 from core.batching import batched
-from core.errors import ConfigError, InvalidInput, StoreUnavailable, Unavailable, VitrineError
-from core.index_rows import IndexRows, WrittenRows
-from core.job_config import FileImportConfig
+from core.config import FileImportConfig
+from core.errors import InvalidInput, StoreUnavailable, Unavailable, VitrineError
+from core.index_rows import IndexRows, RowState
 from core.ports import Ledger, VectorStore
 from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.runner.context import JobRun
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _FILE_NAME = re.compile(r"[0-9a-z-]+\.parquet")
 _LOOK_S = 1.0
+_outages_as_unavailable = partial(outages_as_unavailable, "the store of files for Milvus's import")
 
 
 class Staging:
@@ -39,11 +41,8 @@ class Staging:
     """
 
     def __init__(self, config: FileImportConfig, collection: str) -> None:
-        try:
-            self._files, root = url_to_fs(config.url)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"jobs.bulk.file_import.url cannot be opened: {error}") from error
-        self._folder = f"{root.rstrip('/')}/{collection}"
+        self._files, root = open_files(config.url, "jobs.bulk.file_import.url")
+        self._folder = f"{root}/{collection}"
         self._milvus_folder = f"{config.milvus_path.rstrip('/')}/{collection}"
 
     def put(self, file: Path, name: str) -> None:
@@ -84,14 +83,6 @@ class Staging:
         return f"{self._milvus_folder}/{name}"
 
 
-@contextmanager
-def _outages_as_unavailable() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Unavailable("the store of files for Milvus's import does not answer") from error
-
-
 class StagedRows(IndexRows):
     """Takes rows into a file; the ledger records them when Milvus has imported it, and not before."""
 
@@ -99,9 +90,12 @@ class StagedRows(IndexRows):
         super().__init__(store, ledger)
         self._file = file
 
-    def _put(self, _info: EncoderInfo, rows: Sequence[VectorRow]) -> WrittenRows:
+    def _put(self, _info: EncoderInfo, rows: Sequence[VectorRow]) -> None:
         self._file.append(rows)
-        return WrittenRows([row.item for row in rows])
+
+    def settle(self, items: Mapping[str, Sequence[IndexItem]]) -> dict[tuple[str, str], RowState]:
+        """Count rows in the file as done; the ledger does not have them yet."""
+        return {(each, item.key): "settled" for each, some in items.items() for item in some}
 
 
 @dataclass
@@ -171,7 +165,7 @@ class FileImports:
                     self.milvus.put(self.collection, rows)
                 # As much of the items as the ledger needs.
                 items = [IndexItem(row["image_id"], row["revision"], "", "", {}) for row in rows]
-                self.rows.settle(self.collection, items)
+                self.rows.settle({self.collection: items})
                 recorded += len(rows)
         self.staging.remove(name)
         return recorded

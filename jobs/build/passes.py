@@ -23,10 +23,10 @@ from catalog.database import CatalogConfig
 from catalog.ledger import SqlLedger
 from catalog.opening import open_catalog
 from core.batching import batched
+from core.config import BulkConfig, FileImportConfig
 from core.errors import ConfigError, Unavailable
 from core.index_rows import IndexRows
 from core.indexing import Indexer
-from core.job_config import BulkConfig, FileImportConfig
 from core.telemetry import answering
 from core.types import EncoderInfo, IndexItem
 from jobs.build.file_import import StagedRows, Staging
@@ -79,7 +79,7 @@ class ShardIndexer:
             ConfigError: it is another version than the build is for.
         """
         encoder = work.load(work.encoder)
-        if encoder.info.collection != work.info.collection:
+        if encoder.info.fingerprint != work.info.fingerprint:
             raise ConfigError(
                 f"{work.encoder.name} has become {encoder.info.fingerprint} while "
                 f"{work.info.fingerprint} is built; pin its revision"
@@ -87,7 +87,7 @@ class ShardIndexer:
         self._work = work
         self._catalog = open_catalog(work.catalog)
         self._store = MilvusStore(work.milvus)
-        self._client = LocalEncoder(encoder, work.encoder.decode_threads)
+        self._client = LocalEncoder(encoder, work.encoder.decode_threads, work.info.index_schema)
         self._upserting = self._indexer(IndexRows(self._store, self._catalog.ledger))
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "blocking"))
@@ -110,7 +110,9 @@ class ShardIndexer:
         """Write the shard into one file, which is there when all of it is."""
         staging = Staging(config, self._work.info.collection)
         with TemporaryDirectory(prefix="vitrine-rows-") as folder:
-            file = RowFile(Path(folder) / "rows.parquet", self._work.info.dimension)
+            file = RowFile(
+                Path(folder) / "rows.parquet", self._work.info.dimension, self._work.milvus.attribute_kinds
+            )
             rows = StagedRows(self._store, self._catalog.ledger, file)
             done = await self._index_with(self._indexer(rows), first, beyond)
             await asyncio.to_thread(file.close)

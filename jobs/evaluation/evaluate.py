@@ -5,17 +5,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalog.sources.folder import check_opened
-from core.job_config import EvaluationConfig
-from core.jobs import EvaluateArgs, JobArgs
+from core.config import EvaluationConfig
+from core.jobs import EvaluateArgs
 from core.ports import VectorStore
 from core.store_check import StoreCheck
 from core.types import Hit
-from jobs.evaluation.labels import JudgedQuery
-from jobs.evaluation.measures import Bootstrap, QualityGateDecision, decide, measure
-from jobs.evaluation.queries import labels_of, queries_for
+from jobs.evaluation.queries import JudgedQuery, labels_of, queries_for
 from jobs.evaluation.ranking import Encode, EncodedInputs, PooledStore, encode_on_cluster, pool_of, rank
 from jobs.evaluation.report import store_files
-from jobs.evaluation.result import Comparison, EvaluationResult, Values, comparison, figures
+from jobs.evaluation.result import (
+    Bootstrap,
+    Comparison,
+    EvaluationResult,
+    QualityGateDecision,
+    Values,
+    comparison,
+    decide,
+    figures,
+    measure,
+)
 from jobs.runner.context import JobContext
 from jobs.runner.settings import EncoderSettings
 from milvus.store import MilvusStore
@@ -50,7 +58,7 @@ def evaluate(
         Unavailable: a model or the store is away.
     """
     settings, catalog = context.settings, context.catalog
-    encode = encode or encode_on_cluster(settings.bulk)
+    encode = encode or encode_on_cluster(settings)
     config = _config(settings.evaluation, args)
     compared = comparison(settings, args, _indexed_models(context), candidate)
     context.run.report(stage="reading the queries")
@@ -152,14 +160,13 @@ def _decision(
     return decide(baseline, candidate, config.quality_gate, how)
 
 
-def evaluate_job(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def evaluate_job(context: JobContext, args: EvaluateArgs) -> dict[str, Any]:
     """Compare and store the report; return the figures and the names of the files.
 
     Raises:
         VitrineError: as `evaluate`.
         InvalidInput: a caller of the API names a file that the configuration does not open to it.
     """
-    assert isinstance(args, EvaluateArgs)
     if not context.at_shell:
         check_opened(args, context.settings.imports.folders)
     result = evaluate(context, args)

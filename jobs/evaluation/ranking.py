@@ -10,23 +10,21 @@ from catalog.ledger import SqlLedger
 from catalog.opening import Catalog
 from catalog.products import SqlProducts
 from core.batching import batched
+from core.config import EvaluationConfig
 from core.ensemble import EnsembleSearch
 from core.errors import Conflict, InvalidInput, Unavailable, UnsupportedModality, VitrineError
 from core.filters import Filter
-from core.job_config import BulkConfig, EvaluationConfig
 from core.ports import EncoderClient, VectorStore
 from core.search import ModelSearch, SearchQuery
-from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, TokenCount, Vector, row_key
-from jobs.evaluation.labels import JudgedQuery
-from jobs.evaluation.queries import draw
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, Vector, row_key
+from jobs.evaluation.queries import JudgedQuery, draw
 from jobs.evaluation.result import System
 from jobs.runner.cluster import run_task
-from jobs.runner.settings import EncoderSettings
+from jobs.runner.settings import EncoderSettings, Settings
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import LocalEncoder
-from models.registry import load_encoder
+from models.encoder import LocalEncoder, load_encoder
 
 Encode = Callable[[EncoderSettings, Sequence[EncoderInput]], Encoded]
 """Loads a version and embeds inputs with it."""
@@ -54,21 +52,18 @@ class EncodedInputs:
         """Look up the vectors of these inputs."""
         return Encoded(self.info, [self._answers[each] for each in inputs])
 
-    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        """Raise: there is no tokenizer."""
-        raise UnsupportedModality(f"{len(texts)} texts were embedded, not counted")
-
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         """Raise: there are no captions."""
         raise UnsupportedModality(f"{len(images)} images were embedded, not captioned")
 
 
-def encode_on_cluster(bulk: BulkConfig) -> Encode:
+def encode_on_cluster(settings: Settings) -> Encode:
     """Encode in a Ray task with the resources of a copy of the model in bulk jobs."""
 
     def encode(encoder: EncoderSettings, inputs: Sequence[EncoderInput]) -> Encoded:
-        encoded: Encoded = run_task(encoder.resources(bulk), encode_here, encoder.config, list(inputs))
-        return encoded
+        resources = encoder.resources(settings.bulk)
+        encoded: Encoded = run_task(resources, encode_here, encoder.config, list(inputs))
+        return replace(encoded, info=replace(encoded.info, index_schema=settings.milvus.index_schema))
 
     return encode
 

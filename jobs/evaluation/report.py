@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from catalog.opening import Catalog
 from core.errors import InvalidInput, NotFound
 from core.types import Hit
-from jobs.evaluation.labels import JudgedQuery
+from jobs.evaluation.queries import JudgedQuery
 from jobs.evaluation.result import EvaluationResult
 from models.images import ImageLimits, decoding
 

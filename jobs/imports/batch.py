@@ -1,4 +1,4 @@
-"""Batches of a source's entries, put into the catalog concurrently; each product succeeds or fails alone."""
+"""Batches of a source's entries, read concurrently and written together; each product succeeds or fails alone."""
 
 import asyncio
 from collections import Counter
@@ -10,10 +10,12 @@ from catalog.fetching.fetcher import Fetcher
 from catalog.imports import KnownImage, RowError
 from catalog.opening import Catalog
 from catalog.product_rows import check_attributes, check_new_product_id, check_texts, is_same
-from catalog.sources.entries import Entry, Record
+from catalog.products import PutProduct
+from catalog.sources.entries import Entry, ImageReference, Record
+from core.batching import MAX_ENCODE_BYTES
 from core.errors import FetchFailed, InputTooLarge, InvalidInput, VitrineError
-from core.types import Product
-from jobs.imports.images import ImageReader
+from core.types import NewImage, Product
+from jobs.imports.images import Found, ImageReader
 from jobs.runner.settings import Settings
 
 Outcome = Literal["created", "updated", "unchanged"]
@@ -51,6 +53,28 @@ def check_record(record: Record, max_images: int) -> None:
         raise InputTooLarge(f"the product has {count} images; at most {max_images} are kept")
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A product as its last good row describes it; `images` are None where they stay, and not read if `is_same`."""
+
+    entry: Entry
+    record: Record
+    found: Sequence[Found] = ()
+    images: Sequence[NewImage] | None = None
+    is_same: bool = False
+
+    @property
+    def operation(self) -> PutProduct:
+        """The write that it takes."""
+        record = self.record
+        return PutProduct(record.product_id, record.title, record.description, record.attributes, self.images)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the images that wait to be written."""
+        return sum(len(each.data) for each in self.images or ())
+
+
 class BatchImport:
     """Puts batches into the catalog; each product succeeds or fails alone, and an unchanged one costs no write."""
 
@@ -72,7 +96,7 @@ class BatchImport:
 
     async def _put(self, entries: Sequence[Entry], earlier: Mapping[str, int]) -> BatchResult:
         result = BatchResult()
-        records = self._wanted(entries, result)
+        records = _records(entries, earlier, result)
         references = [
             str(each) for rows in records.values() for _, record in rows for each in record.images or ()
         ]
@@ -82,85 +106,134 @@ class BatchImport:
         )
         images = known, result.images
         reader = ImageReader(self._fetcher, self._catalog.blobs, self._settings, self._ask_again, *images)
+        writer = _Writer(self._catalog, earlier, result)
         places = asyncio.Semaphore(self._settings.imports.products_at_once)
 
-        async def put(entry: Entry, record: Record) -> bool:
-            try:
-                outcome = await self._product(reader, record, previous, result)
-            except (InvalidInput, FetchFailed) as error:
-                result.fail(entry.row, entry.product_id, error.message)
-                return False
-            counting = puts.get(record.product_id)
-            if counting is None:
-                result.counts[outcome] += 1
-            else:
-                result.replace(counting, entry)
-            puts[record.product_id] = entry.row
-            return True
-
-        async def one(rows: list[tuple[Entry, Record]]) -> None:
-            """Put the rows of one product, with the same result as one after the other."""
-            on_top = []
+        async def one(product_id: str, rows: list[tuple[Entry, Record]]) -> None:
             async with places:
-                while rows:
-                    entry, record = rows.pop()
-                    if record.images is None and rows:
-                        # It keeps the images of the row before.
-                        on_top.append((entry, record))
-                    elif await put(entry, record):
-                        break
-                for skipped, _ in rows:
-                    result.replace(skipped.row, entry)
-                for entry, record in reversed(on_top):
-                    await put(entry, record)
+                wanted = await self._read(reader, rows, previous.get(product_id), result)
+                if wanted is not None:
+                    await writer.add(wanted)
 
-        puts = dict(earlier)
-        await asyncio.gather(*(one(rows) for rows in records.values()))
-        result.products.update((each, puts[each]) for each in result.products if each in puts)
+        await asyncio.gather(*(one(*each) for each in records.items()))
+        await writer.flush()
         await asyncio.to_thread(self._catalog.imported_images.remember, result.images)
         return result
 
-    def _wanted(self, entries: Sequence[Entry], result: BatchResult) -> dict[str, list[tuple[Entry, Record]]]:
-        """Return the entries with a product, by its id; record the others as errors."""
-        wanted: dict[str, list[tuple[Entry, Record]]] = {}
-        for entry in entries:
-            result.counts["rows"] += 1
-            if entry.product_id is None:
-                result.counts["nameless"] += 1
-            else:
-                result.products[entry.product_id] = entry.row
-            if isinstance(entry.content, VitrineError):
-                result.fail(entry.row, entry.product_id, entry.content.message)
-            else:
-                wanted.setdefault(entry.content.product_id, []).append((entry, entry.content))
+    async def _read(
+        self,
+        reader: ImageReader,
+        rows: list[tuple[Entry, Record]],
+        before: Product | None,
+        result: BatchResult,
+    ) -> _Wanted | None:
+        """Read the last good row of a product; one that names no images keeps those of a good row before it."""
+        wanted: _Wanted | None = None
+        while rows:
+            entry, record = rows.pop()
+            counting = (wanted.entry, wanted.record) if wanted else (entry, record)
+            try:
+                check_record(record, self._settings.max_images_per_product)
+                read = await self._read_images(reader, *counting, record.images, before, result)
+            except (InvalidInput, FetchFailed) as error:
+                result.fail(entry.row, entry.product_id, error.message)
+                continue
+            if wanted is not None:
+                result.replace(entry.row, wanted.entry)
+            wanted = read
+            if record.images is not None:
+                break
+        for skipped, _ in rows:
+            assert wanted is not None, "rows are left only behind a good one"
+            result.replace(skipped.row, wanted.entry)
         return wanted
 
-    async def _product(
-        self, reader: ImageReader, record: Record, previous: dict[str, Product], result: BatchResult
-    ) -> Outcome:
-        check_record(record, self._settings.max_images_per_product)
-        found = await reader.find(record.images or ())
-        fresh = [each for each in found if each.data is not None]
-        result.counts.update(images_read=len(fresh), images_unchanged=len(found) - len(fresh))
-        before = previous.get(record.product_id)
+    async def _read_images(
+        self,
+        reader: ImageReader,
+        entry: Entry,
+        record: Record,
+        references: Sequence[ImageReference] | None,
+        before: Product | None,
+        result: BatchResult,
+    ) -> _Wanted:
+        found = await reader.find(references or ())
+        fresh = sum(each.data is not None for each in found)
+        result.counts.update(images_read=fresh, images_unchanged=len(found) - fresh)
+        sha256s = None if references is None else [each.known.sha256 for each in found]
         texts = record.title, record.description, record.attributes
-        sha256s = None if record.images is None else [each.known.sha256 for each in found]
         if before is not None and is_same(before, *texts, sha256s):
+            return _Wanted(entry, record, found, is_same=True)
+        images = None if references is None else await reader.load(found)
+        return _Wanted(entry, record, found, images)
+
+
+class _Writer:
+    """Writes products in transactions that are bounded by the bytes of their images."""
+
+    def __init__(self, catalog: Catalog, earlier: Mapping[str, int], result: BatchResult) -> None:
+        self._catalog = catalog
+        self._earlier = earlier
+        self._result = result
+        self._pending: list[_Wanted] = []
+        self._one_at_a_time = asyncio.Lock()
+
+    async def add(self, wanted: _Wanted) -> None:
+        """Add a product, and write what has gathered if that is enough."""
+        if wanted.is_same:
             # The store may have lost files that were read again.
             puts = (
                 asyncio.to_thread(self._catalog.blobs.put, each.data)
-                for each in fresh
+                for each in wanted.found
                 if each.data is not None
             )
             await asyncio.gather(*puts)
-            outcome: Outcome = "unchanged"
+            self._done(wanted, "unchanged")
+            return
+        self._pending.append(wanted)
+        if sum(each.bytes for each in self._pending) >= MAX_ENCODE_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what has gathered, in one transaction."""
+        async with self._one_at_a_time:
+            pending, self._pending = self._pending, []
+            if not pending:
+                return
+            operations = [each.operation for each in pending]
+            outcomes = await asyncio.to_thread(self._catalog.products.write, operations)
+        for each, outcome in zip(pending, outcomes, strict=True):
+            if isinstance(outcome, VitrineError):
+                self._result.fail(each.entry.row, each.entry.product_id, outcome.message)
+            else:
+                self._done(each, "created" if outcome.created else "updated")
+
+    def _done(self, wanted: _Wanted, outcome: Outcome) -> None:
+        product_id = wanted.record.product_id
+        if product_id in self._earlier:
+            self._result.replace(self._earlier[product_id], wanted.entry)
         else:
-            images = None if record.images is None else await reader.load(found)
-            put = self._catalog.products.put
-            previous[record.product_id], is_new = await asyncio.to_thread(
-                put, record.product_id, *texts, images
-            )
-            outcome = "created" if is_new else "updated"
-        # After the put, since remembered images must be in the store.
-        result.images.update((str(each.reference), each.known) for each in fresh)
-        return outcome
+            self._result.counts[outcome] += 1
+        self._result.products[product_id] = wanted.entry.row
+        # After the write, since remembered images must be in the store.
+        self._result.images.update(
+            (str(each.reference), each.known) for each in wanted.found if each.data is not None
+        )
+
+
+def _records(
+    entries: Sequence[Entry], earlier: Mapping[str, int], result: BatchResult
+) -> dict[str, list[tuple[Entry, Record]]]:
+    """Return the entries with a product, by its id; record the others as errors."""
+    records: dict[str, list[tuple[Entry, Record]]] = {}
+    for entry in entries:
+        result.counts["rows"] += 1
+        if entry.product_id is None:
+            result.counts["nameless"] += 1
+        else:
+            result.products[entry.product_id] = earlier.get(entry.product_id, entry.row)
+        if isinstance(entry.content, VitrineError):
+            result.fail(entry.row, entry.product_id, entry.content.message)
+        else:
+            records.setdefault(entry.content.product_id, []).append((entry, entry.content))
+    return records

@@ -7,21 +7,19 @@ without embeddings.
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from catalog.fetching.fetcher import Fetcher
 from catalog.imports import RowError, stable_hash
+from catalog.products import DeleteProduct
 from catalog.sources.entries import Entry, Record, Source
 from catalog.sources.folder import check_opened
 from catalog.sources.remote import open_source
 from core.batching import batched
 from core.errors import NotFound, Unavailable, VitrineError
-from core.jobs import ImportArgs, JobArgs
+from core.jobs import ImportArgs
 from core.sources import RemoteSource
 from jobs.imports.batch import BatchImport, BatchResult, check_record
 from jobs.runner.context import JobContext
@@ -56,7 +54,7 @@ class ImportRun:
         """Import everything behind the position."""
         self._run.report(stage="importing")
         before, started = Counter(self.counts), time.monotonic()
-        for batch in _batches(self.source.entries(self._state.position), self._size):
+        for batch in batched(self.source.entries(self._state.position), self._size):
             self._run.check()
             result = self._patiently(batch)
             self.counts.update(result.counts)
@@ -71,10 +69,9 @@ class ImportRun:
         for some in batched([] if refusal else gone, self._size):
             self._run.check()
             self._run.report(stage=f"deleting {len(gone)} vanished products")
-            for product_id in some:
-                with suppress(NotFound):
-                    self._catalog.products.delete(product_id)
-                    self.counts["deleted"] += 1
+            outcomes = self._catalog.products.write([DeleteProduct(each) for each in some])
+            # One that is not found is gone already.
+            self.counts["deleted"] += sum(not isinstance(each, NotFound) for each in outcomes)
             self._imports.forget(self._state.source, some)
         return refusal
 
@@ -129,12 +126,7 @@ def _opened(context: JobContext, args: ImportArgs) -> Source:
     return open_source(args.source, Fetcher(context.settings.fetch), context.settings.imports)
 
 
-def _batches(entries: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
-    while batch := list(islice(entries, size)):
-        yield batch
-
-
-def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def import_products(context: JobContext, args: ImportArgs) -> dict[str, Any]:
     """Import from a source, or resume an interrupted import; returns its counts.
 
     Raises:
@@ -143,7 +135,6 @@ def import_products(context: JobContext, args: JobArgs) -> dict[str, Any]:
         Conflict: another job imports from this source, or this one was canceled.
         Unavailable: the catalog did not answer for longer than the configured patience.
     """
-    assert isinstance(args, ImportArgs)
     if not context.at_shell:
         check_opened(args, context.settings.imports.folders)
     described = args.source

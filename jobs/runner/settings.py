@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from catalog.database import MAX_IMAGES_PER_PRODUCT, CatalogConfig
 from catalog.fetching.connections import FetchLimits
+from core.config import BulkConfig, EvaluationConfig
 from core.errors import ConfigError, InvalidInput, Unavailable
-from core.job_config import BulkConfig, EvaluationConfig
 from core.jobs import VERSION_FIELDS, EnsembleArgs
 from core.sources import ImportConfig
 from milvus.config import MilvusConfig
@@ -180,17 +180,11 @@ def settings_of(applications: Iterable[Mapping[str, Any]], log: Mapping[str, Any
     try:
         stated = _Gateway.model_validate(gateway.get("args") or {})
         encoders = [_encoder(each) for each in by_builder.get("build_encoder", [])]
+        parts = dict(stated)
         return Settings(
-            catalog=stated.catalog,
-            milvus=stated.milvus,
-            bulk=stated.jobs.bulk,
+            **parts | dict(parts.pop("jobs")),
             encoders={each.config.name: each for each in encoders},
-            evaluation=stated.jobs.evaluation,
             ensemble=_ensemble(by_builder.get("build_ensemble", [])),
-            imports=stated.jobs.imports,
-            images=stated.images,
-            fetch=stated.fetch,
-            max_images_per_product=stated.max_images_per_product,
             log_encoding=(gateway.get("logging_config") or log or {}).get("encoding", "TEXT"),
         )
     except ValidationError as error:

@@ -13,14 +13,15 @@ from pydantic import ValidationError
 
 from catalog.opening import Catalog, open_catalog
 from core.errors import InvalidInput, VitrineError
-from core.jobs import KINDS, Job, JobArgs
+from core.jobs import KINDS, Job
 from core.telemetry import answering, current_request_id
 from jobs.runner.context import JobContext, JobRun, take_up
 from jobs.runner.settings import Settings, first_error, running_settings, settings_of_file
 
 logger = logging.getLogger(__name__)
 
-Work = Callable[[JobContext, JobArgs], dict[str, Any]]
+Work = Callable[[JobContext, Any], dict[str, Any]]
+"""Function of a kind of job; it takes the arguments that `core.jobs.KINDS` has for the kind."""
 
 _FUNCTIONS = {
     "build": "jobs.build.build:build",

@@ -3,20 +3,18 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.opening import Catalog, open_catalog
-from core.batching import batched, batched_by_bytes
-from core.errors import NotFound
-from core.jobs import JobArgs, PlanArgs, version_facts
+from core.batching import batched_by_bytes
+from core.jobs import PlanArgs, version_facts
 from core.types import EncoderInfo, IndexItem
 from jobs.runner.cluster import run_task
 from jobs.runner.context import JobContext, open_store
 from jobs.runner.settings import EncoderSettings, Settings
 from jobs.upgrade.rollout import live_version
-from models.encoder import LocalEncoder
-from models.registry import load_encoder
+from models.encoder import LocalEncoder, load_encoder
 
 _NO_COLLECTION = ""
 """No image is in it, so all are missing."""
@@ -57,7 +55,8 @@ def _measure(settings: Settings, encoder: EncoderSettings, images: int, asked: f
         took_s = time.perf_counter() - began
     finally:
         catalog.close()
-    return Measurement(loaded.info, done, startup_s, done / took_s if done else None)
+    info = replace(loaded.info, index_schema=settings.milvus.index_schema)
+    return Measurement(info, done, startup_s, done / took_s if done else None)
 
 
 async def _encode(
@@ -67,32 +66,24 @@ async def _encode(
 
     async def encode(batch: Sequence[IndexItem]) -> int:
         async with room:
-            files = await asyncio.gather(*(asyncio.to_thread(_read, catalog, item) for item in batch))
+            files = await asyncio.gather(
+                *(asyncio.to_thread(catalog.blobs.find, item.sha256) for item in batch)
+            )
             readable = [data for data in files if data is not None]
             await client.encode(readable)
             return len(readable)
 
-    batches = (
-        batch for some in batched(items, size) for batch in batched_by_bytes(some, lambda item: item.bytes)
-    )
+    batches = batched_by_bytes(items, lambda item: item.bytes, size)
     return sum(await asyncio.gather(*(encode(batch) for batch in batches)))
 
 
-def _read(catalog: Catalog, item: IndexItem) -> bytes | None:
-    try:
-        return catalog.blobs.get(item.sha256)
-    except NotFound:
-        return None
-
-
-def plan(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def plan(context: JobContext, args: PlanArgs) -> dict[str, Any]:
     """Compare the candidate with the live version and estimate the build of what it lacks.
 
     Raises:
         InvalidInput: there is no such model, or the candidate cannot be.
         ConfigError: the candidate does not load.
     """
-    assert isinstance(args, PlanArgs)
     catalog = context.catalog
     candidate = context.settings.encoder(args.model, args.changes)
     images = catalog.products.counts()[1]

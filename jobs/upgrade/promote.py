@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from core.errors import Conflict
-from core.jobs import EvaluateArgs, JobArgs, PromoteArgs, RollbackArgs, version_facts
+from core.jobs import EvaluateArgs, PromoteArgs, RollbackArgs, version_facts
 from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.build.build import complete, describe
 from jobs.evaluation.evaluate import evaluate
-from jobs.evaluation.measures import QualityGateDecision
+from jobs.evaluation.result import QualityGateDecision
 from jobs.runner.context import JobContext, open_store
 from jobs.runner.settings import EncoderSettings, settings_of
 from jobs.upgrade.rollout import VersionRollout, as_it_was, version_to_return_to
@@ -39,24 +39,23 @@ def compare(
 Compare = Callable[[JobContext, EncoderSettings, EncoderSettings], QualityGateDecision | None]
 
 
-def promote(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def promote(context: JobContext, args: PromoteArgs) -> dict[str, Any]:
     """Make the candidate the live version.
 
     Raises:
         Conflict: the quality gate refuses it, its collection is incomplete, or another upgrade is under way.
         VitrineError: as `VersionRollout.proceed`.
     """
-    assert isinstance(args, PromoteArgs)
     with begun(context, RunningServe(), args.model) as upgrade:
         candidate = context.settings.encoder(args.model, args.changes)
         context.run.report(stage="loading the model")
-        info = describe(candidate, context.settings.bulk)
+        info = describe(candidate, context.settings)
         upgrade.require_complete(info)
         decision = upgrade.ask_quality_gate(candidate, info, args.force, compare)
         return upgrade.roll_out(candidate, info, args.apply, args.wait_s) | {"quality_gate": asdict(decision)}
 
 
-def rollback(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def rollback(context: JobContext, args: RollbackArgs) -> dict[str, Any]:
     """Make an earlier version the live one again, brought up to date first.
 
     Raises:
@@ -65,13 +64,14 @@ def rollback(context: JobContext, args: JobArgs) -> dict[str, Any]:
         ConfigError: its configuration cannot be used here.
         VitrineError: as `VersionRollout.proceed`.
     """
-    assert isinstance(args, RollbackArgs)
     with begun(context, RunningServe(), args.model) as upgrade:
-        target = version_to_return_to(context.catalog, context.run.job, upgrade.live)
+        target = version_to_return_to(
+            context.catalog, context.run.job, upgrade.live, context.settings.milvus.index_schema
+        )
         encoder = as_it_was(context.catalog, upgrade.current, target)
         context.run.report(stage="loading the model")
-        info = describe(encoder, context.settings.bulk)
-        if info.collection != target.collection:
+        info = describe(encoder, context.settings)
+        if info.fingerprint != target.fingerprint:
             raise Conflict(
                 f"{target.collection} cannot come back: its checkpoint is {info.fingerprint} today"
             )
@@ -162,13 +162,19 @@ def begun(context: JobContext, serving: Serving, model: str) -> Iterator[Upgrade
     """Lock out other upgrades of the model, and read what runs.
 
     Raises:
-        Conflict: another upgrade is under way; the message holds its id.
+        Conflict: another upgrade is under way; the message holds its id. Or the service runs with other indexed
+            attributes.
         InvalidInput: there is no such encoder.
         StoreUnknown: Milvus is not the one that the ledger describes.
     """
     context.settings.encoder(model, {})
     context.run.claim(f"the upgrade of {model}")
     running = serving.config()
-    current = settings_of(running["applications"]).encoder(model, {})
+    settings = settings_of(running["applications"])
+    if settings.milvus.index_schema != context.settings.milvus.index_schema:
+        raise Conflict(
+            "the service runs with other milvus.indexed_attributes than this configuration; deploy it first"
+        )
+    current = settings.encoder(model, {})
     with open_store(context) as store:
         yield Upgrade(context, store, serving, running, current, store.alias_target(model))

@@ -1,24 +1,21 @@
 """The jobs `prune` and `prune_files`: drop the collections, and the image files, that nobody goes back to."""
 
-import logging
 from typing import Any
 
 from catalog.image_files import PREFIXES
 from catalog.opening import Catalog
-from core.errors import Conflict, Unavailable
-from core.jobs import JobArgs, PruneArgs, PruneFilesArgs
+from core.errors import Conflict
+from core.jobs import PruneArgs, PruneFilesArgs
 from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.build.file_import import Staging
 from jobs.runner.context import JobContext, open_store
 from jobs.upgrade.serving import RunningServe, Serving
 
-logger = logging.getLogger(__name__)
-
-_MARKS_AT_ONCE = 500
+_FILES_AT_ONCE = 500
 
 
-def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def prune(context: JobContext, args: PruneArgs) -> dict[str, Any]:
     """Drop what the arguments do not keep; return what was, or would be, dropped and what stays.
 
     Raises:
@@ -26,7 +23,6 @@ def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
         InvalidInput: there is no such encoder.
         Unavailable: Milvus is away, or no replica says which version it serves.
     """
-    assert isinstance(args, PruneArgs)
     context.settings.encoder(args.model, {})
     context.run.claim(f"the upgrade of {args.model}")
     with open_store(context) as store:
@@ -43,8 +39,8 @@ def prune(context: JobContext, args: JobArgs) -> dict[str, Any]:
     }
 
 
-def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
-    """Remove every image file that no product names; return the numbers of files and bytes.
+def prune_files(context: JobContext, args: PruneFilesArgs) -> dict[str, Any]:
+    """Remove every image file that no product names; return the numbers of files, and the bytes of those found.
 
     A file that cannot be removed does not stop the others: the result counts it as `failed`. Reports show
     small copies of images, so reports of jobs without a record are removed too.
@@ -54,39 +50,32 @@ def prune_files(context: JobContext, args: JobArgs) -> dict[str, Any]:
             database.
         Unavailable: the database or the store of image files is away.
     """
-    assert isinstance(args, PruneFilesArgs)
     run, files = context.run, context.catalog.image_files
     run.claim("the image files")
     files.check_owner(claim=not args.dry_run)
-    removed = size = failed = 0
-    for number, prefix in enumerate(PREFIXES):
-        run.report(stage="looking for unnamed image files", total=len(PREFIXES), done=number)
-        for sha256, held in files.unnamed(prefix).items():
-            run.check()
-            try:
-                outcome = "removed" if args.dry_run else files.remove(sha256)
-            except Unavailable as error:
-                # Where the whole store is away the next listing says so.
-                logger.warning("the image file %s could not be removed: %s", sha256, error.message)
-                failed += 1
-                continue
-            if outcome == "held":
-                raise Conflict(
-                    "a backup or a restore is under way and needs the files; try again when it is done"
-                )
-            if outcome == "removed":
-                removed, size = removed + 1, size + held
-        if not args.dry_run:
-            context.catalog.blobs.remove_abandoned(prefix)
-    if not args.dry_run:
-        # Marks of files that products name again, or that somebody else has removed.
-        last = None
-        while (last := files.collect(0, _MARKS_AT_ONCE, last).last) is not None:
-            run.check()
-        context.catalog.captions.forget_gone()
-    reports = _prune_reports(context, args.dry_run)
-    counts = {"would_remove" if args.dry_run else "removed": removed, "bytes": size, "reports": reports}
-    return counts if args.dry_run else counts | {"failed": failed}
+    find = files.unnamed if args.dry_run else files.mark_unnamed
+    number = size = 0
+    for done, prefix in enumerate(PREFIXES):
+        run.report(stage="looking for unnamed image files", total=len(PREFIXES), done=done)
+        run.check()
+        found = find(prefix)
+        number, size = number + len(found), size + sum(found.values())
+    if args.dry_run:
+        return {"would_remove": number, "bytes": size, "reports": _prune_reports(context, dry_run=True)}
+    removed, failed, last, more = 0, 0, None, True
+    while more:
+        run.report(stage="removing image files", total=number, done=removed)
+        run.check()
+        collected = files.collect(0, _FILES_AT_ONCE, last)
+        if collected.held:
+            raise Conflict(
+                "a backup or a restore is under way and needs the files; try again when it is done"
+            )
+        removed, failed, last = removed + collected.removed, failed + collected.failed, collected.last
+        more = last is not None
+    context.catalog.captions.forget_gone()
+    reports = _prune_reports(context, dry_run=False)
+    return {"removed": removed, "failed": failed, "bytes": size, "reports": reports}
 
 
 def _prune_reports(context: JobContext, dry_run: bool) -> int:

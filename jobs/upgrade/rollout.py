@@ -42,11 +42,11 @@ def live_version(store: VectorStore, versions: Iterable[EncoderInfo], model: str
     return next((info for info in versions if info.collection == target), None)
 
 
-def version_to_return_to(catalog: Catalog, job: Job, live: str | None) -> EncoderInfo:
+def version_to_return_to(catalog: Catalog, job: Job, live: str | None, index_schema: str = "") -> EncoderInfo:
     """Choose the version of a rollback.
 
     It is the one that the arguments name, the one that an interrupted rollback chose, or the one that was live
-    before.
+    before. A version that was live with other indexed attributes comes back with those of `index_schema`.
 
     Raises:
         NotFound: there is none.
@@ -62,7 +62,7 @@ def version_to_return_to(catalog: Catalog, job: Job, live: str | None) -> Encode
     if chosen is not None:
         return chosen
     for info in catalog.versions.retired(model):
-        if info.collection != live:
+        if replace(info, index_schema=index_schema).collection != live:
             return info
     raise NotFound(f"model {model!r} has no version that was live before").at("model")
 

@@ -5,7 +5,7 @@ import difflib
 import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import yaml
@@ -13,7 +13,7 @@ import yaml
 from core.errors import ConfigError, Unavailable
 from core.jobs import VERSION_FIELDS
 from core.types import EncoderInfo
-from jobs.runner.settings import deploy, serve_details
+from jobs.runner.settings import deploy, running_settings, serve_details
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +184,8 @@ class RunningServe:
             # One for all calls: in throughput mode a handle's router lives and dies with the loop it began in.
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="handles", daemon=True).start()
-        return asyncio.run_coroutine_threadsafe(_ask(model), self._loop).result()
+        info = asyncio.run_coroutine_threadsafe(_ask(model), self._loop).result()
+        return replace(info, index_schema=running_settings().milvus.index_schema)
 
 
 async def _ask(model: str) -> EncoderInfo:

@@ -10,7 +10,6 @@ from catalog.ledger_queries import StoredImage
 from catalog.opening import Catalog
 from core.batching import MAX_READ_BYTES, batched
 from core.concurrency import WeightedSemaphore
-from core.errors import NotFound
 from core.index_rows import GRACE_S, IndexRows
 from core.ports import VectorStore
 from core.types import IndexItem
@@ -41,17 +40,15 @@ def check_files(
 
 
 def _state(catalog: Catalog, is_sampled: Callable[[str], bool], image: StoredImage) -> _State:
-    try:
-        if is_sampled(image.key):
-            with _reading.holding(image.bytes, MAX_READ_BYTES):
-                data = catalog.blobs.get(image.sha256)
-                return "sound" if hashlib.sha256(data).hexdigest() == image.sha256 else "damaged_file"
-    except NotFound:
-        return "missing_file"
-    size = catalog.blobs.size(image.sha256)
-    if size is None:
-        return "missing_file"
-    return "sound" if size == image.bytes else "damaged_file"
+    found: object
+    if is_sampled(image.key):
+        with _reading.holding(image.bytes, MAX_READ_BYTES):
+            data = catalog.blobs.find(image.sha256)
+            found = data and hashlib.sha256(data).hexdigest() == image.sha256
+    else:
+        size = catalog.blobs.size(image.sha256)
+        found = size and size == image.bytes
+    return "missing_file" if found is None else "sound" if found else "damaged_file"
 
 
 def compare_rows(

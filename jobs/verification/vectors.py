@@ -11,15 +11,14 @@ import numpy as np
 import ray
 
 from catalog.opening import Catalog, open_catalog
-from core.batching import batched, batched_by_bytes
-from core.errors import ConfigError, ModelUnavailable, NotFound, VitrineError
+from core.batching import batched_by_bytes
+from core.errors import ConfigError, ModelUnavailable, VitrineError
 from core.ports import EncoderClient, VectorStore
 from core.types import EncoderInfo, Vector, is_unit
 from jobs.runner.cluster import own_errors
 from jobs.runner.settings import EncoderSettings, Settings
 from milvus.store import MilvusStore
-from models.encoder import LocalEncoder
-from models.registry import load_encoder
+from models.encoder import LocalEncoder, load_encoder
 
 _MIN_COSINE, _MIN_COSINE_ROUNDED = 0.9999, 0.99
 """Least cosine of a stored vector with its new encoding, by fp32 weights and by rounded ones.
@@ -52,9 +51,7 @@ async def compare_vectors(
     Images that change meanwhile, cannot be encoded, or have a missing or damaged file are skipped.
     """
     compared = Compared()
-    for batch in (
-        some for part in batched(files, _BATCH) for some in batched_by_bytes(part, lambda file: file[2])
-    ):
+    for batch in batched_by_bytes(files, lambda file: file[2], _BATCH):
         contents = await asyncio.gather(
             *(asyncio.to_thread(_read, catalog, sha256) for _, sha256, _ in batch)
         )
@@ -80,11 +77,8 @@ def is_same(stored: Vector, fresh: Vector, precision: str) -> bool:
 
 
 def _read(catalog: Catalog, sha256: str) -> bytes | None:
-    try:
-        data = catalog.blobs.get(sha256)
-    except NotFound:
-        return None
-    return data if hashlib.sha256(data).hexdigest() == sha256 else None
+    data = catalog.blobs.find(sha256)
+    return data if data is not None and hashlib.sha256(data).hexdigest() == sha256 else None
 
 
 Compare = Callable[[Sequence[KeyedFile]], Compared]
@@ -104,7 +98,7 @@ class VectorChecker:
 
     def serves(self) -> bool:
         """Load the model; returns whether it is the expected version."""
-        return asyncio.run(self._encoder().describe()).collection == self._info.collection
+        return asyncio.run(self._encoder().describe()).fingerprint == self._info.fingerprint
 
     def compare(self, files: Sequence[KeyedFile]) -> Compared:
         """Encode images and compare the vectors with those in Milvus."""

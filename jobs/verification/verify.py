@@ -10,7 +10,7 @@ from typing import Any
 
 from catalog.ledger_queries import StoredImage
 from core.errors import Conflict
-from core.jobs import AdoptArgs, JobArgs, VerifyArgs
+from core.jobs import AdoptArgs, VerifyArgs
 from core.ports import VectorStore
 from core.types import EncoderInfo
 from jobs.build.build import complete, describe
@@ -153,7 +153,7 @@ def _add(findings: Findings, collection: str, found: Differences, images: Mappin
         findings.add(kind, collection, keys, products)
 
 
-def verify(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def verify(context: JobContext, args: VerifyArgs) -> dict[str, Any]:
     """Compare, and repair where requested; returns the differences, and those that are left.
 
     Raises:
@@ -162,7 +162,6 @@ def verify(context: JobContext, args: JobArgs) -> dict[str, Any]:
         StoreUnknown: Milvus is not the one that the ledger describes.
         Unavailable: the database, the files or Milvus do not answer.
     """
-    assert isinstance(args, VerifyArgs)
     context.run.claim("the verification")
     # Each run draws another sample, unless the seed is given.
     seed = random.randrange(_SEEDS) if args.seed is None else args.seed
@@ -182,14 +181,13 @@ def verify(context: JobContext, args: JobArgs) -> dict[str, Any]:
     return result | {"agrees": not result.get("left", result["differences"])}
 
 
-def adopt(context: JobContext, args: JobArgs) -> dict[str, Any]:
+def adopt(context: JobContext, args: AdoptArgs) -> dict[str, Any]:
     """Adopt the configured Milvus as the catalog's own; returns its id and whether the ledger was kept.
 
     Raises:
         Conflict: it is the catalog's own already.
         Unavailable: the database or Milvus does not answer.
     """
-    assert isinstance(args, AdoptArgs)
     ledger = context.catalog.ledger
     with open_store(context, known=False) as store:
         former = ledger.store_id()
@@ -214,7 +212,7 @@ def _configured(context: JobContext, model: str | None) -> Configured:
     for name, encoder in context.settings.encoders.items():
         if name in known and model in (None, name):
             context.run.report(stage=f"loading {name}")
-            info = describe(encoder, context.settings.bulk)
+            info = describe(encoder, context.settings)
             found[info.collection] = (info, encoder)
     return found
 

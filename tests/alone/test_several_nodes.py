@@ -3,7 +3,6 @@
 The tests are one story and run in this order: what one has to wait for comes about while another runs.
 """
 
-import asyncio
 import base64
 import io
 import os
@@ -19,11 +18,13 @@ import pytest
 from PIL import Image
 
 from demo.catalog import demo_products
-from demo.run import pending, put_products
+from demo.run import put_products
 from tests.support.catalog_fixtures import empty_database
+from tests.support.indexed import pending
 from tests.support.production import KEY, ProductionCluster, application, production_cluster, scaling_at_once
 from tests.support.ray_cluster import RayNode
 from tests.support.traffic import SteadyLoad
+from vitrine import Vitrine
 
 LEAST_CORES = 2
 pytestmark = pytest.mark.skipif(
@@ -49,7 +50,8 @@ REPAIR_S = 12.0
 def cluster(postgres_server: str, server_uri: str) -> Iterator[ProductionCluster]:
     with empty_database(postgres_server) as url, production_cluster(url, server_uri) as running:
         running.wait_until_ready()
-        asyncio.run(put_products(running.base_url, PRODUCTS, KEY))
+        with Vitrine(running.base_url, KEY) as shop:
+            put_products(shop, PRODUCTS)
         yield running
 
 

@@ -16,17 +16,16 @@ import yaml
 from catalog.opening import Catalog, open_catalog
 from core.tcp_ports import free_port
 from core.types import Vector, VectorRow
-from demo.run import pending
 from demo.service import CONFIG, DemoService
 from jobs.verification.differences import Sample
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import Encoder
-from models.registry import load_encoder
+from models.encoder import Encoder, load_encoder
 from tests.support.catalog_fixtures import sqlite_in
 from tests.support.checkpoints import shallow_dinov2
 from tests.support.children import shown_on_failure
+from tests.support.indexed import pending
 from tests.support.traffic import PER_S, Traffic, image, new_image
 from tests.support.waiting import wait_until
 

@@ -4,21 +4,25 @@ import hashlib
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import insert, inspect, text
 
-from catalog.database import CatalogConfig, open_engine, reading, writing
-from catalog.opening import Catalog, migrate, open_catalog
-from catalog.tables import Base
+from catalog.database import CatalogConfig, open_engine, reading, utc_now, writing
+from catalog.opening import Catalog, _alembic_config, migrate, open_catalog
+from catalog.tables import Base, EmbeddingRow, ImageRow, ModelVersionRow, ProductRow
 from core.errors import ConfigError, DeadlineExceeded
-from tests.support.catalog_fixtures import RED
+from core.types import LedgerCounts
+from tests.support.catalog_fixtures import RED, encoder
 from tests.support.children import Child
 
 _WRITER = Path(__file__).parent / "catalog_writer.py"
+_OF_VERSION = "name", "family", "checkpoint", "fingerprint", "dimension", "modalities", "precision", "device"
 
 
 class DatabaseContract:
@@ -66,6 +70,53 @@ class DatabaseContract:
         migrate(engine)
         assert "products" in inspect(engine).get_table_names()
         engine.dispose()
+
+    def test_the_ledger_of_the_first_release_keeps_its_progress(self, catalog_config: CatalogConfig) -> None:
+        engine = open_engine(catalog_config)
+        now, info = utc_now(), encoder()
+        states = [
+            ("a" * 32, 5, now, None, "settled"),
+            ("a" * 32, 4, now, None, "open"),
+            ("b" * 32, 3, None, "InvalidImage: no", "open"),
+            ("c" * 32, 6, None, "InvalidImage: no", "failed"),
+            ("e" * 32, 1, None, None, "open"),
+        ]
+        images = {"a" * 32: 5, "c" * 32: 6, "d" * 32: 7}
+        with writing(engine) as connection:
+            command.upgrade(_alembic_config(connection), "v1")
+            written = {"created_at": now, "updated_at": now, "revision": 9}
+            product = {"id": "p", "title": "", "description": "", "attributes": {}}
+            connection.execute(insert(ProductRow).values(**product, **written))
+            file = {
+                "product_id": "p",
+                "sha256": "0" * 64,
+                "media_type": "",
+                "width": 1,
+                "height": 1,
+                "bytes": 1,
+            }
+            for position, (image_id, revision) in enumerate(images.items()):
+                row = {"id": image_id, "revision": revision, "position": position, **file}
+                connection.execute(insert(ImageRow).values(**row))
+            for image_id, revision, embedded_at, error, _ in states:
+                row = {"image_id": image_id, "image_revision": revision, "collection": info.collection}
+                row |= {"begun_at": now, "embedded_at": embedded_at, "error": error}
+                connection.execute(insert(EmbeddingRow).values(**row))
+            version = {name: each for name, each in asdict(info).items() if name in _OF_VERSION}
+            row = {"collection": info.collection, "created_at": now, **version}
+            connection.execute(insert(ModelVersionRow).values(**row))
+        migrate(engine)
+        engine.dispose()
+        catalog = open_catalog(catalog_config)
+        assert catalog.ledger.versions() == [info]
+        rows = dict(catalog.audit.rows(info.collection))
+        assert rows == {f"{each[0]}:{each[1]}": each[4] for each in states}
+        assert catalog.ledger.counts(info.collection) == LedgerCounts(3, indexed=1, failed=1, missing=1)
+        assert catalog.ledger.unsettled() == {info.collection}, "an image without a row"
+        (missing,) = catalog.ledger.missing(info.collection, 10)
+        assert missing.image_id == "d" * 32
+        assert len(catalog.ledger.obsolete(info.collection, 10)) == 3
+        catalog.close()
 
     def test_a_write_that_raises_is_undone(self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
         before, _ = catalog.products.put("p", "t", "", {}, [])

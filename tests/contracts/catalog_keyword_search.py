@@ -17,7 +17,7 @@ from catalog.database import reading, utc_now, writing
 from catalog.filters import compile_filter
 from catalog.keyword_search import query_words
 from catalog.opening import Catalog
-from catalog.product_rows import lock_product, write_product
+from catalog.product_rows import lock_products, write_products
 from catalog.tables import ProductRow
 from core.ensemble import HybridSearch
 from core.errors import DeadlineExceeded, InvalidInput
@@ -215,8 +215,8 @@ class KeywordContract:
         caption = (product.images[0].image_id, "a beach")
         with ThreadPoolExecutor(1) as pool:
             with writing(catalog.engine) as connection:
-                lock_product(connection, "p")
-                write_product(connection, product, replace(product, title="Coat"))
+                lock_products(connection, ["p"])
+                write_products(connection, {"p": product}, [replace(product, title="Coat")])
                 captioning = pool.submit(catalog.captions.put, "blip2", "0" * 12, [caption])
                 time.sleep(0.3)
             captioning.result()

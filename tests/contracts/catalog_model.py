@@ -9,26 +9,40 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from catalog.opening import Catalog
+from catalog.products import DeleteProduct, Operation, PatchProduct, PutProduct, StoredProduct
 from catalog.tables import EmbeddingRow, ProductRow
 from core.errors import NotFound
-from core.types import IndexItem, LedgerCounts, NewImage
-from tests.support.catalog_fixtures import BLUE, GREEN, RED
+from core.types import IndexItem, LedgerCounts, Product
+from tests.support.catalog_fixtures import BLUE, GREEN, RED, encoder
 
-COLLECTIONS = ("one_000000000000", "two_000000000000")
+VERSIONS = (encoder("one", "0" * 12), encoder("two", "0" * 12))
+"""The first is registered, so that writes of products open its rows; the second is not."""
+COLLECTIONS = tuple(each.collection for each in VERSIONS)
 
-Put = tuple[Literal["put"], str, int, list[NewImage] | None]
-Delete = tuple[Literal["delete"], str]
+Write = tuple[Literal["write"], list[Operation]]
 Bulk = tuple[Literal["open", "settle", "fail"], str, list[int]]
 Whole = tuple[Literal["remove", "retry", "reset", "index"], str]
-Step = Put | Delete | Bulk | Whole
+Step = Write | Bulk | Whole
 
 _names = st.sampled_from(["p", "q"])
 _collections = st.sampled_from(COLLECTIONS)
 _images = st.none() | st.lists(st.sampled_from([RED, BLUE, GREEN]), max_size=3)
+_attributes = st.sampled_from([{}, {"a": 0}, {"a": 1}])
+_changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "title": st.sampled_from(["new", "", None]),
+        "attributes": st.sampled_from([None, {"a": None}, {"a": 1}, {"b": None}, {}]),
+    },
+)
+_operations = st.one_of(
+    st.builds(PutProduct, _names, st.just(""), st.just(""), _attributes, _images),
+    st.builds(PatchProduct, _names, _changes),
+    st.builds(DeleteProduct, _names),
+)
 steps: st.SearchStrategy[list[Step]] = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), _names, st.integers(0, 1), _images),
-        st.tuples(st.just("delete"), _names),
+        st.tuples(st.just("write"), st.lists(_operations, min_size=1, max_size=3)),
         st.tuples(
             st.sampled_from(["open", "settle", "fail"]),
             _collections,
@@ -44,7 +58,7 @@ steps: st.SearchStrategy[list[Step]] = st.lists(
 class Model:
     """What the catalog should say."""
 
-    products: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    products: dict[str, Product] = field(default_factory=dict)
     current: dict[str, int] = field(default_factory=dict)
     """The revision of every image that exists, by image id."""
     highest: dict[str, int] = field(default_factory=dict)
@@ -63,11 +77,16 @@ class Model:
         )
 
     def obsolete(self, collection: str) -> list[str]:
-        return [
-            f"{image}:{revision}"
-            for image, revision in sorted(self.ledger[collection])
-            if self.current.get(image) != revision
-        ]
+        rows, waiting, found = self.ledger[collection], set[str](), []
+        for image, revision in sorted(rows):
+            now = self.current.get(image)
+            if now == revision:
+                continue
+            if now is not None and rows.get((image, now), "open") == "open" and image not in waiting:
+                waiting.add(image)
+            else:
+                found.append(f"{image}:{revision}")
+        return found
 
     def keys(self) -> list[str]:
         return [item.key for item in self.seen]
@@ -76,9 +95,12 @@ class Model:
         rows = self.ledger[collection].items()
         return {f"{image}:{revision}" for (image, revision), state in rows if state == "settled"}
 
-    def settled(self, collection: str) -> dict[str, str]:
-        rows = sorted(self.ledger[collection].items())
-        return {image: f"{image}:{revision}" for (image, revision), state in rows if state == "settled"}
+    def copies(self, collection: str) -> dict[str, list[tuple[str, str]]]:
+        found: dict[str, list[tuple[str, str]]] = {}
+        for image, revision in sorted(self.ledger[collection], reverse=True):
+            if self.current.get(image) != revision:
+                found.setdefault(image, []).append((collection, f"{image}:{revision}"))
+        return found
 
     def counts(self, collection: str) -> LedgerCounts:
         states = [self.ledger[collection].get(key, "open") for key in self.current.items()]
@@ -88,12 +110,12 @@ class Model:
 
 
 ONE, TWO = COLLECTIONS
-FIRST: Step = ("put", "p", 0, [RED, BLUE])
+FIRST: Step = ("write", [PutProduct("p", "", "", {"a": 0}, [RED, BLUE])])
 OPEN, SETTLE, FAIL, CHANGE = (
     ("open", ONE, [0, 1]),
     ("settle", ONE, [0, 1]),
     ("fail", ONE, [0, 1]),
-    ("put", "p", 1, None),
+    ("write", [PatchProduct("p", {"attributes": {"a": 1}})]),
 )
 
 
@@ -113,6 +135,10 @@ def check_any_sequence(catalog: Catalog, max_examples: int = 40) -> None:
     @example([FIRST, ("index", ONE), CHANGE, ("open", ONE, [2, 3]), ("settle", ONE, [2, 3])])
     # Collections are independent.
     @example([FIRST, ("index", ONE), ("open", TWO, [0, 1]), ("reset", ONE), ("settle", TWO, [0, 1])])
+    # Operations on one product follow each other within a batch, and a product that was deleted begins anew.
+    @example([FIRST, ("index", ONE), ("write", [DeleteProduct("p"), *FIRST[1], PatchProduct("p", {})])])
+    # What fails of an image that has changed meanwhile is no quarantine.
+    @example([FIRST, ("open", TWO, [0, 1]), CHANGE, ("fail", TWO, [0, 1])])
     def run(sequence: list[Step]) -> None:
         with catalog.engine.begin() as connection:
             connection.execute(delete(EmbeddingRow))
@@ -120,23 +146,26 @@ def check_any_sequence(catalog: Catalog, max_examples: int = 40) -> None:
         model = Model()
         for step in sequence:
             _take(step, catalog, model)
-            for collection in COLLECTIONS:
+            for info in VERSIONS:
+                collection = info.collection
                 found = catalog.ledger.missing(collection, 100)
-                assert [(each.revision, each.image_id) for each in found] == model.missing(collection)
-                assert catalog.ledger.obsolete(collection, 100) == model.obsolete(collection)
+                assert sorted((each.revision, each.image_id) for each in found) == model.missing(collection)
+                assert sorted(catalog.ledger.obsolete(collection, 100)) == sorted(model.obsolete(collection))
+                assert catalog.ledger.obsolete(collection, 100, within=("", "g")) == model.obsolete(
+                    collection
+                )
                 assert catalog.ledger.counts(collection) == model.counts(collection)
-                assert catalog.ledger.settled(collection, [*model.highest]) == model.settled(collection)
+                assert catalog.ledger.copies(info, [*model.highest]) == model.copies(collection)
                 assert catalog.ledger.indexed(collection, model.keys()) == model.indexed(collection)
 
+    catalog.ledger.register(VERSIONS[0])
     run()
 
 
 def _take(step: Step, catalog: Catalog, model: Model) -> None:
     match step:
-        case ("put", name, attribute, images):
-            _put(catalog, model, name, attribute, images)
-        case ("delete", name):
-            _delete(catalog, model, name)
+        case ("write", operations):
+            _change(catalog, model, operations)
         case ("open" | "settle" | "fail" as verb, collection, indexes):
             chosen = [model.seen[index % len(model.seen)] for index in indexes if model.seen]
             _write(verb, catalog, model, collection, chosen)
@@ -148,42 +177,69 @@ def _take(step: Step, catalog: Catalog, model: Model) -> None:
             _complete(verb, catalog, model, collection)
 
 
-def _put(catalog: Catalog, model: Model, name: str, attribute: int, images: list[NewImage] | None) -> None:
-    before = model.products.get(name)
-    product, is_new = catalog.products.put(name, "", "", {"a": attribute}, images)
-    assert is_new == (before is None)
-    assert catalog.products.get(name) == product
-    ids = [each.image_id for each in product.images]
-    if images is not None:
-        assert len(ids) == len({each.data for each in images})
-    elif before is not None:
-        assert ids == before[1]
-    for each in product.images:
-        if before and before[0] == attribute and before[1][each.position :][:1] == [each.image_id]:
-            assert each.revision == model.current[each.image_id]
-        else:
-            assert each.revision > model.highest.get(each.image_id, 0)
-    _forget_images(model, before)
-    model.products[name] = (attribute, ids)
-    model.current |= {each.image_id: each.revision for each in product.images}
-    model.highest |= {each.image_id: each.revision for each in product.images}
-    model.seen += catalog.ledger.items(name)
+def _change(catalog: Catalog, model: Model, operations: Sequence[Operation]) -> None:
+    outcomes = catalog.products.write(operations)
+    before = set(model.current.items())
+    works = {}
+    for operation, outcome in zip(operations, outcomes, strict=True):
+        name, previous = operation.product_id, model.products.get(operation.product_id)
+        if previous is None and not isinstance(operation, PutProduct):
+            assert isinstance(outcome, NotFound)
+            continue
+        assert isinstance(outcome, StoredProduct)
+        works[name] = outcome.work
+        for image in previous.images if previous else ():
+            del model.current[image.image_id]
+        if isinstance(operation, DeleteProduct):
+            assert outcome.product is None
+            del model.products[name]
+            continue
+        assert outcome.product is not None
+        assert outcome.created == (previous is None)
+        _check_product(operation, previous, outcome.product, model)
+        model.products[name] = outcome.product
+        model.current |= {each.image_id: each.revision for each in outcome.product.images}
+        model.highest |= model.current
+    assert catalog.products.get_many(["p", "q"]) == dict(sorted(model.products.items()))
+    left = before - set(model.current.items())
+    for collection, rows in model.ledger.items():
+        closed = {f"{key[0]}:{key[1]}" for key in left if rows.get(key, "open") != "open"}
+        assert closed == {key for work in works.values() for key in work.obsolete.get(collection, ())}
+        rows |= dict.fromkeys(left & rows.keys(), "open")
+        written = [
+            (each.image_id, each.revision)
+            for name in works.keys() & model.products.keys()
+            for each in model.products[name].images
+        ]
+        missing = [key for key in written if rows.get(key) != "settled"] if collection == ONE else []
+        found = [item for work in works.values() for item in work.missing.get(collection, ())]
+        assert sorted((item.image_id, item.revision) for item in found) == sorted(missing)
+        rows |= dict.fromkeys(missing, "open")
+    model.seen += [item for name in works for item in catalog.ledger.items(name)]
 
 
-def _delete(catalog: Catalog, model: Model, name: str) -> None:
-    before = model.products.pop(name, None)
-    try:
-        catalog.products.delete(name)
-    except NotFound:
-        assert before is None
+def _check_product(
+    operation: PutProduct | PatchProduct, previous: Product | None, product: Product, model: Model
+) -> None:
+    same = previous is not None and previous.attributes == product.attributes
+    if isinstance(operation, PatchProduct):
+        assert previous is not None
+        change = operation.changes.get("attributes", {})
+        merged = {} if change is None else {**previous.attributes, **change}
+        assert product.attributes == {key: each for key, each in merged.items() if each is not None}
+    if isinstance(operation, PatchProduct) or operation.images is None:
+        before = previous.images if previous else ()
+        assert [each.image_id for each in product.images] == [each.image_id for each in before]
     else:
-        assert before is not None
-    _forget_images(model, before)
-
-
-def _forget_images(model: Model, before: tuple[int, list[str]] | None) -> None:
-    for image in before[1] if before else []:
-        del model.current[image]
+        assert len(product.images) == len({each.data for each in operation.images})
+    places = (
+        {(each.image_id, each.position): each.revision for each in previous.images}
+        if previous and same
+        else {}
+    )
+    for each in product.images:
+        kept = places.get((each.image_id, each.position))
+        assert each.revision == kept or (kept is None and each.revision > model.highest.get(each.image_id, 0))
 
 
 def _write(verb: str, catalog: Catalog, model: Model, collection: str, items: Sequence[IndexItem]) -> None:
@@ -193,13 +249,14 @@ def _write(verb: str, catalog: Catalog, model: Model, collection: str, items: Se
         catalog.ledger.open(collection, items)
         rows |= dict.fromkeys(keys, "open")
     elif verb == "settle":
-        vanished = catalog.ledger.settle(collection, items)
+        vanished = catalog.ledger.settle({collection: items})[collection]
         settled = [key for key in keys if key in rows and model.current.get(key[0]) == key[1]]
         assert [(each.image_id, each.revision) for each in vanished] == [k for k in keys if k not in settled]
         rows |= dict.fromkeys(settled, "settled")
     else:
         catalog.ledger.fail(collection, [(each, NotFound("no file")) for each in items])
-        rows |= {key: "failed" for key in keys if rows.get(key) != "settled"}
+        current = model.current.items()
+        rows |= {key: "failed" if key in current else "open" for key in keys if rows.get(key) != "settled"}
 
 
 def _complete(verb: str, catalog: Catalog, model: Model, collection: str) -> None:
@@ -207,10 +264,10 @@ def _complete(verb: str, catalog: Catalog, model: Model, collection: str) -> Non
     if verb == "remove":
         obsolete = catalog.ledger.obsolete(collection, 100)
         removal = catalog.ledger.begin_removal(collection, obsolete, 0)
-        assert removal.keys == obsolete
-        catalog.ledger.end_removal(collection, removal)
+        assert removal.keys == sorted(obsolete)
+        catalog.ledger.end_removal({collection: removal})
         model.ledger[collection] = {
-            key: state for key, state in rows.items() if model.current.get(key[0]) == key[1]
+            key: state for key, state in rows.items() if f"{key[0]}:{key[1]}" not in obsolete
         }
     elif verb == "retry":
         failed = [key for key, state in rows.items() if state == "failed"]

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
+from catalog.captions import SqlCaptions
 from catalog.database import writing
 from catalog.opening import Catalog
-from catalog.products import SqlCaptions, SqlProducts
+from catalog.products import SqlProducts
 from catalog.tables import ProductRow
 from core.errors import Internal, InvalidInput, NotFound
 from core.types import CaptionCounts, NewImage

@@ -3,7 +3,6 @@
 Its logs are JSON, as in production, and it traces requests whose caller does, to a receiver of ours.
 """
 
-import asyncio
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from demo.run import put_products
 from demo.service import CONFIG, DemoService
 from tests.support.children import shown_on_failure
 from tests.support.servers import TraceReceiver, trace_receiver
+from vitrine import Vitrine
 
 SEED = 7
 PRODUCTS = 60
@@ -51,7 +51,8 @@ def service(traces: TraceReceiver, log_folder: Path, deliveries: Path) -> Iterat
         config = _configuration(home / "serve_config.yaml", log_folder, deliveries)
         with DemoService(home, free_port(), config) as running, shown_on_failure(running.log_file):
             running.wait_until_ready(timeout_s=300)
-            asyncio.run(put_products(running.base_url, demo_products(SEED, PRODUCTS)))
+            with Vitrine(running.base_url) as shop:
+                put_products(shop, demo_products(SEED, PRODUCTS))
             yield running
 
 

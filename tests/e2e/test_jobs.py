@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from demo.catalog import demo_products
-from demo.run import pending
 from demo.service import WEIGHTS, DemoService
+from tests.support.indexed import pending
 from tests.support.waiting import wait_until
 
 

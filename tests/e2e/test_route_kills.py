@@ -1,5 +1,7 @@
 """kill -9 of what brings requests to the gateway, in turns, while products are written, deleted and searched.
 
+Products are written one by one and in batches that also delete.
+
 Every answer is a success or a 503 in the form of all errors, and what was acknowledged holds. For 40 kills, which
 take about six minutes: `VITRINE_ROUTE_KILLS=40 .venv/bin/python -m pytest tests/e2e/test_route_kills.py`.
 """
@@ -18,9 +20,9 @@ import httpx
 import psutil
 import pytest
 
-from demo.run import stored_ids
 from demo.service import DemoService
 from tests.e2e.test_kills import recovered
+from tests.support.indexed import stored_ids
 from tests.support.traffic import image
 
 KILLS = int(os.environ.get("VITRINE_ROUTE_KILLS", "4"))
@@ -32,7 +34,10 @@ VICTIMS = {
 }
 SILENT = ("HAProxy", "HAProxy's manager")
 """While these are away nothing listens: Ray ends HAProxy with its manager."""
-METHODS = ("PUT", "DELETE", "POST", "GET")
+BATCH_PATH = "/v1/products:batch"
+BATCH = 4
+"""Products that one batch puts."""
+METHODS = ("PUT", "DELETE", "POST", "BATCH", "GET")
 SUCCESSES = 5
 """Of each kind, after which a kill counts as over."""
 PATIENCE_S = 120.0
@@ -60,7 +65,7 @@ class Load:
 
     @contextmanager
     def running(self) -> Iterator["Load"]:
-        actions = (self._write, self._write, self._delete, self._search, self._read)
+        actions = (self._write, self._write, self._delete, self._batch, self._search, self._read)
         threads = [threading.Thread(target=self._run, args=(action,)) for action in actions]
         for thread in threads:
             thread.start()
@@ -88,11 +93,14 @@ class Load:
         number = next(self._numbers)
         sku, data = f"route-{number}", image(number, side=96)
         body = {"attributes": {"sku": sku}, "images": [base64.b64encode(data).decode()]}
-        while not self._ask(client, "PUT", f"/v1/products/{sku}", body):
+        while self._ask(client, "PUT", f"/v1/products/{sku}", body) is None:
             if self._stop.is_set():
                 return
+        self._keep(sku, data)
+
+    def _keep(self, sku: str, data: bytes) -> None:
         self.kept[sku] = data
-        if number % 2:
+        if int(sku.rsplit("-", 1)[1]) % 2:
             self._to_delete.append(sku)
         else:
             self._lasting = sku
@@ -104,12 +112,46 @@ class Load:
         sku = self._to_delete.popleft()
         data = self.kept.pop(sku)
         true: tuple[int, ...] = ()
-        while not self._ask(client, "DELETE", f"/v1/products/{sku}", true=true):
+        while self._ask(client, "DELETE", f"/v1/products/{sku}", true=true) is None:
             if self._stop.is_set():
                 return
             # What was not acknowledged may have been done.
             true = (404,)
         self.deleted[sku] = data
+
+    def _batch(self, client: httpx.Client) -> None:
+        numbers = list(itertools.islice(self._numbers, BATCH))
+        files = {f"route-{number}": image(number, side=96) for number in numbers}
+        doomed = {}
+        if len(self._to_delete) >= STOCK:
+            sku = self._to_delete.popleft()
+            doomed[sku] = self.kept.pop(sku)
+        left: dict[str, dict[str, Any]] = {
+            sku: {
+                "op": "put",
+                "product_id": sku,
+                "attributes": {"sku": sku},
+                "images": [base64.b64encode(data).decode()],
+            }
+            for sku, data in files.items()
+        } | {sku: {"op": "delete", "product_id": sku} for sku in doomed}
+        gone: tuple[int, ...] = ()
+        while left and not self._stop.is_set():
+            answer = self._ask(client, "BATCH", BATCH_PATH, {"operations": list(left.values())})
+            results = [] if answer is None else answer.json()["results"]
+            for sku, result in zip(list(left), results, strict=answer is not None):
+                if result["status"] in (200, 201, 204) or (sku in doomed and result["status"] in gone):
+                    del left[sku]
+                    if sku in doomed:
+                        self.deleted[sku] = doomed[sku]
+                    else:
+                        self._keep(sku, files[sku])
+                elif result["status"] != 503:
+                    self.misleading.append(f"{sku} of a batch while {self.victim} is away: {result}")
+            # What was not acknowledged may have been done.
+            gone = (404,)
+            if left:
+                self._stop.wait(RETRY_S)
 
     def _search(self, client: httpx.Client) -> None:
         self._ask(client, "POST", "/v1/search", {"query": "a red checked dress", "limit": 3})
@@ -120,11 +162,11 @@ class Load:
 
     def _ask(
         self, client: httpx.Client, method: str, path: str, body: Any = None, true: tuple[int, ...] = ()
-    ) -> bool:
-        """Send a request and return whether it was done; the statuses in `true` also say so."""
+    ) -> httpx.Response | None:
+        """Send a request and return its answer if it was done; the statuses in `true` also say so."""
         request = f"{method} {path} while {self.victim} is away"
         try:
-            answer = client.request(method, path, json=body)
+            answer = client.request("POST" if method == "BATCH" else method, path, json=body)
         except httpx.TransportError as error:
             self.answers[method, "no answer"] += 1
             if self.victim not in SILENT:
@@ -132,12 +174,12 @@ class Load:
         else:
             if answer.is_success or answer.status_code in true:
                 self.answers[method, "success"] += 1
-                return True
+                return answer
             self.answers[method, str(answer.status_code)] += 1
             if not _is_outage_in_our_form(answer):
                 self.misleading.append(f"{request}: {answer.status_code} {answer.text[:300]!r}")
         self._stop.wait(RETRY_S)
-        return False
+        return None
 
 
 def _is_outage_in_our_form(answer: httpx.Response) -> bool:

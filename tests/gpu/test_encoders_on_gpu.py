@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.config import EncoderConfig
-from models.registry import load_encoder
+from models.encoder import load_encoder
 from tests.support.checkpoints import DEMO
 from tests.support.image_files import file, smooth
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from catalog.jobs import SqlJobs
 from catalog.opening import open_catalog
+from core.config import BulkConfig, FileImportConfig
 from core.errors import VitrineError
-from core.job_config import BulkConfig, FileImportConfig
 from core.types import Vector
 from jobs.build.build import build_collection
 from jobs.runner.cluster import connected

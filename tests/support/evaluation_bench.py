@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from catalog.opening import Catalog, open_catalog
+from core.config import BulkConfig, EvaluationConfig
 from core.index_rows import IndexRows
 from core.indexing import Indexer
-from core.job_config import BulkConfig, EvaluationConfig
 from core.jobs import EnsembleArgs, EvaluateArgs
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
 from jobs.evaluation.evaluate import evaluate

@@ -1,8 +1,14 @@
 """Odd attributes and odd filters on them, as hypothesis draws them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
+
+from core.filters import Kind
+
+Case = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+"""Attributes of some products, and filters."""
 
 ODD_NAMES = (
     "and", "or", "not", "in", "like", "exists", "is", "null", "true", "json_contains", "attributes", "key",
@@ -42,15 +48,34 @@ values = st.one_of(
     st.none(),
     st.just({"nested": [1]}),
 )
+DECLARED: Mapping[str, Kind] = {
+    "price": "number",
+    "a b": "string",
+    "漢": "bool",
+    "Price": "string",
+    "%41": "number",
+}
+"""Attributes that have fields of their own, beside others that have none."""
+_OF_KIND: Mapping[Kind, st.SearchStrategy[Any]] = {"string": texts, "number": numbers, "bool": st.booleans()}
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Attributes of some products, and filters that mostly speak of what these products have."""
-    used = draw(st.lists(names, min_size=1, max_size=3, unique=True))
-    products = draw(
-        st.lists(st.dictionaries(st.sampled_from(used), values, min_size=1), min_size=10, max_size=25)
+def cases(draw: st.DrawFn, declared: Mapping[str, Kind] | None = None) -> Case:
+    """Attributes of some products, and filters that mostly speak of what these products have.
+
+    Of `declared` attributes products have only values of the declared kind, or none.
+    """
+    used = draw(
+        st.lists(st.sampled_from([*declared]) if declared else names, min_size=1, max_size=3, unique=True)
     )
+    if declared:
+        used = [*dict.fromkeys([*used, draw(names)])]
+    drawn = {
+        name: st.one_of(_OF_KIND[declared[name]], st.none()) if declared and name in declared else values
+        for name in used
+    }
+    some_attributes = st.fixed_dictionaries({}, optional=drawn).filter(bool)
+    products = draw(st.lists(some_attributes, min_size=10, max_size=25))
     pairs = [
         (name, value)
         for product in products

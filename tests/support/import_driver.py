@@ -11,8 +11,8 @@ from typing import Any
 from catalog.fetching.connections import FetchLimits
 from catalog.jobs import SqlJobs
 from catalog.opening import Catalog, open_catalog
+from core.config import BulkConfig
 from core.errors import VitrineError
-from core.job_config import BulkConfig
 from core.jobs import ImportArgs
 from core.sources import ImportConfig
 from jobs.imports.run import import_products

@@ -6,9 +6,9 @@ It counts the inputs that it has encoded.
 from collections.abc import Sequence
 
 from core.errors import InvalidInput, ModelUnavailable, VitrineError
-from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, TokenCount, Vector
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Vector
 from models.config import CaptionConfig, EncoderConfig
-from models.registry import load_encoder
+from models.encoder import load_encoder
 
 
 class LocalEncoder:
@@ -29,10 +29,8 @@ class LocalEncoder:
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         info = await self.describe()
         self.encoded += len(inputs)
-        return Encoded(info, [self._one(item) for item in inputs])
-
-    async def count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        return self._encoder.count_tokens(texts)
+        tokens = self._encoder.count_tokens(inputs)
+        return Encoded(info, [self._one(item) for item in inputs], tokens=tokens)
 
     async def caption(self, images: Sequence[bytes]) -> Captioned:
         info = await self.describe()

@@ -11,9 +11,8 @@ import uvicorn
 
 from core.concurrency import widen_thread_pool
 from models.config import EncoderConfig
-from models.encoder import LocalEncoder
+from models.encoder import LocalEncoder, load_encoder
 from models.images import ImageLimits
-from models.registry import load_encoder
 from tests.support.local_service import local_service
 
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from catalog.opening import Catalog
+from core.config import BulkConfig
 from core.errors import Unavailable
 from core.indexing import Indexer
-from core.job_config import BulkConfig
 from core.types import EncoderInfo, NewImage
 from jobs.runner.context import JobRun, take_up
 from jobs.runner.settings import EncoderSettings, Settings

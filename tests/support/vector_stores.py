@@ -19,10 +19,11 @@ from core.filters import Filter, matches
 from core.ports import VectorStore
 from core.tcp_ports import free_port, free_ports
 from core.types import IndexItem, Vector, VectorRow
-from milvus.config import IndexConfig, MilvusConfig
+from milvus.config import IndexConfig, IndexedAttribute, MilvusConfig
 from milvus.memory import MemoryStore
 from milvus.store import MilvusStore
 from tests.support.children import Child
+from tests.support.filter_cases import DECLARED
 
 _ROOT = Path(__file__).parents[2]
 SERVER_HOME = _ROOT / ".venv-milvus"
@@ -186,6 +187,29 @@ def store(request: pytest.FixtureRequest) -> Iterator[VectorStore]:
     opened = MilvusStore(MilvusConfig(uri=uri, index=IndexConfig(index_type="FLAT")))
     yield opened
     opened.close()
+
+
+@pytest.fixture(params=["memory", "lite", "server"])
+def declaring_store(request: pytest.FixtureRequest) -> Iterator[VectorStore]:
+    """A vector store, exact on every engine, with fields for the attributes of `filter_cases.DECLARED`."""
+    if request.param == "memory":
+        yield MemoryStore(declared=DECLARED)
+        return
+    declared = tuple(IndexedAttribute(name=name, type=kind) for name, kind in DECLARED.items())
+    uri = request.getfixturevalue(f"{request.param}_uri")
+    opened = MilvusStore(
+        MilvusConfig(uri=uri, index=IndexConfig(index_type="FLAT"), indexed_attributes=declared)
+    )
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def declared(declaring_store: VectorStore) -> Iterator[str]:
+    """An empty collection of dimension 8 with fields for declared attributes, emptied after use."""
+    declaring_store.ensure_collection("contract_declared", 8)
+    yield "contract_declared"
+    declaring_store.delete("contract_declared", list(declaring_store.keys("contract_declared")))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from vitrine.cli.output import facts, table
 from vitrine.cli.service import JsonObject, Service, asks, json_option
 
 if TYPE_CHECKING:
-    from vitrine.schemas.products import Attribute
+    from vitrine.schemas.products import Attribute, PutProductResponse
 
 
 app = typer.Typer(no_args_is_help=True, help="Read, write and delete products.")
@@ -77,6 +77,32 @@ def put(
             attributes=attributes,
             images=images or ([] if remove_images else None),
         )
+    _show_written(service, written)
+
+
+@app.command()
+@asks
+def patch(
+    product_id: ProductId,
+    title: Annotated[str | None, typer.Option(help="A new title.")] = None,
+    description: Annotated[str | None, typer.Option(help="A new description.")] = None,
+    attributes: Annotated[
+        JsonObject | None,
+        json_option(help='Attributes to set, and with null to remove: {"price": 39, "sale": null}.'),
+    ] = None,
+    *,
+    service: Service,
+) -> None:
+    """Change some fields of a product; the others and the images stay."""
+    changes = {"title": title, "description": description, "attributes": attributes}
+    with service.client() as client:
+        written = client.patch_product(
+            product_id, {name: value for name, value in changes.items() if value is not None}
+        )
+    _show_written(service, written)
+
+
+def _show_written(service: Service, written: "PutProductResponse") -> None:
     shown = {
         "product": written.product.product_id,
         "created": written.created,

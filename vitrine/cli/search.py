@@ -237,9 +237,9 @@ def caption(
 def _embedded(
     send: Callable[[str, Sequence[str]], "EmbeddingsResponse"], model: str, inputs: Sequence[str], size: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    from core.batching import batched, batched_by_bytes
+    from core.batching import batched_by_bytes
 
-    for some in (batch for part in batched(inputs, size) for batch in batched_by_bytes(part, _file_bytes)):
+    for some in batched_by_bytes(inputs, _file_bytes, size):
         answer = send(model, some)
         for name, item in zip(some, answer.data, strict=True):
             facts = item.model_dump(include={"embedding", "error"}, exclude_none=True)

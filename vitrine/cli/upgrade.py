@@ -10,10 +10,9 @@ import typer
 from vitrine.cli.jobs import JobOptions
 from vitrine.cli.service import JsonObject, asks, json_option
 
-changed_option = partial(
+candidate_option = partial(
     typer.Option, rich_help_panel="Candidate, where it differs from what is configured", show_default=False
 )
-Changed = Annotated[str | None, changed_option()]
 Model = Annotated[str, typer.Option(help="A configured encoder.")]
 Fingerprint = Annotated[str | None, typer.Option(help="A version of the model; default: the one before.")]
 Apply = Annotated[
@@ -26,14 +25,18 @@ WaitS = Annotated[float, typer.Option("--wait-s", help="How long to wait for the
 class CandidateJob(JobOptions):
     """A job on a candidate: fields in which it differs from the encoder, those of `core.jobs.Candidate`."""
 
-    family: Changed = None
-    checkpoint: Changed = None
-    pretrained: Changed = None
-    revision: Changed = None
-    precision: Changed = None
-    int8_threshold: Annotated[float | None, changed_option()] = None
-    pooling: Changed = None
-    draft: Annotated[bool | None, changed_option()] = None
+    family: Annotated[str | None, candidate_option(help="Library that loads it.")] = None
+    checkpoint: Annotated[
+        str | None, candidate_option(help="Directory, hub id, or architecture with --pretrained.")
+    ] = None
+    pretrained: Annotated[str | None, candidate_option(help="Tag of its weights, for openclip.")] = None
+    revision: Annotated[str | None, candidate_option(help="Revision of a hub id.")] = None
+    precision: Annotated[str | None, candidate_option(help="Number format of its weights.")] = None
+    int8_threshold: Annotated[
+        float | None, candidate_option(help="Activations beyond which int8 multiplies in full.")
+    ] = None
+    pooling: Annotated[str | None, candidate_option(help="Pooling of its tokens.")] = None
+    draft: Annotated[bool | None, candidate_option(help="Decode JPEG files at a reduced size.")] = None
 
     @property
     def changes(self) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """Schemas of products, their images and their attributes."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
 
-from vitrine.schemas.base import RequestModel, ResponseModel
+from vitrine.schemas.base import ErrorDetail, RequestModel, ResponseModel
 
 IndexState = Literal["indexed", "pending", "failed"]
 ThumbnailSize = Literal["small", "large"]
+MAX_OPERATIONS = 1000
+"""Most operations of one batch."""
 
 
 class PutProductRequest(RequestModel):
@@ -22,6 +26,73 @@ class PutProductRequest(RequestModel):
         description="Images as base64, data URIs or http(s) URLs, in order; "
         "left out: keep those the product has.",
     )
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+def _refuse_images(_: Any) -> Any:
+    raise PydanticCustomError("images", "a patch leaves the images as they are; replace them by a put")
+
+
+class PatchProductRequest(BaseModel):
+    """A JSON merge patch (RFC 7396) of a product: what is left out stays, and null removes."""
+
+    # A null in a patch is not as left out, so no field has a default that a caller could send.
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_without_defaults)
+
+    title: str | None = None
+    description: str | None = None
+    attributes: dict[str, Any] | None = Field(
+        None, description="Attributes to set; those that are null are removed, all others stay."
+    )
+    images: SkipJsonSchema[Annotated[None, BeforeValidator(_refuse_images)]] = None
+
+
+class PutOperation(PutProductRequest):
+    """Create or replace a product, as `PUT /v1/products/{product_id}` does."""
+
+    op: Literal["put"]
+    product_id: str
+
+
+class PatchOperation(PatchProductRequest):
+    """Change some fields of a product, as `PATCH /v1/products/{product_id}` does."""
+
+    op: Literal["patch"]
+    product_id: str
+
+
+class DeleteOperation(RequestModel):
+    """Delete a product."""
+
+    op: Literal["delete"]
+    product_id: str
+
+
+def _op_tag(value: Any) -> str:
+    return f":{value.get('op')}" if isinstance(value, dict) else ""
+
+
+# Tags begin with a colon, so that an error's location tells them from field names.
+ProductOperation = Annotated[
+    Annotated[PutOperation, Tag(":put")]
+    | Annotated[PatchOperation, Tag(":patch")]
+    | Annotated[DeleteOperation, Tag(":delete")],
+    Discriminator(
+        _op_tag,
+        custom_error_type="op",
+        custom_error_message="an operation is an object with `op`: put, patch or delete",
+    ),
+]
+
+
+class ProductBatchRequest(RequestModel):
+    """Operations on products; each succeeds or fails alone. Those on one product apply in order."""
+
+    operations: list[ProductOperation] = Field(min_length=1, max_length=MAX_OPERATIONS)
 
 
 class ProductImage(ResponseModel):
@@ -63,6 +134,23 @@ class PutProductResponse(ResponseModel):
     product: Product
     created: bool
     index: dict[str, IndexStatus]
+
+
+class OperationResult(ResponseModel):
+    """The outcome of one operation of a batch: `index` of what was put or patched, or an `error`."""
+
+    product_id: str | None = Field(description="Null where the operation names no product.")
+    status: int = Field(description="The HTTP status that the operation alone would have.")
+    index: dict[str, IndexState] | None = Field(
+        None, description="For each model the worst state of the product's images."
+    )
+    error: ErrorDetail | None = None
+
+
+class ProductBatchResponse(ResponseModel):
+    """The outcomes of a batch's operations, in their order."""
+
+    results: list[OperationResult]
 
 
 class AttributeValue(ResponseModel):

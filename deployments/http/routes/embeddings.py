@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from catalog.fetching.fetcher import Fetcher
 from core.errors import InputTooLarge, InvalidInput, VitrineError
-from core.types import Encoded, EncoderInput, TokenCount, Vector
+from core.types import Encoded, EncoderInput, Vector
 from deployments.http.auth import READ
 from deployments.http.errors import WITH_BODY, WITH_KEY, error_body, fails
 from deployments.http.requests import (
@@ -113,13 +113,11 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
         raise InvalidInput(message).at("dimensions")
     given = [body.input] if isinstance(body.input, str) else body.input
     inputs = await _read_inputs(given, body.modality, service.fetcher)
-    encoded, count = await asyncio.gather(
-        service.embedder.embed(encoder, inputs), service.embedder.count_tokens(encoder, inputs)
-    )
+    encoded = await service.embedder.embed(encoder, inputs)
     _refuse_failures(encoded, together=body.fail == "together")
     request_id = request.state.request_id
     # Thousands of vectors take a while to write, during which other requests must not wait.
-    text = await asyncio.to_thread(_as_json, encoded, count, body.encoding_format, request_id)
+    text = await asyncio.to_thread(_as_json, encoded, body.encoding_format, request_id)
     return Response(text, media_type="application/json")
 
 
@@ -159,14 +157,18 @@ def _refuse_failures(encoded: Encoded, together: bool) -> None:
     raise error.at(f"input[{index}]")
 
 
-def _as_json(encoded: Encoded, count: TokenCount, encoding: EncodingFormat, request_id: str) -> str:
+def _as_json(encoded: Encoded, encoding: EncodingFormat, request_id: str) -> str:
     return EmbeddingsResponse(
         data=[
             _embedding_item(index, each, encoding, request_id) for index, each in enumerate(encoded.vectors)
         ],
         model=encoded.info.name,
         fingerprint=encoded.info.fingerprint,
-        usage=Usage(prompt_tokens=count.tokens, total_tokens=count.tokens, truncated_inputs=count.cut_texts),
+        usage=Usage(
+            prompt_tokens=encoded.tokens.tokens,
+            total_tokens=encoded.tokens.tokens,
+            truncated_inputs=encoded.tokens.cut_texts,
+        ),
         id=f"embd-{request_id}",
         created=int(time.time()),
     ).model_dump_json()

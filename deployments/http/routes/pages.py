@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from core.errors import NotFound
 from deployments.http.routes.images import matches
@@ -71,6 +72,12 @@ async def search_page(request: Request) -> Response:
 async def operations_page(request: Request) -> Response:
     """Return the operations page."""
     return _answer(request, _FILES["operations.html"])
+
+
+@router.get("/v1/openapi.json")
+def openapi_document(request: Request) -> JSONResponse:
+    """Return the OpenAPI document; in a thread, as no `async` function."""
+    return JSONResponse(request.app.openapi())
 
 
 @router.get("/web/{path:path}")

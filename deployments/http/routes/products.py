@@ -1,13 +1,14 @@
-"""Routes of products: put, get, list, delete, more like this."""
+"""Routes of products: put, patch, get, list, delete, more like this."""
 
 import asyncio
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import FiniteFloat
 
 from catalog.fetching.fetcher import Fetcher
+from catalog.products import Operation, PatchProduct, PutProduct
 from core.batching import batched
 from core.concurrency import DECODERS, run_in
 from core.errors import InputTooLarge, InvalidInput, VitrineError
@@ -17,13 +18,40 @@ from core.types import NewImage
 from deployments.http.auth import READ, WRITE
 from deployments.http.errors import WITH_BODY, WITH_KEY, fails
 from deployments.http.middleware import request_ends_at
-from deployments.http.requests import BodyRoute, Files, file_field, form, json_field, read_images, services
+from deployments.http.requests import (
+    MERGE_PATCH,
+    BodyRoute,
+    Files,
+    file_field,
+    form,
+    json_field,
+    read_images,
+    services,
+)
 from deployments.http.responses import product_response, search_response
+from deployments.services.assembly import Services
+from deployments.services.products import Written
 from models.images import ImageLimits, inspect_image
-from vitrine.schemas.products import IndexStatus, Product, PutProductRequest, PutProductResponse
+from vitrine.schemas.products import (
+    IndexStatus,
+    PatchProductRequest,
+    Product,
+    PutProductRequest,
+    PutProductResponse,
+)
 from vitrine.schemas.search import MAX_FALSE_MATCH_RATE, SCORE_THRESHOLD, SearchResponse
 
 _CHECKED_AT_ONCE = 4
+RESPOND_ASYNC = "respond-async"
+Wait = Annotated[
+    bool,
+    Query(
+        description="Whether the answer waits for the index; false: it comes as soon as the write is durable."
+    ),
+]
+Prefer = Annotated[
+    list[str] | None, Header(description="`respond-async`, as `wait=false`; the answer confirms it.")
+]
 router = APIRouter(
     prefix="/v1", tags=["products"], dependencies=[READ], responses=fails(*WITH_KEY), route_class=BodyRoute
 )
@@ -45,7 +73,13 @@ router = APIRouter(
     responses={201: {"model": PutProductResponse, "description": "Created."}, **fails(*WITH_BODY, 424)},
 )
 async def put_product(
-    product_id: str, request: Request, response: Response, body: PutProductRequest, files: Files
+    product_id: str,
+    request: Request,
+    response: Response,
+    body: PutProductRequest,
+    files: Files,
+    wait: Wait = True,
+    prefer: Prefer = None,
 ) -> PutProductResponse:
     """Store a product with its images, durably, and index it.
 
@@ -54,24 +88,35 @@ async def put_product(
     `images` removes them.
     The answer says per model whether the images are `indexed`, still `pending` or have `failed`.
     """
-    service = services(request)
-    sent: Sequence[str | bytes] | None = [file.data for file in files] or body.images
     if files and body.images is not None:
         raise InvalidInput("send images as files of the form field `images`").at("metadata.images")
-    if sent and len(sent) > service.max_images_per_product:
-        limit = service.max_images_per_product
-        raise InputTooLarge(f"a product may have at most {limit} images").at("images")
-    images = None if sent is None else await _read_and_check(sent, service.fetcher, service.image_limits)
-    written = await service.writes.put(product_id, body.title, body.description, body.attributes, images)
+    sent: Sequence[str | bytes] | None = [file.data for file in files] or body.images
+    operation = await put_operation(services(request), product_id, body, sent)
+    written = await _write(request, response, operation, wait, prefer)
     response.status_code = 201 if written.created else 200
-    return PutProductResponse(
-        product=product_response(written.product),
-        created=written.created,
-        index={
-            model: IndexStatus(state=_overall(states), images=states)
-            for model, states in written.index.items()
-        },
-    )
+    return _stored(written)
+
+
+@router.patch(
+    "/products/{product_id}",
+    summary="Change fields of a product",
+    dependencies=[WRITE],
+    openapi_extra={"requestBody": {"content": {MERGE_PATCH: {"schema": json_field(PatchProductRequest)}}}},
+    responses=fails(*WITH_BODY, 404),
+)
+async def patch_product(
+    product_id: str,
+    request: Request,
+    response: Response,
+    body: PatchProductRequest,
+    wait: Wait = True,
+    prefer: Prefer = None,
+) -> PutProductResponse:
+    """Change title, description or attributes of a product by a JSON merge patch (RFC 7396).
+
+    What is left out stays, the images too. An attribute that is null is removed. The answer is that of a put.
+    """
+    return _stored(await _write(request, response, patch_operation(product_id, body), wait, prefer))
 
 
 @router.get("/products/{product_id}", summary="Read a product", responses=fails(404))
@@ -134,6 +179,60 @@ async def similar_products(
     return search_response(found, request.state.request_id)
 
 
+def applied_wait(response: Response, wait: bool, prefer: Sequence[str] | None) -> bool:
+    """Return whether a write waits for the index, and confirm `Prefer: respond-async` (RFC 7240)."""
+    preferences = [
+        each.partition(";")[0].strip().lower() for line in prefer or () for each in line.split(",")
+    ]
+    if RESPOND_ASYNC not in preferences:
+        return wait
+    response.headers["Preference-Applied"] = RESPOND_ASYNC
+    return False
+
+
+async def _write(
+    request: Request, response: Response, operation: Operation, wait: bool, prefer: Sequence[str] | None
+) -> Written:
+    waits = applied_wait(response, wait, prefer)
+    (outcome,) = await services(request).writes.write([operation], waits)
+    if isinstance(outcome, VitrineError):
+        raise outcome
+    return outcome
+
+
+def _stored(written: Written) -> PutProductResponse:
+    assert written.product is not None, "only a delete leaves no product"
+    return PutProductResponse(
+        product=product_response(written.product),
+        created=written.created,
+        index={
+            model: IndexStatus(state=overall(states), images=states)
+            for model, states in written.index.items()
+        },
+    )
+
+
+async def put_operation(
+    service: Services, product_id: str, body: PutProductRequest, sent: Sequence[str | bytes] | None
+) -> PutProduct:
+    """Read and check the images of a put: files, base64, data URIs or URLs.
+
+    Raises:
+        InvalidInput, FetchFailed: one of them cannot be used; `param` names it.
+    """
+    if sent and len(sent) > service.max_images_per_product:
+        limit = service.max_images_per_product
+        raise InputTooLarge(f"a product may have at most {limit} images").at("images")
+    images = None if sent is None else await _read_and_check(sent, service.fetcher, service.image_limits)
+    return PutProduct(product_id, body.title, body.description, body.attributes, images)
+
+
+def patch_operation(product_id: str, body: PatchProductRequest) -> PatchProduct:
+    """Read a patch; the fields that the caller has left out are no changes."""
+    fields = {"title", "description", "attributes"}
+    return PatchProduct(product_id, body.model_dump(include=fields, exclude_unset=True))
+
+
 async def _read_and_check(
     sent: Sequence[str | bytes], fetcher: Fetcher, limits: ImageLimits
 ) -> list[NewImage]:
@@ -156,7 +255,7 @@ async def _check_image(index: int, data: bytes | VitrineError, limits: ImageLimi
     return NewImage(data, facts.media_type, facts.width, facts.height)
 
 
-def _overall(states: dict[str, IndexState]) -> IndexState:
+def overall(states: dict[str, IndexState]) -> IndexState:
     """Return the worst of the images' states."""
     order: list[IndexState] = ["failed", "pending"]
     return next((state for state in order if state in states.values()), "indexed")

@@ -171,7 +171,7 @@ def test_what_is_indexed_is_believed_only_when_asked(shop: Shop, keep_index: boo
     ledger.register(info("old"))
     items = ledger.missing(collection, 10)
     ledger.open(collection, items)
-    ledger.settle(collection, items)
+    ledger.settle({collection: items})
     shop.back_up()
     shop.come_back(keep_index=keep_index)
     counts = shop.catalog.ledger.counts(collection)
@@ -207,13 +207,13 @@ def test_the_files_that_are_copied_at_once_are_bounded_by_bytes(
     source, target = (FsspecBlobs(str(tmp_path / name)) for name in ("source", "target"))
     names = sorted(source.put(bytes([number]) * 1000) for number in range(256))
     held, most, lock = [0], [0], threading.Lock()
-    get, put = FsspecBlobs.get, FsspecBlobs.put
+    find, put = FsspecBlobs.find, FsspecBlobs.put
 
-    def get_and_count(blobs: FsspecBlobs, sha256: str) -> bytes:
+    def find_and_count(blobs: FsspecBlobs, sha256: str) -> bytes | None:
         with lock:
             held[0] += 1
             most[0] = max(most[0], held[0])
-        return get(blobs, sha256)
+        return find(blobs, sha256)
 
     def put_and_count(blobs: FsspecBlobs, data: bytes) -> str:
         sha256 = put(blobs, data)
@@ -221,7 +221,7 @@ def test_the_files_that_are_copied_at_once_are_bounded_by_bytes(
             held[0] -= 1
         return sha256
 
-    monkeypatch.setattr(FsspecBlobs, "get", get_and_count)
+    monkeypatch.setattr(FsspecBlobs, "find", find_and_count)
     monkeypatch.setattr(FsspecBlobs, "put", put_and_count)
     monkeypatch.setattr("catalog.backup.MAX_READ_BYTES", 1500)
     # One listing for all of them, so that the threads do not wait for the next.

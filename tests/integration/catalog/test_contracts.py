@@ -10,6 +10,7 @@ from tests.contracts.catalog_keyword_search import KeywordContract
 from tests.contracts.catalog_ledger import LedgerContract
 from tests.contracts.catalog_products import CaptionsContract, ProductsContract
 from tests.contracts.catalog_records import ApiKeysContract, ImportsContract, VersionsContract
+from tests.contracts.catalog_writes import WritesContract
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def on_postgres(catalog_config: CatalogConfig) -> None:
 
 TestDatabaseOnPostgres = DatabaseContract
 TestProductsOnPostgres = ProductsContract
+TestWritesOnPostgres = WritesContract
 TestCaptionsOnPostgres = CaptionsContract
 TestImageFilesOnPostgres = ImageFilesContract
 TestJobsOnPostgres = JobsContract

@@ -1,5 +1,6 @@
 """Images are written while their product changes: whoever takes turns, nothing is lost and nothing stays."""
 
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -9,15 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 
 from catalog.ledger import SqlLedger
 from catalog.opening import Catalog
+from catalog.products import (
+    DeleteProduct,
+    Operation,
+    PatchProduct,
+    PutProduct,
+    SqlProducts,
+    StoredProduct,
+)
 from core.index_rows import IndexRows
-from core.ports import Ledger
+from core.ports import Ledger, VectorStore
 from core.store_check import StoreCheck
-from core.types import EncoderInfo, IndexItem, VectorRow
+from core.types import EncoderInfo, IndexItem, IndexWork, Removal, Vector, VectorRow
 from milvus.memory import MemoryStore
-from tests.support.catalog_fixtures import RED, encoder
+from tests.support.catalog_fixtures import BLUE, RED, encoder
 
 INFO: EncoderInfo = encoder("fake")
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -103,55 +113,69 @@ def store() -> MemoryStore:
     return store
 
 
-def schedules() -> Iterator[tuple[str, int | None]]:
+def schedules(writes: int = WRITER_STEPS, removals: int = REMOVER_STEPS) -> Iterator[tuple[str, int | None]]:
     """Every order of turns of writer (w) and remover (r), and after how many steps the writer is killed."""
-    for killed_after in [None, *range(WRITER_STEPS)]:
-        steps = WRITER_STEPS if killed_after is None else killed_after
-        for removals in combinations(range(steps + REMOVER_STEPS), REMOVER_STEPS):
-            turns = ("r" if turn in removals else "w" for turn in range(steps + REMOVER_STEPS))
+    for killed_after in [None, *range(writes)]:
+        steps = writes if killed_after is None else killed_after
+        for turns_of_remover in combinations(range(steps + removals), removals):
+            turns = ("r" if turn in turns_of_remover else "w" for turn in range(steps + removals))
             yield "".join(turns), killed_after
+
+
+def unit() -> Vector:
+    vector = np.zeros(INFO.dimension, np.float32)
+    vector[0] = 1
+    return vector
 
 
 def write(rows: IndexRows, ledger: Ledger, items: Sequence[IndexItem]) -> None:
     """What the service and its jobs do with images that they found to be missing."""
-    vector = np.zeros(INFO.dimension, np.float32)
-    vector[0] = 1
     ledger.open(INFO.collection, items)
-    rows.write(INFO, [VectorRow(item, vector) for item in items])
+    rows.upsert(INFO, [VectorRow(item, unit()) for item in items])
+    rows.settle({INFO.collection: items})
 
 
-@pytest.mark.parametrize(
-    ("remover", "change"),
-    [("the gateway", "deleted"), ("the repair", "other attributes"), ("the gateway", "none")],
-)
-def test_in_every_order_of_writing_and_removing_the_collection_becomes_what_the_catalog_is(
-    remover: str, change: str, catalog: Catalog, store: MemoryStore
-) -> None:
-    # A clock that no stalled machine moves beyond the grace.
+@pytest.fixture
+def quick(catalog: Catalog) -> tuple[SqlLedger, SqlProducts]:
+    """A ledger and products that need not survive a power cut, by a clock that no stalled machine moves."""
+
+    def spare_the_disk(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(catalog.engine, "connect", spare_the_disk)
+    catalog.engine.dispose()
     ticks = count()
-    ledger = SqlLedger(catalog.engine, lambda: START + timedelta(microseconds=next(ticks)))
+
+    def clock() -> datetime:
+        return START + timedelta(microseconds=next(ticks))
+
+    return SqlLedger(catalog.engine, clock), SqlProducts(catalog.engine, catalog.blobs, clock)
+
+
+@pytest.mark.parametrize("change", ["deleted", "other attributes", "none"])
+def test_in_every_order_of_writing_and_repairing_the_collection_becomes_what_the_catalog_is(
+    change: str, quick: tuple[SqlLedger, SqlProducts], store: MemoryStore
+) -> None:
+    ledger, products = quick
     # Known for good, and asked without taking a turn: here it is about rows.
     check = StoreCheck(store, ledger)
     bare = IndexRows(store, ledger, check)
     for turns, killed_after in schedules():
-        catalog.products.put("p", "", "", {}, [RED])
+        products.put("p", "", "", {}, [RED])
         items = ledger.items("p")
 
         def writing(actor: Actor, items: Sequence[IndexItem] = items) -> None:
             actors_ledger = actor.wrap(ledger)
             write(IndexRows(actor.wrap(store), actors_ledger, check), actors_ledger, items)
 
-        def removing(actor: Actor, items: Sequence[IndexItem] = items) -> None:
+        def removing(actor: Actor) -> None:
             actor.wait()
             if change == "deleted":
-                catalog.products.delete("p")
+                products.delete("p")
             elif change == "other attributes":
-                catalog.products.put("p", "", "", {"color": "blue"}, None)
+                products.put("p", "", "", {"color": "blue"}, None)
             rows = IndexRows(actor.wrap(store), actor.wrap(ledger), check)
-            if remover == "the gateway":
-                rows.remove(INFO.collection, [item.key for item in items])
-            else:
-                rows.remove_obsolete(INFO.collection, grace_s=60)
+            rows.remove_obsolete(INFO.collection, grace_s=60)
 
         actors = {"w": Actor(writing), "r": Actor(removing)}
         for turn in turns:
@@ -161,13 +185,82 @@ def test_in_every_order_of_writing_and_removing_the_collection_becomes_what_the_
         for actor in actors.values():
             actor.finish()
         moment = f"{turns}, killed after {killed_after} steps"
-        if killed_after is None:
-            assert ledger.obsolete(INFO.collection, 10) == [], moment
-        bare.remove_obsolete(INFO.collection)
         write(bare, ledger, ledger.missing(INFO.collection, 10))
+        bare.remove_obsolete(INFO.collection)
         wanted = {item.key for item in ledger.items("p")}
         assert set(store.keys(INFO.collection)) == wanted, moment
         assert ledger.indexed(INFO.collection, sorted(wanted)) == wanted, moment
         if wanted:
-            catalog.products.delete("p")
+            products.delete("p")
+        bare.remove_obsolete(INFO.collection)
+
+
+CHANGES: dict[str, Operation] = {
+    "deleted": DeleteProduct("p"),
+    "other attributes": PatchProduct("p", {"attributes": {"color": "blue"}}),
+    "another image": PutProduct("p", "", "", {}, [BLUE]),
+}
+
+
+def index(rows: IndexRows, store: VectorStore, work: IndexWork) -> None:
+    """What the service does after a write has opened its rows."""
+    items, obsolete = work.missing.get(INFO.collection, ()), work.obsolete.get(INFO.collection, ())
+    if obsolete:
+        store.fetch(INFO.collection, obsolete)
+    rows.upsert(INFO, [VectorRow(item, unit()) for item in items])
+    rows.settle({INFO.collection: items})
+    if obsolete:
+        rows.finish([(INFO.collection, Removal(obsolete, work.begun_at))])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("killed", ["the first writer", "the second writer"])
+def test_in_every_order_of_two_writes_the_collection_becomes_what_the_catalog_is(
+    change: str, killed: str, quick: tuple[SqlLedger, SqlProducts], store: MemoryStore
+) -> None:
+    ledger, products = quick
+    ledger.register(INFO)
+    check = StoreCheck(store, ledger)
+    bare = IndexRows(store, ledger, check)
+    check.take()
+
+    def written(operation: Operation) -> IndexWork:
+        (stored,) = products.write([operation])
+        assert isinstance(stored, StoredProduct)
+        return stored.work
+
+    def indexing(actor: Actor, work: IndexWork) -> None:
+        index(IndexRows(actor.wrap(store), actor.wrap(ledger), check), actor.wrap(store), work)
+
+    for turns, killed_after in schedules(4, 5):
+        first_work = written(PutProduct("p", "", "", {}, [RED]))
+
+        def first(actor: Actor, work: IndexWork = first_work) -> None:
+            indexing(actor, work)
+
+        def second(actor: Actor) -> None:
+            actor.wait()
+            indexing(actor, written(CHANGES[change]))
+
+        killed_first = killed == "the first writer"
+        # The turns of the one that is killed are `w`.
+        actors = {"w" if killed_first else "r": Actor(first), "r" if killed_first else "w": Actor(second)}
+        for turn in turns:
+            actors[turn].step()
+        if killed_after is not None:
+            actors["w"].kill()
+        for actor in actors.values():
+            actor.finish()
+        moment = f"{turns}, killed after {killed_after} steps"
+        wanted = {item.key for item in ledger.items("p")}
+        if killed_after is None:
+            assert set(store.keys(INFO.collection)) == wanted, moment
+            assert ledger.obsolete(INFO.collection, 10) == [], moment
+        write(bare, ledger, ledger.missing(INFO.collection, 10))
+        bare.remove_obsolete(INFO.collection)
+        wanted = {item.key for item in ledger.items("p")}
+        assert set(store.keys(INFO.collection)) == wanted, moment
+        assert ledger.indexed(INFO.collection, sorted(wanted)) == wanted, moment
+        if wanted:
+            products.delete("p")
         bare.remove_obsolete(INFO.collection)

@@ -211,7 +211,8 @@ def test_a_product_deleted_while_it_is_encoded_leaves_no_orphan(shop: Shop) -> N
     shop.products.delete("red")
     rows = IndexRows(shop.store, shop.ledger)
     rows.remove_obsolete(info.collection)
-    rows.write(info, [VectorRow(items[0], np.ones(info.dimension, np.float32))])
+    rows.upsert(info, [VectorRow(items[0], np.ones(info.dimension, np.float32))])
+    rows.settle({info.collection: items})
     assert shop.keys() == set()
 
 
@@ -235,7 +236,7 @@ def test_removing_from_a_collection_that_was_lost_leaves_no_row(shop: Shop) -> N
     shop.store.drop_collection(collection)
     shop.products.delete("red")
     with pytest.raises(NotFound):
-        IndexRows(shop.store, shop.ledger).remove(collection, keys)
+        IndexRows(shop.store, shop.ledger).remove(collection, keys, grace_s=0)
     assert shop.ledger.obsolete(collection, 10) == []
 
 

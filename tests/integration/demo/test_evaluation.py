@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from core.job_config import EvaluationConfig
+from core.config import EvaluationConfig
 from core.jobs import EnsembleArgs
 from core.types import NewImage
 from demo.catalog import IMAGE_SIZE, demo_products

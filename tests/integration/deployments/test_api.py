@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from core.types import Encoded, EncoderInfo, EncoderInput
+from deployments.http.requests import MAX_FILES
 from milvus.memory import MemoryStore
 from tests.support.image_files import b64, png
 from tests.support.local_encoder import LocalEncoder
@@ -455,3 +456,10 @@ async def test_a_stream_without_a_length_is_cut_at_the_limit(shop: Shop) -> None
 
     answer = await shop.client.put("/v1/products/p", content=endless())
     assert answer.status_code == 413
+
+
+async def test_a_form_of_more_files_than_are_taken_is_refused(shop: Shop) -> None:
+    files = [("photo", (f"{number}.png", b"x")) for number in range(MAX_FILES + 1)]
+    answer = await shop.client.post("/v1/search", data={"request": "{}"}, files=files)
+    assert answer.status_code == 413
+    assert answer.json()["error"]["message"] == f"Too many files. Maximum number of files is {MAX_FILES}."

@@ -3,17 +3,19 @@
 import asyncio
 import io
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from sqlalchemy import event
 
 from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import Internal, Unavailable
-from core.indexing import CaptionReport
+from core.indexing import CaptionReport, Indexer
 from core.types import Encoded, EncoderInput, NewImage, row_key
 from deployments.config import IngestCaptions, RepairArgs
 from deployments.replicas import repair
@@ -158,6 +160,97 @@ def test_what_is_obsolete_goes_while_images_are_missing(
         await replica.stop()
 
     asyncio.run(scene())
+
+
+def test_with_nothing_to_do_it_only_asks_the_ledger(
+    args: RepairArgs,
+    catalog: Catalog,
+    encoders: dict[str, LocalEncoder],
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    catalog.products.put("one", "", "", {}, [image(1)])
+    never = {"full_pass_interval_s": 1e6, "sample_interval_s": 1e6, "file_interval_s": 1e6}
+    asked: Counter[str] = Counter()
+
+    def counted(of: object, name: str, what: str) -> None:
+        call = getattr(of, name)
+
+        def count(*arguments: object, **options: object) -> object:
+            asked[what] += 1
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(of, name, count)
+
+    async def scene() -> None:
+        replica = repair.RepairReplica(args.model_copy(update=never))
+        event.listen(replica._catalog.engine, "begin", lambda _: asked.update(["transactions"]))
+        counted(replica._catalog.ledger, "unsettled", "polls")
+        for name in ("has_collection", "marks", "alias_target", "upsert", "delete", "fetch"):
+            counted(store, name, "Milvus")
+        counted(encoders["quick"], "describe", "encoder")
+        await replica.reconfigure({"models": ["quick"]})
+        await until_indexed(catalog, encoders["quick"], 1)
+        async with asyncio.timeout(60):
+            while asked["polls"] < 5 or asked != {"polls": asked["polls"], "transactions": asked["polls"]}:
+                if asked["polls"] >= 5:
+                    asked.clear()
+                await asyncio.sleep(0.01)
+        await replica.stop()
+
+    asyncio.run(scene())
+
+
+def test_a_full_pass_finds_that_a_collection_was_lost(
+    args: RepairArgs, catalog: Catalog, encoders: dict[str, LocalEncoder], store: MemoryStore
+) -> None:
+    catalog.products.put("one", "", "", {}, [image(1)])
+    (stored,) = catalog.products.get("one").images
+
+    async def scene() -> None:
+        collection = (await encoders["quick"].describe()).collection
+        replica = repair.RepairReplica(args.model_copy(update={"full_pass_interval_s": 0.05}))
+        await replica.reconfigure({"models": ["quick"]})
+        await until_indexed(catalog, encoders["quick"], 1)
+        store.drop_collection(collection)
+        async with asyncio.timeout(60):
+            while not (
+                store.has_collection(collection)
+                and store.fetch(collection, [row_key(stored.image_id, stored.revision)])
+            ):
+                await asyncio.sleep(0.01)
+        await replica.stop()
+
+    asyncio.run(scene())
+
+
+def test_versions_that_do_not_serve_are_left_to_full_passes(
+    args: RepairArgs, catalog: Catalog, encoders: dict[str, LocalEncoder], store: MemoryStore
+) -> None:
+    indexer = Indexer(encoders["quick"], store, catalog.ledger, catalog.blobs)
+    passes = repair._Passes(indexer, indexer.index_missing, args)
+
+    def is_due(of_model: set[str], unsettled: set[str], full: bool = False) -> bool:
+        passes.wake(of_model, unsettled, full)
+        return passes._is_due.is_set()
+
+    async def made() -> None:
+        await passes.wait()
+        await passes.make()
+
+    assert is_due(set(), set()), "the first one is full"
+    asyncio.run(made())
+    assert indexer.serving is not None
+    serving = indexer.serving.collection
+    versions = {serving, "quick_former"}
+    assert not is_due(versions, {"slow_other"})
+    assert is_due(versions, {serving})
+    asyncio.run(made())
+    assert not is_due(versions, {"quick_former"}), "its images are missing as long as it does not serve"
+    assert is_due(versions | {"quick_new"}, {"quick_new"}), "which may serve by now"
+    asyncio.run(made())
+    assert not is_due(versions | {"quick_new"}, {"quick_new"})
+    assert is_due(versions, set(), full=True)
 
 
 def test_loops_begin_and_end_with_the_models_that_are_named(

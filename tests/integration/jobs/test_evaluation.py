@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.config import EvaluationConfig, QualityGateConfig
 from core.errors import Conflict, InvalidInput
-from core.job_config import EvaluationConfig, QualityGateConfig
 from core.jobs import EnsembleArgs, EvaluateArgs
 from core.types import NewImage
 from jobs.evaluation.evaluate import evaluate_job

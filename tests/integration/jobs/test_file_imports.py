@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from core.config import BulkConfig, FileImportConfig
 from core.errors import ConfigError, VitrineError
 from core.index_rows import IndexRows
-from core.job_config import BulkConfig, FileImportConfig
 from core.ports import VectorStore
 from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.build.file_import import FileImports, Staging
@@ -26,7 +26,7 @@ from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
 from milvus.schema import encode_rows
 from models.config import EncoderConfig
-from models.registry import load_encoder
+from models.encoder import load_encoder
 from tests.support.catalog_fixtures import sqlite_in
 from tests.support.upgrade_stage import Killed, Stage, job_settings, stage
 

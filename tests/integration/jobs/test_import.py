@@ -543,24 +543,46 @@ def test_images_at_private_addresses_are_not_fetched(bench: Bench) -> None:
 
 
 def test_an_import_waits_for_a_catalog_that_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    put, refusals = SqlProducts.put, [Unavailable("the catalog's database does not answer")] * 2
+    write, refusals = SqlProducts.write, [Unavailable("the catalog's database does not answer")] * 2
 
-    def put_later(self: SqlProducts, *args: Any) -> Any:
+    def write_later(self: SqlProducts, *args: Any) -> Any:
         if refusals:
             raise refusals.pop()
-        return put(self, *args)
+        return write(self, *args)
 
     monkeypatch.setattr("jobs.imports.run._BACKOFF_S", 0.01)
-    monkeypatch.setattr(SqlProducts, "put", put_later)
+    monkeypatch.setattr(SqlProducts, "write", write_later)
     result = bench.run(bench.manifest([{"product_id": f"p{n}"} for n in range(7)]))
-    assert numbers(result)["created"] + result["unchanged"] == 7
-    assert result["failed"] == 0
+    assert numbers(result) == {"created": 7}
     assert bench.catalog.products.counts() == (7, 0)
     refusals.extend([Unavailable("the catalog's database does not answer")] * 999)
     bulk = bench.settings.bulk.model_copy(update={"patience_s": 0.05})
     bench.settings = replace(bench.settings, bulk=bulk)
     with pytest.raises(Unavailable):
         bench.run(bench.manifest([{"product_id": "another"}]))
+
+
+@pytest.mark.parametrize(("max_bytes", "transactions"), [(1, 6), (2**20, 1)])
+def test_the_products_of_a_batch_are_written_together_as_far_as_their_bytes_allow(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, max_bytes: int, transactions: int
+) -> None:
+    write, written = SqlProducts.write, list[int]()
+
+    def note(self: SqlProducts, operations: Any, *args: Any) -> Any:
+        written.append(len(operations))
+        return write(self, operations, *args)
+
+    monkeypatch.setattr(SqlProducts, "write", note)
+    monkeypatch.setattr("jobs.imports.batch.MAX_ENCODE_BYTES", max_bytes)
+    imports = bench.settings.imports.model_copy(update={"batch_products": 64, "products_at_once": 1})
+    bench.settings = replace(bench.settings, imports=imports)
+    urls = [bench.shop.add(f"{n}.png", png(n)) for n in range(6)]
+    rows = [{"product_id": f"p{n}", "images": [url]} for n, url in enumerate(urls)]
+    assert numbers(bench.run(bench.manifest(rows))) == {"created": 6}
+    assert len(written) == transactions
+    written.clear()
+    assert numbers(bench.run(bench.manifest(rows))) == {"unchanged": 6}
+    assert written == []
 
 
 def test_a_cancelled_import_stops_and_goes_on_when_asked_again(bench: Bench) -> None:

@@ -2,21 +2,23 @@
 
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from catalog.opening import Catalog, open_catalog
-from core.errors import ConfigError
-from core.types import EncoderInfo
+from core.errors import ConfigError, VitrineError
+from core.filters import parse_filter
+from core.types import EncoderInfo, Vector
 from jobs.build.passes import ShardIndexer, ShardWork
-from milvus.config import MilvusConfig
+from milvus.config import IndexedAttribute, MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.registry import load_encoder
+from models.encoder import Encoder, Pixels, load_encoder
 from tests.support.catalog_fixtures import sqlite_in
 from tests.support.image_files import image
 
@@ -32,7 +34,8 @@ class Shop:
 
     def put(self, count: int) -> None:
         for number in range(count):
-            self.catalog.products.put(f"p{number}", "", "", {}, [image((number, 255 - number, 128))])
+            attributes = {"color": f"c{number % 3}", "number": number}
+            self.catalog.products.put(f"p{number}", "", "", attributes, [image((number, 255 - number, 128))])
 
     @property
     def info(self) -> EncoderInfo:
@@ -85,6 +88,47 @@ def test_an_image_that_cannot_be_read_fails_alone_and_is_not_tried_again(shop: S
     assert (result["indexed"], result["failed"], result["pending"]) == (8, 2, 0)
     assert shop.catalog.ledger.counts(shop.info.collection).failed == 2
     assert actor(ALL)["failed"] == 0
+
+
+def load_blind(config: EncoderConfig) -> Encoder:
+    """Load an encoder that can encode nothing."""
+    encoder = load_encoder(config)
+
+    def encode_images(_images: Sequence[Pixels]) -> list[Vector | VitrineError]:
+        raise AssertionError("this vector was to be copied")
+
+    encoder.encode_images = encode_images  # type: ignore[method-assign]
+    return encoder
+
+
+def test_a_build_with_other_indexed_attributes_copies_every_vector(shop: Shop) -> None:
+    shop.put(12)
+    several = {"color": ["red", "blue"]}
+    shop.catalog.products.put("several", "", "", several, [image((9, 9, 9))])
+    ShardIndexer(shop.work)(ALL)
+    color = IndexedAttribute(name="color", type="string")
+    declaring = shop.work.milvus.model_copy(update={"indexed_attributes": (color,)})
+    info = replace(shop.info, index_schema=declaring.index_schema)
+    store = MilvusStore(declaring)
+    result = ShardIndexer(replace(shop.work, milvus=declaring, info=info, load=load_blind))(ALL)
+    assert (result["indexed"], result["failed"], result["pending"]) == (12, 1, 0)
+    (failed,) = shop.catalog.quarantine.page(info.collection, 10)
+    assert "the attribute 'color' is a list; milvus.indexed_attributes declares it" in str(failed)
+    keys = list(store.keys(info.collection))
+    copied, original = store.fetch(info.collection, keys), store.fetch(shop.info.collection, keys)
+    assert len(keys) == 12
+    for key in keys:
+        np.testing.assert_array_equal(copied[key], original[key])
+    for filter in ({"color": "c1"}, {"not": {"color": "c1"}, "number": {"lt": 6}}):
+        pages = [
+            store.search_products(each.collection, copied[keys[0]], 20, parse_filter(filter))
+            for each in (info, shop.info)
+        ]
+        found = [{hit.product_id for hit in page} - {"several"} for page in pages]
+        assert found[0] == found[1]
+        assert 0 < len(found[0]) < 12
+    store.drop_collection(info.collection)
+    store.close()
 
 
 def test_other_weights_than_the_build_is_for_are_refused(shop: Shop) -> None:

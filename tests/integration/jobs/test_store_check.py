@@ -75,7 +75,7 @@ def context(run: JobRun, catalog: Catalog, milvus: MilvusConfig | None = None) -
         encoder = staticmethod(lambda _name, _candidate: None)
 
     settings: Any = AnySettings()
-    settings.milvus = milvus
+    settings.milvus = milvus or MilvusConfig(uri="http://127.0.0.1:1")
     return JobContext(run, settings, catalog)
 
 

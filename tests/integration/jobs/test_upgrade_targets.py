@@ -12,7 +12,7 @@ from catalog.image_files import PREFIXES
 from core.errors import ConfigError, Conflict, NotFound, Unavailable
 from core.jobs import Progress, PruneFilesArgs
 from core.types import EncoderInfo
-from jobs.evaluation.measures import QualityGateDecision
+from jobs.evaluation.result import QualityGateDecision
 from jobs.runner.context import JobContext, JobRun, take_up
 from jobs.runner.settings import EncoderSettings
 from jobs.upgrade.promote import Upgrade
@@ -65,6 +65,19 @@ def test_a_rollback_goes_to_the_version_that_it_names(shop: Stage) -> None:
     assert target(shop, fingerprint=info("candidate").fingerprint) == "candidate"
     with pytest.raises(NotFound, match="no version 000000000000"):
         target(shop, fingerprint="0" * 12)
+
+
+def test_a_rollback_does_not_go_to_the_same_weights_with_other_indexed_attributes(shop: Stage) -> None:
+    shop.build("new")
+    shop.promote("new")
+    now = replace(info("new"), index_schema="0123abcd")
+    shop.store.ensure_collection(now.collection, now.dimension)
+    shop.catalog.ledger.register(now)
+    shop.catalog.versions.retire(info("new").collection)
+    shop.store.set_alias(MODEL, now.collection)
+    with shop.job("rollback") as run:
+        found = version_to_return_to(shop.catalog, run.job, shop.live, now.index_schema)
+    assert found.checkpoint == "old"
 
 
 def test_a_rollback_that_died_after_the_alias_moved_does_not_go_forward_when_asked_again(shop: Stage) -> None:

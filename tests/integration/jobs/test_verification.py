@@ -27,8 +27,9 @@ from jobs.verification.verify import Verification
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
+from tests.support.catalog_fixtures import a_minute_ago
 from tests.support.local_encoder import LocalEncoder
-from tests.support.upgrade_stage import MODEL, Stage, info, job_settings, stage
+from tests.support.upgrade_stage import MODEL, Stage, image, info, job_settings, stage
 from tests.support.vector_stores import LiteProcess, wait_for
 
 LIVE = info("old").collection
@@ -194,8 +195,9 @@ def test_a_vector_whose_ledger_row_was_lost_is_not_lost_for_good(checked: Checke
 
 
 def test_images_that_are_missing_or_gone_are_followed(checked: Checked) -> None:
-    checked.shop.put("new")
-    checked.shop.catalog.products.delete("p1")
+    products = a_minute_ago(checked.shop.catalog)
+    products.put("new", "", "", {}, [image("new")])
+    products.delete("p1")
     assert checked.kinds() == {"missing_image": 1, "obsolete_row": 1}
     checked.assert_repaired()
 
@@ -258,7 +260,7 @@ def test_the_same_is_found_however_the_catalog_is_cut(
     stored = shop.store._collections[LIVE].rows
     stored[turned] = VectorRow(stored[turned].item, np.roll(stored[turned].vector, 1))
     stored["zz"] = VectorRow(_with(row.item, image_id="zz"), row.vector)
-    shop.catalog.products.delete(shop.catalog.products.image(gone.partition(":")[0]).product_id)
+    a_minute_ago(shop.catalog).delete(shop.catalog.products.image(gone.partition(":")[0]).product_id)
     whole = checked.look().report()
     monkeypatch.setattr("jobs.verification.verify._IMAGES_A_RANGE", 3)
     assert checked.look().report() == whole

@@ -5,25 +5,27 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from core.filters import MAX_CONDITIONS, MAX_DEPTH, matches, parse_filter
 from core.ports import VectorStore
 from core.types import IndexItem, VectorRow
 from milvus.config import IndexConfig, MilvusConfig
 from milvus.store import MilvusStore
-from tests.support.filter_cases import cases
+from tests.support.filter_cases import DECLARED, Case, cases
 from tests.support.vector_stores import best_scores, row, unit
 
 
-def test_any_filter_means_the_same_everywhere(store: VectorStore, collection: str) -> None:
+def check_agreement(store: VectorStore, collection: str, drawn: st.SearchStrategy[Case], count: int) -> None:
+    """Check that filters let the same products through in the store as in Python."""
     telling: list[bool] = []
 
     # Each example writes rows: making a failing one smaller would take minutes.
     @settings(
-        max_examples=40, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=count, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
     )
-    @given(cases())
-    def agree(case: tuple[list[dict[str, Any]], list[dict[str, Any]]]) -> None:
+    @given(drawn)
+    def agree(case: Case) -> None:
         products, filters = case
         rows = [
             VectorRow(IndexItem(f"i{n}", 1, f"p{n}", "0" * 64, attributes), unit(1, n))
@@ -40,6 +42,16 @@ def test_any_filter_means_the_same_everywhere(store: VectorStore, collection: st
 
     agree()
     assert sum(telling) > len(telling) / 20, "too few filters tell rows apart"
+
+
+def test_any_filter_means_the_same_everywhere(store: VectorStore, collection: str) -> None:
+    check_agreement(store, collection, cases(), 40)
+
+
+def test_any_filter_means_the_same_on_declared_attributes(
+    declaring_store: VectorStore, declared: str
+) -> None:
+    check_agreement(declaring_store, declared, cases(DECLARED), 60)
 
 
 def test_a_filter_of_many_conditions_is_evaluated(store: VectorStore, collection: str) -> None:

@@ -211,6 +211,20 @@ def test_every_call_is_logged_under_the_id_of_its_request(
     assert all(each["ms"] >= 0 for each in logged)
 
 
+def test_a_few_rows_are_flushed_without_another_write(folder: Path) -> None:
+    owner = owner_of(folder, flush_interval_s=0.01)
+    owner.start()
+    store = store_at(owner.address)
+    store.ensure_collection("one", 8)
+    for number in range(3):
+        before, deadline = set(folder.rglob("*.parquet")), time.monotonic() + 60
+        store.upsert("one", [row(f"i{number}", unit(1, number))])
+        while not set(folder.rglob("*.parquet")) - before:
+            assert time.monotonic() < deadline, "the row stays in memory"
+            time.sleep(0.01)
+    owner.stop()
+
+
 def test_readers_miss_no_row_while_rows_are_flushed(folder: Path) -> None:
     owner = owner_of(folder, flush_rows=20, flush_interval_s=0.05)
     owner.start()

@@ -9,9 +9,10 @@ from pymilvus import MilvusClient
 
 from catalog.product_rows import MAX_ID_CHARS
 from core.errors import Conflict, InputTooLarge, InvalidInput, NotFound
+from core.filters import parse_filter
 from core.ports import VectorStore
 from core.types import CollectionInfo
-from milvus.config import IndexConfig, MilvusConfig
+from milvus.config import IndexConfig, IndexedAttribute, MilvusConfig
 from milvus.store import MilvusStore
 from tests.support.vector_stores import row, unit
 
@@ -109,6 +110,46 @@ def test_what_cannot_work_is_refused_before_anything_is_written(store: VectorSto
             store.search_products(collection, vector, 1)
     with pytest.raises(InvalidInput):
         store.search_products(collection, unit(1), 0)
+
+
+def test_a_value_that_does_not_fit_its_declaration_is_refused_before_anything_is_written(
+    declaring_store: VectorStore, declared: str
+) -> None:
+    good = row("good", unit(1), price=1, Price="one", color=["red", "blue"])
+    for wrong in ({"price": "1"}, {"price": [1]}, {"Price": 1}, {"漢": 1}, {"Price": "x" * 1025}):
+        with pytest.raises(InvalidInput, match=r"milvus\.indexed_attributes"):
+            declaring_store.upsert(declared, [good, row("bad", unit(1), **wrong)])
+    assert list(declaring_store.keys(declared)) == []
+    longest = "漢" * 1024
+    declaring_store.upsert(declared, [good, row("long", unit(1), "long", Price=longest)])
+    found = declaring_store.search_products(declared, unit(1), 5, parse_filter({"Price": longest}))
+    assert [hit.product_id for hit in found] == ["long"]
+
+
+@pytest.mark.parametrize("engine", ["lite", "server"])
+def test_a_collection_keeps_its_fields_whatever_a_store_declares(
+    engine: str, request: pytest.FixtureRequest
+) -> None:
+    uri = request.getfixturevalue(f"{engine}_uri")
+    color = (IndexedAttribute(name="color", type="string"),)
+    made = MilvusStore(MilvusConfig(uri=uri, indexed_attributes=color))
+    other = MilvusStore(MilvusConfig(uri=uri))
+    made.ensure_collection("with_color", 8)
+    if engine == "server":
+        client = MilvusClient(uri)
+        assert set(client.list_indexes("with_color")) == {"attribute_color", "embedding"}
+        client.close()
+    other.ensure_collection("with_color", 8)
+    other.upsert("with_color", [row(name, unit(1), name, color=name, size=1) for name in ("red", "blue")])
+    for store in (made, other):
+        for filter in ({"color": "red"}, {"not": {"color": "blue"}}, {"color": {"gte": "m"}, "size": 1}):
+            hits = store.search_products("with_color", unit(1), 5, parse_filter(filter))
+            assert [hit.product_id for hit in hits] == ["red"]
+        hits = store.score_products("with_color", unit(1), ["red", "blue"], parse_filter({"color": "blue"}))
+        assert [hit.product_id for hit in hits] == ["blue"]
+    made.drop_collection("with_color")
+    made.close()
+    other.close()
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "1digit", "dash-ed", "sp ace", "x" * 256, "ü"])

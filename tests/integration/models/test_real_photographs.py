@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.config import EncoderConfig
-from models.registry import load_encoder
+from models.encoder import load_encoder
 from tests.support.checkpoints import DEMO
 from tests.support.corpora import debian
 

@@ -2,12 +2,15 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.code_blocks import README_URL, ROOT, code_blocks
 from tests.support.documented_service import image
 from tests.support.vitrine_stand import COLORS, Stand
 from vitrine.async_client import AsyncVitrine
+from vitrine.batches import NewProduct
 from vitrine.client import Vitrine
 from vitrine.errors import Conflict, NotFound
 from vitrine.errors import InvalidRequest as Invalid
@@ -159,3 +162,31 @@ def test_images_may_stand_behind_urls(shop: Vitrine) -> None:
     with pytest.raises(Invalid) as caught:
         shop.put_product("p", images=[image("#102030"), "http://127.0.0.1/a.png"])
     assert caught.value.param == "images[1]"
+
+
+def test_many_products_are_put_patched_and_deleted(shop: Vitrine) -> None:
+    products = (NewProduct(f"p{number}", images=[image("#102030")]) for number in range(5))
+    summary = shop.put_products([*products, NewProduct("broken", images=[b"no image"])], max_operations=2)
+    assert (summary.created, summary.done, [each.product_id for each in summary.errors]) == (5, 6, ["broken"])
+    assert shop.put_products([NewProduct("p0", title="again")]).updated == 1
+    assert shop.patch_products({"p1": {"title": "new"}, "none": {}}.items()).updated == 1
+    assert shop.patch_product("p1", {"attributes": {"price": 3}}).product.title == "new"
+    gone = shop.delete_products(["p2", "p3", "none"])
+    assert (gone.deleted, [each.status for each in gone.errors]) == (2, [404])
+    assert [each.product_id for each in shop.products()] == ["p0", "p1", "p4"]
+
+
+def test_the_program_of_the_page_about_the_api_works_as_written(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (program,) = [block.text for block in code_blocks("docs/api.md") if block.language == "python"]
+    names: dict[str, Any] = {}
+    exec(program.replace(README_URL, stand.url), names)
+    assert capsys.readouterr().out.splitlines()[-1] == "250 products"
+    assert (names["summary"].created, names["summary"].errors) == (250, [])
+    shop = names["shop"]
+    assert len(list(shop.products())) == 100
+    assert shop.product("hat-7").attributes == {"price": 15}
+    assert shop.product("hat-8").attributes == {"price": 9}
+    shop.close()

@@ -8,9 +8,9 @@ from benchmarks import weights
 from benchmarks.scale import __main__ as scale
 from benchmarks.scale import arithmetic
 from benchmarks.scale.inputs import INPUTS, MODELS
-from core.job_config import BulkConfig
+from core.config import BulkConfig
+from milvus.collections import _DEFAULT_PARAMS
 from milvus.config import IndexConfig
-from milvus.store import _DEFAULT_PARAMS
 
 DOCS = Path(__file__).parents[3] / "docs"
 

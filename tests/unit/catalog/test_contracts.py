@@ -17,9 +17,11 @@ from tests.contracts.catalog_keyword_search import KeywordContract
 from tests.contracts.catalog_ledger import LIVE, LedgerContract
 from tests.contracts.catalog_products import CaptionsContract, ProductsContract
 from tests.contracts.catalog_records import ApiKeysContract, ImportsContract, VersionsContract
-from tests.support.catalog_fixtures import BLUE, RED
+from tests.contracts.catalog_writes import WritesContract
+from tests.support.catalog_fixtures import BLUE, RED, encoder
 
 TestProductsOnSqlite = ProductsContract
+TestWritesOnSqlite = WritesContract
 TestCaptionsOnSqlite = CaptionsContract
 TestImageFilesOnSqlite = ImageFilesContract
 TestJobsOnSqlite = JobsContract
@@ -63,11 +65,11 @@ class TestLedgerOnSqlite(LedgerContract):
         keys = [item.key for item in items]
         catalog.ledger.open(LIVE, items)
         plans = explained(catalog)
-        catalog.ledger.settle(LIVE, items)
+        catalog.ledger.settle({LIVE: items})
         catalog.ledger.indexed(LIVE, keys)
-        catalog.ledger.settled(LIVE, [item.image_id for item in items])
+        catalog.ledger.copies(encoder(), [item.image_id for item in items])
         removal = catalog.ledger.begin_removal(LIVE, keys, 0)
-        catalog.ledger.end_removal(LIVE, replace(removal, keys=keys))
+        catalog.ledger.end_removal({LIVE: replace(removal, keys=keys)})
         reads = [plan for plan in plans if "embeddings" in plan]
         assert len(reads) == 7
         assert [plan for plan in reads if "image_id=?" not in plan] == []

@@ -17,7 +17,7 @@ from demo.training.command import embed_images, embed_texts, options
 from demo.training.dataset import INPUT_SIZE, LabeledImages, training_images
 from demo.training.optimization import Schedule, contrastive_loss, fitting
 from models.config import EncoderConfig, Family
-from models.registry import load_encoder
+from models.encoder import load_encoder
 
 
 def test_a_tenth_of_the_garments_is_never_trained() -> None:

@@ -19,12 +19,12 @@ from ray.serve.exceptions import (
 from core.errors import DeadlineExceeded, Internal, InvalidInput, ModelUnavailable
 from core.ports import EncoderClient
 from core.search import ModelSearch
-from core.types import PROBE
+from core.types import PROBE, Encoded
 from deployments.http.errors import status_of
 from deployments.http.middleware import Deadline, ending_at, within_deadline
 from deployments.observability.telemetry import called
 from deployments.replicas.encoder import EncoderReplica
-from deployments.replicas.handles import DeploymentHandle
+from deployments.replicas.handles import DeploymentHandle, HandleEncoder
 from milvus.memory import MemoryStore
 from models.config import EncoderConfig
 
@@ -213,6 +213,15 @@ async def test_a_call_gets_what_is_left_of_its_request() -> None:
     assert 1 < limits["thread"] <= limits["call"] < 59.96
     assert limits["short call"] == 0.01
     assert limits["after the answer"] == within_deadline(30) == 30
+
+
+async def test_versions_carry_the_index_schema_of_the_service(connect: Any) -> None:
+    info = EncoderReplica(EncoderConfig(name="model", family="fake", checkpoint="")).describe
+    encoder = HandleEncoder("model", 5, index_schema="0123abcd")
+    served = await info()
+    encoder._replicas, _ = connect(served, Encoded(served, []))
+    assert (await encoder.describe()).collection == f"model_{served.fingerprint}_0123abcd"
+    assert (await encoder.encode([])).info == await encoder.describe()
 
 
 async def test_a_circuit_breaker_asks_the_model_itself_and_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,6 +223,15 @@ MISTAKES: dict[str, tuple[tuple[str, str], str, str]] = {
         "applications[4].args.milvus.uri (ensemble): nothing listens on unix:/srv/vitrine/milvus.sock: the "
         "application of Milvus Lite has unix:/srv/vitrine/lite.sock",
     ),
+    "other indexed attributes than the gateway": (
+        (
+            "      milvus: *milvus\n    d",
+            "      milvus:\n        uri: unix:${VITRINE_HOME}/milvus.sock\n"
+            "        indexed_attributes: [{name: color, type: string}]\n    d",
+        ),
+        "indexed_attributes:",
+        "applications[5].args.milvus.indexed_attributes (repair): this must be as in the gateway's args",
+    ),
     "no key on a network": (
         ("host: 127.0.0.1", "host: 0.0.0.0"),
         "args:",

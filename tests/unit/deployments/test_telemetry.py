@@ -26,9 +26,8 @@ from deployments.observability.metrics import (
 from deployments.observability.telemetry import (
     ServeLogHandler,
     answer_headers,
-    apart_from_request,
     as_request,
-    as_request_of_caller,
+    called,
     error_type,
     id_headers,
     mark_failed,
@@ -182,17 +181,8 @@ def test_the_rest_of_what_serve_knows_stays() -> None:
         assert _get_serve_request_context().request_id == "shop-17"
 
 
-def test_work_apart_from_a_request_has_its_id_and_is_not_canceled_with_it() -> None:
-    with in_serve("a"), as_request("shop-17"):
-        of_request = _get_serve_request_context()._internal_request_id
-        with apart_from_request():
-            assert _get_serve_request_context().request_id == current_request_id() == "shop-17"
-            assert _get_serve_request_context()._internal_request_id not in ("", of_request)
-        assert _get_serve_request_context()._internal_request_id == of_request
-
-
 def test_a_replica_works_for_the_request_of_its_caller() -> None:
-    with in_serve("shop-17"), as_request_of_caller():
+    with in_serve("shop-17"), called("encode", "openclip", 1):
         assert current_request_id() == "shop-17"
 
 

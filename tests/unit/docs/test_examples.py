@@ -8,7 +8,7 @@ import yaml
 
 from core.filters import parse_filter
 from core.jobs import KINDS
-from jobs.evaluation.labels import read_table
+from jobs.evaluation.queries import read_table
 from models.config import EncoderConfig
 from tests.support.code_blocks import code_blocks
 from vitrine.schemas.products import PutProductRequest

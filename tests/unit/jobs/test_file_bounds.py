@@ -52,7 +52,7 @@ def test_files_that_are_checked_at_once_are_bounded_by_bytes(
 
     monkeypatch.setattr("jobs.verification.checks._reading", counted)
     monkeypatch.setattr("jobs.verification.checks.MAX_READ_BYTES", most_bytes)
-    catalog = cast(Catalog, SimpleNamespace(blobs=SimpleNamespace(get=get)))
+    catalog = cast(Catalog, SimpleNamespace(blobs=SimpleNamespace(find=get)))
     images = [StoredImage(name, "p", name, 1000) for name in contents]
     with ThreadPoolExecutor(8) as pool:
         found = check_files(catalog, images, lambda _: True, pool)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from pydantic import ValidationError
@@ -11,9 +12,8 @@ from jobs.runner.start import work_of
 from models.config import EncoderConfig
 
 
-def test_every_kind_of_job_has_work_to_do() -> None:
-    for kind in KINDS:
-        assert callable(work_of(kind))
+def test_every_kind_of_job_has_work_that_takes_its_arguments() -> None:
+    assert {kind: get_type_hints(work_of(kind))["args"] for kind in KINDS} == KINDS
 
 
 def test_a_candidate_names_fields_of_an_encoder_alone() -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from core.errors import ConfigError, Unavailable
 from core.jobs import EvaluateArgs
-from jobs.evaluation.measures import QualityGateDecision
+from jobs.evaluation.result import QualityGateDecision
 from jobs.runner.context import JobContext
 from jobs.runner.settings import EncoderSettings, deploy, serve_details
 from jobs.upgrade.promote import compare

@@ -11,10 +11,10 @@ from pymilvus import MilvusException
 
 import milvus
 from core.errors import ConfigError, NotFound, StoreUnavailable
+from milvus.collections import point_alias
 from milvus.config import MilvusConfig
 from milvus.connection import ALIAS_NOT_FOUND, NOT_FOUND, Connection
 from milvus.lite import LiteOwner
-from milvus.store import _point_alias
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_a_collection_that_is_missing_is_not_found(connection: Connection) -> No
 def test_an_alias_is_not_made_because_something_else_fails(failing: str, connection: Connection) -> None:
     client = Mock(**{f"{failing}.side_effect": MilvusException(1100, "no permission")})
     with pytest.raises(StoreUnavailable):
-        connection.call(lambda _, left_s: _point_alias(client, "live", "live_1", left_s))
+        connection.call(lambda _, left_s: point_alias(client, "live", "live_1", left_s))
     client.create_alias.assert_not_called()
 
 
 @pytest.mark.parametrize("code", [NOT_FOUND, ALIAS_NOT_FOUND])
 def test_an_alias_that_is_missing_is_made(code: int) -> None:
     client = Mock(**{"describe_alias.side_effect": MilvusException(code, "no alias")})
-    _point_alias(client, "live", "live_1", 1)
+    point_alias(client, "live", "live_1", 1)
     client.create_alias.assert_called_once_with("live_1", "live", timeout=1)

@@ -1,7 +1,6 @@
 """Files of rows hold what an upsert would send, in the layout that Milvus imports."""
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.errors import InvalidInput
+from core.filters import Kind
 from core.types import IndexItem, VectorRow
 from milvus.bulk_import import RowFile, read_rows
 from milvus.schema import encode_rows
@@ -49,8 +49,7 @@ def test_a_file_holds_what_an_upsert_sends(tmp_path: Path) -> None:
     some = rows(2500)
     table = pq.read_table(written(tmp_path, some)).to_pylist()
     sent = encode_rows(some, 8)
-    assert [json.loads(row["attributes"]) for row in table] == [row["attributes"] for row in sent]
-    for name in ("key", "image_id", "revision", "product_id"):
+    for name in ("key", "image_id", "revision", "product_id", "attributes"):
         assert [row[name] for row in table] == [row[name] for row in sent]
     assert np.array_equal([row["embedding"] for row in table], [row["embedding"] for row in sent])
 
@@ -62,6 +61,23 @@ def test_a_file_is_read_back_a_row_group_at_a_time(tmp_path: Path) -> None:
     assert [len(group) for group in groups] == [1000, 1000, 500]
     read = [row for group in groups for row in group]
     for row, sent in zip(read, encode_rows(some, 8), strict=True):
+        assert np.array_equal(row.pop("embedding"), sent.pop("embedding"))
+        assert row == sent
+
+
+def test_a_file_has_columns_for_declared_attributes(tmp_path: Path) -> None:
+    declared: dict[str, Kind] = {"color": "string", "price": "number", "ok": "bool", "other": "number"}
+    file = RowFile(tmp_path / "rows.parquet", 8, declared)
+    some = rows(3)
+    file.append(some)
+    file.close()
+    types = {field.name: str(field.type) for field in pq.read_table(file.path).schema}
+    assert types["attribute_color"] == "string"
+    assert types["attribute_price"] == types["attribute_other"] == "double"
+    assert types["attribute_ok"] == "int8"
+    with file.path.open("rb") as opened:
+        (read,) = read_rows(opened)
+    for row, sent in zip(read, encode_rows(some, 8, declared), strict=True):
         assert np.array_equal(row.pop("embedding"), sent.pop("embedding"))
         assert row == sent
 

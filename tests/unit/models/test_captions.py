@@ -14,8 +14,7 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 from core.errors import ConfigError, InvalidInput, UnsupportedModality
 from models import blip2, huggingface
 from models.config import CaptionConfig, EncoderConfig
-from models.encoder import Encoder
-from models.registry import load_encoder
+from models.encoder import Encoder, load_encoder
 from tests.support.checkpoints import DEMO, Language, captioner, remove_language_shards
 from tests.support.image_files import file, smooth
 

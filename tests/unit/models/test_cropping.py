@@ -9,8 +9,8 @@ from PIL import Image
 from core.errors import InputTooLarge
 from core.types import Box, Cropped
 from models.config import EncoderConfig
+from models.encoder import load_encoder
 from models.images import Decoded, ImageLimits, crop
-from models.registry import load_encoder
 from tests.support.image_files import decode_image, file, rotated_jpeg, smooth
 
 LIMITS = ImageLimits()

@@ -14,10 +14,9 @@ from PIL import Image
 from core.errors import ConfigError, Internal, InvalidImage, InvalidInput, ModelUnavailable, VitrineError
 from core.types import EncoderInfo, EncoderInput, Vector
 from models.config import EncoderConfig
-from models.encoder import Encoder, LocalEncoder, Pixels, answer_each
+from models.encoder import Encoder, LocalEncoder, Pixels, answer_each, load_encoder
 from models.images import Decoded, ImageLimits
 from models.preprocessing import Preprocessing
-from models.registry import load_encoder
 from models.torch_encoder import Placement, TorchEncoder, Towers
 from tests.support.image_files import file, png
 

@@ -11,9 +11,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from models.config import EncoderConfig
-from models.fingerprint import fingerprint
+from models.encoder import fingerprint, load_encoder
 from models.preprocessing import Preprocessing
-from models.registry import load_encoder
 from models.torch_encoder import TorchEncoder, Towers, place
 from tests.support import checkpoints
 
@@ -49,7 +48,7 @@ def test_it_is_the_same_in_another_process_under_another_path_and_thread_count(
     here = of(checkpoint)
     checkpoint.rename(moved)
     probe = (
-        "import sys; from models.config import EncoderConfig; from models.registry import load_encoder;"
+        "import sys; from models.config import EncoderConfig; from models.encoder import load_encoder;"
         "print(load_encoder(EncoderConfig(name='other', family='dinov2', checkpoint=sys.argv[1], threads=1,"
         " device='auto', max_batch_size=3)).info.fingerprint)"
     )

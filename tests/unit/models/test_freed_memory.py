@@ -12,7 +12,7 @@ PAGES = MIB * 2**20 // 4096
 FAULTS_OF_ROUNDS = f"""
 import resource
 import torch
-from models.registry import keep_freed_memory
+from models.encoder import keep_freed_memory
 
 def one_round():
     torch.ones({MIB} * 2**18)

@@ -13,8 +13,7 @@ import pytest
 from core.errors import VitrineError
 from core.types import Vector
 from models.config import EncoderConfig
-from models.encoder import Encoder
-from models.registry import load_encoder
+from models.encoder import Encoder, load_encoder
 
 DEMO = Path(__file__).parents[3] / "demo"
 PINNED = Path(__file__).with_name("golden_vectors.json")

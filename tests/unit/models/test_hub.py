@@ -13,8 +13,7 @@ from models import checkpoint
 from models.blip2 import is_embedding_key
 from models.checkpoint import weight_files
 from models.config import EncoderConfig
-from models.encoder import Encoder
-from models.registry import load_encoder
+from models.encoder import Encoder, load_encoder
 from tests.support import checkpoints
 from tests.support.checkpoints import DEMO, fill
 from tests.support.image_files import file, smooth

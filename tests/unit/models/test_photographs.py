@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.config import EncoderConfig
-from models.encoder import Encoder
+from models.encoder import Encoder, load_encoder
 from models.images import ImageLimits, decoding
-from models.registry import load_encoder
 from tests.support.checkpoints import DEMO
 from tests.support.image_files import decode_image, file, rotated_jpeg
 

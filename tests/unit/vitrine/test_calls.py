@@ -3,8 +3,8 @@
 import asyncio
 import inspect
 import json
-from collections.abc import Callable, Iterator
-from typing import Any, get_args, get_type_hints
+from collections.abc import AsyncIterable, Callable, Iterator
+from typing import Any, get_args, get_origin, get_type_hints
 
 import httpx
 import pytest
@@ -15,6 +15,7 @@ import core.jobs
 from deployments.http.app import describe
 from vitrine import query
 from vitrine.async_client import AsyncVitrine
+from vitrine.batches import NewProduct
 from vitrine.client import Vitrine
 from vitrine.schemas import operations, products, search
 
@@ -26,7 +27,10 @@ FOR_OTHER_CLIENTS = {
     ("get", "/.well-known/live"),
     ("get", "/.well-known/ready"),
 }
-PLACEHOLDERS: dict[str, Any] = {"image": b"{}", "images": [b"{}"], "texts": ["{}"]}
+PLACEHOLDERS: dict[str, Any] = {
+    **{"image": b"{}", "images": [b"{}"], "texts": ["{}"], "changes": {"title": "{}"}},
+    **{"products": [NewProduct("{}")], "patches": [("{}", {"title": "{}"})], "product_ids": ["{}"]},
+}
 LOCAL = {"close"}
 SENDS_SEVERAL = {"products", "errors", "follow", "wait"}
 
@@ -37,6 +41,18 @@ def methods(client: Vitrine | AsyncVitrine) -> Iterator[tuple[str, Callable[...,
         for name in vars(type(owner)):
             if not name.startswith("_") and name not in LOCAL:
                 yield f"{prefix}{name}", getattr(owner, name)
+
+
+def parameters(method: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Parameters of a method; what one client reads from an iterable, the other reads from an async one too."""
+    listed = inspect.signature(method).parameters.values()
+    return [each.replace(annotation=_iterable(each.annotation)) for each in listed]
+
+
+def _iterable(annotation: Any) -> Any:
+    first, *others = get_args(annotation) or (annotation,)
+    is_source = [get_origin(each) for each in others] == [AsyncIterable]
+    return first if is_source and get_args(others[0]) == get_args(first) else annotation
 
 
 def call_with_placeholders(method: Callable[..., Any]) -> Any:
@@ -83,7 +99,7 @@ def test_the_async_client_sends_what_the_other_sends() -> None:
 
     for (name, method), (other_name, other_method) in zip(methods(shop), methods(other_shop), strict=True):
         assert other_name == name
-        assert inspect.signature(other_method).parameters == inspect.signature(method).parameters, name
+        assert parameters(other_method) == parameters(method), name
         summary, other_summary = (str(inspect.getdoc(each)) for each in (method, other_method))
         assert summary.startswith(other_summary), name
         if name.split(".")[-1] in SENDS_SEVERAL:

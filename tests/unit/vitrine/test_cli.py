@@ -59,7 +59,8 @@ def test_every_kind_of_job_is_a_command_that_runs_here_too() -> None:
 def test_a_candidate_has_the_same_options_in_every_verb() -> None:
     for kind, args in KINDS.items():
         if issubclass(args, Candidate):
-            assert {*VERSION_FIELDS, "model"} <= {parameter.name for parameter in COMMANDS[kind].params}, kind
+            helped = {each.name for each in COMMANDS[kind].params if getattr(each, "help", None)}
+            assert {*VERSION_FIELDS, "model"} <= helped, kind
 
 
 @pytest.mark.parametrize(
@@ -108,10 +109,11 @@ def test_every_call_of_the_client_has_a_command() -> None:
     }
     unused = {call for call in calls if not re.search(rf"\b{re.escape(call)}\b", source)}
     # `search --like` finds what is similar, `embed` sends many inputs, `products list` and `jobs errors` go
-    # through pages, `jobs wait` follows, and a client is closed by its context.
+    # through pages, `jobs wait` follows, and a client is closed by its context. Commands change one product at a
+    # time, or import many as a job.
     assert unused == {
         "client.similar", "client.product_page", "client.jobs.error_page", "client.jobs.wait",
-        "client.embed", "client.close",
+        "client.embed", "client.close", "client.put_products", "client.patch_products", "client.delete_products",
     }  # fmt: skip
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from core.job_config import EvaluationConfig, QualityGateConfig
-from jobs.evaluation.measures import Bootstrap, decide, estimate, paired_difference
+from core.config import EvaluationConfig, QualityGateConfig
+from jobs.evaluation.result import Bootstrap, decide, estimate, paired_difference
 
 INTERVALS = Bootstrap(resamples=1000, confidence=0.95, seed=3)
 

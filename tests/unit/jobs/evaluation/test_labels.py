@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from core.errors import InvalidInput
-from jobs.evaluation.labels import read_labels
+from jobs.evaluation.queries import read_labels
 
 HEADER = "query_id,text,image,product_id,grade\n"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.evaluation.measures import measure
+from jobs.evaluation.result import measure
 
 METRICS = ("precision@1", "precision@10", "recall@3", "ndcg@1", "ndcg@5", "ndcg@10", "map", "mrr")
 PRODUCTS = [f"p{number}" for number in range(25)]

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from core.errors import ConfigError, ModelUnavailable
 from models.config import EncoderConfig
-from models.registry import load_encoder
+from models.encoder import load_encoder
 from tests.support import checkpoints
 from tests.support.checkpoints import DEMO
 
