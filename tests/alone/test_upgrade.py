@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from catalog.opening import Catalog, open_catalog
+from catalog.opening import Catalog
+from catalog.products import PutProduct
 from core.tcp_ports import free_port
 from core.types import Vector, VectorRow
 from demo.service import CONFIG, DemoService
@@ -22,7 +23,7 @@ from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
 from models.encoder import Encoder, load_encoder
-from tests.support.catalog_fixtures import sqlite_in
+from tests.support.catalog_fixtures import new_catalog
 from tests.support.checkpoints import shallow_dinov2
 from tests.support.children import shown_on_failure
 from tests.support.indexed import pending
@@ -48,9 +49,10 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def catalog(home: Path) -> Iterator[Catalog]:
-    opened = open_catalog(sqlite_in(home))
-    for number in range(PRODUCTS):
-        opened.products.put(f"p{number}", "", "", {}, [new_image(number)])
+    opened = new_catalog(home)
+    opened.products.write(
+        [PutProduct(f"p{number}", "", "", {}, [new_image(number)]) for number in range(PRODUCTS)]
+    )
     yield opened
     opened.close()
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from catalog.opening import Catalog
+from catalog.products import PutProduct
 from core.config import BulkConfig
 from core.errors import Unavailable
 from core.indexing import Indexer
@@ -87,8 +88,8 @@ class Stage:
     store: MemoryStore
     serve: FakeServe
 
-    def put(self, name: str) -> None:
-        self.catalog.products.put(name, "", "", {}, [image(name)])
+    def put(self, *names: str) -> None:
+        self.catalog.products.write([PutProduct(name, "", "", {}, [image(name)]) for name in names])
 
     def build(self, checkpoint: str) -> None:
         encoder = LocalEncoder(checkpoint=checkpoint)
@@ -126,8 +127,7 @@ class Stage:
 def stage(folder: Path, products: int = 6) -> Iterator[Stage]:
     catalog = new_catalog(folder)
     made = Stage(catalog, MemoryStore(), FakeServe(configuration("old")))
-    for number in range(products):
-        made.put(f"p{number}")
+    made.put(*(f"p{number}" for number in range(products)))
     made.build("old")
     with pytest.MonkeyPatch.context() as patch:
         # The Serve of this stage needs no time between two looks.

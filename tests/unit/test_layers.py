@@ -2,11 +2,9 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import milvus
 from tests.codebase import CLI, LAYERS, ROOT, SCHEMAS, circles, imports, layer_of, modules, upward
 
 KEEPERS = {
@@ -48,24 +46,26 @@ def test_the_schemas_need_pydantic_alone() -> None:
     assert {name.split(".")[0] for name in names} - sys.stdlib_module_names <= {"pydantic", "pydantic_core"}
 
 
-def test_the_layer_milvus_is_ours() -> None:
-    assert Path(milvus.__file__).parent == ROOT / "milvus"
+REPLICAS = ("gateway", "ensemble", "repair", "milvus_lite")
+LIGHT = {
+    "replicas without a model": (
+        ("deployments.app", *(f"deployments.replicas.{name}" for name in REPLICAS)),
+        {"torch", "transformers", "open_clip", "timm"},
+    ),
+    "reading of images": (("models.images", "models.config"), {"torch", "ray"}),
+    "help of the command line": (
+        ("vitrine.cli.main",),
+        {"httpx", "pydantic", "PIL", "rich.progress", "ray", "torch", "numpy", "yaml", "vitrine.client"},
+    ),
+}
+"""What is to start soon, with the libraries that it must not load."""
 
 
 @pytest.mark.slow
-def test_what_runs_no_model_imports_no_torch() -> None:
-    modules = ", ".join(
-        f"deployments.{name}"
-        for name in (
-            "app",
-            "replicas.gateway",
-            "replicas.ensemble",
-            "replicas.repair",
-            "replicas.milvus_lite",
-        )
-    )
-    heavy = "{'torch', 'transformers', 'open_clip', 'timm'}"
-    program = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
+@pytest.mark.parametrize("what", LIGHT)
+def test_what_does_without_a_heavy_library_does_not_load_it(what: str) -> None:
+    modules, heavy = LIGHT[what]
+    program = f"import sys, {', '.join(modules)}; print(sorted({heavy} & set(sys.modules)))"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

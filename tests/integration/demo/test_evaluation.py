@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from catalog.products import PutProduct
 from core.config import EvaluationConfig
 from core.jobs import EnsembleArgs
 from core.types import NewImage
@@ -37,9 +38,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory, lite_uri: str) -> Iterator[Be
     config = EvaluationConfig(resamples=200, relevant_from=FULL_GRADE)
     folder = tmp_path_factory.mktemp("demo")
     found = bench(folder, lite_uri, encoders, config, configured_ensemble())
+    puts = []
     for product in demo_products(SEED, PRODUCTS):
         images = [NewImage(data, "image/jpeg", IMAGE_SIZE, IMAGE_SIZE) for data in product.images]
-        found.catalog.products.put(product.product_id, "", "", {}, images)
+        puts.append(PutProduct(product.product_id, "", "", {}, images))
+    found.catalog.products.write(puts)
     for each in found.settings.encoders.values():
         found.index(each)
     yield found

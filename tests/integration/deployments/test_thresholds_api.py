@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catalog.products import PutProduct
 from core.calibration import CalibrationConfig
 from core.types import NewImage, ProductImage
 from milvus.memory import MemoryStore
@@ -53,11 +54,10 @@ async def service(folder: Path, images: Sequence[bytes]) -> AsyncIterator[httpx.
     store, encoders = MemoryStore(), {name: LocalEncoder(name) for name in ("first", "second")}
     with local_service(folder, encoders, store, calibration=CalibrationConfig(sample_products=120)) as app:
         products = app.state.services.catalog.products
+        files = [NewImage(data, "image/png", 16, 16) for data in images]
+        products.write([PutProduct(f"p{n}", f"thing {n}", "", {}, [file]) for n, file in enumerate(files)])
         for number, data in enumerate(images):
-            product, _ = products.put(
-                f"p{number}", f"thing {number}", "", {}, [NewImage(data, "image/png", 16, 16)]
-            )
-            await _index(store, encoders, product.images[0], data)
+            await _index(store, encoders, products.get(f"p{number}").images[0], data)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
             yield opened

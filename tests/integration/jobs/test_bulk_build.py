@@ -16,6 +16,7 @@ import pytest
 
 from catalog.jobs import SqlJobs
 from catalog.opening import Catalog, open_catalog
+from catalog.products import PutProduct
 from core.jobs import Job, Progress
 from jobs.build.passes import CALLS_AT_ONCE
 from milvus.bulk_import import MilvusImports
@@ -81,7 +82,7 @@ class Bench:
         deadline = time.monotonic() + 240
         while self.indexed < count and process.poll() is None:
             assert time.monotonic() < deadline, f"{self.indexed} of {count} after four minutes"
-            time.sleep(0.01)
+            time.sleep(0.05)
 
     def assert_complete(self) -> None:
         expected = {
@@ -135,8 +136,9 @@ def a_bench(cluster: str, uri: str) -> Iterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="vitrine-bulk-") as name:
         catalog = open_catalog(settings(Path(name), uri).catalog)
         images = [image((number * 20, 255 - number * 20, 128)) for number in range(IMAGES_A_PRODUCT)]
-        for number in range(PRODUCTS):
-            catalog.products.put(f"p{number}", "", "", {"number": number}, images)
+        catalog.products.write(
+            [PutProduct(f"p{number}", "", "", {"number": number}, images) for number in range(PRODUCTS)]
+        )
         yield Bench(Path(name), catalog, store, uri, cluster)
         store.close()
         catalog.close()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catalog.products import PutProduct
 from core.config import EvaluationConfig, QualityGateConfig
 from core.errors import Conflict, InvalidInput
 from core.jobs import EnsembleArgs, EvaluateArgs
@@ -52,9 +53,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory, lite_uri: str) -> Iterator[Be
     ]
     ensemble = EnsembleArgs(name="both", weights={"eyes": 1.0, "mole": 1.0})
     found = bench(tmp_path_factory.mktemp("shop"), lite_uri, encoders, CONFIG, ensemble)
-    for number in range(PRODUCTS):
-        images = [NewImage(striped(number), "image/png", 96, 96)]
-        found.catalog.products.put(f"<p>{number}", "", "", {}, images)
+    images = [NewImage(striped(number), "image/png", 96, 96) for number in range(PRODUCTS)]
+    puts = [PutProduct(f"<p>{number}", "", "", {}, [each]) for number, each in enumerate(images)]
+    found.catalog.products.write(puts)
     for each in found.settings.encoders.values():
         found.index(each)
     found.index(found.settings.encoder("eyes", {"checkpoint": f"{BLIND}-candidate-{SIGHTED}"}))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from catalog.opening import Catalog, open_catalog
+from catalog.products import PutProduct
 from core.errors import ConfigError, VitrineError
 from core.filters import parse_filter
 from core.types import EncoderInfo, Vector
@@ -33,9 +34,11 @@ class Shop:
     folder: Path
 
     def put(self, count: int) -> None:
-        for number in range(count):
-            attributes = {"color": f"c{number % 3}", "number": number}
-            self.catalog.products.put(f"p{number}", "", "", attributes, [image((number, 255 - number, 128))])
+        puts = [
+            PutProduct(f"p{n}", "", "", {"color": f"c{n % 3}", "number": n}, [image((n, 255 - n, 128))])
+            for n in range(count)
+        ]
+        self.catalog.products.write(puts)
 
     @property
     def info(self) -> EncoderInfo:

@@ -17,6 +17,7 @@ from sqlalchemy import delete
 from catalog.backup import back_up, restore
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
+from catalog.products import PutProduct
 from catalog.tables import IndexStoreRow
 from core.errors import Conflict, StoreUnknown
 from core.index_rows import IndexRows
@@ -32,7 +33,7 @@ from jobs.verification.verify import adopt
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
 from milvus.store import MilvusStore
-from tests.support.catalog_fixtures import sqlite_in
+from tests.support.catalog_fixtures import new_catalog, sqlite_in
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
 from tests.support.upgrade_stage import FakeServe, configuration, image
@@ -88,9 +89,8 @@ def connect_jobs(monkeypatch: pytest.MonkeyPatch, store: MemoryStore) -> None:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
-    catalog = open_catalog(sqlite_in(tmp_path))
-    for number in range(IMAGES):
-        catalog.products.put(f"p{number}", "", "", {}, [image(f"p{number}")])
+    catalog, names = new_catalog(tmp_path), [f"p{number}" for number in range(IMAGES)]
+    catalog.products.write([PutProduct(name, "", "", {}, [image(name)]) for name in names])
     yield Shop(catalog)
     catalog.close()
 

@@ -251,8 +251,7 @@ def test_the_same_is_found_however_the_catalog_is_cut(
     checked: Checked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop, row = checked.shop, checked.first()
-    for number in range(6, 40):
-        shop.put(f"p{number}")
+    shop.put(*(f"p{number}" for number in range(6, 40)))
     shop.build("old")
     keys = sorted(shop.expected_keys())
     turned, lost, gone = keys[3], keys[17], keys[30]
@@ -277,8 +276,7 @@ def test_what_differs_everywhere_is_counted_shown_by_examples_and_named_in_the_l
     checked: Checked, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    for number in range(6, 30):
-        checked.shop.put(f"p{number}")
+    checked.shop.put(*(f"p{number}" for number in range(6, 30)))
     checked.shop.build("old")
     checked.shop.store.delete(LIVE, sorted(checked.shop.expected_keys()))
     (reported,) = checked.look().report()

@@ -8,7 +8,7 @@ import pytest
 from ray.serve import metrics
 
 from core.errors import InvalidImage, VitrineError
-from core.types import EncoderInfo, EncoderInput, Vector
+from core.types import Box, Cropped, EncoderInfo, EncoderInput, Vector
 from deployments.replicas.embedding_cache import CachedEmbeddings, EmbeddingCache, content_key
 
 pytestmark = pytest.mark.anyio
@@ -169,6 +169,11 @@ def test_never_more_vectors_than_the_bytes_hold(vectors: int) -> None:
 
 
 def test_keys_differ_by_version_kind_and_content() -> None:
-    inputs = [("a", b"x"), ("a", "x"), ("a", b"y"), ("b", b"x"), ("b", "x"), ("", b"a x")]
+    boxes = [Box(0, 0, 0.5, 1), Box(0.5, 0, 0.5, 1)]
+    inputs: list[tuple[str, EncoderInput]] = [
+        *(("a", b"x"), ("a", "x"), ("a", b"y"), ("b", b"x"), ("b", "x"), ("", b"a x")),
+        *(("a", Cropped(b"x", box)) for box in boxes),
+    ]
     assert len({content_key(version, item) for version, item in inputs}) == len(inputs)
     assert content_key("a", b"x") == content_key("a", bytes(bytearray(b"x")))
+    assert content_key("a", Cropped(b"x", Box(0, 0, 0.5, 1))) == content_key("a", inputs[6][1])

@@ -8,7 +8,6 @@ from PIL import Image
 
 from core.errors import InputTooLarge
 from core.types import Box, Cropped
-from deployments.replicas.embedding_cache import content_key
 from models.config import EncoderConfig
 from models.encoder import load_encoder
 from models.images import Decoded, ImageLimits, crop
@@ -75,11 +74,3 @@ def test_an_encoder_sees_only_what_is_in_the_box() -> None:
     blue = encoder.decode(file(Image.new("RGB", (40, 40), "blue")))
     part = encoder.decode(Cropped(file(image), Box(0.5, 0, 0.5, 1)))
     assert np.array_equal(part, blue)
-
-
-def test_a_cache_tells_parts_of_one_image_apart() -> None:
-    data = file(smooth(10, 10))
-    boxes = (Box(0, 0, 0.5, 1), Box(0.5, 0, 0.5, 1))
-    keys = {content_key("f", item) for item in (data, *(Cropped(data, box) for box in boxes))}
-    assert len(keys) == 3
-    assert content_key("f", Cropped(data, Box(0, 0, 0.5, 1))) in keys

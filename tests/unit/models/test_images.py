@@ -1,8 +1,6 @@
 """Image files are recognized by their content, held to the limits, and decoded upright on white."""
 
 import struct
-import subprocess
-import sys
 import zlib
 
 import numpy as np
@@ -205,9 +203,3 @@ def test_damaged_metadata_does_not_refuse_an_image() -> None:
     at = data.index(b"Exif\0\0") + 6
     data[at : at + 8] = b"\xff" * 8
     assert inspect_image(bytes(data), LIMITS).width == 300
-
-
-def test_reading_images_loads_no_model_library() -> None:
-    probe = "import sys, models.images, models.config; print('torch' in sys.modules, 'ray' in sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert answer.stdout.split() == ["False", "False"]

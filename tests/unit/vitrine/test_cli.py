@@ -25,7 +25,6 @@ from vitrine.cli.service import Exit, Service, asks, exit_of
 from vitrine.client import Jobs, Keys, Vitrine
 
 ROOT = Path(__file__).parents[3]
-HEAVY = {"httpx", "pydantic", "PIL", "rich.progress", "ray", "torch", "numpy", "yaml", "vitrine.client"}
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -40,14 +39,6 @@ def test_the_page_about_the_command_line_is_as_the_commands_say(tmp_path: Path) 
     )
     assert page.read_text() == (ROOT / "docs" / "cli.md").read_text(), "run make generate"
     assert {int(code) for code in re.findall(r"^- (\d+): ", page.read_text(), re.MULTILINE)} == set(Exit)
-
-
-def test_help_loads_nothing_heavy() -> None:
-    program = f"import sys, vitrine.cli.main; print(sorted({HEAVY} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.strip() == "[]"
 
 
 def test_the_commands_are_these() -> None:
