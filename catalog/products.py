@@ -123,8 +123,6 @@ class SqlCaptions(WithQuarantine):
     def _write(
         self, model: str, fingerprint: str, column: str, texts: dict[str, str], replaced: Sequence[str]
     ) -> None:
-        if not texts:
-            return
         new = {"model": model, "fingerprint": fingerprint, "created_at": self._clock()}
         new |= {"caption": None, "error": None}
         with writing(self._engine) as connection:
