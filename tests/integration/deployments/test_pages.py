@@ -3,11 +3,13 @@
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from deployments.http.routes.pages import FOLDER, MEDIA_TYPES, read_web_files
 from tests.support.local_encoder import LocalEncoder
@@ -34,6 +36,22 @@ async def test_pages_need_no_key_but_data_do(client: httpx.AsyncClient, path: st
     assert page.status_code == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert (await client.get("/v1/products")).status_code == 401
+
+
+async def test_the_openapi_document_is_built_beside_the_event_loop(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builders: list[threading.Thread] = []
+
+    def build(_app: FastAPI) -> dict[str, str]:
+        builders.append(threading.current_thread())
+        return {"openapi": "3.1.0"}
+
+    monkeypatch.setattr("deployments.http.app._App.openapi", build)
+    answer = await client.get("/v1/openapi.json")
+    assert answer.json() == {"openapi": "3.1.0"}
+    assert threading.current_thread() not in builders
+    assert len(builders) == 1
 
 
 async def test_every_file_that_a_page_names_is_there(client: httpx.AsyncClient) -> None:

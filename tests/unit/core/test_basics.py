@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.api_keys import SCOPES, Scope, allows, digest, key_id_of, matches, new_secret
-from core.batching import batched_by_bytes
+from core.batching import batched, batched_by_bytes
 from core.errors import FetchFailed, UnfetchableUrl, VitrineError
 from core.telemetry import Stage, StageName, watch_stages
 
@@ -23,6 +23,13 @@ def test_batches_keep_order_and_limits(sizes: list[int]) -> None:
         cut = list(batched_by_bytes(sizes, lambda size: size))
     assert [size for batch in cut for size in batch] == sizes
     assert all(len(batch) <= 4 and (sum(batch) <= 20 or len(batch) == 1) for batch in cut)
+
+
+def test_batches_may_have_fewer_inputs_and_come_of_a_stream() -> None:
+    assert list(batched_by_bytes([1] * 5, lambda size: size, 2)) == [[1, 1], [1, 1], [1]]
+    stream = iter(range(5))
+    assert next(batched(stream, 2)) == [0, 1]
+    assert list(stream) == [2, 3, 4]
 
 
 def test_an_error_in_other_words_keeps_what_it_carries_also_between_processes() -> None:
