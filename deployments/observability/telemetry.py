@@ -167,7 +167,7 @@ def start_telemetry() -> None:
         serve.get_replica_context()
     except RayServeException:
         return
-    uvicorn.Server.on_tick = resting_tick(uvicorn.Server.on_tick)  # type: ignore[method-assign]
+    uvicorn.Server.on_tick = resting_tick(uvicorn.Server.on_tick)  # type: ignore[assignment]
     watch_stages(recorded_stage)
     handler = ServeLogHandler()
     for layer in LAYERS:
