@@ -50,7 +50,10 @@ class LedgerContract:
         assert [each.attributes for each in self.shirt] == [{"color": "red", "sizes": [1, 2]}] * 2
         assert self.catalog.ledger.items("missing") == self.catalog.ledger.items("nul\0") == []
 
-    def test_the_lag_is_that_of_the_image_which_is_missing_longest(self) -> None:
+    @pytest.mark.parametrize("registered", [False, True])
+    def test_the_lag_is_that_of_the_image_which_is_missing_longest(self, registered: bool) -> None:
+        if registered:
+            self.ledger.register(encoder())
         later = SqlIndexProgress(self.catalog.engine, lambda: utc_now() + timedelta(seconds=100))
         assert 100 <= later.of(LIVE).age_s < 200
         first, second = self.shirt
