@@ -199,11 +199,22 @@ class _Exchange:
             self.results.append(_failure(batch[0].product_id, error))
 
     def answered(self, response: ProductBatchResponse) -> float:
-        """Take the response to the last request; return the seconds to wait before the next one."""
+        """Take the response to the last request; return the seconds to wait before the next one.
+
+        Raises:
+            Unavailable: after all retries the service could do nothing of the batch; others would fare the same.
+        """
         answers = list(zip(self._open.pop(), response.results, strict=True))
         again = [operation for operation, result in answers if result.status in (429, 503)]
+        if not again:
+            self.results += [result for _, result in answers]
+            return 0.0
         self._failures += 1
-        wait_s = self._retries.wait_s(Unavailable("not now"), self._failures) if again else None
+        error = next(result.error for _, result in answers if result.status in (429, 503))
+        unavailable = Unavailable(error.message if error else "not now", status=503)
+        wait_s = self._retries.wait_s(unavailable, self._failures)
+        if wait_s is None and len(again) == len(answers) and not self.results:
+            raise unavailable
         if wait_s is not None:
             self._open.append(again)
             answers = [each for each in answers if each[1].status not in (429, 503)]

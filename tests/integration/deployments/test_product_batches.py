@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -276,6 +277,28 @@ async def test_transactions_are_bounded_by_the_bytes_of_images(
     )
     assert statuses(results) == [201] * 9
     assert sorted(writes.bytes) == [2 * size, 3 * size, 3 * size, 4 * size]
+
+
+async def test_a_replica_works_on_a_bounded_number_of_batches(
+    client: httpx.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.state.services = replace(app.state.services, batches=asyncio.Semaphore(1))
+    write, in_work, most = app.state.services.writes.write, 0, 0
+
+    async def note(operations: Sequence[Operation], wait: bool) -> list[Written | VitrineError]:
+        nonlocal in_work, most
+        in_work += 1
+        most = max(most, in_work)
+        try:
+            written: list[Written | VitrineError] = await write(operations, wait)
+            return written
+        finally:
+            in_work -= 1
+
+    monkeypatch.setattr(ProductWrites, "write", staticmethod(note))
+    answers = await asyncio.gather(*(send(client, put(f"p{number}", images=[RED])) for number in range(5)))
+    assert [statuses(each) for each in answers] == [[201]] * 5
+    assert most == 1
 
 
 async def test_a_transaction_has_at_most_a_hundred_operations(

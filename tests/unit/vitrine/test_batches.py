@@ -194,6 +194,13 @@ def test_a_service_that_stays_away_is_an_error(shop: Client, service: Service) -
         shop.put_products(products(3))
 
 
+def test_a_service_that_can_do_nothing_of_a_batch_is_an_error(shop: Client, service: Service) -> None:
+    service._outcome = lambda _: error("unavailable", 503)
+    with pytest.raises(Unavailable, match="some words"):
+        shop.put_products(products(100_000), max_operations=10)
+    assert len(service.requests) < 100
+
+
 def test_a_key_that_is_refused_is_an_error_at_once(shop: Client, service: Service) -> None:
     service.refusals = [httpx.Response(401)]
     with pytest.raises(Unauthenticated):
