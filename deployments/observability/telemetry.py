@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ from deployments.observability.metrics import ERRORS, STAGE_SECONDS
 logger = logging.getLogger(__name__)
 _NO_SPAN = nullcontext(INVALID_SPAN)
 _tracer = trace.get_tracer("vitrine")
-_Tick = Callable[[uvicorn.Server, int], Awaitable[bool]]
+_Tick = Callable[[uvicorn.Server, int], Coroutine[Any, Any, bool]]
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ def start_telemetry() -> None:
         serve.get_replica_context()
     except RayServeException:
         return
-    uvicorn.Server.on_tick = resting_tick(uvicorn.Server.on_tick)  # type: ignore[method-assign]
+    uvicorn.Server.on_tick = resting_tick(uvicorn.Server.on_tick)  # type: ignore[assignment]
     watch_stages(recorded_stage)
     handler = ServeLogHandler()
     for layer in LAYERS:
