@@ -59,7 +59,7 @@ class GroupQueue(Generic[Item, Outcome]):
         """
         self._run, self._doing, self._at_once, self._weight = run, doing, at_once, weight
         self._waiting: dict[_Queued[Item, Outcome], None] = {}
-        self._workers = 0
+        self._workers: set[asyncio.Task[None]] = set()
 
     async def submit(
         self, items: Sequence[Item], begin_within_s: float | None = None
@@ -72,9 +72,11 @@ class GroupQueue(Generic[Item, Outcome]):
         loop = asyncio.get_running_loop()
         queued = [_Queued[Item, Outcome](item, self._weight(item), loop.create_future()) for item in items]
         self._waiting.update(dict.fromkeys(queued))
-        for _ in range(min(self._at_once - self._workers, len(queued))):
-            self._workers += 1
-            start_shared(self._work())
+        for _ in range(min(self._at_once - len(self._workers), len(queued))):
+            # Kept in a set, for the event loop keeps no task alive.
+            worker = start_shared(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
         timer = None if begin_within_s is None else loop.call_later(begin_within_s, self._drop, queued)
         try:
             return await asyncio.gather(*(each.outcome for each in queued))
@@ -92,18 +94,15 @@ class GroupQueue(Generic[Item, Outcome]):
                 each.outcome.set_result(DeadlineExceeded(f"{self._doing} has not begun in time"))
 
     async def _work(self) -> None:
-        try:
-            while group := self._next():
-                outcomes: Sequence[Outcome | VitrineError]
-                try:
-                    outcomes = await self._run([each.item for each in group])
-                except Exception as error:
-                    outcomes = [expected(error, self._doing)] * len(group)
-                for each, outcome in zip(group, outcomes, strict=True):
-                    if not each.outcome.done():
-                        each.outcome.set_result(outcome)
-        finally:
-            self._workers -= 1
+        while group := self._next():
+            outcomes: Sequence[Outcome | VitrineError]
+            try:
+                outcomes = await self._run([each.item for each in group])
+            except Exception as error:
+                outcomes = [expected(error, self._doing)] * len(group)
+            for each, outcome in zip(group, outcomes, strict=True):
+                if not each.outcome.done():
+                    each.outcome.set_result(outcome)
 
     def _next(self) -> list[_Queued[Item, Outcome]]:
         group: list[_Queued[Item, Outcome]] = []

@@ -140,7 +140,9 @@ class IndexRows:
             (collection, item.key): "settled" for collection, some in written.items() for item in some
         }
         for collection, vanished in out.items():
-            keys = sorted(item.key for item in vanished)
+            if not vanished:
+                continue
+            keys = sorted({item.key for item in vanished})
             for key in keys:
                 del states[collection, key]
             try:

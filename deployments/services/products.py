@@ -93,6 +93,7 @@ class ProductWrites:
         }
         self._settling = GroupQueue(self._settle_group, "settling indexed images")
         self._removing = GroupQueue(self._remove_group, "removing obsolete vectors")
+        self._running: set[asyncio.Task[None]] = set()
         self._held_images = self._held_bytes = 0
 
     async def put(
@@ -140,7 +141,10 @@ class ProductWrites:
         products = {
             product_id: _Indexing(some, work, self._models) for product_id, (some, work) in inputs.items()
         }
-        work = [start_shared(self._index(each)) for each in products.values() if self._hold(each)]
+        work = {start_shared(self._index(each)) for each in products.values() if self._hold(each)}
+        self._running |= work
+        for task in work:
+            task.add_done_callback(self._running.discard)
         if work and wait:
             await asyncio.wait(work, timeout=self._wait_s)
         return [

@@ -12,11 +12,12 @@ import pytest
 
 from catalog.blobs import FsspecBlobs
 from catalog.opening import Catalog
+from catalog.products import DeleteProduct, StoredProduct
 from core.errors import Internal, NotFound, StoreUnavailable
 from core.filters import parse_filter
 from core.index_rows import IndexRows
 from core.indexing import Indexer, IndexState, RepairReport
-from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, Vector, VectorRow
+from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, Removal, Vector, VectorRow
 from milvus.memory import MemoryStore
 from tests.support.image_files import image
 from tests.support.local_encoder import LocalEncoder
@@ -238,6 +239,33 @@ def test_removing_from_a_collection_that_was_lost_leaves_no_row(shop: Shop) -> N
     with pytest.raises(NotFound):
         IndexRows(shop.store, shop.ledger).remove(collection, keys, grace_s=0)
     assert shop.ledger.obsolete(collection, 10) == []
+
+
+@pytest.mark.parametrize("broken", ["away", "lost"])
+def test_a_collection_that_cannot_be_deleted_from_keeps_no_other_from_it(
+    broken: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put("red")
+    other = shop.indexer_with(LocalEncoder(checkpoint="other"))
+    infos = [shop.info(other), shop.info()]
+    shop.repair()
+    shop.repair(other)
+    (stored,) = shop.products.write([DeleteProduct("red")])
+    assert isinstance(stored, StoredProduct)
+    delete = shop.store.delete
+
+    def delete_elsewhere(collection: str, keys: Sequence[str]) -> None:
+        if collection == infos[0].collection:
+            raise StoreUnavailable("down") if broken == "away" else NotFound("no such collection")
+        delete(collection, keys)
+
+    monkeypatch.setattr(shop.store, "delete", delete_elsewhere)
+    removals = [(each, Removal(keys, stored.work.begun_at)) for each, keys in stored.work.obsolete.items()]
+    with pytest.raises(StoreUnavailable if broken == "away" else NotFound):
+        IndexRows(shop.store, shop.ledger).finish(removals)
+    assert shop.keys(infos[1]) == set()
+    left = [len(shop.ledger.obsolete(each.collection, 10)) for each in infos]
+    assert left == [int(broken == "away"), 0]
 
 
 @pytest.mark.parametrize("change", ["nothing", "attributes", "another product"])

@@ -1,8 +1,7 @@
 """Writes of products through the service: what they cost, and what becomes of their images."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, event
 
 from catalog.blobs import FsspecBlobs
-from catalog.database import WRITES
+from catalog.database import WRITES, CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from catalog.products import DeleteProduct, Operation, PatchProduct, PutProduct
 from core.errors import InvalidInput, NotFound, StoreUnavailable, Unavailable
@@ -22,7 +21,6 @@ from deployments.services import products
 from deployments.services.encoders import EncoderSet
 from deployments.services.products import ProductWrites, Written
 from milvus.memory import MemoryStore
-from tests.support.catalog_fixtures import sqlite_in
 from tests.support.image_files import image
 from tests.support.local_encoder import LocalEncoder
 
@@ -130,14 +128,21 @@ def all_are(state: str) -> dict[str, set[str]]:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    opened = open_catalog(sqlite_in(tmp_path))
+def database_url(request: pytest.FixtureRequest) -> str:
+    """SQLite, unless a test asks for PostgreSQL."""
+    url: str = request.getfixturevalue(getattr(request, "param", "sqlite_url"))
+    return url
+
+
+@pytest.fixture
+def catalog(catalog_config: CatalogConfig) -> Iterator[Catalog]:
+    opened = open_catalog(catalog_config)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-async def shop(catalog: Catalog) -> AsyncIterator[Shop]:
+async def shop(catalog: Catalog) -> Shop:
     shop = Shop(catalog)
     # What is done once for a version is not what a write costs.
     await shop.put("before", image("white"))
@@ -392,6 +397,7 @@ async def test_another_process_knows_what_is_indexed(shop: Shop) -> None:
     assert [encoder.calls for encoder in shop.encoders.values()] == calls
 
 
+@pytest.mark.parametrize("database_url", ["sqlite_url", "postgres_url"], indirect=True)
 async def test_whatever_many_requests_write_at_once_the_collections_become_what_the_catalog_is(
     shop: Shop,
 ) -> None:
