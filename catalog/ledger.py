@@ -298,14 +298,13 @@ class SqlLedger(WithQuarantine):
         `grace_s`. A key that is no row key has no row, and may be deleted.
         """
         now, ours = self._clock(), set(keys)
-        rows = [row for row in parse_keys(keys) if row_key(*row) in ours]
-        ours -= {row_key(*row) for row in rows}
+        rows = [(*row, collection) for row in parse_keys(keys) if row_key(*row) in ours]
+        ours -= {row_key(image_id, revision) for image_id, revision, _ in rows}
         if rows:
             with writing(self._engine) as connection:
                 theirs = in_flight(now, grace_s)
-                keys = [(*row, collection) for row in rows]
-                open_rows(connection, keys, now, where=not_(theirs))
-                for some in batched_rows(keys):
+                open_rows(connection, rows, now, where=not_(theirs))
+                for some in batched_rows(rows):
                     opened = rows_with(some), EmbeddingRow.begun_at == now, not_(IS_CURRENT)
                     found = connection.execute(
                         select(EmbeddingRow.image_id, EmbeddingRow.image_revision).where(*opened)

@@ -1,10 +1,10 @@
-"""Queries of the embeddings ledger: statement parts, progress, quarantine and audit."""
+"""Queries of the embeddings ledger: statement parts, rows of a write, progress and quarantine."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -78,7 +78,6 @@ _VERSIONS_LOCK = (0x7669, 0x7473)
 _IMAGE_ID_CHARS = 32
 _MAX_INT64 = 2**63 - 1
 _MAX_ERROR_CHARS = 2_000
-_PAGE = 5_000
 
 
 def of_current_revision(collection: str) -> ColumnElement[bool]:
@@ -387,62 +386,6 @@ class SqlQuarantine(SqlPart):
             .limit(limit)
         )
         return [Quarantined(*row) for row in self._read(statement)]
-
-
-RowState = Literal["settled", "failed", "open"]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredImage:
-    """An image as all stores should hold it: its row key, product and file."""
-
-    key: str
-    product_id: str
-    sha256: str
-    bytes: int
-
-
-class SqlAudit(SqlPart):
-    """Reads all images, and all ledger rows of a collection, one page a transaction.
-
-    Concurrent writes may be included or not.
-    """
-
-    def images(self, first: str = "", beyond: str | None = None) -> Iterator[StoredImage]:
-        """Iterate over the images with `first <= image id < beyond` in the order of their ids, by default all."""
-        columns = (ImageRow.id, ImageRow.revision, ImageRow.product_id, ImageRow.sha256, ImageRow.bytes)
-        within = select(*columns).where(between(ImageRow.id, first, beyond))
-        ordered = within.order_by(ImageRow.id).limit(_PAGE)
-        after = ""
-        while page := self._read(ordered.where(ImageRow.id > after)):
-            for image_id, revision, *stored in page:
-                yield StoredImage(row_key(image_id, revision), *stored)
-            after = page[-1].id
-
-    def rows(
-        self, collection: str, first: str = "", beyond: str | None = None
-    ) -> Iterator[tuple[str, RowState]]:
-        """Iterate over the ledger rows of a collection, by default all, as row keys with states."""
-        key = tuple_(EmbeddingRow.image_id, EmbeddingRow.image_revision)
-        ordered = (
-            select(*key, EmbeddingRow.embedded_at, EmbeddingRow.error)
-            .where(EmbeddingRow.collection == collection, between(EmbeddingRow.image_id, first, beyond))
-            .order_by(*key)
-            .limit(_PAGE)
-        )
-        after = ("", 0)
-        while page := self._read(ordered.where(key > after)):
-            for image_id, revision, embedded_at, error in page:
-                state: RowState = "failed" if error is not None else "settled" if embedded_at else "open"
-                yield row_key(image_id, revision), state
-            after = (image_id, revision)
-
-    def known(self, collection: str, keys: Sequence[str]) -> set[str]:
-        """Return those of these row keys that the ledger has in any state."""
-        columns = select(EmbeddingRow.image_id, EmbeddingRow.image_revision)
-        batches = batched_rows(parse_keys(keys))
-        rows = self._read(*(columns.where(rows_of(collection, some)) for some in batches))
-        return {row_key(*row) for row in rows}
 
 
 def between(column: InstrumentedAttribute[str], first: str, beyond: str | None) -> ColumnElement[bool]:

@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
 from catalog.api_keys import SqlApiKeys
+from catalog.audit import SqlAudit
 from catalog.blobs import FsspecBlobs
 from catalog.captions import SqlCaptions
 from catalog.database import CatalogConfig, open_engine, take_turns, writing
@@ -18,7 +19,7 @@ from catalog.imports import SqlImportedImages, SqlImports
 from catalog.jobs import SqlJobs
 from catalog.keyword_search import SqlKeywordIndex
 from catalog.ledger import SqlLedger, SqlVersions
-from catalog.ledger_queries import SqlAudit, SqlIndexProgress, SqlQuarantine
+from catalog.ledger_queries import SqlIndexProgress, SqlQuarantine
 from catalog.products import SqlProducts
 from core.errors import ConfigError
 

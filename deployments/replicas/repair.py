@@ -93,8 +93,8 @@ class _Passes:
         self._known: set[str] = set()
         self._is_due, self._is_full = asyncio.Event(), True
 
-    def wake(self, of_model: Set[str], unsettled: Set[str], full: bool) -> None:
-        """Make a pass where one is due, by the model's collections and those of all models that have work.
+    def request(self, of_model: Set[str], unsettled: Set[str], full: bool) -> None:
+        """Have a pass made where one is due, by the model's collections and those of all models that have work.
 
         Collections that do not serve are left to the full passes.
         """
@@ -204,7 +204,7 @@ class RepairReplica:
             await asyncio.sleep(self._args.interval_s)
 
     async def _poll(self) -> None:
-        """Wake the loops of models that have work; with nothing to do, this is one read of the database."""
+        """Request passes for models that have work; with nothing to do, this is one read of the database."""
         full = time.monotonic() >= self._full_pass_at
         unsettled = await asyncio.to_thread(self._catalog.ledger.unsettled, self._args.grace_s)
         if full or unsettled - self._models_of.keys():
@@ -215,7 +215,7 @@ class RepairReplica:
         for name, kinds in self._passes.items():
             of_model = {collection for collection, model in self._models_of.items() if model == name}
             for passes in kinds:
-                passes.wake(of_model, unsettled, full)
+                passes.request(of_model, unsettled, full)
 
     async def _caption_for_ever(self, settings: IngestCaptions) -> None:
         encoder = self._encoder(settings.model, settings.deadline_s)

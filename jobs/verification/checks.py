@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal
 
-from catalog.ledger_queries import StoredImage
+from catalog.audit import StoredImage
 from catalog.opening import Catalog
 from core.batching import MAX_READ_BYTES, batched
 from core.concurrency import WeightedSemaphore

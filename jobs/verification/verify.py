@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from catalog.ledger_queries import StoredImage
+from catalog.audit import StoredImage
 from core.errors import Conflict
 from core.jobs import AdoptArgs, JobArgs, VerifyArgs
 from core.ports import VectorStore

@@ -116,7 +116,7 @@ class VersionsContract:
         self.versions.forget(OLD.collection)
 
     def test_an_audit_walks_over_all_images_and_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("catalog.ledger_queries._PAGE", 2)
+        monkeypatch.setattr("catalog.audit._PAGE", 2)
         for number in range(5):
             self.catalog.products.put(f"p{number}", "", "", {}, [RED])
         items = [item for number in range(5) for item in self.catalog.ledger.items(f"p{number}")]

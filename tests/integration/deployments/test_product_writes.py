@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, event
 from catalog.blobs import FsspecBlobs
 from catalog.database import WRITES
 from catalog.opening import Catalog, open_catalog
-from catalog.products import DeleteProduct, PatchProduct, PutProduct
+from catalog.products import DeleteProduct, Operation, PatchProduct, PutProduct
 from core.errors import InvalidInput, NotFound, StoreUnavailable, Unavailable
 from core.filters import parse_filter
 from core.indexing import Indexer, RepairReport
@@ -389,6 +390,42 @@ async def test_another_process_knows_what_is_indexed(shop: Shop) -> None:
     written = await shop.put("red", RED)
     assert states(written) == all_are("indexed")
     assert [encoder.calls for encoder in shop.encoders.values()] == calls
+
+
+async def test_whatever_many_requests_write_at_once_the_collections_become_what_the_catalog_is(
+    shop: Shop,
+) -> None:
+    random = Random(17)
+    images = [RED, GREEN, BLUE]
+
+    def operation() -> Operation:
+        name = f"p{random.randrange(3)}"
+        kind = random.randrange(5)
+        if kind == 0:
+            return DeleteProduct(name)
+        if kind == 1:
+            return PatchProduct(name, {"attributes": {"price": random.randrange(3)}})
+        some = random.sample(images, random.randrange(1, 4))
+        return PutProduct(name, "", "", {"price": random.randrange(3)}, some)
+
+    async def request() -> None:
+        operations = [operation() for _ in range(random.randrange(1, 4))]
+        wait = random.random() < 0.5
+        await asyncio.sleep(random.random() / 100)
+        outcomes = await shop.writes.write(operations, wait)
+        assert all(isinstance(each, Written | NotFound) for each in outcomes)
+
+    for _ in range(5):
+        await asyncio.gather(*(request() for _ in range(12)))
+        # Nothing fails, so nothing is left to the repair, but what many writes at once have left to each other.
+        await until(lambda: shop.writes._held_images == 0)
+        for name in MODELS:
+            lacking = shop.catalog.ledger.missing(shop.collection(name), 100)
+            assert lacking == []
+            assert shop.expected() <= shop.keys(name)
+            await shop.repair(name)
+            assert shop.keys(name) == shop.expected()
+            assert shop.catalog.ledger.obsolete(shop.collection(name), 10) == []
 
 
 async def until(holds: Callable[[], bool]) -> None:

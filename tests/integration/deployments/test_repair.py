@@ -231,7 +231,7 @@ def test_versions_that_do_not_serve_are_left_to_full_passes(
     passes = repair._Passes(indexer, indexer.index_missing, args)
 
     def is_due(of_model: set[str], unsettled: set[str], full: bool = False) -> bool:
-        passes.wake(of_model, unsettled, full)
+        passes.request(of_model, unsettled, full)
         return passes._is_due.is_set()
 
     async def made() -> None:

@@ -92,7 +92,7 @@ class FakeMilvus(MemoryStore):
                     self.hidden += list(read_rows(file))
 
     def _add(self, collection: str, row: dict[str, Any]) -> None:
-        item = IndexItem(row["image_id"], row["revision"], row["product_id"], "", row["attributes"])
+        item = IndexItem(row["image_id"], row["revision"], row["product_id"], "", {})
         super().upsert(collection, [VectorRow(item, row["embedding"])])
         self.copies[row["key"]] += 1
 
@@ -180,7 +180,7 @@ def test_rows_that_others_wrote_meanwhile_are_there_once(bench: Bench, tmp_path:
     milvus = FakeMilvus(folder=tmp_path)
     bench.stage_all(tmp_path, milvus)
     theirs = bench.rows()[3:5]
-    IndexRows(milvus, bench.shop.catalog.ledger).write(INFO, theirs)
+    IndexRows(milvus, bench.shop.catalog.ledger).upsert(INFO, theirs)
     bench.import_all(milvus, milvus)
     bench.assert_in(milvus)
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from catalog.ledger_queries import StoredImage
+from catalog.audit import StoredImage
 from catalog.opening import Catalog
 from core.concurrency import WeightedSemaphore
 from jobs.verification.checks import check_files
