@@ -92,7 +92,7 @@ class FakeMilvus(MemoryStore):
                     self.hidden += list(read_rows(file))
 
     def _add(self, collection: str, row: dict[str, Any]) -> None:
-        item = IndexItem(row["image_id"], row["revision"], row["product_id"], "", row["attributes"])
+        item = IndexItem(row["image_id"], row["revision"], row["product_id"], "", {})
         super().upsert(collection, [VectorRow(item, row["embedding"])])
         self.copies[row["key"]] += 1
 
