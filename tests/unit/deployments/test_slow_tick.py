@@ -1,16 +1,16 @@
-"""The HTTP server of a replica at rest wakes once a second; its Date header is still renewed each second."""
+"""The HTTP server of a replica ticks once a second, and still renews its Date header each second."""
 
 import asyncio
 
 import pytest
 import uvicorn
 
-from deployments.observability.telemetry import resting_tick
+from deployments.observability.telemetry import slow_tick
 
 
 @pytest.mark.anyio
-async def test_a_server_at_rest_wakes_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uvicorn.Server, "on_tick", resting_tick(uvicorn.Server.on_tick))
+async def test_a_server_ticks_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvicorn.Server, "on_tick", slow_tick(uvicorn.Server.on_tick))
     server = uvicorn.Server(uvicorn.Config(lambda: None))
     server.config.load()
     slept_s, dates = [], []
