@@ -86,7 +86,7 @@ def cases(draw: st.DrawFn, declared: Mapping[str, Kind] | None = None) -> Case:
     known = [value for _, value in pairs]
     scalar = st.one_of(st.sampled_from(known), st.sampled_from(known), scalars) if known else scalars
     ordered = scalar.filter(lambda value: not isinstance(value, bool))
-    strings = scalar.filter(lambda value: isinstance(value, str)).map(lambda text: text[: len(text) // 2 + 1])
+    strings = scalar.filter(lambda value: isinstance(value, str)).map(_first_half)
     condition = st.one_of(
         scalar,
         st.lists(scalar, max_size=4),
@@ -110,3 +110,7 @@ def cases(draw: st.DrawFn, declared: Mapping[str, Kind] | None = None) -> Case:
         max_leaves=5,
     )
     return products, draw(st.lists(filters, min_size=8, max_size=8))
+
+
+def _first_half(text: object) -> str:
+    return str(text)[: len(str(text)) // 2 + 1]
