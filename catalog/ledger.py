@@ -99,9 +99,11 @@ class SqlVersions(SqlPart):
         """Delete a version and its ledger rows, after its collection was dropped."""
         version = ModelVersionRow.collection == collection
         rows = locked(EmbeddingRow, EmbeddingRow.collection == collection)
-        # The many rows first, since writers of products wait for whoever changes the list of versions.
+        # The many rows first, since writers of products wait for whoever changes the list of versions. With another
+        # time of creation, whoever saw all the rows before no longer records the version.
         with writing(self._engine) as connection:
-            connection.execute(update(ModelVersionRow).where(version).values(recorded=False))
+            unrecorded = {"recorded": False, "created_at": self._clock()}
+            connection.execute(update(ModelVersionRow).where(version).values(unrecorded))
             connection.execute(delete(EmbeddingRow).where(rows))
         with writing(self._engine) as connection:
             lock_versions(connection)
