@@ -34,6 +34,7 @@ from catalog.ledger_queries import (
     error_text,
     in_flight,
     is_bug_of_another_release,
+    lock_ledger,
     lock_versions,
     of_current_revision,
     open_rows,
@@ -98,9 +99,11 @@ class SqlVersions(SqlPart):
         """Delete a version and its ledger rows, after its collection was dropped."""
         version = ModelVersionRow.collection == collection
         rows = locked(EmbeddingRow, EmbeddingRow.collection == collection)
-        # The many rows first, since writers of products wait for whoever changes the list of versions.
+        # The many rows first, since writers of products wait for whoever changes the list of versions. With another
+        # time of creation, whoever saw all the rows before no longer records the version.
         with writing(self._engine) as connection:
-            connection.execute(update(ModelVersionRow).where(version).values(recorded=False))
+            unrecorded = {"recorded": False, "created_at": self._clock()}
+            connection.execute(update(ModelVersionRow).where(version).values(unrecorded))
             connection.execute(delete(EmbeddingRow).where(rows))
         with writing(self._engine) as connection:
             lock_versions(connection)
@@ -223,6 +226,9 @@ class SqlLedger(WithQuarantine):
         settled: set[LedgerKey] = set()
         if keys:
             with writing(self._engine) as connection:
+                lock_ledger(
+                    connection, (item.product_id for some in items.values() for item in some), shared=True
+                )
                 for some in batched_rows(keys):
                     rows = rows_with(some)
                     # Locked first: a PostgreSQL statement that waits for a lock evaluates conditions as of before
@@ -249,6 +255,7 @@ class SqlLedger(WithQuarantine):
         texts = {(item.image_id, item.revision): error_text(error) for item, error in errors}
         unsettled = EmbeddingRow.embedded_at.is_(None)
         with writing(self._engine) as connection:
+            lock_ledger(connection, (item.product_id for item, _ in errors), shared=True)
             keys = [(*key, collection) for key in texts]
             # This locks them, too.
             open_rows(connection, keys, self._clock(), where=unsettled)

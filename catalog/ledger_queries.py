@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from catalog.database import SqlPart, batched_rows, lock, locked, reading, take_turns, upsert, writing
-from catalog.product_rows import seconds_since
+from catalog.product_rows import lock_by_ids, seconds_since
 from catalog.tables import CaptionRow, EmbeddingRow, ImageRow, ModelVersionRow, ProductRow
 from core.errors import RELEASE, Internal, VitrineError
 from core.types import IndexItem, IndexWork, LedgerCounts, Product, row_key
@@ -165,6 +165,17 @@ def lock_versions(connection: Connection, shared: bool = False) -> None:
     take_turns(connection, _VERSIONS_LOCK, shared)
 
 
+def lock_ledger(connection: Connection, product_ids: Iterable[str], shared: bool = False) -> None:
+    """Lock the ledger rows of these products: shared by whoever settles or fails rows, alone by a write.
+
+    A write locks the rows that it finds. A row that a build inserts after that could be settled before the write
+    ends, and its image would no longer be current. A write takes these locks late: nobody who settles waits for
+    its files.
+    """
+    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    lock_by_ids(connection, product_ids, function, 1)
+
+
 def open_changed(
     connection: Connection,
     before: Mapping[str, Product],
@@ -178,6 +189,7 @@ def open_changed(
     """
     collections = sorted(connection.scalars(select(ModelVersionRow.collection)))
     old = {(each.image_id, each.revision) for product in before.values() for each in product.images}
+    lock_ledger(connection, before)
     settled: set[LedgerKey] = set()
     closed: dict[RowKey, list[str]] = defaultdict(list)
     for row in _lock_all(connection, sorted(old)):

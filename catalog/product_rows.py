@@ -296,11 +296,16 @@ def _some_with_images(dialect: str) -> Select[*tuple[Any, ...]]:
 
 def lock_products(connection: Connection, product_ids: Iterable[str]) -> None:
     """Serialize the writers of these products, even before they exist, until the transaction ends."""
+    lock_by_ids(connection, product_ids, "pg_advisory_xact_lock", 0)
+
+
+def lock_by_ids(connection: Connection, product_ids: Iterable[str], function: str, seed: int) -> None:
+    """Take an advisory lock for each of these products; `seed` tells locks for other purposes apart."""
     # On SQLite the transaction holds the database's one write lock.
     if connection.dialect.name == "postgresql":
         # In one order, so that no deadlock is possible.
         connection.exec_driver_sql(
-            "SELECT pg_advisory_xact_lock(hashtextextended(id, 0)) FROM unnest(%s::text[]) AS id",
+            f"SELECT {function}(hashtextextended(id, {seed})) FROM unnest(%s::text[]) AS id",
             (sorted(set(product_ids)),),
         )
 

@@ -164,7 +164,9 @@ class FileImports:
                 if self.milvus.count_rows(self.collection, [row["key"] for row in rows]) != len(rows):
                     self.milvus.put(self.collection, rows)
                 # As much of the items as the ledger needs.
-                items = [IndexItem(row["image_id"], row["revision"], "", "", {}) for row in rows]
+                items = [
+                    IndexItem(row["image_id"], row["revision"], row["product_id"], "", {}) for row in rows
+                ]
                 self.rows.settle({self.collection: items})
                 recorded += len(rows)
         self.staging.remove(name)

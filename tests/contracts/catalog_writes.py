@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from threading import Barrier
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import event, not_, or_, select
 
 from catalog.database import reading
 from catalog.ledger import SqlLedger, SqlVersions
-from catalog.ledger_queries import IS_CURRENT
+from catalog.ledger_queries import IS_CURRENT, record, version_state
 from catalog.opening import Catalog
 from catalog.products import DeleteProduct, Operation, PatchProduct, PutProduct, SqlProducts, StoredProduct
 from catalog.tables import EmbeddingRow
@@ -328,6 +329,22 @@ class WritesContract:
         self.ledger.register(late)
         assert self.ledger.unsettled(GRACE_S) == {late.collection}
         assert self.missing(late.collection) == ["p", "q", "r"]
+
+    def test_a_version_whose_removal_died_halfway_is_not_recorded(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.put("p", RED)
+        with reading(self.catalog.engine) as connection:
+            seen = version_state(connection, LIVE)
+        assert seen is not None
+        with monkeypatch.context() as patch:
+            patch.setattr("catalog.ledger.lock_versions", Mock(side_effect=RuntimeError("no more power")))
+            with pytest.raises(RuntimeError, match="no more power"):
+                SqlVersions(self.catalog.engine).forget(LIVE)
+        # A repair saw a row for every image before, and says so only now.
+        record(self.catalog.engine, LIVE, replace(seen, recorded=False))
+        assert LIVE in self.ledger.unsettled()
+        assert self.missing(LIVE) == ["p"]
 
     def test_registering_what_is_known_writes_nothing(self) -> None:
         with self.counting("begin") as begun, self.counting("commit") as committed:

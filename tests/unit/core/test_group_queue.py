@@ -119,3 +119,54 @@ async def test_the_items_of_a_caller_that_goes_away_are_dropped() -> None:
 
 async def test_nothing_to_do_is_done_at_once() -> None:
     assert await Calls().queue.submit([]) == []
+
+
+async def test_what_comes_as_the_last_call_ends_has_a_call_of_its_own() -> None:
+    calls = Calls()
+    first = calls.submit(1)
+    await settled()
+
+    async def submit_as_it_ends() -> list[int | VitrineError]:
+        await calls.free.wait()
+        return await calls.queue.submit([2])
+
+    # Both wait for the same event, so the second goes on right after the call, before any callback.
+    second = asyncio.create_task(submit_as_it_ends())
+    await settled()
+    calls.free.set()
+    await settled()
+    assert first.done()
+    assert second.done()
+    assert await second == [4]
+
+
+async def test_a_call_that_is_canceled_leaves_no_caller_waiting() -> None:
+    groups: list[list[int]] = []
+
+    async def canceled_once(group: Sequence[int]) -> list[int | VitrineError]:
+        groups.append(list(group))
+        await asyncio.sleep(0)
+        if group[0] == 1:
+            raise asyncio.CancelledError
+        return list(group)
+
+    queue = GroupQueue(canceled_once, "nothing")
+    first = asyncio.create_task(queue.submit([1]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    second = asyncio.create_task(queue.submit([2]))
+    await settled()
+    assert first.cancelled()
+    assert second.done()
+    assert await second == [2]
+    assert groups == [[1], [2]]
+
+
+async def test_a_call_that_answers_too_little_fails_as_a_whole() -> None:
+    async def nothing(group: Sequence[int]) -> list[int | VitrineError]:
+        return []
+
+    outcomes = asyncio.create_task(GroupQueue(nothing, "nothing").submit([1, 2]))
+    await settled()
+    assert outcomes.done()
+    assert [type(each) for each in await outcomes] == [Internal] * 2
