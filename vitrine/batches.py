@@ -2,11 +2,13 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any, TypedDict, TypeVar
+
+import httpx
 
 from vitrine.errors import InvalidRequest, ServiceError, Unavailable
 from vitrine.query import ImageInput, encode_images
@@ -91,13 +93,15 @@ class Operation:
     product_id: str
     line: bytes
     failure: OperationResult | None = None
+    is_delete: bool = False
 
 
 def put_operation(product: NewProduct) -> Operation:
     """Encode a put and read its images; a file that cannot be read fails this product alone."""
     try:
         images = None if product.images is None else encode_images(product.images)
-    except OSError as error:
+    # A path with the character NUL is a ValueError.
+    except (OSError, ValueError) as error:
         message = f"an image cannot be read: {error}"
         return _failed(product.product_id, message, param="images")
     attributes = dict(product.attributes or {})
@@ -108,6 +112,9 @@ def put_operation(product: NewProduct) -> Operation:
 def patch_operation(patch: tuple[str, Mapping[str, Any]]) -> Operation:
     """Encode a patch: the product's id and its changes."""
     product_id, changes = patch
+    for name in ("op", "product_id"):
+        if name in changes:
+            return _failed(product_id, f"a patch changes no field `{name}`", param=name)
     return _operation("patch", product_id, changes)
 
 
@@ -122,7 +129,7 @@ def _operation(op: str, product_id: str, fields: Mapping[str, Any]) -> Operation
         line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
         return _failed(product_id, f"this product cannot be written as JSON: {error}")
-    return Operation(product_id, line + b"\n")
+    return Operation(product_id, line + b"\n", is_delete=op == "delete")
 
 
 def _failed(product_id: str, message: str, param: str | None = None) -> Operation:
@@ -134,7 +141,8 @@ def _failure(product_id: str, error: ServiceError) -> OperationResult:
     detail = ErrorDetail(
         type=error.type, message=error.message, param=error.param, request_id=error.request_id or ""
     )
-    return OperationResult(product_id=product_id, status=error.status, error=detail)
+    # Not validated: the id may be what is wrong.
+    return OperationResult.model_construct(product_id=product_id, status=error.status, error=detail)
 
 
 class _Batcher:
@@ -160,6 +168,24 @@ class _Batcher:
         return batch
 
 
+@dataclass(frozen=True, slots=True)
+class _BatchCall(Call[ProductBatchResponse]):
+    """A request with a batch; `deletes` are the places of its deletes."""
+
+    deletes: Sequence[int] = ()
+    was_sent: bool = False
+
+    def result(self, response: httpx.Response, retried: bool) -> ProductBatchResponse:
+        """Read the response; an earlier attempt may have deleted what is not found, and its response was lost."""
+        answer = Call.result(self, response, retried)
+        if retried or self.was_sent:
+            for place in self.deletes:
+                each = answer.results[place]
+                if each.status == 404:
+                    answer.results[place] = OperationResult(product_id=each.product_id, status=204)
+        return answer
+
+
 class _Exchange:
     """The requests of one batch.
 
@@ -171,6 +197,8 @@ class _Exchange:
         self._params = waiting(options.wait)
         self._retries = retries
         self._failures = 0
+        self._sent: set[str] = set()
+        """Products whose operation was sent, and could not be done just then."""
         self.results: list[OperationResult] = []
         self._open: list[list[Operation]] = [[]]
         for each in batch:
@@ -179,13 +207,22 @@ class _Exchange:
             else:
                 self.results.append(each.failure)
 
-    def calls(self) -> Iterator[Call[ProductBatchResponse]]:
+    def calls(self) -> Iterator[_BatchCall]:
         """Give the next request until nothing is left; each is followed by `answered` or `failed`."""
         while self._open:
-            if lines := [each.line for each in self._open[-1]]:
-                yield Call("POST", _PATH, ProductBatchResponse, params=self._params, lines=b"".join(lines))
-            else:
+            batch = self._open[-1]
+            if not batch:
                 self._open.pop()
+                continue
+            yield _BatchCall(
+                "POST",
+                _PATH,
+                ProductBatchResponse,
+                params=self._params,
+                lines=b"".join(each.line for each in batch),
+                deletes=[place for place, each in enumerate(batch) if each.is_delete],
+                was_sent=batch[0].product_id in self._sent,
+            )
 
     def failed(self, error: ServiceError) -> None:
         """Take an error of the last request; raise it unless a smaller request may work."""
@@ -217,13 +254,14 @@ class _Exchange:
             raise unavailable
         if wait_s is not None:
             self._open.append(again)
+            self._sent.update(each.product_id for each in again)
             answers = [each for each in answers if each[1].status not in (429, 503)]
         self.results += [result for _, result in answers]
         return wait_s or 0.0
 
 
 def send_all(sender: Sender, operations: Iterable[Operation], options: BatchOptions) -> BatchSummary:
-    """Send operations in batches, several requests at once.
+    """Send operations in batches, several requests at once; when it ends, however that is, nothing is sent any more.
 
     Raises:
         ServiceError: the service refused or did not answer a whole request.
@@ -234,14 +272,14 @@ def send_all(sender: Sender, operations: Iterable[Operation], options: BatchOpti
     def send(batch: dict[str, Operation]) -> None:
         while len(running) >= chosen.requests_at_once or _overlaps(batch.keys(), running):
             collect()
-        running[pool.submit(_send_batch, sender, batch.values(), chosen)] = batch.keys()
+        running[pool.submit(_send_batch, sender, batch.values(), chosen, stop)] = batch.keys()
 
     def collect() -> None:
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             running.pop(future)
             _count(summary, future.result(), chosen)
 
-    batcher = _Batcher(chosen)
+    batcher, stop = _Batcher(chosen), Event()
     pool = ThreadPoolExecutor(chosen.requests_at_once, "vitrine-batches")
     try:
         for operation in operations:
@@ -252,19 +290,24 @@ def send_all(sender: Sender, operations: Iterable[Operation], options: BatchOpti
         while running:
             collect()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        # A put that is sent again later would undo what the caller does after an error.
+        stop.set()
+        pool.shutdown(cancel_futures=True)
     return summary
 
 
-def _send_batch(sender: Sender, batch: Iterable[Operation], options: _Options) -> list[OperationResult]:
+def _send_batch(
+    sender: Sender, batch: Iterable[Operation], options: _Options, stop: Event
+) -> list[OperationResult]:
     exchange = _Exchange(batch, options, sender.retries)
     for call in exchange.calls():
         try:
-            response = sender.send(call)
+            response = sender.send(call, stop)
         except ServiceError as error:
             exchange.failed(error)
         else:
-            time.sleep(exchange.answered(response))
+            if stop.wait(exchange.answered(response)):
+                break
     return exchange.results
 
 
@@ -300,6 +343,7 @@ async def send_all_async(
     finally:
         for task in running:
             task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
     return summary
 
 

@@ -4,12 +4,12 @@ import asyncio
 import math
 import os
 import random
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
+from threading import Event
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -191,12 +191,13 @@ class Sender:
         """Close the connections."""
         self._http.close()
 
-    def send(self, call: Call[T]) -> T:
-        """Send a call, and again where that helps.
+    def send(self, call: Call[T], stop: Event | None = None) -> T:
+        """Send a call, and again where that helps, until `stop` is set.
 
         Raises:
             ServiceError: the last response is an error.
         """
+        stop = stop or Event()
         for failures in count():
             try:
                 with _reached(self._http.base_url):
@@ -204,9 +205,8 @@ class Sender:
                 return call.result(response, retried=failures > 0)
             except ServiceError as error:
                 wait_s = self.retries.wait_s(error, failures + 1) if call.repeatable else None
-                if wait_s is None:
+                if wait_s is None or stop.wait(wait_s):
                     raise
-            time.sleep(wait_s)
         raise AssertionError
 
 
