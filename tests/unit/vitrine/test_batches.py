@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from vitrine import AsyncVitrine, BatchSummary, NewProduct, Retries, Unavailable, Vitrine
-from vitrine.errors import Unauthenticated
+from vitrine.errors import ServiceError, Unauthenticated
 
 QUICK = Retries(count=2, first_wait_s=0.001)
 Operation = dict[str, Any]
@@ -199,6 +199,14 @@ def test_a_service_that_can_do_nothing_of_a_batch_is_an_error(shop: Client, serv
     with pytest.raises(Unavailable, match="some words"):
         shop.put_products(products(100_000), max_operations=10)
     assert len(service.requests) < 100
+
+
+def test_an_answer_with_other_than_a_result_for_each_operation_is_an_error(
+    shop: Client, service: Service
+) -> None:
+    service.refusals = [httpx.Response(200, json={"results": []})]
+    with pytest.raises(ServiceError, match="0 results came for 3 operations"):
+        shop.put_products(products(3))
 
 
 def test_a_key_that_is_refused_is_an_error_at_once(shop: Client, service: Service) -> None:
