@@ -170,14 +170,18 @@ class _Batcher:
 
 @dataclass(frozen=True, slots=True)
 class _BatchCall(Call[ProductBatchResponse]):
-    """A request with a batch; `deletes` are the places of its deletes."""
+    """A request with a batch of `operations`; `deletes` are the places of its deletes."""
 
+    operations: int = 0
     deletes: Sequence[int] = ()
     was_sent: bool = False
 
     def result(self, response: httpx.Response, retried: bool) -> ProductBatchResponse:
         """Read the response; an earlier attempt may have deleted what is not found, and its response was lost."""
         answer = Call.result(self, response, retried)
+        if len(answer.results) != self.operations:
+            message = f"{len(answer.results)} results came for {self.operations} operations"
+            raise ServiceError(message, type="unexpected_answer", status=response.status_code)
         if retried or self.was_sent:
             for place in self.deletes:
                 each = answer.results[place]
@@ -220,6 +224,7 @@ class _Exchange:
                 ProductBatchResponse,
                 params=self._params,
                 lines=b"".join(each.line for each in batch),
+                operations=len(batch),
                 deletes=[place for place, each in enumerate(batch) if each.is_delete],
                 was_sent=batch[0].product_id in self._sent,
             )

@@ -4,6 +4,7 @@ import asyncio
 import io
 import math
 import time
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -141,7 +142,8 @@ def _read_list(data: bytes) -> list[Read]:
 
 
 def _read_lines(data: bytes) -> list[Read]:
-    return _counted(_read_line(line) for line in io.BytesIO(data) if line.strip())
+    # Programs on Windows write a byte order mark before the first line.
+    return _counted(_read_line(line) for line in io.BytesIO(data.removeprefix(BOM_UTF8)) if line.strip())
 
 
 def _counted(read: Iterable[Read]) -> list[Read]:

@@ -140,6 +140,10 @@ async def test_a_line_that_is_no_json_costs_the_other_lines_nothing(client: http
     assert [each["product_id"] for each in results] == ["a", None, None, None, None, None, "f", "a"]
 
 
+async def test_a_byte_order_mark_before_the_first_line_is_no_part_of_it(client: httpx.AsyncClient) -> None:
+    assert statuses(await send_lines(client, b"\xef\xbb\xbf" + json.dumps(put("a")).encode())) == [201]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "param", "message"),
     [

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from vitrine import AsyncVitrine, BatchSummary, NewProduct, Retries, Unavailable, Vitrine
-from vitrine.errors import Unauthenticated
+from vitrine.errors import ServiceError, Unauthenticated
 
 QUICK = Retries(count=2, first_wait_s=0.001)
 Operation = dict[str, Any]
@@ -201,6 +201,14 @@ def test_a_service_that_can_do_nothing_of_a_batch_is_an_error(shop: Client, serv
     assert len(service.requests) < 100
 
 
+def test_an_answer_with_other_than_a_result_for_each_operation_is_an_error(
+    shop: Client, service: Service
+) -> None:
+    service.refusals = [httpx.Response(200, json={"results": []})]
+    with pytest.raises(ServiceError, match="0 results came for 3 operations"):
+        shop.put_products(products(3))
+
+
 def test_a_key_that_is_refused_is_an_error_at_once(shop: Client, service: Service) -> None:
     service.refusals = [httpx.Response(401)]
     with pytest.raises(Unauthenticated):
@@ -221,6 +229,71 @@ def test_a_product_that_cannot_be_sent_costs_the_others_nothing(shop: Client, tm
     summary = shop.put_products([missing, surrogate, infinite, odd, NewProduct("e")])
     assert (summary.created, [each.product_id for each in summary.errors]) == (1, ["a", "b", "c", "d"])
     assert "none.jpg" in str(summary.errors[0].error)
+
+
+def test_an_id_that_cannot_be_written_and_a_path_that_cannot_be_cost_the_others_nothing(shop: Client) -> None:
+    strange, nul = NewProduct("\ud800"), NewProduct("a", images=["no\0path"])
+    summary = shop.put_products([strange, nul, NewProduct("b")])
+    assert (summary.created, [each.product_id for each in summary.errors]) == (1, ["\ud800", "a"])
+
+
+@pytest.mark.parametrize("name", ["op", "product_id"])
+def test_a_patch_is_never_another_operation_nor_of_another_product(
+    shop: Client, service: Service, name: str
+) -> None:
+    summary = shop.patch_products([("p", {name: "delete"})])
+    assert [each.error.param for each in summary.errors if each.error] == [name]
+    assert service.operations == []
+
+
+@pytest.mark.parametrize("was_answered", [False, True])
+def test_what_an_attempt_without_a_known_outcome_has_deleted_counts_as_deleted(
+    shop: Client, service: Service, was_answered: bool
+) -> None:
+    attempts = Counter[str]()
+    service.refusals = [] if was_answered else [httpx.Response(503)]
+
+    def outcome(operation: Operation) -> dict[str, Any]:
+        attempts[operation["product_id"]] += 1
+        if was_answered and attempts[operation["product_id"]] == 1:
+            return error("deadline_exceeded", 503)
+        return error("not_found", 404)
+
+    service._outcome = outcome
+    summary = shop.delete_products(["p", "q"])
+    assert (summary.deleted, summary.errors) == (2, [])
+    assert [each.status for each in shop.patch_products([("r", {})]).errors] == [404]
+
+
+def test_deleting_what_never_was_is_an_error(shop: Client, service: Service) -> None:
+    service._outcome = lambda _: error("not_found", 404)
+    assert [each.status for each in shop.delete_products(["p"]).errors] == [404]
+
+
+@pytest.mark.parametrize("kind", [Vitrine, AsyncVitrine])
+def test_nothing_is_sent_once_the_call_has_ended_with_an_error(kind: type) -> None:
+    service = Service(lambda _: error("unavailable", 503))
+    transport = httpx.MockTransport(service)
+    patient = Retries(count=1000, first_wait_s=0.05, max_wait_s=0.05)
+
+    def broken() -> Iterator[NewProduct]:
+        yield from products(3)
+        raise LookupError("the shop's own table")
+
+    async def still_running() -> int:
+        shop = AsyncVitrine("http://service", retries=patient, transport=transport)
+        with pytest.raises(LookupError):
+            await shop.put_products(broken(), max_operations=1)
+        return len(asyncio.all_tasks()) - 1
+
+    if kind is AsyncVitrine:
+        assert asyncio.run(still_running()) == 0
+    else:
+        with pytest.raises(LookupError):
+            kind("http://service", retries=patient, transport=transport).put_products(
+                broken(), max_operations=1
+            )
+        assert [each for each in threading.enumerate() if each.name.startswith("vitrine-batches")] == []
 
 
 def test_two_puts_of_one_product_are_never_in_flight_together(shop: Client, service: Service) -> None:
