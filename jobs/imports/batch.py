@@ -17,6 +17,7 @@ from core.errors import FetchFailed, InputTooLarge, InvalidInput, VitrineError
 from core.types import NewImage, Product
 from jobs.imports.images import Found, ImageReader
 from jobs.runner.settings import Settings
+from milvus.schema import encode_attributes
 
 Outcome = Literal["created", "updated", "unchanged"]
 
@@ -40,8 +41,8 @@ class BatchResult:
         self.fail(row, by.product_id, f"row {by.row} has the same product id, and the later row counts")
 
 
-def check_record(record: Record, max_images: int) -> None:
-    """Refuse a product that the catalog would not take, before its images are read.
+def check_record(record: Record, settings: Settings) -> None:
+    """Refuse a product that the catalog or the index would not take, before its images are read.
 
     Raises:
         InvalidInput: its id, a text, an attribute or the number of its images is not allowed.
@@ -49,8 +50,9 @@ def check_record(record: Record, max_images: int) -> None:
     check_new_product_id(record.product_id)
     check_texts(record.title, record.description)
     check_attributes(record.attributes)
-    if (count := len(record.images or ())) > max_images:
-        raise InputTooLarge(f"the product has {count} images; at most {max_images} are kept")
+    encode_attributes(record.attributes, settings.milvus.attribute_kinds)
+    if (count := len(record.images or ())) > (most := settings.max_images_per_product):
+        raise InputTooLarge(f"the product has {count} images; at most {most} are kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class BatchImport:
             entry, record = rows.pop()
             counting = (wanted.entry, wanted.record) if wanted else (entry, record)
             try:
-                check_record(record, self._settings.max_images_per_product)
+                check_record(record, self._settings)
                 read = await self._read_images(reader, *counting, record.images, before, result)
             except (InvalidInput, FetchFailed) as error:
                 result.fail(entry.row, entry.product_id, error.message)

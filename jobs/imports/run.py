@@ -171,7 +171,7 @@ def _preview(context: JobContext, args: ImportArgs) -> dict[str, Any]:
         try:
             if not isinstance(entry.content, Record):
                 raise entry.content
-            check_record(entry.content, context.settings.max_images_per_product)
+            check_record(entry.content, context.settings)
         except VitrineError as error:
             counts["failed"] += 1
             shown = RowError(entry.row, entry.product_id, error.message)
