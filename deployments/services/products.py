@@ -5,13 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal
 
 from catalog.opening import Catalog
 from catalog.products import (
-    DeleteProduct,
     Operation,
-    PatchProduct,
     PutProduct,
     SqlProducts,
     StoredProduct,
@@ -28,7 +26,6 @@ from core.types import (
     Attributes,
     IndexItem,
     IndexWork,
-    NewImage,
     Product,
     Removal,
     image_id_of,
@@ -95,38 +92,6 @@ class ProductWrites:
         self._running: set[asyncio.Task[None]] = set()
         self._held_images = self._held_bytes = 0
 
-    async def put(
-        self,
-        product_id: str,
-        title: str,
-        description: str,
-        attributes: Attributes,
-        images: Sequence[NewImage] | None,
-    ) -> Written:
-        """Create or replace a product and index its images with every model.
-
-        Raises:
-            InvalidInput: something cannot be stored or indexed; then nothing is stored.
-        """
-        return await self._write_one(PutProduct(product_id, title, description, attributes, images))
-
-    async def patch(self, product_id: str, changes: Mapping[str, Any]) -> Written:
-        """Change a product by a JSON merge patch; its images stay, and their vectors are copied.
-
-        Raises:
-            InvalidInput: something cannot be stored or indexed; then nothing changes.
-            NotFound: there is no such product.
-        """
-        return await self._write_one(PatchProduct(product_id, changes))
-
-    async def delete(self, product_id: str) -> None:
-        """Delete a product; its vectors are deleted at once where Milvus answers, otherwise by the repair.
-
-        Raises:
-            NotFound: there is no such product.
-        """
-        await self._write_one(DeleteProduct(product_id))
-
     async def write(self, operations: Sequence[Operation], wait: bool = True) -> list[Written | VitrineError]:
         """Write products in one transaction; each operation succeeds or fails alone, in order.
 
@@ -153,8 +118,14 @@ class ProductWrites:
             for operation, outcome in zip(operations, stored, strict=True)
         ]
 
-    async def _write_one(self, operation: Operation) -> Written:
-        (written,) = await self.write([operation])
+    async def write_one(self, operation: Operation, wait: bool = True) -> Written:
+        """Do one operation as `write` does, and raise its error.
+
+        Raises:
+            InvalidInput: something cannot be stored or indexed; then nothing changes.
+            NotFound: there is no such product to patch or delete.
+        """
+        (written,) = await self.write([operation], wait)
         if isinstance(written, VitrineError):
             raise written
         return written
@@ -163,19 +134,13 @@ class ProductWrites:
         self, operations: Sequence[Operation]
     ) -> tuple[list[StoredProduct | VitrineError], dict[str, tuple[list[IndexInput], IndexWork]]]:
         """Write to the catalog; returns the outcomes, and what is left to do for each product."""
-        stored = self._products.write(operations, self._check_attributes)
+        stored = self._products.write(operations, self._vectors.check_attributes)
         # The last operation on a product has all of its work.
         return stored, {
             operation.product_id: (_inputs(operation, outcome), outcome.work)
             for operation, outcome in zip(operations, stored, strict=True)
             if not isinstance(outcome, VitrineError)
         }
-
-    def _check_attributes(self, attributes: Attributes) -> None:
-        try:
-            self._vectors.check_attributes(attributes)
-        except VitrineError as error:
-            raise error.at("attributes") from None
 
     def _hold(self, product: "_Indexing") -> bool:
         """Return whether there is work to do for a product, and room for it."""
