@@ -47,12 +47,13 @@ def check_record(record: Record, settings: Settings) -> None:
     Raises:
         InvalidInput: its id, a text, an attribute or the number of its images is not allowed.
     """
+    max_images = settings.max_images_per_product
     check_new_product_id(record.product_id)
     check_texts(record.title, record.description)
     check_attributes(record.attributes)
     encode_attributes(record.attributes, settings.milvus.attribute_kinds)
-    if (count := len(record.images or ())) > (most := settings.max_images_per_product):
-        raise InputTooLarge(f"the product has {count} images; at most {most} are kept")
+    if (count := len(record.images or ())) > max_images:
+        raise InputTooLarge(f"the product has {count} images; at most {max_images} are kept")
 
 
 @dataclass(frozen=True, slots=True)
