@@ -70,7 +70,7 @@ IS_WAITING = and_(_image.exists(), not_(_successor_is_done.exists()), not_(_olde
 """Condition on a row that is not current: its vector serves until that of the current revision is written.
 
 Only the oldest row of an image waits. So a version that nobody writes to keeps one vector of each image, however
-often that changes.
+often its product changes.
 """
 
 _VERSIONS_LOCK = (0x7669, 0x7473)

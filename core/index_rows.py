@@ -172,7 +172,7 @@ class IndexRows:
         return removal.keys
 
     def finish(self, removals: Sequence[tuple[str, Removal]]) -> None:
-        """Delete rows that a write or `begin_removal` has opened from Milvus, by collection, then from the ledger.
+        """Delete rows, which a write or `begin_removal` has opened, from Milvus and then from the ledger.
 
         What cannot be deleted stays obsolete; the error is raised after the others are done.
 

@@ -101,13 +101,6 @@ class Ledger(Protocol):
     def versions(self) -> list[EncoderInfo]:
         """List all registered model versions, oldest first."""
 
-    def unsettled(self, grace_s: float = 0.0) -> set[str]:
-        """Return the registered collections in which something may be missing, obsolete or to be tried again.
-
-        These have rows that were opened at least `grace_s` ago, or images that met a bug of another release, or are
-        not recorded yet.
-        """
-
     def missing(self, collection: str, limit: int, grace_s: float = 0.0) -> list[IndexItem]:
         """List images whose current revision has no settled row, except those opened within `grace_s`."""
 

@@ -1,10 +1,10 @@
-"""What a filter makes of a search in an HNSW index: how wide it goes, and in how many parts.
+"""Searches under a filter in an HNSW index: how wide they go, and in how many parts.
 
 HNSW loses neighbors under a filter, because most nodes of the graph do not count. Where a filter passes at most
 7 % of a segment's rows, Milvus compares all of these by itself, which is exact and fast (Knowhere's
-`kHnswBruteForceFilterRate`). A little above that, no width helps: of a million rows that 8 % passed, `ef` 1,024
-found 97 % of the true neighbors. There, two searches of one half of the rows each are exact. From some 12 % on, a
-wider search finds nearly all.
+`kHnswBruteForceFilterRate`). A little above that, no width helps: where 8 % of a million rows passed, `ef`
+1,024 found 97 % of the true neighbors. There, two searches, each of one half of the rows, are exact. From some 12 %
+on, a wider search finds nearly all.
 """
 
 import math

@@ -146,7 +146,7 @@ def _failure(product_id: str, error: ServiceError) -> OperationResult:
 
 
 class _Batcher:
-    """Fills batches; a batch has one operation on a product, so that those sent again keep their order."""
+    """Fills batches, with at most one operation on a product in each, so that those sent again keep their order."""
 
     def __init__(self, options: _Options) -> None:
         self._options = options

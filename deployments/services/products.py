@@ -5,13 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal
 
 from catalog.opening import Catalog
 from catalog.products import (
-    DeleteProduct,
     Operation,
-    PatchProduct,
     PutProduct,
     SqlProducts,
     StoredProduct,
@@ -28,7 +26,6 @@ from core.types import (
     Attributes,
     IndexItem,
     IndexWork,
-    NewImage,
     Product,
     Removal,
     image_id_of,
@@ -49,9 +46,9 @@ _MAX_HELD_BYTES = 128 * 2**20
 """Most bytes of image files that this process holds for indexing."""
 _MAX_HELD_IMAGES = 20_000
 _BEGIN_WITHIN_S = GRACE_S * 2 / 3
-"""Age at which a write leaves images to the repair, which takes them over `GRACE_S` after the write."""
+"""Longest wait of an image for a call. The repair, which takes over after `GRACE_S`, does the others."""
 _TOGETHER_S = 0.5
-"""Longest wait for models that are not done, before the rows of the others are settled."""
+"""Longest wait for slow models before the rows of the others are settled."""
 _CALLS_AT_ONCE = 2
 """Calls of one model under way: the vectors of one are written while the other is encoded."""
 
@@ -95,43 +92,11 @@ class ProductWrites:
         self._running: set[asyncio.Task[None]] = set()
         self._held_images = self._held_bytes = 0
 
-    async def put(
-        self,
-        product_id: str,
-        title: str,
-        description: str,
-        attributes: Attributes,
-        images: Sequence[NewImage] | None,
-    ) -> Written:
-        """Create or replace a product and index its images with every model.
-
-        Raises:
-            InvalidInput: something cannot be stored or indexed; then nothing is stored.
-        """
-        return await self._write_one(PutProduct(product_id, title, description, attributes, images))
-
-    async def patch(self, product_id: str, changes: Mapping[str, Any]) -> Written:
-        """Change a product by a JSON merge patch; its images stay, and their vectors are copied.
-
-        Raises:
-            InvalidInput: something cannot be stored or indexed; then nothing changes.
-            NotFound: there is no such product.
-        """
-        return await self._write_one(PatchProduct(product_id, changes))
-
-    async def delete(self, product_id: str) -> None:
-        """Delete a product; its vectors are deleted at once where Milvus answers, otherwise by the repair.
-
-        Raises:
-            NotFound: there is no such product.
-        """
-        await self._write_one(DeleteProduct(product_id))
-
     async def write(self, operations: Sequence[Operation], wait: bool = True) -> list[Written | VitrineError]:
         """Write products in one transaction; each operation succeeds or fails alone, in order.
 
-        Without `wait` it returns as soon as the write is durable, and the images are indexed in the background. Of
-        several operations on one product, each reports the images that the last one leaves.
+        Without `wait` it returns as soon as the write is durable, and the images are indexed in the background. If
+        several operations are on one product, each reports the images that the last one leaves.
 
         Raises:
             Unavailable: the catalog does not answer; nothing is written.
@@ -153,8 +118,14 @@ class ProductWrites:
             for operation, outcome in zip(operations, stored, strict=True)
         ]
 
-    async def _write_one(self, operation: Operation) -> Written:
-        (written,) = await self.write([operation])
+    async def write_one(self, operation: Operation, wait: bool = True) -> Written:
+        """Do one operation as `write` does, and raise its error.
+
+        Raises:
+            InvalidInput: something cannot be stored or indexed; then nothing changes.
+            NotFound: there is no such product to patch or delete.
+        """
+        (written,) = await self.write([operation], wait)
         if isinstance(written, VitrineError):
             raise written
         return written
@@ -163,19 +134,13 @@ class ProductWrites:
         self, operations: Sequence[Operation]
     ) -> tuple[list[StoredProduct | VitrineError], dict[str, tuple[list[IndexInput], IndexWork]]]:
         """Write to the catalog; returns the outcomes, and what is left to do for each product."""
-        stored = self._products.write(operations, self._check_attributes)
+        stored = self._products.write(operations, self._vectors.check_attributes)
         # The last operation on a product has all of its work.
         return stored, {
             operation.product_id: (_inputs(operation, outcome), outcome.work)
             for operation, outcome in zip(operations, stored, strict=True)
             if not isinstance(outcome, VitrineError)
         }
-
-    def _check_attributes(self, attributes: Attributes) -> None:
-        try:
-            self._vectors.check_attributes(attributes)
-        except VitrineError as error:
-            raise error.at("attributes") from None
 
     def _hold(self, product: "_Indexing") -> bool:
         """Return whether there is work to do for a product, and room for it."""
@@ -255,10 +220,10 @@ class ProductWrites:
 
 
 class _Indexing:
-    """What is left to do for the images of one stored product; `states` has the state of each, by model."""
+    """Open work of one stored product; `states` has the state of each of its images, by model."""
 
     def __init__(self, inputs: Sequence[IndexInput], work: IndexWork, models: Mapping[str, "_Model"]) -> None:
-        """`pending` has models with images that they may lack, apart by queue."""
+        """`pending` gets, for each model and queue, the images that the model may lack."""
         self.states: dict[str, dict[str, IndexState]] = {
             name: {
                 each.item.image_id: "indexed" if model.serving in each.settled else "pending"
@@ -288,7 +253,7 @@ class _Indexing:
 
     @property
     def is_done(self) -> bool:
-        """There is nothing to index, and nothing to remove."""
+        """Whether there is nothing to index and nothing to remove."""
         return not self.pending and not self._obsolete
 
     def settle(self, model: str, collection: str, image_id: str) -> None:
@@ -297,7 +262,7 @@ class _Indexing:
         self._unsettled.discard((collection, image_id))
 
     def removals(self) -> list[tuple[str, Removal]]:
-        """Return, once, obsolete rows by collection; the row before one that is not settled stays for searches."""
+        """Return obsolete rows by collection, each once; one whose successor is not settled stays for searches."""
         removals = []
         for collection, keys in self._obsolete.items():
             if ready := {key for key in keys if (collection, image_id_of(key)) not in self._unsettled}:
@@ -311,7 +276,7 @@ class _Indexing:
 
 
 class _Model:
-    """The index queues of one model; `serving` is the collection that it last wrote to.
+    """The index queues of one model; `serving` is the collection that was last written to.
 
     Images whose vectors can be copied have a queue of their own, so that they do not wait for the encoder.
     """
@@ -440,7 +405,7 @@ class AttributeSummaries:
         self._summary = TtlCache[None, Summary](lambda _: asyncio.to_thread(self._summarize), TTL_S)
 
     async def current(self) -> Summary:
-        """Sum up the catalog; may raise Unavailable."""
+        """Return the summary; may raise Unavailable."""
         return await self._summary.get(None)
 
     def _summarize(self) -> Summary:

@@ -24,11 +24,12 @@ def shell_blocks(page: str) -> list[str]:
 
 def test_the_calls_and_commands_of_the_readme_work_as_written(service: DemoService, tmp_path: Path) -> None:
     calls = [block for block in shell_blocks(README) if not block.startswith(tuple(NOT_HERE))]
-    assert len(calls) == 4
+    assert len(calls) == 5
     *answered, printed = run_blocks(calls, service.base_url, tmp_path, timeout_s=300)
-    words, stored, mixed = (json.loads(answer) for answer in answered)
+    words, stored, changed, mixed = (json.loads(answer) for answer in answered)
     assert "dress" in words["results"][0]["product"]["title"]
     assert {model["state"] for model in stored["index"].values()} == {"indexed"}
+    assert changed["product"]["attributes"] == {"color": "red", "price": 39}
     assert len(mixed["results"]) == 3
     assert mixed["results"][0]["product"]["attributes"]["color"] == "green"
     assert "green" in printed

@@ -54,20 +54,20 @@ from vitrine.schemas.products import (
 )
 
 _READ_AHEAD = 8
-"""Operations of a batch whose images are fetched, decoded and checked side by side."""
+"""Most operations of a batch whose images are fetched, decoded and checked side by side."""
 _OPERATIONS_AT_ONCE = 100
 """Most operations of one transaction: on SQLite all other writers wait for it."""
 _TRANSACTIONS_AT_ONCE = 2
 _WAITING_SHARE = 1 / 3
-"""Part of the request's time after which nothing more waits for the index, so that the rest is stored in time."""
+"""Share of the request's time after which no write waits for the index, so that the rest is stored in time."""
 _WORKING_SHARE = 0.9
-"""Part of the request's time after which the answer says what was not done: it would be lost at the deadline."""
+"""Share of the request's time after which the batch ends; at the deadline itself all results would be lost."""
 _MAX_ID_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An operation that is none, with the product that it names, if any."""
+    """A value that is no operation, why, and the id of the product that it names, if any."""
 
     product_id: str | None
     error: VitrineError
@@ -77,7 +77,7 @@ Read = PutOperation | PatchOperation | DeleteOperation | Refused
 
 
 class BatchRoute(BodyRoute):
-    """Reads a list of operations, or a line for each, so that one that is wrong costs the others nothing."""
+    """Reads each operation of a list, or each line, by itself: a wrong one costs the others nothing."""
 
     async def read(self, request: Request, model: type[M]) -> M:
         """Read the body; the model's operations are of the type `Read`.
@@ -117,7 +117,7 @@ async def write_products(
     """Put, patch and delete up to 1,000 products, as a JSON list or as NDJSON with one operation a line.
 
     Each operation succeeds or fails alone, and has its own result, in order. Operations on one product apply in
-    order. A result with status 429 or 503 may be sent again, as may all others: twice does no harm.
+    order. Send an operation with status 429 or 503 again; doing one twice does no harm.
     """
     operations = cast(Sequence[Read], body.operations)
     service = services(request)
@@ -224,7 +224,7 @@ class _Batch:
                     put = await put_operation(
                         self._service, operation.product_id, operation, operation.images
                     )
-                    # The base64 of a batch would be held until its end otherwise.
+                    # Otherwise the base64 of all images would be held until the batch ends.
                     operation.images = None
                     return put
         except Exception as error:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import FiniteFloat
 
 from catalog.fetching.fetcher import Fetcher
-from catalog.products import Operation, PatchProduct, PutProduct
+from catalog.products import DeleteProduct, Operation, PatchProduct, PutProduct
 from core.batching import batched
 from core.concurrency import DECODERS, run_in
 from core.errors import InputTooLarge, InvalidInput, VitrineError
@@ -146,7 +146,7 @@ async def list_products(
 )
 async def delete_product(product_id: str, request: Request) -> None:
     """Remove a product, its images and its vectors."""
-    await services(request).writes.delete(product_id)
+    await services(request).writes.write_one(DeleteProduct(product_id))
 
 
 @router.get("/products/{product_id}/similar", summary="More like this", responses=fails(404, 409, 413))
@@ -194,10 +194,7 @@ async def _write(
     request: Request, response: Response, operation: Operation, wait: bool, prefer: Sequence[str] | None
 ) -> Written:
     waits = applied_wait(response, wait, prefer)
-    (outcome,) = await services(request).writes.write([operation], waits)
-    if isinstance(outcome, VitrineError):
-        raise outcome
-    return outcome
+    return await services(request).writes.write_one(operation, waits)
 
 
 def _stored(written: Written) -> PutProductResponse:

@@ -27,6 +27,7 @@ from core.jobs import Progress
 from demo.catalog import demo_products
 from jobs.runner.context import JobRun
 from jobs.runner.settings import Settings
+from milvus.config import IndexedAttribute
 from milvus.memory import MemoryStore
 from tests.support.children import Child
 from tests.support.import_driver import run_import, settings
@@ -113,6 +114,22 @@ def test_the_demos_catalog_comes_over_whole_as_csv_and_images(bench: Bench) -> N
     second = bench.run(args)
     assert numbers(second) == {"unchanged": 40}
     assert (second["images_read"], second["images_unchanged"]) == (0, first["images_read"])
+
+
+def test_a_row_whose_attribute_does_not_fit_its_declaration_is_refused_before_anything_is_read(
+    bench: Bench,
+) -> None:
+    declared = (IndexedAttribute(name="size", type="string"),)
+    milvus = bench.settings.milvus.model_copy(update={"indexed_attributes": declared})
+    bench.settings = replace(bench.settings, milvus=milvus)
+    urls = [bench.shop.add(f"{n}.png", png(n)) for n in range(2)]
+    sizes = ["S", ["S", "M"]]
+    rows = [{"product_id": f"p{n}", "images": [urls[n]], "attributes": {"size": sizes[n]}} for n in range(2)]
+    args = bench.manifest(rows)
+    assert bench.run(args, dry_run=True)["failed"] == 1
+    assert numbers(bench.run(args)) == {"created": 1, "failed": 1}
+    assert [each.product_id for each in bench.catalog.products.page(10)] == ["p0"]
+    assert len(bench.shop.requests) == 1
 
 
 def test_an_unchanged_image_is_never_fetched_again(bench: Bench) -> None:
