@@ -66,16 +66,15 @@ def create_collection(
         schema.add_field("part", DataType.INT8)
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=dimension)
     _create(client, name, schema, timeout, **({} if lite else {"num_shards": index.shards}))
-    indexed = set(client.list_indexes(name, timeout=timeout))
     if declared and not lite:
         # Lite compares the values of a field by pyarrow, and takes an index of scalars for one of vectors.
         kinds: dict[str, Kind] = {check_field(each): kind for each, kind in declared.items()} | {
             "part": "number"
         }
         for field, kind in kinds.items():
-            if field not in indexed:
+            if not _is_indexed(client, name, field, timeout):
                 _index_values(client, name, field, kind, timeout)
-    if "embedding" not in indexed:
+    if not _is_indexed(client, name, "embedding", timeout):
         index_type = index.index_type or ("FLAT" if lite else "HNSW")
         params = index.params or _DEFAULT_PARAMS.get(index_type, {})
         _index(client, name, "embedding", timeout, index_type=index_type, metric_type="COSINE", params=params)
@@ -156,5 +155,10 @@ def _index(client: MilvusClient, name: str, field: str, timeout: float, **option
     try:
         client.create_index(name, chosen, timeout=timeout)
     except MilvusException:
-        if field not in client.list_indexes(name, timeout=timeout):
+        if not _is_indexed(client, name, field, timeout):
             raise
+
+
+def _is_indexed(client: MilvusClient, name: str, field: str, timeout: float) -> bool:
+    # By the field: an index that was made without a name has one of the server's.
+    return bool(client.list_indexes(name, field_name=field, timeout=timeout))
