@@ -9,6 +9,7 @@ import yaml
 from core.filters import parse_filter
 from core.jobs import KINDS
 from jobs.evaluation.queries import read_table
+from milvus.config import MilvusConfig
 from models.config import EncoderConfig
 from tests.support.code_blocks import code_blocks
 from vitrine.schemas.products import PutProductRequest
@@ -50,6 +51,18 @@ def test_the_encoders_that_pages_show_can_be_configured() -> None:
     (captioner,) = encoders("docs/imports.md")
     (baseline,) = encoders("docs/migrating.md")
     assert (captioner.captions is not None, baseline.family) == (True, "timm")
+
+
+def test_the_indexed_attributes_that_a_page_declares_can_be_configured() -> None:
+    (text,) = [block.text for block in code_blocks("docs/upgrade.md") if block.language == "yaml"]
+    milvus = MilvusConfig.model_validate(
+        yaml.safe_load(text.replace("${VITRINE_MILVUS_URI}", "http://localhost:19530"))["milvus"]
+    )
+    assert {each.name: each.type for each in milvus.indexed_attributes} == {
+        "color": "string",
+        "price": "number",
+        "on_sale": "bool",
+    }
 
 
 def test_what_is_brought_over_is_described_as_imports_take_it() -> None:
