@@ -74,9 +74,7 @@ class GroupQueue(Generic[Item, Outcome]):
         self._waiting.update(dict.fromkeys(queued))
         for _ in range(min(self._at_once - len(self._workers), len(queued))):
             # Kept in a set, for the event loop keeps no task alive.
-            worker = start_shared(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._workers.add(start_shared(self._work()))
         timer = None if begin_within_s is None else loop.call_later(begin_within_s, self._drop, queued)
         try:
             return await asyncio.gather(*(each.outcome for each in queued))
@@ -91,18 +89,38 @@ class GroupQueue(Generic[Item, Outcome]):
             # What a call has begun with is no longer waiting.
             if each in self._waiting:
                 del self._waiting[each]
-                each.outcome.set_result(DeadlineExceeded(f"{self._doing} has not begun in time"))
+                if not each.outcome.done():
+                    each.outcome.set_result(DeadlineExceeded(f"{self._doing} has not begun in time"))
 
     async def _work(self) -> None:
-        while group := self._next():
-            outcomes: Sequence[Outcome | VitrineError]
-            try:
-                outcomes = await self._run([each.item for each in group])
-            except Exception as error:
-                outcomes = [expected(error, self._doing)] * len(group)
-            for each, outcome in zip(group, outcomes, strict=True):
-                if not each.outcome.done():
-                    each.outcome.set_result(outcome)
+        worker = asyncio.current_task()
+        assert worker is not None
+        try:
+            while group := self._next():
+                for each, outcome in await self._outcomes(group):
+                    if not each.outcome.done():
+                        each.outcome.set_result(outcome)
+        finally:
+            # Here and not in a callback: what is submitted between the last look and a callback would wait for a
+            # worker that has ended.
+            self._workers.discard(worker)
+
+    async def _outcomes(
+        self, group: Sequence[_Queued[Item, Outcome]]
+    ) -> list[tuple[_Queued[Item, Outcome], Outcome | VitrineError]]:
+        try:
+            return list(zip(group, await self._run([each.item for each in group]), strict=True))
+        except Exception as error:
+            failure = expected(error, self._doing)
+            return [(each, failure) for each in group]
+        except asyncio.CancelledError:
+            for each in group:
+                each.outcome.cancel()
+            worker = asyncio.current_task()
+            if worker is not None and worker.cancelling():
+                raise
+            # Something that the call waited for was canceled. The next group is spared.
+            return []
 
     def _next(self) -> list[_Queued[Item, Outcome]]:
         group: list[_Queued[Item, Outcome]] = []
