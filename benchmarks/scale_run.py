@@ -100,11 +100,12 @@ def _table(size: int, figures: Figures) -> Table:
     for name, pages in figures["service"]["search"].items():
         for limit, each in pages.items():
             _row(table, f"service, {name}, {limit.replace('_', ' ')}", each, f"fill {each['fill']}")
-    for name in ("put", "put_price", "delete", "stats"):
+    for name in ("put", "put_price", "patch_price", "delete", "stats"):
         _row(table, name, figures["service"][name], "")
     repair = figures["repair"]
     _row(table, "repair", repair, f"{repair['statements']} statements, {repair['rows_read']:,} rows read")
-    _row(table, "repair's poll", repair["poll"], "")
+    poll = repair["poll"]
+    _row(table, "repair's poll", poll, f"{poll['statements']} statements, {poll['rows_read']:,} rows read")
     return table
 
 

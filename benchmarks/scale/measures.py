@@ -136,9 +136,9 @@ async def _page(client: httpx.AsyncClient, stage: Stage, name: str) -> Figures:
 
 
 async def _writes(client: httpx.AsyncClient) -> Figures:
-    """Put products with one image each, change their price, and delete them."""
+    """Put products with one image each, change their price by PUT and by PATCH, and delete them."""
     files = small_jpegs(_WRITES)
-    put, price, deleted = [], [], []
+    put, price, patched, deleted = [], [], [], []
     for number, data in enumerate(files):
         url = f"/v1/products/written-{number}"
         form = {"data": {"metadata": json.dumps(_metadata(_PRICE))}, "files": {"images": ("image.jpg", data)}}
@@ -146,9 +146,16 @@ async def _writes(client: httpx.AsyncClient) -> Figures:
     for number in range(_WRITES):
         url = f"/v1/products/written-{number}"
         price.append(await _timed(client.put, url, indexed=True, json=_metadata(_PRICE + 1)))
+        change = {"attributes": {"price": _PRICE + 2}}
+        patched.append(await _timed(client.patch, url, indexed=True, json=change))
     for number in range(_WRITES):
         deleted.append(await _timed(client.delete, f"/v1/products/written-{number}"))
-    return {"put": times(put), "put_price": times(price), "delete": times(deleted)}
+    return {
+        "put": times(put),
+        "put_price": times(price),
+        "patch_price": times(patched),
+        "delete": times(deleted),
+    }
 
 
 def _metadata(price: int) -> dict[str, Any]:
@@ -195,13 +202,17 @@ def repair_figures(stage: Stage) -> Figures:
 
 def _poll(stage: Stage) -> Figures:
     """Ask what the repair asks every few seconds: which collections have work at all."""
-    took = []
-    for _ in range(_PASSES):
+
+    def once() -> float:
         started = time.perf_counter()
         if stage.catalog.ledger.unsettled(GRACE_S):
             raise RuntimeError("the ledger has something to do")
-        took.append(time.perf_counter() - started)
-    return times(took)
+        return time.perf_counter() - started
+
+    figures = times([once() for _ in range(_PASSES)])
+    with _counted(stage) as counts:
+        once()
+    return figures | counts
 
 
 @contextmanager
