@@ -105,7 +105,8 @@ def kind_of(value: object) -> tuple[Kind, Any] | None:
         number = float(value) if isinstance(value, int | float) else math.nan
     except OverflowError:
         return None
-    return ("number", number) if math.isfinite(number) else None
+    # Zero has one form, since an index may tell -0.0 from it.
+    return ("number", number + 0.0) if math.isfinite(number) else None
 
 
 def matches(filter: Filter, attributes: Attributes) -> bool:

@@ -194,8 +194,7 @@ def declared_value(kind: Kind, value: object) -> str | float | int | None:
         return None
     if isinstance(value, str):
         return f"={value}" if len(value) <= MAX_STRING else None
-    # Zero has one form, since an index may tell -0.0 from it.
-    stored = int(found[1]) if kind == "bool" else found[1] + 0.0
+    stored = int(found[1]) if kind == "bool" else found[1]
     return None if stored == MISSING[kind] else stored
 
 

@@ -20,7 +20,7 @@ from milvus.collections import (
 )
 from milvus.config import EXACT_INDEXES, MilvusConfig
 from milvus.connection import NOT_LOADED, Connection
-from milvus.filters import compile_filter, key_in, keys_between
+from milvus.filters import Shares, compile_filter, halves, key_in, keys_between, width
 from milvus.pages import best_images, clamped, full_page, in_order, nearest_products
 from milvus.schema import (
     HIT_FIELDS,
@@ -34,7 +34,6 @@ from milvus.schema import (
     marked_id,
     row_bytes,
 )
-from milvus.selectivity import Shares, halves, width
 
 KEYS_A_CALL = 1000
 _KEYS_A_PAGE = 10_000
@@ -57,7 +56,7 @@ class MilvusStore:
         self.rebuilt_if_empty = config.is_rebuilt_if_empty
         self._connection = Connection(config)
         self._facts: dict[str, CollectionFacts] = {}
-        self._shares = Shares(self._count)
+        self._shares = Shares(self._count_roughly)
         self._lite: bool | None = None
 
     def marks(self) -> set[str]:
@@ -136,11 +135,22 @@ class MilvusStore:
     def _count(self, collection: str, expression: str = "", **options: Any) -> int:
         return int(self._query(collection, expression, ["count(*)"], **options)[0]["count(*)"])
 
+    def _count_roughly(self, collection: str, expression: str, timeout_s: float) -> int:
+        """Count rows without waiting for those that were just written."""
+        return self._count(collection, expression, consistency_level="Eventually", timeout_s=timeout_s)
+
     def _query(self, collection: str, expression: str, fields: Sequence[str], **options: Any) -> list[Any]:
         settings = {"consistency_level": self._config.consistency, "output_fields": list(fields), **options}
         return list(self._read(MilvusClient.query, collection, filter=expression, **settings))
 
-    def _read(self, method: Callable[..., Any], collection: str, *args: Any, **options: Any) -> Any:
+    def _read(
+        self,
+        method: Callable[..., Any],
+        collection: str,
+        *args: Any,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> Any:
         """Call a method that reads, and load the collection when a restart has left it unloaded."""
 
         def read(client: MilvusClient, timeout: float) -> Any:
@@ -152,7 +162,7 @@ class MilvusStore:
                 client.load_collection(collection, timeout=timeout)
                 return method(client, collection, *args, timeout=timeout, **options)
 
-        return self._connection.run(read)
+        return self._connection.run(read, timeout_s=timeout_s)
 
     def _is_lite(self) -> bool:
         if self._lite is None:

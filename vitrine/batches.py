@@ -193,28 +193,27 @@ class _BatchCall(Call[ProductBatchResponse]):
 class _Exchange:
     """The requests of one batch.
 
-    Operations that the service could not do just then are sent again, as whole requests are. A request that is too
-    large for the service is sent in halves.
+    Operations that the service could not do just then are sent again, as whole requests are: each up to
+    `Retries.count` times. A request that is too large for the service is sent in halves.
     """
 
     def __init__(self, batch: Iterable[Operation], options: _Options, retries: Retries) -> None:
         self._params = waiting(options.wait)
         self._retries = retries
-        self._failures = 0
-        self._sent: set[str] = set()
-        """Products whose operation was sent, and could not be done just then."""
         self.results: list[OperationResult] = []
-        self._open: list[list[Operation]] = [[]]
+        sound: list[Operation] = []
         for each in batch:
             if each.failure is None:
-                self._open[0].append(each)
+                sound.append(each)
             else:
                 self.results.append(each.failure)
+        self._open: list[tuple[list[Operation], int]] = [(sound, 0)]
+        """Operations of requests to come, and how often they could not be done just then."""
 
     def calls(self) -> Iterator[_BatchCall]:
         """Give the next request until nothing is left; each is followed by `answered` or `failed`."""
         while self._open:
-            batch = self._open[-1]
+            batch, failures = self._open[-1]
             if not batch:
                 self._open.pop()
                 continue
@@ -226,17 +225,17 @@ class _Exchange:
                 lines=b"".join(each.line for each in batch),
                 operations=len(batch),
                 deletes=[place for place, each in enumerate(batch) if each.is_delete],
-                was_sent=batch[0].product_id in self._sent,
+                was_sent=failures > 0,
             )
 
     def failed(self, error: ServiceError) -> None:
         """Take an error of the last request; raise it unless a smaller request may work."""
-        batch = self._open.pop()
+        batch, failures = self._open.pop()
         if error.status != 413:
             raise error
         half = len(batch) // 2
         if half:
-            self._open += [batch[half:], batch[:half]]
+            self._open += [(batch[half:], failures), (batch[:half], failures)]
         else:
             self.results.append(_failure(batch[0].product_id, error))
 
@@ -246,20 +245,19 @@ class _Exchange:
         Raises:
             Unavailable: after all retries the service could do nothing of the batch; others would fare the same.
         """
-        answers = list(zip(self._open.pop(), response.results, strict=True))
+        batch, failures = self._open.pop()
+        answers = list(zip(batch, response.results, strict=True))
         again = [operation for operation, result in answers if result.status in (429, 503)]
         if not again:
             self.results += [result for _, result in answers]
             return 0.0
-        self._failures += 1
         error = next(result.error for _, result in answers if result.status in (429, 503))
         unavailable = Unavailable(error.message if error else "not now", status=503)
-        wait_s = self._retries.wait_s(unavailable, self._failures)
+        wait_s = self._retries.wait_s(unavailable, failures + 1)
         if wait_s is None and len(again) == len(answers) and not self.results:
             raise unavailable
         if wait_s is not None:
-            self._open.append(again)
-            self._sent.update(each.product_id for each in again)
+            self._open.append((again, failures + 1))
             answers = [each for each in answers if each[1].status not in (429, 503)]
         self.results += [result for _, result in answers]
         return wait_s or 0.0

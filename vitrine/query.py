@@ -26,9 +26,12 @@ def encode_image(image: ImageInput) -> str:
 
     Raises:
         OSError: there is no such file, or it cannot be read.
+        ValueError: it is a URL of another scheme than http and https.
     """
     if is_url(image):
         return str(image)
+    if isinstance(image, str) and "://" in image:
+        raise ValueError(f"an image is bytes, a path, or an http or https URL, unlike {image[:80]!r}")
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     return base64.b64encode(data).decode("ascii")
 

@@ -28,7 +28,10 @@ _FORMALLY_GLOBAL = (
 """Networks without images that `is_global` accepts, in some or all versions of Python."""
 _THREADS = 16
 _NAME = re.compile(rb"[\w.:-]+")
+_SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+"""Of a URL (RFC 3986, 3.1); base64 has no colon."""
 _HOST = re.compile(r"(?<=//)[^/?#]*")
+ONLY_HTTP = "only http and https URLs are fetched"
 _ATTEMPTS = 4
 """Number of addresses of one host that are tried."""
 
@@ -79,6 +82,12 @@ def is_url(text: str) -> bool:
     return known or (text.startswith("//") and "." in text)
 
 
+def other_scheme(text: str) -> str | None:
+    """Return the scheme of a URL that is never fetched, such as `file` or `ftp`; None for anything else."""
+    found = _SCHEME.match(text[:MAX_URL_LENGTH])
+    return None if found is None or found[1].lower() in _DEFAULT_PORTS else found[1]
+
+
 def parse_url(text: str, ports: Collection[int]) -> httpx.URL:
     """Read a URL; `//host/path` is https.
 
@@ -122,7 +131,7 @@ def _with_composed_host(text: str) -> str:
 
 def _checked_url(url: httpx.URL, ports: Collection[int]) -> httpx.URL:
     if url.scheme not in _DEFAULT_PORTS:
-        raise UnfetchableUrl("only http and https URLs are fetched")
+        raise UnfetchableUrl(ONLY_HTTP)
     if url.userinfo:
         raise UnfetchableUrl("a URL may not carry a user name or a password")
     # `url.host` raises ValueError for letters that no host name has, even if DNS might accept them.

@@ -88,6 +88,10 @@ class Fetcher:
         self._network = CheckedBackend(limits, resolve or SystemResolver(), httpcore.AnyIOBackend())
         self._tls = tls or _trusting()
 
+    def most_bytes(self, urls: int) -> int:
+        """Return the most bytes that the files behind so many URLs of one request can have together."""
+        return min(urls * self._limits.max_bytes, self._limits.max_total_bytes)
+
     async def fetch(self, url: str) -> bytes:
         """Fetch one file.
 

@@ -12,8 +12,8 @@ from pydantic_core import from_json
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from catalog.fetching import connections
 from catalog.fetching import fetcher as fetching
-from catalog.fetching.connections import is_url
 from catalog.fetching.fetcher import Fetcher
 from core.concurrency import BODIES, run_in
 from core.errors import InputTooLarge, InvalidInput, UnfetchableUrl, UnsupportedMediaType, VitrineError
@@ -312,10 +312,10 @@ def _utf8(latin: str, param: str) -> str:
 
 async def read_images(sources: Sequence[str], fetcher: Fetcher) -> list[bytes | VitrineError]:
     """Read images, those behind URLs in parallel; return images and errors in the order of the sources."""
-    urls = [source for source in sources if _is_url(source)]
+    urls = [source for source in sources if is_url(source)]
     fetched = iter(await fetcher.fetch_all(urls) if urls else [])
-    decoded = iter(await decode_images([source for source in sources if not _is_url(source)]))
-    return [next(fetched if _is_url(source) else decoded) for source in sources]
+    decoded = iter(await decode_images([source for source in sources if not is_url(source)]))
+    return [next(fetched if is_url(source) else decoded) for source in sources]
 
 
 async def read_image(image: str | None, image_url: str | None, fetcher: Fetcher) -> tuple[str, bytes]:
@@ -340,9 +340,9 @@ async def _decode_or_error(source: str) -> bytes | VitrineError:
         return error
 
 
-def _is_url(source: str) -> bool:
+def is_url(source: str) -> bool:
     """Return whether this is a URL to fetch, neither base64 nor a data URI."""
-    return source[:5].lower() != "data:" and is_url(source)
+    return not is_data_uri(source) and connections.is_url(source)
 
 
 def is_data_uri(value: str) -> bool:
@@ -366,6 +366,8 @@ async def decode_base64(value: str, param: str) -> bytes:
 def _decode(value: str, param: str) -> bytes:
     if is_data_uri(value) and not value.partition(",")[0].lower().endswith(";base64"):
         raise InvalidInput("a data URI must look like data:image/jpeg;base64,…").at(param)
+    if connections.other_scheme(value):
+        raise InvalidInput(f"{connections.ONLY_HTTP}; send such a URL, a data URI or base64").at(param)
     try:
         return (
             fetching.read_data_uri(value)

@@ -92,13 +92,15 @@ class _Passes:
         self._indexer, self._make, self._args = indexer, make, args
         self._known: set[str] = set()
         self._is_due, self._is_full = asyncio.Event(), True
+        self._full_at = time.monotonic()
+        """When the next full pass may be made: one reads all open rows of versions that do not serve."""
 
     def request(self, of_model: Set[str], unsettled: Set[str], full: bool) -> None:
         """Have a pass made where one is due, by the model's collections and those of all models that have work.
 
         Collections that do not serve are left to the full passes.
         """
-        self._is_full |= full
+        self._is_full |= full and time.monotonic() >= self._full_at
         serving = set() if self._indexer.serving is None else {self._indexer.serving.collection}
         if self._is_full or unsettled & (of_model - self._known | serving):
             self._is_due.set()
@@ -111,9 +113,12 @@ class _Passes:
 
     async def make(self) -> object:
         """Make one pass, a full one where the last one was not or has failed."""
-        full = self._is_full
+        full, started = self._is_full, time.monotonic()
         report = await self._make(self._args.batch_size, self._args.grace_s, full)
         self._is_full &= not full
+        if full and report == RepairReport():
+            ended = time.monotonic()
+            self._full_at = ended + _SHARE * (ended - started)
         return report
 
 

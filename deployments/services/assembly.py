@@ -48,7 +48,7 @@ class Services:
     max_images_per_product: int
     max_page: int
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES_AT_ONCE))
-    """Batches of products in work; each holds some 50 MB of images at most times."""
+    """Batches of products in work; each reads at most 128 MiB of images ahead."""
 
     def check_page(self, limit: int, offset: int) -> None:
         """Refuse pages beyond the configured depth."""

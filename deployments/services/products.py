@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 from catalog.opening import Catalog
 from catalog.products import (
@@ -70,7 +70,8 @@ class ProductWrites:
 
     A write is acknowledged once blobs and SQL are durable. The request then waits for the embeddings, but only for
     a limited time. Work that has begun goes on after that. What has not begun within `_BEGIN_WITHIN_S`, and what
-    exceeds the bounds above, stays missing in the ledger, and the repair completes it.
+    exceeds the bounds above, stays missing in the ledger, and the repair completes it. Nobody waits for the removal
+    of obsolete vectors, since searches show only what the catalog has.
 
     Images of different requests share calls to encoders and to Milvus, and their rows are settled together: those
     that arrive while such a call is under way make up the next one.
@@ -105,10 +106,7 @@ class ProductWrites:
         products = {
             product_id: _Indexing(some, work, self._models) for product_id, (some, work) in inputs.items()
         }
-        work = {start_shared(self._index(each)) for each in products.values() if self._hold(each)}
-        self._running |= work
-        for task in work:
-            task.add_done_callback(self._running.discard)
+        work = {self._start(self._index(each)) for each in products.values() if self._hold(each)}
         if work and wait:
             await asyncio.wait(work, timeout=self._wait_s)
         return [
@@ -150,8 +148,14 @@ class ProductWrites:
         self._held_images, self._held_bytes = images, held_bytes
         return True
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = start_shared(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
     async def _index(self, product: "_Indexing") -> None:
-        """Index a product's images with all models side by side, and remove its obsolete vectors."""
+        """Index a product's images with all models side by side; its obsolete vectors are removed after that."""
         try:
             placing = {start_shared(self._place(product, *each)) for each in product.pending}
             until = asyncio.ALL_COMPLETED
@@ -163,6 +167,11 @@ class ProductWrites:
                     await self._remove(product)
                 # None waits for a model that hangs.
                 until = asyncio.FIRST_COMPLETED
+        finally:
+            self._start(self._finish(product))
+
+    async def _finish(self, product: "_Indexing") -> None:
+        try:
             await self._remove(product)
         finally:
             self._held_images -= product.images

@@ -27,6 +27,7 @@ from deployments.http.requests import (
     M,
     check_model,
     check_nul,
+    is_url,
     media_type,
     parse_json,
     services,
@@ -55,6 +56,8 @@ from vitrine.schemas.products import (
 
 _READ_AHEAD = 8
 """Most operations of a batch whose images are fetched, decoded and checked side by side."""
+_READ_AHEAD_BYTES = 128 * 2**20
+"""Most bytes of these images. Until a file behind a URL is there, it counts as the largest that may be fetched."""
 _OPERATIONS_AT_ONCE = 100
 """Most operations of one transaction: on SQLite all other writers wait for it."""
 _TRANSACTIONS_AT_ONCE = 2
@@ -185,6 +188,8 @@ class _Batch:
         self._outcomes: dict[int, Written | VitrineError] = {}
         self._time_s = within_deadline(math.inf)
         self._waits_until = time.monotonic() + self._time_s * _WAITING_SHARE if wait else 0.0
+        self._ahead: dict[int, int] = {}
+        """Bytes of images that are read ahead, by the place of their operation."""
         self._pending: dict[int, Operation] = {}
         self._held_bytes = 0
         self._places = asyncio.Semaphore(_TRANSACTIONS_AT_ONCE)
@@ -204,14 +209,26 @@ class _Batch:
     async def _run(self, tasks: asyncio.TaskGroup) -> None:
         ahead = deque[tuple[int, asyncio.Task[Operation | VitrineError]]]()
         for index, operation in enumerate(self._operations):
-            ahead.append((index, tasks.create_task(self._prepare(operation))))
-            if len(ahead) == _READ_AHEAD:
+            size = self._most_bytes(operation)
+            while ahead and (
+                len(ahead) == _READ_AHEAD or sum(self._ahead.values()) + size > _READ_AHEAD_BYTES
+            ):
                 await self._add(tasks, *ahead.popleft())
+            self._ahead[index] = size
+            ahead.append((index, tasks.create_task(self._prepare(index, operation))))
         while ahead:
             await self._add(tasks, *ahead.popleft())
         await self._start_write(tasks)
 
-    async def _prepare(self, operation: Read) -> Operation | VitrineError:
+    def _most_bytes(self, operation: Read) -> int:
+        """Return the most bytes that the images of an operation can have."""
+        sources = (operation.images or ()) if isinstance(operation, PutOperation) else ()
+        urls = [each for each in sources if is_url(each)]
+        return self._service.fetcher.most_bytes(len(urls)) + sum(
+            len(each) for each in sources if not is_url(each)
+        )
+
+    async def _prepare(self, index: int, operation: Read) -> Operation | VitrineError:
         try:
             match operation:
                 case Refused():
@@ -226,6 +243,7 @@ class _Batch:
                     )
                     # Otherwise the base64 of all images would be held until the batch ends.
                     operation.images = None
+                    self._ahead[index] = _size(put)
                     return put
         except Exception as error:
             return expected(error, "reading the images of a product")
@@ -234,11 +252,11 @@ class _Batch:
         self, tasks: asyncio.TaskGroup, index: int, read: asyncio.Task[Operation | VitrineError]
     ) -> None:
         operation = await read
+        del self._ahead[index]
         if isinstance(operation, VitrineError):
             self._outcomes[index] = operation
             return
-        images = operation.images or () if isinstance(operation, PutProduct) else ()
-        size = sum(len(image.data) for image in images)
+        size = _size(operation)
         if self._held_bytes + size > MAX_ENCODE_BYTES or len(self._pending) == _OPERATIONS_AT_ONCE:
             await self._start_write(tasks)
         self._pending[index] = operation
@@ -272,6 +290,11 @@ class _Batch:
                     self._unavailable = failure
                 outcomes = [failure] * len(operations)
         self._outcomes.update(zip(operations, outcomes, strict=True))
+
+
+def _size(operation: Operation) -> int:
+    images = operation.images or () if isinstance(operation, PutProduct) else ()
+    return sum(len(image.data) for image in images)
 
 
 def _result(operation: Read, outcome: Written | VitrineError, request_id: str) -> OperationResult:

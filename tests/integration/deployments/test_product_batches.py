@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from catalog.fetching.fetcher import Fetcher
 from catalog.opening import Catalog
 from catalog.products import Operation, PutProduct
 from core.errors import InvalidInput, Unavailable, VitrineError
@@ -281,6 +282,45 @@ async def test_transactions_are_bounded_by_the_bytes_of_images(
     )
     assert statuses(results) == [201] * 9
     assert sorted(writes.bytes) == [2 * size, 3 * size, 3 * size, 4 * size]
+
+
+@pytest.mark.parametrize(("files", "most"), [(1, 4), (2, 2), (9, 1)])
+async def test_images_are_read_ahead_within_a_bound_in_bytes(
+    client: httpx.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch, files: int, most: int
+) -> None:
+    each = app.state.services.fetcher.most_bytes(1)
+    monkeypatch.setattr(batches, "_READ_AHEAD_BYTES", 4 * each)
+    monkeypatch.setattr(Fetcher, "most_bytes", lambda _, urls: urls * each)
+    in_work = [0]
+
+    async def read(_service: Any, product_id: str, *_: Any) -> PutProduct:
+        in_work.append(in_work[-1] + 1)
+        for _turn in range(10):
+            await asyncio.sleep(0)
+        in_work.append(in_work[-1] - 1)
+        return PutProduct(product_id, "", "", {}, None)
+
+    monkeypatch.setattr(batches, "put_operation", read)
+    images = [f"https://shop.test/{number}.png" for number in range(files)]
+    results = await send(client, *(put(f"p{number}", images=images) for number in range(20)))
+    assert statuses(results) == [201] * 20
+    assert max(in_work) == most
+
+
+@pytest.mark.parametrize("image", ["file:///tmp/a.png", "FTP://shop.test/a.png", "s3://bucket/a.png"])
+async def test_an_image_by_another_scheme_is_refused_with_those_that_are_taken(
+    client: httpx.AsyncClient, image: str
+) -> None:
+    (result,) = await send(client, put("p", images=[image]))
+    alone = await client.put("/v1/products/p", json={"images": [image]})
+    for status, error in (
+        (result["status"], result["error"]),
+        (alone.status_code, alone.json()["error"]),
+    ):
+        assert (status, error["param"]) == (422, "images[0]")
+        assert error["message"] == (
+            "only http and https URLs are fetched; send such a URL, a data URI or base64"
+        )
 
 
 async def test_a_replica_works_on_a_bounded_number_of_batches(

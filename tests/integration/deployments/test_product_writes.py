@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from threading import Event
 from typing import Any
 
 import pytest
@@ -52,6 +53,8 @@ class Store(MemoryStore):
         super().__init__(declared={"indexed": "string"})
         self.calls: dict[str, int] = {}
         self.down: Callable[[Sequence[VectorRow]], bool] = lambda _: False
+        self.may_delete = Event()
+        self.may_delete.set()
 
     def _count(self, name: str) -> None:
         self.calls[name] = self.calls.get(name, 0) + 1
@@ -64,6 +67,7 @@ class Store(MemoryStore):
 
     def delete(self, collection: str, keys: Sequence[str]) -> None:
         self._count("delete")
+        assert self.may_delete.wait(60)
         super().delete(collection, keys)
 
     def fetch(self, collection: str, keys: Sequence[str]) -> dict[str, Vector]:
@@ -112,6 +116,10 @@ class Shop:
             for product in self.catalog.products.page(1000)
             for each in product.images
         }
+
+    async def end(self) -> None:
+        """Wait until nothing goes on in the background."""
+        await until(lambda: self.writes._held_bytes == self.writes._held_images == 0)
 
     async def repair(self, name: str = MODELS[0], grace_s: float = 0) -> RepairReport:
         encoder = self.encoders[name]
@@ -192,6 +200,7 @@ async def test_changed_attributes_copy_vectors_and_read_no_file(shop: Shop, read
     shop.costs()
     written = await shop.writes.write_one(PatchProduct("red", {"attributes": {"price": 2}}))
     assert states(written) == all_are("indexed")
+    await shop.end()
     assert shop.transactions == ["write"] * 3, "the product, what is indexed, what is removed"
     assert shop.store.calls == {"fetch": 3, "upsert": 3, "delete": 3}
     assert [encoder.calls for encoder in shop.encoders.values()] == [[], [], []]
@@ -207,11 +216,26 @@ async def test_a_delete_costs_two_transactions_and_leaves_nothing(shop: Shop) ->
     await shop.put("red", RED)
     shop.costs()
     await shop.writes.write_one(DeleteProduct("red"))
+    await shop.end()
     assert shop.transactions == ["write", "write"]
     assert shop.store.calls == {"delete": 3}
     assert shop.keys() == shop.expected()
     with pytest.raises(NotFound):
         await shop.writes.write_one(DeleteProduct("red"))
+    assert shop.catalog.ledger.obsolete(shop.collection(), 10) == []
+
+
+async def test_no_answer_waits_until_obsolete_vectors_are_removed(shop: Shop) -> None:
+    await shop.put("red", RED, price=1)
+    await shop.put("blue", BLUE)
+    shop.store.may_delete.clear()
+    written = await shop.writes.write_one(PatchProduct("red", {"attributes": {"price": 2}}))
+    assert states(written) == all_are("indexed")
+    await shop.writes.write_one(DeleteProduct("blue"))
+    assert shop.expected() < shop.keys()
+    shop.store.may_delete.set()
+    await shop.end()
+    assert all(shop.keys(name) == shop.expected() for name in MODELS)
     assert shop.catalog.ledger.obsolete(shop.collection(), 10) == []
 
 
@@ -230,6 +254,7 @@ async def test_operations_of_one_call_share_transactions_and_calls(shop: Shop) -
     )
     assert [type(each) for each in outcomes] == [Written] * 22 + [NotFound, InvalidInput]
     assert [states(each) for each in outcomes[:21] if isinstance(each, Written)] == [all_are("indexed")] * 21
+    await shop.end()
     assert shop.transactions.count("write") <= 8
     assert all(sum(encoder.calls) == 20 and len(encoder.calls) <= 2 for encoder in shop.encoders.values())
     assert shop.store.calls["upsert"] <= 4 * len(MODELS)
@@ -246,6 +271,7 @@ async def test_of_several_operations_on_one_product_the_last_is_indexed(shop: Sh
         ]
     )
     assert all(states(each) == all_are("indexed") for each in outcomes)  # type: ignore[arg-type]
+    await shop.end()
     assert shop.keys() == shop.expected()
     assert shop.catalog.ledger.obsolete(shop.collection(), 10) == []
 
@@ -295,7 +321,7 @@ async def test_what_exceeds_the_bound_is_left_to_the_repair(
     assert await shop.repair() == RepairReport(indexed=1)
     assert shop.keys() == shop.expected()
     # What is done is held no longer.
-    await until(lambda: shop.writes._held_bytes == shop.writes._held_images == 0)
+    await shop.end()
 
 
 async def test_writes_that_wait_for_a_busy_model_share_its_next_calls(shop: Shop) -> None:
@@ -428,7 +454,7 @@ async def test_whatever_many_requests_write_at_once_the_collections_become_what_
     for _ in range(5):
         await asyncio.gather(*(request() for _ in range(12)))
         # Nothing fails, so nothing is left to the repair, but what many writes at once have left to each other.
-        await until(lambda: shop.writes._held_images == 0)
+        await shop.end()
         for name in MODELS:
             lacking = shop.catalog.ledger.missing(shop.collection(name), 100)
             assert lacking == []

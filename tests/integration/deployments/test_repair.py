@@ -6,6 +6,8 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from PIL import Image
@@ -15,7 +17,7 @@ from catalog.blobs import FsspecBlobs
 from catalog.database import CatalogConfig
 from catalog.opening import Catalog, open_catalog
 from core.errors import Internal, Unavailable
-from core.indexing import CaptionReport, Indexer
+from core.indexing import CaptionReport, Indexer, RepairReport
 from core.types import Encoded, EncoderInput, NewImage, row_key
 from deployments.config import IngestCaptions, RepairArgs
 from deployments.replicas import repair
@@ -224,9 +226,47 @@ def test_a_full_pass_finds_that_a_collection_was_lost(
     asyncio.run(scene())
 
 
-def test_versions_that_do_not_serve_are_left_to_full_passes(
-    args: RepairArgs, catalog: Catalog, encoders: dict[str, LocalEncoder], store: MemoryStore
+def test_a_full_pass_that_took_long_and_found_nothing_is_not_soon_repeated(
+    args: RepairArgs, encoders: dict[str, LocalEncoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now, found = 1000.0, RepairReport(removed=1)
+    monkeypatch.setattr(repair, "time", SimpleNamespace(monotonic=lambda: now))
+
+    async def remove(_batch_size: int, _grace_s: float, full: bool) -> RepairReport:
+        nonlocal now
+        now += 10 if full else 1
+        return found
+
+    indexer = cast(Indexer, SimpleNamespace(serving=None))
+    passes = repair._Passes(indexer, remove, args)
+
+    def is_due(full: bool) -> bool:
+        passes.request(set(), set(), full)
+        return passes._is_due.is_set()
+
+    async def made() -> None:
+        await passes.wait()
+        await passes.make()
+
+    assert is_due(full=False)
+    asyncio.run(made())
+    assert is_due(full=True), "the last one found something"
+    found = RepairReport()
+    asyncio.run(made())
+    now += 199
+    assert not is_due(full=True)
+    now += 1
+    assert is_due(full=True)
+
+
+def test_versions_that_do_not_serve_are_left_to_full_passes(
+    args: RepairArgs,
+    catalog: Catalog,
+    encoders: dict[str, LocalEncoder],
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repair, "_SHARE", 0)
     indexer = Indexer(encoders["quick"], store, catalog.ledger, catalog.blobs)
     passes = repair._Passes(indexer, indexer.index_missing, args)
 

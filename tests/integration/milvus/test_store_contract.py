@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from pymilvus import MilvusClient
+from pymilvus import DataType, MilvusClient
 
 from catalog.product_rows import MAX_ID_CHARS
 from core.errors import Conflict, InputTooLarge, InvalidInput, NotFound
@@ -150,6 +150,38 @@ def test_a_collection_keeps_its_fields_whatever_a_store_declares(
     made.drop_collection("with_color")
     made.close()
     other.close()
+
+
+@pytest.mark.parametrize("engine", ["lite", "server"])
+def test_a_collection_whose_index_was_made_without_a_name_stays_as_it_is(
+    engine: str, request: pytest.FixtureRequest
+) -> None:
+    uri = request.getfixturevalue(f"{engine}_uri")
+    client = MilvusClient(uri)
+    schema = client.create_schema(auto_id=False)
+    schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=100)
+    for field in ("image_id", "product_id"):
+        schema.add_field(field, DataType.VARCHAR, max_length=100)
+    schema.add_field("revision", DataType.INT64)
+    schema.add_field("attributes", DataType.JSON)
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=8)
+    client.create_collection("nameless", schema=schema)
+    index = client.prepare_index_params()
+    index.add_index("embedding", index_type="FLAT", metric_type="COSINE")
+    client.create_index("nameless", index)
+    made = client.list_indexes("nameless")
+    assert made != ["embedding"]
+    store = MilvusStore(MilvusConfig(uri=uri))
+    for _ in range(2):
+        store.ensure_collection("nameless", 8)
+    assert client.list_indexes("nameless") == made
+    store.upsert("nameless", [row("a", unit(1), "p", color="red")])
+    for filter in (None, parse_filter({"color": "red"})):
+        assert [hit.product_id for hit in store.search_products("nameless", unit(1), 5, filter)] == ["p"]
+    assert CollectionInfo("nameless", 8, 1) in store.collections()
+    store.drop_collection("nameless")
+    store.close()
+    client.close()
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "1digit", "dash-ed", "sp ace", "x" * 256, "ü"])

@@ -122,6 +122,8 @@ def test_a_value_that_does_not_fit_is_refused_with_its_declaration(
             f"((attribute_price > {-sys.float_info.max!r}) and (attribute_price < 10.0))",
         ),
         ({"not": {"price": {"gte": 10}}}, "(attribute_price < 10.0)"),
+        ({"price": {"gt": -0.0}}, "(attribute_price > 0.0)"),
+        ({"price": -0.0}, "(attribute_price in [0.0])"),
         (
             {"not": {"price": {"lte": 1}}},
             f"((attribute_price == {-sys.float_info.max!r}) or (attribute_price > 1.0))",

@@ -223,6 +223,28 @@ def test_a_request_that_is_too_large_is_sent_in_halves(shop: Client, service: Se
     assert (summary.created, [each.product_id for each in summary.errors]) == (3, ["p0"])
 
 
+def test_retries_are_counted_for_each_operation_not_for_all_of_a_batch(
+    shop: Client, service: Service
+) -> None:
+    failures = Counter({f"p{number}": 2 for number in range(4)})
+
+    def outcome(operation: Operation) -> dict[str, Any]:
+        failures[operation["product_id"]] -= 1
+        return error("unavailable", 503) if failures[operation["product_id"]] >= 0 else {"status": 201}
+
+    service._outcome = outcome
+    service.refusals = [httpx.Response(413, json=error("input_too_large", 413))]
+    summary = shop.put_products(products(4))
+    assert [len(batch) for batch in service.batches] == [2] * 6
+    assert (summary.created, summary.errors) == (4, [])
+
+
+def test_an_image_by_a_scheme_that_is_neither_a_path_nor_fetched_is_named(shop: Client) -> None:
+    summary = shop.put_products([NewProduct("a", images=["file:///tmp/a.png"]), NewProduct("b")])
+    assert (summary.created, [each.product_id for each in summary.errors]) == (1, ["a"])
+    assert "a path, or an http or https URL, unlike 'file:///tmp/a.png'" in str(summary.errors[0].error)
+
+
 def test_a_product_that_cannot_be_sent_costs_the_others_nothing(shop: Client, tmp_path: Path) -> None:
     missing, surrogate = NewProduct("a", images=[tmp_path / "none.jpg"]), NewProduct("b", title="\ud800")
     infinite, odd = NewProduct("c", attributes={"x": float("inf")}), NewProduct("d", attributes={"x": set()})
