@@ -30,9 +30,7 @@ class GatewayReplica:
         start_telemetry()
         self._args = args
         read_timeout_s = args.catalog.read_timeout_s
-        self._catalog = wait_for(
-            lambda: open_catalog(args.catalog, lambda: within_deadline(read_timeout_s))
-        )
+        self._catalog = wait_for(lambda: open_catalog(args.catalog, lambda: within_deadline(read_timeout_s)))
         self._store = MilvusStore(args.milvus)
         self._ensemble = HandleEnsemble(args.encode_deadline_s)
         self._scales = Scales()

@@ -64,7 +64,13 @@ def test_an_encoder_waits_for_weights_that_others_bring(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     settings = {"checkpoint": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"} if is_tag else {}
     config = EncoderConfig.model_validate(
-        {"name": "late", "family": "openclip", "checkpoint": str(tmp_path / "late"), "device": "cpu", **settings}
+        {
+            "name": "late",
+            "family": "openclip",
+            "checkpoint": str(tmp_path / "late"),
+            "device": "cpu",
+            **settings,
+        }
     )
     with pytest.raises(ModelUnavailable, match="HF_HUB_OFFLINE is set"):
         EncoderReplica(config)

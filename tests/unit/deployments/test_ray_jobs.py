@@ -85,7 +85,9 @@ def running() -> Iterator[Dashboard]:
 
 def test_a_job_server_that_says_nothing_is_away() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        jobs = RayJobs(JobsConfig(dashboard_url=f"http://127.0.0.1:{server.getsockname()[1]}", deadline_s=0.1))
+        jobs = RayJobs(
+            JobsConfig(dashboard_url=f"http://127.0.0.1:{server.getsockname()[1]}", deadline_s=0.1)
+        )
         for call in (jobs.start, jobs.stop, lambda job_id: jobs.logs(job_id, 10)):
             with pytest.raises(Unavailable, match="Ray does not take jobs now"):
                 call("build-1")
