@@ -1,7 +1,7 @@
 """Every pod and every replica of production finds its place on a described set of nodes.
 
-The nodes are the least that k8s/README.md asks for, and more where more is asked of them: at the most replicas, during
-an upgrade, and after the loss of a node.
+The nodes are the least that k8s/README.md asks for, and more where more is asked of them: at the most replicas,
+during an upgrade, and after the loss of a node.
 """
 
 from collections.abc import Sequence
