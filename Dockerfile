@@ -31,9 +31,9 @@ RUN mkdir /opt/vitrine/bin \
 
 FROM build AS weights
 ENV HF_HOME=/weights
-RUN hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K --include '*.json' '*.txt' open_clip_model.safetensors \
-    && hf download facebook/dinov2-large --include '*.json' '*.safetensors' \
-    && hf download Salesforce/blip2-itm-vit-g --include '*.json' '*.txt' '*.safetensors'
+RUN hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K --include '*.json' --include '*.txt' --include open_clip_model.safetensors \
+    && hf download facebook/dinov2-large --include '*.json' --include '*.safetensors' \
+    && hf download Salesforce/blip2-itm-vit-g --include '*.json' --include '*.txt' --include '*.safetensors'
 
 FROM python:${PYTHON} AS runtime
 # KubeRay calls bash and wget in the pods; a login shell would forget the path. `vitrine backup` calls pg_dump, which
@@ -62,11 +62,17 @@ ENV PATH=/opt/vitrine/venv/bin:$PATH \
     RAY_SERVE_HAPROXY_TUNE_BUFSIZE=262144
 EXPOSE 8000
 CMD ["vitrine", "--help"]
-USER 10001:10001
 
 FROM runtime AS cpu
+USER 10001:10001
 
 FROM runtime AS gpu
+# `compile: true` has Triton build a module in C when an encoder starts.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 

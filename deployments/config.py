@@ -66,6 +66,14 @@ class JobsConfig(Config):
         pattern=r"^https?://",
         description="URL of Ray's dashboard, which accepts jobs; by default that of this cluster.",
     )
+    process_resources: dict[str, float] = Field(
+        {},
+        description="Custom resources that the process of a job reserves, which choose its kind of node. Without "
+        "these and without memory, Ray runs it on the head.",
+    )
+    process_memory_bytes: int = Field(
+        0, ge=0, description="Memory that the process of a job reserves on its node, in bytes."
+    )
     deadline_s: float = Field(15.0, gt=0, description="How long Ray may take to answer, in seconds.")
 
 

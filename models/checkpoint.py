@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -34,18 +34,30 @@ def locate(checkpoint: str, revision: str | None, *weights: str) -> Path:
 
     Raises:
         ConfigError: neither a directory nor a hub id, or the hub refuses it.
-        ModelUnavailable: the hub cannot be reached and nothing is cached.
+        ModelUnavailable: the hub cannot be reached and nothing is cached; or HF_HUB_OFFLINE is set and the weights
+            are not there yet.
     """
     directory = Path(checkpoint).expanduser()
     if directory.is_dir():
         return directory
     if directory.is_absolute() or checkpoint.startswith((".", "~")) or checkpoint.count("/") > 1:
-        raise ConfigError(f"the checkpoint directory {checkpoint} does not exist")
+        raise missing(f"the checkpoint directory {checkpoint} does not exist")
     for pattern in weights:
         found = download(checkpoint, revision, *SETTINGS, pattern)
         if any(found.glob(pattern)):
             return found
-    raise ConfigError(f"{checkpoint} on the hub has no file like {' or '.join(weights)}")
+    place = "in the cache" if constants.HF_HUB_OFFLINE else "on the hub"
+    raise missing(f"{checkpoint} {place} has no file like {' or '.join(weights)}")
+
+
+def missing(message: str) -> ConfigError | ModelUnavailable:
+    """Make the error of a checkpoint that is not there.
+
+    With HF_HUB_OFFLINE others bring the checkpoints, and may not have done so yet.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return ModelUnavailable(f"{message}; HF_HUB_OFFLINE is set, so it must be brought here")
+    return ConfigError(message)
 
 
 def download(checkpoint: str, revision: str | None, *patterns: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import open_clip
 
 from core.errors import ConfigError
-from models.checkpoint import first_file, locate, read_config, version_files
+from models.checkpoint import first_file, locate, missing, read_config, version_files
 from models.config import EncoderConfig
 from models.preprocessing import Preprocessing
 from models.torch_encoder import TorchEncoder, Towers, place
@@ -115,7 +115,13 @@ def _resolve_tag(config: EncoderConfig) -> tuple[str, tuple[Path, ...]]:
         raise ConfigError(
             f"the weights {config.pretrained} were trained with another activation: use {right}"
         )
-    return config.checkpoint, (Path(open_clip.download_pretrained(tag)),)
+    try:
+        weights = open_clip.download_pretrained(tag)
+    except FileNotFoundError as error:
+        raise missing(
+            f"the weights {config.pretrained} of {config.checkpoint} cannot be had from the hub"
+        ) from error
+    return config.checkpoint, (Path(weights),)
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from core.telemetry import Stage
 from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
 from deployments.observability.telemetry import called, start_telemetry
 from deployments.replicas.batching import Batches
+from deployments.replicas.dependencies import wait_for
 from deployments.replicas.embedding_cache import CachedEmbeddings
 from models.config import EncoderConfig
 from models.encoder import Pixels, load_encoder
@@ -33,7 +34,8 @@ class EncoderReplica:
         start_telemetry()
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         # torch keeps the CUDA graphs of a compiled model by thread, so the thread that runs it loads it.
-        self._encoder = self._model_thread.submit(load_encoder, config).result()
+        load = partial(wait_for, partial(load_encoder, config))
+        self._encoder = self._model_thread.submit(load).result()
         self._embed = self._encode_one
         if config.cache_max_bytes:
             self._embed = CachedEmbeddings(self._encoder.info, config.cache_max_bytes, self._encode_one).embed

@@ -15,6 +15,7 @@ from deployments.config import GatewayArgs, ServedModels
 from deployments.http.app import create_app
 from deployments.http.middleware import within_deadline
 from deployments.observability.telemetry import serve_http_host, start_telemetry
+from deployments.replicas.dependencies import wait_for
 from deployments.replicas.handles import HandleEncoder, HandleEnsemble, Scales
 from deployments.services.assembly import assemble
 from milvus.store import MilvusStore
@@ -29,7 +30,7 @@ class GatewayReplica:
         start_telemetry()
         self._args = args
         read_timeout_s = args.catalog.read_timeout_s
-        self._catalog = open_catalog(args.catalog, lambda: within_deadline(read_timeout_s))
+        self._catalog = wait_for(lambda: open_catalog(args.catalog, lambda: within_deadline(read_timeout_s)))
         self._store = MilvusStore(args.milvus)
         self._ensemble = HandleEnsemble(args.encode_deadline_s)
         self._scales = Scales()

@@ -33,6 +33,7 @@ from deployments.observability.metrics import (
     SAMPLED_AT,
 )
 from deployments.observability.telemetry import as_request, new_request_id, start_telemetry
+from deployments.replicas.dependencies import wait_for
 from deployments.replicas.handles import HandleEncoder, Scales
 from milvus.store import MilvusStore
 
@@ -128,7 +129,7 @@ class RepairReplica:
     def __init__(self, args: RepairArgs) -> None:
         start_telemetry()
         self._args = args
-        self._catalog = open_catalog(args.catalog)
+        self._catalog = wait_for(lambda: open_catalog(args.catalog))
         self._samples = IndexSamples(self._catalog.index_progress, args.sample_interval_s)
         self._encoders: dict[str, HandleEncoder] = {}
         self._store = MilvusStore(args.milvus)

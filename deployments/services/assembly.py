@@ -94,7 +94,7 @@ def assemble(
         thumbnails=Thumbnails(catalog, args.images, args.thumbnails),
         jobs=BulkJobs(
             catalog,
-            RayJobs(args.jobs.dashboard_url, args.jobs.deadline_s),
+            RayJobs(args.jobs),
             args.jobs.deadline_s,
             served.models,
             args.jobs.imports.folders,

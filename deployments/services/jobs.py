@@ -16,6 +16,7 @@ from catalog.sources.folder import check_opened
 from core.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from core.jobs import CANDIDATE_SUFFIX, KINDS, EvaluateArgs, Job, JobArgs, Progress, RollbackArgs
 from core.telemetry import current_request_id
+from deployments.config import JobsConfig
 from deployments.http.errors import invalid
 
 MAX_LOG_BYTES = 4 * 2**20
@@ -42,9 +43,10 @@ class JobRunner(Protocol):
 class RayJobs:
     """Implements `JobRunner` over the job server of Ray's dashboard."""
 
-    def __init__(self, dashboard_url: str | None, answer_s: float) -> None:
-        self._dashboard_url = dashboard_url
-        self._answer_s = answer_s
+    def __init__(self, config: JobsConfig) -> None:
+        self._config = config
+        self._dashboard_url = config.dashboard_url
+        self._answer_s = config.deadline_s
 
     def start(self, job_id: str) -> None:
         """Submit `python -m jobs run …`, which reads the rest from the catalog and from Serve."""
@@ -55,7 +57,12 @@ class RayJobs:
         if request_id := current_request_id():
             command.append(f"--request-id={request_id}")
         try:
-            self._client().submit_job(entrypoint=shlex.join(command), submission_id=job_id)
+            self._client().submit_job(
+                entrypoint=shlex.join(command),
+                submission_id=job_id,
+                entrypoint_resources=self._config.process_resources or None,
+                entrypoint_memory=self._config.process_memory_bytes or None,
+            )
         except (RuntimeError, OSError) as error:
             raise _unreachable(error) from error
 

@@ -155,7 +155,7 @@ class Passes:
     work: ShardWork
     ledger: SqlLedger
     bulk: BulkConfig
-    resources: dict[str, float]
+    resources: dict[str, Any]
     import_files: Callable[[], int] = lambda: 0
     indexed: int = 0
     failed: int = 0

@@ -1,7 +1,7 @@
 """Ray for a job: a running cluster, or one that lives as long as the job."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -50,8 +50,8 @@ def agent_ports() -> Iterator[dict[str, int]]:
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Connect to the cluster at `address` or RAY_ADDRESS, or start one for the block.
+def connected(address: str | None, node_kinds: Iterable[str] = ()) -> Iterator[None]:
+    """Connect to the cluster at `address` or RAY_ADDRESS, or start one for the block, which is of all `node_kinds`.
 
     Raises:
         Unavailable: there is no cluster at the address.
@@ -59,7 +59,7 @@ def connected(address: str | None) -> Iterator[None]:
     target = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         if target == "local":
-            start_ray(include_dashboard=False)
+            start_ray(include_dashboard=False, resources=dict.fromkeys(node_kinds, 1.0))
         else:
             ray.init(address=target)
     except ConnectionError as error:
@@ -70,7 +70,7 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def run_task(resources: Mapping[str, float], function: Callable[..., Any], *args: Any) -> Any:
+def run_task(resources: Mapping[str, Any], function: Callable[..., Any], *args: Any) -> Any:
     """Run a function in a Ray task with these resources, such as those of one copy of a model."""
     task = ray.remote(max_retries=1, **resources)(function)
     with own_errors():

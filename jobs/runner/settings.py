@@ -69,18 +69,21 @@ class EncoderSettings:
     num_gpus: float
     stated: Mapping[str, Any] = field(default_factory=dict)
     """Arguments as they stand in the Serve configuration, with references to the environment."""
+    node_kind: Mapping[str, float] = field(default_factory=dict)
+    """Custom resources of a replica, which choose its kind of node."""
 
     @property
     def version(self) -> dict[str, Any]:
         """Stated arguments that define the version of the model."""
         return {name: self.stated[name] for name in VERSION_FIELDS if name in self.stated}
 
-    def resources(self, bulk: BulkConfig) -> dict[str, float]:
-        """Return the resources that Ray reserves for one copy in a bulk job."""
+    def resources(self, bulk: BulkConfig) -> dict[str, Any]:
+        """Return the resources that Ray reserves for one copy in a bulk job, as options of an actor."""
         cpus, gpus = bulk.cpus_per_actor, bulk.gpus_per_actor
         return {
             "num_cpus": self.num_cpus if cpus is None else cpus,
             "num_gpus": self.num_gpus if gpus is None else gpus,
+            "resources": dict(self.node_kind),
         }
 
 
@@ -199,6 +202,7 @@ def _encoder(application: Mapping[str, Any]) -> EncoderSettings:
         num_cpus=float(options.get("num_cpus", 1)),
         num_gpus=float(options.get("num_gpus", 0)),
         stated=application.get("args") or {},
+        node_kind=options.get("resources") or {},
     )
 
 

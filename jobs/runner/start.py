@@ -165,7 +165,7 @@ def _work(
     with run as running, logging_for(running.job.job_id, settings.log_encoding):
         context = JobContext(running, settings, catalog, at_shell)
         kind, args = running.job.kind, KINDS[running.job.kind].model_validate(running.job.args)
-        with _cluster(kind, address):
+        with _cluster(kind, address, settings):
             running.result = work_of(kind)(context, args)
 
 
@@ -187,9 +187,9 @@ def opened(config: Path | None, address: str | None = None) -> Iterator[tuple[Se
         catalog.close()
 
 
-def _cluster(kind: str, address: str | None) -> AbstractContextManager[None]:
+def _cluster(kind: str, address: str | None, settings: Settings) -> AbstractContextManager[None]:
     if kind in _WITHOUT_RAY:
         return nullcontext()
     from jobs.runner.cluster import connected
 
-    return connected(address)
+    return connected(address, {name for each in settings.encoders.values() for name in each.node_kind})

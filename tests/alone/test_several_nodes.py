@@ -14,6 +14,7 @@ from functools import partial
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -21,7 +22,16 @@ from demo.catalog import demo_products
 from demo.run import put_products
 from tests.support.catalog_fixtures import empty_database
 from tests.support.indexed import pending
-from tests.support.production import KEY, ProductionCluster, application, production_cluster, scaling_at_once
+from tests.support.production import (
+    ENCODERS,
+    KEY,
+    WAITING,
+    ProductionCluster,
+    application,
+    node_kinds,
+    production_cluster,
+    scaling_at_once,
+)
 from tests.support.ray_cluster import RayNode
 from tests.support.traffic import SteadyLoad
 from vitrine import Vitrine
@@ -32,9 +42,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 PRODUCTS = [replace(product, images=product.images[:1]) for product in demo_products(seed=7, count=6)]
-ENCODERS = ("openclip", "dinov2", "blip2")
-SERVICE = {"gateway": 2, "ensemble": 2, "repair": 1}
+SERVICE = {"gateway": 3, "ensemble": 2, "repair": 1}
 """What runs on nodes of the kind `service`, and how many replicas of it."""
+ONE_OF_EACH = dict.fromkeys(ENCODERS, 1)
 EVERYONE = (*ENCODERS, *SERVICE)
 SCALED = ("openclip", "dinov2")
 ROLLED = "blip2"
@@ -49,7 +59,10 @@ REPAIR_S = 12.0
 @pytest.fixture(scope="module")
 def cluster(postgres_server: str, server_uri: str) -> Iterator[ProductionCluster]:
     with empty_database(postgres_server) as url, production_cluster(url, server_uri) as running:
+        waiting = running.wait_until_all_wait()
+        running.late.bring()
         running.wait_until_ready()
+        assert {waiting[name] for name in WAITING} == {"DEPLOYING"}, waiting
         with Vitrine(running.base_url, KEY) as shop:
             put_products(shop, PRODUCTS)
         yield running
@@ -120,11 +133,51 @@ def assert_on_their_kind_of_node(cluster: ProductionCluster, *names: str) -> Non
         assert kinds == {name if name in ENCODERS else "service"}, name
 
 
+def test_late_dependencies_are_waited_for_and_then_everything_runs(cluster: ProductionCluster) -> None:
+    cluster.serve.wait_until(
+        lambda: {name: len(ids) for name, ids in cluster.serve.ids().items()} == {**ONE_OF_EACH, **SERVICE},
+        WITHIN_S,
+        "every replica",
+    )
+    assert set(cluster.serve.statuses().values()) == {"RUNNING"}
+
+
+def test_replicas_have_the_environment_of_the_pods_and_write_nothing_where_pods_cannot(
+    cluster: ProductionCluster,
+) -> None:
+    kinds = node_kinds()
+    for name in EVERYONE:
+        pod = kinds[name if name in ENCODERS else "service"]
+        wanted = {key: value for key, value in pod.environment.items() if not value.startswith("/")}
+        assert {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "HF_HUB_OFFLINE"} <= wanted.keys()
+        for replica in cluster.serve.replicas(name):
+            found = psutil.Process(replica.pid).environ()
+            assert {key: found.get(key) for key in wanted} == wanted, name
+            assert (found["HOME"], found["HF_HOME"]) != ("/home/vitrine", "/weights")
+    assert list(cluster.working_directory.iterdir()) == []
+    assert {path.name for path in cluster.late.weights.iterdir()} == set(ENCODERS)
+
+
+def test_the_process_of_a_job_runs_beside_gateways_and_not_on_the_head(
+    cluster: ProductionCluster, client: httpx.Client
+) -> None:
+    body = {"kind": "prune_files", "args": {"dry_run": True}}
+    job = client.post("/v1/jobs", json=body).raise_for_status().json()
+
+    def has_ended() -> bool:
+        found = client.get(f"/v1/jobs/{job['job_id']}").raise_for_status().json()
+        assert found["status"] not in ("failed", "interrupted"), found
+        return bool(found["status"] == "succeeded")
+
+    cluster.serve.wait_until(has_ended, WITHIN_S, "the end of a job")
+    assert cluster.serve.node_of_job(job["job_id"]) in {node.node_id for node in cluster.nodes["service"]}
+
+
 def test_each_deployment_runs_on_its_own_kind_of_node(cluster: ProductionCluster) -> None:
     assert_on_their_kind_of_node(cluster, *EVERYONE)
-    for name in ("gateway", "ensemble"):
+    for name, count in SERVICE.items():
         nodes = [replica.node for replica in cluster.serve.replicas(name)]
-        assert len(nodes) == len(set(nodes)) == 2, f"{name} runs on one node, and is lost with it"
+        assert len(set(nodes)) == min(2, count), f"{name} runs on one node, and is lost with it"
 
 
 def test_requests_may_come_in_by_every_node_that_runs_something(cluster: ProductionCluster) -> None:
@@ -199,7 +252,8 @@ def test_nodes_that_are_lost_cost_no_request(
             name: {each.replica_id for each in serve.replicas(name) if each.node in nodes}
             for name in EVERYONE
         }
-        assert [len(lost[name]) for name in ("openclip", "gateway", "ensemble")] == [1, 1, 1]
+        assert [len(lost[name]) for name in ("openclip", "ensemble")] == [1, 1]
+        assert len(lost["gateway"]) in (1, 2), "a node holds two of three at most"
         time.sleep(GOES_ON_S)
         for node in nodes:
             node.lose()

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from demo.service import DemoService
 from deployments.observability.metrics import METRICS
 from tests.support.servers import TraceReceiver
-from tests.support.telemetry import conditions, queries, selections
+from tests.support.telemetry import OF_OTHERS, conditions, queries, selections
 
 MODELS = ("openclip", "dinov2", "blip2")
 NEED_GPU = {"ray_node_gpus_utilization", "ray_node_gram_used"}
@@ -89,7 +89,9 @@ def test_every_query_of_dashboard_and_alerts_is_about_what_is_exported(
     assert client.post("/v1/embed/openclip", json={"image": base64.b64encode(b"no image").decode()}).is_error
     assert client.get("/v1/products/there-is-no-such-product").status_code == 404
     client.post("/v1/search", json={"query": "a red dress"}).raise_for_status()
-    asked = {each for query in queries() for each in selections(query) if each[0] not in NEED_GPU}
+    asked = {
+        each for query in queries() for each in selections(query) if each[0] not in {*NEED_GPU, *OF_OTHERS}
+    }
     # Not by types of errors: most of those that alerts ask for do not happen here.
     matched = {each for query in queries() for each in conditions(query) if each[1] in ("stage", "route")}
 

@@ -1,9 +1,11 @@
 """Kubernetes manifests as kustomize renders them."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,31 +27,48 @@ RENDERED = (
     "jobs/weights",
     "milvus",
 )
+COMPONENTS = tuple(sorted(each.name for each in (K8S / "components").iterdir() if each.is_dir()))
+"""What overlays may add, by the cloud, ingress controller and upgrades that a cluster has."""
 Manifest = dict[str, Any]
 
 
 @cache
-def render(folder: str) -> tuple[Manifest, ...]:
-    """Render a kustomization below k8s; skips the test where there is no kubectl."""
+def render(folder: str, *components: str) -> tuple[Manifest, ...]:
+    """Render a kustomization below k8s, with components added; skips the test where there is no kubectl."""
+    if not components:
+        return _kustomize(K8S / folder)
+    with tempfile.TemporaryDirectory() as home:
+        below = [os.path.relpath(K8S / "components" / each, Path(home).resolve()) for each in components]
+        added = {"resources": [os.path.relpath(K8S / folder, Path(home).resolve())], "components": below}
+        (Path(home) / "kustomization.yaml").write_text(yaml.safe_dump(added))
+        return _kustomize(Path(home))
+
+
+def _kustomize(folder: Path) -> tuple[Manifest, ...]:
     beside_python = shutil.which("kubectl", path=str(Path(sys.executable).parent))
     kubectl = beside_python or shutil.which("kubectl")
     if kubectl is None:
         # A module may render for its parameters, before there is a test.
         pytest.skip("there is no kubectl, whose kustomize renders the manifests", allow_module_level=True)
     done = subprocess.run(
-        [kubectl, "kustomize", str(K8S / folder)], capture_output=True, text=True, timeout=60, check=False
+        [kubectl, "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))
 
 
-def of_kind(folder: str, kind: str) -> list[Manifest]:
-    return [manifest for manifest in render(folder) if manifest["kind"] == kind]
+def of_kind(folder: str, kind: str, *components: str) -> list[Manifest]:
+    return [manifest for manifest in render(folder, *components) if manifest["kind"] == kind]
 
 
-def rayservice(folder: str) -> Manifest:
-    (found,) = of_kind(folder, "RayService")
+def rayservice(folder: str, *components: str) -> Manifest:
+    (found,) = of_kind(folder, "RayService", *components)
     return found
+
+
+def env_of(pod: Manifest) -> dict[str, str]:
+    """The variables whose values stand in the template of a pod."""
+    return {each["name"]: each.get("value", "") for each in pod["spec"]["containers"][0]["env"]}
 
 
 def cluster_of(manifest: Manifest) -> Manifest:

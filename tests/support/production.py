@@ -4,6 +4,8 @@ import base64
 import hashlib
 import itertools
 import os
+import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,23 +14,20 @@ from copy import deepcopy
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import yaml
 
 from core.tcp_ports import free_port
 from demo.service import WEIGHTS
-from tests.support.manifests import cluster_of, offered, rayservice
+from tests.support.manifests import cluster_of, env_of, offered, rayservice
 from tests.support.ray_cluster import NodeKind, RayNode, RayNodes, ServeState
 from tests.support.traffic import image
 
-PRODUCTION = Path(__file__).parents[2] / "serve_config.yaml"
-
-CHECKPOINTS: dict[str, dict[str, Any]] = {
-    # Weights that fit, and a thread of a CPU, for there is no GPU behind the ones that Ray counts.
-    name: {"checkpoint": str(WEIGHTS / name), "device": "cpu", "threads": 1}
-    for name in ("openclip", "dinov2", "blip2")
-}
+ENCODERS = ("openclip", "dinov2", "blip2")
+WAITING = ("gateway", "repair", *ENCODERS)
+"""Applications whose constructors need the database or weights."""
 LOOKED_AT: dict[str, float] = {"look_back_period_s": 5, "metrics_interval_s": 0.5}
 """What Serve goes by when it scales: by default the last 30 s, reported each 10 s."""
 EAGER: dict[str, float] = {
@@ -48,13 +47,14 @@ SCALING: dict[str, dict[str, Any]] = {
 for production's own numbers."""
 
 
-def production_config(port: int) -> dict[str, Any]:
-    """Read serve_config.yaml and change what CHECKPOINTS lists, and the address."""
-    config: dict[str, Any] = yaml.safe_load(PRODUCTION.read_text())
+def production_config(port: int, weights: Path) -> dict[str, Any]:
+    """Read what the RayService runs, and change the address and the encoders' checkpoints."""
+    config: dict[str, Any] = yaml.safe_load(rayservice("overlays/gpu")["spec"]["serveConfigV2"])
     config["http_options"] |= {"host": "127.0.0.1", "port": port}
-    for name, changes in CHECKPOINTS.items():
+    for name in ENCODERS:
         args = application(config, name)["args"]
-        args |= changes
+        # Weights that fit, and a thread of a CPU, for there is no GPU behind the ones that Ray counts.
+        args |= {"checkpoint": str(weights / name), "device": "cpu", "threads": 1}
         args.pop("pretrained", None)
     return config
 
@@ -83,15 +83,32 @@ PAUSE_S = 2.0
 
 def node_kinds() -> dict[str, NodeKind]:
     """Read the kinds of node, with what they offer, from the groups of pods of production's RayService."""
-    groups = cluster_of(rayservice("overlays/gpu"))["workerGroupSpecs"]
-    return {group["groupName"]: NodeKind(group["groupName"], offered(group)) for group in groups}
+    cluster = cluster_of(rayservice("overlays/gpu"))
+    kinds = {
+        group["groupName"]: NodeKind(group["groupName"], offered(group), *_container(group))
+        for group in cluster["workerGroupSpecs"]
+    }
+    head = cluster["headGroupSpec"]
+    # All of what it offers: a pod's CPUs are hidden from Ray.
+    kinds["head"] = NodeKind("head", {"CPU": float(head["rayStartParams"]["num-cpus"])}, *_container(head))
+    return kinds
+
+
+def _container(group: dict[str, Any]) -> tuple[dict[str, str], dict[str, bool]]:
+    container = group["template"]["spec"]["containers"][0]
+    mounts = {each["mountPath"]: bool(each.get("readOnly")) for each in container["volumeMounts"]}
+    return env_of(group["template"]), mounts
 
 
 class ProductionCluster:
     """The running cluster: its nodes by kind, its Serve, and its API."""
 
-    def __init__(self, nodes: RayNodes, serve: ServeState, config: dict[str, Any]) -> None:
+    def __init__(
+        self, nodes: RayNodes, serve: ServeState, config: dict[str, Any], late: "LateDependencies"
+    ) -> None:
         self.serve = serve
+        self.working_directory = nodes.working_directory
+        self.late = late
         self.nodes: dict[str, list[RayNode]] = {}
         self._ray, self._kinds = nodes, node_kinds()
         self._images = itertools.count()
@@ -107,6 +124,12 @@ class ProductionCluster:
         """Hand a whole configuration over to Serve in place of the one that runs."""
         self.serve.deploy(config)
         self.config = config
+
+    def wait_until_all_wait(self) -> dict[str, str]:
+        """Return once a replica of each application in WAITING has logged that it waits; gives their statuses."""
+        what = "replicas that say that they wait"
+        self.serve.wait_until(lambda: all(map(self.late.is_awaited_by, WAITING)), READY_S, what)
+        return self.serve.statuses()
 
     @property
     def base_url(self) -> str:
@@ -126,7 +149,7 @@ class ProductionCluster:
         """
         deadline = time.monotonic() + READY_S
         with self.client() as client:
-            for name in CHECKPOINTS:
+            for name in ENCODERS:
                 # An image that was embedded before would be answered without the encoder.
                 while problem := _problem(client, name, next(self._images)):
                     assert time.monotonic() < deadline, (
@@ -134,19 +157,48 @@ class ProductionCluster:
                     )
 
 
+class LateDependencies:
+    """A database and weights that are not there until they are brought."""
+
+    def __init__(self, folder: Path, database_url: str) -> None:
+        """`database_url` is that of a PostgreSQL at a unix socket."""
+        (self._socket,) = re.findall(r"host=([^&]+)", database_url)
+        self._folder = folder
+        self._late_socket = folder / "pg"
+        self.database_url = database_url.replace(self._socket, str(self._late_socket))
+        self.weights = folder / "weights"
+
+    def is_awaited_by(self, application: str) -> bool:
+        """Check whether a replica of an application has logged that it waits."""
+        logs = self._folder.glob(f"*/session_*/logs/serve/replica_{application}_*.log")
+        return any("waiting before this replica starts" in log.read_text() for log in logs)
+
+    def bring(self) -> None:
+        """Bring the database, and the weights of each encoder at once, as a volume shows them."""
+        self._late_socket.symlink_to(unquote(self._socket))
+        for name in ENCODERS:
+            shutil.copytree(WEIGHTS / name, self._folder / f"{name}.part")
+            (self._folder / f"{name}.part").rename(self.weights / name)
+
+
 @contextmanager
 def production_cluster(database_url: str, milvus_uri: str) -> Iterator[ProductionCluster]:
     """Start the nodes and deploy the configuration to them; everything is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as home:
         folder, port = Path(home), free_port()
+        late = LateDependencies(folder, database_url)
         addresses = {
-            "VITRINE_DATABASE_URL": database_url,
+            "VITRINE_DATABASE_URL": late.database_url,
             "VITRINE_BLOBS_URL": str(folder / "blobs"),
             "VITRINE_MILVUS_URI": milvus_uri,
             "VITRINE_ADMIN_KEY_SHA256": hashlib.sha256(KEY.encode()).hexdigest(),
         }
-        with RayNodes(folder, port, {**os.environ, **addresses}) as nodes, ServeState(nodes) as serve:
-            yield ProductionCluster(nodes, serve, production_config(port))
+        head = node_kinds()["head"]
+        with (
+            RayNodes(folder, port, {**os.environ, **addresses}, head) as nodes,
+            ServeState(nodes) as serve,
+        ):
+            yield ProductionCluster(nodes, serve, production_config(port, late.weights), late)
 
 
 def _problem(client: httpx.Client, encoder: str, seed: int) -> str:

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +14,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from core.tcp_ports import free_port
-from deployments.proxy.ray_environment import ray_environment
+from deployments.proxy.haproxy import HAPROXY_SETTINGS
+from deployments.proxy.ray_environment import RAY_DEFAULTS, ray_environment
 from jobs.runner.cluster import agent_ports
 
 START_S = 200.0
@@ -23,10 +24,33 @@ STOP_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class NodeKind:
-    """What a node of this kind offers: CPUs, GPUs, which Ray counts and does not look for, and what it is for."""
+    """What a node of this kind offers: CPUs, GPUs, which Ray counts and does not look for, and what it is for.
+
+    `environment` is that of its pods, and `mounts` are their volumes by path, each with whether it is read only.
+    """
 
     name: str
     offered: Mapping[str, float]
+    environment: Mapping[str, str]
+    mounts: Mapping[str, bool]
+
+
+ON_ONE_MACHINE = {
+    # Many nodes share few cores.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S",
+    "RAY_raylet_start_wait_time_s",
+    "RAY_gcs_server_port_wait_time_s",
+    "RAY_agent_register_timeout_ms",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S",
+    "RAY_event_stats",
+    "RAY_worker_niceness",
+    # There is no load balancer whose connections must drain, and no secret with a token.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S",
+    "RAY_AUTH_MODE",
+    # The image sets these.
+    *HAPROXY_SETTINGS,
+}
+"""Variables that nodes have and pods lack; all others are those of the pods."""
 
 
 class RayNode:
@@ -36,6 +60,8 @@ class RayNode:
         """`node` is Ray's own."""
         self.kind = kind
         self.base_url = f"http://127.0.0.1:{http_port}"
+        # Nothing public has it.
+        self.node_id = str(node._node_id)
         self._services = [
             psutil.Process(started.process.pid) for each in node.all_processes.values() for started in each
         ]
@@ -65,9 +91,12 @@ class RayNode:
 class RayNodes:
     """A Ray cluster: a head that holds no replica, and the nodes that are added to it; a context manager."""
 
-    def __init__(self, folder: Path, http_port: int, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, http_port: int, environment: Mapping[str, str], head: NodeKind) -> None:
         """`environment` is every node's; the head's proxy listens on `http_port`, the others' on their own."""
         self.dashboard_url = f"http://127.0.0.1:{free_port()}"
+        self.working_directory = folder / "cwd"
+        self.working_directory.mkdir(mode=0o555)
+        self._head = head
         self._folder = folder
         self._http_port = http_port
         self._environment = environment
@@ -82,7 +111,7 @@ class RayNodes:
         (self._folder / "ray").mkdir()
         try:
             self._start(
-                NodeKind("head", {}),
+                self._head,
                 self._http_port,
                 include_dashboard=True,
                 dashboard_port=int(self.dashboard_url.rpartition(":")[2]),
@@ -120,7 +149,8 @@ class RayNodes:
         # below it HAProxy puts a socket in a folder named by an id of 56 letters, and takes 97 in all.
         folder = self._folder / str(len(self._nodes))
         folder.mkdir()
-        with _environment(self._environment_of(folder, http_port)), agent_ports() as ports:
+        environment = self._environment_of(kind, folder, http_port)
+        with _environment(environment), chdir(self.working_directory), agent_ports() as ports:
             node = self._cluster.add_node(
                 wait=False,
                 temp_dir=str(folder),
@@ -134,10 +164,25 @@ class RayNodes:
         self._nodes.append(RayNode(kind, node, http_port))
         return self._nodes[-1]
 
-    def _environment_of(self, folder: Path, http_port: int) -> dict[str, str]:
+    def _environment_of(self, kind: NodeKind, folder: Path, http_port: int) -> dict[str, str]:
+        pod = {name: self.mounted(value, kind, folder) for name, value in kind.environment.items()}
         # Ports and paths of HAProxy are each node's own here, where real nodes have a machine each.
+        del pod["RAY_SERVE_HAPROXY_BINARY_PATH"]
         own = {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(http_port), "RAY_TMPDIR": str(self._folder)}
-        return ray_environment(self._environment, folder) | own
+        lacking = RAY_DEFAULTS.keys() - pod.keys() - ON_ONE_MACHINE
+        found = ray_environment({**self._environment, **pod}, folder) | own
+        return {name: value for name, value in found.items() if name not in lacking}
+
+    def mounted(self, value: str, kind: NodeKind, folder: Path) -> str:
+        """Return where on this machine a path lies that pods of a kind have as a volume; all else as it is.
+
+        A volume that is read only is shared, each other one is the node's own.
+        """
+        if (read_only := kind.mounts.get(value)) is None:
+            return value
+        place = (self._folder if read_only else folder) / Path(value).name
+        place.mkdir(exist_ok=True)
+        return str(place)
 
     def _wait_for_head(self) -> None:
         deadline = time.monotonic() + START_S
@@ -216,6 +261,15 @@ class ServeState:
             name: frozenset(each["replica_id"] for each in _running(application))
             for name, application in self._applications().items()
         }
+
+    def statuses(self) -> dict[str, str]:
+        """Read the status of each application."""
+        return {name: str(each["status"]) for name, each in self._applications().items()}
+
+    def node_of_job(self, job_id: str) -> str:
+        """Return the id of the node that the process of a job runs on."""
+        found = self._http.get(f"/api/jobs/{job_id}").raise_for_status().json()
+        return str(found["driver_node_id"])
 
     def is_at_zero(self, application: str) -> bool:
         """Check whether an application has no replica, not even one that starts or stops."""

@@ -16,6 +16,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from deployments.observability.metrics import METRICS, Metric
 
+OF_OTHERS = {
+    "haproxy_frontend_http_responses_total": {"proxy", "code"},
+    "kuberay_service_condition_upgrade_in_progress": {"name", "namespace", "uid", "condition"},
+    "kube_cronjob_status_last_successful_time": {"namespace", "cronjob"},
+}
+"""Metrics of HAProxy 2.8, KubeRay 1.7 and kube-state-metrics, with their labels."""
 MONITORING = Path(__file__).parents[2] / "k8s" / "monitoring"
 
 

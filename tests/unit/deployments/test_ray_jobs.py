@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from core.errors import NotFound, Unavailable
+from deployments.config import JobsConfig
 from deployments.services.jobs import MAX_LOG_BYTES, RayJobs
 
 LINE = b"2026-03-01 12:00:00 INFO " + b"x" * 1000 + b"\n"
@@ -28,7 +29,7 @@ class Dashboard(ThreadingHTTPServer):
 
     @property
     def jobs(self) -> RayJobs:
-        return RayJobs(f"http://127.0.0.1:{self.server_port}", answer_s=30)
+        return RayJobs(JobsConfig(dashboard_url=f"http://127.0.0.1:{self.server_port}", deadline_s=30))
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -84,7 +85,9 @@ def running() -> Iterator[Dashboard]:
 
 def test_a_job_server_that_says_nothing_is_away() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        jobs = RayJobs(f"http://127.0.0.1:{server.getsockname()[1]}", answer_s=0.1)
+        jobs = RayJobs(
+            JobsConfig(dashboard_url=f"http://127.0.0.1:{server.getsockname()[1]}", deadline_s=0.1)
+        )
         for call in (jobs.start, jobs.stop, lambda job_id: jobs.logs(job_id, 10)):
             with pytest.raises(Unavailable, match="Ray does not take jobs now"):
                 call("build-1")

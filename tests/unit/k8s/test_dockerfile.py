@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from models.config import EncoderConfig
 from tests.support.manifests import ROOT, ray_pods
 
 TEXT = (ROOT / "Dockerfile").read_text()
@@ -48,7 +49,11 @@ def test_every_package_that_is_installed_is_copied() -> None:
 
 
 def test_the_image_runs_as_the_user_of_the_pods() -> None:
-    (user,) = re.findall(r"(?m)^USER (\d+):(\d+)$", TEXT)
+    targets = re.split(r"(?m)^FROM ", TEXT)
+    for target in ("runtime AS cpu", "runtime AS gpu"):
+        (stage,) = (each for each in targets if each.startswith(f"{target}\n"))
+        assert re.search(r"(?m)^USER ", stage), target
+    (user,) = set(re.findall(r"(?m)^USER (\d+):(\d+)$", TEXT))
     for name, pod in ray_pods():
         context = pod["spec"]["securityContext"]
         assert (str(context["runAsUser"]), str(context["runAsGroup"])) == user, name
@@ -67,6 +72,13 @@ def test_the_extras_for_object_stores_exist() -> None:
     (stores,) = re.findall(r"(?m)^ARG STORES=(.+)$", TEXT)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(stores.split(",")) <= extras.keys()
+
+
+def test_the_image_for_gpus_has_the_compiler_that_compiled_models_need() -> None:
+    (stage,) = (each for each in re.split(r"(?m)^FROM ", TEXT) if each.startswith("runtime AS gpu\n"))
+    assert EncoderConfig(name="a", family="fake", compile=True).compile
+    installed = " ".join(re.findall(r"install --yes --no-install-recommends ([^\\\n]+)", stage)).split()
+    assert {"gcc", "libc6-dev"} <= set(installed)
 
 
 def test_the_license_goes_into_the_image() -> None:

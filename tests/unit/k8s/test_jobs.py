@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 import typer
+from huggingface_hub.cli.hf import app as hf
 
-from tests.support.manifests import ROOT, Manifest, of_kind, rayservice, render
+from jobs.runner.settings import Settings, settings_of_file
+from tests.support.code_blocks import code_blocks
+from tests.support.manifests import ROOT, Manifest, cluster_of, of_kind, offered, rayservice, render
 from vitrine.cli.main import app
 
 
@@ -48,6 +51,57 @@ def test_a_job_reads_the_configuration_that_the_service_runs(kind: str) -> None:
         ]
 
 
+@pytest.mark.parametrize("kind", ["build", "evaluate", "verify"])
+def test_a_job_holds_gpus_only_while_it_uses_them(kind: str) -> None:
+    (job,) = (each for each in render(f"jobs/{kind}") if each["kind"] in ("RayJob", "RayCronJob"))
+    spec = job["spec"].get("jobTemplate", job["spec"])
+    assert spec["shutdownAfterJobFinishes"] is True
+    assert spec["ttlSecondsAfterFinished"] <= 900
+    assert spec["rayClusterSpec"]["enableInTreeAutoscaling"] is True
+    for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
+        assert group["minReplicas"] == group["replicas"] == 0
+
+
+@pytest.mark.parametrize("kind", ["build", "evaluate"])
+def test_a_job_of_before_is_deleted_before_the_next_takes_its_name(kind: str) -> None:
+    (job,) = (each for each in render(f"jobs/{kind}") if each["kind"] == "RayJob")
+    delete = f"kubectl --namespace vitrine delete rayjob {job['metadata']['name']} --ignore-not-found\n"
+    create = f"kubectl create -k k8s/jobs/{kind}\n"
+    shown = [each.text for each in code_blocks("docs/operations.md") if create in each.text]
+    assert shown
+    assert all(delete in each.partition(create)[0] for each in shown)
+
+
+@pytest.mark.parametrize("kind", ["build", "evaluate", "verify"])
+def test_an_actor_of_each_encoder_fits_on_the_pods_of_a_job(kind: str, tmp_path: Path) -> None:
+    settings = production_settings(tmp_path)
+    (job,) = (each for each in render(f"jobs/{kind}") if each["kind"] in ("RayJob", "RayCronJob"))
+    (group,) = cluster_of(job)["workerGroupSpecs"]
+    there = offered(group)
+    assert len(settings.encoders) == 3
+    for name, encoder in settings.encoders.items():
+        asked = encoder.resources(settings.bulk)
+        assert list(asked["resources"]) == [f"{name}_node"], (
+            "an actor takes the GPU of another encoder's node"
+        )
+        wanted = {"CPU": asked["num_cpus"], "GPU": asked["num_gpus"], **asked["resources"]}
+        assert all(there.get(each, 0) >= amount for each, amount in wanted.items()), name
+
+
+def production_settings(folder: Path) -> Settings:
+    path = folder / "serve_config.yaml"
+    path.write_text(rayservice("overlays/gpu")["spec"]["serveConfigV2"])
+    return settings_of_file(path)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITRINE_DATABASE_URL", "postgresql://vitrine@db/vitrine")
+    monkeypatch.setenv("VITRINE_BLOBS_URL", "s3://images")
+    monkeypatch.setenv("VITRINE_MILVUS_URI", "http://milvus:19530")
+    monkeypatch.setenv("VITRINE_ADMIN_KEY_SHA256", "0" * 64)
+
+
 @pytest.mark.slow
 def test_the_weights_that_are_downloaded_are_those_that_the_configuration_names() -> None:
     (job,) = (each for each in render("jobs/weights") if each["kind"] == "Job")
@@ -79,14 +133,40 @@ def test_the_repair_on_schedule_calls_a_command_of_the_service() -> None:
 
 
 def downloads(text: str) -> list[str]:
-    """The checkpoints that a script fetches, and which of their files."""
-    return [line.strip(" &\\").replace("'", "") for line in text.splitlines() if "hf download " in line]
+    """The commands of a script that fetch checkpoints."""
+    return [line.strip(" &\\").removeprefix("RUN ") for line in text.splitlines() if "hf download " in line]
+
+
+FILES = {
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": ["*.json", "*.txt", "open_clip_model.safetensors"],
+    "facebook/dinov2-large": ["*.json", "*.safetensors"],
+    "Salesforce/blip2-itm-vit-g": ["*.json", "*.txt", "*.safetensors"],
+}
+"""The weights in the format that Vitrine loads, settings and tokenizers."""
+
+
+def test_the_commands_ask_the_hub_for_weights_settings_and_tokenizers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def snapshot_download(repo_id: str, allow_patterns: Any = None, **_: Any) -> str:
+        asked[repo_id] = allow_patterns
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.cli.download.snapshot_download", snapshot_download)
+    (job,) = (each for each in render("jobs/weights") if each["kind"] == "Job")
+    for command in downloads(job["spec"]["template"]["spec"]["containers"][0]["args"][0]):
+        program, *arguments = shlex.split(command)
+        assert program == "hf"
+        hf.main(arguments, standalone_mode=False)
+    assert asked == FILES
 
 
 def test_the_image_with_weights_has_the_same_as_the_claim() -> None:
     (job,) = (each for each in render("jobs/weights") if each["kind"] == "Job")
     script = job["spec"]["template"]["spec"]["containers"][0]["args"][0]
-    baked = [each.removeprefix("RUN ") for each in downloads((ROOT / "Dockerfile").read_text())]
+    baked = downloads((ROOT / "Dockerfile").read_text())
     assert downloads(script) == baked
     assert len(baked) == 3
 

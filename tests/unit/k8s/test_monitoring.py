@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.serve._private.constants import RAY_SERVE_HAPROXY_METRICS_PORT
 
 from core.errors import VitrineError
 from core.telemetry import STAGES
 from deployments.http.app import GROUPS
 from deployments.observability.metrics import METRICS, Metric
-from tests.support.manifests import of_kind
-from tests.support.telemetry import conditions, queries, rules, selections
+from tests.support.manifests import ROOT, of_kind, ray_pods, rayservice
+from tests.support.telemetry import OF_OTHERS, conditions, queries, rules, selections
 
 _SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
 _OURS = {f"ray_{metric.name}": metric for metric in METRICS}
@@ -37,6 +38,8 @@ def defined_by_ray() -> str:
 
 
 def is_defined(metric: str, labels: Iterable[str]) -> bool:
+    if metric in OF_OTHERS:
+        return set(labels) <= {*OF_OTHERS[metric], *_ADDED}
     base = _SUFFIX.sub("", metric)
     ours = _OURS.get(metric) or _OURS.get(base)
     if ours is not None:
@@ -120,7 +123,49 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
         assert {"summary", "description"} <= rule["annotations"].keys()
 
 
-def test_the_monitor_finds_the_port_of_every_pod() -> None:
+def test_the_monitor_finds_the_ports_of_every_pod_that_serves() -> None:
     (monitor,) = of_kind("overlays/gpu", "PodMonitor")
-    assert monitor["spec"]["podMetricsEndpoints"][0]["port"] == "metrics"
     assert monitor["spec"]["selector"] == {"matchLabels": {"app.kubernetes.io/part-of": "vitrine"}}
+    scraped = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
+    assert scraped == {"metrics", "haproxy"}
+    (policy,) = (
+        p for p in of_kind("overlays/gpu", "NetworkPolicy") if p["metadata"]["name"] == "vitrine-metrics"
+    )
+    opened = {port["port"] for port in policy["spec"]["ingress"][0]["ports"]}
+    for name, pod in ray_pods():
+        ports = {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]}
+        if name.startswith("overlays/"):
+            assert {ports[each] for each in scraped} == opened, name
+    # Ray's default, which no pod changes.
+    assert RAY_SERVE_HAPROXY_METRICS_PORT in opened
+
+
+def test_the_operator_of_prometheus_selects_what_it_shall() -> None:
+    for kind in ("PodMonitor", "PrometheusRule"):
+        (found,) = of_kind("overlays/gpu", kind)
+        # The chart's own selectors ask for the name of its release.
+        assert found["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+
+
+def test_an_alert_that_wants_more_replicas_says_that_pods_are_another_number() -> None:
+    wanting = [rule for rule in rules() if "max_replicas" in rule["annotations"]["description"]]
+    assert len(wanting) >= 3
+    assert all("live RayCluster" in rule["annotations"]["description"] for rule in wanting)
+
+
+@pytest.mark.parametrize("heading", ["More replicas", "A pending upgrade"])
+def test_the_headings_that_alerts_name_are_on_the_page(heading: str) -> None:
+    named = [
+        rule for rule in rules() if f"docs/operations.md, {heading}" in rule["annotations"]["description"]
+    ]
+    assert named
+    assert re.search(rf"(?m)^#+ {heading}$", (ROOT / "docs" / "operations.md").read_text())
+
+
+def test_what_is_not_there_is_noticed() -> None:
+    by_name = {rule["alert"]: rule["expr"] for rule in rules()}
+    assert "absent(ray_serve_application_status)" in by_name["VitrineMetricsAbsent"]
+    (backup,) = of_kind("jobs/backup", "CronJob")
+    assert f'cronjob="{backup["metadata"]["name"]}"' in by_name["VitrineBackupLate"]
+    assert "absent(" in by_name["VitrineBackupLate"], "a backup that never ran"
+    assert f'name="{rayservice("overlays/gpu")["metadata"]["name"]}"' in by_name["VitrineUpgradePending"]

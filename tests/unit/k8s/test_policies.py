@@ -43,7 +43,7 @@ def test_others_reach_only_the_ports_that_are_meant_for_them(overlay: str) -> No
             for peer in rule["from"]:
                 (namespace,) = peer["namespaceSelector"]["matchLabels"].values()
                 reached.setdefault(namespace, set()).update(ports([rule]))
-    assert reached == {"ingress": {8000}, "kuberay-system": {8265, 52365, 8000}, "monitoring": {8080}}
+    assert reached == {"ingress": {8000}, "kuberay-system": {8265, 52365, 8000}, "monitoring": {8080, 9101}}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -63,6 +63,15 @@ def test_production_reaches_its_stores_and_public_addresses() -> None:
     # The address of a cloud's metadata service, which hands out credentials.
     assert "169.254.0.0/16" in private
     assert ports([outside]) == {80, 443}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_names_are_asked_for_where_nodes_answer_too(overlay: str) -> None:
+    (rule,) = policies(overlay)["vitrine-names"]["egress"]
+    blocks = {peer["ipBlock"]["cidr"] for peer in rule["to"] if "ipBlock" in peer}
+    # NodeLocal DNSCache, and Cloud DNS of GKE.
+    assert blocks == {"169.254.20.10/32", "169.254.169.254/32"}
+    assert {(port["protocol"], port["port"]) for port in rule["ports"]} == {("UDP", 53), ("TCP", 53)}
 
 
 def test_the_redis_of_the_head_is_where_the_policies_let_it_go() -> None:

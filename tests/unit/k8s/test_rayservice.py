@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.serve._private.config import DeploymentConfig
+from ray.serve._private.constants import (
+    MAX_PER_REPLICA_RETRY_COUNT,
+    RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S,
+)
+from ray.serve._private.utils import DEFAULT
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.config import JobsConfig
 from deployments.config_check.serve_file import has_admin_key, read_serve_file
 from deployments.proxy.ray_environment import RAY_DEFAULTS
+from deployments.replicas.dependencies import WAIT_S
 from k8s.generate import DEMO_CHANGES, generated
 from tests.support.manifests import (
     RENDERED,
@@ -17,6 +25,7 @@ from tests.support.manifests import (
     Manifest,
     cluster_of,
     clusters,
+    env_of,
     of_kind,
     offered,
     ray_pods,
@@ -60,10 +69,6 @@ def deployments(config: ServeDeploySchema) -> list[Any]:
 def most_replicas(deployment: Any) -> int:
     scaling = deployment.autoscaling_config
     return int(scaling["max_replicas"] if isinstance(scaling, dict) else deployment.num_replicas)
-
-
-def env_of(pod: Manifest) -> dict[str, str]:
-    return {each["name"]: each.get("value", "") for each in pod["spec"]["containers"][0]["env"]}
 
 
 def test_generated_files_are_what_their_sources_say() -> None:
@@ -180,6 +185,67 @@ def test_every_pod_of_the_service_starts_ray_with_what_serve_needs() -> None:
                 key: RAY_DEFAULTS[key] for key in NEEDED_BY_SERVE
             }, name
             assert found["RAY_SERVE_HAPROXY_BINARY_PATH"] == "/opt/vitrine/bin/haproxy"
+
+
+def test_a_late_database_or_weights_have_half_an_hour_before_serve_gives_up() -> None:
+    config, _ = served("overlays/gpu")
+    head = cluster_of(rayservice("overlays/gpu"))["headGroupSpec"]["template"]
+    # Read by Serve's controller, which runs on the head: for each replica, and not above the deployment's own limit.
+    by_replica = int(env_of(head).get("RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT", MAX_PER_REPLICA_RETRY_COUNT))
+    by_deployment = DeploymentConfig().max_constructor_retry_count
+    for deployment in deployments(config):
+        scaling = deployment.autoscaling_config
+        replicas = scaling["min_replicas"] if isinstance(scaling, dict) else 1
+        assert min(by_replica * replicas, by_deployment) * WAIT_S >= 1800, deployment.name
+
+
+HANDED_OVER_S = 30 + 60
+"""A replica goes on for a while before it drains (RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S), and a request may
+take until `request_timeout_s`."""
+TEARDOWN_S = 10
+
+
+def test_a_pod_that_must_go_drains_to_the_end_before_it_is_killed() -> None:
+    config, _ = served("overlays/gpu")
+    assert (
+        RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S + config.http_options.request_timeout_s
+        == HANDED_OVER_S
+    )
+    for name, pod in ray_pods():
+        grace_s = pod["spec"].get("terminationGracePeriodSeconds", 30)
+        drain_s = float(env_of(pod).get("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", 30))
+        assert drain_s + TEARDOWN_S <= grace_s, name
+        if name.startswith("overlays/") and not name.endswith(" head"):
+            assert drain_s >= HANDED_OVER_S, name
+    for deployment in deployments(config):
+        timeout_s = deployment.graceful_shutdown_timeout_s
+        assert timeout_s is DEFAULT.VALUE or timeout_s < HANDED_OVER_S, deployment.name
+
+
+def test_whichever_node_is_drained_a_gateway_is_left() -> None:
+    config, groups = served("overlays/gpu")
+    (gateway,) = (each for each in deployments(config) if each.name == "Gateway")
+    scaling, a_node = gateway.autoscaling_config, gateway.max_replicas_per_node
+    assert scaling["min_replicas"] >= 3
+    assert 1 <= a_node < scaling["min_replicas"]
+    (group,) = (each for each in groups if each["groupName"] == "service")
+    assert group["minReplicas"] * a_node >= scaling["min_replicas"]
+    assert group["maxReplicas"] * a_node >= scaling["max_replicas"]
+
+
+def test_the_processes_of_jobs_run_where_gateways_do_and_not_on_the_head() -> None:
+    config, groups = served("overlays/gpu")
+    (gateway,) = (each for each in config.applications if each.name == "gateway")
+    jobs = JobsConfig.model_validate(
+        {k: v for k, v in gateway.args["jobs"].items() if k.startswith("process_")}
+    )
+    fitting = [
+        group["groupName"]
+        for group in groups
+        if jobs.process_resources and jobs.process_resources.keys() <= offered(group).keys()
+    ]
+    assert fitting == ["service"]
+    assert jobs.process_memory_bytes >= 2**30
 
 
 def test_pods_are_probed_and_write_only_where_they_must() -> None:

@@ -9,9 +9,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.support.manifests import K8S, RENDERED, Manifest, render
+from tests.support.manifests import COMPONENTS, K8S, RENDERED, Manifest, render
 
-UNKNOWN_HERE = {"monitoring.coreos.com/v1", "milvus.io/v1beta1"}
+UNKNOWN_HERE = {"monitoring.coreos.com/v1", "milvus.io/v1beta1", "cloud.google.com/v1"}
 """Resources of other operators, whose schemas the repository does not have."""
 
 
@@ -50,6 +50,14 @@ def test_every_manifest_is_what_its_schema_says(folder: str) -> None:
         check(manifest)
 
 
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_production_with_a_component_is_what_its_schemas_say_and_differs(component: str) -> None:
+    manifests = render("overlays/gpu", component)
+    assert manifests != render("overlays/gpu")
+    for manifest in manifests:
+        check(manifest)
+
+
 def test_a_misspelled_key_of_a_rayservice_is_noticed() -> None:
     (service,) = (dict(each) for each in render("overlays/gpu") if each["kind"] == "RayService")
     service["spec"] = {**service["spec"], "serveConfigv2": ""}
@@ -82,9 +90,10 @@ def test_every_kustomization_is_rendered_that_is_no_part_of_another() -> None:
     parts = {
         (folder / name).resolve()
         for folder, content in files.items()
-        for name in [*content["resources"], *content.get("components", [])]
+        for name in [*content.get("resources", []), *content.get("components", [])]
     }
-    assert {str(folder.relative_to(K8S)) for folder in files if folder not in parts} == set(RENDERED)
+    alone = {str(folder.relative_to(K8S)) for folder in files if folder not in parts}
+    assert alone == {*RENDERED, *(f"components/{name}" for name in COMPONENTS)}
 
 
 def test_nothing_is_left_out_of_the_kustomizations() -> None:
