@@ -14,7 +14,6 @@ from tests.support.code_blocks import README_URL, ROOT, code_blocks, run_blocks
 README, UPGRADE = "README.md", "docs/upgrade.md"
 NOT_HERE = {
     "make demo": "tests/alone/test_demo.py starts what it starts",
-    "pip install .": "tests/integration/vitrine/test_wheel.py does it in an environment of its own",
 }
 WALK_S = 900
 
