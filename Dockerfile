@@ -50,6 +50,7 @@ RUN apt-get update \
     && echo 'PATH=/opt/vitrine/venv/bin:$PATH' > /etc/profile.d/vitrine.sh
 COPY --from=build /opt/vitrine /opt/vitrine
 COPY serve_config.yaml /opt/vitrine/app/
+COPY compose/serve_config.yaml /opt/vitrine/app/compose/
 WORKDIR /opt/vitrine/app
 ENV PATH=/opt/vitrine/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
