@@ -10,7 +10,7 @@ COPY constraints.txt ./
 RUN pip install --no-cache-dir "uv==$(sed -n 's/^uv==//p' constraints.txt)" \
     && uv venv /opt/vitrine/venv
 ENV PATH=/opt/vitrine/venv/bin:$PATH
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY core core
 COPY models models
 COPY catalog catalog
@@ -24,7 +24,7 @@ ARG TORCH_INDEX=""
 ARG STORES=s3,gcs,azure
 # Editable: pods import the application from where it lies, with the files beside its modules.
 RUN uv pip install --no-cache --compile-bytecode --python /opt/vitrine/venv/bin/python \
-        ${TORCH_INDEX:+--index "$TORCH_INDEX"} --constraint constraints.txt --editable ".[${STORES}]"
+        ${TORCH_INDEX:+--index "$TORCH_INDEX"} --constraint constraints.txt --editable ".[server,${STORES}]"
 # The HAProxy that Ray brings, without splicing: see docs/authentication.md.
 RUN mkdir /opt/vitrine/bin \
     && python -c "from pathlib import Path; from deployments.proxy.haproxy import write_launcher; write_launcher(Path('/opt/vitrine/bin'))"
@@ -50,6 +50,7 @@ RUN apt-get update \
     && echo 'PATH=/opt/vitrine/venv/bin:$PATH' > /etc/profile.d/vitrine.sh
 COPY --from=build /opt/vitrine /opt/vitrine
 COPY serve_config.yaml /opt/vitrine/app/
+COPY compose/serve_config.yaml /opt/vitrine/app/compose/
 WORKDIR /opt/vitrine/app
 ENV PATH=/opt/vitrine/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 # A service starts some twenty Python processes, so compiling what they import once saves a minute.
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[server,test]'
 	@printf '%7.1f s  pinned versions installed\n' $$(( $$(date +%s) - $$(cat $(VENV)/.began) ))
 	@touch $@
 

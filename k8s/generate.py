@@ -1,4 +1,7 @@
-"""`python -m k8s.generate`: the Serve configurations of the overlays, from the ones that the repository keeps."""
+"""`python -m k8s.generate`: the Serve configurations of the overlays and of compose.yaml.
+
+They are made from the two that the repository keeps.
+"""
 
 import re
 from collections.abc import Mapping
@@ -15,6 +18,20 @@ DEMO_CHANGES = {
         r"\1      authentication:\n        admin_key_sha256: ${VITRINE_ADMIN_KEY_SHA256}\n"
     ),
 }
+COMPOSE_CHANGES = {
+    r"(?m)^# The whole service on one machine without a GPU: (.*\n)(?:#.*\n)+": (
+        r"# The service of compose.yaml: \1# PostgreSQL, an object store and a Milvus server.\n"
+        "# VITRINE_DATABASE_URL, VITRINE_BLOBS_URL, VITRINE_MILVUS_URI and VITRINE_MILVUS_TOKEN name them.\n"
+    ),
+    r"(?s)  - name: milvus-lite\n.*?\n\n": "",
+    r"uri: unix:\$\{VITRINE_HOME\}/milvus\.sock": (
+        "uri: ${VITRINE_MILVUS_URI}\n        token: ${VITRINE_MILVUS_TOKEN:-}"
+    ),
+    r"sqlite:///\$\{VITRINE_HOME\}/catalog\.sqlite": "${VITRINE_DATABASE_URL}",
+    r"\$\{VITRINE_HOME\}/blobs": "${VITRINE_BLOBS_URL}",
+    **{pattern: text for pattern, text in DEMO_CHANGES.items() if "proxy_location" not in pattern},
+}
+"""What differs from the demo's configuration in that of compose.yaml."""
 
 
 def generated(root: Path = ROOT) -> Mapping[Path, str]:
@@ -26,7 +43,12 @@ def generated(root: Path = ROOT) -> Mapping[Path, str]:
     overlays = root / "k8s" / "overlays"
     return {
         overlays / "gpu" / "serve_config.yaml": _with_notice(root, "serve_config.yaml"),
-        overlays / "demo" / "serve_config.yaml": _changed(_with_notice(root, "demo/serve_config.demo.yaml")),
+        overlays / "demo" / "serve_config.yaml": _changed(
+            _with_notice(root, "demo/serve_config.demo.yaml"), DEMO_CHANGES
+        ),
+        root / "compose" / "serve_config.yaml": _changed(
+            _with_notice(root, "demo/serve_config.demo.yaml"), COMPOSE_CHANGES
+        ),
     }
 
 
@@ -34,8 +56,8 @@ def _with_notice(root: Path, source: str) -> str:
     return NOTICE.format(source=source) + (root / source).read_text()
 
 
-def _changed(text: str) -> str:
-    for pattern, replacement in DEMO_CHANGES.items():
+def _changed(text: str, changes: Mapping[str, str]) -> str:
+    for pattern, replacement in changes.items():
         text, count = re.subn(pattern, replacement, text)
         if count != 1:
             raise ValueError(

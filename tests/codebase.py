@@ -23,7 +23,7 @@ LAYERS: dict[str, set[str]] = {
     "milvus": {"core"},
     "deployments": {"core", "models", "catalog", "milvus", SCHEMAS},
     "jobs": {"core", "models", "catalog", "milvus"},
-    CLI: {"core", "vitrine", SCHEMAS},
+    CLI: {"vitrine", SCHEMAS},
     "demo": {"core", "models", "vitrine", SCHEMAS},
     "vitrine": {SCHEMAS},
     SCHEMAS: set(),

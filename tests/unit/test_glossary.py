@@ -29,7 +29,18 @@ FOLDERS = (
     "tests",
     "vitrine",
 )
-FILES = ("README.md", "Makefile", "Dockerfile", "pyproject.toml", "serve_config.yaml")
+FILES = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "NOTICE",
+    "SECURITY.md",
+    "compose.yaml",
+    "README.md",
+    "Makefile",
+    "Dockerfile",
+    "pyproject.toml",
+    "serve_config.yaml",
+)
 SUFFIXES = (".css", ".html", ".js", ".json", ".md", ".py", ".sh", ".toml", ".yaml", ".yml")
 LEFT_OUT = (
     # Migrations name tables as they were.

@@ -55,7 +55,22 @@ LIGHT = {
     "reading of images": (("models.images", "models.config"), {"torch", "ray"}),
     "help of the command line": (
         ("vitrine.cli.main",),
-        {"httpx", "pydantic", "PIL", "rich.progress", "ray", "torch", "numpy", "yaml", "vitrine.client"},
+        {
+            "httpx",
+            "pydantic",
+            "PIL",
+            "rich.progress",
+            "ray",
+            "torch",
+            "numpy",
+            "yaml",
+            "vitrine.client",
+            "core",
+        },
+    ),
+    "import of the client": (
+        ("vitrine",),
+        {"httpx", "pydantic", "rich", "typer", "asyncio", "core"},
     ),
 }
 """What is to start soon, with the libraries that it must not load."""

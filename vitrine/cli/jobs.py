@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.errors import NotFound
 from vitrine.cli.output import console, evaluation, facts, table
 from vitrine.cli.service import Exit, Output, Service, asks
 
@@ -317,6 +316,8 @@ def report(
 
 
 def _report_file(catalog: "Catalog", job_id: str, file: Path) -> bytes:
+    from core.errors import NotFound
+
     files = (catalog.jobs.get(job_id).result or {}).get("files")
     if not files:
         raise NotFound(f"job {job_id} has written no report")

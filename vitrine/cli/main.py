@@ -1,12 +1,13 @@
 """Command line `vitrine`."""
 
+import sys
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
-from core.errors import VitrineError
 from vitrine.cli import admin, configuration, jobs, products, search, serving, upgrade
-from vitrine.cli.service import exit_of
+from vitrine.cli.service import Exit, exit_of
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -49,7 +50,7 @@ def _options(
 
     - 0: done, or with `--detach` submitted
     - 1: the service or a job failed, or a job was canceled
-    - 2: the command or its arguments are wrong
+    - 2: the command or its arguments are wrong, or the packages of the service that it needs are not installed
     - 3: a product, job, model or other thing that the command names does not exist
     - 4: the service, a model, or a server behind a URL is down or busy: try again later
     - 5: the quality gate refuses the candidate, a verification finds differences that remain, the command
@@ -82,9 +83,24 @@ def main() -> None:
     """Run the command line; print an error of Vitrine's as one message, with its exit code."""
     try:
         app()
-    except VitrineError as error:
+    except ModuleNotFoundError as error:
+        if not error.name or find_spec(error.name.partition(".")[0]) is not None:
+            raise
+        typer.echo(_NO_SERVICE.format(error.name), err=True)
+        raise SystemExit(Exit.USAGE) from None
+    except Exception as error:
+        # Whoever raises an error of the service's packages has imported them; the client alone has none.
+        core = sys.modules.get("core.errors")
+        if core is None or not isinstance(error, core.VitrineError):
+            raise
         typer.echo(error.message, err=True)
         raise SystemExit(exit_of(error)) from None
+
+
+_NO_SERVICE = (
+    "This command works in this process and needs the packages of the service, of which {!r} is not installed. "
+    "Use Vitrine's image, or install a checkout of Vitrine: pip install --editable '.[server]'"
+)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from importlib.util import find_spec
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,11 @@ COLUMNS, ROWS = 16, 8
 def can_show(console: "Console") -> bool:
     """Return whether the output is a terminal with the colors that images need."""
     return console.is_terminal and console.color_system in ("256", "truecolor")
+
+
+def can_draw() -> bool:
+    """Return whether Pillow is installed, which reads images: the client alone does without it."""
+    return find_spec("PIL") is not None
 
 
 def thumbnail(data: bytes) -> "Text":

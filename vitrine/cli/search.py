@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vitrine.cli.output import can_show, console, facts, table, thumbnail
+from vitrine.cli.output import can_draw, can_show, console, facts, table, thumbnail
 from vitrine.cli.service import Exit, JsonObject, Service, asks, json_option
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def search(
     ] = None,
 ) -> None:
     """Find products by images, by texts, by other products, or by all of them."""
+    if thumbnails and not can_draw():
+        raise typer.BadParameter("needs Pillow: pip install pillow", param_hint="--thumbnails")
     parts = query.parts
     with query.client() as client:
         page = client.search(parts, model=model, **query.options)
@@ -136,7 +138,7 @@ def _drawn_page(
 ) -> "RenderableType":
     from rich.console import Group
 
-    images = can_show(console()) if thumbnails is None else thumbnails
+    images = can_show(console()) and can_draw() if thumbnails is None else thumbnails
     rows = [
         (
             place,
@@ -196,6 +198,8 @@ def _drawn_comparison(compared: "CompareResponse", offset: int) -> "RenderableTy
 
 IMAGES_A_CALL = 16
 TEXTS_A_CALL = 256
+MAX_CALL_BYTES = 16 * 2**20
+"""Most bytes of image files in one call; base64 makes them a third longer."""
 _SHOWN_NUMBERS = 4
 
 
@@ -237,13 +241,26 @@ def caption(
 def _embedded(
     send: Callable[[str, Sequence[str]], "EmbeddingsResponse"], model: str, inputs: Sequence[str], size: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    from core.batching import batched_by_bytes
-
-    for some in batched_by_bytes(inputs, _file_bytes, size):
+    for some in _calls(inputs, size):
         answer = send(model, some)
         for name, item in zip(some, answer.data, strict=True):
             facts = item.model_dump(include={"embedding", "error"}, exclude_none=True)
             yield name, {"model": answer.model, "fingerprint": answer.fingerprint, **facts}
+
+
+def _calls(inputs: Sequence[str], most: int) -> Iterator[list[str]]:
+    """Split inputs into calls of at most `most` and of `MAX_CALL_BYTES`; a larger file goes alone."""
+    some: list[str] = []
+    total = 0
+    for name in inputs:
+        size = _file_bytes(name)
+        if some and (total + size > MAX_CALL_BYTES or len(some) >= most):
+            yield some
+            some, total = [], 0
+        some.append(name)
+        total += size
+    if some:
+        yield some
 
 
 def _file_bytes(name: str) -> int:

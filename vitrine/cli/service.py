@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from core.errors import ConfigError, Conflict, NotFound, Unavailable, VitrineError
 from vitrine import errors
 from vitrine.cli.output import console
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from core.errors import VitrineError
     from vitrine.client import Vitrine
 
 
@@ -35,16 +35,27 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-def exit_of(error: VitrineError | errors.ServiceError) -> Exit:
+def exit_of(error: "VitrineError | errors.ServiceError") -> Exit:
     """Choose the exit code of an error of this process or of the service."""
-    codes: dict[Exit, tuple[type[Exception], ...]] = {
-        Exit.MISCONFIGURED: (ConfigError,),
-        Exit.NOT_FOUND: (NotFound, errors.NotFound),
-        Exit.REFUSED: (Conflict, errors.Conflict),
-        Exit.TRY_LATER: (Unavailable, errors.TryLater),
-        Exit.NOT_ALLOWED: (errors.Unauthenticated, errors.Forbidden),
-        Exit.USAGE: (VitrineError, errors.InvalidRequest),
-    }
+    codes: dict[Exit, type[Exception] | tuple[type[Exception], ...]]
+    if isinstance(error, errors.ServiceError):
+        codes = {
+            Exit.NOT_FOUND: errors.NotFound,
+            Exit.REFUSED: errors.Conflict,
+            Exit.TRY_LATER: errors.TryLater,
+            Exit.NOT_ALLOWED: (errors.Unauthenticated, errors.Forbidden),
+            Exit.USAGE: errors.InvalidRequest,
+        }
+    else:
+        from core.errors import ConfigError, Conflict, NotFound, Unavailable, VitrineError
+
+        codes = {
+            Exit.MISCONFIGURED: ConfigError,
+            Exit.NOT_FOUND: NotFound,
+            Exit.REFUSED: Conflict,
+            Exit.TRY_LATER: Unavailable,
+            Exit.USAGE: VitrineError,
+        }
     return next((code for code, kinds in codes.items() if isinstance(error, kinds)), Exit.FAILED)
 
 

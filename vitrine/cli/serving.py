@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-from core.api_keys import NO_KEYS_NOTICE
-from core.tcp_ports import free_port
 from vitrine.cli.configuration import ConfigFile
 
 
@@ -22,6 +20,8 @@ def serve(
     """Run the service in the foreground, on a Ray of its own, until interrupted."""
     import yaml
 
+    from core.api_keys import NO_KEYS_NOTICE
+    from core.tcp_ports import free_port
     from deployments.proxy.ray_environment import node_kinds, ray_environment
 
     # What ends with Ray may still write a file while the folder goes.

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PAGES = sorted(
     path
-    for path in [ROOT / "README.md", *ROOT.glob("*/*.md"), *ROOT.glob("*/*/*.md")]
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("*/*/*.md")]
     if not any(part.startswith(".") or part == "node_modules" for part in path.relative_to(ROOT).parts)
 )
 LINK = re.compile(r"\[[^\]]*\]\(<?([^)\s>]+)>?(?: \"[^\"]*\")?\)")
@@ -74,7 +74,8 @@ def test_the_pages_are_all_reached_from_the_readme() -> None:
                 for link in links
                 if (path := (page.parent / link).resolve()).suffix == ".md" and path.is_file()
             ]
-    assert {path for path in PAGES if path.parent == ROOT / "docs"} <= reached
+    ours = (ROOT, ROOT / "docs", ROOT / "docs" / "adr")
+    assert {path for path in PAGES if path.parent in ours} <= reached
 
 
 def test_a_link_to_a_heading_or_file_that_is_not_there_is_found(
@@ -91,8 +92,20 @@ def test_a_link_to_a_heading_or_file_that_is_not_there_is_found(
 
 ROOT = Path(__file__).parents[3]
 LONGEST = 600
-READMES = ("README.md", "benchmarks/README.md", "demo/weights/README.md", "k8s/crds/README.md")
-PROSE_PAGES = [*(ROOT / name for name in READMES), *sorted(ROOT.glob("docs/*.md"))]
+READMES = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "README.md",
+    "SECURITY.md",
+    "benchmarks/README.md",
+    "demo/weights/README.md",
+    "k8s/crds/README.md",
+)
+PROSE_PAGES = [
+    *(ROOT / name for name in READMES),
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/adr/*.md")),
+]
 LAYERS = ("core", "models", "catalog", "milvus", "deployments", "jobs", "vitrine")
 
 GENERATED = re.compile(r"^<!-- [^\n]*generated.*?^<!-- end[^\n]*-->$", re.DOTALL | re.MULTILINE)

