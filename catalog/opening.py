@@ -1,6 +1,7 @@
 """Open the catalog that the configuration names, with its tables migrated to this version."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -37,9 +38,11 @@ def migrate(engine: Engine) -> None:
     """
     with writing(engine) as connection:
         take_turns(connection, _MIGRATION_LOCK)
-        if reason := unknown_tables(revision_of(connection)):
+        revision = revision_of(connection)
+        if reason := unknown_tables(revision):
             raise ConfigError(f"the database of database_url {reason}")
-        command.upgrade(_alembic_config(connection), "head")
+        if revision != _revisions()[0]:
+            command.upgrade(_alembic_config(connection), "head")
 
 
 def revision_of(connection: Connection) -> str:
@@ -49,7 +52,7 @@ def revision_of(connection: Connection) -> str:
 
 def unknown_tables(revision: str) -> str | None:
     """Say why this version cannot use or migrate tables of that migration; None where it can."""
-    if revision in {"", *(each.revision for each in ScriptDirectory(str(_MIGRATIONS)).walk_revisions())}:
+    if not revision or revision in _revisions():
         return None
     # Until the first release, migrations had numbers.
     if revision.isdecimal():
@@ -58,6 +61,12 @@ def unknown_tables(revision: str) -> str | None:
             "name an empty database and an empty blobs_url, and import the products again"
         )
     return f"has tables of a newer version of Vitrine (migration {revision}): use that version"
+
+
+@cache
+def _revisions() -> Sequence[str]:
+    """List the migrations, the latest first."""
+    return [each.revision for each in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()]
 
 
 def _alembic_config(connection: Connection) -> Config:

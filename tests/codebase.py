@@ -8,7 +8,7 @@ import argparse
 import ast
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -62,26 +62,24 @@ def layer_of(name: str) -> str | None:
     return next((each for each in ("/".join(parts[:2]), parts[0]) if each in LAYERS), None)
 
 
-def imports(path: Path, at_import_time: bool = False) -> Iterator[str]:
-    """Give the full names that a module imports: `a.b.name` of `from a.b import name`.
+@cache
+def imports(path: Path, at_import_time: bool = False) -> Sequence[str]:
+    """List the full names that a module imports: `a.b.name` of `from a.b import name`.
 
     What is imported for type checkers alone is left out, and with `at_import_time` what functions import when
     they are called.
     """
-    tree = _parsed(path)
+    tree = ast.parse(path.read_text())
     for_types = {id(each) for node in tree.body if _is_for_types(node) for each in ast.walk(node)}
+    found = []
     for node in tree.body if at_import_time else ast.walk(tree):
         if id(node) in for_types:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-@cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 def _is_for_types(node: ast.stmt) -> bool:

@@ -5,7 +5,7 @@ import inspect
 import json
 import os
 import pkgutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ from milvus.config import socket_path
 Place = tuple[str | int, ...]
 """The keys and positions that lead to a value."""
 Problem = tuple[Place, str]
+Nodes = Mapping[Place, tuple[int | None, yaml.Node | None]]
+"""The values of a file by place, each with the line of its key. Aliases share a node."""
 _ANY_MAP: dict[str, type[BaseModel]] = {
     "autoscaling_config": AutoscalingConfig,
     "gang_scheduling_config": GangSchedulingConfig,
@@ -60,28 +62,15 @@ def read_serve_file(path: Path, host: str | None = None) -> ServeDeploySchema:
     Raises:
         ConfigError: all mistakes, a line each.
     """
-    if mistakes := check_serve_file(path, host):
+    content, mistakes = _checked(path, host)
+    if mistakes:
         raise ConfigError("\n".join(map(str, mistakes)))
-    return ServeDeploySchema.model_validate(_load(path, host)[0])
+    return ServeDeploySchema.model_validate(content)
 
 
-def check_serve_file(path: Path, host: str | None = None) -> list[Mistake]:
-    """List the mistakes of a Serve configuration by line; `host` replaces that of the file."""
-    content, root, unreadable = _load(path, host)
-    if unreadable:
-        return [unreadable]
-    mistakes: dict[object, Mistake] = {}
-    for place, message, is_unset in _problems(content):
-        line, target = _find(root, place)
-        name = None
-        if place[:1] == ("applications",):
-            with suppress(LookupError, TypeError):
-                name = str(content["applications"][place[1]]["name"])
-        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
-        mistake = Mistake(str(path), line, name, field.removeprefix("."), message, is_unset)
-        # What an anchor holds is reported once, not at each of its aliases.
-        mistakes.setdefault((target, message), mistake)
-    return sorted(mistakes.values(), key=lambda each: each.line or 0)
+def check_serve_file(path: Path) -> list[Mistake]:
+    """List the mistakes of a Serve configuration by line."""
+    return _checked(path)[1]
 
 
 def catalog_of(path: Path) -> CatalogConfig:
@@ -91,24 +80,21 @@ def catalog_of(path: Path) -> CatalogConfig:
         ConfigError: the file cannot be read, no gateway names a catalog, its settings are wrong, or they refer to
             a variable that is not set.
     """
-    content, _, unreadable = _load(path)
-    if unreadable:
-        raise ConfigError(str(unreadable))
+    if isinstance(loaded := _load(path), Mistake):
+        raise ConfigError(str(loaded))
     try:
-        gateways = [
-            each for each in content["applications"] if each["import_path"].endswith(":build_gateway")
-        ]
+        applications = loaded[0]["applications"]
+        gateway = next(each for each in applications if each["import_path"].endswith(":build_gateway"))
         # Raises for a variable that is not set, and says which.
-        return CatalogConfig.model_validate(expand_environment(gateways[0]["args"]["catalog"]))
-    except (LookupError, TypeError, AttributeError, ValidationError):
+        return CatalogConfig.model_validate(expand_environment(gateway["args"]["catalog"]))
+    except (LookupError, TypeError, AttributeError, StopIteration, ValidationError):
         raise ConfigError(f"{path} names no catalog: `vitrine config check {path}` says why") from None
 
 
 def has_admin_key(config: ServeDeploySchema) -> bool:
     """Return True if every gateway of a valid configuration names an admin key."""
-    return all(
-        args.authentication.admin_key_sha256 for args in _arguments(config) if isinstance(args, GatewayArgs)
-    )
+    gateways = [args for args in _arguments(config) if isinstance(args, GatewayArgs)]
+    return all(args.authentication.admin_key_sha256 for args in gateways)
 
 
 class _Loader(yaml.SafeLoader):
@@ -117,25 +103,26 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Read a map, before other maps are merged into it."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        marks: dict[str, yaml.Mark] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in marks:
-                line = marks[key.value].line + 1
-                problem = f"{key.value!r} is in line {line} too; only the last would count"
+        seen: dict[str, yaml.Node] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (first := seen.setdefault(key.value, key)) is not key:
+                problem = (
+                    f"{key.value!r} is in line {first.start_mark.line + 1} too; only the last would count"
+                )
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                marks[key.value] = key.start_mark
         return node
 
 
-def _load(path: Path, host: str | None = None) -> tuple[Any, yaml.Node | None, Mistake | None]:
-    """Read YAML; return its content, its nodes, which know their lines, and why it cannot be read."""
+def _load(path: Path) -> tuple[Any, Nodes] | Mistake:
+    """Read YAML: its content and its nodes, or why it cannot be read."""
     line: int | None = None
     try:
-        text = path.read_text(encoding="utf-8")
-        content, root = yaml.load(text, _Loader), yaml.compose(text, _Loader)
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        content = None if root is None else loader.construct_document(root)
         # Fails where an alias contains itself.
         json.dumps(content, default=str, skipkeys=True)
+        return content, dict(_nodes(root))
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         reason = f"byte {error.object[error.start]:#04x} is not UTF-8; save the file as UTF-8"
@@ -145,84 +132,89 @@ def _load(path: Path, host: str | None = None) -> tuple[Any, yaml.Node | None, M
         if (mark := getattr(error, "problem_mark", None)) is not None:
             line = mark.line + 1
         known = (getattr(error, name, None) for name in ("strerror", "problem", "reason"))
-        reason = next((each for each in known if each), str(error))
-    else:
-        if host is not None and isinstance(content, dict):
-            content["http_options"] = {**(content.get("http_options") or {}), "host": host}
-        return content, root, None
-    return None, None, Mistake(str(path), line, None, "", f"cannot be read as YAML: {reason}")
+        reason = next(filter(None, known), str(error))
+    return Mistake(str(path), line, None, "", f"cannot be read as YAML: {reason}")
 
 
-def _find(node: yaml.Node | None, place: Place) -> tuple[int | None, object]:
-    """Return the line of a key, or of the nearest one around it, and an identity that aliases share."""
-    line = None
-    for depth, part in enumerate(place):
-        items: dict[str | int, tuple[yaml.Node, yaml.Node]] = {}
-        if isinstance(node, yaml.MappingNode):
-            items = {key.value: (key, value) for key, value in node.value}
-        elif isinstance(node, yaml.SequenceNode):
-            items = {index: (item, item) for index, item in enumerate(node.value)}
-        if part not in items:
-            return line, (id(node), place[depth:])
-        line, node = items[part][0].start_mark.line + 1, items[part][1]
-    return line, (id(node), ())
+def _nodes(
+    node: yaml.Node | None, place: Place = (), line: int | None = None
+) -> Iterator[tuple[Place, tuple[int | None, yaml.Node | None]]]:
+    yield place, (line, node)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _nodes(value, (*place, key.value), key.start_mark.line + 1)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _nodes(item, (*place, index), item.start_mark.line + 1)
 
 
-def _unset_variables(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Yield the variables that are not set, in what our builders get."""
-    if isinstance(value, str) and {"args", "user_config"}.intersection(place):
-        yield from ((place, name) for name in unset_names(value))
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in pairs:
-        yield from _unset_variables(item, (*place, key))
+def _in_file(nodes: Nodes, place: Place) -> int:
+    """Count the parts of a place that the file has."""
+    return next(depth for depth in range(len(place), -1, -1) if place[:depth] in nodes)
 
 
-def _problems(content: Any) -> Iterator[tuple[Place, str, bool]]:
+def _checked(path: Path, host: str | None = None) -> tuple[Any, list[Mistake]]:
+    if isinstance(loaded := _load(path), Mistake):
+        return None, [loaded]
+    content, nodes = loaded
+    if host is not None and isinstance(content, dict):
+        options = content.get("http_options") or {}
+        content["http_options"] = options | {"host": host} if isinstance(options, dict) else options
+    mistakes: dict[object, Mistake] = {}
+    for place, message, is_unset in _problems(content, nodes):
+        depth = _in_file(nodes, place)
+        line, node = nodes[place[:depth]]
+        _, named = nodes.get((*place[:2], "name"), (None, None))
+        application = str(named.value) if place[:1] == ("applications",) and named else None
+        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+        mistake = Mistake(str(path), line, application, field.removeprefix("."), message, is_unset)
+        # What an anchor holds is reported once, not at each of its aliases.
+        mistakes.setdefault((id(node), place[depth:], message), mistake)
+    return content, sorted(mistakes.values(), key=lambda each: each.line or 0)
+
+
+def _problems(content: Any, nodes: Nodes) -> Iterator[tuple[Place, str, bool]]:
     """Check the form of the file, then each application, then all together; a step needs the one before.
 
     The third value marks a variable that is not set. What lies around or within one cannot be checked.
     """
-    unset = list(_unset_variables(content))
+    # Only our builders expand variables, Serve does not.
+    unset = [
+        (place, name)
+        for place, (_, node) in nodes.items()
+        if isinstance(node, yaml.ScalarNode) and {"args", "user_config"}.intersection(place)
+        for name in unset_names(node.value)
+    ]
     for at, name in unset:
         message = f"${{{name}}} is not set in the environment; set it, or give a fallback: ${{{name}:-…}}"
         yield at, message, True
-    # Only our builders expand variables, Serve does not.
-    given = expand_environment(
-        content, dict.fromkeys((name for _, name in unset), "unset") | dict(os.environ)
-    )
-    found = list(_violations(ServeDeploySchema, content, ()))
+    found = list(_violations(nodes, ServeDeploySchema, content, ()))
+    given = expand_environment(content, dict(os.environ) | {name: "unset" for _, name in unset})
     with suppress(ValidationError):
-        for index, application in enumerate(ServeDeploySchema.model_validate(given).applications):
-            found += _application_problems(application, ("applications", index))
-    if not found and not unset:
-        found += _contradictions(ServeDeploySchema.model_validate(given))
+        config = ServeDeploySchema.model_validate(given)
+        for index, application in enumerate(config.applications):
+            found += _application_problems(nodes, application, ("applications", index))
+        if not found and not unset:
+            found += _contradictions(config)
     for place, message in found:
         if not any(place[: len(at)] == at[: len(place)] for at, _ in unset):
             yield place, message, False
 
 
-def _violations(model: type[BaseModel], value: Any, place: Place) -> Iterator[Problem]:
-    """Yield pydantic's errors."""
+def _violations(nodes: Nodes, model: type[BaseModel], value: Any, place: Place) -> Iterator[Problem]:
+    """Yield pydantic's errors, each at the last part of its location that the file has.
+
+    A location may go on with the types that were tried. That of a missing key ends with the key.
+    """
     try:
         model.model_validate(value, extra="forbid")
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            at, message = _place_in(value, detail["loc"]), detail["msg"].removeprefix("Value error, ")
-            if detail["type"] == "missing":
-                at = detail["loc"][: len(at) + 1]
-            elif detail["type"] == "extra_forbidden":
+            at, message = (*place, *detail["loc"]), detail["msg"].removeprefix("Value error, ")
+            at = at[: _in_file(nodes, at) + (detail["type"] == "missing")]
+            if detail["type"] == "extra_forbidden":
                 message = f"there is no such key{_suggestion(at[-1], _keys(model))}"
-            yield (*place, *at), message
-
-
-def _place_in(value: Any, location: Place) -> Place:
-    """Cut pydantic's location where it leaves the value: it may go on with the types that were tried."""
-    for depth, part in enumerate(location):
-        try:
-            value = value[part]
-        except (LookupError, TypeError):
-            return location[:depth]
-    return location
+            yield at, message
 
 
 def _keys(model: type[BaseModel]) -> Iterator[str]:
@@ -238,7 +230,9 @@ def _suggestion(name: object, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _application_problems(application: ServeApplicationSchema, place: Place) -> Iterator[Problem]:
+def _application_problems(
+    nodes: Nodes, application: ServeApplicationSchema, place: Place
+) -> Iterator[Problem]:
     """Check an application by what its builder accepts. Each of ours has one deployment."""
     try:
         args, name, settings = _accepted(application.import_path)
@@ -247,17 +241,17 @@ def _application_problems(application: ServeApplicationSchema, place: Place) -> 
         message = f"this is not a builder: {error}{_suggestion(application.import_path, known)}"
         yield (*place, "import_path"), message
         return
-    yield from _violations(args, application.args, (*place, "args"))
+    yield from _violations(nodes, args, application.args, (*place, "args"))
     for index, deployment in enumerate(application.deployments):
         for key, model in _ANY_MAP.items():
             if isinstance(value := getattr(deployment, key), dict):
-                yield from _violations(model, value, (*place, "deployments", index, key))
+                yield from _violations(nodes, model, value, (*place, "deployments", index, key))
     if name is not None and [each.name for each in application.deployments] != [name]:
         yield (*place, "deployments"), f"this must be one deployment with the name {name!r}"
     elif name is not None:
         given, where = _user_config(application.deployments[0]), (*place, "deployments", 0, "user_config")
         if settings is not None:
-            yield from _violations(settings, given, where)
+            yield from _violations(nodes, settings, given, where)
         elif given:
             yield where, f"{name} takes no user_config"
 
@@ -285,41 +279,36 @@ def _contradictions(config: ServeDeploySchema) -> Iterator[Problem]:
     pairs = [*zip(config.applications, _arguments(config), strict=True)]
     # An encoder of one's own has a builder of that name as well, whatever its arguments are.
     encoders = {each.name: args for each, args in pairs if each.import_path.endswith(":build_encoder")}
-    owners = [args.address for _, args in pairs if isinstance(args, MilvusLiteArgs)]
+    owners = {_endpoint(args.address): args.address for _, args in pairs if isinstance(args, MilvusLiteArgs)}
     declared = [args.milvus.attribute_kinds for _, args in pairs if isinstance(args, GatewayArgs)]
     for index, (application, args) in enumerate(pairs):
-        place: Place = ("applications", index, "args")
+        at: Place = ("applications", index, "args")
         named = [
-            ((*place[:2], "deployments", position, "user_config", key), model)
+            (("applications", index, "deployments", position, "user_config", key), model)
             for position, deployment in enumerate(application.deployments)
             for key in ("models", "weights")
             for model in _user_config(deployment).get(key, ())
         ]
         if application.name in encoders and getattr(args, "name", None) != application.name:
-            yield (*place, "name"), f"this must be the application's name, {application.name!r}"
-        if isinstance(args, GatewayArgs | RepairArgs | EnsembleArgs) and owners:
-            uri = args.milvus.uri
-            if _endpoint(uri) not in map(_endpoint, owners):
-                message = f"nothing listens on {uri}: the application of Milvus Lite has {', '.join(owners)}"
-                yield (*place, "milvus", "uri"), message
-        if isinstance(args, RepairArgs | EnsembleArgs) and declared not in (
-            [],
-            [args.milvus.attribute_kinds],
-        ):
-            message = "this must be as in the gateway's args: all search and write the same collections"
-            yield (*place, "milvus", "indexed_attributes"), message
+            yield (*at, "name"), f"this must be the application's name, {application.name!r}"
+        if isinstance(args, GatewayArgs | RepairArgs | EnsembleArgs):
+            uri, kinds = args.milvus.uri, args.milvus.attribute_kinds
+            if owners and _endpoint(uri) not in owners:
+                known = ", ".join(owners.values())
+                message = f"nothing listens on {uri}: the application of Milvus Lite has {known}"
+                yield (*at, "milvus", "uri"), message
+            if any(kinds != each for each in declared):
+                message = "this must be as in the gateway's args: all search and write the same collections"
+                yield (*at, "milvus", "indexed_attributes"), message
         if isinstance(args, RepairArgs) and args.captions is not None:
-            where, model = (*place, "captions", "model"), args.captions.model
+            where, model = (*at, "captions", "model"), args.captions.model
             named.append((where, model))
             if model in encoders and getattr(encoders[model], "captions", None) is None:
                 yield where, f"encoder {model!r} writes no captions; its args need `captions: {{}}`"
         for where, model in named:
             if model not in encoders:
-                known = ", ".join(sorted(encoders)) or "none"
-                yield (
-                    where,
-                    f"no encoder is called {model!r}{_suggestion(model, encoders)} (encoders: {known})",
-                )
+                known = f"{_suggestion(model, encoders)} (encoders: {', '.join(sorted(encoders)) or 'none'})"
+                yield where, f"no encoder is called {model!r}{known}"
         if isinstance(args, GatewayArgs):
             yield from _gateway_problems(config, index, args)
 

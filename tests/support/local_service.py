@@ -3,14 +3,16 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.routing import BaseRoute
 
 from catalog.fetching.connections import FetchLimits
 from catalog.fetching.fetcher import Fetcher
@@ -24,6 +26,8 @@ from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
 from tests.support.catalog_fixtures import new_catalog, sqlite_in
 from tests.support.servers import HostileServer
+
+NO_MILVUS = MilvusConfig(uri="http://127.0.0.1:1")
 
 
 @contextmanager
@@ -44,6 +48,12 @@ def served(app: Any) -> Iterator[str]:
         listener.close()
 
 
+@cache
+def _routes() -> Sequence[BaseRoute]:
+    """Routes for all applications of this process: FastAPI builds the models of each application's own anew."""
+    return create_app(GatewayArgs(catalog=sqlite_in(Path()), milvus=NO_MILVUS)).router.routes
+
+
 @contextmanager
 def local_service(
     folder: Path,
@@ -54,7 +64,7 @@ def local_service(
 ) -> Iterator[FastAPI]:
     args = GatewayArgs(
         catalog=sqlite_in(folder),
-        milvus=MilvusConfig(uri="http://127.0.0.1:1"),
+        milvus=NO_MILVUS,
         **{"counts_ttl_s": 0, **settings},
     )
     catalog = new_catalog(folder)
@@ -63,6 +73,7 @@ def local_service(
     members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}
     ensemble = EnsembleSearch(members, deadline_s=5)
     app = create_app(args)
+    app.router.routes[:] = _routes()
     app.state.services = assemble(
         args, served, catalog, store, lambda name: encoders[name], ensemble, exposed_at
     )

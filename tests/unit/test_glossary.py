@@ -3,11 +3,8 @@
 `python -m tests.unit.test_glossary` prints what breaks it, in the form of `PENDING`.
 """
 
-import ast
-import io
 import json
 import re
-import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -162,6 +159,10 @@ PENDING: Mapping[str, set[str]] = {
 
 _NAME = re.compile(r"[^\W\d]\w*")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_NO_NAMES = re.compile(r'(?s:"""(?:\\.|[^\\])*?""")|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|#[^\n]*')
+"""Strings and comments of a module."""
+_DEFINITION = re.compile(r"^ *(class|def|async def) (\w+)", re.MULTILINE)
+_IN_PROSE = re.compile("|".join(IN_PROSE))
 
 
 def files() -> list[str]:
@@ -184,8 +185,7 @@ def broken(name: str) -> set[str]:
 def identifiers(name: str, text: str) -> Iterator[str]:
     """Yield names: all of a module, and elsewhere those that no sentence has, as `a_name` or `aName`."""
     if name.endswith(".py"):
-        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-        yield from (token.string for token in tokens if token.type == tokenize.NAME)
+        yield from _NAME.findall(_NO_NAMES.sub(" ", text))
     yield from (
         each for each in _NAME.findall(text) if "_" in each.strip("_") or each[1:] != each[1:].lower()
     )
@@ -200,20 +200,23 @@ def in_names(names: Iterable[str]) -> set[str]:
 
 
 def in_definitions(text: str) -> set[str]:
-    nodes = [*ast.walk(ast.parse(text))]
-    classes = (node.name for node in nodes if isinstance(node, ast.ClassDef))
-    functions = (node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    return {
-        *(name for name in classes if re.match(IN_CLASSES, name.lstrip("_"))),
-        *(name for name in functions if re.match(IN_DEFINITIONS, name)),
-    }
+    found = set()
+    for kind, name in _DEFINITION.findall(text):
+        if re.match(IN_CLASSES, name.lstrip("_")) if kind == "class" else re.match(IN_DEFINITIONS, name):
+            found.add(name)
+    return found
+
+
+@cache
+def is_forbidden(word: str) -> bool:
+    return _IN_PROSE.fullmatch(word) is not None
 
 
 def in_prose(text: str) -> set[str]:
     # Names are sentences here, as `test_a_name_is_kept`. Those of libraries are left out.
     lower = re.sub(rf"\b({'|'.join(THEIRS)})\b", "", text).replace("_", " ").lower()
     sentences = " ".join(re.sub(r"[#*]", " ", lower).split())
-    words = {word for word in set(re.findall(r"[^\W\d]+", lower)) if re.fullmatch("|".join(IN_PROSE), word)}
+    words = {word for word in set(re.findall(r"[^\W\d]+", lower)) if is_forbidden(word)}
     return words | {found[0] for found in re.finditer(rf"\b({'|'.join(PHRASES)})\b", sentences)}
 
 
