@@ -1,13 +1,12 @@
 """Fetcher of files by URL: from public addresses only, within limits of bytes, time and redirects."""
 
 import asyncio
-import base64
 import gzip
 import io
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 import httpcore
 import httpx
+import pybase64
 
 from catalog.fetching.connections import (
     CheckedBackend,
@@ -306,18 +306,23 @@ def read_data_uri(uri: str) -> bytes:
 
 def decode_base64(digits: bytes) -> bytes:
     """Decode base64 in either alphabet of RFC 4648, with or without line breaks and padding; raises ValueError."""
+    # Nearly all of it is in the first alphabet, padded and in one line. That takes a tenth of the time.
+    with suppress(ValueError):
+        return pybase64.b64decode(digits, validate=True)
     digits = digits.rstrip(b"=" + _WHITESPACE)
     decoded, rest = bytearray(), b""
     for start in range(0, len(digits), _PIECE_BYTES):
         rest += digits[start : start + _PIECE_BYTES].translate(_ALPHABET, _WHITESPACE)
         whole = len(rest) // 4 * 4
-        decoded += base64.b64decode(rest[:whole], validate=True)
+        decoded += pybase64.b64decode(rest[:whole], validate=True)
         rest = rest[whole:]
-    return bytes(decoded + base64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True))
+    return bytes(decoded + pybase64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True))
 
 
 def _unquote(data: str) -> bytes:
     """Decode percent-encoding piece by piece: all at once, each escape would take a hundred bytes of memory."""
+    if "%" not in data:
+        return data.encode()
     raw, rest = bytearray(), ""
     for start in range(0, len(data), _PIECE_CHARS):
         piece = rest + data[start : start + _PIECE_CHARS]

@@ -1,11 +1,13 @@
 """Routes of embeddings: one in our own shape, many in OpenAI's."""
 
 import asyncio
-import base64
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import orjson
+import pybase64
 from fastapi import APIRouter, Request, Response
 
 from catalog.fetching.fetcher import Fetcher
@@ -28,15 +30,12 @@ from deployments.http.responses import rounded
 from vitrine.schemas.base import MAX_TEXT_CHARS
 from vitrine.schemas.embeddings import (
     INFINITY_MODEL,
-    EmbeddingItem,
     EmbeddingsRequest,
     EmbeddingsResponse,
     EmbedRequest,
     EmbedResponse,
     EncodingFormat,
-    FailedItem,
     Modality,
-    Usage,
 )
 
 router = APIRouter(
@@ -48,9 +47,10 @@ router = APIRouter(
     "/embed/{model}",
     summary="Embed one image or one text",
     openapi_extra=form({"image": file_field("An image file.")}, required=["image"]),
+    response_model=EmbedResponse,
     responses=fails(*WITH_BODY, 404, 424),
 )
-async def embed(model: str, request: Request, body: EmbedRequest, files: Files) -> EmbedResponse:
+async def embed(model: str, request: Request, body: EmbedRequest, files: Files) -> Response:
     """Return the unit vector of one image (a multipart file `image`, base64 or a URL) or of one text."""
     service = services(request)
     encoder = service.encoders.get(model)
@@ -59,14 +59,15 @@ async def embed(model: str, request: Request, body: EmbedRequest, files: Files) 
     vector = encoded.vectors[0]
     if isinstance(vector, VitrineError):
         raise vector.at(field)
-    return EmbedResponse(
-        model=model,
-        fingerprint=encoded.info.fingerprint,
-        dimension=encoded.info.dimension,
-        embedding=[float(value) for value in vector],
-        timings_ms=rounded(encoded.timings_ms),
-        request_id=request.state.request_id,
-    )
+    found = {
+        "model": model,
+        "fingerprint": encoded.info.fingerprint,
+        "dimension": encoded.info.dimension,
+        "embedding": vector,
+        "timings_ms": rounded(encoded.timings_ms),
+        "request_id": request.state.request_id,
+    }
+    return Response(_as_json(found), media_type="application/json")
 
 
 async def _read_input(
@@ -85,6 +86,8 @@ async def _read_input(
 
 
 MAX_IMAGES = 64
+INLINE_VALUES = 16 * 1024
+"""Values of an answer that are written at once, which takes less than a millisecond; more are written in a thread."""
 
 
 @router.post(
@@ -116,8 +119,13 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     encoded = await service.embedder.embed(encoder, inputs)
     _refuse_failures(encoded, together=body.fail == "together")
     request_id = request.state.request_id
+    values = len(encoded.vectors) * encoded.info.dimension
     # Thousands of vectors take a while to write, during which other requests must not wait.
-    text = await asyncio.to_thread(_as_json, encoded, body.encoding_format, request_id)
+    text = (
+        _openai_json(encoded, body.encoding_format, request_id)
+        if values <= INLINE_VALUES
+        else await asyncio.to_thread(_openai_json, encoded, body.encoding_format, request_id)
+    )
     return Response(text, media_type="application/json")
 
 
@@ -157,29 +165,39 @@ def _refuse_failures(encoded: Encoded, together: bool) -> None:
     raise error.at(f"input[{index}]")
 
 
-def _as_json(encoded: Encoded, encoding: EncodingFormat, request_id: str) -> str:
-    return EmbeddingsResponse(
-        data=[
-            _embedding_item(index, each, encoding, request_id) for index, each in enumerate(encoded.vectors)
-        ],
-        model=encoded.info.name,
-        fingerprint=encoded.info.fingerprint,
-        usage=Usage(
-            prompt_tokens=encoded.tokens.tokens,
-            total_tokens=encoded.tokens.tokens,
-            truncated_inputs=encoded.tokens.cut_texts,
-        ),
-        id=f"embd-{request_id}",
-        created=int(time.time()),
-    ).model_dump_json()
+def _openai_json(encoded: Encoded, encoding: EncodingFormat, request_id: str) -> bytes:
+    tokens = encoded.tokens
+    return _as_json(
+        {
+            "object": "list",
+            "data": [
+                _embedding_item(index, each, encoding, request_id)
+                for index, each in enumerate(encoded.vectors)
+            ],
+            "model": encoded.info.name,
+            "fingerprint": encoded.info.fingerprint,
+            "usage": {
+                "prompt_tokens": tokens.tokens,
+                "total_tokens": tokens.tokens,
+                "truncated_inputs": tokens.cut_texts,
+            },
+            "id": f"embd-{request_id}",
+            "created": int(time.time()),
+        }
+    )
 
 
 def _embedding_item(
     index: int, answer: Vector | VitrineError, encoding: EncodingFormat, request_id: str
-) -> EmbeddingItem | FailedItem:
+) -> dict[str, Any]:
+    item = {"object": "embedding", "index": index}
     if isinstance(answer, VitrineError):
-        return FailedItem(index=index, **error_body(answer.at(f"input[{index}]"), request_id))
+        return item | {"embedding": None} | error_body(answer.at(f"input[{index}]"), request_id)
     if encoding == "base64":
-        text = base64.b64encode(np.asarray(answer, "<f4").tobytes()).decode()
-        return EmbeddingItem(index=index, embedding=text)
-    return EmbeddingItem(index=index, embedding=answer.tolist())
+        return item | {"embedding": pybase64.b64encode(np.asarray(answer, "<f4").tobytes()).decode()}
+    return item | {"embedding": answer}
+
+
+def _as_json(found: dict[str, Any]) -> bytes:
+    """Write JSON with vectors in it, each value in the fewest digits that are read as the same float32."""
+    return orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
