@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from benchmarks.peers.servers import PEERS, VITRINE, NotInstalled, environments_
 from benchmarks.peers.summary import Run, figures, ratios
 from benchmarks.peers.towers import TOWERS, bare_vectors, model_config, write_tower
 
-MODES = (Mode(1, 1), Mode(16, 1), Mode(32, 1), Mode(4, 16))
+MODES = {mode.name: mode for mode in (Mode(1, 1), Mode(16, 1), Mode(32, 1), Mode(4, 16))}
 _BARE_S = 2.0
 
 console = Console(width=130)
@@ -53,9 +54,10 @@ class Comparison:
         """Start a server, measure all modes and its memory, and end it; bare loops run before and after."""
         before = self._last_bare
         with self._started(name, programs) as target, _client() as client:
-            windows = {mode.name: self._window(client, target, mode) for mode in MODES}
+            windows = {mode.name: self._window(client, target, mode) for mode in self._options.modes}
             used = sum(each for _, each in memory_mib(target.pid)) / 1024
         self._last_bare = self._bare_images_per_s()
+        _log(f"{name}: {used:.2f} GiB, bare {before:.1f} and {self._last_bare:.1f} images/s")
         return Run(name, windows, used, (before + self._last_bare) / 2)
 
     def memory(self) -> list[tuple[str, float]]:
@@ -67,6 +69,7 @@ class Comparison:
     @contextmanager
     def _started(self, name: str, programs: Path | None) -> Iterator[Target]:
         with served(name, programs, self._tower, self._threads, self._images[0]) as target:
+            _log(f"{name} has started")
             yield target
 
     def _window(self, client: ProcessPoolExecutor, target: Target, mode: Mode) -> Window:
@@ -75,6 +78,10 @@ class Comparison:
         for _ in range(self._options.tries):
             call = client.submit(window, target, mode, self._images, self._expected, self._options.seconds)
             found.append(call.result())
+            _log(
+                f"  {mode.name}: {found[-1].images_per_s:.1f} images/s, {found[-1].cpu_ms:.1f} ms of processor "
+                f"time an image, {found[-1].others:.2f} cores of other work"
+            )
             if found[-1].others <= self._options.others:
                 break
         return min(found, key=lambda each: each.others)
@@ -88,6 +95,10 @@ class Comparison:
             if meter.others <= self._options.others:
                 break
         return min(found)[1]
+
+
+def _log(line: str) -> None:
+    print(time.strftime("%X"), line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -140,10 +151,9 @@ def _print_tower(tower: str, found: dict[str, dict[str, dict[str, float]]]) -> N
         title=f"{tower} ({os.cpu_count()} cores, load {load})",
     )
     for server, modes in found.items():
-        for mode in MODES:
-            each = modes[mode.name]
+        for mode, each in modes.items():
             table.add_row(
-                *(server, mode.name, f"{each['images_per_s']:.1f}", f"{each['served_over_bare']:.2f}"),
+                *(server, mode, f"{each['images_per_s']:.1f}", f"{each['served_over_bare']:.2f}"),
                 *(f"{each['cpu_ms']:.1f}", f"{each['p50_ms']:.1f}", f"{each['cosine']:.5f}"),
                 *(f"{each['pss_gib']:.2f}", f"{each['others']:.2f}"),
             )
@@ -163,6 +173,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=2, help="turns of each server (default: 2)")
     parser.add_argument("--seconds", type=float, default=8, help="length of a window (default: 8)")
     parser.add_argument("--towers", nargs="+", choices=TOWERS, default=list(TOWERS))
+    parser.add_argument(
+        "--modes",
+        nargs="+",
+        type=MODES.__getitem__,
+        default=list(MODES.values()),
+        help=f"callers x images a request, of {', '.join(MODES)} (default: all)",
+    )
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--tries", type=int, default=3, help="most tries of a disturbed window (default: 3)")
     parser.add_argument(

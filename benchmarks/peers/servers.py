@@ -53,10 +53,14 @@ def install(name: str, folder: Path) -> Path:
         print(f"making the environment of {name} in {environment}", file=sys.stderr)
         shutil.rmtree(environment, ignore_errors=True)
         python = str(environment / "bin" / "python")
-        _installer(name, "venv", str(environment))
+        _make_environment(name, environment)
         _installer(name, "uv", "pip", "install", "--quiet", "--python", python, *wanted)
         mark.write_text("\n".join(wanted))
     return environment / "bin"
+
+
+def _make_environment(name: str, environment: Path) -> None:
+    _installer(name, "venv", str(environment))
 
 
 def _installer(name: str, *command: str) -> None:
