@@ -1,12 +1,15 @@
 """A light client: connections that send prepared requests as fast as they are answered.
 
-It shares the cores with the service, so it writes prepared bytes and reads only the status and length of answers.
+It shares the cores with the service. So it writes prepared bytes, and of answers it reads only the status and length
+while it measures.
 """
 
 import asyncio
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,22 +40,46 @@ def multipart_requests(path: str, images: Sequence[bytes]) -> Iterator[list[byte
 async def throughput(port: int, requests: Iterator[list[bytes]], connections: int, seconds: float) -> float:
     """Keep `connections` busy and return the requests answered per second, at a steady state.
 
-    The rate is the slope of a line through all answers. Answers come in batches, and those at either end would
-    count too much otherwise.
+    Raises:
+        RuntimeError: an answer was not 200.
+    """
+    return rate(await answers(port, requests, connections, seconds, nullcontext()))
+
+
+async def answers(
+    port: int,
+    requests: Iterator[list[bytes]],
+    connections: int,
+    seconds: float,
+    meter: AbstractContextManager[object],
+) -> list["Answer"]:
+    """Keep `connections` busy, and return the answers that came within the window, at a steady state.
+
+    `meter` is entered when the window begins, and left at its end.
 
     Raises:
         RuntimeError: an answer was not 200.
     """
-    answered: list[float] = []
+    answered: list[Answer] = []
     made = await _connect(port, requests, connections, answered)
     await asyncio.sleep(_SETTLE_S)
-    start = time.perf_counter()
-    await asyncio.sleep(seconds)
+    with meter:
+        start = time.perf_counter()
+        await asyncio.sleep(seconds)
+        end = time.perf_counter()
     for transport, _ in made:
         transport.close()
     _check(made)
-    times = np.array([moment for moment in answered if moment >= start])
-    return float(np.polyfit(times - start, np.arange(len(times)), 1)[0])
+    return [answer for answer in answered if start <= answer.moment <= end]
+
+
+def rate(answered: Sequence["Answer"]) -> float:
+    """Return answers per second, as the slope of a line through all.
+
+    Answers come in batches, and those at either end would count too much otherwise.
+    """
+    times = np.array([answer.moment for answer in answered])
+    return float(np.polyfit(times - times[0], np.arange(len(times)), 1)[0])
 
 
 async def send_all(port: int, requests: Iterator[list[bytes]], connections: int) -> int:
@@ -61,7 +88,7 @@ async def send_all(port: int, requests: Iterator[list[bytes]], connections: int)
     Raises:
         RuntimeError: an answer was not 200.
     """
-    answered: list[float] = []
+    answered: list[Answer] = []
     made = await _connect(port, requests, connections, answered)
     await asyncio.gather(*(connection.closed for _, connection in made))
     _check(made)
@@ -69,11 +96,12 @@ async def send_all(port: int, requests: Iterator[list[bytes]], connections: int)
 
 
 async def _connect(
-    port: int, requests: Iterator[list[bytes]], count: int, answered: list[float]
+    port: int, requests: Iterator[list[bytes]], count: int, answered: list["Answer"]
 ) -> list[tuple[asyncio.Transport, "_Connection"]]:
     loop = asyncio.get_running_loop()
+    numbered = enumerate(requests)
     return [
-        await loop.create_connection(lambda: _Connection(requests, answered), "127.0.0.1", port)
+        await loop.create_connection(lambda: _Connection(numbered, answered), "127.0.0.1", port)
         for _ in range(count)
     ]
 
@@ -84,12 +112,21 @@ def _check(made: Sequence[tuple[asyncio.Transport, "_Connection"]]) -> None:
             raise RuntimeError(connection.problem)
 
 
+class Answer(NamedTuple):
+    """The body of an answer, when it came, how long it took, and the number of its request, from 0."""
+
+    moment: float
+    seconds: float
+    number: int
+    body: bytes
+
+
 class _Connection(asyncio.Protocol):
     """Sends the next request when the previous one is answered."""
 
-    def __init__(self, requests: Iterator[list[bytes]], answered: list[float]) -> None:
+    def __init__(self, requests: Iterator[tuple[int, list[bytes]]], answered: list[Answer]) -> None:
         self._requests, self._answered = requests, answered
-        self._received = b""
+        self._received, self._number, self._sent = b"", 0, 0.0
         self.problem: str | None = None
         self.closed = asyncio.get_running_loop().create_future()
 
@@ -107,7 +144,8 @@ class _Connection(asyncio.Protocol):
             self.problem = self._received[:500].decode(errors="replace")
             self._transport.close()
             return
-        self._answered.append(time.perf_counter())
+        now = time.perf_counter()
+        self._answered.append(Answer(now, now - self._sent, self._number, body))
         self._received = b""
         self._send()
 
@@ -115,10 +153,12 @@ class _Connection(asyncio.Protocol):
         self.closed.set_result(None)
 
     def _send(self) -> None:
-        request = next(self._requests, None)
-        if request is None:
+        following = next(self._requests, None)
+        if following is None:
             self._transport.close()
         else:
+            self._number, request = following
+            self._sent = time.perf_counter()
             self._transport.writelines(request)
 
 

@@ -34,6 +34,12 @@ class DemoService:
         """Log file of the service."""
         return self._home / "service.log"
 
+    @property
+    def pid(self) -> int:
+        """Process id of `vitrine serve`, the ancestor of all others."""
+        assert self._process is not None
+        return int(self._process.pid)
+
     def __enter__(self) -> Self:
         """Start the service; call `wait_until_ready` before using it."""
         self._home.mkdir(parents=True, exist_ok=True)

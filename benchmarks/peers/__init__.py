@@ -1,0 +1,1 @@
+"""Vitrine beside other servers of embeddings: the same weights, images and client for all."""
