@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import open_clip
 import torch
@@ -18,12 +18,18 @@ _PRECISIONS = {"fp32": ("fp32", torch.float32), "bf16": ("pure_bf16", torch.bflo
 """By our name of a precision: that of open_clip, and the dtype of what goes in."""
 
 
-def write_checkpoint(directory: Path) -> Path:
-    """Write the architecture with random weights to a directory that `openclip` loads."""
+def write_checkpoint(directory: Path, **changes: Mapping[str, Any]) -> Path:
+    """Write the architecture with random weights to a directory that `openclip` loads.
+
+    `changes` update its `vision_cfg` and `text_cfg`.
+    """
     torch.manual_seed(0)
-    model = open_clip.create_model(ARCHITECTURE)
+    architecture = open_clip.get_model_config(ARCHITECTURE)
+    for tower, change in changes.items():
+        architecture[tower] |= change
+    model = open_clip.CLIP(**architecture)
     settings = {
-        "model_cfg": open_clip.get_model_config(ARCHITECTURE),
+        "model_cfg": architecture,
         "preprocess_cfg": {
             "mean": open_clip.OPENAI_DATASET_MEAN,
             "std": open_clip.OPENAI_DATASET_STD,

@@ -11,6 +11,11 @@ def small_jpegs(count: int) -> list[bytes]:
     return [_jpeg(224, 224, seed, grain=40, quality=97) for seed in range(count)]
 
 
+def product_jpegs(count: int) -> list[bytes]:
+    """Make distinct JPEG files of 500 x 500 pixels and about 80 KB each."""
+    return [_jpeg(500, 500, seed, grain=7, quality=90) for seed in range(count)]
+
+
 def shop_jpeg() -> bytes:
     """Make a JPEG file as shops keep them: 1000 x 1000 pixels, about 200 KB."""
     return _jpeg(1000, 1000, seed=0, grain=8, quality=87)

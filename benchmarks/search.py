@@ -16,8 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.overhead import Overhead, overhead
 from benchmarks.overload import Overload, overload
+from benchmarks.search_overhead import Overhead, overhead
 from benchmarks.search_service import empty_graph, fill, searching
 from tests.support.vector_stores import INSTALL, is_installed, milvus_server
 

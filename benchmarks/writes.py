@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -43,7 +43,7 @@ GROUPS = {
     "repair": ":repair:",
     "Lite": ":milvus-lite:",
 }
-"""Parts of the titles of the service's own processes; all others are Ray's."""
+"""Parts of the titles of the demo's own processes."""
 RAY = "Ray"
 
 
@@ -116,19 +116,22 @@ def _sent(products: Sequence[DemoProduct]) -> Sent:
 
 
 class Meter:
-    """Processor time of the service's processes by group, in seconds."""
+    """Processor time of the service's processes by group, in seconds.
 
-    def __init__(self, service: DemoService) -> None:
-        self._service = service
+    `groups` has a part of the titles of each group's processes; all others are Ray's.
+    """
+
+    def __init__(self, service: DemoService, groups: Mapping[str, str] = GROUPS) -> None:
+        self._service, self._groups = service, groups
 
     @contextmanager
     def reading(self) -> Iterator[dict[str, float]]:
         """Yield a dict that holds the time of each group when the block has ended."""
-        spent: dict[str, float] = dict.fromkeys([*GROUPS, RAY], 0.0)
+        spent: dict[str, float] = dict.fromkeys([*self._groups, RAY], 0.0)
         before = self._times()
         yield spent
         for process, seconds in self._times().items():
-            spent[_group(process)] += seconds - before.get(process, 0.0)
+            spent[_group(process, self._groups)] += seconds - before.get(process, 0.0)
 
     def _times(self) -> dict[psutil.Process, float]:
         found = {}
@@ -141,12 +144,12 @@ class Meter:
         return found
 
 
-def _group(process: psutil.Process) -> str:
+def _group(process: psutil.Process, groups: Mapping[str, str]) -> str:
     try:
         title = " ".join(process.cmdline())
     except psutil.Error:
         return RAY
-    return next((group for group, part in GROUPS.items() if part in title), RAY)
+    return next((group for group, part in groups.items() if part in title), RAY)
 
 
 def wait_until_indexed(base_url: str) -> None:
