@@ -128,7 +128,7 @@ def _serve(
             with progress_bar() as bar:
                 # The service starts meanwhile.
                 job = _import(config, source, bar)
-                _report_import(job, images, time.perf_counter() - began)
+                _report_import(job.result or {}, images, time.perf_counter() - began)
                 bar.add_task("starting the service", total=None, pace="")
                 service.wait_until_ready(READY_TIMEOUT_S)
                 terminal.print(f"{time.perf_counter() - began:7.1f} s  service ready: {service.base_url}")
@@ -330,13 +330,12 @@ def _import(config: Path, source: Mapping[str, Any], bar: "Progress") -> "Job":
     return job
 
 
-def _report_import(job: "Job", images: Path, took_s: float) -> None:
+def _report_import(result: Mapping[str, Any], images: Path, took_s: float) -> None:
     """Print what was imported and what was left out.
 
     Raises:
         RuntimeError: no image could be read.
     """
-    result: Mapping[str, Any] = job.result or {}
     new, changed, same = (result[name] for name in ("created", "updated", "unchanged"))
     errors = [f"{each['product_id'] or each['row']}: {each['error']}" for each in result["errors"]]
     if not new + changed + same:
