@@ -88,6 +88,11 @@ class FolderSource(_Description):
 
     kind: Literal["folder"]
     path: str = Field(min_length=1, description="The folder.")
+    products: Literal["folders", "images"] = Field(
+        "folders",
+        description="What is a product. folders: as above. images: each image file at any depth, with its name as "
+        "the title and its folders as the attribute `folder`, as in a folder of photographs.",
+    )
 
 
 class ManifestSource(_Description):

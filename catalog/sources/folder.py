@@ -6,10 +6,14 @@ names. A `metadata.json` in it may hold title, description and attributes.
 Each image in the folder itself is a product too. Its name without the suffix is the id. `NAME.json` beside it may
 hold the same metadata.
 
+Where each image is a product, images are read at any depth. The id is the path, with `:` for `/`. The title is the
+name without the suffix, and the folders are the description and the attribute `folder`. No metadata is read.
+
 Hidden files and those of an operating system are ignored. The report lists all other files that are left out.
 """
 
 import json
+import os
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -114,9 +118,7 @@ class Folder:
                 left_out += [
                     f"{path.relative_to(self._root)}: {reason}" for path, reason in reasons if reason
                 ]
-        # A name may hold bytes that no database accepts as text.
-        left_out = [each.encode(errors="replace").decode() for each in left_out]
-        return {"format": "folder", "files_left_out": len(left_out), "left_out": left_out[:_SHOWN_FILES]}
+        return _report(left_out)
 
     def entries(self, after: str | None) -> Iterator[Entry]:
         """Yield the products; the position is the name."""
@@ -133,7 +135,7 @@ class Folder:
 
     def _entry(self, row: int, name: str) -> Entry:
         path = self._root / name
-        product_id = unicodedata.normalize("NFC", name if path.is_dir() else path.stem)
+        product_id = self._id(name)
         try:
             content: Record | VitrineError = self._record(path, product_id)
         except VitrineError as error:
@@ -142,6 +144,10 @@ class Folder:
             content = InvalidInput(f"{name!r:.200} cannot be read: {error.strerror}")
         # As JSON, because a name may hold bytes that no database accepts as text.
         return Entry(row, json.dumps(name), product_id, content)
+
+    def _id(self, name: str) -> str:
+        path = self._root / name
+        return unicodedata.normalize("NFC", name if path.is_dir() else path.stem)
 
     def _record(self, path: Path, product_id: str) -> Record:
         if path.is_dir():
@@ -178,10 +184,65 @@ class Folder:
         return found
 
 
+class ImageFolder(Folder):
+    """Implements `Source`: each image file at any depth is a product; the order is that of the paths."""
+
+    def __init__(self, source: FolderSource) -> None:
+        super().__init__(source)
+        self._left_out: list[str] = []
+
+    def report(self) -> dict[str, Any]:
+        """Count the files that are left out, and list the first of them with the reason."""
+        self._products()
+        return _report(self._left_out)
+
+    def _products(self) -> list[str]:
+        if self._names is None:
+            found: list[str] = []
+            for folder, folders, _ in os.walk(self._root, onerror=self._cannot_be_read):
+                visible = _visible(Path(folder))
+                folders[:] = [path.name for path in visible if path.is_dir() and not path.is_symlink()]
+                for path in visible:
+                    name = path.relative_to(self._root).as_posix()
+                    if path.is_dir():
+                        self._left_out += [f"{name}: a link to a folder"] * path.is_symlink()
+                    elif _is_image(path):
+                        found.append(name)
+                    else:
+                        self._left_out.append(f"{name}: {_no_image_ending(path)}")
+            self._names = sorted(found)
+        return self._names
+
+    def _cannot_be_read(self, error: OSError) -> None:
+        folder = Path(error.filename).relative_to(self._root).as_posix()
+        self._left_out.append(f"{folder}: the folder cannot be read: {error.strerror}")
+
+    def _id(self, name: str) -> str:
+        return unicodedata.normalize("NFC", name.replace("/", ":"))
+
+    def _record(self, path: Path, product_id: str) -> Record:
+        name = path.relative_to(self._root)
+        image = inside(self._root, name.as_posix())
+        folder, title = (unicodedata.normalize("NFC", each) for each in (name.parent.as_posix(), name.stem))
+        if folder == ".":
+            return Record(product_id, title, "", {}, (image,))
+        return Record(product_id, title, folder.replace("/", " "), {"folder": folder}, (image,))
+
+
+def _report(left_out: Sequence[str]) -> dict[str, Any]:
+    # A name may hold bytes that no database accepts as text.
+    shown = [each.encode(errors="replace").decode() for each in left_out[:_SHOWN_FILES]]
+    return {"format": "folder", "files_left_out": len(left_out), "left_out": shown}
+
+
 def _left_out(path: Path, described: Collection[str], is_root: bool) -> str | None:
     """Return the reason why a file is not read, or None if it is read."""
     if path.is_dir():
         return None if is_root else "a folder in a product's folder"
     if _is_image(path) or (path.suffix == ".json" and (path.stem in described or path.name in described)):
         return None
+    return _no_image_ending(path)
+
+
+def _no_image_ending(path: Path) -> str:
     return f"{path.suffix or 'no ending'} is not the ending of an image"

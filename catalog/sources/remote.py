@@ -12,7 +12,7 @@ import httpx
 
 from catalog.fetching.fetcher import Fetcher
 from catalog.sources.entries import Entry, FieldMap, ImageReference, Source, read_entry
-from catalog.sources.folder import Folder
+from catalog.sources.folder import Folder, ImageFolder
 from catalog.sources.manifest import Manifest
 from core.errors import FetchFailed, InvalidInput, UnfetchableUrl
 from core.sources import FolderSource, ImportConfig, ManifestSource, RemoteSource
@@ -208,6 +208,8 @@ def open_source(
         InvalidInput: it cannot be read, or its token is not set.
     """
     match description:
+        case FolderSource(products="images"):
+            return ImageFolder(description)
         case FolderSource():
             return Folder(description)
         case ManifestSource():

@@ -30,8 +30,10 @@ class JobRun:
     At the end the job has succeeded with `result`, or failed with the error's message and the partial result.
     """
 
-    def __init__(self, jobs: SqlJobs, job: Job) -> None:
+    def __init__(self, jobs: SqlJobs, job: Job, watch: Callable[[Progress], None] | None = None) -> None:
+        """`watch` is called with the progress whenever that changes."""
         self.job = job
+        self._watch = watch
         self.result: Mapping[str, Any] | None = None
         self.started = time.time()
         self._jobs = jobs
@@ -61,6 +63,8 @@ class JobRun:
     def report(self, **changes: Any) -> None:
         """Change fields of the progress; the next heartbeat sends them."""
         self._progress = replace(self._progress, **changes)
+        if self._watch is not None:
+            self._watch(self._progress)
 
     def claim(self, name: str) -> None:
         """Keep other jobs from `name` until this one ends; waits for the lease of a dead holder.
@@ -134,7 +138,12 @@ class JobRun:
                 return
 
 
-def take_up(jobs: SqlJobs, kind: str, args: Mapping[str, Any]) -> JobRun:
+def take_up(
+    jobs: SqlJobs,
+    kind: str,
+    args: Mapping[str, Any],
+    watch: Callable[[Progress], None] | None = None,
+) -> JobRun:
     """Create a job and begin it in this process; waits for the lease of a dead equal job.
 
     Raises:
@@ -142,7 +151,7 @@ def take_up(jobs: SqlJobs, kind: str, args: Mapping[str, Any]) -> JobRun:
     """
     created: list[Job] = []
     once_free(lambda: created.append(jobs.create(kind, args)), lambda: jobs.alike(kind, args))
-    return JobRun(jobs, jobs.begin(created[0].job_id))
+    return JobRun(jobs, jobs.begin(created[0].job_id), watch)
 
 
 def once_free(attempt: Callable[[], None], holder: Callable[[], Job | None]) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from catalog.opening import Catalog, open_catalog
 from core.errors import InvalidInput, VitrineError
-from core.jobs import KINDS, Job
+from core.jobs import KINDS, Job, Progress
 from core.telemetry import answering, current_request_id
 from jobs.runner.context import JobContext, JobRun, take_up
 from jobs.runner.settings import Settings, first_error, running_settings, settings_of_file
@@ -119,8 +119,16 @@ def prepare_process() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def run_here(kind: str, args: Mapping[str, Any], config: Path | None, address: str | None) -> Job:
+def run_here(
+    kind: str,
+    args: Mapping[str, Any],
+    config: Path | None,
+    address: str | None,
+    watch: Callable[[Progress], None] | None = None,
+) -> Job:
     """Register a job of a shell, run it in this process, and return its record, also if it has failed.
+
+    `watch` is called with the progress whenever that changes.
 
     An error that is not ours is logged with its traceback; the record holds its name only.
 
@@ -137,7 +145,7 @@ def run_here(kind: str, args: Mapping[str, Any], config: Path | None, address: s
     if kind in _ON_THE_SERVICE and address is None:
         address = os.environ.get("RAY_ADDRESS", "auto")
     with opened(config, address) as (settings, catalog):
-        running = take_up(catalog.jobs, kind, checked)
+        running = take_up(catalog.jobs, kind, checked, watch)
         job_id = running.job.job_id
         try:
             _work(running, settings, catalog, address, at_shell=True)

@@ -129,7 +129,7 @@ def follow(client: "Vitrine", job_id: str, cancel_on_interrupt: bool) -> "Job":
     """
     job: Job | None = None
     try:
-        with _bar() as bar:
+        with progress_bar() as bar:
             task = bar.add_task(job_id, total=None, pace="")
             for job in client.jobs.follow(job_id, POLL_S):
                 _draw(bar, task, job)
@@ -187,7 +187,8 @@ _ENDED = {"failed": "has failed", "canceled": "was canceled", "interrupted": "wa
 _WHY = {"interrupted": "its process died; the same command again goes on where it was"}
 
 
-def _bar() -> "Progress":
+def progress_bar() -> "Progress":
+    """Make a bar on standard error; its tasks have a field `pace`."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
     done = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

