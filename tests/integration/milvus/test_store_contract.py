@@ -153,7 +153,7 @@ def test_a_collection_keeps_its_fields_whatever_a_store_declares(
 
 
 @pytest.mark.parametrize("engine", ["lite", "server"])
-def test_a_collection_whose_index_was_made_without_a_name_stays_as_it_is(
+def test_a_collection_whose_index_has_another_name_stays_as_it_is(
     engine: str, request: pytest.FixtureRequest
 ) -> None:
     uri = request.getfixturevalue(f"{engine}_uri")
@@ -167,10 +167,11 @@ def test_a_collection_whose_index_was_made_without_a_name_stays_as_it_is(
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=8)
     client.create_collection("nameless", schema=schema)
     index = client.prepare_index_params()
-    index.add_index("embedding", index_type="FLAT", metric_type="COSINE")
+    # As a server calls one that was made without a name.
+    index.add_index("embedding", index_name="_default_idx", index_type="FLAT", metric_type="COSINE")
     client.create_index("nameless", index)
     made = client.list_indexes("nameless")
-    assert made != ["embedding"]
+    assert made == ["_default_idx"]
     store = MilvusStore(MilvusConfig(uri=uri))
     for _ in range(2):
         store.ensure_collection("nameless", 8)
