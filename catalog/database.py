@@ -366,7 +366,7 @@ def _upsert(
     changed: tuple[str, ...],
     key: tuple[str, ...],
     where: ColumnElement[bool] | None,
-) -> postgresql.Insert | sqlite.Insert:
+) -> Executable:
     target = table.metadata.tables[table.__tablename__]
     statement: postgresql.Insert | sqlite.Insert
     statement = postgresql.insert(target) if dialect == "postgresql" else sqlite.insert(target)
