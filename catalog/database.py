@@ -351,7 +351,7 @@ def upsert(
 ) -> None:
     """Insert rows; one whose key exists changes these columns where the condition holds, or nothing.
 
-    The key is the primary key, unless other columns are named. No key comes twice.
+    The key is the primary key, unless other columns are named.
     """
     if rows:
         # Every write of a product takes several, and building one takes as long as running it.
@@ -366,18 +366,15 @@ def _upsert(
     changed: tuple[str, ...],
     key: tuple[str, ...],
     where: ColumnElement[bool] | None,
-) -> Executable:
+) -> postgresql.Insert | sqlite.Insert:
     target = table.metadata.tables[table.__tablename__]
     statement: postgresql.Insert | sqlite.Insert
     statement = postgresql.insert(target) if dialect == "postgresql" else sqlite.insert(target)
     key = key or tuple(column.name for column in target.primary_key)
     if changed:
         changes = {name: statement.excluded[name] for name in changed}
-        statement = statement.on_conflict_do_update(index_elements=key, set_=changes, where=where)
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=key)
-    # With RETURNING, SQLAlchemy sends many rows in one statement, where psycopg sends a statement a row.
-    return statement.returning(target.c[key[0]]) if dialect == "postgresql" else statement
+        return statement.on_conflict_do_update(index_elements=key, set_=changes, where=where)
+    return statement.on_conflict_do_nothing(index_elements=key)
 
 
 _upsert_of_all = lru_cache(maxsize=64)(_upsert)

@@ -69,8 +69,7 @@ class SqlImports(SqlPart):
                     "product_id": None if each.product_id is None else storable(each.product_id),
                     "error": storable(each.error),
                 }
-                # Of several errors of one row the last counts.
-                for each in {each.row: each for each in errors}.values()
+                for each in errors
             ]
             upsert(connection, ImportErrorRow, wrong, ("product_id", "error"))
             connection.execute(

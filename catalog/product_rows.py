@@ -338,8 +338,7 @@ def write_products(
     for some in batched_rows([each.product_id for each in moved if each.product_id in before]):
         connection.execute(delete(ImageRow).where(ImageRow.product_id.in_(some)))
     if images := [_image_values(image) for each in moved for image in each.images]:
-        # RETURNING for the same reason as in `upsert`.
-        connection.execute(insert(ImageRow).returning(ImageRow.id), images)
+        connection.execute(insert(ImageRow), images)
     write_documents(connection, [each.product_id for each in products])
 
 

@@ -90,15 +90,6 @@ class WritesContract:
         assert len(statements) <= 30, statements
         assert self.products.counts() == (60, 120)
 
-    def test_rows_go_in_one_statement_a_table(self) -> None:
-        if self.catalog.engine.dialect.name == "sqlite":
-            pytest.skip("no statement of SQLite crosses a network")
-        with self.counting("before_cursor_execute") as statements:
-            self.products.write([put(f"p{number}", RED, BLUE) for number in range(60)])
-        for table in ("products", "images", "embeddings"):
-            (statement,) = (each for each in statements if str(each).startswith(f"INSERT INTO {table} "))
-            assert str(statement).count("), (") >= 59
-
     def test_a_write_of_many_images_holds_a_bounded_number_of_locks(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
