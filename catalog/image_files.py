@@ -7,8 +7,9 @@ All images with the same content share one file. Three kinds of transaction must
 - a *removal* deletes a file that no image row names.
 
 Each takes the lock of every file that it touches, `lock_files`, before it looks at the file, and keeps it to its
-end. On SQLite that is the database's one write lock. On PostgreSQL it is an advisory lock, taken in a statement
-of its own: with READ COMMITTED, every later statement sees what former holders committed. So for one file:
+end. Puts and drops share it, a removal has it alone. On SQLite that is the database's one write lock. On PostgreSQL
+it is an advisory lock, taken in a statement of its own: with READ COMMITTED, every later statement sees what former
+holders committed. So for one file:
 
 - A put before a removal: the removal sees the image row and only deletes the mark.
 - A removal before a put: the put looks for the file under the lock, finds none, and stores it again before it
@@ -54,6 +55,9 @@ logger = logging.getLogger(__name__)
 
 PREFIXES = tuple(f"{number:02x}" for number in range(256))
 """First two digits of file names; each covers one 256th of all files."""
+_FILES = 0x7666
+"""First key of PostgreSQL's advisory locks of files; keys of two numbers never meet the locks of products."""
+_MOST_LOCKS = 1024
 HOLD_S = 120.0
 """Time for which one heartbeat of a backup protects files from removal, in seconds."""
 _BEATS_A_HOLD = 6
@@ -77,14 +81,19 @@ class Collected:
     last: tuple[datetime, str] | None = field(default=None, compare=False)
 
 
-def lock_files(connection: Connection, sha256s: Iterable[str]) -> None:
-    """Serialize the transactions that name or remove these files, until this one ends."""
+def lock_files(connection: Connection, sha256s: Iterable[str], shared: bool = False) -> None:
+    """Lock these files until the transaction ends: shared by those who name or drop them, alone by who removes them.
+
+    Some files have the same lock, for PostgreSQL has room for 6,400 locks by default, and a transaction may touch
+    more files.
+    """
     if connection.dialect.name != "postgresql":
         return
-    # In one order, so that no deadlock is possible. Locks of products share the key space: equal keys only wait.
-    keys = sorted({int.from_bytes(bytes.fromhex(each[:16]), signed=True) for each in sha256s})
+    # In one order, so that no deadlock is possible.
+    keys = sorted({int(each[:8], 16) % _MOST_LOCKS for each in sha256s})
     if keys:
-        locks = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
+        function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        locks = text(f"SELECT {function}({_FILES}, key) FROM unnest(CAST(:keys AS int[])) AS key")
         connection.execute(locks, {"keys": keys})
 
 

@@ -157,7 +157,7 @@ class SqlProducts(SqlPart):
         kept = {image.image_id: image.sha256 for each in changed.values() for image in _images_of(each)}
         dropped = [each for each in old.items() if each[0] not in kept]
         new = {sha256 for image_id, sha256 in kept.items() if image_id not in old}
-        lock_files(connection, new.union(sha256 for _, sha256 in dropped))
+        lock_files(connection, new.union(sha256 for _, sha256 in dropped), shared=True)
 
         def have(sha256: str) -> None:
             """Store a file again that was removed meanwhile; under its lock it stays."""

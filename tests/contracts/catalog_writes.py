@@ -1,5 +1,6 @@
 """What every database must do with writes of products and the ledger rows that they open."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,8 +10,9 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from sqlalchemy import event, not_, or_, select
+from sqlalchemy import Connection, event, not_, or_, select, text
 
+from catalog import product_rows
 from catalog.database import reading
 from catalog.ledger import SqlLedger, SqlVersions
 from catalog.ledger_queries import IS_CURRENT, record, version_state
@@ -87,6 +89,26 @@ class WritesContract:
         assert len(begun) == 1
         assert len(statements) <= 30, statements
         assert self.products.counts() == (60, 120)
+
+    def test_a_write_of_many_images_holds_a_bounded_number_of_locks(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if self.catalog.engine.dialect.name == "sqlite":
+            pytest.skip("SQLite has one lock for all that write")
+        held: list[int] = []
+        write = product_rows.write_products
+
+        def note(connection: Connection, *arguments: Any) -> None:
+            held.append(connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")))
+            write(connection, *arguments)
+
+        monkeypatch.setattr("catalog.products.write_products", note)
+        monkeypatch.setattr(self.products._blobs, "size", len)
+        monkeypatch.setattr(self.products._blobs, "put", lambda data: hashlib.sha256(data).hexdigest())
+        files = [replace(RED, data=f"{number}".encode()) for number in range(4000)]
+        self.products.write([put(f"p{number}", *files[number::80]) for number in range(80)])
+        assert len(held) == 1
+        assert 100 < held[0] < 1200
 
     def test_an_operation_that_fails_spares_those_around_it(self) -> None:
         outcomes = self.products.write(

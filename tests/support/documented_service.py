@@ -52,6 +52,9 @@ class Web:
     async def fetch_all(self, urls: Sequence[str]) -> list[bytes | VitrineError]:
         return [await self.fetch(url) for url in urls]
 
+    def most_bytes(self, urls: int) -> int:
+        return urls * len(image("#b02030"))
+
 
 class Cluster:
     """Takes jobs and does none."""
