@@ -170,11 +170,6 @@ class Indexer:
             rows = [VectorRow(item, vector) for item, vector in answer.done]
             yield await self._upsert(info, rows, answer.failed)
 
-    async def repair(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
-        """Call `index_missing` and `remove_obsolete`; raises the errors of both."""
-        report = await self.index_missing(batch_size, grace_s)
-        return report + await self.remove_obsolete(batch_size, grace_s)
-
     async def index_missing(
         self, batch_size: int = 64, grace_s: float = 0.0, full: bool = True
     ) -> RepairReport:

@@ -22,6 +22,7 @@ from deployments.services.encoders import EncoderSet
 from deployments.services.products import ProductWrites, Written
 from milvus.memory import MemoryStore
 from tests.support.image_files import image
+from tests.support.indexed import repair
 from tests.support.local_encoder import LocalEncoder
 
 pytestmark = pytest.mark.anyio
@@ -116,7 +117,7 @@ class Shop:
     async def repair(self, name: str = MODELS[0], grace_s: float = 0) -> RepairReport:
         encoder = self.encoders[name]
         indexer = Indexer(encoder, self.store, self.catalog.ledger, self.catalog.blobs)
-        return await indexer.repair(grace_s=grace_s)
+        return await repair(indexer, grace_s=grace_s)
 
 
 def states(written: Written) -> dict[str, set[str]]:
