@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, field
 from types import MappingProxyType
 from typing import Generic, Literal, Self, TypeVar
 
-from core.batching import batched_by_bytes
+from core.concurrency import batched_by_bytes
 from core.errors import (
     Internal,
     InvalidInput,

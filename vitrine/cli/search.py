@@ -237,7 +237,7 @@ def caption(
 def _embedded(
     send: Callable[[str, Sequence[str]], "EmbeddingsResponse"], model: str, inputs: Sequence[str], size: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    from core.batching import batched_by_bytes
+    from core.concurrency import batched_by_bytes
 
     for some in batched_by_bytes(inputs, _file_bytes, size):
         answer = send(model, some)

@@ -347,7 +347,7 @@ def test_no_more_files_are_read_than_one_call_carries(shop: Shop, monkeypatch: p
     monkeypatch.setattr(FsspecBlobs, "get", get_and_note)
     images = [RED, GREEN, BLUE]
     shop.products.put("p", "", "", {}, images)
-    monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in images))
+    monkeypatch.setattr("core.concurrency.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in images))
     assert shop.repair() == RepairReport(indexed=3)
     assert events == ["read", "read", "encode", "read", "encode"]
     assert shop.encoder.calls == [2, 1]

@@ -63,7 +63,7 @@ def test_files_that_are_checked_at_once_are_bounded_by_bytes(
 def test_the_command_line_sends_images_in_batches_by_bytes(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2500)
+    monkeypatch.setattr("core.concurrency.MAX_ENCODE_BYTES", 2500)
     names = [str(tmp_path / f"{n}.png") for n in range(5)]
     for name in names:
         with open(name, "wb") as file:
