@@ -399,6 +399,13 @@ def test_a_host_of_the_command_line_is_checked_like_the_files() -> None:
         assert read_serve_file(DEMO, host=host).http_options.host == host
 
 
+def test_http_options_that_are_no_map_are_a_mistake_whatever_the_host(tmp_path: Path) -> None:
+    file = tmp_path / "serve_config.yaml"
+    file.write_text("http_options: 5\n")
+    with pytest.raises(ConfigError, match="http_options: Input should be a valid dictionary"):
+        read_serve_file(file, host="127.0.0.1")
+
+
 def test_an_admin_key_opens_the_network(tmp_path: Path) -> None:
     config = yaml.safe_load(DEMO.read_text())
     config["applications"][6]["args"]["authentication"] = {"admin_key_sha256": "a" * 64}
