@@ -55,8 +55,9 @@ test-random: override TEST_OPTIONS += --hypothesis-profile=random
 test-random: test ## all tests, on other drawn examples each time: for every night
 
 # Two processes side by side, as most time of the one goes into PyTorch and its relatives, which the other does
-# not load. Processes of pytest-xdist would both load all.
-UNIT_WITH_MODELS := tests/unit/models tests/unit/demo tests/unit/benchmarks tests/unit/core
+# not load. Processes of pytest-xdist would both load all. The first has some folders more, so that both take the
+# same time.
+UNIT_WITH_MODELS := $(addprefix tests/unit/,models demo benchmarks core milvus vitrine)
 test-unit: setup ## quick unit tests, without services: the loop of a working day
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-unit-with-models test-unit-without-models
 

@@ -45,8 +45,7 @@ from catalog.image_files import SqlImageFiles
 from catalog.jobs import read_report_files
 from catalog.opening import open_catalog, open_reports, revision_of, unknown_tables
 from catalog.tables import ImageRow, ProductRow
-from core.batching import MAX_READ_BYTES
-from core.concurrency import WeightedSemaphore
+from core.concurrency import MAX_READ_BYTES, WeightedSemaphore
 from core.errors import ConfigError, Conflict, NotFound, Unavailable
 
 _DUMP, _IMAGES, _REPORTS, _COMPLETE = "catalog", "images.txt", "reports.txt", "snapshot.json"

@@ -29,7 +29,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, TimeoutError
 from sqlalchemy.orm import DeclarativeBase
 
-from core.batching import batched
+from core.concurrency import batched
 from core.config import Config
 from core.errors import ConfigError, DeadlineExceeded, Unavailable
 

@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from core.batching import batched
-from core.concurrency import start_shared
+from core.concurrency import batched, start_shared
 from core.config import Config
 from core.errors import Conflict, ModelUnavailable, NotFound, VitrineError, expected
 from core.fusion import relative_weights

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, field
 from types import MappingProxyType
 from typing import Generic, Literal, Self, TypeVar
 
-from core.batching import batched_by_bytes
+from core.concurrency import batched_by_bytes
 from core.errors import (
     Internal,
     InvalidInput,
@@ -169,11 +169,6 @@ class Indexer:
                 await self._open(info, [unknown[item.key] for item, _ in answer.done])
             rows = [VectorRow(item, vector) for item, vector in answer.done]
             yield await self._upsert(info, rows, answer.failed)
-
-    async def repair(self, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
-        """Call `index_missing` and `remove_obsolete`; raises the errors of both."""
-        report = await self.index_missing(batch_size, grace_s)
-        return report + await self.remove_obsolete(batch_size, grace_s)
 
     async def index_missing(
         self, batch_size: int = 64, grace_s: float = 0.0, full: bool = True

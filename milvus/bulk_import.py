@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pymilvus import BulkInsertState, MilvusClient
 
-from core.batching import batched
+from core.concurrency import batched
 from core.errors import ConfigError, InvalidInput
 from core.filters import Kind
 from core.types import VectorRow

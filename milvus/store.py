@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from pymilvus import MilvusClient, MilvusException
 
-from core.batching import batched, batched_by_bytes
+from core.concurrency import batched, batched_by_bytes
 from core.errors import Conflict, NotFound
 from core.filters import Filter
 from core.types import Attributes, CollectionInfo, Hit, Vector, VectorRow

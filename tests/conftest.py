@@ -1,6 +1,8 @@
 """Plugins with the fixtures, settings of Hypothesis, and what runs in one process."""
 
 import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,12 @@ from xdist.scheduler import LoadScopeScheduling
 # Read when PyTorch is loaded, and inherited by what tests start. Its threads spin while they wait for each other,
 # and where more of them run than there are cores they wait for those that cannot run: several times the CPU time.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Folders of tests are in memory where there is room: tests write durably thousands of times, and a disk takes
+# milliseconds each time.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 pytest_plugins = [
     "tests.support.children",

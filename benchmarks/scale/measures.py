@@ -185,7 +185,7 @@ def repair_figures(stage: Stage) -> Figures:
 
     async def once() -> float:
         started = time.perf_counter()
-        report = await indexer.repair()
+        report = await indexer.index_missing() + await indexer.remove_obsolete()
         if report != type(report)():
             raise RuntimeError(f"the repair found something to do: {report}")
         return time.perf_counter() - started

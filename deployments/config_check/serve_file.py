@@ -283,7 +283,7 @@ def _contradictions(config: ServeDeploySchema) -> Iterator[Problem]:
     declared = [args.milvus.attribute_kinds for _, args in pairs if isinstance(args, GatewayArgs)]
     for index, (application, args) in enumerate(pairs):
         at: Place = ("applications", index, "args")
-        named = [
+        named: list[Problem] = [
             (("applications", index, "deployments", position, "user_config", key), model)
             for position, deployment in enumerate(application.deployments)
             for key in ("models", "weights")

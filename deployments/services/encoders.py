@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from catalog.captions import SqlCaptions
-from core.batching import batched_by_bytes, input_bytes
-from core.concurrency import TtlCache
+from core.concurrency import TtlCache, batched_by_bytes, input_bytes
 from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModality, VitrineError
 from core.ports import EncoderClient
 from core.search import ENSEMBLE

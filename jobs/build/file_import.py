@@ -17,7 +17,7 @@ from typing import BinaryIO
 from fsspec.implementations.local import LocalFileSystem
 
 from catalog.blobs import open_files, outages_as_unavailable
-from core.batching import batched
+from core.concurrency import batched
 from core.config import FileImportConfig
 from core.errors import InvalidInput, StoreUnavailable, Unavailable, VitrineError
 from core.index_rows import IndexRows, RowState

@@ -22,7 +22,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from catalog.database import CatalogConfig
 from catalog.ledger import SqlLedger
 from catalog.opening import open_catalog
-from core.batching import batched
+from core.concurrency import batched
 from core.config import BulkConfig, FileImportConfig
 from core.errors import ConfigError, Unavailable
 from core.index_rows import IndexRows

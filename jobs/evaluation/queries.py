@@ -31,7 +31,7 @@ from catalog.opening import Catalog
 from catalog.products import SqlProducts
 from catalog.sources.entries import Row
 from catalog.sources.table import Table
-from core.batching import batched
+from core.concurrency import batched
 from core.config import EvaluationConfig
 from core.errors import InvalidInput, NotFound, Unavailable
 from core.search import QueryPart

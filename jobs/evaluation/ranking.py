@@ -9,7 +9,7 @@ from dataclasses import replace
 from catalog.ledger import SqlLedger
 from catalog.opening import Catalog
 from catalog.products import SqlProducts
-from core.batching import batched
+from core.concurrency import batched
 from core.config import EvaluationConfig
 from core.ensemble import EnsembleSearch
 from core.errors import Conflict, InvalidInput, Unavailable, UnsupportedModality, VitrineError

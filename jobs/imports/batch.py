@@ -12,7 +12,7 @@ from catalog.opening import Catalog
 from catalog.product_rows import check_attributes, check_new_product_id, check_texts, is_same
 from catalog.products import PutProduct
 from catalog.sources.entries import Entry, ImageReference, Record
-from core.batching import MAX_ENCODE_BYTES
+from core.concurrency import MAX_ENCODE_BYTES
 from core.errors import FetchFailed, InputTooLarge, InvalidInput, VitrineError
 from core.types import NewImage, Product
 from jobs.imports.images import Found, ImageReader

@@ -17,7 +17,7 @@ from catalog.products import DeleteProduct
 from catalog.sources.entries import Entry, Record, Source
 from catalog.sources.folder import check_opened
 from catalog.sources.remote import open_source
-from core.batching import batched
+from core.concurrency import batched
 from core.errors import NotFound, Unavailable, VitrineError
 from core.jobs import ImportArgs
 from core.sources import RemoteSource

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.opening import Catalog, open_catalog
-from core.batching import batched_by_bytes
+from core.concurrency import batched_by_bytes
 from core.jobs import PlanArgs, version_facts
 from core.types import EncoderInfo, IndexItem
 from jobs.runner.cluster import run_task

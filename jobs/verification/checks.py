@@ -8,8 +8,7 @@ from typing import Literal
 
 from catalog.audit import StoredImage
 from catalog.opening import Catalog
-from core.batching import MAX_READ_BYTES, batched
-from core.concurrency import WeightedSemaphore
+from core.concurrency import MAX_READ_BYTES, WeightedSemaphore, batched
 from core.index_rows import GRACE_S, IndexRows
 from core.ports import VectorStore
 from core.types import IndexItem

@@ -11,7 +11,7 @@ import numpy as np
 import ray
 
 from catalog.opening import Catalog, open_catalog
-from core.batching import batched_by_bytes
+from core.concurrency import batched_by_bytes
 from core.errors import ConfigError, ModelUnavailable, VitrineError
 from core.ports import EncoderClient, VectorStore
 from core.types import EncoderInfo, Vector, is_unit

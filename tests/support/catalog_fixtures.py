@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -96,6 +97,10 @@ def postgresql() -> Iterator[str]:
     # Not below tmp_path: the path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="vitrine-pg-", ignore_cleanup_errors=True) as folder:
         server = pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            # It need not survive a power cut.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
         try:
             yield server.get_uri()
         finally:
@@ -110,12 +115,21 @@ def postgres_server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a database with all tables, of which copies are made: migrations take longer."""
+    blobs = tmp_path_factory.mktemp("blobs")
+    with empty_database(postgres_server) as url:
+        open_catalog(CatalogConfig(database_url=url, blobs_url=str(blobs))).close()
+        yield urlsplit(url).path.removeprefix("/")
+
+
 @contextmanager
-def empty_database(postgres_server: str) -> Iterator[str]:
-    """Make a PostgreSQL database that is dropped afterwards; gives its URL."""
+def empty_database(postgres_server: str, template: str = "template1") -> Iterator[str]:
+    """Make a PostgreSQL database that is dropped afterwards, a copy of the template; gives its URL."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         yield postgres_server.replace("/postgres?", f"/{name}?")
     finally:
@@ -124,9 +138,11 @@ def empty_database(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """An empty PostgreSQL database of this test's own."""
-    with empty_database(postgres_server) as url:
+def postgres_url(postgres_server: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A PostgreSQL database of this test's own: empty, or with the tables of `catalog` where the test uses it."""
+    has_tables = "catalog" in request.fixturenames
+    template = request.getfixturevalue("postgres_template") if has_tables else "template1"
+    with empty_database(postgres_server, template) as url:
         yield url
 
 

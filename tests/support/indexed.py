@@ -1,7 +1,8 @@
-"""What a running service holds, and what it still has to index."""
+"""What a service holds, what it still has to index, and what the repair does about it."""
 
 import httpx
 
+from core.indexing import Indexer, RepairReport
 from demo import run
 from vitrine.schemas.operations import StatsResponse
 
@@ -20,3 +21,9 @@ def stored_ids(client: httpx.Client) -> set[str]:
         if not page:
             return set(ids)
         ids += [product["product_id"] for product in page]
+
+
+async def repair(indexer: Indexer, batch_size: int = 64, grace_s: float = 0.0) -> RepairReport:
+    """Make a collection what the catalog is, as the two loops of the repair do; raises the errors of both."""
+    report = await indexer.index_missing(batch_size, grace_s)
+    return report + await indexer.remove_obsolete(batch_size, grace_s)

@@ -26,6 +26,7 @@ from jobs.upgrade.serving import Change, RolloutStatus, arguments
 from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
 from tests.support.catalog_fixtures import new_catalog
+from tests.support.indexed import repair
 from tests.support.local_encoder import LocalEncoder
 
 MODEL = "fake"
@@ -94,7 +95,7 @@ class Stage:
     def build(self, checkpoint: str) -> None:
         encoder = LocalEncoder(checkpoint=checkpoint)
         indexer = Indexer(encoder, self.store, self.catalog.ledger, self.catalog.blobs)
-        asyncio.run(indexer.repair())
+        asyncio.run(repair(indexer))
 
     @property
     def live(self) -> str | None:

@@ -14,8 +14,7 @@ from typing import Any, cast
 from fastapi import APIRouter, Request, Response
 
 from catalog.products import DeleteProduct, Operation, PutProduct
-from core.batching import MAX_ENCODE_BYTES
-from core.concurrency import BODIES, run_in
+from core.concurrency import BODIES, MAX_ENCODE_BYTES, run_in
 from core.errors import DeadlineExceeded, InvalidInput, Unavailable, VitrineError, expected
 from deployments.http.auth import READ, WRITE
 from deployments.http.errors import WITH_BODY, WITH_KEY, error_body, fails, status_of

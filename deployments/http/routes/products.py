@@ -9,8 +9,7 @@ from pydantic import FiniteFloat
 
 from catalog.fetching.fetcher import Fetcher
 from catalog.products import DeleteProduct, Operation, PatchProduct, PutProduct
-from core.batching import batched
-from core.concurrency import DECODERS, run_in
+from core.concurrency import DECODERS, batched, run_in
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.indexing import IndexState
 from core.search import QueryPart, SearchQuery

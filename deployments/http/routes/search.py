@@ -7,7 +7,7 @@ from dataclasses import replace
 from fastapi import APIRouter, Request
 
 from catalog.product_rows import is_product_id
-from core.batching import input_bytes
+from core.concurrency import input_bytes
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.filters import parse_filter
 from core.search import QueryPart, SearchQuery, SearchResult, StoredPart

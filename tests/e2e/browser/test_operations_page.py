@@ -21,6 +21,7 @@ from milvus.memory import MemoryStore
 from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage, screenshot
 from tests.support.browser import put
 from tests.support.documented_service import Cluster, image
+from tests.support.indexed import repair
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service, served
 
@@ -102,7 +103,7 @@ class Upgrades(Cluster):
 
     def _index(self, encoder: LocalEncoder) -> None:
         parts = self._store, self._catalog.ledger, self._catalog.blobs
-        asyncio.run(Indexer(encoder, *parts).repair())
+        asyncio.run(repair(Indexer(encoder, *parts)))
 
 
 def test_a_model_is_upgraded_and_rolled_back(tmp_path: Path, open_page: OpenPage) -> None:

@@ -167,7 +167,7 @@ def test_a_missing_file_spares_its_neighbors(shop: Shop, tmp_path: Path) -> None
 def test_calls_carry_no_more_than_they_can(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.put("red", "lime", "blue")
     largest = max(len(image(color).data) for color in ("red", "lime", "blue"))
-    monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", largest * 2)
+    monkeypatch.setattr("core.concurrency.MAX_ENCODE_BYTES", largest * 2)
     assert shop.repair() == CaptionReport(written=3)
     assert shop.encoder.asked == [2, 1]
 

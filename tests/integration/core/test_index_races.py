@@ -232,7 +232,11 @@ def test_in_every_order_of_two_writes_the_collection_becomes_what_the_catalog_is
     def indexing(actor: Actor, work: IndexWork) -> None:
         index(IndexRows(actor.wrap(store), actor.wrap(ledger), check), actor.wrap(store), work)
 
+    killed_first = killed == "the first writer"
     for turns, killed_after in schedules(4, 5):
+        if killed_after is None and not killed_first:
+            # Nobody is killed: these orders are among those of the other half of this test.
+            continue
         first_work = written(PutProduct("p", "", "", {}, [RED]))
 
         def first(actor: Actor, work: IndexWork = first_work) -> None:
@@ -242,7 +246,6 @@ def test_in_every_order_of_two_writes_the_collection_becomes_what_the_catalog_is
             actor.wait()
             indexing(actor, written(CHANGES[change]))
 
-        killed_first = killed == "the first writer"
         # The turns of the one that is killed are `w`.
         actors = {"w" if killed_first else "r": Actor(first), "r" if killed_first else "w": Actor(second)}
         for turn in turns:

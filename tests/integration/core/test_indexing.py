@@ -20,6 +20,7 @@ from core.indexing import Indexer, IndexState, RepairReport
 from core.types import PROBE, Encoded, EncoderInfo, EncoderInput, Removal, Vector, VectorRow
 from milvus.memory import MemoryStore
 from tests.support.image_files import image
+from tests.support.indexed import repair
 from tests.support.local_encoder import LocalEncoder
 
 RED, GREEN, BLUE = (image(color) for color in ("red", "green", "blue"))
@@ -79,7 +80,7 @@ class Shop:
             self.products.put(color, "", "", {}, [image(color)])
 
     def repair(self, indexer: Indexer | None = None, batch_size: int = 64) -> RepairReport:
-        return asyncio.run((indexer or self.indexer).repair(batch_size))
+        return asyncio.run(repair(indexer or self.indexer, batch_size))
 
     def index(self, product_id: str) -> set[IndexState]:
         """Index a product; returns the states of its images."""
@@ -346,7 +347,7 @@ def test_no_more_files_are_read_than_one_call_carries(shop: Shop, monkeypatch: p
     monkeypatch.setattr(FsspecBlobs, "get", get_and_note)
     images = [RED, GREEN, BLUE]
     shop.products.put("p", "", "", {}, images)
-    monkeypatch.setattr("core.batching.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in images))
+    monkeypatch.setattr("core.concurrency.MAX_ENCODE_BYTES", 2 * max(len(each.data) for each in images))
     assert shop.repair() == RepairReport(indexed=3)
     assert events == ["read", "read", "encode", "read", "encode"]
     assert shop.encoder.calls == [2, 1]
@@ -361,7 +362,7 @@ def test_a_repair_ends_when_other_weights_begin_to_serve_meanwhile(shop: Shop) -
         return encoded
 
     shop.encoder.after = roll
-    asyncio.run(asyncio.wait_for(shop.indexer.repair(batch_size=1), timeout=30))
+    asyncio.run(asyncio.wait_for(repair(shop.indexer, batch_size=1), timeout=30))
     assert shop.info() == asyncio.run(other.describe())
     assert shop.keys() == shop.expected()
 

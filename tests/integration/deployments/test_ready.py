@@ -19,6 +19,7 @@ from deployments.services.encoders import EncoderSet
 from deployments.services.status import Readiness, Status, cached_counts
 from milvus.memory import MemoryStore
 from tests.support.catalog_fixtures import new_catalog
+from tests.support.indexed import repair
 from tests.support.local_encoder import LocalEncoder
 
 COLORS = ("red", "lime", "blue", "white")
@@ -53,7 +54,7 @@ def store() -> MemoryStore:
 
 
 def index_all(encoder: LocalEncoder, catalog: Catalog, store: MemoryStore) -> None:
-    asyncio.run(Indexer(encoder, store, catalog.ledger, catalog.blobs).repair())
+    asyncio.run(repair(Indexer(encoder, store, catalog.ledger, catalog.blobs)))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from core.indexing import Indexer
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from tests.support.catalog_fixtures import sqlite_in
+from tests.support.indexed import repair
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
 from tests.support.traffic import image
@@ -121,10 +122,10 @@ def test_what_was_acknowledged_before_the_backup_is_found_after_all_else_is_lost
     folder.mkdir()
     with service(folder, lite_process) as shop:
         # It makes its empty collections before the catalog is back.
-        asyncio.run(shop.indexer.repair())
+        asyncio.run(repair(shop.indexer))
         assert restore(config, place).whole
         # What the repair does each few seconds.
-        report = asyncio.run(shop.indexer.repair())
+        report = asyncio.run(repair(shop.indexer))
         assert report.indexed == done.snapshot.images
         lost = [sku for sku, data in before.items() if not shop.finds(sku, data)]
     assert lost == []

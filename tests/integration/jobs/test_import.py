@@ -31,6 +31,7 @@ from milvus.config import IndexedAttribute
 from milvus.memory import MemoryStore
 from tests.support.children import Child
 from tests.support.import_driver import run_import, settings
+from tests.support.indexed import repair
 from tests.support.local_encoder import LocalEncoder
 from tests.support.servers import TOKEN, Shop, shop_server
 
@@ -171,7 +172,7 @@ def test_an_unchanged_image_is_encoded_once_whatever_else_an_import_changes(benc
     def encoded_by_importing(rows: list[dict[str, Any]]) -> int:
         before = encoder.encoded
         bench.run(bench.manifest(rows))
-        asyncio.run(indexer.repair())
+        asyncio.run(repair(indexer))
         return encoder.encoded - before
 
     assert encoded_by_importing(rows) == 4

@@ -34,6 +34,7 @@ from milvus.config import MilvusConfig
 from milvus.memory import MemoryStore
 from milvus.store import MilvusStore
 from tests.support.catalog_fixtures import new_catalog, sqlite_in
+from tests.support.indexed import repair
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
 from tests.support.upgrade_stage import FakeServe, configuration, image
@@ -56,7 +57,7 @@ class Shop:
     def repair(self, store: VectorStore) -> RepairReport:
         """Repair in a process of its own."""
         indexer = Indexer(self.encoder, store, self.catalog.ledger, self.catalog.blobs)
-        return asyncio.run(indexer.repair())
+        return asyncio.run(repair(indexer))
 
     def adopt(self, keep_index: bool = False) -> dict[str, Any]:
         with take_up(self.catalog.jobs, "adopt", {}) as run:
@@ -132,7 +133,7 @@ def test_another_shops_store_is_refused_though_it_has_a_collection_of_that_name(
 def test_a_store_that_is_emptied_under_a_running_process_resets_nothing(shop: Shop) -> None:
     store = server()
     indexer = Indexer(shop.encoder, store, shop.catalog.ledger, shop.catalog.blobs)
-    asyncio.run(indexer.repair())
+    asyncio.run(repair(indexer))
     gone = shop.catalog.ledger.items("p0")
     store.drop_collection(shop.info.collection)
     store._marks.clear()

@@ -19,6 +19,7 @@ from core.types import EncoderInfo
 from jobs.runner.context import JobRun, take_up
 from jobs.upgrade.rollout import VersionRollout
 from jobs.upgrade.serving import RolloutStatus, arguments
+from tests.support.indexed import repair
 from tests.support.local_encoder import LocalEncoder
 from tests.support.upgrade_stage import BROKEN, MODEL, Killed, Stage, configuration, info, stage
 
@@ -271,7 +272,7 @@ def test_two_models_that_change_at_once_do_not_undo_each_other(
     for name in models:
         for checkpoint in ("old", "new"):
             encoder = LocalEncoder(name, checkpoint)
-            asyncio.run(Indexer(encoder, shop.store, shop.catalog.ledger, shop.catalog.blobs).repair())
+            asyncio.run(repair(Indexer(encoder, shop.store, shop.catalog.ledger, shop.catalog.blobs)))
     serve, others_turn = SeveralModels(*models), threading.Event()
     slow = Slow(serve, others_turn)
 

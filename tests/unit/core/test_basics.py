@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.api_keys import SCOPES, Scope, allows, digest, key_id_of, matches, new_secret
-from core.batching import batched, batched_by_bytes
+from core.concurrency import batched, batched_by_bytes
 from core.errors import FetchFailed, UnfetchableUrl, VitrineError
 from core.telemetry import Stage, StageName, watch_stages
 
@@ -18,8 +18,8 @@ from core.telemetry import Stage, StageName, watch_stages
 @given(st.lists(st.integers(0, 30), max_size=60))
 def test_batches_keep_order_and_limits(sizes: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.batching.MAX_ENCODE_BYTES", 20)
-        patch.setattr("core.batching.MAX_ENCODE_INPUTS", 4)
+        patch.setattr("core.concurrency.MAX_ENCODE_BYTES", 20)
+        patch.setattr("core.concurrency.MAX_ENCODE_INPUTS", 4)
         cut = list(batched_by_bytes(sizes, lambda size: size))
     assert [size for batch in cut for size in batch] == sizes
     assert all(len(batch) <= 4 and (sum(batch) <= 20 or len(batch) == 1) for batch in cut)

@@ -318,7 +318,7 @@ def test_a_file_that_holds_no_configuration_is_reported(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("[" * 3000, "it is nested too deeply"),
+        ("[" * 1000, "it is nested too deeply"),
         ("a: &a\n  b: *a\n", "Circular reference detected"),
         ("a: 2026-13-01\n", "month must be in 1..12"),
     ],
@@ -397,6 +397,13 @@ def test_a_host_of_the_command_line_is_checked_like_the_files() -> None:
         read_serve_file(DEMO, host="10.0.0.1")
     for host in ("localhost", "127.0.0.2", "::1"):
         assert read_serve_file(DEMO, host=host).http_options.host == host
+
+
+def test_http_options_that_are_no_map_are_a_mistake_whatever_the_host(tmp_path: Path) -> None:
+    file = tmp_path / "serve_config.yaml"
+    file.write_text("http_options: 5\n")
+    with pytest.raises(ConfigError, match="http_options: Input should be a valid dictionary"):
+        read_serve_file(file, host="127.0.0.1")
 
 
 def test_an_admin_key_opens_the_network(tmp_path: Path) -> None:
