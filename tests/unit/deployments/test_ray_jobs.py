@@ -26,10 +26,15 @@ class Dashboard(ThreadingHTTPServer):
     repeats = 1
     node: str | None = "n1"
     asked: dict[str, list[str]]
+    submitted: dict[str, object]
 
     @property
     def jobs(self) -> RayJobs:
-        return RayJobs(JobsConfig(dashboard_url=f"http://127.0.0.1:{self.server_port}", deadline_s=30))
+        return self.jobs_with()
+
+    def jobs_with(self, **settings: object) -> RayJobs:
+        given = {"dashboard_url": f"http://127.0.0.1:{self.server_port}", "deadline_s": 30, **settings}
+        return RayJobs(JobsConfig.model_validate(given))
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -58,6 +63,11 @@ class Answers(BaseHTTPRequestHandler):
         self._head(self.server.status)
         for _ in range(self.server.repeats):
             self.wfile.write(self.server.sends)
+
+    def do_POST(self) -> None:
+        self.server.submitted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._head(200)
+        self.wfile.write(b'{"job_id": "build-1", "submission_id": "build-1"}')
 
     def _head(self, status: int) -> None:
         self.send_response(status)
@@ -141,3 +151,13 @@ def test_logs_that_are_nowhere_are_reported_from_a_server_that_cannot_answer(
     dashboard.status, dashboard.sends = status, said.encode()
     with pytest.raises(error):
         dashboard.jobs.logs("build-1", 10)
+
+
+def test_the_process_of_a_job_reserves_what_keeps_it_off_the_head(dashboard: Dashboard) -> None:
+    dashboard.jobs_with(process_resources={"service_node": 0.001}, process_memory_bytes=2**31).start(
+        "build-1"
+    )
+    assert dashboard.submitted["entrypoint_resources"] == {"service_node": 0.001}
+    assert dashboard.submitted["entrypoint_memory"] == 2**31
+    dashboard.jobs.start("build-1")
+    assert dashboard.submitted.get("entrypoint_resources") is None, "one machine has no kinds of nodes"

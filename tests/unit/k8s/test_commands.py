@@ -67,6 +67,18 @@ def test_the_live_cluster_is_patched_where_its_group_stands() -> None:
     assert path[1] in schema["properties"]["status"]["properties"][path[0]]["properties"]
 
 
+def test_other_pages_that_speak_of_more_replicas_say_that_pods_are_another_number() -> None:
+    lines = [
+        line
+        for page in sorted((ROOT / "docs").glob("*.md"))
+        if page.name != "operations.md"
+        for line in page.read_text().splitlines()
+        if "`max_replicas`" in line
+    ]
+    assert len(lines) >= 2
+    assert [line for line in lines if "operations.md#more-replicas" not in line] == []
+
+
 def test_the_page_says_how_many_gpus_a_second_cluster_begins_with() -> None:
     groups = cluster_of(rayservice("overlays/gpu"))["workerGroupSpecs"]
     gpus = sum(group["replicas"] * offered(group)["GPU"] for group in groups)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.runner.settings import settings_of_file
-from tests.support.manifests import ROOT, Manifest, of_kind, rayservice
+from tests.support.manifests import K8S, ROOT, Manifest, of_kind, rayservice
 from tests.support.placement import (
     Deployment,
     DoesNotFit,
@@ -33,7 +33,7 @@ def deployments(manifest: Manifest) -> list[Deployment]:
 
 def least(gpus: int = 3) -> list[Node]:
     """The cluster of k8s/README.md."""
-    return [cpu_node("cpu-0"), cpu_node("cpu-1"), *(gpu_node(f"gpu-{n}") for n in range(gpus))]
+    return [*(cpu_node(f"cpu-{n}", 8, 32) for n in range(2)), *(gpu_node(f"gpu-{n}") for n in range(gpus))]
 
 
 def started(manifest: Manifest, nodes: Sequence[Node]) -> Placement:
@@ -44,6 +44,8 @@ def started(manifest: Manifest, nodes: Sequence[Node]) -> Placement:
 
 
 def test_production_starts_on_the_least_cluster() -> None:
+    said = "two nodes of 8 CPUs and 32 GiB, three GPUs on nodes with 12 CPUs and 48 GiB free"
+    assert said in (K8S / "README.md").read_text()
     placement = started(production(), least())
     assert placement.counts() == {"service": 2, "openclip": 1, "dinov2": 1, "blip2": 1}
 
