@@ -105,7 +105,12 @@ def test_a_meter_counts_the_work_of_this_process_neither_for_the_server_nor_for_
 
 
 def a_run(server: str, images_per_s: float, cpu_ms: float = 5.0, bare: float = 50.0) -> Run:
-    return Run(server, {"16x1": Window(images_per_s, cpu_ms, 20.0, 0.9999, 0.05)}, 2.5, bare)
+    return Run(
+        server,
+        {"16x1": Window(images_per_s, cpu_ms, 20.0, 0.9999, 0.05)},
+        [("a", 2048.0), ("b", 512.0)],
+        bare,
+    )
 
 
 def test_figures_are_medians_over_the_turns() -> None:
