@@ -53,19 +53,15 @@ class Comparison:
     def run(self, name: str, programs: Path | None) -> Run:
         """Start a server, measure all modes and its memory, and end it; bare loops run before and after."""
         before = self._last_bare
-        with self._started(name, programs) as target, _client() as client:
+        running = served(name, programs, self._tower, self._threads, self._images[0])
+        with running as target, _client() as client:
+            _log(f"{name} has started")
             windows = {mode.name: self._window(client, target, mode) for mode in self._options.modes}
             processes = memory_mib(target.pid)
         self._last_bare = self._bare_images_per_s()
         run = Run(name, windows, processes, (before + self._last_bare) / 2)
         _log(f"{name}: {run.pss_gib:.2f} GiB, bare {before:.1f} and {self._last_bare:.1f} images/s")
         return run
-
-    @contextmanager
-    def _started(self, name: str, programs: Path | None) -> Iterator[Target]:
-        with served(name, programs, self._tower, self._threads, self._images[0]) as target:
-            _log(f"{name} has started")
-            yield target
 
     def _window(self, client: ProcessPoolExecutor, target: Target, mode: Mode) -> Window:
         """Measure, once more where other work disturbs, and return the least disturbed window."""

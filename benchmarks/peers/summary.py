@@ -13,7 +13,7 @@ _DIGITS = {"cosine": 6, "served_over_bare": 3, "pss_gib": 3}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One server in one turn: a window for each mode, the bare model beside it, and the PSS of its processes in MiB."""
+    """One server in one turn: a window for each mode, the PSS of its processes in MiB, and the bare model."""
 
     server: str
     windows: Mapping[str, Window]

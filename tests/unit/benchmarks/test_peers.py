@@ -1,10 +1,12 @@
 """The comparison with peers: requests, checks of answers, weights for both libraries, and the summary."""
 
+import asyncio
 import base64
 import io
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks import load
 from benchmarks.load import Answer, rate
 from benchmarks.peers import servers
 from benchmarks.peers.images import as_image, embedding_requests, numbers_of, shop_images
@@ -91,6 +94,32 @@ def test_an_answer_that_is_far_from_the_bare_model_is_refused(expected: np.ndarr
 def test_an_answer_that_lacks_a_vector_is_refused(expected: np.ndarray) -> None:
     with pytest.raises(RuntimeError, match=r"shape \(15, 32\)"):
         check(answer(1, expected[16:31]), 16, expected)
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer each request of a connection by its own body."""
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            body = await reader.readexactly(int(head.split(b":")[-1]))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    writer.close()
+
+
+def test_each_answer_bears_the_number_of_its_request() -> None:
+    bodies = [b"%d" % (number**7) for number in range(40)]
+    requests = iter([[b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(each), each] for each in bodies])
+
+    async def answered() -> list[Answer]:
+        found: list[Answer] = []
+        async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            made = await load._connect(port, requests, 3, found)
+            await asyncio.gather(*(connection.closed for _, connection in made))
+        return found
+
+    found = asyncio.run(answered())
+    assert {answer.number: answer.body for answer in found} == dict(enumerate(bodies))
+    assert all(answer.seconds > 0 for answer in found)
 
 
 def test_a_rate_is_the_slope_of_all_answers() -> None:
