@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from benchmarks import load
-from benchmarks.load import Answer, rate
+from benchmarks.load import Response, rate
 from benchmarks.peers import servers
 from benchmarks.peers.images import as_image, embedding_requests, numbers_of, shop_images
 from benchmarks.peers.measure import Meter, Window, check
@@ -61,10 +61,10 @@ def test_the_images_are_those_of_a_shop() -> None:
     assert 75_000 < sum(map(len, images)) / 64 < 90_000
 
 
-def answer(number: int, vectors: np.ndarray) -> Answer:
+def answer(number: int, vectors: np.ndarray) -> Response:
     data = [{"index": index, "embedding": each.tolist()} for index, each in enumerate(vectors)]
     # Answers may come in any order.
-    return Answer(0.0, 0.0, number, json.dumps({"data": data[::-1]}).encode())
+    return Response(0.0, 0.0, number, json.dumps({"data": data[::-1]}).encode())
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_an_answer_that_lacks_a_vector_is_refused(expected: np.ndarray) -> None:
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer each request of a connection by its own body."""
+    """Response each request of a connection by its own body."""
     with suppress(asyncio.IncompleteReadError, ConnectionError):
         while head := await reader.readuntil(b"\r\n\r\n"):
             body = await reader.readexactly(int(head.split(b":")[-1]))
@@ -109,8 +109,8 @@ def test_each_answer_bears_the_number_of_its_request() -> None:
     bodies = [b"%d" % (number**7) for number in range(40)]
     requests = iter([[b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(each), each] for each in bodies])
 
-    async def answered() -> list[Answer]:
-        found: list[Answer] = []
+    async def answered() -> list[Response]:
+        found: list[Response] = []
         async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             made = await load._connect(port, requests, 3, found)
@@ -123,7 +123,7 @@ def test_each_answer_bears_the_number_of_its_request() -> None:
 
 
 def test_a_rate_is_the_slope_of_all_answers() -> None:
-    assert rate([Answer(7 + moment / 4, 0, 0, b"") for moment in range(20)]) == pytest.approx(4)
+    assert rate([Response(7 + moment / 4, 0, 0, b"") for moment in range(20)]) == pytest.approx(4)
 
 
 def test_a_meter_counts_the_work_of_this_process_neither_for_the_server_nor_for_others() -> None:
