@@ -42,7 +42,8 @@ def agent_ports() -> Iterator[dict[str, int]]:
             command = [*command, f"--dashboard_agent_listen_port={ports['dashboard_agent_listen_port']}"]
         return start(command, process_type, *args, **options)
 
-    parameter.RayParams, services.start_ray_process = partial(params, **ports), started
+    # No cluster that starts here has a cloud to ask for nodes, and the autoscaler's process takes 50 MB.
+    parameter.RayParams, services.start_ray_process = partial(params, no_monitor=True, **ports), started
     try:
         yield ports
     finally:
