@@ -52,7 +52,7 @@ async def answers(
     connections: int,
     seconds: float,
     meter: AbstractContextManager[object],
-) -> list["Answer"]:
+) -> list["Response"]:
     """Keep `connections` busy, and return the answers that came within the window, at a steady state.
 
     `meter` is entered when the window begins, and left at its end.
@@ -60,7 +60,7 @@ async def answers(
     Raises:
         RuntimeError: an answer was not 200.
     """
-    answered: list[Answer] = []
+    answered: list[Response] = []
     made = await _connect(port, requests, connections, answered)
     await asyncio.sleep(_SETTLE_S)
     with meter:
@@ -73,7 +73,7 @@ async def answers(
     return [answer for answer in answered if start <= answer.moment <= end]
 
 
-def rate(answered: Sequence["Answer"]) -> float:
+def rate(answered: Sequence["Response"]) -> float:
     """Return answers per second, as the slope of a line through all.
 
     Answers come in batches, and those at either end would count too much otherwise.
@@ -88,7 +88,7 @@ async def send_all(port: int, requests: Iterator[list[bytes]], connections: int)
     Raises:
         RuntimeError: an answer was not 200.
     """
-    answered: list[Answer] = []
+    answered: list[Response] = []
     made = await _connect(port, requests, connections, answered)
     await asyncio.gather(*(connection.closed for _, connection in made))
     _check(made)
@@ -96,7 +96,7 @@ async def send_all(port: int, requests: Iterator[list[bytes]], connections: int)
 
 
 async def _connect(
-    port: int, requests: Iterator[list[bytes]], count: int, answered: list["Answer"]
+    port: int, requests: Iterator[list[bytes]], count: int, answered: list["Response"]
 ) -> list[tuple[asyncio.Transport, "_Connection"]]:
     loop = asyncio.get_running_loop()
     numbered = enumerate(requests)
@@ -112,7 +112,7 @@ def _check(made: Sequence[tuple[asyncio.Transport, "_Connection"]]) -> None:
             raise RuntimeError(connection.problem)
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """The body of an answer, when it came, how long it took, and the number of its request, from 0."""
 
     moment: float
@@ -124,7 +124,7 @@ class Answer(NamedTuple):
 class _Connection(asyncio.Protocol):
     """Sends the next request when the previous one is answered."""
 
-    def __init__(self, requests: Iterator[tuple[int, list[bytes]]], answered: list[Answer]) -> None:
+    def __init__(self, requests: Iterator[tuple[int, list[bytes]]], answered: list[Response]) -> None:
         self._requests, self._answered = requests, answered
         self._received, self._number, self._sent = b"", 0, 0.0
         self.problem: str | None = None
@@ -145,7 +145,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
             return
         now = time.perf_counter()
-        self._answered.append(Answer(now, now - self._sent, self._number, body))
+        self._answered.append(Response(now, now - self._sent, self._number, body))
         self._received = b""
         self._send()
 

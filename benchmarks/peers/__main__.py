@@ -1,7 +1,7 @@
 """`python -m benchmarks.peers`: Vitrine beside Infinity and LitServe, in turns, on the same weights and images.
 
-Prints a table for each tower, and as its last line one JSON object. `--memory` prints the memory of each process
-of the service with one encoder instead.
+Prints a table for each tower, and as its last line one JSON object. `--memory` also prints the memory of each
+process.
 """
 
 import argparse
@@ -53,24 +53,15 @@ class Comparison:
     def run(self, name: str, programs: Path | None) -> Run:
         """Start a server, measure all modes and its memory, and end it; bare loops run before and after."""
         before = self._last_bare
-        with self._started(name, programs) as target, _client() as client:
-            windows = {mode.name: self._window(client, target, mode) for mode in self._options.modes}
-            used = sum(each for _, each in memory_mib(target.pid)) / 1024
-        self._last_bare = self._bare_images_per_s()
-        _log(f"{name}: {used:.2f} GiB, bare {before:.1f} and {self._last_bare:.1f} images/s")
-        return Run(name, windows, used, (before + self._last_bare) / 2)
-
-    def memory(self) -> list[tuple[str, float]]:
-        """Return the memory of each process of the service after a window of load."""
-        with self._started(VITRINE, None) as target, _client() as client:
-            self._window(client, target, Mode(32, 1))
-            return memory_mib(target.pid)
-
-    @contextmanager
-    def _started(self, name: str, programs: Path | None) -> Iterator[Target]:
-        with served(name, programs, self._tower, self._threads, self._images[0]) as target:
+        running = served(name, programs, self._tower, self._threads, self._images[0])
+        with running as target, _client() as client:
             _log(f"{name} has started")
-            yield target
+            windows = {mode.name: self._window(client, target, mode) for mode in self._options.modes}
+            processes = memory_mib(target.pid)
+        self._last_bare = self._bare_images_per_s()
+        run = Run(name, windows, processes, (before + self._last_bare) / 2)
+        _log(f"{name}: {run.pss_gib:.2f} GiB, bare {before:.1f} and {self._last_bare:.1f} images/s")
+        return run
 
     def _window(self, client: ProcessPoolExecutor, target: Target, mode: Mode) -> Window:
         """Measure, once more where other work disturbs, and return the least disturbed window."""
@@ -114,9 +105,6 @@ def main() -> None:
     # The servers are child processes, which only an orderly exit ends.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit("ended by SIGTERM"))
     with tempfile.TemporaryDirectory(prefix="vitrine-peers-") as scratch:
-        if options.memory:
-            _print_memory(Comparison(Path(scratch), options.towers[0], options).memory())
-            return
         programs = _programs(options)
         result = {}
         for tower in options.towers:
@@ -126,6 +114,10 @@ def main() -> None:
                 # The other way round in every second turn.
                 order = list(programs) if turn % 2 == 0 else list(reversed(programs))
                 runs += [comparison.run(name, programs[name]) for name in order]
+            if options.memory:
+                # The last turn, in which all have run.
+                for run in runs[-len(programs) :]:
+                    _print_memory(run)
             result[tower] = figures(runs)
             _print_tower(tower, result[tower])
     print(json.dumps({"figures": result, "ratios": ratios(result)}))
@@ -160,12 +152,11 @@ def _print_tower(tower: str, found: dict[str, dict[str, dict[str, float]]]) -> N
     console.print(table)
 
 
-def _print_memory(found: list[tuple[str, float]]) -> None:
-    table = Table("process", "PSS MiB")
-    for title, used in sorted(found, key=lambda each: -each[1]):
-        table.add_row(title[:90], f"{used:.0f}")
+def _print_memory(run: Run) -> None:
+    table = Table("process", "PSS MiB", title=f"{run.server}: {run.pss_gib:.2f} GiB")
+    for title, used in sorted(run.processes, key=lambda each: -each[1]):
+        table.add_row(title[:100], f"{used:.0f}")
     console.print(table)
-    print(json.dumps({"pss_gib": round(sum(used for _, used in found) / 1024, 3), "processes": len(found)}))
 
 
 def _options() -> argparse.Namespace:
@@ -188,7 +179,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--environments", type=Path, default=environments_folder(), help="folder of the peers' environments"
     )
-    parser.add_argument("--memory", action="store_true", help="print the memory of the service's processes")
+    parser.add_argument("--memory", action="store_true", help="also print the memory of each process")
     return parser.parse_args()
 
 

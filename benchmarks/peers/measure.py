@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from benchmarks.load import Answer, answers, rate
+from benchmarks.load import Response, answers, rate
 from benchmarks.peers.images import embedding_requests, numbers_of
 
 LEAST_COSINE = 0.999
@@ -132,7 +132,7 @@ def window(
     )
 
 
-def check(answer: Answer, batch: int, expected: NDArray[np.float32]) -> float:
+def check(answer: Response, batch: int, expected: NDArray[np.float32]) -> float:
     """Return the least cosine of an answer's vectors to those of the bare model.
 
     A tower with random weights gives all images similar vectors. So each vector must also be nearer to that of

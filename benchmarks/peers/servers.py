@@ -22,7 +22,7 @@ from core.tcp_ports import free_port
 
 VITRINE = "vitrine"
 PEERS = {
-    "infinity": ("infinity-emb[torch,server]==0.0.78", "pillow"),
+    "infinity": ("infinity-emb[torch,server]==0.0.78", "aiohttp", "pillow"),
     "litserve": ("litserve==0.2.19", "pillow", "transformers"),
 }
 """What each peer needs beside the PyTorch that Vitrine runs on."""

@@ -13,12 +13,17 @@ _DIGITS = {"cosine": 6, "served_over_bare": 3, "pss_gib": 3}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One server in one turn: a window for each mode, its memory, and the bare model beside it."""
+    """One server in one turn: a window for each mode, the PSS of its processes in MiB, and the bare model."""
 
     server: str
     windows: Mapping[str, Window]
-    pss_gib: float
+    processes: Sequence[tuple[str, float]]
     bare_images_per_s: float
+
+    @property
+    def pss_gib(self) -> float:
+        """Return the memory of all processes, shared memory divided among them."""
+        return sum(used for _, used in self.processes) / 1024
 
 
 def figures(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]]]:

@@ -128,7 +128,7 @@ def transformers_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             weights[_PROJECTIONS[key]] = value.T
         elif "in_proj_" in key:
             layer, kind = _renamed(key).split("in_proj_")
-            for name, part in zip("qkv", value.chunk(3), strict=True):
+            for name, part in zip("qkv", value.reshape(3, -1, *value.shape[1:]).unbind(), strict=True):
                 weights[f"{layer}{name}_proj.{kind}"] = part
         else:
             weights[_renamed(key)] = value

@@ -1,7 +1,7 @@
 """Ray for a job: a running cluster, or one that lives as long as the job."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any

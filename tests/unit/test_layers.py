@@ -50,7 +50,7 @@ REPLICAS = ("gateway", "ensemble", "repair", "milvus_lite")
 LIGHT = {
     "replicas without a model": (
         ("deployments.app", *(f"deployments.replicas.{name}" for name in REPLICAS)),
-        {"torch", "transformers", "open_clip", "timm"},
+        {"torch", "transformers", "open_clip", "timm", "sklearn", "scipy", "sympy", "ray.data"},
     ),
     "reading of images": (("models.images", "models.config"), {"torch", "ray"}),
     "help of the command line": (

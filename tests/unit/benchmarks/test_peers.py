@@ -1,10 +1,12 @@
 """The comparison with peers: requests, checks of answers, weights for both libraries, and the summary."""
 
+import asyncio
 import base64
 import io
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.load import Answer, rate
+from benchmarks import load
+from benchmarks.load import Response, rate
 from benchmarks.peers import servers
 from benchmarks.peers.images import as_image, embedding_requests, numbers_of, shop_images
 from benchmarks.peers.measure import Meter, Window, check
@@ -58,10 +61,10 @@ def test_the_images_are_those_of_a_shop() -> None:
     assert 75_000 < sum(map(len, images)) / 64 < 90_000
 
 
-def answer(number: int, vectors: np.ndarray) -> Answer:
+def answer(number: int, vectors: np.ndarray) -> Response:
     data = [{"index": index, "embedding": each.tolist()} for index, each in enumerate(vectors)]
     # Answers may come in any order.
-    return Answer(0.0, 0.0, number, json.dumps({"data": data[::-1]}).encode())
+    return Response(0.0, 0.0, number, json.dumps({"data": data[::-1]}).encode())
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +96,34 @@ def test_an_answer_that_lacks_a_vector_is_refused(expected: np.ndarray) -> None:
         check(answer(1, expected[16:31]), 16, expected)
 
 
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Response each request of a connection by its own body."""
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            body = await reader.readexactly(int(head.split(b":")[-1]))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    writer.close()
+
+
+def test_each_answer_bears_the_number_of_its_request() -> None:
+    bodies = [b"%d" % (number**7) for number in range(40)]
+    requests = iter([[b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(each), each] for each in bodies])
+
+    async def answered() -> list[Response]:
+        found: list[Response] = []
+        async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            made = await load._connect(port, requests, 3, found)
+            await asyncio.gather(*(connection.closed for _, connection in made))
+        return found
+
+    found = asyncio.run(answered())
+    assert {answer.number: answer.body for answer in found} == dict(enumerate(bodies))
+    assert all(answer.seconds > 0 for answer in found)
+
+
 def test_a_rate_is_the_slope_of_all_answers() -> None:
-    assert rate([Answer(7 + moment / 4, 0, 0, b"") for moment in range(20)]) == pytest.approx(4)
+    assert rate([Response(7 + moment / 4, 0, 0, b"") for moment in range(20)]) == pytest.approx(4)
 
 
 def test_a_meter_counts_the_work_of_this_process_neither_for_the_server_nor_for_others() -> None:
@@ -105,7 +134,12 @@ def test_a_meter_counts_the_work_of_this_process_neither_for_the_server_nor_for_
 
 
 def a_run(server: str, images_per_s: float, cpu_ms: float = 5.0, bare: float = 50.0) -> Run:
-    return Run(server, {"16x1": Window(images_per_s, cpu_ms, 20.0, 0.9999, 0.05)}, 2.5, bare)
+    return Run(
+        server,
+        {"16x1": Window(images_per_s, cpu_ms, 20.0, 0.9999, 0.05)},
+        [("a", 2048.0), ("b", 512.0)],
+        bare,
+    )
 
 
 def test_figures_are_medians_over_the_turns() -> None:
