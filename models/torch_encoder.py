@@ -16,7 +16,7 @@ from models.colors import COLORS
 from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels, fingerprint
 from models.images import DRAFT_MARGIN, Decoded
-from models.preprocessing import Preprocessing
+from models.preprocessing import Preprocessing, read_jpeg
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
 """Dtype of activations by precision; with int8 only the large matrices are 8 bit."""
@@ -142,6 +142,8 @@ class DeviceBatches:
 class TorchEncoder(Encoder):
     """Runs the towers of any family."""
 
+    read_jpeg = staticmethod(read_jpeg)
+
     def __init__(self, config: EncoderConfig, towers: Towers, placement: Placement) -> None:
         """Run one image to learn the dimension, and describe the version."""
         self._preprocessing, self._placement = towers.preprocessing, placement
@@ -176,7 +178,8 @@ class TorchEncoder(Encoder):
 
     def preprocess(self, image: Decoded) -> Pixels:
         """Resize and crop an image as the checkpoint was trained."""
-        return self._preprocessing.apply(image.image, (image.height, image.width))
+        pixels = image.image if image.pixels is None else image.pixels
+        return self._preprocessing.apply(pixels, (image.height, image.width))
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run uint8 (n, 3, h, w) through the image tower; float32 (n, dimension), not normalized.
