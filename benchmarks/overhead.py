@@ -58,11 +58,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         checkpoint = write_checkpoint(Path(folder) / "checkpoint", **SMALL)
         settings = encoder_settings(checkpoint, threads=1)
-        stages = _alone(settings, loads, options.images)
-        processes = {} if options.alone else _served(Path(folder), settings, loads, options)
+        alone = {} if options.only == "service" else _alone(settings, loads, options.images)
+        processes = {} if options.only == "replica" else _served(Path(folder), settings, loads, options)
     _print("process", processes)
-    _print("stage of the encoder, without Serve", stages)
-    print(json.dumps({"processes": _named(processes), "stages": _named(stages)}))
+    _print("stage of the encoder, without Serve", alone)
+    print(json.dumps({"processes": _named(processes), "stages": _named(alone)}))
 
 
 def _served(
@@ -232,7 +232,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=640, help="images of each measurement (default: 640)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the service (default: 3)")
     parser.add_argument("--rest", type=float, default=5.0, help="seconds of rest")
-    parser.add_argument("--alone", action="store_true", help="measure the replica without Serve only")
+    parser.add_argument("--only", choices=("service", "replica"), help="measure one of the two only")
     parser.add_argument("loads", nargs="*", help="callers x images of a request, such as 16x1")
     return parser.parse_args()
 
