@@ -54,7 +54,7 @@ def main() -> None:
     options = _options()
     # The service is a child, which only an orderly end takes along.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit("ended by SIGTERM"))
-    loads = [tuple(map(int, load.split("x"))) for load in options.loads] or list(LOADS)
+    loads = [_load(text) for text in options.loads] or list(LOADS)
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         checkpoint = write_checkpoint(Path(folder) / "checkpoint", **SMALL)
         settings = encoder_settings(checkpoint, threads=1)
@@ -225,6 +225,11 @@ def _named(found: Mapping[Key, Mapping[str, float]]) -> dict[str, dict[str, floa
         f"{callers}x{size}": {key: round(value, 3) for key, value in ms.items()}
         for (callers, size), ms in found.items()
     }
+
+
+def _load(text: str) -> Key:
+    callers, size = map(int, text.split("x"))
+    return callers, size
 
 
 def _options() -> argparse.Namespace:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,12 +93,20 @@ class Encoder(ABC):
     info: EncoderInfo
     context_length = 0
     """Most tokens that the model reads of a text."""
-    read_jpeg: ClassVar[ReadJpeg | None] = None
-    """Reads those JPEGs of which nothing but the pixels counts, where it is faster than Pillow."""
 
-    def __init__(self, info: EncoderInfo, limits: ImageLimits, draft_target: int | None) -> None:
-        """`draft_target` is the side in pixels that images are resized to, or None to decode in full."""
+    def __init__(
+        self,
+        info: EncoderInfo,
+        limits: ImageLimits,
+        draft_target: int | None,
+        read_jpeg: ReadJpeg | None = None,
+    ) -> None:
+        """`draft_target` is the side in pixels that images are resized to, or None to decode in full.
+
+        `read_jpeg` reads those JPEGs of which nothing but the pixels counts, where it is faster than Pillow.
+        """
         self.info = info
+        self._read_jpeg = read_jpeg
         self._limits = limits
         self._draft_target = draft_target
 
@@ -136,7 +144,7 @@ class Encoder(ABC):
         data, box = (image.data, image.box) if isinstance(image, Cropped) else (image, None)
         until = time.monotonic() + _PATIENCE_S
         try:
-            with decoding(data, self._limits, self._draft_target, box, until, self.read_jpeg) as decoded:
+            with decoding(data, self._limits, self._draft_target, box, until, self._read_jpeg) as decoded:
                 return self.preprocess(decoded)
         except MemoryError:
             raise no_memory() from None

@@ -142,8 +142,6 @@ class DeviceBatches:
 class TorchEncoder(Encoder):
     """Runs the towers of any family."""
 
-    read_jpeg = staticmethod(read_jpeg)
-
     def __init__(self, config: EncoderConfig, towers: Towers, placement: Placement) -> None:
         """Run one image to learn the dimension, and describe the version."""
         self._preprocessing, self._placement = towers.preprocessing, placement
@@ -172,7 +170,7 @@ class TorchEncoder(Encoder):
             captions=_caption_version(config, towers),
         )
         target = max(towers.preprocessing.size) if config.draft else None
-        super().__init__(info, config.limits, target)
+        super().__init__(info, config.limits, target, read_jpeg)
         if config.compile and placement.device.type == "cuda":
             self._compile()
 

@@ -114,7 +114,7 @@ class SharedWorks:
                 self._cache.put(work.key, answer)
         work.answer(answer)
 
-    def leave(self, answers: Answers[Answer]) -> None:
+    def leave(self, answers: Answers[Any]) -> None:
         """Give up what nobody else waits for."""
         with self._lock:
             answers.is_wanted = False
@@ -125,7 +125,9 @@ class SharedWorks:
                     self._end(work)
 
     def count(self, hits: int, misses: int) -> None:
-        """Record inputs that were answered without the model, and those that were not."""
+        """Record inputs that were answered without the model, and those that were not, where a cache is used."""
+        if self._cache is None:
+            return
         CACHE_HITS.add(hits, model=self._model)
         CACHE_MISSES.add(misses, model=self._model)
 

@@ -81,16 +81,15 @@ class EncoderReplica:
                     probes.append(place)
                 else:
                     images.append((place, item))
-            tokens = TokenCount()
+            answered = self._answered(answers, images, self._images, self._embeddings)
             if texts or probes:
                 self._embed_texts(answers, texts)
-                vectors, tokens, *_ = await asyncio.gather(
-                    self._answered(answers, images, self._images, self._embeddings),
-                    self._count_tokens([text for _, text in texts]),
-                    *(self._answer_probe(answers, place) for place in probes),
+                counted = self._count_tokens([text for _, text in texts])
+                vectors, tokens, _ = await asyncio.gather(
+                    answered, counted, self._answer_probes(answers, probes)
                 )
             else:
-                vectors = await self._answered(answers, images, self._images, self._embeddings)
+                vectors, tokens = await answered, TokenCount()
         timings_ms = {"replica": (time.perf_counter() - started) * 1e3}
         return Encoded(self._encoder.info, vectors, timings_ms, tokens)
 
@@ -144,6 +143,9 @@ class EncoderReplica:
         """Look up and decode some images of a request, in a thread."""
         prepared = _Prepared()
         for place, image in images:
+            if not answers.is_wanted:
+                break
+            prepared.looked_up += 1
             work = None
             try:
                 found = shared.claim(image, answers, place)
@@ -184,8 +186,7 @@ class EncoderReplica:
             STAGE_SECONDS.observe(now_s - since_s, stage="preprocess", model=model)
             labels = {"vitrine.model": model}
             context.run(past_span, "preprocess", since_s, now_s, now_s, next(iter(kinds), None), **labels)
-        if not task.cancelled():
-            shared.count(count - misses, misses)
+        shared.count(prepared.looked_up - misses, misses)
 
     def _embed_texts(self, answers: Answers[Vector | VitrineError], texts: Sequence[tuple[int, str]]) -> None:
         try:
@@ -209,24 +210,26 @@ class EncoderReplica:
     async def _count_tokens(self, texts: Sequence[str]) -> TokenCount:
         return await run_in(self._decoders, self._encoder.count_tokens, texts) if texts else TokenCount()
 
-    async def _answer_probe(self, answers: Answers[Vector | VitrineError], place: int) -> None:
-        try:
-            answers.set(place, await self._probes.get(None))
-        except VitrineError as error:
-            answers.set(place, error)
+    async def _answer_probes(self, answers: Answers[Vector | VitrineError], places: Sequence[int]) -> None:
+        for place in places:
+            try:
+                answers.set(place, await self._probes.get(None))
+            except VitrineError as error:
+                answers.set(place, error)
 
     async def _probe(self) -> Vector:
         """Run the probe through the model itself, past the cache of embeddings."""
         answer = await self._images.submit(await run_in(self._decoders, self._encoder.decode, PROBE))
-        if isinstance(answer, VitrineError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
 
 @dataclass(slots=True)
 class _Prepared:
-    """Images of a request: answered by the cache, decoded, or failed."""
+    """Images of a request: answered by the cache, decoded, or failed; others wait for the work of another request."""
 
+    looked_up: int = 0
     held: list[tuple[int, Vector]] = field(default_factory=list)
     decoded: list[Work[Any, Any]] = field(default_factory=list)
     failed: list[tuple[Work[Any, Any], VitrineError]] = field(default_factory=list)
@@ -237,5 +240,5 @@ def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], val
         loop.call_soon_threadsafe(function, value)
 
 
-def _settle(shared: SharedWorks, doing: str, work: Work[Any, Any], outcome: object) -> None:
+def _settle(shared: SharedWorks, doing: str, work: Work[Any, Any], outcome: Any) -> None:
     shared.settle(work, expected(outcome, doing) if isinstance(outcome, Exception) else outcome)
