@@ -31,10 +31,12 @@ from benchmarks.load import send_all
 from benchmarks.served import encoder_settings
 from benchmarks.service import MODEL, serving
 from benchmarks.writes import Meter
+from core.errors import VitrineError
+from core.types import Vector
 from deployments.replicas import embedding_cache
 from deployments.replicas.encoder import EncoderReplica
 from models.config import EncoderConfig
-from models.encoder import Encoder
+from models.encoder import Encoder, Pixels
 from models.torch_encoder import TorchEncoder
 
 SMALL = {
@@ -144,7 +146,13 @@ def _alone(settings: Mapping[str, Any], loads: Sequence[Key], images: int) -> di
 def stages(settings: dict[str, Any], loads: Sequence[Key], images: int) -> dict[Key, dict[str, float]]:
     """Run a replica in this process, and count the processor time of its threads by stage."""
     spent: dict[str, float] = {}
+    batches: list[int] = []
     lock = threading.Lock()
+    encode_images = Encoder.encode_images
+
+    def sized(model: Encoder, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
+        batches.append(len(images))
+        return encode_images(model, images)
 
     def counted(stage: str, inner: str | None, function: Callable[..., Any]) -> Callable[..., Any]:
         """Count a function's time, less that of the stage inside it."""
@@ -165,6 +173,7 @@ def stages(settings: dict[str, Any], loads: Sequence[Key], images: int) -> dict[
 
     found = {}
     with ExitStack() as patches:
+        patches.enter_context(patch.object(Encoder, "encode_images", sized))
         for target, name, stage, inside in (
             (embedding_cache, "content_key", "cache key", None),
             (Encoder, "decode", "decode", None),
@@ -179,14 +188,17 @@ def stages(settings: dict[str, Any], loads: Sequence[Key], images: int) -> dict[
         for load in loads:
             runner.run(_call(replica, *load, WARM_UP))
             spent.clear()
+            batches.clear()
             began = time.perf_counter()
             loop_s, all_s = runner.run(_call(replica, *load, images))
             ms = {stage: seconds / images * 1e3 for stage, seconds in spent.items()}
             ms["event loop"] = loop_s / images * 1e3
             ms["handing over"] = all_s / images * 1e3 - sum(ms.values())
+            per_s = images / (time.perf_counter() - began)
             found[load] = ms | {
                 "all": all_s / images * 1e3,
-                "images/s": images / (time.perf_counter() - began),
+                "images/s": per_s,
+                "images a batch": images / len(batches),
             }
     return found
 
