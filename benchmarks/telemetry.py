@@ -80,7 +80,8 @@ def _search(part: Mapping[str, float]) -> dict[str, float]:
     """Add up the telemetry of a search by image, on its longest path and in all processes.
 
     In the gateway a request and two stages, `ensemble` and `hydrate`; in the ensemble a call, `fuse`, and of
-    each member `encode` and `search`; in each encoder a call, and four histograms, of a task of decoding and of a batch.
+    each member `encode` and `search`; in each encoder a call, a histogram of decoding,
+    and three of a batch.
     """
     member = 2 * part["stage"]
     encoder = part["call"] + 4 * part["histogram"]
