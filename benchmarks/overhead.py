@@ -31,10 +31,12 @@ from benchmarks.load import send_all
 from benchmarks.served import encoder_settings
 from benchmarks.service import MODEL, serving
 from benchmarks.writes import Meter
+from core.errors import VitrineError
+from core.types import Vector
 from deployments.replicas import embedding_cache
 from deployments.replicas.encoder import EncoderReplica
 from models.config import EncoderConfig
-from models.encoder import Encoder
+from models.encoder import Encoder, Pixels
 from models.torch_encoder import TorchEncoder
 
 SMALL = {
@@ -54,15 +56,15 @@ def main() -> None:
     options = _options()
     # The service is a child, which only an orderly end takes along.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit("ended by SIGTERM"))
-    loads = [tuple(map(int, load.split("x"))) for load in options.loads] or list(LOADS)
+    loads = [_load(text) for text in options.loads] or list(LOADS)
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         checkpoint = write_checkpoint(Path(folder) / "checkpoint", **SMALL)
         settings = encoder_settings(checkpoint, threads=1)
-        stages = _alone(settings, loads, options.images)
-        processes = {} if options.alone else _served(Path(folder), settings, loads, options)
+        alone = {} if options.only == "service" else _alone(settings, loads, options.images)
+        processes = {} if options.only == "replica" else _served(Path(folder), settings, loads, options)
     _print("process", processes)
-    _print("stage of the encoder, without Serve", stages)
-    print(json.dumps({"processes": _named(processes), "stages": _named(stages)}))
+    _print("stage of the encoder, without Serve", alone)
+    print(json.dumps({"processes": _named(processes), "stages": _named(alone)}))
 
 
 def _served(
@@ -144,7 +146,13 @@ def _alone(settings: Mapping[str, Any], loads: Sequence[Key], images: int) -> di
 def stages(settings: dict[str, Any], loads: Sequence[Key], images: int) -> dict[Key, dict[str, float]]:
     """Run a replica in this process, and count the processor time of its threads by stage."""
     spent: dict[str, float] = {}
+    batches: list[int] = []
     lock = threading.Lock()
+    encode_images = Encoder.encode_images
+
+    def sized(model: Encoder, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
+        batches.append(len(images))
+        return encode_images(model, images)
 
     def counted(stage: str, inner: str | None, function: Callable[..., Any]) -> Callable[..., Any]:
         """Count a function's time, less that of the stage inside it."""
@@ -165,6 +173,7 @@ def stages(settings: dict[str, Any], loads: Sequence[Key], images: int) -> dict[
 
     found = {}
     with ExitStack() as patches:
+        patches.enter_context(patch.object(Encoder, "encode_images", sized))
         for target, name, stage, inside in (
             (embedding_cache, "content_key", "cache key", None),
             (Encoder, "decode", "decode", None),
@@ -179,14 +188,17 @@ def stages(settings: dict[str, Any], loads: Sequence[Key], images: int) -> dict[
         for load in loads:
             runner.run(_call(replica, *load, WARM_UP))
             spent.clear()
+            batches.clear()
             began = time.perf_counter()
             loop_s, all_s = runner.run(_call(replica, *load, images))
             ms = {stage: seconds / images * 1e3 for stage, seconds in spent.items()}
             ms["event loop"] = loop_s / images * 1e3
             ms["handing over"] = all_s / images * 1e3 - sum(ms.values())
+            per_s = images / (time.perf_counter() - began)
             found[load] = ms | {
                 "all": all_s / images * 1e3,
-                "images/s": images / (time.perf_counter() - began),
+                "images/s": per_s,
+                "images a batch": images / len(batches),
             }
     return found
 
@@ -227,12 +239,17 @@ def _named(found: Mapping[Key, Mapping[str, float]]) -> dict[str, dict[str, floa
     }
 
 
+def _load(text: str) -> Key:
+    callers, size = map(int, text.split("x"))
+    return callers, size
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=640, help="images of each measurement (default: 640)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the service (default: 3)")
     parser.add_argument("--rest", type=float, default=5.0, help="seconds of rest")
-    parser.add_argument("--alone", action="store_true", help="measure the replica without Serve only")
+    parser.add_argument("--only", choices=("service", "replica"), help="measure one of the two only")
     parser.add_argument("loads", nargs="*", help="callers x images of a request, such as 16x1")
     return parser.parse_args()
 

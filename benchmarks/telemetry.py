@@ -80,10 +80,11 @@ def _search(part: Mapping[str, float]) -> dict[str, float]:
     """Add up the telemetry of a search by image, on its longest path and in all processes.
 
     In the gateway a request and two stages, `ensemble` and `hydrate`; in the ensemble a call, `fuse`, and of
-    each member `encode` and `search`; in each encoder a call, `preprocess`, and three histograms of a batch.
+    each member `encode` and `search`; in each encoder a call, a histogram of decoding,
+    and three of a batch.
     """
     member = 2 * part["stage"]
-    encoder = part["call"] + part["stage"] + 3 * part["histogram"]
+    encoder = part["call"] + 4 * part["histogram"]
     shared = part["request"] + part["call"] + 3 * part["stage"]
     return {"search": shared + member + encoder, "search_in_all": shared + MEMBERS * (member + encoder)}
 

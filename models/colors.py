@@ -25,15 +25,23 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
     A profile is ignored if it is damaged, too large or for another color space than the image's.
     """
-    profile = image.info.get("icc_profile")
-    has_profile = isinstance(profile, bytes) and len(profile) <= _MOST_PROFILE_BYTES
-    transform = _transform(profile if has_profile else b"", image.mode)
+    transform = _transform(_profile(image), image.mode)
     if transform is None:
         return to_rgb(image)
     pixels = image if image.mode in ("CMYK", "LAB") else to_rgb(image)
     if transform.input_mode == "L":
         pixels = pixels.getchannel(0)
     return ImageCms.applyTransform(pixels, transform, inPlace=pixels.mode == "RGB") or pixels
+
+
+def is_srgb(image: Image.Image) -> bool:
+    """Return whether the colors of an RGB image, which need not be loaded, are sRGB as they are."""
+    return _transform(_profile(image), image.mode) is None
+
+
+def _profile(image: Image.Image) -> bytes:
+    profile = image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) and len(profile) <= _MOST_PROFILE_BYTES else b""
 
 
 @lru_cache(maxsize=8)

@@ -105,11 +105,12 @@ class EncoderConfig(Config):
         "(benchmarks/README.md); a GPU may gain from more.",
     )
     batch_wait_timeout_s: float = Field(
-        0.002,
+        0.02,
         ge=0,
         le=1,
-        description="How long an input waits for others to form a batch while the model is idle, in seconds. "
-        "Under load, batches fill while the model is busy.",
+        description="How long a decoded image waits, while the model is idle, for images that are being decoded "
+        "already, in seconds. Where there are none it waits for nothing. Under load, batches fill while the model "
+        "is busy.",
     )
     cache_max_bytes: int = Field(
         32 * 2**20,

@@ -34,7 +34,7 @@ from core.errors import (
 )
 from core.types import Captioned, Cropped, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
 from models.config import EncoderConfig
-from models.images import Decoded, ImageLimits, decoding, no_memory
+from models.images import Decoded, ImageLimits, ReadJpeg, decoding, no_memory
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -94,9 +94,19 @@ class Encoder(ABC):
     context_length = 0
     """Most tokens that the model reads of a text."""
 
-    def __init__(self, info: EncoderInfo, limits: ImageLimits, draft_target: int | None) -> None:
-        """`draft_target` is the side in pixels that images are resized to, or None to decode in full."""
+    def __init__(
+        self,
+        info: EncoderInfo,
+        limits: ImageLimits,
+        draft_target: int | None,
+        read_jpeg: ReadJpeg | None = None,
+    ) -> None:
+        """`draft_target` is the side in pixels that images are resized to, or None to decode in full.
+
+        `read_jpeg` reads those JPEGs of which nothing but the pixels counts, where it is faster than Pillow.
+        """
         self.info = info
+        self._read_jpeg = read_jpeg
         self._limits = limits
         self._draft_target = draft_target
 
@@ -134,7 +144,7 @@ class Encoder(ABC):
         data, box = (image.data, image.box) if isinstance(image, Cropped) else (image, None)
         until = time.monotonic() + _PATIENCE_S
         try:
-            with decoding(data, self._limits, self._draft_target, box, until) as decoded:
+            with decoding(data, self._limits, self._draft_target, box, until, self._read_jpeg) as decoded:
                 return self.preprocess(decoded)
         except MemoryError:
             raise no_memory() from None

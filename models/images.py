@@ -3,11 +3,13 @@
 The ingress loads this module, so it imports no model library.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import pillow_heif
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from pydantic import Field
 
@@ -15,7 +17,7 @@ from core.concurrency import WeightedSemaphore
 from core.config import Config
 from core.errors import InputTooLarge, InvalidImage, Overloaded, VitrineError
 from core.types import Box
-from models.colors import to_srgb
+from models.colors import is_srgb, to_srgb
 from models.lenient import open_image, with_end
 
 # One thread a file, as in every other format; the pixels of a thumbnail inside are never taken for the image's.
@@ -65,6 +67,12 @@ class Decoded:
     image: Image.Image
     width: float
     height: float
+    pixels: NDArray[np.uint8] | None = None
+    """The same pixels, (height, width, 3), where a `ReadJpeg` has read them; Pillow then reads them when asked."""
+
+
+ReadJpeg = Callable[[bytes], NDArray[np.uint8]]
+"""Decodes a JPEG file to RGB, (height, width, 3); raises anything where it cannot."""
 
 
 def crop(decoded: Decoded, box: Box) -> Decoded:
@@ -142,20 +150,37 @@ def decoding(
     target: int | None = None,
     box: Box | None = None,
     until: float | None = None,
+    read_jpeg: ReadJpeg | None = None,
 ) -> Iterator[Decoded]:
     """Decode the first frame to RGB in sRGB: upright by EXIF, transparency on white, cut to the box.
 
     `target` is the side in pixels that the caller resizes to. With it, a larger JPEG may come back reduced by 2,
     4 or 8 (DCT scaling), its box never below three times the target. The pixels count as in flight during the
     block and are freed after it. The same thread may not decode another image in the block. `until` and what it
-    raises are those of `inspect_image`.
+    raises are those of `inspect_image`. `read_jpeg` reads those JPEGs of which nothing but the pixels counts.
     """
     with _opened(data, limits, until) as image:
-        decoded = _decode(image, target, box)
+        pixels = _read_plain(data, image, target, read_jpeg) if read_jpeg and box is None else None
+        decoded = _decode(image, target, box) if pixels is None else Decoded(image, *image.size, pixels)
         try:
             yield decoded
         finally:
             decoded.image.close()
+
+
+def _read_plain(
+    data: bytes, image: ImageFile.ImageFile, target: int | None, read_jpeg: ReadJpeg
+) -> NDArray[np.uint8] | None:
+    """Read a JPEG that needs no reduction, rotation or conversion of colors; None for any other file."""
+    if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) in _UPRIGHT or not is_srgb(image):
+        return None
+    if target is not None and _reduction(image, DRAFT_MARGIN * target, None) > 1:
+        return None
+    try:
+        pixels = read_jpeg(data)
+    except Exception:  # Pillow decides what is damaged, and says so
+        return None
+    return pixels if pixels.shape == (image.height, image.width, 3) else None
 
 
 def _decode(image: ImageFile.ImageFile, target: int | None, box: Box | None) -> Decoded:
@@ -186,7 +211,15 @@ def _decode(image: ImageFile.ImageFile, target: int | None, box: Box | None) -> 
 
 
 def _reduce(image: Image.Image, target: int, box: Box | None) -> int:
-    """Set a JPEG to decode at a fraction of its size that leaves the box `target` pixels a side; returns the divisor.
+    """Set a JPEG to decode at a fraction of its size, and return the divisor, 1 for any other file."""
+    reduction, before = _reduction(image, target, box), image.width
+    if reduction > 1:
+        image.draft(image.mode, (image.width // reduction, image.height // reduction))
+    return reduction if image.width < before else 1
+
+
+def _reduction(image: Image.Image, target: int, box: Box | None) -> int:
+    """Return the divisor of a JPEG's size that leaves the box `target` pixels a side.
 
     Where the divisor does not divide a side, the remainder must lie at its end.
     """
@@ -198,9 +231,7 @@ def _reduce(image: Image.Image, target: int, box: Box | None) -> int:
         is_exact = not any(side % reduction for side in image.size)
         is_enough = width * shares[0] >= target and height * shares[1] >= target
         if is_enough and (is_exact or orientation in _FROM_THE_CORNER):
-            before = image.width
-            image.draft(image.mode, (width, height))
-            return reduction if image.width < before else 1
+            return reduction
     return 1
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torchvision.transforms.v2.functional as functional
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -21,6 +22,8 @@ from models.encoder import Pixels
 Rgb = tuple[float, float, float]
 Size = tuple[int, int]
 
+_RGB = 3
+"""Mode of torchvision's decoder."""
 _LARGEST_WASTE = 8
 """An image whose resized side exceeds the crop by this factor is cropped before it is resized."""
 
@@ -30,6 +33,19 @@ def _on_device(values: Rgb, device: torch.device) -> Tensor:
     """Copy three values once, as (1, 3, 1, 1): a copy from pageable memory makes the GPU's queue wait."""
     with torch.inference_mode(False):
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
+
+
+def read_jpeg(data: bytes) -> NDArray[np.uint8]:
+    """Decode a JPEG file to RGB, (height, width, 3): Pillow's pixels without its two copies of them.
+
+    Raises:
+        RuntimeError: the file is damaged or cut off.
+    """
+    file = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    # The operator itself, for torchvision 0.29 deprecates the function around it and warns at each call. Where a
+    # later release has no operator, Pillow reads the file, as it does all that this refuses.
+    pixels: Tensor = torch.ops.image.decode_jpeg(file, _RGB, False)
+    return pixels.permute(1, 2, 0).numpy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +73,22 @@ class Preprocessing:
         """Return all settings as JSON values, for the fingerprint."""
         return asdict(self)
 
-    def apply(self, image: Image.Image, span: tuple[float, float] | None = None) -> Pixels:
-        """Resize and crop an RGB image; uint8 (3, crop height, crop width).
+    def apply(
+        self, image: Image.Image | NDArray[np.uint8], span: tuple[float, float] | None = None
+    ) -> Pixels:
+        """Resize and crop an RGB image, or its pixels (height, width, 3); uint8 (3, crop height, crop width).
 
         `span` is the height and width of the content where it ends within a pixel.
         """
-        span = span or (image.height, image.width)
+        if span is None:
+            span = (image.height, image.width) if isinstance(image, Image.Image) else image.shape[:2]
         height, width = self._resized(*span)
         if max(height / self.crop[0], width / self.crop[1]) > _LARGEST_WASTE:
-            return self._apply_to_panorama(image, span, (height, width))
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+            page = image if isinstance(image, Image.Image) else Image.fromarray(image)
+            return self._apply_to_panorama(page, span, (height, width))
+        # An array is copied only where it comes from Pillow, whose memory is read-only.
+        array = np.array(image) if isinstance(image, Image.Image) else image
+        pixels = torch.from_numpy(array).permute(2, 0, 1)
         resized = self._resize(pixels, span, (height, width))
         return np.ascontiguousarray(self._center(resized).numpy())
 

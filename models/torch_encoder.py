@@ -16,7 +16,7 @@ from models.colors import COLORS
 from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels, fingerprint
 from models.images import DRAFT_MARGIN, Decoded
-from models.preprocessing import Preprocessing
+from models.preprocessing import Preprocessing, read_jpeg
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
 """Dtype of activations by precision; with int8 only the large matrices are 8 bit."""
@@ -170,13 +170,14 @@ class TorchEncoder(Encoder):
             captions=_caption_version(config, towers),
         )
         target = max(towers.preprocessing.size) if config.draft else None
-        super().__init__(info, config.limits, target)
+        super().__init__(info, config.limits, target, read_jpeg)
         if config.compile and placement.device.type == "cuda":
             self._compile()
 
     def preprocess(self, image: Decoded) -> Pixels:
         """Resize and crop an image as the checkpoint was trained."""
-        return self._preprocessing.apply(image.image, (image.height, image.width))
+        pixels = image.image if image.pixels is None else image.pixels
+        return self._preprocessing.apply(pixels, (image.height, image.width))
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run uint8 (n, 3, h, w) through the image tower; float32 (n, dimension), not normalized.

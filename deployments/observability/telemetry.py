@@ -251,13 +251,23 @@ def mark_failed(span: Span, kind: str) -> None:
     span.set_attribute("error.type", kind)
 
 
-def past_span(name: str, began_s: float, ended_s: float, now_s: float, **attributes: str | int) -> None:
-    """Make a span of past work. The times are of one clock, which shows `now_s` now."""
+def past_span(
+    name: str,
+    began_s: float,
+    ended_s: float,
+    now_s: float,
+    error: str | None = None,
+    **attributes: str | int,
+) -> None:
+    """Make a span of past work, `error` its type where it failed. The times are of one clock: `now_s` is now."""
     if not trace.get_current_span().is_recording():
         return
     now_ns = time.time_ns()
     began_ns, ended_ns = (now_ns - round((now_s - at) * 1e9) for at in (began_s, ended_s))
-    _tracer.start_span(name, attributes=attributes, start_time=began_ns).end(ended_ns)
+    past = _tracer.start_span(name, attributes=attributes, start_time=began_ns)
+    if error is not None:
+        mark_failed(past, error)
+    past.end(ended_ns)
 
 
 def trace_id() -> str | None:

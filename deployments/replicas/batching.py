@@ -1,4 +1,4 @@
-"""Batches that gather across requests while the model is busy, with their metrics and spans."""
+"""Batches that gather across requests, and the answers of a request whose inputs go through them."""
 
 import asyncio
 import math
@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from core.concurrency import start_shared
 from core.errors import ModelUnavailable, VitrineError
@@ -18,22 +18,74 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 
-@dataclass(slots=True)
-class _Waiting(Generic[Input, Output]):
-    """An input; the times are of the loop's clock."""
+class Answers(Generic[Output]):
+    """Answers to the inputs of one request, with one future for all of them. Belongs to its event loop."""
+
+    def __init__(self, count: int) -> None:
+        """Wait for so many answers."""
+        self._values: list[Output | None] = [None] * count
+        self._left = count
+        self._all = asyncio.get_running_loop().create_future()
+        self.works: list[Work[Any, Output]] = []
+        """What the answers come from, of inputs that were not answered at once."""
+        self.is_wanted = True
+        """False once the caller has gone."""
+
+    def set(self, place: int, answer: Output) -> None:
+        """Answer the input at this place."""
+        self._values[place] = answer
+        self._left -= 1
+        if not self._left and not self._all.done():
+            self._all.set_result(None)
+
+    async def all(self, model: str) -> list[Output]:
+        """Return all answers in input order, and make the spans of their batches in the caller's context.
+
+        A span lasts from the first input to the last: one a request says the same as one an input.
+        """
+        try:
+            if self._left:
+                await self._all
+            return cast(list[Output], self._values)
+        finally:
+            now_s = asyncio.get_running_loop().time()
+            begun = [work for work in self.works if work.begun_s <= now_s]
+            if begun:
+                since_s, begun_s = min(work.since_s for work in begun), min(work.begun_s for work in begun)
+                past_span("queue", since_s, begun_s, now_s, **{"vitrine.model": model})
+                past_span("forward", begun_s, now_s, now_s, **{"vitrine.model": model})
+
+
+@dataclass(eq=False, slots=True)
+class Work(Generic[Input, Output]):
+    """An input, and the places of the answers that wait for it; the times are of the loop's clock."""
 
     item: Input
-    answer: asyncio.Future[Output]
-    since_s: float
+    waiters: list[tuple[Answers[Output], int]] = field(default_factory=list)
+    key: bytes | None = None
+    """Hash of the version and the content, where the answer is shared."""
+    since_s: float = math.inf
     begun_s: float = math.inf
+
+    def answer(self, answer: Output) -> None:
+        """Answer all who wait."""
+        for answers, place in self.waiters:
+            answers.set(place, answer)
+
+
+def answer_waiters(work: Work[Any, Output], answer: Output) -> None:
+    """Answer all who wait for a work."""
+    work.answer(answer)
 
 
 class Batches(Generic[Input, Output]):
-    """Runs a function on batches of inputs that arrive one by one, each awaited by its own caller.
+    """Runs a function on batches of inputs that arrive one by one or in groups.
 
     Inputs that come while the function is busy make up the next batch, up to the largest size. Serve's own
     `serve.batch` closes a batch a fixed time after its first input, however long that batch must then wait. Under
     load its batches stay small, and small batches cost two to three times as much per image.
+
+    While the function is idle, a batch waits for those inputs alone that are known to be on their way.
     """
 
     def __init__(
@@ -45,71 +97,86 @@ class Batches(Generic[Input, Output]):
         thread: Executor,
         wait_s: float,
         model: str,
+        settle: Callable[[Work[Input, Any], Any], None] = answer_waiters,
     ) -> None:
-        """`run` answers a batch in order, in `thread`; an input waits at most `wait_s` for others."""
-        self._run, self._thread = run, thread
+        """`run` answers a batch in order, in `thread`; an input waits at most `wait_s` for those expected.
+
+        `settle` gets each answer; what `run` raises is the answer to all of its batch.
+        """
+        self._run, self._thread, self._settle = run, thread, settle
         self._max_size, self._wait_s = max_size, wait_s
         self._model, self._kind = model, kind
-        self._queue: deque[_Waiting[Input, Output]] = deque()
-        self._full = asyncio.Event()
+        self._queue: deque[Work[Input, Any]] = deque()
+        self._expected = 0
+        self._ready = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self.failed_in_a_row = 0
         """Last batches in which the model answered no input. What is wrong with an input does not count."""
 
-    async def submit(self, item: Input) -> Output:
-        """Return the function's answer to this input; raises what the function raised for the batch."""
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting[Input, Output](item, loop.create_future(), loop.time())
-        self._queue.append(waiting)
-        if len(self._queue) >= self._max_size:
-            self._full.set()
-        if self._work is None or self._work.done():
+    def expect(self, count: int) -> None:
+        """Have batches wait for so many inputs, each of which `add` reports when it comes or turns out not to."""
+        self._expected += count
+
+    def add(self, works: Sequence[Work[Input, Any]], expected: int = 0) -> None:
+        """Queue works, and no longer expect so many."""
+        self._expected -= expected
+        now_s = asyncio.get_running_loop().time()
+        for work in works:
+            work.since_s = now_s
+            self._queue.append(work)
+        if self._is_ready():
+            self._ready.set()
+        if self._queue and (self._work is None or self._work.done()):
             self._work = start_shared(self._run_all())
+
+    async def submit(self, item: Input) -> Output | Exception:
+        """Return the function's answer to one input, or what it raised for the batch."""
+        answers = Answers[Output | Exception](1)
+        work = Work(item, [(answers, 0)])
+        answers.works.append(work)
+        self.add([work])
         try:
-            return await waiting.answer
+            (answer,) = await answers.all(self._model)
+            return answer
         finally:
-            now_s = loop.time()
-            if waiting.begun_s <= now_s:
-                # Here, in the context of the request; the batch belongs to none.
-                past_span("queue", waiting.since_s, waiting.begun_s, now_s, **{"vitrine.model": self._model})
-                past_span("forward", waiting.begun_s, now_s, now_s, **{"vitrine.model": self._model})
+            work.waiters.clear()
+
+    def _is_ready(self) -> bool:
+        return not self._expected or len(self._queue) >= self._max_size
 
     async def _run_all(self) -> None:
         while self._queue:
-            if len(self._queue) < self._max_size:
-                self._full.clear()
+            if not self._is_ready():
+                self._ready.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(self._queue[0].since_s + self._wait_s):
-                        await self._full.wait()
+                        await self._ready.wait()
             if batch := self._take():
                 await self._run_one(batch)
 
-    def _take(self) -> list[_Waiting[Input, Output]]:
-        batch: list[_Waiting[Input, Output]] = []
+    def _take(self) -> list[Work[Input, Any]]:
+        batch: list[Work[Input, Any]] = []
         while self._queue and len(batch) < self._max_size:
-            waiting = self._queue.popleft()
-            # The caller may have gone.
-            if not waiting.answer.done():
-                batch.append(waiting)
+            work = self._queue.popleft()
+            # The callers may have gone.
+            if work.waiters:
+                batch.append(work)
         return batch
 
-    async def _run_one(self, batch: list[_Waiting[Input, Output]]) -> None:
+    async def _run_one(self, batch: list[Work[Input, Any]]) -> None:
         loop = asyncio.get_running_loop()
         begun_s = loop.time()
         for each in batch:
             each.begun_s = begun_s
         outcomes: Sequence[object]
         try:
-            answers = await loop.run_in_executor(self._thread, self._run, [each.item for each in batch])
-            outcomes = answers
-            for each, answer in zip(batch, answers, strict=True):
-                if not each.answer.done():
-                    each.answer.set_result(answer)
+            outcomes = await loop.run_in_executor(self._thread, self._run, [each.item for each in batch])
+            if len(outcomes) != len(batch):
+                raise ValueError(f"{len(outcomes)} answers to {len(batch)} inputs")
         except Exception as error:  # raised where the callers wait
             outcomes = [error] * len(batch)
-            for each in batch:
-                if not each.answer.done():
-                    each.answer.set_exception(error)
+        for each, outcome in zip(batch, outcomes, strict=True):
+            self._settle(each, outcome)
         self._record(outcomes, batch[0].since_s, begun_s, loop.time())
 
     def _record(self, outcomes: Sequence[object], since_s: float, begun_s: float, ended_s: float) -> None:

@@ -1,16 +1,16 @@
 """Cache of the most recently used embeddings of one model version, bounded by bytes."""
 
-import asyncio
 import hashlib
+import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from core.errors import VitrineError
 from core.types import Cropped, EncoderInfo, EncoderInput, Vector
 from deployments.observability.metrics import CACHE_HITS, CACHE_MISSES
+from deployments.replicas.batching import Answers, Work
 
 
 def content_key(fingerprint: str, item: EncoderInput) -> bytes:
@@ -67,55 +67,70 @@ class EmbeddingCache:
 
 
 Answer = Vector | VitrineError
-Embed = Callable[[EncoderInput], Awaitable[Answer]]
 
 
-@dataclass(slots=True)
-class _Running:
-    """One input that is being embedded, and the number of callers that wait for it."""
+class SharedWorks:
+    """Embeddings of one model version: those in the cache, and the work under way. Errors are never cached.
 
-    work: asyncio.Future[Answer]
-    waiting: int = 0
+    Content that is embedded already is joined, so it reaches the model once. Any thread may call this.
+    """
 
+    def __init__(self, info: EncoderInfo, max_bytes: int) -> None:
+        """With no bytes nothing is kept and nothing is joined."""
+        self._fingerprint, self._model = info.fingerprint, info.name
+        self._cache = EmbeddingCache(max_bytes, info.dimension) if max_bytes else None
+        self._running: dict[bytes, Work[Any, Answer]] = {}
+        self._lock = threading.Lock()
 
-class CachedEmbeddings:
-    """Embeddings of one model version, from the cache where it holds them. Errors are never cached."""
+    def claim(
+        self, item: EncoderInput, answers: Answers[Answer], place: int
+    ) -> Vector | Work[Any, Answer] | None:
+        """Return the vector that is held, or new work that the caller must do, with the input as its item.
 
-    def __init__(self, info: EncoderInfo, max_bytes: int, embed: Embed) -> None:
-        self._fingerprint = info.fingerprint
-        self._cache = EmbeddingCache(max_bytes, info.dimension)
-        self._embed = embed
-        self._running: dict[bytes, _Running] = {}
-        self._model = info.name
+        None means that nothing is to be done: other work will answer, or the caller has gone.
+        """
+        key = None if self._cache is None else content_key(self._fingerprint, item)
+        with self._lock:
+            if not answers.is_wanted:
+                return None
+            if key is not None and self._cache is not None:
+                if (held := self._cache.get(key)) is not None:
+                    return held
+                if (running := self._running.get(key)) is not None:
+                    running.waiters.append((answers, place))
+                    answers.works.append(running)
+                    return None
+            work = Work[Any, Answer](item, [(answers, place)], key)
+            answers.works.append(work)
+            if key is not None:
+                self._running[key] = work
+            return work
 
-    async def embed(self, item: EncoderInput) -> Answer:
-        """Return the model's answer, or its earlier one to the same content."""
-        if isinstance(item, str):
-            key = content_key(self._fingerprint, item)
-        else:
-            key = await asyncio.to_thread(content_key, self._fingerprint, item)
-        if (held := self._cache.get(key)) is not None:
-            CACHE_HITS.add(model=self._model)
-            return held
-        if key in self._running:
-            CACHE_HITS.add(model=self._model)
-        else:
-            CACHE_MISSES.add(model=self._model)
-            self._running[key] = _Running(asyncio.ensure_future(self._embed_and_keep(key, item)))
-        running = self._running[key]
-        running.waiting += 1
-        try:
-            # A caller that goes away must not cancel the work for the others.
-            return await asyncio.shield(running.work)
-        finally:
-            running.waiting -= 1
-            if not running.waiting:
-                # Removed first, so that no new caller joins canceled work.
-                del self._running[key]
-                running.work.cancel()
+    def settle(self, work: Work[Any, Answer], answer: Answer) -> None:
+        """Keep the answer, and give it to all who wait; in the event loop."""
+        with self._lock:
+            self._end(work)
+            if self._cache is not None and work.key is not None and not isinstance(answer, VitrineError):
+                self._cache.put(work.key, answer)
+        work.answer(answer)
 
-    async def _embed_and_keep(self, key: bytes, item: EncoderInput) -> Answer:
-        answer = await self._embed(item)
-        if not isinstance(answer, VitrineError):
-            self._cache.put(key, answer)
-        return answer
+    def leave(self, answers: Answers[Any]) -> None:
+        """Give up what nobody else waits for."""
+        with self._lock:
+            answers.is_wanted = False
+            for work in answers.works:
+                work.waiters[:] = [each for each in work.waiters if each[0] is not answers]
+                if not work.waiters:
+                    # So that no new caller joins work that nobody does.
+                    self._end(work)
+
+    def count(self, hits: int, misses: int) -> None:
+        """Record inputs that were answered without the model, and those that were not, where a cache is used."""
+        if self._cache is None:
+            return
+        CACHE_HITS.add(hits, model=self._model)
+        CACHE_MISSES.add(misses, model=self._model)
+
+    def _end(self, work: Work[Any, Answer]) -> None:
+        if work.key is not None and self._running.get(work.key) is work:
+            del self._running[work.key]

@@ -2,18 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, TypeVar
 
 from core.concurrency import TtlCache, run_in
 from core.errors import ModelUnavailable, VitrineError, expected
-from core.telemetry import Stage
 from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
-from deployments.observability.telemetry import called, start_telemetry
-from deployments.replicas.batching import Batches
+from deployments.observability.metrics import ERRORS, STAGE_SECONDS
+from deployments.observability.telemetry import called, error_type, past_span, start_telemetry
+from deployments.replicas.batching import Answers, Batches, Work
 from deployments.replicas.dependencies import wait_for
-from deployments.replicas.embedding_cache import CachedEmbeddings
+from deployments.replicas.embedding_cache import SharedWorks
 from models.config import EncoderConfig
 from models.encoder import Pixels, load_encoder
 
@@ -21,13 +24,18 @@ DEAD_BATCHES = 3
 """Failed batches in a row, of images, texts or captions, after which a replica asks to be replaced."""
 PROBE_TTL_S = 5.0
 """Time to live of a probe's answer. Readiness needs no key, so it must not take much of the model's time."""
+IMAGES_A_TASK = 4
+"""Most images of a request that one task hashes and decodes: handing over a task costs a tenth of an image."""
+Image = tuple[int, ImageInput]
+"""An image and its place in the request."""
+T = TypeVar("T")
 
 
 class EncoderReplica:
     """Serves one model.
 
-    Images are decoded as they arrive, each in a thread. So decoding overlaps with the forward pass of the batch
-    before, and a broken image never joins a batch. One thread owns the model.
+    Images are decoded as they arrive, in threads. So decoding overlaps with the forward pass of the batch before,
+    and a broken image never joins a batch. One thread owns the model.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -36,9 +44,7 @@ class EncoderReplica:
         # torch keeps the CUDA graphs of a compiled model by thread, so the thread that runs it loads it.
         load = partial(wait_for, partial(load_encoder, config))
         self._encoder = self._model_thread.submit(load).result()
-        self._embed = self._encode_one
-        if config.cache_max_bytes:
-            self._embed = CachedEmbeddings(self._encoder.info, config.cache_max_bytes, self._encode_one).embed
+        self._decode_threads = config.decode_threads
         self._decoders = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
         self._probes = TtlCache[None, Vector](lambda _: self._probe(), PROBE_TTL_S)
         batches = partial(
@@ -46,9 +52,19 @@ class EncoderReplica:
         )
         size, captions = config.max_batch_size, config.captions.max_batch_size if config.captions else 1
         model = self._encoder
-        self._images: Batches[Pixels, Vector | VitrineError] = batches(model.encode_images, "image", size)
-        self._texts: Batches[str, Vector | VitrineError] = batches(model.encode_texts, "text", size)
-        self._captions: Batches[Pixels, str | VitrineError] = batches(model.caption, "caption", captions)
+        self._embeddings = SharedWorks(model.info, config.cache_max_bytes)
+        self._uncached = SharedWorks(model.info, 0)
+        embedded = partial(_settle, self._embeddings, f"encoding with {config.name}")
+        captioned = partial(_settle, self._uncached, f"captioning with {config.name}")
+        self._images: Batches[Pixels, Vector | VitrineError] = batches(
+            model.encode_images, "image", size, settle=embedded
+        )
+        self._texts: Batches[str, Vector | VitrineError] = batches(
+            model.encode_texts, "text", size, settle=embedded
+        )
+        self._captions: Batches[Pixels, str | VitrineError] = batches(
+            model.caption, "caption", captions, settle=captioned
+        )
 
     async def describe(self) -> EncoderInfo:
         """Return the version that this replica runs."""
@@ -58,8 +74,24 @@ class EncoderReplica:
         """Embed images and texts; each input succeeds or fails alone, in input order."""
         started = time.perf_counter()
         with called("encode", self._encoder.info.name, len(inputs)):
-            answers = asyncio.gather(*(self._embed_or_probe(item) for item in inputs))
-            vectors, tokens = await asyncio.gather(answers, self._count_tokens(inputs))
+            answers = Answers[Vector | VitrineError](len(inputs))
+            images, texts, probes = list[Image](), list[tuple[int, str]](), list[int]()
+            for place, item in enumerate(inputs):
+                if isinstance(item, str):
+                    texts.append((place, item))
+                elif item == PROBE:
+                    probes.append(place)
+                else:
+                    images.append((place, item))
+            answered = self._answered(answers, images, self._images, self._embeddings)
+            if texts or probes:
+                self._embed_texts(answers, texts)
+                counted = self._count_tokens([text for _, text in texts])
+                vectors, tokens, _ = await asyncio.gather(
+                    answered, counted, self._answer_probes(answers, probes)
+                )
+            else:
+                vectors, tokens = await answered, TokenCount()
         timings_ms = {"replica": (time.perf_counter() - started) * 1e3}
         return Encoded(self._encoder.info, vectors, timings_ms, tokens)
 
@@ -72,8 +104,9 @@ class EncoderReplica:
         self._encoder.caption([])
         started = time.perf_counter()
         with called("caption", self._encoder.info.name, len(images)):
-            texts = await asyncio.gather(*(self._caption_one(data) for data in images))
-        return Captioned(self._encoder.info, list(texts), {"replica": (time.perf_counter() - started) * 1e3})
+            answers = Answers[str | VitrineError](len(images))
+            texts = await self._answered(answers, list(enumerate(images)), self._captions, self._uncached)
+        return Captioned(self._encoder.info, texts, {"replica": (time.perf_counter() - started) * 1e3})
 
     async def check_health(self) -> None:
         """Fail when the model has stopped answering, as after a GPU error; Serve then replaces the replica."""
@@ -81,42 +114,133 @@ class EncoderReplica:
         if failed >= DEAD_BATCHES:
             raise ModelUnavailable(f"the model failed on {failed} batches in a row")
 
-    async def _count_tokens(self, inputs: Sequence[EncoderInput]) -> TokenCount:
-        texts = [item for item in inputs if isinstance(item, str)]
+    async def _answered(
+        self,
+        answers: Answers[T],
+        images: Sequence[Image],
+        batches: Batches[Pixels, T],
+        shared: SharedWorks,
+    ) -> list[T]:
+        """Bring the images into batches, and return all answers of the request."""
+        loop = asyncio.get_running_loop()
+        size = min(IMAGES_A_TASK, -(-len(images) // self._decode_threads)) or 1
+        batches.expect(len(images))
+        tasks = []
+        for start in range(0, len(images), size):
+            some, context = images[start : start + size], copy_context()
+            task = self._decoders.submit(context.run, self._prepare, answers, some, shared)
+            done = partial(self._prepared, answers, len(some), batches, shared, context, loop.time())
+            task.add_done_callback(partial(_call_in, loop, done))
+            tasks.append(task)
+        try:
+            return await answers.all(self._encoder.info.name)
+        except asyncio.CancelledError:
+            shared.leave(answers)
+            for task in tasks:
+                # What has not begun never runs.
+                task.cancel()
+            raise
+
+    def _prepare(self, answers: Answers[Any], images: Sequence[Image], shared: SharedWorks) -> "_Prepared":
+        """Look up and decode some images of a request, in a thread."""
+        prepared = _Prepared()
+        for place, image in images:
+            if not answers.is_wanted:
+                break
+            prepared.looked_up += 1
+            work = None
+            try:
+                found = shared.claim(image, answers, place)
+                if isinstance(found, Work):
+                    work = found
+                    work.item = self._encoder.decode(image)
+                    prepared.decoded.append(work)
+                elif found is not None:
+                    prepared.held.append((place, found))
+            except Exception as error:
+                failure = expected(error, f"preparing an image for {self._encoder.info.name}")
+                prepared.failed.append((work or Work(image, [(answers, place)]), failure))
+        return prepared
+
+    def _prepared(
+        self,
+        answers: Answers[Any],
+        count: int,
+        batches: Batches[Pixels, Any],
+        shared: SharedWorks,
+        context: Context,
+        since_s: float,
+        task: "Future[_Prepared]",
+    ) -> None:
+        """Pass on what a thread has prepared, in the event loop."""
+        prepared = _Prepared() if task.cancelled() else task.result()
+        batches.add([work for work in prepared.decoded if work.waiters], expected=count)
+        for place, vector in prepared.held:
+            answers.set(place, vector)
+        model = self._encoder.info.name
+        kinds = [error_type(error) for _, error in prepared.failed]
+        for work, error in prepared.failed:
+            shared.settle(work, error)
+        for kind in kinds:
+            ERRORS.add(stage="preprocess", model=model, type=kind)
+        if misses := len(prepared.decoded) + len(prepared.failed):
+            now_s = asyncio.get_running_loop().time()
+            STAGE_SECONDS.observe(now_s - since_s, stage="preprocess", model=model)
+            labels = {"vitrine.model": model}
+            context.run(past_span, "preprocess", since_s, now_s, now_s, next(iter(kinds), None), **labels)
+        shared.count(prepared.looked_up - misses, misses)
+
+    def _embed_texts(self, answers: Answers[Vector | VitrineError], texts: Sequence[tuple[int, str]]) -> None:
+        try:
+            if "text" not in self._encoder.info.modalities:
+                # Refused here, so that it takes no place in a batch and counts as no error of the model.
+                self._encoder.encode_texts([])
+        except VitrineError as refusal:
+            for place, _ in texts:
+                answers.set(place, refusal)
+            return
+        works = []
+        for place, text in texts:
+            found = self._embeddings.claim(text, answers, place)
+            if isinstance(found, Work):
+                works.append(found)
+            elif found is not None:
+                answers.set(place, found)
+        self._embeddings.count(len(texts) - len(works), len(works))
+        self._texts.add(works)
+
+    async def _count_tokens(self, texts: Sequence[str]) -> TokenCount:
         return await run_in(self._decoders, self._encoder.count_tokens, texts) if texts else TokenCount()
 
-    async def _embed_or_probe(self, item: EncoderInput) -> Vector | VitrineError:
-        if item != PROBE:
-            return await self._embed(item)
-        try:
-            return await self._probes.get(None)
-        except VitrineError as error:
-            return error
+    async def _answer_probes(self, answers: Answers[Vector | VitrineError], places: Sequence[int]) -> None:
+        for place in places:
+            try:
+                answers.set(place, await self._probes.get(None))
+            except VitrineError as error:
+                answers.set(place, error)
 
     async def _probe(self) -> Vector:
         """Run the probe through the model itself, past the cache of embeddings."""
-        answer = await self._encode_one(PROBE)
-        if isinstance(answer, VitrineError):
+        answer = await self._images.submit(await run_in(self._decoders, self._encoder.decode, PROBE))
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def _encode_one(self, item: EncoderInput) -> Vector | VitrineError:
-        try:
-            if isinstance(item, str):
-                if "text" not in self._encoder.info.modalities:
-                    # Refused here, so that it takes no place in a batch and counts as no error of the model.
-                    self._encoder.encode_texts([item])
-                return await self._texts.submit(item)
-            return await self._images.submit(await self._decode(item))
-        except Exception as error:
-            return expected(error, f"encoding with {self._encoder.info.name}")
 
-    async def _caption_one(self, data: bytes) -> str | VitrineError:
-        try:
-            return await self._captions.submit(await self._decode(data))
-        except Exception as error:
-            return expected(error, f"captioning with {self._encoder.info.name}")
+@dataclass(slots=True)
+class _Prepared:
+    """Images of a request: answered by the cache, decoded, or failed; others wait for the work of another request."""
 
-    async def _decode(self, image: ImageInput) -> Pixels:
-        with Stage("preprocess", self._encoder.info.name):
-            return await run_in(self._decoders, self._encoder.decode, image)
+    looked_up: int = 0
+    held: list[tuple[int, Vector]] = field(default_factory=list)
+    decoded: list[Work[Any, Any]] = field(default_factory=list)
+    failed: list[tuple[Work[Any, Any], VitrineError]] = field(default_factory=list)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], value: T) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function, value)
+
+
+def _settle(shared: SharedWorks, doing: str, work: Work[Any, Any], outcome: Any) -> None:
+    shared.settle(work, expected(outcome, doing) if isinstance(outcome, Exception) else outcome)

@@ -20,22 +20,15 @@ _AGENT_PORTS = (
 )
 
 
-_DASHBOARD_MODULES = ("JobHead", "StateHead", "ReportHead")
-"""Modules of the dashboard: they take jobs, read their logs, and name the ports of metrics."""
-
-
 def start_ray(**options: Any) -> Any:
     """Start a Ray cluster on this machine, with `options` of `ray.init`; returns its context."""
-    with agent_ports(_DASHBOARD_MODULES) as ports:
+    with agent_ports() as ports:
         return ray.init(address="local", _metrics_export_port=ports["metrics_export_port"], **options)
 
 
 @contextmanager
-def agent_ports(dashboard_modules: Sequence[str] = ()) -> Iterator[dict[str, int]]:
+def agent_ports() -> Iterator[dict[str, int]]:
     """Assign ports to the agents of a node that starts in the block; yields them by name.
-
-    The node's dashboard has only `dashboard_modules`, or all by default. Each is a process of 20 MB, and Ray has no
-    setting for them.
 
     Agents that choose ports themselves have 15 s each, whatever is configured; then the raylet aborts (Ray 2.60),
     as it does where two nodes start at once on few cores. `ray.init` has no options for these ports, and no start
@@ -47,16 +40,10 @@ def agent_ports(dashboard_modules: Sequence[str] = ()) -> Iterator[dict[str, int
     def started(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
         if process_type == ray_constants.PROCESS_TYPE_RAYLET:
             command = [*command, f"--dashboard_agent_listen_port={ports['dashboard_agent_listen_port']}"]
-        # A node without a dashboard starts the same process, with a list of its own.
-        elif (
-            process_type == ray_constants.PROCESS_TYPE_DASHBOARD
-            and dashboard_modules
-            and not any(each.startswith("--modules-to-load") for each in command)
-        ):
-            command = [*command, f"--modules-to-load={','.join(dashboard_modules)}"]
         return start(command, process_type, *args, **options)
 
-    parameter.RayParams, services.start_ray_process = partial(params, **ports), started
+    # No cluster that starts here has a cloud to ask for nodes, and the autoscaler's process takes 50 MB.
+    parameter.RayParams, services.start_ray_process = partial(params, no_monitor=True, **ports), started
     try:
         yield ports
     finally:

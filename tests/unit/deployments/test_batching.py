@@ -12,7 +12,7 @@ import pytest
 
 from core.errors import Internal, InvalidImage, InvalidInput, ModelUnavailable
 from deployments.observability.metrics import BATCH_SIZE, ERRORS, STAGE_SECONDS
-from deployments.replicas.batching import Batches
+from deployments.replicas.batching import Answers, Batches, Work
 from tests.support.telemetry import RecordedMetrics, Spans
 
 pytestmark = pytest.mark.anyio
@@ -88,31 +88,58 @@ async def test_what_comes_while_the_function_is_busy_makes_one_batch(
     assert doubling.batches == [[0], [1, 2, 3, 4, 5, 6]]
 
 
-async def test_a_full_batch_does_not_wait(batches: Make) -> None:
+async def test_a_full_batch_does_not_wait_for_what_is_expected(batches: Make) -> None:
     made, started = batches(3, 30), time.monotonic()
+    made.expect(1)
     await asyncio.gather(*(made.submit(n) for n in range(3)))
     assert time.monotonic() - started < 25
 
 
-async def test_an_input_alone_waits_no_longer_than_said(
+async def test_an_input_waits_no_longer_than_said_for_one_that_does_not_come(
     batches: Make, doubling: Doubling, recorded: RecordedMetrics
 ) -> None:
-    started = time.monotonic()
-    assert await batches(3, 0.05).submit(1) == 2
+    made, started = batches(3, 0.05), time.monotonic()
+    made.expect(1)
+    assert await made.submit(1) == 2
     assert 0.04 < time.monotonic() - started < 25
     assert doubling.batches == [[1]]
     assert recorded.of(STAGE_SECONDS, stage="queue")[0] >= 0.04
 
 
+async def test_an_input_waits_for_nothing_where_none_is_expected(
+    batches: Make, recorded: RecordedMetrics
+) -> None:
+    started = time.monotonic()
+    assert await batches(3, 30).submit(1) == 2
+    assert time.monotonic() - started < 25
+    assert len(recorded.of(STAGE_SECONDS, stage="queue")) == 1
+
+
+async def test_a_batch_gathers_all_that_is_expected_and_not_what_turns_out_not_to_come(
+    batches: Make, doubling: Doubling
+) -> None:
+    made, answers = batches(8, 30), Answers[int](3)
+    made.expect(4)
+    for place, number in enumerate((5, 6, 7)):
+        work = Work(number, [(answers, place)])
+        made.add([work], expected=1)
+        await asyncio.sleep(0)
+        assert not doubling.batches, "the batch was closed while an input was on its way"
+    made.add([], expected=1)
+    assert await answers.all("tested") == [10, 12, 14]
+    assert doubling.batches == [[5, 6, 7]]
+
+
 async def test_a_batch_that_raises_fails_its_own_inputs_only(batches: Make) -> None:
     made = batches(2, 0.01)
-    answers = await asyncio.gather(*(made.submit(n) for n in (1, -1, 3)), return_exceptions=True)
+    answers = await asyncio.gather(*(made.submit(n) for n in (1, -1, 3)))
     assert [type(answer) for answer in answers] == [InvalidInput, InvalidInput, int]
     assert await made.submit(5) == 10
 
 
 async def test_an_input_whose_caller_has_gone_is_left_out(batches: Make, doubling: Doubling) -> None:
-    made = batches(2, 0.05)
+    made = batches(3, 0.05)
+    made.expect(1)
     gone, staying = (asyncio.create_task(made.submit(n)) for n in (1, 2))
     await asyncio.sleep(0)
     gone.cancel()
@@ -126,7 +153,7 @@ async def outcomes(answer: Callable[[Sequence[int]], Any], count: int) -> tuple[
     with ThreadPoolExecutor(1) as thread:
         made = Batches[int, Any](answer, "image", count, thread=thread, wait_s=0.01, model="blip2")
         async with asyncio.timeout(30):
-            found = await asyncio.gather(*(made.submit(n) for n in range(count)), return_exceptions=True)
+            found = await asyncio.gather(*(made.submit(n) for n in range(count)))
         return list(found), made.failed_in_a_row
 
 
@@ -168,8 +195,14 @@ def test_an_input_of_a_traced_request_has_a_span_of_its_wait_and_of_its_pass(
     spans = Spans(monkeypatch)
     # One time of day for both, whatever time passes between them.
     monkeypatch.setattr("deployments.observability.telemetry.time", SimpleNamespace(time_ns=lambda: 10**18))
+
+    async def wait_in_vain() -> None:
+        made = batches(2, 0.05)
+        made.expect(1)
+        await made.submit(1)
+
     with spans.root():
-        asyncio.run(batches(2, 0.05).submit(1))
+        asyncio.run(wait_in_vain())
     queue, forward = spans.ended["queue"], spans.ended["forward"]
     assert queue.attributes == forward.attributes == {"vitrine.model": "tested"}
     assert queue.start_time is not None

@@ -15,6 +15,7 @@ from PIL import Image
 from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
 from core.telemetry import current_request_id
 from core.types import PROBE
+from deployments.observability.metrics import CACHE_HITS, STAGE_SECONDS
 from deployments.observability.telemetry import as_request
 from deployments.replicas import encoder as replicas
 from deployments.replicas.encoder import DEAD_BATCHES, EncoderReplica
@@ -22,6 +23,7 @@ from models.config import CaptionConfig, EncoderConfig
 from models.encoder import Encoder
 from models.images import Decoded
 from tests.support.image_files import file
+from tests.support.telemetry import RecordedMetrics
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 10
@@ -35,9 +37,18 @@ def colored(color: str) -> bytes:
     return file(Image.new("RGB", (30, 20), color), "PNG")
 
 
+def replica_config() -> EncoderConfig:
+    return EncoderConfig(name="tested", family="fake", max_batch_size=4)
+
+
 @pytest.fixture
 def replica() -> EncoderReplica:
-    return EncoderReplica(EncoderConfig(name="tested", family="fake", max_batch_size=4))
+    return EncoderReplica(replica_config())
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordedMetrics:
+    return RecordedMetrics(monkeypatch)
 
 
 async def test_the_next_images_are_decoded_while_the_model_is_busy(
@@ -166,7 +177,7 @@ async def test_text_for_a_model_that_reads_none_takes_no_place_in_a_batch(
     blind = replace(replica._encoder.info, modalities=("image",))
     monkeypatch.setattr(replica._encoder, "info", blind)
     monkeypatch.setattr(replica._encoder, "forward_texts", partial(Encoder.forward_texts, replica._encoder))
-    monkeypatch.setattr(replica._texts, "submit", never)
+    monkeypatch.setattr(replica._texts, "_run", never)
     (answer,) = (await replica.encode(["red"])).vectors
     assert isinstance(answer, UnsupportedModality)
 
@@ -239,3 +250,79 @@ async def test_images_of_all_requests_share_batches_and_fail_alone(
 async def test_a_replica_without_captions_refuses_the_call() -> None:
     with pytest.raises(UnsupportedModality, match="tested writes no captions"):
         await captioning(None).caption([png(1)])
+
+
+class Held:
+    """Decoding that stands until it is let go; counts the images that it began with."""
+
+    def __init__(self, replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go_on = list[bytes](), threading.Event()
+        self._decode = replica._encoder.decode
+        monkeypatch.setattr(replica._encoder, "decode", self)
+
+    def __call__(self, image: bytes) -> NDArray[np.uint8]:
+        self.begun.append(image)
+        assert self.go_on.wait(PATIENCE_S)
+        return self._decode(image)
+
+    async def wait_for(self, count: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.begun) < count:
+                await asyncio.sleep(0.001)
+
+
+async def test_what_is_decoded_at_once_makes_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = EncoderReplica(
+        EncoderConfig(name="tested", family="fake", decode_threads=2, batch_wait_timeout_s=1)
+    )
+    forward, sizes = replica._encoder.forward, list[int]()
+    monkeypatch.setattr(replica._encoder, "forward", lambda batch: sizes.append(len(batch)) or forward(batch))
+    held = Held(replica, monkeypatch)
+    calls = [asyncio.create_task(replica.encode([png(number)])) for number in range(9)]
+    await held.wait_for(2)
+    held.go_on.set()
+    await asyncio.gather(*calls)
+    assert sizes == [9]
+
+
+async def test_images_of_one_request_share_tasks_and_equal_ones_are_decoded_once(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch, recorded: RecordedMetrics
+) -> None:
+    decode, decoded = replica._encoder.decode, list[bytes]()
+    monkeypatch.setattr(replica._encoder, "decode", lambda image: decoded.append(image) or decode(image))
+    inputs = [png(number % 10) for number in range(20)] + [b"no image"]
+    vectors = (await replica.encode(inputs)).vectors
+    assert isinstance(vectors[20], InvalidImage)
+    # 21 images in tasks of four, and one record a task.
+    assert len(recorded.of(STAGE_SECONDS, stage="preprocess", model="tested")) <= 6
+    assert sum(recorded.of(CACHE_HITS, model="tested")) == 10
+    other = EncoderReplica(replica_config())
+    for place in range(20):
+        found, alone = vectors[place], (await other.encode([inputs[place]])).vectors[0]
+        assert isinstance(found, np.ndarray)
+        assert isinstance(alone, np.ndarray)
+        assert np.array_equal(found, alone)
+    assert sorted(decoded) == sorted({*inputs})
+    await replica.encode(inputs[:10])
+    assert len(decoded) == 11
+
+
+async def test_images_of_a_caller_that_goes_away_are_not_decoded_and_others_get_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replica = EncoderReplica(EncoderConfig(name="tested", family="fake", decode_threads=1))
+    held = Held(replica, monkeypatch)
+    gone = asyncio.create_task(replica.encode([png(number) for number in range(12)]))
+    await held.wait_for(1)
+    staying = asyncio.create_task(replica.encode([png(3), png(40)]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.wait([gone])
+    held.go_on.set()
+    answers = (await staying).vectors
+    assert gone.cancelled()
+    assert all(isinstance(each, np.ndarray) for each in answers)
+    # The one that had begun, and those of the caller that stayed.
+    assert held.begun == [png(0), png(3), png(40)]
+    # Nothing is expected any more, so nobody waits.
+    assert replica._images._expected == 0
