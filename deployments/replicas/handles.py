@@ -156,6 +156,9 @@ class DeploymentHandle:
 
 
 SCALE_TTL_S = 2.0
+NOTED_TTL_S = 10.0
+"""Time between two questions for the deployment that gives an encoder's answers. Each question reads the state of all
+applications, which holds the interpreter's lock for tens of milliseconds on two busy cores."""
 SCALE_TIMEOUT_S = 5.0
 """Time for Serve's controller to answer. Without an answer an encoder counts as running."""
 _SERVING = ("RUNNING", "PENDING_MIGRATION")
@@ -287,7 +290,7 @@ class HandleEncoder:
 
     def _remember(self, info: EncoderInfo) -> None:
         now_s = time.monotonic()
-        if self._scale is not None and (info != self._info or now_s >= self._noted_at + SCALE_TTL_S):
+        if self._scale is not None and (info != self._info or now_s >= self._noted_at + NOTED_TTL_S):
             # In the background, so that no search waits for Serve's controller.
             self._deployed_at, self._noted_at = None, now_s
             self._note = start_shared(self._complete(info, self._scale(self.name)))
