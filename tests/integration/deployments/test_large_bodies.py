@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 import numpy as np
+import pybase64
 import pytest
 from PIL import Image
 
@@ -62,7 +63,7 @@ async def test_json_and_base64_are_read_in_the_threads_for_bodies(
     threads: list[str] = []
     assert (await client.put("/v1/products/small", json={"images": [SMALL]})).is_success
     monkeypatch.setattr(requests, "parse", noted(requests.parse, threads))
-    monkeypatch.setattr(base64, "b64decode", noted(base64.b64decode, threads))
+    monkeypatch.setattr(pybase64, "b64decode", noted(pybase64.b64decode, threads))
     answer = await client.request(method, path, json=body)
     assert answer.is_success, answer.text
     assert len(threads) >= 2
