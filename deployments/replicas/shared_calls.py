@@ -3,8 +3,8 @@
 A call of Serve takes more processor time than a small image does. So where calls are under way, images wait for a
 moment and go together.
 
-Serve scales a deployment by the number of its calls. So each request that shares a call is counted as if it had its
-own. For that this module holds private names of Ray Serve 2.60.
+Serve scales a deployment by the number of its calls, which by default it counts at handles. So each request that
+shares a call is counted as if it had its own. For that this module holds private names of Ray Serve 2.60.
 """
 
 import asyncio
