@@ -1,12 +1,11 @@
 """Conversions of domain types to the response schemas that several routes share."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from core import types
 from core.search import SearchResult
-from vitrine.schemas.products import Product
+from vitrine.schemas.products import Product, ProductImage
 from vitrine.schemas.search import ModelUsed, SearchHit, SearchResponse
 
 
@@ -16,17 +15,41 @@ def rounded(timings_ms: Mapping[str, float]) -> dict[str, float]:
 
 
 def product_response(product: types.Product) -> Product:
-    """Convert a product."""
-    fields = asdict(product)
-    for image in fields["images"]:
-        image["url"] = f"/v1/images/{image['image_id']}"
-    return Product.model_validate(fields)
+    """Convert a product; field by field, for `dataclasses.asdict` took a third of a search's time in the gateway."""
+    return Product(
+        product_id=product.product_id,
+        title=product.title,
+        description=product.description,
+        attributes=dict(product.attributes),
+        images=[_image(image) for image in product.images],
+        revision=product.revision,
+        created_at=product.created_at,
+        updated_at=product.updated_at,
+    )
+
+
+def _image(image: types.ProductImage) -> ProductImage:
+    return ProductImage(
+        image_id=image.image_id,
+        url=f"/v1/images/{image.image_id}",
+        media_type=image.media_type,
+        width=image.width,
+        height=image.height,
+        bytes=image.bytes,
+        revision=image.revision,
+        caption=image.caption,
+    )
 
 
 def search_response(found: SearchResult, request_id: str) -> SearchResponse:
     """Convert a page of results."""
     results = [
-        SearchHit(product=product_response(found.products[hit.product_id]), **asdict(hit))
+        SearchHit(
+            product_id=hit.product_id,
+            score=hit.score,
+            image_id=hit.image_id,
+            product=product_response(found.products[hit.product_id]),
+        )
         for hit in found.hits
     ]
     return SearchResponse(results=results, request_id=request_id, **search_details(found))

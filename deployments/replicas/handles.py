@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from core.search import ENSEMBLE, SearchQuery, SearchResult
 from core.telemetry import Stage
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
 from deployments.http.middleware import within_deadline
+from deployments.replicas.shared_calls import SharedCalls
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class DeploymentHandle:
         self._app_name = app_name
         self._deployment = deployment
         self._deadline_s = deadline_s
-        self._handle: Any = None
+        self.serve_handle: Any = None
         self._methods: dict[str, Any] = {}
 
     async def call(self, method: str, *args: object) -> Any:
@@ -84,19 +86,26 @@ class DeploymentHandle:
             DeadlineExceeded: the call took too long.
             Internal: the replica raised anything else; the log holds the traceback.
         """
-        limit_s = within_deadline(self._deadline_s)
-        try:
-            async with asyncio.timeout(limit_s):
+        async with self.in_time():
+            try:
                 try:
                     return await self._call_once(method, *args)
                 except _ReplicaLost as lost:
                     logger.info("retrying a call of %s: %s", self._app_name, lost)
                     return await self._call_once(method, *args)
+            except _ReplicaLost as lost:
+                logger.warning("%s failed: %s", self._app_name, lost)
+                raise ModelUnavailable(f"{self._app_name} is not available") from lost
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """End the block by DeadlineExceeded at the deadline of a call that begins now."""
+        limit_s = within_deadline(self._deadline_s)
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
         except TimeoutError:
             raise DeadlineExceeded(f"{self._app_name} did not answer within {limit_s:.3g} s") from None
-        except _ReplicaLost as lost:
-            logger.warning("%s failed: %s", self._app_name, lost)
-            raise ModelUnavailable(f"{self._app_name} is not available") from lost
 
     async def _call_once(self, method: str, *args: object) -> Any:
         response = (await self._method(method)).remote(*args)
@@ -114,10 +123,10 @@ class DeploymentHandle:
             raise self._meaning(error) from None
 
     async def _method(self, method: str) -> Any:
-        if self._handle is None:
+        if self.serve_handle is None:
             try:
                 # In a thread, since it blocks until the controller answers.
-                self._handle = await asyncio.to_thread(
+                self.serve_handle = await asyncio.to_thread(
                     serve.get_deployment_handle, self._deployment, app_name=self._app_name
                 )
             except Exception as error:  # no code of ours runs there, so Serve is away
@@ -125,7 +134,7 @@ class DeploymentHandle:
                 raise _ReplicaLost(f"no handle: {type(error).__name__}") from error
         if method not in self._methods:
             # Serve makes a new handle for each access of a method.
-            self._methods[method] = getattr(self._handle, method)
+            self._methods[method] = getattr(self.serve_handle, method)
         return self._methods[method]
 
     def _meaning(self, error: Exception) -> Exception:
@@ -147,6 +156,9 @@ class DeploymentHandle:
 
 
 SCALE_TTL_S = 2.0
+NOTED_TTL_S = 10.0
+"""Time between two questions for the deployment that gives an encoder's answers. Each question reads the state of all
+applications, which holds the interpreter's lock for tens of milliseconds on two busy cores."""
 SCALE_TIMEOUT_S = 5.0
 """Time for Serve's controller to answer. Without an answer an encoder counts as running."""
 _SERVING = ("RUNNING", "PENDING_MIGRATION")
@@ -226,6 +238,7 @@ class HandleEncoder:
         """
         self.name = name
         self._replicas = DeploymentHandle(name, "Encoder", deadline_s)
+        self._shared = SharedCalls(self._replicas)
         self._scale = scale
         self._starts = starts
         self._index_schema = index_schema
@@ -249,7 +262,11 @@ class HandleEncoder:
     async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
         """Embed images and texts on some replica."""
         with Stage("encode", self.name):
-            encoded: Encoded = await self._replicas.call("encode", list(inputs))
+            encoded: Encoded
+            if len(inputs) == 1 and not isinstance(inputs[0], str):
+                encoded = await self._shared.encode(inputs[0])
+            else:
+                encoded = await self._replicas.call("encode", list(inputs))
         encoded = replace(encoded, info=self._indexed(encoded.info))
         self._remember(encoded.info)
         return encoded
@@ -273,7 +290,7 @@ class HandleEncoder:
 
     def _remember(self, info: EncoderInfo) -> None:
         now_s = time.monotonic()
-        if self._scale is not None and (info != self._info or now_s >= self._noted_at + SCALE_TTL_S):
+        if self._scale is not None and (info != self._info or now_s >= self._noted_at + NOTED_TTL_S):
             # In the background, so that no search waits for Serve's controller.
             self._deployed_at, self._noted_at = None, now_s
             self._note = start_shared(self._complete(info, self._scale(self.name)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import tempfile
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 import numpy as np
+import pybase64
 import pytest
 from PIL import Image
 
@@ -62,7 +64,7 @@ async def test_json_and_base64_are_read_in_the_threads_for_bodies(
     threads: list[str] = []
     assert (await client.put("/v1/products/small", json={"images": [SMALL]})).is_success
     monkeypatch.setattr(requests, "parse", noted(requests.parse, threads))
-    monkeypatch.setattr(base64, "b64decode", noted(base64.b64decode, threads))
+    monkeypatch.setattr(pybase64, "b64decode", noted(pybase64.b64decode, threads))
     answer = await client.request(method, path, json=body)
     assert answer.is_success, answer.text
     assert len(threads) >= 2
@@ -77,6 +79,21 @@ async def test_a_small_body_is_parsed_at_once(
     monkeypatch.setattr(requests, "parse", noted(requests.parse, threads))
     assert (await client.put("/v1/products/p", json={"images": [SMALL]})).is_success
     assert threads == [threading.current_thread().name]
+
+
+@pytest.mark.anyio
+async def test_a_photo_in_a_form_stays_in_memory(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_file: object) -> None:
+        raise AssertionError("the file went to disk")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", refuse)
+    noise = np.random.default_rng(1).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
+    photo = file(Image.fromarray(noise))
+    assert len(photo) > 2 * 2**20
+    answer = await client.post("/v1/embed/fake", files={"image": ("photo.png", photo)})
+    assert answer.is_success, answer.text
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 786_431, 786_432, 786_433, 2_000_000])

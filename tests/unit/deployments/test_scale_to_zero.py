@@ -37,6 +37,7 @@ class Served:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(handles, "INFO_TTL_S", -1.0)
         monkeypatch.setattr(handles, "SCALE_TTL_S", 0.0)
+        monkeypatch.setattr(handles, "NOTED_TTL_S", 0.0)
         self.scale, self.replicas, self.reports = Scale(), Replicas(), 0
         self.encoder = HandleEncoder("model", 5, self.report, starts=False)
         monkeypatch.setattr(self.encoder, "_replicas", self.replicas)
@@ -218,7 +219,7 @@ def test_what_another_deployment_said_is_not_reported(served: Served, deployed_a
 def test_work_asks_serve_for_the_deployment_once_in_a_while(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handles, "SCALE_TTL_S", 60.0)
+    monkeypatch.setattr(handles, "NOTED_TTL_S", 60.0)
     for _ in range(5):
         served.work()
     assert served.reports == 1
