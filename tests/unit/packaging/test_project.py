@@ -3,7 +3,6 @@
 import ast
 import re
 import sys
-import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
@@ -13,9 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.codebase import LAYERS, ROOT, files
+from tests.support.project import EXTRAS, PROJECT, declared, pins
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = PROJECT["optional-dependencies"]
 SERVICE = {name.split("/")[0] for name in LAYERS} - {"vitrine"}
 OURS = {*SERVICE, "vitrine", "tests", "benchmarks", "k8s"}
 BROUGHT = {
@@ -30,17 +28,6 @@ INSTALLS = {
     "server": (tuple(sorted(SERVICE)), ("server",)),
     "test": (("tests", "benchmarks", "k8s"), ("server", "test")),
 }
-
-
-def declared(*extras: str) -> dict[str, Requirement]:
-    """The direct requirements of an install, by name."""
-    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
-    return {canonicalize_name(each.name): each for each in map(Requirement, lines)}
-
-
-def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text().split()
-    return {canonicalize_name(name): pinned for name, _, pinned in (line.partition("==") for line in lines)}
 
 
 def imported(path: Path, *, at_import_time: bool = False) -> Iterator[str]:
