@@ -82,6 +82,20 @@ def test_every_direct_requirement_is_pinned_within_its_bounds(extra: str) -> Non
         assert requirement.specifier.contains(pinned[name]), f"{requirement}, but {pinned[name]} is pinned"
 
 
+@pytest.mark.parametrize("extra", ["", "server", "s3", "gcs", "azure"])
+def test_every_requirement_of_users_has_a_lower_bound(extra: str) -> None:
+    own = [Requirement(line) for line in (EXTRAS[extra] if extra else PROJECT["dependencies"])]
+    assert [str(each) for each in own if not any(part.operator == ">=" for part in each.specifier)] == []
+
+
+def test_packages_whose_private_attributes_are_used_have_an_upper_bound_with_its_reason() -> None:
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    for name in ("ray", "pymilvus", "milvus-lite"):
+        assert any(part.operator == "<" for part in declared("server")[name].specifier)
+        (at,) = [at for at, line in enumerate(lines) if re.match(rf' *"{name}[\[><]', line)]
+        assert "private attributes" in lines[at - 1]
+
+
 def test_packages_are_pinned_once_and_in_order() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     names = [canonicalize_name(line.partition("==")[0]) for line in lines]
