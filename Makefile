@@ -83,9 +83,9 @@ LOWEST_VENV := .venv-lowest
 test-lowest: setup ## unit tests on the oldest versions that pyproject.toml admits
 	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) $(LOWEST_VENV)
 	$(BIN)/uv pip install --quiet --python $(LOWEST_VENV) --resolution lowest-direct --editable '.[server]'
-# The tools of the tests come as new as they fit; what is there already stays.
+# The tools of the tests come as new as they fit; what is there already stays. Old versions warn of what is new.
 	$(BIN)/uv pip install --quiet --python $(LOWEST_VENV) --editable '.[server,test]'
-	$(LOWEST_VENV)/bin/python -m pytest -q -m 'not slow' -p no:xdist tests/unit $(TEST_OPTIONS)
+	$(LOWEST_VENV)/bin/python -m pytest -q -m 'not slow' -p no:xdist -W default --disable-warnings tests/unit $(TEST_OPTIONS)
 
 lint: setup ## ruff, mypy and, where npm is at hand, the checks of the page's JavaScript
 	$(BIN)/ruff check .
