@@ -6,15 +6,15 @@ MILVUS_VENV := .venv-milvus
 CLIENTS_VENV := .venv-clients
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-unit-with-models test-unit-without-models test-random lint generate clean
+.PHONY: help setup demo test test-integration test-lowest test-all-pythons test-unit test-unit-with-models test-unit-without-models test-random lint generate clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv with pinned versions
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; say where it is with make PYTHON=…" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed; say where it is with make PYTHON=…" >&2; exit 1; }
 	@mkdir -p $(VENV) && date +%s > $(VENV)/.began
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
@@ -67,6 +67,27 @@ test-unit-with-models:
 test-unit-without-models:
 	@$(UNIT) tests/unit $(UNIT_WITH_MODELS:%=--ignore %) $(TEST_OPTIONS)
 
+test-integration: setup $(MILVUS_VENV)/.installed $(CLIENTS_VENV)/.installed ## tests that start databases and servers, without Ray's services
+	$(IN_TWO) tests/integration $(TEST_OPTIONS)
+
+# In environments of their own, which stay: each takes as much disk as .venv.
+PYTHONS := 3.11 3.12 3.13
+test-all-pythons: setup ## unit tests on each Python at hand
+	@for version in $(PYTHONS); do \
+	  if ! python$$version -c '' 2>/dev/null; then echo "Python $$version is not at hand" >&2; continue; fi; \
+	  $(BIN)/uv venv --quiet --allow-existing --python python$$version .venv-python$$version && \
+	  $(BIN)/uv pip install --quiet --python .venv-python$$version --constraint constraints.txt --editable '.[server,test]' && \
+	  .venv-python$$version/bin/python -m pytest -q -m 'not slow' -p no:xdist tests/unit $(TEST_OPTIONS) || exit 1; \
+	done
+
+LOWEST_VENV := .venv-lowest
+test-lowest: setup ## unit tests on the oldest versions that pyproject.toml admits
+	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) $(LOWEST_VENV)
+	$(BIN)/uv pip install --quiet --python $(LOWEST_VENV) --resolution lowest-direct --editable '.[server]'
+# The tools of the tests come as new as they fit; what is there already stays. Old versions warn of what is new.
+	$(BIN)/uv pip install --quiet --python $(LOWEST_VENV) --editable '.[server,test]'
+	$(LOWEST_VENV)/bin/python -m pytest -q -m 'not slow' -p no:xdist -W default --disable-warnings tests/unit $(TEST_OPTIONS)
+
 lint: setup ## ruff, mypy and, where npm is at hand, the checks of the page's JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -89,4 +110,4 @@ generate: setup ## what is made from code and configuration: manifests, tables i
 	$(BIN)/python -m benchmarks.scale docs/scale.md
 
 clean: ## remove environments and the demo's data
-	rm -rf $(VENV) $(MILVUS_VENV) $(CLIENTS_VENV) node_modules .demo
+	rm -rf $(VENV) .venv-* node_modules .demo

@@ -1,7 +1,6 @@
 """What pymilvus and Milvus Lite keep private is used in one module each, and only of the version that was tried."""
 
 import inspect
-import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,10 +9,11 @@ from milvus_lite.db import MilvusLite
 from milvus_lite.engine.collection import Collection
 from milvus_lite.search.filter import eval as filter_evaluation
 from milvus_lite.storage.wal import WAL
-from packaging.requirements import Requirement
 from pymilvus import MilvusClient
 from pymilvus.client.grpc_handler import GrpcHandler
 from pymilvus.decorators import retry_on_rpc_failure
+
+from tests.support.project import declared
 
 ROOT = Path(__file__).parents[3]
 TRIED = {"pymilvus": "3.0.2", "milvus-lite": "3.2.2"}
@@ -35,8 +35,7 @@ def test_the_installed_version_is_the_one_that_was_tried(package: str) -> None:
 
 @pytest.mark.parametrize("package", TRIED)
 def test_no_later_minor_version_is_allowed(package: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (bounds,) = [each for each in map(Requirement, project["dependencies"]) if each.name == package]
+    bounds = declared("server")[package]
     major, minor, _ = TRIED[package].split(".")
     assert TRIED[package] in bounds.specifier
     assert f"{major}.{int(minor) + 1}.0" not in bounds.specifier

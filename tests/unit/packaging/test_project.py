@@ -3,7 +3,6 @@
 import ast
 import re
 import sys
-import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
@@ -13,9 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.codebase import LAYERS, ROOT, files
+from tests.support.project import EXTRAS, PROJECT, declared, pins
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = PROJECT["optional-dependencies"]
 SERVICE = {name.split("/")[0] for name in LAYERS} - {"vitrine"}
 OURS = {*SERVICE, "vitrine", "tests", "benchmarks", "k8s"}
 BROUGHT = {
@@ -30,17 +28,6 @@ INSTALLS = {
     "server": (tuple(sorted(SERVICE)), ("server",)),
     "test": (("tests", "benchmarks", "k8s"), ("server", "test")),
 }
-
-
-def declared(*extras: str) -> dict[str, Requirement]:
-    """The direct requirements of an install, by name."""
-    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
-    return {canonicalize_name(each.name): each for each in map(Requirement, lines)}
-
-
-def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text().split()
-    return {canonicalize_name(name): pinned for name, _, pinned in (line.partition("==") for line in lines)}
 
 
 def imported(path: Path, *, at_import_time: bool = False) -> Iterator[str]:
@@ -93,6 +80,20 @@ def test_every_direct_requirement_is_pinned_within_its_bounds(extra: str) -> Non
     for name, requirement in declared(*[extra] if extra else []).items():
         assert name in pinned, f"{name} is not in constraints.txt"
         assert requirement.specifier.contains(pinned[name]), f"{requirement}, but {pinned[name]} is pinned"
+
+
+@pytest.mark.parametrize("extra", ["", "server", "s3", "gcs", "azure"])
+def test_every_requirement_of_users_has_a_lower_bound(extra: str) -> None:
+    own = [Requirement(line) for line in (EXTRAS[extra] if extra else PROJECT["dependencies"])]
+    assert [str(each) for each in own if not any(part.operator == ">=" for part in each.specifier)] == []
+
+
+def test_packages_whose_private_attributes_are_used_have_an_upper_bound_with_its_reason() -> None:
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    for name in ("ray", "pymilvus", "milvus-lite"):
+        assert any(part.operator == "<" for part in declared("server")[name].specifier)
+        (at,) = [at for at, line in enumerate(lines) if re.match(rf' *"{name}[\[><]', line)]
+        assert "private attributes" in lines[at - 1]
 
 
 def test_packages_are_pinned_once_and_in_order() -> None:
