@@ -8,7 +8,7 @@ from typing import Any
 
 import open_clip
 
-from core.errors import ConfigError
+from core.errors import ConfigError, ModelUnavailable
 from models.checkpoint import first_file, locate, read_config, version_files
 from models.config import EncoderConfig
 from models.preprocessing import Preprocessing
@@ -115,7 +115,14 @@ def _resolve_tag(config: EncoderConfig) -> tuple[str, tuple[Path, ...]]:
         raise ConfigError(
             f"the weights {config.pretrained} were trained with another activation: use {right}"
         )
-    return config.checkpoint, (Path(open_clip.download_pretrained(tag)),)
+    try:
+        return config.checkpoint, (Path(open_clip.download_pretrained(tag)),)
+    except OSError as error:
+        # open_clip raises FileNotFoundError after all attempts, and urllib's errors are OSErrors too.
+        raise ModelUnavailable(
+            f"the weights {config.pretrained} of {config.checkpoint} are not on this machine, and the hub cannot be "
+            "reached"
+        ) from error
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

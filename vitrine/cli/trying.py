@@ -99,6 +99,7 @@ def try_images(
         with _claimed(home) as claim, tempfile.TemporaryDirectory(prefix="vitrine-") as scratch:
             _check_port(port)
             if model is not None:
+                console().print(f"loading {model}; what is not on this machine comes from the hub")
                 _load_once(encoder)
             config = Path(scratch) / "serve_config.yaml"
             _write_configuration(config, encoder, home, Path(scratch))
@@ -273,9 +274,13 @@ def _load_once(encoder: Mapping[str, Any]) -> None:
 
 
 def _load(encoder: dict[str, Any]) -> None:
+    import logging
+
     from models.config import EncoderConfig
     from models.encoder import load_encoder
 
+    # It would log each attempt; the error says enough.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     load_encoder(EncoderConfig.model_validate(encoder))
 
 
