@@ -24,7 +24,7 @@ def album(tmp_path: Path) -> Path:
         place = folder / "sea/2023" if number < 10 else folder
         drawn = smooth(320, 240, number)
         data = rotated_jpeg(drawn, 6) if kind == "JPEG" else file(drawn, kind)
-        (place / f"picture-{number:02d}.{kind.lower()}").write_bytes(data)
+        (place / f"image-{number:02d}.{kind.lower()}").write_bytes(data)
     (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "notes.txt").write_bytes(b"no image")
     return folder
@@ -52,20 +52,20 @@ def test_a_folder_is_searched_and_continued(album: Path, tmp_path: Path) -> None
         assert f"{COUNT} images indexed" in output
         assert "2 files were left out: broken.jpg: " in output
         assert ".txt is not the ending of an image" in output
-        assert by_image(command, 11) == "picture-11.avif"
-        assert by_image(command, 1) == "sea:2023:picture-01.png"
-        assert search(command, json={"query": "sea 04", "limit": 1}) == ["sea:2023:picture-04.heif"]
-        filtered = {"query": "picture", "filter": {"folder": "sea/2023"}, "limit": 100}
+        assert by_image(command, 11) == "image-11.avif"
+        assert by_image(command, 1) == "sea:2023:image-01.png"
+        assert search(command, json={"query": "sea 04", "limit": 1}) == ["sea:2023:image-04.heif"]
+        filtered = {"query": "image", "filter": {"folder": "sea/2023"}, "limit": 100}
         assert len(search(command, json=filtered)) == 10
         command.interrupt()
         assert command.returncode == 0, command.output()
-    (album / "picture-29.gif").unlink()
-    shutil.copy(album / "sea/2023/picture-01.png", album / "new.png")
+    (album / "image-29.gif").unlink()
+    shutil.copy(album / "sea/2023/image-01.png", album / "new.png")
     with trying(album, data) as command:
         assert (
             f"{COUNT} products read: 1 new, 0 changed, {COUNT - 1} unchanged, 1 removed" in command.output()
         )
-        assert by_image(command, 1) in ("new.png", "sea:2023:picture-01.png")
+        assert by_image(command, 1) in ("new.png", "sea:2023:image-01.png")
 
 
 def test_one_that_is_interrupted_while_it_reads_is_continued(album: Path, tmp_path: Path) -> None:
