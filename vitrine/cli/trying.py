@@ -308,6 +308,8 @@ def _write_configuration(file: Path, encoder: Mapping[str, Any], home: Path, scr
         kept[each]["deployments"][0]["user_config"] = {"models": [name]}
     # Small steps, so that the progress is seen, and what was imported is indexed soon: nobody else writes.
     kept["gateway"]["args"]["jobs"] = {"imports": {"batch_products": 16}}
+    # The page is of use before everything is indexed.
+    kept["gateway"]["args"]["ready_coverage"] = 0.0
     kept["repair"]["args"] |= {"interval_s": 1.0, "grace_s": 5.0, "batch_size": 32}
     content["applications"] = list(kept.values())
     file.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -344,7 +346,7 @@ def _report_import(result: Mapping[str, Any], images: Path, took_s: float) -> No
     new, changed, same = (result[name] for name in ("created", "updated", "unchanged"))
     errors = [f"{each['product_id'] or each['row']}: {each['error']}" for each in result["errors"]]
     if not new + changed + same:
-        raise RuntimeError(f"no image of {images} could be read: {_some(errors)}")
+        raise RuntimeError(f"no image of {images} could be read: {_some(errors) or 'it lists no product'}")
     terminal = console()
     terminal.print(
         f"{took_s:7.1f} s  {new + changed + same:,} products read: {new:,} new, {changed:,} changed, "
