@@ -10,6 +10,7 @@ from PIL import ImageFilter
 
 from tests.support.image_files import file, rotated_jpeg, smooth
 from tests.support.try_command import TryCommand, trying
+from vitrine.cli.service import Exit
 
 KINDS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
 COUNT = 30
@@ -57,8 +58,11 @@ def test_a_folder_is_searched_and_continued(album: Path, tmp_path: Path) -> None
         assert search(command, json={"query": "sea 04", "limit": 1}) == ["sea:2023:image-04.heif"]
         filtered = {"query": "image", "filter": {"folder": "sea/2023"}, "limit": 100}
         assert len(search(command, json=filtered)) == 10
+        with TryCommand(album, data) as second:
+            assert second.wait(timeout=120) == Exit.USAGE, second.output()
+            assert "is in use by another run" in " ".join(second.output().split())
         command.interrupt()
-        assert command.returncode == 0, command.output()
+        assert command.returncode == Exit.OK, command.output()
     (album / "image-29.gif").unlink()
     shutil.copy(album / "sea/2023/image-01.png", album / "new.png")
     with trying(album, data) as command:
@@ -73,7 +77,7 @@ def test_one_that_is_interrupted_while_it_reads_is_continued(album: Path, tmp_pa
     with TryCommand(album, data) as command:
         command.wait_until("data and log are kept in")
         command.interrupt()
-        assert command.returncode == 130, command.output()
+        assert command.returncode == Exit.INTERRUPTED, command.output()
         assert "the same command continues" in command.output()
     with trying(album, data) as command:
         assert f"{COUNT} images indexed" in command.output()
