@@ -1,5 +1,6 @@
 """`vitrine try` as a user runs it: until it answers, and to its end by Ctrl-C."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -34,7 +35,8 @@ class TryCommand(Child):
             port,
             *options,
         ]
-        super().__init__("try", [str(each) for each in command])
+        # So wide that no message is wrapped.
+        super().__init__("try", [str(each) for each in command], env={**os.environ, "COLUMNS": "1000"})
 
     def wait_until(self, words: str) -> None:
         """Return when it has printed these words."""
