@@ -268,10 +268,16 @@ def _load_once(encoder: Mapping[str, Any]) -> None:
         ConfigError, ModelUnavailable: it does not load; the message says why.
     """
     from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
-        process.submit(_load, dict(encoder)).result()
+        try:
+            process.submit(_load, dict(encoder)).result()
+        except KeyboardInterrupt:
+            # A download may take an hour more.
+            for child in active_children():
+                child.terminate()
+            raise
 
 
 def _load(encoder: dict[str, Any]) -> None:
@@ -280,6 +286,8 @@ def _load(encoder: dict[str, Any]) -> None:
     from models.config import EncoderConfig
     from models.encoder import load_encoder
 
+    # The parent ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # It would log each attempt; the error says enough.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     load_encoder(EncoderConfig.model_validate(encoder))
