@@ -311,7 +311,7 @@ def _write_configuration(file: Path, encoder: Mapping[str, Any], home: Path, scr
     catalog = {"database_url": f"sqlite:///{home / 'catalog.sqlite'}", "blobs_url": str(home / "blobs")}
     kept["milvus-lite"]["args"] = {"folder": str(home / "milvus"), "address": address}
     kept["ensemble"]["args"]["milvus"] = milvus
-    kept["ensemble"]["deployments"][0]["user_config"] = {"weights": {name: 1.0}}
+    kept["ensemble"]["deployments"][0]["user_config"]["weights"] = {name: 1.0}
     for each in ("repair", "gateway"):
         kept[each]["args"] |= {"catalog": catalog, "milvus": milvus}
         kept[each]["deployments"][0]["user_config"] = {"models": [name]}
