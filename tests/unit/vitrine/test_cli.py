@@ -96,7 +96,7 @@ def test_every_command_that_prints_an_answer_can_print_it_as_json() -> None:
         if not hasattr(command, "commands") and not any("--json" in each.opts for each in command.params):
             yield name
 
-    assert list(without(typer.main.get_command(app), "")) == ["serve"]
+    assert list(without(typer.main.get_command(app), "")) == ["serve", "try"]
 
 
 def test_every_call_of_the_client_has_a_command() -> None:

@@ -31,7 +31,7 @@ def album(tmp_path: Path) -> Path:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The calls that would start the service; none does."""
     calls: list[dict[str, Any]] = []
-    names = ("images", "source", "config", "home", "port", "claim", "began", "open_page")
+    names = ("source", "config", "home", "port", "claim", "stage", "open_page")
 
     def serve(*values: Any) -> None:
         given = dict(zip(names, values, strict=True))
@@ -188,4 +188,18 @@ def test_an_import_without_a_readable_image_says_why(tmp_path: Path) -> None:
     error = {"row": 1, "product_id": "a.jpg", "error": "the file is no image"}
     result = counts | {"errors": [error], "read_as": {}, "deletion_refused": None}
     with pytest.raises(RuntimeError, match=r"no image of .* could be read: a\.jpg: the file is no image"):
-        trying._report_import(result, tmp_path, 1.0)
+        trying._what_was_read(result, str(tmp_path))
+
+
+def test_what_was_read_and_left_out_is_counted_and_shown() -> None:
+    counts = {"created": 3, "updated": 1, "unchanged": 2, "deleted": 4, "failed": 2}
+    errors = [{"row": row, "product_id": None, "error": "broken"} for row in (1, 2)]
+    read_as = {"files_left_out": 8, "left_out": [f"{number}.raw: no image" for number in range(8)]}
+    shown = trying._what_was_read(
+        counts | {"errors": errors, "read_as": read_as, "deletion_refused": "no"}, "album"
+    )
+    assert shown.splitlines() == [
+        "6 products read: 3 new, 1 changed, 2 unchanged, 4 removed",
+        "10 files were left out: 1: broken; 2: broken; 0.raw: no image; 1.raw: no image; 2.raw: no image; and 5 more",
+        "no",
+    ]

@@ -1,0 +1,83 @@
+"""`vitrine try` on a folder of real formats: it answers, ends by Ctrl-C, and continues from what is there."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.image_files import file, rotated_jpeg, smooth
+from tests.support.try_command import TryCommand, trying
+from vitrine.cli.service import Exit
+
+KINDS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
+COUNT = 30
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    folder = tmp_path / "album"
+    (folder / "sea/2023").mkdir(parents=True)
+    for number in range(COUNT):
+        kind = KINDS[number % len(KINDS)]
+        place = folder / "sea/2023" if number < 10 else folder
+        drawn = smooth(320, 240, number)
+        data = rotated_jpeg(drawn, 6) if kind == "JPEG" else file(drawn, kind)
+        (place / f"image-{number:02d}.{kind.lower()}").write_bytes(data)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "notes.txt").write_bytes(b"no image")
+    return folder
+
+
+def search(command: TryCommand, **call: Any) -> list[str]:
+    answer = httpx.post(f"{command.base_url}/v1/search", timeout=60, **call)
+    assert answer.status_code == 200, answer.text
+    return [each["product_id"] for each in answer.json()["results"]]
+
+
+def by_image(command: TryCommand, number: int) -> str:
+    (found,) = search(
+        command,
+        files={"image": ("a.jpg", file(smooth(320, 240, number), "JPEG", quality=60))},
+        data={"request": '{"limit": 1}'},
+    )
+    return found
+
+
+def test_a_folder_is_searched_and_continued(album: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with trying(album, data) as command:
+        output = command.output()
+        assert f"{COUNT} products read: {COUNT} new, 0 changed, 0 unchanged, 0 removed" in output
+        assert f"{COUNT} images indexed" in output
+        assert "2 files were left out: broken.jpg: " in output
+        assert ".txt is not the ending of an image" in output
+        assert by_image(command, 11) == "image-11.avif"
+        assert by_image(command, 1) == "sea:2023:image-01.png"
+        assert search(command, json={"query": "sea 04", "limit": 1}) == ["sea:2023:image-04.heif"]
+        filtered = {"query": "image", "filter": {"folder": "sea/2023"}, "limit": 100}
+        assert len(search(command, json=filtered)) == 10
+        with TryCommand(album, data) as second:
+            assert second.wait(timeout=120) == Exit.USAGE, second.output()
+            assert "is in use by another run" in second.output()
+        command.interrupt()
+        assert command.returncode == Exit.OK, command.output()
+    (album / "image-29.gif").unlink()
+    shutil.copy(album / "sea/2023/image-01.png", album / "new.png")
+    with trying(album, data) as command:
+        assert (
+            f"{COUNT} products read: 1 new, 0 changed, {COUNT - 1} unchanged, 1 removed" in command.output()
+        )
+        assert by_image(command, 1) in ("new.png", "sea:2023:image-01.png")
+
+
+def test_one_that_is_interrupted_while_it_reads_is_continued(album: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with TryCommand(album, data) as command:
+        command.wait_until("data and log are kept in")
+        command.interrupt()
+        assert command.returncode == Exit.INTERRUPTED, command.output()
+        assert "the same command continues" in command.output()
+    with trying(album, data) as command:
+        assert f"{COUNT} images indexed" in command.output()
