@@ -14,8 +14,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from core.batching import batched_by_bytes, input_bytes
-from core.concurrency import start_shared
+from core.concurrency import batched_by_bytes, input_bytes, start_shared
 from core.errors import Internal, VitrineError, expected
 from core.telemetry import current_request_id
 from core.types import Encoded, ImageInput
