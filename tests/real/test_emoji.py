@@ -6,6 +6,7 @@ through the HTTP API of `vitrine try`.
 
 import csv
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -20,6 +21,10 @@ import pytest
 from tests.support.corpora import npm
 from tests.support.try_command import TryCommand, trying
 
+pytestmark = pytest.mark.skipif(
+    "VITRINE_TEST_DATA" not in os.environ,
+    reason="set VITRINE_TEST_DATA to a folder for 140 MB of images; it takes some minutes",
+)
 VERSION = "16.0.0"
 MAKERS = ("google", "twitter")
 QUERIES = 400
