@@ -7,7 +7,7 @@ while it measures.
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -61,7 +61,7 @@ async def answers(
         RuntimeError: an answer was not 200.
     """
     answered: list[Response] = []
-    made = await _connect(port, requests, connections, answered)
+    made = await _connect(port, requests, connections, answered.append)
     await asyncio.sleep(_SETTLE_S)
     with meter:
         start = time.perf_counter()
@@ -88,20 +88,21 @@ async def send_all(port: int, requests: Iterator[list[bytes]], connections: int)
     Raises:
         RuntimeError: an answer was not 200.
     """
-    answered: list[Response] = []
-    made = await _connect(port, requests, connections, answered)
+    # Numbers alone: the bodies of many requests fill the memory.
+    answered: list[int] = []
+    made = await _connect(port, requests, connections, lambda response: answered.append(response.number))
     await asyncio.gather(*(connection.closed for _, connection in made))
     _check(made)
     return len(answered)
 
 
 async def _connect(
-    port: int, requests: Iterator[list[bytes]], count: int, answered: list["Response"]
+    port: int, requests: Iterator[list[bytes]], count: int, received: Callable[["Response"], None]
 ) -> list[tuple[asyncio.Transport, "_Connection"]]:
     loop = asyncio.get_running_loop()
     numbered = enumerate(requests)
     return [
-        await loop.create_connection(lambda: _Connection(numbered, answered), "127.0.0.1", port)
+        await loop.create_connection(lambda: _Connection(numbered, received), "127.0.0.1", port)
         for _ in range(count)
     ]
 
@@ -124,8 +125,10 @@ class Response(NamedTuple):
 class _Connection(asyncio.Protocol):
     """Sends the next request when the previous one is answered."""
 
-    def __init__(self, requests: Iterator[tuple[int, list[bytes]]], answered: list[Response]) -> None:
-        self._requests, self._answered = requests, answered
+    def __init__(
+        self, requests: Iterator[tuple[int, list[bytes]]], received: Callable[[Response], None]
+    ) -> None:
+        self._requests, self._on_response = requests, received
         self._received, self._number, self._sent = b"", 0, 0.0
         self.problem: str | None = None
         self.closed = asyncio.get_running_loop().create_future()
@@ -145,7 +148,7 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
             return
         now = time.perf_counter()
-        self._answered.append(Response(now, now - self._sent, self._number, body))
+        self._on_response(Response(now, now - self._sent, self._number, body))
         self._received = b""
         self._send()
 

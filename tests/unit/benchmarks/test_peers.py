@@ -113,7 +113,7 @@ def test_each_answer_bears_the_number_of_its_request() -> None:
         found: list[Response] = []
         async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            made = await load._connect(port, requests, 3, found)
+            made = await load._connect(port, requests, 3, found.append)
             await asyncio.gather(*(connection.closed for _, connection in made))
         return found
 
