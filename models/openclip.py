@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from huggingface_hub import constants
 
 from core.errors import ConfigError, ModelUnavailable
 from models.checkpoint import first_file, locate, read_config, version_files
@@ -119,9 +120,9 @@ def _resolve_tag(config: EncoderConfig) -> tuple[str, tuple[Path, ...]]:
         return config.checkpoint, (Path(open_clip.download_pretrained(tag)),)
     except OSError as error:
         # open_clip raises FileNotFoundError after all attempts, and urllib's errors are OSErrors too.
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         raise ModelUnavailable(
-            f"the weights {config.pretrained} of {config.checkpoint} are not on this machine, and the hub cannot be "
-            "reached"
+            f"the weights {config.pretrained} of {config.checkpoint} are not on this machine, and {why}"
         ) from error
 
 
