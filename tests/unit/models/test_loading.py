@@ -77,14 +77,19 @@ def test_a_hub_out_of_reach_is_unavailable(
         load(family, "someone/some-model")
 
 
+@pytest.mark.parametrize(
+    ("offline", "why"), [(True, "HF_HUB_OFFLINE is set"), (False, "the hub cannot be reached")]
+)
 def test_a_hub_out_of_reach_is_unavailable_to_a_tag_too(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    offline: bool, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        ModelUnavailable, match="laion2b_s34b_b79k of ViT-B-32 are not on this machine, and the hub"
-    ):
+    def unreachable(_tag: object) -> str:
+        raise FileNotFoundError("after all attempts")
+
+    monkeypatch.setattr("open_clip.download_pretrained", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    absent = "the weights laion2b_s34b_b79k of ViT-B-32 are not on this machine"
+    with pytest.raises(ModelUnavailable, match=f"{absent}, and {why}"):
         load("openclip", "ViT-B-32", pretrained="laion2b_s34b_b79k")
 
 
