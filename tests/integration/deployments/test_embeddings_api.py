@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from openai import OpenAI
 
-from core import batching
+from core import concurrency
 from core.errors import ModelUnavailable
 from core.types import Encoded, EncoderInput
 from deployments.services.encoders import Embedder, EncoderSet
@@ -266,7 +266,7 @@ async def test_two_thousand_texts_come_back_in_order(
     encoders["both"].encode = counted  # type: ignore[method-assign]
     texts = [f"thing {number}" for number in range(2048)]
     data = (await client.post("/v1/embeddings", json={"model": "both", "input": texts})).json()["data"]
-    assert calls == [batching.MAX_ENCODE_INPUTS] * 8
+    assert calls == [concurrency.MAX_ENCODE_INPUTS] * 8
     assert data[1999]["embedding"] == pytest.approx(await direct(encoders["both"], texts[1999]), abs=1e-6)
 
 
@@ -279,7 +279,7 @@ async def test_one_answer_never_mixes_two_versions(monkeypatch: pytest.MonkeyPat
         return await answers.pop(0).encode(inputs)
 
     encoder.encode = encode  # type: ignore[method-assign]
-    monkeypatch.setattr(batching, "MAX_ENCODE_INPUTS", 1)
+    monkeypatch.setattr(concurrency, "MAX_ENCODE_INPUTS", 1)
     embedder = Embedder(EncoderSet(["both"], lambda _: encoder), None)
     encoded = await embedder.embed(encoder, ["red", "blue"])
     assert encoded.info == await old.describe()
