@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,15 @@ def node_kinds(content: Mapping[str, Any]) -> dict[str, float]:
         for deployment in application.get("deployments") or []
         for name in (deployment.get("ray_actor_options") or {}).get("resources") or {}
     }
+
+
+def for_one_machine(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checked Serve configuration without bounds of replicas for each node.
+
+    With such a bound, the replicas beyond it would wait for a second node that never comes.
+    """
+    changed = deepcopy(dict(content))
+    for application in changed.get("applications") or []:
+        for deployment in application.get("deployments") or []:
+            deployment.pop("max_replicas_per_node", None)
+    return changed

@@ -22,7 +22,7 @@ def serve(
 
     from core.api_keys import NO_KEYS_NOTICE
     from core.tcp_ports import free_port
-    from deployments.proxy.ray_environment import node_kinds, ray_environment
+    from deployments.proxy.ray_environment import for_one_machine, node_kinds, ray_environment
 
     # What ends with Ray may still write a file while the folder goes.
     with tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as scratch:
@@ -37,7 +37,7 @@ def serve(
 
         from jobs.runner.cluster import start_ray
 
-        content = yaml.safe_load(config.read_text())
+        content = for_one_machine(yaml.safe_load(config.read_text()))
         try:
             # The dashboard takes the jobs of the API. On loopback and a free port: it runs whatever it gets.
             start_ray(

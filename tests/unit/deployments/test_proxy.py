@@ -12,7 +12,7 @@ import yaml
 
 from core.tcp_ports import free_port, free_ports
 from deployments.proxy.haproxy import HAPROXY_SETTINGS
-from deployments.proxy.ray_environment import RAY_DEFAULTS, node_kinds, ray_environment
+from deployments.proxy.ray_environment import RAY_DEFAULTS, for_one_machine, node_kinds, ray_environment
 from jobs import RAY_START_LIMITS
 from tests.support.children import Child
 
@@ -109,6 +109,16 @@ def test_one_machine_offers_every_kind_of_node_that_production_asks_for() -> Non
 
 def test_a_configuration_may_ask_for_none() -> None:
     assert node_kinds({"applications": [{"name": "a"}, {"name": "b", "deployments": [{"name": "B"}]}]}) == {}
+
+
+def test_one_machine_runs_all_gateways_of_production() -> None:
+    content = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    bounded = [d for a in content["applications"] for d in a["deployments"] if "max_replicas_per_node" in d]
+    assert [each["name"] for each in bounded] == ["Gateway"]
+    changed = for_one_machine(content)
+    assert "max_replicas_per_node" in bounded[0], "the caller's own is kept"
+    del bounded[0]["max_replicas_per_node"]
+    assert changed == content
 
 
 def test_the_configuration_lists_the_settings_of_haproxy_that_ray_must_start_with() -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from tests.codebase import ROOT
 from tests.support.compose import ENVIRONMENT, compose, example, variables
+from tests.support.placement import deployments_of
 from vitrine.cli.main import app
 
 GPU = "compose.gpu.yaml"
@@ -119,6 +120,14 @@ def test_the_service_gets_a_configuration_without_mistakes(
         monkeypatch.setenv(name, value.replace(str(APP), str(ROOT)))
     result = CliRunner().invoke(app, ["config", "check", str(ROOT / config)])
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_the_page_says_how_many_cpus_and_gpus_production_asks_for_on_one_machine() -> None:
+    deployments = list(deployments_of((ROOT / "serve_config.yaml").read_text()))
+    cpus, gpus = (sum(each.least * each.asked[kind] for each in deployments) for kind in ("CPU", "GPU"))
+    said = f"asks for {cpus:.0f} CPUs and {['no', 'one', 'two', 'three'][round(gpus)]} GPUs"
+    for page in (GPU, "docs/operations.md"):
+        assert said in (ROOT / page).read_text(), page
 
 
 @pytest.mark.parametrize("kind", FILES)
