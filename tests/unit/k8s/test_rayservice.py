@@ -81,7 +81,7 @@ def test_production_runs_exactly_the_configuration_of_the_repository() -> None:
     assert running == yaml.safe_load((ROOT / "serve_config.yaml").read_text())
 
 
-def test_the_demo_differs_only_in_how_it_listens() -> None:
+def test_the_demo_differs_only_in_how_it_listens_and_where_jobs_run() -> None:
     running = yaml.safe_load(rayservice("overlays/demo")["spec"]["serveConfigV2"])
     kept = yaml.safe_load((ROOT / "demo" / "serve_config.demo.yaml").read_text())
     assert running["proxy_location"] == "EveryNode"
@@ -91,7 +91,7 @@ def test_the_demo_differs_only_in_how_it_listens() -> None:
         a["name"] for a, b in zip(running["applications"], kept["applications"], strict=True) if a != b
     ]
     assert changed == ["gateway"]
-    assert len(DEMO_CHANGES) == 3
+    assert len(DEMO_CHANGES) == 4
 
 
 @pytest.mark.parametrize("overlay", ["gpu", "demo"])
@@ -233,19 +233,24 @@ def test_whichever_node_is_drained_a_gateway_is_left() -> None:
     assert group["maxReplicas"] * a_node >= scaling["max_replicas"]
 
 
-def test_the_processes_of_jobs_run_where_gateways_do_and_not_on_the_head() -> None:
-    config, groups = served("overlays/gpu")
+@pytest.mark.parametrize("overlay", ["gpu", "demo"])
+def test_the_processes_of_jobs_run_where_gateways_do_and_not_on_the_head(overlay: str) -> None:
+    config, groups = served(f"overlays/{overlay}")
     (gateway,) = (each for each in config.applications if each.name == "gateway")
-    jobs = JobsConfig.model_validate(
-        {k: v for k, v in gateway.args["jobs"].items() if k.startswith("process_")}
-    )
+    given = gateway.args.get("jobs", {})
+    jobs = JobsConfig.model_validate({k: v for k, v in given.items() if k.startswith("process_")})
     fitting = [
         group["groupName"]
         for group in groups
         if jobs.process_resources and jobs.process_resources.keys() <= offered(group).keys()
     ]
     assert fitting == ["service"]
-    assert jobs.process_memory_bytes >= 2**30
+
+
+def test_the_processes_of_jobs_in_production_reserve_memory() -> None:
+    config, _ = served("overlays/gpu")
+    (gateway,) = (each for each in config.applications if each.name == "gateway")
+    assert gateway.args["jobs"]["process_memory_bytes"] >= 2**30
 
 
 def test_pods_are_probed_and_write_only_where_they_must() -> None:
