@@ -125,6 +125,19 @@ def test_an_upgrade_in_steps_is_what_kuberay_accepts() -> None:
     )
 
 
+def test_the_proxy_of_the_gateway_is_let_in_and_the_repair_may_call_it() -> None:
+    # KubeRay calls the Gateway of a RayService so, and the Gateway API labels its pods with that name.
+    name = f"{rayservice('overlays/gpu')['metadata']['name']}-gateway"
+    proxy = {"podSelector": {"matchLabels": {"gateway.networking.k8s.io/gateway-name": name}}}
+    (let_in,) = policy("incremental_upgrade", "vitrine-traffic")["ingress"]
+    assert (let_in["from"], [port["port"] for port in let_in["ports"]]) == ([proxy], [8000])
+    repair = policy("incremental_upgrade", "vitrine-repair")
+    assert [rule["to"] for rule in repair["egress"]] == [[proxy]]
+    (job,) = of_kind("jobs/repair", "CronJob")
+    labels = job["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+    assert repair["podSelector"]["matchLabels"].items() <= labels.items()
+
+
 def test_every_component_is_on_the_page() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     for folder in (ROOT / "k8s" / "components").iterdir():
