@@ -22,6 +22,15 @@ def test_it_names_its_bucket_and_asks_for_it_by_tls() -> None:
     assert where["secretRef"]
 
 
+def test_the_page_makes_the_secret_that_holds_the_keys_of_the_bucket() -> None:
+    secret, (milvus,) = spec()["dependencies"]["storage"]["secretRef"], of_kind("milvus", "Milvus")
+    page = (ROOT / "docs" / "operations.md").read_text()
+    command = f"kubectl --namespace {milvus['metadata']['namespace']} create secret generic {secret} "
+    (keys,) = re.findall(rf"{command}\\\n +(.+)", page)
+    # The names that the operator of Milvus reads.
+    assert re.findall(r"--from-literal=(\w+)=", keys) == ["accesskey", "secretkey"]
+
+
 def test_its_log_of_writes_is_in_the_object_store_too() -> None:
     assert spec()["dependencies"]["msgStreamType"] == "woodpecker"
     assert spec()["config"]["woodpecker"]["storage"]["type"] == "minio"
