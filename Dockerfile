@@ -19,12 +19,13 @@ COPY deployments deployments
 COPY jobs jobs
 COPY vitrine vitrine
 COPY demo demo
-# An index of PyTorch's own leaves out CUDA for the target `cpu`, which is some 5 GB smaller then.
+# An index of PyTorch's own leaves out CUDA for the target `cpu`, which is some 5 GB smaller then. It holds some versions
+# of other packages too. By default uv would look for these there alone, and not find the pinned ones.
 ARG TORCH_INDEX=""
 ARG STORES=s3,gcs,azure
 # Editable: pods import the application from where it lies, with the files beside its modules.
 RUN uv pip install --no-cache --compile-bytecode --python /opt/vitrine/venv/bin/python \
-        ${TORCH_INDEX:+--index "$TORCH_INDEX"} --constraint constraints.txt --editable ".[server,${STORES}]"
+        ${TORCH_INDEX:+--index "$TORCH_INDEX" --index-strategy unsafe-best-match} --constraint constraints.txt --editable ".[server,${STORES}]"
 # The HAProxy that Ray brings, without splicing: see docs/authentication.md.
 RUN mkdir /opt/vitrine/bin \
     && python -c "from pathlib import Path; from deployments.proxy.haproxy import write_launcher; write_launcher(Path('/opt/vitrine/bin'))"

@@ -80,6 +80,15 @@ def test_the_image_for_gpus_has_the_compiler_that_compiled_models_need() -> None
     assert {"gcc", "libc6-dev"} <= set(installed)
 
 
+@pytest.mark.parametrize("index", ["", "http://index/cpu"])
+def test_an_index_of_pytorch_hides_no_pinned_version_of_other_packages(index: str) -> None:
+    (options,) = re.findall(r"\$\{TORCH_INDEX:\+[^}]+\}", TEXT)
+    echo = ["sh", "-c", f"printf '%s\n' {options}"]
+    done = subprocess.run(echo, env={"TORCH_INDEX": index}, capture_output=True, text=True, check=True)
+    given = ["--index", index, "--index-strategy", "unsafe-best-match"] if index else []
+    assert done.stdout.split() == given
+
+
 def test_the_license_goes_into_the_image() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(project["license-files"]) <= set(copied())
