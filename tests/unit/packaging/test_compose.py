@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from tests.codebase import ROOT
@@ -45,6 +46,12 @@ def test_the_files_are_valid_by_the_specification() -> None:
 def test_every_image_is_pinned(services: dict[str, Any]) -> None:
     tags = {name: service["image"].rpartition(":")[2] for name, service in services.items()}
     assert {name: tag for name, tag in tags.items() if not re.search(r"\d+[.-]\d+", tag)} == {}
+
+
+def test_milvus_is_the_same_version_as_on_kubernetes() -> None:
+    manifest = yaml.safe_load((ROOT / "k8s" / "milvus" / "milvus.yaml").read_text())
+    image = compose(example() | SECRETS)["services"]["milvus"]["image"]
+    assert manifest["spec"]["components"]["image"] == image
 
 
 def test_what_others_wait_for_has_a_health_check_or_ends(services: dict[str, Any]) -> None:
