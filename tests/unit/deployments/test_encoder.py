@@ -1,6 +1,7 @@
 """A replica decodes beside its model, keeps the model to one thread, and says when it is dead."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from core.types import PROBE
 from deployments.observability.metrics import CACHE_HITS, STAGE_SECONDS
 from deployments.observability.telemetry import as_request
 from deployments.replicas import encoder as replicas
+from deployments.replicas.batching import Work
 from deployments.replicas.encoder import DEAD_BATCHES, EncoderReplica
 from models.config import CaptionConfig, EncoderConfig
 from models.encoder import Encoder
@@ -217,15 +219,15 @@ async def test_a_failed_probe_is_not_kept(replica: EncoderReplica, monkeypatch: 
 
 
 def captioning(captions: CaptionConfig | None) -> EncoderReplica:
-    return EncoderReplica(
-        EncoderConfig(name="tested", family="fake", captions=captions, batch_wait_timeout_s=0.1)
-    )
+    return EncoderReplica(EncoderConfig(name="tested", family="fake", captions=captions))
 
 
 async def test_images_of_all_requests_share_batches_and_fail_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     served = captioning(CaptionConfig(max_batch_size=3))
+    # As long as decoding takes on whatever machine; it ends when no image is on its way.
+    monkeypatch.setattr(served._captions, "_wait_s", PATIENCE_S)
     sizes: list[int] = []
     write = served._encoder.write
 
@@ -272,9 +274,8 @@ class Held:
 
 
 async def test_what_is_decoded_at_once_makes_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    replica = EncoderReplica(
-        EncoderConfig(name="tested", family="fake", decode_threads=2, batch_wait_timeout_s=1)
-    )
+    replica = EncoderReplica(EncoderConfig(name="tested", family="fake", decode_threads=2))
+    monkeypatch.setattr(replica._images, "_wait_s", PATIENCE_S)
     forward, sizes = replica._encoder.forward, list[int]()
     monkeypatch.setattr(replica._encoder, "forward", lambda batch: sizes.append(len(batch)) or forward(batch))
     held = Held(replica, monkeypatch)
@@ -326,3 +327,16 @@ async def test_images_of_a_caller_that_goes_away_are_not_decoded_and_others_get_
     assert held.begun == [png(0), png(3), png(40)]
     # Nothing is expected any more, so nobody waits.
     assert replica._images._expected == 0
+
+
+async def test_an_answered_request_leaves_no_pixels_to_the_garbage_collector(replica: EncoderReplica) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        await replica.encode([*(png(number) for number in range(9)), b"no image", "red"])
+        async with asyncio.timeout(PATIENCE_S):
+            # The threads let go of theirs a moment later.
+            while any(type(each) is Work for each in gc.get_objects()):
+                await asyncio.sleep(0.001)
+    finally:
+        gc.enable()
