@@ -57,6 +57,8 @@ class _Waiting:
 class SharedCalls:
     """Encodes single images, each for a caller of its own, who gets an answer or an error alone.
 
+    Answers come when the slowest image of a call is done.
+
     As long as few calls are under way, an image has its own call. Beyond that images wait until a call ends, or for
     `HOLD_S`. A request that is traced goes alone, for a shared call belongs to no trace.
     """
