@@ -194,7 +194,7 @@ async def test_answered_calls_leave_no_images_to_the_garbage_collector() -> None
         await settle()
         encoders.may_answer.set()
         await asyncio.gather(*tasks)
-        assert not [each for each in gc.get_objects() if isinstance(each, shared_calls._Waiting)]
+        assert not [each for each in gc.get_objects() if type(each) is shared_calls._Waiting]
     finally:
         gc.enable()
 
