@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,13 +14,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
+from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality, VitrineError
 from core.telemetry import current_request_id
-from core.types import PROBE
+from core.types import PROBE, Vector
 from deployments.observability.metrics import CACHE_HITS, STAGE_SECONDS
 from deployments.observability.telemetry import as_request
 from deployments.replicas import encoder as replicas
-from deployments.replicas.batching import Work
+from deployments.replicas.batching import Answers
 from deployments.replicas.encoder import DEAD_BATCHES, EncoderReplica
 from models.config import CaptionConfig, EncoderConfig
 from models.encoder import Encoder
@@ -329,14 +330,24 @@ async def test_images_of_a_caller_that_goes_away_are_not_decoded_and_others_get_
     assert replica._images._expected == 0
 
 
-async def test_an_answered_request_leaves_no_pixels_to_the_garbage_collector(replica: EncoderReplica) -> None:
-    gc.collect()
+async def test_an_answered_request_leaves_nothing_to_the_garbage_collector(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[weakref.ref[object]] = []
+
+    class Noted(Answers[object]):
+        def __init__(self, count: int) -> None:
+            super().__init__(count)
+            requests.append(weakref.ref(self))
+
+    monkeypatch.setattr(replicas, "Answers", {Vector | VitrineError: Noted})
     gc.disable()
     try:
         await replica.encode([*(png(number) for number in range(9)), b"no image", "red"])
         async with asyncio.timeout(PATIENCE_S):
-            # The threads let go of theirs a moment later.
-            while any(type(each) is Work for each in gc.get_objects()):
+            # Threads let go of it a moment later. It holds all images of its request.
+            while any(each() is not None for each in requests):
                 await asyncio.sleep(0.001)
     finally:
         gc.enable()
+    assert len(requests) == 1
