@@ -60,8 +60,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         checkpoint = write_checkpoint(Path(folder) / "checkpoint", **SMALL)
         settings = encoder_settings(checkpoint, threads=1)
-        alone = {} if options.only == "service" else _alone(settings, loads, options.images)
         processes = {} if options.only == "replica" else _served(Path(folder), settings, loads, options)
+        alone = {} if options.only == "service" else _alone(settings, loads, options.images)
     _print("process", processes)
     _print("stage of the encoder, without Serve", alone)
     print(json.dumps({"processes": _named(processes), "stages": _named(alone)}))

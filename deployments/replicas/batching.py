@@ -23,9 +23,10 @@ class Answers(Generic[Output]):
 
     def __init__(self, count: int) -> None:
         """Wait for so many answers."""
+        loop = asyncio.get_running_loop()
         self._values: list[Output | None] = [None] * count
         self._left = count
-        self._all = asyncio.get_running_loop().create_future()
+        self._all, self._asked_s = loop.create_future(), loop.time()
         self.works: list[Work[Any, Output]] = []
         """What the answers come from, of inputs that were not answered at once."""
         self.is_wanted = True
@@ -41,7 +42,8 @@ class Answers(Generic[Output]):
     async def all(self, model: str) -> list[Output]:
         """Return all answers in input order, and make the spans of their batches in the caller's context.
 
-        A span lasts from the first input to the last: one a request says the same as one an input.
+        A span lasts from the first input to the last: one a request says the same as one an input. It begins with
+        the request, where that joined the work of another.
         """
         try:
             if self._left:
@@ -51,7 +53,8 @@ class Answers(Generic[Output]):
             now_s = asyncio.get_running_loop().time()
             begun = [work for work in self.works if work.begun_s <= now_s]
             if begun:
-                since_s, begun_s = min(work.since_s for work in begun), min(work.begun_s for work in begun)
+                since_s = max(self._asked_s, min(work.since_s for work in begun))
+                begun_s = max(self._asked_s, min(work.begun_s for work in begun))
                 past_span("queue", since_s, begun_s, now_s, **{"vitrine.model": model})
                 past_span("forward", begun_s, now_s, now_s, **{"vitrine.model": model})
 
@@ -60,7 +63,7 @@ class Answers(Generic[Output]):
 class Work(Generic[Input, Output]):
     """An input, and the places of the answers that wait for it; the times are of the loop's clock."""
 
-    item: Input
+    item: Input = field(repr=False)
     waiters: list[tuple[Answers[Output], int]] = field(default_factory=list)
     key: bytes | None = None
     """Hash of the version and the content, where the answer is shared."""
@@ -68,8 +71,11 @@ class Work(Generic[Input, Output]):
     begun_s: float = math.inf
 
     def answer(self, answer: Output) -> None:
-        """Answer all who wait."""
-        for answers, place in self.waiters:
+        """Answer all who wait, once, and let go of the input, whose pixels the request would hold to its end."""
+        # No cycle with the answers may be left: the garbage collector would free the pixels much later.
+        waiters, self.waiters = self.waiters, []
+        del self.item
+        for answers, place in waiters:
             answers.set(place, answer)
 
 

@@ -159,6 +159,8 @@ class EncoderReplica:
                     prepared.held.append((place, found))
             except Exception as error:
                 failure = expected(error, f"preparing an image for {self._encoder.info.name}")
+                # It leads to this frame, and so to all images of the task.
+                failure.__traceback__ = None
                 prepared.failed.append((work or Work(image, [(answers, place)]), failure))
         return prepared
 

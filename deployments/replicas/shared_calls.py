@@ -57,6 +57,8 @@ class _Waiting:
 class SharedCalls:
     """Encodes single images, each for a caller of its own, who gets an answer or an error alone.
 
+    Answers come when the slowest image of a call is done.
+
     As long as few calls are under way, an image has its own call. Beyond that images wait until a call ends, or for
     `HOLD_S`. A request that is traced goes alone, for a shared call belongs to no trace.
     """
@@ -98,6 +100,8 @@ class SharedCalls:
                 if waiting.call is not None and all(each.answer.done() for each in waiting.together):
                     # Every caller has an answer or has gone.
                     waiting.call.cancel()
+                # Without this cycle the images are freed at once, not by the garbage collector.
+                waiting.together = []
 
     def _send_now(self, waiting: _Waiting) -> None:
         if waiting in self._waiting:
@@ -125,7 +129,11 @@ class SharedCalls:
         try:
             with as_request(group[0].request_id):
                 encoded = await self._call([each.image for each in group])
-            outcomes = [replace(encoded, vectors=[vector]) for vector in encoded.vectors]
+            # Callers change their errors, and a replica answers equal images by the same one.
+            outcomes = [
+                replace(encoded, vectors=[copy(each) if isinstance(each, VitrineError) else each])
+                for each in encoded.vectors
+            ]
         except Exception as error:
             failure = expected(error, "encoding images of several requests")
             if isinstance(failure, Internal) and len(group) > 1:

@@ -3,11 +3,13 @@
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core.errors import Internal, InvalidImage, InvalidInput, ModelUnavailable
@@ -130,6 +132,15 @@ async def test_a_batch_gathers_all_that_is_expected_and_not_what_turns_out_not_t
     assert doubling.batches == [[5, 6, 7]]
 
 
+async def test_an_input_is_let_go_as_soon_as_it_is_answered() -> None:
+    pixels, answers = np.zeros(4), Answers[int](2)
+    held, work = weakref.ref(pixels), Work(pixels, [(answers, 0)])
+    answers.works.append(work)
+    del pixels
+    work.answer(1)
+    assert held() is None, "the other input of the request still waits"
+
+
 async def test_a_batch_that_raises_fails_its_own_inputs_only(batches: Make) -> None:
     made = batches(2, 0.01)
     answers = await asyncio.gather(*(made.submit(n) for n in (1, -1, 3)))
@@ -209,3 +220,24 @@ def test_an_input_of_a_traced_request_has_a_span_of_its_wait_and_of_its_pass(
     assert queue.end_time is not None
     assert queue.end_time - queue.start_time >= 0.04e9
     assert forward.start_time == pytest.approx(queue.end_time, abs=1e6)
+
+
+def test_spans_begin_no_earlier_than_the_request_that_joins_the_work_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spans = Spans(monkeypatch)
+    monkeypatch.setattr("deployments.observability.telemetry.time", SimpleNamespace(time_ns=lambda: 10**18))
+
+    async def join() -> None:
+        answers, now_s = Answers[int](1), asyncio.get_running_loop().time()
+        work = Work(1, [(answers, 0)], since_s=now_s - 9, begun_s=now_s - 8)
+        answers.works.append(work)
+        work.answer(2)
+        assert await answers.all("tested") == [2]
+
+    with spans.root():
+        asyncio.run(join())
+    for name in ("queue", "forward"):
+        start_ns = spans.ended[name].start_time
+        assert start_ns is not None
+        assert start_ns > 10**18 - 10**6 * 5000

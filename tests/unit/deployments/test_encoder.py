@@ -1,7 +1,9 @@
 """A replica decodes beside its model, keeps the model to one thread, and says when it is dead."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,12 +14,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality
+from core.errors import Internal, InvalidImage, ModelUnavailable, UnsupportedModality, VitrineError
 from core.telemetry import current_request_id
-from core.types import PROBE
+from core.types import PROBE, Vector
 from deployments.observability.metrics import CACHE_HITS, STAGE_SECONDS
 from deployments.observability.telemetry import as_request
 from deployments.replicas import encoder as replicas
+from deployments.replicas.batching import Answers
 from deployments.replicas.encoder import DEAD_BATCHES, EncoderReplica
 from models.config import CaptionConfig, EncoderConfig
 from models.encoder import Encoder
@@ -217,15 +220,15 @@ async def test_a_failed_probe_is_not_kept(replica: EncoderReplica, monkeypatch: 
 
 
 def captioning(captions: CaptionConfig | None) -> EncoderReplica:
-    return EncoderReplica(
-        EncoderConfig(name="tested", family="fake", captions=captions, batch_wait_timeout_s=0.1)
-    )
+    return EncoderReplica(EncoderConfig(name="tested", family="fake", captions=captions))
 
 
 async def test_images_of_all_requests_share_batches_and_fail_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     served = captioning(CaptionConfig(max_batch_size=3))
+    # As long as decoding takes on whatever machine; it ends when no image is on its way.
+    monkeypatch.setattr(served._captions, "_wait_s", PATIENCE_S)
     sizes: list[int] = []
     write = served._encoder.write
 
@@ -272,9 +275,8 @@ class Held:
 
 
 async def test_what_is_decoded_at_once_makes_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    replica = EncoderReplica(
-        EncoderConfig(name="tested", family="fake", decode_threads=2, batch_wait_timeout_s=1)
-    )
+    replica = EncoderReplica(EncoderConfig(name="tested", family="fake", decode_threads=2))
+    monkeypatch.setattr(replica._images, "_wait_s", PATIENCE_S)
     forward, sizes = replica._encoder.forward, list[int]()
     monkeypatch.setattr(replica._encoder, "forward", lambda batch: sizes.append(len(batch)) or forward(batch))
     held = Held(replica, monkeypatch)
@@ -326,3 +328,26 @@ async def test_images_of_a_caller_that_goes_away_are_not_decoded_and_others_get_
     assert held.begun == [png(0), png(3), png(40)]
     # Nothing is expected any more, so nobody waits.
     assert replica._images._expected == 0
+
+
+async def test_an_answered_request_leaves_nothing_to_the_garbage_collector(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[weakref.ref[object]] = []
+
+    class Noted(Answers[object]):
+        def __init__(self, count: int) -> None:
+            super().__init__(count)
+            requests.append(weakref.ref(self))
+
+    monkeypatch.setattr(replicas, "Answers", {Vector | VitrineError: Noted})
+    gc.disable()
+    try:
+        await replica.encode([*(png(number) for number in range(9)), b"no image", "red"])
+        async with asyncio.timeout(PATIENCE_S):
+            # Threads let go of it a moment later. It holds all images of its request.
+            while any(each() is not None for each in requests):
+                await asyncio.sleep(0.001)
+    finally:
+        gc.enable()
+    assert len(requests) == 1

@@ -1,6 +1,7 @@
 """Calls that images of several requests share: each caller is answered, fails, times out and goes away alone."""
 
 import asyncio
+import gc
 import inspect
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -166,6 +167,36 @@ async def test_an_image_fails_alone() -> None:
     encoders.may_answer.set()
     found = [(await task).vectors[0] for task in tasks]
     assert [isinstance(each, InvalidInput) for each in found] == [False, False, False, True, False]
+
+
+async def test_requests_with_the_same_bad_image_have_an_error_of_their_own_each() -> None:
+    def answers(images: Sequence[EncoderInput]) -> list[Vector | VitrineError]:
+        # As from a replica, which answers equal images once.
+        return [InvalidInput("no image")] * len(images)
+
+    encoders = Encoders(answers=answers)
+    tasks = start(SharedCalls(encoders), range(4))
+    await settle()
+    encoders.may_answer.set()
+    errors = [(await task).vectors[0] for task in tasks[2:]]
+    for place, error in enumerate(errors):
+        assert isinstance(error, InvalidInput)
+        error.at(f"input[{place}]")
+    assert [getattr(error, "param", None) for error in errors] == ["input[0]", "input[1]"]
+
+
+async def test_answered_calls_leave_no_images_to_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        encoders = Encoders()
+        tasks = start(SharedCalls(encoders), range(7))
+        await settle()
+        encoders.may_answer.set()
+        await asyncio.gather(*tasks)
+        assert not [each for each in gc.get_objects() if type(each) is shared_calls._Waiting]
+    finally:
+        gc.enable()
 
 
 async def test_an_image_that_breaks_a_call_costs_the_others_nothing() -> None:

@@ -11,6 +11,7 @@ from core.errors import InvalidImage
 from core.types import Box
 from models.images import ImageLimits, decoding
 from models.preprocessing import read_jpeg
+from tests.support.icc_profiles import of_primaries
 from tests.support.image_files import ODD_SIZES, file, rotated_jpeg, smooth
 
 LIMITS = ImageLimits()
@@ -91,9 +92,11 @@ def test_an_orientation_that_changes_nothing_is_no_matter() -> None:
     assert both(rotated_jpeg(smooth(90, 60), 1))[0] == 1
 
 
-def test_colors_of_another_profile_are_converted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.images.is_srgb", lambda _image: False)
-    assert both(jpeg())[0] == 0
+def test_colors_of_another_profile_are_converted() -> None:
+    swapped = of_primaries(2.2, (0.292, 0.6922, 0.0419), (0.5151, 0.2412, -0.0011), (0.1571, 0.0666, 0.7841))
+    read, converted = both(jpeg(icc_profile=swapped))
+    assert read == 0
+    assert not np.array_equal(converted, both(jpeg())[1])
 
 
 def test_a_file_that_lacks_its_end_marker_only_is_taken_as_before() -> None:
