@@ -244,6 +244,16 @@ def writing(engine: Engine, bounded: bool = False) -> Iterator[Connection]:
             yield connection
 
 
+def prefer_indexes(connection: Connection) -> None:
+    """Have PostgreSQL answer the rest of this transaction by indexes, wherever it can.
+
+    An index of few rows keeps the pages of all that were ever in it at once. By these pages the planner may think
+    that a scan of the whole table costs less.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+
+
 class SqlPart:
     """A part of the catalog on one engine; every method may raise Unavailable."""
 
@@ -251,9 +261,11 @@ class SqlPart:
         self._engine = engine
         self._clock = clock
 
-    def _read(self, *statements: Executable) -> list[Row[*tuple[Any, ...]]]:
-        """Read all rows of these statements, in one transaction."""
+    def _read(self, *statements: Executable, by_index: bool = False) -> list[Row[*tuple[Any, ...]]]:
+        """Read all rows of these statements, in one transaction; see `prefer_indexes`."""
         with reading(self._engine) as connection:
+            if by_index:
+                prefer_indexes(connection)
             return [row for each in statements for row in connection.execute(each)]
 
 

@@ -21,7 +21,16 @@ from sqlalchemy import (
     update,
 )
 
-from catalog.database import SqlPart, batched_rows, lock, locked, reading, upsert, writing
+from catalog.database import (
+    SqlPart,
+    batched_rows,
+    lock,
+    locked,
+    prefer_indexes,
+    reading,
+    upsert,
+    writing,
+)
 from catalog.ledger_queries import (
     IS_CURRENT,
     IS_WAITING,
@@ -165,7 +174,7 @@ class SqlLedger(WithQuarantine):
                 of_version.where(is_bug_of_another_release(EmbeddingRow.error)).exists(),
             )
         )
-        return {row.collection for row in self._read(statement)}
+        return {row.collection for row in self._read(statement, by_index=True)}
 
     def missing(
         self, collection: str, limit: int, grace_s: float = 0.0, within: tuple[str, str] | None = None
@@ -187,6 +196,7 @@ class SqlLedger(WithQuarantine):
                     .where(EmbeddingRow.collection == collection, abandoned(self._clock(), grace_s))
                     .order_by(EmbeddingRow.begun_at, EmbeddingRow.image_id, EmbeddingRow.image_revision)
                 )
+                prefer_indexes(connection)
                 return [IndexItem(*row) for row in connection.execute(opened.limit(limit))]
             has_row = EmbeddingRow.image_id.is_not(None)
             gap = (
@@ -295,8 +305,8 @@ class SqlLedger(WithQuarantine):
         else:
             theirs = in_flight(self._clock(), grace_s)
             rows = rows.where(not_(theirs), between(EmbeddingRow.image_id, *within))
-        ordered = rows.order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision)
-        return [row_key(*row) for row in self._read(ordered.limit(limit))]
+        ordered = rows.order_by(EmbeddingRow.image_id, EmbeddingRow.image_revision).limit(limit)
+        return [row_key(*row) for row in self._read(ordered, by_index=within is None)]
 
     def begin_removal(self, collection: str, keys: Sequence[str], grace_s: float) -> Removal:
         """Open these rows; returns those whose vectors may be deleted.

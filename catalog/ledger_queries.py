@@ -23,7 +23,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from catalog.database import SqlPart, batched_rows, lock, locked, reading, take_turns, upsert, writing
+from catalog.database import (
+    SqlPart,
+    batched_rows,
+    lock,
+    locked,
+    prefer_indexes,
+    reading,
+    take_turns,
+    upsert,
+    writing,
+)
 from catalog.product_rows import lock_by_ids, seconds_since
 from catalog.tables import CaptionRow, EmbeddingRow, ImageRow, ModelVersionRow, ProductRow
 from core.errors import RELEASE, Internal, VitrineError
@@ -359,6 +369,7 @@ class SqlIndexProgress(SqlPart):
 
     def _of_recorded(self, connection: Connection, collection: str) -> IndexProgress:
         images = connection.scalar(select(func.count()).select_from(ImageRow)) or 0
+        prefer_indexes(connection)
         quarantine = EmbeddingRow.collection == collection, EmbeddingRow.error.is_not(None)
         failed = connection.scalar(select(func.count()).select_from(EmbeddingRow).where(*quarantine)) or 0
         gap = (

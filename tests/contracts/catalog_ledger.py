@@ -245,14 +245,13 @@ class LedgerContract:
         self.ledger.register(encoder())
         self.ledger.open(LIVE, items[:10])
         self.ledger.fail(LIVE, [(item, InvalidImage("no")) for item in items[10:20]])
-        done = {"collection": LIVE, "begun_at": self.clock.now, "embedded_at": self.clock.now}
-        settled = [
-            {"image_id": item.image_id, "image_revision": item.revision, **done} for item in items[20:]
-        ]
-        with self.catalog.engine.begin() as connection:
-            # Not opened first: on PostgreSQL the index would hold that until the next vacuum.
-            connection.execute(insert(EmbeddingRow), settled)
-            connection.exec_driver_sql("ANALYZE")
+        # The index of open rows keeps the pages of these, which must not make PostgreSQL read the table instead.
+        self.ledger.open(LIVE, items[20:])
+        self.ledger.settle({LIVE: items[20:]})
+        with self.catalog.engine.connect() as connection:
+            postgres = connection.dialect.name == "postgresql"
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.exec_driver_sql("VACUUM ANALYZE" if postgres else "ANALYZE")
         assert self.ledger.counts(LIVE) == LedgerCounts(4_002, indexed=3_982, failed=10, missing=10)
         for ask, index in (
             (lambda: self.ledger.unsettled(60), "open"),
