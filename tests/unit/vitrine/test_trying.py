@@ -1,12 +1,14 @@
 """Command `try`: what it refuses before anything starts, and the configuration that it makes."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 from typer.testing import CliRunner, Result
 
 from core.errors import ModelUnavailable
@@ -17,6 +19,7 @@ from tests.support.image_files import file, smooth
 from vitrine.cli import trying
 from vitrine.cli.main import app
 from vitrine.cli.service import Exit
+from vitrine.schemas.operations import StatsResponse
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(given | {"content": yaml.safe_load(given["config"].read_text())})
 
     monkeypatch.setattr(trying, "_serve", serve)
-    monkeypatch.setattr(trying.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     return calls
 
 
@@ -68,6 +71,15 @@ def test_the_configuration_has_one_encoder_and_no_mistakes(
     ]
     assert settings.catalog.database_url == f"sqlite:///{home}/catalog.sqlite"
     assert "${" not in path.read_text()
+
+
+def test_the_data_lie_in_the_folder_whatever_its_name(
+    album: Path, tmp_path: Path, started: list[dict[str, Any]]
+) -> None:
+    home = tmp_path / "what? 100 %41 #1"
+    assert run(album, "--data", home, "--port", "18123").exit_code == Exit.OK
+    (gateway,) = [each["args"] for each in started[0]["content"]["applications"] if each["name"] == "gateway"]
+    assert make_url(gateway["catalog"]["database_url"]).database == str(home / "catalog.sqlite")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +155,9 @@ def test_data_that_another_run_works_with_are_refused(
 
 
 def test_data_in_the_folder_of_the_images_are_refused(album: Path) -> None:
-    assert "must not lie in the folder" in refusal(album, "--data", album / "data")
+    home = album / "data"
+    assert f"{home} lies in the folder of the images" in refusal(album, "--data", home)
+    assert not home.exists()
 
 
 def test_a_port_that_is_taken_is_named(album: Path, tmp_path: Path, started: list[dict[str, Any]]) -> None:
@@ -200,6 +214,23 @@ def test_what_was_read_and_left_out_is_counted_and_shown() -> None:
     )
     assert shown.splitlines() == [
         "6 products read: 3 new, 1 changed, 2 unchanged, 4 removed",
-        "10 files were left out: 1: broken; 2: broken; 0.raw: no image; 1.raw: no image; 2.raw: no image; and 5 more",
+        "10 were left out:",
+        "  row 1: broken",
+        "  row 2: broken",
+        "  0.raw: no image",
+        "  1.raw: no image",
+        "  2.raw: no image",
+        "  and 5 more",
         "no",
     ]
+
+
+def test_images_that_the_model_refused_are_not_counted_as_indexed() -> None:
+    counts = {"images": 9, "indexed": 7, "failed": 2, "missing": 0}
+    stats = StatsResponse.model_validate(
+        {"products": 9, "images": 9, "captions": {}, "models": {"first": counts}}
+    )
+    shown = trying._what_was_indexed(stats, "http://127.0.0.1:8000")
+    assert shown.startswith("7 images indexed; the model refused 2: `vitrine gaps first --url ")
+    stats = stats.model_copy(update={"models": {"first": None}})
+    assert trying._what_was_indexed(stats, "http://127.0.0.1:8000") == "9 images indexed"
