@@ -166,7 +166,7 @@ def _source(images: Path) -> dict[str, Any]:
     """Describe the folder or table as the source of an import.
 
     Raises:
-        typer.BadParameter: the folder holds no image file.
+        typer.BadParameter: the folder holds no image file, or the table no column of images.
         InvalidInput: the table cannot be read.
     """
     from catalog.sources.folder import ImageFolder
@@ -175,7 +175,9 @@ def _source(images: Path) -> dict[str, Any]:
 
     if not images.is_dir():
         described = source_of(str(images), {}) | {"kind": "manifest"}
-        Manifest(ManifestSource.model_validate(described))
+        if not Manifest(ManifestSource.model_validate(described)).report()["images"]:
+            message = f"{images} has no column of images: name one `image`"
+            raise typer.BadParameter(message, param_hint="FOLDER_OR_TABLE")
         return described
     path = str(images.absolute())
     folder = ImageFolder(FolderSource(kind="folder", path=path, products="images"))
@@ -283,15 +285,13 @@ def _load_once(encoder: Mapping[str, Any]) -> None:
 
 
 def _load(encoder: dict[str, Any]) -> None:
-    import logging
-
+    # The hub's library would log each attempt; the error says enough. It reads this when it is imported.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     from models.config import EncoderConfig
     from models.encoder import load_encoder
 
     # The parent ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # It would log each attempt; the error says enough.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     load_encoder(EncoderConfig.model_validate(encoder))
 
 

@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,34 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(
     monkeypatch.setattr(trying, "_load_once", unreachable)
     result = run(album, "--data", tmp_path / "data", "--port", "18123", "--model", "ViT-B-32")
     assert isinstance(result.exception, ModelUnavailable)
+    assert started == []
+
+
+QUIET = """
+import logging, sys, types
+from vitrine.cli import trying
+
+def look(_):
+    import huggingface_hub.file_download
+    print(logging.getLogger("huggingface_hub").getEffectiveLevel() == logging.ERROR)
+
+sys.modules["models.encoder"] = types.SimpleNamespace(load_encoder=look)
+trying._load(trying.DEFAULT_MODEL)
+"""
+
+
+def test_attempts_to_reach_a_hub_are_not_logged() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_VERBOSITY"}
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "True\n"
+
+
+def test_a_table_without_a_column_of_images_is_refused(tmp_path: Path, started: list[dict[str, Any]]) -> None:
+    table = tmp_path / "products.csv"
+    table.write_text("sku;name\n1;Hat\n")
+    assert "has no column of images: name one `image`" in refusal(table, "--data", tmp_path / "data")
     assert started == []
 
 
