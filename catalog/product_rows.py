@@ -69,7 +69,7 @@ def check_product_id(value: str, param: str = "product_id") -> None:
     """
     if not is_product_id(value):
         raise InvalidInput(
-            f'a product id has 1 to {MAX_ID_CHARS} characters, none of them "/" or a control character, '
+            f'a product id has 1 to {MAX_ID_CHARS} characters in UTF-8, none of them "/" or a control character, '
             'and is not "." or ".."'
         ).at(param)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from core.api_keys import NO_KEYS_NOTICE
 from demo.catalog import DemoProduct, demo_products
-from demo.service import DemoService
+from demo.service import DemoService, on_interrupts
 from vitrine import Forbidden, NewProduct, ServiceError, Unauthenticated, Vitrine
 from vitrine.schemas.operations import StatsResponse
 
@@ -58,9 +58,7 @@ console = Console()
 def main() -> None:
     """Start the service, index what is missing, print the address, and wait."""
     options = _options()
-    # Both: a process that a script starts in the background inherits SIGINT as ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    on_interrupts()
     with DemoService(options.home, options.port) as service:
         try:
             with _stage("service started and ready"):
@@ -72,10 +70,10 @@ def main() -> None:
             raise RuntimeError(f"the service ended; see {service.log_file}")
         except KeyboardInterrupt:
             # A second Ctrl-C must not interrupt the shutdown.
-            _ignore_interrupts()
+            on_interrupts(signal.SIG_IGN)
             console.print("\nstopping …")
         except (RuntimeError, ServiceError) as error:
-            _ignore_interrupts()
+            on_interrupts(signal.SIG_IGN)
             console.print(f"[red]{error}[/]")
             sys.exit(1)
 
@@ -135,15 +133,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8000, help="port on loopback (default: 8000)")
     parser.add_argument("--products", type=int, default=500, help="products in the catalog (default: 500)")
     return parser.parse_args()
-
-
-def _ignore_interrupts() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,21 +1,68 @@
-"""The service as a child process; on exit no process is left."""
+"""The service as a child process, and its configurations; on exit no process is left."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from types import FrameType
+from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import psutil
+import yaml
 
 STOP_TIMEOUT_S = 40.0
 CONFIG = Path(__file__).with_name("serve_config.demo.yaml")
 WEIGHTS = Path(__file__).with_name("weights")
+
+
+def write_configuration(file: Path, encoder: Mapping[str, Any], home: Path) -> None:
+    """Write the demo's Serve configuration with this encoder alone, its data in `home`."""
+    content = yaml.safe_load(CONFIG.read_text())
+    name, applications = encoder["name"], content["applications"]
+    kept = {each["name"]: each for each in applications if not each["import_path"].endswith(":build_encoder")}
+    example = next(each for each in applications if each["import_path"].endswith(":build_encoder"))
+    example["deployments"][0]["autoscaling_config"] = {"min_replicas": 1, "max_replicas": 1}
+    kept[name] = example | {"name": name, "args": dict(encoder)}
+    # A short path: the length of a socket's address is limited.
+    address = f"unix:{file.with_name('milvus.sock')}"
+    milvus = {"uri": address}
+    # Quoted: in a URL, `?` would end the path.
+    database_url = f"sqlite:///{quote(str(home / 'catalog.sqlite'))}"
+    catalog = {"database_url": database_url, "blobs_url": str(home / "blobs")}
+    kept["milvus-lite"]["args"] = {"folder": str(home / "milvus"), "address": address}
+    kept["ensemble"]["args"]["milvus"] = milvus
+    kept["ensemble"]["deployments"][0]["user_config"]["weights"] = {name: 1.0}
+    for each in ("repair", "gateway"):
+        kept[each]["args"] |= {"catalog": catalog, "milvus": milvus}
+        kept[each]["deployments"][0]["user_config"] = {"models": [name]}
+    # Small steps, so that the progress is seen, and what was imported is indexed soon: nobody else writes.
+    kept["gateway"]["args"]["jobs"] = {"imports": {"batch_products": 16}}
+    # The page is of use before everything is indexed.
+    kept["gateway"]["args"]["ready_coverage"] = 0.0
+    kept["repair"]["args"] |= {"interval_s": 1.0, "grace_s": 5.0, "batch_size": 32}
+    content["applications"] = list(kept.values())
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def on_interrupts(do: Callable[[int, FrameType | None], None] | signal.Handlers = _interrupt) -> None:
+    """Take SIGTERM and the end of the terminal for Ctrl-C: each would end this process and not its service.
+
+    A process that a script starts in the background inherits SIGINT as ignored, so it is set there too. SIGHUP stays
+    ignored under `nohup`.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, do)
 
 
 class DemoService:

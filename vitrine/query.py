@@ -6,6 +6,7 @@ A negative weight pushes results away from the part.
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from errno import ENOENT
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypedDict
@@ -25,13 +26,12 @@ def encode_image(image: ImageInput) -> str:
     """Encode an image for a request: a URL as it is, anything else as base64.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
-        ValueError: it is a URL of another scheme than http and https.
+        OSError: there is no such file, or it cannot be read; or it is a URL of another scheme than http and https.
     """
     if is_url(image):
         return str(image)
     if isinstance(image, str) and "://" in image:
-        raise ValueError(f"an image is bytes, a path, or an http or https URL, unlike {image[:80]!r}")
+        raise FileNotFoundError(ENOENT, "neither a file nor an http or https URL", image[:80])
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     return base64.b64encode(data).decode("ascii")
 

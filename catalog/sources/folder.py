@@ -245,4 +245,4 @@ def _left_out(path: Path, described: Collection[str], is_root: bool) -> str | No
 
 
 def _no_image_ending(path: Path) -> str:
-    return f"{path.suffix or 'no ending'} is not the ending of an image"
+    return f"{path.suffix} is not the ending of an image" if path.suffix else "it has no ending of an image"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from core.jobs import Job
     from demo.service import DemoService
     from vitrine.client import Vitrine
+    from vitrine.schemas.operations import StatsResponse
 
 DEFAULT_MODEL = {
     "name": "efficientnet_lite0",
@@ -86,15 +87,16 @@ def try_images(
     The same command again continues where it stopped, and indexes only what has changed. Images that are gone from
     the folder are removed. Your files are never changed.
     """
+    from demo.service import on_interrupts, write_configuration
+
     began = time.perf_counter()
     source = _source(images)
     encoder = _encoder(model, pretrained, family)
     home = (data or _default_home(images)).absolute()
     if images.is_dir() and home.resolve().is_relative_to(images.resolve()):
-        raise typer.BadParameter("the data must not lie in the folder of the images", param_hint="--data")
-    # Both: a process that a script starts in the background inherits SIGINT as ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        message = f"{home} lies in the folder of the images: name another folder for the data"
+        raise typer.BadParameter(message, param_hint="--data")
+    on_interrupts()
     try:
         with _claimed(home) as claim, tempfile.TemporaryDirectory(prefix="vitrine-") as scratch:
             _check_port(port)
@@ -102,7 +104,7 @@ def try_images(
                 typer.echo(f"loading {model}; what is not on this machine comes from the hub")
                 _load_once(encoder)
             config = Path(scratch) / "serve_config.yaml"
-            _write_configuration(config, encoder, home, Path(scratch))
+            write_configuration(config, encoder, home)
             _serve(source, config, home, port, claim, partial(_stage, began), open_page)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; the same command continues from {home}", err=True)
@@ -118,7 +120,7 @@ def _serve(
     stage: Callable[[str], None],
     open_page: bool | None,
 ) -> None:
-    from demo.service import DemoService
+    from demo.service import DemoService, on_interrupts
     from vitrine.client import Vitrine
 
     with DemoService(home, port, config, kept_open=(claim,)) as service:
@@ -133,7 +135,7 @@ def _serve(
                 stage(f"service ready: {service.base_url}")
             with Vitrine(service.base_url, key="") as shop:
                 with progress_bar() as bar:
-                    stage(f"{_wait_until_indexed(shop, service, bar):,} images indexed")
+                    stage(_what_was_indexed(_wait_until_indexed(shop, service, bar), service.base_url))
                 _search_once(shop)
             stage("first answer")
             typer.echo(f"\nSearch your images at {service.base_url} — Ctrl-C ends it.")
@@ -144,8 +146,7 @@ def _serve(
             raise typer.Exit(Exit.FAILED) from None
         finally:
             # A second Ctrl-C must not interrupt the shutdown.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
+            on_interrupts(signal.SIG_IGN)
 
 
 def _stage(began: float, text: str) -> None:
@@ -165,7 +166,7 @@ def _source(images: Path) -> dict[str, Any]:
     """Describe the folder or table as the source of an import.
 
     Raises:
-        typer.BadParameter: the folder holds no image file.
+        typer.BadParameter: the folder holds no image file, or the table no column of images.
         InvalidInput: the table cannot be read.
     """
     from catalog.sources.folder import ImageFolder
@@ -174,13 +175,16 @@ def _source(images: Path) -> dict[str, Any]:
 
     if not images.is_dir():
         described = source_of(str(images), {}) | {"kind": "manifest"}
-        Manifest(ManifestSource.model_validate(described))
+        if not Manifest(ManifestSource.model_validate(described)).report()["images"]:
+            message = f"{images} has no column of images: name one `image`"
+            raise typer.BadParameter(message, param_hint="FOLDER_OR_TABLE")
         return described
     path = str(images.absolute())
     folder = ImageFolder(FolderSource(kind="folder", path=path, products="images"))
     if not folder.total():
-        left_out = folder.report()["left_out"]
-        why = f"; left out: {_some(left_out)}" if left_out else ": it is empty"
+        report = folder.report()
+        left_out = "; ".join(_first(report["left_out"], report["files_left_out"]))
+        why = f"; left out: {left_out}" if left_out else ": it is empty"
         raise typer.BadParameter(f"{images} holds no image file{why}", param_hint="FOLDER_OR_TABLE")
     return {"kind": "folder", "path": path, "products": "images"}
 
@@ -281,47 +285,14 @@ def _load_once(encoder: Mapping[str, Any]) -> None:
 
 
 def _load(encoder: dict[str, Any]) -> None:
-    import logging
-
+    # The hub's library would log each attempt; the error says enough. It reads this when it is imported.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     from models.config import EncoderConfig
     from models.encoder import load_encoder
 
     # The parent ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # It would log each attempt; the error says enough.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     load_encoder(EncoderConfig.model_validate(encoder))
-
-
-def _write_configuration(file: Path, encoder: Mapping[str, Any], home: Path, scratch: Path) -> None:
-    """Write the demo's Serve configuration with this encoder alone, its data in `home`."""
-    import yaml
-
-    from demo.service import CONFIG
-
-    content = yaml.safe_load(CONFIG.read_text())
-    name, applications = encoder["name"], content["applications"]
-    kept = {each["name"]: each for each in applications if not each["import_path"].endswith(":build_encoder")}
-    example = next(each for each in applications if each["import_path"].endswith(":build_encoder"))
-    example["deployments"][0]["autoscaling_config"] = {"min_replicas": 1, "max_replicas": 1}
-    kept[name] = example | {"name": name, "args": dict(encoder)}
-    # A short path: the length of a socket's address is limited.
-    address = f"unix:{scratch / 'milvus.sock'}"
-    milvus = {"uri": address}
-    catalog = {"database_url": f"sqlite:///{home / 'catalog.sqlite'}", "blobs_url": str(home / "blobs")}
-    kept["milvus-lite"]["args"] = {"folder": str(home / "milvus"), "address": address}
-    kept["ensemble"]["args"]["milvus"] = milvus
-    kept["ensemble"]["deployments"][0]["user_config"]["weights"] = {name: 1.0}
-    for each in ("repair", "gateway"):
-        kept[each]["args"] |= {"catalog": catalog, "milvus": milvus}
-        kept[each]["deployments"][0]["user_config"] = {"models": [name]}
-    # Small steps, so that the progress is seen, and what was imported is indexed soon: nobody else writes.
-    kept["gateway"]["args"]["jobs"] = {"imports": {"batch_products": 16}}
-    # The page is of use before everything is indexed.
-    kept["gateway"]["args"]["ready_coverage"] = 0.0
-    kept["repair"]["args"] |= {"interval_s": 1.0, "grace_s": 5.0, "batch_size": 32}
-    content["applications"] = list(kept.values())
-    file.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def _import(config: Path, source: Mapping[str, Any], bar: "Progress") -> "Job":
@@ -353,27 +324,28 @@ def _what_was_read(result: Mapping[str, Any], path: str) -> str:
         RuntimeError: no image could be read.
     """
     new, changed, same = (result[name] for name in ("created", "updated", "unchanged"))
-    errors = [f"{each['product_id'] or each['row']}: {each['error']}" for each in result["errors"]]
+    named = [(each["product_id"] or f"row {each['row']}", each["error"]) for each in result["errors"]]
+    errors = [f"{name}: {error}" for name, error in named]
     if not new + changed + same:
-        raise RuntimeError(f"no image of {path} could be read: {_some(errors) or 'it lists no product'}")
+        why = "; ".join(_first(errors, result["failed"])) or "it lists no product"
+        raise RuntimeError(f"no image of {path} could be read: {why}")
     lines = [
         f"{new + changed + same:,} products read: {new:,} new, {changed:,} changed, {same:,} unchanged, "
         f"{result['deleted']:,} removed"
     ]
     left_out = result["read_as"].get("left_out", [])
     if count := result["failed"] + result["read_as"].get("files_left_out", 0):
-        lines.append(f"{count:,} files were left out: {_some([*errors, *left_out], count)}")
+        lines += [f"{count:,} were left out:", *(f"  {each}" for each in _first([*errors, *left_out], count))]
     lines += [result["deletion_refused"]] if result["deletion_refused"] else []
     return "\n".join(lines)
 
 
-def _some(reasons: list[str], count: int | None = None) -> str:
-    more = (len(reasons) if count is None else count) - _SHOWN
-    return "; ".join([*reasons[:_SHOWN], *([f"and {more:,} more"] if more > 0 else [])])
+def _first(reasons: list[str], count: int) -> list[str]:
+    return [*reasons[:_SHOWN], *[f"and {count - _SHOWN:,} more"] * (count > _SHOWN)]
 
 
-def _wait_until_indexed(shop: "Vitrine", service: "DemoService", bar: "Progress") -> int:
-    """Wait until the model has every image, or has refused it; returns the number of images.
+def _wait_until_indexed(shop: "Vitrine", service: "DemoService", bar: "Progress") -> "StatsResponse":
+    """Wait until the model has every image, or has refused it; returns the counts.
 
     Raises:
         RuntimeError: the service ended, or indexes nothing any more.
@@ -396,7 +368,14 @@ def _wait_until_indexed(shop: "Vitrine", service: "DemoService", bar: "Progress"
                 f"{missing:,} images are not indexed, and none was in {STALLED_S:g} s; see {service.log_file}"
             )
         time.sleep(_POLL_S if missing else 0)
-    return stats.images
+    return stats
+
+
+def _what_was_indexed(stats: "StatsResponse", url: str) -> str:
+    ((model, counts),) = stats.models.items()
+    failed = counts.failed if counts is not None else 0
+    why = f"; the model refused {failed:,}: `vitrine gaps {model} --url {url}` says why" if failed else ""
+    return f"{stats.images - failed:,} images indexed{why}"
 
 
 def _search_once(shop: "Vitrine") -> None:
@@ -418,7 +397,3 @@ def _show_page(url: str, wanted: bool | None) -> None:
         import webbrowser
 
         webbrowser.open(url)
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt

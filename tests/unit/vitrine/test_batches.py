@@ -242,7 +242,7 @@ def test_retries_are_counted_for_each_operation_not_for_all_of_a_batch(
 def test_an_image_by_a_scheme_that_is_neither_a_path_nor_fetched_is_named(shop: Client) -> None:
     summary = shop.put_products([NewProduct("a", images=["file:///tmp/a.png"]), NewProduct("b")])
     assert (summary.created, [each.product_id for each in summary.errors]) == (1, ["a"])
-    assert "a path, or an http or https URL, unlike 'file:///tmp/a.png'" in str(summary.errors[0].error)
+    assert "neither a file nor an http or https URL: 'file:///tmp/a.png'" in str(summary.errors[0].error)
 
 
 def test_a_product_that_cannot_be_sent_costs_the_others_nothing(shop: Client, tmp_path: Path) -> None:

@@ -89,6 +89,16 @@ def test_an_error_without_a_file_is_not_taken_for_one_of_a_file() -> None:
         asks(fails)()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("search",), ("compare",), ("embed", "m"), ("caption",), ("products", "put", "hat")],
+)
+def test_an_image_by_a_scheme_that_is_not_fetched_is_one_sentence(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "ftp://shop.test/hat.jpg"])
+    assert result.exit_code == Exit.USAGE, result.output
+    assert result.stderr == "ftp://shop.test/hat.jpg: neither a file nor an http or https URL\n"
+
+
 def test_every_command_that_prints_an_answer_can_print_it_as_json() -> None:
     def without(command: Any, name: str) -> Iterator[str]:
         for part, each in getattr(command, "commands", {}).items():

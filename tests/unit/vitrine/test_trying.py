@@ -1,12 +1,16 @@
 """Command `try`: what it refuses before anything starts, and the configuration that it makes."""
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 from typer.testing import CliRunner, Result
 
 from core.errors import ModelUnavailable
@@ -17,6 +21,7 @@ from tests.support.image_files import file, smooth
 from vitrine.cli import trying
 from vitrine.cli.main import app
 from vitrine.cli.service import Exit
+from vitrine.schemas.operations import StatsResponse
 
 
 @pytest.fixture
@@ -38,7 +43,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(given | {"content": yaml.safe_load(given["config"].read_text())})
 
     monkeypatch.setattr(trying, "_serve", serve)
-    monkeypatch.setattr(trying.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     return calls
 
 
@@ -68,6 +73,15 @@ def test_the_configuration_has_one_encoder_and_no_mistakes(
     ]
     assert settings.catalog.database_url == f"sqlite:///{home}/catalog.sqlite"
     assert "${" not in path.read_text()
+
+
+def test_the_data_lie_in_the_folder_whatever_its_name(
+    album: Path, tmp_path: Path, started: list[dict[str, Any]]
+) -> None:
+    home = tmp_path / "what? 100 %41 #1"
+    assert run(album, "--data", home, "--port", "18123").exit_code == Exit.OK
+    (gateway,) = [each["args"] for each in started[0]["content"]["applications"] if each["name"] == "gateway"]
+    assert make_url(gateway["catalog"]["database_url"]).database == str(home / "catalog.sqlite")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +137,34 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(
     assert started == []
 
 
+QUIET = """
+import logging, sys, types
+from vitrine.cli import trying
+
+def look(_):
+    import huggingface_hub.file_download
+    print(logging.getLogger("huggingface_hub").getEffectiveLevel() == logging.ERROR)
+
+sys.modules["models.encoder"] = types.SimpleNamespace(load_encoder=look)
+trying._load(trying.DEFAULT_MODEL)
+"""
+
+
+def test_attempts_to_reach_a_hub_are_not_logged() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_VERBOSITY"}
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "True\n"
+
+
+def test_a_table_without_a_column_of_images_is_refused(tmp_path: Path, started: list[dict[str, Any]]) -> None:
+    table = tmp_path / "products.csv"
+    table.write_text("sku;name\n1;Hat\n")
+    assert "has no column of images: name one `image`" in refusal(table, "--data", tmp_path / "data")
+    assert started == []
+
+
 def test_a_folder_that_is_missing_or_holds_no_image_is_refused(album: Path, tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "nowhere")
     (album / "a.jpg").rename(album / "a.raw")
@@ -143,7 +185,9 @@ def test_data_that_another_run_works_with_are_refused(
 
 
 def test_data_in_the_folder_of_the_images_are_refused(album: Path) -> None:
-    assert "must not lie in the folder" in refusal(album, "--data", album / "data")
+    home = album / "data"
+    assert f"{home} lies in the folder of the images" in refusal(album, "--data", home)
+    assert not home.exists()
 
 
 def test_a_port_that_is_taken_is_named(album: Path, tmp_path: Path, started: list[dict[str, Any]]) -> None:
@@ -200,6 +244,23 @@ def test_what_was_read_and_left_out_is_counted_and_shown() -> None:
     )
     assert shown.splitlines() == [
         "6 products read: 3 new, 1 changed, 2 unchanged, 4 removed",
-        "10 files were left out: 1: broken; 2: broken; 0.raw: no image; 1.raw: no image; 2.raw: no image; and 5 more",
+        "10 were left out:",
+        "  row 1: broken",
+        "  row 2: broken",
+        "  0.raw: no image",
+        "  1.raw: no image",
+        "  2.raw: no image",
+        "  and 5 more",
         "no",
     ]
+
+
+def test_images_that_the_model_refused_are_not_counted_as_indexed() -> None:
+    counts = {"images": 9, "indexed": 7, "failed": 2, "missing": 0}
+    stats = StatsResponse.model_validate(
+        {"products": 9, "images": 9, "captions": {}, "models": {"first": counts}}
+    )
+    shown = trying._what_was_indexed(stats, "http://127.0.0.1:8000")
+    assert shown.startswith("7 images indexed; the model refused 2: `vitrine gaps first --url ")
+    stats = stats.model_copy(update={"models": {"first": None}})
+    assert trying._what_was_indexed(stats, "http://127.0.0.1:8000") == "9 images indexed"
