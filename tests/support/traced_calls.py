@@ -155,6 +155,9 @@ class Task:
 class Handle:
     """A Serve handle; each method of the replica answers by a task of this loop."""
 
+    _router = None
+    """As before the first call of a handle, so that no calls are shared."""
+
     def __init__(self, replica: Callable[[], Any]) -> None:
         self._replica = replica
 
