@@ -88,6 +88,8 @@ def served(name: str, programs: Path | None, tower: Path, threads: int, probe: b
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
+            # Infinity makes a folder for its cache where it runs.
+            cwd=tower.parent if name == "infinity" else None,
             env=_environment(threads),
             stdout=output,
             stderr=subprocess.STDOUT,
