@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 from demo.catalog import demo_products
 from demo.run import put_products
 from tests.support.catalog_fixtures import empty_database
+from tests.support.code_blocks import code_blocks, run_blocks
 from tests.support.indexed import pending
 from tests.support.production import (
     ENCODERS,
@@ -366,3 +368,18 @@ def test_what_is_not_needed_any_more_goes_and_every_index_is_whole(
     ]
     assert [[each["product_id"] for each in answer.json()["results"]] for answer in found] == [[KEPT]] * 3
     serve.wait_until(lambda: client.get("/health/ready").is_success, WITHIN_S, "everything ready")
+
+
+def test_the_last_commands_to_a_search_print_what_the_page_says(
+    cluster: ProductionCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", KEY)
+    ready, found = (block.text for block in code_blocks("k8s/README.md")[-2:])
+    # Without the port forward, for the API is on this machine.
+    answer, printed = run_blocks(
+        [ready.partition("sleep 2; ")[2], found], cluster.base_url, tmp_path, WITHIN_S
+    )
+    assert answer.startswith('{"ready":true')
+    _, _, table = printed.partition("score")
+    first = next(line for line in table.splitlines() if "my-dress" in line or KEPT in line or "new-" in line)
+    assert "my-dress" in first
