@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 from demo.catalog import demo_products
 from demo.run import put_products
 from tests.support.catalog_fixtures import empty_database
+from tests.support.code_blocks import code_blocks, run_blocks
 from tests.support.indexed import pending
 from tests.support.production import (
     ENCODERS,
@@ -34,6 +36,7 @@ from tests.support.production import (
 )
 from tests.support.ray_cluster import RayNode
 from tests.support.traffic import SteadyLoad
+from tests.support.vector_stores import milvus_server, skip_unless_installed
 from vitrine import Vitrine
 
 LEAST_CORES = 2
@@ -41,6 +44,8 @@ pytestmark = pytest.mark.skipif(
     (os.cpu_count() or 1) < LEAST_CORES, reason=f"seven nodes want {LEAST_CORES} cores"
 )
 
+KEPT = "kept-without-milvus"
+"""A product that is written while there is no Milvus."""
 PRODUCTS = [replace(product, images=product.images[:1]) for product in demo_products(seed=7, count=6)]
 SERVICE = {"gateway": 3, "ensemble": 2, "repair": 1}
 """What runs on nodes of the kind `service`, and how many replicas of it."""
@@ -57,15 +62,22 @@ REPAIR_S = 12.0
 
 
 @pytest.fixture(scope="module")
-def cluster(postgres_server: str, server_uri: str) -> Iterator[ProductionCluster]:
-    with empty_database(postgres_server) as url, production_cluster(url, server_uri) as running:
+def without_milvus(postgres_server: str) -> Iterator[ProductionCluster]:
+    skip_unless_installed()
+    with empty_database(postgres_server) as url, production_cluster(url) as running:
         waiting = running.wait_until_all_wait()
         running.late.bring()
         running.wait_until_ready()
         assert {waiting[name] for name in WAITING} == {"DEPLOYING"}, waiting
-        with Vitrine(running.base_url, KEY) as shop:
-            put_products(shop, PRODUCTS)
         yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(without_milvus: ProductionCluster) -> Iterator[ProductionCluster]:
+    with milvus_server(without_milvus.late.milvus_port):
+        with Vitrine(without_milvus.base_url, KEY) as shop:
+            put_products(shop, PRODUCTS)
+        yield without_milvus
 
 
 @pytest.fixture
@@ -133,13 +145,37 @@ def assert_on_their_kind_of_node(cluster: ProductionCluster, *names: str) -> Non
         assert kinds == {name if name in ENCODERS else "service"}, name
 
 
-def test_late_dependencies_are_waited_for_and_then_everything_runs(cluster: ProductionCluster) -> None:
-    cluster.serve.wait_until(
-        lambda: {name: len(ids) for name, ids in cluster.serve.ids().items()} == {**ONE_OF_EACH, **SERVICE},
+def test_late_dependencies_are_waited_for_and_then_everything_runs_also_without_milvus(
+    without_milvus: ProductionCluster,
+) -> None:
+    serve = without_milvus.serve
+    serve.wait_until(
+        lambda: {name: len(ids) for name, ids in serve.ids().items()} == {**ONE_OF_EACH, **SERVICE},
         WITHIN_S,
         "every replica",
     )
-    assert set(cluster.serve.statuses().values()) == {"RUNNING"}
+    assert set(serve.statuses().values()) == {"RUNNING"}
+
+
+def test_without_milvus_the_service_says_that_it_is_not_ready_and_keeps_what_is_written(
+    without_milvus: ProductionCluster,
+) -> None:
+    with without_milvus.client() as client:
+        health = client.get("/health/ready")
+        assert (health.status_code, health.json()["ready"]) == (503, False)
+        assert "milvus" in health.json()["problems"]
+        assert "catalog" not in health.json()["problems"]
+        body = {"title": "kept", "attributes": {"kept": True}, "images": [image(0)]}
+        written = client.put(f"/v1/products/{KEPT}", json=body, params={"wait": False})
+        assert written.status_code == 201
+        refused = client.post("/v1/search", json=search({"type": "image", "image": image(1)}))
+        assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+
+
+def test_milvus_comes_and_the_service_serves(client: httpx.Client) -> None:
+    answer = client.post("/v1/search", json=search({"type": "image", "image": image(2)}))
+    assert answer.status_code == 200
+    assert len(answer.json()["results"]) == 5
 
 
 def test_replicas_have_the_environment_of_the_pods_and_write_nothing_where_pods_cannot(
@@ -324,3 +360,25 @@ def test_what_is_not_needed_any_more_goes_and_every_index_is_whole(
     serve = cluster.serve
     serve.wait_until(lambda: len(serve.ids()["dinov2"]) == 1, WITHIN_S, "one dinov2 again")
     serve.wait_until(lambda: pending(client) == 0, WITHIN_S, "every image in every index")
+    found = [
+        client.post(
+            "/v1/search", json=search({"type": "image", "image": image(3)}, model=name, filter={"kept": True})
+        )
+        for name in ENCODERS
+    ]
+    assert [[each["product_id"] for each in answer.json()["results"]] for answer in found] == [[KEPT]] * 3
+    serve.wait_until(lambda: client.get("/health/ready").is_success, WITHIN_S, "everything ready")
+
+
+def test_the_last_commands_to_a_search_print_what_the_page_says(
+    cluster: ProductionCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", KEY)
+    ready, found = (block.text for block in code_blocks("k8s/README.md")[-2:])
+    # Without the port forward, for the API is on this machine.
+    answer, printed = run_blocks(
+        [ready.partition("sleep 2; ")[2], found], cluster.base_url, tmp_path, WITHIN_S
+    )
+    assert answer.startswith('{"ready":true')
+    rows = printed[printed.index("score") :].splitlines()[1:]
+    assert rows[0].split()[:2] == ["1", "my-dress"]

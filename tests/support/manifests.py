@@ -44,14 +44,19 @@ def render(folder: str, *components: str) -> tuple[Manifest, ...]:
         return _kustomize(Path(home))
 
 
-def _kustomize(folder: Path) -> tuple[Manifest, ...]:
+def kubectl() -> str:
+    """Find kubectl; skips the test where there is none."""
     beside_python = shutil.which("kubectl", path=str(Path(sys.executable).parent))
-    kubectl = beside_python or shutil.which("kubectl")
-    if kubectl is None:
+    found = beside_python or shutil.which("kubectl")
+    if found is None:
         # A module may render for its parameters, before there is a test.
         pytest.skip("there is no kubectl, whose kustomize renders the manifests", allow_module_level=True)
+    return found
+
+
+def _kustomize(folder: Path) -> tuple[Manifest, ...]:
     done = subprocess.run(
-        [kubectl, "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
+        [kubectl(), "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))

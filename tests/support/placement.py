@@ -13,6 +13,7 @@ from tests.support.manifests import Manifest, cluster_of, offered
 
 GIB = 2**30
 GPU = "nvidia.com/gpu"
+HEAD = "head"
 _UNITS = {"Mi": 2**20, "Gi": GIB, "m": 1e-3}
 Amounts = dict[str, float]
 
@@ -106,17 +107,22 @@ class Placement:
         self.nodes = nodes
         self.pods: list[Pod] = []
         self._groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
-        head = cluster["headGroupSpec"]["template"]
-        self._place("head", head, sidecar=cluster.get("autoscalerOptions", {}).get("resources"))
-        for name, group in self._groups.items():
-            for _ in range(group["replicas"]):
-                if self.add(name) is None:
-                    raise DoesNotFit(f"a pod of {name}, which the cluster begins with, fits on no node")
+        self._head = cluster["headGroupSpec"]["template"]
+        self._sidecar = cluster.get("autoscalerOptions", {}).get("resources", {"requests": {}})
+        self._keep("replicas")
 
     @classmethod
     def of(cls, manifest: Manifest, nodes: Sequence[Node]) -> "Placement":
         """Place the pods that a RayService or RayJob begins with."""
         return cls(cluster_of(manifest), nodes)
+
+    def restore(self) -> None:
+        """Bring a lost head again and the least pods of each group, as KubeRay and the autoscaler do.
+
+        Raises:
+            DoesNotFit: no node has room for one of them.
+        """
+        self._keep("minReplicas")
 
     def add(self, group: str) -> Pod | None:
         """Bring one more pod of a group; None where it may not grow or no node has room."""
@@ -173,16 +179,23 @@ class Placement:
         """Count the replicas of a deployment."""
         return sum(pod.replicas.get(deployment, 0) for pod in self.pods)
 
-    def _place(self, name: str, pod: Manifest, sidecar: Manifest | None) -> None:
-        requests = requests_of(pod)
-        if sidecar:
-            take({each: -quantity(amount) for each, amount in sidecar["requests"].items()}, requests)
+    def _keep(self, number: str) -> None:
+        if not any(pod.group == HEAD for pod in self.pods):
+            self._add_head()
+        for name, group in self._groups.items():
+            while self.counts()[name] < group[number]:
+                if self.add(name) is None:
+                    raise DoesNotFit(f"a pod of {name}, which there must be, fits on no node")
+
+    def _add_head(self) -> None:
+        requests = requests_of(self._head)
+        take({each: -quantity(amount) for each, amount in self._sidecar["requests"].items()}, requests)
         for node in self.nodes:
-            if node.takes(pod, requests):
+            if node.takes(self._head, requests):
                 take(requests, node.free)
-                self.pods.append(Pod(name, node, {}))
+                self.pods.append(Pod(HEAD, node, {}))
                 return
-        raise DoesNotFit(f"the {name}, which requests {requests}, fits on no node")
+        raise DoesNotFit(f"the head, which requests {requests}, fits on no node")
 
     def _by_replicas(self, deployment: Deployment) -> Iterable[Pod]:
         return sorted(self.pods, key=lambda pod: pod.replicas.get(deployment.name, 0))

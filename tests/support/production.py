@@ -158,7 +158,7 @@ class ProductionCluster:
 
 
 class LateDependencies:
-    """A database and weights that are not there until they are brought."""
+    """A database and weights that are not there until they are brought, and a port for a Milvus server."""
 
     def __init__(self, folder: Path, database_url: str) -> None:
         """`database_url` is that of a PostgreSQL at a unix socket."""
@@ -167,6 +167,7 @@ class LateDependencies:
         self._late_socket = folder / "pg"
         self.database_url = database_url.replace(self._socket, str(self._late_socket))
         self.weights = folder / "weights"
+        self.milvus_port = free_port()
 
     def is_awaited_by(self, application: str) -> bool:
         """Check whether a replica of an application has logged that it waits."""
@@ -182,15 +183,18 @@ class LateDependencies:
 
 
 @contextmanager
-def production_cluster(database_url: str, milvus_uri: str) -> Iterator[ProductionCluster]:
-    """Start the nodes and deploy the configuration to them; everything is gone afterwards."""
+def production_cluster(database_url: str) -> Iterator[ProductionCluster]:
+    """Start the nodes and deploy the configuration to them; everything is gone afterwards.
+
+    Nothing that it needs is there: see `LateDependencies`.
+    """
     with tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as home:
         folder, port = Path(home), free_port()
         late = LateDependencies(folder, database_url)
         addresses = {
             "VITRINE_DATABASE_URL": late.database_url,
             "VITRINE_BLOBS_URL": str(folder / "blobs"),
-            "VITRINE_MILVUS_URI": milvus_uri,
+            "VITRINE_MILVUS_URI": f"http://127.0.0.1:{late.milvus_port}",
             "VITRINE_ADMIN_KEY_SHA256": hashlib.sha256(KEY.encode()).hexdigest(),
         }
         head = node_kinds()["head"]

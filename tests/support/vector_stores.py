@@ -37,13 +37,13 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def milvus_server() -> Iterator[str]:
-    """Run the server until the context ends; yields its address once it answers.
+def milvus_server(port: int | None = None) -> Iterator[str]:
+    """Run the server until the context ends, on a free port by default; yields its address once it answers.
 
     Raises:
         StoreUnavailable: it did not start in time.
     """
-    port = free_port()
+    port = free_port() if port is None else port
     with tempfile.TemporaryDirectory(prefix="vitrine-milvus-", ignore_cleanup_errors=True) as folder:
         server = Child(
             "milvus",
@@ -168,11 +168,16 @@ def lite_uri() -> Iterator[str]:
         assert owner.stop() == 0
 
 
+def skip_unless_installed() -> None:
+    """Skip the test where there is no Milvus server."""
+    if not is_installed():
+        pytest.skip(f"no Milvus server; make one with: {INSTALL}")
+
+
 @pytest.fixture(scope="session")
 def server_uri() -> Iterator[str]:
     """The address of a real Milvus server that the whole session shares."""
-    if not is_installed():
-        pytest.skip(f"no Milvus server; make one with: {INSTALL}")
+    skip_unless_installed()
     with milvus_server() as uri:
         yield uri
 

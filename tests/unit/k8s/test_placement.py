@@ -13,6 +13,7 @@ import pytest
 from jobs.runner.settings import settings_of_file
 from tests.support.manifests import K8S, ROOT, Manifest, of_kind, rayservice
 from tests.support.placement import (
+    HEAD,
     Deployment,
     DoesNotFit,
     Node,
@@ -34,6 +35,11 @@ def deployments(manifest: Manifest) -> list[Deployment]:
 def least(gpus: int = 3) -> list[Node]:
     """The cluster of k8s/README.md."""
     return [*(cpu_node(f"cpu-{n}", 8, 32) for n in range(2)), *(gpu_node(f"gpu-{n}") for n in range(gpus))]
+
+
+def with_a_spare_of_each_kind() -> list[Node]:
+    """As docs/operations.md asks for where a node may be lost."""
+    return [*least(gpus=4), cpu_node("cpu-2", 8, 32)]
 
 
 def started(manifest: Manifest, nodes: Sequence[Node]) -> Placement:
@@ -99,24 +105,38 @@ def test_an_upgrade_needs_as_many_gpus_again_and_no_more() -> None:
     started(production(), nodes)
     short = [*least(gpus=5), cpu_node("cpu-2"), cpu_node("cpu-3")]
     started(production(), short)
-    with pytest.raises(DoesNotFit, match="a pod of blip2, which the cluster begins with, fits on no node"):
+    with pytest.raises(DoesNotFit, match="a pod of blip2, which there must be, fits on no node"):
         started(production(), short)
 
 
 @pytest.mark.parametrize("lost", ["cpu-0", "cpu-1", "gpu-0", "gpu-3"])
 def test_what_a_lost_node_held_starts_again_elsewhere(lost: str) -> None:
-    nodes = [*least(gpus=4), cpu_node("cpu-2")]
+    nodes = with_a_spare_of_each_kind()
     placement = started(production(), nodes)
     (node,) = (each for each in nodes if each.name == lost)
     gone = placement.lose(node)
     by_name = {each.name: each for each in deployments(production())}
     # With one node less, and while pods come, a gateway is there.
     assert placement.running("gateway/Gateway") >= 1
+    placement.restore()
     for name, count in gone:
         placement.run(by_name[name], count)
     assert {name: placement.running(name) for name in by_name} == {
         name: each.least for name, each in by_name.items()
     }
+
+
+def test_the_head_starts_again_elsewhere_and_needs_room_for_that() -> None:
+    placement = started(production(), with_a_spare_of_each_kind())
+    (head,) = (pod for pod in placement.pods if pod.group == HEAD)
+    placement.lose(head.node)
+    placement.restore()
+    (again,) = (pod for pod in placement.pods if pod.group == HEAD)
+    assert again.node is not head.node
+    placement = started(production(), least())
+    placement.lose(next(pod.node for pod in placement.pods if pod.group == HEAD))
+    with pytest.raises(DoesNotFit, match="fits on no node"):
+        placement.restore()
 
 
 def test_the_demo_starts_on_one_small_node() -> None:

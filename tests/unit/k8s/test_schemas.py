@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+from copy import deepcopy
 from typing import Any
 
 import jsonschema
@@ -9,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.support.manifests import COMPONENTS, K8S, RENDERED, Manifest, render
+from tests.support.manifests import COMPONENTS, K8S, RENDERED, ROOT, Manifest, cluster_of, rayservice, render
 
 UNKNOWN_HERE = {"monitoring.coreos.com/v1", "milvus.io/v1beta1", "cloud.google.com/v1"}
 """Resources of other operators, whose schemas the repository does not have."""
@@ -63,6 +65,25 @@ def test_a_misspelled_key_of_a_rayservice_is_noticed() -> None:
     service["spec"] = {**service["spec"], "serveConfigv2": ""}
     with pytest.raises(jsonschema.ValidationError, match="serveConfigv2"):
         check(service)
+
+
+def test_what_the_page_proposes_for_the_first_cluster_fits_into_the_pods() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    (runtime,) = re.findall(r"add `runtimeClassName: (\w+)`", page)
+    annotations = dict(re.findall(r"`([a-z./-]+/(?:do-not-disrupt|safe-to-evict)): \"(\w+)\"`", page))
+    assert annotations == {
+        "karpenter.sh/do-not-disrupt": "true",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    }
+    (request,) = re.findall(r"requests of `([a-z-]+)`", page)
+    service = deepcopy(rayservice("overlays/gpu"))
+    cluster = cluster_of(service)
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]
+        pod["metadata"]["annotations"] = annotations
+        pod["spec"]["runtimeClassName"] = runtime
+        pod["spec"]["containers"][0]["resources"]["requests"][request] = "25Gi"
+    check(service)
 
 
 def test_a_misspelled_key_of_a_core_resource_is_noticed() -> None:
