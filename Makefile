@@ -77,13 +77,13 @@ test-unit-without-models:
 test-integration: setup $(MILVUS_VENV)/.installed $(CLIENTS_VENV)/.installed ## tests that start databases and servers, without Ray's services
 	$(IN_TWO) tests/integration $(TEST_OPTIONS)
 
-# In environments of their own, which stay: each takes as much disk as .venv.
+# In environments of their own, which stay: each takes as much disk as .venv. pyenv is to offer all that it has.
 PYTHONS := 3.11 3.12 3.13
 test-all-pythons: setup ## unit tests on each Python at hand
-	@for version in $(PYTHONS); do \
-	  if ! python=$$($(BIN)/uv python find --quiet --no-python-downloads --system $$version); then \
-	    echo "Python $$version is not at hand" >&2; continue; fi; \
-	  $(BIN)/uv venv --quiet --allow-existing --python $$python .venv-python$$version && \
+	@export PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -s -d :); \
+	for version in $(PYTHONS); do \
+	  if ! python$$version -c '' 2>/dev/null; then echo "Python $$version is not at hand" >&2; continue; fi; \
+	  $(BIN)/uv venv --quiet --allow-existing --python python$$version .venv-python$$version && \
 	  $(BIN)/uv pip install --quiet --python .venv-python$$version --constraint constraints.txt --editable '.[server,test]' && \
 	  .venv-python$$version/bin/python -m pytest -q -m 'not slow' -p no:xdist tests/unit $(TEST_OPTIONS) || exit 1; \
 	done
