@@ -6,7 +6,7 @@ MILVUS_VENV := .venv-milvus
 CLIENTS_VENV := .venv-clients
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-integration test-lowest test-all-pythons test-unit test-unit-with-models test-unit-without-models test-random lint generate clean
+.PHONY: help setup demo docs test test-integration test-lowest test-all-pythons test-unit test-unit-with-models test-unit-without-models test-random lint generate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,13 @@ $(CLIENTS_VENV)/.installed: tests/support/embedding_clients.txt | setup
 
 demo: setup ## start the service with the synthetic catalog; Ctrl-C ends it
 	@exec $(BIN)/python -m demo.run $(DEMO_OPTIONS)
+
+# Without the file that draws them, diagrams stay text.
+docs: setup ## the site of the documentation, in .docs/site
+	@command -v npm >/dev/null && $(MAKE) --no-print-directory node_modules/.installed || \
+	  echo "npm has not installed what draws the diagrams: they stay text" >&2
+	$(BIN)/python docs/make_site.py .docs/pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Files go as they come, the long ones first; by default those of most tests would.
 UNIT := $(BIN)/python -m pytest -q -m 'not slow' -p no:xdist
@@ -70,10 +77,11 @@ test-unit-without-models:
 test-integration: setup $(MILVUS_VENV)/.installed $(CLIENTS_VENV)/.installed ## tests that start databases and servers, without Ray's services
 	$(IN_TWO) tests/integration $(TEST_OPTIONS)
 
-# In environments of their own, which stay: each takes as much disk as .venv.
+# In environments of their own, which stay: each takes as much disk as .venv. pyenv is to offer all that it has.
 PYTHONS := 3.11 3.12 3.13
 test-all-pythons: setup ## unit tests on each Python at hand
-	@for version in $(PYTHONS); do \
+	@export PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -s -d :); \
+	for version in $(PYTHONS); do \
 	  if ! python$$version -c '' 2>/dev/null; then echo "Python $$version is not at hand" >&2; continue; fi; \
 	  $(BIN)/uv venv --quiet --allow-existing --python python$$version .venv-python$$version && \
 	  $(BIN)/uv pip install --quiet --python .venv-python$$version --constraint constraints.txt --editable '.[server,test]' && \
@@ -110,4 +118,4 @@ generate: setup ## what is made from code and configuration: manifests, tables i
 	$(BIN)/python -m benchmarks.scale docs/scale.md
 
 clean: ## remove environments and the demo's data
-	rm -rf $(VENV) .venv-* node_modules .demo
+	rm -rf $(VENV) .venv-* node_modules .demo .docs

@@ -41,13 +41,18 @@ def migrate(engine: Engine) -> None:
         revision = revision_of(connection)
         if reason := unknown_tables(revision):
             raise ConfigError(f"the database of database_url {reason}")
-        if revision != _revisions()[0]:
+        if revision != latest_revision():
             command.upgrade(_alembic_config(connection), "head")
 
 
 def revision_of(connection: Connection) -> str:
     """Read the migration of the tables; empty where there are no tables."""
     return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def latest_revision() -> str:
+    """Name the migration that the tables of this version have."""
+    return _revisions()[0]
 
 
 def unknown_tables(revision: str) -> str | None:

@@ -6,7 +6,7 @@ Every model is frozen, strict about keys, and open to the environment.
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,15 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier releases that have another name now, each with that name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_new_keys(cls, values: Any) -> Any:
+        for old in cls.renamed.keys() & values if isinstance(values, dict) else ():
+            raise ValueError(f"{old!r} is now called {cls.renamed[old]!r}")
+        return values
 
     @model_validator(mode="before")
     @classmethod

@@ -14,8 +14,10 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
+from catalog.database import CatalogConfig
 from catalog.fetching.connections import FetchLimits
 from catalog.fetching.fetcher import Fetcher
+from catalog.opening import open_catalog
 from core.ensemble import EnsembleSearch
 from core.ports import EncoderClient, VectorStore
 from core.search import ModelSearch
@@ -60,14 +62,16 @@ def local_service(
     encoders: Mapping[str, EncoderClient],
     store: VectorStore | None = None,
     exposed_at: str | None = None,
+    config: CatalogConfig | None = None,
     **settings: Any,
 ) -> Iterator[FastAPI]:
+    """Run the HTTP API on the SQLite catalog of this folder, or on the one that `config` names."""
     args = GatewayArgs(
-        catalog=sqlite_in(folder),
+        catalog=config or sqlite_in(folder),
         milvus=NO_MILVUS,
         **{"counts_ttl_s": 0, **settings},
     )
-    catalog = new_catalog(folder)
+    catalog = open_catalog(config) if config else new_catalog(folder)
     served = ServedModels(models=tuple(encoders))
     store = store or MemoryStore()
     members = {name: ModelSearch(encoder, store) for name, encoder in encoders.items()}

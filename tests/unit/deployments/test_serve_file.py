@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from core.errors import ConfigError
 from deployments.config_check.serve_file import catalog_of, check_serve_file, has_admin_key, read_serve_file
+from models.config import EncoderConfig
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "demo" / "serve_config.demo.yaml"
@@ -269,6 +271,21 @@ def test_a_mistake_is_reported_with_its_file_line_field_and_application(name: st
     with pytest.raises(ConfigError) as caught:
         read_serve_file(file)
     assert caught.value.message == str(mistake)
+
+
+def test_a_key_that_an_earlier_release_had_is_named_with_its_new_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EncoderConfig, "renamed", {"decoders": "decode_threads"})
+    file = tmp_path / "serve_config.yaml"
+    file.write_text(edited(DEMO.read_text(), (ENCODER, ENCODER + "      decoders: 2\n")))
+    (mistake,) = check_serve_file(file)
+    assert (mistake.application, mistake.message) == ("openclip", "'decoders' is now called 'decode_threads'")
+    with pytest.raises(ValidationError, match="'decoders' is now called 'decode_threads'"):
+        EncoderConfig.model_validate({"name": "openclip", "decoders": 2})
+    assert EncoderConfig.model_validate(
+        {"name": "a", "family": "fake", "checkpoint": "", "decode_threads": 2}
+    )
 
 
 def spoilt(spoil: Callable[[dict[str, Any]], None], folder: Path) -> Path:

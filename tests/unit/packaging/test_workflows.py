@@ -82,6 +82,15 @@ def test_the_images_of_a_release_are_targets_of_the_dockerfile() -> None:
     assert set(targets) <= set(re.findall(r"(?m)^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text()))
 
 
+def test_the_arguments_of_an_image_are_those_of_the_dockerfile_and_name_no_registry() -> None:
+    (job,) = jobs(GITHUB / "workflows" / "images.yml").values()
+    (given,) = [step["with"]["build-args"] for step in job["steps"] if "build-args" in step.get("with", {})]
+    names = {line.partition("=")[0] for line in given.splitlines()}
+    assert names == {"TORCH_INDEX"}
+    assert names <= set(re.findall(r"(?m)^ARG (\w+)=", (ROOT / "Dockerfile").read_text()))
+    assert "://" not in given
+
+
 def test_hooks_run_programs_that_are_pinned() -> None:
     assert [each["repo"] for each in HOOKS] == ["local"]
     entries = [hook["entry"] for hook in HOOKS[0]["hooks"]]
