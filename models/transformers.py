@@ -24,6 +24,15 @@ _OTHERS = {"blip-2": "blip2", "timm_wrapper": "timm"}
 """Types that another family loads."""
 _LOWER_CASE = ("siglip", "siglip2")
 """Types that were trained on lower-case texts, which their tokenizers do not always make."""
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+"""Files of which a tokenizer needs one; without any, transformers makes an empty one, which knows no word."""
 _POOLER = "pooler"
 _ALIKE = 0.99
 """Least cosine of a text with and without padding where the model masks it; more than bf16 takes away."""
@@ -120,6 +129,8 @@ def load(config: EncoderConfig) -> TorchEncoder:
 
 
 def _dual_encoder(directory: Path, model_type: str, placement: Placement) -> Towers:
+    if not any((directory / name).is_file() for name in _TOKENIZERS):
+        raise ConfigError(f"{directory} holds no tokenizer: none of {', '.join(_TOKENIZERS)}")
     preprocessing = load_preprocessing(directory)
     model = load_model(AutoModel, directory, placement)
     tokenizer, counter = (AutoTokenizer.from_pretrained(directory, trust_remote_code=False) for _ in range(2))
@@ -166,15 +177,15 @@ def _pooled(
         gray = torch.zeros((1, 3, height, width), dtype=placement.dtype, device=placement.device)
         answer = model(pixel_values=gray)
     first_patch = _first_patch(answer, getattr(model.config, "patch_size", None), (height, width))
-    fitting = {None: (), 0: ("mean",)}.get(first_patch, ("cls", "mean", "cls+mean"))
-    own = getattr(answer, "pooler_output", None) is not None
-    chosen = pooling or next(iter((*(("own",) if own else ()), *fitting)), None)
-    if chosen is None:
+    by_tokens: tuple[Pooling, ...] = ("cls", "mean", "cls+mean") if first_patch else ("mean",)
+    fitting = () if first_patch is None else by_tokens
+    own = ("own",) if getattr(answer, "pooler_output", None) is not None else ()
+    if not (own or fitting):
         raise ConfigError(f"{directory} holds a {type(model).__name__}, which gives no vector an image")
     if pooling is not None and pooling not in fitting:
         right = f"pooling {' or '.join(fitting)}" if fitting else "no pooling: it pools by itself"
         raise ConfigError(f"pooling {pooling} does not fit {type(model).__name__}, which takes {right}")
-    return PooledStates(model, chosen, first_patch or 0)
+    return PooledStates(model, pooling or (*own, *fitting)[0], first_patch or 0)
 
 
 def _first_patch(answer: Any, patch_size: Any, size: tuple[int, int]) -> int | None:
