@@ -24,7 +24,7 @@ PACKAGED_WEIGHTS: Mapping[str, tuple[str, str]] = {
     )
 }
 """Python packages that hold weights, each with timm's architecture and the file in the package."""
-_EIGHT_BIT: tuple[Family, ...] = ("blip2",)
+_EIGHT_BIT: tuple[Family, ...] = ("blip2", "transformers")
 _CAPTIONING: tuple[Family, ...] = ("blip2", "fake")
 _READING: tuple[Family, ...] = ("openclip", "transformers", "blip2")
 """Families whose checkpoints may have a text tower."""
@@ -78,7 +78,7 @@ class EncoderConfig(Config):
     precision: Precision = Field(
         "fp32",
         description="Number format of the weights. bf16 is about twice as fast where the hardware supports it; "
-        "int8 (blip2 only, through bitsandbytes) saves memory, not time.",
+        "int8 (blip2 and transformers, through bitsandbytes) saves memory, not time.",
     )
     int8_threshold: float = Field(
         0.0,
@@ -164,7 +164,9 @@ class EncoderConfig(Config):
         if self.int8_threshold and self.precision != "int8":
             raise ValueError(f"int8_threshold goes with precision int8, not {self.precision}")
         if self.text_template is not None and self.family not in _READING:
-            raise ValueError(f"text_template is for {', '.join(_READING)}; {self.family} reads no texts by it")
+            raise ValueError(
+                f"text_template is for {', '.join(_READING)}; {self.family} reads no texts by it"
+            )
         if self.text_template is not None and self.text_template.count("{}") != 1:
             raise ValueError("text_template needs `{}` once, where the text goes, such as `a photo of {}`")
         allowed = _POOLINGS.get(self.family, ())

@@ -1,5 +1,6 @@
 """Load models and image processors of transformers."""
 
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,6 +140,8 @@ def load_model(
     logging.disable_progress_bar()
     settings: dict[str, Any] = {"dtype": placement.dtype, "output_loading_info": True}
     if placement.eight_bit:
+        # It warns at every matrix product that it casts activations, which is intended here.
+        getLogger("bitsandbytes").setLevel(ERROR)
         settings["device_map"] = {"": placement.device}
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=True,

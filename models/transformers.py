@@ -34,6 +34,8 @@ _TOKENIZERS = (
 )
 """Files of which a tokenizer needs one; without any, transformers makes an empty one, which knows no word."""
 _POOLER = "pooler"
+_IN_FULL = ("visual_projection", "text_projection", "head", _POOLER)
+"""Modules that never become 8 bit: the last steps to a vector, and SigLIP's attention that pools."""
 _ALIKE = 0.99
 """Least cosine of a text with and without padding where the model masks it; more than bf16 takes away."""
 
@@ -131,15 +133,16 @@ def load(config: EncoderConfig) -> TorchEncoder:
 def _dual_encoder(directory: Path, model_type: str, placement: Placement) -> Towers:
     if not any((directory / name).is_file() for name in _TOKENIZERS):
         raise ConfigError(f"{directory} holds no tokenizer: none of {', '.join(_TOKENIZERS)}")
+    files = version_files(directory, weight_files(directory))
     preprocessing = load_preprocessing(directory)
-    model = load_model(AutoModel, directory, placement)
+    model = load_model(AutoModel, directory, placement, in_full=_IN_FULL)
     tokenizer, counter = (AutoTokenizer.from_pretrained(directory, trust_remote_code=False) for _ in range(2))
     text = TextFeatures(model, tokenizer, model_type in _LOWER_CASE)
     return Towers(
         image=ImageFeatures(model),
         text=text,
         preprocessing=preprocessing,
-        files=version_files(directory, weight_files(directory)),
+        files=files,
         architecture=model_type,
         pooling="own",
         # A tokenizer of its own: one may not be used while another thread uses it.
@@ -154,15 +157,16 @@ def backbone(directory: Path, model_type: str, placement: Placement, pooling: Po
     Raises:
         ConfigError: the model gives no vector an image, or none by this pooling.
     """
+    files = version_files(directory, weight_files(directory))
     preprocessing = load_preprocessing(directory)
     # A classifier's checkpoint has no pooler: its head reads the class token.
-    model = load_model(AutoModel, directory, placement, optional=_POOLER)
+    model = load_model(AutoModel, directory, placement, in_full=_IN_FULL, optional=_POOLER)
     pooled = _pooled(model, preprocessing, placement, pooling, directory)
     return Towers(
         image=pooled,
         text=None,
         preprocessing=preprocessing,
-        files=version_files(directory, weight_files(directory)),
+        files=files,
         architecture=model_type,
         pooling=pooled.pooling,
     )

@@ -84,7 +84,7 @@ def _save(directory: Path, model: PreTrainedModel, processor: Any, tokenizer: An
     for name, parameter in model.named_parameters():
         if parameter.dim() >= 2:
             fan_in = parameter[0].numel()
-            wide = 1.0 if "embed" in name or "token" in name else 1.5 / fan_in**0.5
+            wide = 1.0 if "embed" in name or "token" in name else 1.2 / fan_in**0.5
             nn.init.normal_(parameter, std=wide, generator=generator)
         elif "gamma" in name or "lambda1" in name or "layer_scale" in name:
             nn.init.constant_(parameter, 0.5)
@@ -198,7 +198,7 @@ def dinov3_vit(directory: Path) -> Path:
 
 def dinov3_convnext(directory: Path) -> Path:
     config = transformers.DINOv3ConvNextConfig(hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 2, 1])
-    processor = transformers.DINOv3ViTImageProcessor(size={"height": 64, "width": 64})
+    processor = transformers.DINOv3ViTImageProcessor(size={"height": 96, "width": 96})
     return _save(directory, transformers.DINOv3ConvNextModel(config), processor)
 
 

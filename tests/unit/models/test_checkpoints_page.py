@@ -21,7 +21,9 @@ from models.timm import _hub_id
 from tests.support.code_blocks import code_blocks
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
-ROW = re.compile(r"^\| ([^|]+) \| `(\{.+\})` \| (\d+) \| (yes|no) \| ([^|]+) \| \[[^]]+\]\((\S+)\) \|$", re.MULTILINE)
+ROW = re.compile(
+    r"^\| ([^|]+) \| `(\{.+\})` \| (\d+) \| (yes|no) \| ([^|]+) \| \[[^]]+\]\((\S+)\) \|$", re.MULTILINE
+)
 TYPES: dict[str, tuple[str, dict[str, Any]]] = {
     "openai/clip-vit-large-patch14": ("clip", {"projection_dim": 768}),
     "patrickjohncyh/fashion-clip": ("clip", {}),
@@ -47,7 +49,13 @@ class Line:
 
 def lines(*families: str) -> list[Any]:
     found = [
-        Line(EncoderConfig.model_validate(yaml.safe_load(args)), int(dimension), reads == "yes", license, source)
+        Line(
+            EncoderConfig.model_validate(yaml.safe_load(args)),
+            int(dimension),
+            reads == "yes",
+            license,
+            source,
+        )
         for _, args, dimension, reads, license, source in ROW.findall(PAGE.read_text())
     ]
     return [
@@ -129,7 +137,9 @@ def test_the_source_is_the_page_of_the_weights(line: Line) -> None:
 
 @cache
 def shown() -> list[EncoderConfig]:
-    blocks = [yaml.safe_load(block.text) for block in code_blocks("docs/models.md") if block.language == "yaml"]
+    blocks = [
+        yaml.safe_load(block.text) for block in code_blocks("docs/models.md") if block.language == "yaml"
+    ]
     return [EncoderConfig.model_validate(block["args"]) for block in blocks]
 
 
