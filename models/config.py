@@ -89,8 +89,8 @@ class EncoderConfig(Config):
     pooling: Pooling | None = Field(
         None,
         description="How token states become one vector. dinov2: cls (default), mean of the patches, or "
-        "cls+mean (twice the dimension); transformers: by default as the model pools itself, or one of these where it "
-        "has tokens for them; blip2: mean of the queries; the other families pool on their own.",
+        "cls+mean (twice the dimension); transformers: as the model pools itself (default), or one of these where "
+        "it has tokens for them; blip2: mean of the queries; the other families pool on their own.",
     )
     text_template: str | None = Field(
         None,
