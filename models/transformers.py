@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from core.errors import ConfigError
 from models.checkpoint import locate, read_config, version_files, weight_files
@@ -239,14 +240,21 @@ def _capability(directory: Path) -> tuple[str, bool]:
 
 
 def _context_length(model: Any, tokenizer: Any) -> int:
-    """Return the most tokens of a text: what tokenizer and table of positions both allow."""
+    """Return the most tokens of a text: what tokenizer and table of positions both allow.
+
+    Raises:
+        ConfigError: neither has a limit.
+    """
     tables = [
         table
-        for name, table in model.text_model.named_modules()
+        for name, table in getattr(model, "text_model", model).named_modules()
         if isinstance(table, nn.Embedding) and "position" in name
     ]
     # RoBERTa's first position is behind that of the padding.
     lengths = [
         table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1) for table in tables
     ]
-    return min(int(tokenizer.model_max_length), *lengths)
+    longest = min([int(tokenizer.model_max_length), *lengths])
+    if longest >= VERY_LARGE_INTEGER:
+        raise ConfigError("neither the tokenizer nor the text tower says how many tokens a text may have")
+    return longest

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from core.errors import ConfigError, UnsupportedModality
 from core.types import TokenCount
 from models.config import EncoderConfig
 from models.encoder import Encoder, load_encoder
 from models.huggingface import load_preprocessing
+from models.transformers import _context_length
 from tests.support import checkpoints, tiny_transformers
 from tests.support.image_files import ODD_SIZES, file, smooth
 from tests.support.tiny_transformers import BACKBONES, DUAL_ENCODERS
@@ -148,6 +151,12 @@ def test_a_text_is_cut_where_tokenizer_or_model_end(kind: str, longest: int, mad
     )
 
 
+def test_a_text_of_any_length_needs_a_limit() -> None:
+    endless = SimpleNamespace(model_max_length=VERY_LARGE_INTEGER)
+    with pytest.raises(ConfigError, match="says how many tokens a text may have"):
+        _context_length(torch.nn.Linear(2, 2), endless)
+
+
 @pytest.mark.parametrize("kind", LOWER_CASE)
 def test_siglip_reads_lower_case_at_full_length(kind: str, made: Made) -> None:
     encoder = loaded(made(kind))
@@ -211,6 +220,18 @@ def test_a_pooling_that_the_model_has_no_tokens_for_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=hint):
         load(made(kind), pooling=pooling)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "dinov3_vit"])
+def test_a_hub_id_is_the_version_that_its_files_are_in_a_directory(
+    kind: str, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    checkpoints.fill(tmp_path, "someone/some-model", made(kind).iterdir())
+    from_hub = load(Path("someone/some-model"))
+    assert from_hub.info.fingerprint == loaded(made(kind)).info.fingerprint
+    assert np.array_equal(embed(from_hub, images()[:3]), embed(loaded(made(kind)), images()[:3]))
 
 
 def test_family_dinov2_loads_the_same_vectors(made: Made) -> None:
