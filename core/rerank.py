@@ -172,7 +172,9 @@ def rerank_hits(
         if (sha256 := images[hit.product_id]) in matches.scores
     }
     skipped = Counter(
-        matches.failed[images[hit.product_id]] for hit in candidates if hit.product_id not in scores
+        matches.failed.get(images[hit.product_id], _LATE)
+        for hit in candidates
+        if hit.product_id not in scores
     )
     scored = [hit for hit in candidates if hit.product_id in scores]
     best_first = iter(sorted(scored, key=lambda hit: -scores[hit.product_id]))

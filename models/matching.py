@@ -16,8 +16,8 @@ class FeatureCache:
     """Features of the images that were used last, by the sha256 of their files. Not thread-safe."""
 
     def __init__(self, max_bytes: int) -> None:
-        """With no bytes nothing is kept."""
-        self._free = max_bytes
+        """What is larger than `max_bytes` is not kept."""
+        self._max_bytes = self._free = max_bytes
         self._kept: OrderedDict[str, Features] = OrderedDict()
 
     def __len__(self) -> int:
@@ -34,6 +34,8 @@ class FeatureCache:
         """Keep features; those that were not used for longest make room."""
         if (former := self._kept.pop(sha256, None)) is not None:
             self._free += former.nbytes
+        if features.nbytes > self._max_bytes:
+            return
         self._kept[sha256] = features
         self._free -= features.nbytes
         while self._free < 0:
