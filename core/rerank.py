@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from core.concurrency import batched, batched_by_bytes
 from core.errors import InvalidInput, Unavailable, VitrineError, expected
+from core.ports import EncoderClient
 from core.types import Hit, Matched, NamedFile
 
 IMAGES_A_CALL = 8
@@ -45,7 +46,7 @@ class Reranked:
 
 
 @runtime_checkable
-class Matcher(Protocol):
+class Matcher(EncoderClient, Protocol):
     """An encoder that may have a matching head."""
 
     async def match(self, text: str, images: Sequence[NamedFile]) -> Matched:

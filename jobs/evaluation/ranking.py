@@ -267,7 +267,7 @@ def rerank(
 
 def _images(catalog: Catalog, hits: Sequence[Hit]) -> dict[str, str]:
     """Look up the sha256 of the hits' images, by their ids; those that are gone are left out."""
-    found = {}
+    found: dict[str, str] = {}
     for some in batched(sorted({hit.product_id for hit in hits}), _PAGE):
         for product in catalog.products.get_many(some).values():
             found.update((image.image_id, image.sha256) for image in product.images)
