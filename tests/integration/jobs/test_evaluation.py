@@ -227,7 +227,7 @@ def test_systems_are_measured_once_more_with_their_first_products_reranked(
     shop: Bench, tmp_path: Path
 ) -> None:
     color = nearest_color(striped(3))
-    labels = write_labels(tmp_path, [("t", color, "", "<p>3", "")])
+    labels = write_labels(tmp_path, [("t", color, "", "<p>3", ""), ("u", "a red thing", "", "<p>8", "")])
     result = shop.evaluate(queries=labels, rerank={"model": "eyes", "depth": PRODUCTS})
     assert [system.name for system in result.systems] == [
         *("eyes", "mole", "both"),
