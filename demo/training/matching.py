@@ -106,7 +106,7 @@ def _judgments(
 def main(arguments: list[str] | None = None) -> None:
     """Train, save and judge."""
     training = options(
-        "Train the matching head of the demo's BLIP-2.", 400, arguments, images=4000, base=True
+        "Train the matching head of the demo's BLIP-2.", 500, arguments, images=4000, base=True
     )
     assert training.base is not None
     base = training.base
