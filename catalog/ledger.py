@@ -143,7 +143,7 @@ class SqlLedger(WithQuarantine):
         Every write of a product that begins afterwards opens rows in its collection.
         """
         known = self._read(_INFO.where(ModelVersionRow.collection == info.collection))
-        if known and _info(known[0]) == replace(info, captions=None):
+        if known and _info(known[0]) == replace(info, captions=None, matching=None):
             return
         values = {name: getattr(info, name) for name in _FIELDS} | {"modalities": list(info.modalities)}
         row = {"collection": info.collection, "created_at": self._clock(), **values}

@@ -142,6 +142,15 @@ class EnsembleArgs(JobArgs):
     fusion: Fusion = Field("rrf", description="Fusion of the members' lists: rrf or weighted.")
 
 
+class RerankArgs(JobArgs):
+    """A second stage of the systems that are compared."""
+
+    model: str = Field(description="A configured encoder with a matching head.")
+    depth: WholeNumber = Field(
+        50, ge=1, le=500, description="Products of the first stage that are re-ranked."
+    )
+
+
 class EvaluateArgs(Candidate):
     """Evaluate models and ensembles on labeled queries, or on changed images of the catalog."""
 
@@ -154,6 +163,11 @@ class EvaluateArgs(Candidate):
     ensembles: list[EnsembleArgs] = Field(
         [],
         description="Ensembles to compare; by default the configured one where all its members are compared.",
+    )
+    rerank: RerankArgs | None = Field(
+        None,
+        description="Measure each system once more, as NAME+rerank, on the queries with text: its first products "
+        "are re-ranked by the matching head of this model.",
     )
     queries: str | None = Field(
         None, min_length=1, description="File of labeled queries, in place of the configured one."

@@ -16,6 +16,7 @@ from core.errors import Conflict, InvalidInput, ModelUnavailable, NotFound, Vitr
 from core.filters import Filter
 from core.fusion import Fusion, weighted_mean
 from core.ports import EncoderClient, VectorStore
+from core.rerank import Rerank, Reranked
 from core.telemetry import Stage
 from core.types import PROBE, EncoderInfo, EncoderInput, Hit, Product, Vector
 
@@ -78,6 +79,8 @@ class SearchQuery:
     """Vectors of the query that are known, by model; such a model is not asked to embed it again."""
     not_asked: Mapping[str, str] = field(default_factory=dict)
     """Models that cannot encode a part or are not to be started, and why; an ensemble leaves them out."""
+    rerank: Rerank | None = None
+    """Known to the gateway alone: the second stage that orders what is found."""
 
     @property
     def inputs(self) -> list[EncoderInput]:
@@ -95,6 +98,14 @@ class SearchQuery:
         return bool(self.text) and all(isinstance(part.content, str) for part in self.parts)
 
     @property
+    def depth(self) -> int:
+        """Products to find: those to the end of the page, and all that the second stage orders if it shows some."""
+        end = self.offset + self.limit
+        if self.rerank is None or self.offset >= self.rerank.depth:
+            return end
+        return max(end, self.rerank.depth)
+
+    @property
     def has_threshold(self) -> bool:
         """True where only matches are wanted."""
         return self.score_threshold is not None or self.max_false_match_rate is not None
@@ -104,7 +115,7 @@ class SearchQuery:
 
         Raises:
             InvalidInput: options of the ensemble for one model, two thresholds, a cosine for the ensemble, a
-                keyword weight beside a threshold or without text.
+                keyword weight beside a threshold or without text, re-ranking without text.
         """
         if self.model != ENSEMBLE:
             for option, value in (("weights", self.weights), ("fusion", self.fusion)):
@@ -126,6 +137,9 @@ class SearchQuery:
         if self.keyword_weight and not self.text:
             message = "a keyword weight needs text of a positive weight in the query"
             raise InvalidInput(message).at("keyword_weight")
+        if self.rerank is not None and not self.text:
+            message = "re-ranking compares images with a text: the query needs text of a positive weight"
+            raise InvalidInput(message).at("rerank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +166,8 @@ class SearchResult:
     """Vector of the query, by model, where one model was asked."""
     products: Mapping[str, Product] = field(default_factory=dict)
     """Products of the hits, by id, once the catalog was read."""
+    reranked: Reranked | None = None
+    """Outcome of the second stage; None where none was asked for."""
 
 
 class ModelSearch:

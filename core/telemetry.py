@@ -38,6 +38,7 @@ StageName = Literal[
     "keyword",
     "fuse",
     "hydrate",
+    "rerank",
 ]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 

@@ -32,10 +32,13 @@ class EncoderInfo:
     """Description of an encoder and its version.
 
     `fingerprint` is 12 lower-case hex digits over everything that changes a vector: weights, revision,
-    preprocessing, pooling, precision and dimension. `captions` is the same over everything that changes a caption,
-    or None where the encoder writes none. Vectors do not depend on it, so it is not part of the version that the
-    catalog registers. `index_schema` is 8 lower-case hex digits over the attributes that are fields of their own in
-    the collection, or empty where there are none. Encoders do not know it: whoever asks one sets it.
+    preprocessing, pooling, precision and dimension. `index_schema` is 8 lower-case hex digits over the attributes that
+    are fields of their own in the collection, or empty where there are none. Encoders do not know it: whoever asks one
+    sets it.
+
+    `captions` is a fingerprint of everything that changes a caption, and `matching` of everything that changes a score
+    of the matching head; None where the encoder has none. Vectors do not depend on these, so they are not part of the
+    version that the catalog registers.
     """
 
     name: str
@@ -48,6 +51,7 @@ class EncoderInfo:
     device: str
     captions: str | None = None
     index_schema: str = ""
+    matching: str | None = None
 
     @property
     def collection(self) -> str:
@@ -84,6 +88,22 @@ class Captioned:
     info: EncoderInfo
     texts: list[str | VitrineError]
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """Scores of how well a text fits images, in input order: higher is better.
+
+    None stands for an image of which the encoder has neither the features nor the file.
+    """
+
+    info: EncoderInfo
+    scores: list[float | VitrineError | None]
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+NamedFile = tuple[str, bytes | None]
+"""sha256 of an image file, and its bytes where they are sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,12 @@ class GatewayArgs(Config):
         description="The model of POST /vectorize, and of POST /v1/embeddings where the request names none; "
         "by default the first that accepts both text and images.",
     )
+    rerank_deadline_s: float = Field(
+        5.0,
+        gt=0,
+        description="How long re-ranking may take, in seconds, and no more than the time that the request has left. "
+        "What is not scored by then keeps its place.",
+    )
     max_body_bytes: int = Field(
         48 * 2**20,
         gt=0,

@@ -1,13 +1,15 @@
 """BLIP-2 through transformers: retrieval and captioning checkpoints, in 8 bit where configured.
 
 Retrieval checkpoints (Blip2ForImageTextRetrieval) embed images and texts in one space: an image as the mean of
-the projected query states, a text as the projected first token. Captioning checkpoints embed images as the mean
+the projected query states, a text as the projected first token. Their matching head scores an image and a text
+together, which re-ranks what vectors have found. Captioning checkpoints embed images as the mean
 of their Q-Former states. Their language model is loaded only where captions are configured.
 Li et al., BLIP-2 (arXiv 2301.12597).
 """
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,9 +39,11 @@ from models.checkpoint import (
 )
 from models.config import CaptionConfig, EncoderConfig
 from models.huggingface import load_model, load_preprocessing
-from models.torch_encoder import LanguageTower, Placement, TorchEncoder, Towers, place
+from models.matching import Features
+from models.torch_encoder import LanguageTower, MatchingHead, Placement, TorchEncoder, Towers, place
 
 _LANGUAGE = ("language_model.", "language_projection.")
+_HEAD = "itm_head."
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _CAPTIONING_IN_FULL = ("language_projection", "lm_head")
 """Modules that never become 8 bit: the projection to the language model, and its output layer."""
@@ -68,7 +72,11 @@ class QueryStates(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed (n, 3, h, w) as float32 (n, dimension)."""
-        patches = self.vision_model(pixel_values=pixels).last_hidden_state
+        return self.look(pixels)[1].mean(dim=1)
+
+    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the patches' states of (n, 3, h, w), and the queries, float32 (n, queries, dimension)."""
+        patches: Tensor = self.vision_model(pixel_values=pixels).last_hidden_state
         mask = torch.ones(patches.shape[:-1], dtype=torch.long, device=patches.device)
         states: Tensor = self.qformer(
             query_embeds=self.query_tokens.expand(len(patches), -1, -1),
@@ -76,8 +84,8 @@ class QueryStates(nn.Module):
             encoder_attention_mask=mask,
         ).last_hidden_state.float()
         if self.projection is None:
-            return states.mean(dim=1)
-        return nn.functional.normalize(self.projection(states), dim=-1).mean(dim=1)
+            return patches, states
+        return patches, nn.functional.normalize(self.projection(states), dim=-1)
 
 
 class TextProjection(nn.Module):
@@ -94,9 +102,7 @@ class TextProjection(nn.Module):
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Embed texts, cut at the model's longest, as float32 (n, dimension)."""
-        tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.context_length, return_tensors="pt"
-        ).to(self.projection.weight.device)
+        tokens = self.tokens(texts)
         states = self.qformer(
             query_embeds=self.embeddings(input_ids=tokens["input_ids"]),
             query_length=0,
@@ -104,6 +110,67 @@ class TextProjection(nn.Module):
         ).last_hidden_state
         projected: Tensor = self.projection(states[:, 0].float())
         return projected
+
+    def tokens(self, texts: Sequence[str]) -> Any:
+        """Read texts as tokens and their mask, cut at the model's longest, on its device."""
+        return self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.context_length, return_tensors="pt"
+        ).to(self.projection.weight.device)
+
+
+@dataclass(frozen=True, slots=True)
+class LookedAt:
+    """What matching keeps of an image: the patches' states, and the projected queries of length 1."""
+
+    patches: Tensor
+    queries: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of both, in bytes."""
+        return self.patches.nbytes + self.queries.nbytes
+
+
+class ImageTextMatching:
+    """Scores how well a text fits images, as BLIP-2's own protocol re-ranks.
+
+    The score is the matching head's logit for a match, the mean over the queries, plus the contrastive similarity,
+    the greatest over the queries (compute_sim_matrix in lavis/models/blip2_models/blip2.py of Salesforce's LAVIS).
+    """
+
+    def __init__(self, model: Any, images: QueryStates, texts: TextProjection) -> None:
+        self._images, self._texts = images, texts
+        self._embeddings, self._qformer = model.embeddings, model.qformer
+        self._head = model.itm_head.float()
+
+    def look(self, pixels: Tensor) -> list[Features]:
+        """Look at (n, 3, h, w) once, for any number of texts."""
+        patches, queries = (each.cpu() for each in self._images.look(pixels))
+        # Copies, since a view would hold the whole batch in memory.
+        return [LookedAt(patches[i].clone(), queries[i].clone()) for i in range(len(patches))]
+
+    def judge(self, text: str, images: Sequence[LookedAt]) -> Tensor:
+        """Score images by one text, float32 (n,)."""
+        device, count = self._head.weight.device, len(images)
+        patches = torch.stack([each.patches for each in images]).to(device)
+        looks = torch.stack([each.queries for each in images]).to(device)
+        similarity = (looks @ nn.functional.normalize(self._texts([text]), dim=-1)[0]).amax(dim=1)
+        tokens = self._texts.tokens([text])
+        queries = self._images.query_tokens
+        length = queries.shape[1]
+        states = self._qformer(
+            query_embeds=self._embeddings(input_ids=tokens["input_ids"], query_embeds=queries).expand(
+                count, -1, -1
+            ),
+            query_length=length,
+            attention_mask=nn.functional.pad(tokens["attention_mask"], (length, 0), value=1).expand(
+                count, -1
+            ),
+            encoder_hidden_states=patches,
+            encoder_attention_mask=torch.ones(patches.shape[:-1], dtype=torch.long, device=device),
+        ).last_hidden_state
+        logits: Tensor = self._head(states[:, :length].float()).mean(dim=1)
+        return logits[:, 1] + similarity
 
 
 class Blip2WithoutLanguage(Blip2PreTrainedModel):  # type: ignore[misc]
@@ -217,16 +284,25 @@ def load(config: EncoderConfig) -> TorchEncoder:
 
 def _load_retrieval(directory: Path, placement: Placement) -> Towers:
     model = load_model(Blip2ForImageTextRetrieval, directory, placement, in_full=IN_FULL)
+    image = QueryStates(model, model.vision_projection)
     text = TextProjection(model, AutoTokenizer.from_pretrained(directory))
+    matching = ImageTextMatching(model, image, text)
     # One of its own, since a tokenizer may not be used while another thread uses it.
     counter = AutoTokenizer.from_pretrained(directory)
     return Towers(
-        image=QueryStates(model, model.vision_projection),
+        image=image,
         text=text,
         preprocessing=load_preprocessing(directory),
-        files=version_files(directory, weight_files(directory)),
+        # A shard that holds nothing but the head changes no vector, and so no version.
+        files=version_files(directory, weight_files(directory, lambda key: not key.startswith(_HEAD))),
         architecture=_RETRIEVAL,
         pooling="mean of projected queries",
+        matching=MatchingHead(
+            matching.look,
+            matching.judge,
+            version_files(directory, weight_files(directory)),
+            "mean matching logit plus best similarity",
+        ),
         text_tokens=lambda each: len(counter(each, verbose=False).input_ids),
         context_length=text.context_length,
     )

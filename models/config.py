@@ -131,6 +131,12 @@ class EncoderConfig(Config):
         description="Memory of a replica's embedding cache, in bytes, allocated when it starts. 32 MiB hold 8,192 "
         "vectors of dimension 1024. 0 turns the cache off.",
     )
+    feature_cache_max_bytes: int = Field(
+        256 * 2**20,
+        ge=0,
+        description="Memory of a replica's cache of what re-ranking keeps of images, in bytes, taken as it fills; "
+        "only for blip2 with a matching head. An image of Salesforce/blip2-itm-vit-g takes 0.76 MB in bf16 and int8.",
+    )
     compile: bool = Field(
         False,
         description="Compile the image tower with CUDA graphs before the replica is ready; ignored on CPU.",

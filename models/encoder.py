@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import json
 import logging
+import math
 import platform
 import re
 import time
@@ -35,12 +36,14 @@ from core.errors import (
 from core.types import Captioned, Cropped, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
 from models.config import EncoderConfig
 from models.images import Decoded, ImageLimits, ReadJpeg, decoding, no_memory
+from models.matching import Features
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 _log = logging.getLogger(__name__)
 _GRAY = 128
 _TEXT = "an image"
+_NO_SCORE = "the encoder finds no usable score for this image"
 _SMALLEST_NORM = 1e-12
 _PATIENCE_S = 30.0
 """Longest wait of an image for those that are decoded before it, in seconds."""
@@ -87,7 +90,7 @@ class Encoder(ABC):
     """A loaded model. `decode` may run in many threads; all else runs in one thread at a time.
 
     A family implements `preprocess` and `forward`; with a text tower also `forward_texts`, with a language model
-    also `write`.
+    also `write`, with a matching head also `look` and `judge`.
     """
 
     info: EncoderInfo
@@ -131,6 +134,14 @@ class Encoder(ABC):
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
         """Caption uint8 (n, 3, height, width), a text an image."""
         raise NotImplementedError(f"{type(self).__name__} has no language model")
+
+    def look(self, batch: NDArray[np.uint8]) -> list[Features]:
+        """Compute what the matching head needs of uint8 (n, 3, height, width), one entry an image."""
+        raise NotImplementedError(f"{type(self).__name__} has no matching head")
+
+    def judge(self, text: str, features: Sequence[Any]) -> list[float]:
+        """Score how well a text fits each image, by what `look` returned."""
+        raise NotImplementedError(f"{type(self).__name__} has no matching head")
 
     def decode(self, image: ImageInput) -> Pixels:
         """Turn an image file, or the part in its box, into model input, on the CPU.
@@ -191,6 +202,22 @@ class Encoder(ABC):
         runs = partial(self._runs, lambda: self.write(self._sample()[None]))
         return answer_each(self._describe, images, runs) if images else []
 
+    def features(self, images: Sequence[Pixels]) -> list[Features | VitrineError]:
+        """Compute what matching needs of decoded images, in order, or errors."""
+        runs = partial(self._runs, lambda: self.look(self._sample()[None]))
+        return answer_each(lambda some: list(self.look(np.stack(some))), images, runs) if images else []
+
+    def match(self, text: str, features: Sequence[Features]) -> list[float | VitrineError]:
+        """Score how well a text fits images, in order; a score that is not finite is an error.
+
+        Raises:
+            UnsupportedModality: the model has no matching head.
+        """
+        if self.info.matching is None:
+            raise UnsupportedModality(f"{self.info.name} has no matching head, so it cannot re-rank")
+        scores = self.judge(text, features) if features else []
+        return [each if math.isfinite(each) else InvalidInput(_NO_SCORE) for each in scores]
+
     def warm_up(self) -> None:
         """Run one real image through every tower, and one real text where there is a text tower.
 
@@ -205,6 +232,8 @@ class Encoder(ABC):
                 raise answer
         if self.info.captions is not None:
             self.write(self._sample()[None])
+        if self.info.matching is not None:
+            self.judge(_TEXT, self.look(self._sample()[None]))
 
     def _sample(self) -> Pixels:
         # Gray with one bright half: a flat image has a vector of zero norm in some families.

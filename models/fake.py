@@ -1,11 +1,12 @@
 """Encoder without weights, for tests: a color histogram for images, and texts in the same space.
 
 It is deterministic, fast and needs no torch. A text that names a color finds images of that color. A caption
-names the color nearest to the image's mean.
+names the color nearest to the image's mean, and a text that names it too matches the image.
 """
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from core.types import EncoderInfo
 from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels, fingerprint
 from models.images import Decoded
+from models.matching import Features
 
 _SIDE = 16
 _LEVELS = 4
@@ -52,6 +54,15 @@ class FakeEncoder(Encoder):
         """Name the nearest color of CSS, a text an image."""
         return [f"a {_color(mean)} thing" for mean in batch.mean(axis=(2, 3))]
 
+    def look(self, batch: NDArray[np.uint8]) -> list[Features]:
+        """Compute the mean color of each image."""
+        return list(batch.mean(axis=(2, 3)))
+
+    def judge(self, text: str, features: Sequence[Any]) -> list[float]:
+        """Score 1 where the text names the color nearest to the mean, else 0."""
+        words = text.lower().split()
+        return [float(_color(mean) in words) for mean in features]
+
 
 def load(config: EncoderConfig) -> FakeEncoder:
     """Make an encoder; a checkpoint only changes the fingerprint."""
@@ -66,6 +77,7 @@ def load(config: EncoderConfig) -> FakeEncoder:
         precision=config.precision,
         device="cpu",
         captions=fingerprint((), settings | {"captions": "color"}) if config.captions else None,
+        matching=fingerprint((), settings | {"matching": "color"}),
     )
     return FakeEncoder(info, config.limits, _SIDE if config.draft else None)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from models.colors import COLORS
 from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels, fingerprint
 from models.images import DRAFT_MARGIN, Decoded
+from models.matching import Features
 from models.preprocessing import Preprocessing, read_jpeg
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
@@ -76,6 +77,21 @@ class LanguageTower:
 
 
 @dataclass(frozen=True, slots=True)
+class MatchingHead:
+    """A loaded head that scores how well texts fit images; the scores depend on `files`.
+
+    `look` turns the model's values (n, 3, h, w) on the device into n features in main memory. `judge` turns a text
+    and m features into scores (m,) on the device.
+    """
+
+    look: Callable[[Tensor], list[Features]]
+    judge: Callable[[str, Sequence[Any]], Tensor]
+    files: tuple[Path, ...]
+    score: str
+    """Name of the score's formula."""
+
+
+@dataclass(frozen=True, slots=True)
 class Towers:
     """A loaded checkpoint.
 
@@ -90,12 +106,13 @@ class Towers:
     architecture: str
     pooling: str
     language: LanguageTower | None = None
+    matching: MatchingHead | None = None
     text_tokens: Callable[[str], int] = lambda _: 0
     """Counts the tokens of a text before it is cut at `context_length`; any thread may call it."""
     context_length: int = 0
 
 
-Batch = TypeVar("Batch", NDArray[np.uint8], Sequence[str])
+Batch = TypeVar("Batch", NDArray[np.uint8], Sequence[str], Sequence[Features])
 Output = TypeVar("Output")
 
 
@@ -149,7 +166,7 @@ class TorchEncoder(Encoder):
         for tower in (towers.image, towers.text):
             if isinstance(tower, nn.Module):
                 tower.eval()
-        self._language = towers.language
+        self._language, self._matching = towers.language, towers.matching
         if config.text_template is not None and towers.text is None:
             raise ConfigError("text_template is for models with a text tower, which this checkpoint lacks")
         self._text_template = config.text_template or "{}"
@@ -171,6 +188,7 @@ class TorchEncoder(Encoder):
             precision=config.precision,
             device=placement.device.type,
             captions=_caption_version(config, towers),
+            matching=_matching_version(config, towers),
         )
         target = max(towers.preprocessing.size) if config.draft else None
         super().__init__(info, config.limits, target, read_jpeg)
@@ -211,6 +229,27 @@ class TorchEncoder(Encoder):
         with torch.inference_mode():
             written = self._caption_batches.run(lambda some: language.write(self._values(some)), batch)
         return [text for texts in written for text in texts]
+
+    def look(self, batch: NDArray[np.uint8]) -> list[Features]:
+        """Compute what the matching head needs of uint8 (n, 3, h, w), one entry an image.
+
+        Raises:
+            ModelUnavailable: the device has no memory for even one image.
+        """
+        if (matching := self._matching) is None:
+            return super().look(batch)
+        with torch.inference_mode():
+            looked = self._batches.run(lambda some: matching.look(self._values(some)), batch)
+        return [each for some in looked for each in some]
+
+    def judge(self, text: str, features: Sequence[Any]) -> list[float]:
+        """Score how well a text fits each image, by what `look` returned."""
+        if (matching := self._matching) is None:
+            return super().judge(text, features)
+        with torch.inference_mode():
+            judged = self._batches.run(lambda some: matching.judge(text, some).float().cpu(), features)
+        scores: list[float] = torch.cat(judged).tolist()
+        return scores
 
     def warm_up(self) -> None:
         """Run one real input through each tower; a compiled tower records all its batch sizes."""
@@ -259,6 +298,12 @@ def _caption_version(config: EncoderConfig, towers: Towers) -> str | None:
         return None
     settings = config.captions.model_dump(exclude={"max_batch_size"})
     return fingerprint(towers.language.files, _facts(config, towers) | {"captions": settings})
+
+
+def _matching_version(config: EncoderConfig, towers: Towers) -> str | None:
+    if towers.matching is None:
+        return None
+    return fingerprint(towers.matching.files, _facts(config, towers) | {"score": towers.matching.score})
 
 
 def _facts(config: EncoderConfig, towers: Towers) -> dict[str, object]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from errno import ENOENT
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from vitrine.schemas.search import Fusion
 
@@ -96,6 +96,13 @@ Query = str | bytes | PathLike[str] | Part | Sequence[Part]
 """A string is a text. Bytes and paths are an image. Several things, or weights, take parts."""
 
 
+class Rerank(TypedDict):
+    """A second stage: a model with a matching head, and how many products it orders, by default 50."""
+
+    model: str
+    depth: NotRequired[int]
+
+
 class PageOptions(TypedDict, total=False):
     """Page of results, and what is near enough for it."""
 
@@ -118,6 +125,7 @@ class QueryOptions(PageOptions, total=False):
     weights: Mapping[str, float] | None
     fusion: Fusion | None
     keyword_weight: float | None
+    rerank: Rerank | None
     exclude: Sequence[str] | None
     include_query_products: bool | None
 

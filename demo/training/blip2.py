@@ -127,14 +127,14 @@ def train(images: LabeledImages, steps: int, out: Path, dinov2: Path = DINOV2) -
     model = build_model(vision, len(tools.tokenizer)).train()
     heads = AttributeHeads(vision.config.hidden_size, _ATTRIBUTE_WEIGHTS)
     scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
-    states, labels = _frozen_states(model, images), torch.from_numpy(images.labels)
+    states, labels = frozen_states(model, images), torch.from_numpy(images.labels)
     rng = np.random.default_rng(SEED)
 
     def objective(batch: NDArray[np.int64], _progress: float) -> Tensor:
         captions, mentioned = zip(*(random_caption(images.designs[i], rng) for i in batch), strict=True)
         with torch.autocast("cpu", torch.bfloat16):
-            queries = _query_states(model, states[batch].float())
-            read = _text_vectors(model, tools, captions)
+            queries = query_states(model, states[batch].float())
+            read = text_vectors(model, tools, captions)
         seen = F.normalize(model.vision_projection(queries.float()), dim=-1)
         # BLIP-2's contrastive score: the best of the queries (arXiv 2301.12597, section 3.1).
         scores = torch.einsum("nqd,md->nqm", seen, read).amax(1)
@@ -149,7 +149,7 @@ def train(images: LabeledImages, steps: int, out: Path, dinov2: Path = DINOV2) -
 
 
 @torch.no_grad()
-def _frozen_states(model: Blip2ForImageTextRetrieval, images: LabeledImages) -> Tensor:
+def frozen_states(model: Blip2ForImageTextRetrieval, images: LabeledImages) -> Tensor:
     """Compute the frozen image encoder's states of every image once, fp16 (n, patches + 1, width)."""
     model.vision_model.eval()
     states = []
@@ -159,15 +159,15 @@ def _frozen_states(model: Blip2ForImageTextRetrieval, images: LabeledImages) -> 
     return torch.cat(states)
 
 
-def _query_states(model: Blip2ForImageTextRetrieval, states: Tensor) -> Tensor:
+def query_states(model: Blip2ForImageTextRetrieval, states: Tensor) -> Tensor:
+    """Compute the queries' states for the image encoder's (n, patches + 1, width); (n, queries, width)."""
     queries = model.query_tokens.expand(len(states), -1, -1)
     former: Tensor = model.qformer(query_embeds=queries, encoder_hidden_states=states).last_hidden_state
     return former
 
 
-def _text_vectors(
-    model: Blip2ForImageTextRetrieval, tools: Blip2Processor, captions: Sequence[str]
-) -> Tensor:
+def text_vectors(model: Blip2ForImageTextRetrieval, tools: Blip2Processor, captions: Sequence[str]) -> Tensor:
+    """Compute unit vectors of captions, float32 (n, dimension)."""
     tokens = tools.tokenizer(list(captions), padding=True, return_tensors="pt", return_token_type_ids=False)
     embedded = model.embeddings(input_ids=tokens["input_ids"])
     former = model.qformer(query_embeds=embedded, query_length=0, attention_mask=tokens["attention_mask"])

@@ -90,6 +90,8 @@ class Training:
     held_out: int
     threads: int
     large: bool = False
+    base: Path | None = None
+    """Checkpoint that the training continues."""
 
 
 def options(
@@ -98,11 +100,17 @@ def options(
     arguments: list[str] | None = None,
     images: int = 24_000,
     large_steps: int | None = None,
+    base: bool = False,
 ) -> Training:
-    """Read the command line; `steps` and `images` are the defaults, `large_steps` those of `--large`."""
+    """Read the command line; `steps` and `images` are the defaults, `large_steps` those of `--large`.
+
+    With `base`, the command asks for the checkpoint that it continues.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--steps", type=int, help=f"optimizer steps (default {steps})")
+    if base:
+        parser.add_argument("--base", type=Path, required=True, help="checkpoint to continue")
     if large_steps is not None:
         parser.add_argument("--large", action="store_true", help=f"larger model, {large_steps} steps")
     parser.add_argument("--images", type=int, default=images, help="to train on (default %(default)s)")

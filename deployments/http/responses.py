@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from core import types
+from core.rerank import Reranked
 from core.search import SearchResult
+from vitrine.schemas import search as schemas
 from vitrine.schemas.products import Product, ProductImage
 from vitrine.schemas.search import ModelUsed, SearchHit, SearchResponse
 
@@ -48,11 +50,27 @@ def search_response(found: SearchResult, request_id: str) -> SearchResponse:
             product_id=hit.product_id,
             score=hit.score,
             image_id=hit.image_id,
+            rerank_score=rerank_score(found, hit.product_id),
             product=product_response(found.products[hit.product_id]),
         )
         for hit in found.hits
     ]
     return SearchResponse(results=results, request_id=request_id, **search_details(found))
+
+
+def rerank_score(found: SearchResult, product_id: str) -> float | None:
+    """Return the score of the second stage; None where the product has none."""
+    return None if found.reranked is None else found.reranked.scores.get(product_id)
+
+
+def _reranked(outcome: Reranked) -> schemas.Reranked:
+    return schemas.Reranked(
+        model=outcome.rerank.model,
+        fingerprint=outcome.version,
+        depth=outcome.rerank.depth,
+        reranked=len(outcome.scores),
+        skipped=dict(outcome.skipped),
+    )
 
 
 def search_details(found: SearchResult) -> dict[str, Any]:
@@ -73,4 +91,5 @@ def search_details(found: SearchResult) -> dict[str, Any]:
         "thresholds": found.thresholds,
         "degraded": found.degraded,
         "timings_ms": rounded(found.timings_ms),
+        "rerank": None if found.reranked is None else _reranked(found.reranked),
     }

@@ -98,7 +98,7 @@ STAGE_SECONDS = Histogram(
     "`encode` and `caption` as their callers wait for them; in an encoder `preprocess` (decode and resize up to "
     "four images of a request, a free thread awaited), `queue` (of the input of a batch that waited longest) and "
     "`forward` (of a batch); `search`, `score` in Milvus; `keyword`; `fuse`; `hydrate` (products read from the "
-    "catalog).",
+    "catalog); `rerank` (the second stage).",
     ("stage", "model"),
     buckets=SECONDS,
 )

@@ -9,9 +9,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from core.concurrency import TtlCache, run_in
+from core.concurrency import TtlCache, batched, run_in
 from core.errors import ModelUnavailable, VitrineError, expected
-from core.types import PROBE, Captioned, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
+from core.types import (
+    PROBE,
+    Captioned,
+    Encoded,
+    EncoderInfo,
+    EncoderInput,
+    ImageInput,
+    Matched,
+    NamedFile,
+    TokenCount,
+    Vector,
+)
 from deployments.observability.metrics import ERRORS, STAGE_SECONDS
 from deployments.observability.telemetry import called, error_type, past_span, start_telemetry
 from deployments.replicas.batching import Answers, Batches, Work
@@ -19,9 +30,10 @@ from deployments.replicas.dependencies import wait_for
 from deployments.replicas.embedding_cache import SharedWorks
 from models.config import EncoderConfig
 from models.encoder import Pixels, load_encoder
+from models.matching import FeatureCache, Features
 
 DEAD_BATCHES = 3
-"""Failed batches in a row, of images, texts or captions, after which a replica asks to be replaced."""
+"""Failed batches in a row, of one kind of input, after which a replica asks to be replaced."""
 PROBE_TTL_S = 5.0
 """Time to live of a probe's answer. Readiness needs no key, so it must not take much of the model's time."""
 IMAGES_A_TASK = 4
@@ -65,6 +77,12 @@ class EncoderReplica:
         self._captions: Batches[Pixels, str | VitrineError] = batches(
             model.caption, "caption", captions, settle=captioned
         )
+        looked = partial(_settle, self._uncached, f"matching with {config.name}")
+        self._looks: Batches[Pixels, Features | VitrineError] = batches(
+            model.features, "image", size, settle=looked
+        )
+        self._max_batch_size = size
+        self._features = FeatureCache(config.feature_cache_max_bytes)
 
     async def describe(self) -> EncoderInfo:
         """Return the version that this replica runs."""
@@ -108,9 +126,48 @@ class EncoderReplica:
             texts = await self._answered(answers, list(enumerate(images)), self._captions, self._uncached)
         return Captioned(self._encoder.info, texts, {"replica": (time.perf_counter() - started) * 1e3})
 
+    async def match(self, text: str, images: Sequence[NamedFile]) -> Matched:
+        """Score how well a text fits images, by features of the cache, or else of the files.
+
+        The score of an image that is not in the cache and has no file is None.
+
+        Raises:
+            UnsupportedModality: this model has no matching head.
+        """
+        self._encoder.match(text, [])
+        started = time.perf_counter()
+        with called("match", self._encoder.info.name, len(images)):
+            scores: list[float | VitrineError | None] = [None] * len(images)
+            known: dict[int, Features] = {}
+            files: dict[int, bytes] = {}
+            for place, (sha256, data) in enumerate(images):
+                if (held := self._features.get(sha256)) is not None:
+                    known[place] = held
+                elif data is not None:
+                    files[place] = data
+            answers = Answers[Features | VitrineError](len(files))
+            looked = await self._answered(
+                answers, list(enumerate(files.values())), self._looks, self._uncached
+            )
+            for place, found in zip(files, looked, strict=True):
+                if isinstance(found, VitrineError):
+                    scores[place] = found
+                else:
+                    self._features.put(images[place][0], found)
+                    known[place] = found
+            # Batch by batch, so that other requests have the model in between.
+            for some in batched(known.items(), self._max_batch_size):
+                places, features = zip(*some, strict=True)
+                judged = await run_in(self._model_thread, self._encoder.match, text, features)
+                for place, score in zip(places, judged, strict=True):
+                    scores[place] = score
+        return Matched(self._encoder.info, scores, {"replica": (time.perf_counter() - started) * 1e3})
+
     async def check_health(self) -> None:
         """Fail when the model has stopped answering, as after a GPU error; Serve then replaces the replica."""
-        failed = max(each.failed_in_a_row for each in (self._images, self._texts, self._captions))
+        failed = max(
+            each.failed_in_a_row for each in (self._images, self._texts, self._captions, self._looks)
+        )
         if failed >= DEAD_BATCHES:
             raise ModelUnavailable(f"the model failed on {failed} batches in a row")
 

@@ -28,7 +28,7 @@ from core.concurrency import TtlCache, start_shared
 from core.errors import DeadlineExceeded, ModelUnavailable, VitrineError, expected
 from core.search import ENSEMBLE, SearchQuery, SearchResult
 from core.telemetry import Stage
-from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Matched, NamedFile
 from deployments.http.middleware import within_deadline
 from deployments.replicas.shared_calls import SharedCalls
 
@@ -278,6 +278,11 @@ class HandleEncoder:
         captioned = replace(captioned, info=self._indexed(captioned.info))
         self._remember(captioned.info)
         return captioned
+
+    async def match(self, text: str, images: Sequence[NamedFile]) -> Matched:
+        """Score how well a text fits images on some replica."""
+        matched: Matched = await self._replicas.call("match", text, list(images))
+        return replace(matched, info=self._indexed(matched.info))
 
     def last_info(self, scale: Scale) -> EncoderInfo | None:
         """Return the last description; None unless the encoder gave it in the deployment of this state."""

@@ -76,7 +76,9 @@ def assemble(
     samples = NullSamples(catalog.products, store, args.calibration)
     counts = cached_counts(catalog.ledger, args.counts_ttl_s)
     check = StoreCheck(store, catalog.ledger)
-    search = ProductSearch(catalog, store, encoders, ensemble, args.keyword_search, samples, check)
+    search = ProductSearch(
+        catalog, store, encoders, ensemble, args.keyword_search, samples, check, args.rerank_deadline_s
+    )
     return Services(
         catalog=catalog,
         encoders=encoders,

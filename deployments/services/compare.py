@@ -92,7 +92,7 @@ class Comparison:
         embedded, failed = await gather_outcomes(work, "the search with")
         lists, unanswered = await gather_outcomes(
             {
-                name: self._search.search(_query_for(name, query, embedded))
+                name: self._search.candidates(_query_for(name, query, embedded))
                 for name in names
                 if name not in failed
             },
@@ -101,6 +101,7 @@ class Comparison:
         failed |= unanswered
         if not lists:
             raise most_actionable(failed.values())
+        lists = dict(zip(lists, await self._search.pages(query, list(lists.values())), strict=True))
         pages = {name: [hit.product_id for hit in result.hits] for name, result in lists.items()}
         return Compared(
             lists,

@@ -2,12 +2,21 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from catalog.captions import SqlCaptions
 from core.concurrency import TtlCache, batched_by_bytes, input_bytes
-from core.errors import ModelUnavailable, NotFound, Unavailable, UnsupportedModality, VitrineError
+from core.errors import (
+    InvalidInput,
+    ModelUnavailable,
+    NotFound,
+    Unavailable,
+    UnsupportedModality,
+    VitrineError,
+)
 from core.ports import EncoderClient
+from core.rerank import Matcher
 from core.search import ENSEMBLE
 from core.types import CaptionCounts, Captioned, Encoded, EncoderInfo, EncoderInput, Modality, TokenCount
 from deployments.observability.telemetry import note_model
@@ -89,6 +98,25 @@ class EncoderSet:
             if modality in able:
                 capable.append(encoder.name)
         return capable
+
+    async def matcher(self, name: str) -> Matcher:
+        """Return the encoder if it has a matching head.
+
+        Raises:
+            InvalidInput: there is no such encoder, or it has none; the message names those that have.
+            ModelUnavailable, DeadlineExceeded: not now.
+        """
+        encoder = self._encoders.get(name)
+        if isinstance(encoder, Matcher) and (await encoder.describe()).matching is not None:
+            return encoder
+        able = []
+        for each in self:
+            with suppress(Unavailable):
+                if isinstance(each, Matcher) and (await each.describe()).matching is not None:
+                    able.append(each.name)
+        what = f"there is no model {name!r}" if encoder is None else f"model {name!r} has no matching head"
+        ways = f"with a matching head: {', '.join(sorted(able)) or 'none of the models that answer'}"
+        raise InvalidInput(f"{what}; {ways}").at("rerank.model")
 
     def searchable(self, name: str) -> bool:
         """Return whether `name` is an encoder rather than the ensemble.

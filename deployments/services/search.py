@@ -1,8 +1,10 @@
 """Search for products: thresholds, parts from the catalog, and hits joined with the products as they are now."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Protocol
 
 from catalog.opening import Catalog
@@ -12,11 +14,13 @@ from core.ensemble import HybridSearch
 from core.errors import Conflict
 from core.filters import Filter, matches
 from core.ports import EncoderClient, VectorStore
+from core.rerank import Rerank, match_images, rerank_hits
 from core.search import ENSEMBLE, ModelSearch, QueryVector, SearchQuery, SearchResult, StoredPart
 from core.store_check import StoreCheck
 from core.telemetry import Stage
 from core.types import Hit, Product, row_key
 from deployments.config import KeywordSearchConfig
+from deployments.http.middleware import within_deadline
 from deployments.observability.telemetry import note_model
 from deployments.services.encoders import EncoderSet, modalities
 
@@ -53,6 +57,8 @@ class StoredParts:
 
 SPARES = (0, 64, 512, 4096)
 """Products asked for beyond the page, round by round, while rows of vanished products turn up in it."""
+_RERANK_SHARE = 0.9
+"""Share of the request's time that re-ranking may take, so that some is left for the answer."""
 
 
 class Ensemble(Protocol):
@@ -75,8 +81,10 @@ class ProductSearch:
         keyword: KeywordSearchConfig,
         samples: NullSamples,
         check: StoreCheck,
+        rerank_deadline_s: float,
     ) -> None:
-        self._products = catalog.products
+        self._products, self._blobs = catalog.products, catalog.blobs
+        self._rerank_deadline_s = rerank_deadline_s
         self._encoders = encoders
         self._ensemble = ensemble
         self._hybrid = HybridSearch(self._by_vectors, catalog.keyword_index, keyword.deadline_s)
@@ -90,6 +98,29 @@ class ProductSearch:
 
         Raises:
             VitrineError: as `ModelSearch.search` and `EnsembleSearch.search`.
+            InvalidInput: the query asks for re-ranking by what cannot do it.
+        """
+        (page,) = await self.pages(query, [await self.candidates(query)])
+        return page
+
+    async def pages(self, query: SearchQuery, found: Sequence[SearchResult]) -> list[SearchResult]:
+        """Cut the page out of each list of candidates, in the order of the second stage where there is one.
+
+        An image that several lists hold is scored once.
+
+        Raises:
+            InvalidInput: the query asks for re-ranking by what cannot do it.
+        """
+        if query.rerank is not None:
+            found = await self._reranked(query, query.rerank, found)
+        end = query.offset + query.limit
+        return [replace(each, hits=each.hits[query.offset : end]) for each in found]
+
+    async def candidates(self, query: SearchQuery) -> SearchResult:
+        """Find the products up to the end of the page, or as many as the second stage orders.
+
+        Raises:
+            VitrineError: as `search`.
         """
         self._encoders.searchable(query.model)
         query.check()
@@ -97,8 +128,9 @@ class ProductSearch:
         smallest = await self._minimum_scores(query)
         deep = replace(
             query,
-            limit=query.offset + query.limit,
+            limit=query.depth,
             offset=0,
+            rerank=None,
             keyword_weight=self._keyword_share(query),
             minimum_scores=smallest,
         )
@@ -108,7 +140,7 @@ class ProductSearch:
             for version in result.versions
             if smallest is not None and version.collection in smallest
         }
-        return replace(result, hits=result.hits[query.offset :], thresholds=thresholds)
+        return replace(result, thresholds=thresholds)
 
     async def embed(self, query: SearchQuery) -> QueryVector:
         """Make the vector of `query.model`, which is no ensemble, for searches that are `embedded` by it.
@@ -198,6 +230,35 @@ class ProductSearch:
             if hit.product_id in found and _supports(found[hit.product_id], hit, filter)
         }
 
+    async def _reranked(
+        self, query: SearchQuery, rerank: Rerank, found: Sequence[SearchResult]
+    ) -> list[SearchResult]:
+        images = [
+            {hit.product_id: _sha256(each.products[hit.product_id], hit) for hit in each.hits}
+            for each in found
+        ]
+        # The first of every list come first, for time may run out. Pages behind the second stage need no scores.
+        depth = rerank.depth if query.offset < rerank.depth else 0
+        by_rank = zip_longest(*(list(of_list.values())[:depth] for of_list in images))
+        wanted = list(dict.fromkeys(each for rank in by_rank for each in rank if each is not None))
+        limit_s = min(self._rerank_deadline_s, _RERANK_SHARE * within_deadline(math.inf))
+        with Stage("rerank", rerank.model) as stage:
+            matcher = self._encoders.matcher(rerank.model)
+            matches = await match_images(matcher, query.text, wanted, self._blobs.get, limit_s)
+        results = []
+        for each, of_list in zip(found, images, strict=True):
+            hits, outcome = rerank_hits(each.hits, replace(rerank, depth=depth), of_list, matches)
+            results.append(
+                replace(
+                    each,
+                    hits=hits,
+                    reranked=replace(outcome, rerank=rerank),
+                    degraded=each.degraded or bool(outcome.skipped),
+                    timings_ms=each.timings_ms | {"rerank": stage.ms},
+                )
+            )
+        return results
+
     async def _by_vectors(self, query: SearchQuery) -> SearchResult:
         # Another Milvus would answer with nothing, or with products of somebody else.
         if not self._check.is_known:
@@ -210,6 +271,10 @@ class ProductSearch:
         if query.model not in query.embedded:
             await self._encoders.require(query.model, query.inputs)
         return await self._searches[query.model].search(query)
+
+
+def _sha256(product: Product, hit: Hit) -> str:
+    return next(image.sha256 for image in product.images if image.image_id == hit.image_id)
 
 
 def _supports(product: Product, hit: Hit, filter: Filter | None) -> bool:

@@ -2,16 +2,28 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from catalog.sources.folder import check_opened
 from core.config import EvaluationConfig
+from core.errors import InvalidInput
 from core.jobs import EvaluateArgs
 from core.ports import VectorStore
 from core.store_check import StoreCheck
 from core.types import Hit
 from jobs.evaluation.queries import JudgedQuery, labels_of, queries_for
-from jobs.evaluation.ranking import Encode, EncodedInputs, PooledStore, encode_on_cluster, pool_of, rank
+from jobs.evaluation.ranking import (
+    Encode,
+    EncodedInputs,
+    Match,
+    PooledStore,
+    encode_on_cluster,
+    match_on_cluster,
+    pool_of,
+    rank,
+    rerank,
+)
 from jobs.evaluation.report import store_files
 from jobs.evaluation.result import (
     Bootstrap,
@@ -43,6 +55,7 @@ def evaluate(
     args: EvaluateArgs,
     encode: Encode | None = None,
     candidate: EncoderSettings | None = None,
+    match: Match | None = None,
 ) -> EvaluationResult:
     """Search for every query with every system, and measure what they find.
 
@@ -51,14 +64,15 @@ def evaluate(
     replaces the one that the arguments describe.
 
     Raises:
-        InvalidInput: the arguments or the labeled queries are wrong, or too few can be answered.
+        InvalidInput: the arguments or the labeled queries are wrong, or too few can be answered; or a model without
+            a matching head is to re-rank, or queries without text.
         Conflict: a version has no collection yet, or the job was canceled.
         ConfigError: a model does not load.
         StoreUnknown: the store is not the one that the ledger speaks of.
         Unavailable: a model or the store is away.
     """
     settings, catalog = context.settings, context.catalog
-    encode = encode or encode_on_cluster(settings)
+    encode, match = encode or encode_on_cluster(settings), match or match_on_cluster(settings)
     config = _config(settings.evaluation, args)
     compared = comparison(settings, args, _indexed_models(context), candidate)
     context.run.report(stage="reading the queries")
@@ -67,11 +81,13 @@ def evaluate(
     infos = {label: encode(version, []).info for label, version in compared.versions.items()}
     pool = pool_of(catalog, list(infos.values()), config, labels.products if labels else set())
     queries = queries_for(config, catalog, settings.images, labels, pool)
+    if compared.matcher is not None and not any(query.text for query in queries):
+        raise InvalidInput("re-ranking needs queries with text, and these have none").at("rerank")
     encoded = _encode_all(context, compared, queries, encode)
     store = MilvusStore(settings.milvus) if pool is None else PooledStore(settings.milvus, pool)
     try:
         StoreCheck(store, catalog.ledger).require()
-        values, hits = _search_all(context, compared, encoded, queries, store, config)
+        values, hits = _search_all(context, compared, encoded, queries, store, config, match)
     finally:
         store.close()
     how = Bootstrap(config.resamples, config.confidence, config.seed)
@@ -129,15 +145,22 @@ def _search_all(
     queries: Sequence[JudgedQuery],
     store: VectorStore,
     config: EvaluationConfig,
+    match: Match,
 ) -> tuple[Values, ShownHits]:
     grades = {query.query_id: query.grades for query in queries}
+    first = [system for system in compared.systems if system.rerank is None]
+    ranked = {}
+    for done, system in enumerate(first):
+        context.run.report(stage=f"searching with {system.name}", done=done, total=len(first))
+        ranked[system.name] = rank(system, encoded, store, queries, config.depth, context.run.check)
+    if compared.matcher is not None:
+        context.run.report(stage=f"re-ranking with {compared.matcher.config.name}")
+        ranked |= rerank(compared.systems, ranked, queries, context.catalog, partial(match, compared.matcher))
     values, shown = {}, {}
-    for done, system in enumerate(compared.systems):
-        context.run.report(stage=f"searching with {system.name}", done=done, total=len(compared.systems))
-        lists = rank(system, encoded, store, queries, config.depth, context.run.check)
+    for name, lists in ranked.items():
         products = {query: [hit.product_id for hit in hits] for query, hits in lists.items()}
-        values[system.name] = measure(products, grades, config.metrics, config.relevant_from)
-        shown[system.name] = {query: tuple(hits[:SHOWN_HITS]) for query, hits in lists.items()}
+        values[name] = measure(products, grades, config.metrics, config.relevant_from)
+        shown[name] = {query: tuple(hits[:SHOWN_HITS]) for query, hits in lists.items()}
     return values, shown
 
 

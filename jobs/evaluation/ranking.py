@@ -4,17 +4,20 @@ import asyncio
 import heapq
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import replace
 
+from catalog.blobs import FsspecBlobs
 from catalog.ledger import SqlLedger
 from catalog.opening import Catalog
 from catalog.products import SqlProducts
 from core.concurrency import batched
 from core.config import EvaluationConfig
 from core.ensemble import EnsembleSearch
-from core.errors import Conflict, InvalidInput, Unavailable, UnsupportedModality, VitrineError
+from core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnsupportedModality, VitrineError
 from core.filters import Filter
 from core.ports import EncoderClient, VectorStore
+from core.rerank import Matches, Rerank, rerank_hits
 from core.search import ModelSearch, SearchQuery
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, Hit, Vector, row_key
 from jobs.evaluation.queries import JudgedQuery, draw
@@ -24,10 +27,15 @@ from jobs.runner.settings import EncoderSettings, Settings
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import LocalEncoder, load_encoder
+from models.encoder import LocalEncoder, Pixels, load_encoder
+from models.matching import FeatureCache
 
 Encode = Callable[[EncoderSettings, Sequence[EncoderInput]], Encoded]
 """Loads a version and embeds inputs with it."""
+Scores = Mapping[str, Mapping[str, float]]
+"""Scores of a matching head by text and by the sha256 of images."""
+Match = Callable[[EncoderSettings, Mapping[str, Sequence[str]]], Scores]
+"""Loads a model and scores how well each text fits its images, which are named by their sha256."""
 _PAGE = 1000
 _SEARCHES_AT_ONCE = 8
 _DEADLINE_S = 120.0
@@ -79,6 +87,43 @@ async def _in_batches(client: EncoderClient, inputs: Sequence[EncoderInput], siz
     for some in batched(inputs, size):
         vectors += (await client.encode(some)).vectors
     return Encoded(await client.describe(), vectors)
+
+
+def match_on_cluster(settings: Settings) -> Match:
+    """Match in a Ray task with the resources of a copy of the model in bulk jobs."""
+
+    def match(encoder: EncoderSettings, wanted: Mapping[str, Sequence[str]]) -> Scores:
+        scores: Scores = run_task(
+            encoder.resources(settings.bulk), match_here, encoder.config, settings.catalog.blobs_url, wanted
+        )
+        return scores
+
+    return match
+
+
+def match_here(config: EncoderConfig, blobs_url: str, wanted: Mapping[str, Sequence[str]]) -> Scores:
+    """Load the model in this process and score the images of each text; those that cannot be scored are left out.
+
+    Raises:
+        UnsupportedModality: the model has no matching head.
+    """
+    encoder, blobs = load_encoder(config), FsspecBlobs(blobs_url)
+    cache = FeatureCache(config.feature_cache_max_bytes)
+    scores: dict[str, dict[str, float]] = {}
+    for text, images in wanted.items():
+        features = {sha256: held for sha256 in images if (held := cache.get(sha256)) is not None}
+        for some in batched((each for each in images if each not in features), config.max_batch_size):
+            decoded: dict[str, Pixels] = {}
+            for sha256 in some:
+                with suppress(InvalidInput, NotFound):
+                    decoded[sha256] = encoder.decode(blobs.get(sha256))
+            for sha256, found in zip(decoded, encoder.features(list(decoded.values())), strict=True):
+                if not isinstance(found, VitrineError):
+                    features[sha256] = found
+                    cache.put(sha256, found)
+        judged = zip(features, encoder.match(text, list(features.values())), strict=True)
+        scores[text] = {sha256: score for sha256, score in judged if not isinstance(score, VitrineError)}
+    return scores
 
 
 class PooledStore(MilvusStore):
@@ -176,6 +221,57 @@ def rank(
         return {query.query_id: hits for query, hits in zip(queries, found, strict=True) if hits is not None}
 
     return asyncio.run(answer_all())
+
+
+def rerank(
+    systems: Sequence[System],
+    ranked: Mapping[str, Lists],
+    queries: Sequence[JudgedQuery],
+    catalog: Catalog,
+    match: Callable[[Mapping[str, Sequence[str]]], Scores],
+) -> dict[str, Lists]:
+    """Give systems of a second stage the lists of the first, re-ranked; queries without a text are left out.
+
+    An image is scored once for a text, whichever systems have found it.
+    """
+    texts = {query.query_id: query.text for query in queries if query.text is not None}
+    firsts: list[tuple[System, Rerank, Lists]] = []
+    for system in systems:
+        if system.rerank is not None and system.of is not None:
+            first = {key: hits for key, hits in ranked[system.of].items() if key in texts}
+            firsts.append((system, system.rerank, first))
+    images = _images(
+        catalog,
+        [hit for _, second, first in firsts for hits in first.values() for hit in hits[: second.depth]],
+    )
+    wanted: dict[str, dict[str, None]] = {}
+    for _, second, first in firsts:
+        for key, hits in first.items():
+            wanted.setdefault(texts[key], {}).update(
+                (images[hit.image_id], None) for hit in hits[: second.depth] if hit.image_id in images
+            )
+    scores = match({text: list(of_text) for text, of_text in wanted.items()})
+    return {
+        system.name: {
+            key: rerank_hits(
+                hits,
+                second,
+                {hit.product_id: images.get(hit.image_id, "") for hit in hits[: second.depth]},
+                Matches(scores=dict(scores[texts[key]])),
+            )[0]
+            for key, hits in first.items()
+        }
+        for system, second, first in firsts
+    }
+
+
+def _images(catalog: Catalog, hits: Sequence[Hit]) -> dict[str, str]:
+    """Look up the sha256 of the hits' images, by their ids; those that are gone are left out."""
+    found: dict[str, str] = {}
+    for some in batched(sorted({hit.product_id for hit in hits}), _PAGE):
+        for product in catalog.products.get_many(some).values():
+            found.update((image.image_id, image.sha256) for image in product.images)
+    return found
 
 
 async def _hits(system: System, searches: Mapping[str, ModelSearch], query: SearchQuery) -> list[Hit]:

@@ -4,7 +4,7 @@ Lists are measured as by trec_eval, and means have bootstrap intervals.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -18,9 +18,13 @@ from core.config import EvaluationConfig, QualityGateConfig
 from core.errors import InvalidInput
 from core.fusion import Fusion
 from core.jobs import CANDIDATE_SUFFIX, EnsembleArgs, EvaluateArgs, version_facts
+from core.rerank import Rerank
 from core.types import EncoderInfo, Hit
 from jobs.evaluation.queries import JudgedQuery
 from jobs.runner.settings import EncoderSettings, Settings
+
+RERANK_SUFFIX = "+rerank"
+"""Ends the name of a system with a second stage."""
 
 Grades = Mapping[str, int]
 """Relevance of products to a query, by product id; 0 or missing is not relevant."""
@@ -170,24 +174,30 @@ Values = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A version by its label, or an ensemble of several with weights; `fusion` is None for one alone."""
+    """A version by its label, or an ensemble of several with weights; `fusion` is None for one alone.
+
+    With `rerank` it is another system, by the name `of`, with a second stage.
+    """
 
     name: str
     weights: Mapping[str, float]
     fusion: Fusion | None
+    rerank: Rerank | None = None
+    of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Versions by label and the systems made of them; the quality gate compares `candidate` with `baseline`.
 
-    Both are labels, and None where the arguments name no candidate.
+    Both are labels, and None where the arguments name no candidate. `matcher` is the model of the second stage.
     """
 
     versions: Mapping[str, EncoderSettings]
     systems: tuple[System, ...]
     baseline: str | None
     candidate: str | None
+    matcher: EncoderSettings | None = None
 
 
 def comparison(
@@ -217,10 +227,18 @@ def comparison(
     )
     systems = [System(each, {each: 1.0}, None) for each in versions]
     systems += [System(each.name, each.weights, each.fusion) for each in ensembles]
+    matcher = None
+    if args.rerank is not None:
+        matcher = settings.encoder(args.rerank.model, {})
+        rerank = Rerank(args.rerank.model, args.rerank.depth)
+        systems += [
+            replace(system, name=f"{system.name}{RERANK_SUFFIX}", rerank=rerank, of=system.name)
+            for system in systems
+        ]
     names = [system.name for system in systems]
     if len(set(names)) < len(names):
         raise InvalidInput(f"two systems have the same name: {', '.join(names)}").at("ensembles")
-    return Comparison(versions, tuple(systems), baseline, label)
+    return Comparison(versions, tuple(systems), baseline, label, matcher)
 
 
 def _configured_ensembles(

@@ -68,6 +68,21 @@ def test_words_find_garments_of_that_color_and_type(client: httpx.Client, model:
     assert {key: shown[key] for key in wanted} == wanted
 
 
+def test_the_matching_head_reranks_what_another_model_finds(client: httpx.Client) -> None:
+    product = next(iter(demo_products(SEED, PRODUCTS)))
+    wanted = {key: product.attributes[key] for key in ("type", "color")}
+    body = {"query": f"a {wanted['color']} {wanted['type']}", "model": "openclip", "limit": 10}
+    first = search(client, {**body, "rerank": {"model": "blip2", "depth": 20}})
+    assert (first["rerank"]["reranked"], first["rerank"]["skipped"]) == (20, {})
+    scores = [hit["rerank_score"] for hit in first["results"]]
+    assert scores == sorted(scores, reverse=True)
+    shown = first["results"][0]["product"]["attributes"]
+    assert {key: shown[key] for key in wanted} == wanted
+    # Another replica may answer, or one that has seen the images before.
+    again = search(client, {**body, "rerank": {"model": "blip2", "depth": 20}})
+    assert [hit["rerank_score"] for hit in again["results"]] == pytest.approx(scores, abs=0.05)
+
+
 def test_an_image_and_a_text_together_move_the_result(client: httpx.Client) -> None:
     product = next(iter(demo_products(SEED, PRODUCTS)))
     part = {"type": "text", "text": "a photo of a hat"}

@@ -10,9 +10,11 @@ import timm
 import torch
 from transformers import (
     AddedToken,
+    BertTokenizer,
     BitImageProcessor,
     Blip2Config,
     Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
     Blip2Processor,
     BlipImageProcessor,
     Dinov2Config,
@@ -82,6 +84,30 @@ def captioning_blip2(directory: Path, language: str = "t5", shards: bool = True)
     torch.nn.init.normal_(model.query_tokens, std=0.02)
     model.save_pretrained(directory, max_shard_size="40KB" if shards else "5GB")
     BlipImageProcessor(size={"height": 28, "width": 28}).save_pretrained(directory)
+    return directory
+
+
+def retrieval_blip2(directory: Path) -> Path:
+    """A Blip2ForImageTextRetrieval with its Blip2Processor; weights large enough that pairs differ in score."""
+    torch.manual_seed(5)
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "dress", "striped")
+    tokenizer = BertTokenizer(vocab={word: place for place, word in enumerate(words)}, model_max_length=12)
+    config = Blip2Config(
+        vision_config={**_SMALL, "intermediate_size": 64, "image_size": 28, "patch_size": 14},
+        qformer_config={
+            **{**_SMALL, "intermediate_size": 64, "vocab_size": len(words), "encoder_hidden_size": 32},
+            **{"use_qformer_text_input": True, "max_position_embeddings": 12, "cross_attention_frequency": 2},
+        },
+        num_query_tokens=QUERIES,
+        image_text_hidden_size=16,
+    )
+    model = Blip2ForImageTextRetrieval(config)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() >= 2:
+            torch.nn.init.normal_(parameter, std=1.0 if "query_tokens" in name else 0.3)
+    model.save_pretrained(directory)
+    images = BlipImageProcessor(size={"height": 28, "width": 28})
+    Blip2Processor(images, tokenizer, num_query_tokens=None).save_pretrained(directory)
     return directory
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from core.indexing import Indexer
 from core.jobs import EnsembleArgs, EvaluateArgs
 from core.types import Captioned, Encoded, EncoderInfo, EncoderInput
 from jobs.evaluation.evaluate import evaluate
-from jobs.evaluation.ranking import encode_here
+from jobs.evaluation.ranking import Scores, encode_here, match_here
 from jobs.evaluation.result import EvaluationResult
 from jobs.runner.context import JobContext, take_up
 from jobs.runner.settings import EncoderSettings, Settings
@@ -82,7 +82,10 @@ class Bench:
     def evaluate(self, **args: object) -> EvaluationResult:
         checked = EvaluateArgs.model_validate(args)
         with take_up(self.catalog.jobs, "evaluate", {"run": uuid.uuid4().hex}) as run:
-            return evaluate(JobContext(run, self.settings, self.catalog), checked, encode)
+            return evaluate(JobContext(run, self.settings, self.catalog), checked, encode, match=self._match)
+
+    def _match(self, encoder: EncoderSettings, wanted: Mapping[str, Sequence[str]]) -> Scores:
+        return match_here(encoder.config, self.settings.catalog.blobs_url, wanted)
 
     def close(self) -> None:
         for info in self.catalog.ledger.versions():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from vitrine.client import Vitrine
-    from vitrine.query import Box, Part
+    from vitrine.query import Box, Part, Rerank
     from vitrine.schemas.embeddings import EmbeddingsResponse
     from vitrine.schemas.search import CompareResponse, SearchDetails, SearchResponse
 
@@ -64,7 +64,17 @@ class QueryOptions(Service):
     max_false_match_rate: Annotated[
         float | None, typer.Option(help="Largest share of queries without a match that get any result.")
     ] = None
+    rerank_by: Annotated[
+        str | None,
+        typer.Option("--rerank", help="Encoder with a matching head, which orders the first products anew."),
+    ] = None
+    rerank_depth: Annotated[int, typer.Option(min=1, help="Products that --rerank orders.")] = 50
     exclude: Annotated[list[str] | None, typer.Option(help="Id of a product to leave out.")] = None
+
+    @property
+    def rerank(self) -> "Rerank | None":
+        """The second stage, as the client takes it."""
+        return None if self.rerank_by is None else {"model": self.rerank_by, "depth": self.rerank_depth}
 
     @property
     def parts(self) -> "list[Part]":
@@ -161,6 +171,8 @@ def footer(facts: "SearchDetails") -> "RenderableType":
     used = ", ".join(each.model for each in facts.models_used) or "keyword search"
     stages = ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in facts.timings_ms.items())
     missing = "".join(f"; without {name}: {why}" for name, why in facts.skipped.items())
+    kept = {} if facts.rerank is None else facts.rerank.skipped
+    missing += "".join(f"; {count} not re-ranked: {why}" for why, count in kept.items())
     return Text(f"{used}; {stages}{missing if facts.degraded else ''}", style="dim")
 
 

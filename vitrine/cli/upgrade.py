@@ -82,6 +82,13 @@ def evaluate(
     ensemble: Annotated[
         list[JsonObject] | None, json_option(help='{"name", "weights", "fusion"}; default: the configured.')
     ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            help="Encoder with a matching head; measure all once more with their first products re-ranked."
+        ),
+    ] = None,
+    rerank_depth: Annotated[int, typer.Option(min=1, help="Products that --rerank orders.")] = 50,
     queries: Annotated[
         str | None, typer.Option(help="Table of labeled queries, in a folder that is open to the service.")
     ] = None,
@@ -102,6 +109,7 @@ def evaluate(
         model=model,
         compare=compare,
         ensembles=ensemble,
+        rerank=None if rerank is None else {"model": rerank, "depth": rerank_depth},
         queries=str(Path(queries or "").absolute()) if is_file else queries,
         sample=sampled,
         seed=seed,

@@ -113,6 +113,18 @@ MAX_FALSE_MATCH_RATE = (
 )
 
 
+MAX_RERANK_DEPTH = 500
+
+
+class Rerank(RequestModel):
+    """A second stage: a model with a matching head orders the first products by how well image and text match."""
+
+    model: str = Field(min_length=1, description="An encoder with a matching head: a BLIP-2 for retrieval.")
+    depth: WholeNumber = Field(
+        50, ge=1, le=MAX_RERANK_DEPTH, description="Products of the first stage that are re-ranked."
+    )
+
+
 class QueryRequest(RequestModel):
     """A query and its options, as a search and a comparison take them."""
 
@@ -132,6 +144,9 @@ class QueryRequest(RequestModel):
     )
     score_threshold: FiniteFloat | None = Field(None, ge=-1, le=1, description=SCORE_THRESHOLD)
     max_false_match_rate: FiniteFloat | None = Field(None, gt=0, lt=1, description=MAX_FALSE_MATCH_RATE)
+    rerank: Rerank | None = Field(
+        None, description="Re-ranks the first products by the texts of the query, which needs one."
+    )
     limit: WholeNumber = Field(10, ge=1, description="Distinct products to return.")
     offset: WholeNumber = Field(0, ge=0, description="Products to skip.")
     filter: dict[str, Any] | None = Field(None, description="Conditions on attributes.")
@@ -167,6 +182,20 @@ class ModelUsed(ResponseModel):
     weight: float
 
 
+class Reranked(ResponseModel):
+    """What the second stage did."""
+
+    model: str
+    fingerprint: str | None = Field(
+        description="Version of what makes the scores; null where nothing was scored."
+    )
+    depth: int
+    reranked: int = Field(description="Products of the first `depth` that were scored.")
+    skipped: dict[str, int] = Field(
+        description="Products of the first `depth` that kept their place, by the reason."
+    )
+
+
 class SearchDetails(ResponseModel):
     """The models behind a list of results, those that are missing, and the time of each stage."""
 
@@ -185,6 +214,13 @@ class SearchDetails(ResponseModel):
         description="True when a member that should have answered did not, or not in full."
     )
     timings_ms: dict[str, float]
+    rerank: Reranked | None = Field(None, description="The second stage; null where none was asked for.")
+
+
+RerankScore = Annotated[
+    float | None,
+    Field(description="Score of the second stage, which orders those that have one; null: not re-ranked."),
+]
 
 
 class SearchHit(ResponseModel):
@@ -193,6 +229,7 @@ class SearchHit(ResponseModel):
     product_id: str
     score: float
     image_id: str
+    rerank_score: RerankScore = None
     product: Product
 
 
@@ -209,6 +246,7 @@ class RankedProduct(ResponseModel):
     product_id: str
     score: float
     image_id: str
+    rerank_score: RerankScore = None
 
 
 class ModelResults(SearchDetails):

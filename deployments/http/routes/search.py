@@ -10,12 +10,13 @@ from catalog.product_rows import is_product_id
 from core.concurrency import input_bytes
 from core.errors import InputTooLarge, InvalidInput, VitrineError
 from core.filters import parse_filter
+from core.rerank import Rerank
 from core.search import QueryPart, SearchQuery, SearchResult, StoredPart
 from core.types import Box, Cropped
 from deployments.http.auth import READ
 from deployments.http.errors import WITH_BODY, WITH_KEY, fails
 from deployments.http.requests import BodyRoute, File, Files, decode_base64, form, json_field, services
-from deployments.http.responses import product_response, search_details, search_response
+from deployments.http.responses import product_response, rerank_score, search_details, search_response
 from deployments.services import products
 from deployments.services.assembly import Services
 from deployments.services.compare import Compared
@@ -82,6 +83,7 @@ async def _query(service: Services, body: schemas.QueryRequest, files: Sequence[
         keyword_weight=body.keyword_weight,
         score_threshold=body.score_threshold,
         max_false_match_rate=body.max_false_match_rate,
+        rerank=None if body.rerank is None else Rerank(body.rerank.model, body.rerank.depth),
     )
 
 
@@ -191,7 +193,15 @@ def _compare_response(compared: Compared, request_id: str) -> schemas.CompareRes
 
 
 def _model_results(model: str, found: SearchResult) -> schemas.ModelResults:
-    results = [schemas.RankedProduct.model_validate(hit, from_attributes=True) for hit in found.hits]
+    results = [
+        schemas.RankedProduct(
+            product_id=hit.product_id,
+            score=hit.score,
+            image_id=hit.image_id,
+            rerank_score=rerank_score(found, hit.product_id),
+        )
+        for hit in found.hits
+    ]
     return schemas.ModelResults(model=model, results=results, **search_details(found))
 
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.calibration import Form, NullSample, null_scores, smallest_match
+from core.errors import VitrineError
 from core.search import ModelSearch, QueryPart, SearchQuery
 from core.types import IndexItem, VectorRow
 from demo.catalog import demo_designs, demo_products
-from demo.garments import COLORS, TYPES
+from demo.garments import COLORS, TYPES, caption
 from demo.labels import image_queries, text_queries
 from demo.training.command import embed_images, embed_texts
 from demo.training.dataset import held_out_images
@@ -158,3 +159,36 @@ def test_words_of_another_world_find_nothing(capsys: pytest.CaptureFixture[str])
     # Titles hold more words than these queries, so the rate is near, not kept.
     assert shares[1] <= 0.3
     assert shares[2] == 0
+
+
+GARMENTS, DEPTH = 120, 30
+
+
+def test_the_matching_head_tells_what_fits_and_reranks_no_worse(capsys: pytest.CaptureFixture[str]) -> None:
+    encoder = load("blip2")
+    held_out = held_out_images(a_garment=1, seed=3)
+    chosen = np.random.default_rng(3).permutation(len(held_out))[:GARMENTS]
+    designs = [held_out.designs[i] for i in chosen]
+    files = [jpeg(held_out.pixels[i]) for i in chosen]
+    features = [
+        each
+        for each in encoder.features([encoder.decode(file) for file in files])
+        if not isinstance(each, VitrineError)
+    ]
+    assert len(features) == len(files)
+    vectors, texts = embed_images(encoder, files), [caption(design) for design in designs]
+    right, before, after = 0.0, 0.0, 0.0
+    for place, text in enumerate(texts[:40]):
+        first = np.argsort(-(vectors @ embed_texts(encoder, [text])[0]))[:DEPTH]
+        scores = np.array(encoder.match(text, [features[i] for i in first]))
+        second = first[np.argsort(-scores, kind="stable")]
+        fits = np.array([designs[i].garment == designs[place].garment for i in first])
+        right += np.mean(scores[fits][:, None] > scores[~fits][None])
+        before += designs[first[0]].garment == designs[place].garment
+        after += designs[second[0]].garment == designs[place].garment
+    with capsys.disabled():
+        print(
+            f"\nBLIP-2: pairs in order {right / 40:.3f}, right first {before / 40:.2f}, re-ranked {after / 40:.2f}"
+        )
+    assert right / 40 >= 0.97
+    assert after >= before

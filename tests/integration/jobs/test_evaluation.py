@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from jobs.evaluation.report import Thumbnails, most_different, store_files
 from jobs.evaluation.result import EvaluationResult
 from jobs.runner.context import JobContext, take_up
 from models.config import EncoderConfig
+from models.encoder import load_encoder
 from tests.support.evaluation_bench import BLIND, Bench, bench
 
 PRODUCTS = 80
@@ -219,3 +221,44 @@ def test_callers_of_the_api_name_queries_only_in_opened_folders(
         inside = EvaluateArgs(queries=str(tmp_path / "opened" / "missing.csv"))
         with pytest.raises(InvalidInput, match="there is no file"):
             evaluate_job(context, inside)
+
+
+def test_systems_are_measured_once_more_with_their_first_products_reranked(
+    shop: Bench, tmp_path: Path
+) -> None:
+    color = nearest_color(striped(3))
+    labels = write_labels(tmp_path, [("t", color, "", "<p>3", ""), ("u", "a red thing", "", "<p>8", "")])
+    result = shop.evaluate(queries=labels, rerank={"model": "eyes", "depth": PRODUCTS})
+    assert [system.name for system in result.systems] == [
+        *("eyes", "mole", "both"),
+        *("eyes+rerank", "mole+rerank", "both+rerank"),
+    ]
+    # Colors are drawn at random, so few other products match the text.
+    before, after = (result.values[name]["mrr"]["t"] for name in ("mole", "mole+rerank"))
+    assert after > max(before, 0.1)
+    assert json.loads(json.dumps(result.summary()))["systems"][3]["rerank"] == {
+        "model": "eyes",
+        "depth": PRODUCTS,
+    }
+
+
+def test_queries_without_text_are_not_reranked(shop: Bench, tmp_path: Path) -> None:
+    (tmp_path / "q.png").write_bytes(striped(7))
+    labels = write_labels(tmp_path, [("t", "red", "", "<p>3", ""), ("i", "", "q.png", "<p>7", "")])
+    result = shop.evaluate(model="eyes", queries=labels, rerank={"model": "eyes"})
+    assert set(result.values["eyes"]["mrr"]) == {"t", "i"}
+    assert set(result.values["eyes+rerank"]["mrr"]) == {"t"}
+    with pytest.raises(InvalidInput, match="re-ranking needs queries with text"):
+        shop.evaluate(model="eyes", rerank={"model": "eyes"})
+
+
+def test_an_unknown_model_cannot_rerank(shop: Bench) -> None:
+    with pytest.raises(InvalidInput, match="nobody"):
+        shop.evaluate(model="eyes", rerank={"model": "nobody"})
+
+
+def nearest_color(data: bytes) -> str:
+    """The color that the fake matches with this image."""
+    encoder = load_encoder(EncoderConfig(name="eyes", family="fake"))
+    (caption,) = encoder.write(encoder.decode(data)[None])
+    return caption.split()[1]

@@ -61,6 +61,7 @@ def test_images_texts_and_products_find_products(stand: Stand, tmp_path: Path) -
         (2, "red", (file, "--model", "first", "--box", "0,0,1,1")),
         (1, "green", ("green shirt", "--keyword-weight", "1", "--filter", '{"color": "green"}')),
         (1, "green", ("--like", "red", "--unlike", "blue")),
+        (1, "green", ("limegreen", "--model", "first", "--rerank", "second", "--rerank-depth", "3")),
     ):
         results = stand.answer("search", *query, "--limit", str(limit))["results"]
         assert (len(results), results[0]["product_id"]) == (limit, found)

@@ -14,8 +14,9 @@ from vitrine.batches import NewProduct
 from vitrine.client import Vitrine
 from vitrine.errors import Conflict, NotFound
 from vitrine.errors import InvalidRequest as Invalid
-from vitrine.query import Box, ImagePart, ProductImagePart, ProductPart, TextPart
+from vitrine.query import Box, ImagePart, ProductImagePart, ProductPart, SearchOptions, TextPart
 from vitrine.schemas.embeddings import FailedItem
+from vitrine.schemas.search import SearchResponse
 
 
 def test_a_product_is_put_read_listed_and_deleted(shop: Vitrine, tmp_path: Path) -> None:
@@ -57,6 +58,27 @@ def test_each_kind_of_part_finds_what_it_shows(stocked: Vitrine, tmp_path: Path)
         assert page.models_used[0].model == "first"
     assert stocked.search("red shirt", keyword_weight=1).results[0].product.title == "red shirt"
     assert stocked.search([TextPart("green shirt")], keyword_weight=1).results[0].product_id == "green"
+
+
+def test_a_second_stage_orders_searches_and_comparisons(stand: Stand, stocked: Vitrine) -> None:
+    # The nearest color of CSS to the green shirt's.
+    text = "limegreen"
+    options: SearchOptions = {"rerank": {"model": "second", "depth": 3}, "limit": 2}
+    page = stocked.search(text, **options)
+    assert (page.results[0].product_id, page.results[0].rerank_score) == ("green", 1.0)
+    assert page.rerank is not None
+    assert (page.rerank.model, page.rerank.depth, page.rerank.reranked) == ("second", 3, 3)
+    compared = stocked.compare(text, rerank={"model": "second"}, limit=2)
+    assert [found.results[0].rerank_score for found in compared.lists] == [1.0] * 3
+
+    async def search() -> SearchResponse:
+        async with AsyncVitrine(stand.url) as shop:
+            return await shop.search(text, **options)
+
+    assert asyncio.run(search()).results == page.results
+    with pytest.raises(Invalid, match="needs text") as caught:
+        stocked.search(image(COLORS["red"]), rerank={"model": "second"})
+    assert caught.value.param == "rerank"
 
 
 def test_the_options_of_a_search_arrive(stocked: Vitrine) -> None:

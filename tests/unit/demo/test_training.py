@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from transformers import Dinov2Model
 
 from demo.catalog import demo_products
 from demo.drawing import draw
 from demo.garments import BACKGROUNDS, Design, garments, split_garments
-from demo.training import blip2, openclip, timm
+from demo.training import blip2, matching, openclip, timm
 from demo.training import dinov2 as dinov2_training
 from demo.training.command import embed_images, embed_texts, options
 from demo.training.dataset import INPUT_SIZE, LabeledImages, training_images
@@ -124,6 +125,30 @@ def test_blip2_sees_through_the_dinov2_unchanged(dinov2: Path) -> None:
         states = [net(pixel_values=values).last_hidden_state for net in (source, model)]
     torch.testing.assert_close(states[1], states[0], atol=1e-4, rtol=1e-4)
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.fixture(scope="module")
+def trained_blip2(images: LabeledImages, dinov2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("blip2")
+    blip2.train(images, STEPS, out, dinov2)
+    return out
+
+
+def test_the_same_seed_trains_the_same_matching_head(
+    images: LabeledImages, trained_blip2: Path, tmp_path: Path
+) -> None:
+    for run in ("first", "again"):
+        matching.train(images, STEPS, trained_blip2, tmp_path / run)
+    first, again = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("first", "again"))
+    assert first == again
+    before, after = (
+        load_file(trained_blip2 / "model.safetensors"),
+        load_file(tmp_path / "first" / "model.safetensors"),
+    )
+    changed = {name.split(".")[0] for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert {"itm_head", "qformer"} <= changed
+    assert "vision_model" not in changed, "the image encoder is frozen"
+    assert dimension("blip2", tmp_path / "first") == 64
 
 
 def test_timm_is_loadable(images: LabeledImages, tmp_path: Path) -> None:

@@ -351,3 +351,50 @@ async def test_an_answered_request_leaves_nothing_to_the_garbage_collector(
     finally:
         gc.enable()
     assert len(requests) == 1
+
+
+async def test_images_are_matched_by_their_files_once_and_then_by_what_the_cache_holds(
+    replica: EncoderReplica,
+) -> None:
+    files = {"a": colored("red"), "b": colored("blue"), "c": b"no image"}
+    unknown = await replica.match("red", [(name, None) for name in files])
+    assert unknown.scores == [None, None, None]
+    sent = await replica.match("a red thing", list(files.items()))
+    assert sent.scores[:2] == [1.0, 0.0]
+    assert isinstance(sent.scores[2], InvalidImage)
+    assert sent.info.matching is not None
+    held = await replica.match("a blue thing", [("b", None), ("c", None), ("a", None)])
+    assert held.scores == [1.0, None, 0.0]
+
+
+async def test_features_beyond_the_bytes_of_the_cache_are_computed_anew() -> None:
+    # What the fake keeps of an image is 24 bytes.
+    config = replica_config().model_copy(update={"feature_cache_max_bytes": 3 * 24})
+    replica = EncoderReplica(config)
+    files = [(str(level), png(level)) for level in range(10)]
+    scored = await replica.match("black", files)
+    assert scored.scores == [1.0] * 10
+    held = await replica.match("black", [(name, None) for name, _ in files])
+    assert held.scores == [None] * 7 + [1.0] * 3
+
+
+async def test_a_model_without_a_matching_head_is_not_asked_to_match(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica._encoder, "info", replace(replica._encoder.info, matching=None))
+    with pytest.raises(UnsupportedModality, match="no matching head"):
+        await replica.match("red", [("a", colored("red"))])
+
+
+async def test_a_replica_that_fails_to_look_at_any_image_asks_to_be_replaced(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(batch: NDArray[np.uint8]) -> list[object]:
+        raise RuntimeError("the GPU is lost")
+
+    monkeypatch.setattr(replica._encoder, "look", fail)
+    for level in range(DEAD_BATCHES):
+        (answer,) = (await replica.match("red", [("a", png(level))])).scores
+        assert isinstance(answer, ModelUnavailable)
+    with pytest.raises(ModelUnavailable):
+        await replica.check_health()

@@ -13,7 +13,7 @@ from milvus.config import MilvusConfig
 from models.config import EncoderConfig
 from tests.support.code_blocks import code_blocks
 from vitrine.schemas.products import PutProductRequest
-from vitrine.schemas.search import SearchRequest
+from vitrine.schemas.search import Rerank, SearchRequest
 
 
 def bodies(page: str) -> list[dict[str, Any]]:
@@ -37,9 +37,11 @@ def encoders(page: str) -> list[EncoderConfig]:
 
 
 def test_the_search_in_full_and_the_filter_are_taken() -> None:
-    search, condition = bodies("docs/searching.md")
+    search, condition, reranked = bodies("docs/searching.md")
     assert SearchRequest.model_validate(search).keyword_weight == 0.5
     assert parse_filter(condition)
+    for body in (search, reranked):
+        assert SearchRequest.model_validate(body).rerank == Rerank(model="blip2", depth=50)
 
 
 def test_the_jobs_of_the_page_about_bulk_work_are_taken() -> None:
