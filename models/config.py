@@ -97,6 +97,13 @@ class EncoderConfig(Config):
     decode_threads: int = Field(
         4, ge=1, le=64, description="Threads of one replica that decode images beside the forward pass."
     )
+    decode_processes: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="Processes of one replica that decode images in place of its threads, so that decoding leaves the "
+        "interpreter to the model; 0 decodes in threads. By default 0 on a CPU, and `decode_threads` on a GPU.",
+    )
     max_batch_size: int = Field(
         32,
         ge=1,

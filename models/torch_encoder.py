@@ -15,7 +15,7 @@ from core.types import EncoderInfo
 from models.colors import COLORS
 from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels, fingerprint
-from models.images import DRAFT_MARGIN, Decoded
+from models.images import DRAFT_MARGIN, Decoded, Preprocess
 from models.preprocessing import Preprocessing, read_jpeg
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
@@ -176,8 +176,11 @@ class TorchEncoder(Encoder):
 
     def preprocess(self, image: Decoded) -> Pixels:
         """Resize and crop an image as the checkpoint was trained."""
-        pixels = image.image if image.pixels is None else image.pixels
-        return self._preprocessing.apply(pixels, (image.height, image.width))
+        return self._preprocessing.apply_to(image)
+
+    def preprocessor(self) -> Preprocess:
+        """Return what `preprocess` does, without the model."""
+        return self._preprocessing.apply_to
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run uint8 (n, 3, h, w) through the image tower; float32 (n, dimension), not normalized.

@@ -1,0 +1,335 @@
+"""Decoding of images in processes beside the one that runs a model.
+
+Threads would share one interpreter lock with the model. Decoded pixels come back in shared memory, in slots of the
+size of one model input, so memory is bounded by their number.
+
+A fork server loads the libraries once and forks the workers: PyTorch alone takes 390 MB and 3 s, and a worker that
+is forked shares that memory. The fork server ends when its connection closes, and the kernel ends the workers with
+it. The shared memory has no name. So nothing is left behind, however the model's process ends.
+
+`multiprocessing` is not used for this. Its fork server imports the main module of the parent in each worker, which
+in a replica is Ray's, and its pools fail or lose all tasks when one worker dies.
+"""
+
+import ctypes
+import gc
+import logging
+import mmap
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import InvalidImage, ModelUnavailable, Overloaded, VitrineError
+from core.types import ImageInput
+from models.images import PATIENCE_S, no_memory
+
+Pixels = NDArray[np.uint8]
+Decode = Callable[[ImageInput], Pixels]
+"""Turns an image into model input; it is sent by pickle, and may raise anything."""
+LONGEST_S = 60
+"""Longest time to decode one image, in seconds; a worker that takes longer is ended."""
+START_S = 120.0
+"""Longest start of the fork server, in seconds."""
+_END_S = 10.0
+_PR_SET_PDEATHSIG = 1
+_log = logging.getLogger(__name__)
+
+
+class Slots:
+    """Shared memory for `count` model inputs, of which each comes back when nobody holds its pixels any more."""
+
+    def __init__(self, shape: tuple[int, ...], count: int, file: int | None = None) -> None:
+        """`file` is the file of memory that another process has made; without it, memory is allocated."""
+        self.shape, self.count = shape, count
+        self._bytes = int(np.prod(shape))
+        self.file = os.memfd_create("decoded images") if file is None else file
+        if file is None:
+            os.ftruncate(self.file, count * self._bytes)
+        self._memory = mmap.mmap(self.file, count * self._bytes)
+        self.rows: Pixels = np.frombuffer(self._memory, np.uint8).reshape(count, *shape)
+        self._address = self.rows.ctypes.data
+        # Its `put` may be called from a destructor, that of other queues may not.
+        self._free: SimpleQueue[int] = SimpleQueue()
+        for number in range(count):
+            self._free.put(number)
+
+    def take(self, timeout_s: float) -> "Slot":
+        """Wait for a free slot.
+
+        Raises:
+            Overloaded: none came back in time.
+        """
+        try:
+            return Slot(self, self._free.get(timeout=timeout_s))
+        except Empty:
+            raise Overloaded("too many decoded images wait for the model; try again shortly") from None
+
+    def give_back(self, number: int) -> None:
+        """Let the slot be taken again."""
+        self._free.put(number)
+
+    def place(self, number: int) -> dict[str, Any]:
+        """Describe the memory of a slot by numpy's array interface."""
+        start = self._address + number * self._bytes
+        return {"shape": self.shape, "typestr": "|u1", "data": (start, False), "version": 3}
+
+
+class Slot:
+    """A slot that is taken. Arrays made of it, and their views, keep it; then it goes back by itself."""
+
+    __slots__ = ("__array_interface__", "_slots", "number")
+
+    def __init__(self, slots: Slots, number: int) -> None:
+        self.number, self._slots = number, slots
+        self.__array_interface__ = slots.place(number)
+
+    def __del__(self) -> None:
+        self._slots.give_back(self.number)
+
+
+class DecodeProcesses:
+    """Decodes images in `count` worker processes; at most as many calls may be under way, of any thread."""
+
+    def __init__(self, decode: Decode, slots: Slots, count: int) -> None:
+        """Start the processes.
+
+        Raises:
+            ModelUnavailable: they do not start.
+        """
+        self._server = _Server(decode, slots)
+        self._slots, self.count = slots, count
+        self._idle: SimpleQueue[Connection | None] = SimpleQueue()
+        """Workers that nobody uses; None in place of one that could not be had."""
+        for _ in range(count):
+            self._idle.put(self._server.fork())
+
+    def decode(self, images: Sequence[ImageInput]) -> list[Pixels | Exception]:
+        """Decode images one after the other in one worker: the pixels or an error of each, in order.
+
+        An image whose worker dies is tried once more, in another worker.
+        """
+        outcomes: list[Pixels | Exception] = []
+        worker, died_at = self._idle.get(), -1
+        try:
+            while (done := len(outcomes)) < len(images):
+                worker = worker or self._server.fork()
+                slots = [self._slots.take(PATIENCE_S) for _ in images[done:]]
+                status = _run(worker, slots, images[done:], outcomes)
+                del slots
+                if status is not None:
+                    worker, done = worker.close(), len(outcomes)
+                    if died_at == done or status == -signal.SIGALRM:
+                        outcomes.append(_fatal(status))
+                    died_at = done
+        except Exception as error:
+            outcomes += [error] * (len(images) - len(outcomes))
+        finally:
+            self._idle.put(worker)
+        return outcomes
+
+
+def _run(
+    worker: Connection, slots: Sequence[Slot], images: Sequence[ImageInput], outcomes: list[Pixels | Exception]
+) -> int | None:
+    """Add the outcome of each image; returns the exit status of a worker that died before the last."""
+    task = pickle.dumps([(slot.number, image) for slot, image in zip(slots, images, strict=True)], 5)
+    with suppress(OSError):
+        # What it answered before it died can be read all the same.
+        worker.send_bytes(task)
+    for slot in slots:
+        try:
+            reply = pickle.loads(worker.recv_bytes())
+        except (EOFError, OSError):
+            return -signal.SIGKILL
+        if isinstance(reply, int):
+            return reply
+        outcomes.append(np.asarray(slot) if reply is None else reply)
+    return None
+
+
+class _Server:
+    """The fork server, started again when it has died."""
+
+    def __init__(self, decode: Decode, slots: Slots) -> None:
+        self._decode, self._slots = decode, slots
+        self._lock = threading.Lock()
+        self._start()
+
+    def fork(self) -> Connection:
+        """Return the connection to a new worker.
+
+        Raises:
+            ModelUnavailable: the fork server does not start.
+        """
+        ours, theirs = socket.socketpair()
+        with ours, theirs, self._lock:
+            try:
+                socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+            except OSError:
+                self._stop()
+                self._start()
+                socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+            return Connection(ours.detach())
+
+    def _start(self) -> None:
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            files = (theirs.fileno(), self._slots.file)
+            process = subprocess.Popen(
+                [sys.executable, "-c", f"from {__name__} import serve; serve{files}"],
+                pass_fds=files,
+                stdin=subprocess.DEVNULL,
+                # A worker uses one core, and never the GPU.
+                env=os.environ
+                | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "CUDA_VISIBLE_DEVICES": ""}
+                | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        self._stop = weakref.finalize(self, _stop, self._control, process)
+        self._control.settimeout(START_S)
+        try:
+            task = pickle.dumps((self._decode, self._slots.shape, self._slots.count))
+            self._control.sendall(len(task).to_bytes(8) + task)
+            ready = self._control.recv(1)
+        except OSError:
+            ready = b""
+        if not ready:
+            self._stop()
+            raise ModelUnavailable("the processes that decode images do not start; the log holds the reason")
+        self._control.settimeout(None)
+
+
+def _stop(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    control.close()
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _fatal(status: int) -> Exception:
+    """Return the error of an image that ended its worker."""
+    name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    _log.error("an image ended the process that decoded it (%s)", name)
+    if status == -signal.SIGKILL:
+        # As the kernel does where memory is short.
+        return no_memory()
+    if status == -signal.SIGALRM:
+        return InvalidImage(f"the image takes longer than {LONGEST_S} s to decode; save it anew, and smaller")
+    return InvalidImage(f"the image is damaged: it ends the process that decodes it ({name})")
+
+
+def serve(control: int, memory: int) -> NoReturn:
+    """Fork workers in a process of its own until the connection is closed; never returns."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=control)
+    try:
+        size = int.from_bytes(_read(connection, 8))
+        decode, shape, count = pickle.loads(_read(connection, size))
+        _serve(connection, decode, Slots(shape, count, memory))
+    except EOFError:
+        pass
+    except Exception:
+        traceback.print_exc()
+    # The kernel ends the workers. Nothing is to be tidied up that could wait for them.
+    os._exit(0)
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        if not (part := connection.recv(size - len(found))):
+            raise EOFError
+        found += part
+    return found
+
+
+def _serve(control: socket.socket, decode: Decode, slots: Slots) -> None:
+    # Objects that are alive now stay on pages that the workers share.
+    gc.collect()
+    gc.freeze()
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
+    signal.set_wakeup_fd(wake)
+    workers: dict[int, socket.socket] = {}
+    control.send(b"+")
+    while True:
+        ready, _, _ = select.select([control, woken], [], [])
+        if woken in ready:
+            os.read(woken, 1024)
+            _reap(workers)
+        if control in ready:
+            message, files, _, _ = socket.recv_fds(control, 1, 1)
+            if not message:
+                raise EOFError
+            worker, server = socket.socket(fileno=files[0]), os.getpid()
+            if not (pid := os.fork()):
+                for each in (control, *workers.values()):
+                    each.close()
+                _work(worker.detach(), server, decode, slots)
+            workers[pid] = worker
+
+
+def _reap(workers: dict[int, socket.socket]) -> None:
+    """Tell the other side of each worker that has ended how it did."""
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = ended
+            with workers.pop(pid) as worker, suppress(OSError):
+                Connection(worker.detach()).send_bytes(pickle.dumps(os.waitstatus_to_exitcode(status)))
+
+
+def _work(file: int, server: int, decode: Decode, slots: Slots) -> NoReturn:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    connection = Connection(file)
+    # The server may have ended before the kernel was asked.
+    with suppress(EOFError, OSError):
+        while os.getppid() == server:
+            for number, image in pickle.loads(connection.recv_bytes()):
+                # The default action of the signal ends the process, also in the midst of a library's C code.
+                signal.alarm(LONGEST_S)
+                reply = pickle.dumps(_decode_into(slots.rows[number], decode, image))
+                signal.alarm(0)
+                connection.send_bytes(reply)
+    os._exit(0)
+
+
+def _decode_into(row: Pixels, decode: Decode, image: ImageInput) -> Exception | None:
+    try:
+        pixels = decode(image)
+        if pixels.shape != row.shape or pixels.dtype != row.dtype:
+            raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, not {row.dtype} {row.shape}")
+        row[:] = pixels
+    except Exception as error:
+        return _portable(error)
+    return None
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that another process can load, with its traceback where that will be logged."""
+    note = "" if isinstance(error, VitrineError) else traceback.format_exc()
+    try:
+        copied: Exception = pickle.loads(pickle.dumps(error))
+    except Exception:
+        copied = RuntimeError(f"{type(error).__name__}: {error}")
+    if note:
+        copied.add_note(note)
+    return copied
