@@ -101,8 +101,8 @@ class EncoderConfig(Config):
         None,
         ge=0,
         le=64,
-        description="Processes of one replica that decode images in place of its threads, so that decoding leaves the "
-        "interpreter to the model; 0 decodes in threads. By default 0 on a CPU, and `decode_threads` on a GPU.",
+        description="Processes of one replica that decode images in place of its threads, and leave the interpreter "
+        "to the model; 0 decodes in threads. By default 0 on a CPU, and `decode_threads` on a GPU.",
     )
     max_batch_size: int = Field(
         32,

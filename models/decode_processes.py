@@ -27,25 +27,29 @@ import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import InvalidImage, ModelUnavailable, Overloaded, VitrineError
-from core.types import ImageInput
+from core.types import Cropped, ImageInput
 from models.images import PATIENCE_S, no_memory
 
 Pixels = NDArray[np.uint8]
 Decode = Callable[[ImageInput], Pixels]
 """Turns an image into model input; it is sent by pickle, and may raise anything."""
-LONGEST_S = 60
+LONGEST_S = 60.0
 """Longest time to decode one image, in seconds; a worker that takes longer is ended."""
 START_S = 120.0
 """Longest start of the fork server, in seconds."""
 _END_S = 10.0
+_LENGTH = 4
+"""Bytes of the length before a message."""
+_REPLY_BYTES = 2**16
 _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger(__name__)
 
@@ -60,13 +64,19 @@ class Slots:
         self.file = os.memfd_create("decoded images") if file is None else file
         if file is None:
             os.ftruncate(self.file, count * self._bytes)
-        self._memory = mmap.mmap(self.file, count * self._bytes)
-        self.rows: Pixels = np.frombuffer(self._memory, np.uint8).reshape(count, *shape)
+        weakref.finalize(self, os.close, self.file)
+        memory = mmap.mmap(self.file, count * self._bytes)
+        self.rows: Pixels = np.frombuffer(memory, np.uint8).reshape(count, *shape)
         self._address = self.rows.ctypes.data
         # Its `put` may be called from a destructor, that of other queues may not.
         self._free: SimpleQueue[int] = SimpleQueue()
         for number in range(count):
             self._free.put(number)
+
+    @property
+    def free(self) -> int:
+        """How many slots can be taken now."""
+        return self._free.qsize()
 
     def take(self, timeout_s: float) -> "Slot":
         """Wait for a free slot.
@@ -105,72 +115,110 @@ class Slot:
 class DecodeProcesses:
     """Decodes images in `count` worker processes; at most as many calls may be under way, of any thread."""
 
-    def __init__(self, decode: Decode, slots: Slots, count: int) -> None:
-        """Start the processes.
+    def __init__(self, decode: Decode, slots: Slots, count: int, longest_s: float = LONGEST_S) -> None:
+        """Start the processes; a worker that decodes an image for longer than `longest_s` is ended.
 
         Raises:
             ModelUnavailable: they do not start.
         """
-        self._server = _Server(decode, slots)
+        self._server = _Server(decode, slots, longest_s)
         self._slots, self.count = slots, count
-        self._idle: SimpleQueue[Connection | None] = SimpleQueue()
+        self._idle: SimpleQueue[socket.socket | None] = SimpleQueue()
         """Workers that nobody uses; None in place of one that could not be had."""
         for _ in range(count):
             self._idle.put(self._server.fork())
+        self._end = weakref.finalize(self, _end, self._server, self._idle)
+
+    def close(self) -> None:
+        """End the processes, whatever they do; this happens too when nobody has this object any more."""
+        self._end()
 
     def decode(self, images: Sequence[ImageInput]) -> list[Pixels | Exception]:
         """Decode images one after the other in one worker: the pixels or an error of each, in order.
 
-        An image whose worker dies is tried once more, in another worker.
+        Where the worker dies, each image is tried once more, and alone.
         """
-        outcomes: list[Pixels | Exception] = []
-        worker, died_at = self._idle.get(), -1
+        outcomes = self._run(images)
+        if not isinstance(outcomes, int):
+            return outcomes
+        if len(images) == 1 and outcomes == -signal.SIGALRM:
+            return [_fatal(outcomes)]
+        alone = [self._run([image]) for image in images]
+        return [_fatal(each) if isinstance(each, int) else each[0] for each in alone]
+
+    def _run(self, images: Sequence[ImageInput]) -> list[Pixels | Exception] | int:
+        """Return the outcome of each image, or the exit status of a worker that has died."""
+        worker = self._idle.get()
         try:
-            while (done := len(outcomes)) < len(images):
-                worker = worker or self._server.fork()
-                slots = [self._slots.take(PATIENCE_S) for _ in images[done:]]
-                status = _run(worker, slots, images[done:], outcomes)
-                del slots
-                if status is not None:
-                    worker, done = worker.close(), len(outcomes)
-                    if died_at == done or status == -signal.SIGALRM:
-                        outcomes.append(_fatal(status))
-                    died_at = done
+            if worker is None:
+                worker = self._server.fork()
+            slots = [self._slots.take(PATIENCE_S) for _ in images]
+            reply = _ask(worker, slots, images)
+            if isinstance(reply, int):
+                worker = worker.close()
+                return reply
+            return [
+                np.asarray(slot) if each is None else each for slot, each in zip(slots, reply, strict=True)
+            ]
         except Exception as error:
-            outcomes += [error] * (len(images) - len(outcomes))
+            return [error] * len(images)
         finally:
             self._idle.put(worker)
-        return outcomes
 
 
-def _run(
-    worker: Connection, slots: Sequence[Slot], images: Sequence[ImageInput], outcomes: list[Pixels | Exception]
-) -> int | None:
-    """Add the outcome of each image; returns the exit status of a worker that died before the last."""
-    task = pickle.dumps([(slot.number, image) for slot, image in zip(slots, images, strict=True)], 5)
+def _end(server: "_Server", idle: "SimpleQueue[socket.socket | None]") -> None:
+    server.close()
+    with suppress(Empty):
+        while True:
+            if worker := idle.get_nowait():
+                worker.close()
+
+
+def _ask(
+    worker: socket.socket, slots: Sequence[Slot], images: Sequence[ImageInput]
+) -> list[Exception | None] | int:
+    """Have a worker decode images into slots: None or an error of each, or the exit status of the worker."""
+    files = [image if isinstance(image, bytes) else image.data for image in images]
+    boxes = [None if isinstance(image, bytes) else image.box for image in images]
+    task = pickle.dumps(
+        [(slot.number, len(data), box) for slot, data, box in zip(slots, files, boxes, strict=True)]
+    )
+    # Where it has ended, the reason can be read all the same.
     with suppress(OSError):
-        # What it answered before it died can be read all the same.
-        worker.send_bytes(task)
-    for slot in slots:
-        try:
-            reply = pickle.loads(worker.recv_bytes())
-        except (EOFError, OSError):
-            return -signal.SIGKILL
-        if isinstance(reply, int):
-            return reply
-        outcomes.append(np.asarray(slot) if reply is None else reply)
-    return None
+        # Megabytes of files are not copied into one message: that would hold the interpreter's lock.
+        _send(worker, [len(task).to_bytes(_LENGTH), task, *files])
+    try:
+        # One call as a rule: each one waits for the lock of the interpreter.
+        reply = worker.recv(_REPLY_BYTES)
+        while len(reply) < _LENGTH or len(reply) < _LENGTH + int.from_bytes(reply[:_LENGTH]):
+            if not (part := worker.recv(_REPLY_BYTES)):
+                raise EOFError
+            reply += part
+    except (EOFError, OSError):
+        # The fork server has ended, and its workers with it.
+        return -signal.SIGKILL
+    found: list[Exception | None] | int = pickle.loads(reply[_LENGTH:])
+    return [None] * len(images) if found == [] else found
+
+
+def _send(to: socket.socket, parts: Sequence[bytes]) -> None:
+    sent = to.sendmsg(parts)
+    for part in parts:
+        # A signal may have come in between.
+        if sent < len(part):
+            to.sendall(memoryview(part)[sent:])
+        sent = max(0, sent - len(part))
 
 
 class _Server:
     """The fork server, started again when it has died."""
 
-    def __init__(self, decode: Decode, slots: Slots) -> None:
-        self._decode, self._slots = decode, slots
-        self._lock = threading.Lock()
+    def __init__(self, decode: Decode, slots: Slots, longest_s: float) -> None:
+        self._decode, self._slots, self._longest_s = decode, slots, longest_s
+        self._lock, self._is_closed = threading.Lock(), False
         self._start()
 
-    def fork(self) -> Connection:
+    def fork(self) -> socket.socket:
         """Return the connection to a new worker.
 
         Raises:
@@ -184,9 +232,17 @@ class _Server:
                 self._stop()
                 self._start()
                 socket.send_fds(self._control, [b"+"], [theirs.fileno()])
-            return Connection(ours.detach())
+            return ours.dup()
+
+    def close(self) -> None:
+        """End the fork server and its workers for good."""
+        with self._lock:
+            self._is_closed = True
+            self._stop()
 
     def _start(self) -> None:
+        if self._is_closed:
+            raise ModelUnavailable("this replica ends")
         self._control, theirs = socket.socketpair()
         with theirs:
             files = (theirs.fileno(), self._slots.file)
@@ -199,11 +255,11 @@ class _Server:
                 | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "CUDA_VISIBLE_DEVICES": ""}
                 | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
-        self._stop = weakref.finalize(self, _stop, self._control, process)
+        self._stop = partial(_stop, self._control, process)
         self._control.settimeout(START_S)
         try:
-            task = pickle.dumps((self._decode, self._slots.shape, self._slots.count))
-            self._control.sendall(len(task).to_bytes(8) + task)
+            job = (self._decode, self._slots.shape, self._slots.count, self._longest_s)
+            self._control.sendall(pickle.dumps(job))
             ready = self._control.recv(1)
         except OSError:
             ready = b""
@@ -230,7 +286,7 @@ def _fatal(status: int) -> Exception:
         # As the kernel does where memory is short.
         return no_memory()
     if status == -signal.SIGALRM:
-        return InvalidImage(f"the image takes longer than {LONGEST_S} s to decode; save it anew, and smaller")
+        return InvalidImage("the image takes too long to decode; save it anew, and smaller")
     return InvalidImage(f"the image is damaged: it ends the process that decodes it ({name})")
 
 
@@ -239,9 +295,9 @@ def serve(control: int, memory: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=control)
     try:
-        size = int.from_bytes(_read(connection, 8))
-        decode, shape, count = pickle.loads(_read(connection, size))
-        _serve(connection, decode, Slots(shape, count, memory))
+        with connection.makefile("rb") as stream:
+            decode, shape, count, longest_s = pickle.load(stream)
+        _serve(connection, _Job(decode, Slots(shape, count, memory), longest_s))
     except EOFError:
         pass
     except Exception:
@@ -250,16 +306,14 @@ def serve(control: int, memory: int) -> NoReturn:
     os._exit(0)
 
 
-def _read(connection: socket.socket, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        if not (part := connection.recv(size - len(found))):
-            raise EOFError
-        found += part
-    return found
+@dataclass(frozen=True, slots=True)
+class _Job:
+    decode: Decode
+    slots: Slots
+    longest_s: float
 
 
-def _serve(control: socket.socket, decode: Decode, slots: Slots) -> None:
+def _serve(control: socket.socket, job: _Job) -> None:
     # Objects that are alive now stay on pages that the workers share.
     gc.collect()
     gc.freeze()
@@ -281,7 +335,7 @@ def _serve(control: socket.socket, decode: Decode, slots: Slots) -> None:
             if not (pid := os.fork()):
                 for each in (control, *workers.values()):
                     each.close()
-                _work(worker.detach(), server, decode, slots)
+                _work(worker, server, job)
             workers[pid] = worker
 
 
@@ -291,25 +345,39 @@ def _reap(workers: dict[int, socket.socket]) -> None:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             pid, status = ended
             with workers.pop(pid) as worker, suppress(OSError):
-                Connection(worker.detach()).send_bytes(pickle.dumps(os.waitstatus_to_exitcode(status)))
+                _reply(worker, os.waitstatus_to_exitcode(status))
 
 
-def _work(file: int, server: int, decode: Decode, slots: Slots) -> NoReturn:
+def _reply(to: socket.socket, reply: object) -> None:
+    message = pickle.dumps(reply)
+    to.sendall(len(message).to_bytes(_LENGTH) + message)
+
+
+def _work(connection: socket.socket, server: int, job: _Job) -> NoReturn:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    connection = Connection(file)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # The server may have ended before the kernel was asked.
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError), connection.makefile("rb") as stream:
         while os.getppid() == server:
-            for number, image in pickle.loads(connection.recv_bytes()):
+            task = pickle.loads(_read(stream, int.from_bytes(_read(stream, _LENGTH))))
+            images = [(number, _read(stream, length), box) for number, length, box in task]
+            errors = list[Exception | None]()
+            for number, data, box in images:
+                image = data if box is None else Cropped(data, box)
                 # The default action of the signal ends the process, also in the midst of a library's C code.
-                signal.alarm(LONGEST_S)
-                reply = pickle.dumps(_decode_into(slots.rows[number], decode, image))
-                signal.alarm(0)
-                connection.send_bytes(reply)
+                signal.setitimer(signal.ITIMER_REAL, job.longest_s)
+                errors.append(_decode_into(job.slots.rows[number], job.decode, image))
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            _reply(connection, errors if any(errors) else [])
     os._exit(0)
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
 
 
 def _decode_into(row: Pixels, decode: Decode, image: ImageInput) -> Exception | None:

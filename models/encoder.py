@@ -152,14 +152,12 @@ class Encoder(ABC):
         return self.preprocess
 
     def encode_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
-        """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors."""
-        return (
-            answer_each(
-                self._embed_images, images, partial(self._runs, lambda: self.forward(self._sample()[None]))
-            )
-            if images
-            else []
-        )
+        """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors.
+
+        `images` may be one array (n, 3, height, width), which need not be gathered any more.
+        """
+        runs = partial(self._runs, lambda: self.forward(self._sample()[None]))
+        return answer_each(self._embed_images, images, runs) if len(images) else []
 
     def encode_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         """Embed texts, in order: float32 unit vectors of shape (dimension,), or errors.
@@ -225,7 +223,7 @@ class Encoder(ABC):
         return True
 
     def _embed_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
-        return _unit(self.forward(np.stack(images)))
+        return _unit(self.forward(images if isinstance(images, np.ndarray) else np.stack(images)))
 
     def _embed_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         return _unit(self.forward_texts(texts))

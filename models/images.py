@@ -308,7 +308,9 @@ def _load(image: Image.Image) -> None:
 
 def not_prepared(error: Exception, model: str) -> VitrineError:
     """Return the error of an image for what `decode_image` raised; a bug is logged and becomes Internal."""
-    return no_memory() if isinstance(error, MemoryError) else expected(error, f"preparing an image for {model}")
+    return (
+        no_memory() if isinstance(error, MemoryError) else expected(error, f"preparing an image for {model}")
+    )
 
 
 def no_memory() -> Overloaded:

@@ -1,4 +1,4 @@
-"""One replica of an encoder: decodes images in threads or processes, and runs the model on batches across requests."""
+"""One replica of an encoder: decodes images in threads or processes, and runs the model on batches."""
 
 import asyncio
 import time
@@ -8,6 +8,8 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
+
+import numpy as np
 
 from core.concurrency import TtlCache, batched, run_in
 from core.errors import ModelUnavailable, VitrineError, expected
@@ -40,7 +42,7 @@ class EncoderReplica:
     """Serves one model.
 
     Images are decoded as they arrive. So decoding overlaps with the forward pass of the batch before, and a broken
-    image never joins a batch. One thread owns the model. A thread that decodes does so itself, or has a process do it.
+    image never joins a batch. One thread owns the model. A thread decodes images itself, or has a process do it.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -62,8 +64,9 @@ class EncoderReplica:
         self._uncached = SharedWorks(model.info, 0)
         embedded = partial(_settle, self._embeddings, f"encoding with {config.name}")
         captioned = partial(_settle, self._uncached, f"captioning with {config.name}")
+        self._gatherer = ThreadPoolExecutor(1, thread_name_prefix="gather")
         self._images: Batches[Pixels, Vector | VitrineError] = batches(
-            model.encode_images, "image", size, settle=embedded
+            model.encode_images, "image", size, settle=embedded, gather=np.stack, gatherer=self._gatherer
         )
         self._texts: Batches[str, Vector | VitrineError] = batches(
             model.encode_texts, "text", size, settle=embedded
