@@ -76,9 +76,14 @@ class Work(Generic[Input, Output]):
         """Answer all who wait, once, and let go of the input, whose pixels the request would hold to its end."""
         # No cycle with the answers may be left: the garbage collector would free the pixels much later.
         waiters, self.waiters = self.waiters, []
-        del self.item
+        self.let_go()
         for answers, place in waiters:
             answers.set(place, answer)
+
+    def let_go(self) -> None:
+        """Free the input: the traceback of a request that was canceled may hold the work for long."""
+        with suppress(AttributeError):
+            del self.item
 
 
 def answer_waiters(work: Work[Any, Output], answer: Output) -> None:
@@ -172,7 +177,9 @@ class Batches(Generic[Input, Output]):
                     async with asyncio.timeout_at(self._queue[0].since_s + self._wait_s):
                         await self._changed.wait()
             if batch := self._take():
-                run = start_shared(self._run_one(batch, is_behind=bool(self._running)))
+                # Now, for callers that go away let go of their inputs.
+                items = [each.item for each in batch]
+                run = start_shared(self._run_one(batch, items, is_behind=bool(self._running)))
                 self._running.add(run)
                 run.add_done_callback(self._ended)
 
@@ -189,9 +196,8 @@ class Batches(Generic[Input, Output]):
                 batch.append(work)
         return batch
 
-    async def _run_one(self, batch: list[Work[Input, Any]], is_behind: bool) -> None:
+    async def _run_one(self, batch: list[Work[Input, Any]], items: Sequence[Input], is_behind: bool) -> None:
         loop = asyncio.get_running_loop()
-        items: Sequence[Input] = [each.item for each in batch]
 
         def run(items: Sequence[Input]) -> Sequence[object]:
             begun_s = loop.time()

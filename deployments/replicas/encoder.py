@@ -157,7 +157,7 @@ class EncoderReplica:
         for some in batched(images, 1 if self._processes is None else IMAGES_A_TASK):
             if not answers.is_wanted:
                 break
-            works = list[Work[Any, Any]]()
+            works, files = list[Work[Any, Any]](), list[ImageInput]()
             for place, image in some:
                 prepared.looked_up += 1
                 try:
@@ -168,9 +168,10 @@ class EncoderReplica:
                     continue
                 if isinstance(found, Work):
                     works.append(found)
+                    files.append(image)
                 elif found is not None:
                     prepared.held.append((place, found))
-            for work, outcome in zip(works, self._decode([work.item for work in works]), strict=True):
+            for work, outcome in zip(works, self._decode(files), strict=True):
                 if isinstance(outcome, Exception):
                     prepared.failed.append((work, outcome))
                 else:
@@ -202,6 +203,9 @@ class EncoderReplica:
         """Pass on what a thread has prepared, in the event loop."""
         prepared = _Prepared() if task.cancelled() else task.result()
         batches.add([work for work in prepared.decoded if work.waiters], expected=count)
+        for work in prepared.decoded:
+            if not work.waiters:
+                work.let_go()
         for place, vector in prepared.held:
             answers.set(place, vector)
         model = self._encoder.info.name
