@@ -69,10 +69,16 @@ class EncoderConfig(Config):
     revision: str | None = Field(
         None, description="Commit, branch or tag of a hub id; pin one in production."
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Device of the model. auto uses a GPU that was reserved by `num_gpus`; outside of Ray it uses "
+        "the GPU if there is one.",
+    )
     precision: Precision = Field(
-        "fp32",
-        description="Number format of the weights. bf16 is about twice as fast where the hardware supports it; "
-        "int8 (blip2 only, through bitsandbytes) saves memory, not time.",
+        default_factory=lambda stated: "bf16" if stated.get("device") == "cuda" else "fp32",
+        description="Number format of the weights: with device cuda bf16 by default, otherwise fp32. bf16 is about "
+        "twice as fast where the hardware supports it; int8 (blip2 only, through bitsandbytes) saves memory, not "
+        "time.",
     )
     int8_threshold: float = Field(
         0.0,
@@ -84,9 +90,6 @@ class EncoderConfig(Config):
         None,
         description="How token states become one vector. dinov2: cls (default), mean of the patches, or "
         "cls+mean (twice the dimension); blip2: mean of the queries; the other families pool on their own.",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Device of the model; auto uses the GPU if there is one."
     )
     threads: int | None = Field(
         None,
@@ -125,9 +128,15 @@ class EncoderConfig(Config):
         description="Memory of a replica's embedding cache, in bytes, allocated when it starts. 32 MiB hold 8,192 "
         "vectors of dimension 1024. 0 turns the cache off.",
     )
+    max_batch_s: float = Field(
+        600.0,
+        gt=0,
+        description="Longest time of a batch in the model, in seconds. A replica whose batch takes longer hangs, "
+        "and is replaced.",
+    )
     compile: bool = Field(
         False,
-        description="Compile the image tower with CUDA graphs before the replica is ready; ignored on CPU.",
+        description="Compile the image tower with CUDA graphs before a replica or a build begins; ignored on CPU.",
     )
     draft: bool = Field(
         True,
@@ -140,6 +149,11 @@ class EncoderConfig(Config):
         "vectors do not depend on this.",
     )
     limits: ImageLimits = Field(default_factory=ImageLimits, description="Limits of an image file.")
+
+    @property
+    def uncompiled(self) -> Self:
+        """The same for a process that runs too few batches to win back the minutes of a compilation."""
+        return self.model_copy(update={"compile": False})
 
     @model_validator(mode="after")
     def _fits_the_family(self) -> Self:

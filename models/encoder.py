@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import json
 import logging
+import os
 import platform
 import re
 from abc import ABC, abstractmethod
@@ -17,7 +18,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,8 @@ class Encoder(ABC):
     """
 
     info: EncoderInfo
+    ends_process = False
+    """True in a process of Ray's, which starts another in its place and repeats the calls there."""
     context_length = 0
     """Most tokens that the model reads of a text."""
 
@@ -203,6 +206,18 @@ class Encoder(ABC):
                 raise answer
         if self.info.captions is not None:
             self.write(self._sample()[None])
+
+    def device_lost(self, error: Exception) -> NoReturn:
+        """End what can use its device no more: every later call would fail, as after a failed assertion in CUDA.
+
+        Raises:
+            ModelUnavailable: this is no process of Ray's.
+        """
+        message = f"the device of {self.info.name} failed: {error}"
+        if self.ends_process:
+            _log.critical("%s; this process ends", message)
+            os._exit(1)
+        raise ModelUnavailable(message) from error
 
     def _decoder(self, preprocess: Preprocess) -> Callable[[ImageInput], Pixels]:
         settings: dict[str, Any] = {"target": self._draft_target, "read_jpeg": self._read_jpeg}

@@ -129,6 +129,7 @@ class Batches(Generic[Input, Output]):
         self._changed = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self._begun_s: float | None = None
         self.failed_in_a_row = 0
         """Last batches in which the model answered no input. What is wrong with an input does not count."""
 
@@ -147,6 +148,11 @@ class Batches(Generic[Input, Output]):
             self._changed.set()
         if self._queue and (self._work is None or self._work.done()):
             self._work = start_shared(self._run_all())
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds for which a batch has been in the model; 0 while it is idle."""
+        return 0.0 if self._begun_s is None else asyncio.get_running_loop().time() - self._begun_s
 
     async def submit(self, item: Input) -> Output | Exception:
         """Return the function's answer to one input, or what it raised for the batch."""
@@ -200,10 +206,13 @@ class Batches(Generic[Input, Output]):
         loop = asyncio.get_running_loop()
 
         def run(items: Sequence[Input]) -> Sequence[object]:
-            begun_s = loop.time()
+            self._begun_s = begun_s = loop.time()
             for each in batch:
                 each.begun_s = begun_s
-            return self._run(items)
+            try:
+                return self._run(items)
+            finally:
+                self._begun_s = None
 
         outcomes: Sequence[object]
         try:

@@ -51,6 +51,8 @@ class EncoderReplica:
         # torch keeps the CUDA graphs of a compiled model by thread, so the thread that runs it loads it.
         load = partial(wait_for, partial(load_encoder, config))
         self._encoder = self._model_thread.submit(load).result()
+        self._encoder.ends_process = True
+        self._max_batch_s = config.max_batch_s
         self._processes = _start_processes(config, self._encoder)
         self._decode_threads = config.decode_threads if self._processes is None else self._processes.count
         self._decoders = ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode")
@@ -118,10 +120,13 @@ class EncoderReplica:
         return Captioned(self._encoder.info, texts, {"replica": (time.perf_counter() - started) * 1e3})
 
     async def check_health(self) -> None:
-        """Fail when the model has stopped answering, as after a GPU error; Serve then replaces the replica."""
-        failed = max(each.failed_in_a_row for each in (self._images, self._texts, self._captions))
+        """Fail when the model has stopped answering; Serve then replaces the replica."""
+        kinds = (self._images, self._texts, self._captions)
+        failed = max(each.failed_in_a_row for each in kinds)
         if failed >= DEAD_BATCHES:
             raise ModelUnavailable(f"the model failed on {failed} batches in a row")
+        if (longest_s := max(each.longest_s for each in kinds)) > self._max_batch_s:
+            raise ModelUnavailable(f"a batch has been in the model for {longest_s:.0f} s")
 
     async def _answered(
         self,
