@@ -81,7 +81,7 @@ def _has_gpu(name: str) -> bool:
     CPU, many times slower, and nobody would know why.
     """
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except AssertionError:
         return False  # this torch is built for the CPU alone
     except RuntimeError as error:
