@@ -1,7 +1,7 @@
 """Configuration of an encoder."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -75,10 +75,16 @@ class EncoderConfig(Config):
     revision: str | None = Field(
         None, description="Commit, branch or tag of a hub id; pin one in production."
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Device of the model. auto uses a GPU that was reserved by `num_gpus`; outside of Ray it uses "
+        "the GPU if there is one.",
+    )
     precision: Precision = Field(
         "fp32",
-        description="Number format of the weights. bf16 is about twice as fast where the hardware supports it; "
-        "int8 (blip2 and transformers, through bitsandbytes) saves memory, not time.",
+        description="Number format of the weights: with device cuda bf16 by default, otherwise fp32. bf16 is about "
+        "twice as fast where the hardware supports it; int8 (blip2 and transformers, through bitsandbytes) saves "
+        "memory, not time.",
     )
     int8_threshold: float = Field(
         0.0,
@@ -98,9 +104,6 @@ class EncoderConfig(Config):
         description="Text that every text is put into before the model reads it, in the place of `{}`, such as "
         "`a photo of {}`. By default texts are read as they are. Vectors of images do not depend on it.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Device of the model; auto uses the GPU if there is one."
-    )
     threads: int | None = Field(
         None,
         ge=1,
@@ -109,6 +112,13 @@ class EncoderConfig(Config):
     )
     decode_threads: int = Field(
         4, ge=1, le=64, description="Threads of one replica that decode images beside the forward pass."
+    )
+    decode_processes: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="Processes of one replica that decode images in place of its threads, and leave the interpreter "
+        "to the model; 0 decodes in threads. By default 0 on a CPU, and `decode_threads` on a GPU.",
     )
     max_batch_size: int = Field(
         32,
@@ -137,9 +147,15 @@ class EncoderConfig(Config):
         description="Memory of a replica's cache of what re-ranking keeps of images, in bytes, taken as it fills; "
         "only for blip2 with a matching head. An image of Salesforce/blip2-itm-vit-g takes 0.76 MB in bf16 and int8.",
     )
+    max_batch_s: float = Field(
+        600.0,
+        gt=0,
+        description="Longest time of a batch in the model, in seconds. A replica whose batch takes longer hangs, "
+        "and is replaced.",
+    )
     compile: bool = Field(
         False,
-        description="Compile the image tower with CUDA graphs before the replica is ready; ignored on CPU.",
+        description="Compile the image tower with CUDA graphs before a replica or a build begins; ignored on CPU.",
     )
     draft: bool = Field(
         True,
@@ -152,6 +168,19 @@ class EncoderConfig(Config):
         "vectors do not depend on this.",
     )
     limits: ImageLimits = Field(default_factory=ImageLimits, description="Limits of an image file.")
+
+    @property
+    def uncompiled(self) -> Self:
+        """The same for a process that runs too few batches to win back the minutes of a compilation."""
+        return self.model_copy(update={"compile": False})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _computes_in_bf16_on_a_gpu(cls, stated: Any) -> Any:
+        # By what the file states alone: the version must not depend on the host that reads it.
+        if isinstance(stated, dict) and stated.get("device") == "cuda":
+            return {"precision": "bf16", **stated}
+        return stated
 
     @model_validator(mode="after")
     def _fits_the_family(self) -> Self:

@@ -9,9 +9,9 @@ import hashlib
 import json
 import logging
 import math
+import os
 import platform
 import re
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,9 @@ from core.errors import (
     VitrineError,
     expected,
 )
-from core.types import Captioned, Cropped, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
 from models.config import EncoderConfig
-from models.images import Decoded, ImageLimits, ReadJpeg, decoding, no_memory
+from models.images import Decoded, ImageLimits, Preprocess, ReadJpeg, decode_image, not_prepared
 from models.matching import Features
 
 Input = TypeVar("Input")
@@ -45,8 +45,6 @@ _GRAY = 128
 _TEXT = "an image"
 _NO_SCORE = "the encoder finds no usable score for this image"
 _SMALLEST_NORM = 1e-12
-_PATIENCE_S = 30.0
-"""Longest wait of an image for those that are decoded before it, in seconds."""
 T = TypeVar("T")
 
 
@@ -94,6 +92,8 @@ class Encoder(ABC):
     """
 
     info: EncoderInfo
+    ends_process = False
+    """True in a process of Ray's, which starts another in its place and repeats the calls there."""
     context_length = 0
     """Most tokens that the model reads of a text."""
 
@@ -152,25 +152,26 @@ class Encoder(ABC):
             Internal: the file is sound, and the code that prepares it for the model fails on it.
             Overloaded: too many pixels are in flight in this process, or there is no memory left.
         """
-        data, box = (image.data, image.box) if isinstance(image, Cropped) else (image, None)
-        until = time.monotonic() + _PATIENCE_S
         try:
-            with decoding(data, self._limits, self._draft_target, box, until, self._read_jpeg) as decoded:
-                return self.preprocess(decoded)
-        except MemoryError:
-            raise no_memory() from None
+            return self._decoder(self.preprocess)(image)
         except Exception as error:
-            raise expected(error, f"preparing an image for {self.info.name}") from None
+            raise not_prepared(error, self.info.name) from None
+
+    def decoder(self) -> Callable[[ImageInput], Pixels]:
+        """Return what `decode` does, for another process: it can be pickled, and raises errors as they are."""
+        return self._decoder(self.preprocessor())
+
+    def preprocessor(self) -> Preprocess:
+        """Return what `preprocess` does; a family whose model cannot be pickled leaves the model out."""
+        return self.preprocess
 
     def encode_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
-        """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors."""
-        return (
-            answer_each(
-                self._embed_images, images, partial(self._runs, lambda: self.forward(self._sample()[None]))
-            )
-            if images
-            else []
-        )
+        """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors.
+
+        `images` may be one array (n, 3, height, width), which need not be gathered any more.
+        """
+        runs = partial(self._runs, lambda: self.forward(self._sample()[None]))
+        return answer_each(self._embed_images, images, runs) if len(images) else []
 
     def encode_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         """Embed texts, in order: float32 unit vectors of shape (dimension,), or errors.
@@ -235,6 +236,22 @@ class Encoder(ABC):
         if self.info.matching is not None:
             self.judge(_TEXT, self.look(self._sample()[None]))
 
+    def device_lost(self, error: Exception) -> NoReturn:
+        """End what can use its device no more: every later call would fail, as after a failed assertion in CUDA.
+
+        Raises:
+            ModelUnavailable: this is no process of Ray's.
+        """
+        message = f"the device of {self.info.name} failed: {error}"
+        if self.ends_process:
+            _log.critical("%s; this process ends", message)
+            os._exit(1)
+        raise ModelUnavailable(message) from error
+
+    def _decoder(self, preprocess: Preprocess) -> Callable[[ImageInput], Pixels]:
+        settings: dict[str, Any] = {"target": self._draft_target, "read_jpeg": self._read_jpeg}
+        return partial(decode_image, preprocess=preprocess, limits=self._limits, **settings)
+
     def _sample(self) -> Pixels:
         # Gray with one bright half: a flat image has a vector of zero norm in some families.
         image = Image.new("RGB", (64, 64), (_GRAY, _GRAY, _GRAY))
@@ -250,7 +267,7 @@ class Encoder(ABC):
         return True
 
     def _embed_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
-        return _unit(self.forward(np.stack(images)))
+        return _unit(self.forward(images if isinstance(images, np.ndarray) else np.stack(images)))
 
     def _embed_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         return _unit(self.forward_texts(texts))

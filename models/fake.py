@@ -15,7 +15,7 @@ from PIL import Image, ImageColor
 from core.types import EncoderInfo
 from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels, fingerprint
-from models.images import Decoded
+from models.images import Decoded, Preprocess
 from models.matching import Features
 
 _SIDE = 16
@@ -33,7 +33,11 @@ class FakeEncoder(Encoder):
 
     def preprocess(self, image: Decoded) -> Pixels:
         """Squash to 16 x 16."""
-        return np.asarray(image.image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).transpose(2, 0, 1)
+        return _squashed(image)
+
+    def preprocessor(self) -> Preprocess:
+        """Return what `preprocess` does, without the model."""
+        return _squashed
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Count coarse colors; float32 (n, 96)."""
@@ -80,6 +84,10 @@ def load(config: EncoderConfig) -> FakeEncoder:
         matching=fingerprint((), settings | {"matching": "color"}),
     )
     return FakeEncoder(info, config.limits, _SIDE if config.draft else None)
+
+
+def _squashed(image: Decoded) -> Pixels:
+    return np.asarray(image.image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).transpose(2, 0, 1)
 
 
 def _color(mean: NDArray[np.float64]) -> str:

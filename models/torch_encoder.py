@@ -1,9 +1,11 @@
 """Encoder of torch modules: placement, batches that fit the device, compilation."""
 
+import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -15,14 +17,14 @@ from core.types import EncoderInfo
 from models.colors import COLORS
 from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels, fingerprint
-from models.images import DRAFT_MARGIN, Decoded
+from models.images import DRAFT_MARGIN, Decoded, Preprocess
 from models.matching import Features
 from models.preprocessing import Preprocessing, read_jpeg
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
 """Dtype of activations by precision; with int8 only the large matrices are 8 bit."""
-_GRAPH_SIZES = (1, 8, 32, 128)
-"""Batch sizes that a compiled model records; other batches are padded to the next size."""
+_GRAPH_SIZES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+"""Batch sizes that a compiled model records; other batches are padded to the next size, by half at most."""
 _RUNS_UNTIL_RECORDED = 2
 """torch runs a new shape eagerly first, records a CUDA graph at the second run, and replays from the third on
 (torch/_inductor/cudagraph_trees.py)."""
@@ -49,19 +51,54 @@ def place(config: EncoderConfig) -> Placement:
     """Choose the device and dtype of the model, and set the CPU threads of this process.
 
     Raises:
-        ConfigError: the configuration needs a GPU and there is none.
+        ConfigError: the configuration needs a GPU and there is none, or there is one that torch cannot use.
     """
-    has_gpu = torch.cuda.is_available()
+    wants_gpu = config.device == "cuda" or (config.device == "auto" and _may_take_gpu())
+    has_gpu = wants_gpu and _has_gpu(config.name)
     if config.device == "cuda" and not has_gpu:
         raise ConfigError(
             f"encoder {config.name} is set to device cuda, but this host shows no GPU; use auto or cpu"
         )
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    device = "cuda" if has_gpu and config.device != "cpu" else "cpu"
+    device = "cuda" if has_gpu else "cpu"
     return Placement(
         torch.device(device), _DTYPES[config.precision], config.precision == "int8", config.int8_threshold
     )
+
+
+def _may_take_gpu() -> bool:
+    """Say whether this process may use a GPU: Ray hides none from an actor that reserved none (`num_gpus`)."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return True
+    return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
+
+
+def _has_gpu(name: str) -> bool:
+    """Say whether torch can use a GPU.
+
+    `torch.cuda.is_available` says no as well where there is one that does not work. A model would then run on the
+    CPU, many times slower, and nobody would know why.
+    """
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except AssertionError:
+        return False  # this torch is built for the CPU alone
+    except RuntimeError as error:
+        reason = str(error)
+        if "Found no NVIDIA driver" in reason or "No CUDA GPUs are available" in reason:
+            return False
+        if found := re.search(r"too old \(found version (\d+)\)", reason):
+            major, minor = divmod(int(found[1]) // 10, 100)
+            reason = (
+                f"its driver supports CUDA {major}.{minor}, and torch {torch.__version__} needs CUDA "
+                f"{torch.version.cuda}; update the driver, install a torch for CUDA {major}.{minor}"
+            )
+        raise ConfigError(
+            f"encoder {name}: the GPU of this host cannot be used: {reason}, or set device cpu"
+        ) from error
+    return torch.cuda.device_count() > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +156,12 @@ Output = TypeVar("Output")
 class DeviceBatches:
     """Runs a model on batches of at most `size` inputs: fewer where GPU memory does not suffice, later more again."""
 
-    def __init__(self, model: str, sizes: Sequence[int]) -> None:
-        """`sizes` are the sizes that batches may have at most, ascending; it begins with the last."""
-        self._model, self._sizes = model, sizes
+    def __init__(self, model: str, sizes: Sequence[int], lost: Callable[[Exception], NoReturn]) -> None:
+        """`sizes` are the sizes that batches may have at most, ascending; it begins with the last.
+
+        `lost` is called with an error after which this process can use the device no more.
+        """
+        self._model, self._sizes, self._lost = model, sizes, lost
         self.size = sizes[-1]
         self._full_batches = 0
 
@@ -144,6 +184,10 @@ class DeviceBatches:
                     ) from error
                 self.size = max(size for size in self._sizes if size < len(batch))
                 self._full_batches = 0
+            except RuntimeError as error:
+                if _is_fatal(error):
+                    self._lost(error)
+                raise
             else:
                 start += len(batch)
                 self._full_batches += len(batch) == self.size
@@ -154,6 +198,14 @@ class DeviceBatches:
             # Outside of the handler: the error's traceback holds the memory of the failed pass.
             torch.cuda.empty_cache()
         return outputs
+
+
+def _is_fatal(error: RuntimeError) -> bool:
+    """Say whether a process can use CUDA no more after this error, as after a failed assertion in a kernel.
+
+    torch raises AcceleratorError for errors of CUDA itself, and plain ones for those of its libraries.
+    """
+    return isinstance(error, torch.AcceleratorError) or str(error).startswith("CUDA error")
 
 
 class TorchEncoder(Encoder):
@@ -171,9 +223,9 @@ class TorchEncoder(Encoder):
             raise ConfigError("text_template is for models with a text tower, which this checkpoint lacks")
         self._text_template = config.text_template or "{}"
         self._text_tokens, self.context_length = towers.text_tokens, towers.context_length
-        self._batches = DeviceBatches(config.name, _halves(config.max_batch_size))
+        self._batches = DeviceBatches(config.name, _halves(config.max_batch_size), self.device_lost)
         captioned = towers.language.batch_size if towers.language else 1
-        self._caption_batches = DeviceBatches(config.name, _halves(captioned))
+        self._caption_batches = DeviceBatches(config.name, _halves(captioned), self.device_lost)
         self._graph_sizes: tuple[int, ...] = ()
         dimension = self.forward(self._sample()[None]).shape[1]
         info = EncoderInfo(
@@ -197,8 +249,11 @@ class TorchEncoder(Encoder):
 
     def preprocess(self, image: Decoded) -> Pixels:
         """Resize and crop an image as the checkpoint was trained."""
-        pixels = image.image if image.pixels is None else image.pixels
-        return self._preprocessing.apply(pixels, (image.height, image.width))
+        return self._preprocessing.apply_to(image)
+
+    def preprocessor(self) -> Preprocess:
+        """Return what `preprocess` does, without the model."""
+        return self._preprocessing.apply_to
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run uint8 (n, 3, h, w) through the image tower; float32 (n, dimension), not normalized.
@@ -284,7 +339,7 @@ class TorchEncoder(Encoder):
         largest = self._batches.size
         self._graph_sizes = (*(size for size in _GRAPH_SIZES if size < largest), largest)
         # Batches are padded to these sizes, so a smaller batch takes less memory only from one of them to the next.
-        self._batches = DeviceBatches(self.info.name, self._graph_sizes)
+        self._batches = DeviceBatches(self.info.name, self._graph_sizes, self.device_lost)
         self._image = torch.compile(self._image, mode="reduce-overhead", dynamic=False)
 
 

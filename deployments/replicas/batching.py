@@ -16,6 +16,8 @@ from deployments.observability.telemetry import error_type, past_span
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
+AT_ONCE = 2
+"""Batches under way: one in the model, and behind it one that is full already."""
 
 
 class Answers(Generic[Output]):
@@ -74,9 +76,14 @@ class Work(Generic[Input, Output]):
         """Answer all who wait, once, and let go of the input, whose pixels the request would hold to its end."""
         # No cycle with the answers may be left: the garbage collector would free the pixels much later.
         waiters, self.waiters = self.waiters, []
-        del self.item
+        self.let_go()
         for answers, place in waiters:
             answers.set(place, answer)
+
+    def let_go(self) -> None:
+        """Free the input: the traceback of a request that was canceled may hold the work for long."""
+        with suppress(AttributeError):
+            del self.item
 
 
 def answer_waiters(work: Work[Any, Output], answer: Output) -> None:
@@ -91,7 +98,8 @@ class Batches(Generic[Input, Output]):
     `serve.batch` closes a batch a fixed time after its first input, however long that batch must then wait. Under
     load its batches stay small, and small batches cost two to three times as much per image.
 
-    While the function is idle, a batch waits for those inputs alone that are known to be on their way.
+    While the function is idle, a batch waits for those inputs alone that are known to be on their way. While it is
+    busy, a full batch has nothing to wait for: it is gathered, and begins as soon as the batch before it ends.
     """
 
     def __init__(
@@ -104,18 +112,24 @@ class Batches(Generic[Input, Output]):
         wait_s: float,
         model: str,
         settle: Callable[[Work[Input, Any], Any], None] = answer_waiters,
+        gather: Callable[[Sequence[Input]], Sequence[Input]] | None = None,
+        gatherer: Executor | None = None,
     ) -> None:
         """`run` answers a batch in order, in `thread`; an input waits at most `wait_s` for those expected.
 
-        `settle` gets each answer; what `run` raises is the answer to all of its batch.
+        `settle` gets each answer; what `run` raises is the answer to all of its batch. `gather` makes a batch into
+        what `run` takes as well, in `gatherer`, while `run` is busy with the batch before.
         """
         self._run, self._thread, self._settle = run, thread, settle
         self._max_size, self._wait_s = max_size, wait_s
+        self._gather, self._gatherer = gather, gatherer
         self._model, self._kind = model, kind
         self._queue: deque[Work[Input, Any]] = deque()
         self._expected = 0
-        self._ready = asyncio.Event()
+        self._changed = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._begun_s: float | None = None
         self.failed_in_a_row = 0
         """Last batches in which the model answered no input. What is wrong with an input does not count."""
 
@@ -131,9 +145,14 @@ class Batches(Generic[Input, Output]):
             work.since_s = now_s
             self._queue.append(work)
         if self._is_ready():
-            self._ready.set()
+            self._changed.set()
         if self._queue and (self._work is None or self._work.done()):
             self._work = start_shared(self._run_all())
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds for which a batch has been in the model; 0 while it is idle."""
+        return 0.0 if self._begun_s is None else asyncio.get_running_loop().time() - self._begun_s
 
     async def submit(self, item: Input) -> Output | Exception:
         """Return the function's answer to one input, or what it raised for the batch."""
@@ -148,17 +167,31 @@ class Batches(Generic[Input, Output]):
             work.waiters.clear()
 
     def _is_ready(self) -> bool:
-        return not self._expected or len(self._queue) >= self._max_size
+        return not self._expected or self._is_full()
+
+    def _is_full(self) -> bool:
+        return len(self._queue) >= self._max_size
 
     async def _run_all(self) -> None:
         while self._queue:
+            while self._running and not (self._is_full() and len(self._running) < AT_ONCE):
+                self._changed.clear()
+                await self._changed.wait()
             if not self._is_ready():
-                self._ready.clear()
+                self._changed.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(self._queue[0].since_s + self._wait_s):
-                        await self._ready.wait()
+                        await self._changed.wait()
             if batch := self._take():
-                await self._run_one(batch)
+                # Now, for callers that go away let go of their inputs.
+                items = [each.item for each in batch]
+                run = start_shared(self._run_one(batch, items, is_behind=bool(self._running)))
+                self._running.add(run)
+                run.add_done_callback(self._ended)
+
+    def _ended(self, run: asyncio.Task[None]) -> None:
+        self._running.discard(run)
+        self._changed.set()
 
     def _take(self) -> list[Work[Input, Any]]:
         batch: list[Work[Input, Any]] = []
@@ -169,21 +202,33 @@ class Batches(Generic[Input, Output]):
                 batch.append(work)
         return batch
 
-    async def _run_one(self, batch: list[Work[Input, Any]]) -> None:
+    async def _run_one(self, batch: list[Work[Input, Any]], items: Sequence[Input], is_behind: bool) -> None:
         loop = asyncio.get_running_loop()
-        begun_s = loop.time()
-        for each in batch:
-            each.begun_s = begun_s
+
+        def run(items: Sequence[Input]) -> Sequence[object]:
+            self._begun_s = begun_s = loop.time()
+            for each in batch:
+                each.begun_s = begun_s
+            try:
+                return self._run(items)
+            finally:
+                self._begun_s = None
+
         outcomes: Sequence[object]
         try:
-            outcomes = await loop.run_in_executor(self._thread, self._run, [each.item for each in batch])
+            if is_behind and self._gather is not None:
+                items = await loop.run_in_executor(self._gatherer, self._gather, items)
+            outcomes = await loop.run_in_executor(self._thread, run, items)
             if len(outcomes) != len(batch):
                 raise ValueError(f"{len(outcomes)} answers to {len(batch)} inputs")
         except Exception as error:  # raised where the callers wait
             outcomes = [error] * len(batch)
+        del items
+        ended_s = loop.time()
+        begun_s = min(batch[0].begun_s, ended_s)
         for each, outcome in zip(batch, outcomes, strict=True):
             self._settle(each, outcome)
-        self._record(outcomes, batch[0].since_s, begun_s, loop.time())
+        self._record(outcomes, batch[0].since_s, begun_s, ended_s)
 
     def _record(self, outcomes: Sequence[object], since_s: float, begun_s: float, ended_s: float) -> None:
         failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]

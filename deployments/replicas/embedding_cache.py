@@ -123,6 +123,7 @@ class SharedWorks:
                 if not work.waiters:
                     # So that no new caller joins work that nobody does.
                     self._end(work)
+                    work.let_go()
 
     def count(self, hits: int, misses: int) -> None:
         """Record inputs that were answered without the model, and those that were not, where a cache is used."""

@@ -1,4 +1,4 @@
-"""One replica of an encoder: decodes images in threads and runs the model on batches across requests."""
+"""One replica of an encoder: decodes images in threads or processes, and runs the model on batches."""
 
 import asyncio
 import time
@@ -8,6 +8,8 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
+
+import numpy as np
 
 from core.concurrency import TtlCache, batched, run_in
 from core.errors import ModelUnavailable, VitrineError, expected
@@ -29,7 +31,9 @@ from deployments.replicas.batching import Answers, Batches, Work
 from deployments.replicas.dependencies import wait_for
 from deployments.replicas.embedding_cache import SharedWorks
 from models.config import EncoderConfig
-from models.encoder import Pixels, load_encoder
+from models.decode_processes import DecodeProcesses, Slots
+from models.encoder import Encoder, Pixels, load_encoder
+from models.images import not_prepared
 from models.matching import FeatureCache, Features
 
 DEAD_BATCHES = 3
@@ -38,6 +42,9 @@ PROBE_TTL_S = 5.0
 """Time to live of a probe's answer. Readiness needs no key, so it must not take much of the model's time."""
 IMAGES_A_TASK = 4
 """Most images of a request that one task hashes and decodes: handing over a task costs a tenth of an image."""
+BATCHES_OF_SLOTS = 3
+"""Batches whose pixels the shared memory of decode processes holds: one in the model, one that is complete, and one
+that is decoded."""
 Image = tuple[int, ImageInput]
 """An image and its place in the request."""
 T = TypeVar("T")
@@ -46,8 +53,8 @@ T = TypeVar("T")
 class EncoderReplica:
     """Serves one model.
 
-    Images are decoded as they arrive, in threads. So decoding overlaps with the forward pass of the batch before,
-    and a broken image never joins a batch. One thread owns the model.
+    Images are decoded as they arrive. So decoding overlaps with the forward pass of the batch before, and a broken
+    image never joins a batch. One thread owns the model. A thread decodes images itself, or has a process do it.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -56,8 +63,11 @@ class EncoderReplica:
         # torch keeps the CUDA graphs of a compiled model by thread, so the thread that runs it loads it.
         load = partial(wait_for, partial(load_encoder, config))
         self._encoder = self._model_thread.submit(load).result()
-        self._decode_threads = config.decode_threads
-        self._decoders = ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode")
+        self._encoder.ends_process = True
+        self._max_batch_s = config.max_batch_s
+        self._processes = _start_processes(config, self._encoder)
+        self._decode_threads = config.decode_threads if self._processes is None else self._processes.count
+        self._decoders = ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode")
         self._probes = TtlCache[None, Vector](lambda _: self._probe(), PROBE_TTL_S)
         batches = partial(
             Batches, thread=self._model_thread, wait_s=config.batch_wait_timeout_s, model=config.name
@@ -68,8 +78,9 @@ class EncoderReplica:
         self._uncached = SharedWorks(model.info, 0)
         embedded = partial(_settle, self._embeddings, f"encoding with {config.name}")
         captioned = partial(_settle, self._uncached, f"captioning with {config.name}")
+        self._gatherer = ThreadPoolExecutor(1, thread_name_prefix="gather")
         self._images: Batches[Pixels, Vector | VitrineError] = batches(
-            model.encode_images, "image", size, settle=embedded
+            model.encode_images, "image", size, settle=embedded, gather=np.stack, gatherer=self._gatherer
         )
         self._texts: Batches[str, Vector | VitrineError] = batches(
             model.encode_texts, "text", size, settle=embedded
@@ -164,12 +175,13 @@ class EncoderReplica:
         return Matched(self._encoder.info, scores, {"replica": (time.perf_counter() - started) * 1e3})
 
     async def check_health(self) -> None:
-        """Fail when the model has stopped answering, as after a GPU error; Serve then replaces the replica."""
-        failed = max(
-            each.failed_in_a_row for each in (self._images, self._texts, self._captions, self._looks)
-        )
+        """Fail when the model has stopped answering; Serve then replaces the replica."""
+        kinds = (self._images, self._texts, self._captions, self._looks)
+        failed = max(each.failed_in_a_row for each in kinds)
         if failed >= DEAD_BATCHES:
             raise ModelUnavailable(f"the model failed on {failed} batches in a row")
+        if (longest_s := max(each.longest_s for each in kinds)) > self._max_batch_s:
+            raise ModelUnavailable(f"a batch has been in the model for {longest_s:.0f} s")
 
     async def _answered(
         self,
@@ -201,25 +213,42 @@ class EncoderReplica:
     def _prepare(self, answers: Answers[Any], images: Sequence[Image], shared: SharedWorks) -> "_Prepared":
         """Look up and decode some images of a request, in a thread."""
         prepared = _Prepared()
-        for place, image in images:
+        # A process gets all images of the task at once. A thread gives up what nobody wants before each image.
+        for some in batched(images, 1 if self._processes is None else IMAGES_A_TASK):
             if not answers.is_wanted:
                 break
-            prepared.looked_up += 1
-            work = None
-            try:
-                found = shared.claim(image, answers, place)
+            works, files = list[Work[Any, Any]](), list[ImageInput]()
+            for place, image in some:
+                prepared.looked_up += 1
+                try:
+                    found = shared.claim(image, answers, place)
+                except Exception as error:
+                    failure = expected(error, f"looking up an image for {self._encoder.info.name}")
+                    prepared.failed.append((Work(image, [(answers, place)]), failure))
+                    continue
                 if isinstance(found, Work):
-                    work = found
-                    work.item = self._encoder.decode(image)
-                    prepared.decoded.append(work)
+                    works.append(found)
+                    files.append(image)
                 elif found is not None:
                     prepared.held.append((place, found))
-            except Exception as error:
-                failure = expected(error, f"preparing an image for {self._encoder.info.name}")
-                # It leads to this frame, and so to all images of the task.
-                failure.__traceback__ = None
-                prepared.failed.append((work or Work(image, [(answers, place)]), failure))
+            for work, outcome in zip(works, self._decode(files), strict=True):
+                if isinstance(outcome, Exception):
+                    prepared.failed.append((work, outcome))
+                else:
+                    work.item = outcome
+                    prepared.decoded.append(work)
         return prepared
+
+    def _decode(self, images: Sequence[ImageInput]) -> list[Pixels | VitrineError]:
+        """Decode images; each succeeds or fails alone, in input order."""
+        if not images:
+            return []
+        if self._processes is not None:
+            outcomes = self._processes.decode(images)
+        else:
+            outcomes = [_outcome(self._encoder.decode, image) for image in images]
+        model = self._encoder.info.name
+        return [not_prepared(each, model) if isinstance(each, Exception) else each for each in outcomes]
 
     def _prepared(
         self,
@@ -234,6 +263,9 @@ class EncoderReplica:
         """Pass on what a thread has prepared, in the event loop."""
         prepared = _Prepared() if task.cancelled() else task.result()
         batches.add([work for work in prepared.decoded if work.waiters], expected=count)
+        for work in prepared.decoded:
+            if not work.waiters:
+                work.let_go()
         for place, vector in prepared.held:
             answers.set(place, vector)
         model = self._encoder.info.name
@@ -280,7 +312,10 @@ class EncoderReplica:
 
     async def _probe(self) -> Vector:
         """Run the probe through the model itself, past the cache of embeddings."""
-        answer = await self._images.submit(await run_in(self._decoders, self._encoder.decode, PROBE))
+        (pixels,) = await run_in(self._decoders, self._decode, [PROBE])
+        if isinstance(pixels, Exception):
+            raise pixels
+        answer = await self._images.submit(pixels)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -294,6 +329,25 @@ class _Prepared:
     held: list[tuple[int, Vector]] = field(default_factory=list)
     decoded: list[Work[Any, Any]] = field(default_factory=list)
     failed: list[tuple[Work[Any, Any], VitrineError]] = field(default_factory=list)
+
+
+def _start_processes(config: EncoderConfig, encoder: Encoder) -> DecodeProcesses | None:
+    count = config.decode_processes
+    if count is None:
+        count = 0 if encoder.info.device == "cpu" else config.decode_threads
+    if not count:
+        return None
+    slots = BATCHES_OF_SLOTS * max(config.max_batch_size, count * IMAGES_A_TASK)
+    return DecodeProcesses(encoder.decoder(), Slots(encoder.decode(PROBE).shape, slots), count)
+
+
+def _outcome(decode: Callable[[ImageInput], Pixels], image: ImageInput) -> Pixels | Exception:
+    try:
+        return decode(image)
+    except Exception as error:
+        # It leads to this frame, and so to all images of the task.
+        error.__traceback__ = None
+        return error
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], value: T) -> None:

@@ -136,7 +136,7 @@ def describe(encoder: EncoderSettings, settings: Settings, load: Load = load_enc
 
 
 def _load_and_describe(config: EncoderConfig, load: Load) -> EncoderInfo:
-    return load(config).info
+    return load(config.uncompiled).info
 
 
 def build(context: JobContext, args: BuildArgs) -> dict[str, Any]:

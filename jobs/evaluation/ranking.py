@@ -78,7 +78,7 @@ def encode_on_cluster(settings: Settings) -> Encode:
 
 def encode_here(config: EncoderConfig, inputs: Sequence[EncoderInput]) -> Encoded:
     """Load the model in this process and embed the inputs, batch by batch; each succeeds or fails alone."""
-    client = LocalEncoder(load_encoder(config), config.decode_threads)
+    client = LocalEncoder(load_encoder(config.uncompiled), config.decode_threads)
     return asyncio.run(_in_batches(client, inputs, config.max_batch_size))
 
 

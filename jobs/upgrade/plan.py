@@ -43,7 +43,7 @@ def measure(settings: Settings, encoder: EncoderSettings, images: int) -> Measur
 
 
 def _measure(settings: Settings, encoder: EncoderSettings, images: int, asked: float) -> Measurement:
-    loaded = load_encoder(encoder.config)
+    loaded = load_encoder(encoder.config.uncompiled)
     startup_s = time.time() - asked
     catalog = open_catalog(settings.catalog)
     try:

@@ -107,7 +107,7 @@ class VectorChecker:
 
     def _encoder(self) -> LocalEncoder:
         if self._client is None:
-            self._client = LocalEncoder(load_encoder(self._config), self._config.decode_threads)
+            self._client = LocalEncoder(load_encoder(self._config.uncompiled), self._config.decode_threads)
         return self._client
 
 

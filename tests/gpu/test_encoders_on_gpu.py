@@ -46,6 +46,7 @@ def test_a_compiled_tower_answers_in_a_replicas_own_thread_at_every_size() -> No
         family="dinov2",
         checkpoint=str(DEMO / "dinov2"),
         device="cuda",
+        precision="fp32",
         compile=True,
         max_batch_size=32,
     )
@@ -66,6 +67,6 @@ def test_attention_runs_without_its_plain_form() -> None:
 
 @pytest.mark.parametrize("family", ["openclip", "dinov2"])
 def test_a_compiled_tower_with_padded_batches_gives_the_same(family: str) -> None:
-    eager = vectors(family, device="cuda")
-    compiled = vectors(family, device="cuda", compile=True, max_batch_size=8)
+    eager = vectors(family, device="cuda", precision="fp32")
+    compiled = vectors(family, device="cuda", precision="fp32", compile=True, max_batch_size=8)
     assert (eager * compiled).sum(axis=1).min() >= 0.9999

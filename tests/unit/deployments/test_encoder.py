@@ -126,6 +126,28 @@ async def test_a_model_that_fails_batch_after_batch_asks_to_be_replaced(
     await replica.check_health()
 
 
+async def test_a_batch_that_hangs_asks_for_another_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = EncoderReplica(EncoderConfig(name="tested", family="fake", max_batch_s=0.01))
+    forward, begun, going_on = replica._encoder.forward, threading.Event(), threading.Event()
+
+    def hangs(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        begun.set()
+        assert going_on.wait(60)
+        return forward(batch)
+
+    monkeypatch.setattr(replica._encoder, "forward", hangs)
+    asked = asyncio.create_task(replica.encode([png(1)]))
+    try:
+        await asyncio.to_thread(begun.wait, 60)
+        await asyncio.sleep(0.02)
+        with pytest.raises(ModelUnavailable, match="has been in the model for"):
+            await replica.check_health()
+    finally:
+        going_on.set()
+    await asked
+    await replica.check_health()
+
+
 async def test_bad_inputs_say_nothing_about_the_model() -> None:
     replica = EncoderReplica(EncoderConfig(name="tested", family="fake", captions=CaptionConfig()))
     for number in range(DEAD_BATCHES):

@@ -1,6 +1,8 @@
 """What the base class promises, whatever the family; each input fails alone; a model in this process."""
 
 import asyncio
+import os
+import sys
 import weakref
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -17,7 +19,7 @@ from models.config import EncoderConfig
 from models.encoder import Encoder, LocalEncoder, Pixels, answer_each, load_encoder
 from models.images import Decoded, ImageLimits
 from models.preprocessing import Preprocessing
-from models.torch_encoder import Placement, TorchEncoder, Towers
+from models.torch_encoder import Placement, TorchEncoder, Towers, place
 from tests.support.image_files import file, png
 
 INFO = EncoderInfo("tested", "fake", "", "0" * 12, 2, ("image",), "fp32", "cpu")
@@ -131,17 +133,17 @@ def test_a_compiled_tower_has_recorded_every_batch_size_before_it_is_ready(
     tower.sizes.clear()
     compiled.warm_up()
     # The first run of a size compiles, the second records its graph.
-    assert {size: tower.sizes.count(size) >= 2 for size in set(tower.sizes)} == {1: True, 8: True, 20: True}
+    assert {size for size in tower.sizes if tower.sizes.count(size) >= 2} == {1, 2, 4, 8, 16, 20}
     assert asked == {"mode": "reduce-overhead", "dynamic": False}
     tower.sizes.clear()
-    padded = np.stack([np.asarray(vector) for vector in compiled.encode_images(images(33))])
-    assert tower.sizes == [20, 20]
-    assert np.array_equal(padded, np.stack([np.asarray(v) for v in plain.encode_images(images(33))]))
+    padded = np.stack([np.asarray(vector) for vector in compiled.encode_images(images(35))])
+    assert tower.sizes == [20, 16]
+    assert np.array_equal(padded, np.stack([np.asarray(v) for v in plain.encode_images(images(35))]))
     # With less room it goes down to the next size that it has recorded: a batch of 10 would be padded to 20 again.
     tower.room = 10
     tower.sizes.clear()
-    compiled.encode_images(images(33))
-    assert tower.sizes == [20, 8, 8, 8, 8, 1]
+    compiled.encode_images(images(35))
+    assert tower.sizes == [20, 16, 8, 8, 8, 8, 4]
 
 
 def test_no_room_for_one_image_is_the_models_fault() -> None:
@@ -196,6 +198,150 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
         pytest.skip("this host has a GPU")
     with pytest.raises(ConfigError, match="shows no GPU"):
         load_encoder(EncoderConfig(name="tested", family="dinov2", checkpoint="a/b", device="cuda"))
+
+
+class Ray:
+    """Ray's module in a worker that reserved these GPUs."""
+
+    def __init__(self, *reserved: str) -> None:
+        self._reserved = list(reserved)
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def get_runtime_context(self) -> "Ray":
+        return self
+
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        return {"GPU": self._reserved}
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+
+def placed(device: str) -> str:
+    config = EncoderConfig.model_validate(
+        {"name": "tested", "family": "dinov2", "checkpoint": "a/b", "device": device}
+    )
+    return place(config).device.type
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("ray", "device", "expected"),
+    [
+        (None, "auto", "cuda"),
+        (Ray("0"), "auto", "cuda"),
+        (Ray(), "auto", "cpu"),
+        (Ray(), "cuda", "cuda"),
+        (Ray("0"), "cpu", "cpu"),
+    ],
+)
+def test_auto_takes_no_gpu_that_another_actor_may_have_reserved(
+    ray: Ray | None, device: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert placed(device) == expected
+
+
+TOO_OLD = (
+    "The NVIDIA driver on your system is too old (found version 12040). Please update your GPU driver by "
+    "downloading and installing a new version from the URL: http://www.nvidia.com/Download/index.aspx"
+)
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize(
+    ("reason", "named"),
+    [
+        (TOO_OLD, ["CUDA 12.4", f"needs CUDA {torch.version.cuda}", "set device cpu"]),
+        ("CUDA unknown error - this may be due to an incorrectly set up environment", ["unknown error"]),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_an_error_and_no_slow_model(
+    device: str, reason: str, named: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> NoReturn:
+        raise RuntimeError(reason)
+
+    monkeypatch.setattr(torch.cuda, "init", fails)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError) as raised:
+        placed(device)
+    assert all(each in raised.value.message for each in named)
+
+
+@pytest.mark.parametrize("reason", ["Found no NVIDIA driver on your system", "No CUDA GPUs are available"])
+def test_auto_is_the_cpu_where_there_is_no_gpu(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> NoReturn:
+        raise RuntimeError(reason)
+
+    monkeypatch.setattr(torch.cuda, "init", fails)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert placed("auto") == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("stated", "precision"),
+    [
+        ({"device": "auto"}, "fp32"),
+        ({"device": "cpu"}, "fp32"),
+        ({"device": "cuda"}, "bf16"),
+        ({"device": "cuda", "precision": "fp32"}, "fp32"),
+    ],
+)
+def test_a_named_gpu_computes_in_bf16_by_default(stated: dict[str, str], precision: str) -> None:
+    config = {"name": "tested", "family": "dinov2", "checkpoint": "a/b", **stated}
+    assert EncoderConfig.model_validate(config).precision == precision
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"),
+    ],
+)
+def test_a_process_whose_device_failed_ends_in_ray_and_says_so_elsewhere(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(status: int) -> NoReturn:
+        assert status == 1
+        raise Ended
+
+    monkeypatch.setattr(os, "_exit", end)
+    encoder = tower_encoder(Tower(room=4))
+
+    def fails(_pixels: torch.Tensor) -> NoReturn:
+        raise error
+
+    encoder._image = fails
+    first, second = encoder.encode_images(images(2))
+    assert isinstance(first, ModelUnavailable)
+    assert "failed: CUDA error" in first.message
+    assert first is second
+    encoder.ends_process = True
+    with pytest.raises(Ended):
+        encoder.encode_images(images(1))
+
+
+def test_other_errors_of_a_model_end_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "_exit", lambda _: pytest.fail("the process has ended"))
+    encoder = tower_encoder(Tower(room=4))
+    encoder.ends_process = True
+
+    def fails(_pixels: torch.Tensor) -> NoReturn:
+        raise RuntimeError("shapes do not match")
+
+    encoder._image = fails
+    (answer,) = encoder.encode_images(images(1))
+    assert isinstance(answer, ModelUnavailable)
 
 
 VECTOR = np.ones(2, np.float32)

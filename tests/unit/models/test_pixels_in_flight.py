@@ -27,7 +27,7 @@ def test_inspecting_waits_for_what_is_being_decoded() -> None:
 def test_an_encoder_shares_the_bound_with_everything_else_in_the_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("models.encoder._PATIENCE_S", 0.0)
+    monkeypatch.setattr("models.images.PATIENCE_S", 0.0)
     encoder = load(EncoderConfig(name="fake", family="fake", limits=LIMITS))
     with decoding(LARGE, LIMITS), ThreadPoolExecutor(1) as pool, pytest.raises(Overloaded):
         pool.submit(encoder.decode, SMALL).result()

@@ -1,0 +1,403 @@
+"""Decoding of images in processes beside the one that runs a model.
+
+Threads would share one interpreter lock with the model. Decoded pixels come back in shared memory, in slots of the
+size of one model input, so memory is bounded by their number.
+
+A fork server loads the libraries once and forks the workers: PyTorch alone takes 390 MB and 3 s, and a worker that
+is forked shares that memory. The fork server ends when its connection closes, and the kernel ends the workers with
+it. The shared memory has no name. So nothing is left behind, however the model's process ends.
+
+`multiprocessing` is not used for this. Its fork server imports the main module of the parent in each worker, which
+in a replica is Ray's, and its pools fail or lose all tasks when one worker dies.
+"""
+
+import ctypes
+import gc
+import logging
+import mmap
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import InvalidImage, ModelUnavailable, Overloaded, VitrineError
+from core.types import Cropped, ImageInput
+from models.images import PATIENCE_S, no_memory
+
+Pixels = NDArray[np.uint8]
+Decode = Callable[[ImageInput], Pixels]
+"""Turns an image into model input; it is sent by pickle, and may raise anything."""
+LONGEST_S = 60.0
+"""Longest time to decode one image, in seconds; a worker that takes longer is ended."""
+START_S = 120.0
+"""Longest start of the fork server, in seconds."""
+_END_S = 10.0
+_LENGTH = 4
+"""Bytes of the length before a message."""
+_REPLY_BYTES = 2**16
+_PR_SET_PDEATHSIG = 1
+_log = logging.getLogger(__name__)
+
+
+class Slots:
+    """Shared memory for `count` model inputs, of which each comes back when nobody holds its pixels any more."""
+
+    def __init__(self, shape: tuple[int, ...], count: int, file: int | None = None) -> None:
+        """`file` is the file of memory that another process has made; without it, memory is allocated."""
+        self.shape, self.count = shape, count
+        self._bytes = int(np.prod(shape))
+        self.file = os.memfd_create("decoded images") if file is None else file
+        if file is None:
+            os.ftruncate(self.file, count * self._bytes)
+        weakref.finalize(self, os.close, self.file)
+        memory = mmap.mmap(self.file, count * self._bytes)
+        self.rows: Pixels = np.frombuffer(memory, np.uint8).reshape(count, *shape)
+        self._address = self.rows.ctypes.data
+        # Its `put` may be called from a destructor, that of other queues may not.
+        self._free: SimpleQueue[int] = SimpleQueue()
+        for number in range(count):
+            self._free.put(number)
+
+    @property
+    def free(self) -> int:
+        """How many slots can be taken now."""
+        return self._free.qsize()
+
+    def take(self, timeout_s: float) -> "Slot":
+        """Wait for a free slot.
+
+        Raises:
+            Overloaded: none came back in time.
+        """
+        try:
+            return Slot(self, self._free.get(timeout=timeout_s))
+        except Empty:
+            raise Overloaded("too many decoded images wait for the model; try again shortly") from None
+
+    def give_back(self, number: int) -> None:
+        """Let the slot be taken again."""
+        self._free.put(number)
+
+    def place(self, number: int) -> dict[str, Any]:
+        """Describe the memory of a slot by numpy's array interface."""
+        start = self._address + number * self._bytes
+        return {"shape": self.shape, "typestr": "|u1", "data": (start, False), "version": 3}
+
+
+class Slot:
+    """A slot that is taken. Arrays made of it, and their views, keep it; then it goes back by itself."""
+
+    __slots__ = ("__array_interface__", "_slots", "number")
+
+    def __init__(self, slots: Slots, number: int) -> None:
+        self.number, self._slots = number, slots
+        self.__array_interface__ = slots.place(number)
+
+    def __del__(self) -> None:
+        self._slots.give_back(self.number)
+
+
+class DecodeProcesses:
+    """Decodes images in `count` worker processes; at most as many calls may be under way, of any thread."""
+
+    def __init__(self, decode: Decode, slots: Slots, count: int, longest_s: float = LONGEST_S) -> None:
+        """Start the processes; a worker that decodes an image for longer than `longest_s` is ended.
+
+        Raises:
+            ModelUnavailable: they do not start.
+        """
+        self._server = _Server(decode, slots, longest_s)
+        self._slots, self.count = slots, count
+        self._idle: SimpleQueue[socket.socket | None] = SimpleQueue()
+        """Workers that nobody uses; None in place of one that could not be had."""
+        for _ in range(count):
+            self._idle.put(self._server.fork())
+        self._end = weakref.finalize(self, _end, self._server, self._idle)
+
+    def close(self) -> None:
+        """End the processes, whatever they do; this happens too when nobody has this object any more."""
+        self._end()
+
+    def decode(self, images: Sequence[ImageInput]) -> list[Pixels | Exception]:
+        """Decode images one after the other in one worker: the pixels or an error of each, in order.
+
+        Where the worker dies, each image is tried once more, and alone.
+        """
+        outcomes = self._run(images)
+        if not isinstance(outcomes, int):
+            return outcomes
+        if len(images) == 1 and outcomes == -signal.SIGALRM:
+            return [_fatal(outcomes)]
+        alone = [self._run([image]) for image in images]
+        return [_fatal(each) if isinstance(each, int) else each[0] for each in alone]
+
+    def _run(self, images: Sequence[ImageInput]) -> list[Pixels | Exception] | int:
+        """Return the outcome of each image, or the exit status of a worker that has died."""
+        worker = self._idle.get()
+        try:
+            if worker is None:
+                worker = self._server.fork()
+            slots = [self._slots.take(PATIENCE_S) for _ in images]
+            reply = _ask(worker, slots, images)
+            if isinstance(reply, int):
+                worker = worker.close()
+                return reply
+            return [
+                np.asarray(slot) if each is None else each for slot, each in zip(slots, reply, strict=True)
+            ]
+        except Exception as error:
+            return [error] * len(images)
+        finally:
+            self._idle.put(worker)
+
+
+def _end(server: "_Server", idle: "SimpleQueue[socket.socket | None]") -> None:
+    server.close()
+    with suppress(Empty):
+        while True:
+            if worker := idle.get_nowait():
+                worker.close()
+
+
+def _ask(
+    worker: socket.socket, slots: Sequence[Slot], images: Sequence[ImageInput]
+) -> list[Exception | None] | int:
+    """Have a worker decode images into slots: None or an error of each, or the exit status of the worker."""
+    files = [image if isinstance(image, bytes) else image.data for image in images]
+    boxes = [None if isinstance(image, bytes) else image.box for image in images]
+    task = pickle.dumps(
+        [(slot.number, len(data), box) for slot, data, box in zip(slots, files, boxes, strict=True)]
+    )
+    # Where it has ended, the reason can be read all the same.
+    with suppress(OSError):
+        # Megabytes of files are not copied into one message: that would hold the interpreter's lock.
+        _send(worker, [len(task).to_bytes(_LENGTH), task, *files])
+    try:
+        # One call as a rule: each one waits for the lock of the interpreter.
+        reply = worker.recv(_REPLY_BYTES)
+        while len(reply) < _LENGTH or len(reply) < _LENGTH + int.from_bytes(reply[:_LENGTH]):
+            if not (part := worker.recv(_REPLY_BYTES)):
+                raise EOFError
+            reply += part
+    except (EOFError, OSError):
+        # The fork server has ended, and its workers with it.
+        return -signal.SIGKILL
+    found: list[Exception | None] | int = pickle.loads(reply[_LENGTH:])
+    return [None] * len(images) if found == [] else found
+
+
+def _send(to: socket.socket, parts: Sequence[bytes]) -> None:
+    sent = to.sendmsg(parts)
+    for part in parts:
+        # A signal may have come in between.
+        if sent < len(part):
+            to.sendall(memoryview(part)[sent:])
+        sent = max(0, sent - len(part))
+
+
+class _Server:
+    """The fork server, started again when it has died."""
+
+    def __init__(self, decode: Decode, slots: Slots, longest_s: float) -> None:
+        self._decode, self._slots, self._longest_s = decode, slots, longest_s
+        self._lock, self._is_closed = threading.Lock(), False
+        self._start()
+
+    def fork(self) -> socket.socket:
+        """Return the connection to a new worker.
+
+        Raises:
+            ModelUnavailable: the fork server does not start.
+        """
+        ours, theirs = socket.socketpair()
+        with ours, theirs, self._lock:
+            try:
+                socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+            except OSError:
+                self._stop()
+                self._start()
+                socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+            return ours.dup()
+
+    def close(self) -> None:
+        """End the fork server and its workers for good."""
+        with self._lock:
+            self._is_closed = True
+            self._stop()
+
+    def _start(self) -> None:
+        if self._is_closed:
+            raise ModelUnavailable("this replica ends")
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            files = (theirs.fileno(), self._slots.file)
+            process = subprocess.Popen(
+                [sys.executable, "-c", f"from {__name__} import serve; serve{files}"],
+                pass_fds=files,
+                stdin=subprocess.DEVNULL,
+                # A worker uses one core, and never the GPU.
+                env=os.environ
+                | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "CUDA_VISIBLE_DEVICES": ""}
+                | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        self._stop = partial(_stop, self._control, process)
+        self._control.settimeout(START_S)
+        try:
+            job = (self._decode, self._slots.shape, self._slots.count, self._longest_s)
+            self._control.sendall(pickle.dumps(job))
+            ready = self._control.recv(1)
+        except OSError:
+            ready = b""
+        if not ready:
+            self._stop()
+            raise ModelUnavailable("the processes that decode images do not start; the log holds the reason")
+        self._control.settimeout(None)
+
+
+def _stop(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    control.close()
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _fatal(status: int) -> Exception:
+    """Return the error of an image that ended its worker."""
+    name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    _log.error("an image ended the process that decoded it (%s)", name)
+    if status == -signal.SIGKILL:
+        # As the kernel does where memory is short.
+        return no_memory()
+    if status == -signal.SIGALRM:
+        return InvalidImage("the image takes too long to decode; save it anew, and smaller")
+    return InvalidImage(f"the image is damaged: it ends the process that decodes it ({name})")
+
+
+def serve(control: int, memory: int) -> NoReturn:
+    """Fork workers in a process of its own until the connection is closed; never returns."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=control)
+    try:
+        with connection.makefile("rb") as stream:
+            decode, shape, count, longest_s = pickle.load(stream)
+        _serve(connection, _Job(decode, Slots(shape, count, memory), longest_s))
+    except EOFError:
+        pass
+    except Exception:
+        traceback.print_exc()
+    # The kernel ends the workers. Nothing is to be tidied up that could wait for them.
+    os._exit(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    decode: Decode
+    slots: Slots
+    longest_s: float
+
+
+def _serve(control: socket.socket, job: _Job) -> None:
+    # Objects that are alive now stay on pages that the workers share.
+    gc.collect()
+    gc.freeze()
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
+    signal.set_wakeup_fd(wake)
+    workers: dict[int, socket.socket] = {}
+    control.send(b"+")
+    while True:
+        ready, _, _ = select.select([control, woken], [], [])
+        if woken in ready:
+            os.read(woken, 1024)
+            _reap(workers)
+        if control in ready:
+            message, files, _, _ = socket.recv_fds(control, 1, 1)
+            if not message:
+                raise EOFError
+            worker, server = socket.socket(fileno=files[0]), os.getpid()
+            if not (pid := os.fork()):
+                for each in (control, *workers.values()):
+                    each.close()
+                _work(worker, server, job)
+            workers[pid] = worker
+
+
+def _reap(workers: dict[int, socket.socket]) -> None:
+    """Tell the other side of each worker that has ended how it did."""
+    with suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = ended
+            with workers.pop(pid) as worker, suppress(OSError):
+                _reply(worker, os.waitstatus_to_exitcode(status))
+
+
+def _reply(to: socket.socket, reply: object) -> None:
+    message = pickle.dumps(reply)
+    to.sendall(len(message).to_bytes(_LENGTH) + message)
+
+
+def _work(connection: socket.socket, server: int, job: _Job) -> NoReturn:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The server may have ended before the kernel was asked.
+    with suppress(EOFError, OSError), connection.makefile("rb") as stream:
+        while os.getppid() == server:
+            task = pickle.loads(_read(stream, int.from_bytes(_read(stream, _LENGTH))))
+            images = [(number, _read(stream, length), box) for number, length, box in task]
+            errors = list[Exception | None]()
+            for number, data, box in images:
+                image = data if box is None else Cropped(data, box)
+                # The default action of the signal ends the process, also in the midst of a library's C code.
+                signal.setitimer(signal.ITIMER_REAL, job.longest_s)
+                errors.append(_decode_into(job.slots.rows[number], job.decode, image))
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            _reply(connection, errors if any(errors) else [])
+    os._exit(0)
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def _decode_into(row: Pixels, decode: Decode, image: ImageInput) -> Exception | None:
+    try:
+        pixels = decode(image)
+        if pixels.shape != row.shape or pixels.dtype != row.dtype:
+            raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, not {row.dtype} {row.shape}")
+        row[:] = pixels
+    except Exception as error:
+        return _portable(error)
+    return None
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that another process can load, with its traceback where that will be logged."""
+    note = "" if isinstance(error, VitrineError) else traceback.format_exc()
+    try:
+        copied: Exception = pickle.loads(pickle.dumps(error))
+    except Exception:
+        copied = RuntimeError(f"{type(error).__name__}: {error}")
+    if note:
+        copied.add_note(note)
+    return copied
