@@ -14,11 +14,11 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,36 @@ Pixels = NDArray[np.uint8]
 """Image as model input: uint8, (3, height, width), RGB; the same shape for every image."""
 
 
+@dataclass(frozen=True, slots=True)
+class ImageDecoder:
+    """Turns image files into the input of one model, on the CPU; another process can have it without the model."""
+
+    model: str
+    limits: ImageLimits
+    draft_target: int | None
+    preprocess: Callable[[Decoded], Pixels]
+    read_jpeg: ReadJpeg | None = None
+
+    def decode(self, image: ImageInput) -> Pixels:
+        """Turn an image file, or the part in its box, into model input.
+
+        Raises:
+            InvalidImage: the bytes do not decode.
+            InputTooLarge: bytes or pixels exceed the limits.
+            Internal: the file is sound, and the code that prepares it for the model fails on it.
+            Overloaded: too many pixels are in flight in this process, or there is no memory left.
+        """
+        data, box = (image.data, image.box) if isinstance(image, Cropped) else (image, None)
+        until = time.monotonic() + _PATIENCE_S
+        try:
+            with decoding(data, self.limits, self.draft_target, box, until, self.read_jpeg) as decoded:
+                return self.preprocess(decoded)
+        except MemoryError:
+            raise no_memory() from None
+        except Exception as error:
+            raise expected(error, f"preparing an image for {self.model}") from None
+
+
 class Encoder(ABC):
     """A loaded model. `decode` may run in many threads; all else runs in one thread at a time.
 
@@ -132,34 +162,30 @@ class Encoder(ABC):
         """Caption uint8 (n, 3, height, width), a text an image."""
         raise NotImplementedError(f"{type(self).__name__} has no language model")
 
-    def decode(self, image: ImageInput) -> Pixels:
-        """Turn an image file, or the part in its box, into model input, on the CPU.
-
-        Raises:
-            InvalidImage: the bytes do not decode.
-            InputTooLarge: bytes or pixels exceed the limits.
-            Internal: the file is sound, and the code that prepares it for the model fails on it.
-            Overloaded: too many pixels are in flight in this process, or there is no memory left.
-        """
-        data, box = (image.data, image.box) if isinstance(image, Cropped) else (image, None)
-        until = time.monotonic() + _PATIENCE_S
-        try:
-            with decoding(data, self._limits, self._draft_target, box, until, self._read_jpeg) as decoded:
-                return self.preprocess(decoded)
-        except MemoryError:
-            raise no_memory() from None
-        except Exception as error:
-            raise expected(error, f"preparing an image for {self.info.name}") from None
-
-    def encode_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
-        """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors."""
-        return (
-            answer_each(
-                self._embed_images, images, partial(self._runs, lambda: self.forward(self._sample()[None]))
-            )
-            if images
-            else []
+    @property
+    def decoder(self) -> ImageDecoder:
+        """The decoding of this model's images, apart from the model."""
+        return ImageDecoder(
+            self.info.name, self._limits, self._draft_target, self.preparation(), self._read_jpeg
         )
+
+    def preparation(self) -> Callable[[Decoded], Pixels]:
+        """Return `preprocess` as a function for other processes; a family whose model is large leaves it out."""
+        return self.preprocess
+
+    def decode(self, image: ImageInput) -> Pixels:
+        """Turn an image file, or the part in its box, into model input, on the CPU; `ImageDecoder` says how."""
+        return self.decoder.decode(image)
+
+    def encode_images(self, images: Sequence[Pixels] | Pixels) -> list[Vector | VitrineError]:
+        """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors.
+
+        An array (n, 3, height, width) is taken as it is, which saves a copy; it may be read-only.
+        """
+        if not len(images):
+            return []
+        runs = partial(self._runs, lambda: self.forward(self._sample()[None]))
+        return answer_each(self._embed_images, cast("Sequence[Pixels]", images), runs)
 
     def encode_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         """Embed texts, in order: float32 unit vectors of shape (dimension,), or errors.
@@ -220,8 +246,8 @@ class Encoder(ABC):
             return False
         return True
 
-    def _embed_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
-        return _unit(self.forward(np.stack(images)))
+    def _embed_images(self, images: Sequence[Pixels] | Pixels) -> list[Vector | VitrineError]:
+        return _unit(self.forward(images if isinstance(images, np.ndarray) else np.stack(images)))
 
     def _embed_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         return _unit(self.forward_texts(texts))

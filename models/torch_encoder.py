@@ -1,7 +1,9 @@
 """Encoder of torch modules: placement, batches that fit the device, compilation."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +19,9 @@ from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels, fingerprint
 from models.images import DRAFT_MARGIN, Decoded
 from models.preprocessing import Preprocessing, read_jpeg
+
+# The pixels of a bulk build lie in Ray's shared memory, which is read-only; nothing here writes to a batch.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
 """Dtype of activations by precision; with int8 only the large matrices are 8 bit."""
@@ -176,8 +181,11 @@ class TorchEncoder(Encoder):
 
     def preprocess(self, image: Decoded) -> Pixels:
         """Resize and crop an image as the checkpoint was trained."""
-        pixels = image.image if image.pixels is None else image.pixels
-        return self._preprocessing.apply(pixels, (image.height, image.width))
+        return _prepare(self._preprocessing, image)
+
+    def preparation(self) -> Callable[[Decoded], Pixels]:
+        """Return `preprocess` as a function for other processes, without the model."""
+        return partial(_prepare, self._preprocessing)
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run uint8 (n, 3, h, w) through the image tower; float32 (n, dimension), not normalized.
@@ -241,6 +249,11 @@ class TorchEncoder(Encoder):
         # Batches are padded to these sizes, so a smaller batch takes less memory only from one of them to the next.
         self._batches = DeviceBatches(self.info.name, self._graph_sizes)
         self._image = torch.compile(self._image, mode="reduce-overhead", dynamic=False)
+
+
+def _prepare(preprocessing: Preprocessing, image: Decoded) -> Pixels:
+    pixels = image.image if image.pixels is None else image.pixels
+    return preprocessing.apply(pixels, (image.height, image.width))
 
 
 def _halves(size: int) -> tuple[int, ...]:

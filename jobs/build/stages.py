@@ -1,0 +1,195 @@
+"""The three stages of a build with `decode_actors`, each a pool of actors of Ray Data.
+
+Decoding takes CPUs of any node. Encoding takes the GPU, and little of a CPU beside it. Writing is apart because the
+ledger and the store cost 0.23 ms of processor time an image (1024 dimensions), more than all else that the model's
+process does. Rows are images, so memory is bounded by Ray Data: a stage pauses while its blocks wait.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+import pyarrow as pa
+
+from catalog.opening import open_catalog
+from core.concurrency import batched, batched_by_bytes
+from core.errors import Internal, InvalidInput, NotFound, Unavailable, VitrineError, expected
+from core.index_rows import Failure, IndexRows
+from core.indexing import IndexState
+from core.telemetry import answering
+from core.types import IndexItem, Vector, VectorRow
+from jobs.build.blocks import ImageRow, decoded_table, encoded_rows, encoded_table, pixel_groups
+from jobs.build.file_import import StagedRows
+from jobs.build.shard_indexer import READ_BATCHES, ShardWork
+from jobs.build.shards import ShardDone
+from milvus.store import MilvusStore
+from models.encoder import ImageDecoder
+
+_READERS = 16
+"""Files that one process reads at once: an object store takes as long for one as for many."""
+_AHEAD = 2
+"""Batches that are read and decoded while one is handed on."""
+_PERMANENT = (InvalidInput, Internal, NotFound)
+"""Errors that put an image into quarantine; after any other it has to wait."""
+
+_Answer = tuple[IndexItem, ImageRow]
+
+
+class DecodeStage:
+    """Reads and decodes the missing images of shards, and adds the vectors of those that the store knows."""
+
+    def __init__(self, work: ShardWork, decoder: ImageDecoder, threads: int) -> None:
+        self._work, self._decoder = work, decoder
+        self._catalog = open_catalog(work.catalog)
+        self._rows = IndexRows(MilvusStore(work.milvus), self._catalog.ledger)
+        self._readers = ThreadPoolExecutor(_READERS, "read")
+        self._decoders = ThreadPoolExecutor(threads, "decode")
+
+    def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
+        """Yield what is missing in the shards `first`, `beyond`, batch by batch."""
+        for shard in shards.to_pylist():
+            began = time.time()
+            try:
+                for rows in self._rows_of(shard["first"], shard["beyond"]):
+                    yield decoded_table(began, rows)
+            except (Unavailable, NotFound) as error:
+                # The rest of the shard is left to the next pass.
+                yield decoded_table(began, [ImageRow(None, error=error)])
+
+    def _rows_of(self, first: str, beyond: str) -> Iterator[list[ImageRow]]:
+        under_way: deque[list[Future[ImageRow]]] = deque()
+        for known, batch in self._batches(first, beyond):
+            if known:
+                yield known
+            files = [self._readers.submit(self._catalog.blobs.get, item.sha256) for item in batch]
+            under_way.append(
+                [
+                    self._decoders.submit(self._decode, item, file)
+                    for item, file in zip(batch, files, strict=True)
+                ]
+            )
+            if len(under_way) > _AHEAD:
+                yield [image.result() for image in under_way.popleft()]
+        for images in under_way:
+            yield [image.result() for image in images]
+
+    def _batches(self, first: str, beyond: str) -> Iterator[tuple[list[ImageRow], list[IndexItem]]]:
+        """Yield images whose vectors are stored elsewhere, and a batch of others."""
+        info, ledger, size = self._work.info, self._catalog.ledger, self._work.batch_size
+        self._rows.prepare(info)
+        while items := ledger.missing(info.collection, size * READ_BATCHES, within=(first, beyond)):
+            held = self._rows.copies(info, [item.image_id for item in items])
+            known = [ImageRow(item, vector=held[item.image_id]) for item in items if item.image_id in held]
+            if known:
+                yield known, []
+            unknown = [item for item in items if item.image_id not in held]
+            for batch in batched_by_bytes(unknown, lambda item: item.bytes, size):
+                yield [], batch
+            # As in the one stage: what could not be done now is left to the next pass.
+            first = f"{items[-1].image_id}0"
+
+    def _decode(self, item: IndexItem, file: Future[bytes]) -> ImageRow:
+        with answering(self._work.request_id):
+            try:
+                return ImageRow(item, pixels=self._decoder.decode(file.result()))
+            except VitrineError as error:
+                return ImageRow(item, error=error)
+
+
+class EncodeStage:
+    """Holds the model. Several blocks may be in hand, so that the model never waits for the next one."""
+
+    def __init__(self, work: ShardWork) -> None:
+        """Load the model.
+
+        Raises:
+            ConfigError: it is another version than the build is for.
+        """
+        self._work = work
+        # The thread that loads the model runs it too: graphs that it records belong to a thread.
+        self._model = ThreadPoolExecutor(1, "model")
+        self._encoder = self._model.submit(work.load_encoder).result()
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        """Replace pixels by vectors.
+
+        Raises:
+            Internal: the model fails in a way that is no image's fault.
+        """
+        batches = images.to_batches(max_chunksize=self._work.batch_size)
+        encoding = [(batch, self._model.submit(self._encode, batch)) for batch in batches]
+        return pa.concat_tables([encoded_table(batch, answers.result()) for batch, answers in encoding])
+
+    def _encode(self, batch: pa.RecordBatch) -> dict[int, Vector | VitrineError]:
+        answers: dict[int, Vector | VitrineError] = {}
+        with answering(self._work.request_id):
+            try:
+                for rows, pixels in pixel_groups(batch):
+                    answers |= zip(rows, self._encoder.encode_images(pixels), strict=True)
+            except Exception as error:
+                raise expected(error, "encoding images") from error
+        return answers
+
+
+class WriteStage:
+    """Writes vectors into the store and the ledger, or into files that Milvus imports."""
+
+    def __init__(self, work: ShardWork) -> None:
+        self._work = work
+        self._catalog = open_catalog(work.catalog)
+        self._store = MilvusStore(work.milvus)
+        self._upserting = IndexRows(self._store, self._catalog.ledger)
+        self._writers = ThreadPoolExecutor(work.batches_in_flight, "write")
+
+    def __call__(self, encoded: pa.Table) -> pa.Table:
+        """Write a block; returns its counts and times, in one row as those of a shard."""
+        done = ShardDone(began=min(encoded["began"].to_pylist(), default=time.time()))
+        if self._work.files is None:
+            self._write_all(self._upserting, encoded, done)
+        else:
+            with self._work.row_file() as file:
+                self._write_all(StagedRows(self._store, self._catalog.ledger, file), encoded, done)
+                self._work.hand_in(file, self._work.files, done)
+        return pa.Table.from_pylist([done.row()])
+
+    def _write_all(self, rows: IndexRows, encoded: pa.Table, done: ShardDone) -> None:
+        answered = [row for batch in encoded.to_batches() for row in encoded_rows(batch)]
+        images = [(row.item, row) for row in answered if row.item is not None]
+        done.counts["pending"] += len(answered) - len(images)
+        states: dict[str, IndexState] = {}
+        for written in self._writers.map(partial(self._write, rows), batched(images, self._work.batch_size)):
+            states |= written
+        # All at once: while the first block was written, the next ones were decoded.
+        done.add(states)
+
+    def _write(self, rows: IndexRows, images: Sequence[_Answer]) -> dict[str, IndexState]:
+        with answering(self._work.request_id):
+            try:
+                return self._settle(rows, images)
+            except (Unavailable, NotFound):
+                return {item.image_id: "pending" for item, _ in images}
+
+    def _settle(self, rows: IndexRows, images: Sequence[_Answer]) -> dict[str, IndexState]:
+        info, ledger = self._work.info, self._catalog.ledger
+        states: dict[str, IndexState] = {item.image_id: "pending" for item, _ in images}
+        vectors = [VectorRow(item, row.vector) for item, row in images if row.vector is not None]
+        failures: list[Failure] = [
+            (item, row.error) for item, row in images if isinstance(row.error, _PERMANENT)
+        ]
+        rows.prepare(info)
+        ledger.open(info.collection, [row.item for row in vectors] + [item for item, _ in failures])
+        failures += rows.upsert(info, vectors)
+        ledger.fail(info.collection, failures)
+        states |= {item.image_id: "failed" for item, _ in failures}
+        written = [row.item for row in vectors if states[row.item.image_id] != "failed"]
+        settled = rows.settle({info.collection: written})
+        for item in written:
+            match settled.get((info.collection, item.key)):
+                case "settled":
+                    states[item.image_id] = "indexed"
+                case "obsolete":
+                    # It is deleted, or missing in a newer revision.
+                    del states[item.image_id]
+        return states
