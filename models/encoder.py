@@ -10,11 +10,10 @@ import json
 import logging
 import platform
 import re
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -32,9 +31,9 @@ from core.errors import (
     VitrineError,
     expected,
 )
-from core.types import Captioned, Cropped, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
+from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
 from models.config import EncoderConfig
-from models.images import Decoded, ImageLimits, ReadJpeg, decoding, no_memory
+from models.images import Decoded, ImageLimits, Preprocess, ReadJpeg, decode_image, not_prepared
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -42,8 +41,6 @@ _log = logging.getLogger(__name__)
 _GRAY = 128
 _TEXT = "an image"
 _SMALLEST_NORM = 1e-12
-_PATIENCE_S = 30.0
-"""Longest wait of an image for those that are decoded before it, in seconds."""
 T = TypeVar("T")
 
 
@@ -81,36 +78,6 @@ def answer_each(
 
 Pixels = NDArray[np.uint8]
 """Image as model input: uint8, (3, height, width), RGB; the same shape for every image."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageDecoder:
-    """Turns image files into the input of one model, on the CPU; another process can have it without the model."""
-
-    model: str
-    limits: ImageLimits
-    draft_target: int | None
-    preprocess: Callable[[Decoded], Pixels]
-    read_jpeg: ReadJpeg | None = None
-
-    def decode(self, image: ImageInput) -> Pixels:
-        """Turn an image file, or the part in its box, into model input.
-
-        Raises:
-            InvalidImage: the bytes do not decode.
-            InputTooLarge: bytes or pixels exceed the limits.
-            Internal: the file is sound, and the code that prepares it for the model fails on it.
-            Overloaded: too many pixels are in flight in this process, or there is no memory left.
-        """
-        data, box = (image.data, image.box) if isinstance(image, Cropped) else (image, None)
-        until = time.monotonic() + _PATIENCE_S
-        try:
-            with decoding(data, self.limits, self.draft_target, box, until, self.read_jpeg) as decoded:
-                return self.preprocess(decoded)
-        except MemoryError:
-            raise no_memory() from None
-        except Exception as error:
-            raise expected(error, f"preparing an image for {self.model}") from None
 
 
 class Encoder(ABC):
@@ -162,20 +129,27 @@ class Encoder(ABC):
         """Caption uint8 (n, 3, height, width), a text an image."""
         raise NotImplementedError(f"{type(self).__name__} has no language model")
 
-    @property
-    def decoder(self) -> ImageDecoder:
-        """The decoding of this model's images, apart from the model."""
-        return ImageDecoder(
-            self.info.name, self._limits, self._draft_target, self.preparation(), self._read_jpeg
-        )
-
-    def preparation(self) -> Callable[[Decoded], Pixels]:
-        """Return `preprocess` as a function for other processes; a family whose model is large leaves it out."""
-        return self.preprocess
-
     def decode(self, image: ImageInput) -> Pixels:
-        """Turn an image file, or the part in its box, into model input, on the CPU; `ImageDecoder` says how."""
-        return self.decoder.decode(image)
+        """Turn an image file, or the part in its box, into model input, on the CPU.
+
+        Raises:
+            InvalidImage: the bytes do not decode.
+            InputTooLarge: bytes or pixels exceed the limits.
+            Internal: the file is sound, and the code that prepares it for the model fails on it.
+            Overloaded: too many pixels are in flight in this process, or there is no memory left.
+        """
+        try:
+            return self._decoder(self.preprocess)(image)
+        except Exception as error:
+            raise not_prepared(error, self.info.name) from None
+
+    def decoder(self) -> Callable[[ImageInput], Pixels]:
+        """Return what `decode` does, for another process: it can be pickled, and raises errors as they are."""
+        return self._decoder(self.preprocessor())
+
+    def preprocessor(self) -> Preprocess:
+        """Return what `preprocess` does; a family whose model cannot be pickled leaves the model out."""
+        return self.preprocess
 
     def encode_images(self, images: Sequence[Pixels] | Pixels) -> list[Vector | VitrineError]:
         """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors.
@@ -231,6 +205,10 @@ class Encoder(ABC):
                 raise answer
         if self.info.captions is not None:
             self.write(self._sample()[None])
+
+    def _decoder(self, preprocess: Preprocess) -> Callable[[ImageInput], Pixels]:
+        settings: dict[str, Any] = {"target": self._draft_target, "read_jpeg": self._read_jpeg}
+        return partial(decode_image, preprocess=preprocess, limits=self._limits, **settings)
 
     def _sample(self) -> Pixels:
         # Gray with one bright half: a flat image has a vector of zero norm in some families.

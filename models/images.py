@@ -3,6 +3,7 @@
 The ingress loads this module, so it imports no model library.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from pydantic import Field
 
 from core.concurrency import WeightedSemaphore
 from core.config import Config
-from core.errors import InputTooLarge, InvalidImage, Overloaded, VitrineError
-from core.types import Box
+from core.errors import InputTooLarge, InvalidImage, Overloaded, VitrineError, expected
+from core.types import Box, Cropped, ImageInput
 from models.colors import is_srgb, to_srgb
 from models.lenient import open_image, with_end
 
@@ -73,6 +74,10 @@ class Decoded:
 
 ReadJpeg = Callable[[bytes], NDArray[np.uint8]]
 """Decodes a JPEG file to RGB, (height, width, 3); raises anything where it cannot."""
+Preprocess = Callable[[Decoded], NDArray[np.uint8]]
+"""Resizes and crops an image as the checkpoint was trained: uint8 (3, height, width)."""
+PATIENCE_S = 30.0
+"""Longest wait of an image for those that are decoded before it, in seconds."""
 
 
 def crop(decoded: Decoded, box: Box) -> Decoded:
@@ -166,6 +171,24 @@ def decoding(
             yield decoded
         finally:
             decoded.image.close()
+
+
+def decode_image(
+    image: ImageInput,
+    *,
+    preprocess: Preprocess,
+    limits: ImageLimits,
+    target: int | None = None,
+    read_jpeg: ReadJpeg | None = None,
+) -> NDArray[np.uint8]:
+    """Turn an image file, or the part in its box, into model input; `target` and `read_jpeg` as in `decoding`.
+
+    Raises:
+        Exception: what `decoding` raises, and anything else where `preprocess` meets a bug.
+    """
+    data, box = (image.data, image.box) if isinstance(image, Cropped) else (image, None)
+    with decoding(data, limits, target, box, time.monotonic() + PATIENCE_S, read_jpeg) as decoded:
+        return preprocess(decoded)
 
 
 def _read_plain(
@@ -281,6 +304,13 @@ def _load(image: Image.Image) -> None:
         lack = _damaged(error)
     # Without the cause: its traceback holds the decoder and the pixels.
     raise lack
+
+
+def not_prepared(error: Exception, model: str) -> VitrineError:
+    """Return the error of an image for what `decode_image` raised; a bug is logged and becomes Internal."""
+    return (
+        no_memory() if isinstance(error, MemoryError) else expected(error, f"preparing an image for {model}")
+    )
 
 
 def no_memory() -> Overloaded:

@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import InterpolationMode
 
 from models.encoder import Pixels
+from models.images import Decoded
 
 Rgb = tuple[float, float, float]
 Size = tuple[int, int]
@@ -91,6 +92,11 @@ class Preprocessing:
         pixels = torch.from_numpy(array).permute(2, 0, 1)
         resized = self._resize(pixels, span, (height, width))
         return np.ascontiguousarray(self._center(resized).numpy())
+
+    def apply_to(self, image: Decoded) -> Pixels:
+        """Resize and crop a decoded image as `apply` does."""
+        pixels = image.image if image.pixels is None else image.pixels
+        return self.apply(pixels, (image.height, image.width))
 
     def normalize(self, batch: Tensor, dtype: torch.dtype) -> Tensor:
         """Turn uint8 (n, 3, h, w) into the model's values of the same shape, in float32, then `dtype`."""

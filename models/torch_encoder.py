@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +16,7 @@ from core.types import EncoderInfo
 from models.colors import COLORS
 from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels, fingerprint
-from models.images import DRAFT_MARGIN, Decoded
+from models.images import DRAFT_MARGIN, Decoded, Preprocess
 from models.preprocessing import Preprocessing, read_jpeg
 
 # The pixels of a bulk build lie in Ray's shared memory, which is read-only; nothing here writes to a batch.
@@ -181,11 +180,11 @@ class TorchEncoder(Encoder):
 
     def preprocess(self, image: Decoded) -> Pixels:
         """Resize and crop an image as the checkpoint was trained."""
-        return _prepare(self._preprocessing, image)
+        return self._preprocessing.apply_to(image)
 
-    def preparation(self) -> Callable[[Decoded], Pixels]:
-        """Return `preprocess` as a function for other processes, without the model."""
-        return partial(_prepare, self._preprocessing)
+    def preprocessor(self) -> Preprocess:
+        """Return what `preprocess` does, without the model."""
+        return self._preprocessing.apply_to
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run uint8 (n, 3, h, w) through the image tower; float32 (n, dimension), not normalized.
@@ -249,11 +248,6 @@ class TorchEncoder(Encoder):
         # Batches are padded to these sizes, so a smaller batch takes less memory only from one of them to the next.
         self._batches = DeviceBatches(self.info.name, self._graph_sizes)
         self._image = torch.compile(self._image, mode="reduce-overhead", dynamic=False)
-
-
-def _prepare(preprocessing: Preprocessing, image: Decoded) -> Pixels:
-    pixels = image.image if image.pixels is None else image.pixels
-    return preprocessing.apply(pixels, (image.height, image.width))
 
 
 def _halves(size: int) -> tuple[int, ...]:

@@ -15,14 +15,14 @@ from core.telemetry import current_request_id
 from core.types import EncoderInfo
 from jobs.build.file_import import FileImports, Staging
 from jobs.build.passes import DecodePool, Passes
-from jobs.build.shard_indexer import Load, ShardWork
+from jobs.build.shard_indexer import Decode, Load, ShardWork
 from jobs.runner.cluster import run_task
 from jobs.runner.context import JobContext, JobRun
 from jobs.runner.settings import EncoderSettings, Settings
 from milvus.bulk_import import MilvusImports
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import ImageDecoder, load_encoder
+from models.encoder import load_encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def complete(
     share: float = 1.0,
     load: Load = load_encoder,
     files: FileImportConfig | None = None,
-    decoder: ImageDecoder | None = None,
+    decoder: Decode | None = None,
 ) -> BuildResult:
     """Do the work of `build_collection` for a known version, without a claim; same errors.
 
@@ -142,15 +142,15 @@ def describe(encoder: EncoderSettings, settings: Settings, load: Load = load_enc
     return _describe(encoder, settings, load)[0]
 
 
-def _describe(encoder: EncoderSettings, settings: Settings, load: Load) -> tuple[EncoderInfo, ImageDecoder]:
+def _describe(encoder: EncoderSettings, settings: Settings, load: Load) -> tuple[EncoderInfo, Decode]:
     """Load the model as `describe` does; return also how its images are decoded without it."""
     info, decoder = run_task(encoder.resources(settings.bulk), _load_and_describe, encoder.config, load)
     return replace(info, index_schema=settings.milvus.index_schema), decoder
 
 
-def _load_and_describe(config: EncoderConfig, load: Load) -> tuple[EncoderInfo, ImageDecoder]:
+def _load_and_describe(config: EncoderConfig, load: Load) -> tuple[EncoderInfo, Decode]:
     encoder = load(config)
-    return encoder.info, encoder.decoder
+    return encoder.info, encoder.decoder()
 
 
 def build(context: JobContext, args: BuildArgs) -> dict[str, Any]:

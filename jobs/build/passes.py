@@ -16,20 +16,13 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from catalog.ledger import SqlLedger
 from core.config import BulkConfig
 from core.errors import Unavailable
-from jobs.build.shard_indexer import ShardIndexer, ShardWork
+from jobs.build.shard_indexer import Decode, ShardIndexer, ShardWork
 from jobs.build.shards import Shard, Speed, cut
-from jobs.build.stages import DecodeStage, EncodeStage, WriteStage
+from jobs.build.stages import BLOCK_BYTES, CALLS_AT_ONCE, decoded, encoded, pool, written
 from jobs.runner.cluster import own_errors
 from jobs.runner.context import JobRun
-from models.encoder import ImageDecoder
 
-CALLS_AT_ONCE = 2
-"""Shards that one actor has in hand: the next one begins while the last batches of the first are written."""
 _BACKOFF_S = 2.0
-_BLOCK_BYTES = 32 * 2**20
-"""Bytes after which decoded images go to the model: some 200 images of 224 px. Small blocks cost a call each."""
-_BESIDE_GPU_CPUS = _WRITE_CPUS = 0.5
-"""CPUs of a process that feeds a GPU, and of one that writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +30,7 @@ class DecodePool:
     """The processes that decode for a build, and how each decodes."""
 
     actors: int
-    decoder: ImageDecoder
+    decoder: Decode
 
 
 @dataclass
@@ -112,7 +105,8 @@ class Passes:
         return done, pending
 
     def _results(self, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
-        DataContext.get_current().enable_progress_bars = False
+        context = DataContext.get_current()
+        context.enable_progress_bars, context.target_max_block_size = False, BLOCK_BYTES
         # A block a shard: blocks are what the pool's actors take up one by one.
         ranges = ray.data.from_items([asdict(shard) for shard in shards], override_num_blocks=len(shards))
         run = self._in_one_stage if self.decode is None else self._in_stages
@@ -124,38 +118,18 @@ class Passes:
         )
 
     def _in_stages(self, ranges: Dataset, shards: int) -> Dataset:
-        bulk, decode, resources = self.bulk, self.decode, dict(self.resources)
+        bulk, decode = self.bulk, self.decode
         assert decode is not None
-        DataContext.get_current().target_max_block_size = _BLOCK_BYTES
-        if resources["num_gpus"]:
-            resources["num_cpus"] = _BESIDE_GPU_CPUS
-        files = self.work.files
-        decoded = ranges.map_batches(
-            DecodeStage,
-            fn_constructor_args=(self.work, decode.decoder, max(1, round(bulk.cpus_per_decode_actor))),
-            compute=_pool(1, min(decode.actors, shards), calls=1),
-            num_cpus=bulk.cpus_per_decode_actor,
-            **_WHOLE_BLOCKS,
-        )
-        encoded = decoded.map_batches(
-            EncodeStage,
-            fn_constructor_args=(self.work,),
-            compute=self._models(shards),
-            **resources,
-            **_WHOLE_BLOCKS,
-        )
-        return encoded.map_batches(
-            WriteStage,
-            fn_constructor_args=(self.work,),
-            compute=_pool(1, max(1, bulk.max_actors), calls=CALLS_AT_ONCE),
-            num_cpus=_WRITE_CPUS,
-            **_WHOLE_BLOCKS | {"batch_size": files and files.file_images},
-        )
+        # One at first: the others come as the cluster has room beside the models.
+        actors = pool(1, min(decode.actors, shards), calls=1)
+        images = decoded(ranges, self.work, decode.decoder, actors, bulk.cpus_per_decode_actor)
+        vectors = encoded(images, self.work, self._models(shards), self.resources)
+        return written(vectors, self.work, bulk.max_actors)
 
     def _models(self, shards: int) -> ActorPoolStrategy:
         bulk = self.bulk
         most = max(bulk.min_actors, min(bulk.max_actors, shards))
-        return _pool(bulk.min_actors, most, calls=CALLS_AT_ONCE)
+        return pool(bulk.min_actors, most, CALLS_AT_ONCE)
 
     def _report(self, total: int) -> None:
         done = self.indexed + self.failed
@@ -167,16 +141,3 @@ class Passes:
             images_per_s=self.speed.images_per_s,
             eta_s=self.speed.seconds_for(max(total - done, 0)),
         )
-
-
-_WHOLE_BLOCKS = {"batch_size": None, "batch_format": "pyarrow"}
-
-
-def _pool(least: int, most: int, calls: int) -> ActorPoolStrategy:
-    return ActorPoolStrategy(
-        min_size=least,
-        max_size=most,
-        max_concurrent_calls_per_actor=calls,
-        max_tasks_in_flight_per_actor=2 * calls,
-        enable_true_multi_threading=True,
-    )

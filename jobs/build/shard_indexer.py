@@ -19,14 +19,14 @@ from core.errors import ConfigError, Unavailable
 from core.index_rows import IndexRows
 from core.indexing import Indexer
 from core.telemetry import answering
-from core.types import EncoderInfo, IndexItem
+from core.types import EncoderInfo, ImageInput, IndexItem
 from jobs.build.file_import import StagedRows, Staging
 from jobs.build.shards import ShardDone
 from milvus.bulk_import import RowFile
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import Encoder, LocalEncoder
+from models.encoder import Encoder, LocalEncoder, Pixels
 
 READ_BATCHES = 16
 """Batches that one read of the ledger brings."""
@@ -34,6 +34,8 @@ _THREADS = 64
 """Calls that may wait for files, the database and Milvus at once."""
 
 Load = Callable[[EncoderConfig], Encoder]
+Decode = Callable[[ImageInput], Pixels]
+"""Decodes images for a model without it, as `Encoder.decoder` returns."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
+from ray.data import ActorPoolStrategy, Dataset
 
 from catalog.opening import open_catalog
 from core.concurrency import batched, batched_by_bytes
@@ -22,11 +24,18 @@ from core.telemetry import answering
 from core.types import IndexItem, Vector, VectorRow
 from jobs.build.blocks import ImageRow, decoded_table, encoded_rows, encoded_table, pixel_groups
 from jobs.build.file_import import StagedRows
-from jobs.build.shard_indexer import READ_BATCHES, ShardWork
+from jobs.build.shard_indexer import READ_BATCHES, Decode, ShardWork
 from jobs.build.shards import ShardDone
 from milvus.store import MilvusStore
-from models.encoder import ImageDecoder
+from models.images import not_prepared
 
+CALLS_AT_ONCE = 2
+"""Blocks that one actor has in hand: the next one begins while the last batches of the first are written."""
+BLOCK_BYTES = 32 * 2**20
+"""Bytes after which decoded images go to the model: some 250 images of 224 px. Smaller blocks cost more calls."""
+_CPUS = 0.5
+"""CPUs of a process that writes, and of one that feeds a GPU."""
+_WHOLE_BLOCKS = {"batch_size": None, "batch_format": "pyarrow"}
 _READERS = 16
 """Files that one process reads at once: an object store takes as long for one as for many."""
 _AHEAD = 2
@@ -40,7 +49,7 @@ _Answer = tuple[IndexItem, ImageRow]
 class DecodeStage:
     """Reads and decodes the missing images of shards, and adds the vectors of those that the store knows."""
 
-    def __init__(self, work: ShardWork, decoder: ImageDecoder, threads: int) -> None:
+    def __init__(self, work: ShardWork, decoder: Decode, threads: int) -> None:
         self._work, self._decoder = work, decoder
         self._catalog = open_catalog(work.catalog)
         self._rows = IndexRows(MilvusStore(work.milvus), self._catalog.ledger)
@@ -93,9 +102,9 @@ class DecodeStage:
     def _decode(self, item: IndexItem, file: Future[bytes]) -> ImageRow:
         with answering(self._work.request_id):
             try:
-                return ImageRow(item, pixels=self._decoder.decode(file.result()))
-            except VitrineError as error:
-                return ImageRow(item, error=error)
+                return ImageRow(item, pixels=self._decoder(file.result()))
+            except Exception as error:
+                return ImageRow(item, error=not_prepared(error, self._work.encoder.name))
 
 
 class EncodeStage:
@@ -193,3 +202,49 @@ class WriteStage:
                     # It is deleted, or missing in a newer revision.
                     del states[item.image_id]
         return states
+
+
+def pool(least: int, most: int, calls: int) -> ActorPoolStrategy:
+    """Return a pool of actors that each have so many calls in hand, and as many more waiting."""
+    return ActorPoolStrategy(
+        min_size=least,
+        max_size=most,
+        max_concurrent_calls_per_actor=calls,
+        max_tasks_in_flight_per_actor=2 * calls,
+        enable_true_multi_threading=True,
+    )
+
+
+def decoded(
+    shards: Dataset, work: ShardWork, decoder: Decode, actors: ActorPoolStrategy, cpus: float
+) -> Dataset:
+    """Decode shards in actors that have so many CPUs and decode in as many threads, on any node."""
+    return shards.map_batches(
+        DecodeStage,
+        fn_constructor_args=(work, decoder, max(1, round(cpus))),
+        compute=actors,
+        num_cpus=cpus,
+        **_WHOLE_BLOCKS,
+    )
+
+
+def encoded(
+    images: Dataset, work: ShardWork, models: ActorPoolStrategy, resources: dict[str, Any]
+) -> Dataset:
+    """Encode decoded images; a model with a GPU takes no more CPUs than its process needs beside it."""
+    cpus = {"num_cpus": _CPUS} if resources["num_gpus"] else {}
+    return images.map_batches(
+        EncodeStage, fn_constructor_args=(work,), compute=models, **resources | cpus | _WHOLE_BLOCKS
+    )
+
+
+def written(vectors: Dataset, work: ShardWork, actors: int) -> Dataset:
+    """Write vectors in at most `actors` processes; returns a row of counts and times a block."""
+    size = {"batch_size": work.files.file_images} if work.files else {}
+    return vectors.map_batches(
+        WriteStage,
+        fn_constructor_args=(work,),
+        compute=pool(1, actors, CALLS_AT_ONCE),
+        num_cpus=_CPUS,
+        **_WHOLE_BLOCKS | size,
+    )

@@ -21,7 +21,7 @@ from catalog.jobs import SqlJobs
 from catalog.opening import Catalog, open_catalog
 from catalog.products import PutProduct
 from core.jobs import Job, Progress
-from jobs.build.passes import CALLS_AT_ONCE
+from jobs.build.stages import CALLS_AT_ONCE
 from milvus.bulk_import import MilvusImports
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore

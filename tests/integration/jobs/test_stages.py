@@ -52,7 +52,7 @@ class Shop:
         return dict(self.store.fetch(self.collection, list(self.store.keys(self.collection))))
 
     def decode(self, **shard: str) -> pa.Table:
-        decoder = self.work.load(self.work.encoder).decoder
+        decoder = self.work.load(self.work.encoder).decoder()
         # As it goes to another process.
         stage = DecodeStage(self.work, pickle.loads(ray.cloudpickle.dumps(decoder)), 2)
         return pa.concat_tables(stage(pa.Table.from_pylist([ALL | shard])))
@@ -148,7 +148,6 @@ def test_a_model_that_fails_on_every_image_ends_the_build_and_loses_none(shop: S
     shop.work = replace(shop.work, load=load_blind)
     with pytest.raises(Internal, match="encoding images failed"):
         shop.build()
-    ShardIndexer(replace(shop.work, load=load_encoder))
     shop.work = replace(shop.work, load=load_encoder)
     assert shop.build()["indexed"] == 3
 
@@ -210,9 +209,9 @@ def test_other_weights_than_the_build_is_for_are_refused(shop: Shop) -> None:
 def test_the_decoder_of_a_large_model_goes_without_the_model() -> None:
     weights = Path(__file__).parents[3] / "demo" / "weights" / "dinov2"
     encoder = load_encoder(EncoderConfig(name="dinov2", family="dinov2", checkpoint=str(weights)))
-    sent = ray.cloudpickle.dumps(encoder.decoder)
+    sent = ray.cloudpickle.dumps(encoder.decoder())
     assert len(sent) < 4096
     data = image((10, 200, 30), (300, 200)).data
-    np.testing.assert_array_equal(pickle.loads(sent).decode(data), encoder.decode(data))
+    np.testing.assert_array_equal(pickle.loads(sent)(data), encoder.decode(data))
     with pytest.raises(InvalidInput):
-        pickle.loads(sent).decode(b"no image")
+        pickle.loads(sent)(b"no image")
