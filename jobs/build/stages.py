@@ -127,6 +127,9 @@ class EncodeStage:
         Raises:
             Internal: the model fails in a way that is no image's fault.
         """
+        if not len(images):
+            # Of a shard in which nothing was missing; Ray's block for it has no columns.
+            return images
         batches = images.to_batches(max_chunksize=self._work.batch_size)
         encoding = [(batch, self._model.submit(self._encode, batch)) for batch in batches]
         return pa.concat_tables([encoded_table(batch, answers.result()) for batch, answers in encoding])
@@ -154,7 +157,7 @@ class WriteStage:
 
     def __call__(self, encoded: pa.Table) -> pa.Table:
         """Write a block; returns its counts and times, in one row as those of a shard."""
-        done = ShardDone(began=min(encoded["began"].to_pylist(), default=time.time()))
+        done = ShardDone(began=min(encoded["began"].to_pylist()) if len(encoded) else time.time())
         if self._work.files is None:
             self._write_all(self._upserting, encoded, done)
         else:

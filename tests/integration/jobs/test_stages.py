@@ -55,7 +55,7 @@ class Shop:
         decoder = self.work.load(self.work.encoder).decoder()
         # As it goes to another process.
         stage = DecodeStage(self.work, pickle.loads(ray.cloudpickle.dumps(decoder)), 2)
-        return pa.concat_tables(stage(pa.Table.from_pylist([ALL | shard])))
+        return pa.concat_tables([*stage(pa.Table.from_pylist([ALL | shard]))] or [pa.table({})])
 
     def build(self, **shard: str) -> dict[str, int]:
         (result,) = WriteStage(self.work)(EncodeStage(self.work)(self.decode(**shard))).to_pylist()
@@ -97,11 +97,9 @@ def test_images_that_cannot_be_read_fail_alone_and_go_into_quarantine(shop: Shop
         (file,) = (shop.folder / "blobs").rglob(sha256)
         file.unlink() if content is None else file.write_bytes(content)
     assert shop.build() == {"indexed": 8, "failed": 2, "pending": 0}
-    reasons = sorted(str(each) for each in shop.catalog.quarantine.page(shop.collection, 10))
-    assert [
-        "the bytes are not an image" in reasons[0] + reasons[1],
-        "there is no image file" in str(reasons),
-    ] == [True, True]
+    reasons = " ".join(str(each) for each in shop.catalog.quarantine.page(shop.collection, 10))
+    assert "the bytes are not an image" in reasons
+    assert "there is no image file" in reasons
     assert shop.build() == {"indexed": 0, "failed": 0, "pending": 0}
 
 
