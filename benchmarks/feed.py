@@ -1,6 +1,6 @@
 """How well models are fed, in bulk builds and in replicas: `python -m benchmarks.feed`.
 
-No GPU is needed: the models only sleep, as long as a GPU would compute. Prints a table with the wanted values and,
+No GPU is needed: the models only wait, as long as a GPU would compute. Prints a table with the wanted values and,
 as its last line, one JSON object. `benchmarks.feed_bulk` and `benchmarks.feed_serving` say what each figure is.
 """
 

@@ -1,6 +1,6 @@
 """What feeding a model costs in a bulk build: `python -m benchmarks.feed_bulk`.
 
-The model only sleeps, as long as a GPU would compute: 5 ms a batch of 64. The stages are those of a build with
+The model only waits, as long as a GPU would compute: 5 ms a batch of 64. The stages are those of a build with
 `decode_actors`, on Ray Data. Prints a table and, as its last line, one JSON object:
 
 - `bulk_ms_an_image`: processor time of the model's process, batch 64, beyond the forward pass.
@@ -51,12 +51,12 @@ SIDE, DIMENSION = 224, 1024
 ROUNDS = 3
 _IMAGES_A_PRODUCT = 10
 _SHARD_IMAGES = 64
-_INFO = EncoderInfo("asleep", "fake", "", "0123456789ab", DIMENSION, ("image",), "fp32", "cpu")
+_INFO = EncoderInfo("waiting", "fake", "", "0123456789ab", DIMENSION, ("image",), "fp32", "cpu")
 _PREPROCESSING = Preprocessing("shortest", (SIDE, SIDE), (SIDE, SIDE), "bicubic", (0, 0, 0), (1, 1, 1))
 
 
-class Asleep(Encoder):
-    """A model that sleeps; a file gets the begin and end of each forward pass, in real and processor time."""
+class WaitingEncoder(Encoder):
+    """A model that only waits; a file gets the begin and end of each forward pass, in real and processor time."""
 
     def __init__(self, log: Path) -> None:
         super().__init__(_INFO, ImageLimits(), SIDE, read_jpeg)
@@ -73,7 +73,7 @@ class Asleep(Encoder):
         return _PREPROCESSING.apply_to
 
     def forward(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Sleep."""
+        """Wait as long as a GPU would compute."""
         began = time.perf_counter(), time.process_time()
         time.sleep(BATCH_S * len(batch) / BATCH)
         self._log.write(np.array([*began, time.perf_counter(), time.process_time()]).tobytes())
@@ -113,11 +113,11 @@ def _cluster() -> Iterator[None]:
 def _work(folder: Path, log: Path) -> ShardWork:
     config = EncoderConfig(name=_INFO.name, family="fake")
     milvus = MilvusConfig(uri=milvus_uri(folder))
-    return ShardWork(catalog_config(folder), milvus, config, _INFO, BATCH, 3, partial(_asleep, log))
+    return ShardWork(catalog_config(folder), milvus, config, _INFO, BATCH, 3, partial(_load, log))
 
 
-def _asleep(log: Path, _config: EncoderConfig) -> Asleep:
-    return Asleep(log)
+def _load(log: Path, _config: EncoderConfig) -> WaitingEncoder:
+    return WaitingEncoder(log)
 
 
 def _feed(folder: Path, blocks: int) -> dict[str, float]:
