@@ -61,48 +61,49 @@ class DecodeStage:
         for shard in shards.to_pylist():
             began = time.time()
             try:
-                for rows in self._rows_of(shard["first"], shard["beyond"]):
+                # As many as the model takes, also where large files are read few at a time.
+                for rows in batched(self._rows_of(shard["first"], shard["beyond"]), self._work.batch_size):
                     yield decoded_table(began, rows)
             except (Unavailable, NotFound) as error:
                 # The rest of the shard is left to the next pass.
                 yield decoded_table(began, [ImageRow(None, error=error)])
 
-    def _rows_of(self, first: str, beyond: str) -> Iterator[list[ImageRow]]:
+    def _rows_of(self, first: str, beyond: str) -> Iterator[ImageRow]:
         under_way: deque[list[Future[ImageRow]]] = deque()
-        for known, batch in self._batches(first, beyond):
-            if known:
-                yield known
-            files = [self._readers.submit(self._catalog.blobs.get, item.sha256) for item in batch]
-            under_way.append(
-                [
-                    self._decoders.submit(self._decode, item, file)
-                    for item, file in zip(batch, files, strict=True)
-                ]
-            )
-            if len(under_way) > _AHEAD:
-                yield [image.result() for image in under_way.popleft()]
-        for images in under_way:
-            yield [image.result() for image in images]
-
-    def _batches(self, first: str, beyond: str) -> Iterator[tuple[list[ImageRow], list[IndexItem]]]:
-        """Yield images whose vectors are stored elsewhere, and a batch of others."""
-        info, ledger, size = self._work.info, self._catalog.ledger, self._work.batch_size
-        self._rows.prepare(info)
-        while items := ledger.missing(info.collection, size * READ_BATCHES, within=(first, beyond)):
-            held = self._rows.copies(info, [item.image_id for item in items])
-            known = [ImageRow(item, vector=held[item.image_id]) for item in items if item.image_id in held]
-            if known:
-                yield known, []
+        for items in self._missing(first, beyond):
+            held = self._rows.copies(self._work.info, [item.image_id for item in items])
+            yield from (ImageRow(item, vector=held[item.image_id]) for item in items if item.image_id in held)
             unknown = [item for item in items if item.image_id not in held]
-            for batch in batched_by_bytes(unknown, lambda item: item.bytes, size):
-                yield [], batch
-            # As in the one stage: what could not be done now is left to the next pass.
+            for batch in batched_by_bytes(unknown, lambda item: item.bytes, self._work.batch_size):
+                read = [(item, self._readers.submit(self._read, item)) for item in batch]
+                under_way.append([self._decoders.submit(self._decode, item, file) for item, file in read])
+                if len(under_way) > _AHEAD:
+                    yield from (image.result() for image in under_way.popleft())
+        for images in under_way:
+            yield from (image.result() for image in images)
+
+    def _missing(self, first: str, beyond: str) -> Iterator[list[IndexItem]]:
+        info, ledger = self._work.info, self._catalog.ledger
+        limit = self._work.batch_size * READ_BATCHES
+        self._rows.prepare(info)
+        while items := ledger.missing(info.collection, limit, within=(first, beyond)):
+            yield items
+            # As in one stage: what could not be done now is left to the next pass.
             first = f"{items[-1].image_id}0"
 
-    def _decode(self, item: IndexItem, file: Future[bytes]) -> ImageRow:
+    def _read(self, item: IndexItem) -> bytes | VitrineError:
+        try:
+            return self._catalog.blobs.get(item.sha256)
+        except VitrineError as error:
+            return error
+
+    def _decode(self, item: IndexItem, read: Future[bytes | VitrineError]) -> ImageRow:
+        data = read.result()
+        if isinstance(data, VitrineError):
+            return ImageRow(item, error=data)
         with answering(self._work.request_id):
             try:
-                return ImageRow(item, pixels=self._decoder(file.result()))
+                return ImageRow(item, pixels=self._decoder(data))
             except Exception as error:
                 return ImageRow(item, error=not_prepared(error, self._work.encoder.name))
 

@@ -103,6 +103,14 @@ def test_images_that_cannot_be_read_fail_alone_and_go_into_quarantine(shop: Shop
     assert shop.build() == {"indexed": 0, "failed": 0, "pending": 0}
 
 
+def test_large_files_are_read_few_at_a_time_and_reach_the_model_in_full_batches(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put(11)
+    monkeypatch.setattr("core.concurrency.MAX_ENCODE_BYTES", 1)
+    assert [len(batch) for batch in shop.decode().to_batches()] == [4, 4, 3]
+
+
 class NativeRatio(Encoder):
     """Keeps the ratio of an image, and refuses an image of even width, as a model may."""
 
