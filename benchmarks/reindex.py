@@ -53,7 +53,7 @@ def main() -> None:
     """Run everything once, in a temporary folder."""
     options = _options()
     load_before = os.getloadavg()
-    with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as name, _milvus(Path(name)):
+    with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as name, lite_owner(Path(name)):
         folder = Path(name)
         real, tiny = _real(folder), _tiny()
         config = _write_config(folder, [real, tiny])
@@ -114,8 +114,8 @@ def _tiny() -> EncoderConfig:
 
 def _write_config(folder: Path, encoders: list[EncoderConfig]) -> Path:
     gateway = {
-        "catalog": _catalog_config(folder).model_dump(),
-        "milvus": {"uri": _milvus_uri(folder)},
+        "catalog": catalog_config(folder).model_dump(),
+        "milvus": {"uri": milvus_uri(folder)},
         "jobs": {"bulk": {"batches_in_flight": BATCHES_IN_FLIGHT}},
     }
     applications: list[dict[str, Any]] = [
@@ -128,21 +128,21 @@ def _write_config(folder: Path, encoders: list[EncoderConfig]) -> Path:
     return config
 
 
-def _catalog_config(folder: Path) -> CatalogConfig:
+def catalog_config(folder: Path) -> CatalogConfig:
     return CatalogConfig(database_url=f"sqlite:///{folder}/catalog.sqlite", blobs_url=str(folder / "blobs"))
 
 
-def _milvus_uri(folder: Path) -> str:
+def milvus_uri(folder: Path) -> str:
     return f"unix:{folder}/m.sock"
 
 
 @contextmanager
-def _milvus(folder: Path) -> Iterator[None]:
+def lite_owner(folder: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "milvus.lite", "--folder", str(folder / "milvus")]
-    command += ["--address", _milvus_uri(folder)]
+    command += ["--address", milvus_uri(folder)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as owner:
         try:
-            _wait_for(MilvusStore(MilvusConfig(uri=_milvus_uri(folder))))
+            _wait_for(MilvusStore(MilvusConfig(uri=milvus_uri(folder))))
             yield
         finally:
             owner.terminate()
@@ -159,7 +159,7 @@ def _wait_for(store: MilvusStore) -> None:
 
 def _fill(folder: Path, files: list[NewImage], have: int, want: int) -> None:
     """Add products until there are `want` images; their files repeat, which an encoder cannot see."""
-    catalog = open_catalog(_catalog_config(folder))
+    catalog = open_catalog(catalog_config(folder))
     for first in range(have, want, IMAGES_A_PRODUCT):
         images = [files[(first + number) % FILES] for number in range(IMAGES_A_PRODUCT)]
         catalog.products.put(f"p{first}", "", "", {"number": first}, images)

@@ -99,10 +99,25 @@ class BulkConfig(Config):
     )
     max_actors: int = Field(1, ge=1, description="Most actors of a job.")
     cpus_per_actor: float | None = Field(
-        None, ge=0, description="CPUs of one actor; by default those of the encoder's replica."
+        None,
+        ge=0,
+        description="CPUs for one copy of the model, decoding included; by default those of the encoder's "
+        "replica. Without `decode_actors` an actor decodes in as many threads, by default in the encoder's "
+        "`decode_threads`.",
     )
     gpus_per_actor: float | None = Field(
         None, ge=0, description="GPUs of one actor; by default those of the encoder's replica."
+    )
+    decode_actors: int | None = Field(
+        None,
+        ge=0,
+        description="Processes of a job that read and decode images for its models, on any node; 0 leaves that "
+        "to the models' own processes. By default 0 without GPUs. With GPUs each copy of the model has as many "
+        "as `cpus_per_actor` pays for when one CPU is left to the model and to the writes: 3 of 4 CPUs. A job "
+        "starts with one and adds more as the cluster has room.",
+    )
+    cpus_per_decode_actor: float = Field(
+        1.0, gt=0, description="CPUs of one of `decode_actors`, which decodes in as many threads."
     )
     batch_size: int | None = Field(
         None, ge=1, le=1024, description="Images of one write; by default the encoder's max_batch_size."

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from models.encoder import Encoder, Pixels, fingerprint
 from models.images import DRAFT_MARGIN, Decoded, Preprocess
 from models.matching import Features
 from models.preprocessing import Preprocessing, read_jpeg
+
+# The pixels of a bulk build lie in Ray's shared memory, which is read-only; nothing here writes to a batch.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
 """Dtype of activations by precision; with int8 only the large matrices are 8 bit."""

@@ -14,7 +14,8 @@ from core.jobs import BuildArgs, SampleArgs, version_facts
 from core.telemetry import current_request_id
 from core.types import EncoderInfo
 from jobs.build.file_import import FileImports, Staging
-from jobs.build.passes import Load, Passes, ShardWork
+from jobs.build.passes import DecodePool, Passes
+from jobs.build.shard_indexer import Decode, Load, ShardWork
 from jobs.runner.cluster import run_task
 from jobs.runner.context import JobContext, JobRun
 from jobs.runner.settings import EncoderSettings, Settings
@@ -62,9 +63,9 @@ def build_collection(
         Unavailable: encoder or store were away for longer than the configured patience.
     """
     run.report(stage="loading the model")
-    info = describe(encoder, settings, load)
+    info, decoder = _describe(encoder, settings, load)
     run.claim(f"collection {info.collection}")
-    return complete(run, settings, catalog, encoder, info, share, load, settings.bulk.file_import)
+    return complete(run, settings, catalog, encoder, info, share, load, settings.bulk.file_import, decoder)
 
 
 def complete(
@@ -76,9 +77,11 @@ def complete(
     share: float = 1.0,
     load: Load = load_encoder,
     files: FileImportConfig | None = None,
+    decoder: Decode | None = None,
 ) -> BuildResult:
     """Do the work of `build_collection` for a known version, without a claim; same errors.
 
+    `decoder` is that of the version; where it is needed and not at hand, the model is loaded for it.
     `files` is for a caller that has claimed the collection: two that import the same files disturb each other.
     """
     store = MilvusStore(settings.milvus) if files is None else MilvusImports(settings.milvus)
@@ -91,7 +94,9 @@ def complete(
         work = ShardWork(
             catalog=settings.catalog,
             milvus=settings.milvus,
-            encoder=encoder.config,
+            encoder=encoder.config.model_copy(
+                update={"decode_threads": encoder.decode_threads(settings.bulk)}
+            ),
             info=info,
             batch_size=settings.bulk.batch_size or encoder.config.max_batch_size,
             batches_in_flight=settings.bulk.batches_in_flight,
@@ -99,8 +104,11 @@ def complete(
             files=files,
             request_id=current_request_id(),
         )
+        decode = None
+        if actors := encoder.decode_actors(settings.bulk):
+            decode = DecodePool(actors, decoder or _describe(encoder, settings, load)[1])
         resources = encoder.resources(settings.bulk)
-        passes = Passes(run, work, catalog.ledger, settings.bulk, resources)
+        passes = Passes(run, work, catalog.ledger, settings.bulk, resources, decode)
         if files is not None and isinstance(store, MilvusImports):
             store.require_server()
             staging = Staging(files, info.collection)
@@ -131,12 +139,18 @@ def describe(encoder: EncoderSettings, settings: Settings, load: Load = load_enc
     Raises:
         ConfigError: the model does not load.
     """
-    info: EncoderInfo = run_task(encoder.resources(settings.bulk), _load_and_describe, encoder.config, load)
-    return replace(info, index_schema=settings.milvus.index_schema)
+    return _describe(encoder, settings, load)[0]
 
 
-def _load_and_describe(config: EncoderConfig, load: Load) -> EncoderInfo:
-    return load(config.uncompiled).info
+def _describe(encoder: EncoderSettings, settings: Settings, load: Load) -> tuple[EncoderInfo, Decode]:
+    """Load the model as `describe` does; return also how its images are decoded without it."""
+    info, decoder = run_task(encoder.resources(settings.bulk), _load_and_describe, encoder.config, load)
+    return replace(info, index_schema=settings.milvus.index_schema), decoder
+
+
+def _load_and_describe(config: EncoderConfig, load: Load) -> tuple[EncoderInfo, Decode]:
+    encoder = load(config.uncompiled)
+    return encoder.info, encoder.decoder()
 
 
 def build(context: JobContext, args: BuildArgs) -> dict[str, Any]:

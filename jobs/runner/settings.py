@@ -86,6 +86,21 @@ class EncoderSettings:
             "resources": dict(self.node_kind),
         }
 
+    def decode_actors(self, bulk: BulkConfig) -> int:
+        """Return how many processes decode for the models of a job; 0: the models' own processes do."""
+        if bulk.decode_actors is not None:
+            return bulk.decode_actors
+        asked = self.resources(bulk)
+        # Without a GPU the model takes all the CPUs that decoding leaves, so nothing is won by another process.
+        if not asked["num_gpus"]:
+            return 0
+        return max(0, int((asked["num_cpus"] - 1) / bulk.cpus_per_decode_actor)) * bulk.max_actors
+
+    def decode_threads(self, bulk: BulkConfig) -> int:
+        """Return how many threads decode in an actor that also holds the model."""
+        cpus = bulk.cpus_per_actor
+        return self.config.decode_threads if cpus is None else max(1, round(cpus))
+
 
 class _Jobs(BaseModel):
     bulk: BulkConfig = BulkConfig()

@@ -48,7 +48,7 @@ def _measure(settings: Settings, encoder: EncoderSettings, images: int, asked: f
     catalog = open_catalog(settings.catalog)
     try:
         items = catalog.ledger.missing(_NO_COLLECTION, images)
-        client = LocalEncoder(loaded, encoder.config.decode_threads)
+        client = LocalEncoder(loaded, encoder.decode_threads(settings.bulk))
         size = settings.bulk.batch_size or encoder.config.max_batch_size
         began = time.perf_counter()
         done = asyncio.run(_encode(client, catalog, items, size, settings.bulk.batches_in_flight))

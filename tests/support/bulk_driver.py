@@ -1,6 +1,6 @@
 """Program that runs a bulk build, to be killed: `python -m tests.support.bulk_driver`.
 
-python -m tests.support.bulk_driver FOLDER MILVUS_URI RAY_ADDRESS [FOLDER_OF_FILES_TO_IMPORT]
+python -m tests.support.bulk_driver FOLDER MILVUS_URI RAY_ADDRESS BULK, the settings of the build as JSON
 """
 
 import os
@@ -31,6 +31,10 @@ FILE_IMAGES = 250
 HELD = "held"
 """A file of this name in the folder keeps the encoder waiting."""
 BULK = BulkConfig(batch_size=8, batches_in_flight=3, shard_images=100)
+STAGED = BulkConfig(
+    batch_size=8, batches_in_flight=3, shard_images=25, decode_actors=1, cpus_per_decode_actor=0.5
+)
+"""Decodes apart from the model."""
 _SECONDS_AN_IMAGE = 0.002
 
 
@@ -55,9 +59,9 @@ def load_counting(count_file: Path, config: EncoderConfig) -> CountingEncoder:
     return encoder
 
 
-def files_in(folder: str) -> BulkConfig:
+def files_in(folder: Path) -> BulkConfig:
     """Build by files, which a Milvus on this machine's disk reads under the same path."""
-    files = FileImportConfig(url=folder, milvus_path=folder, file_images=FILE_IMAGES)
+    files = FileImportConfig(url=str(folder), milvus_path=str(folder), file_images=FILE_IMAGES)
     return BULK.model_copy(update={"file_import": files})
 
 
@@ -73,7 +77,7 @@ def settings(folder: Path, milvus_uri: str, bulk: BulkConfig = BULK) -> Settings
 
 def main() -> None:
     folder, milvus_uri, address = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    known = settings(folder, milvus_uri, *(files_in(path) for path in sys.argv[4:]))
+    known = settings(folder, milvus_uri, BulkConfig.model_validate_json(sys.argv[4]))
     catalog = open_catalog(known.catalog)
     load = partial(load_counting, folder / "encoded")
     try:

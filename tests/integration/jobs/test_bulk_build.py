@@ -20,12 +20,13 @@ import pytest
 from catalog.jobs import SqlJobs
 from catalog.opening import Catalog, open_catalog
 from catalog.products import PutProduct
+from core.config import BulkConfig
 from core.jobs import Job, Progress
-from jobs.build.passes import CALLS_AT_ONCE
+from jobs.build.stages import CALLS_AT_ONCE
 from milvus.bulk_import import MilvusImports
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
-from tests.support.bulk_driver import FILE_IMAGES, HELD, LEASE_S, settings
+from tests.support.bulk_driver import BULK, FILE_IMAGES, HELD, LEASE_S, STAGED, files_in, settings
 from tests.support.children import Child
 from tests.support.image_files import image
 from tests.support.vector_stores import LiteProcess, wait_for
@@ -51,11 +52,11 @@ class Bench:
     store: MilvusStore
     uri: str
     address: str
-    files: tuple[Path, ...] = ()
+    bulk: BulkConfig = BULK
 
     def build(self) -> Child:
         command = [sys.executable, "-m", "tests.support.bulk_driver", self.folder, self.uri, self.address]
-        command += self.files
+        command.append(self.bulk.model_dump_json())
         return Child("build", command, cwd=ROOT, env={**os.environ, **_ENVIRONMENT})
 
     @property
@@ -196,7 +197,7 @@ def test_a_build_by_files_that_is_killed_goes_on_with_its_files_and_takes_each_i
 ) -> None:
     with a_bench(cluster, server_uri) as made:
         staged = made.folder / "import"
-        bench = replace(made, files=(staged,))
+        bench = replace(made, bulk=files_in(staged))
         first = bench.build()
         deadline = time.monotonic() + 240
         while len(list(staged.rglob("*.parquet"))) < 2 and first.poll() is None:
@@ -230,9 +231,35 @@ def test_a_build_outlives_the_owner_of_milvus_and_one_of_its_actors(
     time.sleep(LEASE_S)
     lite_process.start()
     bench.wait_until_indexed(600, process)
-    kill_actor(process.pid)
+    kill_actor("ShardIndexer")
     assert process.wait(timeout=240) == 0
     bench.assert_complete()
+
+
+def test_a_build_that_decodes_apart_is_killed_outlives_an_actor_of_each_stage_and_loses_nothing(
+    bench: Bench,
+) -> None:
+    bench = replace(bench, bulk=STAGED)
+    for want in (200, 500):
+        process = bench.build()
+        bench.wait_until_indexed(want, process)
+        assert process.poll() is None, "the build was over before it could be killed"
+        process.kill()
+        process.wait()
+        print(f"killed at {bench.indexed} indexed, {bench.encoded} encoded")
+    last = bench.build()
+    for number, work in enumerate(("DecodeStage", "EncodeStage", "WriteStage")):
+        bench.wait_until_indexed(bench.indexed + 50 + number, last)
+        kill_actor(work)
+        print(f"killed {work} at {bench.indexed} indexed, {bench.encoded} encoded")
+    assert last.wait(timeout=240) == 0
+    bench.assert_complete()
+    assert bench.latest_job().state == "succeeded"
+    print(f"{bench.encoded} encoded for {IMAGES} images")
+    # Blocks that wait for the model hold no vectors. An actor that is killed has at most its calls in hand, and a
+    # build that is killed also what waits to be written.
+    lost = 2 * 3 * CALLS_AT_ONCE + 2 * CALLS_AT_ONCE
+    assert IMAGES <= bench.encoded <= IMAGES + lost * 2 * STAGED.shard_images
 
 
 def test_no_raylet_waits_for_ports_of_its_agents(cluster: str) -> None:
@@ -252,10 +279,10 @@ def test_no_raylet_waits_for_ports_of_its_agents(cluster: str) -> None:
     assert len(set(ports)) == len(ports)
 
 
-def kill_actor(_driver: int) -> None:
-    """Kill a process that holds the model; the cluster is this test's own."""
+def kill_actor(work: str) -> None:
+    """Kill a process that does this work; the cluster is this test's own."""
     titles = {process.pid: " ".join(process.cmdline()) for process in psutil.process_iter() if owned(process)}
-    (pid, *_) = [pid for pid, title in titles.items() if "MapWorker" in title]
+    (pid, *_) = [pid for pid, title in titles.items() if "MapWorker" in title and work in title]
     psutil.Process(pid).kill()
 
 

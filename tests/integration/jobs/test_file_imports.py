@@ -18,7 +18,7 @@ from core.index_rows import IndexRows
 from core.ports import VectorStore
 from core.types import EncoderInfo, IndexItem, VectorRow
 from jobs.build.file_import import FileImports, Staging
-from jobs.build.passes import ShardIndexer, ShardWork
+from jobs.build.shard_indexer import ShardIndexer, ShardWork
 from jobs.runner.context import JobContext
 from jobs.upgrade.prune import forget_files
 from milvus.bulk_import import ImportState, MilvusImports, RowFile, Rows, read_rows

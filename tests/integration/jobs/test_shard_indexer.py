@@ -15,7 +15,7 @@ from catalog.products import PutProduct
 from core.errors import ConfigError, VitrineError
 from core.filters import parse_filter
 from core.types import EncoderInfo, Vector
-from jobs.build.passes import ShardIndexer, ShardWork
+from jobs.build.shard_indexer import ShardIndexer, ShardWork
 from milvus.config import IndexedAttribute, MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from core.config import BulkConfig
 from core.errors import ConfigError, InvalidInput
-from jobs.runner.settings import settings_of, settings_of_file
+from jobs.runner.settings import EncoderSettings, settings_of, settings_of_file
+from models.config import EncoderConfig
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {
@@ -59,6 +61,36 @@ def test_the_ensemble_is_read_as_leniently_as_it_reads_itself() -> None:
 def test_an_actor_takes_what_a_replica_takes() -> None:
     encoder = settings_of_file(ROOT / "serve_config.yaml").encoder("openclip", {})
     assert (encoder.num_cpus, encoder.num_gpus) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "bulk", "actors"),
+    [
+        (1, {}, 3),
+        (0.5, {}, 3),
+        (0, {}, 0),
+        (0, {"decode_actors": 2}, 2),
+        (1, {"decode_actors": 0}, 0),
+        (1, {"decode_actors": 40}, 40),
+        (1, {"cpus_per_actor": 16}, 15),
+        (1, {"cpus_per_actor": 16, "max_actors": 2}, 30),
+        (1, {"cpus_per_actor": 16, "cpus_per_decode_actor": 5}, 3),
+        (1, {"cpus_per_actor": 1}, 0),
+        (1, {"cpus_per_actor": 0}, 0),
+    ],
+)
+def test_a_model_with_a_gpu_has_processes_that_decode_on_the_cpus_that_it_leaves(
+    gpus: float, bulk: dict[str, Any], actors: int
+) -> None:
+    encoder = EncoderSettings(EncoderConfig(name="fake", family="fake"), num_cpus=4, num_gpus=gpus)
+    assert encoder.decode_actors(BulkConfig(**bulk)) == actors
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(None, 7), (0, 1), (0.5, 1), (2, 2), (16, 16)])
+def test_the_cpus_of_an_actor_that_holds_the_model_decode(cpus: float | None, threads: int) -> None:
+    config = EncoderConfig(name="fake", family="fake", decode_threads=7)
+    encoder = EncoderSettings(config, num_cpus=4, num_gpus=0)
+    assert encoder.decode_threads(BulkConfig(cpus_per_actor=cpus)) == threads
 
 
 def test_a_candidate_differs_in_what_it_names() -> None:

@@ -1,0 +1,223 @@
+"""The stages of a build with decoding apart, one after the other and without Ray, over a real store and ledger."""
+
+import pickle
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+
+from catalog.opening import Catalog, open_catalog
+from catalog.products import PutProduct
+from core.config import FileImportConfig
+from core.errors import ConfigError, Internal, InvalidInput, VitrineError
+from core.types import Vector
+from jobs.build.shard_indexer import ShardIndexer, ShardWork
+from jobs.build.stages import DecodeStage, EncodeStage, WriteStage
+from milvus.bulk_import import read_rows
+from milvus.config import IndexedAttribute, MilvusConfig
+from milvus.store import MilvusStore
+from models.config import EncoderConfig
+from models.encoder import Encoder, Pixels, load_encoder
+from models.images import Decoded
+from tests.support.catalog_fixtures import sqlite_in
+from tests.support.image_files import image
+
+ALL = {"first": "", "beyond": "g"}
+
+
+@dataclass
+class Shop:
+    catalog: Catalog
+    store: MilvusStore
+    work: ShardWork
+    folder: Path
+
+    def put(self, count: int) -> None:
+        puts = [
+            PutProduct(f"p{n}", "", "", {"number": n}, [image((n, 255 - n, 128), (40 + n, 30))])
+            for n in range(count)
+        ]
+        self.catalog.products.write(puts)
+
+    @property
+    def collection(self) -> str:
+        return self.work.info.collection
+
+    def vectors(self) -> dict[str, Vector]:
+        return dict(self.store.fetch(self.collection, list(self.store.keys(self.collection))))
+
+    def decode(self, **shard: str) -> pa.Table:
+        decoder = self.work.load(self.work.encoder).decoder()
+        # As it goes to another process.
+        stage = DecodeStage(self.work, pickle.loads(ray.cloudpickle.dumps(decoder)), 2)
+        return pa.concat_tables([*stage(pa.Table.from_pylist([ALL | shard]))] or [pa.table({})])
+
+    def build(self, **shard: str) -> dict[str, int]:
+        (result,) = WriteStage(self.work)(EncodeStage(self.work)(self.decode(**shard))).to_pylist()
+        return {state: result[state] for state in ("indexed", "failed", "pending")}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, lite_uri: str) -> Iterator[Shop]:
+    encoder = EncoderConfig(name="fake", family="fake", checkpoint=uuid.uuid4().hex)
+    info = load_encoder(encoder).info
+    work = ShardWork(sqlite_in(tmp_path), MilvusConfig(uri=lite_uri), encoder, info, 4, 2, load_encoder)
+    catalog, store = open_catalog(work.catalog), MilvusStore(work.milvus)
+    yield Shop(catalog, store, work, tmp_path)
+    store.drop_collection(info.collection)
+    store.close()
+    catalog.close()
+
+
+def test_a_range_is_completed_with_the_vectors_of_one_stage_and_then_holds_nothing_to_do(shop: Shop) -> None:
+    shop.put(30)
+    lower = shop.build(beyond="8")["indexed"]
+    assert lower + shop.build(first="8")["indexed"] == 30
+    assert shop.build() == {"indexed": 0, "failed": 0, "pending": 0}
+    assert shop.catalog.ledger.counts(shop.collection).missing == 0
+    in_stages = shop.vectors()
+    shop.store.drop_collection(shop.collection)
+    shop.catalog.ledger.reset(shop.collection)
+    assert ShardIndexer(shop.work)(ALL)["indexed"] == 30
+    in_one = shop.vectors()
+    assert in_stages.keys() == in_one.keys()
+    for key, vector in in_one.items():
+        np.testing.assert_array_equal(in_stages[key], vector)
+
+
+def test_images_that_cannot_be_read_fail_alone_and_go_into_quarantine(shop: Shop) -> None:
+    shop.put(10)
+    broken, missing = (shop.catalog.products.get(f"p{number}").images[0] for number in (3, 7))
+    for sha256, content in ((broken.sha256, b"no image"), (missing.sha256, None)):
+        (file,) = (shop.folder / "blobs").rglob(sha256)
+        file.unlink() if content is None else file.write_bytes(content)
+    assert shop.build() == {"indexed": 8, "failed": 2, "pending": 0}
+    reasons = " ".join(str(each) for each in shop.catalog.quarantine.page(shop.collection, 10))
+    assert "the bytes are not an image" in reasons
+    assert "there is no image file" in reasons
+    assert shop.build() == {"indexed": 0, "failed": 0, "pending": 0}
+
+
+def test_large_files_are_read_few_at_a_time_and_reach_the_model_in_full_batches(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put(11)
+    monkeypatch.setattr("core.concurrency.MAX_ENCODE_BYTES", 1)
+    assert [len(batch) for batch in shop.decode().to_batches()] == [4, 4, 3]
+
+
+class NativeRatio(Encoder):
+    """Keeps the ratio of an image, and refuses an image of even width, as a model may."""
+
+    def preprocess(self, image: Decoded) -> Pixels:
+        return np.asarray(image.image).transpose(2, 0, 1)
+
+    def forward(self, batch: np.ndarray) -> np.ndarray:
+        if len({each.shape for each in batch}) != 1:
+            raise AssertionError("sizes are mixed")
+        rows = np.zeros((len(batch), 96), np.float32)
+        rows[:, 0] = 1 if batch.shape[3] % 2 else 0
+        rows[:, 1] = batch.shape[3] if batch.shape[3] % 2 else 0
+        return rows
+
+
+def load_native(config: EncoderConfig) -> Encoder:
+    return NativeRatio(load_encoder(config).info, config.limits, None)
+
+
+def test_a_model_whose_input_differs_in_size_gets_each_image_in_its_own(shop: Shop) -> None:
+    shop.put(9)
+    shop.work = replace(shop.work, load=load_native)
+    assert shop.build() == {"indexed": 4, "failed": 5, "pending": 0}
+    ratios = sorted(round(float(vector[1] / vector[0])) for vector in shop.vectors().values())
+    assert ratios == [41, 43, 45, 47]
+
+
+def load_blind(config: EncoderConfig) -> Encoder:
+    """Load an encoder that can encode nothing."""
+    encoder = load_encoder(config)
+
+    def encode_images(_images: Sequence[Pixels]) -> list[Vector | VitrineError]:
+        raise AssertionError("this model is not to be asked")
+
+    encoder.encode_images = encode_images  # type: ignore[method-assign, assignment]
+    return encoder
+
+
+def test_a_model_that_fails_on_every_image_ends_the_build_and_loses_none(shop: Shop) -> None:
+    shop.put(3)
+    shop.work = replace(shop.work, load=load_blind)
+    with pytest.raises(Internal, match="encoding images failed"):
+        shop.build()
+    shop.work = replace(shop.work, load=load_encoder)
+    assert shop.build()["indexed"] == 3
+
+
+def test_vectors_that_another_collection_holds_are_not_decoded_again(shop: Shop) -> None:
+    shop.put(6)
+    shop.build()
+    before = shop.vectors()
+    declaring = shop.work.milvus.model_copy(
+        update={"indexed_attributes": (IndexedAttribute(name="number", type="number"),)}
+    )
+    info = replace(shop.work.info, index_schema=declaring.index_schema)
+    other = replace(shop, work=replace(shop.work, milvus=declaring, info=info, load=load_blind))
+    # No file is left to decode.
+    for file in (shop.folder / "blobs").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    assert other.build() == {"indexed": 6, "failed": 0, "pending": 0}
+    for key, vector in other.vectors().items():
+        np.testing.assert_array_equal(vector, before[key])
+    shop.store.drop_collection(info.collection)
+
+
+def test_an_image_that_is_deleted_between_two_stages_is_in_no_count_and_in_no_collection(shop: Shop) -> None:
+    shop.put(5)
+    encoded = EncodeStage(shop.work)(shop.decode())
+    shop.catalog.products.delete("p2")
+    (result,) = WriteStage(shop.work)(encoded).to_pylist()
+    assert (result["indexed"], result["failed"], result["pending"]) == (4, 0, 0)
+    assert len(list(shop.store.keys(shop.collection))) == 4
+
+
+def test_while_the_store_is_away_images_wait(shop: Shop, tmp_path: Path) -> None:
+    shop.put(5)
+    encoded = EncodeStage(shop.work)(shop.decode())
+    away = MilvusConfig(uri=f"unix:{tmp_path}/none.sock", timeout_s=0.2)
+    (result,) = WriteStage(replace(shop.work, milvus=away))(encoded).to_pylist()
+    assert (result["indexed"], result["failed"], result["pending"]) == (0, 0, 5)
+    assert shop.build()["indexed"] == 5
+
+
+def test_rows_for_an_import_by_files_are_in_a_file_and_in_no_ledger_yet(shop: Shop) -> None:
+    shop.put(7)
+    files = FileImportConfig(url=str(shop.folder / "import"), milvus_path="import")
+    shop.work = replace(shop.work, files=files)
+    assert shop.build() == {"indexed": 7, "failed": 0, "pending": 0}
+    (written,) = (shop.folder / "import").rglob("*.parquet")
+    with written.open("rb") as file:
+        assert sum(len(rows) for rows in read_rows(file)) == 7
+    assert shop.catalog.ledger.counts(shop.collection).missing == 7
+
+
+def test_other_weights_than_the_build_is_for_are_refused(shop: Shop) -> None:
+    other = EncoderConfig(name="fake", family="fake", checkpoint="other")
+    with pytest.raises(ConfigError, match="pin its revision"):
+        EncodeStage(replace(shop.work, encoder=other))
+
+
+def test_the_decoder_of_a_large_model_goes_without_the_model() -> None:
+    weights = Path(__file__).parents[3] / "demo" / "weights" / "dinov2"
+    encoder = load_encoder(EncoderConfig(name="dinov2", family="dinov2", checkpoint=str(weights)))
+    sent = ray.cloudpickle.dumps(encoder.decoder())
+    assert len(sent) < 4096
+    data = image((10, 200, 30), (300, 200)).data
+    np.testing.assert_array_equal(pickle.loads(sent)(data), encoder.decode(data))
+    with pytest.raises(InvalidInput):
+        pickle.loads(sent)(b"no image")
