@@ -9,7 +9,7 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -64,17 +64,18 @@ class Service:
         assert job.result is not None
         return job.result
 
-    def index(self, maker: str, objects: list[dict[str, Any]]) -> None:
-        """Import the drawings of a maker as a table, and build."""
-        drawn = [each for each in objects if MAKERS[maker](each).exists()]
-        (self.folder / maker).mkdir()
-        table = self.folder / f"{maker}.csv"
+    def index(self, makers: Sequence[str], objects: Sequence[Mapping[str, Any]]) -> None:
+        """Import the drawings of these makers as a table, and build."""
+        drawn = [(maker, each) for maker in makers for each in objects if MAKERS[maker](each).exists()]
+        table = self.folder / f"{'-'.join(makers)}.csv"
         with table.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("product_id", "title", "attributes", "image"))
-            for each in drawn:
+            for maker, each in drawn:
                 image = MAKERS[maker](each)
-                shutil.copy(image, self.folder / maker)
+                place = self.folder / maker / image.name
+                place.parent.mkdir(exist_ok=True)
+                shutil.copy(image, place)
                 attributes = json.dumps({"maker": maker, "category": each["category"]})
                 writer.writerow((product_id(maker, each), each["name"], attributes, f"{maker}/{image.name}"))
         imported = self.job("import", source={"kind": "manifest", "path": str(table)})
@@ -105,8 +106,7 @@ def service(objects: list[dict[str, Any]]) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def two_makers(service: Service, objects: list[dict[str, Any]]) -> Service:
-    for maker in ("noto", "twemoji"):
-        service.index(maker, objects)
+    service.index(("noto", "twemoji"), objects)
     return service
 
 
@@ -163,7 +163,7 @@ def test_filters_by_category_and_names_hold(two_makers: Service, objects: list[d
 def test_stored_drawings_find_each_other(two_makers: Service, objects: list[dict[str, Any]]) -> None:
     makers = ["noto", "twemoji"]
     if ALL:
-        two_makers.index("fluent", objects)
+        two_makers.index(["fluent"], objects)
         makers.append("fluent")
     images = {product.product_id: product.images[0].image_id for product in two_makers.shop.products(1000)}
     for asking, asked in permutations(makers, 2):
