@@ -59,8 +59,8 @@ def test_pillows_own_test_images(folder: Path) -> None:
     check(source, least=700)
 
 
-def test_the_test_images_of_gdk_pixbuf(folder: Path) -> None:
-    check(debian("gdk-pixbuf-tests", folder) / "usr/libexec/installed-tests", least=400)
+def test_the_test_images_of_gdk_pixbuf() -> None:
+    check(debian("gdk-pixbuf-tests") / "usr/libexec/installed-tests", least=400)
 
 
 def test_the_suite_of_png_files(folder: Path) -> None:

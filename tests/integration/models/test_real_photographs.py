@@ -1,7 +1,5 @@
 """A reduced decode of real photographs, up to 6000 pixels a side, keeps their vectors."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +8,20 @@ import pytest
 from models.config import EncoderConfig
 from models.encoder import load_encoder
 from tests.support.checkpoints import DEMO
-from tests.support.corpora import debian
+from tests.support.corpora import PHOTOGRAPHS, photographs
 
 
-@pytest.fixture(
-    scope="module", params=["lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04", "mate-backgrounds"]
-)
-def photographs(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[Path]]:
-    folder = tmp_path_factory.mktemp("photographs")
-    try:
-        found = [path for path in debian(request.param, folder).rglob("*.jpg") if not path.is_symlink()]
-        yield sorted(found)
-    finally:
-        shutil.rmtree(folder)
+@pytest.fixture(scope="module", params=PHOTOGRAPHS)
+def files(request: pytest.FixtureRequest) -> list[Path]:
+    return photographs(request.param)
 
 
 @pytest.mark.parametrize("family", ["openclip", "dinov2", "timm"])
-def test_a_reduced_decode_keeps_the_vector(photographs: list[Path], family: str) -> None:
+def test_a_reduced_decode_keeps_the_vector(files: list[Path], family: str) -> None:
     config = EncoderConfig(name="tested", family=family, checkpoint=str(DEMO / family), device="cpu")  # type: ignore[arg-type]
     full, reduced = (load_encoder(config.model_copy(update={"draft": draft})) for draft in (False, True))
     cosines = {}
-    for path in photographs:
+    for path in files:
         vectors = [
             encoder.encode_images([encoder.decode(path.read_bytes())])[0] for encoder in (full, reduced)
         ]
