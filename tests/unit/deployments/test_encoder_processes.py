@@ -116,6 +116,7 @@ async def test_images_wait_for_slots_no_longer_than_for_others_to_be_decoded(
     monkeypatch.setattr("models.decode_processes.PATIENCE_S", 0.05)
     model, count = Held(served, monkeypatch), 10 * CONFIG.max_batch_size
     call = asyncio.create_task(served.encode([png(level) for level in range(count)]))
+    await until(partial(free_slots, served), 0)
     await until(lambda: served._images._expected, 0)
     model.go_on.set()
     answers = (await call).vectors
