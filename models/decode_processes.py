@@ -155,7 +155,8 @@ class DecodeProcesses:
             slots = [self._slots.take(PATIENCE_S) for _ in images]
             reply = _ask(worker, slots, images)
             if isinstance(reply, int):
-                worker = worker.close()
+                worker.close()
+                worker = None
                 return reply
             return [
                 np.asarray(slot) if each is None else each for slot, each in zip(slots, reply, strict=True)
@@ -323,7 +324,8 @@ def _serve(control: socket.socket, job: _Job) -> None:
     workers: dict[int, socket.socket] = {}
     control.send(b"+")
     while True:
-        ready, _, _ = select.select([control, woken], [], [])
+        waiting: list[Any] = [control, woken]
+        ready, _, _ = select.select(waiting, [], [])
         if woken in ready:
             os.read(woken, 1024)
             _reap(workers)

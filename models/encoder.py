@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,13 +151,13 @@ class Encoder(ABC):
         """Return what `preprocess` does; a family whose model cannot be pickled leaves the model out."""
         return self.preprocess
 
-    def encode_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
+    def encode_images(self, images: Sequence[Pixels] | Pixels) -> list[Vector | VitrineError]:
         """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors.
 
         `images` may be one array (n, 3, height, width), which need not be gathered any more.
         """
         runs = partial(self._runs, lambda: self.forward(self._sample()[None]))
-        return answer_each(self._embed_images, images, runs) if len(images) else []
+        return answer_each(self._embed_images, cast(Sequence[Pixels], images), runs) if len(images) else []
 
     def encode_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         """Embed texts, in order: float32 unit vectors of shape (dimension,), or errors.
@@ -222,7 +222,7 @@ class Encoder(ABC):
             return False
         return True
 
-    def _embed_images(self, images: Sequence[Pixels]) -> list[Vector | VitrineError]:
+    def _embed_images(self, images: Sequence[Pixels] | Pixels) -> list[Vector | VitrineError]:
         return _unit(self.forward(images if isinstance(images, np.ndarray) else np.stack(images)))
 
     def _embed_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
