@@ -150,8 +150,8 @@ class DecodeProcesses:
         """Return the outcome of each image, or the exit status of a worker that has died."""
         worker = self._idle.get()
         try:
-            if worker is None:
-                worker = self._server.fork()
+            if worker is None or not _is_alive(worker):
+                worker = self._server.fork(worker)
             slots = [self._slots.take(PATIENCE_S) for _ in images]
             reply = _ask(worker, slots, images)
             if isinstance(reply, int):
@@ -165,6 +165,17 @@ class DecodeProcesses:
             return [error] * len(images)
         finally:
             self._idle.put(worker)
+
+
+def _is_alive(worker: socket.socket) -> bool:
+    """Say whether a worker is there that has nothing to do: its end can be read."""
+    try:
+        worker.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _end(server: "_Server", idle: "SimpleQueue[socket.socket | None]") -> None:
@@ -219,12 +230,14 @@ class _Server:
         self._lock, self._is_closed = threading.Lock(), False
         self._start()
 
-    def fork(self) -> socket.socket:
-        """Return the connection to a new worker.
+    def fork(self, dead: socket.socket | None = None) -> socket.socket:
+        """Return the connection to a new worker, in place of one that has died.
 
         Raises:
             ModelUnavailable: the fork server does not start.
         """
+        if dead is not None:
+            dead.close()
         ours, theirs = socket.socketpair()
         with ours, theirs, self._lock:
             try:
@@ -248,7 +261,7 @@ class _Server:
         with theirs:
             files = (theirs.fileno(), self._slots.file)
             process = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import serve; serve{files}"],
+                [sys.executable, "-P", "-c", f"from {__name__} import serve; serve{files}"],
                 pass_fds=files,
                 stdin=subprocess.DEVNULL,
                 # A worker uses one core, and never the GPU.
