@@ -331,16 +331,16 @@ def _serve(control: socket.socket, job: _Job) -> None:
     # Objects that are alive now stay on pages that the workers share.
     gc.collect()
     gc.freeze()
-    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    ended, end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
-    signal.set_wakeup_fd(wake)
+    signal.set_wakeup_fd(end)
     workers: dict[int, socket.socket] = {}
     control.send(b"+")
     while True:
-        waiting: list[Any] = [control, woken]
+        waiting: list[Any] = [control, ended]
         ready, _, _ = select.select(waiting, [], [])
-        if woken in ready:
-            os.read(woken, 1024)
+        if ended in ready:
+            os.read(ended, 1024)
             _reap(workers)
         if control in ready:
             message, files, _, _ = socket.recv_fds(control, 1, 1)
@@ -357,8 +357,8 @@ def _serve(control: socket.socket, job: _Job) -> None:
 def _reap(workers: dict[int, socket.socket]) -> None:
     """Tell the other side of each worker that has ended how it did."""
     with suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            pid, status = ended
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = found
             with workers.pop(pid) as worker, suppress(OSError):
                 _reply(worker, os.waitstatus_to_exitcode(status))
 
