@@ -11,32 +11,27 @@ it. The shared memory has no name. So nothing is left behind, however the model'
 in a replica is Ray's, and its pools fail or lose all tasks when one worker dies.
 """
 
-import ctypes
-import gc
 import logging
 import mmap
 import os
 import pickle
-import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, BinaryIO, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import InvalidImage, ModelUnavailable, Overloaded, VitrineError
-from core.types import Cropped, ImageInput
+from core.errors import InvalidImage, ModelUnavailable, Overloaded
+from core.types import ImageInput
 from models.images import PATIENCE_S, no_memory
 
 Pixels = NDArray[np.uint8]
@@ -47,10 +42,9 @@ LONGEST_S = 60.0
 START_S = 120.0
 """Longest start of the fork server, in seconds."""
 _END_S = 10.0
-_LENGTH = 4
+LENGTH = 4
 """Bytes of the length before a message."""
 _REPLY_BYTES = 2**16
-_PR_SET_PDEATHSIG = 1
 _log = logging.getLogger(__name__)
 
 
@@ -150,12 +144,13 @@ class DecodeProcesses:
         """Return the outcome of each image, or the exit status of a worker that has died."""
         worker = self._idle.get()
         try:
-            if worker is None:
-                worker = self._server.fork()
+            if worker is None or not _is_alive(worker):
+                worker = self._server.fork(worker)
             slots = [self._slots.take(PATIENCE_S) for _ in images]
             reply = _ask(worker, slots, images)
             if isinstance(reply, int):
-                worker = worker.close()
+                worker.close()
+                worker = None
                 return reply
             return [
                 np.asarray(slot) if each is None else each for slot, each in zip(slots, reply, strict=True)
@@ -164,6 +159,17 @@ class DecodeProcesses:
             return [error] * len(images)
         finally:
             self._idle.put(worker)
+
+
+def _is_alive(worker: socket.socket) -> bool:
+    """Say whether a worker is there that has nothing to do: its end can be read."""
+    try:
+        worker.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _end(server: "_Server", idle: "SimpleQueue[socket.socket | None]") -> None:
@@ -186,18 +192,18 @@ def _ask(
     # Where it has ended, the reason can be read all the same.
     with suppress(OSError):
         # Megabytes of files are not copied into one message: that would hold the interpreter's lock.
-        _send(worker, [len(task).to_bytes(_LENGTH), task, *files])
+        _send(worker, [len(task).to_bytes(LENGTH), task, *files])
     try:
         # One call as a rule: each one waits for the lock of the interpreter.
         reply = worker.recv(_REPLY_BYTES)
-        while len(reply) < _LENGTH or len(reply) < _LENGTH + int.from_bytes(reply[:_LENGTH]):
+        while len(reply) < LENGTH or len(reply) < LENGTH + int.from_bytes(reply[:LENGTH]):
             if not (part := worker.recv(_REPLY_BYTES)):
                 raise EOFError
             reply += part
     except (EOFError, OSError):
         # The fork server has ended, and its workers with it.
         return -signal.SIGKILL
-    found: list[Exception | None] | int = pickle.loads(reply[_LENGTH:])
+    found: list[Exception | None] | int = pickle.loads(reply[LENGTH:])
     return [None] * len(images) if found == [] else found
 
 
@@ -218,12 +224,14 @@ class _Server:
         self._lock, self._is_closed = threading.Lock(), False
         self._start()
 
-    def fork(self) -> socket.socket:
-        """Return the connection to a new worker.
+    def fork(self, dead: socket.socket | None = None) -> socket.socket:
+        """Return the connection to a new worker, in place of one that has died.
 
         Raises:
             ModelUnavailable: the fork server does not start.
         """
+        if dead is not None:
+            dead.close()
         ours, theirs = socket.socketpair()
         with ours, theirs, self._lock:
             try:
@@ -247,7 +255,7 @@ class _Server:
         with theirs:
             files = (theirs.fileno(), self._slots.file)
             process = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import serve; serve{files}"],
+                [sys.executable, "-P", "-c", f"from models.decode_workers import serve; serve{files}"],
                 pass_fds=files,
                 stdin=subprocess.DEVNULL,
                 # A worker uses one core, and never the GPU.
@@ -288,116 +296,3 @@ def _fatal(status: int) -> Exception:
     if status == -signal.SIGALRM:
         return InvalidImage("the image takes too long to decode; save it anew, and smaller")
     return InvalidImage(f"the image is damaged: it ends the process that decodes it ({name})")
-
-
-def serve(control: int, memory: int) -> NoReturn:
-    """Fork workers in a process of its own until the connection is closed; never returns."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = socket.socket(fileno=control)
-    try:
-        with connection.makefile("rb") as stream:
-            decode, shape, count, longest_s = pickle.load(stream)
-        _serve(connection, _Job(decode, Slots(shape, count, memory), longest_s))
-    except EOFError:
-        pass
-    except Exception:
-        traceback.print_exc()
-    # The kernel ends the workers. Nothing is to be tidied up that could wait for them.
-    os._exit(0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    decode: Decode
-    slots: Slots
-    longest_s: float
-
-
-def _serve(control: socket.socket, job: _Job) -> None:
-    # Objects that are alive now stay on pages that the workers share.
-    gc.collect()
-    gc.freeze()
-    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)
-    signal.set_wakeup_fd(wake)
-    workers: dict[int, socket.socket] = {}
-    control.send(b"+")
-    while True:
-        ready, _, _ = select.select([control, woken], [], [])
-        if woken in ready:
-            os.read(woken, 1024)
-            _reap(workers)
-        if control in ready:
-            message, files, _, _ = socket.recv_fds(control, 1, 1)
-            if not message:
-                raise EOFError
-            worker, server = socket.socket(fileno=files[0]), os.getpid()
-            if not (pid := os.fork()):
-                for each in (control, *workers.values()):
-                    each.close()
-                _work(worker, server, job)
-            workers[pid] = worker
-
-
-def _reap(workers: dict[int, socket.socket]) -> None:
-    """Tell the other side of each worker that has ended how it did."""
-    with suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            pid, status = ended
-            with workers.pop(pid) as worker, suppress(OSError):
-                _reply(worker, os.waitstatus_to_exitcode(status))
-
-
-def _reply(to: socket.socket, reply: object) -> None:
-    message = pickle.dumps(reply)
-    to.sendall(len(message).to_bytes(_LENGTH) + message)
-
-
-def _work(connection: socket.socket, server: int, job: _Job) -> NoReturn:
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The server may have ended before the kernel was asked.
-    with suppress(EOFError, OSError), connection.makefile("rb") as stream:
-        while os.getppid() == server:
-            task = pickle.loads(_read(stream, int.from_bytes(_read(stream, _LENGTH))))
-            images = [(number, _read(stream, length), box) for number, length, box in task]
-            errors = list[Exception | None]()
-            for number, data, box in images:
-                image = data if box is None else Cropped(data, box)
-                # The default action of the signal ends the process, also in the midst of a library's C code.
-                signal.setitimer(signal.ITIMER_REAL, job.longest_s)
-                errors.append(_decode_into(job.slots.rows[number], job.decode, image))
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            _reply(connection, errors if any(errors) else [])
-    os._exit(0)
-
-
-def _read(stream: BinaryIO, size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) < size:
-        raise EOFError
-    return data
-
-
-def _decode_into(row: Pixels, decode: Decode, image: ImageInput) -> Exception | None:
-    try:
-        pixels = decode(image)
-        if pixels.shape != row.shape or pixels.dtype != row.dtype:
-            raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}, not {row.dtype} {row.shape}")
-        row[:] = pixels
-    except Exception as error:
-        return _portable(error)
-    return None
-
-
-def _portable(error: Exception) -> Exception:
-    """Return an error that another process can load, with its traceback where that will be logged."""
-    note = "" if isinstance(error, VitrineError) else traceback.format_exc()
-    try:
-        copied: Exception = pickle.loads(pickle.dumps(error))
-    except Exception:
-        copied = RuntimeError(f"{type(error).__name__}: {error}")
-    if note:
-        copied.add_note(note)
-    return copied

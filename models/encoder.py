@@ -283,11 +283,11 @@ def _unit(rows: NDArray[np.float32]) -> list[Vector | VitrineError]:
     """Normalize rows in float32; a row that is not finite or has zero length becomes an error."""
     norms = np.linalg.norm(rows, axis=1)
     good = np.isfinite(norms) & (norms > _SMALLEST_NORM)
+    units = np.asarray(rows / np.where(good, norms, 1)[:, None], np.float32)
+    # Copies, for a view would keep the vectors of the whole batch.
     return [
-        (row / norm).astype(np.float32)
-        if fine
-        else InvalidInput("the encoder finds no usable vector for this input")
-        for row, norm, fine in zip(rows, norms, good, strict=True)
+        row.copy() if fine else InvalidInput("the encoder finds no usable vector for this input")
+        for row, fine in zip(units, good.tolist(), strict=True)
     ]
 
 

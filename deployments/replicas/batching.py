@@ -112,7 +112,7 @@ class Batches(Generic[Input, Output]):
         wait_s: float,
         model: str,
         settle: Callable[[Work[Input, Any], Any], None] = answer_waiters,
-        gather: Callable[[Sequence[Input]], Sequence[Input]] | None = None,
+        gather: Callable[[Sequence[Input]], Any] | None = None,
         gatherer: Executor | None = None,
     ) -> None:
         """`run` answers a batch in order, in `thread`; an input waits at most `wait_s` for those expected.

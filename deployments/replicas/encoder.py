@@ -78,9 +78,9 @@ class EncoderReplica:
         self._uncached = SharedWorks(model.info, 0)
         embedded = partial(_settle, self._embeddings, f"encoding with {config.name}")
         captioned = partial(_settle, self._uncached, f"captioning with {config.name}")
-        self._gatherer = ThreadPoolExecutor(1, thread_name_prefix="gather")
+        self._helper = ThreadPoolExecutor(1, thread_name_prefix="helper")
         self._images: Batches[Pixels, Vector | VitrineError] = batches(
-            model.encode_images, "image", size, settle=embedded, gather=np.stack, gatherer=self._gatherer
+            model.encode_images, "image", size, settle=embedded, gather=np.stack, gatherer=self._helper
         )
         self._texts: Batches[str, Vector | VitrineError] = batches(
             model.encode_texts, "text", size, settle=embedded
@@ -235,7 +235,8 @@ class EncoderReplica:
                 if isinstance(outcome, Exception):
                     prepared.failed.append((work, outcome))
                 else:
-                    work.item = outcome
+                    # Captions are slow: images that wait for them must not keep the slots from embeddings.
+                    work.item = outcome.copy() if shared is self._uncached else outcome
                     prepared.decoded.append(work)
         return prepared
 
@@ -301,7 +302,8 @@ class EncoderReplica:
         self._texts.add(works)
 
     async def _count_tokens(self, texts: Sequence[str]) -> TokenCount:
-        return await run_in(self._decoders, self._encoder.count_tokens, texts) if texts else TokenCount()
+        # Not where images may wait for the model.
+        return await run_in(self._helper, self._encoder.count_tokens, texts) if texts else TokenCount()
 
     async def _answer_probes(self, answers: Answers[Vector | VitrineError], places: Sequence[int]) -> None:
         for place in places:

@@ -90,6 +90,54 @@ async def test_what_comes_while_the_function_is_busy_makes_one_batch(
     assert doubling.batches == [[0], [1, 2, 3, 4, 5, 6]]
 
 
+async def test_a_full_batch_is_gathered_while_the_function_is_busy(
+    doubling: Doubling, thread: ThreadPoolExecutor, recorded: RecordedMetrics
+) -> None:
+    gathered = list[list[int]]()
+
+    def gather(items: Sequence[int]) -> list[int]:
+        gathered.append(list(items))
+        return list(items)
+
+    with ThreadPoolExecutor(1) as helper:
+        made = Batches[int, int](
+            doubling, "image", 2, thread=thread, wait_s=0, model="tested", gather=gather, gatherer=helper
+        )
+        doubling.go_on.clear()
+        calls = [asyncio.create_task(made.submit(number)) for number in range(6)]
+        async with asyncio.timeout(30):
+            while not gathered:
+                await asyncio.sleep(0.001)
+        # One is in the function, one stands behind it, and the third waits.
+        assert doubling.batches == [[0, 1]]
+        assert gathered == [[2, 3]]
+        assert len(made._queue) == 2
+        doubling.go_on.set()
+        assert await asyncio.gather(*calls) == [0, 2, 4, 6, 8, 10]
+    assert doubling.batches == [[0, 1], [2, 3], [4, 5]]
+    # The wait behind another batch is part of the queue.
+    waited, ran = (recorded.of(STAGE_SECONDS, model="tested", stage=stage) for stage in ("queue", "forward"))
+    assert waited[1] >= ran[0]
+
+
+async def test_a_batch_that_is_not_full_waits_for_the_function(
+    doubling: Doubling, thread: ThreadPoolExecutor
+) -> None:
+    with ThreadPoolExecutor(1) as helper:
+        made = Batches[int, int](
+            doubling, "image", 2, thread=thread, wait_s=0, model="tested", gather=list, gatherer=helper
+        )
+        doubling.go_on.clear()
+        calls = [asyncio.create_task(made.submit(number)) for number in (0, 1, 2)]
+        while not doubling.batches:
+            await asyncio.sleep(0.001)
+        calls.append(asyncio.create_task(made.submit(3)))
+        await asyncio.sleep(0)
+        doubling.go_on.set()
+        await asyncio.gather(*calls)
+    assert doubling.batches == [[0, 1], [2, 3]]
+
+
 async def test_a_full_batch_does_not_wait_for_what_is_expected(batches: Make) -> None:
     made, started = batches(3, 30), time.monotonic()
     made.expect(1)

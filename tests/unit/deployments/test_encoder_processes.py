@@ -110,12 +110,32 @@ async def test_callers_that_go_away_give_their_slots_back(
     await until(partial(free_slots, served), BATCHES_OF_SLOTS * CONFIG.max_batch_size)
 
 
+async def test_images_that_wait_for_captions_keep_no_slots_from_embeddings(
+    served: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, write = threading.Event(), threading.Event(), served._encoder.write
+
+    def held(batch: NDArray[np.uint8]) -> list[str]:
+        begun.set()
+        assert go_on.wait(PATIENCE_S)
+        return write(batch)
+
+    monkeypatch.setattr(served._encoder, "write", held)
+    call = asyncio.create_task(served.caption([png(255)] * 10 * CONFIG.max_batch_size))
+    await asyncio.to_thread(begun.wait, PATIENCE_S)
+    await until(lambda: served._captions._expected, 0)
+    assert free_slots(served) == BATCHES_OF_SLOTS * CONFIG.max_batch_size
+    go_on.set()
+    assert set((await call).texts) == {"a red thing"}
+
+
 async def test_images_wait_for_slots_no_longer_than_for_others_to_be_decoded(
     served: EncoderReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.decode_processes.PATIENCE_S", 0.05)
     model, count = Held(served, monkeypatch), 10 * CONFIG.max_batch_size
     call = asyncio.create_task(served.encode([png(level) for level in range(count)]))
+    await until(partial(free_slots, served), 0)
     await until(lambda: served._images._expected, 0)
     model.go_on.set()
     answers = (await call).vectors

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from PIL import Image
 from core.errors import InputTooLarge, InvalidImage, ModelUnavailable, Overloaded
 from core.types import Box, Cropped
 from models.config import EncoderConfig
-from models.decode_processes import DecodeProcesses, Slots
+from models.decode_processes import DecodeProcesses, Slots, _is_alive
 from models.encoder import load_encoder
 from models.images import ImageLimits
 from tests.support.image_files import file
@@ -48,6 +49,14 @@ def pid(processes: DecodeProcesses) -> int:
     (outcome,) = processes.decode([b"pid"])
     assert isinstance(outcome, np.ndarray)
     return int.from_bytes(outcome.tobytes()[:4])
+
+
+def idle(processes: DecodeProcesses) -> socket.socket:
+    """Return the only worker's connection."""
+    worker = processes._idle.get()
+    processes._idle.put(worker)
+    assert worker is not None
+    return worker
 
 
 def test_pixels_are_those_of_the_encoder_and_each_file_fails_by_its_own_error() -> None:
@@ -116,13 +125,28 @@ def test_an_image_that_takes_too_long_is_given_up(slots: Slots) -> None:
     processes.close()
 
 
-def test_workers_come_back_where_the_fork_server_was_killed(processes: DecodeProcesses) -> None:
-    worker = psutil.Process(pid(processes))
-    server = worker.parent()
+def test_workers_come_back_where_the_fork_server_was_killed(slots: Slots) -> None:
+    processes = DecodeProcesses(obey, slots, 3)
+    workers = [psutil.Process(pid(processes)) for _ in range(3)]
+    server = workers[0].parent()
     assert server is not None
     server.kill()
+    psutil.wait_procs(workers, PATIENCE_S)
+    # No image pays for workers that died before.
+    assert [level(processes.decode([b"%d" % number])[0]) for number in range(6)] == list(range(6))
+    assert len({pid(processes) for _ in range(3)}) == 3
+    processes.close()
+
+
+def test_a_worker_that_died_while_it_had_nothing_to_do_costs_no_image_its_retry(
+    processes: DecodeProcesses, tmp_path: Path
+) -> None:
+    worker = psutil.Process(pid(processes))
+    worker.kill()
     psutil.wait_procs([worker], PATIENCE_S)
-    assert level(processes.decode([b"3"])[0]) == 3
+    wait_until(lambda: not _is_alive(idle(processes)), PATIENCE_S)
+    (outcome,) = processes.decode([b"once %s/died signal 9" % bytes(tmp_path)])
+    assert level(outcome) == 1
 
 
 def test_a_decoder_that_does_not_load_is_an_error(slots: Slots, capfd: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +196,7 @@ def test_processes_that_nobody_has_any_more_end(slots: Slots) -> None:
 
 OWNER = """
 import sys, threading
-from models.decode_processes import DecodeProcesses, Slots
+from models.decode_processes import DecodeProcesses, Slots, _is_alive
 from tests.support.odd_decoders import SHAPE, obey
 processes = DecodeProcesses(obey, Slots(SHAPE, 8), 2)
 threading.Thread(target=processes.decode, args=([f"touch {sys.argv[1]}".encode()],)).start()

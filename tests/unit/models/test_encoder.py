@@ -64,6 +64,28 @@ def test_a_vector_without_length_or_meaning_is_an_error_of_its_input_alone(
     assert isinstance(after, np.ndarray)
 
 
+@pytest.mark.parametrize("bad", [200, 13])
+def test_images_that_are_gathered_already_have_the_same_answers(
+    encoder: FirstPixel, bad: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [image(200), image(bad), image(9)]
+    alone = encoder.encode_images(images)
+    forward, sizes = encoder.forward, list[int]()
+
+    def fails_on_thirteen(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        sizes.append(len(batch))
+        if (batch[:, 0, 0, 0] == 13).any():
+            raise ZeroDivisionError("a bug of ours")
+        return forward(batch)
+
+    monkeypatch.setattr(encoder, "forward", fails_on_thirteen)
+    together = encoder.encode_images(np.stack(images))
+    # A batch that fails is split.
+    assert (sizes[0], 2 in sizes) == (3, bad == 13)
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one, other) if isinstance(one, np.ndarray) else isinstance(other, VitrineError)
+
+
 class Tower(torch.nn.Module):
     """Averages pixels; like a small GPU, it has room for `room` images at a time."""
 
