@@ -87,7 +87,7 @@ def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return np.asarray((ours * theirs).sum(axis=1))
 
 
-def assert_telling(vectors: np.ndarray) -> None:
+def assert_distinct(vectors: np.ndarray) -> None:
     """Different inputs have different vectors: without that, a comparison says nothing."""
     others = (vectors @ vectors.T)[~np.eye(len(vectors), dtype=bool)]
     assert np.median(others) < 0.95
@@ -114,7 +114,7 @@ def test_images_have_the_vectors_of_the_library(kind: str, made: Made) -> None:
     least = cosines(ours, expected).min()
     print(f"{kind}: least cosine {least:.6f}")
     assert least >= 0.9999
-    assert_telling(expected)
+    assert_distinct(expected)
     assert encoder.info.dimension == expected.shape[1]
     assert encoder.info.modalities == (("image", "text") if kind in DUAL_ENCODERS else ("image",))
     alone = np.concatenate([embed(encoder, [image]) for image in images()[:6]])
@@ -134,7 +134,7 @@ def test_texts_have_the_vectors_of_the_library(kind: str, made: Made) -> None:
         expected = unit(model.get_text_features(**tokens).pooler_output)
     ours = stack(encoder.encode_texts(TEXTS))
     assert cosines(ours, expected).min() >= 0.9999
-    assert_telling(expected)
+    assert_distinct(expected)
     alone = np.concatenate([stack(encoder.encode_texts([text])) for text in TEXTS])
     assert cosines(alone, ours).min() >= 0.99999
 
