@@ -27,7 +27,7 @@ from tests.support.corpora import fashion_mnist
 from tests.support.real_images import ALL, MODEL, at_once, encoder_args, real_encoder
 from tests.support.vector_stores import LiteProcess, wait_for
 
-GARMENTS = 10_000 if ALL else 2_000
+GARMENTS = 10_000 if ALL else 1_500
 """So many of the training images are indexed, and so many of the test images ask."""
 NEIGHBORS = 5
 # Both are lower where fewer are indexed.
