@@ -1,4 +1,4 @@
-"""Fashion-MNIST: garments are imported and built in bulk, and others of the ten kinds are told by their neighbors."""
+"""Fashion-MNIST: garments are imported and built in bulk, and others of the ten kinds are recognized by their neighbors."""
 
 import csv
 import gzip
@@ -27,7 +27,7 @@ from tests.support.corpora import fashion_mnist
 from tests.support.real_images import ALL, MODEL, at_once, encoder_args, real_encoder
 from tests.support.vector_stores import LiteProcess, wait_for
 
-GARMENTS = 10_000 if ALL else 2_000
+GARMENTS = 10_000 if ALL else 1_500
 """So many of the training images are indexed, and so many of the test images ask."""
 NEIGHBORS = 5
 # Both are lower where fewer are indexed.
@@ -138,13 +138,13 @@ def asking() -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
 def test_the_nearest_garments_are_mostly_of_the_same_kind(
     index: Index, asking: tuple[NDArray[np.float32], NDArray[np.uint8]]
 ) -> None:
-    def told(vector: NDArray[np.float32]) -> int:
+    def kind_of(vector: NDArray[np.float32]) -> int:
         hits = index.store.search_products(index.collection, vector, NEIGHBORS)
         # Of kinds that are as frequent, the first counted is that of the nearest.
         return Counter(index.kinds[hit.product_id] for hit in hits).most_common(1)[0][0]
 
     vectors, kinds = asking
-    accuracy = float(np.mean(np.array(at_once(told, list(vectors))) == kinds))
+    accuracy = float(np.mean(np.array(at_once(kind_of, list(vectors))) == kinds))
     print(f"{GARMENTS:,} indexed, {GARMENTS:,} ask: accuracy of {NEIGHBORS} neighbors {accuracy:.3f}")
     assert accuracy >= LEAST_ACCURACY
 
