@@ -159,8 +159,7 @@ class EncoderReplica:
                     prepared.held.append((place, found))
             except Exception as error:
                 failure = expected(error, f"preparing an image for {self._encoder.info.name}")
-                # It leads to this frame, and so to all images of the task.
-                failure.__traceback__ = None
+                _forget_frames(failure)
                 prepared.failed.append((work or Work(image, [(answers, place)]), failure))
         return prepared
 
@@ -227,6 +226,13 @@ class EncoderReplica:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Cut an error, and those that led to it, off the frames that they passed: these hold all images of a task."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 @dataclass(slots=True)
