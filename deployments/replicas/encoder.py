@@ -323,6 +323,13 @@ class EncoderReplica:
         return answer
 
 
+def _forget_frames(error: BaseException | None) -> None:
+    """Cut an error, and those that led to it, off the frames that they passed: these hold all images of a task."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 @dataclass(slots=True)
 class _Prepared:
     """Images of a request: answered by the cache, decoded, or failed; others wait for the work of another request."""
@@ -347,8 +354,7 @@ def _outcome(decode: Callable[[ImageInput], Pixels], image: ImageInput) -> Pixel
     try:
         return decode(image)
     except Exception as error:
-        # It leads to this frame, and so to all images of the task.
-        error.__traceback__ = None
+        _forget_frames(error)
         return error
 
 

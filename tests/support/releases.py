@@ -48,7 +48,13 @@ from tests.support.vector_stores import LiteProcess, wait_for
 FOLDER = ROOT / "tests" / "releases"
 ENGINES = ("sqlite", "postgresql")
 CONFIGURATIONS = ("serve_config.yaml", "compose/serve_config.yaml", "demo/serve_config.demo.yaml")
-COLORS = {"red-dress": "red", "blue-dress": "blue", "grüner-hut": "lime", "two-views": "yellow"}
+COLORS = {
+    "red-dress": "red",
+    "dark-red-dress": "#c80000",
+    "blue-dress": "blue",
+    "grüner-hut": "lime",
+    "two-views": "yellow",
+}
 LATE, BROKEN, GONE = "late", "broken", "gone"
 SOURCE, PLAN, POSITION = "shop", "plan", "17"
 IMAGE_URL = "https://shop.example/red.png"
@@ -204,13 +210,14 @@ async def _fill(shop: Shop, key: str) -> list[dict[str, Any]]:
         *(f"images/{each.image_id}" for each in images),
         *("attributes", "models", "stats", "keys", "jobs", f"jobs/{job}/errors", f"jobs/{job}/report"),
         *("models/first/versions", f"models/second/versions/{second.fingerprint}/gaps"),
-        "products/red-dress/similar?model=second",
+        "products/red-dress/similar?model=second&limit=1",
     ]
+    # Each has results of different scores, so that their order is no chance.
     searches: list[dict[str, Any]] = [
-        {"query": "a red thing", "model": "first", "limit": 3},
-        {"query": "a red thing", "limit": 3},
+        {"query": "a blue thing", "model": "first", "limit": 1},
+        {"query": "a blue thing", "limit": 1},
         {"query": [{"type": "image", "image": b64(png("cyan"))}], "model": "second", "limit": 1},
-        {"query": "grüner hut", "keyword_weight": 1, "limit": 2},
+        {"query": "grüner hut", "keyword_weight": 1, "limit": 1},
         {"query": "a thing", "model": "first", "filter": {"price": {"lt": 40}}, "limit": 10},
     ]
     return [
