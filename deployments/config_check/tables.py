@@ -62,16 +62,21 @@ def model_in(annotation: Any) -> type[BaseModel] | None:
 
 def _table(title: str, model: type[BaseModel]) -> str:
     head = [f"### {title}", "", "| key | type | default | what |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *_rows(model, "")])
+    return "\n".join([*head, *(_row(*each) for each in settings_of(model))])
 
 
-def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
+def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the settings of a model by key, each followed by those within it: `bulk`, `bulk.min_actors`."""
     for name, field in model.model_fields.items():
-        cells = f"`{prefix}{name}`", _type(field.annotation), _default(field), field.description or ""
-        escaped = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
-        yield f"| {' | '.join(escaped)} |"
+        yield f"{prefix}{name}", field
         if (inner := model_in(field.annotation)) is not None:
-            yield from _rows(inner, f"{prefix}{name}.")
+            yield from settings_of(inner, f"{prefix}{name}.")
+
+
+def _row(key: str, field: FieldInfo) -> str:
+    cells = f"`{key}`", _type(field.annotation), _default(field), field.description or ""
+    escaped = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
 
 
 def _type(annotation: Any) -> str:

@@ -61,7 +61,7 @@ def backup(config: ConfigFile, place: Place, *, output: Output) -> None:
     """
     from catalog.backup import back_up
 
-    _show(back_up(_catalog(config), place), output)
+    _show(back_up(catalog_of(config), place), output)
 
 
 @asks
@@ -95,13 +95,32 @@ def restore(
     """
     from catalog.backup import restore as bring_back
 
-    _show(bring_back(_catalog(config), place, snapshot, keep_index), output)
+    _show(bring_back(catalog_of(config), place, snapshot, keep_index), output)
 
 
-def _catalog(config: Path) -> "CatalogConfig":
-    from deployments.config_check.serve_file import catalog_of
+def catalog_of(config: Path) -> "CatalogConfig":
+    """Read where the catalog is, and nothing else: no other variable of the environment need be set.
 
-    return catalog_of(config)
+    Raises:
+        ConfigError: the file cannot be read, no gateway names a catalog, its settings are wrong, or they refer to
+            a variable that is not set.
+    """
+    from pydantic import ValidationError
+
+    from catalog.database import CatalogConfig
+    from core.config import expand_environment
+    from core.errors import ConfigError
+    from deployments.config_check.serve_file import Mistake, read_yaml
+
+    if isinstance(read := read_yaml(config), Mistake):
+        raise ConfigError(str(read))
+    try:
+        applications = read[0]["applications"]
+        gateway = next(each for each in applications if each["import_path"].endswith(":build_gateway"))
+        # Raises for a variable that is not set, and says which.
+        return CatalogConfig.model_validate(expand_environment(gateway["args"]["catalog"]))
+    except (LookupError, TypeError, AttributeError, StopIteration, ValidationError):
+        raise ConfigError(f"{config} names no catalog: `vitrine config check {config}` says why") from None
 
 
 def _show(done: "Transfer", output: Output) -> None:

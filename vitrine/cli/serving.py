@@ -28,7 +28,8 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as scratch:
         os.environ.update(ray_environment(os.environ, Path(scratch)))
         # Ray reads the environment when it is imported, so it must not be imported earlier.
-        from deployments.config_check.serve_file import has_admin_key, read_serve_file
+        from deployments.config_check.applications import has_admin_key
+        from deployments.config_check.serve_file import read_serve_file
 
         if not has_admin_key(read_serve_file(config, host)):
             typer.echo(NO_KEYS_NOTICE, err=True)

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from catalog.opening import open_catalog
-from deployments.config_check.serve_file import catalog_of
 from tests.support.upgrade_stage import image
+from vitrine.cli.configuration import catalog_of
 from vitrine.cli.main import app
 from vitrine.cli.service import Exit
 

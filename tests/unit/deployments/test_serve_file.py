@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from core.errors import ConfigError
-from deployments.config_check.serve_file import catalog_of, check_serve_file, has_admin_key, read_serve_file
+from deployments.config_check.applications import has_admin_key
+from deployments.config_check.serve_file import check_serve_file, read_serve_file
+from vitrine.cli.configuration import catalog_of
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "demo" / "serve_config.demo.yaml"
@@ -302,7 +304,7 @@ def test_mistakes_come_in_the_order_of_their_lines(tmp_path: Path) -> None:
         ("applications: [{a: 1, a: 2}]\n", 1, "cannot be read as YAML: 'a' is in line 1 too"),
         ("? [a]\n: 1", 1, "cannot be read as YAML: found unhashable key"),
         ("a: &a {b: 1, c: 1}\nd: &d {<<: *a, b: 2}\ne: {<<: *d, b: 3}", None, "Field required"),
-        ("a: \0", None, "cannot be read as YAML: special characters are not allowed"),
+        ("a: \0", 1, "cannot be read as YAML: special characters are not allowed"),
     ],
 )
 def test_a_file_that_holds_no_configuration_is_reported(
@@ -336,7 +338,7 @@ def test_a_file_in_another_encoding_is_named_with_the_line(
 ) -> None:
     file = tmp_path / "serve_config.yaml"
     file.write_bytes("applications:\n  # größer\n".encode("latin-1"))
-    expected = f"{file}:2: cannot be read as YAML: byte 0xf6 is not UTF-8; save the file as UTF-8"
+    expected = f"{file}:2: cannot be read as YAML: special characters are not allowed; is the file UTF-8?"
     if check is check_serve_file:
         assert [str(each) for each in check_serve_file(file)] == [expected]
     else:

@@ -15,7 +15,8 @@ from ray.serve._private.utils import DEFAULT
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.config import JobsConfig
-from deployments.config_check.serve_file import has_admin_key, read_serve_file
+from deployments.config_check.applications import has_admin_key
+from deployments.config_check.serve_file import read_serve_file
 from deployments.proxy.ray_environment import RAY_DEFAULTS
 from deployments.replicas.dependencies import WAIT_S
 from k8s.generate import DEMO_CHANGES, generated
