@@ -55,6 +55,7 @@ class MilvusStore:
         self.address = config.uri
         self.rebuilt_if_empty = config.is_rebuilt_if_empty
         self._connection = Connection(config)
+        self._attribute_kinds = config.attribute_kinds
         self._facts: dict[str, CollectionFacts] = {}
         self._shares = Shares(self._count_roughly)
         self._lite: bool | None = None
@@ -72,7 +73,7 @@ class MilvusStore:
         check_name(name)
         check_dimension(dimension)
         self._refuse_alias(name)
-        made = (name, dimension, self._config.index, self._config.attribute_kinds, self._is_lite())
+        made = (name, dimension, self._config.index, self._attribute_kinds, self._is_lite())
         self._connection.run(create_collection, *made, timeout_s=self._config.build_timeout_s)
         if (there := self._describe(name).dimension) != dimension:
             raise Conflict(f"{name} has dimension {there}, not {dimension}")
@@ -171,7 +172,7 @@ class MilvusStore:
         return self._lite
 
     def check_attributes(self, attributes: Attributes) -> None:
-        encode_attributes(attributes, self._config.attribute_kinds)
+        encode_attributes(attributes, self._attribute_kinds)
 
     def upsert(self, collection: str, rows: Sequence[VectorRow]) -> None:
         facts = self._describe(collection)

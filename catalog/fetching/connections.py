@@ -13,10 +13,10 @@ import httpx
 from httpcore import AsyncNetworkBackend, AsyncNetworkStream
 from pydantic import Field, field_validator
 
+from catalog.fetching.texts import MAX_URL_LENGTH, ONLY_HTTP
 from core.config import Config
 from core.errors import UnfetchableUrl
 
-MAX_URL_LENGTH = 4096
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -28,10 +28,7 @@ _FORMALLY_GLOBAL = (
 """Networks without images that `is_global` accepts, in some or all versions of Python."""
 _THREADS = 16
 _NAME = re.compile(rb"[\w.:-]+")
-_SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-"""Of a URL (RFC 3986, 3.1); base64 has no colon."""
 _HOST = re.compile(r"(?<=//)[^/?#]*")
-ONLY_HTTP = "only http and https URLs are fetched"
 _ATTEMPTS = 4
 """Number of addresses of one host that are tried."""
 
@@ -73,19 +70,6 @@ class FetchLimits(Config):
 def _dns_name(host: str) -> bytes:
     """Write a host as in a URL: in lower case, and encoded for DNS."""
     return httpx.URL(host=host.rstrip(".")).raw_host
-
-
-def is_url(text: str) -> bool:
-    """Return whether a text is a URL: http(s), a data URI, or `//host/path` with a dot, which base64 never has."""
-    text = text.lstrip()[:MAX_URL_LENGTH]
-    known = text[:8].lower().startswith(("http://", "https://", "data:"))
-    return known or (text.startswith("//") and "." in text)
-
-
-def other_scheme(text: str) -> str | None:
-    """Return the scheme of a URL that is never fetched, such as `file` or `ftp`; None for anything else."""
-    found = _SCHEME.match(text[:MAX_URL_LENGTH])
-    return None if found is None or found[1].lower() in _DEFAULT_PORTS else found[1]
 
 
 def parse_url(text: str, ports: Collection[int]) -> httpx.URL:

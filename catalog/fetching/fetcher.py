@@ -6,16 +6,14 @@ import io
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from urllib.parse import unquote_to_bytes
 
 import httpcore
 import httpx
-import pybase64
 
 from catalog.fetching.connections import (
     CheckedBackend,
@@ -25,6 +23,7 @@ from catalog.fetching.connections import (
     follow,
     parse_url,
 )
+from catalog.fetching.texts import read_data_uri
 from core.errors import FetchFailed, InputTooLarge, UnfetchableUrl, VitrineError
 
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -37,13 +36,6 @@ _UNREADABLE = {"br", "zstd", "compress", "x-compress", "dcb", "dcz"}
 """All other codings are ignored: they change no byte, such as the `aws-chunked` that object stores keep."""
 _DETECT, _RAW_DEFLATE = 47, -15
 """Values of zlib's `wbits`: the first reads gzip and zlib, the second deflate without a header."""
-_PIECE_CHARS = 16 * 1024
-"""Percent-encoded characters that are decoded at once."""
-_PIECE_BYTES = 1024 * 1024
-"""Base64 that is decoded at once: each piece holds the interpreter's lock until it is done."""
-_ALPHABET = bytes.maketrans(b"-_=", b"+/!")
-"""From the URL-safe alphabet of RFC 4648 to the standard one. Padding before the end becomes !, which neither has."""
-_WHITESPACE = b" \t\n\v\f\r"
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,51 +276,3 @@ def retry_after_s(value: str, now: datetime) -> float | None:
     except ValueError:
         return None
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
-
-
-def read_data_uri(uri: str) -> bytes:
-    """Read a data URI (RFC 2397).
-
-    Raises:
-        UnfetchableUrl: it has no data, or no valid base64.
-    """
-    head, comma, data = uri.partition(",")
-    if not comma:
-        raise UnfetchableUrl("a data URI has a comma before its data: data:image/png;base64,AAAA")
-    raw = _unquote(data)
-    if not head.rstrip().lower().endswith(";base64"):
-        return raw
-    try:
-        return decode_base64(raw)
-    except ValueError:
-        raise UnfetchableUrl("the data URI holds no valid base64") from None
-
-
-def decode_base64(digits: bytes) -> bytes:
-    """Decode base64 in either alphabet of RFC 4648, with or without line breaks and padding; raises ValueError."""
-    # Nearly all of it is in the first alphabet, padded and in one line. That takes a tenth of the time.
-    with suppress(ValueError):
-        return pybase64.b64decode(digits, validate=True)
-    digits = digits.rstrip(b"=" + _WHITESPACE)
-    decoded, rest = bytearray(), b""
-    for start in range(0, len(digits), _PIECE_BYTES):
-        rest += digits[start : start + _PIECE_BYTES].translate(_ALPHABET, _WHITESPACE)
-        whole = len(rest) // 4 * 4
-        decoded += pybase64.b64decode(rest[:whole], validate=True)
-        rest = rest[whole:]
-    return bytes(decoded + pybase64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True))
-
-
-def _unquote(data: str) -> bytes:
-    """Decode percent-encoding piece by piece: all at once, each escape would take a hundred bytes of memory."""
-    if "%" not in data:
-        return data.encode()
-    raw, rest = bytearray(), ""
-    for start in range(0, len(data), _PIECE_CHARS):
-        piece = rest + data[start : start + _PIECE_CHARS]
-        # An escape that ends in the next piece is read with it.
-        cut = piece.find("%", max(0, len(piece) - 2))
-        cut = len(piece) if cut < 0 else cut
-        raw += unquote_to_bytes(piece[:cut])
-        rest = piece[cut:]
-    return bytes(raw + unquote_to_bytes(rest))

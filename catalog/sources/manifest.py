@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from catalog.fetching.connections import is_url
+from catalog.fetching.texts import is_url
 from catalog.sources.entries import Entry, FieldMap, ImageReference, Record, plain_name, read_entry
 from catalog.sources.folder import inside
 from catalog.sources.table import Table

@@ -12,8 +12,7 @@ from pydantic_core import from_json
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from catalog.fetching import connections
-from catalog.fetching import fetcher as fetching
+from catalog.fetching import texts
 from catalog.fetching.fetcher import Fetcher
 from core.concurrency import BODIES, run_in
 from core.errors import InputTooLarge, InvalidInput, UnfetchableUrl, UnsupportedMediaType, VitrineError
@@ -352,7 +351,7 @@ async def _decode_or_error(source: str) -> bytes | VitrineError:
 
 def is_url(source: str) -> bool:
     """Return whether this is a URL to fetch, neither base64 nor a data URI."""
-    return not is_data_uri(source) and connections.is_url(source)
+    return not is_data_uri(source) and texts.is_url(source)
 
 
 def is_data_uri(value: str) -> bool:
@@ -376,13 +375,11 @@ async def decode_base64(value: str, param: str) -> bytes:
 def _decode(value: str, param: str) -> bytes:
     if is_data_uri(value) and not value.partition(",")[0].lower().endswith(";base64"):
         raise InvalidInput("a data URI must look like data:image/jpeg;base64,…").at(param)
-    if connections.other_scheme(value):
-        raise InvalidInput(f"{connections.ONLY_HTTP}; send such a URL, a data URI or base64").at(param)
+    if texts.other_scheme(value):
+        raise InvalidInput(f"{texts.ONLY_HTTP}; send such a URL, a data URI or base64").at(param)
     try:
         return (
-            fetching.read_data_uri(value)
-            if is_data_uri(value)
-            else fetching.decode_base64(value.encode("ascii"))
+            texts.read_data_uri(value) if is_data_uri(value) else texts.decode_base64(value.encode("ascii"))
         )
     except (ValueError, UnfetchableUrl):
         raise InvalidInput("not valid base64").at(param) from None

@@ -306,7 +306,7 @@ class _Model:
         # By key: a product that is written twice at once brings its images twice.
         inputs = {each.item.key: each for each, _ in group}
         placements: dict[str, _Placement] = {}
-        failure: VitrineError = Unavailable("the image waits for a model or for Milvus")
+        failure: VitrineError | None = None
         # A call that requests share has the id of the first.
         with as_request(group[0][1] or new_request_id("index")):
             try:
@@ -318,7 +318,8 @@ class _Model:
             except Exception as error:
                 # The products are stored, and the ledger has what is not indexed as missing.
                 failure = expected(error, f"indexing with {self._name}")
-        return [placements.get(each.item.key, failure) for each, _ in group]
+        waits = "the image waits for a model or for Milvus"
+        return [placements.get(each.item.key) or failure or Unavailable(waits) for each, _ in group]
 
 
 def _size(queued: tuple[IndexInput, str]) -> int:

@@ -15,7 +15,7 @@ import pybase64
 import pytest
 from PIL import Image
 
-from catalog.fetching import fetcher
+from catalog.fetching import texts
 from core.errors import InvalidInput
 from deployments.http import requests
 from deployments.http.requests import decode_base64
@@ -127,7 +127,7 @@ def test_a_data_uri_of_nothing_but_escapes_takes_little_memory(escape: str) -> N
 
 @pytest.mark.parametrize("broken", ["=" * 4, "*", "A===", "AA==", "%3D", "é"])
 def test_what_is_no_base64_is_refused_wherever_it_stands(broken: str) -> None:
-    first = "A" * (fetcher._PIECE_BYTES - len(broken))
+    first = "A" * (texts._PIECE_BYTES - len(broken))
     for encoded in (first + broken + "AAAA", "AAAA" + broken + "AAAA"):
         with pytest.raises(InvalidInput):
             asyncio.run(decode_base64(encoded, "image"))

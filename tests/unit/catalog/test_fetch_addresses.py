@@ -5,7 +5,8 @@ from ipaddress import ip_network
 import pytest
 from pydantic import ValidationError
 
-from catalog.fetching.connections import FetchLimits, is_url, may_connect
+from catalog.fetching.connections import FetchLimits, may_connect
+from catalog.fetching.texts import is_url
 
 PRIVATE = """
     0.0.0.0 10.0.0.1 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.254 168.63.129.16 169.254.169.254
