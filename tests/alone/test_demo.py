@@ -1,4 +1,7 @@
-"""`make demo` from nothing, its end by Ctrl-C, a second start from what is indexed, a third from a backup."""
+"""`make demo` from nothing, its end by Ctrl-C, and a second start from a backup.
+
+That a start goes on from what is indexed is tested with `vitrine try`, which starts the same service.
+"""
 
 import base64
 import re
@@ -29,23 +32,21 @@ PRODUCTS = 8
 START_TIMEOUT_S = 300
 
 
-def test_the_demo_starts_again_from_what_is_indexed_and_after_a_disaster_from_its_backup(
+def test_the_demo_starts_from_nothing_and_after_a_disaster_from_its_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backups = str(tmp_path / "backups")
     with tempfile.TemporaryDirectory(prefix="vitrine-") as name:
         home = Path(name)
         monkeypatch.setenv("VITRINE_HOME", name)
-        first = _run_and_interrupt(home)
+        first = _run_and_interrupt(home, lambda _: _vitrine("backup", str(CONFIG), backups))
         assert f"{PRODUCTS} products indexed (0 were there)" in first
-        second = _run_and_interrupt(home, lambda _: _vitrine("backup", str(CONFIG), backups))
         shutil.rmtree(home)
         home.mkdir()
         _vitrine("restore", str(CONFIG), backups)
-        third = _run_and_interrupt(home, _assert_that_every_model_finds_every_image)
-        for later in (second, third):
-            assert f"{PRODUCTS} products indexed ({PRODUCTS} were there)" in later
-        for output in (first, second, third):
+        second = _run_and_interrupt(home, _assert_that_every_model_finds_every_image)
+        assert f"{PRODUCTS} products indexed ({PRODUCTS} were there)" in second
+        for output in (first, second):
             assert len(re.findall(r"^ +\d+\.\d s ", output, re.MULTILINE)) == 2
 
 

@@ -19,9 +19,9 @@ import pytest
 from demo.service import DemoService
 from tests.support.indexed import pending
 from tests.support.traffic import image
+from tests.support.waiting import wait_until
 
 KILLS = int(os.environ.get("VITRINE_KILLS", "3"))
-AFTER_S = 6.0
 BEFORE, AFTER, PATIENCE_S = 3, 7, 60.0
 """Acknowledged writes that a test is worth something with, and how long a busy machine may take to them."""
 RECOVERY_S = 120.0
@@ -135,9 +135,12 @@ def test_nothing_acknowledged_is_lost_and_nothing_deleted_comes_back(
     with running(writers):
         assert all(writer.wait_for(BEFORE, PATIENCE_S) >= BEFORE for writer in writers)
         # Load may have brought a second one.
-        for process in service.processes(VICTIMS[victim]):
+        killed = service.processes(VICTIMS[victim])
+        for process in killed:
             process.kill()
-        time.sleep(AFTER_S)
+        wait_until(
+            lambda: {*service.processes(VICTIMS[victim])} - {*killed}, PATIENCE_S, f"no other {victim}"
+        )
         assert all(writer.wait_for(AFTER, PATIENCE_S) >= AFTER for writer in writers)
     seconds = recovered(client)
     kept = writers[0].acknowledged | writers[1].acknowledged
