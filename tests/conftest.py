@@ -37,14 +37,16 @@ settings.load_profile("vitrine")
 
 
 class Groups(LoadScopeScheduling):
-    """Give one process of `pytest -n 2` a whole file, or all of e2e, which shares one service.
+    """Give one process of `pytest -n` a whole file, or all of e2e, which shares one service.
+
+    What starts services of its own is another group, so that no more than two run beside each other.
 
     The option `--dist loadgroup` would do, but groups nothing under pytest 9.2: pytest-dev/pytest-xdist#1386.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "e2e" if "/e2e/" in file else file
+        return next((each for each in ("/e2e/own_service/", "/e2e/") if each in file), file)
 
 
 @pytest.hookimpl(optionalhook=True)

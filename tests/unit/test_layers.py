@@ -49,7 +49,12 @@ def test_the_schemas_need_pydantic_alone() -> None:
 REPLICAS = ("gateway", "ensemble", "repair", "milvus_lite")
 LIGHT = {
     "replicas without a model": (
-        ("deployments.app", *(f"deployments.replicas.{name}" for name in REPLICAS)),
+        (
+            "deployments.app",
+            *(f"deployments.replicas.{name}" for name in REPLICAS),
+            "milvus.lite",
+            "milvus.memory",
+        ),
         {"torch", "transformers", "open_clip", "timm", "sklearn", "scipy", "sympy", "ray.data"},
     ),
     "reading of images": (("models.images", "models.config"), {"torch", "ray"}),

@@ -92,6 +92,7 @@ def dimension(family: Family, out: Path, words: str | None = None) -> int:
     return int(rows.shape[1])
 
 
+@pytest.mark.slow
 def test_openclip_is_loadable(images: LabeledImages, tmp_path: Path) -> None:
     openclip.train(images, STEPS, tmp_path)
     assert dimension("openclip", tmp_path) == dimension("openclip", tmp_path, "red dress") == 64
@@ -101,6 +102,7 @@ def test_dinov2_is_loadable(dinov2: Path) -> None:
     assert dimension("dinov2", dinov2) == 96
 
 
+@pytest.mark.slow
 def test_the_larger_dinov2_is_loadable_and_of_another_dimension(
     images: LabeledImages, tmp_path: Path
 ) -> None:
@@ -108,6 +110,7 @@ def test_the_larger_dinov2_is_loadable_and_of_another_dimension(
     assert dimension("dinov2", tmp_path) == 144
 
 
+@pytest.mark.slow
 def test_blip2_is_loadable(images: LabeledImages, dinov2: Path, tmp_path: Path) -> None:
     blip2.train(images, STEPS, tmp_path, dinov2)
     assert dimension("blip2", tmp_path) == dimension("blip2", tmp_path, "red dress") == 64
@@ -128,6 +131,7 @@ def test_timm_is_loadable(images: LabeledImages, tmp_path: Path) -> None:
     assert dimension("timm", tmp_path) == 192
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_weights(images: LabeledImages, tmp_path: Path) -> None:
     for run in ("first", "again"):
         (tmp_path / run).mkdir()

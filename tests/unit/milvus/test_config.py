@@ -1,7 +1,5 @@
 """Configuration and connection of Milvus: addresses, the messages of refusals, and aliases."""
 
-import subprocess
-import sys
 from unittest.mock import Mock
 
 import grpc
@@ -39,11 +37,9 @@ def test_a_socket_path_beyond_the_kernel_is_explained() -> None:
         MilvusConfig(uri=f"unix:/{'x' * 119}")
 
 
-def test_the_package_is_ours_and_imports_no_torch() -> None:
+def test_the_package_is_ours() -> None:
     assert milvus.__file__ is not None
     assert "site-packages" not in milvus.__file__
-    code = "import sys, milvus.lite, milvus.store, milvus.memory; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.fixture

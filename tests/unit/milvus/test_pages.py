@@ -28,7 +28,8 @@ class Engine:
     def search(self, count: int, excluded: Sequence[str]) -> list[Hit]:
         assert count <= MAX_HITS
         self.calls.append(count)
-        return [hit for hit in self.hits if hit.product_id not in set(excluded)][:count]
+        left_out = set(excluded)
+        return [hit for hit in self.hits if hit.product_id not in left_out][:count]
 
 
 @given(ranked=images, limit=st.integers(1, 40), exact=st.booleans())
@@ -55,13 +56,11 @@ class NoisyEngine(Engine):
         self._noise = np.random.default_rng(seed)
 
     def search(self, count: int, excluded: Sequence[str]) -> list[Hit]:
-        moved = [
-            replace(hit, score=hit.score + self._noise.uniform(-1e-7, 1e-7))
-            for hit in self.hits
-            if hit.product_id not in set(excluded)
-        ]
         self.calls.append(count)
-        return sorted(moved, key=lambda hit: -hit.score)[:count]
+        left_out = set(excluded)
+        kept = [hit for hit in self.hits if hit.product_id not in left_out]
+        scores = np.array([hit.score for hit in kept]) + self._noise.uniform(-1e-7, 1e-7, len(kept))
+        return [replace(kept[place], score=float(scores[place])) for place in np.argsort(-scores)[:count]]
 
 
 @given(ranked=images, page=st.integers(1, 40), exact=st.booleans(), seed=st.integers(0, 2**32 - 1))

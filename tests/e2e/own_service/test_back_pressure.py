@@ -17,9 +17,9 @@ from core.tcp_ports import free_port
 from demo.service import DemoService
 from tests.support.children import shown_on_failure
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MAX_IN_FLIGHT = 4
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 PARTS_OF_HAPROXY = ("FRONTEND", "BACKEND")
 
 

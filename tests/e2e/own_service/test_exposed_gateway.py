@@ -11,12 +11,12 @@ from deployments.proxy.ray_environment import ray_environment
 from jobs.runner.cluster import start_ray
 from tests.support.children import Child
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_serve_says_why_a_gateway_without_keys_does_not_start() -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-", ignore_cleanup_errors=True) as home:
-        command = [sys.executable, "-m", "tests.e2e.test_exposed_gateway", home]
+        command = [sys.executable, "-m", "tests.e2e.own_service.test_exposed_gateway", home]
         with Child("exposed", command, cwd=ROOT, env=ray_environment(os.environ, Path(home))) as child:
             try:
                 assert child.wait(timeout=600) == 0
