@@ -19,7 +19,7 @@ from demo.service import DemoService
 
 MODELS = ("openclip", "dinov2", "blip2")
 FIRST = 1_000
-ALL = int(os.environ.get("VITRINE_MEMORY_IMAGES", "4000"))
+ALL = int(os.environ.get("VITRINE_MEMORY_IMAGES", "2500"))
 CONNECTIONS = 16
 GROWTH = 0.02
 SIZES = ((32, 32), (64, 48), (100, 100), (224, 160), (320, 320), (480, 640), (64, 64), (1600, 1200))
