@@ -1,5 +1,6 @@
-"""Waiting for what comes about in other processes and threads."""
+"""Waiting for what comes about in other processes, threads and tasks."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -15,3 +16,14 @@ def wait_until(
     while not condition():
         assert time.monotonic() < deadline, what() if callable(what) else what
         time.sleep(pause_s)
+
+
+async def until(condition: Callable[[], object], within_s: float = 60) -> None:
+    """Return once a condition holds, which tasks of this loop bring about.
+
+    Raises:
+        TimeoutError: it does not hold in time.
+    """
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.01)

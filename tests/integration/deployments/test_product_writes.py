@@ -25,6 +25,7 @@ from milvus.memory import MemoryStore
 from tests.support.image_files import image
 from tests.support.indexed import repair
 from tests.support.local_encoder import LocalEncoder
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.anyio
 MODELS = ("first", "second", "third")
@@ -464,12 +465,6 @@ async def test_whatever_many_requests_write_at_once_the_collections_become_what_
             await shop.repair(name)
             assert shop.keys(name) == shop.expected()
             assert shop.catalog.ledger.obsolete(shop.collection(name), 10) == []
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_value_that_does_not_fit_the_declaration_of_its_attribute_changes_nothing(

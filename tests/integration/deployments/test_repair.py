@@ -4,7 +4,8 @@ import asyncio
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -26,6 +27,7 @@ from milvus.memory import MemoryStore
 from models.config import CaptionConfig
 from tests.support.image_files import image as colored
 from tests.support.local_encoder import LocalEncoder
+from tests.support.waiting import until
 
 
 class HeldEncoder(LocalEncoder):
@@ -78,11 +80,17 @@ def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     return store
 
 
+@asynccontextmanager
+async def repairing(args: RepairArgs, *models: str) -> AsyncIterator[repair.RepairReplica]:
+    replica = repair.RepairReplica(args)
+    await replica.reconfigure({"models": list(models)})
+    yield replica
+    await replica.stop()
+
+
 async def until_indexed(catalog: Catalog, encoder: LocalEncoder, number: int) -> None:
     collection = (await encoder.describe()).collection
-    async with asyncio.timeout(120):
-        while catalog.ledger.counts(collection).indexed != number:
-            await asyncio.sleep(0.01)
+    await until(lambda: catalog.ledger.counts(collection).indexed == number)
 
 
 def test_the_backlog_of_one_model_holds_up_no_other(
@@ -95,16 +103,14 @@ def test_the_backlog_of_one_model_holds_up_no_other(
     assert isinstance(slow, HeldEncoder)
 
     async def scene() -> None:
-        replica = repair.RepairReplica(args)
-        await replica.reconfigure({"models": ["quick", "slow"]})
-        await until_indexed(catalog, encoders["quick"], 2000)
-        await slow.called.wait()
-        # The slow one is in the midst of its first batch, and stays there.
-        catalog.products.put("late", "", "", {}, [image(99)])
-        await until_indexed(catalog, encoders["quick"], 2001)
-        assert catalog.ledger.counts((await slow.describe()).collection).indexed == 0
-        await replica.check_health()
-        await replica.stop()
+        async with repairing(args, "quick", "slow") as replica:
+            await until_indexed(catalog, encoders["quick"], 2000)
+            await slow.called.wait()
+            # The slow one is in the midst of its first batch, and stays there.
+            catalog.products.put("late", "", "", {}, [image(99)])
+            await until_indexed(catalog, encoders["quick"], 2001)
+            assert catalog.ledger.counts((await slow.describe()).collection).indexed == 0
+            await replica.check_health()
 
     asyncio.run(scene())
 
@@ -122,17 +128,14 @@ def test_an_encoder_that_fails_on_everything_is_logged_as_an_error(
     async def fail(_inputs: Sequence[EncoderInput]) -> Encoded:
         raise Internal("a bug")
 
+    def errors() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+
     monkeypatch.setattr(encoders["quick"], "encode", fail)
 
     async def scene() -> None:
-        replica = repair.RepairReplica(args)
-        await replica.reconfigure({"models": ["quick"]})
-        async with asyncio.timeout(120):
-            while "repair of quick: a bug" not in [
-                record.getMessage() for record in caplog.records if record.levelno == logging.ERROR
-            ]:
-                await asyncio.sleep(0.01)
-        await replica.stop()
+        async with repairing(args, "quick"):
+            await until(lambda: "repair of quick: a bug" in errors())
 
     asyncio.run(scene())
     assert catalog.ledger.counts(asyncio.run(encoders["quick"].describe()).collection).missing == 1
@@ -148,18 +151,14 @@ def test_what_is_obsolete_goes_while_images_are_missing(
         collection = (await slow.describe()).collection
         (gone,) = catalog.products.put("gone", "", "", {}, [image(1)])[0].images
         slow.let_go.set()
-        replica = repair.RepairReplica(args)
-        await replica.reconfigure({"models": ["slow"]})
-        await until_indexed(catalog, slow, 1)
-        slow.let_go.clear()
-        slow.called.clear()
-        catalog.products.put("waits", "", "", {}, [image(2)])
-        await slow.called.wait()
-        catalog.products.delete("gone")
-        async with asyncio.timeout(120):
-            while store.fetch(collection, [row_key(gone.image_id, gone.revision)]):
-                await asyncio.sleep(0.01)
-        await replica.stop()
+        async with repairing(args, "slow"):
+            await until_indexed(catalog, slow, 1)
+            slow.let_go.clear()
+            slow.called.clear()
+            catalog.products.put("waits", "", "", {}, [image(2)])
+            await slow.called.wait()
+            catalog.products.delete("gone")
+            await until(lambda: not store.fetch(collection, [row_key(gone.image_id, gone.revision)]))
 
     asyncio.run(scene())
 
@@ -211,17 +210,11 @@ def test_a_full_pass_finds_that_a_collection_was_lost(
 
     async def scene() -> None:
         collection = (await encoders["quick"].describe()).collection
-        replica = repair.RepairReplica(args.model_copy(update={"full_pass_interval_s": 0.05}))
-        await replica.reconfigure({"models": ["quick"]})
-        await until_indexed(catalog, encoders["quick"], 1)
-        store.drop_collection(collection)
-        async with asyncio.timeout(60):
-            while not (
-                store.has_collection(collection)
-                and store.fetch(collection, [row_key(stored.image_id, stored.revision)])
-            ):
-                await asyncio.sleep(0.01)
-        await replica.stop()
+        async with repairing(args.model_copy(update={"full_pass_interval_s": 0.05}), "quick"):
+            await until_indexed(catalog, encoders["quick"], 1)
+            store.drop_collection(collection)
+            key = row_key(stored.image_id, stored.revision)
+            await until(lambda: store.has_collection(collection) and store.fetch(collection, [key]))
 
     asyncio.run(scene())
 
@@ -299,24 +292,22 @@ def test_loops_begin_and_end_with_the_models_that_are_named(
     catalog.products.put("one", "", "", {}, [image(1)])
 
     async def scene() -> None:
-        replica = repair.RepairReplica(args)
-        await replica.reconfigure({"models": ["slow"]})
-        before = replica._running()
-        await replica.reconfigure({"models": ["slow", "quick"]})
-        await until_indexed(catalog, encoders["quick"], 1)
-        assert set(before) < set(replica._running())
-        ended = set(replica._running())
-        await replica.reconfigure({"models": ["slow"]})
-        ended -= set(replica._running())
-        async with asyncio.timeout(60):
-            await asyncio.wait(ended)
-        assert all(loop.cancelled() for loop in ended)
-        assert set(replica._running()) == set(before)
-        await replica.check_health()
-        await replica.reconfigure({"models": ["slow", "quick"]})
-        catalog.products.put("two", "", "", {}, [image(2)])
-        await until_indexed(catalog, encoders["quick"], 2)
-        await replica.stop()
+        async with repairing(args, "slow") as replica:
+            before = replica._running()
+            await replica.reconfigure({"models": ["slow", "quick"]})
+            await until_indexed(catalog, encoders["quick"], 1)
+            assert set(before) < set(replica._running())
+            ended = set(replica._running())
+            await replica.reconfigure({"models": ["slow"]})
+            ended -= set(replica._running())
+            async with asyncio.timeout(60):
+                await asyncio.wait(ended)
+            assert all(loop.cancelled() for loop in ended)
+            assert set(replica._running()) == set(before)
+            await replica.check_health()
+            await replica.reconfigure({"models": ["slow", "quick"]})
+            catalog.products.put("two", "", "", {}, [image(2)])
+            await until_indexed(catalog, encoders["quick"], 2)
 
     asyncio.run(scene())
 
@@ -347,13 +338,11 @@ def test_files_that_no_product_names_go_by_themselves_beside_one_that_cannot(
     soon = args.model_copy(update={"file_grace_s": 0.01, "file_interval_s": 0.001})
 
     async def scene() -> None:
-        replica = repair.RepairReplica(soon)
-        await replica.reconfigure({"models": ["quick"]})
-        async with asyncio.timeout(120):
-            while catalog.blobs.size(gone.sha256) is not None or catalog.blobs.size(orphan) is not None:
-                await asyncio.sleep(0.01)
-        await replica.check_health()
-        await replica.stop()
+        async with repairing(soon, "quick") as replica:
+            await until(
+                lambda: catalog.blobs.size(gone.sha256) is None and catalog.blobs.size(orphan) is None
+            )
+            await replica.check_health()
 
     asyncio.run(scene())
     assert catalog.blobs.size(stays.sha256) is not None
@@ -364,15 +353,13 @@ def test_a_loop_that_has_ended_fails_the_health_check(
     args: RepairArgs, catalog: Catalog, encoders: dict[str, LocalEncoder], store: MemoryStore
 ) -> None:
     async def scene() -> None:
-        replica = repair.RepairReplica(args)
-        await replica.reconfigure({"models": ["quick"]})
-        await replica.check_health()
-        for loop in replica._loops_of_model["quick"][:1]:
-            loop.cancel()
-            await asyncio.wait([loop])
-        with pytest.raises(RuntimeError, match="has ended"):
+        async with repairing(args, "quick") as replica:
             await replica.check_health()
-        await replica.stop()
+            for loop in replica._loops_of_model["quick"][:1]:
+                loop.cancel()
+                await asyncio.wait([loop])
+            with pytest.raises(RuntimeError, match="has ended"):
+                await replica.check_health()
 
     asyncio.run(scene())
 
@@ -411,13 +398,9 @@ def test_images_are_captioned_when_asked_for_and_a_model_that_cannot_stops_nothi
 
     async def scene() -> None:
         settings = IngestCaptions(model="writer") if asked else None
-        replica = repair.RepairReplica(args.model_copy(update={"captions": settings}))
-        await replica.reconfigure({"models": ["writer"]})
-        async with asyncio.timeout(60):
-            while state() != (2, captions) or (asked and len(passes) < 3):
-                await asyncio.sleep(0.01)
-        await replica.check_health()
-        await replica.stop()
+        async with repairing(args.model_copy(update={"captions": settings}), "writer") as replica:
+            await until(lambda: state() == (2, captions) and (len(passes) >= 3 or not asked))
+            await replica.check_health()
 
     with caplog.at_level("WARNING", logger="deployments"):
         asyncio.run(scene())
