@@ -284,7 +284,7 @@ def done(client: httpx.Client, kind: str, **args: Any) -> dict[str, Any]:
     deadline = time.monotonic() + JOB_S
     while (job := client.get(f"/v1/jobs/{job_id}").json())["state"] in ("queued", "running"):
         assert time.monotonic() < deadline, job
-        time.sleep(0.5)
+        time.sleep(0.1)
     assert job["state"] == "succeeded", job
     result: dict[str, Any] = job["result"]
     return result

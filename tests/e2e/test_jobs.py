@@ -35,7 +35,7 @@ def ended(client: httpx.Client, job_id: str, within_s: float = 300) -> dict[str,
         if job["state"] not in ("queued", "running"):
             return job
         assert time.monotonic() < deadline, job
-        time.sleep(0.5)
+        time.sleep(0.1)
 
 
 def submit(client: httpx.Client, kind: str, **args: Any) -> httpx.Response:
