@@ -50,7 +50,7 @@ def eventually(check: Callable[[], list[Any]]) -> list[Any]:
     """What is missing still when it has had time to come; nothing as soon as nothing is."""
     deadline = time.monotonic() + WITHIN_S
     while (missing := check()) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.5)
     return missing
 
 
