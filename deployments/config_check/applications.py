@@ -11,13 +11,12 @@ from pydantic import BaseModel
 from ray.serve.schema import DeploymentSchema, ServeDeploySchema
 
 from core.api_keys import is_loopback
+from core.config import Place
 from deployments.app import DEPLOYMENTS
 from deployments.config import EnsembleArgs, GatewayArgs, MilvusLiteArgs, RepairArgs
 from deployments.config_check.tables import model_in
 from milvus.config import socket_path
 
-Place = tuple[str | int, ...]
-"""The keys and positions that lead to a value."""
 Problem = tuple[Place, str]
 
 
@@ -51,7 +50,7 @@ def _arguments(config: ServeDeploySchema) -> list[BaseModel]:
     return [accepted(each.import_path)[0].model_validate(each.args) for each in config.applications]
 
 
-def contradictions(config: ServeDeploySchema) -> Iterator[Problem]:
+def conflicts(config: ServeDeploySchema) -> Iterator[Problem]:
     """Check valid applications against each other, and the gateway's against Serve's own settings."""
     pairs = [*zip(config.applications, _arguments(config), strict=True)]
     # An encoder of one's own has a builder of that name as well, whatever its arguments are.
