@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
+from ray.serve.config import GangSchedulingConfig, RequestRouterConfig
 from ray.serve.schema import DeploymentSchema, ServeDeploySchema
 
 from core.api_keys import is_loopback
@@ -18,6 +19,11 @@ from deployments.config_check.tables import model_in
 from milvus.config import socket_path
 
 Problem = tuple[Place, str]
+LAX: dict[str, type[BaseModel]] = {
+    "gang_scheduling_config": GangSchedulingConfig,
+    "request_router_config": RequestRouterConfig,
+}
+"""Settings of a deployment whose unknown keys no model of Serve refuses, whatever it is asked."""
 
 
 def accepted(import_path: str) -> tuple[type[BaseModel], str | None, type[BaseModel] | None]:

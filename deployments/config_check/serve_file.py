@@ -16,7 +16,7 @@ from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 from core.config import Place, expand_environment, unset_names
 from core.errors import ConfigError
 from deployments.app import DEPLOYMENTS
-from deployments.config_check.applications import Problem, accepted, conflicts, hint, user_config
+from deployments.config_check.applications import LAX, Problem, accepted, conflicts, hint, user_config
 from deployments.config_check.tables import settings_of
 
 Root = yaml.Node | None
@@ -183,6 +183,12 @@ def _application_problems(root: Root, application: ServeApplicationSchema, place
         # Serve's schema accepts any map here.
         if isinstance(scaling := deployment.autoscaling_config, dict):
             yield from _violations(root, AutoscalingConfig, scaling, (*at, "autoscaling_config"))
+        for key, model in LAX.items():
+            where = (*at, key)
+            _, depth, node = _locate(root, where)
+            named = node.value if depth == len(where) and isinstance(node, yaml.MappingNode) else ()
+            for unknown in {each.value for each, _ in named} - model.model_fields.keys():
+                yield (*where, unknown), f"there is no such key{hint(unknown, model.model_fields)}"
         if settings is not None:
             yield from _violations(root, settings, user_config(deployment), (*at, "user_config"))
         elif name is not None and user_config(deployment):
