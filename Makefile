@@ -65,7 +65,7 @@ test-random: test ## all tests, on other drawn examples each time: for every nig
 # Two processes side by side, as most time of the one goes into PyTorch and its relatives, which the other does
 # not load. Processes of pytest-xdist would both load all. The first has some folders more, so that both take the
 # same time.
-UNIT_WITH_MODELS := $(addprefix tests/unit/,models demo benchmarks core milvus vitrine)
+UNIT_WITH_MODELS := $(addprefix tests/unit/,models demo benchmarks core milvus vitrine deployments/test_dependencies.py)
 test-unit: setup ## quick unit tests, without services: the loop of a working day
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-unit-with-models test-unit-without-models
 

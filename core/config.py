@@ -5,13 +5,15 @@ Every model is frozen, strict about keys, and open to the environment.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.errors import ConfigError
 
+Place = tuple[str | int, ...]
+"""The keys and positions that lead to a value of a configuration."""
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
@@ -54,10 +56,15 @@ def expand_environment(value: Any, environment: Mapping[str, str] = os.environ) 
     return value
 
 
-def unset_names(text: str) -> list[str]:
-    """List the names without a fallback that a text refers to and that are not set."""
-    found = _REFERENCE.finditer(text)
-    return [each["name"] for each in found if each["default"] is None and each["name"] not in os.environ]
+def unset_names(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Yield the names without a fallback that a nested value refers to and that are not set, each with its place."""
+    if isinstance(value, str):
+        for found in _REFERENCE.finditer(value):
+            if found["default"] is None and found["name"] not in os.environ:
+                yield place, found["name"]
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in pairs:
+        yield from unset_names(item, (*place, key))
 
 
 def _lookup(match: re.Match[str], environment: Mapping[str, str]) -> str:

@@ -8,17 +8,22 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel
+from ray.serve.config import GangSchedulingConfig, RequestRouterConfig
 from ray.serve.schema import DeploymentSchema, ServeDeploySchema
 
 from core.api_keys import is_loopback
+from core.config import Place
 from deployments.app import DEPLOYMENTS
 from deployments.config import EnsembleArgs, GatewayArgs, MilvusLiteArgs, RepairArgs
 from deployments.config_check.tables import model_in
 from milvus.config import socket_path
 
-Place = tuple[str | int, ...]
-"""The keys and positions that lead to a value."""
 Problem = tuple[Place, str]
+LAX: dict[str, type[BaseModel]] = {
+    "gang_scheduling_config": GangSchedulingConfig,
+    "request_router_config": RequestRouterConfig,
+}
+"""Settings of a deployment whose unknown keys no model of Serve refuses, whatever it is asked."""
 
 
 def accepted(import_path: str) -> tuple[type[BaseModel], str | None, type[BaseModel] | None]:
@@ -51,7 +56,7 @@ def _arguments(config: ServeDeploySchema) -> list[BaseModel]:
     return [accepted(each.import_path)[0].model_validate(each.args) for each in config.applications]
 
 
-def contradictions(config: ServeDeploySchema) -> Iterator[Problem]:
+def conflicts(config: ServeDeploySchema) -> Iterator[Problem]:
     """Check valid applications against each other, and the gateway's against Serve's own settings."""
     pairs = [*zip(config.applications, _arguments(config), strict=True)]
     # An encoder of one's own has a builder of that name as well, whatever its arguments are.

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ValidationError
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
 
-from core.config import expand_environment, unset_names
+from core.config import Place, expand_environment, unset_names
 from core.errors import ConfigError
 from deployments.app import DEPLOYMENTS
-from deployments.config_check.applications import Place, Problem, accepted, contradictions, hint, user_config
+from deployments.config_check.applications import LAX, Problem, accepted, conflicts, hint, user_config
 from deployments.config_check.tables import settings_of
 
 Root = yaml.Node | None
@@ -134,8 +134,7 @@ def _problems(content: Any, root: Root) -> Iterator[tuple[Place, str, bool]]:
     The third value marks a variable that is not set. What lies around or within one cannot be checked.
     """
     # Only our builders expand variables, Serve does not.
-    ours = [(at, text) for at, text in _strings(content) if {"args", "user_config"}.intersection(at)]
-    unset = [(at, name) for at, text in ours for name in unset_names(text)]
+    unset = [each for each in unset_names(content) if {"args", "user_config"}.intersection(each[0])]
     for at, name in unset:
         message = f"${{{name}}} is not set in the environment; set it, or give a fallback: ${{{name}:-…}}"
         yield at, message, True
@@ -146,18 +145,10 @@ def _problems(content: Any, root: Root) -> Iterator[tuple[Place, str, bool]]:
         for index, application in enumerate(config.applications):
             found += _application_problems(root, application, ("applications", index))
         if not found and not unset:
-            found += contradictions(config)
+            found += conflicts(config)
     for place, message in found:
         if not any(place[: len(at)] == at[: len(place)] for at, _ in unset):
             yield place, message, False
-
-
-def _strings(value: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    if isinstance(value, str):
-        yield place, value
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, each in pairs:
-        yield from _strings(each, (*place, key))
 
 
 def _violations(root: Root, model: type[BaseModel], value: Any, place: Place) -> Iterator[Problem]:
@@ -192,6 +183,12 @@ def _application_problems(root: Root, application: ServeApplicationSchema, place
         # Serve's schema accepts any map here.
         if isinstance(scaling := deployment.autoscaling_config, dict):
             yield from _violations(root, AutoscalingConfig, scaling, (*at, "autoscaling_config"))
+        for key, model in LAX.items():
+            where = (*at, key)
+            _, depth, node = _locate(root, where)
+            named = node.value if depth == len(where) and isinstance(node, yaml.MappingNode) else ()
+            for unknown in {each.value for each, _ in named} - model.model_fields.keys():
+                yield (*where, unknown), f"there is no such key{hint(unknown, model.model_fields)}"
         if settings is not None:
             yield from _violations(root, settings, user_config(deployment), (*at, "user_config"))
         elif name is not None and user_config(deployment):

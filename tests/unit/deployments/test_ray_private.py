@@ -26,7 +26,8 @@ KEEPERS = {
 def private_uses() -> Iterator[tuple[str, str]]:
     """Yield each private name of Ray that a layer uses, with the module that does."""
     for path in (path for layer in LAYERS for path in (ROOT / layer).rglob("*.py")):
-        yield from ((name, str(path.relative_to(ROOT))) for name in private_names(path.read_text()))
+        if "ray" in (source := path.read_text()):
+            yield from ((name, str(path.relative_to(ROOT))) for name in private_names(source))
 
 
 def private_names(source: str) -> set[str]:

@@ -99,6 +99,23 @@ MISTAKES: dict[str, tuple[tuple[str, str], str, str]] = {
         "min_replica:",
         "applications[1].deployments[0].autoscaling_config.min_replica (openclip): there is no such key; did you",
     ),
+    "unknown key of a request router": (
+        (
+            "        max_ongoing_requests: 64",
+            "        max_ongoing_requests: 64\n        request_router_config: {request_router_clas: a:b}",
+        ),
+        "request_router_config:",
+        "applications[1].deployments[0].request_router_config.request_router_clas (openclip): there is no such key; "
+        "did you mean 'request_router_class'?",
+    ),
+    "unknown key of gang scheduling": (
+        (
+            "        max_ongoing_requests: 64",
+            "        max_ongoing_requests: 64\n        gang_scheduling_config: {gang_size: 2, gang_sise: 2}",
+        ),
+        "gang_scheduling_config:",
+        "applications[1].deployments[0].gang_scheduling_config.gang_sise (openclip): there is no such key; did you",
+    ),
     "unknown key of args": (
         (ENCODER, ENCODER + "      checkpoints: x\n"),
         "checkpoints:",

@@ -3,7 +3,8 @@
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
@@ -40,9 +41,15 @@ def imported(path: Path, *, at_import_time: bool = False) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
+@cache
+def owners() -> Mapping[str, list[str]]:
+    """Return the packages of each name that can be imported, which takes a second to find out."""
+    return packages_distributions()
+
+
 def distributions(names: set[str]) -> dict[str, set[str]]:
     """The packages that each imported name may come from, without the standard library and our own."""
-    known = packages_distributions()
+    known = owners()
     theirs = names - OURS - sys.stdlib_module_names
     return {name: {canonicalize_name(each) for each in known.get(name, [name])} for name in theirs}
 
