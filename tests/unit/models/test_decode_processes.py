@@ -123,10 +123,12 @@ def test_an_image_that_takes_too_long_is_given_up(slots: Slots) -> None:
         processes = DecodeProcesses(obey, slots, 1, longest_s=0.2)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    late, after = processes.decode([b"hang", b"9"])
-    assert isinstance(late, InvalidImage)
-    assert "too long" in late.message
-    assert level(after) == 9
+    for images in ([b"hang"], [b"9", b"hang"]):
+        late = processes.decode(images)[-1]
+        assert isinstance(late, InvalidImage)
+        assert "too long" in late.message
+    # On a busy machine any image may take that long.
+    wait_until(lambda: isinstance(processes.decode([b"9"])[0], np.ndarray), PATIENCE_S)
     processes.close()
 
 
