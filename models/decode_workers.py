@@ -25,6 +25,9 @@ _PR_SET_PDEATHSIG = 1
 def serve(control: int, memory: int) -> NoReturn:
     """Fork workers in a process of its own until the connection is closed; never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The thread that started this process may have blocked or ignored what ends workers and reports their end.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     connection = socket.socket(fileno=control)
     try:
         with connection.makefile("rb") as stream:

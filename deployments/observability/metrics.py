@@ -95,8 +95,8 @@ REQUEST_SECONDS = Histogram(
 STAGE_SECONDS = Histogram(
     "vitrine_stage_seconds",
     "Time of one stage of an answer, in seconds; its count is how often the stage ran. Stages: `ensemble`, "
-    "`encode` and `caption` as their callers wait for them; in an encoder `preprocess` (decode and resize up to "
-    "four images of a request, a free thread or process awaited), `queue` (of the input of a batch that waited "
+    "`encode` and `caption` as their callers wait for them; in an encoder `preprocess` (decode and resize some "
+    "images of a request, a free thread or process awaited), `queue` (of the input of a batch that waited "
     "longest) and `forward` (of a batch); `search`, `score` in Milvus; `keyword`; `fuse`; `hydrate` (products read "
     "from the catalog); `rerank` (the second stage).",
     ("stage", "model"),

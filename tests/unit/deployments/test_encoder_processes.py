@@ -14,7 +14,7 @@ from PIL import Image
 from core.errors import Internal, InvalidImage, Overloaded
 from core.types import PROBE, Box, Cropped
 from deployments.replicas import encoder as replicas
-from deployments.replicas.encoder import BATCHES_OF_SLOTS, IMAGES_A_TASK, EncoderReplica
+from deployments.replicas.encoder import BATCHES_OF_SLOTS, IMAGES_A_PROCESS, EncoderReplica
 from models.config import CaptionConfig, EncoderConfig
 from models.encoder import Encoder
 from models.fake import FakeEncoder
@@ -23,7 +23,7 @@ from tests.support.odd_decoders import obey
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 30
-CONFIG = EncoderConfig(name="tested", family="fake", max_batch_size=4, captions=CaptionConfig())
+CONFIG = EncoderConfig(name="tested", family="fake", max_batch_size=8, captions=CaptionConfig())
 
 
 def png(level: int) -> bytes:
@@ -177,4 +177,4 @@ def test_by_default_a_replica_with_a_gpu_decodes_in_processes(
     model.info = replace(model.info, device=device)
     assert (replicas._start_processes(settings, model) or 0) == count
     # A task may take all its slots even where a batch is smaller.
-    assert made == ([BATCHES_OF_SLOTS * max(4, count * IMAGES_A_TASK)] if count else [])
+    assert made == ([BATCHES_OF_SLOTS * max(8, count * IMAGES_A_PROCESS)] if count else [])

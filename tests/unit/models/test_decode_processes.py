@@ -117,11 +117,18 @@ def test_an_image_that_ends_two_workers_fails_alone(
 
 
 def test_an_image_that_takes_too_long_is_given_up(slots: Slots) -> None:
-    processes = DecodeProcesses(obey, slots, 1, longest_s=0.2)
-    late, after = processes.decode([b"hang", b"9"])
-    assert isinstance(late, InvalidImage)
-    assert "too long" in late.message
-    assert level(after) == 9
+    # A thread of Ray or of a test may have blocked signals, which new processes inherit.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM, signal.SIGCHLD])
+    try:
+        processes = DecodeProcesses(obey, slots, 1, longest_s=0.2)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    for images in ([b"hang"], [b"9", b"hang"]):
+        late = processes.decode(images)[-1]
+        assert isinstance(late, InvalidImage)
+        assert "too long" in late.message
+    # On a busy machine any image may take that long.
+    wait_until(lambda: isinstance(processes.decode([b"9"])[0], np.ndarray), PATIENCE_S)
     processes.close()
 
 
