@@ -244,9 +244,9 @@ class Encoder(ABC):
         Raises:
             ModelUnavailable: this is no process of Ray's.
         """
-        message = f"the device of {self.info.name} failed: {error}"
+        message = f"the device of the model failed: {error}"
         if self.ends_process:
-            _log.critical("%s; this process ends", message)
+            _log.critical("%s; the process of %s ends", message, self.info.name)
             os._exit(1)
         raise ModelUnavailable(message) from error
 

@@ -207,8 +207,11 @@ class DeviceBatches:
 def _is_fatal(error: RuntimeError) -> bool:
     """Say whether a process can use CUDA no more after this error, as after a failed assertion in a kernel.
 
-    torch raises AcceleratorError for errors of CUDA itself, and plain ones for those of its libraries.
+    torch raises AcceleratorError for errors of CUDA itself, and plain ones for those of its libraries. Memory that a
+    library or the pinning of pages lacks is none: the next batch may find some.
     """
+    if "out of memory" in str(error) or "ALLOC_FAILED" in str(error):
+        return False
     return isinstance(error, torch.AcceleratorError) or str(error).startswith("CUDA error")
 
 

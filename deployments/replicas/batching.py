@@ -2,12 +2,13 @@
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from core.concurrency import start_shared
 from core.errors import ModelUnavailable, VitrineError
@@ -16,6 +17,8 @@ from deployments.observability.telemetry import error_type, past_span
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
+P = ParamSpec("P")
+T = TypeVar("T")
 AT_ONCE = 2
 """Batches under way: one in the model, and behind it one that is full already."""
 
@@ -91,6 +94,32 @@ def answer_waiters(work: Work[Any, Output], answer: Output) -> None:
     work.answer(answer)
 
 
+class ModelThread(ThreadPoolExecutor):
+    """The one thread that owns a model."""
+
+    def __init__(self) -> None:
+        super().__init__(1, thread_name_prefix="model")
+        self._begun_s: float | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds for which it has been at what it does now; 0 while it is idle."""
+        # Read once, for the thread may end its work meanwhile.
+        begun_s = self._begun_s
+        return 0.0 if begun_s is None else time.monotonic() - begun_s
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have the thread call a function after those that it was given before."""
+        return super().submit(self._timed, fn, *args, **kwargs)
+
+    def _timed(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._begun_s = time.monotonic()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._begun_s = None
+
+
 class Batches(Generic[Input, Output]):
     """Runs a function on batches of inputs that arrive one by one or in groups.
 
@@ -129,7 +158,6 @@ class Batches(Generic[Input, Output]):
         self._changed = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self._begun_s: float | None = None
         self.failed_in_a_row = 0
         """Last batches in which the model answered no input. What is wrong with an input does not count."""
 
@@ -148,11 +176,6 @@ class Batches(Generic[Input, Output]):
             self._changed.set()
         if self._queue and (self._work is None or self._work.done()):
             self._work = start_shared(self._run_all())
-
-    @property
-    def longest_s(self) -> float:
-        """Seconds for which a batch has been in the model; 0 while it is idle."""
-        return 0.0 if self._begun_s is None else asyncio.get_running_loop().time() - self._begun_s
 
     async def submit(self, item: Input) -> Output | Exception:
         """Return the function's answer to one input, or what it raised for the batch."""
@@ -206,13 +229,10 @@ class Batches(Generic[Input, Output]):
         loop = asyncio.get_running_loop()
 
         def run(items: Sequence[Input]) -> Sequence[object]:
-            self._begun_s = begun_s = loop.time()
+            begun_s = loop.time()
             for each in batch:
                 each.begun_s = begun_s
-            try:
-                return self._run(items)
-            finally:
-                self._begun_s = None
+            return self._run(items)
 
         outcomes: Sequence[object]
         try:

@@ -27,7 +27,7 @@ from core.types import (
 )
 from deployments.observability.metrics import ERRORS, STAGE_SECONDS
 from deployments.observability.telemetry import called, error_type, past_span, start_telemetry
-from deployments.replicas.batching import Answers, Batches, Work
+from deployments.replicas.batching import Answers, Batches, ModelThread, Work
 from deployments.replicas.dependencies import wait_for
 from deployments.replicas.embedding_cache import SharedWorks
 from models.config import EncoderConfig
@@ -61,7 +61,7 @@ class EncoderReplica:
 
     def __init__(self, config: EncoderConfig) -> None:
         start_telemetry()
-        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._model_thread = ModelThread()
         # torch keeps the CUDA graphs of a compiled model by thread, so the thread that runs it loads it.
         load = partial(wait_for, partial(load_encoder, config))
         self._encoder = self._model_thread.submit(load).result()
@@ -183,8 +183,8 @@ class EncoderReplica:
         failed = max(each.failed_in_a_row for each in kinds)
         if failed >= DEAD_BATCHES:
             raise ModelUnavailable(f"the model failed on {failed} batches in a row")
-        if (longest_s := max(each.longest_s for each in kinds)) > self._max_batch_s:
-            raise ModelUnavailable(f"a batch has been in the model for {longest_s:.0f} s")
+        if (busy_s := self._model_thread.busy_s) > self._max_batch_s:
+            raise ModelUnavailable(f"a batch has been in the model for {busy_s:.0f} s")
 
     async def _answered(
         self,
@@ -238,7 +238,8 @@ class EncoderReplica:
                 if isinstance(outcome, Exception):
                     prepared.failed.append((work, outcome))
                 else:
-                    # Captions are slow: images that wait for them must not keep the slots from embeddings.
+                    # Images that wait for captions, which are slow, or for matching must not keep the slots from
+                    # embeddings.
                     work.item = outcome.copy() if shared is self._uncached else outcome
                     prepared.decoded.append(work)
         return prepared

@@ -126,19 +126,27 @@ async def test_a_model_that_fails_batch_after_batch_asks_to_be_replaced(
     await replica.check_health()
 
 
-async def test_a_batch_that_hangs_asks_for_another_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    replica = EncoderReplica(EncoderConfig(name="tested", family="fake", max_batch_s=0.01))
-    forward, begun, going_on = replica._encoder.forward, threading.Event(), threading.Event()
+@pytest.mark.parametrize("method", ["forward", "write", "look", "judge"])
+async def test_a_batch_that_hangs_asks_for_another_replica(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EncoderConfig(name="tested", family="fake", max_batch_s=0.01, captions=CaptionConfig())
+    replica = EncoderReplica(config)
+    run, begun, going_on = getattr(replica._encoder, method), threading.Event(), threading.Event()
 
-    def hangs(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def hangs(*inputs: object) -> object:
         begun.set()
         assert going_on.wait(60)
-        return forward(batch)
+        return run(*inputs)
 
-    monkeypatch.setattr(replica._encoder, "forward", hangs)
-    asked = asyncio.create_task(replica.encode([png(1)]))
+    monkeypatch.setattr(replica._encoder, method, hangs)
+    call = {
+        "forward": lambda: replica.encode([png(1)]),
+        "write": lambda: replica.caption([png(1)]),
+    }.get(method, lambda: replica.match("red", [("a", png(1))]))
+    asked = asyncio.create_task(call())
     try:
-        await asyncio.to_thread(begun.wait, 60)
+        assert await asyncio.to_thread(begun.wait, 60)
         await asyncio.sleep(0.02)
         with pytest.raises(ModelUnavailable, match="has been in the model for"):
             await replica.check_health()

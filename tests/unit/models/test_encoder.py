@@ -353,13 +353,31 @@ def test_a_process_whose_device_failed_ends_in_ray_and_says_so_elsewhere(
         encoder.encode_images(images(1))
 
 
-def test_other_errors_of_a_model_end_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_fails_in_the_first_pass_of_all_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_tower: Tower, _pixels: torch.Tensor) -> NoReturn:
+        raise torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(Tower, "forward", fails)
+    with pytest.raises(ModelUnavailable, match="no kernel image is available"):
+        tower_encoder(Tower(room=4))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes do not match"),
+        # Pinned memory that the host lacks, and what cuBLAS lacks on the device: the next batch may find some.
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_other_errors_of_a_model_end_no_process(error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "_exit", lambda _: pytest.fail("the process has ended"))
     encoder = tower_encoder(Tower(room=4))
     encoder.ends_process = True
 
     def fails(_pixels: torch.Tensor) -> NoReturn:
-        raise RuntimeError("shapes do not match")
+        raise error
 
     encoder._image = fails
     (answer,) = encoder.encode_images(images(1))
