@@ -110,14 +110,15 @@ class ModelThread(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have the thread call a function after those that it was given before."""
-        return super().submit(self._timed, fn, *args, **kwargs)
 
-    def _timed(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        self._begun_s = time.monotonic()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            self._begun_s = None
+        def timed() -> T:
+            self._begun_s = time.monotonic()
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                self._begun_s = None
+
+        return super().submit(timed)
 
 
 class Batches(Generic[Input, Output]):
