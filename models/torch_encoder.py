@@ -308,8 +308,9 @@ class TorchEncoder(Encoder):
         """Score how well a text fits each image, by what `look` returned."""
         if (matching := self._matching) is None:
             return super().judge(text, features)
+        put = self._put(text)
         with torch.inference_mode():
-            judged = self._batches.run(lambda some: matching.judge(text, some).float().cpu(), features)
+            judged = self._batches.run(lambda some: matching.judge(put, some).float().cpu(), features)
         scores: list[float] = torch.cat(judged).tolist()
         return scores
 
@@ -365,7 +366,10 @@ def _caption_version(config: EncoderConfig, towers: Towers) -> str | None:
 def _matching_version(config: EncoderConfig, towers: Towers) -> str | None:
     if towers.matching is None:
         return None
-    return fingerprint(towers.matching.files, _facts(config, towers) | {"score": towers.matching.score})
+    template = {} if config.text_template is None else {"text_template": config.text_template}
+    return fingerprint(
+        towers.matching.files, _facts(config, towers) | template | {"score": towers.matching.score}
+    )
 
 
 def _facts(config: EncoderConfig, towers: Towers) -> dict[str, object]:

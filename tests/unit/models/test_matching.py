@@ -84,6 +84,15 @@ def test_scores_in_fewer_bits_order_the_same_way(checkpoint: Path, precision: st
         np.testing.assert_allclose(rounded, exact, atol=0.1 * np.ptp(exact) + 0.02)
 
 
+def test_matching_reads_texts_in_the_template_too(checkpoint: Path) -> None:
+    plain, prompted = load(checkpoint), load(checkpoint, text_template="a striped {}")
+    assert scores(prompted, "dress") == scores(plain, "a striped dress")
+    assert scores(prompted, "dress") != scores(plain, "dress")
+    # Scores of replicas with another template are others. Images and their collection stay the same.
+    assert prompted.info.matching != plain.info.matching
+    assert prompted.info.fingerprint == plain.info.fingerprint
+
+
 def test_a_score_does_not_depend_on_the_other_images(checkpoint: Path) -> None:
     encoder = load(checkpoint, max_batch_size=2)
     together = scores(encoder, TEXTS[0])
