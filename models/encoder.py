@@ -343,13 +343,22 @@ class LocalEncoder:
     Several calls may run at once: while one is in the model, the images of the next are decoded.
     """
 
-    def __init__(self, encoder: Encoder, decode_threads: int, index_schema: str = "") -> None:
-        """`index_schema` is that of the collections, which encoders do not know."""
+    def __init__(
+        self,
+        encoder: Encoder,
+        decode_threads: int,
+        index_schema: str = "",
+        model_thread: ThreadPoolExecutor | None = None,
+    ) -> None:
+        """`index_schema` is that of the collections, which encoders do not know.
+
+        `model_thread` has loaded the model; without it, another thread may have, unless the model is compiled.
+        """
         self.name = encoder.info.name
         self._encoder = encoder
         self._info = replace(encoder.info, index_schema=index_schema)
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._model_thread = model_thread or ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def describe(self) -> EncoderInfo:
         """Return the version that is loaded."""

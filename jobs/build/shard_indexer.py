@@ -97,11 +97,14 @@ class ShardIndexer:
         Raises:
             ConfigError: it is another version than the build is for.
         """
-        encoder = work.load_encoder()
+        # The thread that loads the model runs it too: graphs that it records belong to a thread.
+        model = ThreadPoolExecutor(1, "model")
+        encoder = model.submit(work.load_encoder).result()
         self._work = work
         self._catalog = open_catalog(work.catalog)
         self._store = MilvusStore(work.milvus)
-        self._client = LocalEncoder(encoder, work.encoder.decode_threads, work.info.index_schema)
+        threads, schema = work.encoder.decode_threads, work.info.index_schema
+        self._client = LocalEncoder(encoder, threads, schema, model)
         self._upserting = self._indexer(IndexRows(self._store, self._catalog.ledger))
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "blocking"))

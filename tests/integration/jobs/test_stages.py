@@ -1,6 +1,7 @@
 """The stages of a build with decoding apart, one after the other and without Ray, over a real store and ledger."""
 
 import pickle
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -88,6 +89,31 @@ def test_a_range_is_completed_with_the_vectors_of_one_stage_and_then_holds_nothi
     assert in_stages.keys() == in_one.keys()
     for key, vector in in_one.items():
         np.testing.assert_array_equal(in_stages[key], vector)
+
+
+def test_the_thread_that_loads_the_model_runs_it(shop: Shop) -> None:
+    threads = list[int]()
+
+    def load(config: EncoderConfig) -> Encoder:
+        encoder = load_encoder(config)
+        forward = encoder.forward
+        threads.append(threading.get_ident())
+
+        def noted(batch: Pixels) -> np.ndarray:
+            threads.append(threading.get_ident())
+            return forward(batch)
+
+        encoder.forward = noted  # type: ignore[method-assign]
+        return encoder
+
+    shop.put(2)
+    decoded = shop.decode()
+    work = replace(shop.work, load=load)
+    for run in (lambda: EncodeStage(work)(decoded), lambda: ShardIndexer(work)(ALL)):
+        threads.clear()
+        run()
+        assert len(threads) > 1
+        assert len(set(threads)) == 1
 
 
 def test_images_that_cannot_be_read_fail_alone_and_go_into_quarantine(shop: Shop) -> None:
