@@ -154,12 +154,10 @@ class Encoder(ABC):
     def encode_images(self, images: Sequence[Pixels] | Pixels) -> list[Vector | VitrineError]:
         """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors.
 
-        An array (n, 3, height, width) is taken as it is, which saves a copy; it may be read-only.
+        `images` may be one array (n, 3, height, width), which need not be gathered any more.
         """
-        if not len(images):
-            return []
         runs = partial(self._runs, lambda: self.forward(self._sample()[None]))
-        return answer_each(self._embed_images, cast("Sequence[Pixels]", images), runs)
+        return answer_each(self._embed_images, cast(Sequence[Pixels], images), runs) if len(images) else []
 
     def encode_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         """Embed texts, in order: float32 unit vectors of shape (dimension,), or errors.
@@ -239,11 +237,11 @@ def _unit(rows: NDArray[np.float32]) -> list[Vector | VitrineError]:
     """Normalize rows in float32; a row that is not finite or has zero length becomes an error."""
     norms = np.linalg.norm(rows, axis=1)
     good = np.isfinite(norms) & (norms > _SMALLEST_NORM)
+    units = np.asarray(rows / np.where(good, norms, 1)[:, None], np.float32)
+    # Copies, for a view would keep the vectors of the whole batch.
     return [
-        (row / norm).astype(np.float32)
-        if fine
-        else InvalidInput("the encoder finds no usable vector for this input")
-        for row, norm, fine in zip(rows, norms, good, strict=True)
+        row.copy() if fine else InvalidInput("the encoder finds no usable vector for this input")
+        for row, fine in zip(units, good.tolist(), strict=True)
     ]
 
 
