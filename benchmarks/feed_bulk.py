@@ -51,6 +51,7 @@ SIDE, DIMENSION = 224, 1024
 ROUNDS = 3
 _IMAGES_A_PRODUCT = 10
 _SHARD_IMAGES = 64
+_MOST_PASSES = 65_536
 _INFO = EncoderInfo("waiting", "fake", "", "0123456789ab", DIMENSION, ("image",), "fp32", "cpu")
 _PREPROCESSING = Preprocessing("shortest", (SIDE, SIDE), (SIDE, SIDE), "bicubic", (0, 0, 0), (1, 1, 1))
 
@@ -60,7 +61,9 @@ class WaitingEncoder(Encoder):
 
     def __init__(self, log: Path) -> None:
         super().__init__(_INFO, ImageLimits(), SIDE, read_jpeg)
-        self._log = log.open("ab", buffering=0)
+        # In memory that is shared: a call of the system would count as time without work.
+        self._log = np.memmap(log, np.float64, "w+", shape=(_MOST_PASSES, 4))
+        self._passes = 0
         rows = np.random.default_rng(0).normal(size=(BATCH, DIMENSION))
         self._rows = rows.astype(np.float32)
 
@@ -76,7 +79,8 @@ class WaitingEncoder(Encoder):
         """Wait as long as a GPU would compute."""
         began = time.perf_counter(), time.process_time()
         time.sleep(BATCH_S * len(batch) / BATCH)
-        self._log.write(np.array([*began, time.perf_counter(), time.process_time()]).tobytes())
+        self._log[self._passes] = *began, time.perf_counter(), time.process_time()
+        self._passes += 1
         return self._rows[: len(batch)]
 
 
@@ -134,7 +138,7 @@ def _feed(folder: Path, blocks: int) -> dict[str, float]:
         {"num_cpus": 1, "num_gpus": 0},
     )
     done = sum(row["images"] for row in _counts(vectors).iter_rows())
-    passes = np.fromfile(log).reshape(-1, 4).tolist()
+    passes = [each for each in np.fromfile(log).reshape(-1, 4).tolist() if each[0]]
     if done != BATCH * len(passes):
         raise RuntimeError(f"{done} images were answered in {len(passes)} batches")
     took_s = passes[-1][2] - passes[0][0]

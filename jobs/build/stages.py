@@ -22,7 +22,7 @@ from core.index_rows import Failure, IndexRows
 from core.indexing import IndexState
 from core.telemetry import answering
 from core.types import IndexItem, Vector, VectorRow
-from jobs.build.blocks import ImageRow, decoded_table, encoded_rows, encoded_table, pixel_groups
+from jobs.build.blocks import ImageRow, PixelGroup, decoded_table, encoded_rows, encoded_table, pixel_groups
 from jobs.build.file_import import StagedRows
 from jobs.build.shard_indexer import READ_BATCHES, Decode, ShardWork
 from jobs.build.shards import ShardDone
@@ -132,17 +132,20 @@ class EncodeStage:
             # Of a shard in which nothing was missing; Ray's block for it has no columns.
             return images
         batches = images.to_batches(max_chunksize=self._work.batch_size)
-        encoding = [(batch, self._model.submit(self._encode, batch)) for batch in batches]
-        return pa.concat_tables([encoded_table(batch, answers.result()) for batch, answers in encoding])
+        # Once a block: each change of threads lets the model wait.
+        answers = self._model.submit(self._encode, [[*pixel_groups(batch)] for batch in batches]).result()
+        return pa.concat_tables(map(encoded_table, batches, answers))
 
-    def _encode(self, batch: pa.RecordBatch) -> dict[int, Vector | VitrineError]:
-        answers: dict[int, Vector | VitrineError] = {}
+    def _encode(self, batches: Sequence[Sequence[PixelGroup]]) -> list[dict[int, Vector | VitrineError]]:
+        answers: list[dict[int, Vector | VitrineError]] = []
         with answering(self._work.request_id):
-            try:
-                for rows, pixels in pixel_groups(batch):
-                    answers |= zip(rows, self._encoder.encode_images(pixels), strict=True)
-            except Exception as error:
-                raise expected(error, "encoding images") from error
+            for groups in batches:
+                answers.append({})
+                for rows, pixels in groups:
+                    try:
+                        answers[-1] |= zip(rows, self._encoder.encode_images(pixels), strict=True)
+                    except Exception as error:
+                        raise expected(error, "encoding images") from error
         return answers
 
 
