@@ -134,7 +134,7 @@ def _feed(folder: Path, blocks: int) -> dict[str, float]:
     vectors = encoded(
         ray.data.from_arrow_refs([block] * blocks),
         _work(folder, log),
-        pool(1, 1, CALLS_AT_ONCE),
+        (1, 1),
         {"num_cpus": 1, "num_gpus": 0},
     )
     done = sum(row["images"] for row in _counts(vectors).iter_rows())
