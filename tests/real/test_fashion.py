@@ -1,4 +1,4 @@
-"""Fashion-MNIST: garments are imported and built in bulk, and others of the ten kinds are recognized by their neighbors."""
+"""Fashion-MNIST: garments are imported and built in bulk, and the kind of others is that of their neighbors."""
 
 import csv
 import gzip
