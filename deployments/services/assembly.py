@@ -47,6 +47,8 @@ class Services:
     api_keys: ApiKeys
     max_images_per_product: int
     max_page: int
+    index_schema: str
+    """That of the collections that this service writes to: of one version there may be others."""
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES_AT_ONCE))
     """Batches of products in work; each reads at most 128 MiB of images ahead."""
 
@@ -105,4 +107,5 @@ def assemble(
         api_keys=ApiKeys(catalog.api_keys, args.authentication, exposed_at),
         max_images_per_product=args.max_images_per_product,
         max_page=args.max_page,
+        index_schema=args.milvus.index_schema,
     )
