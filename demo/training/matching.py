@@ -19,8 +19,9 @@ from demo.garments import random_caption
 from demo.training.blip2 import frozen_states, processor, query_states, text_vectors
 from demo.training.command import SEED, options, run
 from demo.training.dataset import LabeledImages
-from demo.training.optimization import Schedule, fitting, optimize
+from demo.training.optimization import Schedule, optimize
 
+_BATCH = 250
 _HARDNESS = 15.0
 """Scale of the similarities by which pairs are drawn that look alike and do not fit."""
 _PATCHES = 16
@@ -32,8 +33,18 @@ _KEEP = 20.0
 def train(images: LabeledImages, steps: int, base: Path, out: Path) -> None:
     """Train everything but the image encoder on pairs that fit and pairs that do not, and save.
 
-    A step has pairs of image and caption, each caption with an image of the step that it does not fit, and each
-    image with a caption that does not fit it. The more alike the vectors, the likelier is such a pair (BLIP-2, arXiv
+    In two stages, as pairs that are hard to tell teach nothing at first: for each caption, an image that it does not
+    fit comes from the images of the step, and then, for half as many steps, from all images.
+    """
+    train_stage(images, steps, base, out, from_all=False)
+    train_stage(images, steps // 2, out, out, from_all=True)
+
+
+def train_stage(images: LabeledImages, steps: int, base: Path, out: Path, from_all: bool) -> None:
+    """Train one stage on the checkpoint `base`, and save.
+
+    A step has pairs of image and caption, each caption with an image that it does not fit, and each image with a
+    caption of the step that does not fit it. The more alike the vectors, the likelier is such a pair (BLIP-2, arXiv
     2301.12597, section 3.1, after ALBEF, arXiv 2107.07651). Vectors are held by the distance to those of the model
     before (Learning without Forgetting, arXiv 1606.09282).
     """
@@ -42,26 +53,30 @@ def train(images: LabeledImages, steps: int, base: Path, out: Path) -> None:
     model.vision_model.requires_grad_(False)
     before = deepcopy(model).eval().requires_grad_(False)
     states, labels = frozen_states(model, images), torch.from_numpy(images.labels)
+    all_before = _all_vectors(before, states) if from_all else torch.empty(0)
     model.train()
     rng, drawn = np.random.default_rng(SEED), torch.Generator().manual_seed(SEED)
 
     def objective(batch: NDArray[np.int64], _progress: float) -> Tensor:
         captions, mentioned = zip(*(random_caption(images.designs[i], rng) for i in batch), strict=True)
+        shown, own = torch.from_numpy(batch), torch.arange(len(batch))
         # A part of the patches at a time, as in FLIP (arXiv 2212.00794): a step takes half the time.
         patches = _some_patches(states.shape[1], drawn)
-        seen = states[batch][:, patches].float()
+        seen = states[shown][:, patches].float()
         with torch.no_grad():
             targets = _image_vectors(before, seen), text_vectors(before, tools, captions)
         vectors = _image_vectors(model, seen), text_vectors(model, tools, captions)
         kept = sum((1 - (now * was).sum(-1)).mean() for now, was in zip(vectors, targets, strict=True))
-        scores = torch.einsum("nqd,md->nqm", *targets).amax(1)
-        fits = fitting(labels[batch], mentioned)
+        # Images to draw from, with the places of the step's own among them.
+        drawn_from, places = (torch.arange(len(images)), shown) if from_all else (shown, own)
+        scores = torch.einsum("nqd,md->nqm", all_before if from_all else targets[0], targets[1]).amax(1)
+        fits = ((labels[drawn_from][:, None] == labels[shown][None]) | ~torch.tensor(mentioned)[None]).all(-1)
         likely = (_HARDNESS * scores).exp() * ~fits + 1e-9
         other_images = torch.multinomial(likely.T, 1, generator=drawn)[:, 0]
-        other_captions = torch.multinomial(likely, 1, generator=drawn)[:, 0]
-        own = torch.arange(len(batch))
-        rows, columns = torch.cat([own, other_images, own]), torch.cat([own, own, other_captions])
-        pairs = seen[rows], [captions[column] for column in columns]
+        other_captions = torch.multinomial(likely[places], 1, generator=drawn)[:, 0]
+        rows = torch.cat([places, other_images, places])
+        columns = torch.cat([own, own, other_captions])
+        pairs = states[drawn_from[rows]][:, patches].float(), [captions[column] for column in columns]
         judged = _judgments(model, tools, *pairs)
         return F.cross_entropy(judged, fits[rows, columns].long()) + _KEEP * kept
 
@@ -79,6 +94,12 @@ def _some_patches(count: int, drawn: torch.Generator) -> Tensor:
 def _image_vectors(model: Blip2ForImageTextRetrieval, states: Tensor) -> Tensor:
     """Compute unit vectors of the queries (n, queries, dimension)."""
     return F.normalize(model.vision_projection(query_states(model, states)), dim=-1)
+
+
+@torch.no_grad()
+def _all_vectors(model: Blip2ForImageTextRetrieval, states: Tensor) -> Tensor:
+    starts = range(0, len(states), _BATCH)
+    return torch.cat([_image_vectors(model, states[start : start + _BATCH].float()) for start in starts])
 
 
 def _judgments(
