@@ -10,10 +10,11 @@ import { thumbnail } from "./thumbnail.js";
 /**
  * @param {QueryStore} store
  * @param {Product} product
- * @param {{imageId?: string, score?: number, join?: string}} [hit] `join` names it across columns
+ * @param {{imageId?: string, score?: number, ranks?: [string, number][]}} [hit]
+ *   `ranks`: its places in the other models' lists
  * @returns {HTMLElement}
  */
-export function card(store, product, { imageId, score, join } = {}) {
+export function card(store, product, { imageId, score, ranks = [] } = {}) {
   const name = product.title || product.product_id;
   const image = imageId ?? product.images[0]?.image_id;
   const like = (/** @type {number} */ weight) => {
@@ -32,7 +33,6 @@ export function card(store, product, { imageId, score, join } = {}) {
     h(
       "p",
       { class: "facts" },
-      join !== undefined && h("span", { class: "join" }, join),
       score !== undefined &&
         h("span", { class: "score" }, h("span", { class: "unseen" }, "Score "), score.toFixed(3)),
       "price" in product.attributes &&
@@ -41,6 +41,13 @@ export function card(store, product, { imageId, score, join } = {}) {
           { class: "price" },
           h("span", { class: "unseen" }, "Price "),
           money(product.attributes.price),
+        ),
+      ranks.length > 0 &&
+        h(
+          "span",
+          { class: "ranks" },
+          h("span", { class: "unseen" }, "Rank elsewhere: "),
+          ranks.map(([model, rank]) => h("span", {}, `${model} #${rank} `)),
         ),
     ),
     h(
