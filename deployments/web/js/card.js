@@ -1,5 +1,6 @@
 /** A product in a list of results. */
 
+import { money, summary } from "./attributes.js";
 import { showDetails } from "./details.js";
 import { h } from "./dom.js";
 import { thumbnail } from "./thumbnail.js";
@@ -15,6 +16,7 @@ import { thumbnail } from "./thumbnail.js";
  * @returns {HTMLElement}
  */
 export function card(store, product, { imageId, score, ranks = [] } = {}) {
+  const about = summary(product.attributes);
   const name = product.title || product.product_id;
   const image = imageId ?? product.images[0]?.image_id;
   const like = (/** @type {number} */ weight) => {
@@ -28,20 +30,16 @@ export function card(store, product, { imageId, score, ranks = [] } = {}) {
       "button",
       { type: "button", class: "open", onclick: () => showDetails(store, product) },
       image ? thumbnail(image, "") : h("span", { class: "nothing" }, "no image"),
-      h("span", { class: "name" }, name),
+      h("span", { class: "name", dir: "auto" }, name),
     ),
     h(
       "p",
       { class: "facts" },
+      about && h("span", { class: "about", dir: "auto", title: about }, about),
       score !== undefined &&
         h("span", { class: "score" }, h("span", { class: "unseen" }, "Score "), score.toFixed(3)),
       "price" in product.attributes &&
-        h(
-          "span",
-          { class: "price" },
-          h("span", { class: "unseen" }, "Price "),
-          money(product.attributes.price),
-        ),
+        h("span", { class: "price" }, h("span", { class: "unseen" }, "Price "), money(product.attributes)),
       ranks.length > 0 &&
         h(
           "span",
@@ -57,11 +55,4 @@ export function card(store, product, { imageId, score, ranks = [] } = {}) {
       h("button", { type: "button", "aria-label": `Less like ${name}`, onclick: () => like(-0.5) }, "Less"),
     ),
   );
-}
-
-/** A price of a catalog that names no currency. @param {any} price */
-function money(price) {
-  if (typeof price !== "number") return String(price);
-  const minimumFractionDigits = Number.isInteger(price) ? 0 : 2;
-  return price.toLocaleString(undefined, { minimumFractionDigits, maximumFractionDigits: 2 });
 }
