@@ -42,12 +42,12 @@ class Services:
     status: Status
     attributes: AttributeSummaries
     thumbnails: Thumbnails
+    page: PageConfig
     jobs: BulkJobs
     image_limits: ImageLimits
     api_keys: ApiKeys
     max_images_per_product: int
     max_page: int
-    page: PageConfig
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES_AT_ONCE))
     """Batches of products in work; each reads at most 128 MiB of images ahead."""
 
@@ -95,6 +95,7 @@ def assemble(
         ),
         attributes=AttributeSummaries(catalog.products),
         thumbnails=Thumbnails(catalog, args.images, args.thumbnails),
+        page=args.page,
         jobs=BulkJobs(
             catalog,
             RayJobs(args.jobs),
@@ -106,5 +107,4 @@ def assemble(
         api_keys=ApiKeys(catalog.api_keys, args.authentication, exposed_at),
         max_images_per_product=args.max_images_per_product,
         max_page=args.max_page,
-        page=args.page,
     )
