@@ -11,7 +11,7 @@ from core.errors import InputTooLarge
 from core.ports import EncoderClient, VectorStore
 from core.store_check import StoreCheck
 from core.types import EncoderInfo
-from deployments.config import GatewayArgs, ServedModels
+from deployments.config import GatewayArgs, PageConfig, ServedModels
 from deployments.replicas.handles import Scale
 from deployments.services.api_keys import ApiKeys
 from deployments.services.compare import Comparison
@@ -42,6 +42,7 @@ class Services:
     status: Status
     attributes: AttributeSummaries
     thumbnails: Thumbnails
+    page: PageConfig
     jobs: BulkJobs
     image_limits: ImageLimits
     api_keys: ApiKeys
@@ -96,6 +97,7 @@ def assemble(
         ),
         attributes=AttributeSummaries(catalog.products),
         thumbnails=Thumbnails(catalog, args.images, args.thumbnails),
+        page=args.page,
         jobs=BulkJobs(
             catalog,
             RayJobs(args.jobs),
