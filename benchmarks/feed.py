@@ -6,10 +6,8 @@ as its last line, one JSON object. `benchmarks.feed_bulk` and `benchmarks.feed_s
 
 import json
 import os
-import sys
-from importlib import import_module
 
-from benchmarks import feed_bulk
+from benchmarks import feed_bulk, feed_serving
 
 BARS = {
     "bulk_ms_an_image": ("<=", 0.15),
@@ -23,20 +21,11 @@ BARS = {
 def main() -> None:
     """Measure both, one after the other."""
     load_before = os.getloadavg()
-    found = {**feed_bulk.figures(), **_serving()}
+    found = {**feed_bulk.figures(), **feed_serving.figures()}
     for name, value in found.items():
         sign, bar = BARS.get(name, ("", None))
         print(f"{name:32} {value:10.3f}  {sign} {'' if bar is None else bar}".rstrip())
     print(json.dumps({**found, "load_before": load_before, "load_after": os.getloadavg()}))
-
-
-def _serving() -> dict[str, float]:
-    try:
-        found: dict[str, float] = import_module("benchmarks.feed_serving").figures()
-    except ModuleNotFoundError:
-        print("benchmarks.feed_serving is not there yet: only builds are measured", file=sys.stderr)
-        return {}
-    return found
 
 
 if __name__ == "__main__":

@@ -121,7 +121,8 @@ class BulkConfig(Config):
         description="Processes of a job that read and decode images for its models, on any node; 0 leaves that "
         "to the models' own processes. By default 0 without GPUs. With GPUs each copy of the model has as many "
         "as `cpus_per_actor` pays for when one CPU is left to the model and to the writes: 3 of 4 CPUs. A job "
-        "starts with one and adds more as the cluster has room.",
+        "starts with one and adds more as the cluster has room. What is no more than `shard_images` is left to "
+        "the models' processes.",
     )
     cpus_per_decode_actor: float = Field(
         1.0, gt=0, description="CPUs of one of `decode_actors`, which decodes in as many threads."

@@ -32,13 +32,13 @@ class EncoderInfo:
     """Description of an encoder and its version.
 
     `fingerprint` is 12 lower-case hex digits over everything that changes a vector: weights, revision,
-    preprocessing, pooling, precision and dimension. `index_schema` is 8 lower-case hex digits over the attributes that
-    are fields of their own in the collection, or empty where there are none. Encoders do not know it: whoever asks one
-    sets it.
+    preprocessing, pooling, precision and dimension. `index_schema` is 8 lower-case hex digits over the attributes
+    that are fields of their own in the collection, or empty where there are none. Encoders do not know it: whoever
+    asks one sets it.
 
-    `captions` is a fingerprint of everything that changes a caption, and `matching` of everything that changes a score
-    of the matching head; None where the encoder has none. Vectors do not depend on these, so they are not part of the
-    version that the catalog registers.
+    `captions` is a fingerprint of everything that changes a caption, and `matching` of everything that changes a
+    score of the matching head; None where the encoder has none. Vectors do not depend on these, so they are not part
+    of the version that the catalog registers.
     """
 
     name: str

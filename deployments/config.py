@@ -101,6 +101,22 @@ class ThumbnailsConfig(Config):
     )
 
 
+class PageConfig(Config):
+    """What the search page shows of a product."""
+
+    attributes: tuple[str, ...] | None = Field(
+        None,
+        description="Attributes that a result shows below its title, in this order; by default the product's first "
+        "three beside price and currency.",
+    )
+    currency: str | None = Field(
+        None,
+        pattern="^[A-Z]{3}$",
+        description="Currency of the attribute `price`, as an ISO 4217 code such as EUR. A product's own attribute "
+        "`currency` comes first.",
+    )
+
+
 NOT_ENCODERS = frozenset({"catalog", "milvus", "keyword", ENSEMBLE})
 """Names of other parts of the service, which the readiness check and search results report beside encoders."""
 
@@ -153,6 +169,7 @@ class GatewayArgs(Config):
     calibration: CalibrationConfig = Field(
         CalibrationConfig(), description="How false match rates become scores."
     )
+    page: PageConfig = Field(PageConfig(), description="What the search page shows of a product.")
     authentication: AuthenticationConfig = Field(
         AuthenticationConfig(), description="API keys and their rate limits."
     )

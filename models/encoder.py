@@ -168,12 +168,10 @@ class Encoder(ABC):
     def encode_images(self, images: Sequence[Pixels] | Pixels) -> list[Vector | VitrineError]:
         """Embed decoded images, in order: float32 unit vectors of shape (dimension,), or errors.
 
-        An array (n, 3, height, width) is taken as it is, which saves a copy; it may be read-only.
+        `images` may be one array (n, 3, height, width), which need not be gathered any more.
         """
-        if not len(images):
-            return []
         runs = partial(self._runs, lambda: self.forward(self._sample()[None]))
-        return answer_each(self._embed_images, cast("Sequence[Pixels]", images), runs)
+        return answer_each(self._embed_images, cast(Sequence[Pixels], images), runs) if len(images) else []
 
     def encode_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         """Embed texts, in order: float32 unit vectors of shape (dimension,), or errors.

@@ -98,7 +98,8 @@ def _image_vectors(model: Blip2ForImageTextRetrieval, states: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _all_vectors(model: Blip2ForImageTextRetrieval, states: Tensor) -> Tensor:
-    return torch.cat([_image_vectors(model, some.float()) for some in states.split(_BATCH)])
+    starts = range(0, len(states), _BATCH)
+    return torch.cat([_image_vectors(model, states[start : start + _BATCH].float()) for start in starts])
 
 
 def _judgments(

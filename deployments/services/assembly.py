@@ -11,7 +11,7 @@ from core.errors import InputTooLarge
 from core.ports import EncoderClient, VectorStore
 from core.store_check import StoreCheck
 from core.types import EncoderInfo
-from deployments.config import GatewayArgs, ServedModels
+from deployments.config import GatewayArgs, PageConfig, ServedModels
 from deployments.replicas.handles import Scale
 from deployments.services.api_keys import ApiKeys
 from deployments.services.compare import Comparison
@@ -42,11 +42,14 @@ class Services:
     status: Status
     attributes: AttributeSummaries
     thumbnails: Thumbnails
+    page: PageConfig
     jobs: BulkJobs
     image_limits: ImageLimits
     api_keys: ApiKeys
     max_images_per_product: int
     max_page: int
+    index_schema: str
+    """That of the collections that this service writes to: of one version there may be others."""
     batches: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BATCHES_AT_ONCE))
     """Batches of products in work; each reads at most 128 MiB of images ahead."""
 
@@ -94,6 +97,7 @@ def assemble(
         ),
         attributes=AttributeSummaries(catalog.products),
         thumbnails=Thumbnails(catalog, args.images, args.thumbnails),
+        page=args.page,
         jobs=BulkJobs(
             catalog,
             RayJobs(args.jobs),
@@ -105,4 +109,5 @@ def assemble(
         api_keys=ApiKeys(catalog.api_keys, args.authentication, exposed_at),
         max_images_per_product=args.max_images_per_product,
         max_page=args.max_page,
+        index_schema=args.milvus.index_schema,
     )

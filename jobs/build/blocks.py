@@ -18,6 +18,8 @@ from core.errors import VitrineError
 from core.types import IndexItem, Vector
 from models.encoder import Pixels
 
+PixelGroup = tuple[list[int], NDArray[np.uint8]]
+"""Images of one size, (n, 3, height, width), and the numbers of their rows."""
 _NOTHING = b""
 _CHANNELS = 3
 
@@ -48,11 +50,8 @@ def decoded_table(began: float, rows: Sequence[ImageRow]) -> pa.Table:
     )
 
 
-def pixel_groups(batch: pa.RecordBatch) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
-    """Yield the images of each size in a batch: the numbers of their rows, and (n, 3, height, width), read-only.
-
-    Images of one size that follow each other are no copy of the batch's buffer.
-    """
+def pixel_groups(batch: pa.RecordBatch) -> Iterator[PixelGroup]:
+    """Yield the images of each size in a batch, read-only; those that follow each other are not copied."""
     sizes = list(zip(batch["height"].to_pylist(), batch["width"].to_pylist(), strict=True))
     rows = sorted((row for row in range(batch.num_rows) if sizes[row][0]), key=sizes.__getitem__)
     bounds, data = _unpacked(batch["pixels"])

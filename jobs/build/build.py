@@ -91,22 +91,12 @@ def complete(
         catalog.ledger.retry_bugs(info.collection)
         if catalog.versions.settings(info.collection) is None:
             catalog.versions.keep_settings(info.collection, encoder.version)
-        work = ShardWork(
-            catalog=settings.catalog,
-            milvus=settings.milvus,
-            encoder=encoder.config.model_copy(
-                update={"decode_threads": encoder.decode_threads(settings.bulk)}
-            ),
-            info=info,
-            batch_size=settings.bulk.batch_size or encoder.config.max_batch_size,
-            batches_in_flight=settings.bulk.batches_in_flight,
-            load=load,
-            files=files,
-            request_id=current_request_id(),
-        )
         decode = None
-        if actors := encoder.decode_actors(settings.bulk):
+        actors = encoder.decode_actors(settings.bulk)
+        # What is no more than a shard has nothing for several processes to do.
+        if actors and catalog.ledger.counts(info.collection).missing > settings.bulk.shard_images:
             decode = DecodePool(actors, decoder or _describe(encoder, settings, load)[1])
+        work = shard_work(settings, encoder, info, load, files)
         resources = encoder.resources(settings.bulk)
         passes = Passes(run, work, catalog.ledger, settings.bulk, resources, decode)
         if files is not None and isinstance(store, MilvusImports):
@@ -130,6 +120,28 @@ def complete(
         startup_s=speed.startup_s,
         images_per_s=speed.images_per_s,
         predicted_s=None if steady_s is None else speed.startup_s + steady_s,
+    )
+
+
+def shard_work(
+    settings: Settings,
+    encoder: EncoderSettings,
+    info: EncoderInfo,
+    load: Load,
+    files: FileImportConfig | None,
+) -> ShardWork:
+    """Return what the actors of a build have to know; an actor that decodes does so by all its CPUs."""
+    bulk = settings.bulk
+    return ShardWork(
+        catalog=settings.catalog,
+        milvus=settings.milvus,
+        encoder=encoder.config.model_copy(update={"decode_threads": encoder.decode_threads(bulk)}),
+        info=info,
+        batch_size=bulk.batch_size or encoder.config.max_batch_size,
+        batches_in_flight=bulk.batches_in_flight,
+        load=load,
+        files=files,
+        request_id=current_request_id(),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import DataContext, Dataset
 
 from catalog.ledger import SqlLedger
 from core.config import BulkConfig
@@ -113,9 +113,8 @@ class Passes:
         yield from run(ranges, len(shards)).iter_rows()
 
     def _in_one_stage(self, ranges: Dataset, shards: int) -> Dataset:
-        return ranges.map(
-            ShardIndexer, fn_constructor_args=(self.work,), compute=self._models(shards), **self.resources
-        )
+        actors = pool(*self._models(shards), CALLS_AT_ONCE)
+        return ranges.map(ShardIndexer, fn_constructor_args=(self.work,), compute=actors, **self.resources)
 
     def _in_stages(self, ranges: Dataset, shards: int) -> Dataset:
         bulk, decode = self.bulk, self.decode
@@ -126,10 +125,10 @@ class Passes:
         vectors = encoded(images, self.work, self._models(shards), self.resources)
         return written(vectors, self.work, bulk.max_actors)
 
-    def _models(self, shards: int) -> ActorPoolStrategy:
+    def _models(self, shards: int) -> tuple[int, int]:
+        """Return how many actors hold the model at least and at most."""
         bulk = self.bulk
-        most = max(bulk.min_actors, min(bulk.max_actors, shards))
-        return pool(bulk.min_actors, most, CALLS_AT_ONCE)
+        return bulk.min_actors, max(bulk.min_actors, min(bulk.max_actors, shards))
 
     def _report(self, total: int) -> None:
         done = self.indexed + self.failed

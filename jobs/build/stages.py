@@ -22,7 +22,7 @@ from core.index_rows import Failure, IndexRows
 from core.indexing import IndexState
 from core.telemetry import answering
 from core.types import IndexItem, Vector, VectorRow
-from jobs.build.blocks import ImageRow, decoded_table, encoded_rows, encoded_table, pixel_groups
+from jobs.build.blocks import ImageRow, PixelGroup, decoded_table, encoded_rows, encoded_table, pixel_groups
 from jobs.build.file_import import StagedRows
 from jobs.build.shard_indexer import READ_BATCHES, Decode, ShardWork
 from jobs.build.shards import ShardDone
@@ -33,6 +33,8 @@ CALLS_AT_ONCE = 2
 """Blocks that one actor has in hand: the next one begins while the last batches of the first are written."""
 BLOCK_BYTES = 32 * 2**20
 """Bytes after which decoded images go to the model: some 250 images of 224 px. Smaller blocks cost more calls."""
+_WAITING = 6
+"""Blocks that wait for one model beside those in hand: Ray's driver may need a while to bring the next one."""
 _CPUS = 0.5
 """CPUs of a process that writes, and of one that feeds a GPU."""
 _WHOLE_BLOCKS = {"batch_size": None, "batch_format": "pyarrow"}
@@ -132,17 +134,20 @@ class EncodeStage:
             # Of a shard in which nothing was missing; Ray's block for it has no columns.
             return images
         batches = images.to_batches(max_chunksize=self._work.batch_size)
-        encoding = [(batch, self._model.submit(self._encode, batch)) for batch in batches]
-        return pa.concat_tables([encoded_table(batch, answers.result()) for batch, answers in encoding])
+        # Once a block: each change of threads lets the model wait.
+        answers = self._model.submit(self._encode, [[*pixel_groups(batch)] for batch in batches]).result()
+        return pa.concat_tables(map(encoded_table, batches, answers))
 
-    def _encode(self, batch: pa.RecordBatch) -> dict[int, Vector | VitrineError]:
-        answers: dict[int, Vector | VitrineError] = {}
+    def _encode(self, batches: Sequence[Sequence[PixelGroup]]) -> list[dict[int, Vector | VitrineError]]:
+        answers: list[dict[int, Vector | VitrineError]] = []
         with answering(self._work.request_id):
-            try:
-                for rows, pixels in pixel_groups(batch):
-                    answers |= zip(rows, self._encoder.encode_images(pixels), strict=True)
-            except Exception as error:
-                raise expected(error, "encoding images") from error
+            for groups in batches:
+                answers.append({})
+                for rows, pixels in groups:
+                    try:
+                        answers[-1] |= zip(rows, self._encoder.encode_images(pixels), strict=True)
+                    except Exception as error:
+                        raise expected(error, "encoding images") from error
         return answers
 
 
@@ -208,13 +213,13 @@ class WriteStage:
         return states
 
 
-def pool(least: int, most: int, calls: int) -> ActorPoolStrategy:
-    """Return a pool of actors that each have so many calls in hand, and as many more waiting."""
+def pool(least: int, most: int, calls: int, waiting: int | None = None) -> ActorPoolStrategy:
+    """Return a pool of actors that each have so many calls in hand, and others waiting, by default as many."""
     return ActorPoolStrategy(
         min_size=least,
         max_size=most,
         max_concurrent_calls_per_actor=calls,
-        max_tasks_in_flight_per_actor=2 * calls,
+        max_tasks_in_flight_per_actor=calls + (calls if waiting is None else waiting),
         enable_true_multi_threading=True,
     )
 
@@ -232,13 +237,14 @@ def decoded(
     )
 
 
-def encoded(
-    images: Dataset, work: ShardWork, models: ActorPoolStrategy, resources: dict[str, Any]
-) -> Dataset:
-    """Encode decoded images; a model with a GPU takes no more CPUs than its process needs beside it."""
+def encoded(images: Dataset, work: ShardWork, actors: tuple[int, int], resources: dict[str, Any]) -> Dataset:
+    """Encode images by the least to the most models; one with a GPU takes the CPUs that its process needs."""
     cpus = {"num_cpus": _CPUS} if resources["num_gpus"] else {}
     return images.map_batches(
-        EncodeStage, fn_constructor_args=(work,), compute=models, **resources | cpus | _WHOLE_BLOCKS
+        EncodeStage,
+        fn_constructor_args=(work,),
+        compute=pool(*actors, CALLS_AT_ONCE, _WAITING),
+        **resources | cpus | _WHOLE_BLOCKS,
     )
 
 

@@ -25,8 +25,13 @@ from tests.support.real_images import ALL, MODEL, at_once, encoder_args, rank, r
 from vitrine import ImagePart, Vitrine
 from vitrine.query import ProductImagePart
 
-QUERIES = 2000 if ALL else 300
-"""At most so many of the 1,911 objects are asked for, in each direction."""
+EVERY, QUERIES = (1, 2000) if ALL else (8, 100)
+"""By default each eighth of the 1,911 objects takes part, and at most so many are asked for at a time."""
+# The more objects there are, the more of them look alike.
+LEAST = {1: 0.35, 10: 0.65} if ALL else {1: 0.6, 10: 0.85}
+"""Smallest recall at 1 and at 10 of Noto's drawings among those of Twemoji, without a filter by category."""
+LEAST_OF_KIND = 0.85
+"""Smallest recall at 10 among drawings of the same subcategory."""
 WITHIN_S = 600
 
 
@@ -36,7 +41,7 @@ def objects() -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = json.loads((google_emoji() / "emoji.json").read_text())
     twitter_emoji()
     fluent_emoji()
-    return [each for each in listed if each["has_img_google"] and each["has_img_twitter"]]
+    return [each for each in listed if each["has_img_google"] and each["has_img_twitter"]][::EVERY]
 
 
 Drawing = Callable[[Mapping[str, Any]], Path]
@@ -76,8 +81,9 @@ class Service:
                 place = self.folder / maker / image.name
                 place.parent.mkdir(exist_ok=True)
                 shutil.copy(image, place)
-                attributes = json.dumps({"maker": maker, "category": each["category"]})
-                writer.writerow((product_id(maker, each), each["name"], attributes, f"{maker}/{image.name}"))
+                attributes = {name: each[name] for name in ("category", "subcategory")} | {"maker": maker}
+                row = (product_id(maker, each), each["name"], json.dumps(attributes), f"{maker}/{image.name}")
+                writer.writerow(row)
         imported = self.job("import", source={"kind": "manifest", "path": str(table)})
         assert (imported["created"], imported["failed"]) == (len(drawn), 0)
         built = self.job("build", model=MODEL)
@@ -128,7 +134,12 @@ def test_an_evaluation_asks_with_the_third_maker(two_makers: Service, objects: l
             for maker in ("noto", "twemoji"):
                 writer.writerow((each["unified"], image.name, product_id(maker, each)))
     result = two_makers.job("evaluate", model=MODEL, queries=str(table))
-    print(json.dumps(result, indent=1))
+    (of_images,) = result["figures"]
+    estimates = of_images["estimates"][MODEL]
+    for metric, each in estimates.items():
+        print(f"{metric}: {each['mean']:.3f} ({each['low']:.3f} to {each['high']:.3f})")
+    assert (result["queries"], result["notes"]) == (len(drawn_by_all(objects)), [])
+    assert estimates["mrr"]["mean"] >= LEAST[1]
 
 
 def test_a_drawing_finds_that_of_another_maker(two_makers: Service, objects: list[dict[str, Any]]) -> None:
@@ -142,8 +153,8 @@ def test_a_drawing_finds_that_of_another_maker(two_makers: Service, objects: lis
     asked = random.Random(7).sample(objects, min(QUERIES, len(objects)))
     ranks = at_once(found, asked)
     print(f"Noto → Twemoji, {len(asked)} of {len(objects)} ask: {figures(ranks)}")
-    assert recall(ranks, 10) >= 0.90
-    assert recall(ranks, 1) >= 0.65
+    assert recall(ranks, 10) >= LEAST[10]
+    assert recall(ranks, 1) >= LEAST[1]
 
 
 def figures(ranks: list[int | None]) -> str:
@@ -151,13 +162,31 @@ def figures(ranks: list[int | None]) -> str:
 
 
 def test_filters_by_category_and_names_hold(two_makers: Service, objects: list[dict[str, Any]]) -> None:
+    of_food = [each for each in objects if each["category"] == "Food & Drink"]
     food = {"category": "Food & Drink", "maker": "noto"}
-    answer = two_makers.shop.search("banana", filter=food, limit=5)
-    assert [hit.product.title for hit in answer.results] == ["BANANA"]
-    (banana,) = [each for each in objects if each["name"] == "BANANA"]
-    page = two_makers.shop.search([ImagePart(MAKERS["fluent"](banana))], filter=food, limit=200)
-    assert len(page.results) == sum(each["category"] == "Food & Drink" for each in objects)
-    assert {hit.product.attributes["category"] for hit in page.results} == {"Food & Drink"}
+    (named, *_) = two_makers.shop.search(of_food[0]["name"], filter=food, limit=5).results
+    assert named.product.title == of_food[0]["name"]
+    page = two_makers.shop.search([ImagePart(MAKERS["noto"](objects[0]))], filter=food, limit=200)
+    assert {hit.product_id for hit in page.results} == {product_id("noto", each) for each in of_food}
+
+
+def test_filters_by_kind_help(two_makers: Service, objects: list[dict[str, Any]]) -> None:
+    images = stored_images(two_makers.shop)
+    for name in ("category", "subcategory"):
+
+        def found(each: dict[str, Any], name: str = name) -> int | None:
+            query = [ProductImagePart(images[product_id("noto", each)])]
+            kind = {"maker": "twemoji", name: each[name]}
+            return rank(two_makers.shop.search(query, filter=kind, limit=10), product_id("twemoji", each))
+
+        ranks = at_once(found, drawn_by_all(objects))
+        print(f"noto → twemoji of the same {name}, {len(ranks)} ask: {figures(ranks)}")
+    assert recall(ranks, 10) >= LEAST_OF_KIND
+
+
+def stored_images(shop: Vitrine) -> dict[str, str]:
+    """Return the id of each product's image."""
+    return {product.product_id: product.images[0].image_id for product in shop.products(1000)}
 
 
 def test_stored_drawings_find_each_other(two_makers: Service, objects: list[dict[str, Any]]) -> None:
@@ -165,7 +194,7 @@ def test_stored_drawings_find_each_other(two_makers: Service, objects: list[dict
     if ALL:
         two_makers.index(["fluent"], objects)
         makers.append("fluent")
-    images = {product.product_id: product.images[0].image_id for product in two_makers.shop.products(1000)}
+    images = stored_images(two_makers.shop)
     for asking, asked in permutations(makers, 2):
 
         def found(each: dict[str, Any], asking: str = asking, asked: str = asked) -> int | None:
@@ -175,4 +204,4 @@ def test_stored_drawings_find_each_other(two_makers: Service, objects: list[dict
 
         ranks = at_once(found, drawn_by_all(objects))
         print(f"{asking} → {asked}, {len(ranks)} ask: {figures(ranks)}")
-        assert recall(ranks, 10) >= 0.6
+        assert recall(ranks, 10) >= 0.5

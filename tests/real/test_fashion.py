@@ -1,4 +1,4 @@
-"""Fashion-MNIST: garments are imported and built in bulk, and others of the ten kinds are recognized by their neighbors."""
+"""Fashion-MNIST: garments are imported and built in bulk, and the kind of others is that of their neighbors."""
 
 import csv
 import gzip
@@ -30,8 +30,7 @@ from tests.support.vector_stores import LiteProcess, wait_for
 GARMENTS = 10_000 if ALL else 1_500
 """So many of the training images are indexed, and so many of the test images ask."""
 NEIGHBORS = 5
-# Both are lower where fewer are indexed.
-LEAST_ACCURACY, LEAST_MAP = (0.80, 0.35) if ALL else (0.75, 0.35)
+LEAST_ACCURACY, LEAST_MAP = 0.80, 0.45
 _BATCH = 64
 
 

@@ -15,7 +15,9 @@ from tests.support.corpora import stamps
 from tests.support.real_images import ALL, MODEL, at_once, rank, real_shop, recall
 from vitrine import ImagePart, NewProduct, Vitrine
 
-ASKED = 500 if ALL else 100
+EVERY, ASKED = (1, 500) if ALL else (6, 50)
+TINY = 20
+"""Each sixth stamp takes part by default, and all with a side below so many pixels."""
 TITLES = 50 if ALL else 4
 """Of each language."""
 WHITE, BEIGE = (255, 255, 255), (225, 208, 180)
@@ -59,11 +61,12 @@ def titles(file: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def catalog() -> list[Stamp]:
     home = stamps()
-    return [
+    every = [
         Stamp(str(file.relative_to(home).with_suffix("")).replace("/", ":"), file, titles(named))
         for file in sorted(home.rglob("*.png"))
         if (named := file.with_suffix(".txt")).exists()
     ]
+    return [each for number, each in enumerate(every) if number % EVERY == 0 or each.shortest_side() < TINY]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +111,7 @@ def test_a_cut_out_is_found_on_another_background(shop: Vitrine, catalog: list[S
 
     ranks = at_once(found, drawn(catalog))
     print(f"{len(ranks)} stamps on beige: recall@1 {recall(ranks, 1):.3f}, @10 {recall(ranks, 10):.3f}")
-    assert recall(ranks, 10) >= 0.5
+    assert recall(ranks, 10) >= 0.85
 
 
 def test_a_title_is_found_in_every_language(shop: Vitrine, catalog: list[Stamp]) -> None:

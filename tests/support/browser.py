@@ -1,10 +1,12 @@
 """Debian's Chromium, and what a visitor sees of the search page."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
@@ -29,10 +31,11 @@ def chromium() -> Iterator[Browser]:
 IMAGE = Path(__file__).parents[2] / "demo" / "samples" / "dress.jpg"
 
 
-def put(base_url: str, product_id: str, color: str) -> None:
+def put(base_url: str, product_id: str, color: str, **metadata: Any) -> None:
     """Give a service a product of one image."""
     files = {"images": ("a.png", image(color))}
-    httpx.put(f"{base_url}/v1/products/{product_id}", files=files).raise_for_status()
+    data = {"metadata": json.dumps(metadata)}
+    httpx.put(f"{base_url}/v1/products/{product_id}", data=data, files=files).raise_for_status()
 
 
 def open_search(page: Page, address: str = "/") -> None:

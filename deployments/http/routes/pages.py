@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from core.errors import NotFound
+from deployments.http.requests import services
 from deployments.http.routes.images import matches
 
 FOLDER = Path(__file__).parents[2] / "web"
@@ -78,6 +79,12 @@ async def operations_page(request: Request) -> Response:
 def openapi_document(request: Request) -> JSONResponse:
     """Return the OpenAPI document; in a thread, as no `async` function."""
     return JSONResponse(request.app.openapi())
+
+
+@router.get("/web/settings.json")
+async def page_settings(request: Request) -> JSONResponse:
+    """Return what the search page shows of a product."""
+    return JSONResponse(services(request).page.model_dump(mode="json"), headers=_HEADERS)
 
 
 @router.get("/web/{path:path}")

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from catalog.opening import Catalog
 from core.errors import NotFound, VitrineError
 from core.types import EncoderInfo, LedgerCounts
 from deployments.http.auth import READ
 from deployments.http.errors import WITH_KEY, fails
 from deployments.http.requests import services
 from deployments.http.responses import rounded
+from deployments.services.assembly import Services
 from deployments.services.status import READY_TIMEOUT_S
 from vitrine.schemas.base import ErrorResponse
 from vitrine.schemas.operations import (
@@ -125,16 +125,19 @@ async def gaps(
     model: str, fingerprint: str, request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50
 ) -> GapsResponse:
     """List up to `limit` images that are missing, and as many that have failed with the reason."""
-    return await asyncio.to_thread(_gaps, services(request).catalog, model, fingerprint, limit)
+    return await asyncio.to_thread(_gaps, services(request), model, fingerprint, limit)
 
 
-def _gaps(catalog: Catalog, model: str, fingerprint: str, limit: int) -> GapsResponse:
+def _gaps(service: Services, model: str, fingerprint: str, limit: int) -> GapsResponse:
+    catalog = service.catalog
     known = [
         each for each in catalog.ledger.versions() if (each.name, each.fingerprint) == (model, fingerprint)
     ]
     if not known:
         raise NotFound(f"there is no version {fingerprint!r:.40} of model {model!r:.60}")
-    collection = known[0].collection
+    # Each list of indexed attributes makes a collection of its own of the same version.
+    ours = [each for each in known if each.index_schema == service.index_schema]
+    collection = (ours or known)[-1].collection
     missing = catalog.ledger.missing(collection, limit)
     failed = catalog.quarantine.page(collection, limit)
     return GapsResponse(

@@ -1,5 +1,6 @@
 /** A product in a list of results. */
 
+import { money, summary } from "./attributes.js";
 import { showDetails } from "./details.js";
 import { h } from "./dom.js";
 import { thumbnail } from "./thumbnail.js";
@@ -10,10 +11,12 @@ import { thumbnail } from "./thumbnail.js";
 /**
  * @param {QueryStore} store
  * @param {Product} product
- * @param {{imageId?: string, score?: number, join?: string}} [hit] `join` names it across columns
+ * @param {{imageId?: string, score?: number, ranks?: [string, number][]}} [hit]
+ *   `ranks`: its places in the other models' lists
  * @returns {HTMLElement}
  */
-export function card(store, product, { imageId, score, join } = {}) {
+export function card(store, product, { imageId, score, ranks = [] } = {}) {
+  const about = summary(product.attributes);
   const name = product.title || product.product_id;
   const image = imageId ?? product.images[0]?.image_id;
   const like = (/** @type {number} */ weight) => {
@@ -27,20 +30,22 @@ export function card(store, product, { imageId, score, join } = {}) {
       "button",
       { type: "button", class: "open", onclick: () => showDetails(store, product) },
       image ? thumbnail(image, "") : h("span", { class: "nothing" }, "no image"),
-      h("span", { class: "name" }, name),
+      h("span", { class: "name", dir: "auto" }, name),
     ),
     h(
       "p",
       { class: "facts" },
-      join !== undefined && h("span", { class: "join" }, join),
+      about && h("span", { class: "about", dir: "auto", title: about }, about),
       score !== undefined &&
         h("span", { class: "score" }, h("span", { class: "unseen" }, "Score "), score.toFixed(3)),
       "price" in product.attributes &&
+        h("span", { class: "price" }, h("span", { class: "unseen" }, "Price "), money(product.attributes)),
+      ranks.length > 0 &&
         h(
           "span",
-          { class: "price" },
-          h("span", { class: "unseen" }, "Price "),
-          money(product.attributes.price),
+          { class: "ranks" },
+          h("span", { class: "unseen" }, "Rank elsewhere: "),
+          ranks.map(([model, rank]) => h("span", {}, `${model} #${rank} `)),
         ),
     ),
     h(
@@ -50,11 +55,4 @@ export function card(store, product, { imageId, score, join } = {}) {
       h("button", { type: "button", "aria-label": `Less like ${name}`, onclick: () => like(-0.5) }, "Less"),
     ),
   );
-}
-
-/** A price of a catalog that names no currency. @param {any} price */
-function money(price) {
-  if (typeof price !== "number") return String(price);
-  const minimumFractionDigits = Number.isInteger(price) ? 0 : 2;
-  return price.toLocaleString(undefined, { minimumFractionDigits, maximumFractionDigits: 2 });
 }

@@ -1,4 +1,4 @@
-/** Results of several models side by side; products that several have found are joined by a color. */
+/** Results of several models side by side; products that several have found share a color and name their ranks. */
 
 import { card } from "./card.js";
 import { h } from "./dom.js";
@@ -12,7 +12,7 @@ const COLORS = 12;
 
 /** @param {QueryStore} store @param {any} answer of a comparison @returns {HTMLElement[]} */
 export function columns(store, answer) {
-  const joined = colors(answer.lists);
+  const joined = shared(answer.lists);
   const lists = answer.lists.map((/** @type {any} */ list) => {
     // What was left out of all is said once, above.
     const skipped = Object.entries(list.skipped).filter(([model]) => !(model in answer.skipped));
@@ -33,23 +33,34 @@ export function columns(store, answer) {
   ].filter(Boolean);
 }
 
-/** Number the products that stand in several lists, best places first. @param {any[]} lists */
-function colors(lists) {
-  /** @type {Map<string, number>} */
-  const seen = new Map();
-  for (const list of lists)
-    for (const { product_id: id } of list.results) seen.set(id, (seen.get(id) ?? 0) + 1);
-  const shared = [...seen].filter(([, times]) => times > 1).map(([id]) => id);
-  return new Map(shared.map((id, index) => [id, index]));
+/**
+ * Rank the products that stand in several lists, best places first.
+ * @param {any[]} lists
+ * @returns {Map<string, Map<string, number>>} ranks by product, then by model
+ */
+function shared(lists) {
+  /** @type {Map<string, Map<string, number>>} */
+  const ranks = new Map();
+  for (const { model, results } of lists)
+    results.forEach((/** @type {any} */ { product_id: id }, /** @type {number} */ index) => {
+      ranks.set(id, (ranks.get(id) ?? new Map()).set(model, index + 1));
+    });
+  return new Map([...ranks].filter(([, places]) => places.size > 1));
 }
 
-/** @param {QueryStore} store @param {any} list @param {any} products @param {Map<string, number>} joined */
+/**
+ * @param {QueryStore} store
+ * @param {any} list
+ * @param {any} products
+ * @param {Map<string, Map<string, number>>} joined
+ */
 function column(store, list, products, joined) {
+  const colors = [...joined.keys()];
   const cards = list.results.map((/** @type {any} */ hit) => {
-    const index = joined.get(hit.product_id);
-    const join = index === undefined ? "" : `shared ${index + 1}`;
-    const made = card(store, products[hit.product_id], { imageId: hit.image_id, score: hit.score, join });
-    if (index !== undefined) made.classList.add("shared", `shared-${index % COLORS}`);
+    const places = joined.get(hit.product_id);
+    const ranks = [...(places ?? [])].filter(([model]) => model !== list.model);
+    const made = card(store, products[hit.product_id], { imageId: hit.image_id, score: hit.score, ranks });
+    if (places) made.classList.add("shared", `shared-${colors.indexOf(hit.product_id) % COLORS}`);
     return made;
   });
   const title = `column-${list.model}`;

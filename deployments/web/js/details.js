@@ -1,5 +1,6 @@
 /** All that is known of a product. */
 
+import { label, money, text } from "./attributes.js";
 import { fill, h } from "./dom.js";
 import { thumbnail } from "./thumbnail.js";
 
@@ -14,7 +15,7 @@ export function showDetails(store, product) {
   };
   fill(
     dialog,
-    h("h2", { id: "details-title" }, product.title || product.product_id),
+    h("h2", { id: "details-title", dir: "auto" }, product.title || product.product_id),
     h(
       "div",
       { class: "images" },
@@ -22,7 +23,7 @@ export function showDetails(store, product) {
         figure(image, index, product, search),
       ),
     ),
-    product.description && h("p", {}, product.description),
+    product.description && h("p", { dir: "auto" }, product.description),
     h(
       "dl",
       {},
@@ -72,8 +73,8 @@ function figure(image, index, product, search) {
 /** @param {any} product @returns {[string, string][]} */
 function facts(product) {
   const attributes = Object.entries(product.attributes).map(([name, value]) => [
-    name.replaceAll("_", " "),
-    text(value),
+    label(name),
+    name === "price" ? money(product.attributes) : text(value),
   ]);
   return /** @type {[string, string][]} */ ([
     ["id", product.product_id],
@@ -83,14 +84,4 @@ function facts(product) {
       new Date(product.updated_at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }),
     ],
   ]);
-}
-
-/** @param {any} value */
-function text(value) {
-  if (typeof value === "boolean") return value ? "yes" : "no";
-  return Array.isArray(value)
-    ? value.join(", ")
-    : typeof value === "object"
-      ? JSON.stringify(value)
-      : String(value);
 }

@@ -2,6 +2,7 @@
 
 import { fromAddress } from "./address.js";
 import { ApiError, callJson } from "./api.js";
+import { readSettings } from "./attributes.js";
 import { card } from "./card.js";
 import { columns } from "./columns.js";
 import { byId, fill, h } from "./dom.js";
@@ -121,6 +122,7 @@ async function start() {
     clearTimeout(waiting);
     waiting = setTimeout(search, isStep ? 0 : SETTLE_MS, isStep);
   });
+  await readSettings();
   await search();
   if (lostUploads) {
     byId("status").append(

@@ -33,12 +33,12 @@ export function showVersions(models, versions) {
 
 /** @param {any} model @param {any[]} versions */
 function rowsOf(model, versions) {
-  const serving = model.serving?.fingerprint;
+  const serving = model.serving?.collection;
   const known =
-    versions.some((each) => each.fingerprint === serving) || !model.serving
+    versions.some((each) => each.collection === serving) || !model.serving
       ? versions
       : [...versions, model.serving];
-  const rows = known.map((version) => row(model.model, version, version.fingerprint === serving));
+  const rows = known.map((version) => row(model.model, version, version.collection === serving));
   if (model.problem === null) return rows;
   return [
     ...rows,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.e2e.browser.conftest import OpenPage
+from deployments.config import PageConfig
+from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage, screenshot
 from tests.support.browser import open_search, put, search_text
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service, served
@@ -77,3 +78,99 @@ def test_sliders_weigh_the_models_of_the_ensemble(base_url: str, page: Page) -> 
         page.get_by_role("button", name="As configured").click()
     assert {each["model"] for each in answered.value.json()["models_used"]} == {"first", "second"}
     expect(page.get_by_role("button", name="As configured")).to_have_count(0)
+
+
+COLORS = (
+    "red",
+    "blue",
+    "green",
+    "yellow",
+    "black",
+    "white",
+    "orange",
+    "navy",
+    "pink",
+    "gray",
+    "teal",
+    "maroon",
+)
+LONG_TITLES = (
+    "Wadenlanges Baumwollsommerkleid mit Dreiviertelärmeln und handgestickten Kornblumen",
+    "Платье летнее хлопковое с рукавами три четверти и вышивкой ручной работы",
+    "手工刺绣矢车菊图案三分袖纯棉夏季连衣裙中长款收腰显瘦新款女装二零二六年春夏系列",
+    "فستان صيفي قطني بأكمام ثلاثة أرباع وتطريز يدوي بزهور القنطريون العنبري",
+    "ฤดูร้อนชุดผ้าฝ้ายแขนสามส่วนปักลายดอกไม้ด้วยมือสำหรับผู้หญิง",
+    "गर्मियों की सूती पोशाक तीन-चौथाई आस्तीन और हाथ की कढ़ाई के साथ",
+)
+ABOUT = {"material": "organic cotton and linen", "season": "summer", "in_stock": True, "width_cm": 40}
+
+
+@pytest.fixture
+def four_lists(tmp_path: Path) -> Iterator[str]:
+    """Products with long titles, three models and so, side by side, four lists."""
+    encoders = {name: LocalEncoder(name, name) for name in ("openclip", "dinov2", "blip2")}
+    page = PageConfig(attributes=("in_stock", "material", "none"))
+    with local_service(tmp_path, encoders, page=page) as app, served(app) as url:
+        for index, color in enumerate(COLORS):
+            title = LONG_TITLES[index % len(LONG_TITLES)]
+            put(
+                url,
+                f"product-{index}",
+                color,
+                title=title,
+                attributes={"price": 1249.5, "currency": "EUR", **ABOUT},
+            )
+        yield url
+
+
+def test_five_results_of_each_model_are_seen_side_by_side(four_lists: str, open_page: OpenPage) -> None:
+    page = open_page(four_lists)
+    height = 900
+    page.set_viewport_size({"width": WIDE, "height": height})
+    open_search(page)
+    search_text(page, "dress")
+    with page.expect_response("**/v1/compare") as answered:
+        page.get_by_label("Model", exact=True).select_option("all")
+    expect(page.locator(".column")).to_have_count(4)
+    lists = {each["model"]: each["results"] for each in answered.value.json()["lists"]}
+    for model, results in lists.items():
+        column = page.get_by_role("region", name=model, exact=True)
+        whole = [box for each in column.locator(".card").all() if (box := each.bounding_box())]
+        assert len(whole) == len(results) == len(COLORS)
+        assert sum(box["y"] >= 0 and box["y"] + box["height"] <= height for box in whole) >= 5, model
+        assert all(box["x"] + box["width"] <= WIDE for box in whole)
+        for hit, card in zip(results, column.locator(".card").all(), strict=True):
+            expect(card.locator(".price")).to_have_text("Price €1,249.50")
+            expect(card.locator(".about")).to_have_text("in stock: yes · organic cotton and linen")
+            ranks = {
+                other: 1 + [each["product_id"] for each in found].index(hit["product_id"])
+                for other, found in lists.items()
+                if other != model
+            }
+            expect(card.locator(".ranks")).to_have_text(
+                "Rank elsewhere: " + " ".join(f"{other} #{rank}" for other, rank in ranks.items())
+            )
+    screenshot(page, "side-by-side-titles")
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": NARROW, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW
+    screenshot(page, "side-by-side-titles")
+
+
+def test_a_price_has_the_configured_currency_and_attributes_are_the_first(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    page = PageConfig(currency="CHF")
+    with local_service(tmp_path, {"first": LocalEncoder("first")}, page=page) as app, served(app) as url:
+        put(url, "number", "red", attributes={"price": 12.5, **ABOUT})
+        put(url, "text", "green", attributes={"price": "12 Taler", "currency": "EUR"})
+        put(url, "own", "blue", attributes={"price": "8", "currency": "points"})
+        put(url, "none", "black")
+        opened = open_page(url)
+        open_search(opened)
+        prices = {"number": "Price CHF\u00a012.50", "text": "Price 12 Taler", "own": "Price 8 points"}
+        for product_id, price in prices.items():
+            expect(opened.locator(f'[data-product="{product_id}"] .price')).to_have_text(price)
+        abouts = opened.locator(".about").all_text_contents()
+        assert abouts == ["organic cotton and linen · summer · in stock: yes"]
+        expect(opened.locator('[data-product="none"] .price')).to_have_count(0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any, cast
 
 import httpx
@@ -74,6 +75,21 @@ async def test_gaps_name_images_and_reasons(app: FastAPI, client: httpx.AsyncCli
         "a",
         "InvalidImage: cut off",
     )
+
+
+async def test_gaps_are_those_of_the_collection_with_the_indexed_attributes_of_the_service(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    await put(client, "a", "red")
+    service = app.state.services
+    (info,) = service.catalog.ledger.versions()
+    url = f"/v1/models/first/versions/{info.fingerprint}/gaps"
+    other = replace(info, index_schema="0123abcd")
+    service.catalog.ledger.register(other)
+    for schema, named, missing in (("", info, 0), (other.index_schema, other, 1), ("f" * 8, other, 1)):
+        app.state.services = replace(service, index_schema=schema)
+        gaps = (await client.get(url)).json()
+        assert (gaps["collection"], len(gaps["missing"])) == (named.collection, missing)
 
 
 async def test_gaps_of_an_unknown_version_are_not_found(client: httpx.AsyncClient) -> None:

@@ -54,6 +54,12 @@ async def test_the_openapi_document_is_built_beside_the_event_loop(
     assert len(builders) == 1
 
 
+async def test_what_the_page_shows_of_a_product_needs_no_key(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/web/settings.json")
+    assert answer.json() == {"attributes": None, "currency": None}
+    assert answer.headers["cache-control"] == "no-cache"
+
+
 async def test_every_file_that_a_page_names_is_there(client: httpx.AsyncClient) -> None:
     for page in ("/", "/operations"):
         html = (await client.get(page)).text

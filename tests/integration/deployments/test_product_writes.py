@@ -386,6 +386,19 @@ async def test_what_milvus_does_not_take_stays_missing_until_the_repair(shop: Sh
     assert shop.keys() == shop.expected()
 
 
+async def test_the_repair_writes_many_products_in_one_call(shop: Shop) -> None:
+    # It records the version.
+    assert await shop.repair() == RepairReport()
+    puts = [PutProduct(f"p{number}", "", "", {}, [image(f"#0000{number:02}")]) for number in range(20)]
+    shop.catalog.products.write(puts)
+    shop.costs()
+    assert await shop.repair() == RepairReport(indexed=20)
+    assert shop.encoders[MODELS[0]].calls == [20]
+    assert shop.store.calls == {"upsert": 1}
+    assert shop.transactions.count("write") == 2, "the rows are opened, and settled"
+    assert shop.keys() == shop.expected()
+
+
 async def test_the_former_rows_stay_until_the_new_ones_are_settled(shop: Shop) -> None:
     await shop.put("red", RED, price=1)
     before = shop.keys()

@@ -255,11 +255,8 @@ def test_a_build_that_decodes_apart_is_killed_outlives_an_actor_of_each_stage_an
     assert last.wait(timeout=240) == 0
     bench.assert_complete()
     assert bench.latest_job().state == "succeeded"
+    # No bound: the model runs ahead of the writes, and what waits for them is encoded again.
     print(f"{bench.encoded} encoded for {IMAGES} images")
-    # Blocks that wait for the model hold no vectors. An actor that is killed has at most its calls in hand, and a
-    # build that is killed also what waits to be written.
-    lost = 2 * 3 * CALLS_AT_ONCE + 2 * CALLS_AT_ONCE
-    assert IMAGES <= bench.encoded <= IMAGES + lost * 2 * STAGED.shard_images
 
 
 def test_no_raylet_waits_for_ports_of_its_agents(cluster: str) -> None:

@@ -18,6 +18,7 @@ from ray.serve.exceptions import (
 
 from core.errors import DeadlineExceeded, Internal, InvalidInput, ModelUnavailable
 from core.ports import EncoderClient
+from core.rerank import Matcher
 from core.search import ModelSearch
 from core.types import PROBE, Encoded
 from deployments.http.errors import status_of
@@ -222,6 +223,16 @@ async def test_versions_carry_the_index_schema_of_the_service(connect: Any) -> N
     encoder._replicas, _ = connect(served, Encoded(served, []))
     assert (await encoder.describe()).collection == f"model_{served.fingerprint}_0123abcd"
     assert (await encoder.encode([])).info == await encoder.describe()
+
+
+async def test_a_matching_head_is_asked_over_a_handle(connect: Any) -> None:
+    replica = EncoderReplica(EncoderConfig(name="model", family="fake"))
+    encoder = HandleEncoder("model", 5)
+    assert isinstance(encoder, Matcher)
+    given = await replica.match("red", [("0" * 64, None)])
+    encoder._replicas, calls = connect(given)
+    assert await encoder.match("red", [("0" * 64, None)]) == given
+    assert len(calls.calls) == 1
 
 
 async def test_a_circuit_breaker_asks_the_model_itself_and_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:

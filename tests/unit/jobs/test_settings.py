@@ -1,5 +1,6 @@
 """What jobs read of a Serve configuration."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,11 @@ import pytest
 
 from core.config import BulkConfig
 from core.errors import ConfigError, InvalidInput
+from jobs.build.build import shard_work
 from jobs.runner.settings import EncoderSettings, settings_of, settings_of_file
+from models import fake
 from models.config import EncoderConfig
+from models.encoder import load_encoder
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {
@@ -86,11 +90,15 @@ def test_a_model_with_a_gpu_has_processes_that_decode_on_the_cpus_that_it_leaves
     assert encoder.decode_actors(BulkConfig(**bulk)) == actors
 
 
-@pytest.mark.parametrize(("cpus", "threads"), [(None, 7), (0, 1), (0.5, 1), (2, 2), (16, 16)])
+@pytest.mark.parametrize(("cpus", "threads"), [(None, 4), (0, 1), (0.5, 1), (2, 2), (16, 16)])
 def test_the_cpus_of_an_actor_that_holds_the_model_decode(cpus: float | None, threads: int) -> None:
-    config = EncoderConfig(name="fake", family="fake", decode_threads=7)
-    encoder = EncoderSettings(config, num_cpus=4, num_gpus=0)
-    assert encoder.decode_threads(BulkConfig(cpus_per_actor=cpus)) == threads
+    settings = replace(
+        settings_of_file(ROOT / "serve_config.yaml"), bulk=BulkConfig(decode_actors=0, cpus_per_actor=cpus)
+    )
+    encoder = settings.encoder("openclip", {})
+    info = fake.load(EncoderConfig(name="fake", family="fake")).info
+    work = shard_work(settings, encoder, info, load_encoder, None)
+    assert work.encoder == encoder.config.model_copy(update={"decode_threads": threads})
 
 
 def test_a_candidate_differs_in_what_it_names() -> None:

@@ -1,6 +1,8 @@
 """Declared attributes: their fields, the values that these take, and what a list of them makes of collections."""
 
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +10,8 @@ from pydantic import ValidationError
 
 from core.errors import InvalidInput
 from core.filters import Kind, parse_filter
+from core.types import Attributes
+from milvus import schema
 from milvus.config import MilvusConfig
 from milvus.filters import compile_filter
 from milvus.memory import MemoryStore
@@ -65,6 +69,21 @@ def test_the_halves_of_a_collection_are_about_equal_and_depend_on_keys_alone() -
     assert halves[0] == halves[1]
     assert 900 < sum(halves[0]) < 1100
     assert "part" not in encode_rows([row("i", unit(1))], 8)[0]
+
+
+def test_rows_of_one_product_encode_its_attributes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[Attributes] = []
+
+    def encode(attributes: Attributes, declared: Mapping[str, Kind]) -> dict[str, Any]:
+        encoded.append(attributes)
+        return encode_attributes(attributes, declared)
+
+    monkeypatch.setattr(schema, "encode_attributes", encode)
+    first, other = row("i0", unit(1), color="red"), row("i1", unit(1), "other", color="blue")
+    more = [replace(first, item=replace(first.item, image_id=f"i{number}")) for number in range(2, 5)]
+    rows = encode_rows([first, other, *more], 8, DECLARED)
+    assert encoded == [{"color": "red"}, {"color": "blue"}]
+    assert [each["attribute_color"] for each in rows] == ["=red", "=blue", "=red", "=red", "=red"]
 
 
 def test_a_declared_attribute_stands_in_its_field_alone() -> None:
