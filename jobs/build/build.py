@@ -63,7 +63,7 @@ def build_collection(
         Unavailable: encoder or store were away for longer than the configured patience.
     """
     run.report(stage="loading the model")
-    info, decoder = _describe(encoder, settings, load)
+    info, decoder = _describe(encoder, settings, load, decodes=bool(encoder.decode_actors(settings.bulk)))
     run.claim(f"collection {info.collection}")
     return complete(run, settings, catalog, encoder, info, share, load, settings.bulk.file_import, decoder)
 
@@ -95,7 +95,9 @@ def complete(
         actors = encoder.decode_actors(settings.bulk)
         # What is no more than a shard has nothing for several processes to do.
         if actors and catalog.ledger.counts(info.collection).missing > settings.bulk.shard_images:
-            decode = DecodePool(actors, decoder or _describe(encoder, settings, load)[1])
+            decoder = decoder or _describe(encoder, settings, load, decodes=True)[1]
+            assert decoder is not None
+            decode = DecodePool(actors, decoder)
         work = shard_work(settings, encoder, info, load, files)
         resources = encoder.resources(settings.bulk)
         passes = Passes(run, work, catalog.ledger, settings.bulk, resources, decode)
@@ -151,18 +153,22 @@ def describe(encoder: EncoderSettings, settings: Settings, load: Load = load_enc
     Raises:
         ConfigError: the model does not load.
     """
-    return _describe(encoder, settings, load)[0]
+    return _describe(encoder, settings, load, decodes=False)[0]
 
 
-def _describe(encoder: EncoderSettings, settings: Settings, load: Load) -> tuple[EncoderInfo, Decode]:
-    """Load the model as `describe` does; return also how its images are decoded without it."""
-    info, decoder = run_task(encoder.resources(settings.bulk), _load_and_describe, encoder.config, load)
+def _describe(
+    encoder: EncoderSettings, settings: Settings, load: Load, decodes: bool
+) -> tuple[EncoderInfo, Decode | None]:
+    """Load the model as `describe` does; with `decodes` return also how its images are decoded without it."""
+    resources = encoder.resources(settings.bulk)
+    info, decoder = run_task(resources, _load_and_describe, encoder.config, load, decodes)
     return replace(info, index_schema=settings.milvus.index_schema), decoder
 
 
-def _load_and_describe(config: EncoderConfig, load: Load) -> tuple[EncoderInfo, Decode]:
+def _load_and_describe(config: EncoderConfig, load: Load, decodes: bool) -> tuple[EncoderInfo, Decode | None]:
     encoder = load(config.uncompiled)
-    return encoder.info, encoder.decoder()
+    # Not unless it is needed: the process of the job would load torch for it.
+    return encoder.info, encoder.decoder() if decodes else None
 
 
 def build(context: JobContext, args: BuildArgs) -> dict[str, Any]:

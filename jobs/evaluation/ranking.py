@@ -106,8 +106,9 @@ def match_here(config: EncoderConfig, blobs_url: str, wanted: Mapping[str, Seque
 
     Raises:
         UnsupportedModality: the model has no matching head.
+        Unavailable: the model or the files are away.
     """
-    encoder, blobs = load_encoder(config), FsspecBlobs(blobs_url)
+    encoder, blobs = load_encoder(config.uncompiled), FsspecBlobs(blobs_url)
     cache = FeatureCache(config.feature_cache_max_bytes)
     scores: dict[str, dict[str, float]] = {}
     for text, images in wanted.items():
@@ -118,6 +119,9 @@ def match_here(config: EncoderConfig, blobs_url: str, wanted: Mapping[str, Seque
                 with suppress(InvalidInput, NotFound):
                     decoded[sha256] = encoder.decode(blobs.get(sha256))
             for sha256, found in zip(decoded, encoder.features(list(decoded.values())), strict=True):
+                if isinstance(found, Unavailable):
+                    # An evaluation of the images that are left would be another.
+                    raise found
                 if not isinstance(found, VitrineError):
                     features[sha256] = found
                     cache.put(sha256, found)
