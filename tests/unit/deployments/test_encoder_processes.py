@@ -110,23 +110,31 @@ async def test_callers_that_go_away_give_their_slots_back(
     await until(partial(free_slots, served), BATCHES_OF_SLOTS * CONFIG.max_batch_size)
 
 
-async def test_images_that_wait_for_captions_keep_no_slots_from_embeddings(
-    served: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["write", "look"])
+async def test_images_that_wait_for_captions_or_matching_keep_no_slots_from_embeddings(
+    method: str, served: EncoderReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on, write = threading.Event(), threading.Event(), served._encoder.write
+    begun, go_on, run = threading.Event(), threading.Event(), getattr(served._encoder, method)
 
-    def held(batch: NDArray[np.uint8]) -> list[str]:
+    def held(batch: NDArray[np.uint8]) -> list[object]:
         begun.set()
         assert go_on.wait(PATIENCE_S)
-        return write(batch)
+        return run(batch)
 
-    monkeypatch.setattr(served._encoder, "write", held)
-    call = asyncio.create_task(served.caption([png(255)] * 10 * CONFIG.max_batch_size))
-    await asyncio.to_thread(begun.wait, PATIENCE_S)
-    await until(lambda: served._captions._expected, 0)
+    async def ask() -> set[object]:
+        count = 10 * CONFIG.max_batch_size
+        if method == "write":
+            return set((await served.caption([png(255)] * count)).texts)
+        return set((await served.match("red", [(str(each), png(255)) for each in range(count)])).scores)
+
+    monkeypatch.setattr(served._encoder, method, held)
+    call = asyncio.create_task(ask())
+    assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+    waiting = served._captions if method == "write" else served._looks
+    await until(lambda: waiting._expected, 0)
     assert free_slots(served) == BATCHES_OF_SLOTS * CONFIG.max_batch_size
     go_on.set()
-    assert set((await call).texts) == {"a red thing"}
+    assert await call == ({"a red thing"} if method == "write" else {1.0})
 
 
 async def test_images_wait_for_slots_no_longer_than_for_others_to_be_decoded(
