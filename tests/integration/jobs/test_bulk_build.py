@@ -278,9 +278,11 @@ def test_no_raylet_waits_for_ports_of_its_agents(cluster: str) -> None:
 
 def kill_actor(work: str) -> None:
     """Kill a process that does this work; the cluster is this test's own."""
-    titles = {process.pid: " ".join(process.cmdline()) for process in psutil.process_iter() if owned(process)}
-    (pid, *_) = [pid for pid, title in titles.items() if "MapWorker" in title and work in title]
-    psutil.Process(pid).kill()
+    # Others that were killed may be zombies, which have no command line.
+    mine = [each for each in psutil.process_iter(["cmdline"]) if owned(each)]
+    titles = [(each, " ".join(each.info["cmdline"] or ())) for each in mine]
+    (first, *_) = [each for each, title in titles if "MapWorker" in title and work in title]
+    first.kill()
 
 
 def owned(process: psutil.Process) -> bool:

@@ -164,7 +164,7 @@ def test_a_mistake_is_a_line_and_an_exit_code(wrong: Path) -> None:
     assert result.stdout == f"{DEMO}: no mistakes\n"
     (mistake,) = result.stderr.splitlines()
     assert mistake.startswith(f"{wrong}:")
-    assert "applications[2].args.family (dinov2): Input should be 'openclip', 'dinov2', " in mistake
+    assert "applications[2].args.family (dinov2): Input should be 'openclip', 'transformers', " in mistake
 
 
 def test_programs_get_the_same_as_json(wrong: Path) -> None:
