@@ -49,12 +49,11 @@ UNIT := $(BIN)/python -m pytest -q -m 'not slow' -p no:xdist
 # Files go as they come, the long ones first; by default those of most tests would.
 SIDE_BY_SIDE := $(BIN)/python -m pytest --no-loadscope-reorder
 # Two services run beside all other tests, and while both wait, a third process has work for two cores. The tests
-# below tests/alone need the machine, of which others may take a part: two files run beside each other and nothing
-# else, and each test is run once more if it fails, as the summary says. Both calls are made. pytest ends with 5
-# where the options select no test: one call may.
+# below tests/alone need the whole machine, of which others may take a part: each is run once more if it fails, and
+# the summary says so. Both calls are made. pytest ends with 5 where the options select no test: one call may.
 test: setup $(MILVUS_VENV)/.installed $(CLIENTS_VENV)/.installed lint ## lint, types and all tests
 	@failed=0; empty=0; \
-	for call in '$(SIDE_BY_SIDE) -n 3 --ignore tests/alone' '$(SIDE_BY_SIDE) -n 2 --reruns 1 tests/alone'; do \
+	for call in '$(SIDE_BY_SIDE) -n 3 --ignore tests/alone' '$(BIN)/python -m pytest --reruns 1 tests/alone'; do \
 	  echo "$$call"; $$call $(TEST_OPTIONS); code=$$?; \
 	  case $$code in 0) ;; 5) empty=$$((empty + 1)) ;; *) failed=1 ;; esac; \
 	done; [ $$failed = 0 ] && [ $$empty -lt 2 ]
