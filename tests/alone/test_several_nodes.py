@@ -55,7 +55,7 @@ SCALED = ("openclip", "dinov2")
 ROLLED = "blip2"
 WITHIN_S = 420.0
 """How long anything may take on a machine that is busy."""
-GOES_ON_S = 1.5
+GOES_ON_S = 3
 """How long requests go on after each thing that has happened."""
 REPAIR_S = 12.0
 """Time for a pass of the repair, which pauses for 10 s between two."""
