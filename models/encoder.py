@@ -209,14 +209,18 @@ class Encoder(ABC):
         return answer_each(lambda some: list(self.look(np.stack(some))), images, runs) if images else []
 
     def match(self, text: str, features: Sequence[Features]) -> list[float | VitrineError]:
-        """Score how well a text fits images, in order; a score that is not finite is an error.
+        """Score how well a text fits images, in order, or errors; a score that is not finite is one.
 
         Raises:
             UnsupportedModality: the model has no matching head.
         """
         if self.info.matching is None:
             raise UnsupportedModality(f"{self.info.name} has no matching head, so it cannot re-rank")
-        scores = self.judge(text, features) if features else []
+        runs = partial(self._runs, lambda: self.judge(text, self.look(self._sample()[None])))
+        return answer_each(partial(self._score, text), features, runs) if features else []
+
+    def _score(self, text: str, features: Sequence[Features]) -> list[float | VitrineError]:
+        scores = self.judge(text, features)
         return [each if math.isfinite(each) else InvalidInput(_NO_SCORE) for each in scores]
 
     def warm_up(self) -> None:

@@ -109,7 +109,7 @@ ERRORS = Counter(
 )
 BATCH_SIZE = Histogram(
     "vitrine_batch_size",
-    "Inputs that went through the model together; `input` is `image`, `text` or `caption`.",
+    "Inputs that went through the model together; `input` is `image`, `text`, `caption` or `match`.",
     ("model", "input"),
     buckets=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0),
 )

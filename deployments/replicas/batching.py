@@ -135,7 +135,7 @@ class Batches(Generic[Input, Output]):
     def __init__(
         self,
         run: Callable[[Sequence[Input]], Sequence[Output]],
-        kind: Literal["image", "text", "caption"],
+        kind: Literal["image", "text", "caption", "match"],
         max_size: int,
         *,
         thread: Executor,

@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -95,7 +97,10 @@ class EncoderReplica:
         self._looks: Batches[Pixels, Features | VitrineError] = batches(
             model.features, "image", size, settle=looked
         )
-        self._max_batch_size = size
+        matched = partial(_settle, self._uncached, f"matching with {config.name}")
+        self._matches: Batches[tuple[str, Features], float | VitrineError] = batches(
+            self._match_all, "match", size, settle=matched
+        )
         self._features = FeatureCache(config.feature_cache_max_bytes)
 
     async def describe(self) -> EncoderInfo:
@@ -169,17 +174,28 @@ class EncoderReplica:
                 else:
                     self._features.put(images[place][0], found)
                     known[place] = found
-            # Batch by batch, so that other requests have the model in between.
-            for some in batched(known.items(), self._max_batch_size):
-                places, features = zip(*some, strict=True)
-                judged = await run_in(self._model_thread, self._encoder.match, text, features)
-                for place, score in zip(places, judged, strict=True):
+            judged = Answers[float | VitrineError](len(known))
+            for number, features in enumerate(known.values()):
+                work = Work((text, features), [(judged, number)])
+                judged.works.append(work)
+            self._matches.add(judged.works)
+            try:
+                for place, score in zip(known, await judged.all(self._encoder.info.name), strict=True):
                     scores[place] = score
+            finally:
+                self._uncached.leave(judged)
         return Matched(self._encoder.info, scores, {"replica": (time.perf_counter() - started) * 1e3})
+
+    def _match_all(self, pairs: Sequence[tuple[str, Features]]) -> list[float | VitrineError]:
+        """Score pairs of a text and the features of an image, in order."""
+        scores = []
+        for text, some in groupby(pairs, itemgetter(0)):
+            scores += self._encoder.match(text, [features for _, features in some])
+        return scores
 
     async def check_health(self) -> None:
         """Fail when the model has stopped answering; Serve then replaces the replica."""
-        kinds = (self._images, self._texts, self._captions, self._looks)
+        kinds = (self._images, self._texts, self._captions, self._looks, self._matches)
         failed = max(each.failed_in_a_row for each in kinds)
         if failed >= DEAD_BATCHES:
             raise ModelUnavailable(f"the model failed on {failed} batches in a row")

@@ -397,6 +397,14 @@ async def test_images_are_matched_by_their_files_once_and_then_by_what_the_cache
     assert held.scores == [1.0, None, 0.0]
 
 
+async def test_texts_that_are_matched_at_once_keep_their_scores_apart(replica: EncoderReplica) -> None:
+    files = [("a", colored("red")), ("b", colored("blue"))]
+    await replica.match("red", files)
+    texts = ["a red thing", "a blue thing"] * 4
+    found = await asyncio.gather(*(replica.match(text, [(name, None) for name, _ in files]) for text in texts))
+    assert [each.scores for each in found] == [[1.0, 0.0], [0.0, 1.0]] * 4
+
+
 async def test_features_beyond_the_bytes_of_the_cache_are_computed_anew() -> None:
     # What the fake keeps of an image is 24 bytes.
     config = replica_config().model_copy(update={"feature_cache_max_bytes": 3 * 24})
@@ -416,13 +424,14 @@ async def test_a_model_without_a_matching_head_is_not_asked_to_match(
         await replica.match("red", [("a", colored("red"))])
 
 
-async def test_a_replica_that_fails_to_look_at_any_image_asks_to_be_replaced(
-    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["look", "judge"])
+async def test_a_replica_that_fails_to_match_any_image_asks_to_be_replaced(
+    step: str, replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(batch: NDArray[np.uint8]) -> list[object]:
+    def fail(*_inputs: object) -> list[object]:
         raise RuntimeError("the GPU is lost")
 
-    monkeypatch.setattr(replica._encoder, "look", fail)
+    monkeypatch.setattr(replica._encoder, step, fail)
     for level in range(DEAD_BATCHES):
         (answer,) = (await replica.match("red", [("a", png(level))])).scores
         assert isinstance(answer, ModelUnavailable)
