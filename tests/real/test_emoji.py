@@ -28,10 +28,14 @@ from vitrine.query import ProductImagePart
 EVERY, QUERIES = (1, 2000) if ALL else (8, 100)
 """By default each eighth of the 1,911 objects takes part, and at most so many are asked for at a time."""
 # The more objects there are, the more of them look alike.
-LEAST = {1: 0.35, 10: 0.65} if ALL else {1: 0.6, 10: 0.85}
+LEAST = {1: 0.4, 10: 0.7} if ALL else {1: 0.65, 10: 0.88}
 """Smallest recall at 1 and at 10 of Noto's drawings among those of Twemoji, without a filter by category."""
-LEAST_OF_KIND = 0.85
-"""Smallest recall at 10 among drawings of the same subcategory."""
+LEAST_OF_KIND = {"category": 0.78, "subcategory": 0.88} if ALL else {"category": 0.94}
+"""Smallest recall at 10 among drawings of the same kind.
+
+An eighth of a subcategory mostly fits on one page of results, whatever the model: chance would reach 0.90. Of all
+objects it reaches 0.44, and 0.05 and 0.38 within a category.
+"""
 WITHIN_S = 600
 
 
@@ -150,9 +154,8 @@ def test_a_drawing_finds_that_of_another_maker(two_makers: Service, objects: lis
         assert {hit.product.attributes["maker"] for hit in answer.results} == {"twemoji"}
         return rank(answer, product_id("twemoji", each))
 
-    asked = random.Random(7).sample(objects, min(QUERIES, len(objects)))
-    ranks = at_once(found, asked)
-    print(f"Noto → Twemoji, {len(asked)} of {len(objects)} ask: {figures(ranks)}")
+    ranks = at_once(found, objects)
+    print(f"Noto → Twemoji, all {len(objects)} ask: {figures(ranks)}")
     assert recall(ranks, 10) >= LEAST[10]
     assert recall(ranks, 1) >= LEAST[1]
 
@@ -172,16 +175,16 @@ def test_filters_by_category_and_names_hold(two_makers: Service, objects: list[d
 
 def test_filters_by_kind_help(two_makers: Service, objects: list[dict[str, Any]]) -> None:
     images = stored_images(two_makers.shop)
-    for name in ("category", "subcategory"):
+    for name, least in LEAST_OF_KIND.items():
 
         def found(each: dict[str, Any], name: str = name) -> int | None:
             query = [ProductImagePart(images[product_id("noto", each)])]
             kind = {"maker": "twemoji", name: each[name]}
             return rank(two_makers.shop.search(query, filter=kind, limit=10), product_id("twemoji", each))
 
-        ranks = at_once(found, drawn_by_all(objects))
-        print(f"noto → twemoji of the same {name}, {len(ranks)} ask: {figures(ranks)}")
-    assert recall(ranks, 10) >= LEAST_OF_KIND
+        ranks = at_once(found, objects)
+        print(f"Noto → Twemoji of the same {name}, all {len(ranks)} ask: {figures(ranks)}")
+        assert recall(ranks, 10) >= least
 
 
 def stored_images(shop: Vitrine) -> dict[str, str]:
