@@ -11,8 +11,8 @@ from transformers import AutoImageProcessor, BitsAndBytesConfig
 from transformers.utils import logging
 
 from core.errors import ConfigError
+from models.device import Placement
 from models.preprocessing import Preprocessing, Rgb, Size
-from models.torch_encoder import Placement
 
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _INTERPOLATIONS = ("bilinear", "bicubic")

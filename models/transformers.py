@@ -16,9 +16,10 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from core.errors import ConfigError
 from models.checkpoint import locate, read_config, version_files, weight_files
 from models.config import EncoderConfig, Pooling
+from models.device import Placement, place
 from models.huggingface import load_model, load_preprocessing
 from models.preprocessing import Preprocessing
-from models.torch_encoder import Placement, TorchEncoder, Towers, place
+from models.torch_encoder import Tokens, TorchEncoder, Towers
 
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _OTHERS = {"blip-2": "blip2", "timm_wrapper": "timm"}
@@ -65,17 +66,22 @@ class TextFeatures(nn.Module):
         self.padding = "longest"
         self.padding = "longest" if self._masks_padding() else "max_length"
 
-    def forward(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts, cut at the model's longest, as (n, dimension)."""
-        tokens = self.tokenizer(
-            [self.as_trained(text) for text in texts],
-            padding=self.padding,
-            truncation=True,
-            max_length=self.context_length,
-            return_tensors="pt",
-        )
-        features: Tensor = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output
+    def forward(self, **tokens: Tensor) -> Tensor:
+        """Embed texts that `tokens` has read as (n, dimension)."""
+        features: Tensor = self.model.get_text_features(**tokens).pooler_output
         return features
+
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Read texts as tokens, cut at the model's longest."""
+        return dict(
+            self.tokenizer(
+                [self.as_trained(text) for text in texts],
+                padding=self.padding,
+                truncation=True,
+                max_length=self.context_length,
+                return_tensors="pt",
+            )
+        )
 
     def as_trained(self, text: str) -> str:
         """Return the text as the tokenizer was given texts in training."""
@@ -87,8 +93,11 @@ class TextFeatures(nn.Module):
         SigLIP reads its last position, and was trained with all texts padded to the full length.
         """
         with torch.inference_mode():
-            alone = self(["hat"])[0].float()
-            beside = self(["hat", "a striped shirt and a hat " * self.context_length])[0].float()
+            alone, beside = (
+                self(**{name: each.to(self.model.device) for name, each in self.tokens(texts).items()})[0]
+                for texts in (["hat"], ["hat", "a striped shirt and a hat " * self.context_length])
+            )
+            alone, beside = alone.float(), beside.float()
         return bool(torch.cosine_similarity(alone, beside, dim=0) >= _ALIKE)
 
 
@@ -142,6 +151,7 @@ def _dual_encoder(directory: Path, model_type: str, placement: Placement) -> Tow
     return Towers(
         image=ImageFeatures(model),
         text=text,
+        tokens=text.tokens,
         preprocessing=preprocessing,
         files=files,
         architecture=model_type,

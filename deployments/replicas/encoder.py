@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
-
 from core.concurrency import TtlCache, batched, run_in
 from core.errors import ModelUnavailable, VitrineError, expected
 from core.types import (
@@ -82,11 +80,23 @@ class EncoderReplica:
         embedded = partial(_settle, self._embeddings, f"encoding with {config.name}")
         captioned = partial(_settle, self._uncached, f"captioning with {config.name}")
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="helper")
+        # On a GPU another thread waits for vectors, so that the model's begins the next batch meanwhile.
+        self._reader = ModelThread() if model.runs_ahead else None
         self._images: Batches[Pixels, Vector | VitrineError] = batches(
-            model.encode_images, "image", size, settle=embedded, gather=np.stack, gatherer=self._helper
+            model.start_images if model.runs_ahead else model.encode_images,
+            "image",
+            size,
+            settle=embedded,
+            gather=model.gather,
+            gatherer=self._helper,
+            reader=self._reader,
         )
         self._texts: Batches[str, Vector | VitrineError] = batches(
-            model.encode_texts, "text", size, settle=embedded
+            model.start_texts if model.runs_ahead else model.encode_texts,
+            "text",
+            size,
+            settle=embedded,
+            reader=self._reader,
         )
         self._captions: Batches[Pixels, str | VitrineError] = batches(
             model.caption, "caption", captions, settle=captioned
@@ -95,6 +105,7 @@ class EncoderReplica:
         self._looks: Batches[Pixels, Features | VitrineError] = batches(
             model.features, "image", size, settle=looked
         )
+        self._threads = [each for each in (self._model_thread, self._reader) if each]
         self._max_batch_size = size
         self._features = FeatureCache(config.feature_cache_max_bytes)
 
@@ -183,7 +194,7 @@ class EncoderReplica:
         failed = max(each.failed_in_a_row for each in kinds)
         if failed >= DEAD_BATCHES:
             raise ModelUnavailable(f"the model failed on {failed} batches in a row")
-        if (busy_s := self._model_thread.busy_s) > self._max_batch_s:
+        if (busy_s := max(each.busy_s for each in self._threads)) > self._max_batch_s:
             raise ModelUnavailable(f"a batch has been in the model for {busy_s:.0f} s")
 
     async def _answered(
