@@ -39,7 +39,7 @@ from models.checkpoint import (
 )
 from models.config import CaptionConfig, EncoderConfig
 from models.device import Placement, place
-from models.huggingface import load_model, load_preprocessing
+from models.huggingface import load_model, load_preprocessing, tokens_of
 from models.matching import Features
 from models.torch_encoder import LanguageTower, MatchingHead, Tokens, TorchEncoder, Towers
 
@@ -112,10 +112,8 @@ class TextProjection(nn.Module):
 
     def tokens(self, texts: Sequence[str]) -> Tokens:
         """Read texts as tokens and their mask, cut at the model's longest."""
-        read = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.context_length, return_tensors="pt"
-        )
-        return {name: read[name] for name in ("input_ids", "attention_mask")}
+        read = tokens_of(self.tokenizer, texts, "longest", self.context_length)
+        return {name: each for name, each in read.items() if name != "token_type_ids"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +161,7 @@ class ImageTextMatching:
                 count, -1, -1
             ),
             query_length=length,
-            attention_mask=nn.functional.pad(tokens["attention_mask"], (length, 0), value=1).expand(
-                count, -1
-            ),
+            # Without masks: one text has no padding, and an image has all its patches.
             encoder_hidden_states=patches,
         ).last_hidden_state
         logits: Tensor = self._head(states[:, :length].float()).mean(dim=1)

@@ -39,7 +39,7 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 _log = logging.getLogger(__name__)
 _GRAY = 128
-_TEXT = "an image"
+SAMPLE_TEXT = "an image"
 _NO_SCORE = "the encoder finds no usable score for this image"
 _SMALLEST_NORM = 1e-12
 
@@ -200,7 +200,7 @@ class Encoder(ABC):
         """
         if "text" not in self.info.modalities:
             self.forward_texts(texts)
-        runs = partial(self._runs, lambda: self.forward_texts([_TEXT]))
+        runs = partial(self._runs, lambda: self.forward_texts([SAMPLE_TEXT]))
         return answer_each(self._embed_texts, texts, runs) if texts else []
 
     def count_tokens(self, inputs: Sequence[EncoderInput]) -> TokenCount:
@@ -246,14 +246,14 @@ class Encoder(ABC):
         """
         answers = self._embed_images([self._sample()])
         if "text" in self.info.modalities:
-            answers += self._embed_texts([_TEXT])
+            answers += self._embed_texts([SAMPLE_TEXT])
         for answer in answers:
             if isinstance(answer, VitrineError):
                 raise answer
         if self.info.captions is not None:
             self.write(self._sample()[None])
         if self.info.matching is not None:
-            self.judge(_TEXT, self.look(self._sample()[None]))
+            self.judge(SAMPLE_TEXT, self.look(self._sample()[None]))
 
     def device_lost(self, error: Exception) -> NoReturn:
         """End what can use its device no more: every later call would fail, as after a failed assertion in CUDA.

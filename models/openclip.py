@@ -43,6 +43,7 @@ def load(config: EncoderConfig) -> TorchEncoder:
         files=files,
         architecture="local" if not config.pretrained else config.checkpoint,
         pooling="own",
+        has_one_length=True,
         text_tokens=_token_counter(copy.deepcopy(tokenizer)),
         context_length=tokenizer.context_length,
     )

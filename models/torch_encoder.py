@@ -17,7 +17,7 @@ from core.types import EncoderInfo, Vector
 from models.colors import COLORS
 from models.config import EncoderConfig
 from models.device import Batch, DeviceBatches, Placement, Transfers, is_fatal
-from models.encoder import Encoder, Pixels, fingerprint, unit_vectors
+from models.encoder import SAMPLE_TEXT, Encoder, Pixels, fingerprint, unit_vectors
 from models.images import DRAFT_MARGIN, Decoded, Preprocess
 from models.matching import Features
 from models.preprocessing import Preprocessing, read_jpeg
@@ -27,6 +27,8 @@ warnings.filterwarnings("ignore", message="The given NumPy array is not writable
 
 _GRAPH_SIZES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 """Batch sizes that a compiled model records; other batches are padded to the next size, by half at most."""
+_COMPILATIONS_A_SIZE = 2
+"""A block of the model that both towers have counts for both."""
 _RUNS_UNTIL_RECORDED = 2
 """torch runs a new shape eagerly first, records a CUDA graph at the second run, and replays from the third on
 (torch/_inductor/cudagraph_trees.py)."""
@@ -85,6 +87,8 @@ class Towers:
     context_length: int = 0
     tokens: Callable[[Sequence[str]], Tokens] | None = None
     """Reads texts as the arguments of `text`; None without a text tower."""
+    has_one_length: bool = False
+    """True where all texts have as many tokens, so that the text tower can be compiled too."""
 
 
 class TorchEncoder(Encoder):
@@ -108,6 +112,7 @@ class TorchEncoder(Encoder):
         captioned = towers.language.batch_size if towers.language else 1
         self._caption_batches = DeviceBatches(config.name, _halves(captioned), self.device_lost)
         self._graph_sizes: tuple[int, ...] = ()
+        self._text_sizes: tuple[int, ...] = ()
         dimension = self.forward(self._sample()[None]).shape[1]
         info = EncoderInfo(
             name=config.name,
@@ -125,8 +130,8 @@ class TorchEncoder(Encoder):
         )
         target = max(towers.preprocessing.size) if config.draft else None
         super().__init__(info, config.limits, target, read_jpeg)
-        if config.compile and placement.device.type == "cuda":
-            self._compile()
+        if compiles(config, placement):
+            self._compile(towers.has_one_length)
 
     def preprocess(self, image: Decoded) -> Pixels:
         """Resize and crop an image as the checkpoint was trained."""
@@ -209,9 +214,11 @@ class TorchEncoder(Encoder):
     def warm_up(self) -> None:
         """Run one real input through each tower; a compiled tower records all its batch sizes."""
         super().warm_up()
-        for size in self._graph_sizes:
-            for _ in range(_RUNS_UNTIL_RECORDED):
+        for _ in range(_RUNS_UNTIL_RECORDED):
+            for size in self._graph_sizes:
                 self.forward(np.repeat(self._sample()[None], size, axis=0))
+            for size in self._text_sizes:
+                self.forward_texts([SAMPLE_TEXT] * size)
 
     def _put(self, text: str) -> str:
         return self._text_template.replace("{}", text)
@@ -261,18 +268,33 @@ class TorchEncoder(Encoder):
         if self._text is None or self._tokens is None:
             raise ConfigError("this checkpoint has no text tower")
         tokens = {name: self._transfers.send(each) for name, each in self._tokens(texts).items()}
-        return self._text(**tokens)
+        return self._text(**{name: _padded(each, self._text_sizes) for name, each in tokens.items()})[
+            : len(texts)
+        ]
 
     def _values(self, batch: NDArray[np.uint8]) -> Tensor:
         pixels = self._transfers.send(torch.from_numpy(np.ascontiguousarray(batch)))
         return self._preprocessing.normalize(pixels, self._placement.dtype)
 
-    def _compile(self) -> None:
+    def _compile(self, text_too: bool) -> None:
         largest = self._batches.size
         self._graph_sizes = (*(size for size in _GRAPH_SIZES if size < largest), largest)
         # Batches are padded to these sizes, so a smaller batch takes less memory only from one of them to the next.
         self._batches = DeviceBatches(self.info.name, self._graph_sizes, self.device_lost)
-        self._image = torch.compile(self._image, mode="reduce-overhead", dynamic=False)
+        self._image = self._compiled(self._image)
+        if self._text is not None and text_too:
+            self._text, self._text_sizes = self._compiled(self._text), self._graph_sizes
+
+    def _compiled(self, tower: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        # Beyond this limit, 8 by default, torch runs a further size without compiling it, and only warns.
+        dynamo = torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, _COMPILATIONS_A_SIZE * len(self._graph_sizes))
+        return torch.compile(tower, mode="reduce-overhead", dynamic=False)
+
+
+def compiles(config: EncoderConfig, placement: Placement) -> bool:
+    """Return whether the model is to be compiled: only for a GPU."""
+    return config.compile and placement.device.type == "cuda"
 
 
 def _padded(values: Tensor, sizes: Sequence[int]) -> Tensor:

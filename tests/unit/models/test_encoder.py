@@ -153,7 +153,7 @@ def test_a_compiled_tower_has_recorded_every_batch_size_before_it_is_ready(
     tower, asked = Tower(room=20), dict[str, object]()
     plain, compiled = (tower_encoder(tower, max_batch_size=20) for _ in range(2))
     monkeypatch.setattr(torch, "compile", lambda model, **how: asked.update(how) or model)
-    compiled._compile()
+    compiled._compile(text_too=False)
     tower.sizes.clear()
     compiled.warm_up()
     # The first run of a size compiles, the second records its graph.
