@@ -194,7 +194,7 @@ class Transfers:
         here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         # On the stream that computes: the next replay of a CUDA graph writes its results to the same place.
         here.copy_(values, non_blocking=True)
-        # One that sleeps: decoding needs the core that asking again and again would take.
+        # Without asking again and again, which would take a core that decoding needs.
         done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         done.record()  # type: ignore[no-untyped-call]
         return Fetched(here, done, source)

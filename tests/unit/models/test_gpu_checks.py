@@ -22,12 +22,6 @@ def test_a_check_goes_through(name: str) -> None:
     json.dumps(found)
 
 
-def test_a_model_that_does_not_shrink_or_answers_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.OutOfMemoryError", MemoryError)
-    with pytest.raises(checks.VitrineError, match="memory"):
-        checks.out_of_memory(HOST)
-
-
 def test_the_time_in_which_nothing_is_computed_is_idle() -> None:
     timed = checks.Timed(lambda values: values)
     timed.times += [(0.0, 1.0), (1.0, 3.0), (3.5, 4.0)]
