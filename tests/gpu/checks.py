@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.images import product_jpegs
-from core.errors import VitrineError
 from models import device, torch_encoder
 from models.config import EncoderConfig
 from models.decode_processes import DecodeProcesses, Slots
@@ -90,16 +89,21 @@ def pixels_of(encoder: TorchEncoder, count: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (count, *encoder._sample().shape), dtype=np.uint8)
 
 
-def good(answers: Sequence[Any]) -> NDArray[np.float32]:
-    """Stack vectors.
+def sound(answers: Sequence[Any]) -> list[Any]:
+    """Return the answers.
 
     Raises:
-        VitrineError: one of them is an error.
+        Exception: one of them is an error.
     """
     for each in answers:
-        if isinstance(each, VitrineError):
+        if isinstance(each, Exception):
             raise each
-    return np.stack(answers)
+    return list(answers)
+
+
+def good(answers: Sequence[Any]) -> NDArray[np.float32]:
+    """Stack vectors; raises as `sound`."""
+    return np.stack(sound(answers))
 
 
 class Timed:
@@ -198,7 +202,7 @@ def waits_for_nothing(host: Host) -> Figures:
     cpu_model: Any = on_cpu._image
     cpu_model.load_state_dict({name: each.cpu() for name, each in encoder_model.state_dict().items()})
     least = float((first * good(on_cpu.encode_images(batch))).sum(axis=1).min())
-    return {"least_cosine_to_cpu": least, "ok": least >= 0.999 and np.array_equal(first, second)}
+    return {"least_cosine_to_cpu": least, "ok": least >= 0.999 and np.allclose(first, second, atol=1e-5)}
 
 
 def from_memory(host: Host, architecture: str) -> Figures:
@@ -233,7 +237,8 @@ def from_jpegs(host: Host, architecture: str) -> Figures:
     best = ceiling(host, encoder)
     files = product_jpegs(IMAGES_A_TASK)
     workers = max(1, min(64, (os.cpu_count() or 2) - 2))
-    count = 3 * max(host.batch, workers * IMAGES_A_TASK)
+    # What is decoded, what waits for the rest of its batch, and what is in the model.
+    count = 2 * (workers + 1) * IMAGES_A_TASK + 4 * host.batch
     processes = DecodeProcesses(encoder.decoder(), Slots(encoder._sample().shape, count), workers)
     tasks = host.batches * host.batch // IMAGES_A_TASK
     try:
@@ -245,9 +250,9 @@ def from_jpegs(host: Host, architecture: str) -> Figures:
                 for _ in range(tasks):
                     under_way.append(threads.submit(processes.decode, files))
                     if len(under_way) > workers:
-                        yield under_way.popleft().result()
+                        yield sound(under_way.popleft().result())
                 while under_way:
-                    yield under_way.popleft().result()
+                    yield sound(under_way.popleft().result())
 
             def batches(tasks: int) -> Iterator[list[Pixels]]:
                 held: list[Pixels] = []
@@ -262,8 +267,8 @@ def from_jpegs(host: Host, architecture: str) -> Figures:
             for _ in decoded(2 * workers):
                 pass
             began = time.perf_counter()
-            for some in decoded(tasks):
-                good(some)
+            for _ in decoded(tasks):
+                pass
             decode_rate = tasks * IMAGES_A_TASK / (time.perf_counter() - began)
             fed(encoder, batches(2 * workers))
             began = time.perf_counter()
@@ -339,7 +344,7 @@ def out_of_memory(host: Host) -> Figures:
         if host.is_gpu:
             torch.cuda.set_per_process_memory_fraction(1.0)
         full = False
-        for _ in range(20):
+        for _ in range(10):
             good(encoder.start_images(batch)())
     grown = encoder._batches.size
     least = float((expected * small).sum(axis=1).min())
@@ -378,7 +383,8 @@ def threads(host: Host) -> Figures:
     images = pixels_of(eager, 8)
 
     def load() -> TorchEncoder:
-        encoder = encoder_of(host, SMALL, **settings)
+        with patch.object(torch_encoder, "_GRAPH_SIZES", (1, 4)):
+            encoder = encoder_of(host, SMALL, **settings)
         other: Any = getattr(encoder._image, "_orig_mod", encoder._image)
         other.load_state_dict(weights.state_dict())
         encoder.warm_up()
