@@ -196,7 +196,7 @@ class Transfers:
         here.copy_(values, non_blocking=True)
         # Without asking again and again, which would take a core that decoding needs.
         done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        done.record()  # type: ignore[no-untyped-call]
+        done.record()
         return Fetched(here, done, source)
 
 
@@ -212,6 +212,6 @@ class Fetched:
     def rows(self) -> NDArray[np.float32]:
         """Wait for the results, in any thread."""
         if self._done is not None:
-            self._done.synchronize()  # type: ignore[no-untyped-call]
+            self._done.synchronize()
         rows: NDArray[np.float32] = self._values.numpy()
         return rows

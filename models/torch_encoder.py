@@ -242,7 +242,7 @@ class TorchEncoder(Encoder):
     def _ahead(
         self,
         start: Callable[[], Callable[[], NDArray[np.float32]]],
-        inputs: Sequence[Any],
+        inputs: Any,
         at_once: Callable[[Any], Callable[[], list[Vector | VitrineError]]],
     ) -> Callable[[], list[Vector | VitrineError]]:
         if not self.runs_ahead or not len(inputs):

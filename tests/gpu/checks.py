@@ -123,7 +123,7 @@ class Timed:
     def _mark(values: Tensor) -> Any:
         if not values.is_cuda:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -151,6 +151,10 @@ def ceiling(host: Host, encoder: TorchEncoder) -> float:
     return host.batches * host.batch / (time.perf_counter() - began)
 
 
+def _read(started: Future[Callable[[], list[Any]]]) -> list[Any]:
+    return started.result()()
+
+
 def fed(encoder: TorchEncoder, batches: Iterator[Sequence[Pixels] | Pixels]) -> int:
     """Feed a model as a replica does, by a thread that begins and another that reads; returns how many images."""
     done = 0
@@ -160,7 +164,7 @@ def fed(encoder: TorchEncoder, batches: Iterator[Sequence[Pixels] | Pixels]) -> 
             if len(under_way) == IN_FLIGHT:
                 done += len(good(under_way.popleft().result()))
             started = model.submit(encoder.start_images, batch)
-            under_way.append(reader.submit(lambda started=started: started.result()()))
+            under_way.append(reader.submit(_read, started))
         for each in under_way:
             done += len(good(each.result()))
     return done
@@ -377,7 +381,7 @@ def poison(host: Host) -> Figures:
 
 def threads(host: Host) -> Figures:
     """A compiled model is recorded and replayed in one thread, and its answers are read in another."""
-    settings = {"precision": "fp32", "compile": True, "max_batch_size": 8}
+    settings: Figures = {"precision": "fp32", "compile": True, "max_batch_size": 8}
     eager = encoder_of(host, SMALL, precision="fp32")
     weights: Any = eager._image
     images = pixels_of(eager, 8)
@@ -429,7 +433,7 @@ def run_apart(name: str, options: Sequence[str], limit_s: float) -> Figures:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
         lines = done.stdout.strip().splitlines()
         try:
-            found = json.loads(lines[-1])
+            found: Figures = json.loads(lines[-1])
         except (IndexError, ValueError):
             reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
             found = {"ok": False, "error": reason, "status": done.returncode}
