@@ -12,6 +12,8 @@ set -eu
 cd "$(dirname "$0")/../.."
 site=$(mktemp --directory)
 trap 'rm -rf "$site"' EXIT
+# Empty, so that the times to compile are those of a first start.
+export TORCHINDUCTOR_CACHE_DIR="$site/inductor" TRITON_CACHE_DIR="$site/triton"
 if ls .whl/*.whl > /dev/null 2>&1; then
     python3 -m pip install --quiet --no-index --no-deps --no-compile --target "$site" .whl/*.whl
 fi
