@@ -69,14 +69,17 @@ FROM runtime AS cpu
 USER 10001:10001
 
 FROM runtime AS gpu
-# `compile: true` has Triton build a module in C when an encoder starts.
+# `compile: true` has Triton build a module in C when an encoder starts. What is compiled lies in a folder for a volume.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* \
+    && install --directory --owner=vitrine --group=vitrine /home/vitrine/compiled
 USER 10001:10001
 ENV NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    TORCHINDUCTOR_CACHE_DIR=/home/vitrine/compiled/inductor \
+    TRITON_CACHE_DIR=/home/vitrine/compiled/triton
 
 FROM gpu AS gpu-with-weights
 COPY --from=weights /weights /weights

@@ -14,9 +14,9 @@ from core.types import Vector
 from demo.service import WEIGHTS
 from models.blip2 import IN_FULL
 from models.config import EncoderConfig, Precision
+from models.device import place
 from models.encoder import load_encoder
 from models.huggingface import load_model
-from models.torch_encoder import place
 
 VISION_LAYERS = 4
 QFORMER_LAYERS = 2

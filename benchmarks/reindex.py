@@ -39,7 +39,8 @@ from core.types import NewImage
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import LocalEncoder, load_encoder
+from models.encoder import load_encoder
+from models.local_encoder import LocalEncoder
 
 ROOT = Path(__file__).parents[1]
 FILES = 100

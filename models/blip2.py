@@ -38,9 +38,10 @@ from models.checkpoint import (
     weight_map,
 )
 from models.config import CaptionConfig, EncoderConfig
-from models.huggingface import load_model, load_preprocessing
+from models.device import Placement, place
+from models.huggingface import load_model, load_preprocessing, tokens_of
 from models.matching import Features
-from models.torch_encoder import LanguageTower, MatchingHead, Placement, TorchEncoder, Towers, place
+from models.torch_encoder import LanguageTower, MatchingHead, Tokens, TorchEncoder, Towers
 
 _LANGUAGE = ("language_model.", "language_projection.")
 _HEAD = "itm_head."
@@ -77,11 +78,10 @@ class QueryStates(nn.Module):
     def look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the patches' states of (n, 3, h, w), and the queries, float32 (n, queries, dimension)."""
         patches: Tensor = self.vision_model(pixel_values=pixels).last_hidden_state
-        mask = torch.ones(patches.shape[:-1], dtype=torch.long, device=patches.device)
         states: Tensor = self.qformer(
             query_embeds=self.query_tokens.expand(len(patches), -1, -1),
+            # Without a mask of ones, which transformers would read from the device at each batch.
             encoder_hidden_states=patches,
-            encoder_attention_mask=mask,
         ).last_hidden_state.float()
         if self.projection is None:
             return patches, states
@@ -100,22 +100,20 @@ class TextProjection(nn.Module):
             tokenizer.model_max_length, model.config.qformer_config.max_position_embeddings
         )
 
-    def forward(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts, cut at the model's longest, as float32 (n, dimension)."""
-        tokens = self.tokens(texts)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Embed texts that `tokens` has read as float32 (n, dimension)."""
         states = self.qformer(
-            query_embeds=self.embeddings(input_ids=tokens["input_ids"]),
+            query_embeds=self.embeddings(input_ids=input_ids),
             query_length=0,
-            attention_mask=tokens["attention_mask"],
+            attention_mask=attention_mask,
         ).last_hidden_state
         projected: Tensor = self.projection(states[:, 0].float())
         return projected
 
-    def tokens(self, texts: Sequence[str]) -> Any:
-        """Read texts as tokens and their mask, cut at the model's longest, on its device."""
-        return self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.context_length, return_tensors="pt"
-        ).to(self.projection.weight.device)
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Read texts as tokens and their mask, cut at the model's longest."""
+        read = tokens_of(self.tokenizer, texts, "longest", self.context_length)
+        return {name: each for name, each in read.items() if name != "token_type_ids"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +152,8 @@ class ImageTextMatching:
         device, count = self._head.weight.device, len(images)
         patches = torch.stack([each.patches for each in images]).to(device)
         looks = torch.stack([each.queries for each in images]).to(device)
-        similarity = (looks @ nn.functional.normalize(self._texts([text]), dim=-1)[0]).amax(dim=1)
-        tokens = self._texts.tokens([text])
+        tokens = {name: each.to(device) for name, each in self._texts.tokens([text]).items()}
+        similarity = (looks @ nn.functional.normalize(self._texts(**tokens), dim=-1)[0]).amax(dim=1)
         queries = self._images.query_tokens
         length = queries.shape[1]
         states = self._qformer(
@@ -163,11 +161,8 @@ class ImageTextMatching:
                 count, -1, -1
             ),
             query_length=length,
-            attention_mask=nn.functional.pad(tokens["attention_mask"], (length, 0), value=1).expand(
-                count, -1
-            ),
+            # Without masks: one text has no padding, and an image has all its patches.
             encoder_hidden_states=patches,
-            encoder_attention_mask=torch.ones(patches.shape[:-1], dtype=torch.long, device=device),
         ).last_hidden_state
         logits: Tensor = self._head(states[:, :length].float()).mean(dim=1)
         return logits[:, 1] + similarity
@@ -292,6 +287,7 @@ def _load_retrieval(directory: Path, placement: Placement) -> Towers:
     return Towers(
         image=image,
         text=text,
+        tokens=text.tokens,
         preprocessing=load_preprocessing(directory),
         # A shard that holds nothing but the head changes no vector, and so no version.
         files=version_files(directory, weight_files(directory, lambda key: not key.startswith(_HEAD))),

@@ -155,7 +155,8 @@ class EncoderConfig(Config):
     )
     compile: bool = Field(
         False,
-        description="Compile the image tower with CUDA graphs before a replica or a build begins; ignored on CPU.",
+        description="Compile the image tower, and the text tower where all texts have as many tokens (openclip and "
+        "transformers), with CUDA graphs before a replica or a build begins; ignored on CPU.",
     )
     draft: bool = Field(
         True,

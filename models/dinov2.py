@@ -6,7 +6,8 @@ Oquab et al., DINOv2 (arXiv 2304.07193); Darcet et al., registers (arXiv 2309.16
 from core.errors import ConfigError
 from models.checkpoint import locate, read_config
 from models.config import EncoderConfig
-from models.torch_encoder import TorchEncoder, place
+from models.device import place
+from models.torch_encoder import TorchEncoder
 from models.transformers import WEIGHTS, backbone
 
 _MODEL_TYPES = ("dinov2", "dinov2_with_registers")

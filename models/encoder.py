@@ -1,9 +1,8 @@
 """Base of every encoder, from image files and texts to unit vectors.
 
-The fingerprint of a version, the client of an encoder in this process, and the loading of one stand here too.
+The fingerprint of a version and the loading of an encoder stand here too.
 """
 
-import asyncio
 import ctypes
 import hashlib
 import json
@@ -14,8 +13,6 @@ import platform
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -33,7 +30,7 @@ from core.errors import (
     VitrineError,
     expected,
 )
-from core.types import Captioned, Encoded, EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
+from core.types import EncoderInfo, EncoderInput, ImageInput, TokenCount, Vector
 from models.config import EncoderConfig
 from models.images import Decoded, ImageLimits, Preprocess, ReadJpeg, decode_image, not_prepared
 from models.matching import Features
@@ -42,10 +39,9 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 _log = logging.getLogger(__name__)
 _GRAY = 128
-_TEXT = "an image"
+SAMPLE_TEXT = "an image"
 _NO_SCORE = "the encoder finds no usable score for this image"
 _SMALLEST_NORM = 1e-12
-T = TypeVar("T")
 
 
 def answer_each(
@@ -92,6 +88,8 @@ class Encoder(ABC):
     """
 
     info: EncoderInfo
+    runs_ahead = False
+    """True where `start_images` and `start_texts` return before the device has the answers."""
     ends_process = False
     """True in a process of Ray's, which starts another in its place and repeats the calls there."""
     context_length = 0
@@ -173,6 +171,27 @@ class Encoder(ABC):
         runs = partial(self._runs, lambda: self.forward(self._sample()[None]))
         return answer_each(self._embed_images, cast(Sequence[Pixels], images), runs) if len(images) else []
 
+    def gather(self, images: Sequence[Pixels]) -> Pixels:
+        """Make one array (n, 3, height, width) of images, in any thread."""
+        return np.stack(images)
+
+    def start_images(self, images: Sequence[Pixels] | Pixels) -> Callable[[], list[Vector | VitrineError]]:
+        """Begin what `encode_images` does; what this returns waits for the answers, in any thread.
+
+        Where `runs_ahead`, the next batch can begin meanwhile.
+        """
+        answers = self.encode_images(images)
+        return lambda: answers
+
+    def start_texts(self, texts: Sequence[str]) -> Callable[[], list[Vector | VitrineError]]:
+        """Begin what `encode_texts` does, as `start_images`.
+
+        Raises:
+            UnsupportedModality: the model has no text tower.
+        """
+        answers = self.encode_texts(texts)
+        return lambda: answers
+
     def encode_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
         """Embed texts, in order: float32 unit vectors of shape (dimension,), or errors.
 
@@ -181,7 +200,7 @@ class Encoder(ABC):
         """
         if "text" not in self.info.modalities:
             self.forward_texts(texts)
-        runs = partial(self._runs, lambda: self.forward_texts([_TEXT]))
+        runs = partial(self._runs, lambda: self.forward_texts([SAMPLE_TEXT]))
         return answer_each(self._embed_texts, texts, runs) if texts else []
 
     def count_tokens(self, inputs: Sequence[EncoderInput]) -> TokenCount:
@@ -231,14 +250,14 @@ class Encoder(ABC):
         """
         answers = self._embed_images([self._sample()])
         if "text" in self.info.modalities:
-            answers += self._embed_texts([_TEXT])
+            answers += self._embed_texts([SAMPLE_TEXT])
         for answer in answers:
             if isinstance(answer, VitrineError):
                 raise answer
         if self.info.captions is not None:
             self.write(self._sample()[None])
         if self.info.matching is not None:
-            self.judge(_TEXT, self.look(self._sample()[None]))
+            self.judge(SAMPLE_TEXT, self.look(self._sample()[None]))
 
     def device_lost(self, error: Exception) -> NoReturn:
         """End what can use its device no more: every later call would fail, as after a failed assertion in CUDA.
@@ -271,17 +290,17 @@ class Encoder(ABC):
         return True
 
     def _embed_images(self, images: Sequence[Pixels] | Pixels) -> list[Vector | VitrineError]:
-        return _unit(self.forward(images if isinstance(images, np.ndarray) else np.stack(images)))
+        return unit_vectors(self.forward(images if isinstance(images, np.ndarray) else np.stack(images)))
 
     def _embed_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
-        return _unit(self.forward_texts(texts))
+        return unit_vectors(self.forward_texts(texts))
 
     def _describe(self, images: Sequence[Pixels]) -> list[str | VitrineError]:
         nothing = "the model finds no words for this image"
         return [text or InvalidInput(nothing) for text in self.write(np.stack(images))]
 
 
-def _unit(rows: NDArray[np.float32]) -> list[Vector | VitrineError]:
+def unit_vectors(rows: NDArray[np.float32]) -> list[Vector | VitrineError]:
     """Normalize rows in float32; a row that is not finite or has zero length becomes an error."""
     norms = np.linalg.norm(rows, axis=1)
     good = np.isfinite(norms) & (norms > _SMALLEST_NORM)
@@ -334,82 +353,6 @@ def _json_digest(path: Path) -> str:
     if isinstance(value, dict):
         value = {key: item for key, item in value.items() if key not in _BOOKKEEPING}
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-_DecodedInput = Pixels | str | VitrineError
-
-
-class LocalEncoder:
-    """Implements `core.ports.EncoderClient` over an `Encoder`: threads decode, one other thread owns the model.
-
-    Several calls may run at once: while one is in the model, the images of the next are decoded.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        decode_threads: int,
-        index_schema: str = "",
-        model_thread: ThreadPoolExecutor | None = None,
-    ) -> None:
-        """`index_schema` is that of the collections, which encoders do not know.
-
-        `model_thread` has loaded the model; without it, another thread may have, unless the model is compiled.
-        """
-        self.name = encoder.info.name
-        self._encoder = encoder
-        self._info = replace(encoder.info, index_schema=index_schema)
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        self._model_thread = model_thread or ThreadPoolExecutor(1, thread_name_prefix="model")
-
-    async def describe(self) -> EncoderInfo:
-        """Return the version that is loaded."""
-        return self._info
-
-    async def encode(self, inputs: Sequence[EncoderInput]) -> Encoded:
-        """Embed images and texts, in input order; each succeeds or fails alone."""
-        vectors = await self._answer(inputs, self._encoder.encode_images)
-        return Encoded(self._info, vectors, tokens=self._encoder.count_tokens(inputs))
-
-    async def caption(self, images: Sequence[bytes]) -> Captioned:
-        """Caption image files; each succeeds or fails alone.
-
-        Raises:
-            UnsupportedModality: the encoder writes no captions.
-        """
-        return Captioned(self._info, await self._answer(images, self._encoder.caption))
-
-    async def _answer(
-        self, inputs: Sequence[EncoderInput], see: Callable[[Sequence[Pixels]], list[T]]
-    ) -> list[T | Any]:
-        loop = asyncio.get_running_loop()
-        work = (loop.run_in_executor(self._decoders, self._decode, item) for item in inputs)
-        decoded = await asyncio.gather(*work)
-        return await loop.run_in_executor(self._model_thread, self._answer_decoded, decoded, see)
-
-    def _decode(self, item: EncoderInput) -> _DecodedInput:
-        if isinstance(item, str):
-            return item
-        try:
-            return self._encoder.decode(item)
-        except VitrineError as error:
-            return error
-
-    def _answer_decoded(
-        self, decoded: Sequence[_DecodedInput], see: Callable[[Sequence[Pixels]], list[T]]
-    ) -> list[T | Any]:
-        images = iter(see([item for item in decoded if not isinstance(item, str | VitrineError)]))
-        texts = iter(self._embed_texts([item for item in decoded if isinstance(item, str)]))
-        return [
-            item if isinstance(item, VitrineError) else next(texts if isinstance(item, str) else images)
-            for item in decoded
-        ]
-
-    def _embed_texts(self, texts: Sequence[str]) -> list[Vector | VitrineError]:
-        try:
-            return self._encoder.encode_texts(texts)
-        except VitrineError as error:
-            return [error for _ in texts]
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

@@ -1,5 +1,6 @@
 """Load models and image processors of transformers."""
 
+from collections.abc import Mapping, Sequence
 from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any, Literal
@@ -7,17 +8,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from transformers import AutoImageProcessor, BitsAndBytesConfig
 from transformers.utils import logging
 
 from core.errors import ConfigError
+from models.device import Placement
 from models.preprocessing import Preprocessing, Rgb, Size
-from models.torch_encoder import Placement
 
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _INTERPOLATIONS = ("bilinear", "bicubic")
 _UNCROPPED = 384
 """Least size that ConvNeXt's processor does not crop to."""
+_MASK = "attention_mask"
 _NOISE = (300, 411, 3)
 """Height, width and channels of the image on which preprocessing is compared; a step that is left out shows."""
 
@@ -121,6 +124,20 @@ def _pair(size: Any) -> Size:
 def _rgb(values: Any) -> Rgb:
     red, green, blue = (float(value) for value in values)
     return (red, green, blue)
+
+
+def tokens_of(tokenizer: Any, texts: Sequence[str], padding: str, longest: int) -> Mapping[str, Tensor]:
+    """Read texts as the arguments of a text tower, each cut at `longest` tokens.
+
+    The mask is left out where no text is padded to the longest, for transformers would read it from the device: the
+    next batch could not begin meanwhile. With padding to `longest` it stays, so that a compiled tower always has it.
+    """
+    read = dict(
+        tokenizer(list(texts), padding=padding, truncation=True, max_length=longest, return_tensors="pt")
+    )
+    if padding == "longest" and _MASK in read and bool(read[_MASK].all()):
+        del read[_MASK]
+    return read
 
 
 def load_model(

@@ -12,8 +12,9 @@ from huggingface_hub import constants
 from core.errors import ConfigError, ModelUnavailable
 from models.checkpoint import first_file, locate, read_config, version_files
 from models.config import EncoderConfig
+from models.device import place
 from models.preprocessing import Preprocessing
-from models.torch_encoder import TorchEncoder, Towers, place
+from models.torch_encoder import TorchEncoder, Towers
 
 _PURE = {"fp32": "fp32", "bf16": "pure_bf16", "fp16": "pure_fp16"}
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -34,13 +35,15 @@ def load(config: EncoderConfig) -> TorchEncoder:
     tokenizer = open_clip.get_tokenizer(name)
     towers = Towers(
         image=model.encode_image,
-        text=lambda texts: model.encode_text(
-            tokenizer([_within_reach(text, tokenizer.context_length) for text in texts]).to(placement.device)
-        ),
+        text=model.encode_text,
+        tokens=lambda texts: {
+            "text": tokenizer([_within_reach(text, tokenizer.context_length) for text in texts])
+        },
         preprocessing=preprocessing(model.visual.preprocess_cfg),
         files=files,
         architecture="local" if not config.pretrained else config.checkpoint,
         pooling="own",
+        has_one_length=True,
         text_tokens=_token_counter(copy.deepcopy(tokenizer)),
         context_length=tokenizer.context_length,
     )

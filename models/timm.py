@@ -13,8 +13,9 @@ from torch import Tensor
 from core.errors import ConfigError
 from models.checkpoint import first_file, locate, version_files
 from models.config import PACKAGED_WEIGHTS, EncoderConfig
+from models.device import place
 from models.preprocessing import Preprocessing
-from models.torch_encoder import TorchEncoder, Towers, place
+from models.torch_encoder import TorchEncoder, Towers
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _RESIZES = {"center": "cover", "squash": "squash", "border": "contain"}

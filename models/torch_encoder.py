@@ -1,23 +1,23 @@
-"""Encoder of torch modules: placement, batches that fit the device, compilation."""
+"""Encoder of torch modules of any family: batches on the device, compilation."""
 
-import re
-import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.errors import ConfigError, ModelUnavailable
-from core.types import EncoderInfo
+from core.errors import ConfigError, VitrineError, expected
+from core.types import EncoderInfo, Vector
 from models.colors import COLORS
 from models.config import EncoderConfig
-from models.encoder import Encoder, Pixels, fingerprint
+from models.device import Batch, DeviceBatches, Placement, Transfers, is_fatal
+from models.encoder import SAMPLE_TEXT, Encoder, Pixels, fingerprint, unit_vectors
 from models.images import DRAFT_MARGIN, Decoded, Preprocess
 from models.matching import Features
 from models.preprocessing import Preprocessing, read_jpeg
@@ -25,84 +25,17 @@ from models.preprocessing import Preprocessing, read_jpeg
 # The pixels of a bulk build lie in Ray's shared memory, which is read-only; nothing here writes to a batch.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.bfloat16}
-"""Dtype of activations by precision; with int8 only the large matrices are 8 bit."""
 _GRAPH_SIZES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 """Batch sizes that a compiled model records; other batches are padded to the next size, by half at most."""
+_COMPILATIONS_A_SIZE = 2
+"""A block of the model that both towers have counts for both."""
 _RUNS_UNTIL_RECORDED = 2
 """torch runs a new shape eagerly first, records a CUDA graph at the second run, and replays from the third on
 (torch/_inductor/cudagraph_trees.py)."""
 
 
-_BATCHES_UNTIL_LARGER = 64
-"""Full batches after which a size that did not fit is tried again: memory may have run short for a moment."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Device and dtype of activations; with `eight_bit` the large matrices are int8.
-
-    Columns with activations beyond a positive `int8_threshold` are multiplied in `dtype`.
-    """
-
-    device: torch.device
-    dtype: torch.dtype
-    eight_bit: bool
-    int8_threshold: float
-
-
-def place(config: EncoderConfig) -> Placement:
-    """Choose the device and dtype of the model, and set the CPU threads of this process.
-
-    Raises:
-        ConfigError: the configuration needs a GPU and there is none, or there is one that torch cannot use.
-    """
-    wants_gpu = config.device == "cuda" or (config.device == "auto" and _may_take_gpu())
-    has_gpu = wants_gpu and _has_gpu(config.name)
-    if config.device == "cuda" and not has_gpu:
-        raise ConfigError(
-            f"encoder {config.name} is set to device cuda, but this host shows no GPU; use auto or cpu"
-        )
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    device = "cuda" if has_gpu else "cpu"
-    return Placement(
-        torch.device(device), _DTYPES[config.precision], config.precision == "int8", config.int8_threshold
-    )
-
-
-def _may_take_gpu() -> bool:
-    """Say whether this process may use a GPU: Ray hides none from an actor that reserved none (`num_gpus`)."""
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return True
-    return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
-
-
-def _has_gpu(name: str) -> bool:
-    """Say whether torch can use a GPU.
-
-    `torch.cuda.is_available` says no as well where there is one that does not work. A model would then run on the
-    CPU, many times slower, and nobody would know why.
-    """
-    try:
-        torch.cuda.init()  # type: ignore[no-untyped-call]
-    except AssertionError:
-        return False  # this torch is built for the CPU alone
-    except RuntimeError as error:
-        reason = str(error)
-        if "Found no NVIDIA driver" in reason or "No CUDA GPUs are available" in reason:
-            return False
-        if found := re.search(r"too old \(found version (\d+)\)", reason):
-            major, minor = divmod(int(found[1]) // 10, 100)
-            reason = (
-                f"its driver supports CUDA {major}.{minor}, and torch {torch.__version__} needs CUDA "
-                f"{torch.version.cuda}; update the driver, install a torch for CUDA {major}.{minor}"
-            )
-        raise ConfigError(
-            f"encoder {name}: the GPU of this host cannot be used: {reason}, or set device cpu"
-        ) from error
-    return torch.cuda.device_count() > 0
+Tokens = Mapping[str, Tensor]
+"""Arguments of a text tower by their names, each (n, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +69,13 @@ class MatchingHead:
 class Towers:
     """A loaded checkpoint.
 
-    `image` takes the model's values (n, 3, h, w) on the device, `text` takes texts; both return (n, dimension)
-    there. Vectors depend on `files`, and on `architecture` and `pooling`, which say how these are used.
+    `image` takes the model's values (n, 3, h, w) on the device, `text` takes there what `tokens` makes of n texts in
+    main memory; both return (n, dimension) on the device. Vectors depend on `files`, and on `architecture` and
+    `pooling`, which say how these are used.
     """
 
     image: Callable[[Tensor], Tensor]
-    text: Callable[[Sequence[str]], Tensor] | None
+    text: Callable[..., Tensor] | None
     preprocessing: Preprocessing
     files: tuple[Path, ...]
     architecture: str
@@ -151,68 +85,10 @@ class Towers:
     text_tokens: Callable[[str], int] = lambda _: 0
     """Counts the tokens of a text before it is cut at `context_length`; any thread may call it."""
     context_length: int = 0
-
-
-Batch = TypeVar("Batch", NDArray[np.uint8], Sequence[str], Sequence[Features])
-Output = TypeVar("Output")
-
-
-class DeviceBatches:
-    """Runs a model on batches of at most `size` inputs: fewer where GPU memory does not suffice, later more again."""
-
-    def __init__(self, model: str, sizes: Sequence[int], lost: Callable[[Exception], NoReturn]) -> None:
-        """`sizes` are the sizes that batches may have at most, ascending; it begins with the last.
-
-        `lost` is called with an error after which this process can use the device no more.
-        """
-        self._model, self._sizes, self._lost = model, sizes, lost
-        self.size = sizes[-1]
-        self._full_batches = 0
-
-    def run(self, forward: Callable[[Batch], Output], inputs: Batch) -> list[Output]:
-        """Run all inputs, in order; returns one output a batch.
-
-        Raises:
-            ModelUnavailable: the device has no memory for even one input.
-        """
-        outputs: list[Output] = []
-        start = 0
-        while start < len(inputs):
-            batch = inputs[start : start + self.size]
-            try:
-                outputs.append(forward(batch))
-            except torch.OutOfMemoryError as error:
-                if len(batch) == 1:
-                    raise ModelUnavailable(
-                        f"{self._model} has not enough GPU memory for one input"
-                    ) from error
-                self.size = max(size for size in self._sizes if size < len(batch))
-                self._full_batches = 0
-            except RuntimeError as error:
-                if _is_fatal(error):
-                    self._lost(error)
-                raise
-            else:
-                start += len(batch)
-                self._full_batches += len(batch) == self.size
-                if self._full_batches >= _BATCHES_UNTIL_LARGER and self.size < self._sizes[-1]:
-                    self.size = next(size for size in self._sizes if size > self.size)
-                    self._full_batches = 0
-                continue
-            # Outside of the handler: the error's traceback holds the memory of the failed pass.
-            torch.cuda.empty_cache()
-        return outputs
-
-
-def _is_fatal(error: RuntimeError) -> bool:
-    """Say whether a process can use CUDA no more after this error, as after a failed assertion in a kernel.
-
-    torch raises AcceleratorError for errors of CUDA itself, and plain ones for those of its libraries. Memory that a
-    library or the pinning of pages lacks is none: the next batch may find some.
-    """
-    if "out of memory" in str(error) or "ALLOC_FAILED" in str(error):
-        return False
-    return isinstance(error, torch.AcceleratorError) or str(error).startswith("CUDA error")
+    tokens: Callable[[Sequence[str]], Tokens] | None = None
+    """Reads texts as the arguments of `text`; None without a text tower."""
+    has_one_length: bool = False
+    """True where all texts have as many tokens, so that the text tower can be compiled too."""
 
 
 class TorchEncoder(Encoder):
@@ -221,7 +97,9 @@ class TorchEncoder(Encoder):
     def __init__(self, config: EncoderConfig, towers: Towers, placement: Placement) -> None:
         """Run one image to learn the dimension, and describe the version."""
         self._preprocessing, self._placement = towers.preprocessing, placement
-        self._image, self._text = towers.image, towers.text
+        self._transfers = Transfers(placement.device)
+        self.runs_ahead = self._transfers.are_apart
+        self._image, self._text, self._tokens = towers.image, towers.text, towers.tokens
         for tower in (towers.image, towers.text):
             if isinstance(tower, nn.Module):
                 tower.eval()
@@ -234,6 +112,7 @@ class TorchEncoder(Encoder):
         captioned = towers.language.batch_size if towers.language else 1
         self._caption_batches = DeviceBatches(config.name, _halves(captioned), self.device_lost)
         self._graph_sizes: tuple[int, ...] = ()
+        self._text_sizes: tuple[int, ...] = ()
         dimension = self.forward(self._sample()[None]).shape[1]
         info = EncoderInfo(
             name=config.name,
@@ -251,8 +130,8 @@ class TorchEncoder(Encoder):
         )
         target = max(towers.preprocessing.size) if config.draft else None
         super().__init__(info, config.limits, target, read_jpeg)
-        if config.compile and placement.device.type == "cuda":
-            self._compile()
+        if compiles(config, placement):
+            self._compile(towers.has_one_length)
 
     def preprocess(self, image: Decoded) -> Pixels:
         """Resize and crop an image as the checkpoint was trained."""
@@ -268,13 +147,31 @@ class TorchEncoder(Encoder):
         Raises:
             ModelUnavailable: the device has no memory for even one image.
         """
-        return self._rows(self._run_images, batch)
+        return self._start(self._run_images, batch)()
 
     def forward_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Run texts through the text tower; float32 (n, dimension), not normalized."""
         if self._text is None:
             return super().forward_texts(texts)
-        return self._rows(self._text, [self._put(text) for text in texts])
+        return self._start(self._run_texts, [self._put(text) for text in texts])()
+
+    def gather(self, images: Sequence[Pixels]) -> Pixels:
+        """Make one array (n, 3, height, width) of images, in memory from which a GPU copies by itself."""
+        return self._transfers.gather(images)
+
+    def start_images(self, images: Sequence[Pixels] | Pixels) -> Callable[[], list[Vector | VitrineError]]:
+        """Begin to embed decoded images; what this returns waits for the answers, in any thread."""
+
+        def start() -> Callable[[], NDArray[np.float32]]:
+            batch = images if isinstance(images, np.ndarray) else self.gather(images)
+            return self._start(self._run_images, batch)
+
+        return self._ahead(start, images, super().start_images)
+
+    def start_texts(self, texts: Sequence[str]) -> Callable[[], list[Vector | VitrineError]]:
+        """Begin to embed texts; what this returns waits for the answers, in any thread."""
+        put = [self._put(text) for text in texts]
+        return self._ahead(partial(self._start, self._run_texts, put), texts, super().start_texts)
 
     def text_tokens(self, text: str) -> int:
         """Count the tokens of a text before it is cut at `context_length`."""
@@ -317,38 +214,95 @@ class TorchEncoder(Encoder):
     def warm_up(self) -> None:
         """Run one real input through each tower; a compiled tower records all its batch sizes."""
         super().warm_up()
-        for size in self._graph_sizes:
-            for _ in range(_RUNS_UNTIL_RECORDED):
+        for _ in range(_RUNS_UNTIL_RECORDED):
+            for size in self._graph_sizes:
                 self.forward(np.repeat(self._sample()[None], size, axis=0))
+            for size in self._text_sizes:
+                self.forward_texts([SAMPLE_TEXT] * size)
 
     def _put(self, text: str) -> str:
         return self._text_template.replace("{}", text)
 
-    def _rows(self, run: Callable[[Batch], Tensor], inputs: Batch) -> NDArray[np.float32]:
-        # Cast first: normalizing in less than float32 loses neighbors.
+    def _start(self, run: Callable[[Batch], Tensor], inputs: Batch) -> Callable[[], NDArray[np.float32]]:
+        """Have the device begin; what this returns waits for float32 (n, dimension), not normalized."""
         with torch.inference_mode():
-            rows = self._batches.run(lambda batch: run(batch).float().cpu(), inputs)
-        return np.asarray(torch.cat(rows).numpy(), dtype=np.float32)
+            fetched = self._batches.run(lambda batch: self._transfers.fetch(run(batch), batch), inputs)
+
+        def rows() -> NDArray[np.float32]:
+            try:
+                return np.concatenate([each.rows() for each in fetched])
+            except RuntimeError as error:
+                # A kernel that fails is reported where its results are waited for.
+                if is_fatal(error):
+                    self.device_lost(error)
+                raise
+
+        return rows
+
+    def _ahead(
+        self,
+        start: Callable[[], Callable[[], NDArray[np.float32]]],
+        inputs: Any,
+        at_once: Callable[[Any], Callable[[], list[Vector | VitrineError]]],
+    ) -> Callable[[], list[Vector | VitrineError]]:
+        if not self.runs_ahead or not len(inputs):
+            return at_once(inputs)
+        try:
+            rows = start()
+        except Exception:  # raised again there, or found to be the fault of one input
+            return at_once(inputs)
+        count = len(inputs)
+
+        def answers() -> list[Vector | VitrineError]:
+            try:
+                return unit_vectors(rows())
+            except Exception as error:
+                return [expected(error, f"encoding with {self.info.name}")] * count
+
+        return answers
 
     def _run_images(self, batch: NDArray[np.uint8]) -> Tensor:
-        count = len(batch)
-        size = next((size for size in self._graph_sizes if size >= count), count)
-        if size > count:
-            batch = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
-        return self._image(self._values(batch))[:count]
+        return self._image(_padded(self._values(batch), self._graph_sizes))[: len(batch)]
+
+    def _run_texts(self, texts: Sequence[str]) -> Tensor:
+        if self._text is None or self._tokens is None:
+            raise ConfigError("this checkpoint has no text tower")
+        tokens = {name: self._transfers.send(each) for name, each in self._tokens(texts).items()}
+        return self._text(**{name: _padded(each, self._text_sizes) for name, each in tokens.items()})[
+            : len(texts)
+        ]
 
     def _values(self, batch: NDArray[np.uint8]) -> Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(batch))
-        if self._placement.device.type == "cuda":
-            pixels = pixels.pin_memory().to(self._placement.device, non_blocking=True)
+        pixels = self._transfers.send(torch.from_numpy(np.ascontiguousarray(batch)))
         return self._preprocessing.normalize(pixels, self._placement.dtype)
 
-    def _compile(self) -> None:
+    def _compile(self, text_too: bool) -> None:
         largest = self._batches.size
         self._graph_sizes = (*(size for size in _GRAPH_SIZES if size < largest), largest)
         # Batches are padded to these sizes, so a smaller batch takes less memory only from one of them to the next.
         self._batches = DeviceBatches(self.info.name, self._graph_sizes, self.device_lost)
-        self._image = torch.compile(self._image, mode="reduce-overhead", dynamic=False)
+        self._image = self._compiled(self._image)
+        if self._text is not None and text_too:
+            self._text, self._text_sizes = self._compiled(self._text), self._graph_sizes
+
+    def _compiled(self, tower: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        # Beyond this limit, 8 by default, torch runs a further size without compiling it, and only warns.
+        dynamo = torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, _COMPILATIONS_A_SIZE * len(self._graph_sizes))
+        return torch.compile(tower, mode="reduce-overhead", dynamic=False)
+
+
+def compiles(config: EncoderConfig, placement: Placement) -> bool:
+    """Return whether the model is to be compiled: only for a GPU."""
+    return config.compile and placement.device.type == "cuda"
+
+
+def _padded(values: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Repeat the last of n values up to the least of these ascending sizes that is large enough, if one is."""
+    size = next((size for size in sizes if size >= len(values)), len(values))
+    if size == len(values):
+        return values
+    return torch.cat([values, values[-1:].expand(size - len(values), *values.shape[1:])])
 
 
 def _halves(size: int) -> tuple[int, ...]:

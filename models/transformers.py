@@ -16,9 +16,10 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from core.errors import ConfigError
 from models.checkpoint import locate, read_config, version_files, weight_files
 from models.config import EncoderConfig, Pooling
-from models.huggingface import load_model, load_preprocessing
+from models.device import Placement, place
+from models.huggingface import load_model, load_preprocessing, tokens_of
 from models.preprocessing import Preprocessing
-from models.torch_encoder import Placement, TorchEncoder, Towers, place
+from models.torch_encoder import Tokens, TorchEncoder, Towers, compiles
 
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _OTHERS = {"blip-2": "blip2", "timm_wrapper": "timm"}
@@ -65,17 +66,15 @@ class TextFeatures(nn.Module):
         self.padding = "longest"
         self.padding = "longest" if self._masks_padding() else "max_length"
 
-    def forward(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts, cut at the model's longest, as (n, dimension)."""
-        tokens = self.tokenizer(
-            [self.as_trained(text) for text in texts],
-            padding=self.padding,
-            truncation=True,
-            max_length=self.context_length,
-            return_tensors="pt",
-        )
-        features: Tensor = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output
+    def forward(self, **tokens: Tensor) -> Tensor:
+        """Embed texts that `tokens` has read as (n, dimension)."""
+        features: Tensor = self.model.get_text_features(**tokens).pooler_output
         return features
+
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Read texts as tokens, cut at the model's longest."""
+        read = [self.as_trained(text) for text in texts]
+        return tokens_of(self.tokenizer, read, self.padding, self.context_length)
 
     def as_trained(self, text: str) -> str:
         """Return the text as the tokenizer was given texts in training."""
@@ -87,8 +86,11 @@ class TextFeatures(nn.Module):
         SigLIP reads its last position, and was trained with all texts padded to the full length.
         """
         with torch.inference_mode():
-            alone = self(["hat"])[0].float()
-            beside = self(["hat", "a striped shirt and a hat " * self.context_length])[0].float()
+            alone, beside = (
+                self(**{name: each.to(self.model.device) for name, each in self.tokens(texts).items()})[0]
+                for texts in (["hat"], ["hat", "a striped shirt and a hat " * self.context_length])
+            )
+            alone, beside = alone.float(), beside.float()
         return bool(torch.cosine_similarity(alone, beside, dim=0) >= _ALIKE)
 
 
@@ -128,10 +130,11 @@ def load(config: EncoderConfig) -> TorchEncoder:
         return TorchEncoder(config, backbone(directory, model_type, placement, config.pooling), placement)
     if config.pooling is not None:
         raise ConfigError(f"{directory} projects to one vector by itself; leave out pooling {config.pooling}")
-    return TorchEncoder(config, _dual_encoder(directory, model_type, placement), placement)
+    towers = _dual_encoder(directory, model_type, placement, one_length=compiles(config, placement))
+    return TorchEncoder(config, towers, placement)
 
 
-def _dual_encoder(directory: Path, model_type: str, placement: Placement) -> Towers:
+def _dual_encoder(directory: Path, model_type: str, placement: Placement, one_length: bool) -> Towers:
     if not any((directory / name).is_file() for name in _TOKENIZERS):
         raise ConfigError(f"{directory} holds no tokenizer: none of {', '.join(_TOKENIZERS)}")
     files = version_files(directory, weight_files(directory))
@@ -139,9 +142,13 @@ def _dual_encoder(directory: Path, model_type: str, placement: Placement) -> Tow
     model = load_model(AutoModel, directory, placement, in_full=_IN_FULL)
     tokenizer, counter = (AutoTokenizer.from_pretrained(directory, trust_remote_code=False) for _ in range(2))
     text = TextFeatures(model, tokenizer, model_type in _LOWER_CASE)
+    if one_length:
+        text.padding = "max_length"
     return Towers(
         image=ImageFeatures(model),
         text=text,
+        tokens=text.tokens,
+        has_one_length=text.padding == "max_length",
         preprocessing=preprocessing,
         files=files,
         architecture=model_type,

@@ -134,7 +134,7 @@ class Batches(Generic[Input, Output]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Input]], Sequence[Output]],
+        run: Callable[[Sequence[Input]], Any],
         kind: Literal["image", "text", "caption", "match"],
         max_size: int,
         *,
@@ -144,15 +144,19 @@ class Batches(Generic[Input, Output]):
         settle: Callable[[Work[Input, Any], Any], None] = answer_waiters,
         gather: Callable[[Sequence[Input]], Any] | None = None,
         gatherer: Executor | None = None,
+        reader: Executor | None = None,
     ) -> None:
         """`run` answers a batch in order, in `thread`; an input waits at most `wait_s` for those expected.
+
+        With a `reader`, `run` only begins a batch, and returns what waits for the answers there. So a full batch
+        begins while the one before is in the device.
 
         `settle` gets each answer; what `run` raises is the answer to all of its batch. `gather` makes a batch into
         what `run` takes as well, in `gatherer`, while `run` is busy with the batch before.
         """
         self._run, self._thread, self._settle = run, thread, settle
         self._max_size, self._wait_s = max_size, wait_s
-        self._gather, self._gatherer = gather, gatherer
+        self._gather, self._gatherer, self._reader = gather, gatherer, reader
         self._model, self._kind = model, kind
         self._queue: deque[Work[Input, Any]] = deque()
         self._expected = 0
@@ -229,17 +233,19 @@ class Batches(Generic[Input, Output]):
     async def _run_one(self, batch: list[Work[Input, Any]], items: Sequence[Input], is_behind: bool) -> None:
         loop = asyncio.get_running_loop()
 
-        def run(items: Sequence[Input]) -> Sequence[object]:
+        def run(items: Sequence[Input]) -> Any:
             begun_s = loop.time()
             for each in batch:
                 each.begun_s = begun_s
             return self._run(items)
 
-        outcomes: Sequence[object]
+        outcomes: Any
         try:
             if is_behind and self._gather is not None:
                 items = await loop.run_in_executor(self._gatherer, self._gather, items)
             outcomes = await loop.run_in_executor(self._thread, run, items)
+            if self._reader is not None:
+                outcomes = await loop.run_in_executor(self._reader, outcomes)
             if len(outcomes) != len(batch):
                 raise ValueError(f"{len(outcomes)} answers to {len(batch)} inputs")
         except Exception as error:  # raised where the callers wait

@@ -11,8 +11,6 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypeVar
 
-import numpy as np
-
 from core.concurrency import TtlCache, batched, run_in
 from core.errors import ModelUnavailable, VitrineError, expected
 from core.types import (
@@ -84,11 +82,23 @@ class EncoderReplica:
         embedded = partial(_settle, self._embeddings, f"encoding with {config.name}")
         captioned = partial(_settle, self._uncached, f"captioning with {config.name}")
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="helper")
+        # On a GPU another thread waits for vectors, so that the model's begins the next batch meanwhile.
+        self._reader = ModelThread() if model.runs_ahead else None
         self._images: Batches[Pixels, Vector | VitrineError] = batches(
-            model.encode_images, "image", size, settle=embedded, gather=np.stack, gatherer=self._helper
+            model.start_images if model.runs_ahead else model.encode_images,
+            "image",
+            size,
+            settle=embedded,
+            gather=model.gather,
+            gatherer=self._helper,
+            reader=self._reader,
         )
         self._texts: Batches[str, Vector | VitrineError] = batches(
-            model.encode_texts, "text", size, settle=embedded
+            model.start_texts if model.runs_ahead else model.encode_texts,
+            "text",
+            size,
+            settle=embedded,
+            reader=self._reader,
         )
         self._captions: Batches[Pixels, str | VitrineError] = batches(
             model.caption, "caption", captions, settle=captioned
@@ -101,6 +111,7 @@ class EncoderReplica:
         self._matches: Batches[tuple[str, Features], float | VitrineError] = batches(
             self._match_all, "match", size, settle=matched
         )
+        self._threads = [each for each in (self._model_thread, self._reader) if each]
         self._features = FeatureCache(config.feature_cache_max_bytes)
 
     async def describe(self) -> EncoderInfo:
@@ -199,7 +210,7 @@ class EncoderReplica:
         failed = max(each.failed_in_a_row for each in kinds)
         if failed >= DEAD_BATCHES:
             raise ModelUnavailable(f"the model failed on {failed} batches in a row")
-        if (busy_s := self._model_thread.busy_s) > self._max_batch_s:
+        if (busy_s := max(each.busy_s for each in self._threads)) > self._max_batch_s:
             raise ModelUnavailable(f"a batch has been in the model for {busy_s:.0f} s")
 
     async def _answered(

@@ -26,7 +26,8 @@ from milvus.bulk_import import RowFile
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import Encoder, LocalEncoder, Pixels
+from models.encoder import Encoder, Pixels
+from models.local_encoder import LocalEncoder
 
 READ_BATCHES = 16
 """Batches that one read of the ledger brings."""

@@ -7,7 +7,7 @@ process does. Rows are images, so memory is bounded by Ray Data: a stage pauses 
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -46,6 +46,8 @@ _PERMANENT = (InvalidInput, Internal, NotFound)
 """Errors that put an image into quarantine; after any other it has to wait."""
 
 _Answer = tuple[IndexItem, ImageRow]
+_Answers = dict[int, Vector | VitrineError]
+"""Answers of a batch by their rows."""
 
 
 class DecodeStage:
@@ -135,20 +137,36 @@ class EncodeStage:
             return images
         batches = images.to_batches(max_chunksize=self._work.batch_size)
         # Once a block: each change of threads lets the model wait.
-        answers = self._model.submit(self._encode, [[*pixel_groups(batch)] for batch in batches]).result()
+        groups = [[*pixel_groups(batch)] for batch in batches]
+        answers, read_last = self._model.submit(self._encode, groups).result()
+        read_last()
         return pa.concat_tables(map(encoded_table, batches, answers))
 
-    def _encode(self, batches: Sequence[Sequence[PixelGroup]]) -> list[dict[int, Vector | VitrineError]]:
-        answers: list[dict[int, Vector | VitrineError]] = []
+    def _encode(self, batches: Sequence[Sequence[PixelGroup]]) -> tuple[list[_Answers], Callable[[], None]]:
+        """Run all batches; the answers of the last are there when what comes second was called, in any thread.
+
+        Each batch begins before the answers of the one before are read, so that a GPU need not wait.
+        """
+        answers: list[_Answers] = [{} for _ in batches]
+        read = _nothing
         with answering(self._work.request_id):
-            for groups in batches:
-                answers.append({})
+            for into, groups in zip(answers, batches, strict=True):
                 for rows, pixels in groups:
                     try:
-                        answers[-1] |= zip(rows, self._encoder.encode_images(pixels), strict=True)
+                        started = self._encoder.start_images(pixels)
                     except Exception as error:
                         raise expected(error, "encoding images") from error
-        return answers
+                    read()
+                    read = partial(_read, into, rows, started)
+        return answers, read
+
+
+def _nothing() -> None:
+    pass
+
+
+def _read(into: _Answers, rows: Sequence[int], vectors: Callable[[], list[Vector | VitrineError]]) -> None:
+    into |= zip(rows, vectors(), strict=True)
 
 
 class WriteStage:

@@ -27,7 +27,8 @@ from jobs.runner.settings import EncoderSettings, Settings
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import LocalEncoder, Pixels, load_encoder
+from models.encoder import Pixels, load_encoder
+from models.local_encoder import LocalEncoder
 from models.matching import FeatureCache
 
 Encode = Callable[[EncoderSettings, Sequence[EncoderInput]], Encoded]

@@ -14,7 +14,8 @@ from jobs.runner.cluster import run_task
 from jobs.runner.context import JobContext, open_store
 from jobs.runner.settings import EncoderSettings, Settings
 from jobs.upgrade.rollout import live_version
-from models.encoder import LocalEncoder, load_encoder
+from models.encoder import load_encoder
+from models.local_encoder import LocalEncoder
 
 _NO_COLLECTION = ""
 """No image is in it, so all are missing."""

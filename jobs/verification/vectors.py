@@ -18,7 +18,8 @@ from core.types import EncoderInfo, Vector, is_unit
 from jobs.runner.cluster import own_errors
 from jobs.runner.settings import EncoderSettings, Settings
 from milvus.store import MilvusStore
-from models.encoder import LocalEncoder, load_encoder
+from models.encoder import load_encoder
+from models.local_encoder import LocalEncoder
 
 _MIN_COSINE, _MIN_COSINE_ROUNDED = 0.9999, 0.99
 """Least cosine of a stored vector with its new encoding, by fp32 weights and by rounded ones.

@@ -11,8 +11,9 @@ import uvicorn
 
 from core.concurrency import widen_thread_pool
 from models.config import EncoderConfig
-from models.encoder import LocalEncoder, load_encoder
+from models.encoder import load_encoder
 from models.images import ImageLimits
+from models.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
 
 

@@ -19,7 +19,8 @@ from PIL import Image
 from core.indexing import Indexer
 from milvus.memory import MemoryStore
 from models.config import EncoderConfig
-from models.encoder import Encoder, LocalEncoder, load_encoder
+from models.encoder import Encoder, load_encoder
+from models.local_encoder import LocalEncoder
 from tests.support.corpora import PHOTOGRAPHS, photographs
 from tests.support.indexed import repair
 from tests.support.local_service import local_service, served

@@ -21,7 +21,8 @@ from demo.training.command import embed_images, embed_texts
 from demo.training.dataset import held_out_images
 from milvus.memory import MemoryStore
 from models.config import EncoderConfig, Family
-from models.encoder import Encoder, LocalEncoder, load_encoder
+from models.encoder import Encoder, load_encoder
+from models.local_encoder import LocalEncoder
 
 WEIGHTS = Path(__file__).parents[3] / "demo" / "weights"
 K = 10

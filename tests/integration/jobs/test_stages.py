@@ -3,7 +3,7 @@
 import pickle
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,6 +114,37 @@ def test_the_thread_that_loads_the_model_runs_it(shop: Shop) -> None:
         run()
         assert len(threads) > 1
         assert len(set(threads)) == 1
+
+
+def test_each_batch_begins_before_the_one_before_is_read_and_the_last_is_read_by_the_caller(
+    shop: Shop,
+) -> None:
+    log, threads = list[str](), list[int]()
+
+    def load(config: EncoderConfig) -> Encoder:
+        encoder = load_encoder(config)
+
+        def start(images: Sequence[Pixels] | Pixels) -> Callable[[], list[Vector | VitrineError]]:
+            number = log.count("begun")
+            log.append("begun")
+            answers = encoder.encode_images(images)
+
+            def read() -> list[Vector | VitrineError]:
+                log.append(f"read {number}")
+                threads.append(threading.get_ident())
+                return answers
+
+            return read
+
+        encoder.start_images = start  # type: ignore[method-assign]
+        return encoder
+
+    shop.put(11)
+    decoded = shop.decode()
+    found = EncodeStage(replace(shop.work, load=load))(decoded)
+    assert log == ["begun", "begun", "read 0", "begun", "read 1", "read 2"]
+    assert [each == threading.get_ident() for each in threads] == [False, False, True]
+    assert found.equals(EncodeStage(shop.work)(decoded))
 
 
 def test_images_that_cannot_be_read_fail_alone_and_go_into_quarantine(shop: Shop) -> None:

@@ -90,6 +90,39 @@ async def test_what_comes_while_the_function_is_busy_makes_one_batch(
     assert doubling.batches == [[0], [1, 2, 3, 4, 5, 6]]
 
 
+async def test_two_batches_at_most_are_in_a_device_and_each_has_its_own_answers_or_error(
+    thread: ThreadPoolExecutor,
+) -> None:
+    begun, go_on = list[list[int]](), threading.Event()
+
+    def start(batch: Sequence[int]) -> Callable[[], list[int]]:
+        begun.append(list(batch))
+        if 4 in batch:
+            raise InvalidInput("no room for a four")
+
+        def read() -> list[int]:
+            assert go_on.wait(60)
+            if -1 in batch:
+                raise InvalidInput("no negative numbers")
+            return [2 * number for number in batch]
+
+        return read
+
+    with ThreadPoolExecutor(1) as reader:
+        made = Batches[int, int](start, "image", 2, thread=thread, wait_s=0, model="tested", reader=reader)
+        calls = [asyncio.create_task(made.submit(number)) for number in (0, 1, -1, 3, 4, 5, 6, 7)]
+        async with asyncio.timeout(30):
+            while len(begun) < 2:
+                await asyncio.sleep(0.001)
+        # Both are in the device, and nothing of the third has begun: that would have come before this.
+        await asyncio.wrap_future(thread.submit(lambda: None))
+        assert begun == [[0, 1], [-1, 3]]
+        go_on.set()
+        answers = await asyncio.gather(*calls)
+    assert [answers[place] for place in (0, 1, 6, 7)] == [0, 2, 12, 14]
+    assert [str(each) for each in answers[2:6]] == [*["no negative numbers"] * 2, *["no room for a four"] * 2]
+
+
 async def test_a_full_batch_is_gathered_while_the_function_is_busy(
     doubling: Doubling, thread: ThreadPoolExecutor, recorded: RecordedMetrics
 ) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -23,7 +23,9 @@ from deployments.replicas import encoder as replicas
 from deployments.replicas.batching import Answers
 from deployments.replicas.encoder import DEAD_BATCHES, EncoderReplica
 from models.config import CaptionConfig, EncoderConfig
-from models.encoder import Encoder
+from models.encoder import Encoder, Pixels
+from models.fake import FakeEncoder
+from models.fake import load as load_fake
 from models.images import Decoded
 from tests.support.image_files import file
 from tests.support.telemetry import RecordedMetrics
@@ -154,6 +156,58 @@ async def test_a_batch_that_hangs_asks_for_another_replica(
         going_on.set()
     await asked
     await replica.check_health()
+
+
+class Ahead(FakeEncoder):
+    """A model whose answers are read when `go_on` is set."""
+
+    runs_ahead = True
+
+    def __init__(self, fake: FakeEncoder) -> None:
+        super().__init__(fake.info, fake._limits, fake._draft_target)
+        self.begun, self.go_on = list[int](), threading.Event()
+
+    def start_images(self, images: Sequence[Pixels] | Pixels) -> Callable[[], list[Vector | VitrineError]]:
+        self.begun.append(len(images))
+        return partial(self._read, self.encode_images(images))
+
+    def start_texts(self, texts: Sequence[str]) -> Callable[[], list[Vector | VitrineError]]:
+        return partial(self._read, self.encode_texts(texts))
+
+    def _read(self, answers: list[Vector | VitrineError]) -> list[Vector | VitrineError]:
+        assert self.go_on.wait(60)
+        return answers
+
+
+async def test_a_gpu_has_two_batches_and_one_that_never_ends_asks_for_another_replica(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = list[Ahead]()
+
+    def load(config: EncoderConfig) -> Ahead:
+        made.append(Ahead(load_fake(config)))
+        return made[0]
+
+    monkeypatch.setattr(replicas, "load_encoder", load)
+    ahead = EncoderReplica(replica_config().model_copy(update={"max_batch_s": 0.01}))
+    inputs = ["red", *(png(level) for level in range(12))]
+    asked = asyncio.create_task(ahead.encode(inputs))
+    try:
+        async with asyncio.timeout(60):
+            while sum(made[0].begun) < 5:
+                await asyncio.sleep(0.001)
+            while ahead._reader is None or ahead._reader.busy_s < 0.02:
+                await asyncio.sleep(0.001)
+        assert ahead._model_thread.busy_s == 0
+        with pytest.raises(ModelUnavailable, match="has been in the model for"):
+            await ahead.check_health()
+    finally:
+        made[0].go_on.set()
+    for found, alone in zip((await asked).vectors, (await replica.encode(inputs)).vectors, strict=True):
+        assert isinstance(found, np.ndarray)
+        assert isinstance(alone, np.ndarray)
+        np.testing.assert_array_equal(found, alone)
+    await ahead.check_health()
 
 
 async def test_bad_inputs_say_nothing_about_the_model() -> None:
@@ -401,7 +455,9 @@ async def test_texts_that_are_matched_at_once_keep_their_scores_apart(replica: E
     files = [("a", colored("red")), ("b", colored("blue"))]
     await replica.match("red", files)
     texts = ["a red thing", "a blue thing"] * 4
-    found = await asyncio.gather(*(replica.match(text, [(name, None) for name, _ in files]) for text in texts))
+    found = await asyncio.gather(
+        *(replica.match(text, [(name, None) for name, _ in files]) for text in texts)
+    )
     assert [each.scores for each in found] == [[1.0, 0.0], [0.0, 1.0]] * 4
 
 

@@ -8,10 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from models.config import EncoderConfig
 from tests.codebase import LAYERS
-from tests.support.manifests import ROOT, ray_pods
+from tests.support.manifests import ROOT, ray_pods, rayservice
 
 TEXT = (ROOT / "Dockerfile").read_text()
 
@@ -71,6 +72,26 @@ def test_the_extras_for_object_stores_exist() -> None:
     (stores,) = re.findall(r"(?m)^ARG STORES=(.+)$", TEXT)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(stores.split(",")) <= extras.keys()
+
+
+def test_what_is_compiled_lies_in_a_folder_of_the_user_which_volumes_keep() -> None:
+    (stage,) = (each for each in re.split(r"(?m)^FROM ", TEXT) if each.startswith("runtime AS gpu\n"))
+    folders = re.findall(r"(?:TORCHINDUCTOR|TRITON)_CACHE_DIR=(\S+)/\w+", stage)
+    assert len(folders) == 2
+    (folder,) = set(folders)
+    # In the home, the one place of a pod's read-only root, beside /tmp, that can be written to.
+    assert f"install --directory --owner=vitrine --group=vitrine {folder}\n" in stage
+    compose = yaml.safe_load((ROOT / "compose.gpu.yaml").read_text())
+    (mount,) = compose["services"]["vitrine"]["volumes"]
+    assert mount == f"compiled:{folder}"
+    assert set(compose["volumes"]) == {"compiled"}
+    cluster = rayservice("overlays/gpu", "compiler_cache")["spec"]["rayClusterConfig"]
+    for group in cluster["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        has_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
+        assert any(each["mountPath"] == folder for each in container["volumeMounts"]) == has_gpu
+        claims = [each.get("persistentVolumeClaim", {}) for each in group["template"]["spec"]["volumes"]]
+        assert any(each.get("claimName") == "vitrine-compiled" for each in claims) == has_gpu
 
 
 def test_the_image_for_gpus_has_the_compiler_that_compiled_models_need() -> None:

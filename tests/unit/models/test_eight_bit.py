@@ -12,9 +12,9 @@ from transformers import Blip2Config, Blip2ForImageTextRetrieval, BlipImageProce
 
 from models import blip2
 from models.config import EncoderConfig, Precision
+from models.device import place
 from models.encoder import load_encoder
 from models.huggingface import load_model
-from models.torch_encoder import place
 from tests.support.checkpoints import DEMO
 from tests.support.image_files import file, smooth
 

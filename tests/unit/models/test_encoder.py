@@ -16,10 +16,12 @@ from PIL import Image
 from core.errors import ConfigError, Internal, InvalidImage, InvalidInput, ModelUnavailable, VitrineError
 from core.types import EncoderInfo, EncoderInput, Vector
 from models.config import EncoderConfig
-from models.encoder import Encoder, LocalEncoder, Pixels, answer_each, load_encoder
+from models.device import Placement, place
+from models.encoder import Encoder, Pixels, answer_each, load_encoder
 from models.images import Decoded, ImageLimits
+from models.local_encoder import LocalEncoder
 from models.preprocessing import Preprocessing
-from models.torch_encoder import Placement, TorchEncoder, Towers, place
+from models.torch_encoder import TorchEncoder, Towers
 from tests.support.image_files import file, png
 
 INFO = EncoderInfo("tested", "fake", "", "0" * 12, 2, ("image",), "fp32", "cpu")
@@ -117,7 +119,7 @@ def images(count: int) -> list[Pixels]:
 def test_a_batch_that_does_not_fit_is_halved_until_there_is_room_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("models.torch_encoder._BATCHES_UNTIL_LARGER", 6)
+    monkeypatch.setattr("models.device._BATCHES_UNTIL_LARGER", 6)
     tower = Tower(room=3)
     encoder = tower_encoder(tower, max_batch_size=8)
     tower.sizes.clear()
@@ -151,7 +153,7 @@ def test_a_compiled_tower_has_recorded_every_batch_size_before_it_is_ready(
     tower, asked = Tower(room=20), dict[str, object]()
     plain, compiled = (tower_encoder(tower, max_batch_size=20) for _ in range(2))
     monkeypatch.setattr(torch, "compile", lambda model, **how: asked.update(how) or model)
-    compiled._compile()
+    compiled._compile(text_too=False)
     tower.sizes.clear()
     compiled.warm_up()
     # The first run of a size compiles, the second records its graph.

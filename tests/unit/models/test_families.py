@@ -25,7 +25,8 @@ from transformers import (
 from core.errors import InvalidImage, UnsupportedModality, VitrineError
 from core.types import TokenCount, Vector
 from models.config import EncoderConfig
-from models.encoder import Encoder, LocalEncoder, load_encoder
+from models.encoder import Encoder, load_encoder
+from models.local_encoder import LocalEncoder
 from models.openclip import _within_reach
 from models.torch_encoder import TorchEncoder
 from tests.support import checkpoints

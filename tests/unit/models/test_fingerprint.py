@@ -11,9 +11,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from models.config import EncoderConfig
+from models.device import place
 from models.encoder import fingerprint, load_encoder
 from models.preprocessing import Preprocessing
-from models.torch_encoder import TorchEncoder, Towers, place
+from models.torch_encoder import TorchEncoder, Towers
 from tests.support import checkpoints
 
 
