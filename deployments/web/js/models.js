@@ -1,12 +1,13 @@
-/** Which model answers, and how much each counts in the ensemble. */
+/** Which model answers, how much each counts in the ensemble, and which one re-ranks. */
 
 import { byId, fill, h } from "./dom.js";
-import { ALL_MODELS } from "./query.js";
+import { ALL_MODELS, hasText, MAX_DEPTH } from "./query.js";
 import { slider } from "./slider.js";
 
 /** @typedef {import("./query.js").QueryStore} QueryStore */
 /** @typedef {import("./query.js").Query} Query */
-/** @typedef {{model: string, serving: {modalities: string[]} | null, problem: string | null}} Model */
+/** @typedef {{model: string, reranks: boolean | null, serving: {modalities: string[]} | null,
+ *   problem: string | null}} Model */
 
 /** The selector and the sliders. */
 export class ModelPanel {
@@ -49,7 +50,7 @@ export class ModelPanel {
   }
 
   update() {
-    const { model, weights, fusion, keyword, text } = this.store.query;
+    const { model, weights, fusion, keyword, text, rerank, depth } = this.store.query;
     const touched = Object.keys(weights).length > 0;
     const now = JSON.stringify([
       model,
@@ -58,14 +59,23 @@ export class ModelPanel {
       fusion,
       keyword ?? this.answeredKeyword,
       Boolean(text),
+      hasText(this.store.query) && [rerank, depth],
     ]);
-    const hasFocus =
-      byId("models").contains(document.activeElement) && document.activeElement?.tagName === "INPUT";
+    const panel = byId("models");
+    const focused = panel.contains(document.activeElement) ? document.activeElement : null;
     // A slider that is held would be taken away, but what undoes it must be there at once.
     byId("as-configured")?.toggleAttribute("hidden", !touched);
-    if (now === this.shown || hasFocus) return;
+    if (now === this.shown || focused?.tagName === "INPUT") return;
     this.shown = now;
-    fill(byId("models"), this.selector(), this.fuses() && this.weights(), Boolean(text) && this.keyword());
+    fill(
+      panel,
+      this.selector(),
+      this.fuses() && this.weights(),
+      Boolean(text) && this.keyword(),
+      this.reranking(),
+    );
+    // What was chosen in is made anew.
+    if (focused?.id) byId(focused.id)?.focus();
   }
 
   fuses() {
@@ -127,6 +137,35 @@ export class ModelPanel {
     const change = (/** @type {number} */ value) => this.store.change({ keyword: value }, false);
     const label = keyword === null ? "Keyword search (auto)" : "Keyword search";
     return slider({ label, value: keyword ?? this.answeredKeyword, min: 0, max: 1, onchange: change });
+  }
+
+  /** The second stage, where a model can do it and the query has a text. */
+  reranking() {
+    const { rerank, depth } = this.store.query;
+    const able = this.models.filter(({ reranks }) => reranks).map(({ model }) => model);
+    // The model of a link may be away.
+    if (rerank && !able.includes(rerank)) able.push(rerank);
+    if (able.length === 0 || !hasText(this.store.query)) return null;
+    const option = (/** @type {string} */ value, /** @type {string} */ text) =>
+      h("option", { value, selected: value === rerank }, text);
+    const select = h(
+      "select",
+      { id: "rerank", onchange: () => this.store.change({ rerank: select.value }) },
+      option("", "off"),
+      able.map((model) => option(model, `by ${model}`)),
+    );
+    const input = h("input", { id: "depth", type: "number", min: 1, max: MAX_DEPTH, value: depth });
+    input.addEventListener("change", () => {
+      const asked = Math.round(Number(input.value)) || this.store.query.depth;
+      input.value = String(Math.min(MAX_DEPTH, Math.max(1, asked)));
+      this.store.change({ depth: Number(input.value) });
+    });
+    return h(
+      "div",
+      { class: "span" },
+      h("div", { class: "field" }, h("label", { for: "rerank" }, "Re-ranking"), select),
+      rerank && h("div", { class: "field" }, h("label", { for: "depth" }, "of the first"), input),
+    );
   }
 
   isOpen() {

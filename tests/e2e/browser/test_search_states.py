@@ -1,11 +1,15 @@
 """What the search page shows before, without and beside results; encoders in this process, so no Ray."""
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from core.errors import DeadlineExceeded
+from core.types import Matched, NamedFile
 from deployments.config import PageConfig
 from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage, screenshot
 from tests.support.browser import open_search, put, search_text
@@ -14,8 +18,12 @@ from tests.support.local_service import local_service, served
 
 
 @pytest.fixture
-def base_url(tmp_path: Path) -> Iterator[str]:
-    encoders = {name: LocalEncoder(name) for name in ("first", "second")}
+def encoders() -> dict[str, LocalEncoder]:
+    return {name: LocalEncoder(name) for name in ("first", "second")}
+
+
+@pytest.fixture
+def base_url(tmp_path: Path, encoders: dict[str, LocalEncoder]) -> Iterator[str]:
     with local_service(tmp_path, encoders) as app, served(app) as url:
         yield url
 
@@ -78,6 +86,89 @@ def test_sliders_weigh_the_models_of_the_ensemble(base_url: str, page: Page) -> 
         page.get_by_role("button", name="As configured").click()
     assert {each["model"] for each in answered.value.json()["models_used"]} == {"first", "second"}
     expect(page.get_by_role("button", name="As configured")).to_have_count(0)
+
+
+def test_a_model_with_a_matching_head_reranks_texts(
+    base_url: str, page: Page, encoders: dict[str, LocalEncoder]
+) -> None:
+    encoders["first"].has_head = False
+    for color in ("red", "blue", "green"):
+        put(base_url, color, color)
+    open_search(page)
+    control = page.get_by_label("Re-ranking", exact=True)
+    expect(control).to_have_count(0)
+    search_text(page, "red")
+    expect(page.locator(".match")).to_have_count(0)
+    assert control.locator("option").all_text_contents() == ["off", "by second"]
+    with page.expect_response("**/v1/search") as answered:
+        control.select_option("second")
+    assert json.loads(str(answered.value.request.post_data))["rerank"] == {"model": "second", "depth": 50}
+    expect(page.locator(".models-used")).to_contain_text("re-ranked by second: 3")
+    expect(page.locator(".match")).to_have_count(3)
+    expect(control).to_be_focused()
+    depth = page.get_by_label("of the first", exact=True)
+    for typed, sent in (("9999", 500), ("2", 2)):
+        with page.expect_response("**/v1/search") as answered:
+            depth.fill(typed)
+            depth.press("Enter")
+        assert json.loads(str(answered.value.request.post_data))["rerank"]["depth"] == sent
+    expect(page.locator(".match")).to_have_text([re.compile("match"), re.compile("match"), "not re-ranked"])
+    page.wait_for_url("**rerank=2*second**")
+    open_search(page, page.url)
+    expect(control).to_have_value("second")
+    expect(depth).to_have_value("2")
+    expect(page.locator(".match")).to_have_count(3)
+    screenshot(page, "re-ranked")
+    with page.expect_response("**/v1/compare") as answered:
+        page.get_by_label("Model", exact=True).select_option("all")
+    assert json.loads(str(answered.value.request.post_data))["rerank"] == {"model": "second", "depth": 2}
+    expect(page.get_by_text("re-ranked by second: 2")).to_have_count(3)
+
+
+def test_reranking_is_offered_where_a_model_can_and_a_text_is_looked_for(
+    base_url: str, page: Page, encoders: dict[str, LocalEncoder]
+) -> None:
+    put(base_url, "red", "red")
+    open_search(page)
+    control = page.get_by_label("Re-ranking", exact=True)
+    page.get_by_role("button", name="More like").click()
+    expect(page.locator(".part")).to_have_count(1)
+    expect(control).to_have_count(0)
+    page.get_by_label("Text", exact=True).fill("blue")
+    page.get_by_label("Text", exact=True).press("Enter")
+    expect(control).to_have_count(1)
+    control.select_option("first")
+    with page.expect_response("**/v1/search") as answered:
+        page.get_by_role("slider", name="Weight of the text").fill("-1")
+    assert "rerank" not in json.loads(str(answered.value.request.post_data))
+    expect(control).to_have_count(0)
+    for encoder in encoders.values():
+        encoder.has_head = False
+    open_search(page)
+    search_text(page, "red")
+    expect(page.get_by_label("Keyword search")).to_have_count(1)
+    expect(control).to_have_count(0)
+
+
+def test_what_was_not_reranked_in_time_is_said_in_one_line(
+    base_url: str, page: Page, encoders: dict[str, LocalEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for color in ("red", "blue", "green"):
+        put(base_url, color, color)
+    match = encoders["second"].match
+
+    async def late(text: str, images: Sequence[NamedFile]) -> Matched:
+        if any(data is not None for _, data in images):
+            raise DeadlineExceeded("second did not answer in time")
+        return await match(text, images)
+
+    open_search(page, "/?q=red&rerank=1*second")
+    expect(page.locator(".models-used")).to_contain_text("re-ranked by second: 1")
+    monkeypatch.setattr(encoders["second"], "match", late)
+    open_search(page, "/?q=red&rerank=50*second")
+    line = page.locator(".problem")
+    expect(line).to_have_text("Not re-ranked: 2 products keep their places: second did not answer in time")
+    expect(page.locator(".match", has_text="not re-ranked")).to_have_count(2)
 
 
 COLORS = (
