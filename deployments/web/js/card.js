@@ -30,7 +30,7 @@ export function card(store, product, { imageId, score, match, ranks = [] } = {})
       "button",
       { type: "button", class: "open", onclick: () => showDetails(store, product) },
       image ? thumbnail(image, "") : h("span", { class: "nothing" }, "no image"),
-      h("span", { class: "name", dir: "auto" }, name),
+      h("span", { class: "name", dir: "auto", title: name }, name),
     ),
     h(
       "p",

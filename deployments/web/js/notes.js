@@ -40,9 +40,7 @@ function notReranked(rerank) {
   const reasons = Object.entries(rerank?.skipped ?? {});
   if (reasons.length === 0) return null;
   const count = reasons.reduce((sum, [, products]) => sum + products, 0);
-  const why = reasons.map(([reason, products]) =>
-    reasons.length > 1 ? `${reason} (${products})` : reason,
-  );
+  const why = reasons.map(([reason, products]) => (reasons.length > 1 ? `${reason} (${products})` : reason));
   const which = count === 1 ? "1 product keeps its place" : `${count} products keep their places`;
   return h("p", { class: "problem" }, h("strong", {}, "Not re-ranked: "), `${which}: ${why.join("; ")}`);
 }

@@ -100,6 +100,7 @@ def test_a_model_with_a_matching_head_reranks_texts(
     search_text(page, "red")
     expect(page.locator(".match")).to_have_count(0)
     assert control.locator("option").all_text_contents() == ["off", "by second"]
+    control.focus()
     with page.expect_response("**/v1/search") as answered:
         control.select_option("second")
     assert json.loads(str(answered.value.request.post_data))["rerank"] == {"model": "second", "depth": 50}
@@ -137,7 +138,9 @@ def test_reranking_is_offered_where_a_model_can_and_a_text_is_looked_for(
     page.get_by_label("Text", exact=True).fill("blue")
     page.get_by_label("Text", exact=True).press("Enter")
     expect(control).to_have_count(1)
-    control.select_option("first")
+    with page.expect_response("**/v1/search") as answered:
+        control.select_option("first")
+    assert json.loads(str(answered.value.request.post_data))["rerank"] == {"model": "first", "depth": 50}
     with page.expect_response("**/v1/search") as answered:
         page.get_by_role("slider", name="Weight of the text").fill("-1")
     assert "rerank" not in json.loads(str(answered.value.request.post_data))
