@@ -23,12 +23,12 @@ export function showDetails(store, product) {
         figure(image, index, product, search),
       ),
     ),
-    product.description && h("p", { class: "description" }, product.description),
     h(
       "dl",
       {},
       facts(product).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { dir: "auto" }, value))),
     ),
+    product.description && h("p", { class: "description" }, product.description),
     h(
       "div",
       { class: "row" },

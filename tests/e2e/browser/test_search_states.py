@@ -12,7 +12,7 @@ from core.errors import DeadlineExceeded
 from core.types import Matched, NamedFile
 from deployments.config import PageConfig
 from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage, screenshot
-from tests.support.browser import open_search, put, search_text
+from tests.support.browser import found, open_search, put, search_text
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service, served
 
@@ -135,12 +135,12 @@ def test_reranking_is_offered_where_a_model_can_and_a_text_is_looked_for(
     page.get_by_role("button", name="More like").click()
     expect(page.locator(".part")).to_have_count(1)
     expect(control).to_have_count(0)
-    page.get_by_label("Text", exact=True).fill("blue")
-    page.get_by_label("Text", exact=True).press("Enter")
+    search_text(page, "blue")
     expect(control).to_have_count(1)
     with page.expect_response("**/v1/search") as answered:
         control.select_option("first")
     assert json.loads(str(answered.value.request.post_data))["rerank"] == {"model": "first", "depth": 50}
+    found(page)
     with page.expect_response("**/v1/search") as answered:
         page.get_by_role("slider", name="Weight of the text").fill("-1")
     assert "rerank" not in json.loads(str(answered.value.request.post_data))
@@ -268,3 +268,63 @@ def test_a_price_has_the_configured_currency_and_attributes_are_the_first(
         abouts = opened.locator(".about").all_text_contents()
         assert abouts == ["organic cotton and linen · summer · in stock: yes"]
         expect(opened.locator('[data-product="none"] .price')).to_have_count(0)
+
+
+SIZES = {"tiny": (8, 6), "icon": (64, 64), "wide": (900, 300), "tall": (120, 600)}
+INSIDE = """card => {
+    const edges = element => { const box = element.getBoundingClientRect(); return [box.left, box.right]; };
+    const place = edges(card.querySelector(".facts"));
+    return [...card.querySelectorAll("img, .name")].every(
+        each => edges(each).every((edge, index) => Math.abs(edge - place[index]) < 1));
+}"""
+"""Whether image and title are as wide as the facts below them."""
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_images_of_any_size_have_equal_places_and_are_not_enlarged(
+    base_url: str, open_page: OpenPage, width: int
+) -> None:
+    for title, (name, size) in zip(LONG_TITLES, SIZES.items(), strict=False):
+        put(base_url, name, "red", size=size, title=title, attributes={"price": 1})
+    page = open_page(base_url, width)
+    open_search(page)
+    cards = page.locator(".card").all()
+    assert len(cards) == len(SIZES)
+    for card in cards:
+        card.scroll_into_view_if_needed()
+        assert card.evaluate(INSIDE), card.get_attribute("data-product")
+    images = page.locator(".card img")
+    assert set(images.evaluate_all("all => all.map(each => getComputedStyle(each).objectFit)")) == {
+        "scale-down"
+    }
+    boxes = images.evaluate_all("all => all.map(each => [each.clientWidth, each.clientHeight])")
+    assert len({tuple(each) for each in boxes}) == 1
+    assert boxes[0][0] == boxes[0][1]
+    screenshot(page, "sizes")
+
+
+LINES = """text => [...text.firstChild.data.matchAll(/[^\\n]+/g)].map(line => {
+    const range = document.createRange();
+    range.setStart(text.firstChild, line.index);
+    range.setEnd(text.firstChild, line.index + line[0].length);
+    const box = range.getBoundingClientRect(), all = text.getBoundingClientRect();
+    return [Math.round(box.left - all.left), Math.round(all.right - box.right), Math.round(box.top)];
+})"""
+
+
+def test_each_line_of_a_description_has_its_own_direction(base_url: str, page: Page) -> None:
+    text = "A frog.\nضفدع.\nצפרדע."
+    put(base_url, "frog", "green", title="ضفدع", description=text, attributes={"name": "צפרדע"})
+    open_search(page)
+    field = page.get_by_label("Text", exact=True)
+    field.fill("ضفدع")
+    assert field.evaluate("each => getComputedStyle(each).direction") == "rtl"
+    title = page.locator(".card .name")
+    assert title.evaluate("each => getComputedStyle(each).direction") == "rtl"
+    expect(title).to_have_attribute("title", "ضفدع")
+    page.locator(".card .open").click()
+    (english, arabic, hebrew) = page.locator(".description").evaluate(LINES)
+    assert english[0] == 0 < english[1]
+    assert arabic[1] == hebrew[1] == 0 < min(arabic[0], hebrew[0])
+    assert english[2] < arabic[2] < hebrew[2]
+    screenshot(page, "lines")
