@@ -129,10 +129,11 @@ def test_a_model_with_a_matching_head_reranks_texts(
 def test_reranking_is_offered_where_a_model_can_and_a_text_is_looked_for(
     base_url: str, page: Page, encoders: dict[str, LocalEncoder]
 ) -> None:
-    put(base_url, "red", "red")
+    for color in ("red", "blue"):
+        put(base_url, color, color)
     open_search(page)
     control = page.get_by_label("Re-ranking", exact=True)
-    page.get_by_role("button", name="More like").click()
+    page.get_by_role("button", name="More like red").click()
     expect(page.locator(".part")).to_have_count(1)
     expect(control).to_have_count(0)
     search_text(page, "blue")
@@ -301,6 +302,17 @@ def test_images_of_any_size_have_equal_places_and_are_not_enlarged(
     assert len({tuple(each) for each in boxes}) == 1
     assert boxes[0][0] == boxes[0][1]
     screenshot(page, "sizes")
+
+
+def test_the_count_of_a_long_value_stays_in_one_line(base_url: str, page: Page) -> None:
+    for number in range(10):
+        put(base_url, f"{number}", "red", attributes={"category": "Travel & Places of the whole World"})
+    open_search(page)
+    page.locator("#filters summary").click()
+    count = page.locator(".values .hint")
+    expect(count).to_have_text("10")
+    lines = "each => each.getClientRects()[0].height / parseFloat(getComputedStyle(each).fontSize)"
+    assert count.evaluate(lines) < 2
 
 
 LINES = """text => [...text.firstChild.data.matchAll(/[^\\n]+/g)].map(line => {
