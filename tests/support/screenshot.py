@@ -28,7 +28,7 @@ def pose(page: Page) -> None:
 
 
 def main(file: Path) -> None:
-    """Fill a demo in a temporary folder, and write the picture as a PNG of few colors."""
+    """Fill a demo in a temporary folder, and write the screenshot as a PNG of few colors."""
     on_interrupts()
     with (
         tempfile.TemporaryDirectory(prefix="vitrine-") as home,
