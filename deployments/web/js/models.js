@@ -1,7 +1,8 @@
-/** Which model answers, how much each counts in the ensemble, and which one re-ranks. */
+/** Which model answers, and how much each counts in the ensemble. */
 
 import { byId, fill, h } from "./dom.js";
-import { ALL_MODELS, hasText, MAX_DEPTH } from "./query.js";
+import { ALL_MODELS, hasText } from "./query.js";
+import { reranking } from "./reranking.js";
 import { slider } from "./slider.js";
 
 /** @typedef {import("./query.js").QueryStore} QueryStore */
@@ -72,7 +73,7 @@ export class ModelPanel {
       this.selector(),
       this.fuses() && this.weights(),
       Boolean(text) && this.keyword(),
-      this.reranking(),
+      reranking(this.store, this.models),
     );
     // What was chosen in is made anew.
     if (focused?.id) byId(focused.id)?.focus();
@@ -137,35 +138,6 @@ export class ModelPanel {
     const change = (/** @type {number} */ value) => this.store.change({ keyword: value }, false);
     const label = keyword === null ? "Keyword search (auto)" : "Keyword search";
     return slider({ label, value: keyword ?? this.answeredKeyword, min: 0, max: 1, onchange: change });
-  }
-
-  /** The second stage, where a model can do it and the query has a text. */
-  reranking() {
-    const { rerank, depth } = this.store.query;
-    const able = this.models.filter(({ reranks }) => reranks).map(({ model }) => model);
-    // The model of a link may be away.
-    if (rerank && !able.includes(rerank)) able.push(rerank);
-    if (able.length === 0 || !hasText(this.store.query)) return null;
-    const option = (/** @type {string} */ value, /** @type {string} */ text) =>
-      h("option", { value, selected: value === rerank }, text);
-    const select = h(
-      "select",
-      { id: "rerank", onchange: () => this.store.change({ rerank: select.value }) },
-      option("", "off"),
-      able.map((model) => option(model, `by ${model}`)),
-    );
-    const input = h("input", { id: "depth", type: "number", min: 1, max: MAX_DEPTH, value: depth });
-    input.addEventListener("change", () => {
-      const asked = Math.round(Number(input.value)) || this.store.query.depth;
-      input.value = String(Math.min(MAX_DEPTH, Math.max(1, asked)));
-      this.store.change({ depth: Number(input.value) });
-    });
-    return h(
-      "div",
-      { class: "span" },
-      h("div", { class: "field" }, h("label", { for: "rerank" }, "Re-ranking"), select),
-      rerank && h("div", { class: "field" }, h("label", { for: "depth" }, "of the first"), input),
-    );
   }
 
   isOpen() {
