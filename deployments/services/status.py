@@ -47,6 +47,8 @@ class ModelStatus:
     problem: str | None
     captions: bool | None
     """True where it writes captions; None where that is not known."""
+    reranks: bool | None
+    """True where it has a matching head; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,33 +171,34 @@ class Status:
         try:
             # A model that does not answer is reported, not waited for.
             async with asyncio.timeout(READY_TIMEOUT_S):
-                info, captions = await self._describe(encoder)
+                info, by_register = await self._describe(encoder)
             await asyncio.to_thread(self._check_store.require)
             counts = await self._counts.get(info.collection)
             live = await asyncio.to_thread(self._store.alias_target, info.name) == info.collection
         except TimeoutError:
-            return ModelStatus(encoder.name, None, None, False, _LATE, None)
+            return ModelStatus(encoder.name, None, None, False, _LATE, None, None)
         except VitrineError as error:
-            return ModelStatus(encoder.name, None, None, False, error.message, None)
-        return ModelStatus(encoder.name, info, counts, live, None, captions)
+            return ModelStatus(encoder.name, None, None, False, error.message, None, None)
+        captions, reranks = (
+            None if by_register else each is not None for each in (info.captions, info.matching)
+        )
+        return ModelStatus(encoder.name, info, counts, live, None, captions, reranks)
 
-    async def _describe(self, encoder: EncoderClient) -> tuple[EncoderInfo, bool | None]:
-        """Describe an encoder, with whether it writes captions.
+    async def _describe(self, encoder: EncoderClient) -> tuple[EncoderInfo, bool]:
+        """Describe an encoder, with whether that is by the register, which does not know of captions and heads.
 
-        One that is scaled to zero is not started: it is as it last said, or else the live version by the register,
-        which does not know of captions.
+        One that is scaled to zero is not started: it is as it last said, or else the live version by the register.
         """
         scale = await self._scale_of(encoder.name)
         if scale.is_idle:
             info = None if self._last_info is None else self._last_info(encoder.name, scale)
             if info is not None:
-                return info, info.captions is not None
+                return info, False
             live, known = await asyncio.to_thread(self._known_versions, encoder.name)
             for info in known:
                 if info.collection == live:
-                    return info, None
-        info = await encoder.describe()
-        return info, info.captions is not None
+                    return info, True
+        return await encoder.describe(), False
 
     def _known_versions(self, model: str) -> tuple[str | None, list[EncoderInfo]]:
         live = self._store.alias_target(model)

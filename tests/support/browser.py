@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from tests.support.documented_service import image
+from tests.support.image_files import png
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MISSING = "no Chromium is on this machine's path; on Debian: apt-get install chromium"
@@ -31,9 +31,9 @@ def chromium() -> Iterator[Browser]:
 IMAGE = Path(__file__).parents[2] / "demo" / "samples" / "dress.jpg"
 
 
-def put(base_url: str, product_id: str, color: str, **metadata: Any) -> None:
+def put(base_url: str, product_id: str, color: str, size: tuple[int, int] = (8, 8), **metadata: Any) -> None:
     """Give a service a product of one image."""
-    files = {"images": ("a.png", image(color))}
+    files = {"images": ("a.png", png(color, size=size))}
     data = {"metadata": json.dumps(metadata)}
     httpx.put(f"{base_url}/v1/products/{product_id}", data=data, files=files).raise_for_status()
 

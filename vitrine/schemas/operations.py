@@ -53,6 +53,9 @@ class Model(ResponseModel):
         description="Whether it writes captions; null where that is not known, of a model that does not answer or "
         "is scaled to zero."
     )
+    reranks: bool | None = Field(
+        None, description="Whether its matching head can re-rank searches with text; null as `captions`."
+    )
     serving: ModelVersion | None
     problem: str | None
 

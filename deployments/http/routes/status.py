@@ -67,7 +67,7 @@ async def models(request: Request) -> list[Model]:
     """List the configured models with the versions that serve.
 
     A model that is scaled to zero is not started. It is as it was when it last ran; if this gateway has not seen
-    that since the last deployment, its live version is listed and `captions` is null.
+    that since the last deployment, its live version is listed, and `captions` and `reranks` are null.
     """
     listed = []
     for status in await services(request).status.models():
@@ -75,7 +75,13 @@ async def models(request: Request) -> list[Model]:
         if status.info is not None and status.counts is not None:
             serving = _version(status.info, status.counts, status.live)
         listed.append(
-            Model(model=status.name, captions=status.captions, serving=serving, problem=status.problem)
+            Model(
+                model=status.name,
+                captions=status.captions,
+                reranks=status.reranks,
+                serving=serving,
+                problem=status.problem,
+            )
         )
     return listed
 

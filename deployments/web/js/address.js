@@ -1,6 +1,6 @@
 /** The query in the address of the page, so that it can be shared; uploaded images do not fit in there. */
 
-import { emptyQuery, MAX_COUNT, newPart, PAGE } from "./query.js";
+import { DEPTH, emptyQuery, MAX_COUNT, MAX_DEPTH, newPart, PAGE } from "./query.js";
 
 /** @typedef {import("./query.js").Query} Query */
 /** @typedef {import("./query.js").Part} Part */
@@ -33,6 +33,7 @@ export function toAddress(query) {
     address.append("weight", [weight, model].join(SEPARATOR));
   if (query.fusion) address.set("fusion", query.fusion);
   if (query.keyword !== null) address.set("keyword", String(query.keyword));
+  if (query.rerank) address.set("rerank", [query.depth, query.rerank].join(SEPARATOR));
   if (Object.keys(query.filter).length) address.set("filter", JSON.stringify(query.filter));
   if (query.count !== PAGE) address.set("n", String(query.count));
   return address;
@@ -55,8 +56,11 @@ export function fromAddress(address) {
   }
   query.fusion = address.get("fusion") ?? "";
   query.keyword = address.has("keyword") ? number(address.get("keyword"), 0.5) : null;
+  const [depth, rerank] = split(address.get("rerank") ?? "");
+  query.rerank = rerank;
+  query.depth = whole(depth, DEPTH, MAX_DEPTH);
   query.filter = readFilter(address.get("filter"));
-  query.count = Math.min(MAX_COUNT, Math.max(1, Math.round(number(address.get("n"), PAGE))));
+  query.count = whole(address.get("n"), PAGE, MAX_COUNT);
   return { query, lostUploads: number(address.get("uploads"), 0) };
 }
 
@@ -94,6 +98,11 @@ function readFilter(text) {
 function split(text) {
   const at = text.indexOf(SEPARATOR);
   return at < 0 ? ["", text] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+/** A number from 1. @param {string | null} text @param {number} otherwise @param {number} most */
+function whole(text, otherwise, most) {
+  return Math.min(most, Math.max(1, Math.round(number(text, otherwise))));
 }
 
 /** @param {string | null} text @param {number} otherwise */

@@ -11,11 +11,11 @@ import { thumbnail } from "./thumbnail.js";
 /**
  * @param {QueryStore} store
  * @param {Product} product
- * @param {{imageId?: string, score?: number, ranks?: [string, number][]}} [hit]
- *   `ranks`: its places in the other models' lists
+ * @param {{imageId?: string, score?: number, match?: number | null, ranks?: [string, number][]}} [hit]
+ *   `match`: its score of the second stage, null where it has none; `ranks`: its places in the other models' lists
  * @returns {HTMLElement}
  */
-export function card(store, product, { imageId, score, ranks = [] } = {}) {
+export function card(store, product, { imageId, score, match, ranks = [] } = {}) {
   const about = summary(product.attributes);
   const name = product.title || product.product_id;
   const image = imageId ?? product.images[0]?.image_id;
@@ -30,7 +30,7 @@ export function card(store, product, { imageId, score, ranks = [] } = {}) {
       "button",
       { type: "button", class: "open", onclick: () => showDetails(store, product) },
       image ? thumbnail(image, "") : h("span", { class: "nothing" }, "no image"),
-      h("span", { class: "name", dir: "auto" }, name),
+      h("span", { class: "name", dir: "auto", title: name }, name),
     ),
     h(
       "p",
@@ -38,6 +38,8 @@ export function card(store, product, { imageId, score, ranks = [] } = {}) {
       about && h("span", { class: "about", dir: "auto", title: about }, about),
       score !== undefined &&
         h("span", { class: "score" }, h("span", { class: "unseen" }, "Score "), score.toFixed(3)),
+      match !== undefined &&
+        h("span", { class: "match" }, match === null ? "not re-ranked" : `match ${match.toFixed(2)}`),
       "price" in product.attributes &&
         h("span", { class: "price" }, h("span", { class: "unseen" }, "Price "), money(product.attributes)),
       ranks.length > 0 &&

@@ -59,7 +59,12 @@ function column(store, list, products, joined) {
   const cards = list.results.map((/** @type {any} */ hit) => {
     const places = joined.get(hit.product_id);
     const ranks = [...(places ?? [])].filter(([model]) => model !== list.model);
-    const made = card(store, products[hit.product_id], { imageId: hit.image_id, score: hit.score, ranks });
+    const made = card(store, products[hit.product_id], {
+      imageId: hit.image_id,
+      score: hit.score,
+      match: list.rerank ? hit.rerank_score : undefined,
+      ranks,
+    });
     if (places) made.classList.add("shared", `shared-${colors.indexOf(hit.product_id) % COLORS}`);
     return made;
   });

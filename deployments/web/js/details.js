@@ -23,12 +23,12 @@ export function showDetails(store, product) {
         figure(image, index, product, search),
       ),
     ),
-    product.description && h("p", { dir: "auto" }, product.description),
     h(
       "dl",
       {},
-      facts(product).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+      facts(product).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { dir: "auto" }, value))),
     ),
+    product.description && h("p", { class: "description" }, product.description),
     h(
       "div",
       { class: "row" },
@@ -57,7 +57,7 @@ function figure(image, index, product, search) {
     "figure",
     {},
     thumbnail(image.image_id, alt, "large"),
-    image.caption && h("figcaption", {}, image.caption),
+    image.caption && h("figcaption", { dir: "auto" }, image.caption),
     h(
       "button",
       {

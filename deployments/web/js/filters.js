@@ -66,7 +66,7 @@ function values(store, { name, values: known, more_values: more }) {
           checked: isChosen(value),
           onchange: (/** @type {any} */ event) => toggle(value, event.target.checked),
         }),
-        h("span", {}, value === true ? "yes" : value === false ? "no" : value),
+        h("bdi", {}, value === true ? "yes" : value === false ? "no" : value),
         h("span", { class: "hint", title: "Products" }, products),
       ),
     ),

@@ -1,12 +1,14 @@
 /** Which model answers, and how much each counts in the ensemble. */
 
 import { byId, fill, h } from "./dom.js";
-import { ALL_MODELS } from "./query.js";
+import { ALL_MODELS, hasText } from "./query.js";
+import { reranking } from "./reranking.js";
 import { slider } from "./slider.js";
 
 /** @typedef {import("./query.js").QueryStore} QueryStore */
 /** @typedef {import("./query.js").Query} Query */
-/** @typedef {{model: string, serving: {modalities: string[]} | null, problem: string | null}} Model */
+/** @typedef {{model: string, reranks: boolean | null, serving: {modalities: string[]} | null,
+ *   problem: string | null}} Model */
 
 /** The selector and the sliders. */
 export class ModelPanel {
@@ -49,7 +51,7 @@ export class ModelPanel {
   }
 
   update() {
-    const { model, weights, fusion, keyword, text } = this.store.query;
+    const { model, weights, fusion, keyword, text, rerank, depth } = this.store.query;
     const touched = Object.keys(weights).length > 0;
     const now = JSON.stringify([
       model,
@@ -58,14 +60,23 @@ export class ModelPanel {
       fusion,
       keyword ?? this.answeredKeyword,
       Boolean(text),
+      hasText(this.store.query) && [rerank, depth],
     ]);
-    const hasFocus =
-      byId("models").contains(document.activeElement) && document.activeElement?.tagName === "INPUT";
+    const panel = byId("models");
+    const focused = panel.contains(document.activeElement) ? document.activeElement : null;
     // A slider that is held would be taken away, but what undoes it must be there at once.
     byId("as-configured")?.toggleAttribute("hidden", !touched);
-    if (now === this.shown || hasFocus) return;
+    if (now === this.shown || focused?.tagName === "INPUT") return;
     this.shown = now;
-    fill(byId("models"), this.selector(), this.fuses() && this.weights(), Boolean(text) && this.keyword());
+    fill(
+      panel,
+      this.selector(),
+      this.fuses() && this.weights(),
+      Boolean(text) && this.keyword(),
+      reranking(this.store, this.models),
+    );
+    // What was chosen in is made anew.
+    if (focused?.id) byId(focused.id)?.focus();
   }
 
   fuses() {

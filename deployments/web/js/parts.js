@@ -37,7 +37,7 @@ function textWeight(store, query) {
 
 /** @param {QueryStore} store @param {Part} part */
 function row(store, part) {
-  const title = h("span", { class: "title" }, part.value);
+  const title = h("bdi", { class: "title" }, part.value);
   const image = h("div", { class: "image" });
   void showImage(part, image, title);
   return h(

@@ -7,12 +7,15 @@
  *   file?: File, preview?: string}} Part
  * @typedef {Object<string, any[] | {gte?: number, lte?: number}>} Filter
  * @typedef {{text: string, textWeight: number, parts: Part[], model: string,
- *   weights: Object<string, number>, fusion: string, keyword: number | null, filter: Filter, count: number}} Query
+ *   weights: Object<string, number>, fusion: string, keyword: number | null, rerank: string, depth: number,
+ *   filter: Filter, count: number}} Query `rerank`: the model that orders the first `depth` products, or ""
  */
 
 export const PAGE = 12;
 export const MAX_COUNT = 96;
 export const ALL_MODELS = "all";
+export const DEPTH = 50;
+export const MAX_DEPTH = 500;
 
 /** @returns {Query} */
 export function emptyQuery() {
@@ -24,6 +27,8 @@ export function emptyQuery() {
     weights: {},
     fusion: "",
     keyword: null,
+    rerank: "",
+    depth: DEPTH,
     filter: {},
     count: PAGE,
   };
@@ -32,6 +37,11 @@ export function emptyQuery() {
 /** @param {Query} query */
 export function isEmpty(query) {
   return !query.text.trim() && query.parts.length === 0;
+}
+
+/** Whether there is a text to look for, by which products can be re-ranked. @param {Query} query */
+export function hasText({ text, textWeight }) {
+  return Boolean(text.trim()) && textWeight > 0;
 }
 
 /** Holds the query; each change calls all listeners. */

@@ -1,6 +1,6 @@
 /** From the query of the page to the body of a search or a comparison. */
 
-import { ALL_MODELS } from "./query.js";
+import { ALL_MODELS, hasText } from "./query.js";
 
 /** @typedef {import("./query.js").Query} Query */
 /** @typedef {import("./query.js").Part} Part */
@@ -21,6 +21,7 @@ export function toRequest(query) {
     if (query.fusion) json.fusion = query.fusion;
   }
   if (query.keyword !== null && query.text.trim()) json.keyword_weight = query.keyword;
+  if (query.rerank && hasText(query)) json.rerank = { model: query.rerank, depth: query.depth };
   const conditions = Object.entries(query.filter).map(([name, condition]) => [escaped(name), condition]);
   if (conditions.length) json.filter = Object.fromEntries(conditions);
   const files = query.parts.filter((part) => part.file);

@@ -11,7 +11,11 @@ import { timings } from "./timings.js";
 /** @param {QueryStore} store @param {any} answer of a search @returns {HTMLElement[]} */
 export function resultList(store, answer) {
   const cards = answer.results.map((/** @type {any} */ hit) =>
-    card(store, hit.product, { imageId: hit.image_id, score: hit.score }),
+    card(store, hit.product, {
+      imageId: hit.image_id,
+      score: hit.score,
+      match: answer.rerank ? hit.rerank_score : undefined,
+    }),
   );
   if (cards.length === 0) return [notes(answer), nothing(store)];
   return [

@@ -43,7 +43,7 @@ export function showSaved(store) {
       h(
         "li",
         {},
-        h("a", { href: `?${address}` }, name),
+        h("a", { href: `?${address}`, dir: "auto" }, name),
         h(
           "button",
           { type: "button", "aria-label": `Forget ${name}`, onclick: () => remove(name) },

@@ -1,21 +1,29 @@
 """What the search page shows before, without and beside results; encoders in this process, so no Ray."""
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from core.errors import DeadlineExceeded
+from core.types import Matched, NamedFile
 from deployments.config import PageConfig
 from tests.e2e.browser.conftest import NARROW, WIDE, OpenPage, screenshot
-from tests.support.browser import open_search, put, search_text
+from tests.support.browser import found, open_search, put, search_text
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service, served
 
 
 @pytest.fixture
-def base_url(tmp_path: Path) -> Iterator[str]:
-    encoders = {name: LocalEncoder(name) for name in ("first", "second")}
+def encoders() -> dict[str, LocalEncoder]:
+    return {name: LocalEncoder(name) for name in ("first", "second")}
+
+
+@pytest.fixture
+def base_url(tmp_path: Path, encoders: dict[str, LocalEncoder]) -> Iterator[str]:
     with local_service(tmp_path, encoders) as app, served(app) as url:
         yield url
 
@@ -78,6 +86,93 @@ def test_sliders_weigh_the_models_of_the_ensemble(base_url: str, page: Page) -> 
         page.get_by_role("button", name="As configured").click()
     assert {each["model"] for each in answered.value.json()["models_used"]} == {"first", "second"}
     expect(page.get_by_role("button", name="As configured")).to_have_count(0)
+
+
+def test_a_model_with_a_matching_head_reranks_texts(
+    base_url: str, page: Page, encoders: dict[str, LocalEncoder]
+) -> None:
+    encoders["first"].has_head = False
+    for color in ("red", "blue", "green"):
+        put(base_url, color, color)
+    open_search(page)
+    control = page.get_by_label("Re-ranking", exact=True)
+    expect(control).to_have_count(0)
+    search_text(page, "red")
+    expect(page.locator(".match")).to_have_count(0)
+    assert control.locator("option").all_text_contents() == ["off", "by second"]
+    control.focus()
+    with page.expect_response("**/v1/search") as answered:
+        control.select_option("second")
+    assert json.loads(str(answered.value.request.post_data))["rerank"] == {"model": "second", "depth": 50}
+    expect(page.locator(".models-used")).to_contain_text("re-ranked by second: 3")
+    expect(page.locator(".match")).to_have_count(3)
+    expect(control).to_be_focused()
+    depth = page.get_by_label("of the first", exact=True)
+    for typed, sent in (("9999", 500), ("2", 2)):
+        with page.expect_response("**/v1/search") as answered:
+            depth.fill(typed)
+            depth.press("Enter")
+        assert json.loads(str(answered.value.request.post_data))["rerank"]["depth"] == sent
+    expect(page.locator(".match")).to_have_text([re.compile("match"), re.compile("match"), "not re-ranked"])
+    page.wait_for_url("**rerank=2*second**")
+    open_search(page, page.url)
+    expect(control).to_have_value("second")
+    expect(depth).to_have_value("2")
+    expect(page.locator(".match")).to_have_count(3)
+    screenshot(page, "re-ranked")
+    with page.expect_response("**/v1/compare") as answered:
+        page.get_by_label("Model", exact=True).select_option("all")
+    assert json.loads(str(answered.value.request.post_data))["rerank"] == {"model": "second", "depth": 2}
+    expect(page.get_by_text("re-ranked by second: 2")).to_have_count(3)
+
+
+def test_reranking_is_offered_where_a_model_can_and_a_text_is_looked_for(
+    base_url: str, page: Page, encoders: dict[str, LocalEncoder]
+) -> None:
+    for color in ("red", "blue"):
+        put(base_url, color, color)
+    open_search(page)
+    control = page.get_by_label("Re-ranking", exact=True)
+    page.get_by_role("button", name="More like red").click()
+    expect(page.locator(".part")).to_have_count(1)
+    expect(control).to_have_count(0)
+    search_text(page, "blue")
+    expect(control).to_have_count(1)
+    with page.expect_response("**/v1/search") as answered:
+        control.select_option("first")
+    assert json.loads(str(answered.value.request.post_data))["rerank"] == {"model": "first", "depth": 50}
+    found(page)
+    with page.expect_response("**/v1/search") as answered:
+        page.get_by_role("slider", name="Weight of the text").fill("-1")
+    assert "rerank" not in json.loads(str(answered.value.request.post_data))
+    expect(control).to_have_count(0)
+    for encoder in encoders.values():
+        encoder.has_head = False
+    open_search(page)
+    search_text(page, "red")
+    expect(page.get_by_label("Keyword search")).to_have_count(1)
+    expect(control).to_have_count(0)
+
+
+def test_what_was_not_reranked_in_time_is_said_in_one_line(
+    base_url: str, page: Page, encoders: dict[str, LocalEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for color in ("red", "blue", "green"):
+        put(base_url, color, color)
+    match = encoders["second"].match
+
+    async def late(text: str, images: Sequence[NamedFile]) -> Matched:
+        if any(data is not None for _, data in images):
+            raise DeadlineExceeded("second did not answer in time")
+        return await match(text, images)
+
+    open_search(page, "/?q=red&rerank=1*second")
+    expect(page.locator(".models-used")).to_contain_text("re-ranked by second: 1")
+    monkeypatch.setattr(encoders["second"], "match", late)
+    open_search(page, "/?q=red&rerank=50*second")
+    line = page.locator(".problem")
+    expect(line).to_have_text("Not re-ranked: 2 products keep their places: second did not answer in time")
+    expect(page.locator(".match", has_text="not re-ranked")).to_have_count(2)
 
 
 COLORS = (
@@ -174,3 +269,74 @@ def test_a_price_has_the_configured_currency_and_attributes_are_the_first(
         abouts = opened.locator(".about").all_text_contents()
         assert abouts == ["organic cotton and linen · summer · in stock: yes"]
         expect(opened.locator('[data-product="none"] .price')).to_have_count(0)
+
+
+SIZES = {"tiny": (8, 6), "icon": (64, 64), "wide": (900, 300), "tall": (120, 600)}
+INSIDE = """card => {
+    const edges = element => { const box = element.getBoundingClientRect(); return [box.left, box.right]; };
+    const place = edges(card.querySelector(".facts"));
+    return [...card.querySelectorAll("img, .name")].every(
+        each => edges(each).every((edge, index) => Math.abs(edge - place[index]) < 1));
+}"""
+"""Whether image and title are as wide as the facts below them."""
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_images_of_any_size_have_equal_places_and_are_not_enlarged(
+    base_url: str, open_page: OpenPage, width: int
+) -> None:
+    for title, (name, size) in zip(LONG_TITLES, SIZES.items(), strict=False):
+        put(base_url, name, "red", size=size, title=title, attributes={"price": 1})
+    page = open_page(base_url, width)
+    open_search(page)
+    cards = page.locator(".card").all()
+    assert len(cards) == len(SIZES)
+    for card in cards:
+        card.scroll_into_view_if_needed()
+        assert card.evaluate(INSIDE), card.get_attribute("data-product")
+    images = page.locator(".card img")
+    assert set(images.evaluate_all("all => all.map(each => getComputedStyle(each).objectFit)")) == {
+        "scale-down"
+    }
+    boxes = images.evaluate_all("all => all.map(each => [each.clientWidth, each.clientHeight])")
+    assert len({tuple(each) for each in boxes}) == 1
+    assert boxes[0][0] == boxes[0][1]
+    screenshot(page, "sizes")
+
+
+def test_the_count_of_a_long_value_stays_in_one_line(base_url: str, page: Page) -> None:
+    for number in range(10):
+        put(base_url, f"{number}", "red", attributes={"category": "Travel & Places of the whole World"})
+    open_search(page)
+    page.locator("#filters summary").click()
+    count = page.locator(".values .hint")
+    expect(count).to_have_text("10")
+    lines = "each => each.getClientRects()[0].height / parseFloat(getComputedStyle(each).fontSize)"
+    assert count.evaluate(lines) < 2
+
+
+LINES = """text => [...text.firstChild.data.matchAll(/[^\\n]+/g)].map(line => {
+    const range = document.createRange();
+    range.setStart(text.firstChild, line.index);
+    range.setEnd(text.firstChild, line.index + line[0].length);
+    const box = range.getBoundingClientRect(), all = text.getBoundingClientRect();
+    return [Math.round(box.left - all.left), Math.round(all.right - box.right), Math.round(box.top)];
+})"""
+
+
+def test_each_line_of_a_description_has_its_own_direction(base_url: str, page: Page) -> None:
+    text = "A frog.\nضفدع.\nצפרדע."
+    put(base_url, "frog", "green", title="ضفدع", description=text, attributes={"name": "צפרדע"})
+    open_search(page)
+    field = page.get_by_label("Text", exact=True)
+    field.fill("ضفدع")
+    assert field.evaluate("each => getComputedStyle(each).direction") == "rtl"
+    title = page.locator(".card .name")
+    assert title.evaluate("each => getComputedStyle(each).direction") == "rtl"
+    expect(title).to_have_attribute("title", "ضفدع")
+    page.locator(".card .open").click()
+    (english, arabic, hebrew) = page.locator(".description").evaluate(LINES)
+    assert english[0] == 0 < english[1]
+    assert arabic[1] == hebrew[1] == 0 < min(arabic[0], hebrew[0])
+    assert english[2] < arabic[2] < hebrew[2]
+    screenshot(page, "lines")

@@ -217,3 +217,12 @@ async def test_a_search_without_a_second_stage_does_not_ask_for_the_head(
         monkeypatch.setattr(encoder, "match", never)
     answer = await shop.search(query="red")
     assert "rerank" not in answer["timings_ms"]
+
+
+async def test_models_say_whether_they_can_rerank(shop: Shop) -> None:
+    shop.encoders["first"].has_head = False
+    models = (await shop.client.get("/v1/models")).json()
+    assert {each["model"]: each["reranks"] for each in models} == {"first": False, "second": True}
+    shop.encoders["second"].away = True
+    models = (await shop.client.get("/v1/models")).json()
+    assert {each["model"]: each["reranks"] for each in models} == {"first": False, "second": None}

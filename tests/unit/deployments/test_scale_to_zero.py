@@ -206,6 +206,7 @@ def test_a_model_at_zero_is_reported_as_it_last_described_itself(served: Served)
     assert (found.info.fingerprint, found.live) != (REGISTERED.fingerprint, True)
     assert found.info.captions is not None
     assert found.captions is True
+    assert found.reranks is True
 
 
 @pytest.mark.parametrize("deployed_at", [1.0, None])
@@ -213,7 +214,7 @@ def test_what_another_deployment_said_is_not_reported(served: Served, deployed_a
     served.scale = Scale(at_zero=False, deployed_at=deployed_at)
     served.work()
     found = reported(lambda _name, scale: served.encoder.last_info(scale))
-    assert (found.info, found.captions) == (REGISTERED, None)
+    assert (found.info, found.captions, found.reranks) == (REGISTERED, None, None)
 
 
 def test_work_asks_serve_for_the_deployment_once_in_a_while(
