@@ -18,6 +18,7 @@ from core.types import EncoderInfo
 from models.colors import COLORS
 from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels, fingerprint
+from models.gpu_jpeg import GPU_JPEG, gpu_jpegs
 from models.images import DRAFT_MARGIN, Decoded, Preprocess
 from models.matching import Features
 from models.preprocessing import Preprocessing, read_jpeg
@@ -251,6 +252,8 @@ class TorchEncoder(Encoder):
         )
         target = max(towers.preprocessing.size) if config.draft else None
         super().__init__(info, config.limits, target, read_jpeg)
+        if config.decode_on_gpu:
+            self.gpu_jpegs = gpu_jpegs(towers.preprocessing, config.limits, placement.device)
         if config.compile and placement.device.type == "cuda":
             self._compile()
 
@@ -374,6 +377,7 @@ def _matching_version(config: EncoderConfig, towers: Towers) -> str | None:
 
 def _facts(config: EncoderConfig, towers: Towers) -> dict[str, object]:
     return {
+        **({"jpeg": GPU_JPEG} if config.decode_on_gpu else {}),
         "family": config.family,
         "architecture": towers.architecture,
         "revision": config.revision,

@@ -22,12 +22,22 @@ from core.index_rows import Failure, IndexRows
 from core.indexing import IndexState
 from core.telemetry import answering
 from core.types import IndexItem, Vector, VectorRow
-from jobs.build.blocks import ImageRow, PixelGroup, decoded_table, encoded_rows, encoded_table, pixel_groups
+from jobs.build.blocks import (
+    ImageRow,
+    PixelGroup,
+    decoded_table,
+    encoded_rows,
+    encoded_table,
+    files_of,
+    pixel_groups,
+    without_files,
+)
 from jobs.build.file_import import StagedRows
 from jobs.build.shard_indexer import READ_BATCHES, Decode, ShardWork
 from jobs.build.shards import ShardDone
 from milvus.store import MilvusStore
-from models.images import not_prepared
+from models.encoder import Pixels
+from models.images import is_for_gpu, not_prepared
 
 CALLS_AT_ONCE = 2
 """Blocks that one actor has in hand: the next one begins while the last batches of the first are written."""
@@ -103,6 +113,9 @@ class DecodeStage:
         data = read.result()
         if isinstance(data, VitrineError):
             return ImageRow(item, error=data)
+        encoder = self._work.encoder
+        if encoder.decode_on_gpu and is_for_gpu(data, encoder.limits):
+            return ImageRow(item, file=data)
         with answering(self._work.request_id):
             try:
                 return ImageRow(item, pixels=self._decoder(data))
@@ -133,10 +146,25 @@ class EncodeStage:
         if not len(images):
             # Of a shard in which nothing was missing; Ray's block for it has no columns.
             return images
-        batches = images.to_batches(max_chunksize=self._work.batch_size)
+        batches = [self._decoded(batch) for batch in images.to_batches(max_chunksize=self._work.batch_size)]
         # Once a block: each change of threads lets the model wait.
         answers = self._model.submit(self._encode, [[*pixel_groups(batch)] for batch in batches]).result()
         return pa.concat_tables(map(encoded_table, batches, answers))
+
+    def _decoded(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Decode the files in a batch, on the GPU or else here, while the model runs another block."""
+        if not (files := files_of(batch)):
+            return batch
+        gpu_jpegs = self._encoder.gpu_jpegs
+        on_gpu = gpu_jpegs([*files.values()]) if gpu_jpegs else [None] * len(files)
+        decoded: dict[int, Pixels | VitrineError] = {}
+        with answering(self._work.request_id):
+            for (row, file), pixels in zip(files.items(), on_gpu, strict=True):
+                try:
+                    decoded[row] = self._encoder.decode(file) if pixels is None else pixels
+                except VitrineError as error:
+                    decoded[row] = error
+        return without_files(batch, decoded)
 
     def _encode(self, batches: Sequence[Sequence[PixelGroup]]) -> list[dict[int, Vector | VitrineError]]:
         answers: list[dict[int, Vector | VitrineError]] = []
