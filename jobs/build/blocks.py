@@ -32,10 +32,10 @@ class ImageRow:
     """
 
     item: IndexItem | None
-    file: bytes | None = None
     pixels: Pixels | None = None
     vector: Vector | None = None
     error: VitrineError | None = None
+    file: bytes | None = None
 
 
 def decoded_table(began: float, rows: Sequence[ImageRow]) -> pa.Table:
