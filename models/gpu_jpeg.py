@@ -42,12 +42,12 @@ class GpuJpegs:
         """`preprocess` returns uint8 (3, height, width) on the device, or None where the CPU has to."""
         self._decode, self._preprocess, self._limits = decode, preprocess, limits
         # Beside the model, which would have to wait on a stream that both use.
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def __call__(self, files: Sequence[bytes]) -> list[Pixels | None]:
         """Return the model input of each file; None for what the CPU has to decode."""
         answers: list[Pixels | None] = []
-        with torch.inference_mode(), torch.cuda.stream(self._stream):  # type: ignore[no-untyped-call]
+        with torch.inference_mode(), torch.cuda.stream(self._stream):
             for some in self._bounded(files):
                 try:
                     decoded = [
