@@ -250,10 +250,10 @@ class TorchEncoder(Encoder):
             captions=_caption_version(config, towers),
             matching=_matching_version(config, towers),
         )
-        target = max(towers.preprocessing.size) if config.draft else None
-        super().__init__(info, config.limits, target, read_jpeg)
         if config.decode_on_gpu:
             self.gpu_jpegs = gpu_jpegs(towers.preprocessing, config.limits, placement.device)
+        target = max(towers.preprocessing.size) if config.draft else None
+        super().__init__(info, config.limits, target, read_jpeg)
         if config.compile and placement.device.type == "cuda":
             self._compile()
 

@@ -137,20 +137,6 @@ class EncodeStage:
         self._model = ThreadPoolExecutor(1, "model")
         self._encoder = self._model.submit(work.load_encoder).result()
 
-    def __call__(self, images: pa.Table) -> pa.Table:
-        """Replace pixels by vectors.
-
-        Raises:
-            Internal: the model fails in a way that is no image's fault.
-        """
-        if not len(images):
-            # Of a shard in which nothing was missing; Ray's block for it has no columns.
-            return images
-        batches = [self._decoded(batch) for batch in images.to_batches(max_chunksize=self._work.batch_size)]
-        # Once a block: each change of threads lets the model wait.
-        answers = self._model.submit(self._encode, [[*pixel_groups(batch)] for batch in batches]).result()
-        return pa.concat_tables(map(encoded_table, batches, answers))
-
     def _decoded(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Decode the files in a batch, on the GPU or else here, while the model runs another block."""
         if not (files := files_of(batch)):
@@ -165,6 +151,20 @@ class EncodeStage:
                 except VitrineError as error:
                     decoded[row] = error
         return without_files(batch, decoded)
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        """Replace pixels by vectors.
+
+        Raises:
+            Internal: the model fails in a way that is no image's fault.
+        """
+        if not len(images):
+            # Of a shard in which nothing was missing; Ray's block for it has no columns.
+            return images
+        batches = [self._decoded(batch) for batch in images.to_batches(max_chunksize=self._work.batch_size)]
+        # Once a block: each change of threads lets the model wait.
+        answers = self._model.submit(self._encode, [[*pixel_groups(batch)] for batch in batches]).result()
+        return pa.concat_tables(map(encoded_table, batches, answers))
 
     def _encode(self, batches: Sequence[Sequence[PixelGroup]]) -> list[dict[int, Vector | VitrineError]]:
         answers: list[dict[int, Vector | VitrineError]] = []
