@@ -32,6 +32,7 @@ from benchmarks.bare import median
 from benchmarks.images import shop_jpeg
 from benchmarks.reindex import catalog_config, lite_owner, milvus_uri
 from catalog.opening import open_catalog
+from core.config import BulkConfig
 from core.index_rows import IndexRows
 from core.types import EncoderInfo, IndexItem, NewImage
 from jobs.build.blocks import ImageRow, decoded_table
@@ -84,7 +85,7 @@ class WaitingEncoder(Encoder):
         return self._rows[: len(batch)]
 
 
-def figures(blocks: int = 96, images: int = 600, rounds: int = ROUNDS) -> dict[str, float]:
+def figures(blocks: int = 48, images: int = 600, rounds: int = ROUNDS) -> dict[str, float]:
     """Measure both stages, each where it has something to do; the median of the rounds."""
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as name, _cluster():
@@ -126,10 +127,10 @@ def _load(log: Path, _config: EncoderConfig) -> WaitingEncoder:
 
 
 def _feed(folder: Path, blocks: int) -> dict[str, float]:
-    """Encode blocks as the decode stage makes them; one lies in memory, and is read again and again."""
+    """Encode blocks as the decode stage makes them, of a shard; one lies in memory, and is read again and again."""
     log = folder / "forward"
     log.unlink(missing_ok=True)
-    batches = -(-BLOCK_BYTES // (BATCH * 3 * SIDE**2))
+    batches = BulkConfig().shard_images // BATCH
     block = ray.put(pa.concat_tables(_table(number) for number in range(batches)))
     vectors = encoded(
         ray.data.from_arrow_refs([block] * blocks),
@@ -199,7 +200,7 @@ def main() -> None:
     """Measure, and print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "--blocks", type=int, default=96, help="blocks of 256 images for the model; 0 for none"
+        "--blocks", type=int, default=48, help="blocks of 512 images for the model; 0 for none"
     )
     parser.add_argument("--images", type=int, default=600, help="images to decode; 0 for none")
     parser.add_argument("--rounds", type=int, default=ROUNDS)

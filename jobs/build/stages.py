@@ -41,9 +41,10 @@ from models.images import is_for_gpu, not_prepared
 
 CALLS_AT_ONCE = 2
 """Blocks that one actor has in hand: the next one begins while the last batches of the first are written."""
-BLOCK_BYTES = 32 * 2**20
-"""Bytes after which decoded images go to the model: some 250 images of 224 px. Smaller blocks cost more calls."""
-_WAITING = 6
+BLOCK_BYTES = 80 * 2**20
+"""Bytes after which decoded images go to the model: a shard of 512 images of 224 px, in one block. At the end of each
+block the model may have to wait for the next, whose call takes as long however few images it has."""
+_WAITING = 4
 """Blocks that wait for one model beside those in hand: Ray's driver may need a while to bring the next one."""
 _CPUS = 0.5
 """CPUs of a process that writes, and of one that feeds a GPU."""
