@@ -15,7 +15,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -32,8 +33,10 @@ from benchmarks.bare import median
 from benchmarks.images import shop_jpeg
 from benchmarks.reindex import catalog_config, lite_owner, milvus_uri
 from catalog.opening import open_catalog
+from core.config import BulkConfig
+from core.errors import VitrineError
 from core.index_rows import IndexRows
-from core.types import EncoderInfo, IndexItem, NewImage
+from core.types import EncoderInfo, IndexItem, NewImage, Vector
 from jobs.build.blocks import ImageRow, decoded_table
 from jobs.build.shard_indexer import ShardWork
 from jobs.build.shards import cut
@@ -42,7 +45,7 @@ from jobs.runner.cluster import start_ray
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
 from models.config import EncoderConfig
-from models.encoder import Encoder
+from models.encoder import Encoder, Pixels, unit_vectors
 from models.images import Decoded, ImageLimits, Preprocess
 from models.preprocessing import Preprocessing, read_jpeg
 
@@ -59,6 +62,8 @@ _PREPROCESSING = Preprocessing("shortest", (SIDE, SIDE), (SIDE, SIDE), "bicubic"
 class WaitingEncoder(Encoder):
     """A model that only waits; a file gets the begin and end of each forward pass, in real and processor time."""
 
+    runs_ahead = True
+
     def __init__(self, log: Path) -> None:
         super().__init__(_INFO, ImageLimits(), SIDE, read_jpeg)
         # In memory that is shared: a call of the system would count as time without work.
@@ -66,6 +71,12 @@ class WaitingEncoder(Encoder):
         self._passes = 0
         rows = np.random.default_rng(0).normal(size=(BATCH, DIMENSION))
         self._rows = rows.astype(np.float32)
+        self._device = ThreadPoolExecutor(1, "device")
+
+    def start_images(self, images: Sequence[Pixels] | Pixels) -> Callable[[], list[Vector | VitrineError]]:
+        """Have the device begin when it has done what it got before; what this returns waits for it."""
+        started = self._device.submit(self.forward, np.asarray(images))
+        return lambda: unit_vectors(started.result())
 
     def preprocess(self, image: Decoded) -> NDArray[np.uint8]:
         """Resize and crop as CLIP does."""
@@ -84,7 +95,7 @@ class WaitingEncoder(Encoder):
         return self._rows[: len(batch)]
 
 
-def figures(blocks: int = 96, images: int = 600, rounds: int = ROUNDS) -> dict[str, float]:
+def figures(blocks: int = 48, images: int = 600, rounds: int = ROUNDS) -> dict[str, float]:
     """Measure both stages, each where it has something to do; the median of the rounds."""
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="vitrine-bench-") as name, _cluster():
@@ -126,10 +137,10 @@ def _load(log: Path, _config: EncoderConfig) -> WaitingEncoder:
 
 
 def _feed(folder: Path, blocks: int) -> dict[str, float]:
-    """Encode blocks as the decode stage makes them; one lies in memory, and is read again and again."""
+    """Encode blocks as the decode stage makes them, of a shard; one lies in memory, and is read again and again."""
     log = folder / "forward"
     log.unlink(missing_ok=True)
-    batches = -(-BLOCK_BYTES // (BATCH * 3 * SIDE**2))
+    batches = BulkConfig().shard_images // BATCH
     block = ray.put(pa.concat_tables(_table(number) for number in range(batches)))
     vectors = encoded(
         ray.data.from_arrow_refs([block] * blocks),
@@ -199,7 +210,7 @@ def main() -> None:
     """Measure, and print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "--blocks", type=int, default=96, help="blocks of 256 images for the model; 0 for none"
+        "--blocks", type=int, default=48, help="blocks of 512 images for the model; 0 for none"
     )
     parser.add_argument("--images", type=int, default=600, help="images to decode; 0 for none")
     parser.add_argument("--rounds", type=int, default=ROUNDS)

@@ -93,6 +93,9 @@ class Candidate(JobArgs):
     draft: bool | None = Field(
         None, description="Whether JPEG files are decoded at a reduced size for a candidate."
     )
+    decode_on_gpu: bool | None = Field(
+        None, description="Whether a build decodes JPEG files on the GPU for a candidate."
+    )
 
     @property
     def changes(self) -> dict[str, Any]:

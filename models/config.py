@@ -162,6 +162,12 @@ class EncoderConfig(Config):
         True,
         description="Decode JPEG files at a reduced size, at least three times the model's input size.",
     )
+    decode_on_gpu: bool = Field(
+        False,
+        description="Builds decode upright baseline JPEG files on the GPU, in full size, and all others on CPUs. "
+        "Needs a GPU and the extra `gpu-jpeg`. Pixels differ a little, so this makes another version of the model. "
+        "Replicas decode on CPUs.",
+    )
     captions: CaptionConfig | None = Field(
         None,
         description="Also write captions: `{}` or settings. Only for blip2 with a captioning checkpoint such as "
@@ -195,6 +201,8 @@ class EncoderConfig(Config):
             raise ValueError("revision is for hub ids: the weights that `pretrained` names have none")
         if self.precision == "int8" and self.family not in _EIGHT_BIT:
             raise ValueError(f"int8 is for {', '.join(_EIGHT_BIT)}; {self.family} runs in fp32, bf16 or fp16")
+        if self.decode_on_gpu and self.device == "cpu":
+            raise ValueError("decode_on_gpu needs a GPU; with device cpu leave it out")
         if self.captions is not None and self.family not in _CAPTIONING:
             raise ValueError(f"captions are for family blip2; {self.family} has no language model")
         if self.int8_threshold and self.precision != "int8":

@@ -94,6 +94,8 @@ class Encoder(ABC):
     """True in a process of Ray's, which starts another in its place and repeats the calls there."""
     context_length = 0
     """Most tokens that the model reads of a text."""
+    gpu_jpegs: Callable[[Sequence[bytes]], list["Pixels | None"]] | None = None
+    """Turns JPEG files into model input on the GPU, with `decode_on_gpu`; None for what the CPU has to decode."""
 
     def __init__(
         self,

@@ -57,6 +57,11 @@ DRAFT_MARGIN = 3
 """A draft keeps at least this multiple of the target. With 2, some vectors moved to a cosine of 0.998; 3 keeps
 0.999 in all but the rarest cases and costs no more on 12 megapixels."""
 
+_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""Kinds of a JPEG's section that begins a frame; those that are left out are tables."""
+_BASELINE, _JPEG_SCAN, _ADOBE, _FILL = 0xC0, 0xDA, 0xEE, 0xFF
+_YCBCR = b"\x01"
+
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
@@ -173,6 +178,41 @@ def decoding(
             decoded.image.close()
 
 
+def is_for_gpu(data: bytes, limits: ImageLimits) -> bool:
+    """Say by its header whether a file is within the limits, and such that a GPU shows what a CPU does.
+
+    That is a whole baseline JPEG in YCbCr, upright and in sRGB.
+    """
+    if not baseline_pixels(data):
+        return False
+    try:
+        with _open(data, limits) as image:
+            return _is_plain(image) and with_end(data) is data
+    except VitrineError:
+        return False
+
+
+def baseline_pixels(data: bytes) -> int:
+    """Return the pixels of a baseline JPEG of three components in YCbCr and one scan; 0 for any other file."""
+    at, pixels = 2, 0
+    while at + 4 <= len(data) and data[at] == _FILL:
+        kind, body = data[at + 1], data[at + 4 : at + 24]
+        if kind == _FILL:
+            at += 1
+            continue
+        if kind == _JPEG_SCAN:
+            return pixels if body[:1] == b"\x03" else 0
+        if kind == _ADOBE and body.startswith(b"Adobe") and body[11:12] != _YCBCR:
+            return 0
+        if kind in _JPEG_FRAMES:
+            # Bits, height, width and number of components, then the name, sampling and table of each.
+            if kind != _BASELINE or len(body) < 15 or body[5] != 3 or body[6:15:3] != b"\1\2\3":
+                return 0
+            pixels = int.from_bytes(body[1:3]) * int.from_bytes(body[3:5])
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return 0
+
+
 def decode_image(
     image: ImageInput,
     *,
@@ -195,7 +235,7 @@ def _read_plain(
     data: bytes, image: ImageFile.ImageFile, target: int | None, read_jpeg: ReadJpeg
 ) -> NDArray[np.uint8] | None:
     """Read a JPEG that needs no reduction, rotation or conversion of colors; None for any other file."""
-    if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) in _UPRIGHT or not is_srgb(image):
+    if not _is_plain(image):
         return None
     if target is not None and _reduction(image, DRAFT_MARGIN * target, None) > 1:
         return None
@@ -204,6 +244,11 @@ def _read_plain(
     except Exception:  # Pillow decides what is damaged, and says so
         return None
     return pixels if pixels.shape == (image.height, image.width, 3) else None
+
+
+def _is_plain(image: ImageFile.ImageFile) -> bool:
+    is_rgb = image.format == "JPEG" and image.mode == "RGB"
+    return is_rgb and _orientation(image) not in _UPRIGHT and is_srgb(image)
 
 
 def _decode(image: ImageFile.ImageFile, target: int | None, box: Box | None) -> Decoded:

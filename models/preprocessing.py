@@ -98,6 +98,18 @@ class Preprocessing:
         pixels = image.image if image.pixels is None else image.pixels
         return self.apply(pixels, (image.height, image.width))
 
+    def apply_on_device(self, pixels: Tensor) -> Tensor | None:
+        """Resize and crop RGB pixels, uint8 (3, height, width), where they lie; None for a panorama.
+
+        On a GPU torch resizes no uint8 and rounds once, at the end: levels differ by one from those of `apply`.
+        """
+        span = (pixels.shape[1], pixels.shape[2])
+        height, width = self._resized(*span)
+        if max(height / self.crop[0], width / self.crop[1]) > _LARGEST_WASTE:
+            return None
+        resized = self._resize(pixels.float(), span, (height, width))
+        return self._center(resized.round_().clamp_(0, 255).to(torch.uint8))
+
     def normalize(self, batch: Tensor, dtype: torch.dtype) -> Tensor:
         """Turn uint8 (n, 3, h, w) into the model's values of the same shape, in float32, then `dtype`."""
         mean, std = _on_device(self.mean, batch.device), _on_device(self.std, batch.device)
@@ -140,7 +152,11 @@ class Preprocessing:
         cut = pixels[:, max(top, 0) : max(top, 0) + self.crop[0], max(left, 0) : max(left, 0) + self.crop[1]]
         if cut.shape[-2:] == self.crop:
             return cut
-        page = torch.tensor(self.fill, dtype=torch.uint8).view(3, 1, 1).repeat(1, *self.crop)
+        page = (
+            torch.tensor(self.fill, dtype=torch.uint8, device=pixels.device)
+            .view(3, 1, 1)
+            .repeat(1, *self.crop)
+        )
         down, right = max(-top, 0), max(-left, 0)
         page[:, down : down + cut.shape[1], right : right + cut.shape[2]] = cut
         return page

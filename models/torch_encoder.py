@@ -18,6 +18,7 @@ from models.colors import COLORS
 from models.config import EncoderConfig
 from models.device import Batch, DeviceBatches, Placement, Transfers, is_fatal
 from models.encoder import SAMPLE_TEXT, Encoder, Pixels, fingerprint, unit_vectors
+from models.gpu_jpeg import GPU_JPEG, gpu_jpegs
 from models.images import DRAFT_MARGIN, Decoded, Preprocess
 from models.matching import Features
 from models.preprocessing import Preprocessing, read_jpeg
@@ -128,6 +129,8 @@ class TorchEncoder(Encoder):
             captions=_caption_version(config, towers),
             matching=_matching_version(config, towers),
         )
+        if config.decode_on_gpu:
+            self.gpu_jpegs = gpu_jpegs(towers.preprocessing, config.limits, placement.device)
         target = max(towers.preprocessing.size) if config.draft else None
         super().__init__(info, config.limits, target, read_jpeg)
         if compiles(config, placement):
@@ -328,6 +331,7 @@ def _matching_version(config: EncoderConfig, towers: Towers) -> str | None:
 
 def _facts(config: EncoderConfig, towers: Towers) -> dict[str, object]:
     return {
+        **({"jpeg": GPU_JPEG} if config.decode_on_gpu else {}),
         "family": config.family,
         "architecture": towers.architecture,
         "revision": config.revision,

@@ -5,7 +5,7 @@ memory as they are, without a copy.
 """
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
@@ -26,12 +26,16 @@ _CHANNELS = 3
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """An image with its pixels, its vector or its error; without `item`, images that have to wait."""
+    """An image with its file, its pixels, its vector or its error; without `item`, images that have to wait.
+
+    A file is one that the model's process decodes on its GPU.
+    """
 
     item: IndexItem | None
     pixels: Pixels | None = None
     vector: Vector | None = None
     error: VitrineError | None = None
+    file: bytes | None = None
 
 
 def decoded_table(began: float, rows: Sequence[ImageRow]) -> pa.Table:
@@ -43,9 +47,39 @@ def decoded_table(began: float, rows: Sequence[ImageRow]) -> pa.Table:
             "item": _pickled([row.item for row in rows]),
             "error": _pickled([row.error for row in rows]),
             "vector": _packed([row.vector for row in rows]),
+            "file": pa.array([row.file or _NOTHING for row in rows], pa.large_binary()),
             "height": pa.array([height for height, _ in sizes], pa.int32()),
             "width": pa.array([width for _, width in sizes], pa.int32()),
             "pixels": _packed([row.pixels for row in rows]),
+        }
+    )
+
+
+def files_of(batch: pa.RecordBatch) -> dict[int, bytes]:
+    """Return the files that are to be decoded, by the number of their row."""
+    bounds, _ = _unpacked(batch["file"])
+    return {row: batch["file"][row].as_py() for row in np.flatnonzero(np.diff(bounds)).tolist()}
+
+
+def without_files(batch: pa.RecordBatch, decoded: Mapping[int, Pixels | VitrineError]) -> pa.RecordBatch:
+    """Write the rows of a batch with pixels or errors in place of files, by the number of the row."""
+    bounds, data = _unpacked(batch["pixels"])
+    heights, widths, errors = (batch[name].to_pylist() for name in ("height", "width", "error"))
+    pixels: list[Pixels | None] = [data[first:end] for first, end in pairwise(bounds)]
+    for row, answer in decoded.items():
+        if isinstance(answer, VitrineError):
+            errors[row] = pickle.dumps(answer)
+        else:
+            pixels[row], (heights[row], widths[row]) = answer, answer.shape[1:]
+    kept = {name: batch[name] for name in ("began", "item", "vector")}
+    return pa.record_batch(
+        {
+            **kept,
+            "error": pa.array(errors, pa.binary()),
+            "file": pa.array([_NOTHING] * len(errors), pa.large_binary()),
+            "height": pa.array(heights, pa.int32()),
+            "width": pa.array(widths, pa.int32()),
+            "pixels": _packed(pixels),
         }
     )
 

@@ -22,18 +22,29 @@ from core.index_rows import Failure, IndexRows
 from core.indexing import IndexState
 from core.telemetry import answering
 from core.types import IndexItem, Vector, VectorRow
-from jobs.build.blocks import ImageRow, PixelGroup, decoded_table, encoded_rows, encoded_table, pixel_groups
+from jobs.build.blocks import (
+    ImageRow,
+    PixelGroup,
+    decoded_table,
+    encoded_rows,
+    encoded_table,
+    files_of,
+    pixel_groups,
+    without_files,
+)
 from jobs.build.file_import import StagedRows
 from jobs.build.shard_indexer import READ_BATCHES, Decode, ShardWork
 from jobs.build.shards import ShardDone
 from milvus.store import MilvusStore
-from models.images import not_prepared
+from models.encoder import Pixels
+from models.images import is_for_gpu, not_prepared
 
 CALLS_AT_ONCE = 2
 """Blocks that one actor has in hand: the next one begins while the last batches of the first are written."""
-BLOCK_BYTES = 32 * 2**20
-"""Bytes after which decoded images go to the model: some 250 images of 224 px. Smaller blocks cost more calls."""
-_WAITING = 6
+BLOCK_BYTES = 80 * 2**20
+"""Bytes after which decoded images go to the model: a shard of 512 images of 224 px, in one block. At the end of each
+block the model may have to wait for the next, whose call takes as long however few images it has."""
+_WAITING = 4
 """Blocks that wait for one model beside those in hand: Ray's driver may need a while to bring the next one."""
 _CPUS = 0.5
 """CPUs of a process that writes, and of one that feeds a GPU."""
@@ -105,6 +116,9 @@ class DecodeStage:
         data = read.result()
         if isinstance(data, VitrineError):
             return ImageRow(item, error=data)
+        encoder = self._work.encoder
+        if encoder.decode_on_gpu and is_for_gpu(data, encoder.limits):
+            return ImageRow(item, file=data)
         with answering(self._work.request_id):
             try:
                 return ImageRow(item, pixels=self._decoder(data))
@@ -126,6 +140,21 @@ class EncodeStage:
         self._model = ThreadPoolExecutor(1, "model")
         self._encoder = self._model.submit(work.load_encoder).result()
 
+    def _decoded(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Decode the files in a batch, on the GPU or else here, while the model runs another block."""
+        if not (files := files_of(batch)):
+            return batch
+        gpu_jpegs = self._encoder.gpu_jpegs
+        on_gpu = gpu_jpegs([*files.values()]) if gpu_jpegs else [None] * len(files)
+        decoded: dict[int, Pixels | VitrineError] = {}
+        with answering(self._work.request_id):
+            for (row, file), pixels in zip(files.items(), on_gpu, strict=True):
+                try:
+                    decoded[row] = self._encoder.decode(file) if pixels is None else pixels
+                except VitrineError as error:
+                    decoded[row] = error
+        return without_files(batch, decoded)
+
     def __call__(self, images: pa.Table) -> pa.Table:
         """Replace pixels by vectors.
 
@@ -135,7 +164,7 @@ class EncodeStage:
         if not len(images):
             # Of a shard in which nothing was missing; Ray's block for it has no columns.
             return images
-        batches = images.to_batches(max_chunksize=self._work.batch_size)
+        batches = [self._decoded(batch) for batch in images.to_batches(max_chunksize=self._work.batch_size)]
         # Once a block: each change of threads lets the model wait.
         groups = [[*pixel_groups(batch)] for batch in batches]
         answers, read_last = self._model.submit(self._encode, groups).result()

@@ -94,7 +94,9 @@ class EncoderSettings:
         # Without a GPU the model takes all the CPUs that decoding leaves, so nothing is won by another process.
         if not asked["num_gpus"]:
             return 0
-        return max(0, int((asked["num_cpus"] - 1) / bulk.cpus_per_decode_actor)) * bulk.max_actors
+        # What is decoded on the GPU is read by another process than the model's.
+        least = int(self.config.decode_on_gpu)
+        return max(least, int((asked["num_cpus"] - 1) / bulk.cpus_per_decode_actor)) * bulk.max_actors
 
     def decode_threads(self, bulk: BulkConfig) -> int:
         """Return how many threads decode in an actor that also holds the model."""

@@ -37,6 +37,9 @@ class CandidateJob(JobOptions):
     ] = None
     pooling: Annotated[str | None, candidate_option(help="Pooling of its tokens.")] = None
     draft: Annotated[bool | None, candidate_option(help="Decode JPEG files at a reduced size.")] = None
+    decode_on_gpu: Annotated[
+        bool | None, candidate_option(help="Decode JPEG files on the GPU in builds.")
+    ] = None
 
     @property
     def changes(self) -> dict[str, Any]:

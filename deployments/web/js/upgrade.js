@@ -19,6 +19,7 @@ const CANDIDATE = [
   ["int8_threshold", "Threshold of int8", []],
   ["pooling", "Pooling", ["cls", "mean", "cls+mean"]],
   ["draft", "Decode JPEG at a reduced size", ["true", "false"]],
+  ["decode_on_gpu", "Decode JPEG on the GPU", ["true", "false"]],
 ];
 
 /**
@@ -27,8 +28,14 @@ const CANDIDATE = [
  */
 const PARSE = {
   int8_threshold: (text) => (Number.isFinite(Number(text)) ? Number(text) : text),
-  draft: (text) => (["true", "false"].includes(text) ? text === "true" : text),
+  draft: trueOrFalse,
+  decode_on_gpu: trueOrFalse,
 };
+
+/** @param {string} text @returns {string | boolean} */
+function trueOrFalse(text) {
+  return ["true", "false"].includes(text) ? text === "true" : text;
+}
 
 /** @type {Step[]} */
 const STEPS = [

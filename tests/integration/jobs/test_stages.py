@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+from PIL import Image
 
 from catalog.opening import Catalog, open_catalog
 from catalog.products import PutProduct
 from core.config import FileImportConfig
 from core.errors import ConfigError, Internal, InvalidInput, VitrineError
-from core.types import Vector
+from core.types import NewImage, Vector
 from jobs.build.shard_indexer import ShardIndexer, ShardWork
 from jobs.build.stages import DecodeStage, EncodeStage, WriteStage
 from milvus.bulk_import import read_rows
@@ -26,7 +27,7 @@ from models.config import EncoderConfig
 from models.encoder import Encoder, Pixels, load_encoder
 from models.images import Decoded
 from tests.support.catalog_fixtures import sqlite_in
-from tests.support.image_files import image
+from tests.support.image_files import file, image
 
 ALL = {"first": "", "beyond": "g"}
 
@@ -151,8 +152,8 @@ def test_images_that_cannot_be_read_fail_alone_and_go_into_quarantine(shop: Shop
     shop.put(10)
     broken, missing = (shop.catalog.products.get(f"p{number}").images[0] for number in (3, 7))
     for sha256, content in ((broken.sha256, b"no image"), (missing.sha256, None)):
-        (file,) = (shop.folder / "blobs").rglob(sha256)
-        file.unlink() if content is None else file.write_bytes(content)
+        (stored,) = (shop.folder / "blobs").rglob(sha256)
+        stored.unlink() if content is None else stored.write_bytes(content)
     assert shop.build() == {"indexed": 8, "failed": 2, "pending": 0}
     reasons = " ".join(str(each) for each in shop.catalog.quarantine.page(shop.collection, 10))
     assert "the bytes are not an image" in reasons
@@ -225,13 +226,61 @@ def test_vectors_that_another_collection_holds_are_not_decoded_again(shop: Shop)
     info = replace(shop.work.info, index_schema=declaring.index_schema)
     other = replace(shop, work=replace(shop.work, milvus=declaring, info=info, load=load_blind))
     # No file is left to decode.
-    for file in (shop.folder / "blobs").rglob("*"):
-        if file.is_file():
-            file.unlink()
+    for stored in (shop.folder / "blobs").rglob("*"):
+        if stored.is_file():
+            stored.unlink()
     assert other.build() == {"indexed": 6, "failed": 0, "pending": 0}
     for key, vector in other.vectors().items():
         np.testing.assert_array_equal(vector, before[key])
     shop.store.drop_collection(info.collection)
+
+
+@dataclass
+class HalfGpu:
+    """Takes every second file; what it makes of one is dark."""
+
+    files: list[bytes]
+
+    def __call__(self, files: Sequence[bytes]) -> list[Pixels | None]:
+        self.files += files
+        return [None if n % 2 else np.zeros((3, 16, 16), np.uint8) for n in range(len(files))]
+
+
+def test_jpegs_are_decoded_beside_the_model_on_its_gpu_and_all_else_by_cpus(shop: Shop) -> None:
+    gpu, white = HalfGpu([]), Image.new("RGB", (40, 30), "white")
+    # The bytes after its end make each another file.
+    jpegs = [file(white, "JPEG") + b" %d" % n for n in range(4)]
+    others = [file(white, "JPEG", progressive=True), file(white)]
+    kinds = [*["image/jpeg"] * 5, "image/png"]
+    puts = [
+        PutProduct(f"p{n}", "", "", {}, [NewImage(data, kind, 40, 30)])
+        for n, (data, kind) in enumerate(zip([*jpegs, *others], kinds, strict=True))
+    ]
+    shop.catalog.products.write(puts)
+
+    def load(config: EncoderConfig) -> Encoder:
+        encoder = load_encoder(config)
+        encoder.gpu_jpegs = gpu
+        return encoder
+
+    config = shop.work.encoder.model_copy(update={"decode_on_gpu": True})
+    shop.work = replace(shop.work, encoder=config, load=load, batch_size=8)
+    assert shop.build() == {"indexed": 6, "failed": 0, "pending": 0}
+    assert sorted(gpu.files) == sorted(jpegs)
+    dark = [vector for vector in shop.vectors().values() if vector[0] == 1]
+    assert len(dark) == 2
+
+
+def test_without_a_gpu_that_takes_files_the_model_s_process_decodes_and_a_broken_one_fails_alone(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.build.stages.is_for_gpu", lambda *_: True)
+    shop.put(3)
+    (broken,) = (shop.folder / "blobs").rglob(shop.catalog.products.get("p1").images[0].sha256)
+    broken.write_bytes(b"no image")
+    config = shop.work.encoder.model_copy(update={"decode_on_gpu": True})
+    shop.work = replace(shop.work, encoder=config)
+    assert shop.build() == {"indexed": 2, "failed": 1, "pending": 0}
 
 
 def test_an_image_that_is_deleted_between_two_stages_is_in_no_count_and_in_no_collection(shop: Shop) -> None:
@@ -258,8 +307,8 @@ def test_rows_for_an_import_by_files_are_in_a_file_and_in_no_ledger_yet(shop: Sh
     shop.work = replace(shop.work, files=files)
     assert shop.build() == {"indexed": 7, "failed": 0, "pending": 0}
     (written,) = (shop.folder / "import").rglob("*.parquet")
-    with written.open("rb") as file:
-        assert sum(len(rows) for rows in read_rows(file)) == 7
+    with written.open("rb") as stream:
+        assert sum(len(rows) for rows in read_rows(stream)) == 7
     assert shop.catalog.ledger.counts(shop.collection).missing == 7
 
 

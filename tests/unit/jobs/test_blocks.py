@@ -8,7 +8,15 @@ import pytest
 
 from core.errors import Internal, InvalidImage, Unavailable
 from core.types import IndexItem
-from jobs.build.blocks import ImageRow, decoded_table, encoded_rows, encoded_table, pixel_groups
+from jobs.build.blocks import (
+    ImageRow,
+    decoded_table,
+    encoded_rows,
+    encoded_table,
+    files_of,
+    pixel_groups,
+    without_files,
+)
 from models.encoder import Pixels
 
 
@@ -104,6 +112,29 @@ def test_the_model_s_error_takes_the_place_of_a_vector() -> None:
     assert first.vector is None
     assert (second.error, second.vector is None) == (None, False)
     assert table["began"].to_pylist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("cut", [4, 2, 1])
+def test_files_give_way_to_pixels_and_errors_and_all_else_stays(cut: int) -> None:
+    rows = [
+        ImageRow(item(0), file=b"first"),
+        ImageRow(item(1), pixels=pixels(1)),
+        ImageRow(item(2), file=b"second"),
+        ImageRow(item(3), vector=np.array([5, 6], np.float32)),
+    ]
+    found: list[ImageRow] = []
+    for batch in decoded_table(7.0, rows).to_batches(max_chunksize=cut):
+        decoded: dict[int, Any] = {
+            row: pixels(9, 8, 3) if file == b"first" else InvalidImage("cut off")
+            for row, file in files_of(batch).items()
+        }
+        plain = without_files(batch, decoded)
+        assert files_of(plain) == {}
+        found += read(answered(pa.Table.from_batches([plain])))
+    assert [row.item for row in found] == [item(n) for n in range(4)]
+    vectors = [None if row.vector is None else row.vector.tolist() for row in found]
+    assert vectors == [[9, 8], [1, 4], None, [5, 6]]
+    assert [str(row.error) for row in found] == ["None", "None", "cut off", "None"]
 
 
 def test_a_block_without_images_is_read_as_one() -> None:

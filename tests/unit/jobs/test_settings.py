@@ -90,6 +90,14 @@ def test_a_model_with_a_gpu_has_processes_that_decode_on_the_cpus_that_it_leaves
     assert encoder.decode_actors(BulkConfig(**bulk)) == actors
 
 
+def test_what_is_decoded_on_a_gpu_is_read_by_a_process_of_its_own_also_where_no_cpu_is_left() -> None:
+    config = EncoderConfig(name="fake", family="fake", decode_on_gpu=True)
+    encoder = EncoderSettings(config, num_cpus=1, num_gpus=1)
+    assert encoder.decode_actors(BulkConfig(max_actors=2)) == 2
+    assert replace(encoder, num_cpus=4).decode_actors(BulkConfig()) == 3
+    assert encoder.decode_actors(BulkConfig(decode_actors=0)) == 0
+
+
 @pytest.mark.parametrize(("cpus", "threads"), [(None, 4), (0, 1), (0.5, 1), (2, 2), (16, 16)])
 def test_the_cpus_of_an_actor_that_holds_the_model_decode(cpus: float | None, threads: int) -> None:
     settings = replace(

@@ -5,35 +5,12 @@ from functools import cache
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
 
 from models.config import EncoderConfig
 from models.encoder import Encoder, load_encoder
 from models.images import ImageLimits, decoding
 from tests.support.checkpoints import DEMO
-from tests.support.image_files import decode_image, file, rotated_jpeg
-
-
-def photograph(width: int, height: int, seed: int) -> Image.Image:
-    """Noise whose amplitude falls with one over the spatial frequency (Field 1987), and hard edges.
-
-    Color varies a third as much as brightness, as it does outdoors.
-    """
-    random = np.random.default_rng(seed)
-    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
-    frequency = np.maximum(np.hypot(rows, columns), 1 / max(width, height))
-    planes = []
-    for _ in range(4):
-        spectrum = np.fft.rfft2(random.standard_normal((height, width))) / frequency
-        plane = np.fft.irfft2(spectrum, (height, width))
-        planes.append((plane - plane.mean()) / plane.std())
-    pixels: NDArray[np.float64] = 128 + 45 * planes[0][..., None] + 15 * np.stack(planes[1:], axis=-1)
-    for _ in range(6):
-        x, y = int(random.integers(width * 3 // 4)), int(random.integers(height * 3 // 4))
-        pixels[y : y + height // 4, x : x + width // 4] += random.integers(-90, 90, 3)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
+from tests.support.image_files import decode_image, file, photograph, rotated_jpeg
 
 SIZES = [(800, 600), (1201, 901), (900, 1600), (2000, 1500), (1153, 771), (569, 384), (571, 385)]
 """The last ones are reduced to three times the model's side and no more, and end within a pixel."""

@@ -26,7 +26,7 @@ BROUGHT = {
 """Packages that are imported and belong to another one, which says which version fits."""
 INSTALLS = {
     "client": (("vitrine",), ()),
-    "server": (tuple(sorted(SERVICE)), ("server",)),
+    "server": (tuple(sorted(SERVICE)), ("server", "gpu-jpeg")),
     "test": (("tests", "benchmarks", "k8s"), ("server", "test")),
 }
 
@@ -92,7 +92,7 @@ def test_every_direct_requirement_is_pinned_within_its_bounds(extra: str) -> Non
         assert requirement.specifier.contains(pinned[name]), f"{requirement}, but {pinned[name]} is pinned"
 
 
-@pytest.mark.parametrize("extra", ["", "server", "s3", "gcs", "azure"])
+@pytest.mark.parametrize("extra", ["", "server", "s3", "gcs", "azure", "gpu-jpeg"])
 def test_every_requirement_of_users_has_a_lower_bound(extra: str) -> None:
     own = [Requirement(line) for line in (EXTRAS[extra] if extra else PROJECT["dependencies"])]
     assert [str(each) for each in own if not any(part.operator == ">=" for part in each.specifier)] == []
