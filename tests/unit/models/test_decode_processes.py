@@ -220,8 +220,10 @@ def test_the_end_of_the_owner_ends_busy_workers_too(tmp_path: Path, ending: sign
         assert owner.stdout is not None
         assert owner.stdout.readline() == "started\n"
         wait_until(begun.exists, PATIENCE_S)
-        family = psutil.Process(owner.pid).children(recursive=True)
-        assert len(family) == 3
+        started = psutil.Process(owner.pid)
+        # The fork server and two workers, of which the other may not have been forked yet.
+        wait_until(lambda: len(started.children(recursive=True)) == 3, PATIENCE_S)
+        family = started.children(recursive=True)
         owner.send_signal(ending)
         owner.wait(PATIENCE_S)
     _, alive = psutil.wait_procs(family, PATIENCE_S)
