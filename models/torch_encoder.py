@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -250,15 +251,18 @@ class TorchEncoder(Encoder):
     ) -> Callable[[], list[Vector | VitrineError]]:
         if not self.runs_ahead or not len(inputs):
             return at_once(inputs)
-        try:
+        rows: Callable[[], NDArray[np.float32]] | None = None
+        with suppress(Exception):
             rows = start()
-        except Exception:  # raised again there, or found to be the fault of one input
+        if rows is None:
+            # What failed is raised again there, or found to be the fault of one input. Outside of a handler: the
+            # error's traceback holds the memory of the failed pass.
             return at_once(inputs)
-        count = len(inputs)
+        begun, count = rows, len(inputs)
 
         def answers() -> list[Vector | VitrineError]:
             try:
-                return unit_vectors(rows())
+                return unit_vectors(begun())
             except Exception as error:
                 return [expected(error, f"encoding with {self.info.name}")] * count
 
