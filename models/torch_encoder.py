@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.errors import ConfigError, VitrineError, expected
+from core.errors import ConfigError, ModelUnavailable, VitrineError, expected
 from core.types import EncoderInfo, Vector
 from models.colors import COLORS
 from models.config import EncoderConfig
@@ -263,6 +263,10 @@ class TorchEncoder(Encoder):
         def answers() -> list[Vector | VitrineError]:
             try:
                 return unit_vectors(begun())
+            except (MemoryError, RuntimeError) as error:
+                # The fault of no input, none of which a build may give up for it.
+                lack = ModelUnavailable(f"the answers of {self.info.name} could not be read: {error}")
+                return [lack] * count
             except Exception as error:
                 return [expected(error, f"encoding with {self.info.name}")] * count
 

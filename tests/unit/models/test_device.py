@@ -176,6 +176,9 @@ def test_a_kernel_that_failed_is_found_where_its_batch_is_read(
     assert len(lost) == 2
     assert all(isinstance(each, ModelUnavailable) for each in lost)
     assert isinstance(second()[0], np.ndarray)
+    for lack in (MemoryError(), torch.AcceleratorError("CUDA error: out of memory")):
+        log_of(ahead).results[1].error = lack
+        assert isinstance(second()[0], ModelUnavailable)
     log_of(ahead).results[1].error = ValueError("a bug of ours")
     assert isinstance(second()[0], Internal)
     monkeypatch.setattr(os, "_exit", lambda _: pytest.fail("ended", pytrace=False))
