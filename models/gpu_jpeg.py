@@ -4,6 +4,7 @@ An encoder with `decode_on_gpu` has this beside the decoding on the CPU, which r
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from core.errors import ConfigError
+from models.device import is_fatal
 from models.encoder import Pixels
 from models.images import ImageLimits, baseline_pixels
 from models.preprocessing import Preprocessing
@@ -43,6 +45,8 @@ class GpuJpegs:
         self._decode, self._preprocess, self._limits = decode, preprocess, limits
         # Beside the model, which would have to wait on a stream that both use.
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        # The device holds the pixels of one list, whatever the number of threads.
+        self._one_at_a_time = threading.Lock()
 
     def __call__(self, files: Sequence[bytes]) -> list[Pixels | None]:
         """Return the model input of each file; None for what the CPU has to decode."""
@@ -50,15 +54,17 @@ class GpuJpegs:
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             for some in self._bounded(files):
                 try:
-                    decoded = [
-                        None if each is None else self._preprocess(each) for each in self._decode(some)
-                    ]
-                    answers += [None if each is None else each.cpu().numpy() for each in decoded]
+                    with self._one_at_a_time:
+                        answers += self._answer(some)
                 except RuntimeError as error:
                     # Memory was short. Or the device has failed, which the model finds out in its next pass.
                     _log.warning("%d JPEG files could not be decoded on the GPU: %s", len(some), error)
                     answers += [None] * len(some)
         return answers
+
+    def _answer(self, files: Sequence[bytes]) -> list[Pixels | None]:
+        decoded = [None if each is None else self._preprocess(each) for each in self._decode(files)]
+        return [None if each is None else each.cpu().numpy() for each in decoded]
 
     def _bounded(self, files: Sequence[bytes]) -> Iterator[list[bytes]]:
         """Split files so that the pixels of each list, which the device holds at once, are bounded as on a CPU."""
@@ -102,6 +108,8 @@ def torchcodec_on(device: torch.device) -> GpuJpegDecoder:
         try:
             return list(decode_jpeg(list(files), mode="RGB", device=device))
         except RuntimeError as error:
+            if is_fatal(error):
+                raise
             if len(files) == 1:
                 _log.warning("torchcodec refuses a JPEG file, which the CPU decodes: %s", error)
                 return [None]

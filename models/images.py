@@ -205,8 +205,9 @@ def baseline_pixels(data: bytes) -> int:
         if kind == _ADOBE and body.startswith(b"Adobe") and body[11:12] != _YCBCR:
             return 0
         if kind in _JPEG_FRAMES:
-            # Bits, height, width and number of components, then the name, sampling and table of each.
-            if kind != _BASELINE or len(body) < 15 or body[5] != 3 or body[6:15:3] != b"\1\2\3":
+            # Bits, height, width and number of components, then the name, sampling and table of each. Decoders
+            # differ in which of two frames counts, and limits would be checked on the other.
+            if pixels or kind != _BASELINE or len(body) < 15 or body[5] != 3 or body[6:15:3] != b"\1\2\3":
                 return 0
             pixels = int.from_bytes(body[1:3]) * int.from_bytes(body[3:5])
         at += 2 + int.from_bytes(data[at + 2 : at + 4])

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.errors import ConfigError, VitrineError, expected
+from core.errors import ConfigError, ModelUnavailable, VitrineError, expected
 from core.types import EncoderInfo, Vector
 from models.colors import COLORS
 from models.config import EncoderConfig
@@ -250,15 +251,22 @@ class TorchEncoder(Encoder):
     ) -> Callable[[], list[Vector | VitrineError]]:
         if not self.runs_ahead or not len(inputs):
             return at_once(inputs)
-        try:
+        rows: Callable[[], NDArray[np.float32]] | None = None
+        with suppress(Exception):
             rows = start()
-        except Exception:  # raised again there, or found to be the fault of one input
+        if rows is None:
+            # What failed is raised again there, or found to be the fault of one input. Outside of a handler: the
+            # error's traceback holds the memory of the failed pass.
             return at_once(inputs)
-        count = len(inputs)
+        begun, count = rows, len(inputs)
 
         def answers() -> list[Vector | VitrineError]:
             try:
-                return unit_vectors(rows())
+                return unit_vectors(begun())
+            except (MemoryError, RuntimeError) as error:
+                # The fault of no input, none of which a build may give up for it.
+                lack = ModelUnavailable(f"the answers of {self.info.name} could not be read: {error}")
+                return [lack] * count
             except Exception as error:
                 return [expected(error, f"encoding with {self.info.name}")] * count
 

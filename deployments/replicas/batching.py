@@ -242,7 +242,9 @@ class Batches(Generic[Input, Output]):
         outcomes: Any
         try:
             if is_behind and self._gather is not None:
-                items = await loop.run_in_executor(self._gatherer, self._gather, items)
+                # Where there is no memory for all of it, `run` may split the batch.
+                with suppress(Exception):
+                    items = await loop.run_in_executor(self._gatherer, self._gather, items)
             outcomes = await loop.run_in_executor(self._thread, run, items)
             if self._reader is not None:
                 outcomes = await loop.run_in_executor(self._reader, outcomes)

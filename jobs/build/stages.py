@@ -7,7 +7,7 @@ process does. Rows are images, so memory is bounded by Ray Data: a stage pauses 
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -76,8 +76,7 @@ class DecodeStage:
         for shard in shards.to_pylist():
             began = time.time()
             try:
-                # As many as the model takes, also where large files are read few at a time.
-                for rows in batched(self._rows_of(shard["first"], shard["beyond"]), self._work.batch_size):
+                for rows in _together(self._rows_of(shard["first"], shard["beyond"]), self._work.batch_size):
                     yield decoded_table(began, rows)
             except (Unavailable, NotFound) as error:
                 # The rest of the shard is left to the next pass.
@@ -124,6 +123,23 @@ class DecodeStage:
                 return ImageRow(item, pixels=self._decoder(data))
             except Exception as error:
                 return ImageRow(item, error=not_prepared(error, self._work.encoder.name))
+
+
+def _together(rows: Iterable[ImageRow], size: int) -> Iterator[list[ImageRow]]:
+    """Split rows into as many as the model takes, also where large files are read few at a time.
+
+    With files that its GPU decodes there are fewer, for these may be a hundred times as large as pixels.
+    """
+    some: list[ImageRow] = []
+    held = 0
+    for row in rows:
+        some.append(row)
+        held += len(row.file or b"")
+        if len(some) == size or held >= BLOCK_BYTES:
+            yield some
+            some, held = [], 0
+    if some:
+        yield some
 
 
 class EncodeStage:

@@ -18,13 +18,15 @@ from core.types import EncoderInfo, Vector, is_unit
 from jobs.runner.cluster import own_errors
 from jobs.runner.settings import EncoderSettings, Settings
 from milvus.store import MilvusStore
+from models.config import EncoderConfig
 from models.encoder import load_encoder
 from models.local_encoder import LocalEncoder
 
 _MIN_COSINE, _MIN_COSINE_ROUNDED = 0.9999, 0.99
-"""Least cosine of a stored vector with its new encoding, by fp32 weights and by rounded ones.
+"""Least cosine of a stored vector with its new encoding: by fp32 weights, and by rounded ones or other decoders.
 
-Batches and processors differ in the last digits.
+Batches and processors differ in the last digits. The pixels of a GPU, which builds of some versions decode on, differ
+by more from those that are compared here.
 """
 _BATCH = 32
 
@@ -46,8 +48,9 @@ async def compare_vectors(
     catalog: Catalog,
     store: VectorStore,
     files: Sequence[KeyedFile],
+    least: float,
 ) -> Compared:
-    """Encode images and compare the vectors with those in Milvus.
+    """Encode images and compare the vectors with those in Milvus; below the cosine `least` one has changed.
 
     Images that change meanwhile, cannot be encoded, or have a missing or damaged file are skipped.
     """
@@ -63,17 +66,22 @@ async def compare_vectors(
         for key, vector in zip(keys, fresh.vectors, strict=True):
             if not isinstance(vector, VitrineError):
                 compared.vectors += 1
-                if not is_same(stored[key], vector, info.precision):
+                if not is_same(stored[key], vector, least):
                     compared.changed.append(key)
     return compared
 
 
-def is_same(stored: Vector, fresh: Vector, precision: str) -> bool:
-    """Return whether a stored float32 vector equals the new unit vector (dimension,) within tolerance."""
+def least_cosine(config: EncoderConfig) -> float:
+    """Return the least cosine of two encodings of an image by the same version."""
+    is_exact = config.precision == "fp32" and not config.decode_on_gpu
+    return _MIN_COSINE if is_exact else _MIN_COSINE_ROUNDED
+
+
+def is_same(stored: Vector, fresh: Vector, least: float) -> bool:
+    """Return whether a stored float32 vector and the new unit vector (dimension,) have at least such a cosine."""
     if stored.shape != fresh.shape or not is_unit(stored):
         return False
     kept = stored.astype(np.float64)
-    least = _MIN_COSINE if precision == "fp32" else _MIN_COSINE_ROUNDED
     return float(kept @ fresh.astype(np.float64)) / float(np.linalg.norm(kept)) >= least
 
 
@@ -103,7 +111,8 @@ class VectorChecker:
 
     def compare(self, files: Sequence[KeyedFile]) -> Compared:
         """Encode images and compare the vectors with those in Milvus."""
-        work = compare_vectors(self._encoder(), self._info, self._catalog, self._store, files)
+        least = least_cosine(self._config)
+        work = compare_vectors(self._encoder(), self._info, self._catalog, self._store, files, least)
         return asyncio.run(work)
 
     def _encoder(self) -> LocalEncoder:

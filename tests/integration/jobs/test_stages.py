@@ -271,6 +271,17 @@ def test_jpegs_are_decoded_beside_the_model_on_its_gpu_and_all_else_by_cpus(shop
     assert len(dark) == 2
 
 
+def test_files_for_the_gpu_are_handed_on_by_their_bytes(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.build.stages.is_for_gpu", lambda *_: True)
+    shop.put(6)
+    largest = max(each.stat().st_size for each in (shop.folder / "blobs").rglob("*") if each.is_file())
+    # Two of these files are more.
+    monkeypatch.setattr("jobs.build.stages.BLOCK_BYTES", largest + 1)
+    config = shop.work.encoder.model_copy(update={"decode_on_gpu": True})
+    shop.work = replace(shop.work, encoder=config)
+    assert [len(batch) for batch in shop.decode().to_batches()] == [2, 2, 2]
+
+
 def test_without_a_gpu_that_takes_files_the_model_s_process_decodes_and_a_broken_one_fails_alone(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from jobs.runner.settings import EncoderSettings
 from jobs.verification import verify as module
 from jobs.verification.checks import check_files
 from jobs.verification.differences import Differences, Findings, Sample
-from jobs.verification.vectors import Compare, Compared, KeyedFile, compare_vectors
+from jobs.verification.vectors import Compare, Compared, KeyedFile, compare_vectors, least_cosine
 from jobs.verification.verify import Verification
 from milvus.config import MilvusConfig
 from milvus.store import MilvusStore
@@ -79,7 +79,8 @@ def checked(tmp_path: Path) -> Iterator[Checked]:
             client = LocalEncoder(checkpoint=settings.config.checkpoint)
 
             def compare(files: Sequence[KeyedFile]) -> Compared:
-                return asyncio.run(compare_vectors(client, version, shop.catalog, shop.store, files))
+                least = least_cosine(settings.config)
+                return asyncio.run(compare_vectors(client, version, shop.catalog, shop.store, files, least))
 
             yield compare if asyncio.run(client.describe()).collection == version.collection else None
 
@@ -173,6 +174,23 @@ def test_a_changed_vector_is_found_and_encoded_again(checked: Checked, damage: s
     assert reported["examples"] == [{"key": row.item.key, "product_id": "p0"}]
     checked.assert_repaired()
     assert np.allclose(checked.shop.store.fetch(LIVE, [row.item.key])[row.item.key], row.vector)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changed"), [({}, 1), ({"decode_on_gpu": True}, 0), ({"precision": "bf16"}, 0)]
+)
+def test_a_vector_may_differ_by_what_its_precision_and_decoder_change(
+    checked: Checked, settings: dict[str, Any], changed: int
+) -> None:
+    row = checked.first()
+    turned = row.vector + 0.04 * np.roll(row.vector, 1)
+    turned /= np.linalg.norm(turned)
+    assert 0.99 < float(turned @ row.vector) < 0.9999
+    checked.shop.store._collections[LIVE].rows[row.item.key] = VectorRow(row.item, turned)
+    version, encoder = checked.verification.configured[LIVE]
+    config = encoder.config.model_copy(update=settings)
+    checked.verification.configured = {LIVE: (version, replace(encoder, config=config))}
+    assert checked.kinds() == ({"changed_vector": 1} if changed else {})
 
 
 def test_rows_that_the_ledger_knows_nothing_of_go(checked: Checked) -> None:

@@ -123,6 +123,24 @@ async def test_two_batches_at_most_are_in_a_device_and_each_has_its_own_answers_
     assert [str(each) for each in answers[2:6]] == [*["no negative numbers"] * 2, *["no room for a four"] * 2]
 
 
+async def test_a_batch_that_cannot_be_gathered_runs_as_it_is(
+    doubling: Doubling, thread: ThreadPoolExecutor
+) -> None:
+    asked = list[int]()
+
+    def gather(items: Sequence[int]) -> list[int]:
+        asked.append(len(items))
+        raise RuntimeError("CUDA error: out of memory")
+
+    with ThreadPoolExecutor(1) as helper:
+        made = Batches[int, int](
+            doubling, "image", 2, thread=thread, wait_s=0, model="tested", gather=gather, gatherer=helper
+        )
+        answers = await asyncio.gather(*(made.submit(n) for n in range(6)))
+    assert answers == [0, 2, 4, 6, 8, 10]
+    assert asked
+
+
 async def test_a_full_batch_is_gathered_while_the_function_is_busy(
     doubling: Doubling, thread: ThreadPoolExecutor, recorded: RecordedMetrics
 ) -> None:

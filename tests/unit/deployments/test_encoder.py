@@ -27,6 +27,7 @@ from models.encoder import Encoder, Pixels
 from models.fake import FakeEncoder
 from models.fake import load as load_fake
 from models.images import Decoded
+from models.matching import Features
 from tests.support.image_files import file
 from tests.support.telemetry import RecordedMetrics
 
@@ -459,6 +460,39 @@ async def test_texts_that_are_matched_at_once_keep_their_scores_apart(replica: E
         *(replica.match(text, [(name, None) for name, _ in files]) for text in texts)
     )
     assert [each.scores for each in found] == [[1.0, 0.0], [0.0, 1.0]] * 4
+
+
+async def test_what_waits_to_be_matched_is_given_up_with_its_request(
+    replica: EncoderReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [("a", colored("red")), ("b", colored("blue"))]
+    await replica.match("red", files)
+    judge, judged, go_on = replica._encoder.judge, list[str](), threading.Event()
+
+    def slow(text: str, features: Sequence[Features]) -> list[float]:
+        judged.append(text)
+        assert go_on.wait(60)
+        return judge(text, features)
+
+    monkeypatch.setattr(replica._encoder, "judge", slow)
+    held = [(name, None) for name, _ in files]
+    first = asyncio.create_task(replica.match("red", held))
+    async with asyncio.timeout(60):
+        while not judged:
+            await asyncio.sleep(0.001)
+        gone = asyncio.create_task(replica.match("green", held))
+        while not replica._matches._queue:
+            await asyncio.sleep(0.001)
+    (work, _) = replica._matches._queue
+    gone.cancel()
+    last = asyncio.create_task(replica.match("blue", held))
+    await asyncio.gather(gone, return_exceptions=True)
+    assert gone.cancelled()
+    # Its features go, whoever holds the work.
+    assert not hasattr(work, "item")
+    go_on.set()
+    assert [(await each).scores for each in (first, last)] == [[1.0, 0.0], [0.0, 1.0]]
+    assert judged == ["red", "blue"]
 
 
 async def test_features_beyond_the_bytes_of_the_cache_are_computed_anew() -> None:

@@ -1,6 +1,7 @@
 """On a GPU: nothing on the way to the device waits for it, and a batch begins before the one before is read."""
 
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -175,6 +176,9 @@ def test_a_kernel_that_failed_is_found_where_its_batch_is_read(
     assert len(lost) == 2
     assert all(isinstance(each, ModelUnavailable) for each in lost)
     assert isinstance(second()[0], np.ndarray)
+    for lack in (MemoryError(), torch.AcceleratorError("CUDA error: out of memory")):
+        log_of(ahead).results[1].error = lack
+        assert isinstance(second()[0], ModelUnavailable)
     log_of(ahead).results[1].error = ValueError("a bug of ours")
     assert isinstance(second()[0], Internal)
     monkeypatch.setattr(os, "_exit", lambda _: pytest.fail("ended", pytrace=False))
@@ -202,6 +206,23 @@ def test_an_image_that_breaks_the_batch_as_it_begins_fails_alone(ahead: TorchEnc
 
     ahead._image = fails
     assert all(isinstance(each, ModelUnavailable) for each in ahead.start_images(some)())
+
+
+def test_the_memory_of_a_batch_that_fails_as_it_begins_is_free_before_it_is_tried_again(
+    ahead: TorchEncoder,
+) -> None:
+    image, held = ahead._image, list[weakref.ref[Tensor]]()
+
+    def fails_once(values: Tensor) -> Tensor:
+        if not held:
+            activations = values.clone()
+            held.append(weakref.ref(activations))
+            raise ValueError("a bug of a kernel")
+        assert held[0]() is None
+        return image(values)
+
+    ahead._image = fails_once
+    assert isinstance(ahead.start_images([ahead._sample()])()[0], np.ndarray)
 
 
 class Streams:

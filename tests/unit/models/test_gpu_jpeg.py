@@ -4,7 +4,8 @@ No GPU takes part: its decoder is torchvision's for the CPU, and all that follow
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from core.errors import ConfigError
 from models.config import EncoderConfig
-from models.encoder import Encoder, load_encoder
+from models.encoder import Encoder, Pixels, load_encoder
 from models.gpu_jpeg import EXTRA, GpuJpegs, torchcodec_on
 from models.images import ImageLimits, baseline_pixels, is_for_gpu
 from models.preprocessing import read_jpeg
@@ -55,6 +56,10 @@ def test_upright_baseline_files_are_for_the_gpu(data: bytes) -> None:
     assert baseline_pixels(data) == 90 * 60
 
 
+FRAME = jpeg()[jpeg().index(b"\xff\xc0") :][:19]
+"""The section that begins the frame of `jpeg()`."""
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -71,11 +76,12 @@ def test_upright_baseline_files_are_for_the_gpu(data: bytes) -> None:
         b"",
         b"\xff\xd8",
         jpeg().replace(b"\xff\xc0", b"\xff\xc1"),
+        jpeg().replace(FRAME, b"\xff\xc0\x00\x11\x08\xff\xff\xff\xff" + FRAME[9:] + FRAME),
         jpeg().replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"),
     ],
     ids=[
         "progressive", "RGB", "other profile", "turned", "gray", "CMYK", "MPO", "PNG", "no end marker", "cut off",
-        "nothing", "no section", "extended", "12 bits",
+        "nothing", "no section", "extended", "two frames", "12 bits",
     ],
 )  # fmt: skip
 def test_all_other_files_are_for_the_cpu(data: bytes) -> None:
@@ -159,11 +165,53 @@ def test_the_device_holds_no_more_pixels_at_once_than_the_limit_says() -> None:
     assert [each.shape for each in answers if each is not None] == [(3, 60 + n, 90) for n in range(5)]
 
 
+def test_two_threads_do_not_decode_at_once() -> None:
+    files, others = [jpeg((90, 60))], [jpeg((60, 90))]
+    calls: list[Future[list[Pixels | None]]] = []
+    with ThreadPoolExecutor(1) as other:
+
+        def decode(some: Sequence[bytes]) -> list[Tensor | None]:
+            if some == files:
+                calls.append(other.submit(jpegs, others))
+                # It would end within milliseconds.
+                assert not wait(calls, timeout=0.3).done
+            return list(map(OnCpu.pixels, some))
+
+        jpegs = GpuJpegs(decode, lambda pixels: pixels, LIMITS, CPU)
+        for (found,), shape in ((jpegs(files), (3, 60, 90)), (calls[0].result(30), (3, 90, 60))):
+            assert found is not None
+            assert found.shape == shape
+
+
 def test_a_device_that_fails_leaves_the_files_to_the_cpu() -> None:
     def fail(_files: Sequence[bytes]) -> list[Tensor | None]:
         raise torch.OutOfMemoryError("no memory")
 
     assert GpuJpegs(fail, lambda pixels: pixels, LIMITS, CPU)([jpeg(), jpeg()]) == [None, None]
+
+
+def with_torchcodec(monkeypatch: pytest.MonkeyPatch, decode_jpeg: Callable[..., list[Tensor]]) -> None:
+    module = ModuleType("torchcodec.decoders")
+    module.decode_jpeg = decode_jpeg  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
+
+
+def test_a_lost_device_is_asked_once_and_no_file_is_blamed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[int] = []
+
+    def decode_jpeg(source: list[bytes], **_: object) -> list[Tensor]:
+        calls.append(len(source))
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    with_torchcodec(monkeypatch, decode_jpeg)
+    assert GpuJpegs(torchcodec_on(CPU), lambda pixels: pixels, LIMITS, CPU)([jpeg()] * 3) == [None] * 3
+    assert calls == [3]
+    assert [record.message for record in caplog.records] == [
+        "3 JPEG files could not be decoded on the GPU: CUDA error: an illegal memory access was encountered"
+    ]
 
 
 def test_torchcodec_gets_all_files_at_once_and_each_alone_where_it_refuses_one(
@@ -178,10 +226,7 @@ def test_torchcodec_gets_all_files_at_once_and_each_alone_where_it_refuses_one(
             raise RuntimeError("nvJPEG failed")
         return [torch.full((3, 1, 1), len(each), dtype=torch.uint8) for each in source]
 
-    module = ModuleType("torchcodec.decoders")
-    module.decode_jpeg = decode_jpeg  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
+    with_torchcodec(monkeypatch, decode_jpeg)
     decode = torchcodec_on(CPU)
     levels = [None if each is None else int(each[0, 0, 0]) for each in decode([b"a", b"broken", b"ccc"])]
     assert levels == [1, None, 3]
