@@ -117,7 +117,10 @@ class Shop:
 
     @property
     def limits(self) -> FetchLimits:
-        return FetchLimits.model_validate({"allowed_networks": ["127.0.0.1/32"], "ports": [self.port]})
+        # On a machine with much else to do, even this server may take long to answer.
+        return FetchLimits.model_validate(
+            {"allowed_networks": ["127.0.0.1/32"], "ports": [self.port], "timeout_s": 60}
+        )
 
     def add(self, name: str, data: bytes, etag: str | None = '"1"') -> str:
         self.images[f"/{name}"] = (data, etag)
@@ -187,10 +190,15 @@ def shop_server() -> Iterator[Shop]:
         yield shop
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    """As many as come at once: with five, the default, others are refused or wait a second."""
+
+
 @contextmanager
 def _listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
     """Answer requests on a free port of loopback; yields it."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

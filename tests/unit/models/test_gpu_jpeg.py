@@ -209,7 +209,7 @@ def test_a_lost_device_is_asked_once_and_no_file_is_blamed(
     with_torchcodec(monkeypatch, decode_jpeg)
     assert GpuJpegs(torchcodec_on(CPU), lambda pixels: pixels, LIMITS, CPU)([jpeg()] * 3) == [None] * 3
     assert calls == [3]
-    assert [record.message for record in caplog.records] == [
+    assert caplog.messages == [
         "3 JPEG files could not be decoded on the GPU: CUDA error: an illegal memory access was encountered"
     ]
 
