@@ -37,9 +37,12 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def batched_by_bytes(
-    items: Sequence[T], size: Callable[[T], int], most: int = MAX_ENCODE_INPUTS
+    items: Sequence[T],
+    size: Callable[[T], int],
+    most: int = MAX_ENCODE_INPUTS,
+    most_bytes: int = MAX_ENCODE_BYTES,
 ) -> Iterator[list[T]]:
-    """Split items, in order, into batches of at most `most` for one call to an encoder or to Milvus.
+    """Split items, in order, into batches of at most `most`, by default for one call to an encoder or to Milvus.
 
     `size` returns the bytes of an item; a large one goes alone. Files should be read batch by batch, so that no more
     are held at once.
@@ -47,11 +50,12 @@ def batched_by_bytes(
     batch: list[T] = []
     total = 0
     for item in items:
-        if batch and (total + size(item) > MAX_ENCODE_BYTES or len(batch) >= min(most, MAX_ENCODE_INPUTS)):
+        item_bytes = size(item)
+        if batch and (total + item_bytes > most_bytes or len(batch) >= min(most, MAX_ENCODE_INPUTS)):
             yield batch
             batch, total = [], 0
         batch.append(item)
-        total += size(item)
+        total += item_bytes
     if batch:
         yield batch
 

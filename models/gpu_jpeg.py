@@ -5,12 +5,13 @@ An encoder with `decode_on_gpu` has this beside the decoding on the CPU, which r
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from core.concurrency import batched_by_bytes
 from core.errors import ConfigError
 from models.device import is_fatal
 from models.encoder import Pixels
@@ -21,6 +22,7 @@ EXTRA = "gpu-jpeg"
 """The project's extra that brings the library."""
 GPU_JPEG = "full size, nvJPEG by torchcodec, resized in float32"
 """How pixels come about on the GPU; part of the fingerprint of versions that decode there."""
+_CHANNELS = 3
 _log = logging.getLogger(__name__)
 
 
@@ -51,8 +53,10 @@ class GpuJpegs:
     def __call__(self, files: Sequence[bytes]) -> list[Pixels | None]:
         """Return the model input of each file; None for what the CPU has to decode."""
         answers: list[Pixels | None] = []
+        most_bytes = _CHANNELS * self._limits.max_pixels_in_flight
         with torch.inference_mode(), torch.cuda.stream(self._stream):
-            for some in self._bounded(files):
+            # By decoded bytes: what the device holds at once is bounded as on a CPU.
+            for some in batched_by_bytes(files, _decoded_bytes, most_bytes=most_bytes):
                 try:
                     with self._one_at_a_time:
                         answers += self._answer(some)
@@ -66,19 +70,9 @@ class GpuJpegs:
         decoded = [None if each is None else self._preprocess(each) for each in self._decode(files)]
         return [None if each is None else each.cpu().numpy() for each in decoded]
 
-    def _bounded(self, files: Sequence[bytes]) -> Iterator[list[bytes]]:
-        """Split files so that the pixels of each list, which the device holds at once, are bounded as on a CPU."""
-        batch: list[bytes] = []
-        held = 0
-        for data in files:
-            pixels = baseline_pixels(data)
-            if batch and held + pixels > self._limits.max_pixels_in_flight:
-                yield batch
-                batch, held = [], 0
-            batch.append(data)
-            held += pixels
-        if batch:
-            yield batch
+
+def _decoded_bytes(data: bytes) -> int:
+    return _CHANNELS * baseline_pixels(data)
 
 
 def gpu_jpegs(preprocessing: Preprocessing, limits: ImageLimits, device: torch.device) -> GpuJpegs:
