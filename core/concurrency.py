@@ -40,13 +40,14 @@ def batched_by_bytes(
     items: Sequence[T],
     size: Callable[[T], int],
     most: int = MAX_ENCODE_INPUTS,
-    most_bytes: int = MAX_ENCODE_BYTES,
+    most_bytes: int | None = None,
 ) -> Iterator[list[T]]:
     """Split items, in order, into batches of at most `most`, by default for one call to an encoder or to Milvus.
 
     `size` returns the bytes of an item; a large one goes alone. Files should be read batch by batch, so that no more
     are held at once.
     """
+    most_bytes = MAX_ENCODE_BYTES if most_bytes is None else most_bytes
     batch: list[T] = []
     total = 0
     for item in items:
