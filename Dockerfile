@@ -61,6 +61,7 @@ ENV PATH=/opt/vitrine/venv/bin:$PATH \
     HF_HUB_OFFLINE=1 \
     RAY_SERVE_HAPROXY_BINARY_PATH=/opt/vitrine/bin/haproxy \
     RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" \
+    RAY_SERVE_HAPROXY_RETRIES=6 \
     RAY_SERVE_HAPROXY_TUNE_BUFSIZE=262144
 EXPOSE 8000
 CMD ["vitrine", "--help"]

@@ -13,6 +13,9 @@ REPEATABLE_POSTS = ("/v1/search", "/v1/compare", "/v1/embeddings", "/v1/caption"
 HAPROXY_SETTINGS = {
     # A repeatable request goes to another replica when its own dies before it has answered.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # A lost node has two gateways at most. HAProxy prefers them, for they have no connections, and takes each out
+    # after three failed connections. Then the seventh try meets another gateway.
+    "RAY_SERVE_HAPROXY_RETRIES": "6",
     # HAProxy can repeat a request that fits into its buffer, headers included.
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(256 * 2**10),
 }

@@ -120,6 +120,11 @@ class ProductionCluster:
         """Start one more node of a kind."""
         self.nodes.setdefault(kind, []).append(self._ray.add(self._kinds[kind]))
 
+    def lose(self, node: RayNode) -> None:
+        """Lose a node, as by a loss of power."""
+        self.nodes[node.kind.name].remove(node)
+        node.lose()
+
     def change(self, config: dict[str, Any]) -> None:
         """Hand a whole configuration over to Serve in place of the one that runs."""
         self.serve.deploy(config)

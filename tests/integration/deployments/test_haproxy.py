@@ -8,7 +8,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ from deployments.proxy.haproxy import (
 from tests.support.children import Child
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+HELD = "/v1/products/held"
 NOT_FOUND = "Path '/v1/products/p' not found. Ping http://.../-/routes for available routes."
 """How Serve says that it knows no route."""
 
@@ -56,6 +58,8 @@ class Backend:
     headers: dict[str, str] = field(default_factory=dict)
     """Those of the last request, by names in lower case."""
     port: int = 0
+    let_go: threading.Event = field(default_factory=threading.Event)
+    """Until it is set, requests for HELD get no answer."""
 
     @contextmanager
     def running(self) -> Iterator["Backend"]:
@@ -73,13 +77,18 @@ class Backend:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
-                line = self._read(connection)
-                is_check = "/-/healthz" in line
-                if not is_check:
-                    self.taken.append(line.rpartition(" ")[0])
-                if answer := ANSWER if is_check else self.answer:
-                    connection.sendall(answer)
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            line = self._read(connection)
+            is_check = "/-/healthz" in line
+            if not is_check:
+                self.taken.append(line.rpartition(" ")[0])
+            if HELD in line:
+                self.let_go.wait(60)
+            if answer := ANSWER if is_check else self.answer:
+                connection.sendall(answer)
 
     def _read(self, connection: socket.socket) -> str:
         with connection.makefile("rb") as stream:
@@ -106,18 +115,22 @@ class Proxied:
 
 @contextmanager
 def proxied(
-    backends: list[Backend], fallback: Backend | None = None, routes: bool = True, **settings: Any
+    backends: list[Backend],
+    fallback: Backend | None = None,
+    routes: bool = True,
+    lost: Sequence[ServerConfig] = (),
+    **settings: Any,
 ) -> Iterator[str]:
     """Run HAProxy before these replicas, and Serve's own proxy if there is one; without routes it knows neither.
 
-    `settings` are those that Serve has for its configuration.
+    `lost` are replicas that nobody answers for. `settings` are those that Serve has for its configuration.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vitrine-")))
         servers = [
             ServerConfig(f"replica-{n}", "127.0.0.1", stack.enter_context(backend.running()).port)
             for n, backend in enumerate(backends)
-        ]
+        ] + [*lost]
         backup = fallback and ServerConfig("proxy", "127.0.0.1", stack.enter_context(fallback.running()).port)
         backend = BackendConfig(
             name="http-gateway", path_prefix="/", servers=servers, app_name="gateway", fallback_server=backup
@@ -143,14 +156,13 @@ def serves_own(folder: Path, port: int, backends: dict[str, BackendConfig], **se
         metrics_enabled=False,
         metrics_port=free_port(),
         stats_port=free_port(),
-        observe_mark_down_enabled=False,
         retry_on=HAPROXY_SETTINGS["RAY_SERVE_HAPROXY_RETRY_ON"],
+        retries=int(HAPROXY_SETTINGS["RAY_SERVE_HAPROXY_RETRIES"]),
         bufsize=int(HAPROXY_SETTINGS["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]),
-        # By turns, so that of two backends both are met.
-        balance_algorithm="roundrobin",
         has_received_routes=bool(backends),
         has_received_servers=bool(backends),
-        **settings,
+        # By turns, so that of two backends both are met.
+        **{"observe_mark_down_enabled": False, "balance_algorithm": "roundrobin", **settings},
     )
     api = HAProxyApi(config, backends, config_file_path=str(folder / "haproxy.cfg"))
     api._generate_config_file_internal()
@@ -211,6 +223,27 @@ def test_other_requests_are_sent_once(with_another: Proxied, method: str, path: 
     answers = [with_another.send(method, path) for _ in range(2)]
     assert sorted(answer.status_code for answer in answers) == [200, 503]
     assert len(with_another.dying.taken) == len(with_another.sound.taken) == 1
+
+
+def test_a_node_that_is_lost_with_two_of_three_gateways_costs_no_request() -> None:
+    """The gateway that is left has a connection and the lost ones have none, so that they are asked first."""
+    left = Backend(ANSWER)
+    lost = [ServerConfig(f"lost-{n}", "127.0.0.1", free_port()) for n in range(2)]
+    # Serve's own settings, but for the health checks, which must not find out first.
+    noticed_by_requests_alone = {
+        "observe_mark_down_enabled": True,
+        "balance_algorithm": "leastconn",
+        "health_check_inter": "3600s",
+    }
+    with proxied([left], lost=lost, **noticed_by_requests_alone) as url, ThreadPoolExecutor(1) as pool:
+        try:
+            under_way = pool.submit(httpx.get, url + HELD, timeout=60)
+            while not left.taken:
+                time.sleep(0.01)
+            assert httpx.put(f"{url}/v1/products/p", timeout=20).status_code == 200
+        finally:
+            left.let_go.set()
+        assert under_way.result().status_code == 200
 
 
 def test_who_gets_no_answer_learns_when_to_come_again(alone: Proxied) -> None:

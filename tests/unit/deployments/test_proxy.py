@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray.serve._private.constants import RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT
 
 from core.tcp_ports import free_port, free_ports
 from deployments.proxy.haproxy import HAPROXY_SETTINGS
@@ -124,6 +125,14 @@ def test_one_machine_runs_all_gateways_of_production() -> None:
 def test_the_configuration_lists_the_settings_of_haproxy_that_ray_must_start_with() -> None:
     head = (ROOT / "serve_config.yaml").read_text().partition("\nproxy_location")[0].replace('"', "")
     assert [name for name, value in HAPROXY_SETTINGS.items() if f"{name}={value}" not in head] == []
+
+
+def test_a_request_is_tried_until_the_gateways_of_a_lost_node_are_taken_out() -> None:
+    content = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    deployments = [each for application in content["applications"] for each in application["deployments"]]
+    (on_a_node,) = (each["max_replicas_per_node"] for each in deployments if each["name"] == "Gateway")
+    retries = int(HAPROXY_SETTINGS["RAY_SERVE_HAPROXY_RETRIES"])
+    assert retries >= on_a_node * RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT
 
 
 def test_the_image_starts_haproxy_with_the_settings_of_vitrine_serve(tmp_path: Path) -> None:
