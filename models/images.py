@@ -18,8 +18,7 @@ from core.concurrency import WeightedSemaphore
 from core.config import Config
 from core.errors import InputTooLarge, InvalidImage, Overloaded, VitrineError, expected
 from core.types import Box, Cropped, ImageInput
-from models.colors import is_srgb, to_srgb
-from models.lenient import open_image, with_end
+from models.image_formats import is_srgb, open_image, to_srgb, with_end
 
 # One thread a file, as in every other format; the pixels of a thumbnail inside are never taken for the image's.
 pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)

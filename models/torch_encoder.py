@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from core.errors import ConfigError, ModelUnavailable, VitrineError, expected
 from core.types import EncoderInfo, Vector
-from models.colors import COLORS
 from models.config import EncoderConfig
 from models.device import Batch, DeviceBatches, Placement, Transfers, is_fatal
 from models.encoder import SAMPLE_TEXT, Encoder, Pixels, fingerprint, unit_vectors
 from models.gpu_jpeg import GPU_JPEG, gpu_jpegs
+from models.image_formats import COLORS
 from models.images import DRAFT_MARGIN, Decoded, Preprocess
 from models.matching import Features
 from models.preprocessing import Preprocessing, read_jpeg
