@@ -1,11 +1,13 @@
 """The changelog and the records of decisions have their form."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.codebase import ROOT
 
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 RECORDS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
 KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
@@ -35,3 +37,20 @@ def test_a_decision_has_its_number_its_parts_and_a_row_of_the_index(number: int)
     assert parts == ["Context", "Decision", "Consequences"]
     name = title.removeprefix(f"{number}. ")
     assert f"| {number} | [{name}]({record.name}) |" in (ROOT / "docs" / "adr" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("what", ["family of encoders", "source of imports", "route"])
+def test_how_to_add_something_is_said_in_ten_steps_and_names_what_is_there(what: str) -> None:
+    (section,) = re.findall(rf"(?ms)^## Add a {what}\n\n(.+?)(?=^## |\Z)", CONTRIBUTING)
+    steps = re.findall(r"(?m)^\d+\. (.+)$", section)
+    assert 0 < len(steps) <= 10
+    for step in steps:
+        spans = re.findall(r"`([^`]+)`", step)
+        # A name is in one of the files that its step gives.
+        text = "".join(each.read_text() for span in spans if "/" in span for each in sources(ROOT / span))
+        names = {name for span in spans if (name := re.sub(r"\(.*\)$", "", span)).isidentifier()}
+        assert not text or {name for name in names if not re.search(rf"\b{name}\b", text)} == set(), step
+
+
+def sources(path: Path) -> list[Path]:
+    return sorted(path.glob("*.py")) if path.is_dir() else [path]
