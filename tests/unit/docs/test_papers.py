@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.codebase import ROOT
+from tests.support.interface import interface, unnamed
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
@@ -27,6 +28,34 @@ def test_the_changelog_names_every_migration_of_the_database() -> None:
     migrations = {path.stem for path in (ROOT / "catalog" / "migrations" / "versions").glob("v*.py")}
     assert migrations
     assert set(re.findall(r"`(v\d+_\w+)`", CHANGELOG)) == migrations
+
+
+def test_the_changelog_names_what_has_changed_since_the_last_version() -> None:
+    folders = (ROOT / "tests" / "releases").iterdir()
+    last = max(folders, key=lambda each: [int(number) for number in each.name.split(".")])
+    before = set((last / "interface.txt").read_text().splitlines())
+    assert len(before) > 900
+    # Until a version has a section of its own, its entries are among the unreleased ones.
+    newer = CHANGELOG.partition(f"\n## [{last.name}]")[0]
+    assert unnamed(before, interface(), newer) == []
+
+
+def test_a_change_that_the_changelog_does_not_name_is_found() -> None:
+    before = {"call GET /v1/a", "field f of A", "setting s.old of G = `1`", "setting s.kept of G = `1`"}
+    now = {
+        "call GET /v1/a",
+        "call PUT /v1/a",
+        "setting s.kept of G = `2`",
+        "field new of A",
+        "field n of New",
+    }
+    assert unnamed(before, now, "`f`, `s.old` and `PUT /v1/a/b`, and not the former one") == [
+        "call PUT /v1/a",
+        "field new of A",
+        "setting s.kept of G = `1`",
+        "setting s.kept of G = `2`",
+    ]
+    assert unnamed(before, now, "`f`, `s.old`, `PUT /v1/a`, `A.new`, `kept`") == []
 
 
 @pytest.mark.parametrize("number", range(1, len(RECORDS) + 1))
