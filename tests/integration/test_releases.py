@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from sqlalchemy import Connection, column, insert, inspect, select, table
 
 from catalog import backup, opening
-from catalog.database import reading
-from catalog.opening import latest_revision, revision_of
+from catalog.database import open_engine, reading, writing
+from catalog.opening import latest_revision, migrate, revision_of
+from catalog.tables import Base
 from deployments.config_check.serve_file import check_serve_file
+from tests.support.catalog_fixtures import sqlite_in
 from tests.support.project import PROJECT
 from tests.support.releases import (
     BROKEN,
@@ -33,6 +37,8 @@ from tests.support.releases import (
 )
 
 RELEASES = sorted(path.name for path in FOLDER.iterdir())
+EARLIER = opening._revisions()[1:]
+"""Migrations that another one follows."""
 MAX_BYTES = 300_000
 
 
@@ -96,6 +102,51 @@ async def completed(running: Shop) -> None:
 def keys_of(running: Shop, product_id: str) -> str:
     (item,) = running.catalog.ledger.items(product_id)
     return item.key
+
+
+@pytest.mark.parametrize("revision", EARLIER)
+@pytest.mark.parametrize("version", RELEASES)
+def test_every_row_of_a_release_passes_through_the_migrations_after_an_earlier_one(
+    version: str, revision: str, folder: Path
+) -> None:
+    unpack(version, "sqlite", folder)
+    (folder / "earlier").mkdir()
+    left, earlier = open_engine(sqlite_in(folder)), open_engine(sqlite_in(folder / "earlier"))
+    try:
+        with reading(left) as connection:
+            rows = rows_of(connection)
+        with writing(earlier) as connection:
+            command.upgrade(opening._alembic_config(connection), revision)
+            in_order = [each.name for each in Base.metadata.sorted_tables if each.name in rows_of(connection)]
+            for name in reversed(in_order):
+                connection.exec_driver_sql(f"DELETE FROM {name}")
+            for name in in_order:
+                names = [each["name"] for each in inspect(connection).get_columns(name)]
+                given = [{each: row[each] for each in names} for row in rows[name]]
+                if given:
+                    connection.execute(insert(table(name, *map(column, names))), given)
+            before = rows_of(connection)
+        migrate(earlier)
+        with reading(earlier) as connection:
+            assert revision_of(connection) == latest_revision()
+            now = rows_of(connection)
+    finally:
+        left.dispose()
+        earlier.dispose()
+    assert sum(map(len, before.values())) > 50
+    assert list(lost(before, now)) == []
+
+
+def rows_of(connection: Connection) -> dict[str, list[dict[str, Any]]]:
+    """Read all tables but those of alembic and of the full-text index, as the database has their values."""
+    left_out = ("alembic", "fulltext")
+    found = {}
+    for name in inspect(connection).get_table_names():
+        if not name.startswith(left_out):
+            names = [each["name"] for each in inspect(connection).get_columns(name)]
+            rows = connection.execute(select(*map(column, names)).select_from(table(name))).mappings()
+            found[name] = sorted(map(dict, rows), key=str)
+    return found
 
 
 def test_what_a_migration_loses_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

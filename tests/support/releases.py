@@ -6,6 +6,8 @@
   files are no matter of Vitrine
 - `answers.json`: requests, and what the release has answered
 
+`interface.txt` beside them names the settings, metrics, calls and commands of the version.
+
 The state of a version that was released is never written again.
 """
 
@@ -40,6 +42,7 @@ from models.config import CaptionConfig
 from tests.support.catalog_fixtures import empty_database, postgresql, sqlite_in
 from tests.support.image_files import b64, png
 from tests.support.indexed import repair
+from tests.support.interface import interface
 from tests.support.local_encoder import LocalEncoder
 from tests.support.local_service import local_service
 from tests.support.project import PROJECT, ROOT
@@ -250,6 +253,7 @@ def write(version: str) -> None:
             (made / "answers.json").rename(target / "answers.json")
             with tarfile.open(target / "state.tar.gz", "w:gz") as archive:
                 archive.add(made, ".", filter=_nobodys)
+    (FOLDER / version / "interface.txt").write_text("\n".join(sorted(interface())) + "\n")
 
 
 def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:

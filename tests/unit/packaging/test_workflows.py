@@ -40,6 +40,12 @@ def jobs(path: Path) -> dict[str, Any]:
     return found
 
 
+def made(path: Path) -> set[str]:
+    """The targets of the Makefile that a workflow calls."""
+    commands = [step.get("run", "").split() for job in jobs(path).values() for step in job["steps"]]
+    return {command[1] for command in commands if command[:1] == ["make"]}
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_every_action_is_pinned_by_the_hash_of_a_commit(path: Path) -> None:
     used = re.findall(r"(?m)^ *- uses: (.*)$|^ *uses: (.*)$", path.read_text())
@@ -60,13 +66,20 @@ def test_the_same_action_has_the_same_hash_everywhere() -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_what_a_workflow_makes_is_a_target_of_the_makefile(path: Path) -> None:
-    made = [
-        command.split()[1]
-        for job in jobs(path).values()
-        for step in job["steps"]
-        if (command := step.get("run", "")).startswith("make ")
-    ]
-    assert set(made) <= TARGETS
+    assert made(path) <= TARGETS
+
+
+def test_each_request_is_checked_all_tests_run_every_night_and_tags_make_images() -> None:
+    read = {path.stem: yaml.safe_load(path.read_text()) for path in WORKFLOWS}
+    # YAML reads the key `on` as true.
+    assert {name: set(each[True]) for name, each in read.items()} == {
+        "ci": {"pull_request", "push"},
+        "nightly": {"schedule", "workflow_dispatch"},
+        "images": {"push"},
+    }
+    assert read["images"][True]["push"] == {"tags": ["v*"]}
+    assert made(GITHUB / "workflows" / "ci.yml") == {"lint", "test-unit", "test-integration"}
+    assert made(GITHUB / "workflows" / "nightly.yml") == {"test-random", "test-lowest"}
 
 
 def test_unit_tests_run_on_every_python_that_the_project_names() -> None:
@@ -97,3 +110,5 @@ def test_hooks_run_programs_that_are_pinned() -> None:
     programs = {name for entry in entries for name in re.findall(r"\.venv/bin/([\w-]+)", entry)}
     assert programs == {"ruff", "mypy", "hadolint", "kubectl", "check-jsonschema"}
     assert {PROGRAMS.get(each, each) for each in programs} <= pins().keys()
+    # The checks of the page are those of package.json, whose versions npm has pinned.
+    assert "npm run lint" in entries
