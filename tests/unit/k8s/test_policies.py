@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.manifests import RENDERED, Manifest, cluster_of, of_kind, ray_pods, rayservice
+from tests.support.manifests import (
+    K8S,
+    RENDERED,
+    ROOT,
+    Manifest,
+    cluster_of,
+    of_kind,
+    ray_pods,
+    rayservice,
+)
 
 OVERLAYS = ["overlays/gpu", "overlays/demo"]
 
@@ -72,6 +81,12 @@ def test_names_are_asked_for_where_nodes_answer_too(overlay: str) -> None:
     # NodeLocal DNSCache, and Cloud DNS of GKE.
     assert blocks == {"169.254.20.10/32", "169.254.169.254/32"}
     assert {(port["protocol"], port["port"]) for port in rule["ports"]} == {("UDP", 53), ("TCP", 53)}
+
+
+def test_policies_that_pages_and_alerts_name_are_there() -> None:
+    texts = (ROOT / "docs" / "operations.md", K8S / "README.md", K8S / "monitoring" / "alerts.yaml")
+    named = {name for text in texts for name in re.findall(r"policy `(vitrine-[a-z-]+)`", text.read_text())}
+    assert {"vitrine-names", "vitrine-gateway", "vitrine-metrics"} <= named <= policies("overlays/gpu").keys()
 
 
 def test_the_redis_of_the_head_is_where_the_policies_let_it_go() -> None:
