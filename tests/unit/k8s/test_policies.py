@@ -181,6 +181,13 @@ def test_a_pod_is_restricted(name: str, pod: Manifest) -> None:
         assert not any("hostPort" in port for port in container.get("ports", []))
 
 
+def test_a_pod_of_a_job_that_has_failed_stays_with_its_log() -> None:
+    # With OnFailure, Kubernetes removes the pod once it gives up.
+    found = {name: pod["spec"]["restartPolicy"] for name, pod in pods() if name.endswith((" job", " cron"))}
+    assert len(found) == 4
+    assert set(found.values()) == {"Never"}
+
+
 def test_the_pods_of_every_kind_are_looked_at() -> None:
     names = {name.split(" ")[0] for name, _ in pods()}
     assert {
