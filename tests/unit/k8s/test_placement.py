@@ -174,3 +174,7 @@ def test_the_actors_of_a_job_find_gpus_of_their_own(
         placement = Placement.of(job, [cpu_node("cpu-0"), *(gpu_node(f"gpu-{n}") for n in range(most))])
         assert placement.counts() == {"gpu": 0}, "GPUs are held before anybody asks for them"
         placement.run(Deployment(name, wanted, 1, most, None), most)
+        decoding = encoder.decode_actors(settings.bulk)
+        assert decoding > 0
+        cpus = {"CPU": settings.bulk.cpus_per_decode_actor}
+        placement.run(Deployment(f"decoding for {name}", cpus, 1, decoding, None), decoding)
