@@ -10,7 +10,7 @@ from huggingface_hub.cli.hf import app as hf
 
 from jobs.runner.settings import Settings, settings_of_file
 from tests.support.code_blocks import code_blocks
-from tests.support.manifests import ROOT, Manifest, cluster_of, of_kind, offered, rayservice, render
+from tests.support.manifests import K8S, ROOT, Manifest, cluster_of, of_kind, offered, rayservice, render
 from vitrine.cli.main import app
 
 
@@ -70,6 +70,16 @@ def test_a_job_of_before_is_deleted_before_the_next_takes_its_name(kind: str) ->
     shown = [each.text for each in code_blocks("docs/operations.md") if create in each.text]
     assert shown
     assert all(delete in each.partition(create)[0] for each in shown)
+
+
+@pytest.mark.parametrize("kind", ["build", "evaluate", "restore", "weights"])
+def test_every_page_that_creates_a_job_says_how_to_delete_the_one_of_before(kind: str) -> None:
+    (job,) = (each for each in render(f"jobs/{kind}") if each["kind"] in ("RayJob", "Job"))
+    delete = f"kubectl --namespace vitrine delete {job['kind'].lower()} {job['metadata']['name']}"
+    texts = {page.name: page.read_text() for page in [*(ROOT / "docs").glob("*.md"), K8S / "README.md"]}
+    creating = {name for name, text in texts.items() if f"create -k k8s/jobs/{kind}" in text}
+    assert creating
+    assert [name for name in creating if delete not in texts[name]] == []
 
 
 @pytest.mark.parametrize("kind", ["build", "evaluate", "verify"])

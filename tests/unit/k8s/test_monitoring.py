@@ -145,6 +145,7 @@ def test_the_operator_of_prometheus_selects_what_it_shall() -> None:
         (found,) = of_kind("overlays/gpu", kind)
         # The chart's own selectors ask for the name of its release.
         assert found["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    assert "`release: kube-prometheus-stack`" in (ROOT / "docs" / "operations.md").read_text()
 
 
 def test_an_alert_that_wants_more_replicas_says_that_pods_are_another_number() -> None:
@@ -162,9 +163,23 @@ def test_the_headings_that_alerts_name_are_on_the_page(heading: str) -> None:
     assert re.search(rf"(?m)^#+ {heading}$", (ROOT / "docs" / "operations.md").read_text())
 
 
+def test_pages_say_after_how_long_an_alert_fires() -> None:
+    by_name = {rule["alert"]: rule for rule in rules()}
+    operations, backup = ((ROOT / "docs" / name).read_text() for name in ("operations.md", "backup.md"))
+    minutes = by_name["VitrineUpgradePending"]["for"].removesuffix("m")
+    assert f"`VitrineUpgradePending` fires after {minutes} minutes" in operations
+    (seconds,) = re.findall(r"> (\d+)", by_name["VitrineBackupLate"]["expr"])
+    assert f"fires when none has succeeded for {int(seconds) // 3600} hours" in backup
+
+
 def test_what_is_not_there_is_noticed() -> None:
     by_name = {rule["alert"]: rule["expr"] for rule in rules()}
-    assert "absent(ray_serve_application_status)" in by_name["VitrineMetricsAbsent"]
+    for each in (
+        "ray_serve_application_status",
+        'haproxy_frontend_http_responses_total{proxy="http_frontend"}',
+    ):
+        assert f"absent({each})" in by_name["VitrineMetricsAbsent"]
+    assert "haproxy_frontend_http_responses_total" in by_name["VitrineProxyRefuses"]
     (backup,) = of_kind("jobs/backup", "CronJob")
     assert f'cronjob="{backup["metadata"]["name"]}"' in by_name["VitrineBackupLate"]
     assert "absent(" in by_name["VitrineBackupLate"], "a backup that never ran"

@@ -56,6 +56,17 @@ def test_production_starts_on_the_least_cluster() -> None:
     assert placement.counts() == {"service": 2, "openclip": 1, "dinov2": 1, "blip2": 1}
 
 
+def test_the_page_says_what_the_milvus_beside_it_wants() -> None:
+    (milvus,) = of_kind("milvus", "Milvus")
+    components = milvus["spec"]["components"]
+    asking = [each for each in components.values() if isinstance(each, dict) and "resources" in each]
+    assert asking == [components["queryNode"]]
+    (count, wanted) = asking[0]["replicas"], asking[0]["resources"]["requests"]
+    assert (count, wanted["memory"].removesuffix("Gi")) == (2, "32")
+    said = f"wants two nodes more with {wanted['cpu']} CPUs and 32 GiB free"
+    assert said in (K8S / "README.md").read_text()
+
+
 def test_every_deployment_reaches_its_most_replicas() -> None:
     nodes = [*(cpu_node(f"cpu-{n}") for n in range(5)), *(gpu_node(f"gpu-{n}") for n in range(20))]
     placement = Placement.of(production(), nodes)
@@ -73,7 +84,7 @@ def test_one_replica_more_than_pods_may_hold_is_noticed() -> None:
         placement.run(openclip, 10)
 
 
-@pytest.mark.parametrize("changed", ["toleration", "resources", "node kind"])
+@pytest.mark.parametrize("changed", ["toleration", "resources", "labels", "node kind"])
 def test_what_could_never_be_placed_is_noticed(changed: str) -> None:
     manifest = deepcopy(production())
     group = manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"][1]
@@ -82,6 +93,8 @@ def test_what_could_never_be_placed_is_noticed(changed: str) -> None:
         del pod["tolerations"]
     elif changed == "resources":
         pod["containers"][0]["resources"]["requests"]["memory"] = "64Gi"
+    elif changed == "labels":
+        pod["nodeSelector"] = {"nvidia.com/gpu.product": "one-that-no-node-has"}
     else:
         group["rayStartParams"]["resources"] = group["rayStartParams"]["resources"].replace(
             "openclip", "clip"
@@ -161,3 +174,7 @@ def test_the_actors_of_a_job_find_gpus_of_their_own(
         placement = Placement.of(job, [cpu_node("cpu-0"), *(gpu_node(f"gpu-{n}") for n in range(most))])
         assert placement.counts() == {"gpu": 0}, "GPUs are held before anybody asks for them"
         placement.run(Deployment(name, wanted, 1, most, None), most)
+        decoding = encoder.decode_actors(settings.bulk)
+        assert decoding > 0
+        cpus = {"CPU": settings.bulk.cpus_per_decode_actor}
+        placement.run(Deployment(f"decoding for {name}", cpus, 1, decoding, None), decoding)

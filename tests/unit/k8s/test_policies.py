@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.manifests import RENDERED, Manifest, cluster_of, of_kind, ray_pods, rayservice
+from tests.support.manifests import (
+    K8S,
+    RENDERED,
+    ROOT,
+    Manifest,
+    cluster_of,
+    of_kind,
+    ray_pods,
+    rayservice,
+)
 
 OVERLAYS = ["overlays/gpu", "overlays/demo"]
 
@@ -72,6 +81,12 @@ def test_names_are_asked_for_where_nodes_answer_too(overlay: str) -> None:
     # NodeLocal DNSCache, and Cloud DNS of GKE.
     assert blocks == {"169.254.20.10/32", "169.254.169.254/32"}
     assert {(port["protocol"], port["port"]) for port in rule["ports"]} == {("UDP", 53), ("TCP", 53)}
+
+
+def test_policies_that_pages_and_alerts_name_are_there() -> None:
+    texts = (ROOT / "docs" / "operations.md", K8S / "README.md", K8S / "monitoring" / "alerts.yaml")
+    named = {name for text in texts for name in re.findall(r"policy `(vitrine-[a-z-]+)`", text.read_text())}
+    assert {"vitrine-names", "vitrine-gateway", "vitrine-metrics"} <= named <= policies("overlays/gpu").keys()
 
 
 def test_the_redis_of_the_head_is_where_the_policies_let_it_go() -> None:
@@ -164,6 +179,13 @@ def test_a_pod_is_restricted(name: str, pod: Manifest) -> None:
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert context["readOnlyRootFilesystem"] is True
         assert not any("hostPort" in port for port in container.get("ports", []))
+
+
+def test_a_pod_of_a_job_that_has_failed_stays_with_its_log() -> None:
+    # With OnFailure, Kubernetes removes the pod once it gives up.
+    found = {name: pod["spec"]["restartPolicy"] for name, pod in pods() if name.endswith((" job", " cron"))}
+    assert len(found) == 4
+    assert set(found.values()) == {"Never"}
 
 
 def test_the_pods_of_every_kind_are_looked_at() -> None:

@@ -263,6 +263,15 @@ def test_pods_are_probed_and_write_only_where_they_must() -> None:
             assert {"livenessProbe", "readinessProbe", "resources"} <= container.keys()
 
 
+def test_pods_start_ray_with_no_arguments_that_the_test_of_several_nodes_would_not_give() -> None:
+    for folder, cluster in clusters():
+        assert cluster["headGroupSpec"]["rayStartParams"].keys() == {"num-cpus", "dashboard-host"}, folder
+        assert all(group["rayStartParams"].keys() == {"resources"} for group in cluster["workerGroupSpecs"])
+    for name, pod in ray_pods():
+        # KubeRay's own command starts Ray.
+        assert not {"command", "args"} & pod["spec"]["containers"][0].keys(), name
+
+
 def test_only_heads_whose_autoscaler_needs_it_get_a_token_for_kubernetes() -> None:
     for folder, cluster in clusters():
         head = cluster["headGroupSpec"]["template"]["spec"]

@@ -86,6 +86,16 @@ def test_what_the_page_proposes_for_the_first_cluster_fits_into_the_pods() -> No
     check(service)
 
 
+def test_a_login_of_the_registry_goes_where_the_page_says() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert "Name its secret as `imagePullSecrets` in `k8s/base/service_account.yaml`" in page
+    (account,) = (each for each in render("overlays/gpu") if each["kind"] == "ServiceAccount")
+    check({**account, "imagePullSecrets": [{"name": "registry"}]})
+    (job,) = (each for each in render("jobs/weights") if each["kind"] == "Job")
+    assert job["spec"]["template"]["spec"].get("serviceAccountName", "default") == "default"
+    assert "by the service account `default`" in page
+
+
 def test_a_misspelled_key_of_a_core_resource_is_noticed() -> None:
     with pytest.raises(kubernetes_validate.ValidationError, match="minimumAvailable"):
         check(
