@@ -89,9 +89,10 @@ class Work(Generic[Input, Output]):
             del self.item
 
 
-def answer_waiters(work: Work[Any, Output], answer: Output) -> None:
-    """Answer all who wait for a work."""
-    work.answer(answer)
+def answer_waiters(works: Sequence[Work[Any, Output]], answers: Sequence[Output]) -> None:
+    """Answer all who wait for each work."""
+    for work, answer in zip(works, answers, strict=True):
+        work.answer(answer)
 
 
 class ModelThread(ThreadPoolExecutor):
@@ -141,7 +142,7 @@ class Batches(Generic[Input, Output]):
         thread: Executor,
         wait_s: float,
         model: str,
-        settle: Callable[[Work[Input, Any], Any], None] = answer_waiters,
+        settle: Callable[[Sequence[Work[Input, Any]], Sequence[Any]], None] = answer_waiters,
         gather: Callable[[Sequence[Input]], Any] | None = None,
         gatherer: Executor | None = None,
         reader: Executor | None = None,
@@ -151,8 +152,8 @@ class Batches(Generic[Input, Output]):
         With a `reader`, `run` only begins a batch, and returns what waits for the answers there. So a full batch
         begins while the one before is in the device.
 
-        `settle` gets each answer; what `run` raises is the answer to all of its batch. `gather` makes a batch into
-        what `run` takes as well, in `gatherer`, while `run` is busy with the batch before.
+        `settle` gets a batch and its answers; what `run` raises is the answer to all of its batch. `gather` makes a
+        batch into what `run` takes as well, in `gatherer`, while `run` is busy with the batch before.
         """
         self._run, self._thread, self._settle = run, thread, settle
         self._max_size, self._wait_s = max_size, wait_s
@@ -255,8 +256,7 @@ class Batches(Generic[Input, Output]):
         del items
         ended_s = loop.time()
         begun_s = min(batch[0].begun_s, ended_s)
-        for each, outcome in zip(batch, outcomes, strict=True):
-            self._settle(each, outcome)
+        self._settle(batch, outcomes)
         self._record(outcomes, batch[0].since_s, begun_s, ended_s)
 
     def _record(self, outcomes: Sequence[object], since_s: float, begun_s: float, ended_s: float) -> None:

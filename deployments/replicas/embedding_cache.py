@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,16 +55,21 @@ class EmbeddingCache:
         held: Vector = self._rows[slot].copy()
         return held
 
-    def put(self, key: bytes, vector: Vector) -> None:
-        """Store a vector; the least recently used one makes room."""
-        if not len(self._rows):
+    def put(self, vectors: Mapping[bytes, Vector]) -> None:
+        """Store vectors by their keys; the least recently used ones make room."""
+        if not len(self._rows) or not vectors:
             return
-        slot = self._slots.pop(key, None)
-        if slot is None:
-            full = len(self._slots) == len(self._rows)
-            slot = self._slots.popitem(last=False)[1] if full else len(self._slots)
-        self._slots[key] = slot
-        self._rows[slot] = vector
+        slots = []
+        for key in vectors:
+            slot = self._slots.pop(key, None)
+            if slot is None:
+                full = len(self._slots) == len(self._rows)
+                slot = self._slots.popitem(last=False)[1] if full else len(self._slots)
+            self._slots[key] = slot
+            slots.append(slot)
+        # At once: numpy lets other threads run meanwhile, and each time this one would wait for its turn. Of two
+        # vectors in one slot the last stays.
+        self._rows[slots] = [*vectors.values()]
 
 
 Answer = Vector | VitrineError
@@ -100,19 +106,24 @@ class SharedWorks:
                     running.waiters.append((answers, place))
                     answers.works.append(running)
                     return None
-            work = Work[Any, Answer](item, [(answers, place)], key)
+            work: Work[Any, Answer] = Work(item, [(answers, place)], key)
             answers.works.append(work)
             if key is not None:
                 self._running[key] = work
             return work
 
-    def settle(self, work: Work[Any, Answer], answer: Answer) -> None:
-        """Keep the answer, and give it to all who wait; in the event loop."""
+    def settle(self, works: Sequence[Work[Any, Answer]], answers: Sequence[Answer]) -> None:
+        """Keep the answer to each work, and give it to all who wait; in the event loop."""
         with self._lock:
-            self._end(work)
-            if self._cache is not None and work.key is not None and not isinstance(answer, VitrineError):
-                self._cache.put(work.key, answer)
-        work.answer(answer)
+            kept: dict[bytes, Vector] = {}
+            for work, answer in zip(works, answers, strict=True):
+                self._end(work)
+                if work.key is not None and not isinstance(answer, VitrineError):
+                    kept[work.key] = answer
+            if self._cache is not None:
+                self._cache.put(kept)
+        for work, answer in zip(works, answers, strict=True):
+            work.answer(answer)
 
     def leave(self, answers: Answers[Any]) -> None:
         """Give up what nobody else waits for."""

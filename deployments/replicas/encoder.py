@@ -302,8 +302,7 @@ class EncoderReplica:
             answers.set(place, vector)
         model = self._encoder.info.name
         kinds = [error_type(error) for _, error in prepared.failed]
-        for work, error in prepared.failed:
-            shared.settle(work, error)
+        shared.settle([work for work, _ in prepared.failed], [error for _, error in prepared.failed])
         for kind in kinds:
             ERRORS.add(stage="preprocess", model=model, type=kind)
         if misses := len(prepared.decoded) + len(prepared.failed):
@@ -394,5 +393,9 @@ def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[T], None], val
         loop.call_soon_threadsafe(function, value)
 
 
-def _settle(shared: SharedWorks, doing: str, work: Work[Any, Any], outcome: Any) -> None:
-    shared.settle(work, expected(outcome, doing) if isinstance(outcome, Exception) else outcome)
+def _settle(
+    shared: SharedWorks, doing: str, works: Sequence[Work[Any, Any]], outcomes: Sequence[Any]
+) -> None:
+    shared.settle(
+        works, [expected(each, doing) if isinstance(each, Exception) else each for each in outcomes]
+    )

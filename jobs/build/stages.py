@@ -44,8 +44,8 @@ CALLS_AT_ONCE = 2
 BLOCK_BYTES = 80 * 2**20
 """Bytes after which decoded images go to the model: a shard of 512 images of 224 px, in one block. At the end of each
 block the model may have to wait for the next, whose call takes as long however few images it has."""
-_WAITING = 4
-"""Blocks that wait for one model beside those in hand: Ray's driver may need a while to bring the next one."""
+_WAITING = 6
+"""Blocks that wait for one model beside those in hand: Ray's driver may need a third of a second for the next one."""
 _CPUS = 0.5
 """CPUs of a process that writes, and of one that feeds a GPU."""
 _WHOLE_BLOCKS = {"batch_size": None, "batch_format": "pyarrow"}

@@ -25,7 +25,7 @@ def new_work(claimed: object) -> Work[Any, Any]:
 
 async def test_the_same_content_is_embedded_once() -> None:
     works, answers = shared(), Answers[Any](1)
-    works.settle(new_work(works.claim(b"seen", answers, 0)), np.full(4, 0.5, np.float32))
+    works.settle([new_work(works.claim(b"seen", answers, 0))], [np.full(4, 0.5, np.float32)])
     (first,) = await answers.all("tested")
     again = works.claim(b"seen", Answers(1), 0)
     assert isinstance(again, np.ndarray)
@@ -37,7 +37,7 @@ async def test_inputs_that_wait_together_are_embedded_once() -> None:
     work = new_work(works.claim("words", callers[0], 0))
     places = [(answers, place) for answers in callers for place in (0, 1)][1:]
     assert [works.claim("words", answers, place) for answers, place in places] == [None] * 7
-    works.settle(work, np.ones(4, np.float32))
+    works.settle([work], [np.ones(4, np.float32)])
     for answers in callers:
         assert all(each is not None for each in await answers.all("tested"))
 
@@ -52,7 +52,7 @@ async def test_errors_reach_all_who_wait_and_are_not_kept() -> None:
     works, answers = shared(), Answers[Any](2)
     work = new_work(works.claim(b"broken", answers, 0))
     assert works.claim(b"broken", answers, 1) is None
-    works.settle(work, InvalidImage("broken"))
+    works.settle([work], [InvalidImage("broken")])
     assert all(isinstance(each, InvalidImage) for each in await answers.all("tested"))
     assert new_work(works.claim(b"broken", Answers(1), 0)) is not work
 
@@ -63,7 +63,7 @@ async def test_a_caller_that_goes_away_leaves_the_answer_to_the_others() -> None
     assert works.claim("words", patient, 0) is None
     works.leave(impatient)
     assert work.waiters == [(patient, 0)]
-    works.settle(work, np.ones(4, np.float32))
+    works.settle([work], [np.ones(4, np.float32)])
     assert isinstance((await patient.all("tested"))[0], np.ndarray)
 
 
@@ -99,7 +99,7 @@ def keys(count: int) -> list[bytes]:
 def test_what_was_put_comes_back_and_cannot_be_changed_by_its_reader() -> None:
     cache, key = EmbeddingCache(10 * BYTES, DIMENSION), keys(1)[0]
     assert cache.get(key) is None
-    cache.put(key, vector(0.5))
+    cache.put({key: vector(0.5)})
     read = cache.get(key)
     assert read is not None
     assert read.dtype == np.float32
@@ -111,10 +111,10 @@ def test_what_was_put_comes_back_and_cannot_be_changed_by_its_reader() -> None:
 
 def test_the_least_recently_used_makes_room() -> None:
     cache, (a, b, c) = EmbeddingCache(2 * BYTES, DIMENSION), keys(3)
-    cache.put(a, vector(1))
-    cache.put(b, vector(2))
+    cache.put({a: vector(1)})
+    cache.put({b: vector(2)})
     cache.get(a)
-    cache.put(c, vector(3))
+    cache.put({c: vector(3)})
     assert cache.get(b) is None
     for key, value in ((a, 1), (c, 3)):
         held = cache.get(key)
@@ -125,19 +125,35 @@ def test_the_least_recently_used_makes_room() -> None:
 def test_putting_the_same_key_again_takes_no_more_room() -> None:
     cache, (a, b) = EmbeddingCache(2 * BYTES, DIMENSION), keys(2)
     for value in range(5):
-        cache.put(a, vector(value))
-    cache.put(b, vector(9))
+        cache.put({a: vector(value)})
+    cache.put({b: vector(9)})
     held = cache.get(a)
     assert held is not None
     assert held[0] == 4
     assert len(cache) == 2
 
 
+@pytest.mark.parametrize("room", [1, 2, 3, 5])
+def test_vectors_that_are_put_together_make_room_as_one_by_one(room: int) -> None:
+    together, one_by_one = (EmbeddingCache(room * BYTES, DIMENSION) for _ in range(2))
+    first, *others = vectors = {key: vector(number) for number, key in enumerate(keys(4))}
+    for cache in (together, one_by_one):
+        cache.put({first: vector(9)})
+    together.put(vectors)
+    for key, value in vectors.items():
+        one_by_one.put({key: value})
+    for key in (first, *others):
+        held, wanted = together.get(key), one_by_one.get(key)
+        assert (held is None) == (wanted is None)
+        assert held is None or held.tolist() == vectors[key].tolist()
+    assert len(together) == len(one_by_one) == min(room, 4)
+
+
 @pytest.mark.parametrize("vectors", [0, 1, 7])
 def test_never_more_vectors_than_the_bytes_hold(vectors: int) -> None:
     cache = EmbeddingCache(vectors * BYTES + BYTES - 1, DIMENSION)
     for key in keys(20):
-        cache.put(key, vector(1))
+        cache.put({key: vector(1)})
     assert len(cache) == vectors
 
 
