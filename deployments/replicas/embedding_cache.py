@@ -59,17 +59,17 @@ class EmbeddingCache:
         """Store vectors by their keys; the least recently used ones make room."""
         if not len(self._rows) or not vectors:
             return
-        slots = []
-        for key in vectors:
+        written: dict[int, Vector] = {}
+        for key, vector in vectors.items():
             slot = self._slots.pop(key, None)
             if slot is None:
                 full = len(self._slots) == len(self._rows)
                 slot = self._slots.popitem(last=False)[1] if full else len(self._slots)
             self._slots[key] = slot
-            slots.append(slot)
-        # At once: numpy lets other threads run meanwhile, and each time this one would wait for its turn. Of two
-        # vectors in one slot the last stays.
-        self._rows[slots] = [*vectors.values()]
+            # Of two vectors in one slot the last stays, which numpy does not promise.
+            written[slot] = vector
+        # At once: numpy lets other threads run meanwhile, and each time this one would wait for its turn.
+        self._rows[list(written)] = list(written.values())
 
 
 Answer = Vector | VitrineError
