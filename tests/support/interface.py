@@ -1,4 +1,4 @@
-"""What a version promises, by name: settings, metrics, calls and commands, read from the generated documents."""
+"""Names that a version promises to keep: settings, metrics, calls and commands, read from the generated documents."""
 
 import json
 import re
@@ -16,10 +16,11 @@ def interface(folder: Path = ROOT) -> set[str]:
 
 
 def unnamed(before: set[str], now: set[str], changelog: str) -> list[str]:
-    """List what came, went or has another default, and is not named in the changelog."""
+    """List what came, went or has another default, and is not named in the changelog, as code."""
+    named = "\n".join(re.findall(r"`([^`\n]+)`", changelog))
     owners = {_owner(each) for each in before} & {_owner(each) for each in now}
     changed = [each for each in before ^ now if _owner(each) in owners]
-    return sorted(each for each in changed if not re.search(_as_a_word(_name(each)), changelog))
+    return sorted(each for each in changed if not re.search(_as_a_word(_name(each)), named))
 
 
 def _name(line: str) -> str:
