@@ -239,6 +239,7 @@ def test_a_node_that_is_lost_with_two_of_three_gateways_costs_no_request() -> No
         try:
             under_way = pool.submit(httpx.get, url + HELD, timeout=60)
             while not left.taken:
+                assert not under_way.done(), under_way.result()
                 time.sleep(0.01)
             assert httpx.put(f"{url}/v1/products/p", timeout=20).status_code == 200
         finally:
