@@ -1,4 +1,4 @@
-"""What image files bring beside their pixels: damaged metadata, and colors of all kinds.
+"""Image files: metadata that may be damaged, and colors of all kinds.
 
 Files are opened as in a browser: metadata that is damaged or too large is ignored. PNG, WebP and JPEG files consist
 of sections: a kind, a length and a body.
