@@ -19,7 +19,7 @@ from jobs.runner.settings import settings_of_file
 from models.config import EncoderConfig
 from tests.support.image_files import file, smooth
 from vitrine.cli import trying
-from vitrine.cli.main import app
+from vitrine.cli.main import app, main
 from vitrine.cli.service import Exit
 from vitrine.schemas.operations import StatsResponse
 
@@ -124,16 +124,23 @@ def test_a_model_of_a_hub_is_loaded_once_before_the_service_starts(
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(
-    album: Path, tmp_path: Path, started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    album: Path,
+    tmp_path: Path,
+    started: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    why = "encoder vit_b_32: ViT-B-32 is no directory here, and the hub cannot be reached"
+
     def unreachable(_: object) -> None:
-        raise ModelUnavailable(
-            "encoder vit_b_32: ViT-B-32 is no directory here, and the hub cannot be reached"
-        )
+        raise ModelUnavailable(why)
 
     monkeypatch.setattr(trying, "_load_once", unreachable)
-    result = run(album, "--data", tmp_path / "data", "--port", "18123", "--model", "ViT-B-32")
-    assert isinstance(result.exception, ModelUnavailable)
+    command = ["vitrine", "try", album, "--data", tmp_path / "data", "--port", "18123", "--model", "ViT-B-32"]
+    monkeypatch.setattr(sys, "argv", [str(each) for each in command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (Exit.TRY_LATER, f"{why}\n")
     assert started == []
 
 
@@ -156,6 +163,25 @@ def test_attempts_to_reach_a_hub_are_not_logged() -> None:
         [sys.executable, "-c", QUIET], capture_output=True, text=True, env=environment, check=True
     )
     assert done.stdout == "True\n"
+
+
+def test_a_table_is_read_as_by_imports(album: Path, tmp_path: Path, started: list[dict[str, Any]]) -> None:
+    table = album / "products.csv"
+    table.write_text("sku;image\n1;a.jpg\n")
+    assert run(table, "--data", tmp_path / "data", "--port", "18123").exit_code == Exit.OK
+    assert [call["source"] for call in started] == [{"kind": "manifest", "path": str(table)}]
+
+
+@pytest.mark.parametrize(("wanted", "opened"), [(True, ["url"]), (False, []), (None, [])])
+def test_the_page_opens_where_it_is_wanted_and_by_default_not_without_a_terminal(
+    wanted: bool | None, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls: list[str] = []
+    monkeypatch.setattr("webbrowser.open", urls.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    trying._show_page("url", wanted)
+    assert urls == opened
 
 
 def test_a_table_without_a_column_of_images_is_refused(tmp_path: Path, started: list[dict[str, Any]]) -> None:
