@@ -13,7 +13,7 @@ import timm
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForImageTextRetrieval, Dinov2Config, Dinov2Model
 
 from demo.service import WEIGHTS
@@ -40,16 +40,12 @@ class Architecture:
             return _count(self.build())
 
     def weight_bytes(self, precision: Precision) -> int:
-        """Parameters times bytes; in 8 bit only the matrices, the rest in bf16 and their scales in float32."""
+        """Parameters times bytes; in 8 bit only some matrices, the rest in bf16 and their scales in float32."""
         with torch.device("meta"):
             model = self.build()
         if precision != "int8":
             return _count(model) * BYTES[precision]
-        matrices = [
-            module.weight
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and not name.startswith(IN_FULL)
-        ]
+        matrices = eight_bit_matrices(model).values()
         small = sum(matrix.numel() for matrix in matrices)
         scales = sum(matrix.shape[0] for matrix in matrices) * BYTES["fp32"]
         return small + scales + (_count(model) - small) * BYTES["bf16"]
@@ -61,6 +57,19 @@ class Architecture:
         with _built_in_bf16():
             self.write(self.build(), directory)
         return directory
+
+
+def eight_bit_matrices(model: Any) -> dict[str, Tensor]:
+    """Return the matrices of BLIP-2 that become 8 bit by the names of their layers.
+
+    transformers leaves out what its models keep in float32 beside fp16, such as the Q-Former.
+    """
+    in_full = (*IN_FULL, *model._keep_in_fp32_modules)
+    return {
+        name: module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith(in_full)
+    }
 
 
 def _count(model: nn.Module) -> int:

@@ -51,7 +51,8 @@ _CAPTIONING_IN_FULL = ("language_projection", "lm_head")
 _RETRIEVAL = "Blip2ForImageTextRetrieval"
 _CAPTIONING = "Blip2ForConditionalGeneration"
 IN_FULL = ("vision_projection", "text_projection", "itm_head")
-"""Modules that never become 8 bit: activations take their dtype, which must not be int8."""
+"""Modules that never become 8 bit: activations take their dtype, which must not be int8. transformers adds the
+Q-Former to them."""
 
 
 class QueryStates(nn.Module):

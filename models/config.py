@@ -77,8 +77,8 @@ class EncoderConfig(Config):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
-        description="Device of the model. auto uses a GPU that was reserved by `num_gpus`; outside of Ray it uses "
-        "the GPU if there is one.",
+        description="Device of the model. auto uses a GPU that was reserved by `num_gpus`, and does not start "
+        "where there is none; outside of Ray it uses the GPU if there is one.",
     )
     precision: Precision = Field(
         "fp32",

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,8 @@ class DecodeProcesses:
         try:
             if worker is None or not _is_alive(worker):
                 worker = self._server.fork(worker)
-            slots = [self._slots.take(PATIENCE_S) for _ in images]
+            until = monotonic() + PATIENCE_S
+            slots = [self._slots.take(max(0.0, until - monotonic())) for _ in images]
             reply = _ask(worker, slots, images)
             if isinstance(reply, int):
                 worker.close()

@@ -40,11 +40,17 @@ def place(config: EncoderConfig) -> Placement:
     Raises:
         ConfigError: the configuration needs a GPU and there is none, or there is one that torch cannot use.
     """
-    wants_gpu = config.device == "cuda" or (config.device == "auto" and _may_take_gpu())
+    reserved = _has_reserved_gpu() if config.device == "auto" else None
+    wants_gpu = config.device == "cuda" or (config.device == "auto" and reserved is not False)
     has_gpu = wants_gpu and _has_gpu(config.name)
     if config.device == "cuda" and not has_gpu:
         raise ConfigError(
             f"encoder {config.name} is set to device cuda, but this host shows no GPU; use auto or cpu"
+        )
+    if reserved and not has_gpu:
+        raise ConfigError(
+            f"encoder {config.name} reserves a GPU by num_gpus, but PyTorch finds none on this host; install a "
+            "driver and a torch for it, or set device cpu"
         )
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -54,11 +60,14 @@ def place(config: EncoderConfig) -> Placement:
     )
 
 
-def _may_take_gpu() -> bool:
-    """Say whether this process may use a GPU: Ray hides none from an actor that reserved none (`num_gpus`)."""
+def _has_reserved_gpu() -> bool | None:
+    """Say whether Ray reserved a GPU for this process, by `num_gpus`; None without Ray.
+
+    Ray hides no GPU from an actor that reserved none.
+    """
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
-        return True
+        return None
     return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
 
 

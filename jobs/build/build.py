@@ -92,13 +92,13 @@ def complete(
         if catalog.versions.settings(info.collection) is None:
             catalog.versions.keep_settings(info.collection, encoder.version)
         decode = None
-        actors = encoder.decode_actors(settings.bulk)
+        actors, missing = encoder.decode_actors(settings.bulk), catalog.ledger.counts(info.collection).missing
         # What is no more than a shard has nothing for several processes to do.
-        if actors and catalog.ledger.counts(info.collection).missing > settings.bulk.shard_images:
+        if actors and missing > settings.bulk.shard_images:
             decoder = decoder or _describe(encoder, settings, load, decodes=True)[1]
             assert decoder is not None
             decode = DecodePool(actors, decoder)
-        work = shard_work(settings, encoder, info, load, files)
+        work = shard_work(settings, encoder, info, missing, load, files)
         resources = encoder.resources(settings.bulk)
         passes = Passes(run, work, catalog.ledger, settings.bulk, resources, decode)
         if files is not None and isinstance(store, MilvusImports):
@@ -129,15 +129,20 @@ def shard_work(
     settings: Settings,
     encoder: EncoderSettings,
     info: EncoderInfo,
+    missing: int,
     load: Load,
     files: FileImportConfig | None,
 ) -> ShardWork:
-    """Return what the actors of a build have to know; an actor that decodes does so by all its CPUs."""
+    """Return what the actors of a build of `missing` images have to know.
+
+    An actor that decodes does so by all its CPUs. For no more than a shard no model is compiled.
+    """
     bulk = settings.bulk
+    config = encoder.config if missing > bulk.shard_images else encoder.config.uncompiled
     return ShardWork(
         catalog=settings.catalog,
         milvus=settings.milvus,
-        encoder=encoder.config.model_copy(update={"decode_threads": encoder.decode_threads(bulk)}),
+        encoder=config.model_copy(update={"decode_threads": encoder.decode_threads(bulk)}),
         info=info,
         batch_size=bulk.batch_size or encoder.config.max_batch_size,
         batches_in_flight=bulk.batches_in_flight,

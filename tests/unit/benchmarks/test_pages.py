@@ -3,14 +3,23 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+from transformers import Blip2ForImageTextRetrieval
 
 from benchmarks import weights
+from benchmarks.architectures import eight_bit_matrices
 from benchmarks.scale import __main__ as scale
 from benchmarks.scale import arithmetic
 from benchmarks.scale.inputs import INPUTS, MODELS
 from core.config import BulkConfig
 from milvus.collections import _DEFAULT_PARAMS
 from milvus.config import IndexConfig
+from models.blip2 import IN_FULL
+from models.config import EncoderConfig
+from models.device import place
+from models.huggingface import load_model
+from tests.support.checkpoints import DEMO
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -24,6 +33,20 @@ def test_the_page_about_scale_is_what_the_inputs_give() -> None:
 def test_the_weights_of_the_page_about_sizing_are_those_of_the_architectures() -> None:
     page = (DOCS / "sizing.md").read_text()
     assert page == weights.filled(page), "run `make generate`"
+
+
+def test_the_matrices_that_count_as_8_bit_are_those_that_loading_makes_so() -> None:
+    config = EncoderConfig(
+        name="demo", family="blip2", checkpoint=str(DEMO / "blip2"), precision="int8", device="cpu"
+    )
+    model = load_model(Blip2ForImageTextRetrieval, DEMO / "blip2", place(config), in_full=IN_FULL)
+    found = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.weight.dtype == torch.int8
+    }
+    assert found == {*eight_bit_matrices(model)}
+    assert found
 
 
 def test_a_page_without_marks_is_refused() -> None:

@@ -105,8 +105,18 @@ def test_the_cpus_of_an_actor_that_holds_the_model_decode(cpus: float | None, th
     )
     encoder = settings.encoder("openclip", {})
     info = fake.load(EncoderConfig(name="fake", family="fake")).info
-    work = shard_work(settings, encoder, info, load_encoder, None)
+    work = shard_work(settings, encoder, info, 1000, load_encoder, None)
     assert work.encoder == encoder.config.model_copy(update={"decode_threads": threads})
+
+
+@pytest.mark.parametrize(("missing", "compiled"), [(0, False), (512, False), (513, True)])
+def test_a_model_is_compiled_for_more_than_a_shard_alone(missing: int, compiled: bool) -> None:
+    settings = settings_of_file(ROOT / "serve_config.yaml")
+    encoder = settings.encoder("openclip", {})
+    encoder = replace(encoder, config=encoder.config.model_copy(update={"compile": True}))
+    info = fake.load(EncoderConfig(name="fake", family="fake")).info
+    work = shard_work(settings, encoder, info, missing, load_encoder, None)
+    assert work.encoder.compile == compiled
 
 
 def test_a_candidate_differs_in_what_it_names() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from core.errors import InputTooLarge, InvalidImage, ModelUnavailable, Overloaded
 from core.types import Box, Cropped
 from models.config import EncoderConfig
-from models.decode_processes import DecodeProcesses, Slots, _is_alive
+from models.decode_processes import DecodeProcesses, Slot, Slots, _is_alive
 from models.encoder import load_encoder
 from models.images import ImageLimits
 from tests.support.image_files import file
@@ -185,6 +185,21 @@ def test_a_call_that_gets_no_slot_fails_and_keeps_none(
     assert slots.free == 1
     del held
     assert level(processes.decode([b"3"])[0]) == 3
+
+
+def test_images_of_a_call_wait_for_their_slots_together(
+    processes: DecodeProcesses, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, take, limits = iter([100.0, 100.0, 120.0, 140.0]), slots.take, list[float]()
+
+    def taken(timeout_s: float) -> Slot:
+        limits.append(timeout_s)
+        return take(timeout_s)
+
+    monkeypatch.setattr("models.decode_processes.monotonic", lambda: next(now))
+    monkeypatch.setattr(slots, "take", taken)
+    assert [level(each) for each in processes.decode([b"1", b"2", b"3"])] == [1, 2, 3]
+    assert limits == [30, 10, 0]
 
 
 def test_the_shared_memory_has_no_name(slots: Slots) -> None:

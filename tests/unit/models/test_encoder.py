@@ -308,6 +308,19 @@ def test_auto_is_the_cpu_where_there_is_no_gpu(reason: str, monkeypatch: pytest.
     assert placed("auto") == "cpu"
 
 
+def test_a_model_that_has_reserved_a_gpu_does_not_run_on_the_cpu_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails() -> NoReturn:
+        raise RuntimeError("Found no NVIDIA driver on your system")
+
+    monkeypatch.setattr(torch.cuda, "init", fails)
+    monkeypatch.setitem(sys.modules, "ray", Ray("0"))
+    with pytest.raises(ConfigError, match="reserves a GPU by num_gpus, but PyTorch finds none"):
+        placed("auto")
+    assert placed("cpu") == "cpu"
+
+
 @pytest.mark.parametrize(
     ("stated", "precision"),
     [
