@@ -21,6 +21,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 AT_ONCE = 2
 """Batches under way: one in the model, and behind it one that is full already."""
+RETURN_SHARE = 1 / 8
+"""Share of the last batch's time for which a batch of less than half its size waits for the callers that were just
+answered. Else they and those who waited meanwhile remain two groups: of 16 callers, 1 and 15 took turns."""
 
 
 class Answers(Generic[Output]):
@@ -129,8 +132,9 @@ class Batches(Generic[Input, Output]):
     `serve.batch` closes a batch a fixed time after its first input, however long that batch must then wait. Under
     load its batches stay small, and small batches cost two to three times as much per image.
 
-    While the function is idle, a batch waits for those inputs alone that are known to be on their way. While it is
-    busy, a full batch has nothing to wait for: it is gathered, and begins as soon as the batch before it ends.
+    While the function is idle, a batch waits for inputs that are known to be on their way, and right after a much
+    larger batch for its callers, who may ask again. While it is busy, a full batch has nothing to wait for: it is
+    gathered, and begins as soon as the batch before it ends.
     """
 
     def __init__(
@@ -147,7 +151,8 @@ class Batches(Generic[Input, Output]):
         gatherer: Executor | None = None,
         reader: Executor | None = None,
     ) -> None:
-        """`run` answers a batch in order, in `thread`; an input waits at most `wait_s` for those expected.
+        """`run` answers a batch in order, in `thread`; while it is idle, an input waits at most `wait_s` for those
+        expected.
 
         With a `reader`, `run` only begins a batch, and returns what waits for the answers there. So a full batch
         begins while the one before is in the device.
@@ -161,6 +166,8 @@ class Batches(Generic[Input, Output]):
         self._model, self._kind = model, kind
         self._queue: deque[Work[Input, Any]] = deque()
         self._expected = 0
+        self._ended_s, self._last_s, self._last_size = -math.inf, 0.0, 0
+        """When the last batch ended, how long it took, and how many inputs it had."""
         self._changed = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -178,8 +185,7 @@ class Batches(Generic[Input, Output]):
         for work in works:
             work.since_s = now_s
             self._queue.append(work)
-        if self._is_ready():
-            self._changed.set()
+        self._changed.set()
         if self._queue and (self._work is None or self._work.done()):
             self._work = start_shared(self._run_all())
 
@@ -195,21 +201,19 @@ class Batches(Generic[Input, Output]):
         finally:
             work.waiters.clear()
 
-    def _is_ready(self) -> bool:
-        return not self._expected or self._is_full()
-
     def _is_full(self) -> bool:
         return len(self._queue) >= self._max_size
 
     async def _run_all(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._queue:
             while self._running and not (self._is_full() and len(self._running) < AT_ONCE):
                 self._changed.clear()
                 await self._changed.wait()
-            if not self._is_ready():
+            while not self._is_full() and (until_s := self._waits_until_s()) > loop.time():
                 self._changed.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(self._queue[0].since_s + self._wait_s):
+                    async with asyncio.timeout_at(until_s):
                         await self._changed.wait()
             if batch := self._take():
                 # Now, for callers that go away let go of their inputs.
@@ -217,6 +221,15 @@ class Batches(Generic[Input, Output]):
                 run = start_shared(self._run_one(batch, items, is_behind=bool(self._running)))
                 self._running.add(run)
                 run.add_done_callback(self._ended)
+
+    def _waits_until_s(self) -> float:
+        """Return until when the next batch waits for more, by the loop's clock; the function is idle."""
+        until_s = -math.inf
+        if self._expected:
+            until_s = max(self._queue[0].since_s, self._ended_s) + self._wait_s
+        if len(self._queue) < self._last_size / 2:
+            until_s = max(until_s, self._ended_s + self._last_s * RETURN_SHARE)
+        return until_s
 
     def _ended(self, run: asyncio.Task[None]) -> None:
         self._running.discard(run)
@@ -256,6 +269,7 @@ class Batches(Generic[Input, Output]):
         del items
         ended_s = loop.time()
         begun_s = min(batch[0].begun_s, ended_s)
+        self._ended_s, self._last_s, self._last_size = ended_s, ended_s - begun_s, len(batch)
         self._settle(batch, outcomes)
         self._record(outcomes, batch[0].since_s, begun_s, ended_s)
 

@@ -234,6 +234,84 @@ async def test_a_batch_gathers_all_that_is_expected_and_not_what_turns_out_not_t
     assert doubling.batches == [[5, 6, 7]]
 
 
+@pytest.fixture
+async def four_and_one(
+    batches: Make, doubling: Doubling
+) -> tuple[Batches[int, int], list[asyncio.Task[int | Exception]]]:
+    """Batches that wait up to 60 s for what is expected: four inputs are in the function, one waits behind them."""
+    made = batches(8, 60)
+    doubling.go_on.clear()
+    calls = [asyncio.create_task(made.submit(number)) for number in range(4)]
+    while not doubling.batches:
+        await asyncio.sleep(0.001)
+    calls.append(asyncio.create_task(made.submit(4)))
+    await asyncio.sleep(0)
+    return made, calls
+
+
+async def test_the_callers_of_a_batch_that_ask_again_join_those_who_waited_meanwhile(
+    four_and_one: tuple[Batches[int, int], list[asyncio.Task[int | Exception]]],
+    doubling: Doubling,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deployments.replicas.batching.RETURN_SHARE", 1e9)
+    made, calls = four_and_one
+    doubling.go_on.set()
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*calls[:4]) == [0, 2, 4, 6]
+        made.expect(4)
+        answers = Answers[int](4)
+        for place in range(4):
+            await asyncio.sleep(0)
+            made.add([Work(5 + place, [(answers, place)])], expected=1)
+        assert await answers.all("tested") == [10, 12, 14, 16]
+        assert await calls[4] == 8
+    assert doubling.batches == [[0, 1, 2, 3], [4, 5, 6, 7, 8]]
+
+
+async def test_one_who_waited_goes_alone_where_nobody_asks_again(
+    four_and_one: tuple[Batches[int, int], list[asyncio.Task[int | Exception]]], doubling: Doubling
+) -> None:
+    _, calls = four_and_one
+    doubling.go_on.set()
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*calls) == [0, 2, 4, 6, 8]
+    assert doubling.batches == [[0, 1, 2, 3], [4]]
+
+
+async def test_half_a_batch_waits_for_no_callers(
+    four_and_one: tuple[Batches[int, int], list[asyncio.Task[int | Exception]]],
+    doubling: Doubling,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deployments.replicas.batching.RETURN_SHARE", 1e9)
+    made, calls = four_and_one
+    calls.append(asyncio.create_task(made.submit(5)))
+    await asyncio.sleep(0)
+    doubling.go_on.set()
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*calls) == [0, 2, 4, 6, 8, 10]
+    assert doubling.batches == [[0, 1, 2, 3], [4, 5]]
+
+
+async def test_the_time_behind_another_batch_is_no_wait_for_what_is_expected(
+    four_and_one: tuple[Batches[int, int], list[asyncio.Task[int | Exception]]], doubling: Doubling
+) -> None:
+    made, calls = four_and_one
+    # It has waited longer for the function than it may wait for others.
+    made._queue[0].since_s -= 100
+    made.expect(1)
+    doubling.go_on.set()
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*calls[:4]) == [0, 2, 4, 6]
+        await asyncio.sleep(0.05)
+        answers = Answers[int](1)
+        made.add([Work(5, [(answers, 0)])], expected=1)
+        assert await answers.all("tested") == [10]
+        assert await calls[4] == 8
+    assert doubling.batches == [[0, 1, 2, 3], [4, 5]]
+
+
 async def test_an_input_is_let_go_as_soon_as_it_is_answered() -> None:
     pixels, answers = np.zeros(4), Answers[int](2)
     held, work = weakref.ref(pixels), Work(pixels, [(answers, 0)])
