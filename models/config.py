@@ -132,9 +132,9 @@ class EncoderConfig(Config):
         ge=0,
         le=1,
         description="How long a decoded image waits, while the model is idle, for images that are being decoded "
-        "already, in seconds. Where there are none it waits for nothing, but after a batch of more than twice the "
-        "images for an eighth of its time, as its callers may ask again. Under load, batches fill while the model is "
-        "busy.",
+        "already, in seconds. Where there are none it waits for nothing. Right after a batch of more than twice as "
+        "many images it also waits for the callers of that batch, who may ask again: at most an eighth of the time "
+        "that the batch took. Under load, batches fill while the model is busy.",
     )
     cache_max_bytes: int = Field(
         32 * 2**20,
